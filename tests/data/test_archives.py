@@ -1,5 +1,6 @@
 """Tars and parquet files give what folders give: the same images, labels, splits, order and refusals."""
 
+import gzip
 import io
 import json
 import shutil
@@ -178,10 +179,15 @@ def test_samples_of_a_tar(tmp_path):
 def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
     path = next(as_tars(photos, tmp_path / "packed").rglob("*.tar"))
     content = path.read_bytes()
-    path.write_bytes(
-        {"cut": content[: len(content) // 2], "no tar": b"x" * 2048}.get(spoil, b"\x1f\x8b" + content)
-    )
-    with pytest.raises(ImageError, match=rf"{path.name}: it is damaged, cut short or compressed") as raised:
+    spoilt = {
+        "cut": content[: len(content) // 2],
+        "no tar": b"x" * 2048,
+        "compressed": gzip.compress(content),
+    }
+    path.write_bytes(spoilt[spoil])
+    said = {"compressed": f"a tar compressed by gzip, .* gzip -dc {path.name} > plain.tar$"}
+    message = said.get(spoil, "it is damaged or cut short")
+    with pytest.raises(ImageError, match=f"{path.name}: {message}") as raised:
         list_items(settings(tmp_path / "packed", "webdataset"))
     assert "\n" not in str(raised.value)
 

@@ -144,6 +144,23 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
     ("text", "message"),
     [
         ("arm,seed,accuracy\na,0,1\n", "no column `metric` and `value`, and none of a metric that is known"),
+        ("arm,seed,f1\na,0,1\n", "Name metrics with --better, such as --better f1=higher, or =lower."),
+        (
+            "arm,seed,f1\na,0,0.5 ± 0.1\n",
+            "row 2: `0.5 ± 0.1` of `f1`. A mean over seeds and its deviation give no",
+        ),
+        (
+            "f1,method,seed\n1,a,0\n",
+            "no column `arm`. Found f1, method, seed. Name it with --arm-column method, or",
+        ),
+        (
+            "method   seed  f1\na  0  0.5\n",
+            "one column, `method   seed  f1`. Commas, semicolons or tabs should stand",
+        ),
+        (
+            "| arm | seed | f1 |\n|---|---|---|\n",
+            "one column, `| arm | seed | f1 |`. Commas, semicolons or tabs",
+        ),
         ("seed,accuracy\n0,1\n", "no column `arm`. Found seed, accuracy. Name it with --arm-column"),
         ("arm,accuracy\n0,1\n", "no column `seed`. Found arm, accuracy. Name it with --seed-column"),
         ("arm,accuracy,accuracy_std\nstl,0.81,0.01\n", "A mean over seeds and its deviation give no verdict"),

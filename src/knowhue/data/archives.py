@@ -24,6 +24,9 @@ from knowhue.data.items import (
 from knowhue.errors import ImageError, missing_package
 from knowhue.images.image import SUFFIXES, why_hidden
 
+_COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
+"""First bytes of what these programs write."""
+
 
 class Member(NamedTuple):
     """A file in a tar.
@@ -118,11 +121,20 @@ def _members(path: Path) -> Iterator[Member]:
                     key = name.with_name(stem or name.name).as_posix()
                     yield Member(each.name, key, kind.lower(), each.offset_data, each.size)
     except tarfile.TarError as error:
-        raise ImageError(
-            f"{path}: it is damaged, cut short or compressed ({error}); copy it again, or make it a plain .tar"
-        ) from None
+        if tool := _compressed_by(path):
+            raise ImageError(
+                f"{path}: a tar compressed by {tool}, in which no image can be found without reading all before it; "
+                f"make it a plain .tar: {tool} -dc {path.name} > plain.tar"
+            ) from None
+        raise ImageError(f"{path}: it is damaged or cut short ({error}); copy it again") from None
     except OSError as error:
         raise ImageError(f"{path}: it cannot be read: {error.strerror}") from None
+
+
+def _compressed_by(path: Path) -> str | None:
+    with path.open("rb") as file:
+        first = file.read(6)
+    return next((tool for tool, magic in _COMPRESSED.items() if first.startswith(magic)), None)
 
 
 def _bytes_of(path: Path, member: Member) -> bytes:

@@ -66,9 +66,10 @@ class SlurmJobs(Executor):
         """See `Executor`."""
         living = _squeue()
         if living.returncode:
+            said, *_ = living.stderr.strip().splitlines() or ["nothing"]
             raise RunError(
-                f"No Slurm cluster answers here: `squeue` says `{shown(living.stderr.strip() or 'nothing')}`. Run "
-                "this on a machine of the cluster where `squeue` lists jobs, or leave `--engine slurm` out."
+                f"No Slurm cluster answers here: `squeue` says `{shown(said)}`. Run this on a machine of the "
+                "cluster where `squeue` lists jobs, or leave `--engine slurm` out."
             )
         return self._own(_names(living))
 

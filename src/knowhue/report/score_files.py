@@ -41,6 +41,7 @@ ONLY_MEANS = (
     "export, or whoever published the table"
 )
 """What is said of tables of means."""
+_SEEDS = "If there is a row a seed, name its column with --seed-column."
 _NUMBER = r"[-−+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 _MEAN_AND_DEVIATION = re.compile(rf"{_NUMBER}(±{_NUMBER}|\(±?{_NUMBER}\))", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"_\{?\s*\\pm|_\{(\s*±)?|\\pm|\+/?[-−]")
@@ -97,10 +98,12 @@ def read_scores(
         return ReadFile(_tidy_rows(columns, rows), columns.unused(()))
     metrics = columns.metrics(wanted)
     if not metrics:
+        _require_no_means(path, header, islice(rows, _PEEKED))
         known = ", ".join(f"`{name}`" for name in wanted) or "none"
+        example = next(iter(columns.unused(())), "NAME")
         raise TableError(
             f"{path}: no column `metric` and `value`, and none of a metric that is known ({known}). Found "
-            f"{few(header, 12)}. Name metrics with --better NAME=higher or --better NAME=lower."
+            f"{few(header, 12)}. Name metrics with --better, such as --better {shown(example)}=higher, or =lower."
         )
     return ReadFile(_wide_rows(columns, metrics, rows), columns.unused(metrics))
 
@@ -117,17 +120,25 @@ def _require_runs(path: Path, header: Sequence[str], rows: Iterable[tuple[int, R
         for name, plain in zip(header, names, strict=True)
         if deviates_from(plain, names)
     ]
-    found += [
-        f"row {number}: `{shown(cell)}` of `{shown(name)}`"
-        for number, cells in rows
-        for name, plain, cell in zip(header, names, cells, strict=True)
-        if plain not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell)
-    ]
     if found:
-        raise TableError(
-            f"{path}, {found[0]}, and no column `seed`. {ONLY_MEANS}. If there is a row a seed, name its column with "
-            "--seed-column."
-        )
+        raise TableError(f"{path}, {found[0]}, and no column `seed`. {ONLY_MEANS}. {_SEEDS}")
+    _require_no_means(path, header, rows, ", and no column `seed`", f" {_SEEDS}")
+
+
+def _require_no_means(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[tuple[int, RowCells]],
+    besides: str = "",
+    remedy: str = "",
+) -> None:
+    """Make sure that no cell is a mean and its deviation."""
+    for number, cells in rows:
+        for name, cell in zip(header, cells, strict=True):
+            if _plain(name) not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell):
+                raise TableError(
+                    f"{path}, row {number}: `{shown(cell)}` of `{shown(name)}`{besides}. {ONLY_MEANS}.{remedy}"
+                )
 
 
 class _Columns:
@@ -160,9 +171,10 @@ class _Columns:
         for name in usual:
             if name in self.places:
                 return self.places[name]
+        unsure = next((f" {name}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
         raise TableError(
-            f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with {option}, or give a "
-            "table with the columns arm, seed, metric, value."
+            f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with "
+            f"{option}{unsure * (option == '--arm-column')}, or give a table with the columns arm, seed, metric, value."
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
@@ -293,6 +305,11 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
         raise TableError(f"{path}: {system_reason(error)}") from None
     if not any(name.strip() for name in header):
         raise TableError(f"{path}: no table; the first row should name the columns arm, seed, metric, value.")
+    if len(header) == 1:
+        raise TableError(
+            f"{path}: one column, `{shown(header[0].strip())}`. Commas, semicolons or tabs should stand between "
+            "columns, such as arm,seed,metric,value."
+        )
     return header, _whole(path, header, rows)
 
 
