@@ -198,8 +198,11 @@ def test_a_link_to_a_folder_is_that_folder(held, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"Cannot write .*Not a directory"):
-        enter(tmp_path / "file" / "out")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(
+            RunError, match=r"^Cannot write .*/file` is a file, not a folder\. Name another folder with --out"
+        ):
+            enter(out)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from knowhue.errors import RunError, few
 from knowhue.runs import Report, remove_if_empty
+from knowhue.storage import unwritable
 
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
@@ -234,9 +235,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
         ) from None
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
-            raise RunError(
-                f"Cannot write `{path}`: {error.strerror}. Name another folder, or free it."
-            ) from None
+            raise unwritable(path, error) from None
         path.unlink(missing_ok=True)
         warnings.warn(
             f"`{path.parent}` is on a file system that cannot lock ({error.strerror}): make sure that no other process "

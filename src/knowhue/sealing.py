@@ -140,10 +140,12 @@ def check(path: Path) -> Checked:
                 ValueError,
             ) as error:
                 # whoever changed a file may have put anything there
-                # of a file that is gone or was changed that was said
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
-                count, found = 0, [] if is_changed else [f"{name}: cannot be computed again: {text}"]
-                skipped.append(name)
+                count, found = 0, list[str]()
+                if is_changed:  # of a file that is gone or was changed that was said
+                    skipped.append(name)
+                else:
+                    found.append(f"{name}: cannot be computed again: {text}")
             numbers += count
             problems += found
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []

@@ -54,11 +54,19 @@ def writing(path: Path) -> Iterator[None]:
         cause = _cause(error)
         if cause is None:
             raise
-        is_full = cause.errno in _FULL
-        remedy = "Free some space and run the same command again" if is_full else "Make it writable"
-        raise RunError(
-            f"Cannot write `{path}`: {cause.strerror or cause}. {remedy}, or name another folder with --out."
-        ) from None
+        raise unwritable(path, cause) from None
+
+
+def unwritable(path: Path, cause: OSError) -> RunError:
+    """Why the system did not write a file, and how that is mended."""
+    in_the_way = [each for each in path.parents if each.is_file()]
+    found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else cause.strerror or str(cause)
+    remedy = "Make it writable, or name"
+    if cause.errno in _FULL:
+        remedy = "Free some space and run the same command again, or name"
+    elif in_the_way:
+        remedy = "Name"
+    return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder with --out.")
 
 
 def _cause(error: BaseException | None) -> OSError | None:

@@ -149,6 +149,18 @@ def test_many_changes_are_counted_and_what_cannot_be_computed_is_named(sealed, t
     assert found.unchecked[-1].endswith(": they take images or weights")
 
 
+def test_what_a_consistent_fake_does_not_allow_is_said_once(sealed, tmp_path):
+    files = contents(sealed)
+    name = next(each for each in files if re.fullmatch(RUN + "per_image.csv", each))
+    files[name] = re.sub(r",1(\d\.\d+)", r",9\g<1>", files[name].decode()).encode()
+    crate = json.loads(zipfile.ZipFile(sealed).read(CRATE))
+    next(each for each in crate["@graph"] if each["@id"] == name)["sha256"] = sha256(files[name]).hexdigest()
+    found = check(rewrite(tmp_path / "a.zip", files | {CRATE: json.dumps(crate).encode()}))
+    said = [each for each in (*found.problems, *found.unchecked) if each.startswith("results.json: ")]
+    assert len(said) == 1
+    assert f"results.json: cannot be computed again: `{name}` is damaged" in said[0]
+
+
 def test_what_is_gone_or_new_is_named(sealed, tmp_path):
     files = contents(sealed)
     name = next(each for each in files if re.fullmatch(RUN + "log.jsonl", each))
