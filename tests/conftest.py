@@ -34,6 +34,7 @@ TINY: dict[str, Any] = {
     "images": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},
     "encoder": {"name": SMALL_ENCODER, "weights": "none"},
     "colour": {"width": 4, "discriminator_width": 4, "discriminator_layers": 2},
+    "evaluation": {"gradient_batches": 1},
     "training": {
         "batch_size": 4,
         "shift_px": 2,

@@ -61,6 +61,7 @@ def config(tiny):
         colour__width=16,  # with fewer, GroupNorm takes single channels and the bias before it is noise to Adam
         encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
         images__drawn_count=20,
+        evaluation__gradient_batches=4,
         training__heads__epochs=1,
         training__finetune__epochs=1,
     )

@@ -25,6 +25,7 @@ from knowhue.training.step import train_step
 
 FEEDFORWARD = {"colour__method": "feedforward"}
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
+UNWATCHED = {**UNSCORED, "evaluation__every_epochs": 0}
 
 
 LOGGED = {**{loss: loss for loss in PIXEL_LOSSES}, "classification": "colour_loss"}
@@ -33,7 +34,7 @@ LOGGED = {**{loss: loss for loss in PIXEL_LOSSES}, "classification": "colour_los
 @pytest.mark.parametrize(("loss", "logged"), LOGGED.items())
 def test_feed_forward_runs_end_to_end_and_lowers_its_loss(tiny, make_work, loss, logged):
     colour = {"method": "feedforward", "loss": loss}
-    config = tiny(tasks__names=("colour",), colour=colour, training__finetune={"epochs": 6})
+    config = tiny(tasks__names=("colour",), colour=colour, training__finetune={"epochs": 6}, **UNWATCHED)
     work = make_work(config, count=24)
     folder = run_arm(work, config, "colour")
     assert [set(entry["train"]) for entry in read_log(folder, "finetune")] == [{logged}] * 6
@@ -123,7 +124,7 @@ def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, ma
 
 def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
     encoder = {"name": "tf_efficientnet_lite0"}  # a smaller one learns no noise in ten epochs
-    config = tiny(encoder=encoder, class__head="attention", training__finetune__epochs=10)
+    config = tiny(encoder=encoder, class__head="attention", training__finetune__epochs=10, **UNWATCHED)
     assert isinstance(build_model(config, 2).classifier, AttentionClassifier)
     folder = run_arm(make_work(config), config, "multi")
     entries = read_log(folder, "finetune")
@@ -141,7 +142,7 @@ LONG = {"epochs": 25, "learning_rate": 2e-3}
 
 @pytest.mark.parametrize("name", SCRATCH)
 def test_a_network_from_scratch_runs_end_to_end_and_lowers_its_loss(tiny, make_work, name):
-    config = tiny(tasks__names=("colour",), colour=SCRATCH[name], training__finetune=LONG, **UNSCORED)
+    config = tiny(tasks__names=("colour",), colour=SCRATCH[name], training__finetune=LONG, **UNWATCHED)
     work = make_work(config, count=24)
     folder = run_arm(work, config, "colour")
     log = read_log(folder)

@@ -12,13 +12,15 @@ from knowhue.training.loop import training_batches
 from knowhue.training.phases import make_train_state
 from knowhue.training.run import make_networks, run_arm
 
+SEVERAL = {"evaluation__gradient_batches": 4}
+
 
 @pytest.fixture
 def setting(tiny, make_work):
     """A state of fine-tuning whose colour head has learnt a little, and batches."""
 
     def make(batch_size=12, unlabelled=3, **changes):
-        config = tiny(training__batch_size=batch_size, **changes)
+        config = tiny(training__batch_size=batch_size, **SEVERAL, **changes)
         work = make_work(config, unlabelled=unlabelled)
         networks = make_networks(work, config)
         torch.manual_seed(0)
@@ -176,7 +178,7 @@ def test_measuring_shares_changes_nothing(setting):
 def test_measured_run_ends_with_the_same_weights(tiny, make_work):
     weights = {}
     for batches in (0, 2):
-        config = tiny(evaluation__gradient_batches=batches, **SHORT)
+        config = tiny(**SHORT, evaluation__gradient_batches=batches)
         folder = run_arm(make_work(config, f"batches-{batches}"), config, "multi")
         weights[batches] = (folder / "model.safetensors").read_bytes()
         assert (folder / "gradient_shares.json").exists() == bool(batches)
@@ -193,7 +195,7 @@ class Interrupted(Exception):
 
 
 def test_a_resumed_run_measured_what_an_uninterrupted_one_did(tiny, make_work):
-    config = tiny(tasks__names=("colour",), **SHORT)
+    config = tiny(tasks__names=("colour",), **SHORT, **SEVERAL)
     whole = run_arm(make_work(config, "whole"), config, "colour")
     seen = []
 
@@ -221,7 +223,7 @@ def test_a_resumed_run_measured_what_an_uninterrupted_one_did(tiny, make_work):
     ],
 )
 def test_every_arm_that_trains_the_encoder_is_measured(tiny, make_work, changes, losses):
-    config = tiny(**SHORT | {"training__finetune__epochs": 1}, **changes)
+    config = tiny(**SHORT | {"training__finetune__epochs": 1}, **SEVERAL, **changes)
     folder = run_arm(make_work(config), config, "arm")
     found = read_json(folder / "gradient_shares.json")
     assert [set(found[moment]["norms"]) for moment in ("fork", "end")] == [losses] * 2
