@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from knowhue.config import Images
 from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.metric_table import RUN_METRICS
@@ -23,6 +24,7 @@ from knowhue.training.run import evaluate_run
 
 pytestmark = pytest.mark.usefixtures("without_figures")  # but that of `original`, and of no colour
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
+FOLDER = {"images__source": "folder", "images__drawn_count": Images().drawn_count}
 SHORT = {
     "training__heads__epochs": 1,
     "training__finetune__epochs": 1,
@@ -312,7 +314,7 @@ def test_mended_settings_are_taken_where_nothing_was_trained(tiny, tmp_path, wro
 
 def test_images_that_changed_under_a_finished_study_are_noticed(tiny, make_folder, tmp_path):
     photos = make_folder({"cat": 5, "dog": 5})
-    settings = {"images__source": "folder", "images__path": str(photos), "images__size_px": 16}
+    settings = {**FOLDER, "images__path": str(photos), "images__size_px": 16}
     config = tiny(
         **settings, encoder__weights="none", training__heads__epochs=1, training__finetune__epochs=1
     )
@@ -335,8 +337,7 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path, monk
         for number in range(9):
             noise = generator.integers(40 * k, 160 + 40 * k, (48, 48), dtype=np.uint8)
             Image.fromarray(noise).save(tmp_path / "gray" / name / f"{number}.png")
-    images = {"source": "folder", "path": str(tmp_path / "gray"), "min_colourfulness": 0}
-    config = tiny(**SHORT, **{f"images__{key}": value for key, value in images.items()})
+    config = tiny(**SHORT, **FOLDER, images__path=str(tmp_path / "gray"), images__min_colourfulness=0)
     run_study(make_plan(config, ("colour", "multi")), tmp_path / "out")
 
     def refuse(constant: str) -> None:
