@@ -96,7 +96,6 @@ def prepare(
     images: Images,
     folder: Path,
     report: Report = lambda _: None,
-    evaluated_on: Literal["auto", "validation"] = "auto",
     share_out: ShareOut | None = None,
 ) -> Prepared:
     """Make `folder` hold the configured images; work already done is not repeated, damage heals.
@@ -105,7 +104,6 @@ def prepare(
         images: where they come from, their size, the rules.
         folder: where the array, the manifest and the summary go; below the study folder.
         report: called with `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
-        evaluated_on: `Evaluation.split`.
         share_out: who reads the images; None is this process, with all cores.
 
     Raises:
@@ -126,7 +124,7 @@ def prepare(
     if sentence := left_out_sentence(read_summary(folder)):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
     # the checksum of the array was just compared, or just made
-    return load_prepared(folder, evaluated_on, thorough=False)
+    return load_prepared(folder, thorough=False)
 
 
 def load_prepared(

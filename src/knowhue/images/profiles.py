@@ -56,11 +56,6 @@ class RGBSpace(NamedTuple):
         return np.stack([look_up(own[..., k], table) for k, table in enumerate(self.inverses)], -1)
 
 
-def srgb_light() -> Floats:
-    """Linear light of every 16-bit code of sRGB, (65536,)."""
-    return srgb_to_linear(_CODES)
-
-
 def code_table(curve: Floats) -> Floats:
     """A table for `look_up` of the way back from the light of every 16-bit code to the code (0 to 1)."""
     return np.interp(_LIGHT, curve, _CODES).astype(np.float32)
@@ -183,7 +178,7 @@ def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
         return None, ()  # primaries alone say nothing, as browsers have it
     gamma, primaries = gammas[0], _fractions(chunks.get(b"cHRM", b""), 8)
     is_usual = abs(gamma / _USUAL_GAMMA - 1) <= _INSIGNIFICANT
-    curve = srgb_light() if is_usual else _CODES ** (1 / gamma)
+    curve = srgb_to_linear(_CODES) if is_usual else _CODES ** (1 / gamma)
     space = _by_primaries(curve, None if is_gray else primaries or _SRGB)
     if space is None:
         primaries, space = (), _by_primaries(curve, _SRGB)
@@ -202,7 +197,7 @@ def _by_cicp(codes: bytes, is_gray: bool) -> _SpaceAndNotes:
     is_known = primaries in _PRIMARIES and (transfer in _GAMMAS or is_srgb_curve) and not matrix and full
     if not is_known:
         return None, (f"its colours (cICP {'-'.join(map(str, codes))}) were read as if they were sRGB's",)
-    curve = srgb_light() if is_srgb_curve else _CODES ** (1 / _GAMMAS[transfer])
+    curve = srgb_to_linear(_CODES) if is_srgb_curve else _CODES ** (1 / _GAMMAS[transfer])
     space = _by_primaries(curve, None if is_gray else _PRIMARIES[primaries])
     return space, (f"read by its cICP ({primaries}-{transfer}); it is written as sRGB",)
 
@@ -422,7 +417,7 @@ def _ends(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 @cache
 def _light_of_codes() -> NDArray[np.float32]:
     """Linear light of every 16-bit code of sRGB."""
-    return srgb_light().astype(np.float32)
+    return srgb_to_linear(_CODES).astype(np.float32)
 
 
 @cache

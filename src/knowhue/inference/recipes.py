@@ -249,7 +249,7 @@ def find_recipe_file(source: str | Path, recipe: str) -> Path:
     return path
 
 
-def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int = 0) -> RecipeNetwork:
+def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNetwork:
     """Open another's model; runs no code from it, reads no other file, never waits for ever.
 
     Raises:
@@ -274,7 +274,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None, threads: int
         'Join them: `onnx.save(onnx.load("model.onnx"), "joined.onnx")`.',
         "Export the model anew, traced at one size.",
     )
-    session = open_session(data, path, threads, _SECONDS_A_PIXEL)
+    session = open_session(data, path, seconds_a_pixel=_SECONDS_A_PIXEL)
     shape, batch = _signature(session, recipe, path)
     network = RecipeNetwork(session, RecipeDescription(recipe, found, shape), batch)
     _try_out(network, path)
