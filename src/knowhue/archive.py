@@ -18,13 +18,22 @@ from uuid import uuid4
 
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
-from knowhue.errors import ConfigError, ImageError, RunError, few, plural
+from knowhue.errors import ConfigError, ImageError, RunError, few
 from knowhue.images.image import UNREADABLE
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import Description
 from knowhue.inference.judgement import caveats_of_many
-from knowhue.inference.listing import Summary, clash, left_alone, left_out, nothing_there, output_of, twin_of
+from knowhue.inference.listing import (
+    Summary,
+    clash,
+    left_alone,
+    left_out,
+    no_room,
+    nothing_there,
+    output_of,
+    twin_of,
+)
 from knowhue.inference.pipeline import progress
 from knowhue.inference.recipes import RecipeDescription
 from knowhue.inference.shard import (
@@ -137,10 +146,7 @@ class ArchiveListing:
         count = self._listing.execute(f"SELECT count(*) {taken}").fetchone()[0]
         if count:
             first = self._listing.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
-            raise RunError(
-                f"`{out}` should have room for what is made. Found {plural(count, 'other file')} in the way, "
-                f"such as `{first}`. Name another place, or have them replaced with --overwrite."
-            )
+            raise no_room(out, count, first)
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
         """Write the manifest of every shard that has images; its number."""

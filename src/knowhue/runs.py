@@ -278,6 +278,17 @@ def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
     return [path for path, each in known.items() if not path.is_file() or file_digest(path) != each]
 
 
+def require_whole(folder: Path, names: Collection[str] = (), but: Collection[str] = ()) -> None:
+    """Make sure that the files of an ended run, or those that are named, are as they were when it ended.
+
+    Raises:
+        DamagedError: one is not.
+    """
+    for path in damaged_files(folder, names):
+        if path.name not in but:
+            raise DamagedError(path, "it is gone, or not as it was written")
+
+
 def finished_run(path: Path) -> Path:
     """The run folder that a path means: itself, or of a study the first finished multi-task run, else colour run.
 

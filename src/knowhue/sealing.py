@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from knowhue.errors import (
     ConfigError,
-    DamagedError,
     KnowhueError,
     RunError,
     few,
@@ -29,7 +28,7 @@ from knowhue.errors import (
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, compute_results, write_report
 from knowhue.report.results import compare
-from knowhue.runs import ENDED, damaged_files, read_frozen, run_folder
+from knowhue.runs import ENDED, read_frozen, require_whole, run_folder
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 
 CRATE = "ro-crate-metadata.json"
@@ -95,8 +94,7 @@ def pack(folder: Path, out: Path) -> int:
             f"{folder}: {few(open_, 3)} did not end yet; let `knowhue study` go on before it is sealed"
         )
     for arm, seed in plan.cells:
-        for damaged in damaged_files(run_folder(folder, arm, plan.run_config(arm, seed)), _OF_RUN):
-            raise DamagedError(damaged, "it is not as it was written, or gone")
+        require_whole(run_folder(folder, arm, plan.run_config(arm, seed)), _OF_RUN)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):

@@ -129,7 +129,7 @@ def test_what_somebody_else_made_is_not_replaced(source: Path, tmp_path: Path):
     out = tmp_path / "out"
     (out / "deep").mkdir(parents=True)
     (out / "deep/a.png").write_bytes(b"mine")
-    with pytest.raises(RunError, match=r"1 other files in the way, such as `deep/a.png`.*--overwrite"):
+    with pytest.raises(RunError, match=r"1 other file in the way, such as `deep/a.png`.*--overwrite"):
         colour(source, out)
     assert contents(out) == {"deep/a.png": b"mine"}
     assert colour(source, out, overwrite=True).made == 4

@@ -17,7 +17,7 @@ from torch import nn
 from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
 from knowhue.evaluation.features import Features
 from knowhue.images.image import Pixels
-from knowhue.models.encoder import ENCODERS, Weights, downloaded, read_weights, weights_digest
+from knowhue.models.encoder import Weights, downloaded, packaged, read_weights, weights_digest
 from knowhue.storage import read_arrays, write_arrays
 
 Labels = NDArray[np.int64]
@@ -191,15 +191,9 @@ def open_classifier(given: str) -> ImageClassifier:
 
 
 def _weights(name: str, source: str) -> Weights:
-    if not source:
-        return downloaded(name)
-    if source != "package":
-        return read_weights(Path(source).expanduser())
-    package = ENCODERS[name].package if name in ENCODERS else None
-    if package is None:
-        having = ", ".join(each for each, backbone in ENCODERS.items() if backbone.package)
-        raise WeightsError(f"No pip package has the weights of `{name}`, only of {having}.")
-    return package()
+    if source in ("", "package"):
+        return packaged(name) if source else downloaded(name)
+    return read_weights(Path(source).expanduser())
 
 
 def _with_weights(name: str, weights: Weights) -> nn.Module:

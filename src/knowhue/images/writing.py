@@ -5,7 +5,7 @@ Of OpenRaster: a gray photo below, its computed colours as a layer above that ca
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -88,12 +88,7 @@ def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind |
     """
     if suffix.lower() == OPENRASTER:
         return None
-    if suffix.lower() not in OUTPUT_SUFFIXES:
-        raise ConfigError(
-            f"The name of the output should end in one of {', '.join((*OUTPUT_SUFFIXES, OPENRASTER))}. Found "
-            f"`{suffix or 'no suffix'}`. End it in one of these."
-        )
-    return kind_of(suffix, image)
+    return kind_of(suffix, image, (*OUTPUT_SUFFIXES, OPENRASTER))
 
 
 def write_image(image: Image, target: Path, *, quality: int | None = None) -> list[str]:
@@ -152,12 +147,14 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
     return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes + lost
 
 
-def kind_of(suffix: str, image: Image | None = None) -> OutputKind:
+def kind_of(
+    suffix: str, image: Image | None = None, known: Iterable[str] = tuple(OUTPUT_SUFFIXES)
+) -> OutputKind:
     """What is written by a suffix; a `ConfigError` if nothing is, or the image is too long for it."""
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
-            f"The name of the output should end in one of {', '.join(OUTPUT_SUFFIXES)}. Found "
+            f"The name of the output should end in one of {', '.join(known)}. Found "
             f"`{suffix or 'no suffix'}`. End it in one of these."
         )
     height, width = image.pixels.shape[:2] if image else (0, 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from knowhue.errors import ConfigError, RunError, did_you_mean
+from knowhue.errors import ConfigError, did_you_mean
 from knowhue.images.image import LEDGER
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import check_output_suffix, writable_suffix
@@ -18,7 +18,7 @@ from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, 
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, is_hardly_found, is_novel
 from knowhue.inference.ledger import Ledger, Stamp
-from knowhue.inference.listing import Item, Listing, Summary, list_folder
+from knowhue.inference.listing import Item, Listing, Summary, list_folder, no_room
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -215,10 +215,7 @@ class _Work:
     def _refuse_strangers(self) -> None:
         outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
         if strangers := list(outputs):
-            raise RunError(
-                f"`{self._ledger.out}` should have room for what is made. Found {len(strangers)} other files in the "
-                f"way, such as `{strangers[0]}`. Name another folder, or have them replaced with --overwrite."
-            )
+            raise no_room(self._ledger.out, len(strangers), strangers[0])
 
     def _decode(self, item: Item) -> _Read:
         started = time.perf_counter()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
-from knowhue.errors import ConfigError, ImageError, plural
+from knowhue.errors import ConfigError, ImageError, RunError, plural
 from knowhue.images.image import SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 from knowhue.inference.store import STATE
@@ -120,6 +120,14 @@ def nothing_there(source: Path | str, notes: Sequence[str]) -> ImageError:
     return ImageError(
         f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
         f"below{''.join(f'; {note}' for note in notes)}."
+    )
+
+
+def no_room(out: Path | str, count: int, first: str) -> RunError:
+    """What is wrong with a place that holds other files where images are to go."""
+    return RunError(
+        f"`{out}` should have room for what is made. Found {plural(count, 'other file')} in the way, such as "
+        f"`{first}`. Name another place, or have them replaced with --overwrite."
     )
 
 

@@ -222,20 +222,26 @@ def tensors_digest(tensors: Weights) -> str:
 
 
 def _find_weights(config: EncoderSettings) -> Weights:
-    if config.weights == "pretrained":
-        try:
-            return downloaded(config.name)
-        except WeightsError as error:
-            raise WeightsError(f"{error} {_other_weights(config.name)}") from None
-    if config.weights == "package":
-        package = ENCODERS[config.name].package
-        if package is None:
-            having = ", ".join(name for name, backbone in ENCODERS.items() if backbone.package)
-            raise WeightsError(
-                f"No pip package has the weights of `{config.name}`, only of {having}. {_other_weights(config.name)}"
-            )
-        return package()
-    return read_encoder(config.weights)
+    find = {"pretrained": downloaded, "package": packaged}.get(config.weights)
+    if find is None:
+        return read_encoder(config.weights)
+    try:
+        return find(config.name)
+    except WeightsError as error:
+        raise WeightsError(f"{error} {_other_weights(config.name)}") from None
+
+
+def packaged(name: str) -> Weights:
+    """The weights of a network of timm that a pip package has.
+
+    Raises:
+        WeightsError: none has.
+    """
+    package = ENCODERS[name].package if name in ENCODERS else None
+    if package is None:
+        having = ", ".join(each for each, backbone in ENCODERS.items() if backbone.package)
+        raise WeightsError(f"No pip package has the weights of `{name}`, only of {having}.")
+    return package()
 
 
 def downloaded(name: str) -> Weights:

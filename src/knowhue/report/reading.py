@@ -11,7 +11,7 @@ from knowhue.config import Config, digest
 from knowhue.errors import DamagedError
 from knowhue.plan import RESERVED, Plan, read_plan
 from knowhue.report.study import UNPAIRED, Arrays, Row, Run, Runs, Study
-from knowhue.runs import ENDED, damaged_files, read_frozen, read_log, read_status, run_folder, trained_by
+from knowhue.runs import ENDED, read_frozen, read_log, read_status, require_whole, run_folder, trained_by
 from knowhue.storage import read_arrays, read_csv, read_json
 
 GATE_PARTS = {
@@ -67,8 +67,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
         return Run(arm, seed)
     status = read_status(folder)
     # numbers rest on these two; damaged arrays cost a figure alone
-    for path in damaged_files(folder, ("log.jsonl", "per_image.csv")):
-        raise DamagedError(path, "it is gone, or not as it was written")
+    require_whole(folder, ("log.jsonl", "per_image.csv"))
     samples, extremes = _arrays(folder / "samples.npz"), _arrays(folder / "extremes.npz")
     return Run(
         arm=arm,

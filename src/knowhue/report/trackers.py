@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from knowhue.config import digest
-from knowhue.errors import DamagedError, RunError
+from knowhue.errors import RunError
 from knowhue.plan import RESERVED
-from knowhue.runs import FROZEN, damaged_files, read_config, read_frozen, read_log, read_status, settings_of
+from knowhue.runs import FROZEN, read_config, read_frozen, read_log, read_status, require_whole, settings_of
 from knowhue.storage import read_json, write_json
 
 Scalar = str | int | float | bool
@@ -111,8 +111,7 @@ def _runs_below(root: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> LoggedRun:
-    for path in damaged_files(folder, ("log.jsonl", "scores.json")):
-        raise DamagedError(path, "it is gone, or not as it was written")
+    require_whole(folder, ("log.jsonl", "scores.json"))
     folder = folder.resolve()  # `.` has no name of its own
     root, config = folder.parent.parent, read_config(folder)
     frozen = read_frozen(root) if (root / FROZEN).exists() else {}

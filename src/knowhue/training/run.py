@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from knowhue.data.listing import list_items
 from knowhue.data.loaders import find_targets, to_rgb
 from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import require_apart
-from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError
+from knowhue.errors import ConfigError, RunError, WeightsError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.locks import locked, require_no_jobs
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
@@ -32,11 +32,11 @@ from knowhue.runs import (
     WEIGHTS,
     Report,
     ShareOut,
-    damaged_files,
     has_ended,
     read_config,
     read_log,
     read_status,
+    require_whole,
     require_writable,
     run_folder,
     write_config,
@@ -201,7 +201,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
         prepared = load_prepared(root / "images", config.evaluation.split)
         work = Workspace(root, Engine(config.training), prepared, report)
         _require_same_images(work, folder)
-        _require_whole(folder, but=OUTCOME)
+        require_whole(folder, but=OUTCOME)
         return _score_again(work, config, folder, final=True)
 
 
@@ -212,7 +212,7 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
         RunError: the images there now are not those that it was trained on, or it is damaged.
     """
     _require_same_images(work, folder)
-    _require_whole(folder)
+    require_whole(folder)
     return make_networks(work, _without_start(config), folder).model.eval()
 
 
@@ -274,12 +274,6 @@ def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> 
     if work.engine.is_main:
         write_status(folder, read_status(folder))
     return scored
-
-
-def _require_whole(folder: Path, but: Collection[str] = ()) -> None:
-    damaged = [path for path in damaged_files(folder) if path.name not in but]
-    if damaged:
-        raise DamagedError(damaged[0], "it is not as it was written, or gone")
 
 
 def _require_same_images(work: Workspace, folder: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.config import Config, Task, digest
-from knowhue.errors import ConfigError, DamagedError, RunError, WeightsError, shown
+from knowhue.errors import ConfigError, RunError, WeightsError, shown
 from knowhue.inference.networks import read_model
 from knowhue.presets import DEFAULT_PRESET, PRESETS, edit, load_config
-from knowhue.runs import BUILT_IN, DEPLOYED, Start, damaged_files, model_file, read_config, read_start
+from knowhue.runs import BUILT_IN, DEPLOYED, Start, model_file, read_config, read_start, require_whole
 from knowhue.storage import read_json
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def _is_of_run(path: Path) -> bool:
 
 
 def _of_run(folder: Path) -> Source:
-    if damaged := damaged_files(folder, ("config.json", "model.safetensors")):
-        raise DamagedError(damaged[0], "it is not as it was written, or gone")
+    require_whole(folder, ("config.json", "model.safetensors"))
     config = read_config(folder)
     # not by `data.prepare`, which needs torch
     summary = folder.parent.parent / "images" / "prepared.json"
