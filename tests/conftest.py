@@ -71,6 +71,7 @@ def _without_waiting_for_the_disk() -> Iterator[None]:
     """No test cuts the power, and only then does it matter what the disk has: training waited more than it computed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
+        patch.setattr("numpy.memmap.flush", lambda _: None)
         yield
 
 
