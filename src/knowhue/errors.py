@@ -113,7 +113,12 @@ def first_line(error: BaseException) -> str:
     >>> first_line(ValueError("no zip\nat byte 0")), first_line(ValueError())
     ('no zip', 'ValueError')
     """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return lines_of(error)[0]
+
+
+def lines_of(error: BaseException, text: str | None = None) -> list[str]:
+    """What another's error says, or `text`, line by line; its name where that is nothing."""
+    return (text or str(error)).strip().splitlines() or [type(error).__name__]
 
 
 def system_reason(error: OSError) -> str:

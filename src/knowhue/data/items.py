@@ -9,7 +9,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError
-from knowhue.images.image import to_rgb8, walk, why_hidden
+from knowhue.images.image import of_no_format, to_rgb8, walk, why_hidden
 from knowhue.images.reading import read_image
 
 UNLABELLED = "unlabelled"
@@ -82,7 +82,9 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
     root = Path(images.path).expanduser()
     if not (root.is_dir() or (may_be_file and root.is_file())):
         found = (
-            f"a file, not a folder of images{as_archives([root.name])}" if root.exists() else "no such folder"
+            f"a file, not a folder of images{as_archives([of_no_format(root.suffix)])}"
+            if root.exists()
+            else "no such folder"
         )
         raise ImageError(f"{root}: {found}")
     return root
@@ -92,16 +94,17 @@ ARCHIVES = {".tar": "webdataset", ".parquet": "parquet"}
 """Which source reads files of many images, by suffix."""
 
 
-def as_archives(texts: Iterable[str]) -> str:
+def as_archives(reasons: Iterable[str]) -> str:
     """How files of many images are read, to be put behind what was found instead of images; nothing if it was others.
 
     Args:
-        texts: names of files, or why they were skipped, which names their suffix.
+        reasons: why files were skipped.
 
-    >>> as_archives(["of no image format (.tar)", "hidden"]), as_archives(["hidden"])
+    >>> as_archives([of_no_format(".tar"), "hidden"]), as_archives(["hidden"])
     ('; .tar files are read with --set images.source=webdataset', '')
     """
-    named = {suffix: None for text in texts for suffix in ARCHIVES if text.rstrip(")").endswith(suffix)}
+    found = set(reasons)
+    named = [suffix for suffix in ARCHIVES if of_no_format(suffix) in found]
     return "".join(f"; {each} files are read with --set images.source={ARCHIVES[each]}" for each in named)
 
 

@@ -145,10 +145,15 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
             elif entry.is_dir():
                 inner.append(entry)
             elif entry.suffix.lower() not in suffixes:
-                yield Found(entry, f"of no image format ({entry.suffix or 'no suffix'})")
+                yield Found(entry, of_no_format(entry.suffix))
             else:
                 yield Found(entry)
         folders += reversed(inner)  # a stack: the first by name is taken next
+
+
+def of_no_format(suffix: str) -> str:
+    """Why a file with another suffix than images have is skipped."""
+    return f"of no image format ({suffix or 'no suffix'})"
 
 
 def dangling(link: Path) -> str:

@@ -9,6 +9,7 @@ import pyvips
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from knowhue.errors import lines_of
 from knowhue.images.image import Pixels
 
 VipsImage = pyvips.Image
@@ -99,7 +100,7 @@ def block_size(old: int, new: int, oversampling: int = OVERSAMPLING) -> int:
 
 def reason(error: Exception) -> str:
     """The last line of what libvips says, without the names of its parts."""
-    lines = str(getattr(error, "detail", None) or error).strip().splitlines() or [type(error).__name__]
+    lines = lines_of(error, getattr(error, "detail", None))
     return next((line for line in reversed(lines) if ":" in line), lines[-1]).split(": ", 1)[-1].strip()
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, missing_package, system_reason
-from knowhue.images.image import SUFFIXES, identity, walk, why_hidden
+from knowhue.images.image import SUFFIXES, identity, of_no_format, walk, why_hidden
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
 from knowhue.storage import write_through, writing
@@ -348,7 +348,7 @@ def _why_skipped(path: str) -> str:
     *folders, name = path.split("/")
     hidden = next(filter(None, map(why_hidden, (*folders, name))), "")
     suffix = Path(name).suffix
-    return hidden or ("" if suffix.lower() in SUFFIXES else f"of no image format ({suffix or 'no suffix'})")
+    return hidden or ("" if suffix.lower() in SUFFIXES else of_no_format(suffix))
 
 
 def _open(url: str) -> tuple[Any, Any]:
