@@ -76,6 +76,21 @@ def test_references_may_be_used_in_measure():
         parse_yaml(f"? {2**64}\n: 1")  # a key is a value, too
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("seed: 1\nseed: 2", 1), ("arms:\n  a: {seed: 1}\n  a: {seed: 2}", 2), ("- {b: 1, c: 2, b: 3}", 1)],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(text, line):
+    with pytest.raises(ValueError, match=rf"^the key `(seed|a|b)` twice, in the block from line {line} on$"):
+        parse_yaml(text)
+
+
+def test_a_key_may_stand_in_two_places_and_override_what_is_merged():
+    text = "a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}\nc: {<<: *a, y: 3}\n1: one\n'1': text"
+    found = {"a": {"x": 1, "y": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}, 1: "one", "1": "text"}
+    assert parse_yaml(text) == found
+
+
 @pytest.mark.parametrize("option", ["--config", "--plan"])
 def test_what_cannot_be_read_is_said_with_the_option(tmp_path, option):
     (tmp_path / "folder").mkdir()

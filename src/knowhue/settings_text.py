@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -53,14 +54,28 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
     return values or {}
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML takes the last, and an arm or a setting would be lost in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        assert node is not None
+        keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [name for (_, name), count in keys.items() if count > 1]:
+            raise ValueError(
+                f"the key `{shown(twice[0])}` twice, in the block from line {node.start_mark.line + 1} on"
+            )
+        return node
+
+
 def parse_yaml(text: str) -> Any:
     """Settings from YAML; what would take for ever to read, or cannot be written again, is refused.
 
     Raises:
-        ValueError: it is no YAML, too much, nested too deeply, or has numbers of more than 64 bits.
+        ValueError: it is no YAML, too much, nested too deeply, or has a key twice or numbers of more than 64 bits.
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except RecursionError:
         raise ValueError("values nested too deeply") from None
     except Exception as error:  # PyYAML lets Python's own errors through: of dates, numbers, tags
