@@ -56,7 +56,7 @@ def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]
     """
     try:
         for row in csv.reader(lines, delimiter=separator, strict=True):
-            yield [_original(cell) for cell in row]
+            yield [cell[1:] if cell.startswith(_MARK) else cell for cell in row]
     except csv.Error as error:
         raise ValueError(str(error)) from None
 
@@ -66,7 +66,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, str) and _RUNS.match(text) and not _NUMBER.fullmatch(text):
         text = f"{_MARK}{text}"
     return '"' + text.replace('"', '""') + '"' if _SPLITS.search(text) else text
-
-
-def _original(cell: str) -> str:
-    return cell[1:] if cell.startswith(_MARK) else cell
