@@ -22,7 +22,6 @@ from knowhue.errors import ConfigError, ImageError, RunError, few
 from knowhue.images.image import UNREADABLE
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
-from knowhue.inference.description import Description
 from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.listing import (
     Summary,
@@ -35,7 +34,6 @@ from knowhue.inference.listing import (
     twin_of,
 )
 from knowhue.inference.pipeline import progress
-from knowhue.inference.recipes import RecipeDescription
 from knowhue.inference.shard import (
     MOST_FAILURES,
     ModelArguments,
@@ -203,7 +201,7 @@ def colorize_archive(
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
         out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
-        model: arguments of `Colorizer.load`: name, recipe, checksum; they mean the same on every machine.
+        model: arguments of `Colorizer.load`: name, recipe, checksum, `fast`; they mean the same on every machine.
         options: saturation and `unknown_below`; what is of one image, or of an album, is refused.
         suffix: that all outputs get; None keeps the formats.
         shards: jobs that the images are dealt out to; None for those of the last run, or `SHARD_IMAGES` images each.
@@ -235,7 +233,7 @@ def colorize_archive(
             listing.add_taken(images, colours)
             if _read_plan(colours) is None and not overwrite:
                 listing.require_room(out)
-            plan = _plan(colours, _job(description, source, options, suffix), shards, len(listing), overwrite)
+            plan = _plan(colours, _job(colorizer, source, options, suffix), shards, len(listing), overwrite)
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         task = ShardTask(
             *places,
@@ -315,13 +313,12 @@ def _model_from_anywhere(name: str) -> str:
     return _from_anywhere(name) if name != BUILT_IN and Path(name).exists() else name
 
 
-def _job(
-    description: Description | RecipeDescription, source: str, options: ColorizeOptions, suffix: str | None
-) -> dict[str, Any]:
+def _job(colorizer: Colorizer, source: str, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
     """What makes colours comparable."""
     return {
         "source": source.rstrip("/") if is_url(source) else str(Path(source).resolve()),
-        "model": description.fingerprint(),
+        "model": colorizer.network.description.fingerprint(),
+        "sizes": colorizer.sizes,
         "suffix": suffix,
         "saturation": options.saturation,
         "unknown_below": options.unknown_below,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.models import ModelChoice, announce, open_model
+from knowhue.apps.models import FastOption, ModelChoice, announce, open_model
 from knowhue.apps.program import rare_option, say, with_options
 from knowhue.errors import ConfigError, missing_extra
 
@@ -46,6 +46,7 @@ class ServeArguments:
     allowed_host: Annotated[
         list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
     ] = None
+    fast: FastOption = False
     page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True
     batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8
     queue_length: Annotated[
@@ -73,7 +74,9 @@ def serve_command(arguments: Callable[[], ServeArguments]) -> None:
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one")
-    _serve(_choices(_named(asked.model or ["built-in"]), asked.recipe or []), settings, asked.page)
+    _serve(
+        _choices(_named(asked.model or ["built-in"]), asked.recipe or [], asked.fast), settings, asked.page
+    )
 
 
 def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:
@@ -91,11 +94,11 @@ def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page:
     run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
 
 
-def _choices(paths: Mapping[str, str], recipes: list[str]) -> dict[str, ModelChoice]:
+def _choices(paths: Mapping[str, str], recipes: list[str], fast: bool) -> dict[str, ModelChoice]:
     """The models with their recipes, by name."""
     from knowhue.inference.recipes import require_recipe
 
-    choices = {name: ModelChoice(path) for name, path in paths.items()}
+    choices = {name: ModelChoice(path, fast=fast) for name, path in paths.items()}
     for text in recipes:
         name, _, recipe = text.partition("=")
         if name not in choices:

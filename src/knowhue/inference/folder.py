@@ -312,6 +312,7 @@ def _job(
     return {
         "source": str(source.resolve()),
         "model": colorizer.network.description.fingerprint(),
+        "sizes": colorizer.sizes,
         "suffix": suffix,
         "saturation": options.saturation,
         "uncertainty": options.uncertainty,

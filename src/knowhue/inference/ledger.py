@@ -22,6 +22,7 @@ JOB = {
     "saturation": "made with another saturation",
     "uncertainty": "made with or without the uncertainty",
     "sample": "made as another sample",
+    "sizes": "coloured with or without `fast`",
     "unknown_below": "judged with another `unknown_below`",
     "reference": "made with another reference, or with or without one",
     "album": "made with or without one look for the album",

@@ -75,6 +75,12 @@ class Network(Protocol):
         """
         ...
 
+    def predict_with(
+        self, lightness: FloatArray, names: Sequence[str]
+    ) -> tuple[Predictions, dict[str, FloatArray]]:
+        """What `predict` and `activations` answer, for the price of one of them."""
+        ...
+
     def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
         """What the network computes on the way to its answers.
 
@@ -283,17 +289,23 @@ class TorchNetwork:
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100; any h and w."""
+        return self.predict_with(lightness, ())[0]
+
+    def predict_with(
+        self, lightness: FloatArray, names: Sequence[str]
+    ) -> tuple[Predictions, dict[str, FloatArray]]:
+        """Both, see `Network`."""
+        require_activations(names, self)
         answer = self._run(lightness)
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
         answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty))
-        return check_predictions(answers, self.description, lightness)
+        found = {name: _to_numpy(answer.activations[name]) for name in names}
+        return check_predictions(answers, self.description, lightness), check_activations(found, lightness)
 
     def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
         """What the network computes on the way, see `Network`."""
-        require_activations(names, self)
-        found = self._run(lightness).activations
-        return check_activations({name: _to_numpy(found[name]) for name in names}, lightness)
+        return self.predict_with(lightness, names)[1]
 
     def _run(self, lightness: FloatArray) -> "DeployedOutput":
         import torch

@@ -68,9 +68,17 @@ class OnnxNetwork:
             WeightsError: the file takes too long, unless it is ours, or too much memory, or answers what no model
                 should.
         """
-        found = self._run(self._outputs, lightness)
+        return self.predict_with(lightness, ())[0]
+
+    def predict_with(
+        self, lightness: FloatArray, names: Sequence[str]
+    ) -> tuple[Predictions, dict[str, FloatArray]]:
+        """Both, see `Network`."""
+        require_activations(names, self)
+        found = self._run([*self._outputs, *names], lightness)
         answers = Predictions(found.get("chroma"), found.get("probabilities"), found["novelty"])
-        return check_predictions(answers, self.description, lightness)
+        on_the_way = check_activations({name: found[name] for name in names}, lightness)
+        return check_predictions(answers, self.description, lightness), on_the_way
 
     def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
         """What the network computes on the way, see `Network`; errors as of `predict`, too."""

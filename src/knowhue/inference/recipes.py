@@ -161,6 +161,12 @@ class RecipeNetwork:
             f"`model` should give {', '.join(names)}. Found `{self.description.name}`, which gives none."
         )
 
+    def predict_with(
+        self, lightness: FloatArray, names: Iterable[str]
+    ) -> tuple[Predictions, dict[str, FloatArray]]:
+        """The answer, where no names are given."""
+        return self.predict(lightness), self.activations(lightness, names) if names else {}
+
     def _chroma(self, lightness: FloatArray) -> FloatArray:
         """a*b* (B, h', w', 2) of L* (B, h, w)."""
         answer = self.answer(lightness)

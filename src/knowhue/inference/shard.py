@@ -39,8 +39,8 @@ MOST_FAILURES = 20
 """That a shard's end names; its ledger has all."""
 
 
-ModelArguments = tuple[str, str | None, str | None]
-"""Of `Colorizer.load`: the model's name, the recipe of another's file, and its checksum."""
+ModelArguments = tuple[str, str | None, str | None, bool]
+"""Of `Colorizer.load`: the model's name, the recipe of another's file, its checksum, and whether it is fast."""
 
 
 class ListedImage(NamedTuple):

@@ -205,6 +205,7 @@ def colorize_video(
 ) -> VideoSummary:
     """Colour a video. Until it is whole it is a hidden file beside `out`; the same call after a kill begins anew.
 
+    Frames are seen at one size: steadying averages over frames what three sizes average over views.
     Size, frame times, sound, subtitles, chapters, metadata and orientation are kept. H.264 (VP9 for .webm) is written.
 
     Args:
@@ -235,7 +236,7 @@ def colorize_video(
     # Hidden and without a video's suffix, so that no player or folder takes it for the whole.
     partial = out.with_name(f".{out.name}.colorizing")
     with locked(out.parent, "colorize", name=f".{out.name}.lock"), reading.open_video(source) as video:
-        work = _Work(colorizer, video, options, strength, report)
+        work = _Work(colorizer.at_one_size(), video, options, strength, report)
         try:
             with closing(work.frames()) as frames:
                 notes = writing.write_video(video, partial, out.suffix.lower(), frames)

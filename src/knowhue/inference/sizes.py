@@ -1,0 +1,98 @@
+"""A network of 313 colours that sees a photo at three sizes: the mean of what it says is freer of blotches.
+
+What a network mistakes at one size it rarely mistakes in the same way at another, so colours that only one size gives
+are outvoted: test-time augmentation by scale, for every pixel the mean of the logits.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from knowhue.color import COLOUR_STRIDE, FloatArray
+from knowhue.inference.colour_distribution import ColourDistribution
+from knowhue.inference.description import Description
+from knowhue.inference.network_input import taps
+from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
+from knowhue.inference.pixels import interpolated
+
+SIZES = (0.75, 1.0, 1.5)
+"""Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
+LARGEST = SIZES[-1]
+
+
+class SeveralSizes:
+    """Colours by the mean of the logits at `SIZES`, class and novelty at the network's own size.
+
+    It is given L* at `LARGEST` of that size, and answers so; the other sizes are made of it.
+
+    Args:
+        network: with a head of 313 colours.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.runtime, self.activation_names = network.runtime, network.activation_names
+
+    @property
+    def description(self) -> Description:
+        description = self.network.description
+        assert isinstance(description, Description)  # no other gives logits
+        return description
+
+    def predict(self, lightness: FloatArray) -> Predictions:
+        """Predict for L* (B, h, w) at the largest size; errors as of `Network.predict`."""
+        answers, own = self.network.predict_with(_resized(lightness, 1 / LARGEST), [COLOUR_LOGITS])
+        logits = self._mean_logits(lightness, own[COLOUR_LOGITS])
+        colour = self.description.config.colour
+        chroma = [
+            ColourDistribution(each, light, colour.temperature, colour.saturation).answer()
+            for each, light in zip(logits, lightness, strict=True)
+        ]
+        return answers._replace(chroma=np.stack(chroma))
+
+    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+        """See `Network`; the logits are the mean over sizes, all else is computed at the size that is given."""
+        found = {}
+        if others := [name for name in names if name != COLOUR_LOGITS]:
+            found = self.network.activations(lightness, others)
+        if COLOUR_LOGITS in names:
+            own = self.network.activations(_resized(lightness, 1 / LARGEST), [COLOUR_LOGITS])[COLOUR_LOGITS]
+            found[COLOUR_LOGITS] = self._mean_logits(lightness, own)
+        return found
+
+    def predict_with(
+        self, lightness: FloatArray, names: Sequence[str]
+    ) -> tuple[Predictions, dict[str, FloatArray]]:
+        """Both, see `Network`."""
+        return self.predict(lightness), self.activations(lightness, names)
+
+    def _mean_logits(self, lightness: FloatArray, own: FloatArray) -> FloatArray:
+        """(B, 313, rows, columns) of stride 4 of the largest size; `own` are the logits at the network's own."""
+        shape = lightness.shape[1:]
+        rows, columns = (-(-side // COLOUR_STRIDE) for side in shape)
+        y, x = ((np.arange(count) + 0.5) * COLOUR_STRIDE for count in (rows, columns))
+        total = np.zeros((len(lightness), own.shape[1], rows, columns), np.float32)
+        for size in SIZES:
+            seen = lightness if size == LARGEST else _resized(lightness, size / LARGEST)
+            logits = own if size == 1 else self.network.activations(seen, [COLOUR_LOGITS])[COLOUR_LOGITS]
+            # a map covers whole strides, of which the image is the upper left part
+            places = [
+                at * small / large / (COLOUR_STRIDE * count)
+                for at, small, large, count in zip(
+                    (y, x), seen.shape[1:], shape, logits.shape[2:], strict=True
+                )
+            ]
+            for number, each in enumerate(logits):
+                there = interpolated(np.moveaxis(each, 0, -1), places[0][:, None], places[1][None])
+                total[number] += np.moveaxis(there, -1, 0)
+        return total / np.float32(len(SIZES))
+
+
+def _resized(lightness: FloatArray, scale: float) -> FloatArray:
+    """L* (B, h, w) at another size, by Lanczos."""
+    for axis in (1, 2):
+        side = lightness.shape[axis]
+        places, weights = taps(side, side, max(round(scale * side), 1))
+        parts = np.moveaxis(lightness, axis, -1)[..., places] * weights.astype(np.float32)
+        lightness = np.moveaxis(parts.sum(-1), -1, axis)
+    return np.ascontiguousarray(lightness.clip(0, 100), np.float32)
