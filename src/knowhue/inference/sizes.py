@@ -11,9 +11,8 @@ import numpy as np
 from knowhue.color import COLOUR_STRIDE, FloatArray
 from knowhue.inference.colour_distribution import ColourDistribution
 from knowhue.inference.description import Description
-from knowhue.inference.network_input import taps
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
-from knowhue.inference.pixels import interpolated
+from knowhue.inference.pixels import interpolated, taps
 
 SIZES = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
