@@ -4,6 +4,7 @@ import pytest
 from knowhue.evaluation.calibration import (
     FEWEST_FOR_TARGET,
     TARGET_ACCURACY,
+    calibration_error,
     fit_temperature,
     fit_unknown_below,
     judge_temperature,
@@ -21,6 +22,15 @@ def draw(temperature: float, count: int = 4000) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_finds_the_temperature_that_the_logits_were_made_with(temperature: float):
     assert fit_temperature(*draw(temperature)) == pytest.approx(temperature, rel=0.06)
+
+
+@pytest.mark.parametrize("probability", [0.600004, 0.333336, 0.599996, 0.466669])
+def test_the_error_is_the_same_of_what_is_written(probability: float):
+    """`per_image.csv` holds five decimals; a probability beside an edge of a bin once stood in another one there."""
+    others = [{"probability": each, "correct": each > 0.5} for each in (0.59, 0.61, 0.32, 0.34, 0.45, 0.47)]
+    scored = [*others, {"probability": probability, "correct": True}]
+    written = [row | {"probability": round(row["probability"], 5)} for row in scored]
+    assert calibration_error(written) == pytest.approx(calibration_error(scored), abs=1e-5)
 
 
 def test_the_named_class_stays():

@@ -9,6 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
+DECIMALS = 5
+"""Of a probability as it is written: the bins are those of the written ones, so that anybody finds the same again."""
 TARGET_ACCURACY = 0.85
 """Share of the named classes that are to be right."""
 FEWEST_FOR_TARGET = 100
@@ -45,6 +47,7 @@ def calibration_bins(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
         np.array([row[name] for row in labelled], float) for name in ("probability", "correct")
     )
     edges = np.linspace(0, 1, BINS + 1)
+    probability = probability.round(DECIMALS)
     # an edge belongs to the bin below it, and 0 to the first
     place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, BINS - 1)
     rounded, bins = edges.round(6).tolist(), []

@@ -17,7 +17,7 @@ from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import plain_batches, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
-from knowhue.evaluation.calibration import calibration_bins
+from knowhue.evaluation.calibration import DECIMALS, calibration_bins
 from knowhue.evaluation.evaluate import (
     ImageRow,
     Predict,
@@ -104,7 +104,7 @@ def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
     found = {"index": row["index"], "path": prepared.paths[row["index"]], "label": name[row["label"]]}
     if "predicted" in row:
         found |= {"predicted": name[row["predicted"]], "correct": row["correct"]}
-    return found | {key: round(row[key], 5) for key in FROM_ROW if row.get(key) is not None}
+    return found | {key: round(row[key], DECIMALS) for key in FROM_ROW if row.get(key) is not None}
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
