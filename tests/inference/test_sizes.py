@@ -1,0 +1,132 @@
+"""What one size alone says is outvoted, places stay where they are, and whoever wants it fast sees a photo once."""
+
+import numpy as np
+import pytest
+from tiny_models import colours_network, lite0_network, noise
+
+from knowhue.color import chroma_bins
+from knowhue.errors import RunError
+from knowhue.images.image import Image
+from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.export import export_safetensors
+from knowhue.inference.folder import colorize_folder
+from knowhue.inference.networks import COLOUR_LOGITS, Predictions
+from knowhue.inference.sizes import LARGEST, SIZES, SeveralSizes
+
+SIDE = 32
+
+
+class PlacedNetwork:
+    """Its logits are those of L* there: the brighter, the surer of colour 0; shapes that it sees are kept."""
+
+    runtime, activation_names = "none", (COLOUR_LOGITS,)
+
+    def __init__(self) -> None:
+        self.description = colours_network().description
+        self.shapes: list[tuple[int, ...]] = []
+
+    def logits(self, lightness: np.ndarray) -> np.ndarray:
+        self.shapes.append(lightness.shape)
+        count, height, width = lightness.shape
+        whole = np.pad(lightness, ((0, 0), (0, -height % SIDE), (0, -width % SIDE)), mode="edge")
+        cells = whole.reshape(count, whole.shape[1] // 4, 4, whole.shape[2] // 4, 4).mean((2, 4))
+        logits = np.zeros((count, len(chroma_bins()), *cells.shape[1:]), np.float32)
+        logits[:, 0] = cells
+        return logits
+
+    def activations(self, lightness, names):
+        return dict.fromkeys(names, self.logits(lightness))
+
+    def predict_with(self, lightness, names):
+        answers = Predictions(
+            np.zeros((*lightness.shape, 2), np.float32), None, np.zeros(len(lightness), np.float32)
+        )
+        return answers, self.activations(lightness, names)
+
+
+class MistakenNetwork(PlacedNetwork):
+    """Says another colour at one size alone, but not as surely as the right one at the others."""
+
+    def __init__(self, mistaken: float) -> None:
+        super().__init__()
+        self.mistaken = mistaken
+
+    def logits(self, lightness: np.ndarray) -> np.ndarray:
+        logits = np.zeros((len(lightness), len(chroma_bins()), 8, 8), np.float32)
+        is_mistaken = lightness.shape[1] == round(self.mistaken * SIDE)
+        logits[:, 7 if is_mistaken else 100] = 30
+        return logits
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """L* that rises from the upper left to the lower right, 0 to 100."""
+    y, x = np.indices((height, width))
+    return ((y + x) / (height + width - 2) * 100).astype(np.float32)[None]
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (48, 71), (61, 50), (48, 180)])
+def test_what_is_said_of_a_place_stays_there_at_any_size(shape):
+    network = PlacedNetwork()
+    found = SeveralSizes(network).activations(ramp(*shape), [COLOUR_LOGITS])[COLOUR_LOGITS][0, 0]
+    # of each cell of 4 x 4, the ramp's value in its middle
+    y, x = np.indices(found.shape) * 4 + 1.5
+    expected = (y + x) / (sum(shape) - 2) * 100
+    inside = (slice(2, shape[0] // 4 - 2), slice(2, shape[1] // 4 - 2))
+    np.testing.assert_allclose(found[inside], expected[inside], atol=100 / sum(shape))
+    heights = {each[1] for each in network.shapes}
+    assert heights == {round(size / LARGEST * shape[0]) for size in SIZES}
+
+
+@pytest.mark.parametrize("mistaken", SIZES)
+def test_a_colour_that_one_size_alone_gives_is_outvoted(mistaken):
+    lightness = np.full((1, round(LARGEST * SIDE), round(LARGEST * SIDE)), 50, np.float32)
+    network = MistakenNetwork(mistaken)
+    chroma = SeveralSizes(network).predict(lightness).chroma[0]
+    saturation = network.description.config.colour.saturation
+    expected = np.broadcast_to(saturation * chroma_bins()[100], chroma.shape)
+    np.testing.assert_allclose(chroma, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (50, 33)])
+def test_any_shape_is_answered_at_its_own_size(shape):
+    lightness = noise(2, *shape)
+    answers = SeveralSizes(colours_network()).predict(lightness)
+    assert answers.chroma.shape == (*lightness.shape, 2)
+    assert np.isfinite(answers.chroma).all()
+
+
+def test_class_and_novelty_are_those_of_the_networks_own_size():
+    network, lightness = colours_network(), np.full((1, 48, 48), 60, np.float32)
+    found, own = SeveralSizes(network).predict(lightness), network.predict(lightness[:, :32, :32])
+    np.testing.assert_allclose(found.probabilities, own.probabilities, atol=1e-4)
+    np.testing.assert_allclose(found.novelty, own.novelty, atol=1e-3)
+
+
+def test_a_batch_is_answered_as_its_images_alone():
+    network, lightness = SeveralSizes(colours_network()), noise(3, 48, 60)
+    together = network.predict(lightness).chroma
+    for one, each in zip(together, lightness, strict=True):
+        np.testing.assert_allclose(one, network.predict(each[None]).chroma[0], atol=1e-3)
+
+
+def test_a_head_of_313_colours_sees_a_photo_at_three_sizes_unless_it_is_to_be_fast(tmp_path):
+    usual, fast = Colorizer.load(), Colorizer.load(fast=True)
+    assert (usual.sizes, fast.sizes, usual.at_one_size().sizes) == (3, 1, 1)
+    image = Image.of(np.random.default_rng(0).integers(0, 256, (90, 120, 1), np.uint8))
+    once, thrice = (each.colorize(image).image.pixels for each in (fast, usual))
+    np.testing.assert_array_equal(usual.at_one_size().colorize(image).image.pixels, once)
+    assert not np.array_equal(once, thrice)
+    # a class is looked for at the network's own size, which is all that it takes
+    assert usual.classify(image) == fast.classify(image)
+    export_safetensors(lite0_network(), tmp_path / "other.safetensors")
+    assert Colorizer.load(tmp_path / "other.safetensors").sizes == 1
+
+
+def test_a_folder_is_coloured_again_by_the_other_number_of_sizes(tmp_path):
+    from PIL import Image as PIL
+
+    (tmp_path / "in").mkdir()
+    PIL.fromarray(np.arange(3600, dtype=np.uint8).reshape(60, 60)).save(tmp_path / "in" / "a.png")
+    colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "out")
+    with pytest.raises(RunError, match="with or without `fast`"):
+        colorize_folder(Colorizer.load(fast=True), tmp_path / "in", tmp_path / "out")
