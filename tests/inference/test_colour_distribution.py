@@ -15,6 +15,7 @@ from knowhue.inference.colour_distribution import (
     FIELD_REACH,
     MOST_ANSWERS,
     ColourDistribution,
+    evened,
     field,
     require_sample,
     samples_of,
@@ -141,3 +142,43 @@ def test_the_uncertainty_of_a_colouring_is_that_of_the_distribution(network):
     found = colorizer.colorize(image, ColorizeOptions(uncertainty=True)).uncertainty
     expected = ColourDistribution.of(network, colorizer.network_input(image)).uncertainty()
     np.testing.assert_array_equal(found, expected)
+
+
+def test_an_unsure_stain_takes_the_colour_of_its_surface_and_none_crosses_an_edge():
+    lightness = np.full((24, 30), 30, np.float32)
+    lightness[:, 15:] = 80
+    colours = np.where(lightness[..., None] < 50, np.float32((10, -20)), np.float32((-5, 30)))
+    stained, sureness = colours.copy(), np.ones_like(lightness)
+    stained[8:14, 4:9], sureness[8:14, 4:9] = (60, 50), 0.02
+    found = evened(stained, sureness, lightness)
+    assert np.abs(found - colours).max() < 2
+    assert np.abs(found[:, 15:] - colours[:, 15:]).max() < 0.01
+    # where it is as sure as all else, most of it stays
+    assert evened(stained, np.ones_like(lightness), lightness)[11, 6] == pytest.approx((40, 21), abs=2)
+
+
+def test_evened_colours_are_those_of_least_squares():
+    """The normal equations, written out as one matrix for all pixels."""
+    generator = np.random.default_rng(0)
+    rows, columns = 7, 9
+    colours, sureness = generator.normal(size=(rows, columns, 2)) * 30, generator.random((rows, columns))
+    lightness = generator.uniform(0, 30, (rows, columns)).astype(np.float32)
+    places = np.arange(rows * columns).reshape(rows, columns)
+    matrix = np.diag(np.maximum(sureness, colour_distribution.LEAST_SURE).ravel())
+    expected = matrix @ colours.reshape(-1, 2)
+    for here, there in ((places[1:], places[:-1]), (places[:, 1:], places[:, :-1])):
+        for a, b in zip(here.ravel(), there.ravel(), strict=True):
+            step = abs(float(lightness.ravel()[a] - lightness.ravel()[b]))
+            link = colour_distribution.EVENNESS * np.exp(-step / colour_distribution.EDGE)
+            matrix[[a, b], [a, b]] += link
+            matrix[[a, b], [b, a]] -= link
+    found = evened(colours.astype(np.float32), sureness.astype(np.float32), lightness)
+    np.testing.assert_allclose(found.reshape(-1, 2), np.linalg.solve(matrix, expected), atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 1)])
+def test_the_smallest_images_are_evened_too(shape):
+    colours = np.full((*shape, 2), 12, np.float32)
+    np.testing.assert_allclose(
+        evened(colours, np.ones(shape), np.ones(shape, np.float32)), colours, atol=1e-3
+    )

@@ -238,7 +238,7 @@ class Colorizer:
         assert answers.chroma is not None  # `require` is called first
         chroma, added, found = answers.chroma[0], None, None
         if options.sample != 1:
-            chroma = ColourDistribution.of(self.network, coarse).sample(options.sample)
+            chroma = self._distribution(coarse).sample(options.sample)
         if options.album is not None:
             chroma = drawn_to(options.album, chroma)
         if options.reference is not None:
@@ -272,9 +272,12 @@ class Colorizer:
             options.saturation,
         )
 
+    def _distribution(self, coarse: FloatArray) -> ColourDistribution:
+        return ColourDistribution.of(self.network, coarse, isinstance(self.network, SeveralSizes))
+
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
         if COLOUR_LOGITS in self.network.activation_names:
-            return ColourDistribution.of(self.network, coarse).uncertainty()
+            return self._distribution(coarse).uncertainty()
 
         def chroma(lightness: FloatArray) -> FloatArray:
             found = self.network.predict(lightness).chroma

@@ -22,7 +22,14 @@ FIELD_STRENGTH = 3.0
 FIELD_REACH, FIELD_LIGHTNESS, FIELD_CHROMA = 1.5, 40.0, 90.0
 """Over which distance what is added falls to exp(-1/2) of being the same: in short sides of the image, in L* and in
 CIELAB units of a*b*."""
+SURE, LEAST_SURE = 12.0, 1e-3
+"""Spread of the possible colours, CIELAB units, at which a pixel's own counts exp(-1); what it counts at least."""
+EVENNESS, EDGE = 4.0, 4.0
+"""How much neighbours of one lightness count, and the difference in L* at which they count exp(-1) of that. Chosen,
+like `SURE`, on photos kept apart and by looking (docs/model.md)."""
 _WAVES = 512
+_TINY = np.float32(1e-30)
+_ROUNDS, _NEARLY = 100, 1e-4  # of conjugate gradients; the share of the first residual that is left
 
 
 class ColourDistribution(NamedTuple):
@@ -33,15 +40,17 @@ class ColourDistribution(NamedTuple):
         lightness: L* (h, w) of the network's input.
         temperature: of the answer, by which the logits are divided.
         saturation: what the model multiplies its chroma by.
+        is_even: whether answers are evened out within surfaces, see `evened`.
     """
 
     logits: FloatArray
     lightness: FloatArray
     temperature: float
     saturation: float
+    is_even: bool = False
 
     @classmethod
-    def of(cls, network: Network, lightness: FloatArray) -> "ColourDistribution":
+    def of(cls, network: Network, lightness: FloatArray, is_even: bool = False) -> "ColourDistribution":
         """What a network says of an image, L* (h, w), 0 to 100.
 
         Raises:
@@ -51,14 +60,14 @@ class ColourDistribution(NamedTuple):
         logits = network.activations(lightness[None], [COLOUR_LOGITS])[COLOUR_LOGITS][0]
         assert isinstance(network.description, Description)  # no other gives logits
         colour = network.description.config.colour
-        return cls(logits, lightness, colour.temperature, colour.saturation)
+        return cls(logits, lightness, colour.temperature, colour.saturation, is_even)
 
     def answer(self, added: FloatArray | float = 0.0) -> FloatArray:
         """a*b* (h, w, 2), CIELAB units, of these logits and what is `added` (313, rows, columns) to them.
 
         Nothing added gives the model's own answer.
         """
-        chroma = self._means(self._shares(added)) * np.float32(self.saturation)
+        chroma = self._colours(self._shares(added)) * np.float32(self.saturation)
         return self._at_full_size(chroma)
 
     def sample(self, number: int) -> FloatArray:
@@ -79,17 +88,21 @@ class ColourDistribution(NamedTuple):
     def uncertainty(self) -> FloatArray:
         """How far a colour that is drawn from the distribution lies from the answer on average (h, w), CIELAB units."""
         shares = self._shares()
-        bins = chroma_bins().astype(np.float32)
-        away = bins[..., None, None] - np.float32(self.saturation) * np.moveaxis(self._means(shares), -1, 0)
-        return self._at_full_size((shares * np.hypot(away[:, 0], away[:, 1])).sum(0)[..., None])[..., 0]
+        spread = _spread(shares, np.float32(self.saturation) * self._colours(shares))
+        return self._at_full_size(spread[..., None])[..., 0]
 
     def _shares(self, added: FloatArray | float = 0.0) -> FloatArray:
         logits = (self.logits + added) / np.float32(self.temperature)
         powers = np.exp(logits - logits.max(0))
         return powers / powers.sum(0)
 
-    def _means(self, shares: FloatArray) -> FloatArray:
-        return np.tensordot(shares, chroma_bins().astype(np.float32), (0, 0))
+    def _colours(self, shares: FloatArray) -> FloatArray:
+        """a*b* (rows, columns, 2), at saturation 1."""
+        means = np.tensordot(shares, chroma_bins().astype(np.float32), (0, 0))
+        if not self.is_even:
+            return means
+        sureness = np.exp(-((_spread(shares, means) / np.float32(SURE)) ** 2))
+        return evened(means, sureness, self._small_lightness())
 
     def _small_lightness(self) -> FloatArray:
         """L* at the logits' size."""
@@ -105,6 +118,63 @@ class ColourDistribution(NamedTuple):
         height, width = self.lightness.shape
         rows, columns = (COLOUR_STRIDE * length for length in self.logits.shape[1:])
         return enlarge(values, rows, columns)[:height, :width]
+
+
+def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
+    """Mean distance of a distribution from a*b* (rows, columns, 2), CIELAB units, (rows, columns)."""
+    away = chroma_bins().astype(np.float32)[..., None, None] - np.moveaxis(colours, -1, 0)
+    return (shares * np.hypot(away[:, 0], away[:, 1])).sum(0)
+
+
+def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> FloatArray:
+    """Colours that hold where they are sure, and flow from there over the rest of a surface.
+
+    The weighted least squares of Farbman et al., "Edge-preserving decompositions for multi-scale tone and detail
+    manipulation", SIGGRAPH 2008, with a weight for each pixel's own colour, too, as Levin, Lischinski and Weiss,
+    "Colorization using optimization", SIGGRAPH 2004, spread what is known: the colours u of least
+
+        sum over pixels of sureness (u - colour)^2, and over neighbours of EVENNESS exp(-|dL*| / EDGE) (du)^2,
+
+    found by conjugate gradients. An unsure stain on a wall takes the wall's colour, and no colour crosses an edge.
+
+    Args:
+        colours: a*b* (rows, columns, 2).
+        sureness: (rows, columns), 0 to 1.
+        lightness: L* (rows, columns).
+    """
+    own = np.maximum(sureness, LEAST_SURE)[..., None].astype(np.float32)
+    down, across = (
+        (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE))[..., None].astype(np.float32)
+        for axis in (0, 1)
+    )
+
+    def normal(values: FloatArray) -> FloatArray:
+        """The matrix of the normal equations times an image."""
+        found = own * values
+        pull = down * np.diff(values, axis=0)
+        found[:-1] -= pull
+        found[1:] += pull
+        pull = across * np.diff(values, axis=1)
+        found[:, :-1] -= pull
+        found[:, 1:] += pull
+        return found
+
+    diagonal = own + np.pad(down, ((0, 1), (0, 0), (0, 0))) + np.pad(down, ((1, 0), (0, 0), (0, 0)))
+    diagonal += np.pad(across, ((0, 0), (0, 1), (0, 0))) + np.pad(across, ((0, 0), (1, 0), (0, 0)))
+    answer = colours.astype(np.float32)
+    residual = own * answer - normal(answer)
+    direction = (residual / diagonal).astype(np.float32)
+    size = first = (residual * direction).sum((0, 1))
+    for _ in range(_ROUNDS):
+        if (size <= _NEARLY**2 * first).all():
+            break
+        along = normal(direction)
+        step = size / np.maximum((direction * along).sum((0, 1)), _TINY)
+        answer, residual = answer + step * direction, residual - step * along
+        scaled = residual / diagonal
+        size, before = (residual * scaled).sum((0, 1)), size
+        direction = (scaled + size / np.maximum(before, _TINY) * direction).astype(np.float32)
+    return answer
 
 
 def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> FloatArray:

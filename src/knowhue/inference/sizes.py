@@ -20,7 +20,7 @@ LARGEST = SIZES[-1]
 
 
 class SeveralSizes:
-    """Colours by the mean of the logits at `SIZES`, class and novelty at the network's own size.
+    """Colours by the mean of the logits at `SIZES`, evened out; class and novelty at the network's own size.
 
     It is given L* at `LARGEST` of that size, and answers so; the other sizes are made of it.
 
@@ -44,7 +44,7 @@ class SeveralSizes:
         logits = self._mean_logits(lightness, own[COLOUR_LOGITS])
         colour = self.description.config.colour
         chroma = [
-            ColourDistribution(each, light, colour.temperature, colour.saturation).answer()
+            ColourDistribution(each, light, colour.temperature, colour.saturation, is_even=True).answer()
             for each, light in zip(logits, lightness, strict=True)
         ]
         return answers._replace(chroma=np.stack(chroma))
