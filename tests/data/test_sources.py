@@ -346,7 +346,7 @@ def test_a_study_beside_or_around_its_images_is_fine(make_folder, tmp_path, out)
 def test_a_study_is_refused_before_work(make_folder, tiny, monkeypatch):
     photos = make_folder({"cat": 3, "dog": 3})
     monkeypatch.setattr("knowhue.training.run.build_model", None)
-    config = tiny(images__source="folder", images__path=str(photos))
+    config = tiny(images__source="folder", images__drawn_count=1500, images__path=str(photos))
     with pytest.raises(ConfigError, match="among the images"):
         run_study(make_plan(config, ["class"]), photos)
     assert sorted(path.name for path in photos.iterdir()) == ["cat", "dog"]

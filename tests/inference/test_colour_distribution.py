@@ -169,7 +169,7 @@ def test_evened_colours_are_those_of_least_squares():
     for here, there in ((places[1:], places[:-1]), (places[:, 1:], places[:, :-1])):
         for a, b in zip(here.ravel(), there.ravel(), strict=True):
             step = abs(float(lightness.ravel()[a] - lightness.ravel()[b]))
-            link = colour_distribution.EVENNESS * np.exp(-step / colour_distribution.EDGE)
+            link = colour_distribution.EVENNESS * np.exp(-step / colour_distribution.EDGE_LIGHTNESS)
             matrix[[a, b], [a, b]] += link
             matrix[[a, b], [b, a]] -= link
     found = evened(colours.astype(np.float32), sureness.astype(np.float32), lightness)

@@ -24,7 +24,7 @@ from knowhue.inference.networks import (
 from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, network_input, paint
 from knowhue.inference.recipes import RecipeDescription, require_supported
 from knowhue.inference.reference import Reference, make_reference, take_colours
-from knowhue.inference.sizes import LARGEST, SIZES, SeveralSizes
+from knowhue.inference.sizes import LARGEST_SIZE, SEEN_AT, SeveralSizes
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
@@ -135,7 +135,7 @@ class Colorizer:
     @property
     def sizes(self) -> int:
         """At how many sizes a photo is seen."""
-        return len(SIZES) if isinstance(self.network, SeveralSizes) else 1
+        return len(SEEN_AT) if isinstance(self.network, SeveralSizes) else 1
 
     def at_one_size(self) -> "Colorizer":
         """The same model, fast, see `load`."""
@@ -170,8 +170,10 @@ class Colorizer:
         """
         self.require("class")
         image = source if isinstance(source, Image) else read_image(source)
-        once = self.at_one_size()  # a class takes no more
-        answers = once.predict([once.network_input(image)])[0]
+        lightness = self.network_input(image)
+        if isinstance(self.network, SeveralSizes):  # of which a class takes one
+            lightness = self.network.at_one_size(lightness[None])[0]
+        answers = self.at_one_size().predict([lightness])[0]
         return self.judge(image, answers, ColorizeOptions(unknown_below=unknown_below))
 
     def require(self, task: str) -> None:
@@ -203,7 +205,7 @@ class Colorizer:
         if isinstance(description, RecipeDescription):  # it sees one shape, into which images are stretched
             return network_input(pixels, description.shape)
         if isinstance(self.network, SeveralSizes):
-            scale *= LARGEST
+            scale *= LARGEST_SIZE
         return network_input(pixels, round(scale * description.size_px))
 
     def reference(self, source: Image | Path | bytes) -> Reference:

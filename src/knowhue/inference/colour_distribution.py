@@ -24,7 +24,7 @@ FIELD_REACH, FIELD_LIGHTNESS, FIELD_CHROMA = 1.5, 40.0, 90.0
 CIELAB units of a*b*."""
 SURE, LEAST_SURE = 12.0, 1e-3
 """Spread of the possible colours, CIELAB units, at which a pixel's own counts exp(-1); what it counts at least."""
-EVENNESS, EDGE = 4.0, 4.0
+EVENNESS, EDGE_LIGHTNESS = 4.0, 4.0
 """How much neighbours of one lightness count, and the difference in L* at which they count exp(-1) of that. Chosen,
 like `SURE`, on photos kept apart and by looking (docs/model.md)."""
 _WAVES = 512
@@ -133,7 +133,7 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
     manipulation", SIGGRAPH 2008, with a weight for each pixel's own colour, too, as Levin, Lischinski and Weiss,
     "Colorization using optimization", SIGGRAPH 2004, spread what is known: the colours u of least
 
-        sum over pixels of sureness (u - colour)^2, and over neighbours of EVENNESS exp(-|dL*| / EDGE) (du)^2,
+        sum over pixels of sureness (u - colour)^2, and over neighbours of EVENNESS exp(-|dL*| / EDGE_LIGHTNESS) (du)^2,
 
     found by conjugate gradients. An unsure stain on a wall takes the wall's colour, and no colour crosses an edge.
 
@@ -144,7 +144,9 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
     """
     own = np.maximum(sureness, LEAST_SURE)[..., None].astype(np.float32)
     down, across = (
-        (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE))[..., None].astype(np.float32)
+        (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE_LIGHTNESS))[..., None].astype(
+            np.float32
+        )
         for axis in (0, 1)
     )
 

@@ -14,15 +14,15 @@ from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
 from knowhue.inference.pixels import interpolated, taps
 
-SIZES = (0.75, 1.0, 1.5)
+SEEN_AT = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
-LARGEST = SIZES[-1]
+LARGEST_SIZE = SEEN_AT[-1]
 
 
 class SeveralSizes:
-    """Colours by the mean of the logits at `SIZES`, evened out; class and novelty at the network's own size.
+    """Colours by the mean of the logits at `SEEN_AT`, evened out; class and novelty at the network's own size.
 
-    It is given L* at `LARGEST` of that size, and answers so; the other sizes are made of it.
+    It is given L* at `LARGEST_SIZE` of that size, and answers so; the other sizes are made of it.
 
     Args:
         network: with a head of 313 colours.
@@ -38,9 +38,13 @@ class SeveralSizes:
         assert isinstance(description, Description)  # no other gives logits
         return description
 
+    def at_one_size(self, lightness: FloatArray) -> FloatArray:
+        """L* (B, h, w) at the network's own size, of that at the largest."""
+        return _resized(lightness, 1 / LARGEST_SIZE)
+
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w) at the largest size; errors as of `Network.predict`."""
-        answers, own = self.network.predict_with(_resized(lightness, 1 / LARGEST), [COLOUR_LOGITS])
+        answers, own = self.network.predict_with(self.at_one_size(lightness), [COLOUR_LOGITS])
         logits = self._mean_logits(lightness, own[COLOUR_LOGITS])
         colour = self.description.config.colour
         chroma = [
@@ -55,7 +59,7 @@ class SeveralSizes:
         if others := [name for name in names if name != COLOUR_LOGITS]:
             found = self.network.activations(lightness, others)
         if COLOUR_LOGITS in names:
-            own = self.network.activations(_resized(lightness, 1 / LARGEST), [COLOUR_LOGITS])[COLOUR_LOGITS]
+            own = self.network.activations(self.at_one_size(lightness), [COLOUR_LOGITS])[COLOUR_LOGITS]
             found[COLOUR_LOGITS] = self._mean_logits(lightness, own)
         return found
 
@@ -71,8 +75,8 @@ class SeveralSizes:
         rows, columns = (-(-side // COLOUR_STRIDE) for side in shape)
         y, x = ((np.arange(count) + 0.5) * COLOUR_STRIDE for count in (rows, columns))
         total = np.zeros((len(lightness), own.shape[1], rows, columns), np.float32)
-        for size in SIZES:
-            seen = lightness if size == LARGEST else _resized(lightness, size / LARGEST)
+        for size in SEEN_AT:
+            seen = lightness if size == LARGEST_SIZE else _resized(lightness, size / LARGEST_SIZE)
             logits = own if size == 1 else self.network.activations(seen, [COLOUR_LOGITS])[COLOUR_LOGITS]
             # a map covers whole strides, of which the image is the upper left part
             places = [
@@ -84,7 +88,7 @@ class SeveralSizes:
             for number, each in enumerate(logits):
                 there = interpolated(np.moveaxis(each, 0, -1), places[0][:, None], places[1][None])
                 total[number] += np.moveaxis(there, -1, 0)
-        return total / np.float32(len(SIZES))
+        return total / np.float32(len(SEEN_AT))
 
 
 def _resized(lightness: FloatArray, scale: float) -> FloatArray:
