@@ -62,15 +62,23 @@ def test_studies_that_choose_never_see_the_test_part_and_have_other_seeds():
     assert set(plan("tuning").seeds) <= set(report.tuned_on_seeds)
 
 
-def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many_steps():
-    fewer, report = plan("images-125"), plan("plan")
-    assert not set(fewer.seeds) & {*report.seeds, *report.tuned_on_seeds}
+FEWER = (125, 250, 500)
+
+
+@pytest.mark.parametrize("images", FEWER)
+def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many_steps(images):
+    fewer, report = plan(f"images-{images}"), plan("plan")
+    others = {seed for each in FEWER if each != images for seed in plan(f"images-{each}").seeds}
+    assert not set(fewer.seeds) & {*report.seeds, *report.tuned_on_seeds, *others}
     assert (fewer.questions, fewer.purpose) == (report.questions, report.purpose)
     for arm in fewer.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (fewer, report))
         for phase in ("heads", "finetune"):
             epochs = one["training"][phase].pop("epochs"), other["training"][phase].pop("epochs")
-            assert epochs[0] * (125 // 32) == epochs[1] * (995 // 32)  # whole batches alone are trained on
+            own, main = (one["supervision"]["image_share"] or 1) * 995, 995
+            assert own == pytest.approx(images, rel=0.01)
+            # whole batches alone are trained on, and whole epochs
+            assert epochs[0] * (own // 32) == pytest.approx(epochs[1] * (main // 32), rel=0.04)
         apart = {"supervision": ("image_share", "resample"), "evaluation": ("every_epochs",)}
         for section, names in apart.items():
             for name in names:
@@ -122,7 +130,8 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "study", "numbers"), [("plan", "main", 10_000), ("images-125", "images-125", 3000)]
+    ("name", "study", "numbers"),
+    [("plan", "main", 10_000), *((f"images-{each}", f"images-{each}", 3000) for each in FEWER)],
 )
 def test_a_sealed_study_is_whole_and_is_the_plans(name, study, numbers):
     sealed = check(POSTER / f"{study}.zip")
