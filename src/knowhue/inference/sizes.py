@@ -12,7 +12,7 @@ from knowhue.color import COLOUR_STRIDE, FloatArray
 from knowhue.inference.colour_distribution import ColourDistribution
 from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
-from knowhue.inference.pixels import interpolated, taps
+from knowhue.inference.pixels import neighbours, taps
 
 SEEN_AT = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
@@ -71,24 +71,32 @@ class SeveralSizes:
 
     def _mean_logits(self, lightness: FloatArray, own: FloatArray) -> FloatArray:
         """(B, 313, rows, columns) of stride 4 of the largest size; `own` are the logits at the network's own."""
-        shape = lightness.shape[1:]
-        rows, columns = (-(-side // COLOUR_STRIDE) for side in shape)
-        y, x = ((np.arange(count) + 0.5) * COLOUR_STRIDE for count in (rows, columns))
-        total = np.zeros((len(lightness), own.shape[1], rows, columns), np.float32)
+        rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
+        total = np.zeros((*own.shape[:2], rows, columns), np.float32)
         for size in SEEN_AT:
             seen = lightness if size == LARGEST_SIZE else _resized(lightness, size / LARGEST_SIZE)
             logits = own if size == 1 else self.network.activations(seen, [COLOUR_LOGITS])[COLOUR_LOGITS]
-            # a map covers whole strides, of which the image is the upper left part
-            places = [
-                at * small / large / (COLOUR_STRIDE * count)
-                for at, small, large, count in zip(
-                    (y, x), seen.shape[1:], shape, logits.shape[2:], strict=True
-                )
-            ]
-            for number, each in enumerate(logits):
-                there = interpolated(np.moveaxis(each, 0, -1), places[0][:, None], places[1][None])
-                total[number] += np.moveaxis(there, -1, 0)
+            down, across = (
+                _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
+                for axis, count in ((1, rows), (2, columns))
+            )
+            total += down @ logits @ across.T
         return total / np.float32(len(SEEN_AT))
+
+
+def _interpolation(count: int, scale: float, length: int) -> FloatArray:
+    """The matrix (count, length) that takes a row of cells to those of another size, bilinear.
+
+    Args:
+        count: of the cells to be made.
+        scale: of the image whose cells are given, that of those to be made is 1.
+        length: of the row, which covers whole strides; the image is the first part of it.
+    """
+    low, high, share = neighbours((np.arange(count) + 0.5) * scale - 0.5, length)
+    matrix = np.zeros((count, length), np.float32)
+    np.add.at(matrix, (np.arange(count), low), 1 - share)
+    np.add.at(matrix, (np.arange(count), high), share)
+    return matrix
 
 
 def _resized(lightness: FloatArray, scale: float) -> FloatArray:
