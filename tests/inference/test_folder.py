@@ -174,6 +174,41 @@ def test_another_jobs_folder_is_refused_or_done_anew(source: Path, tmp_path: Pat
     assert colour(source, tmp_path / "out", overwrite=True, **change).made == 0  # resumable, too
 
 
+def test_the_lines_of_another_job_stay_until_their_images_are_replaced(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    colour(source, out)
+    former = lines(out)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(event: dict) -> None:
+        if event["done"] == 1:
+            raise Stopped
+
+    vivid = {"options": ColorizeOptions(saturation=0.5), "limits": Limits(threads=1, batch=1)}
+    with pytest.raises(Stopped):
+        colour(source, out, overwrite=True, report=stop, **vivid)
+    found = {each["path"]: each for each in lines(out)}
+    assert len(lines(out)) == len(found) == len(former)
+    saturations = sorted(each["job"]["saturation"] for each in found.values())
+    assert saturations == [0.5, 1.0, 1.0, 1.0]
+    assert colour(source, out, overwrite=True, **vivid).made == 3
+    assert [each["job"]["saturation"] for each in lines(out)] == [0.5] * 4
+
+
+def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    assert not colour(source, out).notes
+    before = contents(out)
+    (out / "b.png").write_bytes(b"damaged")
+    kept = colour(source, out)
+    assert (kept.made, kept.already) == (0, 4)
+    assert any("1 of the coloured images were changed" in note for note in kept.notes)
+    assert colour(source, out, overwrite=True).made == 1
+    assert contents(out) == before
+
+
 def test_hints_count_for_their_image_alone_and_when_they_change_it_is_done_again(
     source: Path, tmp_path: Path
 ):

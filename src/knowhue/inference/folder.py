@@ -61,7 +61,8 @@ def colorize_folder(
 
     `out/colorized.jsonl` gets one line of JSON an image when that is in its place: `path`, `output`, `width`,
     `height`, what is to be said of the image (see `Judgement`), `seconds` of work, `model`. A failed one gets `path`
-    and `error`. An image is done again when its file has changed since, or its output is gone.
+    and `error`. An image is done again when its file has changed since, or its output is gone. An output that was
+    changed since stays unless `overwrite`, and that is said.
 
     Args:
         colorizer: a model with a colour head.
@@ -136,6 +137,7 @@ class _Work:
         self._done = done
         self.waiting = [item for item in self._items if item not in done]
         self.already = len(done)
+        self._changed = sum(not self._ledger.made(item.path, item.output) for item in done)
         records = [self._ledger.records[item.path] for item in done]
         self.novel = sum(is_novel(each["novelty"]) for each in records)
         self.hardly_found = sum(is_hardly_found(each["found_in_reference"]) for each in records)
@@ -197,6 +199,12 @@ class _Work:
             caveats.append(
                 f"hardly anything of {self.hardly_found} of {count} images was found in the reference"
             )
+        changed = []
+        if self._changed:
+            changed.append(
+                f"{self._changed} of the coloured images were changed since they were made, and stay as they are; "
+                "--overwrite makes them anew"
+            )
         failures = (*listing.unreadable, *self.failures)
         return Summary(
             str(source),
@@ -206,7 +214,7 @@ class _Work:
             len(failures),
             failures,
             self.novel,
-            (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *listing.notes),
+            (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *changed, *listing.notes),
             seconds,
             description.name,
             left=len(self.waiting) - self.made - len(self.failures),

@@ -62,10 +62,10 @@ class Ledger:
         self.out = out
         self.job = job
         self._overwrite = overwrite
-        self.records = self._kept(self._read())
-        # Written anew, so that failures and lines of another job do not pile up.
-        with replacing(out / LEDGER) as file:
-            file.writelines(_line(record) + "\n" for record in self.records.values())
+        last = _last(self._read())
+        self.records = self._kept(last)
+        self._replaces_others = len(self.records) < len(last)
+        self._rewrite(last)
         self._file = FileIO(out / LEDGER, "a")  # without a buffer: `commit` depends on the order on disk
 
     def __enter__(self) -> "Ledger":
@@ -73,10 +73,21 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        if self._replaces_others:
+            self._rewrite(_last(self._read()))
+
+    def _rewrite(self, last: dict[str, dict[str, Any]]) -> None:
+        """One line an image, without failures; of an image that waits to be replaced its former line."""
+        with replacing(self.out / LEDGER) as file:
+            file.writelines(
+                _line(record | self.records.get(path, {})) + "\n" for path, record in last.items()
+            )
 
     def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
-        """Whether an image was done as it is now, and its output is still there."""
-        return stamp is not None and self._stamp(path, output, 0) == stamp and (self.out / output).exists()
+        """Whether an image was done as it is now, and its output is there; as it was made, where it may be replaced."""
+        if stamp is None or self._stamp(path, output, 0) != stamp:
+            return False
+        return self.made(path, output) if self._overwrite else (self.out / output).exists()
 
     def made(self, path: str, output: str) -> bool:
         """Whether an output is as this job made it for that image, and may thus be replaced."""
@@ -145,16 +156,14 @@ class Ledger:
                 records.append(record)
         return records
 
-    def _kept(self, records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The last line of each image that was done by this job; failures are tried again.
+    def _kept(self, last: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The lines of images that were done by this job.
 
         Which folder the images came from does not count where overwriting is allowed: it may have been moved.
         """
         counting = JOB.keys() - {"source"} if self._overwrite else JOB.keys()
         kept: dict[str, dict[str, Any]] = {}
-        for record in records:
-            if "error" in record:
-                continue
+        for record in last.values():
             differing = [
                 key for key in JOB if key in counting and record["job"].get(key) != self.job.get(key)
             ]
@@ -167,6 +176,11 @@ class Ledger:
             if not differing:
                 kept[record["path"]] = record | {"job": self.job}
         return kept
+
+
+def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The last line of each image that was done, by path; failures are tried again."""
+    return {record["path"]: record for record in records if "error" not in record}
 
 
 def _line(record: dict[str, Any]) -> str:
