@@ -63,7 +63,7 @@ class Scores(NamedTuple):
 def main() -> None:
     """Draw, predict once, steady in every way, print."""
     asked = _read_arguments()
-    colorizer = Colorizer.load(asked.model)
+    colorizer = Colorizer.load(asked.model, fast=True)
     files = sorted(p for p in asked.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     chosen = files[:: max(1, len(files) // (2 * asked.videos))]
     generator = np.random.default_rng(asked.seed)

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--others", type=Path)
     parser.add_argument("--images", dest="count", type=int, default=100)
     asked = parser.parse_args()
-    colorizer = Colorizer.load(asked.model)
+    colorizer = Colorizer.load(asked.model, fast=True)
     found = [measure(colorizer, path) for path in some(asked.images, asked.count)]
     unsure, error = (np.concatenate([each[k].ravel()[::EVERY] for each in found]) for k in (0, 1))
     print(f"uncertainty and true error, Spearman: pixels {spearmanr(unsure, error)[0]:.2f}, ", end="")

@@ -36,7 +36,7 @@ def main() -> None:
     files = sorted(
         path for path in asked.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
-    colorizer = Colorizer.load(asked.model) if asked.model else None
+    colorizer = Colorizer.load(asked.model, fast=True) if asked.model else None
     ways: dict[str, Callable[..., np.ndarray]] = {"bilinear": bilinear}
     for radius in (1, 2, 4):
         for epsilon in (4.0, 25.0, 100.0, 400.0):

@@ -170,7 +170,7 @@ def test_what_cannot_be_read_fails_alone_and_is_tried_again(photos, tmp_path):
 
 def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(photos, tmp_path):
     archive(photos, tmp_path / "out")
-    with pytest.raises(RunError, match="colours with another saturation"):
+    with pytest.raises(RunError, match="colours made with another saturation"):
         archive(photos, tmp_path / "out", options=ColorizeOptions(saturation=2))
     with pytest.raises(RunError, match="dealt out to 7 shards"):
         archive(photos, tmp_path / "out", shards=3)

@@ -98,6 +98,11 @@ def test_what_an_arm_says_has_to_have_an_effect_in_that_arm():
         with_effect(checked(Plan, {"arms": arms}))
 
 
+def test_an_arm_may_spell_out_a_default():
+    arms = {"plain": {"tasks": {"names": ["colour"], "weighting": DEFAULTS["tasks.weighting"]}}}
+    assert with_effect(Plan(arms=arms)).arms == arms
+
+
 def test_what_only_a_preset_says_gives_way_where_it_has_no_effect():
     assert PRESETS["demo"]["training"]["shift_px"] != Config().training.shift_px
     config = load_config("demo", settings=["training.finetune.epochs=0"])

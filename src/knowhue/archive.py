@@ -23,6 +23,7 @@ from knowhue.images.image import UNREADABLE
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many
+from knowhue.inference.ledger import JOB
 from knowhue.inference.listing import (
     Summary,
     clash,
@@ -334,8 +335,9 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
         differing = [name for name in job if found["job"].get(name) != job[name]]
         if differing:
             raise RunError(
-                f"`{out.url}` should be empty, or hold the colours of this job. Found colours with another "
-                f"{' and another '.join(differing)}. Name another place, or have them replaced with --overwrite."
+                f"`{out.url}` should be empty, or hold the colours of this job. Found colours "
+                f"{' and '.join(JOB[name] for name in differing)}. Name another place, or have them replaced with "
+                "--overwrite."
             )
         raise RunError(
             f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "

@@ -24,7 +24,7 @@ from knowhue.presets import (
     require_arms_choose_tasks,
 )
 from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
-from knowhue.setting_effects import changed, dotted, require_effect
+from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA
 
 SET_ASIDE = "set-aside"
@@ -347,7 +347,7 @@ def with_effect(plan: Plan) -> Plan:
     # shared settings may serve arms that another study of the same settings has
     require_effect(changed(plan.config), [plan.config, *configs.values()])
     for arm, config in configs.items() if plan.reference is None else ():
-        require_effect(dict(dotted(plan.arms[arm])), [config], f"arm `{arm}`: ")
+        require_effect(differing(plan.arms[arm]), [config], f"arm `{arm}`: ")
     return plan
 
 

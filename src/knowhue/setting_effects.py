@@ -105,7 +105,12 @@ NEEDS: tuple[Need, ...] = (
 
 def changed(config: Config) -> dict[str, Any]:
     """The settings that are not at their defaults, by dotted name."""
-    return {name: value for name, value in dotted(_dump(config)) if value != DEFAULTS[name]}
+    return differing(_dump(config))
+
+
+def differing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some nested settings that are not at their defaults, by dotted name."""
+    return {name: value for name, value in dotted(values) if name not in DEFAULTS or value != DEFAULTS[name]}
 
 
 def dotted(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,10 @@
 """What one size alone says is outvoted, places stay where they are, and whoever wants it fast sees a photo once."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image as PIL
 from tiny_models import colours_network, lite0_network, noise
 
 from knowhue.color import chroma_bins
@@ -11,6 +14,7 @@ from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.networks import COLOUR_LOGITS, Predictions
+from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.inference.sizes import LARGEST_SIZE, SEEN_AT, SeveralSizes
 
 SIDE = 32
@@ -124,9 +128,38 @@ def test_a_head_of_313_colours_sees_a_photo_at_three_sizes_unless_it_is_to_be_fa
     assert Colorizer.load(tmp_path / "other.safetensors").sizes == 1
 
 
-def test_a_folder_is_coloured_again_by_the_other_number_of_sizes(tmp_path):
-    from PIL import Image as PIL
+def test_a_class_alone_is_named_at_one_size_by_the_server_too():
+    seen, network = [], colours_network()
+    predict_with = network.predict_with  # which all else calls
+    network.predict_with = lambda lightness, names: (
+        seen.append(lightness.shape[1:]) or predict_with(lightness, names)
+    )
+    colorizer = Colorizer(SeveralSizes(network))
+    photo = BytesIO()
+    PIL.fromarray(np.arange(4800, dtype=np.uint8).reshape(60, 80)).save(photo, "PNG")
+    batcher = Batcher(colorizer)
+    try:
+        named = batcher.submit(ImageRequest(photo.getvalue(), colour=False)).result().judgement
+        assert seen == [(32, 43)]
+        coloured = batcher.submit(ImageRequest(photo.getvalue())).result().judgement
+    finally:
+        batcher.close()
+    assert sorted(seen[1:]) == [(24, 32), (32, 43), (48, 64)]
+    assert named.probabilities == coloured.probabilities
 
+
+@pytest.mark.parametrize("size_px", [16, 24, 32])
+def test_a_small_networks_own_size_is_that_which_it_sees_when_fast(size_px):
+    network = colours_network()
+    network.description = network.description.model_copy(update={"size_px": size_px})
+    image = Image.of(np.zeros((300, 400, 1), np.uint8))
+    fast = Colorizer(network)
+    assert (
+        Colorizer(SeveralSizes(network)).class_input(image).shape == fast.class_input(image).shape == (32, 43)
+    )
+
+
+def test_a_folder_is_coloured_again_by_the_other_number_of_sizes(tmp_path):
     (tmp_path / "in").mkdir()
     PIL.fromarray(np.arange(3600, dtype=np.uint8).reshape(60, 60)).save(tmp_path / "in" / "a.png")
     colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "out")

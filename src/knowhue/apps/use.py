@@ -34,7 +34,8 @@ GOES_WITH = {
     "--hint": ("image",), "--strokes": ("image",), "--samples": ("image",), "--uncertainty": ("image",),
     "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
     "--album": ("folder",), "--on-error stop": ("folder",), "--workers": ("archive",), "--engine": ("archive",),
-    "--engine-set": ("archive",), "--unknown-below": ("image", "folder", "video", "archive"),
+    "--engine-set": ("archive",), "--fast": ("image", "folder", "archive"),
+    "--unknown-below": ("image", "folder", "video", "archive"),
 }  # fmt: skip
 """What options go with; others go with every input."""
 _OPTIONS = {
@@ -155,7 +156,7 @@ class ColorizeArguments(ModelOptions):
             "--uncertainty": self.uncertainty, "--reference": self.reference, "--layers": self.layers,
             "--unknown-below": self.unknown_below is not None, "--album": self.album,
             "--on-error stop": self.on_error is OnError.stop, "--workers": self.workers,
-            "--engine": self.engine != "local", "--engine-set": self.engine_set,
+            "--engine": self.engine != "local", "--engine-set": self.engine_set, "--fast": self.fast,
         }  # fmt: skip
         return [name for name, value in given.items() if value]
 
@@ -353,7 +354,8 @@ def _image(
         first = first_of.setdefault(hashlib.sha256(made.image.pixels.tobytes()).hexdigest(), number)
         if first < number:
             record["warnings"].append(
-                f"the same as sample {first}: reference, hints, strokes or saturation leave no colour to choose"
+                f"the same as sample {first}: nothing is left to choose where the model is sure, a photo is black or "
+                "white, or reference, hints, strokes or saturation decide"
             )
         if made.uncertainty is not None and isinstance(map_file, Path):
             free({"--uncertainty": map_file})

@@ -145,6 +145,7 @@ def find_near_duplicates(found: Signatures, limit_bits: int, known: int | None =
     """
     # equal hashes are one in the search: of a million images of one layout all pairs would not fit into memory
     layouts, layout = np.unique(np.stack(found[:2], 1), axis=0, return_inverse=True)
+    layout = layout.reshape(-1)  # NumPy 2.0.0 gives a column
     near, sizes = _near_layouts(layouts, limit_bits), np.bincount(layout, minlength=len(layouts))
     stay: defaultdict[int, list[int]] = defaultdict(list)
     for place, own in enumerate(layout[:known].tolist() if known else ()):

@@ -21,7 +21,7 @@ from knowhue.inference.networks import (
     open_network,
     require_task,
 )
-from knowhue.inference.pixels import PaintStats, chroma_lines, enlarge, network_input, paint
+from knowhue.inference.pixels import SHORTEST_PX, PaintStats, chroma_lines, enlarge, network_input, paint
 from knowhue.inference.recipes import RecipeDescription, require_supported
 from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.inference.sizes import LARGEST_SIZE, SEEN_AT, SeveralSizes
@@ -170,10 +170,7 @@ class Colorizer:
         """
         self.require("class")
         image = source if isinstance(source, Image) else read_image(source)
-        lightness = self.network_input(image)
-        if isinstance(self.network, SeveralSizes):  # of which a class takes one
-            lightness = self.network.at_one_size(lightness[None])[0]
-        answers = self.at_one_size().predict([lightness])[0]
+        answers = self.predict_classes([self.class_input(image)])[0]
         return self.judge(image, answers, ColorizeOptions(unknown_below=unknown_below))
 
     def require(self, task: str) -> None:
@@ -206,7 +203,8 @@ class Colorizer:
             return network_input(pixels, description.shape)
         if isinstance(self.network, SeveralSizes):
             scale *= LARGEST_SIZE
-        return network_input(pixels, round(scale * description.size_px))
+        # at the largest size, too, a small network's own is the least that there is
+        return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
 
     def reference(self, source: Image | Path | bytes) -> Reference:
         """A colour photo, made ready once for this model to take colours from.
@@ -217,6 +215,17 @@ class Colorizer:
         """
         image = source if isinstance(source, Image) else read_image(source)
         return make_reference(image, self.network)
+
+    def class_input(self, image: Image) -> FloatArray:
+        """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""
+        lightness = self.network_input(image)
+        if isinstance(self.network, SeveralSizes):
+            return self.network.at_one_size(lightness[None])[0]
+        return lightness
+
+    def predict_classes(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
+        """As `predict`, for what `class_input` makes."""
+        return self.at_one_size().predict(inputs)
 
     def predict(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
         """Predict for several network inputs, those of one shape together; each of the answers has B = 1."""
@@ -240,7 +249,7 @@ class Colorizer:
         assert answers.chroma is not None  # `require` is called first
         chroma, added, found = answers.chroma[0], None, None
         if options.sample != 1:
-            chroma = self._distribution(coarse).sample(options.sample)
+            chroma = self.distribution(coarse).sample(options.sample)
         if options.album is not None:
             chroma = drawn_to(options.album, chroma)
         if options.reference is not None:
@@ -274,12 +283,17 @@ class Colorizer:
             options.saturation,
         )
 
-    def _distribution(self, coarse: FloatArray) -> ColourDistribution:
+    def distribution(self, coarse: FloatArray) -> ColourDistribution:
+        """What a head of 313 colours says of an image, L* (h, w) as `network_input` makes it.
+
+        Raises:
+            ConfigError: the model has no such head.
+        """
         return ColourDistribution.of(self.network, coarse, isinstance(self.network, SeveralSizes))
 
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
         if COLOUR_LOGITS in self.network.activation_names:
-            return self._distribution(coarse).uncertainty()
+            return self.distribution(coarse).uncertainty()
 
         def chroma(lightness: FloatArray) -> FloatArray:
             found = self.network.predict(lightness).chroma

@@ -29,7 +29,7 @@ EVENNESS, EDGE_LIGHTNESS = 4.0, 4.0
 like `SURE`, on photos kept apart and by looking (docs/model.md)."""
 _WAVES = 512
 _TINY = np.float32(1e-30)
-_ROUNDS, _NEARLY = 100, 1e-4  # of conjugate gradients; the share of the first residual that is left
+_ROUNDS, _NEARLY = 1000, 1e-4  # of conjugate gradients; the share of the first residual that is left
 
 
 class ColourDistribution(NamedTuple):

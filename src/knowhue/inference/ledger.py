@@ -16,7 +16,7 @@ from knowhue.images.image import LEDGER
 from knowhue.storage import replacing
 
 JOB = {
-    "source": "of another folder",
+    "source": "of another place",
     "model": "made by another model",
     "suffix": "written in another format",
     "saturation": "made with another saturation",

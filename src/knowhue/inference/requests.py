@@ -79,12 +79,14 @@ class DecodedRequest(NamedTuple):
         network_input: L* (h, w) at the network's size.
         options: with all hints.
         suffix: of what will be written.
+        colour: whether it is coloured, or named alone.
     """
 
     image: Image
     network_input: FloatArray
     options: ColorizeOptions
     suffix: str
+    colour: bool = True
 
 
 class Batcher(Pipeline[ImageRequest, ImageReply]):
@@ -102,9 +104,9 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         stages = Stages(
             lambda request: sum(map(weigh_image, filter(None, (request.source, request.reference)))),
             partial(decode_request, colorizer, max_pixels=max_pixels),
-            lambda decoded: colorizer.predict([each.network_input for each in decoded]),
+            partial(_predict, colorizer),
             partial(paint_request, colorizer),
-            lambda decoded: decoded.network_input.shape,
+            lambda decoded: (decoded.colour, decoded.network_input.shape),
         )
         super().__init__(stages, limits, observe, after_batch)
 
@@ -140,7 +142,14 @@ def decode_request(
     if request.colour:
         colorizer.require_options(options)
     suffix = request.suffix or writable_suffix(image.origin.suffix)
-    return DecodedRequest(image, colorizer.network_input(image), options, suffix)
+    make_input = colorizer.network_input if request.colour else colorizer.class_input
+    return DecodedRequest(image, make_input(image), options, suffix, request.colour)
+
+
+def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
+    """Of requests that are all coloured, or none."""
+    predict = colorizer.predict if batch[0].colour else colorizer.predict_classes
+    return predict([each.network_input for each in batch])
 
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
@@ -217,7 +226,7 @@ class _ModelFault(Exception):
 def predict_many(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
     """Predict for some of many images; `reason_of` tells a failure of the model from one of an image."""
     try:
-        return colorizer.predict([each.network_input for each in batch])
+        return _predict(colorizer, batch)
     except Exception as error:
         raise _ModelFault from error
 
