@@ -203,9 +203,15 @@ def test_one_sample_is_named_as_any_output(knowhue, photo, tmp_path):
 
 def test_samples_that_are_all_the_same_are_said_to_be(knowhue, photo, tmp_path):
     source, out = photo(), tmp_path / "c.png"
-    same = "the same as sample 1: reference, hints, strokes or saturation leave no colour to choose"
+    same = (
+        "the same as sample 1: nothing is left to choose where the model is sure, a photo is black or white, or "
+        "reference, hints, strokes or saturation decide"
+    )
     code, said, _ = knowhue("colorize", source, "-o", out, "--samples", 3, "--saturation", 0)
     assert (code, said.count(f"  note: {same}")) == (0, 1)
+    Image.new("L", (32, 32)).save(tmp_path / "black.png")
+    _, said, _ = knowhue("colorize", tmp_path / "black.png", "-o", tmp_path / "d.png", "--samples", 2)
+    assert said.count(f"  note: {same}") == 1
     gray = np.asarray(Image.open(source))
     Image.fromarray(np.stack([gray // 2 + 100, gray // 2, gray // 2], -1).astype(np.uint8)).save(
         tmp_path / "red.png"

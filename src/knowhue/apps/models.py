@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FastOption = Annotated[
     bool,
-    typer.Option(
+    rare_option(
         "--fast",
         help="See each photo at one size, not at three: a quarter of the network's time, more blotches.",
     ),
