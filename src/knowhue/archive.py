@@ -9,7 +9,7 @@ import sqlite3
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -247,20 +247,27 @@ def colorize_archive(
             threads=executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
-    sums = {name: sum(end[name] for end in ends) for name in ("made", "already", "failed", "novel")}
-    sums["failed"] += len(listing.unreadable)
-    failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
+    sums = _sums(ends, listing.unreadable)
     caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
     return Summary(
         source,
         out,
         **sums,
-        failures=tuple(failures[:MOST_FAILURES]),
         notes=(*caveats, *filter(None, [note]), *listing.notes),
         seconds=time.monotonic() - started,
         model=description.name,
         shards=plan["shards"],
     )
+
+
+def _sums(ends: Sequence[Mapping[str, Any]], unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What the shards' ends and the listing say together: numbers of images, and the first failures."""
+    sums: dict[str, Any] = {
+        name: sum(end[name] for end in ends) for name in ("made", "already", "failed", "novel")
+    }
+    sums["failed"] += len(unreadable)
+    failures = [*unreadable, *((path, error) for end in ends for path, error in end["failures"])]
+    return sums | {"failures": tuple(failures[:MOST_FAILURES])}
 
 
 def _rename(suffix: str | None, found: str) -> str:
