@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
+ADVERSARIAL_LOSSES: tuple[ColourLoss, ...] = ("l1", "classification")
+"""Beside which a discriminator judges the answers of a head on the shared encoder."""
 Weighting = Literal[
     "static", "uncertainty", "dwa", "gradnorm", "task_constrained", "pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl",
 ]  # fmt: skip
@@ -173,7 +175,8 @@ class Colour(Section):
     """gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the encoder),
     feedforward (no discriminator), pix2pix or palette (a diffusion), both from scratch"""
     loss: ColourLoss = "l1"
-    """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016)"""
+    """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016); gan and unet: l1, or
+    classification, whose answer the discriminator judges"""
     temperature: Positive = 0.38
     """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable one, patchy; paper:
     0.38"""
@@ -203,10 +206,11 @@ class Colour(Section):
 
     @model_validator(mode="after")
     def _method_and_loss_agree(self) -> "Colour":
-        if self.method != "feedforward" and self.loss != "l1":
+        losses = {"feedforward": get_args(ColourLoss), "unet": ADVERSARIAL_LOSSES, "gan": ADVERSARIAL_LOSSES}
+        if self.loss not in losses.get(self.method, ("l1",)):
             raise ValueError(
-                f"`colour.loss` should be l1 where `colour.method = {self.method}`. "
-                f"Found `colour.loss = {self.loss}`. For it: --set colour.method=feedforward"
+                f"`colour.loss` should be {' or '.join(losses.get(self.method, ('l1',)))} where `colour.method = "
+                f"{self.method}`. Found `colour.loss = {self.loss}`. For it: --set colour.method=feedforward"
             )
         if self.oracle and self.is_from_scratch:
             raise ValueError(

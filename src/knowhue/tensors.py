@@ -42,7 +42,8 @@ class Prediction(NamedTuple):
 
     `shared` holds the features as the colour head and as the class head got them: equal in value, apart in the
     graph, so that each task's gradient at the shared features can be measured and weighted. `colour_loss` is what a
-    colour head with a loss of its own gives in training, in place of chroma. `colour_logits` (B, 313, h, w) is what
+    colour head with a loss of its own gives in training, in place of chroma, or beside it where a discriminator judges
+    that. `colour_logits` (B, 313, h, w) is what
     the chroma of a head of 313 colours is the annealed mean of.
     """
 

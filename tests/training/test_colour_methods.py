@@ -102,10 +102,49 @@ def test_plain_l1_regression_is_the_gan_without_its_adversarial_term(tiny, make_
     assert first == second
 
 
-@pytest.mark.parametrize("loss", ["l2", "classification"])
-def test_a_gan_with_another_loss_is_refused_with_the_remedy(loss):
-    with pytest.raises(ConfigError, match=r"`colour\.loss` should be l1 .*--set colour\.method=feedforward"):
-        load_config(settings=[f"colour.loss={loss}"])
+@pytest.mark.parametrize(
+    ("method", "loss", "fitting"),
+    [
+        ("unet", "l2", "l1 or classification"),
+        ("gan", "l2", "l1 or classification"),
+        ("pix2pix", "classification", "l1"),
+        ("palette", "l2", "l1"),
+    ],
+)
+def test_a_loss_that_a_method_has_not_is_refused_with_the_remedy(method, loss, fitting):
+    message = rf"`colour\.loss` should be {fitting} where `colour\.method = {method}`.*--set colour\.method=feedforward"
+    with pytest.raises(ConfigError, match=message):
+        load_config(settings=[f"colour.method={method}", f"colour.loss={loss}"])
+
+
+def test_a_discriminator_judges_the_mean_of_313_colours(tiny, make_work):
+    colour = {"method": "unet", "loss": "classification"}
+    weights = {"judged": 30.0, "left alone": 0.0}
+    folders, logs = {}, {}
+    for name, weight in weights.items():
+        config = tiny(colour=colour | {"adversarial_weight": weight}, **UNSCORED)
+        folders[name] = run_arm(make_work(config, name), config, "multi")
+        logs[name] = [set(entry["train"]) for entry in read_log(folders[name])]
+    adversarial = {"generator", "discriminator", "discriminator_real", "discriminator_fake"}
+    assert logs["judged"] == [each | adversarial for each in logs["left alone"]]
+    config = tiny(colour=colour | {"method": "feedforward"}, **UNSCORED)
+    plain = run_arm(make_work(config, "plain"), config, "multi")
+    judged, alone, without = ((folder / "per_image.csv").read_text() for folder in (*folders.values(), plain))
+    assert judged != alone == without
+    shares = read_json(folders["judged"] / "gradient_shares.json")
+    assert "adversarial" in shares["end"]["norms"]
+
+
+def test_what_the_discriminator_judges_is_what_is_predicted(tiny):
+    changes = {"colour": {"method": "unet", "loss": "classification", "logit_adjustment": 0.5}}
+    model = build_model(tiny(**changes), 2)
+    lightness, truth = torch.rand(2, 1, 32, 32) * 100, 40 * torch.randn(2, 2, 32, 32)
+    trained, asked = model(lightness, truth=truth), model(lightness)
+    torch.testing.assert_close(trained.chroma, asked.chroma)
+    assert trained.colour_loss == model.colour.loss(model.features(lightness), lightness, truth)
+    assert asked.colour_loss is None
+    (gradient,) = torch.autograd.grad(trained.chroma.square().sum(), model.colour.out.weight)
+    assert gradient.abs().sum() > 0
 
 
 def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, make_work):

@@ -197,16 +197,15 @@ class ColourClasses(Ladder):
         """Maps of `taps`, fine to coarse, to (B, 313, h, w) float32, h and w a quarter of the padded image's."""
         return self.out(self.climb(pyramid)).float()
 
-    def adjusted_logits(self, pyramid: Pyramid) -> Tensor:
+    def adjusted(self, logits: Tensor) -> Tensor:
         """The logits that predictions are made of: those trained, less what rare colours counted too much."""
-        logits = self.logits(pyramid)
         if not self.logit_adjustment:
             return logits
         return logits - self.logit_adjustment * self.rebalance.float().log()[:, None, None]
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size."""
-        return self.decode(self.adjusted_logits(pyramid))
+        return self.decode(self.adjusted(self.logits(pyramid)))
 
     def decode(self, logits: Tensor) -> Tensor:
         """The answer of logits: scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""
@@ -214,6 +213,10 @@ class ColourClasses(Ladder):
         return scale_chroma(F.interpolate(chroma, scale_factor=float(self.scale), mode="bilinear"))
 
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
+        """`cross_entropy` of the logits of maps of `taps`; lightness, which every loss is given, is not used."""
+        return self.cross_entropy(self.logits(pyramid), chroma)
+
+    def cross_entropy(self, logits: Tensor, chroma: Chroma) -> Tensor:
         """Cross-entropy with the soft-encoded truth, weighed by what its nearest bin counts (equations 2 and 3).
 
         Its mean over images and positions; the paper writes their sum. The truth is averaged over the pixels of each
@@ -221,14 +224,12 @@ class ColourClasses(Ladder):
         more than the image.
 
         Args:
-            pyramid: maps of `taps`.
-            lightness: not used; every head's loss is given it.
+            logits: as trained, (B, 313, h, w), see `logits`.
             chroma: true a*b* (B, 2, H, W), not padded.
 
         Returns:
             A scalar, nats, float32.
         """
-        logits = self.logits(pyramid)
         sides = zip(logits.shape[2:], chroma.shape[2:], strict=True)
         bottom, right = (own * self.scale - true for own, true in sides)
         with torch.autocast(logits.device.type, enabled=False):

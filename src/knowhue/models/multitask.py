@@ -34,6 +34,7 @@ class MultiTask(nn.Module):
         stride: images are padded to whole multiples of it.
         taps: which maps of the pyramid the heads read; the coarsest is always among them.
         saturation: what predicted chroma is multiplied by, but in training.
+        judged: whether training needs the chroma of a head that learns by a loss of its own, too, for a discriminator.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class MultiTask(nn.Module):
         classifier: nn.Module | None,
         oracle: Oracle | None = None,
         saturation: float = 1.0,
+        judged: bool = False,
     ) -> None:
         super().__init__()
-        self.saturation = saturation
+        self.saturation, self.judged = saturation, judged
         self.oracle, self.encoder, self.colour, self.classifier = oracle, encoder, colour, classifier
         self.stride: int = getattr(colour, "stride", encoder.strides[-1])
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
@@ -85,7 +87,7 @@ class MultiTask(nn.Module):
 
         Returns:
             a*b* at the size of `lightness` and logits; None for a head that the model lacks, and a*b* None where
-            its head's own loss is given.
+            its head's own loss is given and nothing judges the answer.
 
         Raises:
             ConfigError: an oracle is not given the classes.
@@ -96,11 +98,13 @@ class MultiTask(nn.Module):
         informed = for_colour if self.oracle is None else self.oracle(for_colour, label)
         chroma = logits = own_loss = colour_logits = None
         loss = getattr(self.colour, "loss", None)  # of a head that learns by a rule of its own
-        if truth is not None and loss is not None:
+        if truth is not None and loss is not None and not self.judged:
             own_loss = loss(informed, lightness, truth)
         elif self.colour is not None:
             if isinstance(self.colour, ColourClasses):
-                colour_logits = self.colour.adjusted_logits(informed)
+                learnt = self.colour.logits(informed)
+                own_loss = None if truth is None else self.colour.cross_entropy(learnt, truth)
+                colour_logits = self.colour.adjusted(learnt)
                 scaled = self.colour.decode(colour_logits)
             else:
                 scaled = self.colour(informed)
@@ -163,7 +167,9 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
     if has_colour and config.colour.oracle:
         with initialised("oracle"):
             oracle = Oracle(classes, encoder.channels[-1])
-    model = MultiTask(encoder, colour, classifier, oracle, config.colour.saturation)
+    model = MultiTask(
+        encoder, colour, classifier, oracle, config.colour.saturation, judged=config.colour.is_adversarial
+    )
     return model.to(memory_format=torch.channels_last)  # pyright: ignore
 
 

@@ -139,7 +139,7 @@ def weighted_terms(
         entropy = class_loss(prediction, batch, config)
         terms["class"] = config.tasks.weights.class_ * factors.get("class", 1.0) * entropy
     if model.colour is not None:
-        weight = colour if prediction.chroma is None else colour * config.colour.l1_weight
+        weight = colour if prediction.colour_loss is not None else colour * config.colour.l1_weight
         terms["pixel"] = weight * colour_loss(prediction, batch, config)
     if state.networks.discriminator is not None:
         with state.engine.autocast():

@@ -29,18 +29,18 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
         prediction: Prediction = state.model(batch.lightness, batch.features, batch.chroma, batch.label)
     losses: Losses = {}
     by_task: Losses = {}
-    if prediction.chroma is not None:
-        losses[config.colour.loss] = colour_loss(prediction, batch, config)
-        colour = config.colour.l1_weight * losses[config.colour.loss]
+    if "colour" in config.tasks.names:
+        own = prediction.colour_loss is not None
+        name = "colour_loss" if own else config.colour.loss
+        losses[name] = colour_loss(prediction, batch, config)
+        colour = losses[name] if own else config.colour.l1_weight * losses[name]
         if state.discriminator is not None:
+            assert prediction.chroma is not None  # what is judged is predicted
             direction = discriminator_step(state, batch, prediction.chroma, losses)
             # the discriminator's graph is gone, its gradient with respect to the chroma is not
             generator = follow(prediction.chroma, direction, losses["generator"])
             colour = colour + config.colour.adversarial_weight * generator
         by_task["colour"] = weights.colour * colour
-    elif prediction.colour_loss is not None:
-        losses["colour_loss"] = prediction.colour_loss
-        by_task["colour"] = weights.colour * prediction.colour_loss
     if prediction.logits is not None:
         losses["cross_entropy"] = class_loss(prediction, batch, config)
         by_task["class"] = weights.class_ * losses["cross_entropy"]
@@ -56,9 +56,9 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
 
 def colour_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
     """The colour head's unweighted loss but for its adversarial part: of pixels, or one of the head's own."""
-    if prediction.chroma is None:
-        assert prediction.colour_loss is not None  # called only where there is a colour head
+    if prediction.colour_loss is not None:
         return prediction.colour_loss
+    assert prediction.chroma is not None  # called only where there is a colour head
     return PIXEL_LOSSES[config.colour.loss](prediction.chroma, batch.chroma)
 
 
