@@ -1,14 +1,16 @@
 """What a study costs as its images grow: CPU time and memory of each stage, and the power that they grow by.
 
     python benchmarks/growth.py [--counts 1000 10000 100000] [--stages prepare,heads,finetune,report] [--folder FOLDER]
-    python benchmarks/growth.py --tars --size 64 --counts 1000000 --stages prepare
+    python benchmarks/growth.py --tars --size 64 --counts 1000000 --stages prepare,finetune,report
+        --set images.validation_share=.001 --set supervision.image_share=.002
     python benchmarks/growth.py --near --counts 10000 100000 1000000
     python benchmarks/growth.py --cores [--counts 5000] [--side 640]
 
 Images are made up, so that none resembles another: each is a colour gradient of its own with waves over it. A fifth
-validates. Stages are commands of their own: `prepare`; `heads`, which are EfficientNet-Lite0's frozen features and one
-epoch of a colour and a class head on them; `finetune`, one epoch of both tasks; `report`. Both that train evaluate at
-their end. `--tars` puts 10,000 images into a file, as WebDataset does. Memory is the most that was resident, with pages
+validates, unless a setting says otherwise. Stages are commands of their own: `prepare`; `heads`, which are
+EfficientNet-Lite0's frozen features and one epoch of a colour and a class head on them; `finetune`, one epoch of both
+tasks; `report` of the last of these. Both that train open what `prepare` made, and evaluate at their end. `--tars` puts
+10,000 images into a file, as WebDataset does. Memory is the most that was resident, with pages
 of files, which the system may take back, and in brackets without them, by which its growth is counted. `--near`
 measures the search for near-duplicates alone, among hashes drawn at random. `--cores` prepares photos of `--side`
 pixels on one core and on all, by threads and by processes (`--workers`), in turns, and prints the ratios.
@@ -52,8 +54,8 @@ class Cost(NamedTuple):
     own_mb: float
 
 
-Stage = Callable[[Path, Path, int], Cost]
-"""Of the images, where its study goes, the side of the prepared images."""
+Stage = Callable[[Path, Path, Sequence[str]], Cost]
+"""Of the images, the folder of all stages, settings as options."""
 
 
 def main() -> None:
@@ -66,6 +68,7 @@ def main() -> None:
         "--folder", type=Path, help="where images and studies go; deleted at the end otherwise"
     )
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="for every stage")
     parser.add_argument("--tars", action="store_true", help="images in tars instead of files")
     parser.add_argument("--near", action="store_true", help="the search for near-duplicates alone")
     parser.add_argument("--cores", action="store_true", help="prepare on one core against all")
@@ -86,8 +89,10 @@ def grow(folder: Path, asked: argparse.Namespace) -> None:
     for count in counts:
         make, kind = (make_tars, "tars") if asked.tars else (make_images, "images")
         images = make(folder / f"{kind}-{count}", count, asked.side or asked.size)
+        source = ["images.source=webdataset"] if asked.tars else []
+        settings = _options(f"images.size_px={asked.size}", *SETTINGS, *source, *asked.settings)
         for stage in asked.stages.split(","):
-            cost = STAGES[stage](images, folder / f"study-{count}", asked.size)
+            cost = STAGES[stage](images, folder / f"study-{count}", settings)
             costs[stage].append(cost)
             memory = f"{cost.peak_mb:10.0f} MB ({cost.own_mb:.0f})"
             print(f"{count:>9,} {stage:10}{cost.cpu_s:10.1f} s CPU {memory}", flush=True)
@@ -114,39 +119,42 @@ def _power(counts: Sequence[int], one: float, other: float) -> float:
     return math.log(other / one) / math.log(counts[-1] / counts[-2])
 
 
-def _prepare(images: Path, out: Path, size: int) -> Cost:
+def _prepare(images: Path, out: Path, settings: Sequence[str]) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
-    return run("prepare", str(images), *_source(images), *_settings(size), "--out", str(out / "heads"))
+    return run("prepare", str(images), *settings, "--out", str(out / "prepared"))
 
 
 def _study(name: str, heads: int, finetune: int) -> Stage:
-    def measure(images: Path, out: Path, size: int) -> Cost:
-        epochs = (f"training.heads.epochs={heads}", f"training.finetune.epochs={finetune}")
+    def measure(images: Path, out: Path, settings: Sequence[str]) -> Cost:
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(out / "prepared", out / name, copy_function=os.link)
+        epochs = _options(f"training.heads.epochs={heads}", f"training.finetune.epochs={finetune}")
         arms = ("--arms", "multi", "--seeds", "1")
-        settings = (*_source(images), *_settings(size, *epochs))
-        return run("study", str(images), *arms, *settings, "--out", str(out / name))
+        return run("study", str(images), *arms, *settings, *epochs, "--out", str(out / name))
 
     return measure
+
+
+def _report(images: Path, out: Path, settings: Sequence[str]) -> Cost:
+    del images, settings
+    trained = [out / name for name in ("finetune", "heads") if (out / name).is_dir()]
+    return run("report", str(trained[0]))
 
 
 STAGES: dict[str, Stage] = {
     "prepare": _prepare,
     "heads": _study("heads", 1, 0),
     "finetune": _study("finetune", 0, 1),
-    "report": lambda _, out, size: run("report", str(out / "heads")),
+    "report": _report,
 }
+SETTINGS = (
+    "encoder.name=tf_efficientnet_lite0", "encoder.weights=package",
+    "evaluation.every_epochs=0", "evaluation.networks=[]", "evaluation.gradient_batches=0",
+    "evaluation.diagnose_every_steps=0",
+)  # fmt: skip
 
 
-def _source(images: Path) -> list[str]:
-    return ["--set", "images.source=webdataset"] if images.name.startswith("tars") else []
-
-
-def _settings(size: int, *more: str) -> list[str]:
-    settings = (
-        f"images.size_px={size}", "training.shift_px=2", "encoder.name=tf_efficientnet_lite0",
-        "encoder.weights=package", "evaluation.every_epochs=0", "evaluation.networks=[]",
-        "evaluation.gradient_batches=0", "evaluation.diagnose_every_steps=0", *more,
-    )  # fmt: skip
+def _options(*settings: str) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,9 +23,9 @@ def train_both_ways(config, work):
     """Both heads in one model, and each in a run of its own: their weights by name."""
     session = make_networks(work, config)
     if config.training.cache_gib:
-        session = replace(
-            session, features=cache_features(session.model, work.prepared, work.root / "f", work.engine)
-        )
+        everything = np.arange(len(work.prepared.rgb))
+        cache = cache_features(session.model, work.prepared, everything, work.root / "f", work.engine)
+        session = replace(session, features=cache)
     run_phase(work, config, work.root / "joint", session, "heads")
     joint = {
         f"{name}.{key}": value

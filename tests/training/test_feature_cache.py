@@ -13,16 +13,21 @@ from knowhue.errors import RunError
 from knowhue.storage import allocate, file_digest, read_json
 from knowhue.training import feature_cache
 from knowhue.training.feature_cache import cache_features
-from knowhue.training.run import make_networks
+from knowhue.training.run import make_networks, run_head
 
 
 @pytest.fixture
 def make_cache(make_model):
     def make(name="study", images=None, **changes):
         model, work = make_model(name, images, **changes)
-        return cache_features(model, work.prepared, work.root / "features", work.engine), model, work
+        return cached(model, work), model, work
 
     return make
+
+
+def cached(model, work, positions=None):
+    positions = np.arange(len(work.prepared.rgb)) if positions is None else positions
+    return cache_features(model, work.prepared, positions, work.root / "features", work.engine)
 
 
 @pytest.fixture
@@ -56,9 +61,11 @@ def test_cached_is_fresh_bit_for_bit(make_cache, encoder, precision, mirrored):
     assert all(torch.equal(a, b) for a, b in zip(read, computed, strict=True))
 
 
-def test_any_mixture_of_images_can_be_read(make_cache):
+@pytest.mark.parametrize("held", [np.arange(16), np.array([1, 2, 9, 13])])
+def test_any_mixture_of_the_images_held_can_be_read(make_model, held):
     # Another batch size sums in another order: equal to float32's last bits, no longer bit for bit.
-    cache, model, work = make_cache()
+    model, work = make_model()
+    cache = cached(model, work, held)
     positions, mirrored = np.array([9, 2, 2, 13]), np.array([True, False, True, True])
     pairs = zip(cache.read(positions, mirrored), fresh(model, work, positions, mirrored), strict=True)
     for read, computed in pairs:
@@ -161,17 +168,25 @@ def test_several_at_once_fill_each_file_once(make_model, monkeypatch):
     monkeypatch.setattr(feature_cache, "allocate", counting)
     models = [make_model(colour__method=method) for method in ("gan", "unet", "unet")]
 
-    def cached(model, work):
-        return cache_features(model, work.prepared, work.root / "features", work.engine), model, work
-
     with ThreadPoolExecutor(3) as pool:
         caches = list(pool.map(cached, *zip(*models, strict=True)))
     everything, upright = np.arange(16), np.zeros(16, dtype=bool)
-    for cache, model, work in caches:  # batches of 2 sum in another order
+    for cache, (model, work) in zip(caches, models, strict=True):  # batches of 2 sum in another order
         pairs = zip(cache.read(everything, upright), fresh(model, work, everything, upright), strict=True)
         for read, computed in pairs:
             torch.testing.assert_close(read, computed, rtol=1e-5, atol=1e-5)
     assert sorted(filled) == [f".tap-{n}.npy" for n in range(5)]
+
+
+@pytest.mark.parametrize(("resample", "held"), [(False, 10), (True, 16)])
+def test_features_are_computed_of_images_that_heads_read_once_for_all_seeds(tiny, make_work, resample, held):
+    """Of half of 12 training images and 4 for validation; of all where another seed reads the other half."""
+    config = tiny(supervision={"image_share": 0.5, "resample": resample}, training__finetune__epochs=0)
+    work = make_work(config)
+    for seed in (0, 1):
+        run_head(work, config.model_copy(update={"seed": seed}), "class")
+    (path,) = (work.root / "features").glob("*/tap-*.npy")
+    assert np.load(path).shape[:2] == (2, held)
 
 
 def test_unwritable_folder_is_named(make_cache, tmp_path):

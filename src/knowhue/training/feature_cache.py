@@ -1,5 +1,6 @@
-"""What the frozen encoder says of every image, upright and mirrored, computed once and memory-mapped."""
+"""What the frozen encoder says of the images of a run, upright and mirrored, computed once and memory-mapped."""
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,13 +30,16 @@ _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float3
 
 
 class FeatureCache:
-    """Feature maps of all prepared images, one (2, N, C, h, w) array a tap; [1] is mirrored.
+    """Feature maps of some prepared images, one (2, N, C, h, w) array a tap; [1] is mirrored.
 
     bfloat16 is kept bit for bit (as int16: numpy has no such type), so cached and fresh are the same.
     """
 
-    def __init__(self, arrays: list[NDArray[np.generic]], device: torch.device) -> None:
+    def __init__(
+        self, arrays: list[NDArray[np.generic]], positions: NDArray[np.int64], device: torch.device
+    ) -> None:
         self._arrays = arrays
+        self._positions = positions
         self._device = device
 
     def attach(self, batch: Batch, mirrored: NDArray[np.bool_] | None = None) -> Batch:
@@ -45,18 +49,24 @@ class FeatureCache:
         return batch._replace(features=self.read(positions, upright if mirrored is None else mirrored))
 
     def read(self, positions: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Pyramid:
-        """The maps of some images, fine to coarse."""
+        """The maps of some of the images, fine to coarse."""
+        rows = np.searchsorted(self._positions, positions)
         return tuple(
-            _to_tensor(array[mirrored.astype(np.int64), positions], self._device) for array in self._arrays
+            _to_tensor(array[mirrored.astype(np.int64), rows], self._device) for array in self._arrays
         )
 
 
 def cache_features(
-    model: MultiTask, prepared: Prepared, folder: Path, engine: Engine, report: Report = lambda _: None
+    model: MultiTask,
+    prepared: Prepared,
+    positions: NDArray[np.int64],
+    folder: Path,
+    engine: Engine,
+    report: Report = lambda _: None,
 ) -> FeatureCache:
-    """Open the cache of a model's taps below `folder`, computing what is not there.
+    """Open the cache of a model's taps of some images, ascending, below `folder`, computing what is not there.
 
-    Its name is a fingerprint of the encoder's weights, the images and the arithmetic: a stale one is never
+    Its name is a fingerprint of the encoder's weights, these images and the arithmetic: a stale one is never
     read. Each file appears whole, with a mark that holds its checksum; a damaged one is computed again. Processes of
     one run share the work by rows of the same files, so `folder` must be visible to all of them; of several runs one
     fills and the others wait.
@@ -64,9 +74,8 @@ def cache_features(
     Raises:
         RunError: the folder cannot be written.
     """
-    key = fingerprint(
-        [weights_digest(model.encoder), prepared.fingerprint, engine.precision, engine.device.type]
-    )
+    images = [prepared.fingerprint, hashlib.sha256(positions.tobytes()).hexdigest()]
+    key = fingerprint([weights_digest(model.encoder), images, engine.precision, engine.device.type])
     home = folder / key
     try:
         with locked(home, "features", wait_s=_PATIENCE_S, report=report):
@@ -74,11 +83,11 @@ def cache_features(
             missing = [tap for tap in model.taps if not _is_whole(home, tap)] if engine.is_main else []
             missing = engine.gather([missing])[0]
             if missing:
-                _fill(model, prepared, home, missing, engine, report)
+                _fill(model, prepared, positions, home, missing, engine, report)
     except RunError as error:
         raise RunError(f"{error} Or do without the cache: --set training.cache_gib=0") from None
     arrays = [read_array(home / f"tap-{tap}.npy", memory_map=True) for tap in model.taps]
-    return FeatureCache(arrays, engine.device)
+    return FeatureCache(arrays, positions, engine.device)
 
 
 def _is_whole(home: Path, tap: int) -> bool:
@@ -98,18 +107,24 @@ def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
     return file_digest(path)
 
 
-def cache_bytes(model: MultiTask, prepared: Prepared, engine: Engine) -> int:
-    """Bytes on the disk that a model's taps of all images need."""
+def cache_bytes(model: MultiTask, prepared: Prepared, count: int, engine: Engine) -> int:
+    """Bytes on the disk that a model's taps of so many images need."""
     one = _compute(model.eval(), prepared, np.arange(1), False, engine)
     # twice: each image upright and mirrored
-    return 2 * len(prepared.rgb) * sum(one[tap].nbytes for tap in model.taps)
+    return 2 * count * sum(one[tap].nbytes for tap in model.taps)
 
 
 def _fill(
-    model: MultiTask, prepared: Prepared, home: Path, taps: list[int], engine: Engine, report: Report
+    model: MultiTask,
+    prepared: Prepared,
+    positions: NDArray[np.int64],
+    home: Path,
+    taps: list[int],
+    engine: Engine,
+    report: Report,
 ) -> None:
     model.eval()
-    count = len(prepared.rgb)
+    count = len(positions)
     first = _compute(model, prepared, np.arange(1), False, engine)
     paths = {tap: home / f".tap-{tap}.npy" for tap in taps}  # whoever fills holds the lock
     if engine.is_main:
@@ -122,11 +137,11 @@ def _fill(
     # processes write rows of their own, so nothing in the files is locked
     mine = np.arange(count)[engine.share.rank :: engine.share.world]
     for start in range(0, len(mine), _BATCH):
-        chosen = mine[start : start + _BATCH]
+        rows = mine[start : start + _BATCH]
         for mirrored in (False, True):  # the maps of a mirrored image are not mirrored maps
-            maps = _compute(model, prepared, chosen, mirrored, engine)
+            maps = _compute(model, prepared, positions[rows], mirrored, engine)
             for tap in taps:
-                arrays[tap][int(mirrored), chosen] = _to_numpy(maps[tap])
+                arrays[tap][int(mirrored), rows] = _to_numpy(maps[tap])
         report({"stage": "features", "done": min(start + _BATCH, len(mine)), "total": len(mine)})
     for array in arrays.values():
         array.flush()

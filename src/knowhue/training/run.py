@@ -227,13 +227,22 @@ def _with_cached_features(work: Workspace, config: Config, networks: Networks) -
     """The same with cached features; as it was where no epoch reads them, and, noted, where they are too large."""
     if not config.training.heads.epochs:
         return networks
-    needed = cache_bytes(networks.model, work.prepared, work.engine) / 2**30
+    positions = _read_by_heads(work, config)
+    needed = cache_bytes(networks.model, work.prepared, len(positions), work.engine) / 2**30
     if needed > config.training.cache_gib:
         text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
         work.report({"stage": "note", "text": text})
         return networks
-    cache = cache_features(networks.model, work.prepared, work.root / "features", work.engine, work.report)
+    folder = work.root / "features"
+    cache = cache_features(networks.model, work.prepared, positions, folder, work.engine, work.report)
     return replace(networks, features=cache)
+
+
+def _read_by_heads(work: Workspace, config: Config) -> NDArray[np.int64]:
+    """Positions of the images that a head is trained on, with any seed, or scored on; the same for all seeds."""
+    if config.supervision.resample:
+        return np.arange(len(work.prepared.rgb))
+    return np.union1d(trained_on(work, config), np.flatnonzero(work.prepared.split != "train"))
 
 
 def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool:
