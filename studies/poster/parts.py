@@ -10,12 +10,13 @@ import argparse
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from knowhue.errors import KnowhueError
 from knowhue.evaluation.evaluate import score_rows
+from knowhue.metric_table import METRICS
 from knowhue.report.contrasts import FamilyTest, contrast, family_tests
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
@@ -32,6 +33,10 @@ PAIRS = (
 )  # fmt: skip
 COLOURS = ("ab_l1", "ab_l1_vivid", "ciede2000", "mean_a", "mean_b", "colourfulness")
 CLASSES = ("balanced_accuracy", "cross_entropy")
+SETS = ("kd_lite0", "fd_lite0")
+"""Of a whole set of colourings to the true images; of all test images alone, and over seeds alone."""
+HEAD = """| arm | against | metric | arm | against | difference, 95 % interval | p, adjusted |
+|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -55,11 +60,12 @@ def main() -> None:
             if not run.finished
         ]
         print(f"\n## {part[0].upper()}{part[1:]}: {count:,} images\n")
-        print("| arm | against | metric | arm | against | difference, 95 % interval | p, adjusted |")
-        print("|---|---|---|---|---|---|---|")
-        print("\n".join(rows(cut)))
+        print(HEAD)
+        print("\n".join(rows(cut, COLOURS, CLASSES)))
         if lost:
             print(f"\nWithout {', '.join(lost)}, and without those seeds where they are compared.")
+    print(f"\n## Sets of colourings, over seeds alone\n\n{HEAD}")
+    print("\n".join(rows(study, SETS)))
 
 
 def of_part(study: Study, holds: Callable[[str], bool]) -> Study:
@@ -80,9 +86,9 @@ def _cut(run: Run, study: Study, holds: Callable[[str], bool]) -> Run:
     return replace(run, images=kept, scores={"split": run.scores.get("split"), "metrics": metrics})
 
 
-def rows(study: Study) -> Iterator[str]:
-    """A line of the table for each pair of arms and metric that both have; p is adjusted within a task."""
-    for metrics in (COLOURS, CLASSES):
+def rows(study: Study, *families: Sequence[str]) -> Iterator[str]:
+    """A line of the table for each pair of arms and metric that both have; p is adjusted within a family of metrics."""
+    for metrics in families:
         family = {
             (before, after, metric): contrast(study.table, metric, before, after)
             for before, after in PAIRS
@@ -97,8 +103,10 @@ def _row(study: Study, before: str, after: str, metric: str, test: FamilyTest) -
     single, multi = found.levels
     interval = ends_text(single, test.bounds.interval, unit)
     p = MISSING if test.p_adjusted is None else f"{test.p_adjusted:.3g}"
+    # a sealed study keeps no title of these
+    label = METRICS[metric].title if metric in SETS else study.label(metric)
     cells = (
-        before, after, study.label(metric), number(single, unit), number(multi, unit),
+        before, after, label, number(single, unit), number(multi, unit),
         f"{mark}{difference(single, multi, unit)}{mark} ({interval})", p,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
