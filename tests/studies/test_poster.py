@@ -62,6 +62,27 @@ def test_studies_that_choose_never_see_the_test_part_and_have_other_seeds():
     assert set(plan("tuning").seeds) <= set(report.tuned_on_seeds)
 
 
+def test_the_second_set_is_split_by_its_files_alone_and_asked_as_the_first():
+    with (POSTER / "ocean5.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len({row["sha256"] for row in found}) == len(found) == 2698
+    assert not {row["sha256"] for row in found} & {row["sha256"] for row in rows()}
+    by_class = {}
+    for row in sorted(found, key=lambda row: row["sha256"]):
+        by_class.setdefault(row["path"].split("/")[1], []).append(row["split"])
+    for own in by_class.values():
+        train, validation = (round(len(own) * count / 2698) for count in (1000, 250))
+        test = len(own) - train - validation
+        assert own == ["train"] * train + ["validation"] * validation + ["test"] * test
+    second, report = plan("ocean5"), plan("plan")
+    assert not set(second.seeds) & {*report.seeds, *report.tuned_on_seeds}
+    assert (second.questions, second.purpose) == (report.questions, report.purpose)
+    for arm in second.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (second, report))
+        assert one["images"].pop("path") != other["images"].pop("path")
+        assert one == other
+
+
 FEWER = (125, 250, 500)
 
 
@@ -161,9 +182,8 @@ def pictures(tmp_path, monkeypatch):
         (source / path).parent.mkdir(parents=True)
         (source / path).write_bytes(path.encode())
         lines.append(f"{path},{split},{hashlib.sha256(path.encode()).hexdigest()}")
-    monkeypatch.setattr(lay_out, "LIST", tmp_path / "images.csv")
-    lay_out.LIST.write_text("\n".join(lines))
-    monkeypatch.setattr(sys, "argv", ["lay_out.py", str(source), str(tmp_path / "out")])
+    (named := tmp_path / "images.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(sys, "argv", ["lay_out.py", str(source), str(tmp_path / "out"), "--list", str(named)])
     return lay_out, source, tmp_path / "out"
 
 
