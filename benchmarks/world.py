@@ -69,7 +69,7 @@ def main() -> None:
     show("gray", gray, gray)
     show("mean colour", [score(each, mean.expand_as(each.chroma)) for each in photos], gray)
     for name in asked.models:
-        colorizer = Colorizer.load(name)
+        colorizer = Colorizer.load(name, fast=asked.fast)
         for saturation in asked.saturations:
             rows = [judge(colorizer, each, saturation) for each in photos]
             show(f"{name[-18:]} x{saturation:g}", rows, gray)
@@ -214,6 +214,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--degraded", action="store_true", help="colour copies that are degraded like old photos"
     )
+    parser.add_argument("--fast", action="store_true", help="see a photo at one size, as `--fast` of knowhue")
     parser.add_argument(
         "--uncertain", type=int, default=0, help="photos whose uncertainty is compared with the error"
     )

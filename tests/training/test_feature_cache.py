@@ -70,6 +70,9 @@ def test_any_mixture_of_the_images_held_can_be_read(make_model, held):
     pairs = zip(cache.read(positions, mirrored), fresh(model, work, positions, mirrored), strict=True)
     for read, computed in pairs:
         torch.testing.assert_close(read, computed, rtol=1e-5, atol=1e-5)
+    for other in {0, 10, 15} - set(held.tolist()):
+        with pytest.raises(AssertionError):
+            cache.read(np.array([2, other]), mirrored[:2])
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ class FeatureCache:
     def read(self, positions: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Pyramid:
         """The maps of some of the images, fine to coarse."""
         rows = np.searchsorted(self._positions, positions)
+        # another image's features would be read in silence
+        assert np.array_equal(self._positions.take(rows, mode="clip"), positions)
         return tuple(
             _to_tensor(array[mirrored.astype(np.int64), rows], self._device) for array in self._arrays
         )
