@@ -2,11 +2,13 @@
 
 Of each run, on the validation images of its study: what each saturation costs, on the photos as they are and on copies
 degraded like old photos (`loaders.degrade`, all of them). Heads of 313 colours are asked at several temperatures and
-logit adjustments, too.
+logit adjustments, too. With `--chroma` runs are compared at equal vividness: each at the saturation that makes the mean
+chroma of its colourings so many times that of the true images, and copies at the saturation of their photos.
 Better: the share of photos that come nearer to the truth than if they had been left gray. Vivid: mean error of the
 pixels whose true chroma exceeds 20.
 
-    python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,1] [--temperatures .38,1] [--adjustments 0,1] [--mirror]
+    python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,1 | --chroma .7] [--temperatures .38,1]
+        [--adjustments 0,1] [--mirror]
 """
 
 import argparse
@@ -54,16 +56,18 @@ def main() -> None:
         print(f"\n{folder}")
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
         is_classes = isinstance(model.colour, ColourClasses)
-        for degraded in (False, True):
-            ways = itertools.product(asked.temperatures, asked.adjustments)
-            for temperature, adjustment in ways if is_classes else ((None, 0.0),):
-                if isinstance(model.colour, ColourClasses) and temperature is not None:
-                    model.colour.temperature, model.colour.logit_adjustment = temperature, adjustment
+        ways = itertools.product(asked.temperatures, asked.adjustments)
+        for temperature, adjustment in ways if is_classes else ((None, 0.0),):
+            if isinstance(model.colour, ColourClasses) and temperature is not None:
+                model.colour.temperature, model.colour.logit_adjustment = temperature, adjustment
+            saturations = asked.saturations
+            for degraded in (False, True):
                 seen = list(answers(work, model, degraded, asked.mirror))
                 if not degraded:
                     show("gray", seen, 0.0)
-                for saturation in asked.saturations:
-                    name = f"saturation {saturation:g}" + (
+                    saturations = [ratio / chroma_ratio(seen) for ratio in asked.chroma] or saturations
+                for saturation in saturations:
+                    name = f"saturation {saturation:.3g}" + (
                         f", T {temperature:g}, adjusted {adjustment:g}" if temperature else ""
                     )
                     show(name + (", old" if degraded else ""), seen, saturation)
@@ -91,6 +95,15 @@ def predict(model: MultiTask, lightness: Lightness, mirror: bool) -> tuple[Chrom
         return first.chroma, first.logits
     second = model(lightness.flip(3))
     return (first.chroma + second.chroma.flip(3)) / 2, (first.logits + second.logits) / 2
+
+
+def chroma_ratio(seen: Sequence[Seen]) -> float:
+    """Mean chroma of the answers over that of the true images."""
+    own, true = (
+        torch.cat([mean_chroma(chroma(each)) for each in seen]).mean().item()
+        for chroma in (lambda each: each.chroma, lambda each: each.batch.chroma)
+    )
+    return own / true
 
 
 def show(name: str, seen: Sequence[Seen], saturation: float) -> None:
@@ -132,6 +145,7 @@ def read_arguments() -> argparse.Namespace:
     )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
+    parser.add_argument("--chroma", type=numbers, default=[], help="of the true, in place of saturations")
     parser.add_argument("--temperatures", type=numbers, default=[0.38])
     parser.add_argument("--adjustments", type=numbers, default=[0.0])
     parser.add_argument(
