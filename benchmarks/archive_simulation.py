@@ -4,8 +4,8 @@ A shard is a job of `knowhue colorize --shards`, which goes on after a kill. The
 an engine does, and loses workers at a stated rate; each number that was not measured here is an assumption, and an
 option.
 
-    python benchmarks/archive_simulation.py measure                   # one worker: start-up, an image
-    python benchmarks/archive_simulation.py check --workers 1 2       # a real run against the simulated one
+    python benchmarks/archive_simulation.py measure [--fast]          # one worker: start-up, an image
+    python benchmarks/archive_simulation.py check --workers 1 2 4     # a real run against the simulated one
     python benchmarks/archive_simulation.py tables
 
 `check` and `tables` take what `measure` printed: --start-s 1.92 --image-s 0.0428.
@@ -185,26 +185,18 @@ def measure(asked: argparse.Namespace, root: Path) -> Cost:
     found = []
     for count in asked.counts:
         make_images(root / f"{count}", count, asked.width, asked.height)
-        found.append(min(_colour(root / f"{count}", root / f"out-{count}-{turn}", 0) for turn in range(2)))
+        found.append(
+            min(_colour(root / f"{count}", root / f"out-{count}-{turn}", 0, asked.fast) for turn in range(2))
+        )
     (one, other), (small, large) = found, asked.counts
     image_s = (other - one) / (large - small)
     return Cost(one - small * image_s, image_s)
 
 
-def _colour(source: Path, out: Path, core: int) -> float:
+def _colour(source: Path, out: Path, core: int, fast: bool) -> float:
     """A shard: seconds of CPU."""
-    command = [
-        "taskset",
-        "-c",
-        str(core),
-        sys.executable,
-        "-m",
-        "knowhue",
-        "colorize",
-        str(source),
-        "--out",
-        str(out),
-    ]
+    knowhue = [sys.executable, "-m", "knowhue", "colorize", str(source), "--out", str(out)]
+    command = ["taskset", "-c", str(core), *knowhue, *["--fast"] * fast]
     process = subprocess.Popen(
         command,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -229,7 +221,7 @@ def check(asked: argparse.Namespace, root: Path) -> None:
 
         def shard(number: int, free: SimpleQueue[int] = free, out: Path = root / f"out-{workers}") -> float:
             core = free.get()
-            used = _colour(root / "in" / f"{number}", out / f"{number}", core)
+            used = _colour(root / "in" / f"{number}", out / f"{number}", core, asked.fast)
             free.put(core)
             return used
 
@@ -333,6 +325,7 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--counts", type=int, nargs=2, default=[24, 96], help="images of the two folders measured"
     )
+    parser.add_argument("--fast", action="store_true", help="photos are seen at one size")
     parser.add_argument("--width", type=int, default=800)
     parser.add_argument("--height", type=int, default=600)
     parser.add_argument("--scratch", help="folder for images; the system's if not given")

@@ -1,0 +1,112 @@
+"""What workers of one machine cost: the same study by one process and by several, and what the local engine adds.
+
+    OMP_NUM_THREADS=1 python benchmarks/workers.py [--workers 1 2] [STUDY ARGUMENTS, such as --seeds 4]
+    OMP_NUM_THREADS=1 python benchmarks/workers.py --engine [STUDY ARGUMENTS]
+
+`--workers 1` is one process. Each command is run twice: the second finds everything done, so it says what starting,
+opening and the report take, and the difference is the work. The clock tells something only on a machine that is at
+rest, and of workers only where each has a core of its own; processor time is that of all processes of a command. With
+`--engine` the study runs in this process, and what is spent around each part, its lock and its signs of life, is
+compared with what is spent within it.
+"""
+
+import argparse
+import ctypes
+import os
+import resource
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from knowhue.cells import CellStep
+
+_SET_CHILD_SUBREAPER = 36
+"""Of Linux' `prctl`: whose parent has ended becomes a child of this process, and its time counts here."""
+
+
+class Cost(NamedTuple):
+    """Seconds of the processor and by the clock."""
+
+    cpu_s: float
+    wall_s: float
+
+
+def main() -> None:
+    """Print what each number of workers took, or the share of the engine."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--engine", action="store_true", help="what the engine takes in one process")
+    asked, study = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if asked.engine:
+            engine_share(command(study, Path(folder)))
+        else:
+            compare(study, Path(folder), asked.workers)
+
+
+def command(study: list[str], out: Path) -> list[str]:
+    """What follows `knowhue`."""
+    return ["study", "--preset", "demo", *study, "--out", str(out)]
+
+
+def compare(study: list[str], folder: Path, counts: list[int]) -> None:
+    """The study by each number of workers; ratios to the first."""
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    work: list[Cost] = []
+    for workers in counts:
+        words = command([*study, "--workers", str(workers)], folder / f"{workers}")
+        whole, again = measure(words), measure(words)
+        work.append(Cost(*(one - other for one, other in zip(whole, again, strict=True))))
+        cpu, wall = work[-1].cpu_s / work[0].cpu_s, workers * work[-1].wall_s / (counts[0] * work[0].wall_s)
+        print(
+            f"{workers} workers: {whole.cpu_s:.1f} s CPU, {whole.wall_s:.1f} s by the clock; without what starting "
+            f"and the report take {work[-1].cpu_s:.1f} and {work[-1].wall_s:.1f}: CPU {cpu:.3f} times, workers x clock "
+            f"{wall:.3f} times those of {counts[0]}",
+            flush=True,
+        )
+
+
+def measure(words: list[str]) -> Cost:
+    """One command of knowhue with all processes that it starts."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-m", "knowhue", *words], check=True, stdout=subprocess.DEVNULL)
+    wall = time.perf_counter() - started
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
+
+
+def engine_share(words: list[str]) -> None:
+    """Of the processor time of all parts, what is not within them."""
+    spent = defaultdict[str, float](float)
+
+    def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            started = time.process_time()
+            try:
+                return method(*arguments)
+            finally:
+                spent[name] += time.process_time() - started
+
+        return call
+
+    CellStep.__call__ = timed("with", CellStep.__call__)
+    CellStep._do = timed("within", CellStep._do)
+    sys.argv = ["knowhue", *words]
+    with suppress(SystemExit):
+        runpy.run_module("knowhue", run_name="__main__")
+    share = spent["with"] / spent["within"] - 1
+    print(f"parts took {spent['within']:.1f} s of CPU; with what the engine does {share:+.2%}")
+
+
+if __name__ == "__main__":
+    main()
