@@ -33,6 +33,26 @@ def test_every_need_names_settings_and_is_met_by_some_method_or_setting(need):
     assert any(need.is_met(config) for config in found)
 
 
+def test_what_comes_of_following_a_remedy_is_enough():
+    config = load_config(
+        settings=["colour.loss=classification", "colour.method=feedforward", "colour.temperature=1"]
+    )
+    require_effect(changed(config), [config])
+
+
+def test_where_images_may_come_without_a_label_their_share_of_a_batch_counts():
+    make_plan(load_config(settings=["supervision.labelled_batch_share=0.3"]))
+    make_plan(
+        load_config(
+            settings=[
+                "supervision.labelled_batch_share=0.3",
+                "supervision.labelled_share=0.5",
+                "images.source=drawn",
+            ]
+        )
+    )
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_everything_that_a_preset_says_has_an_effect(preset):
     config = load_config(preset)
@@ -50,13 +70,26 @@ def test_everything_that_arms_methods_and_kept_plans_say_has_an_effect():
 @pytest.mark.parametrize(
     ("settings", "needed"),
     [
-        (["colour.temperature=0.5"], "`colour.loss` be classification"),
-        (["colour.logit_adjustment=1", "colour.method=gan"], "`colour.loss` be classification"),
+        (
+            ["colour.temperature=0.5"],
+            "`colour.loss` be classification and `colour.method` be feedforward",
+        ),
+        (
+            ["colour.logit_adjustment=1", "colour.method=gan"],
+            "`colour.loss` be classification and `colour.method` be feedforward",
+        ),
         (
             ["colour.adversarial_weight=9", "colour.method=feedforward"],
             "`colour.method` be unet, gan or pix2pix",
         ),
         (["colour.gan_loss=bce", "colour.adversarial_weight=0"], "`colour.adversarial_weight` be above 0"),
+        (["colour.decoder=transposed", "colour.method=gan"], "`colour.method` be unet or feedforward"),
+        (
+            ["supervision.labelled_batch_share=0.3", "images.source=drawn"],
+            "`supervision.labelled_share` be below 1",
+        ),
+        (["tasks.weighting=pcgrad", "training.finetune.epochs=0"], "`training.finetune.epochs` be above 0"),
+        (["tasks.weights.class=5", "training.finetune.epochs=0"], "`training.finetune.epochs` be above 0"),
         (
             ["colour.l1_weight=9", "colour.method=feedforward", "colour.loss=classification"],
             "`colour.loss` be l1 or l2",
@@ -67,6 +100,10 @@ def test_everything_that_arms_methods_and_kept_plans_say_has_an_effect():
         (["encoder.name=resnet34", "colour.method=pix2pix"], "`colour.method` be unet, gan or feedforward"),
         (["images.class_colour=1"], "`images.source` be drawn"),
         (["tasks.dwa_temperature=1", "tasks.weighting=gradnorm"], "`tasks.weighting` be dwa"),
+        (
+            ["tasks.dwa_temperature=1", "training.finetune.epochs=0"],
+            "`tasks.weighting` be dwa and `training.finetune.epochs` be above 0",
+        ),
         (["evaluation.lpips_weights=alex.pth"], "`evaluation.perceptual` be a list with lpips"),
     ],
 )

@@ -61,9 +61,9 @@ def _on_encoder(settings: str) -> Need:
 
 
 _SHARING = ("unet", "gan", "feedforward")
+_FULLY_LABELLED = ("imagenet", "drawn")
 _DISCRIMINATOR = "colour.discriminator_width colour.discriminator_layers"
-_PEAKS = "training.heads.discriminator_learning_rate training.finetune.discriminator_learning_rate"
-_ADVERSARIAL = f"colour.gan_loss {_DISCRIMINATOR} {_PEAKS}"
+_HEADS_PEAK, _PEAK = (f"training.{phase}.discriminator_learning_rate" for phase in ("heads", "finetune"))
 
 NEEDS: tuple[Need, ...] = (
     _where("images.path", "images.source", "folder", "imagenet", "huggingface", "webdataset", "parquet"),
@@ -71,7 +71,14 @@ NEEDS: tuple[Need, ...] = (
     _where("images.image_column", "images.source", "huggingface", "parquet"),
     _where("images.label_column", "images.source", "huggingface", "parquet", "webdataset"),
     _where("images.drawn_count images.drawn_seed images.class_colour", "images.source", "drawn"),
-    _with("colour tasks.weights.colour", "tasks.names", "colour"),
+    Need(
+        ("supervision.labelled_batch_share",),
+        "supervision.labelled_share",
+        "below 1",
+        # of other sources images may come without a label
+        lambda config: config.supervision.labelled_share < 1 or config.images.source not in _FULLY_LABELLED,
+    ),
+    _with(f"colour tasks.weights.colour {_HEADS_PEAK} {_PEAK}", "tasks.names", "colour"),
     _with("class tasks.weights.class", "tasks.names", "class"),
     Need(("tasks.weighting",), "tasks.names", "colour and class", lambda config: len(config.tasks.names) > 1),
     _where("tasks.main tasks.stop_strip_epochs tasks.stop_threshold", "tasks.weighting", "task_constrained"),
@@ -79,19 +86,27 @@ NEEDS: tuple[Need, ...] = (
     _where("tasks.gradnorm_alpha", "tasks.weighting", "gradnorm"),
     _where("tasks.weighting_learning_rate", "tasks.weighting", "uncertainty", "gradnorm"),
     _on_encoder("encoder training.finetune.encoder_learning_rate"),
-    _on_encoder("training.heads.learning_rate training.heads.discriminator_learning_rate"),
-    _where("colour.width colour.decoder", "colour.method", *_SHARING),
+    _on_encoder("training.heads.learning_rate"),
+    _where("colour.width", "colour.method", *_SHARING),
+    _where("colour.decoder", "colour.method", "unet", "feedforward"),
+    _where("colour.loss", "colour.method", "feedforward"),
     _where("colour.temperature colour.logit_adjustment", "colour.loss", "classification"),
     _where("colour.l1_weight", "colour.loss", "l1", "l2"),
     _where("colour.l1_weight", "colour.method", *_SHARING, "pix2pix"),
-    _where(f"colour.adversarial_weight {_ADVERSARIAL}", "colour.method", "unet", "gan", "pix2pix"),
-    _above_0(_ADVERSARIAL, "colour.adversarial_weight"),
-    _where(_DISCRIMINATOR, "colour.method", *_SHARING),
+    _where(f"colour.adversarial_weight colour.gan_loss {_PEAK}", "colour.method", "unet", "gan", "pix2pix"),
+    _where(f"{_DISCRIMINATOR} {_HEADS_PEAK}", "colour.method", "unet", "gan"),
+    _above_0(f"colour.gan_loss {_DISCRIMINATOR} {_HEADS_PEAK} {_PEAK}", "colour.adversarial_weight"),
     _where("colour.pix2pix", "colour.method", "pix2pix"),
     _where("colour.palette", "colour.method", "palette"),
     _above_0("training.heads", "training.heads.epochs"),
     Need(
-        ("training.finetune", "training.shift_px", "training.degraded_share"),
+        (
+            "training.finetune",
+            "training.shift_px",
+            "training.degraded_share",
+            "tasks.weighting",
+            "tasks.weights",
+        ),
         "training.finetune.epochs",
         "above 0",
         # a network from scratch is fine-tuned for the epochs of both phases
@@ -126,15 +141,15 @@ def dotted(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
             yield above + name, value
 
 
-def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str, Need]:
-    """Which settings have no effect in any of some configurations, and what they need in the first.
+def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str, list[Need]]:
+    """Which settings have no effect in any of some configurations, and all that they need in the first.
 
     >>> found = without_effect(["colour.temperature", "colour.width"], [Config()])
-    >>> {name: need.other for name, need in found.items()}
-    {'colour.temperature': 'colour.loss'}
+    >>> {name: [need.other for need in needs] for name, needs in found.items()}
+    {'colour.temperature': ['colour.loss', 'colour.method']}
     """
     unmet = {name: [_unmet(name, config) for config in configs] for name in names}
-    return {name: needs[0] for name, needs in unmet.items() if needs[0] is not None and all(needs)}
+    return {name: needs[0] for name, needs in unmet.items() if all(needs)}
 
 
 def require_effect(names: Iterable[str], configs: Sequence[Config], where: str = "") -> None:
@@ -146,21 +161,32 @@ def require_effect(names: Iterable[str], configs: Sequence[Config], where: str =
         where: what a message begins with.
 
     Raises:
-        ConfigError: some have none; each is a problem of its own, with the setting that it needs.
+        ConfigError: some have none; each is a problem of its own, with all the settings that it needs.
     """
     found = {name: f"`{name} = {shown(value)}`" for name, value in dotted(_dump(configs[0]))}
     problems = [
-        f"{where}`{name}` should be left at {shown(DEFAULTS[name])}, or `{need.other}` be {need.wanted}, without "
-        f"which it has no effect. Found {found[name]} and {found[need.other]}."
-        for name, need in without_effect(names, configs).items()
+        f"{where}`{name}` should be left at {shown(DEFAULTS[name])}, or {_remedy(needs)}, without which it has no "
+        f"effect. Found {', '.join([found[name], *(found[need.other] for need in needs[:-1])])} and "
+        f"{found[needs[-1].other]}."
+        for name, needs in without_effect(names, configs).items()
     ]
     if problems:
         raise ConfigError(*problems)
 
 
-def _unmet(name: str, config: Config) -> Need | None:
+def _unmet(name: str, config: Config) -> list[Need]:
+    """What a setting needs and has not, and what that needs in turn."""
     needs = (need for need in NEEDS if name != need.other and _is_among(name, need.settings))
-    return next((need for need in needs if not need.is_met(config)), None)
+    unmet = [need for need in needs if not need.is_met(config)]
+    for need in unmet:
+        unmet += [each for each in _unmet(need.other, config) if each not in unmet]
+    return unmet
+
+
+def _remedy(needs: Sequence[Need]) -> str:
+    said = [f"`{need.other}` be {need.wanted}" for need in needs]
+    arms = " (which arms decide: --arms, --arm)" if any(need.other == "tasks.names" for need in needs) else ""
+    return " and ".join(said) + arms
 
 
 def _is_among(name: str, settings: Iterable[str]) -> bool:

@@ -132,15 +132,16 @@ def _expected(problem: Any) -> str:
 
 
 def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
-    """The setting that is meant: of the same name elsewhere, else a near one of the same section, else a near one."""
+    """The setting that is meant: of the same name elsewhere or a near one of the same section, else a near one."""
     *above, name = place
     known = [path for path in _settings(model) if "*" not in path]
-    namesakes = [path for path in known if path[-1] == name]
+    namesakes = [".".join(path) for path in known if path[-1] == name]
     beside = [path[-1] for path in _settings(model) if _matches(above, path[:-1])]
-    siblings = difflib.get_close_matches(name, beside, 1)
-    if namesakes or siblings:
-        near = difflib.get_close_matches(".".join(place), map(".".join, namesakes), 1, 0.0)
-        return f" Did you mean `{(near or ['.'.join((*above, *siblings))])[0]}`?"
+    siblings = [".".join((*above, each)) for each in difflib.get_close_matches(name, beside, 1)]
+    if not above and namesakes:  # a name alone is rather a setting than a section
+        siblings = []
+    if likely := difflib.get_close_matches(".".join(place), [*namesakes, *siblings], 1, 0.0):
+        return f" Did you mean `{likely[0]}`?"
     return did_you_mean(".".join(place), map(".".join, known))
 
 
