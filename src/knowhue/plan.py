@@ -282,6 +282,11 @@ def make_plan(
     arms = config.arms if arms is None else arms
     _require_known("arms", arms, ARMS)
     chosen = {arm: dict(ARMS[arm]) for arm in arms}
+    if "multi" in chosen and config.tasks.weights.class_ in task_weight_grid:
+        raise ConfigError(
+            "`--grid` should be other weights than that of the arm `multi`, or it is trained twice. Found "
+            f"{config.tasks.weights.class_:g}, which `tasks.weights.class` is. Leave it out."
+        )
     for weight in task_weight_grid:
         weights = {"tasks": {"weights": {"class": float(weight)}}}
         chosen[f"multi-class{weight:g}"] = merge(ARMS["multi"], weights)

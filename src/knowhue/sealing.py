@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -65,12 +65,14 @@ class Checked(NamedTuple):
         numbers: of its results and scores that were computed again.
         problems: what is not as it was sealed, a sentence each.
         unchecked: what was not computed again, and why.
+        answers: of a study that is as sealed, by question, in words.
     """
 
     files: int
     numbers: int
     problems: Sequence[str]
     unchecked: Sequence[str]
+    answers: Mapping[str, str]
 
 
 def pack(folder: Path, out: Path) -> int:
@@ -119,9 +121,7 @@ def check(path: Path) -> Checked:
     Raises:
         RunError: it cannot be read, or is no sealed study.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        listed = _unpack(path, root)
+    with unpacked(path) as (root, listed):
         problems = list(_changed_files(root, listed))
         numbers, skipped = 0, list[str]()
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
@@ -147,7 +147,19 @@ def check(path: Path) -> Checked:
             numbers += count
             problems += found
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
-        return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)])
+        answers = {} if problems else _read(root / RESULTS)["answers"]
+        return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)], answers)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
+    """A sealed study as a folder while the block runs, and the SHA-256 that its files should have, by their names.
+
+    Raises:
+        RunError: it cannot be read, or is no sealed study.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary), _unpack(path, Path(temporary))
 
 
 def shown_problems(problems: Sequence[str]) -> Iterator[str]:
@@ -217,11 +229,7 @@ def _write_zip(root: Path, names: Sequence[str], out: Path) -> None:
 
 
 def _unpack(path: Path, root: Path) -> dict[str, str]:
-    """Unpack a sealed study; the SHA-256 of its files by their names.
-
-    Raises:
-        RunError: it cannot be read, or is no sealed study.
-    """
+    """Unpack a sealed study; see `unpacked`."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from knowhue.apps import cli
+from knowhue.apps.program import OTHER_NAMES, app
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
@@ -211,6 +212,21 @@ def test_misspelt_command_or_option(knowhue, arguments):
     code, _, err = knowhue(*arguments)
     assert code == 2
     assert "Usage" in err
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_what_other_programs_call_a_command_is_told_in_our_name(knowhue, name):
+    code, _, err = knowhue(name, "photo.jpg")
+    assert code == 2
+    assert f"No such command '{name}'. Did you mean '{OTHER_NAMES[name]}'?" in " ".join(
+        err.replace("│", " ").split()
+    )
+
+
+def test_no_command_is_hidden_by_what_others_call_it():
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert not names & OTHER_NAMES.keys()
+    assert set(OTHER_NAMES.values()) <= names
 
 
 def test_config_prints_what_config_reads(knowhue, tmp_path):

@@ -66,6 +66,20 @@ def test_a_setting_without_effect_is_refused_before_work(knowhue, make_folder, t
     assert "`images.drawn_count` should be left at 1500, or `images.source` be drawn" in err
 
 
+@pytest.mark.parametrize(
+    "command", [["study", "--arms", "class"], ["plan", "--arms", "class"], ["train", "--arm", "class"]]
+)
+def test_a_setting_of_a_task_that_no_arm_has_is_refused_on_the_command_line(
+    knowhue, make_folder, tmp_path, command
+):
+    photos = make_folder({"a": 2, "b": 2})
+    code, _, err = knowhue(*command, photos, "--set", "colour.width=8")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "or `tasks.names` be a list with colour (which arms decide: --arms, --arm)" in err
+    (tmp_path / "shared.yaml").write_text("colour: {width: 8}")  # a file may serve other studies, too
+    assert knowhue("plan", photos, "--arms", "class", "--config", tmp_path / "shared.yaml")[0] == 0
+
+
 def test_version(knowhue):
     assert knowhue("--version") == (0, f"knowhue {__version__}\n", "")
 

@@ -1,10 +1,13 @@
 """`knowhue pack` and `knowhue check` as a user meets them."""
 
+import json
 import re
 import zipfile
 from hashlib import sha256
 
 from synthetic_study import write_own_scores, write_study
+
+from knowhue.report.contrasts import WORDINGS
 
 
 def test_a_study_is_packed_and_checked(knowhue, tmp_path):
@@ -19,6 +22,11 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     assert (code, "none" in err, "exists" in err) == (2, True, False)
     code, out, err = knowhue("check", sealed)
     assert (code, "computed again: all as sealed" in out) == (0, True)
+    with zipfile.ZipFile(sealed) as archive:
+        answers = json.loads(archive.read("results.json"))["answers"]
+    assert len(answers) == 2
+    assert out.splitlines()[2::3] == [f"{WORDINGS[question].question}" for question in answers]
+    assert out.splitlines()[3::3] == [f"  {sentence}" for sentence in answers.values()]
     assert (err.count("\n"), err.startswith("not computed again: baselines.json")) == (1, True)
     assert err.endswith(": they take images or weights\n")
     with zipfile.ZipFile(sealed) as archive:
@@ -26,7 +34,8 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     with zipfile.ZipFile(sealed, "w") as archive:
         for name, content in (files | {"report.html": b"<p>better"}).items():
             archive.writestr(name, content)
-    code, _, err = knowhue("check", sealed)
+    code, out, err = knowhue("check", sealed)
+    assert "?" not in out  # what was changed answers nothing
     assert (code, err.splitlines()[0]) == (1, "report.html: not as it was sealed")
     assert [line.partition(":")[0] for line in err.splitlines()[1:]] == ["not computed again"]
 

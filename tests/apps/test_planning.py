@@ -1,6 +1,7 @@
 """`knowhue plan` says what its seeds and images can find, and what it prints is still a study file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ def test_what_is_printed_reads_back_to_the_plan(knowhue, tmp_path: Path):
         ((Path("study"), "colour=.1", None, None), "Found both"),
         ((Path("study"), None, "colour=.1", None), "Found both"),
         ((None, None, "colour=.1", 30), "should be given together"),
+        ((None, None, None, 30), "is not assumed"),
         ((None, "colour=.1", "colour=1", None), "should be given together"),
         ((None, "colr=.1", "colour=1", 30), "Did you mean `colour`?"),
     ],
@@ -111,6 +113,18 @@ def test_the_number_of_images_may_be_another_than_the_earlier_studys(tmp_path: P
     )
     assert known_variances(tmp_path, None, None, None)[1] == 300
     assert known_variances(tmp_path, None, None, 1000)[1] == 1000
+
+
+def test_variances_of_a_sealed_study_are_those_of_its_folder(tmp_path: Path):
+    sealed = Path(__file__).parents[2] / "studies/poster/tuning.zip"
+    shutil.unpack_archive(sealed, tmp_path)
+    assert read_variances(sealed) == read_variances(tmp_path)
+
+
+def test_a_weight_that_an_arm_has_is_not_tried_again():
+    with pytest.raises(ConfigError, match=r"Found 10, which `tasks\.weights\.class` is"):
+        make_plan(Config(), task_weight_grid=[1, 10])
+    assert "multi-class10" in make_plan(Config(), ["colour", "class"], task_weight_grid=[10]).arms
 
 
 def test_every_setting_is_explained_beside_it():

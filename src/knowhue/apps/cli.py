@@ -1,7 +1,6 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from knowhue.apps.exporting import export, log_command
 from knowhue.apps.program import OverwriteOption, app, command_line, say, with_options
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
-from knowhue.errors import ConfigError, plural, shown
+from knowhue.errors import ConfigError, plural
 from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import read_json
 
@@ -113,7 +112,7 @@ def read_settings_with_images(settings: Callable[[], "Config"]) -> "Config":
 
 @with_options(read_settings_with_images)
 def read_plan_options(
-    settings: Callable[[], "Config"],
+    settings: "partial[Config]",
     arms: Annotated[
         str | None,
         design_option(
@@ -144,13 +143,25 @@ def read_plan_options(
     ] = None,
 ) -> "Plan":
     """The plan of a study as a command line describes it."""
+    from knowhue.apps.planning import grid_weights
     from knowhue.plan import make_plan, read_tuning
 
     config = settings()
     tuning_seeds = [] if tuned_on is None else read_tuning(tuned_on)["seeds"]
     numbers = range(config.seed, config.seed + (seeds or 1))
     chosen = None if arms is None else arms.split(",")
-    return make_plan(config, chosen, numbers, _weights(grid), tuning, tuning_seeds)
+    plan = make_plan(config, chosen, numbers, grid_weights(grid), tuning, tuning_seeds)
+    _require_effect_here(settings, [plan.arm_settings(each) for each in plan.arms])
+    return plan
+
+
+def _require_effect_here(settings: "partial[Config]", configs: "Sequence[Config]") -> None:
+    """Make sure that every --set does something in what a command runs; a preset or a file may serve others, too."""
+    from knowhue.presets import read_setting
+    from knowhue.setting_effects import differing, require_effect
+
+    written = [differing(read_setting(text)) for text in settings.keywords["set_"] or ()]
+    require_effect(dict.fromkeys(name for each in written for name in each), configs)
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
@@ -179,7 +190,6 @@ def study_command(
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
     from knowhue.presets import DEFAULT_PRESET
-    from knowhue.report.contrasts import WORDINGS
     from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line()}
@@ -189,8 +199,7 @@ def study_command(
         page = run_study(wanted, out, executor, description, report, given["tuned_on"])
     if not is_first_process():
         return
-    for question, sentence in read_json(out / "results.json")["answers"].items():
-        say("", WORDINGS[question].question, f"  {sentence}")
+    _say_answers(read_json(out / "results.json")["answers"])
     say("", f"Report: {page}")
 
 
@@ -199,7 +208,7 @@ def study_command(
 )
 @with_options(read_settings_with_images)
 def compare_command(
-    settings: Callable[[], "Config"],
+    settings: "partial[Config]",
     methods: Annotated[
         str | None,
         typer.Option(
@@ -239,6 +248,7 @@ def compare_command(
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
+    _require_effect_here(settings, [plan.arm_settings(each) for each in plan.arms])
     executor = open_engine(engine, out, workers, engine_set or [])
     description = {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
@@ -254,7 +264,7 @@ def plan_command(
     variances: Annotated[
         Path | None,
         power_option(
-            help="Earlier study, whose variation over seeds and images is taken as that of this one."
+            help="Earlier study, or a sealed one, whose variation over seeds and images is taken as that of this one."
         ),
     ] = None,
     seed_sd: Annotated[
@@ -327,15 +337,19 @@ def prepare_command(
 @app.command("train", epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
 @with_options(read_settings_with_images)
 def train_command(
-    settings: Callable[[], "Config"],
+    settings: "partial[Config]",
     arm: Annotated[
         str, typer.Option(help="`class`, `colour`, `multi`, or another arm of a study.")
     ] = "multi",
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
+    from knowhue.presets import arm_config
+
     config = settings()
-    _require_planned(out, arm, config)
+    own = arm_config(config, arm)
+    _require_effect_here(settings, [own])
+    _require_planned(out, arm, config, own)
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
     from knowhue.training.run import train as run
@@ -346,14 +360,13 @@ def train_command(
         _print_scores(folder)
 
 
-def _require_planned(out: Path, arm: str, config: "Config") -> None:
+def _require_planned(out: Path, arm: str, config: "Config", own: "Config") -> None:
     """Make sure that a run which joins a study is one of it: whoever names the study would get a stray one."""
     from knowhue.plan import read_plan
-    from knowhue.presets import arm_config, edit
+    from knowhue.presets import edit
     from knowhue.runs import trained_by
     from knowhue.setting_effects import changed, require_effect
 
-    own = arm_config(config, arm)
     if not (out / "study.json").exists():
         require_effect(changed(config), [config, own])
         return
@@ -425,13 +438,14 @@ def pack_command(
 
 @app.command("check", epilog="Example: `knowhue check photos.zip`")
 def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pack` made.")]) -> None:
-    """Compute the scores and results of a sealed study again; ends with 1 where one comes out otherwise."""
+    """Compute the scores and results of a sealed study again, and print its answers; ends with 1 if any differs."""
     from knowhue.sealing import check, shown_problems
 
-    files, numbers, problems, unchecked = check(sealed)
+    files, numbers, problems, unchecked, answers = check(sealed)
     say(*shown_problems(problems), *(f"not computed again: {each}" for each in unchecked), err=True)
     found = plural(len(problems), "problem") if problems else "all as sealed"
     say(f"{files} files, {numbers} numbers computed again: {found}")
+    _say_answers(answers)
     if problems:
         raise typer.Exit(1)
 
@@ -474,16 +488,12 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     return plan
 
 
-def _weights(grid: str | None) -> list[float]:
-    try:
-        weights = [] if grid is None else [float(weight) for weight in grid.split(",")]
-        if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
-            return weights
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(grid)}`."
-    )
+def _say_answers(answers: Mapping[str, str]) -> None:
+    """Say each question of a study, and its verdict in words."""
+    from knowhue.report.contrasts import WORDINGS
+
+    for question, sentence in answers.items():
+        say("", WORDINGS[question].question, f"  {sentence}")
 
 
 def _print_scores(folder: Path) -> None:

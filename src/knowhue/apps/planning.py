@@ -1,6 +1,8 @@
 """Settings and plans as commented YAML, and above a plan what its seeds and images can show."""
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +86,37 @@ def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | No
     return [f"# {line}" for line in lines]
 
 
+def grid_weights(text: str | None) -> list[float]:
+    """Read weights of the class task, such as `1,100`; none of None.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    with suppress(ValueError):
+        weights = [] if text is None else [float(weight) for weight in text.split(",")]
+        if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
+            return weights
+    raise ConfigError(
+        f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(text)}`."
+    )
+
+
 def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
     """Return the variances of each question of an earlier study, and the number of images that it reports on.
+
+    Args:
+        study: its folder, or the file that `knowhue pack` made of it.
 
     Raises:
         ConfigError: it has none: fewer than two seeds, or no scores of single images.
     """
-    tests: Mapping[str, Any] = read_results(study / "results.json")["tests"]
+    if study.is_file():
+        from knowhue.sealing import unpacked
+
+        with unpacked(study) as (folder, _):
+            tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
+    else:
+        tests = read_results(study / "results.json")["tests"]
     found = {
         name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
     }
@@ -118,11 +144,12 @@ def known_variances(
     if study is not None:
         found, count = read_variances(study)
         return found, images or count
-    if not seed_sd and not image_sd:
-        return {}, images
+    if not seed_sd and not image_sd and images is None:
+        return {}, None
     if not seed_sd or not image_sd or images is None:
         raise ConfigError(
-            "`--seed-sd`, `--image-sd` and `--images` should be given together. Found not all of them."
+            "`--seed-sd`, `--image-sd` and `--images` should be given together, or `--images` with `--variances`: "
+            "how much seeds and images vary is not assumed. Found not all of them."
         )
     seeds, variances = stated(seed_sd, "--seed-sd"), stated(image_sd, "--image-sd")
     return {name: Variances(seeds[name], variances[name]) for name in seeds.keys() & variances.keys()}, images
@@ -184,5 +211,6 @@ def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
     return [
         f"{name}: {seeds} seeds detect a difference of {effect:.2f} paired standard deviations 80 % of the time, were "
         "there no variation over images.",
-        "  To count it in, pass --variances STUDY (an earlier one), or --seed-sd, --image-sd and --images.",
+        "  To count it in, pass --variances STUDY (an earlier one, or a sealed one), or --seed-sd, --image-sd and "
+        "--images.",
     ]

@@ -15,6 +15,7 @@ from functools import partial, wraps
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from knowhue import __version__
 from knowhue.errors import KnowhueError, system_reason
@@ -23,7 +24,33 @@ from knowhue.metric_table import METRICS
 # what shells give for a program that a signal ended: 128 + its number
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
+OTHER_NAMES = {
+    **dict.fromkeys(("classify", "label", "predict", "infer", "run", "color", "colour"), "colorize"),
+    **dict.fromkeys(("eval", "test", "validate"), "evaluate"),
+    **dict.fromkeys(("fit", "finetune"), "train"),
+    **dict.fromkeys(("info", "describe"), "models"),
+    **dict.fromkeys(("server", "web", "ui"), "serve"),
+    **dict.fromkeys(("verify", "reproduce"), "check"),
+    **dict.fromkeys(("power", "init"), "plan"),
+    **dict.fromkeys(("resume", "start", "demo"), "study"),
+    "settings": "config",
+}
+"""What other programs call our commands."""
+
+
+class Commands(TyperGroup):
+    """The commands; for a name of other programs ours is suggested, with what it does."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that arguments begin with; fails as `TyperGroup` does."""
+        if ours := OTHER_NAMES.get(args[0]):
+            does = self.commands[ours].get_short_help_str(limit=120)
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # `main` makes one line of what a user can mend
     rich_markup_mode="markdown",
