@@ -21,11 +21,12 @@ from stand import FakeNetwork
 from knowhue.archive import ArchiveListing, colorize_archive
 from knowhue.engines.executor import InProcess
 from knowhue.errors import ConfigError, ImageError, RunError
+from knowhue.images.image import STATE
 from knowhue.inference import shard
 from knowhue.inference import store as store_file
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
-from knowhue.inference.store import STATE, FolderStore, StoredFile, is_url, open_store
+from knowhue.inference.store import FolderStore, StoredFile, is_url, open_store
 from knowhue.storage import tables_on_disk
 
 NAMES = [f"{number % 3}/p{number}.{kind}" for number, kind in enumerate(["png", "jpg", "tif"] * 6)]
@@ -117,17 +118,18 @@ def test_what_is_changed_is_done_again_and_what_is_not_the_jobs_stays(photos, tm
     shutil.copy(photos / NAMES[3], photos / NAMES[0])
     (out / NAMES[6]).unlink()
     (out / NAMES[9]).write_bytes(b"by hand")
-    summary = archive(photos, out)
-    assert (summary.made, summary.already, summary.failed) == (2, 15, 1)
-    assert summary.failures[0][0] == NAMES[9]
-    assert "not made by this job; see --overwrite" in summary.failures[0][1]
-    assert (out / NAMES[9]).read_bytes() == b"by hand"
+    for made in (2, 0):
+        summary = archive(photos, out)
+        assert (summary.made, summary.already, summary.failed) == (made, 18 - made, 0)
+        assert "1 coloured image found changed or damaged" in summary.notes[0]
+        assert (out / NAMES[9]).read_bytes() == b"by hand"
     assert (out / NAMES[0]).read_bytes() == (out / NAMES[3]).read_bytes()
     assert archive(photos, out, overwrite=True).made == 1
     assert (out / NAMES[9]).read_bytes() != b"by hand"
+    assert not any("damaged" in note for note in archive(photos, out).notes)
 
 
-def test_other_files_in_the_way_are_refused_at_first_and_fail_later(photos, tmp_path):
+def test_other_files_in_the_way_are_refused_at_first_and_stay_later(photos, tmp_path):
     stranger = tmp_path / "out" / NAMES[4]
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(b"precious")
@@ -139,7 +141,8 @@ def test_other_files_in_the_way_are_refused_at_first_and_fail_later(photos, tmp_
     (tmp_path / "away").rename(stranger)
     for _ in range(2):
         summary = archive(photos, tmp_path / "out")
-        assert (summary.already, summary.failed) == (17, 1)
+        assert (summary.already, summary.failed) == (18, 0)
+        assert "1 coloured image found changed" in summary.notes[0]
         assert stranger.read_bytes() == b"precious"
 
 
@@ -177,6 +180,35 @@ def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(p
     assert archive(photos, tmp_path / "out", shards=None).already == 18
     assert archive(photos, tmp_path / "out", shards=3, overwrite=True).made == 18
     assert archive(photos, tmp_path / "out", shards=None).shards == 3
+
+
+def test_a_source_that_was_moved_is_said_and_nothing_of_it_coloured_again(photos, tmp_path):
+    archive(photos, tmp_path / "out")
+    moved = photos.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=f"of another place, `{photos}`,.* only moved are not coloured again"):
+        archive(moved, tmp_path / "out")
+    assert archive(moved, tmp_path / "out", shards=None, overwrite=True).already == 18
+    assert archive(moved, tmp_path / "out").already == 18
+
+
+def test_what_is_to_be_known_of_the_images_is_counted_over_shards_and_runs(photos, tmp_path):
+    options = ColorizeOptions(unknown_below=1.0)
+    for already in (0, 18):
+        summary = archive(photos, tmp_path / "out", options=options)
+        assert (summary.already, summary.unknown) == (already, 18)
+        assert f"  of 18 images, class unknown: 18, warnings: {summary.warned}; see " in "\n".join(
+            summary.lines()
+        )
+    ledgers = (tmp_path / "out" / STATE / "ledgers").glob("*.jsonl")
+    records = [json.loads(line) for path in ledgers for line in path.read_text().splitlines()[1:]]
+    assert sum(bool(record["warnings"]) for record in records) == summary.warned
+
+
+def test_colours_within_the_source_are_not_coloured_again_by_another_job(photos, tmp_path):
+    archive(photos, photos / "colours")
+    summary = archive(photos, tmp_path / "out")
+    assert summary.made == 18
+    assert any("1 coloured by knowhue" in note for note in summary.notes)
 
 
 def test_what_an_archive_cannot_be(photos, tmp_path):
@@ -238,13 +270,17 @@ def test_from_and_to_an_object_store_that_refuses_every_twentieth_request(photos
         assert found == files_of(tmp_path / "whole")
         assert archive(source.url, out.url).already == 18
         assert server.refused >= 5
+        within = archive("s3://bucket", tmp_path / "all")  # what is made is no source
+        assert within.made == 18
+        assert any("18 coloured by knowhue" in note for note in within.notes)
 
 
 KILLED = """
 import sys; sys.path[:0] = {path!r}
 import test_archive as t
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.store import FolderStore, STATE
+from knowhue.images.image import STATE
+from knowhue.inference.store import FolderStore
 import os
 Colorizer.load = classmethod(lambda cls, *names: cls(t.FakeNetwork()))
 write, count = FolderStore.write, []

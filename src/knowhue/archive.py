@@ -19,13 +19,14 @@ from uuid import uuid4
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few
-from knowhue.images.image import UNREADABLE
+from knowhue.images.image import ARCHIVE_PLAN, COLOURED, STATE, UNREADABLE
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many
-from knowhue.inference.ledger import JOB
+from knowhue.inference.ledger import is_same_job
 from knowhue.inference.listing import (
     Summary,
+    changed_since,
     clash,
     left_alone,
     left_out,
@@ -43,7 +44,7 @@ from knowhue.inference.shard import (
     end_path,
     manifest_path,
 )
-from knowhue.inference.store import PARTS, STATE, FolderStore, Store, is_url, open_store
+from knowhue.inference.store import PARTS, FolderStore, Store, is_url, open_store
 from knowhue.runs import BUILT_IN, Report
 from knowhue.storage import tables_on_disk
 
@@ -90,13 +91,20 @@ class ArchiveListing:
             ImageError: there is none.
         """
         others: Counter[str] = Counter()
+        coloured: list[str] = []
         for path, stamp, skipped in source.images(avoid):
             if skipped.startswith(UNREADABLE) or not _is_text(path):
                 self.unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
             elif skipped:
                 others[skipped] += 1
+                coloured += [path.removesuffix(ARCHIVE_PLAN)] * path.endswith(f"/{ARCHIVE_PLAN}")
             else:
                 self._add(path, stamp)
+        for folder in coloured:  # of an object store, whose files are listed one by one
+            below = self._listing.execute(
+                "DELETE FROM images WHERE substr(path, 1, ?) = ?", (len(folder), folder)
+            )
+            others[COLOURED] += below.rowcount
         self.notes += [left_out(others)] if others else []
         # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
         named = [path for (path,) in self._listing.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
@@ -175,7 +183,6 @@ def _is_text(path: str) -> bool:
 
 SHARD_IMAGES = 2000
 """Of a shard, where their number is not given: some minutes of work."""
-_PLAN = f"{STATE}/archive.json"
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
 _ENDED = f"{STATE}/ended"
 
@@ -242,18 +249,20 @@ def colorize_archive(
             shard=0,
             options=options,
             overwrite=overwrite,
-            job=digest({"job": plan["job"], "shards": plan["shards"]}),
+            # what is of another place counts where `_plan` lets it
+            job=digest({**plan["job"], "source": None, "shards": plan["shards"]}),
             run=uuid4().hex,
             threads=executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
     sums = _sums(ends, listing.unreadable)
     caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
+    changed = changed_since(sum(end["changed"] for end in ends))
     return Summary(
         source,
         out,
         **sums,
-        notes=(*caveats, *filter(None, [note]), *listing.notes),
+        notes=(*caveats, *changed, *filter(None, [note]), *listing.notes),
         seconds=time.monotonic() - started,
         model=description.name,
         shards=plan["shards"],
@@ -263,7 +272,8 @@ def colorize_archive(
 def _sums(ends: Sequence[Mapping[str, Any]], unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What the shards' ends and the listing say together: numbers of images, and the first failures."""
     sums: dict[str, Any] = {
-        name: sum(end[name] for end in ends) for name in ("made", "already", "failed", "novel")
+        name: sum(end[name] for end in ends)
+        for name in ("made", "already", "failed", "novel", "unknown", "warned")
     }
     sums["failed"] += len(unreadable)
     failures = [*unreadable, *((path, error) for end in ends for path, error in end["failures"])]
@@ -336,23 +346,18 @@ def _job(colorizer: Colorizer, source: str, options: ColorizeOptions, suffix: st
 def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overwrite: bool) -> dict[str, Any]:
     """Agree with what the output holds, or begin it."""
     found = _read_plan(out)
-    if found is not None and found["job"] == job and shards in (None, found["shards"]):
-        return found
-    if found is not None and not overwrite:
-        differing = [name for name in job if found["job"].get(name) != job[name]]
-        if differing:
+    goes_on = False
+    if found is not None and is_same_job(out.url, found["job"], job, overwrite):
+        goes_on = shards in (None, found["shards"])
+        if not goes_on and not overwrite:
             raise RunError(
-                f"`{out.url}` should be empty, or hold the colours of this job. Found colours "
-                f"{' and '.join(JOB[name] for name in differing)}. Name another place, or have them replaced with "
-                "--overwrite."
+                f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "
+                f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
             )
-        raise RunError(
-            f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "
-            f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
-        )
+        shards = shards or found["shards"]
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-count // SHARD_IMAGES))}
-    out.write(_PLAN, json.dumps(plan, indent=1).encode())
-    for path, *_ in list(out.files(f"{STATE}/ledgers")):
+    out.write(ARCHIVE_PLAN, json.dumps(plan, indent=1).encode())
+    for path, *_ in list(() if goes_on else out.files(f"{STATE}/ledgers")):
         out.remove(path)  # of another job, or of other shards
     return plan
 
@@ -360,7 +365,7 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
 def _read_plan(out: Store) -> dict[str, Any] | None:
     """The plan that the output holds."""
     try:
-        found = json.loads(out.read(_PLAN))
+        found = json.loads(out.read(ARCHIVE_PLAN))
         if found["schema"] == _SCHEMA:
             return found
     except ImageError:
@@ -368,8 +373,8 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     raise RunError(
-        f"`{_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or another "
-        f"version's. Name another place, or remove `{STATE}` there."
+        f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or "
+        f"another version's. Name another place, or remove `{STATE}` there."
     )
 
 

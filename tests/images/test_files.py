@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from knowhue.images.image import FORMATS, LEDGER, SUFFIXES, counted, recognise, walk, why_hidden
+from knowhue.images.image import ARCHIVE_PLAN, FORMATS, LEDGER, SUFFIXES, counted, recognise, walk, why_hidden
 
 
 def put(root, *names):
@@ -125,3 +125,12 @@ def test_what_knowhue_writes_beside_images_is_passed_over_in_silence(tmp_path):
         (tmp_path / name).write_bytes(b"")
     found = {each.path.name: each.skipped for each in walk(tmp_path)}
     assert found == {"a.png": "", "other.jsonl": "of no image format (.jsonl)"}
+
+
+@pytest.mark.parametrize("sign", [LEDGER, ARCHIVE_PLAN])
+def test_a_folder_of_computed_colours_is_no_source_unless_it_is_named(tmp_path, sign):
+    put(tmp_path, "a.jpg", "colours/b.jpg", f"colours/{sign}")
+    assert images(tmp_path) == {"a.jpg"}
+    assert skipped(tmp_path) == {"colours": "coloured by knowhue"}
+    assert images(tmp_path / "colours") == {"b.jpg"}
+    assert len([path for path, why in walk(tmp_path, enters_coloured=True) if not why]) == 2

@@ -379,7 +379,7 @@ def test_colour_is_not_subsampled(suffix):
     ("suffix", "quality", "shape", "message"),
     [
         (".gif", None, (2, 2, 3), r"should end in one of \.jpg, .* Found `\.gif`"),
-        ("", None, (2, 2, 3), "Found `no suffix`"),
+        ("", None, (2, 2, 3), "Found no suffix"),
         (".jpg", 0, (2, 2, 3), "`quality` should be from 1 to 100"),
         (".webp", None, (1, 16_384, 3), r"up to 16,383 pixels a side. Found 16384 x 1"),
     ],

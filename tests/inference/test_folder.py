@@ -174,6 +174,22 @@ def test_another_jobs_folder_is_refused_or_done_anew(source: Path, tmp_path: Pat
     assert colour(source, tmp_path / "out", overwrite=True, **change).made == 0  # resumable, too
 
 
+def test_a_folder_that_was_moved_is_said_and_nothing_of_it_coloured_again(source: Path, tmp_path: Path):
+    colour(source, tmp_path / "out")
+    moved = source.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=f"of another place, `{source}`,.* only moved are not coloured again"):
+        colour(moved, tmp_path / "out")
+    assert colour(moved, tmp_path / "out", overwrite=True).made == 0
+
+
+def test_colours_within_the_folder_are_not_coloured_again_by_another_job(source: Path, tmp_path: Path):
+    colour(source, source / "colours")
+    summary = colour(source, tmp_path / "out")
+    assert summary.made == 4
+    assert "1 other file left out: 1 coloured by knowhue" in summary.notes
+    assert colour(source / "colours", tmp_path / "again").made == 4  # who names them wants it
+
+
 def test_the_lines_of_another_job_stay_until_their_images_are_replaced(source: Path, tmp_path: Path):
     out = tmp_path / "out"
     colour(source, out)
@@ -204,7 +220,7 @@ def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path
     (out / "b.png").write_bytes(b"damaged")
     kept = colour(source, out)
     assert (kept.made, kept.already) == (0, 4)
-    assert any("1 of the coloured images were changed" in note for note in kept.notes)
+    assert any("1 coloured image found changed or damaged" in note for note in kept.notes)
     assert colour(source, out, overwrite=True).made == 1
     assert contents(out) == before
 
@@ -319,7 +335,7 @@ def test_a_bad_file_among_good_ones_is_told_and_tried_again(source: Path, tmp_pa
     failures = dict(summary.failures)
     assert {line["path"]: line["error"] for line in lines(tmp_path / "out") if "error" in line} == failures
     assert failures.keys() == {"bad.png", "deep/broken.png", "cut.png"}
-    assert all(summary.lines()[-4 + k].count(".png") == 1 for k in range(3))  # each file is named once
+    assert all(summary.lines()[-5 + k].count(".png") == 1 for k in range(3))  # each file is named once
     assert not any(reason.startswith(path) for path, reason in failures.items())
     assert any("bad.png: " in line for line in summary.lines())
     assert summary.as_record()["failed"] == 3
@@ -506,7 +522,9 @@ def test_how_many_are_unlike_the_training_images_is_said_of_earlier_runs_too(tmp
         assert "  note: 2 of 3 images are unlike the images that this model was trained on" in "\n".join(
             summary.lines()
         )
-        assert LEDGER in summary.lines()[1]
+        warned = sum({line["path"]: bool(line["warnings"]) for line in lines(tmp_path / "out")}.values())
+        last = f"  of 3 images, class unknown: 2, warnings: {warned}; see {tmp_path / 'out' / LEDGER}"
+        assert last in summary.lines()
         (tmp_path / "out" / ("dark.png", "light.png")[run]).unlink()
     labels = {line["path"]: line["label"] for line in lines(tmp_path / "out")}
     assert (labels["dark.png"], labels["darker.png"]) == ("unknown", "unknown")

@@ -143,7 +143,7 @@ def test_another_jobs_colours_are_refused_and_left_alone(out: Path, key: str):
     with opened(out) as ledger:
         commit(ledger)
     before = (out / LEDGER).read_bytes()
-    with pytest.raises(RunError, match=JOB[key]):
+    with pytest.raises(RunError, match=JOB[key].format(THIS["source"])):
         Ledger(out, THIS | {key: "other"}, overwrite=False)
     assert (out / LEDGER).read_bytes() == before
     with opened(out, overwrite=True, **{key: "other"}) as ledger:

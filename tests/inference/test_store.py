@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from knowhue.errors import ExtraError, ImageError, RunError
-from knowhue.inference.store import STATE, open_store
+from knowhue.images.image import STATE
+from knowhue.inference.store import open_store
 from s3_server import running_s3
 
 NAMES = ("a.jpg", "b c#d%e ü.png", "糸/ä.tif", "q?z*.webp")

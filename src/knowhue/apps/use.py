@@ -1,6 +1,7 @@
 """`knowhue colorize`: a trained model put to work."""
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model,
 from knowhue.apps.program import OverwriteOption, rare_option, say, say_json, with_options
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
-from knowhue.images.image import dangling
+from knowhue.images.image import STATE, dangling
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
@@ -258,6 +259,8 @@ def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
         target = out / source.with_suffix(suffix).name
+    elif asked.out is not None and asked.out.endswith(("/", os.sep)):
+        raise ConfigError(f"{asked.out}: no such folder; make it first, or name a file")
     if layers and target.suffix.lower() != OPENRASTER:
         raise ConfigError(
             f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"
@@ -419,7 +422,7 @@ def _archive(asked: ColorizeArguments) -> "Summary":
     from knowhue.archive import colorize_archive
     from knowhue.engines.executor import open_engine
     from knowhue.inference.listing import default_folder
-    from knowhue.inference.store import STATE, is_url
+    from knowhue.inference.store import is_url
 
     source = asked.file
     if not is_url(source) and not Path(source).is_dir():

@@ -51,6 +51,12 @@ SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.su
 
 LEDGER = "colorized.jsonl"
 """What `inference.ledger` writes beside the images of a folder."""
+STATE = ".knowhue"
+"""Folder of an archive's output with what is known of it: hidden, so that nobody takes it for images."""
+ARCHIVE_PLAN = f"{STATE}/archive.json"
+"""What `archive` writes in the output of an archive."""
+COLOURED = "coloured by knowhue"
+"""Why a folder with such a ledger or plan is not entered: computed colours are neither originals nor truth."""
 _SYSTEM_NAMES = frozenset({
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # zip archives of macOS, Windows
     "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@__thumb",  # NAS
@@ -107,7 +113,12 @@ def why_hidden(name: str) -> str:
     return "of the system" if name.casefold() in _SYSTEM_NAMES else ""
 
 
-def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None) -> Iterator[Found]:
+def walk(
+    root: Path,
+    suffixes: Collection[str] = SUFFIXES,
+    avoid: Path | None = None,
+    enters_coloured: bool = False,
+) -> Iterator[Found]:
     """Everything below a folder, by name, but for what knowhue itself writes beside images; links to folders last.
 
     Links to files and folders are followed, each real folder is entered once, under its own name if it has one here.
@@ -117,6 +128,7 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
         root: where to look.
         suffixes: of images, lower case.
         avoid: a folder that is passed over in silence, such as that of the output.
+        enters_coloured: whether folders below it are entered that `knowhue colorize` has filled.
     """
     entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
     silent = set(entered)
@@ -124,7 +136,7 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
-            here, entries = identity(folder), sorted(each for each in folder.iterdir() if each.name != LEDGER)
+            here, entries = identity(folder), sorted(folder.iterdir())
         except OSError as error:
             yield Found(folder, f"{UNREADABLE}: {error.strerror}")
             continue
@@ -133,22 +145,27 @@ def walk(root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = 
                 yield Found(folder, "linking to a folder that is here already")
             continue
         entered.add(here)
+        is_coloured = folder / LEDGER in entries or (folder / ARCHIVE_PLAN).exists()
+        if is_coloured and folder != root and not enters_coloured:
+            yield Found(folder, COLOURED)
+            continue
         inner = []
         for entry in entries:
-            if reason := why_hidden(entry.name):
+            reason = _why_skipped(entry, suffixes)
+            if not reason and entry.is_dir():
+                (links if entry.is_symlink() else inner).append(entry)
+            elif entry.name != LEDGER:
                 yield Found(entry, reason)
-            elif entry.is_dir() and entry.is_symlink():
-                if any(entry.samefile(above) for above in entry.absolute().parents):
-                    yield Found(entry, CIRCLE)
-                else:
-                    links.append(entry)
-            elif entry.is_dir():
-                inner.append(entry)
-            elif entry.suffix.lower() not in suffixes:
-                yield Found(entry, of_no_format(entry.suffix))
-            else:
-                yield Found(entry)
         folders += reversed(inner)  # a stack: the first by name is taken next
+
+
+def _why_skipped(entry: Path, suffixes: Collection[str]) -> str:
+    """Why a file is no image, or a folder is not entered; nothing if it is."""
+    reason = why_hidden(entry.name)
+    if not reason and entry.is_dir():
+        above = entry.absolute().parents if entry.is_symlink() else ()
+        return CIRCLE if any(entry.samefile(each) for each in above) else ""
+    return reason or ("" if entry.suffix.lower() in suffixes else of_no_format(entry.suffix))
 
 
 def of_no_format(suffix: str) -> str:

@@ -155,7 +155,7 @@ def kind_of(
     if kind is None:
         raise ConfigError(
             f"The name of the output should end in one of {', '.join(known)}. Found "
-            f"`{suffix or 'no suffix'}`. End it in one of these."
+            f"{f'`{suffix}`' if suffix else 'no suffix'}. End it in one of these."
         )
     height, width = image.pixels.shape[:2] if image else (0, 0)
     if max(height, width) > kind.longest_px:

@@ -11,14 +11,13 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from knowhue.errors import ConfigError, did_you_mean
-from knowhue.images.image import LEDGER
 from knowhue.images.reading import weigh_image
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.judgement import caveats_of_many, is_hardly_found, is_novel
+from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp
-from knowhue.inference.listing import Item, Listing, Summary, list_folder, no_room
+from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -138,9 +137,7 @@ class _Work:
         self.waiting = [item for item in self._items if item not in done]
         self.already = len(done)
         self._changed = sum(not self._ledger.made(item.path, item.output) for item in done)
-        records = [self._ledger.records[item.path] for item in done]
-        self.novel = sum(is_novel(each["novelty"]) for each in records)
-        self.hardly_found = sum(is_hardly_found(each["found_in_reference"]) for each in records)
+        self._noteworthy = noteworthy(self._ledger.records[item.path] for item in done)
 
     def _set_album_colour(self, limits: Limits) -> None:
         """Look at all images, and have those coloured that were not, or by another album's colour."""
@@ -193,18 +190,10 @@ class _Work:
 
     def summary(self, source: Path, listing: Listing, seconds: float) -> Summary:
         description = self._colorizer.network.description
-        count = self.made + self.already
-        caveats = caveats_of_many(description, self.novel, count, "images")
-        if self.hardly_found:
-            caveats.append(
-                f"hardly anything of {self.hardly_found} of {count} images was found in the reference"
-            )
-        changed = []
-        if self._changed:
-            changed.append(
-                f"{self._changed} of the coloured images were changed since they were made, and stay as they are; "
-                "--overwrite makes them anew"
-            )
+        count, found = self.made + self.already, self._noteworthy
+        caveats = caveats_of_many(description, found["novel"], count, "images")
+        if hardly := found["hardly_found"]:
+            caveats.append(f"hardly anything of {hardly} of {count} images was found in the reference")
         failures = (*listing.unreadable, *self.failures)
         return Summary(
             str(source),
@@ -213,8 +202,10 @@ class _Work:
             self.already,
             len(failures),
             failures,
-            self.novel,
-            (*(f"{caveat}; see {LEDGER}" for caveat in caveats), *changed, *listing.notes),
+            found["novel"],
+            found["unknown"],
+            found["warned"],
+            (*caveats, *changed_since(self._changed), *listing.notes),
             seconds,
             description.name,
             left=len(self.waiting) - self.made - len(self.failures),
@@ -278,8 +269,7 @@ class _Work:
             record, stamp, written = future.result()
             self._ledger.commit(record, stamp, written)
             self.made += 1
-            self.novel += is_novel(record["novelty"])
-            self.hardly_found += is_hardly_found(record["found_in_reference"])
+            self._noteworthy.update(noteworthy([record]))
         else:
             self._ledger.fail(item.path, reason)
             self.failures.append((item.path, reason))

@@ -1,6 +1,7 @@
 """What a user should know of a colouring or a class, in numbers and words: how sure, how unlike, how gray."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +94,22 @@ def is_novel(novelty: float | None) -> bool:
     (False, True, True, False)
     """
     return novelty is not None and not novelty <= 1  # and not `> 1`, which NaN is not
+
+
+def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """How many images a user should know something of, by what `as_record` says of each.
+
+    >>> record = {"novelty": 1.2, "label": "unknown", "warnings": ["unlike"], "found_in_reference": None}
+    >>> noteworthy([record, record | {"novelty": 0.5}])
+    Counter({'unknown': 2, 'warned': 2, 'novel': 1, 'hardly_found': 0})
+    """
+    counts = Counter(novel=0, unknown=0, warned=0, hardly_found=0)
+    for record in records:
+        counts["novel"] += is_novel(record["novelty"])
+        counts["unknown"] += record["label"] == UNKNOWN
+        counts["warned"] += bool(record["warnings"])
+        counts["hardly_found"] += is_hardly_found(record["found_in_reference"])
+    return counts
 
 
 def can_tell_novelty(description: Description) -> bool:

@@ -6,6 +6,7 @@ whole image; a line without an end is decided, when the file is opened again, by
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -16,7 +17,7 @@ from knowhue.images.image import LEDGER
 from knowhue.storage import replacing
 
 JOB = {
-    "source": "of another place",
+    "source": "of another place, `{}`,",
     "model": "made by another model",
     "suffix": "written in another format",
     "saturation": "made with another saturation",
@@ -157,25 +158,31 @@ class Ledger:
         return records
 
     def _kept(self, last: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The lines of images that were done by this job.
+        """The lines of images that were done by this job."""
+        return {
+            path: record | {"job": self.job}
+            for path, record in last.items()
+            if is_same_job(self.out, record["job"], self.job, self._overwrite)
+        }
 
-        Which folder the images came from does not count where overwriting is allowed: it may have been moved.
-        """
-        counting = JOB.keys() - {"source"} if self._overwrite else JOB.keys()
-        kept: dict[str, dict[str, Any]] = {}
-        for record in last.values():
-            differing = [
-                key for key in JOB if key in counting and record["job"].get(key) != self.job.get(key)
-            ]
-            if differing and not self._overwrite:
-                raise RunError(
-                    f"`{self.out}` should be empty, or hold the colours of this job. Found colours "
-                    f"{' and '.join(JOB[key] for key in differing)}. Name another folder, or have them replaced "
-                    "with --overwrite."
-                )
-            if not differing:
-                kept[record["path"]] = record | {"job": self.job}
-        return kept
+
+def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether the colours that a place holds are this job's.
+
+    Where the images came from does not count if overwriting is allowed: they may have been moved.
+
+    Raises:
+        RunError: they are not, and may not be replaced.
+    """
+    differing = [key for key in JOB if found.get(key) != job.get(key)]
+    if overwrite or not differing:
+        return not {*differing} - {"source"}
+    moved = "; images that were only moved are not coloured again" if "source" in differing else ""
+    raise RunError(
+        f"`{out}` should be empty, or hold the colours of this job. Found colours "
+        f"{' and '.join(JOB[key].format(found.get(key)) for key in differing)}. Name another place, or have them "
+        f"replaced with --overwrite{moved}."
+    )
 
 
 def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from knowhue.errors import ConfigError, ImageError, RunError, plural
-from knowhue.images.image import SUFFIXES, UNREADABLE, counted, identity, walk
+from knowhue.images.image import LEDGER, STATE, SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
-from knowhue.inference.store import STATE
 
 _Name = TypeVar("_Name", bound=PurePath)
 _ANOTHER = (
@@ -123,6 +122,12 @@ def nothing_there(source: Path | str, notes: Sequence[str]) -> ImageError:
     )
 
 
+def changed_since(count: int) -> list[str]:
+    """Say of `count` outputs that they are no longer as they were made, and what becomes of them."""
+    found = f"{plural(count, 'coloured image')} found changed or damaged, and left so"
+    return [f"{found}; --overwrite colours anew"] * (count > 0)
+
+
 def no_room(out: Path | str, count: int, first: str) -> RunError:
     """What is wrong with a place that holds other files where images are to go."""
     return RunError(
@@ -161,6 +166,8 @@ class Summary(NamedTuple):
         failed: that could not be; the same call tries them again.
         failures: their paths, and why; of an archive those of the first ones.
         novel: of those that are there now, unlike the training images.
+        unknown: of those, whose class is `unknown`.
+        warned: of those, with a warning in their line of the ledger.
         notes: what a user should know before trusting them, in words.
         left: of a folder, not begun, because the run was to stop at the first failure.
         shards: of an archive.
@@ -173,6 +180,8 @@ class Summary(NamedTuple):
     failed: int
     failures: tuple[tuple[str, str], ...]
     novel: int
+    unknown: int
+    warned: int
     notes: tuple[str, ...]
     seconds: float
     model: str
@@ -195,9 +204,13 @@ class Summary(NamedTuple):
         lines = [f"{what if self.made else 'no image coloured'}{shards} -> {self.out}"]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  already done: {self.already}"] * (self.already > 0)
+        ledger = f"{self.out}/{f'{STATE}/ledgers' if self.shards else LEDGER}"
         lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
         lines += [f"    {path}: {error}" for path, error in self.failures]
         more = self.failed - len(self.failures)
-        lines += [f"    and {more} more, in {self.out}/{STATE}/ledgers"] * (more > 0)
+        lines += [f"    and {more} more, in {ledger}"] * (more > 0)
         lines += [f"  stopped: {self.left} not begun; the same command goes on"] * bool(self.left)
+        doubts = [f"class unknown: {self.unknown}"] * (self.unknown > 0) + [f"warnings: {self.warned}"]
+        there = plural(self.made + self.already, "image")
+        lines += [f"  of {there}, {', '.join(doubts)}; see {ledger}"] * (self.unknown + self.warned > 0)
         return [*lines, f"  model: {self.model}"]

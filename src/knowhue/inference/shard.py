@@ -14,9 +14,10 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from knowhue.errors import ImageError, RunError
+from knowhue.images.image import STATE
 from knowhue.images.reading import weigh_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.judgement import is_novel
+from knowhue.inference.judgement import noteworthy
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -29,7 +30,7 @@ from knowhue.inference.requests import (
     predict_many,
     reason_of,
 )
-from knowhue.inference.store import STATE, is_url, open_store
+from knowhue.inference.store import is_url, open_store
 
 FLUSH_SECONDS = 30.0
 """Of work that a kill may cost."""
@@ -125,7 +126,7 @@ class _Shard:
         self.images = [ListedImage(*json.loads(line)) for line in lines]
         self.records = self._read_ledger()
         self.made = 0
-        self._in_the_way = 0
+        self._in_the_way = self._changed = 0
         self._is_again = False  # begun by this very command: the engine took it for lost
         self._own: set[str] = set()
         self.failures: list[tuple[str, str]] = []
@@ -157,12 +158,13 @@ class _Shard:
             self._colour(waiting)
         self._flush()
         end = {
+            **noteworthy(record for record in self.records.values() if "made" in record),
             "run": self.task.run,
             "made": self.made,
             "already": len(self.images) - len(waiting) - self._in_the_way,
             "failed": len(self.failures),
             "failures": self.failures[:MOST_FAILURES],
-            "novel": sum(is_novel(record["novelty"]) for record in self.records.values() if "made" in record),
+            "changed": self._changed,
             "seconds": round(time.monotonic() - self.began, 3),
         }
         self.out.write(end_path(self.task.shard), json.dumps(end).encode())
@@ -172,9 +174,13 @@ class _Shard:
         for image in self.images:
             record = self.records.get(image.path, {})
             is_own = image.taken is not None and record.get("made") == image.taken
-            # what the command has listed is older than what its own first try has made
-            if (is_own or (self._is_again and "made" in record)) and record["stamp"] == image.stamp:
-                continue
+            if "made" in record and record["stamp"] == image.stamp:
+                # what the command has listed is older than what its own first try has made
+                if is_own or self._is_again:
+                    continue
+                if image.taken is not None and not self.task.overwrite:  # as of a folder's job
+                    self._changed += 1
+                    continue
             if image.taken is not None and (is_own or record.get("planned")):
                 self._own.add(image.path)
             if image.taken is None or image.path in self._own or self.task.overwrite:

@@ -16,13 +16,11 @@ from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, missing_package, system_reason
-from knowhue.images.image import SUFFIXES, identity, of_no_format, walk, why_hidden
+from knowhue.images.image import STATE, SUFFIXES, identity, of_no_format, walk, why_hidden
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
 from knowhue.storage import write_through, writing
 
-STATE = ".knowhue"
-"""Folder of an archive's output with what is known of it: hidden, so that nobody takes it for images."""
 PARTS = f"{STATE}/parts"
 """What a folder's files are written to before they are put in their place."""
 _OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
