@@ -8,7 +8,7 @@ option.
     python benchmarks/archive_simulation.py check --workers 1 2 4     # a real run against the simulated one
     python benchmarks/archive_simulation.py tables
 
-`check` and `tables` take what `measure` printed: --start-s 1.92 --image-s 0.0428.
+`check` and `tables` take what `measure` printed: --start-s 2.53 --image-s 0.1238 (with --fast 1.80 and 0.0413).
 """
 
 import argparse
@@ -330,10 +330,10 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=600)
     parser.add_argument("--scratch", help="folder for images; the system's if not given")
     parser.add_argument("--total", type=int, default=10_000_000, help="images of the archive")
-    parser.add_argument("--image-s", type=float, default=0.0428, help="of one core an image, as measured")
-    parser.add_argument("--network-s", type=float, default=0.0155, help="of that the network")
+    parser.add_argument("--image-s", type=float, default=0.1238, help="of one core an image, as measured")
+    parser.add_argument("--network-s", type=float, default=0.098, help="of that the network")
     parser.add_argument(
-        "--start-s", type=float, default=1.92, help="of one core until the first image, as measured"
+        "--start-s", type=float, default=2.53, help="of one core until the first image, as measured"
     )
     parser.add_argument("--losses", type=float, default=0.01, help="of a worker, an hour; assumed")
     parser.add_argument(

@@ -415,6 +415,23 @@ def test_limit_is_checked_before_decoding():
         read_image(data, max_pixels=620)
 
 
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_small_images_are_decoded_as_large_ones_are(monkeypatch, suffix, bits):
+    """By this thread, and by those of libvips; damage is seen by both."""
+    image = OurImage.of(NOISE if bits == 8 else NOISE.astype(np.uint16) * 257)
+    data = encode_image(image, suffix)
+    found, said = [], []
+    for limit in (0, NOISE.size):
+        monkeypatch.setattr("knowhue.images.vips._SMALL", limit)
+        found.append(read_image(data).pixels)
+        with pytest.raises(ImageError) as error:
+            read_image(data[: len(data) * 2 // 3])
+        said.append(str(error.value))
+    assert np.array_equal(*found)
+    assert said[0] == said[1]
+
+
 def test_bytes_are_called_by_the_name_given():
     with pytest.raises(ImageError, match=r"^upload 7: it is an empty file"):
         read_image(b"", name="upload 7")

@@ -17,6 +17,9 @@ VipsError = pyvips.Error
 
 OVERSAMPLING = 6
 _FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
+_NUMPY_FORMATS = {ours: np.dtype(name) for name, ours in _FORMATS.items()}
+_SMALL = 512 * 512
+"""Pixels up to which handing an image to libvips' own threads takes longer than they gain."""
 
 
 def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsImage:
@@ -44,7 +47,11 @@ def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
 
 def array_of(image: VipsImage) -> NDArray[Any]:
     """Decode or compute an image: (H, W, C); a `VipsError` if its data end early or are damaged."""
-    return image.numpy().reshape(image.height, image.width, image.bands)
+    height, width, bands, kind = image.height, image.width, image.bands, str(image.format)
+    if width * height > _SMALL or kind not in _NUMPY_FORMATS:
+        return image.numpy().reshape(height, width, bands)
+    data = pyvips.Region.new(image).fetch(0, 0, width, height)  # in this thread
+    return np.frombuffer(data, _NUMPY_FORMATS[kind]).reshape(height, width, bands)
 
 
 def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
