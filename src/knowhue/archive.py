@@ -262,7 +262,7 @@ def colorize_archive(
         source,
         out,
         **sums,
-        notes=(*caveats, *changed, *filter(None, [note]), *listing.notes),
+        notes=(*colorizer.notes, *caveats, *changed, *filter(None, [note]), *listing.notes),
         seconds=time.monotonic() - started,
         model=description.name,
         shards=plan["shards"],

@@ -1,5 +1,6 @@
 """What one size alone says is outvoted, places stay where they are, and whoever wants it fast sees a photo once."""
 
+import tracemalloc
 from io import BytesIO
 
 import numpy as np
@@ -125,7 +126,28 @@ def test_a_head_of_313_colours_sees_a_photo_at_three_sizes_unless_it_is_to_be_fa
     assert found.probabilities == of_colours.probabilities
     assert found.probabilities == pytest.approx(fast.classify(image).probabilities, abs=0.05)
     export_safetensors(lite0_network(), tmp_path / "other.safetensors")
-    assert Colorizer.load(tmp_path / "other.safetensors").sizes == 1
+    other, hurried = (Colorizer.load(tmp_path / "other.safetensors", fast=fast) for fast in (False, True))
+    assert other.sizes == hurried.sizes == 1
+    assert usual.notes == fast.notes == other.notes == ()
+    assert hurried.notes == (
+        f"`fast` changes nothing: `{other.network.description.name}` sees a photo once anyway",
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_the_logits_take_at_most_is_weighed(count):
+    network = SeveralSizes(PlacedNetwork())
+    lightness = np.zeros((count, 48, 192), np.float32)  # the longest shape that a network of 32 is shown
+    tracemalloc.start()
+    network.activations(lightness, [COLOUR_LOGITS])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.7 < peak / (count * network.answer_bytes) <= 1
+    photo = BytesIO()
+    PIL.fromarray(np.zeros((60, 80), np.uint8)).save(photo, "PNG")
+    data, plain = photo.getvalue(), Colorizer(colours_network())
+    assert Colorizer(network).weigh(data) == plain.weigh(data) + network.answer_bytes > network.answer_bytes
+    assert Colorizer(network).weigh(b"no image") == plain.weigh(b"no image") == 0
 
 
 def test_a_class_alone_is_named_at_one_size_by_the_server_too():

@@ -1,6 +1,6 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -143,7 +143,7 @@ def read_plan_options(
     ] = None,
 ) -> "Plan":
     """The plan of a study as a command line describes it."""
-    from knowhue.apps.planning import grid_weights
+    from knowhue.apps.planning import grid_weights, require_set_effect
     from knowhue.plan import make_plan, read_tuning
 
     config = settings()
@@ -151,17 +151,8 @@ def read_plan_options(
     numbers = range(config.seed, config.seed + (seeds or 1))
     chosen = None if arms is None else arms.split(",")
     plan = make_plan(config, chosen, numbers, grid_weights(grid), tuning, tuning_seeds)
-    _require_effect_here(settings, [plan.arm_settings(each) for each in plan.arms])
+    require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
     return plan
-
-
-def _require_effect_here(settings: "partial[Config]", configs: "Sequence[Config]") -> None:
-    """Make sure that every --set does something in what a command runs; a preset or a file may serve others, too."""
-    from knowhue.presets import read_setting
-    from knowhue.setting_effects import differing, require_effect
-
-    written = [differing(read_setting(text)) for text in settings.keywords["set_"] or ()]
-    require_effect(dict.fromkeys(name for each in written for name in each), configs)
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
@@ -237,6 +228,7 @@ def compare_command(
 ) -> None:
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     config = settings()
+    from knowhue.apps.planning import require_set_effect
     from knowhue.apps.progress import showing_progress
     from knowhue.engines.executor import open_engine
     from knowhue.locks import is_first_process
@@ -248,7 +240,7 @@ def compare_command(
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
-    _require_effect_here(settings, [plan.arm_settings(each) for each in plan.arms])
+    require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
     executor = open_engine(engine, out, workers, engine_set or [])
     description = {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:
@@ -344,11 +336,12 @@ def train_command(
     out: OutOption = Path("runs/study"),
 ) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
+    from knowhue.apps.planning import require_set_effect
     from knowhue.presets import arm_config
 
     config = settings()
     own = arm_config(config, arm)
-    _require_effect_here(settings, [own])
+    require_set_effect(settings.keywords["set_"], [own])
     _require_planned(out, arm, config, own)
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process

@@ -91,6 +91,8 @@ def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
 
     deploy_once(choice, task)
     colorizer = Colorizer.load(*choice)
+    for note in colorizer.notes:
+        say(f"note: {note}", err=True)
     if task is not None:
         colorizer.require(task)
     return colorizer

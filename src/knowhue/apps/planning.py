@@ -1,7 +1,7 @@
 """Settings and plans as commented YAML, and above a plan what its seeds and images can show."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from knowhue.config import Config
 from knowhue.errors import ConfigError, one_of, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question
+from knowhue.presets import read_setting
 from knowhue.report.results import read_results
+from knowhue.setting_effects import differing, require_effect
 from knowhue.settings_text import meaning_of
 from knowhue.statistics.power import (
     Design,
@@ -84,6 +87,16 @@ def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | No
         else:
             lines += _by_both(name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found)
     return [f"# {line}" for line in lines]
+
+
+def require_set_effect(texts: Sequence[str] | None, configs: Sequence[Config]) -> None:
+    """Make sure that every --set does something in what a command runs; a preset or a file may serve others, too.
+
+    Raises:
+        ConfigError: one has no effect in any of the configurations.
+    """
+    written = [differing(read_setting(text)) for text in texts or ()]
+    require_effect(dict.fromkeys(name for each in written for name in each), configs)
 
 
 def grid_weights(text: str | None) -> list[float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from knowhue.color import FloatArray
-from knowhue.images.reading import read_image, weigh_image
+from knowhue.images.reading import read_image
 from knowhue.inference.listing import Item
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run
@@ -72,7 +72,7 @@ def survey(
     They are read and predicted as for colouring, and nothing is kept of them but two numbers each.
     """
     stages = Stages(
-        lambda item: weigh_image(item.source),
+        lambda item: colorizer.weigh(item.source),
         lambda item: colorizer.network_input(read_image(item.source)),
         colorizer.predict,
         lambda item, coarse, answer: _colour(answer),

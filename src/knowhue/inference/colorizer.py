@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened
-from knowhue.images.reading import read_image
+from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
 from knowhue.inference.album import AlbumColour, drawn_to
 from knowhue.inference.colour_distribution import ColourDistribution, require_sample
@@ -95,13 +95,20 @@ class Colorized(NamedTuple):
 class Colorizer:
     """A model that is ready to colour and to classify. Threads may share one.
 
+    Attributes:
+        network: that predicts.
+        notes: what whoever opened it should know, in words.
+
     >>> colorizer = Colorizer.load()
     >>> colorizer.network.description.name
     'built-in'
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, notes: Sequence[str] = ()) -> None:
         self.network = network
+        self.notes = tuple(notes)
+        # here alone it is decided at how many sizes photos are seen
+        self._several = network if isinstance(network, SeveralSizes) else None
         description = network.description
         # of a run without its folder, for what is written may be published
         self._computed_by = ComputedBy(description.name.partition(", of ")[0], description.fingerprint())
@@ -121,25 +128,32 @@ class Colorizer:
             recipe: how another's `.onnx` file is used, such as `ddcolor`, see `recipes.RECIPES`.
             sha256: that another's file must have; None for any.
             fast: whether a head of 313 colours sees each photo at one size, not at three: a quarter of the
-                network's time, and more blotches. Other heads always do.
+                network's time, and more blotches. Other heads always do, which `notes` then says.
 
         Raises:
             WeightsError: there is none, or it cannot be read, or another's is none of that recipe or checksum.
             ConfigError: there is no such recipe.
         """
         network = open_network(source, recipe, sha256)
-        if not fast and COLOUR_LOGITS in network.activation_names:
-            network = SeveralSizes(network)
-        return cls(network)
+        if COLOUR_LOGITS in network.activation_names:
+            return cls(network if fast else SeveralSizes(network))
+        return cls(
+            network, [f"`fast` changes nothing: `{network.description.name}` sees a photo once anyway"] * fast
+        )
 
     @property
     def sizes(self) -> int:
         """At how many sizes a photo is seen."""
-        return len(SEEN_AT) if isinstance(self.network, SeveralSizes) else 1
+        return 1 if self._several is None else len(SEEN_AT)
 
     def at_one_size(self) -> "Colorizer":
         """The same model, fast, see `load`."""
-        return Colorizer(self.network.network) if isinstance(self.network, SeveralSizes) else self
+        return self if self._several is None else Colorizer(self._several.network)
+
+    def weigh(self, source: Path | bytes) -> int:
+        """Bytes that an image holds from decoding to painting at most, about; 0 if it is none. Never fails."""
+        image_bytes = weigh_image(source)
+        return image_bytes and image_bytes + (0 if self._several is None else self._several.answer_bytes)
 
     def colorize(
         self,
@@ -201,7 +215,7 @@ class Colorizer:
         description = self.network.description
         if isinstance(description, RecipeDescription):  # it sees one shape, into which images are stretched
             return network_input(pixels, description.shape)
-        if isinstance(self.network, SeveralSizes):
+        if self._several is not None:
             scale *= LARGEST_SIZE
         # at the largest size, too, a small network's own is the least that there is
         return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
@@ -219,9 +233,7 @@ class Colorizer:
     def class_input(self, image: Image) -> FloatArray:
         """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""
         lightness = self.network_input(image)
-        if isinstance(self.network, SeveralSizes):
-            return self.network.at_one_size(lightness[None])[0]
-        return lightness
+        return lightness if self._several is None else self._several.at_one_size(lightness[None])[0]
 
     def predict_classes(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
         """As `predict`, for what `class_input` makes."""
@@ -289,7 +301,7 @@ class Colorizer:
         Raises:
             ConfigError: the model has no such head.
         """
-        return ColourDistribution.of(self.network, coarse, isinstance(self.network, SeveralSizes))
+        return ColourDistribution.of(self.network, coarse, is_even=self._several is not None)
 
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
         if COLOUR_LOGITS in self.network.activation_names:

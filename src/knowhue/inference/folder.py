@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from knowhue.errors import ConfigError, did_you_mean
-from knowhue.images.reading import weigh_image
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
@@ -168,7 +167,7 @@ class _Work:
         predictors = max(1, (limits.threads or usable_cores()) // 4)
         limits = limits._replace(predictors=predictors, batch_wait_seconds=_BATCH_WAIT_SECONDS)
         stages = Stages(
-            lambda item: weigh_image(item.source),
+            lambda item: self._colorizer.weigh(item.source),
             self._decode,
             self._predict,
             self._paint,

@@ -12,7 +12,7 @@ import numpy as np
 
 from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
 from knowhue.images.image import FORMATS, Image, Pixels, recognise
-from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
+from knowhue.images.reading import MAX_PIXELS, read_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
@@ -102,7 +102,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
     ) -> None:
         self.colorizer = colorizer
         stages = Stages(
-            lambda request: sum(map(weigh_image, filter(None, (request.source, request.reference)))),
+            lambda request: sum(map(colorizer.weigh, filter(None, (request.source, request.reference)))),
             partial(decode_request, colorizer, max_pixels=max_pixels),
             partial(_predict, colorizer),
             partial(paint_request, colorizer),

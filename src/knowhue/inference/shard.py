@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from knowhue.errors import ImageError, RunError
 from knowhue.images.image import STATE
-from knowhue.images.reading import weigh_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import noteworthy
 from knowhue.inference.networks import Predictions
@@ -233,7 +232,7 @@ class _Shard:
             RunError
         ) as error:  # of this image; where the store is down, the ledger is what cannot be written
             raise ImageError(str(error)) from None
-        return weigh_image(coming.data)
+        return _open(self.task.model).weigh(coming.data)
 
     def _decode(self, coming: _InFlight) -> DecodedRequest:
         suffix = PurePosixPath(coming.image.output).suffix

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from knowhue.color import COLOUR_STRIDE, FloatArray
+from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.inference.colour_distribution import ColourDistribution
 from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
-from knowhue.inference.pixels import neighbours, taps
+from knowhue.inference.pixels import LONGEST, SHORTEST_PX, neighbours, taps, working_size
 
 SEEN_AT = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
 LARGEST_SIZE = SEEN_AT[-1]
+_COPIES = (
+    5  # the sum, those of the network's own size, a size's as they come, and on two steps to the largest
+)
 
 
 class SeveralSizes:
@@ -37,6 +40,15 @@ class SeveralSizes:
         description = self.network.description
         assert isinstance(description, Description)  # no other gives logits
         return description
+
+    @property
+    def answer_bytes(self) -> int:
+        """That the logits of an image take while they are averaged, of the longest shape that is seen."""
+        height, width = working_size(
+            1, LONGEST, round(LARGEST_SIZE * max(self.description.size_px, SHORTEST_PX))
+        )
+        cells = -(-height // COLOUR_STRIDE) * -(-width // COLOUR_STRIDE)
+        return _COPIES * len(chroma_bins()) * cells * np.dtype(np.float32).itemsize
 
     def at_one_size(self, lightness: FloatArray) -> FloatArray:
         """L* (B, h, w) at the network's own size, of that at the largest."""
