@@ -18,7 +18,7 @@ from knowhue.plan import BASELINE_NAMES, make_plan, read_plan
 from knowhue.report.figures import FIGURES
 from knowhue.runs import read_config, read_log
 from knowhue.storage import read_json, write_json
-from knowhue.study import freeze, mean_colour, median_colour, run_study
+from knowhue.study import constant_colours, freeze, run_study
 from knowhue.training import engine
 from knowhue.training.run import evaluate_run
 
@@ -271,7 +271,7 @@ def test_median_colour_is_the_best_constant_by_l1(make_prepared):
 
     prepared = make_prepared()
     chroma = rgb2lab(prepared.rgb[prepared.positions("train")])[..., 1:].reshape(-1, 2)
-    found = median_colour(prepared, batch_size=3).numpy()
+    found = constant_colours(prepared, batch_size=3)[1].numpy()
     np.testing.assert_allclose(found, np.median(chroma, axis=0), atol=0.2)
     error = np.abs(chroma - found).mean()
     assert all(
@@ -285,7 +285,7 @@ def test_mean_colour_is_of_the_training_images(make_prepared):
 
     prepared = make_prepared()
     expected = rgb2lab(prepared.rgb[prepared.split == "train"])[..., 1:].mean((0, 1, 2))
-    np.testing.assert_allclose(mean_colour(prepared, batch_size=5), expected, atol=1e-3)
+    np.testing.assert_allclose(constant_colours(prepared, batch_size=5)[0], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("phase", ["heads", "finetune"])

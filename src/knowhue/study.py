@@ -1,7 +1,7 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -283,41 +283,36 @@ def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
     prepared = work.prepared
     train = prepared.label[(prepared.split == "train") & (prepared.label >= 0)]
     counts = torch.bincount(torch.from_numpy(train), minlength=len(prepared.classes))
+    mean_ab, median_ab = constant_colours(prepared)
     baselines = {
         "gray": predict_gray,
-        "mean_colour": predict_colour(mean_colour(prepared)),
-        "median_colour": predict_colour(median_colour(prepared)),
+        "mean_colour": predict_colour(mean_ab),
+        "median_colour": predict_colour(median_ab),
         "majority_class": predict_class((counts / counts.sum()).tolist()),
     }
     scores = {name: score_baseline(work, settings, predict) for name, predict in baselines.items()}
     return scores | {"real": noise_floor(work, settings)}
 
 
-def mean_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
-    """Mean a*b* of the training images, (2,), CIELAB units."""
-    total = torch.zeros(2, dtype=torch.float64)
-    for chroma in _training_chroma(prepared, batch_size):
-        total += chroma.double().mean((2, 3)).sum(0)
-    return (total / len(prepared.positions("train"))).float()
+def constant_colours(prepared: Prepared, batch_size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and median a*b* of all pixels of the training images, (2,) each, CIELAB units; the median to .01.
 
-
-def median_colour(prepared: Prepared, batch_size: int = 256) -> torch.Tensor:
-    """Median a*b* of all pixels of the training images, (2,), CIELAB units, to .01: the best constant by L1."""
-    # a histogram in steps of .01: all pixels of a large set would not fit into memory
-    counts = torch.zeros(2, 25_600)
-    for chroma in _training_chroma(prepared, batch_size):
-        flat = chroma.transpose(0, 1).flatten(1)
-        counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in flat])
-    below = counts.double().cumsum(1)
-    # the middle of the bin; that of the first is -127.995
-    return (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
-
-
-def _training_chroma(prepared: Prepared, batch_size: int) -> Iterator[torch.Tensor]:
+    They are the best constants by L2 and by L1.
+    """
     positions = prepared.positions("train")
+    total = torch.zeros(2, dtype=torch.float64)
+    # a histogram in steps of .01: all pixels of a large set would not fit into memory
+    counts = torch.zeros(2, 25_600, dtype=torch.float64)
     for start in range(0, len(positions), batch_size):
         chosen = prepared.rgb[positions[start : start + batch_size]]
-        yield rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
+        chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
+        total += chroma.double().mean((2, 3)).sum(0)
+        flat = chroma.transpose(0, 1).flatten(1)
+        counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in flat])
+    below = counts.cumsum(1)
+    # the middle of the bin; that of the first is -127.995
+    median = (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
+    return (total / len(positions)).float(), median
 
 
 _NO_TEST_SPLIT = (
