@@ -25,7 +25,7 @@ from knowhue.config import Config
 from knowhue.presets import edit
 from knowhue.randomness import stream
 from knowhue.runs import read_start
-from knowhue.storage import read_csv
+from knowhue.storage import read_csv, read_json
 from knowhue.training.run import train
 from knowhue.training.start import start_from
 
@@ -101,12 +101,14 @@ def settings(model: str, images: Path, heads: int, tuned: int, changes: Sequence
 
 def score(config: Config, root: Path, seeds: Iterable[int]) -> dict[str, NDArray[np.float64]]:
     """Of each metric the scores of all test images, their means over seeds."""
-    rows = []
+    rows, vividness = [], []
     for seed in seeds:
         run = train(edit(config, {"seed": seed}), root, "multi")
         if (start := read_start(run)) and not seed:
             print(f"# {start.sentence()}")
         rows.append(read_csv(run / "per_image.csv"))
+        vividness.append(read_json(run / "scores.json")["metrics"]["chroma_ratio"])
+    print(f"# chroma {np.mean(vividness):.2f} of the true")
     return {name: np.mean([[float(each[name]) for each in own] for own in rows], 0) for name in METRICS}
 
 

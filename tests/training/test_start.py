@@ -416,6 +416,13 @@ def test_an_oracle_is_no_start(tiny, tmp_path):
         start_from(str(source))
 
 
+def test_how_vivid_the_built_in_model_is_made_at_several_sizes_is_not_taken_over():
+    shipped, config = find_source(BUILT_IN).config.colour, start_from(BUILT_IN).colour
+    assert shipped.saturation > 1 == config.saturation
+    assert config == shipped.model_copy(update={"saturation": 1.0})
+    assert start_from(BUILT_IN, settings=["colour.saturation=1.5"]).colour.saturation == 1.5
+
+
 def test_the_built_in_model_is_a_start():
     model = networks_of(start_from(BUILT_IN), find_source(BUILT_IN).classes).model
     assert weights_digest(model) == weights_digest(open_torch(BUILT_IN_FILE).module.model)

@@ -46,7 +46,8 @@ def start_from(
 ) -> Config:
     """Settings as `load_config` reads them, for a run that starts from a trained model.
 
-    Encoder, size of the images, colour head and class head are the model's where nothing else is said.
+    Encoder, size of the images, class head and colour head (but for its saturation) are the model's where nothing else
+    is said.
 
     Args:
         model: `built-in`, the folder of a finished run or of a study, or a file that `knowhue export` made.
@@ -68,6 +69,8 @@ def start_from(
     # a run instead of its study, whose first finished run may be another one later
     encoder = {"name": source.config.encoder.name, "weights": source.name, "with_heads": True}
     described = source.config.model_dump(by_alias=True)
+    # how vivid its colours are made after training, which for the built-in model is for several sizes of a photo
+    described["colour"].pop("saturation")
     heads = {task: described[task] for task in source.config.tasks.names}
     size = {"images": {"size_px": source.config.images.size_px}}
     # over the preset, which may have an encoder of its own; its way to colour is the user's wish, as a setting is
