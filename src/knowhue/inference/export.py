@@ -141,7 +141,8 @@ def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
     module = _exportable(copy.deepcopy(module).cpu().eval())
     model = module.model
     has = {"colour": model.colour is not None, "class": model.classifier is not None}
-    size = torch.export.Dim
+    # any smaller size is padded to one stride; left out, torch finds so and traces once more
+    sides = [torch.export.Dim(side, min=model.encoder.strides[-1] + 1) for side in ("height", "width")]
     program = torch.onnx.export(
         _Graph(module).eval(),
         # sizes that are no multiples of each other or of a stride, lest the exporter take them for constants
@@ -154,7 +155,7 @@ def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
             *(name for name in OUTPUTS if has.get(TASK_OF.get(name, ""), True)),
             *module.activation_names,
         ],
-        dynamic_shapes={INPUT: {0: size("batch"), 2: size("height"), 3: size("width")}},
+        dynamic_shapes={INPUT: {0: torch.export.Dim("batch"), 2: sides[0], 3: sides[1]}},
     )
     assert program is not None
     return program.model_proto

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,12 @@ def fill(template: str, **values: Any) -> str:
         template: a file of this package; the common style is `css` in it.
         values: what else it names.
     """
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def _templates() -> Environment:
+    """Our templates, each compiled once a process."""
     environment = Environment(
         loader=PackageLoader("knowhue.report", "."),
         autoescape=True,
@@ -165,8 +172,8 @@ def fill(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     # our own file: escaped, its quotes would break
-    css = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
-    return environment.get_template(template).render(css=css, **values)
+    environment.globals["css"] = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
+    return environment
 
 
 def filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
