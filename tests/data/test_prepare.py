@@ -346,9 +346,20 @@ def test_damage_is_one_line_that_names_the_file_and_preparing_heals_it(photos, t
     assert np.array_equal(healed.rgb, pixels)
 
 
-def test_manifest_and_checksum_changed_together_are_found_out(photos, tmp_path):
+def swap_rows(folder):
+    lines = (folder / "manifest.csv").read_text().splitlines(keepends=True)
+    (folder / "manifest.csv").write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
+
+
+def add_an_image(folder):
+    pixels = np.load(folder / "images.npy")
+    np.save(folder / "images.npy", np.concatenate([pixels, pixels[:1]]))
+
+
+@pytest.mark.parametrize("change", [cut_row, swap_rows, add_an_image])
+def test_manifest_and_checksum_changed_together_are_found_out(photos, tmp_path, change):
     prepare(rules(photos), tmp_path / "out")
-    cut_row(tmp_path / "out")
+    change(tmp_path / "out")
     summary = read_json(tmp_path / "out" / "prepared.json")
     summary["checksums"]["manifest.csv"] = file_digest(tmp_path / "out" / "manifest.csv")
     write_json(tmp_path / "out" / "prepared.json", summary)

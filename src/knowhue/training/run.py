@@ -128,12 +128,14 @@ def open_workspace(
             raise
         if each.has_encoder:
             encoders |= _digest_of_start(each, model)
+    prepared = None
     if engine.is_main:
         require_writable(root)
         # reads the array once through
-        prepare(config.images, root / "images", report, share_out=share_out)
+        prepared = prepare(config.images, root / "images", report, share_out=share_out)
     engine.wait()
-    prepared = load_prepared(root / "images", config.evaluation.split, thorough=False)
+    prepared = prepared or load_prepared(root / "images", thorough=False)
+    prepared = replace(prepared, evaluated_on=config.evaluation.split)
     work = Workspace(root, engine, prepared, report, encoders)
     _report_starts(work, runs or (config,))
     return work
