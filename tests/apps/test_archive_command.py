@@ -44,6 +44,9 @@ def test_what_is_no_folder_is_told_before_anything_is_opened(knowhue, photo):
     code, _, err = knowhue("colorize", "s3://bucket/photos")
     assert (code, err.count("\n")) == (2, 1)
     assert "--out s3://bucket/colours" in err
+    code, _, err = knowhue("colorize", "https://example.com/a.JPG", "-o", photo().with_name("b.jpg"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a.JPG: a single image; download it, and name the file" in err
 
 
 def test_a_folder_is_dealt_out_and_what_failed_is_named(knowhue, tmp_path, photo):

@@ -214,6 +214,13 @@ def test_misspelt_command_or_option(knowhue, arguments):
     assert "Usage" in err
 
 
+def test_of_several_inputs_the_folder_is_to_be_named(knowhue):
+    code, out, err = knowhue("colorize", "a.jpg", "b.jpg", "--fast", "c.jpg")
+    assert (code, out) == (2, "")
+    found = " ".join(err.replace("│", " ").split())
+    assert "One input at a time. Found b.jpg, c.jpg besides. Name the folder that holds them." in found
+
+
 @pytest.mark.parametrize("name", OTHER_NAMES)
 def test_what_other_programs_call_a_command_is_told_in_our_name(knowhue, name):
     code, _, err = knowhue(name, "photo.jpg")

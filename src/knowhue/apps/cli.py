@@ -9,7 +9,7 @@ import typer
 
 from knowhue.apps import models, serve, use
 from knowhue.apps.exporting import export, log_command
-from knowhue.apps.program import OverwriteOption, app, command_line, say, with_options
+from knowhue.apps.program import OneInput, OverwriteOption, app, command_line, say, with_options
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, plural
@@ -452,7 +452,7 @@ def config_command(settings: Callable[[], "Config"]) -> None:
     say(*commented_yaml(settings()))
 
 
-app.command(epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
+app.command(cls=OneInput, epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
 app.command(epilog="Example: `knowhue models runs/photos`")(models.models)
 app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
 app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against baseline --sesoi accuracy=0.01`")(

@@ -15,10 +15,10 @@ from functools import partial, wraps
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from knowhue import __version__
-from knowhue.errors import KnowhueError, system_reason
+from knowhue.errors import KnowhueError, few, system_reason
 from knowhue.metric_table import METRICS
 
 # what shells give for a program that a signal ended: 128 + its number
@@ -47,6 +47,18 @@ class Commands(TyperGroup):
             does = self.commands[ours].get_short_help_str(limit=120)
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
         return super().resolve_command(ctx, args)
+
+
+class OneInput(TyperCommand):
+    """A command of one input: where a shell's `*.jpg` gives it several, it says what to name instead."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Fill in the arguments; fails as `TyperCommand` does."""
+        ctx.allow_extra_args = True
+        more = super().parse_args(ctx, args)
+        if more and not ctx.resilient_parsing:  # where a shell completes, nothing fails
+            ctx.fail(f"One input at a time. Found {few(more, 3)} besides. Name the folder that holds them.")
+        return more
 
 
 app = typer.Typer(

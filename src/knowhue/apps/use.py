@@ -16,7 +16,7 @@ from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model,
 from knowhue.apps.program import OverwriteOption, rare_option, say, say_json, with_options
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
-from knowhue.images.image import STATE, dangling
+from knowhue.images.image import STATE, SUFFIXES, dangling
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
@@ -223,6 +223,10 @@ def _kind_of(asked: ColorizeArguments) -> str:
     from knowhue.inference.store import is_url
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
+    if is_url(asked.file) and Path(asked.file).suffix.lower() in SUFFIXES:
+        raise ConfigError(
+            f"{asked.file}: a single image; download it, and name the file. A URL names many, as s3://bucket/photos"
+        )
     if asked.shards is not None or is_url(asked.file) or is_url(asked.out or ""):
         return "archive"
     if not asked.file:  # a path of no letters is the current folder
