@@ -62,32 +62,34 @@ class ExportArguments:
 
 
 @with_options(ExportArguments)
-def export(arguments: Callable[[], ExportArguments]) -> None:
+def export(read: Callable[[], ExportArguments]) -> None:
     """Write a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
-    asked = arguments()
-    _check(asked)
-    if asked.to is ExportFormat.table:
-        _export_table(Path(asked.source), asked.out, asked.overwrite)
+    arguments = read()
+    _check(arguments)
+    if arguments.to is ExportFormat.table:
+        _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
         return
-    kind, source = asked.to.value, asked.source
+    kind, source = arguments.to.value, arguments.source
     # resolved, since `.` has no name of its own
-    target = asked.out or Path(f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}")
-    _require_target(kind, target, source, asked.overwrite)
+    target = arguments.out or Path(
+        f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}"
+    )
+    _require_target(kind, target, source, arguments.overwrite)
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
-    network = _open(source, asked.licence)
+    network = _open(source, arguments.licence)
     from knowhue.locks import locked
 
     with locked(target.parent, "export", name=f".{target.name}.lock"):
-        _require_target(kind, target, source, asked.overwrite)  # it may have appeared meanwhile
+        _require_target(kind, target, source, arguments.overwrite)  # it may have appeared meanwhile
         if kind == "onnx":
-            _export_onnx(network, target, asked.calibrate)
+            _export_onnx(network, target, arguments.calibrate)
         else:
-            _export_weights(network, target, asked.precision, kind)
-        if asked.upload is not None:
+            _export_weights(network, target, arguments.precision, kind)
+        if arguments.upload is not None:
             from knowhue.inference.export import upload
 
-            say(f"uploaded: {upload(target, asked.upload)}")
+            say(f"uploaded: {upload(target, arguments.upload)}")
 
 
 def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
@@ -113,10 +115,15 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         say(f"alpha was planned as {alpha:g}: knowhue verdict {target} --alpha {alpha:g}")
 
 
-def _check(asked: ExportArguments) -> None:
-    kind, precision, calibrate, upload = asked.to.value, asked.precision, asked.calibrate, asked.upload
-    if asked.to is ExportFormat.table:
-        if (precision, calibrate, asked.licence, upload) != ("float32", None, "", None):
+def _check(arguments: ExportArguments) -> None:
+    kind, precision, calibrate, upload = (
+        arguments.to.value,
+        arguments.precision,
+        arguments.calibrate,
+        arguments.upload,
+    )
+    if arguments.to is ExportFormat.table:
+        if (precision, calibrate, arguments.licence, upload) != ("float32", None, "", None):
             raise ConfigError(
                 "`--to table` should go without --precision, --calibrate, --licence and --upload, which are of models."
             )

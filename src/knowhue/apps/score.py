@@ -131,38 +131,39 @@ class ScoreArguments:
 
 
 @with_options(ScoreArguments)
-def score(arguments: Callable[[], ScoreArguments]) -> None:
+def score(read: Callable[[], ScoreArguments]) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
     from knowhue.scoring.files import require_same_networks, rows_beside
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.protocols import read_protocol
 
-    asked = arguments()
-    if asked.classes is not None and asked.classifier is None:
+    arguments = read()
+    if arguments.classes is not None and arguments.classifier is None:
         raise ConfigError("`--classes` says what the outputs of `--classifier` stand for. Give that, too.")
-    if asked.check is not None:
-        _require_check_alone(asked)
-        _check(asked, asked.check)
+    if arguments.check is not None:
+        _require_check_alone(arguments)
+        _check(arguments, arguments.check)
         return
-    chosen, beside = read_protocol(asked.protocol or "stretch-256"), asked.beside or []
-    outputs = _outputs(asked.page)
-    _require_arguments(asked, chosen)
-    require_outputs({"--out": list(outputs.values())}, beside, overwrite=asked.overwrite)
-    pairs = pair(asked.truth, asked.systems, asked.common)
+    chosen, beside = read_protocol(arguments.protocol or "stretch-256"), arguments.beside or []
+    outputs = _outputs(arguments.page)
+    _require_arguments(arguments, chosen)
+    require_outputs({"--out": list(outputs.values())}, beside, overwrite=arguments.overwrite)
+    pairs = pair(arguments.truth, arguments.systems, arguments.common)
     earlier = rows_beside(beside, chosen, pairs)
-    opened = _opened(asked, pairs, chosen)
+    opened = _opened(arguments, pairs, chosen)
     require_same_networks("--beside", beside, opened.about if opened else {})
-    _write(_scored(asked, pairs, chosen, opened), outputs, earlier)
+    _write(_scored(arguments, pairs, chosen, opened), outputs, earlier)
 
 
-def _require_check_alone(asked: ScoreArguments) -> None:
+def _require_check_alone(arguments: ScoreArguments) -> None:
     given = {
-        "--protocol": asked.protocol, "--out": asked.out, "--reference": asked.reference, "--networks": asked.networks,
-        "--beside": asked.beside, "--cache": asked.cache, "--overwrite": asked.overwrite,
+        "--protocol": arguments.protocol, "--out": arguments.out, "--reference": arguments.reference,
+        "--networks": arguments.networks, "--beside": arguments.beside, "--cache": arguments.cache,
+        "--overwrite": arguments.overwrite,
     }  # fmt: skip
     if unused := [name for name, value in given.items() if value]:
         raise ConfigError(
-            f"`--check` takes all from {asked.check} and writes nothing. Found `{unused[0]}`: leave it out."
+            f"`--check` takes all from {arguments.check} and writes nothing. Found `{unused[0]}`: leave it out."
         )
 
 
@@ -175,44 +176,44 @@ def _outputs(page: Path) -> dict[str, Path]:
     }
 
 
-def _require_arguments(asked: ScoreArguments, protocol: "Protocol") -> None:
+def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
     """What cannot be scored is refused before what is in the way, and before work."""
     from knowhue.scoring.pairing import require_folders
     from knowhue.scoring.protocols import require_networks
     from knowhue.scoring.table import require_system
 
-    require_networks(protocol, asked.wanted)
-    require_system(list(require_folders(asked.truth, asked.systems)), asked.reference)
+    require_networks(protocol, arguments.wanted)
+    require_system(list(require_folders(arguments.truth, arguments.systems)), arguments.reference)
 
 
-def _opened(asked: ScoreArguments, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
-    if asked.networks is None and asked.classifier is None:
+def _opened(arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
+    if arguments.networks is None and arguments.classifier is None:
         return None
     from knowhue.scoring.networks import open_scorers
 
-    return open_scorers(asked.wanted, pairs, protocol.primary)
+    return open_scorers(arguments.wanted, pairs, protocol.primary)
 
 
 def _scored(
-    asked: ScoreArguments, pairs: "Pairs", protocol: "Protocol", opened: "ScoreNetworks | None"
+    arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol", opened: "ScoreNetworks | None"
 ) -> "Scores":
     from knowhue.apps.progress import showing_progress
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
 
-    began, threads = time.monotonic(), asked.workers or os.cpu_count() or 1
+    began, threads = time.monotonic(), arguments.workers or os.cpu_count() or 1
     with showing_progress() as report:
-        measured = measure_rows(pairs, protocol, asked.kept, threads, report)
+        measured = measure_rows(pairs, protocol, arguments.kept, threads, report)
     say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     if opened is None:
-        return make_scores(pairs, protocol, measured, asked.reference)
+        return make_scores(pairs, protocol, measured, arguments.reference)
     from knowhue.scoring.networks import ask_networks, with_columns
 
     began = time.monotonic()
     with showing_progress() as report:
-        found = ask_networks(pairs, protocol, measured, opened, asked.reference, asked.kept, report)
+        found = ask_networks(pairs, protocol, measured, opened, arguments.reference, arguments.kept, report)
     say(f"networks: {time.monotonic() - began:.1f} s", err=True)
-    return make_scores(pairs, protocol, with_columns(measured, found), asked.reference, found.sets)
+    return make_scores(pairs, protocol, with_columns(measured, found), arguments.reference, found.sets)
 
 
 def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:
@@ -262,7 +263,7 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
     ]
 
 
-def _check(asked: ScoreArguments, path: Path) -> None:
+def _check(arguments: ScoreArguments, path: Path) -> None:
     from knowhue.scoring.files import (
         compare_json,
         read_score_file,
@@ -273,26 +274,26 @@ def _check(asked: ScoreArguments, path: Path) -> None:
     from knowhue.scoring.protocols import Protocol
 
     earlier = read_score_file(path)
-    folders, names = dict(named_folders(asked.systems)), [each["name"] for each in earlier["systems"]]
+    folders, names = dict(named_folders(arguments.systems)), [each["name"] for each in earlier["systems"]]
     if set(folders) != set(names):
         raise ConfigError(
             f"The systems should be those of `{path}`: {few(names)}. Found {few(list(folders))}."
         )
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
-    _require_classifier(asked, earlier, path)
+    _require_classifier(arguments, earlier, path)
     with tempfile.TemporaryDirectory() as empty:
-        asked = replace(
-            asked,
+        arguments = replace(
+            arguments,
             systems=[f"{name}={folders[name]}" for name in names],  # in the order of the file
             networks=earlier["networks"].get("asked") or None,
             reference=earlier["reference"],
             cache=Path(empty),  # nothing is believed that was measured before
         )
-        _require_arguments(asked, chosen)
-        pairs = pair(asked.truth, asked.systems, asked.common)
-        opened = _opened(asked, pairs, chosen)
+        _require_arguments(arguments, chosen)
+        pairs = pair(arguments.truth, arguments.systems, arguments.common)
+        opened = _opened(arguments, pairs, chosen)
         require_same_networks("--check", [path], opened.about if opened else {})
-        scores = _scored(asked, pairs, chosen, opened)
+        scores = _scored(arguments, pairs, chosen, opened)
     count, problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"
@@ -301,13 +302,13 @@ def _check(asked: ScoreArguments, path: Path) -> None:
         raise typer.Exit(1)
 
 
-def _require_classifier(asked: ScoreArguments, earlier: Mapping[str, Any], path: Path) -> None:
+def _require_classifier(arguments: ScoreArguments, earlier: Mapping[str, Any], path: Path) -> None:
     """Make sure that a classifier is given where an earlier score had one: it does not say where its weights lie."""
     about = earlier["networks"].get("classifier")
-    if about is not None and asked.classifier is None:
+    if about is not None and arguments.classifier is None:
         raise ConfigError(
             f"`{path}` was made with a classifier. Give it again, with the =FILE or =package that it had, and its "
             f"--classes: --classifier timm:{about['network']}"
         )
-    if about is None and asked.classifier is not None:
+    if about is None and arguments.classifier is not None:
         raise ConfigError(f"`{path}` was made without a classifier. Found `--classifier`: leave it out.")

@@ -55,27 +55,29 @@ class ServeArguments:
 
 
 @with_options(ServeArguments)
-def serve_command(arguments: Callable[[], ServeArguments]) -> None:
+def serve_command(read: Callable[[], ServeArguments]) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
     from knowhue.serving.settings import ServerSettings
 
-    asked = arguments()
+    arguments = read()
     # checked before any model is opened, which takes seconds
     settings = ServerSettings(
-        host=asked.host,
-        port=asked.port,
-        token=asked.token,
-        no_auth=asked.no_auth,
-        hosts=tuple(asked.allowed_host or ()),
-        batch_size=asked.batch_size,
-        queue_length=asked.queue_length,
-        studies=tuple(asked.study or ()),
+        host=arguments.host,
+        port=arguments.port,
+        token=arguments.token,
+        no_auth=arguments.no_auth,
+        hosts=tuple(arguments.allowed_host or ()),
+        batch_size=arguments.batch_size,
+        queue_length=arguments.queue_length,
+        studies=tuple(arguments.study or ()),
     ).check()
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one")
     _serve(
-        _choices(_named(asked.model or ["built-in"]), asked.recipe or [], asked.fast), settings, asked.page
+        _choices(_named(arguments.model or ["built-in"]), arguments.recipe or [], arguments.fast),
+        settings,
+        arguments.page,
     )
 
 

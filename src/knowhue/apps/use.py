@@ -169,24 +169,24 @@ class ColorizeArguments(ModelOptions):
 
 
 @with_options(ColorizeArguments)
-def colorize(arguments: Callable[[], ColorizeArguments]) -> None:
+def colorize(read: Callable[[], ColorizeArguments]) -> None:
     """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
-    asked = arguments()
-    kind = _kind_of(asked)
-    restricted = asked.restricted()
-    _require_kind(asked.file, kind, restricted)
-    require_choice(asked.choice, {_OPTIONS[name]: name for name in restricted if name in _OPTIONS})
+    arguments = read()
+    kind = _kind_of(arguments)
+    restricted = arguments.restricted()
+    _require_kind(arguments.file, kind, restricted)
+    require_choice(arguments.choice, {_OPTIONS[name]: name for name in restricted if name in _OPTIONS})
     if kind == "archive":
-        summary = _archive(asked)
+        summary = _archive(arguments)
     else:
-        outputs = _settle(kind, asked)
+        outputs = _settle(kind, arguments)
         if kind == "image":
-            _say_each(_image(asked, outputs), asked.json_)
+            _say_each(_image(arguments, outputs), arguments.json_)
             return
         target = outputs["--out"]
         assert isinstance(target, Path)  # several are an image's samples
-        summary = (_video if kind == "video" else _folder)(asked, target)
-    _say_what_was_made(summary.as_record(), summary.lines(), asked.json_)
+        summary = (_video if kind == "video" else _folder)(arguments, target)
+    _say_what_was_made(summary.as_record(), summary.lines(), arguments.json_)
     # a script should notice; what could be read is written
     if summary.failed:
         raise typer.Exit(1)
@@ -218,20 +218,20 @@ def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
-def _kind_of(asked: ColorizeArguments) -> str:
+def _kind_of(arguments: ColorizeArguments) -> str:
     """`image`, `folder`, `video` or `archive`."""
     from knowhue.inference.store import is_url
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
-    if is_url(asked.file) and Path(asked.file).suffix.lower() in SUFFIXES:
+    if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
         raise ConfigError(
-            f"{asked.file}: a single image; download it, and name the file. A URL names many, as s3://bucket/photos"
+            f"{arguments.file}: a single image; download it, and name the file. A URL names many, as s3://bucket/photos"
         )
-    if asked.shards is not None or is_url(asked.file) or is_url(asked.out or ""):
+    if arguments.shards is not None or is_url(arguments.file) or is_url(arguments.out or ""):
         return "archive"
-    if not asked.file:  # a path of no letters is the current folder
+    if not arguments.file:  # a path of no letters is the current folder
         raise ConfigError("INPUT is empty; name an image, a folder or a video")
-    source = Path(asked.file)
+    source = Path(arguments.file)
     try:
         mode = source.stat().st_mode
     except OSError as error:
@@ -245,7 +245,7 @@ def _kind_of(asked: ColorizeArguments) -> str:
     return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
-def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]:
+def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Path]]:
     """Where the results go, by their options, made sure of before a model is opened.
 
     Of several samples each is `--out` with its number in its name.
@@ -254,17 +254,17 @@ def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]
     from knowhue.inference.video_formats import codec_of, writable_video_suffix
     from knowhue.storage import require_outputs
 
-    source, layers = Path(asked.file), asked.layers
-    out = None if asked.out is None else Path(asked.out)
+    source, layers = Path(arguments.file), arguments.layers
+    out = None if arguments.out is None else Path(arguments.out)
     if kind == "folder":
-        return {"--out": _settle_folder(asked, out)}
+        return {"--out": _settle_folder(arguments, out)}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
-    suffix = asked.suffix or suffix
+    suffix = arguments.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     if out is not None and out.is_dir():
         target = out / source.with_suffix(suffix).name
-    elif asked.out is not None and asked.out.endswith(("/", os.sep)):
-        raise ConfigError(f"{asked.out}: no such folder; make it first, or name a file")
+    elif arguments.out is not None and arguments.out.endswith(("/", os.sep)):
+        raise ConfigError(f"{arguments.out}: no such folder; make it first, or name a file")
     if layers and target.suffix.lower() != OPENRASTER:
         raise ConfigError(
             f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"
@@ -272,30 +272,30 @@ def _settle(kind: str, asked: ColorizeArguments) -> dict[str, Path | list[Path]]
     # raise for what cannot be written
     (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
     outputs: dict[str, Path | list[Path]] = {"--out": target}
-    if asked.samples > 1:
-        numbers = range(1, asked.samples + 1)
+    if arguments.samples > 1:
+        numbers = range(1, arguments.samples + 1)
         outputs["--out"] = [target.with_stem(f"{target.stem}-{number}") for number in numbers]
-    if asked.uncertainty is not None:
-        kind_of(asked.uncertainty.suffix)
-        outputs["--uncertainty"] = asked.uncertainty
-    require_outputs(outputs, asked.inputs, overwrite=asked.overwrite)
+    if arguments.uncertainty is not None:
+        kind_of(arguments.uncertainty.suffix)
+        outputs["--uncertainty"] = arguments.uncertainty
+    require_outputs(outputs, arguments.inputs, overwrite=arguments.overwrite)
     return outputs
 
 
-def _settle_folder(asked: ColorizeArguments, out: Path | None) -> Path:
+def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
     from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES, writable_suffix
     from knowhue.inference.listing import default_folder, list_folder
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
     from knowhue.storage import require_outputs
 
-    source, *others = asked.inputs
+    source, *others = arguments.inputs
     out = out or default_folder(source)
     files = {*OUTPUT_SUFFIXES, OPENRASTER, *VIDEO_SUFFIXES}
     if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
         raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
     require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
     # whose clashes are refused at once
-    listing = list_folder(source, out, lambda suffix: asked.suffix or writable_suffix(suffix))
+    listing = list_folder(source, out, lambda suffix: arguments.suffix or writable_suffix(suffix))
     lost = {(out / item.output).resolve() for item in listing.items}
     for each in others:
         if each.resolve() in lost:
@@ -320,7 +320,7 @@ def _hints_of(source: Path, file: Path | None) -> list[str]:
 
 
 def _image(
-    asked: ColorizeArguments, outputs: Mapping[str, Path | list[Path]]
+    arguments: ColorizeArguments, outputs: Mapping[str, Path | list[Path]]
 ) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
     from knowhue.images.reading import read_image
@@ -330,23 +330,23 @@ def _image(
     from knowhue.inference.written_hints import parse_hint, read_strokes
     from knowhue.storage import require_outputs
 
-    source, strokes = Path(asked.file), asked.strokes
-    hints = [*(asked.hint or ()), *_hints_of(source, asked.hints)]
+    source, strokes = Path(arguments.file), arguments.strokes
+    hints = [*(arguments.hint or ()), *_hints_of(source, arguments.hints)]
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
     map_file, out = outputs.get("--uncertainty"), outputs["--out"]
     files = [out] if isinstance(out, Path) else out
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), files[0])
     height, width = image.pixels.shape[:2]
-    options = asked.options()._replace(
+    options = arguments.options()._replace(
         hints=tuple(parse_hint(text, width, height) for text in hints),
         strokes=None if strokes is None else read_strokes(strokes, width, height),
     )
     for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
-    colorizer, options = _open_with_reference(asked, options)
+    colorizer, options = _open_with_reference(arguments, options)
     require_sample(len(files), colorizer.network)
-    free = partial(require_outputs, inputs=asked.inputs, overwrite=asked.overwrite)
+    free = partial(require_outputs, inputs=arguments.inputs, overwrite=arguments.overwrite)
     free(outputs)  # one may have appeared while the model was opened
     first_of: dict[str, int] = {}
     for number, out in enumerate(files, 1):
@@ -380,47 +380,47 @@ def _write_uncertainty(made: "Colorized", target: Path) -> dict[str, Any]:
 
 
 def _open_with_reference(
-    asked: ColorizeArguments, options: "ColorizeOptions"
+    arguments: ColorizeArguments, options: "ColorizeOptions"
 ) -> "tuple[Colorizer, ColorizeOptions]":
     """A model that colours, and the options with the reference as it sees that, which is read before it is opened."""
     from knowhue.images.reading import read_image
 
-    photo = None if asked.reference is None else read_image(asked.reference)
-    announce([asked.choice])
-    colorizer = open_model(asked.choice, "colour")
+    photo = None if arguments.reference is None else read_image(arguments.reference)
+    announce([arguments.choice])
+    colorizer = open_model(arguments.choice, "colour")
     return colorizer, options if photo is None else options._replace(reference=colorizer.reference(photo))
 
 
-def _video(asked: ColorizeArguments, out: Path) -> "VideoSummary":
+def _video(arguments: ColorizeArguments, out: Path) -> "VideoSummary":
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.video import colorize_video, require_video
     from knowhue.inference.video_formats import writable_video_suffix
 
-    source = Path(asked.file)
+    source = Path(arguments.file)
     require_video(source)
     _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
-    colorizer, options = _open_with_reference(asked, asked.options())
+    colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_video(
-            colorizer, source, out, options=options, overwrite=asked.overwrite, report=report
+            colorizer, source, out, options=options, overwrite=arguments.overwrite, report=report
         )
 
 
-def _folder(asked: ColorizeArguments, out: Path) -> "Summary":
+def _folder(arguments: ColorizeArguments, out: Path) -> "Summary":
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.folder import colorize_folder
     from knowhue.inference.written_hints import read_hints
 
-    hints = {} if asked.hints is None else read_hints(asked.hints)
-    colorizer, options = _open_with_reference(asked, asked.options())
+    hints = {} if arguments.hints is None else read_hints(arguments.hints)
+    colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_folder(
-            colorizer, Path(asked.file), out, options=options, hints=hints, suffix=asked.suffix, album=asked.album,
-            overwrite=asked.overwrite, on_error=asked.on_error.value, report=report,
+            colorizer, Path(arguments.file), out, options=options, hints=hints, suffix=arguments.suffix,
+            album=arguments.album, overwrite=arguments.overwrite, on_error=arguments.on_error.value, report=report,
         )  # fmt: skip
 
 
-def _archive(asked: ColorizeArguments) -> "Summary":
+def _archive(arguments: ColorizeArguments) -> "Summary":
     """Colour a folder or an object store shard by shard, on an engine."""
     from knowhue.apps.progress import showing_progress
     from knowhue.archive import colorize_archive
@@ -428,25 +428,25 @@ def _archive(asked: ColorizeArguments) -> "Summary":
     from knowhue.inference.listing import default_folder
     from knowhue.inference.store import is_url
 
-    source = asked.file
+    source = arguments.file
     if not is_url(source) and not Path(source).is_dir():
         raise ConfigError(
             f"`--shards` and an object store go with a folder. Found `{source}`, which is none."
         )
-    if asked.out is None and is_url(source):
+    if arguments.out is None and is_url(source):
         raise ConfigError(
             f"Where the colours of {source} go should be said: --out s3://bucket/colours, or a folder."
         )
-    out = asked.out if asked.out is not None else str(default_folder(Path(source)))
+    out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     # what an engine writes down for its jobs needs a folder that all machines see
     root = Path(STATE) / digest(out)[:12] if is_url(out) else Path(out) / STATE
-    executor = open_engine(asked.engine, root, asked.workers, asked.engine_set or ())
-    announce([asked.choice])
-    deploy_once(asked.choice, "colour")
+    executor = open_engine(arguments.engine, root, arguments.workers, arguments.engine_set or ())
+    announce([arguments.choice])
+    deploy_once(arguments.choice, "colour")
     with showing_progress() as report:
         return colorize_archive(
-            source, out, model=asked.choice, options=asked.options(), suffix=asked.suffix, shards=asked.shards,
-            executor=executor, overwrite=asked.overwrite, report=report,
+            source, out, model=arguments.choice, options=arguments.options(), suffix=arguments.suffix,
+            shards=arguments.shards, executor=executor, overwrite=arguments.overwrite, report=report,
         )  # fmt: skip
 
 

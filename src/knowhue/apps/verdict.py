@@ -16,7 +16,7 @@ from knowhue.storage import require_outputs
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictArguments:
-    """What the command is given."""
+    """What the command is arguments."""
 
     tables: Annotated[
         list[Path],
@@ -55,31 +55,31 @@ class VerdictArguments:
 
 
 @with_options(VerdictArguments)
-def verdict_command(arguments: Callable[[], VerdictArguments]) -> None:
+def verdict_command(read: Callable[[], VerdictArguments]) -> None:
     """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
     from knowhue.report.table_study import Asked, further_lines, judge_table, read_table, write_verdict
 
-    given = arguments()
-    if not 0 < given.alpha < 0.5:
-        raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {given.alpha:g}`.")
+    arguments = read()
+    if not 0 < arguments.alpha < 0.5:
+        raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {arguments.alpha:g}`.")
     asked = Asked(
-        metrics=given.metric or (),
-        better=_directions(given.better or ()),
-        sesoi=_effects(given.sesoi or ()),
-        against=given.against,
-        arms=given.arm or (),
-        alpha=given.alpha,
-        arm_column=given.arm_column,
-        seed_column=given.seed_column,
+        metrics=arguments.metric or (),
+        better=_directions(arguments.better or ()),
+        sesoi=_effects(arguments.sesoi or ()),
+        against=arguments.against,
+        arms=arguments.arm or (),
+        alpha=arguments.alpha,
+        arm_column=arguments.arm_column,
+        seed_column=arguments.seed_column,
     )
-    out = given.out
+    out = arguments.out
     numbers = None if out is None else out.with_suffix(".json")
     if out is not None and out.suffix != ".html":
         raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
-    table = read_table(given.tables, asked)
+    table = read_table(arguments.tables, asked)
     if out is not None and numbers is not None:
         outputs = {"--out": out, "the numbers beside it": numbers}
-        require_outputs(outputs, given.tables, overwrite=given.overwrite)
+        require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
     found = judge_table(table)
     for each in found.answers.values():
         say(each.question, f"  {each.sentence}", "")
