@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from knowhue.config import Config
+from knowhue.config import METHOD_LOSSES, Config
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan, make_comparison, make_plan, with_effect
-from knowhue.presets import ALL_METHODS, ARMS, PRESETS, checked, load_config
+from knowhue.presets import ALL_METHODS, ARMS, PRESETS, checked, edit, load_config
 from knowhue.setting_effects import DEFAULTS, NEEDS, changed, require_effect, without_effect
 from knowhue.settings_text import read_yaml
 
@@ -68,15 +68,22 @@ def test_everything_that_arms_methods_and_kept_plans_say_has_an_effect():
 
 
 @pytest.mark.parametrize(
+    ("method", "loss"), [(method, loss) for method, losses in METHOD_LOSSES.items() for loss in losses]
+)
+def test_every_loss_that_a_method_may_learn_by_has_an_effect(method, loss):
+    arm = {"tasks": {"names": ["colour"]}}
+    config = edit(load_config(settings=[f"colour.method={method}", f"colour.loss={loss}"]), arm)
+    require_effect(changed(config), [config])
+
+
+@pytest.mark.parametrize(
     ("settings", "needed"),
     [
+        (["colour.temperature=0.5"], "`colour.loss` be classification"),
+        (["colour.logit_adjustment=1", "colour.method=gan"], "`colour.loss` be classification"),
         (
-            ["colour.temperature=0.5"],
-            "`colour.loss` be classification and `colour.method` be feedforward",
-        ),
-        (
-            ["colour.logit_adjustment=1", "colour.method=gan"],
-            "`colour.loss` be classification and `colour.method` be feedforward",
+            ["colour.logit_adjustment=1", "colour.method=palette"],
+            "`colour.loss` be classification and `colour.method` be unet, gan or feedforward",
         ),
         (
             ["colour.adversarial_weight=9", "colour.method=feedforward"],

@@ -9,8 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
-ADVERSARIAL_LOSSES: tuple[ColourLoss, ...] = ("l1", "classification")
-"""Beside which a discriminator judges the answers of a head on the shared encoder."""
+METHOD_LOSSES: dict[str, tuple[ColourLoss, ...]] = {
+    "unet": ("l1", "classification"),
+    "gan": ("l1", "classification"),
+    "feedforward": get_args(ColourLoss),
+    "pix2pix": ("l1",),
+    "palette": ("l1",),
+}
+"""What each method of colouring may learn by; a discriminator judges the answers beside it."""
 Weighting = Literal[
     "static", "uncertainty", "dwa", "gradnorm", "task_constrained", "pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl",
 ]  # fmt: skip
@@ -206,11 +212,11 @@ class Colour(Section):
 
     @model_validator(mode="after")
     def _method_and_loss_agree(self) -> "Colour":
-        losses = {"feedforward": get_args(ColourLoss), "unet": ADVERSARIAL_LOSSES, "gan": ADVERSARIAL_LOSSES}
-        if self.loss not in losses.get(self.method, ("l1",)):
+        if self.loss not in METHOD_LOSSES[self.method]:
+            methods = [method for method, losses in METHOD_LOSSES.items() if self.loss in losses]
             raise ValueError(
-                f"`colour.loss` should be {' or '.join(losses.get(self.method, ('l1',)))} where `colour.method = "
-                f"{self.method}`. Found `colour.loss = {self.loss}`. For it: --set colour.method=feedforward"
+                f"`colour.loss` should be {' or '.join(METHOD_LOSSES[self.method])} where `colour.method = {self.method}`. "
+                f"Found `colour.loss = {self.loss}`. For it: --set colour.method={' or '.join(methods)}"
             )
         if self.oracle and self.is_from_scratch:
             raise ValueError(

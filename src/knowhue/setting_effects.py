@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from knowhue.config import Config
+from knowhue.config import METHOD_LOSSES, Config
 from knowhue.errors import ConfigError, shown
 
 USER_TABLES = ("wordnet_ids",)
@@ -89,7 +89,9 @@ NEEDS: tuple[Need, ...] = (
     _on_encoder("training.heads.learning_rate"),
     _where("colour.width", "colour.method", *_SHARING),
     _where("colour.decoder", "colour.method", "unet", "feedforward"),
-    _where("colour.loss", "colour.method", "feedforward"),
+    _where(
+        "colour.loss", "colour.method", *(name for name, losses in METHOD_LOSSES.items() if len(losses) > 1)
+    ),
     _where("colour.temperature colour.logit_adjustment", "colour.loss", "classification"),
     _where("colour.l1_weight", "colour.loss", "l1", "l2"),
     _where("colour.l1_weight", "colour.method", *_SHARING, "pix2pix"),

@@ -112,7 +112,8 @@ def test_plain_l1_regression_is_the_gan_without_its_adversarial_term(tiny, make_
     ],
 )
 def test_a_loss_that_a_method_has_not_is_refused_with_the_remedy(method, loss, fitting):
-    message = rf"`colour\.loss` should be {fitting} where `colour\.method = {method}`.*--set colour\.method=feedforward"
+    remedy = r"--set colour\.method=(unet or gan or )?feedforward"
+    message = rf"`colour\.loss` should be {fitting} where `colour\.method = {method}`.*{remedy}"
     with pytest.raises(ConfigError, match=message):
         load_config(settings=[f"colour.method={method}", f"colour.loss={loss}"])
 
