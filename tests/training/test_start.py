@@ -15,6 +15,7 @@ from knowhue.inference.networks import open_torch, save_model
 from knowhue.models.encoder import weights_digest
 from knowhue.presets import arm_config, edit
 from knowhue.runs import BUILT_IN, BUILT_IN_FILE, read_start, read_status, write_status
+from knowhue.serving.schemas import ModelAnswer
 from knowhue.training.deploy import deploy
 from knowhue.training.engine import Engine
 from knowhue.training.phases import build_networks
@@ -271,6 +272,10 @@ def test_a_licence_goes_with_the_weights_and_paths_do_not(started, tmp_path, exp
     start = start_of(config, CLASSES)
     assert start.licence == "research use only"
     network.description = network.description.model_copy(update={"start": start, "config": config})
+    said = f"of `{start.model}`, which it started from: research use only"
+    assert ModelAnswer.of("x", network).licence == network.description.licences == said
+    both = network.description.model_copy(update={"licence": "MIT"})
+    assert both.licences == f"MIT; {said}"
     export_hub_folder(network, tmp_path / "hub")
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "The model that it started from, `mine.safetensors`, states: research use only." in card

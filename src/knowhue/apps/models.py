@@ -145,4 +145,4 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "images")]
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
-    return [*lines, f"  licence: {described.licence or 'not stated'}"]
+    return [*lines, f"  licence: {described.licences or 'not stated'}"]

@@ -111,6 +111,14 @@ class Description(Section):
     def tasks(self) -> tuple[Task, ...]:
         return self.config.tasks.names
 
+    @property
+    def licences(self) -> str:
+        """Of the weights, and of those that they started from, which it may limit; empty where none is stated."""
+        stated = [self.licence] if self.licence else []
+        if self.start is not None and self.start.licence:
+            stated.append(f"of `{self.start.model}`, which it started from: {self.start.licence}")
+        return "; ".join(stated)
+
     def fingerprint(self) -> str:
         """What tells two trainings apart, by the numbers fitted in each; a copy by another name has the same."""
         return fingerprint(self.model_dump(mode="json", exclude={"name", "licence"}))

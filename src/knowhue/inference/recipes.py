@@ -110,7 +110,7 @@ class RecipeDescription:
     images: ClassVar[Mapping[str, int | str]] = {}
     metrics: ClassVar[Mapping[str, Any]] = {}
     unknown_below: ClassVar[float] = DEFAULT_UNKNOWN_BELOW
-    licence: ClassVar[str] = ""
+    licences: ClassVar[str] = ""
 
     @property
     def name(self) -> str:

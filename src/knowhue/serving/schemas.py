@@ -169,7 +169,7 @@ class ModelAnswer(_Answer):
                 for name, score in found.metrics.items()
             },
             unknown_below=_digits(found.unknown_below),
-            licence=found.licence,
+            licence=found.licences,
             trained_on=TrainedOn.model_validate(
                 {"source": found.images.get("source"), "images": found.images.get("train")}
             ),
