@@ -21,7 +21,7 @@ from stand import FakeNetwork
 from knowhue.archive import ArchiveListing, colorize_archive
 from knowhue.engines.executor import InProcess
 from knowhue.errors import ConfigError, ImageError, RunError
-from knowhue.images.image import STATE
+from knowhue.images.image import LEDGER, STATE
 from knowhue.inference import shard
 from knowhue.inference import store as store_file
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
@@ -208,7 +208,7 @@ def test_colours_within_the_source_are_not_coloured_again_by_another_job(photos,
     archive(photos, photos / "colours")
     summary = archive(photos, tmp_path / "out")
     assert summary.made == 18
-    assert any("1 coloured by knowhue" in note for note in summary.notes)
+    assert any("18 coloured by knowhue" in note for note in summary.notes)
 
 
 def test_what_an_archive_cannot_be(photos, tmp_path):
@@ -273,6 +273,12 @@ def test_from_and_to_an_object_store_that_refuses_every_twentieth_request(photos
         within = archive("s3://bucket", tmp_path / "all")  # what is made is no source
         assert within.made == 18
         assert any("18 coloured by knowhue" in note for note in within.notes)
+        for name in ("made.png", "original.png"):
+            source.write(f"2020/{name}", (photos / NAMES[0]).read_bytes())
+        source.write(f"2020/{LEDGER}", json.dumps({"path": "x.png", "output": "made.png"}).encode())
+        beside = archive(source.url, tmp_path / "beside")
+        assert beside.made == 19
+        assert any("1 coloured by knowhue" in note for note in beside.notes)
 
 
 KILLED = """

@@ -19,7 +19,7 @@ from uuid import uuid4
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few
-from knowhue.images.image import ARCHIVE_PLAN, COLOURED, STATE, UNREADABLE
+from knowhue.images.image import ARCHIVE_PLAN, COLOURED, LEDGER, LEDGERS, STATE, UNREADABLE, outputs_in
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many
@@ -92,9 +92,12 @@ class ArchiveListing:
         """
         others: Counter[str] = Counter()
         coloured: list[str] = []
+        ledgers: list[str] = []
         for path, stamp, skipped in source.images(avoid):
             if skipped.startswith(UNREADABLE) or not _is_text(path):
                 self.unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
+            elif path.endswith(f"/{LEDGER}"):
+                ledgers.append(path)
             elif skipped:
                 others[skipped] += 1
                 coloured += [path.removesuffix(ARCHIVE_PLAN)] * path.endswith(f"/{ARCHIVE_PLAN}")
@@ -105,6 +108,9 @@ class ArchiveListing:
                 "DELETE FROM images WHERE substr(path, 1, ?) = ?", (len(folder), folder)
             )
             others[COLOURED] += below.rowcount
+        for path in ledgers:
+            made = ((path.removesuffix(LEDGER) + each,) for each in outputs_in(source.read(path)))
+            others[COLOURED] += self._listing.executemany("DELETE FROM images WHERE path = ?", made).rowcount
         self.notes += [left_out(others)] if others else []
         # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
         named = [path for (path,) in self._listing.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
@@ -357,7 +363,7 @@ def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overw
         shards = shards or found["shards"]
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-count // SHARD_IMAGES))}
     out.write(ARCHIVE_PLAN, json.dumps(plan, indent=1).encode())
-    for path, *_ in list(() if goes_on else out.files(f"{STATE}/ledgers")):
+    for path, *_ in list(() if goes_on else out.files(LEDGERS)):
         out.remove(path)  # of another job, or of other shards
     return plan
 

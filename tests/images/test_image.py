@@ -1,10 +1,11 @@
 """One rule of what counts as an image, the same for training and for `knowhue colorize FOLDER`."""
 
+import json
 import os
 
 import pytest
 
-from knowhue.images.image import ARCHIVE_PLAN, FORMATS, LEDGER, SUFFIXES, counted, recognise, walk, why_hidden
+from knowhue.images.image import FORMATS, LEDGER, LEDGERS, SUFFIXES, counted, recognise, walk, why_hidden
 
 
 def put(root, *names):
@@ -127,10 +128,15 @@ def test_what_knowhue_writes_beside_images_is_passed_over_in_silence(tmp_path):
     assert found == {"a.png": "", "other.jsonl": "of no image format (.jsonl)"}
 
 
-@pytest.mark.parametrize("sign", [LEDGER, ARCHIVE_PLAN])
-def test_a_folder_of_computed_colours_is_no_source_unless_it_is_named(tmp_path, sign):
-    put(tmp_path, "a.jpg", "colours/b.jpg", f"colours/{sign}")
-    assert images(tmp_path) == {"a.jpg"}
-    assert skipped(tmp_path) == {"colours": "coloured by knowhue"}
-    assert images(tmp_path / "colours") == {"b.jpg"}
-    assert len([path for path, why in walk(tmp_path, enters_coloured=True) if not why]) == 2
+@pytest.mark.parametrize("ledger", [LEDGER, f"{LEDGERS}/000003.jsonl"])
+def test_computed_colours_are_no_source_unless_their_folder_is_named_and_originals_beside_them_are(
+    tmp_path, ledger
+):
+    put(tmp_path, "a.jpg", "colours/original.jpg", "colours/b.jpg", "colours/c/d.jpg", f"colours/{ledger}")
+    lines = [json.dumps({"path": "x", "output": name}) for name in ("b.jpg", "c/d.jpg")]
+    (tmp_path / "colours" / ledger).write_text("\n".join(["torn", *lines, '["another"]', '{"path": 1}']))
+    assert images(tmp_path) == {"a.jpg", "colours/original.jpg"}
+    found = skipped(tmp_path)
+    assert found["colours/b.jpg"] == found["colours/c/d.jpg"] == "coloured by knowhue"
+    assert images(tmp_path / "colours") == {"original.jpg", "b.jpg", "c/d.jpg"}
+    assert len([path for path, why in walk(tmp_path, takes_coloured=True) if not why]) == 4

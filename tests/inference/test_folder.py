@@ -186,7 +186,7 @@ def test_colours_within_the_folder_are_not_coloured_again_by_another_job(source:
     colour(source, source / "colours")
     summary = colour(source, tmp_path / "out")
     assert summary.made == 4
-    assert "1 other file left out: 1 coloured by knowhue" in summary.notes
+    assert "4 other files left out: 4 coloured by knowhue" in summary.notes
     assert colour(source / "colours", tmp_path / "again").made == 4  # who names them wants it
 
 

@@ -3,8 +3,10 @@
 Pixels in their own depth, transparency, and all that is needed to write it as it came.
 """
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +55,12 @@ LEDGER = "colorized.jsonl"
 """What `inference.ledger` writes beside the images of a folder."""
 STATE = ".knowhue"
 """Folder of an archive's output with what is known of it: hidden, so that nobody takes it for images."""
+LEDGERS = f"{STATE}/ledgers"
+"""Folder of the ledgers of an archive's shards, in its output."""
 ARCHIVE_PLAN = f"{STATE}/archive.json"
 """What `archive` writes in the output of an archive."""
 COLOURED = "coloured by knowhue"
-"""Why a folder with such a ledger or plan is not entered: computed colours are neither originals nor truth."""
+"""Why an image that a ledger names as made is skipped: computed colours are neither originals nor truth."""
 _SYSTEM_NAMES = frozenset({
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # zip archives of macOS, Windows
     "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@__thumb",  # NAS
@@ -117,7 +121,7 @@ def walk(
     root: Path,
     suffixes: Collection[str] = SUFFIXES,
     avoid: Path | None = None,
-    enters_coloured: bool = False,
+    takes_coloured: bool = False,
 ) -> Iterator[Found]:
     """Everything below a folder, by name, but for what knowhue itself writes beside images; links to folders last.
 
@@ -128,15 +132,18 @@ def walk(
         root: where to look.
         suffixes: of images, lower case.
         avoid: a folder that is passed over in silence, such as that of the output.
-        enters_coloured: whether folders below it are entered that `knowhue colorize` has filled.
+        takes_coloured: whether images count that `knowhue colorize` has put into folders below it.
     """
     entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
     silent = set(entered)
     folders, links = [root], []
+    coloured: set[Path] = set()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
             here, entries = identity(folder), sorted(folder.iterdir())
+            if folder != root and not takes_coloured:
+                coloured.update(_coloured_in(folder))
         except OSError as error:
             yield Found(folder, f"{UNREADABLE}: {error.strerror}")
             continue
@@ -145,18 +152,28 @@ def walk(
                 yield Found(folder, "linking to a folder that is here already")
             continue
         entered.add(here)
-        is_coloured = folder / LEDGER in entries or (folder / ARCHIVE_PLAN).exists()
-        if is_coloured and folder != root and not enters_coloured:
-            yield Found(folder, COLOURED)
-            continue
         inner = []
         for entry in entries:
-            reason = _why_skipped(entry, suffixes)
+            reason = COLOURED if entry in coloured else _why_skipped(entry, suffixes)
             if not reason and entry.is_dir():
                 (links if entry.is_symlink() else inner).append(entry)
             elif entry.name != LEDGER:
                 yield Found(entry, reason)
         folders += reversed(inner)  # a stack: the first by name is taken next
+
+
+def _coloured_in(folder: Path) -> Iterator[Path]:
+    """What `knowhue colorize` has put into a folder and below it; originals may lie beside it."""
+    for ledger in (folder / LEDGER, *(folder / LEDGERS).glob("*.jsonl")):
+        if ledger.is_file():
+            yield from (folder / each for each in outputs_in(ledger.read_bytes()))
+
+
+def outputs_in(ledger: bytes) -> Iterator[str]:
+    """Paths of the images that the lines of a ledger tell of, below its folder; of what is no such line none."""
+    for line in ledger.splitlines():
+        with suppress(ValueError, TypeError, KeyError):
+            yield str(json.loads(line)["output"])
 
 
 def _why_skipped(entry: Path, suffixes: Collection[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from knowhue.errors import ConfigError, ImageError, RunError, plural
-from knowhue.images.image import LEDGER, STATE, SUFFIXES, UNREADABLE, counted, identity, walk
+from knowhue.images.image import LEDGER, LEDGERS, SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 
 _Name = TypeVar("_Name", bound=PurePath)
@@ -204,7 +204,7 @@ class Summary(NamedTuple):
         lines = [f"{what if self.made else 'no image coloured'}{shards} -> {self.out}"]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  already done: {self.already}"] * (self.already > 0)
-        ledger = f"{self.out}/{f'{STATE}/ledgers' if self.shards else LEDGER}"
+        ledger = f"{self.out}/{LEDGERS if self.shards else LEDGER}"
         lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
         lines += [f"    {path}: {error}" for path, error in self.failures]
         more = self.failed - len(self.failures)

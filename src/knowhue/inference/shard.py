@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from knowhue.errors import ImageError, RunError
-from knowhue.images.image import STATE
+from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import noteworthy
 from knowhue.inference.networks import Predictions
@@ -90,7 +90,7 @@ def manifest_path(shard: int) -> str:
 
 def ledger_path(shard: int) -> str:
     """Of what was done of them, one line of JSON each."""
-    return f"{STATE}/ledgers/{shard:06d}.jsonl"
+    return f"{LEDGERS}/{shard:06d}.jsonl"
 
 
 def end_path(shard: int) -> str:

@@ -173,7 +173,7 @@ def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
     """Files by image, and notes."""
     files: dict[str, list[Stored]] = {}
     skipped = []
-    for path, why in walk(folder, enters_coloured=True):
+    for path, why in walk(folder, takes_coloured=True):
         if why.startswith(UNREADABLE):
             raise ImageError(f"{path}: {why}")
         if why:
