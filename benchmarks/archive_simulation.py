@@ -8,7 +8,8 @@ option.
     python benchmarks/archive_simulation.py check --workers 1 2 4     # a real run against the simulated one
     python benchmarks/archive_simulation.py tables
 
-`check` and `tables` take what `measure` printed: --start-s 2.53 --image-s 0.1238 (with --fast 1.80 and 0.0413).
+`check` and `tables` take what `measure` printed: --start-s 2.53 --image-s 0.1238 (with --fast 1.80 and 0.0413,
+and --network-s 0.0155).
 """
 
 import argparse
@@ -345,7 +346,13 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--gpu-images-per-s", type=float, default=1000, help="of the network; assumed, not measured"
     )
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if not asked.network_s < asked.image_s:
+        parser.error(
+            f"--network-s should be less than --image-s, of which it is a part. Found {asked.network_s:g} of "
+            f"{asked.image_s:g}: give both"
+        )
+    return asked
 
 
 if __name__ == "__main__":

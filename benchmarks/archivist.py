@@ -14,7 +14,6 @@ import argparse
 import json
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -84,13 +83,13 @@ def run(command: Sequence[str]) -> None:
 
 
 def interrupt(command: Sequence[str], out: Path, after: int) -> None:
-    """Start a command, and end it as Ctrl-C does when so many files are written."""
+    """Start a command, and end it as Ctrl-C would when so many files are written; a shell may hold that back."""
     process = subprocess.Popen(
         [sys.executable, "-m", "knowhue", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and sum(1 for _ in out.glob("*.jpg")) < after:
         time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     process.wait()
     print(f"interrupted: exit {process.returncode}, {sum(1 for _ in out.glob('*.jpg'))} written", flush=True)
 

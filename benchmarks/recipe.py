@@ -144,8 +144,9 @@ def read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
-    parser.add_argument("--chroma", type=numbers, default=[], help="of the true, in place of saturations")
+    vividness = parser.add_mutually_exclusive_group()
+    vividness.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
+    vividness.add_argument("--chroma", type=numbers, default=[], help="of the true, in place of saturations")
     parser.add_argument("--temperatures", type=numbers, default=[0.38])
     parser.add_argument("--adjustments", type=numbers, default=[0.0])
     parser.add_argument(

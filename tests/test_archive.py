@@ -173,7 +173,7 @@ def test_what_cannot_be_read_fails_alone_and_is_tried_again(photos, tmp_path):
 
 def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(photos, tmp_path):
     archive(photos, tmp_path / "out")
-    with pytest.raises(RunError, match="colours made with another saturation"):
+    with pytest.raises(RunError, match="colours made with saturation 1"):
         archive(photos, tmp_path / "out", options=ColorizeOptions(saturation=2))
     with pytest.raises(RunError, match="dealt out to 7 shards"):
         archive(photos, tmp_path / "out", shards=3)
@@ -185,7 +185,10 @@ def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(p
 def test_a_source_that_was_moved_is_said_and_nothing_of_it_coloured_again(photos, tmp_path):
     archive(photos, tmp_path / "out")
     moved = photos.rename(tmp_path / "moved")
-    with pytest.raises(RunError, match=f"of another place, `{photos}`,.* only moved are not coloured again"):
+    with pytest.raises(
+        RunError,
+        match=rf"Found colours from another place \(`{photos}`\)\. .* only moved are not coloured again",
+    ):
         archive(moved, tmp_path / "out")
     assert archive(moved, tmp_path / "out", shards=None, overwrite=True).already == 18
     assert archive(moved, tmp_path / "out").already == 18

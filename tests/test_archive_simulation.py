@@ -88,6 +88,8 @@ def test_a_store_that_answers_slowly_sets_the_pace(script, certain):
 def test_the_costs_of_a_real_worker_are_of_starting_and_of_images(script, monkeypatch, tmp_path):
     measure = script["measure"]
     monkeypatch.setitem(measure.__globals__, "make_images", lambda folder, count, width, height: None)
-    monkeypatch.setitem(measure.__globals__, "_colour", lambda source, out, core: 2 + 0.1 * int(source.name))
+    monkeypatch.setitem(
+        measure.__globals__, "_colour", lambda source, out, core, fast: 2 + 0.1 * int(source.name)
+    )
     asked = script["_read_arguments"](["measure", "--counts", "10", "30"])
     assert measure(asked, tmp_path) == pytest.approx((2, 0.1))

@@ -263,7 +263,7 @@ def colorize_archive(
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
     sums = _sums(ends, listing.unreadable)
     caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
-    changed = changed_since(sum(end["changed"] for end in ends))
+    changed = changed_since([output for end in ends for output in end["changed"]])
     return Summary(
         source,
         out,

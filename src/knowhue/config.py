@@ -212,10 +212,11 @@ class Colour(Section):
 
     @model_validator(mode="after")
     def _method_and_loss_agree(self) -> "Colour":
-        if self.loss not in METHOD_LOSSES[self.method]:
+        fitting = METHOD_LOSSES[self.method]
+        if self.loss not in fitting:
             methods = [method for method, losses in METHOD_LOSSES.items() if self.loss in losses]
             raise ValueError(
-                f"`colour.loss` should be {' or '.join(METHOD_LOSSES[self.method])} where `colour.method = {self.method}`. "
+                f"`colour.loss` should be {' or '.join(fitting)} where `colour.method = {self.method}`. "
                 f"Found `colour.loss = {self.loss}`. For it: --set colour.method={' or '.join(methods)}"
             )
         if self.oracle and self.is_from_scratch:

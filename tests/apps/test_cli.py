@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from knowhue.apps import cli
 from knowhue.apps.program import OTHER_NAMES, app
@@ -228,6 +229,12 @@ def test_what_other_programs_call_a_command_is_told_in_our_name(knowhue, name):
     assert f"No such command '{name}'. Did you mean '{OTHER_NAMES[name]}'?" in " ".join(
         err.replace("│", " ").split()
     )
+
+
+def test_a_shell_that_completes_what_others_call_a_command_sees_no_error():
+    line = {"_KNOWHUE_COMPLETE": "complete_bash", "COMP_WORDS": "knowhue demo --", "COMP_CWORD": "2"}
+    found = CliRunner().invoke(app, env=line, prog_name="knowhue")
+    assert not isinstance(found.exception, Exception)
 
 
 def test_no_command_is_hidden_by_what_others_call_it():

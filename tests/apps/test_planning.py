@@ -10,7 +10,7 @@ import yaml
 
 from knowhue.apps.planning import commented_yaml, known_variances, power_lines, read_variances, stated
 from knowhue.config import Config
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
 from knowhue.plan import Plan, make_plan
 from knowhue.presets import checked
 from knowhue.report.results import SCHEMA
@@ -138,3 +138,13 @@ def test_tables_of_named_entries_are_indented_below_their_name():
     lines = commented_yaml(make_plan(Config(), ["colour", "class"]))
     at = next(i for i, line in enumerate(lines) if line.startswith("arms:"))
     assert lines[at + 1].startswith("  colour:")
+
+
+def test_a_sealed_study_whose_results_are_damaged_is_named_and_not_where_it_was_unpacked(tmp_path: Path):
+    shutil.unpack_archive(Path(__file__).parents[2] / "studies/poster/tuning.zip", tmp_path / "study")
+    (tmp_path / "study" / "results.json").write_bytes(b"{")
+    sealed = Path(shutil.make_archive(str(tmp_path / "cut"), "zip", tmp_path / "study"))
+    with pytest.raises(
+        RunError, match=f"`{sealed}` should be a sealed study .* `knowhue check {sealed}` says how"
+    ):
+        read_variances(sealed)

@@ -159,7 +159,7 @@ def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source:
     ("change", "said"),
     [
         ({"network": FakeNetwork(novelty_limit=2.0)}, "another model"),
-        ({"options": ColorizeOptions(saturation=0.5)}, "another saturation"),
+        ({"options": ColorizeOptions(saturation=0.5)}, "made with saturation 1"),
         ({"suffix": ".png"}, "another format"),
         ({"suffix": ".ora"}, "another format"),
     ],
@@ -177,7 +177,10 @@ def test_another_jobs_folder_is_refused_or_done_anew(source: Path, tmp_path: Pat
 def test_a_folder_that_was_moved_is_said_and_nothing_of_it_coloured_again(source: Path, tmp_path: Path):
     colour(source, tmp_path / "out")
     moved = source.rename(tmp_path / "moved")
-    with pytest.raises(RunError, match=f"of another place, `{source}`,.* only moved are not coloured again"):
+    with pytest.raises(
+        RunError,
+        match=rf"Found colours from another place \(`{source}`\)\. .* only moved are not coloured again",
+    ):
         colour(moved, tmp_path / "out")
     assert colour(moved, tmp_path / "out", overwrite=True).made == 0
 
@@ -220,7 +223,7 @@ def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path
     (out / "b.png").write_bytes(b"damaged")
     kept = colour(source, out)
     assert (kept.made, kept.already) == (0, 4)
-    assert any("1 coloured image found changed or damaged" in note for note in kept.notes)
+    assert any("1 coloured image found changed or damaged, and left so (" in note for note in kept.notes)
     assert colour(source, out, overwrite=True).made == 1
     assert contents(out) == before
 

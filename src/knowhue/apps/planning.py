@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, one_of, plural, shown
+from knowhue.errors import ConfigError, RunError, one_of, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question
 from knowhue.presets import read_setting
@@ -122,12 +122,19 @@ def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
 
     Raises:
         ConfigError: it has none: fewer than two seeds, or no scores of single images.
+        RunError: its results are damaged or not there.
     """
     if study.is_file():
         from knowhue.sealing import unpacked
 
         with unpacked(study) as (folder, _):
-            tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
+            try:
+                tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
+            except RunError:  # it would name a folder that is gone by then
+                raise RunError(
+                    f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged: `knowhue "
+                    f"check {study}` says how."
+                ) from None
     else:
         tests = read_results(study / "results.json")["tests"]
     found = {

@@ -43,7 +43,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that arguments begin with; fails as `TyperGroup` does."""
-        if ours := OTHER_NAMES.get(args[0]):
+        if not ctx.resilient_parsing and (ours := OTHER_NAMES.get(args[0])):
             does = self.commands[ours].get_short_help_str(limit=120)
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
         return super().resolve_command(ctx, args)

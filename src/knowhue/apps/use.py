@@ -115,7 +115,10 @@ class ColorizeArguments(ModelOptions):
         float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
     ] = None
     json_: Annotated[
-        bool, rare_option("--json", help="Print one line of JSON an image instead of words.")
+        bool,
+        rare_option(
+            "--json", help="Print JSON instead of words: a line an image, or one for a folder or an archive."
+        ),
     ] = False
     overwrite: OverwriteOption = False
     on_error: Annotated[

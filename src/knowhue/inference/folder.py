@@ -135,7 +135,7 @@ class _Work:
         self._done = done
         self.waiting = [item for item in self._items if item not in done]
         self.already = len(done)
-        self._changed = sum(not self._ledger.made(item.path, item.output) for item in done)
+        self._changed = [item.output for item in done if not self._ledger.made(item.path, item.output)]
         self._noteworthy = noteworthy(self._ledger.records[item.path] for item in done)
 
     def _set_album_colour(self, limits: Limits) -> None:

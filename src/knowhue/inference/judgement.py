@@ -56,17 +56,22 @@ class Judgement(NamedTuple):
     def headline(self) -> str | None:
         """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
 
+        Why a class is unknown of an image like the training images is said.
+
         >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
         'cat (cat 75 %, dog 25 %)'
         >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
         'unknown'
+        >>> Judgement("unknown", 0.4, {"cat": 0.4, "dog": 0.3}, 0.5, None, None, None, ()).headline()
+        'unknown, for none is sure enough (cat 40 %, dog 30 %)'
         """
         if self.label is None or self.is_novel:
             return self.label
         shares = ", ".join(
             f"{name} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
         )
-        return f"{self.label} ({shares})"
+        why = ", for none is sure enough" if self.label == UNKNOWN else ""
+        return f"{self.label}{why} ({shares})"
 
     def with_reference(self, found: float) -> "Judgement":
         """The same of an image of which so large a share was found in a reference."""

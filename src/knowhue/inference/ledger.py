@@ -17,18 +17,18 @@ from knowhue.images.image import LEDGER
 from knowhue.storage import replacing
 
 JOB = {
-    "source": "of another place, `{}`,",
+    "source": "from another place (`{}`)",
     "model": "made by another model",
     "suffix": "written in another format",
-    "saturation": "made with another saturation",
+    "saturation": "made with saturation {}",
     "uncertainty": "made with or without the uncertainty",
     "sample": "made as another sample",
-    "sizes": "coloured with or without `fast`",
+    "sizes": "seen at another number of sizes ({}; 1 is that of --fast)",
     "unknown_below": "judged with another `unknown_below`",
     "reference": "made with another reference, or with or without one",
     "album": "made with or without one look for the album",
 }
-"""What a line's `job` holds, and how to say that it differs."""
+"""What a line's `job` holds, and how to say that it differs, perhaps with what was found."""
 
 
 class Stamp(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
-from knowhue.errors import ConfigError, ImageError, RunError, plural
+from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import LEDGER, LEDGERS, SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 
@@ -122,10 +122,12 @@ def nothing_there(source: Path | str, notes: Sequence[str]) -> ImageError:
     )
 
 
-def changed_since(count: int) -> list[str]:
-    """Say of `count` outputs that they are no longer as they were made, and what becomes of them."""
-    found = f"{plural(count, 'coloured image')} found changed or damaged, and left so"
-    return [f"{found}; --overwrite colours anew"] * (count > 0)
+def changed_since(outputs: Sequence[str]) -> list[str]:
+    """Say of outputs that they are no longer as they were made, and what becomes of them."""
+    found = (
+        f"{plural(len(outputs), 'coloured image')} found changed or damaged, and left so ({few(outputs, 3)})"
+    )
+    return [f"{found}; --overwrite colours anew"] * bool(outputs)
 
 
 def no_room(out: Path | str, count: int, first: str) -> RunError:

@@ -125,7 +125,8 @@ class _Shard:
         self.images = [ListedImage(*json.loads(line)) for line in lines]
         self.records = self._read_ledger()
         self.made = 0
-        self._in_the_way = self._changed = 0
+        self._in_the_way = 0
+        self._changed: list[str] = []
         self._is_again = False  # begun by this very command: the engine took it for lost
         self._own: set[str] = set()
         self.failures: list[tuple[str, str]] = []
@@ -178,7 +179,7 @@ class _Shard:
                 if is_own or self._is_again:
                     continue
                 if image.taken is not None and not self.task.overwrite:  # as of a folder's job
-                    self._changed += 1
+                    self._changed.append(image.output)
                     continue
             if image.taken is not None and (is_own or record.get("planned")):
                 self._own.add(image.path)

@@ -17,9 +17,8 @@ from knowhue.inference.pixels import LONGEST, SHORTEST_PX, neighbours, taps, wor
 SEEN_AT = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
 LARGEST_SIZE = SEEN_AT[-1]
-_COPIES = (
-    5  # the sum, those of the network's own size, a size's as they come, and on two steps to the largest
-)
+_COPIES = 5
+"""Of the logits: the sum, the network's own size, a size's as they come, and two steps to the largest."""
 
 
 class SeveralSizes:
