@@ -148,7 +148,7 @@ def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str,
 
     >>> found = without_effect(["colour.temperature", "colour.width"], [Config()])
     >>> {name: [need.other for need in needs] for name, needs in found.items()}
-    {'colour.temperature': ['colour.loss', 'colour.method']}
+    {'colour.temperature': ['colour.loss']}
     """
     unmet = {name: [_unmet(name, config) for config in configs] for name in names}
     return {name: needs[0] for name, needs in unmet.items() if all(needs)}

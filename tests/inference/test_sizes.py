@@ -185,5 +185,5 @@ def test_a_folder_is_coloured_again_by_the_other_number_of_sizes(tmp_path):
     (tmp_path / "in").mkdir()
     PIL.fromarray(np.arange(3600, dtype=np.uint8).reshape(60, 60)).save(tmp_path / "in" / "a.png")
     colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "out")
-    with pytest.raises(RunError, match="with or without `fast`"):
+    with pytest.raises(RunError, match=r"seen at another number of sizes \(\d; 1 is that of --fast\)"):
         colorize_folder(Colorizer.load(fast=True), tmp_path / "in", tmp_path / "out")
