@@ -356,7 +356,14 @@ def add_an_image(folder):
     np.save(folder / "images.npy", np.concatenate([pixels, pixels[:1]]))
 
 
-@pytest.mark.parametrize("change", [cut_row, swap_rows, add_an_image])
+def add_a_row(folder):
+    last = (folder / "manifest.csv").read_text().splitlines()[-1]
+    assert ",kept," in last
+    with (folder / "manifest.csv").open("a") as file:
+        file.write("99" + last[last.index(",") :] + "\n")
+
+
+@pytest.mark.parametrize("change", [cut_row, swap_rows, add_an_image, add_a_row])
 def test_manifest_and_checksum_changed_together_are_found_out(photos, tmp_path, change):
     prepare(rules(photos), tmp_path / "out")
     change(tmp_path / "out")
