@@ -445,6 +445,6 @@ def test_adjusting_changes_predictions_and_the_logits_given_with_them_and_nothin
     losses = [head.loss(pyramid, torch.zeros(2, 1, 32, 32), chroma) for head in (plain, adjusted)]
     assert losses[0] == losses[1]
     given = plain.logits(pyramid) - 0.5 * rebalancing(counts).log()[:, None, None]
-    torch.testing.assert_close(adjusted.adjusted(adjusted.logits(pyramid)), given)
+    torch.testing.assert_close(adjusted.adjusted_logits(adjusted.logits(pyramid)), given)
     torch.testing.assert_close(adjusted(pyramid), adjusted.decode(given))
-    assert plain.adjusted(plain.logits(pyramid)).equal(plain.logits(pyramid))
+    assert plain.adjusted_logits(plain.logits(pyramid)).equal(plain.logits(pyramid))

@@ -197,7 +197,7 @@ class ColourClasses(Ladder):
         """Maps of `taps`, fine to coarse, to (B, 313, h, w) float32, h and w a quarter of the padded image's."""
         return self.out(self.climb(pyramid)).float()
 
-    def adjusted(self, logits: Tensor) -> Tensor:
+    def adjusted_logits(self, logits: Tensor) -> Tensor:
         """The logits that predictions are made of: those trained, less what rare colours counted too much."""
         if not self.logit_adjustment:
             return logits
@@ -205,7 +205,7 @@ class ColourClasses(Ladder):
 
     def forward(self, pyramid: Pyramid) -> Tensor:
         """Maps of `taps` to scaled a*b* (B, 2, H, W) at the image's (padded) size."""
-        return self.decode(self.adjusted(self.logits(pyramid)))
+        return self.decode(self.adjusted_logits(self.logits(pyramid)))
 
     def decode(self, logits: Tensor) -> Tensor:
         """The answer of logits: scaled a*b* (B, 2, H, W) at the image's (padded) size, bilinearly upsampled."""

@@ -34,7 +34,8 @@ class MultiTask(nn.Module):
         stride: images are padded to whole multiples of it.
         taps: which maps of the pyramid the heads read; the coarsest is always among them.
         saturation: what predicted chroma is multiplied by, but in training.
-        judged: whether training needs the chroma of a head that learns by a loss of its own, too, for a discriminator.
+        adversarial: whether a discriminator judges the chroma in training: it is then predicted beside a loss of the
+            head's own.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class MultiTask(nn.Module):
         classifier: nn.Module | None,
         oracle: Oracle | None = None,
         saturation: float = 1.0,
-        judged: bool = False,
+        adversarial: bool = False,
     ) -> None:
         super().__init__()
-        self.saturation, self.judged = saturation, judged
+        self.saturation, self.adversarial = saturation, adversarial
         self.oracle, self.encoder, self.colour, self.classifier = oracle, encoder, colour, classifier
         self.stride: int = getattr(colour, "stride", encoder.strides[-1])
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
@@ -98,13 +99,13 @@ class MultiTask(nn.Module):
         informed = for_colour if self.oracle is None else self.oracle(for_colour, label)
         chroma = logits = own_loss = colour_logits = None
         loss = getattr(self.colour, "loss", None)  # of a head that learns by a rule of its own
-        if truth is not None and loss is not None and not self.judged:
+        if truth is not None and loss is not None and not self.adversarial:
             own_loss = loss(informed, lightness, truth)
         elif self.colour is not None:
             if isinstance(self.colour, ColourClasses):
-                learnt = self.colour.logits(informed)
-                own_loss = None if truth is None else self.colour.cross_entropy(learnt, truth)
-                colour_logits = self.colour.adjusted(learnt)
+                trained = self.colour.logits(informed)
+                own_loss = None if truth is None else self.colour.cross_entropy(trained, truth)
+                colour_logits = self.colour.adjusted_logits(trained)
                 scaled = self.colour.decode(colour_logits)
             else:
                 scaled = self.colour(informed)
@@ -168,7 +169,12 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
         with initialised("oracle"):
             oracle = Oracle(classes, encoder.channels[-1])
     model = MultiTask(
-        encoder, colour, classifier, oracle, config.colour.saturation, judged=config.colour.is_adversarial
+        encoder,
+        colour,
+        classifier,
+        oracle,
+        config.colour.saturation,
+        adversarial=config.colour.is_adversarial,
     )
     return model.to(memory_format=torch.channels_last)  # pyright: ignore
 
