@@ -209,8 +209,9 @@ def colorize_archive(
 
     An image is done again when it has changed since, or its output is gone. Its output appears whole; after a kill at
     most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this job did not
-    make is not replaced, and fails its image. What is known lies in `out/.knowhue`: the plan, of each shard its
-    manifest, its ledger with a line an image as `colorize_folder` writes them, and its end.
+    make is not replaced, and fails its image; an output that was changed since stays unless `overwrite`, and is named.
+    What is known lies in `out/.knowhue`: the plan, of each shard its manifest, its ledger with a line an image as
+    `colorize_folder` writes them, and its end.
 
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
@@ -234,7 +235,6 @@ def colorize_archive(
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
     colorizer.require("colour")
-    description = colorizer.network.description
     started = time.monotonic()
     places = _from_anywhere(source), _from_anywhere(out)
     images, colours = map(open_store, places)
@@ -261,29 +261,31 @@ def colorize_archive(
             threads=executor.threads or 0,
         )
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
-    sums = _sums(ends, listing.unreadable)
-    caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
-    changed = changed_since([output for end in ends for output in end["changed"]])
-    return Summary(
-        source,
-        out,
-        **sums,
-        notes=(*colorizer.notes, *caveats, *changed, *filter(None, [note]), *listing.notes),
-        seconds=time.monotonic() - started,
-        model=description.name,
-        shards=plan["shards"],
-    )
+    found = _found(ends, listing, colorizer, [note] if note else [])
+    return Summary(source, out, **found, seconds=time.monotonic() - started, shards=plan["shards"])
 
 
-def _sums(ends: Sequence[Mapping[str, Any]], unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What the shards' ends and the listing say together: numbers of images, and the first failures."""
+def _found(
+    ends: Sequence[Mapping[str, Any]],
+    listing: ArchiveListing,
+    colorizer: Colorizer,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """What the shards' ends and the listing say together, by the fields of a summary."""
     sums: dict[str, Any] = {
         name: sum(end[name] for end in ends)
         for name in ("made", "already", "failed", "novel", "unknown", "warned")
     }
-    sums["failed"] += len(unreadable)
-    failures = [*unreadable, *((path, error) for end in ends for path, error in end["failures"])]
-    return sums | {"failures": tuple(failures[:MOST_FAILURES])}
+    sums["failed"] += len(listing.unreadable)
+    failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
+    description = colorizer.network.description
+    caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
+    changed = changed_since([output for end in ends for output in end["changed"]])
+    return sums | {
+        "failures": tuple(failures[:MOST_FAILURES]),
+        "notes": (*colorizer.notes, *caveats, *changed, *notes, *listing.notes),
+        "model": description.name,
+    }
 
 
 def _rename(suffix: str | None, found: str) -> str:

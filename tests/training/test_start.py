@@ -272,7 +272,7 @@ def test_a_licence_goes_with_the_weights_and_paths_do_not(started, tmp_path, exp
     start = start_of(config, CLASSES)
     assert start.licence == "research use only"
     network.description = network.description.model_copy(update={"start": start, "config": config})
-    said = f"of `{start.model}`, which it started from: research use only"
+    said = "of `mine.safetensors`, which it started from: research use only"  # the API tells it, and no path
     assert ModelAnswer.of("x", network).licence == network.description.licences == said
     both = network.description.model_copy(update={"licence": "MIT"})
     assert both.licences == f"MIT; {said}"

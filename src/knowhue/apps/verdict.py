@@ -16,7 +16,7 @@ from knowhue.storage import require_outputs
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictArguments:
-    """What the command is arguments."""
+    """What the command is given."""
 
     tables: Annotated[
         list[Path],

@@ -116,7 +116,7 @@ class Description(Section):
         """Of the weights, and of those that they started from, which it may limit; empty where none is stated."""
         stated = [self.licence] if self.licence else []
         if self.start is not None and self.start.licence:
-            stated.append(f"of `{self.start.model}`, which it started from: {self.start.licence}")
+            stated.append(f"of `{Path(self.start.model).name}`, which it started from: {self.start.licence}")
         return "; ".join(stated)
 
     def fingerprint(self) -> str:
