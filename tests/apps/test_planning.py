@@ -42,6 +42,13 @@ def test_differences_of_shares_are_told_in_points_and_a_variance_of_0_is_doubted
     assert "unreliable" in text
 
 
+def test_it_says_which_study_the_images_were_counted_in():
+    plan = make_plan(Config(), seeds=range(20))
+    first, *others = power_lines(plan, OURS, 1496, Path("old.zip"))
+    assert first == "# 1496 images, as in old.zip; --images for another number"
+    assert others == power_lines(plan, OURS, 1496)
+
+
 def test_too_few_seeds_are_said_to_give_no_verdict():
     lines = power_lines(make_plan(Config(), seeds=range(7)), {}, None)
     assert lines == ["# colour: 7 seeds: no verdict below 8.", "# class: 7 seeds: no verdict below 8."]

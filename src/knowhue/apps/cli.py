@@ -279,7 +279,7 @@ def plan_command(
 
     wanted = options()
     known, count = known_variances(variances, seed_sd, image_sd, test_images)
-    say(*power_lines(wanted, known, count), *commented_yaml(wanted))
+    say(*power_lines(wanted, known, count, None if test_images else variances), *commented_yaml(wanted))
 
 
 @app.command("status", epilog="Example: `knowhue status runs/photos`")

@@ -76,9 +76,18 @@ def _inline(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def power_lines(plan: Plan, variances: Mapping[str, Variances], images: int | None) -> list[str]:
-    """Return what each question of a plan finds with its seeds and the images that it reports on."""
-    lines = []
+def power_lines(
+    plan: Plan, variances: Mapping[str, Variances], images: int | None, counted_in: Path | None = None
+) -> list[str]:
+    """Return what each question of a plan finds with its seeds and the images that it reports on.
+
+    Args:
+        plan: of the study.
+        variances: of each question.
+        images: that it reports on.
+        counted_in: the earlier study whose number of images that is, if it is.
+    """
+    lines = [f"{images} images, as in {counted_in}; --images for another number"] * (counted_in is not None)
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)

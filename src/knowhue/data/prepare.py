@@ -207,7 +207,7 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
     try:
         count = len(open_shards([folder / name for name in arrays]))
         # in one pass, for a million rows take seconds; a row too few, too many or elsewhere shows in the digest
-        stray = dict.fromkeys(("index", "sha256", "label", "split"), "")
+        stray: Any = dict.fromkeys(("index", "sha256", "label", "split"), "")
         pairs = zip_longest(kept_rows(folder), range(count), fillvalue=stray)
         rows = (row if row["index"] == str(number) else stray for row, number in pairs)
         is_whole = _identify(rows) == summary["fingerprint"]
