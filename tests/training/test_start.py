@@ -276,6 +276,7 @@ def test_a_licence_goes_with_the_weights_and_paths_do_not(started, tmp_path, exp
     assert ModelAnswer.of("x", network).licence == network.description.licences == said
     both = network.description.model_copy(update={"licence": "MIT"})
     assert both.licences == f"MIT; {said}"
+    assert licensed.model_copy(update={"start": start}).licences == "research use only"
     export_hub_folder(network, tmp_path / "hub")
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "The model that it started from, `mine.safetensors`, states: research use only." in card

@@ -113,9 +113,9 @@ class Description(Section):
 
     @property
     def licences(self) -> str:
-        """Of the weights, and of those that they started from, which it may limit; empty where none is stated."""
+        """Of the weights, and where it is another one, of those that they started from; empty if none is stated."""
         stated = [self.licence] if self.licence else []
-        if self.start is not None and self.start.licence:
+        if self.start is not None and self.start.licence not in ("", self.licence):
             stated.append(f"of `{Path(self.start.model).name}`, which it started from: {self.start.licence}")
         return "; ".join(stated)
 
