@@ -123,7 +123,7 @@ class EncoderSettings(Section):
     """The shared encoder: a pretrained feature extractor that sees gray."""
 
     name: str = "resnet18"
-    """shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0"""
+    """shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0, mobilenetv2_100"""
     weights: str = "pretrained"
     """`pretrained` (from the hub), `package` (from a pip package), a file, a trained model (`built-in`, the folder of
     a run or a study, or an exported file), or `none`"""

