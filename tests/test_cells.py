@@ -1,5 +1,6 @@
 """A plan's cells as jobs: what arms share is asked for once, before them; the A/A gate fails where they share more."""
 
+import itertools
 from dataclasses import replace
 from functools import partial
 
@@ -24,14 +25,14 @@ def kinds(jobs):
     return [job.id.rsplit("/", 1)[0] for job in jobs]
 
 
-def test_arms_need_their_heads_and_share_them(tiny):
+def test_arms_need_their_heads_and_share_them_and_long_ones_come_first(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
     jobs = each_once(cell_jobs(plan, gated={0}, do=print))
     assert kinds(jobs) == [
-        "head/colour", "arm/colour", "head/class", "arm/class", "gate/multi", "arm/multi",
+        "head/colour", "head/class", "arm/multi", "arm/colour", "arm/class", "gate/multi",
     ]  # fmt: skip
     by_id = {job.id: job for job in jobs}
-    multi = jobs[-1]
+    multi = jobs[2]
     assert kinds([by_id[need] for need in multi.needs]) == ["head/colour", "head/class"]
 
 
@@ -54,14 +55,14 @@ def test_an_id_names_the_same_work_in_every_call(tiny):
 def test_jobs_say_which_cell_they_are_done_for(tiny):
     plan = make_plan(tiny(), ["class", "multi"], [3])
     jobs = cell_jobs(plan, gated=(), do=lambda step: step.cell)
-    assert [job.run() for job in jobs] == [("class", 3)] * 2 + [("multi", 3)] * 3
+    assert [job.run() for job in jobs] == [("multi", 3)] * 3 + [("class", 3)] * 2
 
 
 def test_arms_that_are_whole_ask_for_no_heads(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
     jobs = each_once(cell_jobs(plan, gated={0}, do=print, whole={("colour", 0), ("multi", 0)}))
-    assert kinds(jobs) == ["arm/colour", "head/class", "arm/class", "gate/multi", "arm/multi"]
-    assert [len(job.needs) for job in jobs] == [0, 0, 1, 0, 0]
+    assert kinds(jobs) == ["arm/multi", "arm/colour", "head/class", "arm/class", "gate/multi"]
+    assert [len(job.needs) for job in jobs] == [0, 0, 0, 1, 0]
     assert "head/" not in " ".join(kinds(cell_jobs(plan, {0}, print, {(arm, 0) for arm in plan.arms})))
 
 
@@ -84,15 +85,16 @@ def test_steps_are_run_in_this_process_and_each_cell_is_reported_once(done, tiny
     run_cells(make_work(tiny(), report=reported.append), plan, InProcess(), "now")
     block = [
         ("head", "colour"),
-        ("arm", "colour"),
         ("head", "class"),
+        ("arm", "multi"),
+        ("arm", "colour"),
         ("arm", "class"),
         ("gate", ""),
-        ("arm", "multi"),
     ]
     assert done == [(*step, seed) for seed in (4, 2) for step in block]
     assert [(each["done"], each["arm"], each["seed"]) for each in reported] == [
-        (number, arm, seed) for number, (arm, seed) in enumerate(plan.cells)
+        (number, arm, seed)
+        for number, (seed, arm) in enumerate(itertools.product((4, 2), ("multi", "colour", "class")))
     ]
     assert {each["total"] for each in reported} == {6}
 

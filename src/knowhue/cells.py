@@ -1,6 +1,6 @@
 """The cells of a study as jobs for an engine: heads, the A/A gate, and arms, which need their heads."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -219,7 +219,9 @@ def cell_jobs(
     do: Callable[[CellStep], object],
     whole: Collection[tuple[str, int]] = (),
 ) -> list[Job]:
-    """Every cell of a plan, seed by seed, with what it needs before it.
+    """Every cell of a plan, seed by seed, with what it needs before it; within a seed long ones first.
+
+    So what runs last, when another worker has nothing left to do, is short.
 
     Args:
         plan: the cells.
@@ -227,17 +229,22 @@ def cell_jobs(
         do: does a step.
         whole: arms and seeds that have ended and lack nothing.
     """
-    jobs = []
-    for cell in plan.cells:
-        arm, seed = cell
-        config = plan.run_config(arm, seed)
-        # what has ended needs no heads, which may have been deleted to save room; what is scored anew quotes theirs
-        tasks = () if cell in whole else head_tasks(config)
-        heads = [CellStep("head", task, head_config(config, task), cell) for task in tasks]
-        gate = [CellStep("gate", arm, config, cell)] if arm == plan.gate_arm and seed in gated else []
-        jobs += [Job(step.id, partial(do, step)) for step in (*heads, *gate)]
-        arm_step = CellStep("arm", arm, config, cell)
-        jobs.append(Job(arm_step.id, partial(do, arm_step), tuple(head.id for head in heads)))
+
+    def job(step: CellStep, needs: Sequence[CellStep] = ()) -> Job:
+        return Job(step.id, partial(do, step), tuple(each.id for each in needs))
+
+    jobs: list[Job] = []
+    for seed in plan.seeds:
+        arms = sorted(plan.arms, key=lambda arm: -len(plan.arm_settings(arm).tasks.names))
+        for arm in arms:
+            config, cell = plan.run_config(arm, seed), (arm, seed)
+            # what has ended needs no heads, which may have been deleted to save room; what is scored anew quotes theirs
+            tasks = () if cell in whole else head_tasks(config)
+            heads = [CellStep("head", task, head_config(config, task), cell) for task in tasks]
+            jobs += [*map(job, heads), job(CellStep("arm", arm, config, cell), heads)]
+        if (gated_arm := plan.gate_arm) and seed in gated:
+            gate = CellStep("gate", gated_arm, plan.run_config(gated_arm, seed), (gated_arm, seed))
+            jobs.append(job(gate))
     return jobs
 
 
