@@ -5,7 +5,8 @@ degraded like old photos (`loaders.degrade`, all of them). Heads of 313 colours 
 logit adjustments, too. With `--chroma` runs are compared at equal vividness: each at the saturation that makes the mean
 chroma of its colourings so many times that of the true images, and copies at the saturation of their photos.
 Better: the share of photos that come nearer to the truth than if they had been left gray. Vivid: mean error of the
-pixels whose true chroma exceeds 20.
+pixels whose true chroma exceeds 20. Recognised: the share of colourings whose class is found by a linear probe that was
+fitted to the true colours of the training images (`evaluation.recognition`).
 
     python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,1 | --chroma .7] [--temperatures .38,1]
         [--adjustments 0,1] [--mirror]
@@ -13,7 +14,7 @@ pixels whose true chroma exceeds 20.
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,19 +22,24 @@ import numpy as np
 import torch
 
 from knowhue.color import colourfulness, lab_to_rgb
+from knowhue.config import Evaluation
 from knowhue.data.loaders import degrade, draw_damage, grain, plain_batches, to_rgb
 from knowhue.data.prepare import load_prepared
 from knowhue.evaluation.evaluate import ab_l1, mean_chroma
+from knowhue.evaluation.features import available_networks
 from knowhue.evaluation.similarity import ciede2000
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.multitask import MultiTask
 from knowhue.runs import read_config
-from knowhue.tensors import Batch, Chroma, Lightness
+from knowhue.tensors import RGB, Batch, Chroma, Lightness
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.run import load_run
+from knowhue.training.scores import recognition_probe
 
 VIVID = 20.0
-COLUMNS = ("a*b* error", "CIEDE2000", "chroma", "colourfulness", "better", "vivid", "accuracy")
+COLUMNS = ("a*b* error", "CIEDE2000", "chroma", "colourfulness", "better", "vivid", "recognised", "accuracy")
+Recognise = Callable[[RGB, torch.Tensor], torch.Tensor]
+"""Colourings and their labels to whether the class of each is found."""
 
 
 class Seen(NamedTuple):
@@ -53,6 +59,7 @@ def main() -> None:
         work = Workspace(root, Engine(config.training), prepared, lambda _: None)
         model = load_run(work, config, folder)
         model.saturation = 1.0  # the run's own is one of those that are asked for
+        recognise = recogniser(work)
         print(f"\n{folder}")
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
         is_classes = isinstance(model.colour, ColourClasses)
@@ -64,13 +71,13 @@ def main() -> None:
             for degraded in (False, True):
                 seen = list(answers(work, model, degraded, asked.mirror))
                 if not degraded:
-                    show("gray", seen, 0.0)
+                    show("gray", seen, 0.0, recognise)
                     saturations = [ratio / chroma_ratio(seen) for ratio in asked.chroma] or saturations
                 for saturation in saturations:
                     name = f"saturation {saturation:.3g}" + (
                         f", T {temperature:g}, adjusted {adjustment:g}" if temperature else ""
                     )
-                    show(name + (", old" if degraded else ""), seen, saturation)
+                    show(name + (", old" if degraded else ""), seen, saturation, recognise)
 
 
 def answers(work: Workspace, model: MultiTask, degraded: bool, mirror: bool) -> Iterator[Seen]:
@@ -97,6 +104,17 @@ def predict(model: MultiTask, lightness: Lightness, mirror: bool) -> tuple[Chrom
     return (first.chroma + second.chroma.flip(3)) / 2, (first.logits + second.logits) / 2
 
 
+def recogniser(work: Workspace) -> Recognise:
+    """By EfficientNet-Lite0, whose weights are a package."""
+    network = available_networks(Evaluation(), work.engine.device)["lite0"]
+    probe = recognition_probe(work, "lite0", network)
+
+    def recognise(rgb: RGB, label: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(probe.predict(network.features(rgb).numpy())) == label
+
+    return recognise
+
+
 def chroma_ratio(seen: Sequence[Seen]) -> float:
     """Mean chroma of the answers over that of the true images."""
     own, true = (
@@ -106,22 +124,24 @@ def chroma_ratio(seen: Sequence[Seen]) -> float:
     return own / true
 
 
-def show(name: str, seen: Sequence[Seen], saturation: float) -> None:
+def show(name: str, seen: Sequence[Seen], saturation: float, recognise: Recognise) -> None:
     """Print the scores of one saturation."""
     columns: dict[str, list[float]] = {}
     vivid_error = vivid_pixels = 0.0
     for each in seen:
         true, chroma = each.batch.chroma, saturation * each.chroma
         lightness, own, gray = each.batch.lightness, ab_l1(chroma, true), ab_l1(0 * true, true)
+        rgb, known = lab_to_rgb(lightness, chroma), each.batch.label >= 0
         found = {
             "a*b* error": own,
             "CIEDE2000": ciede2000(lightness, chroma, true),
             "chroma": mean_chroma(chroma),
             "true chroma": mean_chroma(true),
-            "colourfulness": colourfulness(255 * lab_to_rgb(lightness, chroma)),
+            "colourfulness": colourfulness(255 * rgb),
             "true colourfulness": colourfulness(255 * lab_to_rgb(lightness, true)),
             "better": (own < gray - 1e-4).float(),
-            "accuracy": each.correct[each.batch.label >= 0].float(),
+            "recognised": recognise(rgb, each.batch.label)[known].float(),
+            "accuracy": each.correct[known].float(),
         }
         for column, values in found.items():
             columns.setdefault(column, []).extend(values.tolist())
@@ -132,7 +152,7 @@ def show(name: str, seen: Sequence[Seen], saturation: float) -> None:
     values = (
         f"{mean['a*b* error']:.2f}", f"{mean['CIEDE2000']:.2f}", f"{mean['chroma'] / mean['true chroma']:.2f}",
         f"{mean['colourfulness'] - mean['true colourfulness']:+.1f}", f"{100 * mean['better']:.0f} %",
-        f"{vivid_error / vivid_pixels:.2f}", f"{100 * mean['accuracy']:.1f} %",
+        f"{vivid_error / vivid_pixels:.2f}", f"{100 * mean['recognised']:.1f} %", f"{100 * mean['accuracy']:.1f} %",
     )  # fmt: skip
     print(f"{name:34}" + "".join(f"{each:>15}" for each in values), flush=True)
 

@@ -206,7 +206,7 @@ def _recognition(work: Workspace, settings: Evaluation, features: Mapping[str, F
         name: {
             "title": f"Recognised by a linear probe on {network.provenance['network']}",
             "better": "higher",
-            **recognised(_probe(work, name, network), features[name], label),
+            **recognised(recognition_probe(work, name, network), features[name], label),
             **network.provenance,
         }
         for name, network in available_networks(settings, work.engine.device).items()
@@ -264,7 +264,7 @@ def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Fe
     return cached(work.root / "features" / f"truth-{name}-{key}.npz", read_arrays, write)["features"]
 
 
-def _probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
+def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
     """Fitted to the true training images with known labels; kept under all that it depends on."""
     prepared = work.prepared
 
