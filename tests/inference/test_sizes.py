@@ -9,8 +9,9 @@ from PIL import Image as PIL
 from tiny_models import colours_network, lite0_network, noise
 
 from knowhue.color import chroma_bins
-from knowhue.errors import RunError
+from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image
+from knowhue.images.reading import weigh_image
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.folder import colorize_folder
@@ -134,20 +135,50 @@ def test_a_head_of_313_colours_sees_a_photo_at_three_sizes_unless_it_is_to_be_fa
     )
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_what_the_logits_take_at_most_is_weighed(count):
-    network = SeveralSizes(PlacedNetwork())
-    lightness = np.zeros((count, 48, 192), np.float32)  # the longest shape that a network of 32 is shown
+def photo(height: int, width: int, kind: str = "PNG") -> bytes:
+    file = BytesIO()
+    PIL.fromarray(np.zeros((height, width), np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"), [(1, (96, 384)), (3, (96, 384)), (2, (96, 128)), (2, (144, 96)), (1, (96, 96))]
+)
+def test_what_the_logits_of_an_image_take_is_weighed(count, shape):
+    placed = PlacedNetwork()
+    placed.description = placed.description.model_copy(update={"size_px": 64})
+    network = SeveralSizes(placed)
+    lightness = np.zeros((count, *shape), np.float32)
     tracemalloc.start()
     network.activations(lightness, [COLOUR_LOGITS])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 0.7 < peak / (count * network.answer_bytes) <= 1
-    photo = BytesIO()
-    PIL.fromarray(np.zeros((60, 80), np.uint8)).save(photo, "PNG")
-    data, plain = photo.getvalue(), Colorizer(colours_network())
-    assert Colorizer(network).weigh(data) == plain.weigh(data) + network.answer_bytes > network.answer_bytes
-    assert Colorizer(network).weigh(b"no image") == plain.weigh(b"no image") == 0
+    of_photo = network.answer_bytes(*(10 * side for side in shape))
+    assert 0.7 < peak / (count * of_photo) <= 1
+    data = photo(*(10 * side for side in shape))
+    several, plain = Colorizer(network), Colorizer(colours_network())
+    assert several.weigh(data) == plain.weigh(data) + of_photo > of_photo
+    # its shape is known once it is read: the longest that there is
+    unknown = photo(60, 80, "BMP")
+    assert several.weigh(unknown) == plain.weigh(unknown) + network.answer_bytes(60, 9999)
+    assert several.weigh(b"no image") == plain.weigh(b"no image") == 0
+
+
+def test_neither_a_class_nor_a_reference_is_weighed_with_logits():
+    colorizer, gray, wide = Colorizer(SeveralSizes(colours_network())), photo(60, 80), photo(60, 240)
+    weighed: list[int] = []
+    batcher = Batcher(colorizer)
+    weigh = batcher._stages.weigh
+    batcher._stages = batcher._stages._replace(weigh=lambda item: weighed.append(weigh(item)) or weighed[-1])
+    try:
+        batcher.submit(ImageRequest(gray, colour=False)).result()
+        with pytest.raises(ConfigError, match="`reference`"):  # has no colours
+            batcher.submit(ImageRequest(gray, reference=wide)).result()
+    finally:
+        batcher.close()
+    pixels = [weigh_image(each).held_bytes for each in (gray, wide)]
+    assert weighed == [pixels[0], colorizer.weigh(gray) + pixels[1]]
+    assert pixels[0] < colorizer.weigh(gray)
 
 
 def test_a_class_alone_is_named_at_one_size_by_the_server_too():

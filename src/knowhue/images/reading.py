@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,23 +76,33 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
         raise type(error)(f"{name}: {error}" if name else str(error)) from None
 
 
-def weigh_image(source: Path | bytes) -> int:
-    """Bytes that reading, painting and encoding an image hold at once, about; 0 if it is no image.
+class Weight(NamedTuple):
+    """What an image takes, from its header.
 
-    From its header alone. Never fails: reading the image says what is wrong with it.
+    Attributes:
+        held_bytes: that reading, painting and encoding it hold at once, about; 0 if it is no image.
+        shape: height and width as they lie in the file; None where the header alone does not say.
     """
+
+    held_bytes: int = 0
+    shape: tuple[int, int] | None = None
+
+
+def weigh_image(source: Path | bytes) -> Weight:
+    """What an image takes, from its header alone. Never fails: reading the image says what is wrong with it."""
     try:
         with _opened(source) as file:
             kind = recognise(file.read(HEAD_BYTES))
             if kind is None:
-                return 0
+                return Weight()
             if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
-                return _COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed
+                return Weight(_COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed)
             image = _load(file, kind, choose_page(file) if kind == "TIFF" else FIRST_PAGE)
             depth_bytes = 1 if image.format == "uchar" else 2
-            return _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
+            held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
+            return Weight(held_bytes, (image.height, image.width))
     except (ImageError, OSError, VipsError):
-        return 0
+        return Weight()
 
 
 def _opened(source: Path | bytes) -> File:

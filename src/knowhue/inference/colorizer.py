@@ -21,7 +21,15 @@ from knowhue.inference.networks import (
     open_network,
     require_task,
 )
-from knowhue.inference.pixels import SHORTEST_PX, PaintStats, chroma_lines, enlarge, network_input, paint
+from knowhue.inference.pixels import (
+    LONGEST,
+    SHORTEST_PX,
+    PaintStats,
+    chroma_lines,
+    enlarge,
+    network_input,
+    paint,
+)
 from knowhue.inference.recipes import RecipeDescription, require_supported
 from knowhue.inference.reference import Reference, make_reference, take_colours
 from knowhue.inference.sizes import LARGEST_SIZE, SEEN_AT, SeveralSizes
@@ -150,10 +158,12 @@ class Colorizer:
         """The same model, fast, see `load`."""
         return self if self._several is None else Colorizer(self._several.network)
 
-    def weigh(self, source: Path | bytes) -> int:
-        """Bytes that an image holds from decoding to painting at most, about; 0 if it is none. Never fails."""
-        image_bytes = weigh_image(source)
-        return image_bytes and image_bytes + (0 if self._several is None else self._several.answer_bytes)
+    def weigh(self, source: Path | bytes, colour: bool = True) -> int:
+        """Bytes that an image holds while it is coloured, or named alone, about; 0 if it is none. Never fails."""
+        held_bytes, shape = weigh_image(source)
+        if not (held_bytes and colour) or self._several is None:
+            return held_bytes
+        return held_bytes + self._several.answer_bytes(*(shape or (1, LONGEST)))
 
     def colorize(
         self,

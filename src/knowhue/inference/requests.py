@@ -12,7 +12,7 @@ import numpy as np
 
 from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
 from knowhue.images.image import FORMATS, Image, Pixels, recognise
-from knowhue.images.reading import MAX_PIXELS, read_image
+from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
@@ -102,7 +102,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
     ) -> None:
         self.colorizer = colorizer
         stages = Stages(
-            lambda request: sum(map(colorizer.weigh, filter(None, (request.source, request.reference)))),
+            partial(_weigh, colorizer),
             partial(decode_request, colorizer, max_pixels=max_pixels),
             partial(_predict, colorizer),
             partial(paint_request, colorizer),
@@ -115,6 +115,12 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         future = super().submit(item)
         future.add_done_callback(_log_fault)
         return future
+
+
+def _weigh(colorizer: Colorizer, request: ImageRequest) -> int:
+    """Of all that a request holds: colours are predicted of the image that is coloured alone."""
+    held_bytes = colorizer.weigh(request.source, request.colour)
+    return held_bytes + (0 if request.reference is None else weigh_image(request.reference).held_bytes)
 
 
 def decode_request(

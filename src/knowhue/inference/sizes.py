@@ -12,7 +12,7 @@ from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.inference.colour_distribution import ColourDistribution
 from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
-from knowhue.inference.pixels import LONGEST, SHORTEST_PX, neighbours, taps, working_size
+from knowhue.inference.pixels import SHORTEST_PX, neighbours, taps, working_size
 
 SEEN_AT = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
@@ -40,12 +40,10 @@ class SeveralSizes:
         assert isinstance(description, Description)  # no other gives logits
         return description
 
-    @property
-    def answer_bytes(self) -> int:
-        """That the logits of an image take while they are averaged, of the longest shape that is seen."""
-        height, width = working_size(
-            1, LONGEST, round(LARGEST_SIZE * max(self.description.size_px, SHORTEST_PX))
-        )
+    def answer_bytes(self, height: int, width: int) -> int:
+        """That the logits of an image of this shape take while they are averaged, at most."""
+        side = round(LARGEST_SIZE * max(self.description.size_px, SHORTEST_PX))
+        height, width = working_size(height, width, side)
         cells = -(-height // COLOUR_STRIDE) * -(-width // COLOUR_STRIDE)
         return _COPIES * len(chroma_bins()) * cells * np.dtype(np.float32).itemsize
 
