@@ -73,7 +73,9 @@ def test_pages_of_a_fax_are_pages():
 def test_memory_is_asked_for_the_whole_image(tmp_path: Path):
     (tmp_path / "small.tif").write_bytes(pages(SMALL, WHOLE))
     (tmp_path / "whole.tif").write_bytes(pages(WHOLE))
-    assert weigh_image(tmp_path / "small.tif").held_bytes == weigh_image(tmp_path / "whole.tif").held_bytes > 0
+    assert (
+        weigh_image(tmp_path / "small.tif").held_bytes == weigh_image(tmp_path / "whole.tif").held_bytes > 0
+    )
 
 
 OF_DNG = (PREVIEW, {**SMALL[1], "extratags": [DNG]})

@@ -172,7 +172,7 @@ def test_neither_a_class_nor_a_reference_is_weighed_with_logits():
     batcher._stages = batcher._stages._replace(weigh=lambda item: weighed.append(weigh(item)) or weighed[-1])
     try:
         batcher.submit(ImageRequest(gray, colour=False)).result()
-        with pytest.raises(ConfigError, match="`reference`"):  # has no colours
+        with pytest.raises(ConfigError, match="has no colours"):
             batcher.submit(ImageRequest(gray, reference=wide)).result()
     finally:
         batcher.close()
@@ -199,6 +199,23 @@ def test_a_class_alone_is_named_at_one_size_by_the_server_too():
         batcher.close()
     assert sorted(seen[1:]) == [(24, 32), (32, 43), (48, 64)]
     assert named.probabilities == coloured.probabilities
+
+
+def test_a_request_may_be_fast_beside_others_that_are_not():
+    network, file = colours_network(), BytesIO()
+    PIL.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)).save(file, "PNG")
+    colorizer, gray = Colorizer(SeveralSizes(network)), file.getvalue()
+    batcher = Batcher(colorizer)
+    try:
+        futures = [batcher.submit(ImageRequest(gray, fast=fast)) for fast in (True, False, True, False)]
+        made = [future.result() for future in futures]
+    finally:
+        batcher.close()
+    for each, expected in zip(made, 2 * (Colorizer(network), colorizer), strict=True):
+        assert each.colorized is not None
+        pixels = expected.colorize(gray).image.pixels
+        np.testing.assert_allclose(each.colorized.image.pixels.astype(int), pixels.astype(int), atol=1)
+    assert not np.array_equal(made[0].colorized.image.pixels, made[1].colorized.image.pixels)
 
 
 @pytest.mark.parametrize("size_px", [16, 24, 32])

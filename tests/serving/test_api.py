@@ -22,6 +22,7 @@ from stand import (
     running,
     wait_until,
 )
+from tiny_models import colours_network
 from tiny_others import painted
 
 from knowhue.errors import WeightsError
@@ -33,6 +34,8 @@ from knowhue.inference.colour_distribution import MOST_ANSWERS
 from knowhue.inference.description import ScoreInterval
 from knowhue.inference.networks import Predictions
 from knowhue.inference.requests import reduced
+from knowhue.inference.sizes import SeveralSizes
+from knowhue.inference.written_hints import strokes_of
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
 from knowhue.serving.settings import ServerSettings
@@ -235,12 +238,62 @@ def test_a_reference_comes_in_a_form_beside_the_image():
             (files | {"reference": image}, 422, "The reference has no colours"),
             (files | {"reference": b"hello"}, 415, "`reference` is not an image"),
             (files | {"reference": b""}, 400, "`reference` should be the bytes of an image"),
-            ({"reference": reference}, 400, "one file, named `image`, and may have one named `reference`"),
+            (
+                {"reference": reference},
+                400,
+                "one file, named `image`, and may have others named `reference`, `strokes`.",
+            ),
         ):
             refused = client.post("/v1/colorize", files=sent)
             assert (refused.status_code, words in error_of(refused)) == (status, True)
         refused = client.post("/v1/classify", files=files)
         assert (refused.status_code, "files" in error_of(refused)) == (400, True)
+
+
+def strokes(size: tuple[int, int] = (48, 32), colour: tuple[int, ...] = (200, 50, 50, 255)) -> bytes:
+    file, layer = io.BytesIO(), Image.new("RGBA", size, 0)
+    layer.paste(colour, (5, 10, 15, 20))
+    layer.save(file, "png")
+    return file.getvalue()
+
+
+def test_strokes_come_in_a_form_beside_the_image(client: TestClient):
+    plain = client.post("/v1/colorize", files={"image": PNG}).content
+    painted_on = client.post("/v1/colorize", files={"image": PNG, "strokes": strokes()})
+    image = KnowhueImage.of(np.asarray(Image.open(io.BytesIO(strokes()))))
+    wanted = strokes_of(image._replace(pixels=image.pixels[..., :3], alpha=image.pixels[..., 3]), "", 48, 32)
+    expected = colorizer().colorize(PNG, ColorizeOptions(strokes=wanted))
+    assert painted_on.content == encode_image(expected.image, ".png") != plain
+    for sent, status, words in (
+        (strokes((20, 20)), 422, "`strokes` should be as large as the photo, 48 x 32. Found 20 x 20."),
+        (strokes(colour=(0, 0, 0, 0)), 422, "`strokes` is transparent everywhere"),
+        (PNG, 422, "`strokes` has no transparency"),
+        (b"hello", 415, "`strokes` is not an image"),
+    ):
+        refused = client.post("/v1/colorize", files={"image": PNG, "strokes": sent})
+        assert refused.status_code == status
+        assert words in error_of(refused)
+
+
+def test_a_photo_may_be_seen_at_one_size():
+    several = Colorizer(SeveralSizes(colours_network()))
+    noisy = encode_image(
+        KnowhueImage.of(np.random.default_rng(0).integers(0, 256, (40, 60, 1), np.uint8)), ".png"
+    )
+    with client_of({"several": several, "once": colorizer()}) as client:
+
+        def made(**options) -> dict:
+            return client.post("/v1/colorize", params=options, content=noisy, headers=AS_JSON).json()
+
+        usual, fast = made(), made(fast=True)
+        expected = several.at_one_size().colorize(noisy).image
+        assert base64.b64decode(fast["image"]) == encode_image(expected, ".png")
+        assert fast["image"] != usual["image"]
+        assert fast["warnings"] == usual["warnings"]
+        once, hurried = made(model="once"), made(model="once", fast=True)
+        assert once["image"] == hurried["image"]
+        said = "`fast` changes nothing: `fake` sees a photo once anyway"
+        assert hurried["warnings"] == [*once["warnings"], said]
 
 
 def test_a_model_without_feature_maps_takes_no_reference(client: TestClient):
@@ -316,7 +369,7 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
         ),
         ({"files": {"photo": JPEG}}, 400, "named `image`"),
         ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "one file, named `image`"),
-        ({"files": [("image", JPEG)] * 3}, 400, "Too many files"),
+        ({"files": [("image", JPEG)] * 4}, 400, "Too many files"),
         ({"files": {"other": ("", "")}, "data": {"image": "text"}}, 400, "form"),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         (
@@ -334,12 +387,31 @@ def test_wrong_requests_are_told(client: TestClient, sent: dict, status: int, wo
     assert words in error_of(answer)
 
 
-def test_wrong_paths_and_methods(client: TestClient):
-    assert client.get("/v2").status_code == 404
-    assert client.get("/v1/models/").status_code == 404
-    assert error_of(client.get("/v1/colorize"))
-    assert client.get("/v1/colorize").status_code == 405
-    assert client.get("/v1/colorize").headers["allow"] == "POST"
+@pytest.mark.parametrize("path", ["/v2", "/v1/models/", "/v1/colorise", "/" + "x" * 5000])
+def test_a_path_that_is_not_there_is_answered_with_those_that_are(client: TestClient, path: str):
+    answer = client.get(path)
+    assert answer.status_code == 404
+    error = error_of(answer)
+    known = ["/v1/colorize", "/v1/classify", "/v1/models", "/healthz", "/readyz", "/metrics", "/docs"]
+    assert f"`path` should be one of {', '.join(known)}. Found `path = {path[:80]}" in error
+    near = {"/v1/models/": "/v1/models", "/v1/colorise": "/v1/colorize"}.get(path)
+    assert ("Did you mean" in error) == (near is not None)
+    assert near is None or error.endswith(f"Did you mean `{near}`?")
+    for path in known:  # as it says
+        assert client.get(path).status_code != 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/v1/colorize", "POST"), ("PUT", "/metrics", "GET"), ("POST", "/docs", "GET")],
+)
+def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_does(
+    client: TestClient, method: str, path: str, allowed: str
+):
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    assert f"`{path}` should be asked with {allowed}. Found {method}; /docs" in error_of(answer)
 
 
 def test_a_failure_says_nothing_of_the_inside(caplog: pytest.LogCaptureFixture):

@@ -131,8 +131,10 @@ def test_samples_and_reports_are_served_once_there_are_any(study, plan):
     tiles = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
     app = make_app({"fake": colorizer()}, ServerSettings(workers=1, studies=(study,)), with_page=True)
     with TestClient(app, base_url="http://localhost") as client:
-        assert client.get("/page/studies/0/report.html").status_code == 404
-        assert client.get("/page/studies/0/truth.png").status_code == 404
+        for place in ("0/report.html", "0/truth.png", "1/report.html"):
+            answer = client.get(f"/page/studies/{place}")
+            assert answer.status_code == 404
+            assert "study" in answer.json()["error"]
         (study / "images").mkdir()
         np.savez(study / "images" / "samples.npz", gray=tiles, truth=tiles)
         run = run_folder(study, "multi", plan.run_config("multi", 1))

@@ -143,11 +143,8 @@ class Colorizer:
             ConfigError: there is no such recipe.
         """
         network = open_network(source, recipe, sha256)
-        if COLOUR_LOGITS in network.activation_names:
-            return cls(network if fast else SeveralSizes(network))
-        return cls(
-            network, [f"`fast` changes nothing: `{network.description.name}` sees a photo once anyway"] * fast
-        )
+        several = cls(SeveralSizes(network) if COLOUR_LOGITS in network.activation_names else network)
+        return several.at_one_size() if fast else several
 
     @property
     def sizes(self) -> int:
@@ -156,7 +153,10 @@ class Colorizer:
 
     def at_one_size(self) -> "Colorizer":
         """The same model, fast, see `load`."""
-        return self if self._several is None else Colorizer(self._several.network)
+        if self._several is not None:
+            return Colorizer(self._several.network)
+        name = self.network.description.name
+        return Colorizer(self.network, [f"`fast` changes nothing: `{name}` sees a photo once anyway"])
 
     def weigh(self, source: Path | bytes, colour: bool = True) -> int:
         """Bytes that an image holds while it is coloured, or named alone, about; 0 if it is none. Never fails."""

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +18,9 @@ from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, e
 from knowhue.inference.judgement import Judgement
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
-from knowhue.inference.written_hints import parse_hint
+from knowhue.inference.written_hints import parse_hint, strokes_of
 
-IMAGE_FIELD, REFERENCE_FIELD = "image", "reference"
+IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
 """Names of the files in a form, by which messages call them, too: never by the name that came with one."""
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +41,8 @@ class ImageRequest(NamedTuple):
         suffix: of the image to write, `.ora` for layers; None keeps its format.
         max_px: longest side of the image to write; None is the whole.
         reference: the bytes of a colour photo whose colours are taken, in place of that of the options.
+        strokes: the bytes of a transparent image as large as the photo, in place of those of the options.
+        fast: whether the photo is seen at one size, see `Colorizer.load`.
     """
 
     source: Path | bytes
@@ -51,6 +52,8 @@ class ImageRequest(NamedTuple):
     suffix: str | None = None
     max_px: int | None = None
     reference: bytes | None = None
+    strokes: bytes | None = None
+    fast: bool = False
 
 
 class ImageReply(NamedTuple):
@@ -80,6 +83,7 @@ class DecodedRequest(NamedTuple):
         options: with all hints.
         suffix: of what will be written.
         colour: whether it is coloured, or named alone.
+        fast: whether it is seen at one size.
     """
 
     image: Image
@@ -87,6 +91,7 @@ class DecodedRequest(NamedTuple):
     options: ColorizeOptions
     suffix: str
     colour: bool = True
+    fast: bool = False
 
 
 class Batcher(Pipeline[ImageRequest, ImageReply]):
@@ -101,12 +106,17 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         after_batch: Callable[[], object] = lambda: None,
     ) -> None:
         self.colorizer = colorizer
+        fast = colorizer.at_one_size()
+
+        def for_(wanted: ImageRequest | DecodedRequest) -> Colorizer:
+            return fast if wanted.fast else colorizer
+
         stages = Stages(
-            partial(_weigh, colorizer),
-            partial(decode_request, colorizer, max_pixels=max_pixels),
-            partial(_predict, colorizer),
-            partial(paint_request, colorizer),
-            lambda decoded: (decoded.colour, decoded.network_input.shape),
+            lambda request: _weigh(for_(request), request),
+            lambda request: decode_request(for_(request), request, max_pixels),
+            lambda batch: _predict(for_(batch[0]), batch),
+            lambda request, decoded, answer: paint_request(for_(request), request, decoded, answer),
+            lambda decoded: (decoded.colour, decoded.fast, decoded.network_input.shape),
         )
         super().__init__(stages, limits, observe, after_batch)
 
@@ -119,8 +129,10 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
 
 def _weigh(colorizer: Colorizer, request: ImageRequest) -> int:
     """Of all that a request holds: colours are predicted of the image that is coloured alone."""
-    held_bytes = colorizer.weigh(request.source, request.colour)
-    return held_bytes + (0 if request.reference is None else weigh_image(request.reference).held_bytes)
+    beside = filter(None, (request.reference, request.strokes))
+    return colorizer.weigh(request.source, request.colour) + sum(
+        weigh_image(each).held_bytes for each in beside
+    )
 
 
 def decode_request(
@@ -131,7 +143,8 @@ def decode_request(
     Raises:
         NoImageError: bytes begin as no known kind of image.
         ImageError: it is damaged or too large.
-        ConfigError: a hint cannot be read, the reference has no colours, or the model cannot do what is asked.
+        ConfigError: a hint cannot be read, the reference has no colours, the strokes do not fit, or the model cannot
+            do what is asked.
     """
     source, options = request.source, request.options
     if isinstance(source, bytes):
@@ -142,6 +155,9 @@ def decode_request(
         reference = _read_upload(request.reference, max_pixels, REFERENCE_FIELD)
         options = options._replace(reference=colorizer.reference(reference))
     height, width = image.pixels.shape[:2]
+    if request.strokes is not None:
+        painted = _read_upload(request.strokes, max_pixels, STROKES_FIELD)
+        options = options._replace(strokes=strokes_of(painted, f"`{STROKES_FIELD}`", width, height))
     options = options._replace(
         hints=(*options.hints, *(parse_hint(text, width, height) for text in request.hints))
     )
@@ -149,7 +165,7 @@ def decode_request(
         colorizer.require_options(options)
     suffix = request.suffix or writable_suffix(image.origin.suffix)
     make_input = colorizer.network_input if request.colour else colorizer.class_input
-    return DecodedRequest(image, make_input(image), options, suffix, request.colour)
+    return DecodedRequest(image, make_input(image), options, suffix, request.colour, request.fast)
 
 
 def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
@@ -178,6 +194,7 @@ def paint_request(
     image = decoded.image if request.max_px is None else reduced(decoded.image, request.max_px)
     colorized = colorizer.finish(image, decoded.network_input, answer, decoded.options)
     data, notes = encode_colorized(image, colorized.image, decoded.suffix)
+    notes += colorizer.notes if request.fast else ()
     judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
     height, width = decoded.image.pixels.shape[:2]
     full = width, height, writable_suffix(decoded.image.origin.suffix)

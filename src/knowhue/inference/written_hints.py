@@ -11,6 +11,7 @@ from PIL import ImageColor
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
 from knowhue.errors import ConfigError, did_you_mean, few, system_reason
+from knowhue.images.image import Image
 from knowhue.images.reading import read_image
 from knowhue.inference.hints import Hint, Strokes
 
@@ -80,25 +81,40 @@ def read_hints(file: Path) -> dict[str, list[str]]:
 
 
 def read_strokes(file: Path, width: int, height: int) -> Strokes:
-    """Strokes on a transparent image as large as the photo: where it is opaque, its colour is asked for.
-
-    Of very many pixels `MOST_SAMPLES` are taken, spread evenly.
+    """Strokes from a file, see `strokes_of`.
 
     Raises:
         ConfigError: it has another size, no transparency, or nothing opaque.
         ImageError: the file cannot be read as an image.
     """
-    pixels, alpha, _ = read_image(file)
+    return strokes_of(read_image(file), str(file), width, height)
+
+
+def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
+    """Strokes on a transparent image as large as the photo: where it is opaque, its colour is asked for.
+
+    Of very many pixels `MOST_SAMPLES` are taken, spread evenly.
+
+    Args:
+        image: with the strokes.
+        name: that messages call it by.
+        width: of the photo, pixels.
+        height: of the photo, pixels.
+
+    Raises:
+        ConfigError: it has another size, no transparency, or nothing opaque.
+    """
+    pixels, alpha, _ = image
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise ConfigError(f"{file} should be as large as the photo, {width} x {height}. Found {found}.")
+        raise ConfigError(f"{name} should be as large as the photo, {width} x {height}. Found {found}.")
     if alpha is None:
         raise ConfigError(
-            f"{file} has no transparency; paint strokes on a transparent layer, and save that alone"
+            f"{name} has no transparency; paint strokes on a transparent layer, and save that alone"
         )
     places = np.flatnonzero(alpha > np.iinfo(alpha.dtype).max // 2)
     if not len(places):
-        raise ConfigError(f"{file} is transparent everywhere; paint strokes on it, or leave --strokes out")
+        raise ConfigError(f"{name} is transparent everywhere; paint strokes on it, or leave it out")
     if len(places) > MOST_SAMPLES:
         steps = np.arange(MOST_SAMPLES)
         # not every n-th, which could be one column of the image

@@ -22,7 +22,16 @@ from starlette.staticfiles import StaticFiles
 
 from knowhue import __version__
 from knowhue.config import Task
-from knowhue.errors import ConfigError, ExtraError, ImageError, KnowhueError, RunError, WeightsError, shown
+from knowhue.errors import (
+    ConfigError,
+    ExtraError,
+    ImageError,
+    KnowhueError,
+    RunError,
+    WeightsError,
+    one_of,
+    shown,
+)
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
@@ -34,6 +43,7 @@ from knowhue.serving.schemas import (
     IMAGES,
     MEDIA_TYPES,
     REFERENCE_FIELD,
+    STROKES_FIELD,
     ClassOptions,
     ColourAnswer,
     ColourOptions,
@@ -177,6 +187,8 @@ async def colorize_upload(request: Request) -> Response:
         suffix=None if options.format is None else f".{options.format}",
         max_px=options.max_px,
         reference=files.get(REFERENCE_FIELD),
+        strokes=files.get(STROKES_FIELD),
+        fast=options.fast,
     )
     del files  # held by the queue alone
     reply = await _reply(request, batcher, wanted)
@@ -333,9 +345,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 def _refusal(request: Request, error: Exception) -> Refusal:
     match error:
         case HTTPException():
-            # cut, as a path may have any length
-            place = f"{error.detail}: {request.method} {request.url.path}"[:200]
-            return Refusal(error.status_code, "", place, error.headers)
+            return Refusal(error.status_code, "", _why_no_route(request, error), error.headers)
         case Busy():
             seconds = error.retry_after_seconds
             busy = f"The server is busy with {error.length} requests. Try again in {seconds} s."
@@ -349,6 +359,18 @@ def _refusal(request: Request, error: Exception) -> Refusal:
         if isinstance(error, kind):
             return Refusal(status, reason, str(error))
     raise error
+
+
+def _why_no_route(request: Request, error: HTTPException) -> str:
+    path = shown(request.url.path)
+    if error.status_code == 404:
+        return one_of("path", path, [*request.app.openapi()["paths"], "/docs"])
+    allowed = (error.headers or {}).get("Allow")
+    if error.status_code == 405 and allowed:
+        return (
+            f"`{path}` should be asked with {allowed}. Found {request.method}; /docs describes what it takes."
+        )
+    return f"{error.detail}: {request.method} {path}"
 
 
 async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
@@ -381,7 +403,8 @@ async def _from_form(
         files = [(name, value) for name, value in pairs if isinstance(value, UploadFile)]
         given = [name for name, _ in files]
         if IMAGE_FIELD not in given or len({*given}) < len(given) or not {*given} <= {*names}:
-            also = "".join(f", and may have one named `{name}`" for name in names if name != IMAGE_FIELD)
+            others = ", ".join(f"`{name}`" for name in names if name != IMAGE_FIELD)
+            also = f", and may have others named {others}" if others else ""
             found = "Found another, or none."
             raise Refusal(400, "form", f"The form should have one file, named `{IMAGE_FIELD}`{also}. {found}")
         texts = [(name, value) for name, value in pairs if isinstance(value, str)]

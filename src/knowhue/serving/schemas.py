@@ -9,7 +9,7 @@ from knowhue.config import Count, Fraction, Section, Task
 from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
 from knowhue.inference.description import ScoreInterval
 from knowhue.inference.networks import Network
-from knowhue.inference.requests import IMAGE_FIELD, REFERENCE_FIELD
+from knowhue.inference.requests import IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD
 
 MOST_HINTS = 64
 _HintText = Annotated[str, Field(max_length=100, json_schema_extra={"format": "hint"})]
@@ -49,6 +49,7 @@ class ColourOptions(ClassOptions):
     files: ClassVar[dict[str, str]] = {
         IMAGE_FIELD: "the image",
         REFERENCE_FIELD: "a colour photo of the same scene, or of like things, whose colours are taken; in forms alone",
+        STROKES_FIELD: "a transparent image as large as the photo; what is painted on it is met there; in forms alone",
     }
     saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
     """what the chroma is multiplied by; 0 is gray"""
@@ -62,6 +63,8 @@ class ColourOptions(ClassOptions):
     """which colouring, each the same every time; 1 is the usual one, the model's `samples` says how many"""
     uncertainty: bool = False
     """also say where the colours are unsure; one more prediction, or six of a model without 313 colours"""
+    fast: bool = False
+    """see the photo at one size, not at three: a quarter of the network's time, more blotches"""
 
 
 class _Answer(BaseModel):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
-from starlette.exceptions import HTTPException
 
-from knowhue.errors import KnowhueError
+from knowhue.errors import KnowhueError, shown
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image
 from knowhue.plan import Plan, read_cells, read_plan
 from knowhue.runs import ENDED, read_log, run_folder
+from knowhue.serving.limits import Refusal
 from knowhue.storage import read_arrays, read_json
 
 CHARTS: tuple[dict[str, Any], ...] = (
@@ -47,19 +47,21 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
     def report(place: int) -> Response:
         path = _study(place) / "report.html"
         if not path.is_file():
-            raise HTTPException(404)
+            raise Refusal(404, "", "The study has no report yet: `knowhue report` writes one at any time.")
         return FileResponse(path, headers={"content-security-policy": REPORT_POLICY})
 
     @router.get("/studies/{place:int}/{row}.png")
     async def samples(place: int, row: str) -> Response:
         data = await asyncio.to_thread(sample_strip, _study(place), row)
         if data is None:
-            raise HTTPException(404)
+            raise Refusal(
+                404, "", f"The study has no sample images `{shown(row)}` yet. /page/studies.json names them."
+            )
         return Response(data, media_type="image/png")
 
     def _study(place: int) -> Path:
         if place >= len(studies):
-            raise HTTPException(404)
+            raise Refusal(404, "", f"The server shows no study {place}; its `--study` names what it shows.")
         return studies[place]
 
     return router
