@@ -51,7 +51,7 @@ def test_every_image_is_named_once_in_a_split_of_equal_classes():
 
 def test_studies_that_choose_never_see_the_test_part_and_have_other_seeds():
     report = plan("plan")
-    for name in ("gan", "tuning"):
+    for name in ("gan", "tuning", "methods-tuning"):
         chosen = plan(name)
         assert (chosen.purpose, chosen.config.evaluation.split) == ("tuning", "validation")
         assert not set(chosen.seeds) & set(report.seeds)
@@ -116,6 +116,8 @@ def _part(config, path):
 def test_every_task_has_as_many_trials():
     trials = Counter(arm.split("-")[0] for arm in plan("tuning").arms)
     assert trials == {"colour": 9, "class": 9, "multi": 9}
+    ways = Counter(arm.split("-")[0] for arm in plan("methods-tuning").arms)
+    assert set(ways.values()) == {3} and len(ways) == 7
 
 
 def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
