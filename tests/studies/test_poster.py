@@ -226,6 +226,7 @@ def test_a_part_of_the_test_images_is_judged_by_its_own_images(tmp_path):
         sum(is_even(row["path"]) for row in study.finished("multi")[0].images),
     )
     assert not np.allclose(found.differences, contrast(study.table, "ab_l1", "colour", "multi").differences)
+    assert list(parts.parts(study)) == ["all"]  # none is of ImageNet's validation part
     lines = list(parts.rows(cut, parts.COLOURS, parts.CLASSES))
     assert any(line.startswith("| colour | multi | Mean absolute error") for line in lines)
     assert any(line.startswith("| class | multi | Balanced accuracy") for line in lines)
