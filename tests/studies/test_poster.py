@@ -117,7 +117,8 @@ def test_every_task_has_as_many_trials():
     trials = Counter(arm.split("-")[0] for arm in plan("tuning").arms)
     assert trials == {"colour": 9, "class": 9, "multi": 9}
     ways = Counter(arm.split("-")[0] for arm in plan("methods-tuning").arms)
-    assert set(ways.values()) == {3} and len(ways) == 7
+    assert set(ways.values()) == {3}
+    assert len(ways) == 7
 
 
 def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
