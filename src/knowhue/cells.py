@@ -23,7 +23,14 @@ from knowhue.training import golden
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.golden import blocks_of, finished_with, golden_step
 from knowhue.training.loop import training_batches
-from knowhue.training.phases import PhaseName, build_networks, head_config, head_tasks, make_train_state
+from knowhue.training.phases import (
+    Networks,
+    PhaseName,
+    build_networks,
+    head_config,
+    head_tasks,
+    make_train_state,
+)
 from knowhue.training.run import run_arm, run_head, warm_features
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
@@ -65,17 +72,23 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
 
 def _try(work: Workspace, config: Config) -> dict[str, Any]:
     """Heads together and alone; then each task alone and beside one of negligible weight, from these heads."""
-    together = _train(work, config, "heads")
-    heads = _train(work, _alone(config, "colour"), "heads") | _train(work, _alone(config, "class"), "heads")
-    found = {"heads": _compare(together, heads)}
+    tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
     # what combines gradients is the treatment itself: the arms differ in it by intent
     static = edit(config, {"tasks": {"weighting": "static"}})
-    tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
+    alone = {task: _alone(static, task) for task, _ in tasks}
+    both, single = _build(work, config), {task: _build(work, alone[task]) for task in alone}
+    heads: dict[str, Tensor] = {}
+    for task in alone:
+        heads |= _train(work, alone[task], "heads", *single[task])
+    found = {"heads": _compare(_train(work, config, "heads", *both), heads)}
     for task, other in tasks:
         # not a weight of 0: the other task's gradient has to take its path through the encoder
         beside = edit(static, {"tasks": {"weights": {other: _NEGLIGIBLE}}})
-        alone = _train(work, _alone(static, task), "finetune", heads)
-        found[f"finetune_{task}"] = _compare(alone, _train(work, beside, "finetune", heads))
+        tuned = (
+            _train(work, settings, "finetune", networks, start | heads)
+            for settings, (networks, start) in ((alone[task], single[task]), (beside, both))
+        )
+        found[f"finetune_{task}"] = _compare(*tuned)
     return found
 
 
@@ -88,19 +101,29 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dic
     return {"steps": _STEPS, "tensors": len(expected), "differ": differ}
 
 
-def _train(
-    work: Workspace, config: Config, phase: PhaseName, heads: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Weights after the first steps of a phase, begun from heads if they are given."""
+def _build(work: Workspace, config: Config) -> tuple[Networks, dict[str, Tensor]]:
+    """The networks of an arm, and the weights that they start from: built once, they are trained more than once."""
     networks = build_networks(work.engine, config, work.prepared.classes)
-    networks.load(heads or {})
+    return networks, _weights(networks, with_encoder=True)
+
+
+def _weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
+    """As they are now, whatever becomes of the networks."""
+    return {name: value.clone() for name, value in networks.weights(with_encoder).items()}
+
+
+def _train(
+    work: Workspace, config: Config, phase: PhaseName, networks: Networks, start: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights after the first steps of a phase that begins with `start`, which may hold more than the networks."""
+    networks.load(start)
     state = make_train_state(work.engine, networks, config, phase)
     for module in networks.modules(with_encoder=True).values():
         module.train()
     with drawing_from(work.engine.device, config.seed, "gate", phase, work.engine.share.rank):
         for _, (batch, _) in zip(range(_STEPS), training_batches(work, config, phase, 0), strict=False):
             train_step(state, batch)
-    return networks.weights(with_encoder=phase == "finetune")
+    return _weights(networks, with_encoder=phase == "finetune")
 
 
 class CellStep(NamedTuple):
