@@ -5,6 +5,7 @@ What imports torch does so when it is used: pytest's own process, which hands te
 
 import dataclasses
 import gc
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from knowhue.presets import edit
 from small_encoder import SMALL_ENCODER, add_small_encoder
 
 if TYPE_CHECKING:
+    from torch import Tensor, device
+
     from knowhue.data.prepare import Prepared
     from knowhue.training.engine import Workspace
 
@@ -103,7 +106,29 @@ def module_without_figures() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., Config]:
+def _features_once() -> Iterator[None]:
+    """EfficientNet-Lite0 looks at the same few images in study after study: each batch is computed once a process."""
+    from knowhue.evaluation.features import NETWORKS, FeatureNetwork
+
+    def opened(file: str | None, device: "device") -> FeatureNetwork:
+        network, kept = lite0.open(file, device), {}
+
+        def features(rgb: "Tensor") -> "Tensor":
+            key = (rgb.shape, hashlib.sha256(rgb.numpy().tobytes()).digest())
+            if key not in kept:
+                kept[key] = network.features(rgb)
+            return kept[key].clone()
+
+        return network._replace(features=features)
+
+    lite0 = NETWORKS["lite0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "lite0", lite0._replace(open=opened))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny(_features_once: None) -> Callable[..., Config]:
     """The tiny configuration with changes by dotted name: `tiny(training__batch_size=2, seed=1)`."""
     add_small_encoder()
 

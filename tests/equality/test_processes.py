@@ -23,6 +23,7 @@ from knowhue.training.run import train
 from small_encoder import add_small_encoder
 
 TOLERANCE = 1e-4
+ARMS = ("multi", "multi-pcgrad")
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
@@ -78,19 +79,13 @@ def gradnorm(tiny):
 
 @pytest.fixture(scope="module")
 def together(config, gradnorm, tmp_path_factory):
-    """Folders `train`, `study` and `gradnorm`, and a file of each process, of commands under torch's launcher."""
+    """Folders `study` and `train`, and a file of each process, of commands under torch's launcher."""
     root = tmp_path_factory.mktemp("two")
-    jobs = {
-        "train": (config, "--arm", "multi"),
-        "study": (config, "--arms", "multi-pcgrad"),
-        "gradnorm": (gradnorm,),
-    }
     commands = []
-    for name, (settings, *options) in jobs.items():
-        (root / f"{name}.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-        command = "study" if name == "study" else "train"
+    for command, settings, *options in (("study", config, "--arms", ",".join(ARMS)), ("train", gradnorm)):
+        (root / f"{command}.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
         commands.append(
-            [command, *options, "--config", str(root / f"{name}.yaml"), "--out", str(root / name)]
+            [command, *options, "--config", str(root / f"{command}.yaml"), "--out", str(root / command)]
         )
     launcher = executor._context().Process(target=launch, args=(root, commands))
     launcher.start()
@@ -117,25 +112,32 @@ def assert_same_model(one: Path, two: Path):
     )
 
 
-def test_two_processes_train_the_model_of_one(config, together, tmp_path):
-    one = train(config, tmp_path, "multi")
-    two = together / "train" / "multi" / one.name
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """The same study by one process."""
+    root = tmp_path_factory.mktemp("one")
+    run_study(make_plan(config, ARMS), root)
+    return root
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_two_processes_train_the_model_of_one(alone, together, arm):
+    """Plain, and with gradients that all processes must weigh alike."""
+    (one,) = (alone / arm).iterdir()
+    two = together / "study" / arm / one.name
     assert_same_model(one, two)
     shares, others = (read_json(folder / "gradient_shares.json") for folder in (one, two))
     for moment in ("fork", "end"):
         assert others[moment]["norms"] == pytest.approx(shares[moment]["norms"], rel=1e-3)
+    weighted = {"weight_colour", "weight_class"} <= read_log(one)[-1]["train"].keys()
+    assert weighted == (arm == "multi-pcgrad")
 
 
-def test_two_processes_run_the_study_of_one(config, together, tmp_path):
-    """With a gate in the block, and gradients that all processes must weigh alike."""
-    plan, two = make_plan(config, ["multi-pcgrad"]), together / "study"
-    run_study(plan, tmp_path)
-    assert read_plan(two).frozen == plan.frozen
-    gate = read_json(two / "gate" / "seed-0.json")
+def test_two_processes_run_the_study_of_one(alone, together):
+    """With a gate in the block."""
+    assert read_plan(together / "study").frozen == read_plan(alone).frozen
+    gate = read_json(together / "study" / "gate" / "seed-0.json")
     assert [each["differ"] for part, each in gate.items() if part != "proved"] == [[]] * 3
-    (one,) = (tmp_path / "multi-pcgrad").iterdir()
-    assert_same_model(one, two / "multi-pcgrad" / one.name)
-    assert {"weight_colour", "weight_class"} <= read_log(one)[-1]["train"].keys()
 
 
 def test_processes_that_see_other_images_keep_equal_factors(gradnorm, together, tmp_path):
@@ -144,7 +146,7 @@ def test_processes_that_see_other_images_keep_equal_factors(gradnorm, together, 
     assert first == second
     assert first[-1] != {"colour": 1.0, "class": 1.0}
     one = train(gradnorm, tmp_path, "multi")
-    (two,) = (together / "gradnorm" / "multi").iterdir()
+    (two,) = (together / "train" / "multi").iterdir()
     assert two.name == one.name
     for entry, other in zip(read_log(one, "finetune"), read_log(two, "finetune"), strict=True):
         assert other["train"] == pytest.approx(entry["train"], rel=1e-3, abs=1e-4)
