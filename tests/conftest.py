@@ -3,7 +3,6 @@
 What imports torch does so when it is used: pytest's own process, which hands tests out, and tests of much else do not.
 """
 
-import dataclasses
 import gc
 import hashlib
 import os
@@ -20,6 +19,7 @@ from PIL import Image
 from knowhue.config import Config
 from knowhue.presets import edit
 from small_encoder import SMALL_ENCODER, add_small_encoder
+from undrawn import undrawn_figures
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -80,11 +80,8 @@ def _without_waiting_for_the_disk() -> Iterator[None]:
 
 @contextmanager
 def _without_figures() -> Iterator[None]:
-    from knowhue.report.figures import FIGURES
-
-    none = {name: dataclasses.replace(figure, draw=lambda _: {}) for name, figure in FIGURES.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowhue.report.page.FIGURES", none)
+        patch.setattr("knowhue.report.page.FIGURES", undrawn_figures())
         yield
 
 

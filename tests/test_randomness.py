@@ -33,29 +33,16 @@ def test_streams_stay_the_same_in_every_version():
     assert stream_seed(0, "order", 1) == 4489457307835839548
 
 
-def test_initialising_restores_the_generators_of_gpus_that_are_in_use(monkeypatch):
-    """`manual_seed` moves them all: here those of two made-up GPUs, through torch's own functions."""
-    states = {0: "first", 1: "second"}
-    before = dict(states)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(
-        torch.cuda, "manual_seed_all", lambda seed: states.update(dict.fromkeys(states, seed))
-    )
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
-    with initialised_by(0, "head"):
-        assert set(states.values()) == {stream_seed(0, "head")}
-    assert states == before
-
-
-def test_initialising_starts_no_gpu_that_is_not_in_use(monkeypatch):
-    """Asking for a GPU's state would start it; `manual_seed` waits until it is started."""
+@pytest.mark.parametrize("in_use", [False, True])
+def test_initialising_leaves_the_generators_of_gpus_as_they_are(monkeypatch, in_use):
+    """`torch.manual_seed` would seed them all; to ask for the state of one that is not in use would start it."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail(f"started GPU {device}"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: in_use)
+    for name in ("manual_seed_all", "manual_seed", "get_rng_state", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: pytest.fail(f"called {name}"))
     with initialised_by(0, "head"):
-        pass
+        drawn = torch.rand(3)
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(stream_seed(0, "head"))))
 
 
 def test_initialising_leaves_the_global_generator_as_it_was():

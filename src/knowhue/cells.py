@@ -76,19 +76,16 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
     # what combines gradients is the treatment itself: the arms differ in it by intent
     static = edit(config, {"tasks": {"weighting": "static"}})
     alone = {task: _alone(static, task) for task, _ in tasks}
-    both, single = _build(work, config), {task: _build(work, alone[task]) for task in alone}
+    both, single = _build(work, config), {task: _build(work, each) for task, each in alone.items()}
     heads: dict[str, Tensor] = {}
-    for task in alone:
-        heads |= _train(work, alone[task], "heads", *single[task])
-    found = {"heads": _compare(_train(work, config, "heads", *both), heads)}
+    for task, each in alone.items():
+        heads |= _train(work, each, "heads", single[task])
+    found = {"heads": _compare(_train(work, config, "heads", both), heads)}
     for task, other in tasks:
         # not a weight of 0: the other task's gradient has to take its path through the encoder
         beside = edit(static, {"tasks": {"weights": {other: _NEGLIGIBLE}}})
-        tuned = (
-            _train(work, settings, "finetune", networks, start | heads)
-            for settings, (networks, start) in ((alone[task], single[task]), (beside, both))
-        )
-        found[f"finetune_{task}"] = _compare(*tuned)
+        lone = _train(work, alone[task], "finetune", single[task], heads)
+        found[f"finetune_{task}"] = _compare(lone, _train(work, beside, "finetune", both, heads))
     return found
 
 
@@ -101,10 +98,16 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dic
     return {"steps": _STEPS, "tensors": len(expected), "differ": differ}
 
 
-def _build(work: Workspace, config: Config) -> tuple[Networks, dict[str, Tensor]]:
-    """The networks of an arm, and the weights that they start from: built once, they are trained more than once."""
+class _Built(NamedTuple):
+    """The networks of an arm and the weights that they start from: built once, they are trained more than once."""
+
+    networks: Networks
+    start: dict[str, Tensor]
+
+
+def _build(work: Workspace, config: Config) -> _Built:
     networks = build_networks(work.engine, config, work.prepared.classes)
-    return networks, _weights(networks, with_encoder=True)
+    return _Built(networks, _weights(networks, with_encoder=True))
 
 
 def _weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
@@ -113,10 +116,15 @@ def _weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
 
 
 def _train(
-    work: Workspace, config: Config, phase: PhaseName, networks: Networks, start: Mapping[str, Tensor]
+    work: Workspace,
+    config: Config,
+    phase: PhaseName,
+    built: _Built,
+    heads: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Weights after the first steps of a phase that begins with `start`, which may hold more than the networks."""
-    networks.load(start)
+    """Weights after the first steps of a phase, begun from heads if they are given."""
+    networks = built.networks
+    networks.load({**built.start, **(heads or {})})
     state = make_train_state(work.engine, networks, config, phase)
     for module in networks.modules(with_encoder=True).values():
         module.train()

@@ -35,10 +35,9 @@ def initialised_by(seed: int, *purpose: str | int) -> Iterator[None]:
     """Draw torch's initial weights from a stream and leave its global generators as they were."""
     import torch
 
-    # initial weights are drawn on the CPU, but `manual_seed` seeds every GPU that is in use, too
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(stream_seed(seed, *purpose))
+    # initial weights are drawn on the CPU; `torch.manual_seed` would seed every GPU that is in use, too
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(stream_seed(seed, *purpose))
         yield
 
 
@@ -47,6 +46,8 @@ def drawing_from(device: "device", seed: int, *purpose: str | int) -> Iterator[N
     """Let dropout and noise draw from a stream, and leave torch's global generators as they were."""
     import torch
 
+    # of a GPU that is not in use `torch.manual_seed` notes the whole stack each time, for when it will be
+    seeding = torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(stream_seed(seed, "draws", *purpose))
+        seeding(stream_seed(seed, "draws", *purpose))
         yield

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.run import train
 from small_encoder import add_small_encoder
+from undrawn import undrawn_figures
 
 TOLERANCE = 1e-4
 ARMS = ("multi", "multi-pcgrad")
@@ -39,7 +39,7 @@ def launch(root: Path, commands: list[list[str]]) -> None:
 def run_commands(root: Path, commands: list[list[str]]) -> None:
     """Of one of them, which leaves beside the folders what GradNorm weighed."""
     os.environ |= {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    page.FIGURES = {name: replace(figure, draw=lambda _: {}) for name, figure in page.FIGURES.items()}
+    page.FIGURES = undrawn_figures()
     observe, seen = GradNorm.observe_step, []
 
     def spy(self, losses, norms):
