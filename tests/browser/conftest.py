@@ -63,6 +63,25 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
+@pytest.fixture(scope="module")
+def context_of(browser: Any) -> Callable[..., Any]:
+    """The browser's context of a kind of screen: `context_of(viewport={"width": 390, "height": 900}, is_mobile=True)`.
+
+    Its first page stays open and keeps the process that shows its others: to start one for each is two thirds of a
+    page's cost.
+    """
+    made: dict[str, Any] = {}
+
+    def find(**screen: Any) -> Any:
+        key = json.dumps(screen, sort_keys=True)
+        if key not in made:
+            made[key] = browser.new_context(**screen)
+            made[key].new_page()
+        return made[key]
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     study, plan = tmp_path_factory.mktemp("studies") / "small", make_plan(Config(), seeds=(0, 1))
@@ -73,7 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Visit]]:
+def opened(context_of: Callable[..., Any]) -> Iterator[Callable[..., Visit]]:
     """Open an address: `opened(url, width=390, color_scheme="dark")`.
 
     Whatever was opened must have asked its own host alone, been answered, and complained of nothing; but for answers
@@ -83,8 +102,9 @@ def opened(browser: Any) -> Iterator[Callable[..., Visit]]:
     complaints: list[str] = []
 
     def go(url: str, width: int = 1280, height: int = 900, refused: int = 0, **options: Any) -> Visit:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context = context_of(viewport={"width": width, "height": height}, **options)
         page = context.new_page()
+        page.bring_to_front()
         seen = Visit(page, [])
         visits.append((context, seen, _origin(url)))
         page.set_default_timeout(15_000)
@@ -108,7 +128,9 @@ def opened(browser: Any) -> Iterator[Callable[..., Visit]]:
 
     yield go
     for context, seen, origin in visits:
-        context.close()
+        for page in context.pages[1:]:
+            page.close()
+        context.clear_cookies()
         foreign = [url for url in seen.asked if not url.startswith((origin, "data:", "blob:"))]
         assert foreign == []
     assert complaints == []
