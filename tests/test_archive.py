@@ -72,6 +72,7 @@ def test_all_shards_together_are_the_folder_file_for_file(photos, tmp_path):
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert (summary.made, summary.already, summary.failed, summary.shards) == (18, 0, 0, 7)
     assert "1 other file left out: 1 of no image format (.txt)" in summary.notes
+    assert events.pop(0) == {"stage": "note", "text": f"looking for images in {photos}"}
     assert [event["done"] for event in events] == sorted(event["done"] for event in events)
     assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
     again = archive(photos, tmp_path / "out", options=options)
@@ -251,6 +252,27 @@ def test_a_model_that_fails_ends_the_shard_with_its_own_words(photos, tmp_path, 
     assert not files_of(tmp_path / "out")
 
 
+def test_what_is_waited_for_while_workers_open_the_model_is_said(photos, tmp_path):
+    class Elsewhere:
+        threads = None
+
+        def left(self) -> list[str]:
+            return []
+
+        def execute(self, jobs, watch):
+            said.append([event.get("text") for event in events])
+            for job in jobs:
+                job.run()
+            watch()
+
+    events: list[dict[str, Any]] = []
+    said: list[list[str | None]] = []
+    archive(photos, tmp_path / "out", executor=Elsewhere(), report=events.append)
+    first = "7 shards begin: each worker opens the model first, and what is done is counted as shards end"
+    assert said == [[f"looking for images in {photos}", None, first]]
+    assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
+
+
 def test_jobs_of_a_killed_command_are_waited_for(photos, tmp_path):
     class Busy(InProcess):
         def left(self) -> list[str]:
@@ -273,8 +295,12 @@ def test_from_and_to_an_object_store_that_refuses_every_twentieth_request(photos
         assert found == files_of(tmp_path / "whole")
         assert archive(source.url, out.url).already == 18
         assert server.refused >= 5
-        within = archive("s3://bucket", tmp_path / "all")  # what is made is no source
-        assert within.made == 18
+        out.write("1/original.png", (photos / NAMES[0]).read_bytes())
+        within = archive(
+            "s3://bucket", tmp_path / "all"
+        )  # what is made is no source, an original beside it is one
+        assert within.made == 19
+        assert (tmp_path / "all" / "out" / "1" / "original.png").exists()
         assert any("18 coloured by knowhue" in note for note in within.notes)
         for name in ("made.png", "original.png"):
             source.write(f"2020/{name}", (photos / NAMES[0]).read_bytes())

@@ -5,6 +5,7 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 """
 
 import json
+import re
 import sqlite3
 import time
 import zlib
@@ -18,7 +19,7 @@ from uuid import uuid4
 
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
-from knowhue.errors import ConfigError, ImageError, RunError, few
+from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import ARCHIVE_PLAN, COLOURED, LEDGER, LEDGERS, STATE, UNREADABLE, outputs_in
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
@@ -91,25 +92,19 @@ class ArchiveListing:
             ImageError: there is none.
         """
         others: Counter[str] = Counter()
-        coloured: list[str] = []
-        ledgers: list[str] = []
+        ledgers: list[tuple[str, str]] = []
         for path, stamp, skipped in source.images(avoid):
             if skipped.startswith(UNREADABLE) or not _is_text(path):
                 self.unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
-            elif path.endswith(f"/{LEDGER}"):
-                ledgers.append(path)
+            elif found := _LEDGER.fullmatch(path):
+                ledgers.append((path, found[1]))
             elif skipped:
                 others[skipped] += 1
-                coloured += [path.removesuffix(ARCHIVE_PLAN)] * path.endswith(f"/{ARCHIVE_PLAN}")
             else:
                 self._add(path, stamp)
-        for folder in coloured:  # of an object store, whose files are listed one by one
-            below = self._listing.execute(
-                "DELETE FROM images WHERE substr(path, 1, ?) = ?", (len(folder), folder)
-            )
-            others[COLOURED] += below.rowcount
-        for path in ledgers:
-            made = ((path.removesuffix(LEDGER) + each,) for each in outputs_in(source.read(path)))
+        # of an object store, whose files are listed one by one; `walk` has looked into those of a folder
+        for path, folder in ledgers:
+            made = ((folder + each,) for each in outputs_in(source.read(path)))
             others[COLOURED] += self._listing.executemany("DELETE FROM images WHERE path = ?", made).rowcount
         self.notes += [left_out(others)] if others else []
         # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
@@ -187,6 +182,8 @@ def _is_text(path: str) -> bool:
     return True
 
 
+_LEDGER = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
+"""A file that names the images which were coloured into a folder, and that."""
 SHARD_IMAGES = 2000
 """Of a shard, where their number is not given: some minutes of work."""
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
@@ -222,7 +219,8 @@ def colorize_archive(
         shards: jobs that the images are dealt out to; None for those of the last run, or `SHARD_IMAGES` images each.
         executor: that runs them; this process if None.
         overwrite: whether files that this job did not make may be replaced, and colours of another job.
-        report: called with `done`, `total`, `failed` and `per_second`, of images, whenever a shard has ended.
+        report: called with `done`, `total`, `failed` and `per_second`, of images, whenever a shard has ended, and in
+            notes with what is waited for before.
 
     Raises:
         ConfigError: an option does not go with an archive, two images would become one file, or the output is the
@@ -236,6 +234,7 @@ def colorize_archive(
     colorizer = Colorizer.load(*model)
     colorizer.require("colour")
     started = time.monotonic()
+    report({"stage": "note", "text": f"looking for images in {source}"})
     places = _from_anywhere(source), _from_anywhere(out)
     images, colours = map(open_store, places)
     with colours.held() as note:
@@ -414,6 +413,9 @@ def _execute(
     for path, stamp, _ in out.files(_ENDED):  # of earlier runs
         stamps[path] = stamp
     watch()
+    if not isinstance(executor, InProcess):
+        first = "each worker opens the model first, and what is done is counted as shards end"
+        report({"stage": "note", "text": f"{plural(len(tasks), 'shard')} begin: {first}"})
     jobs = [Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks]
     if isinstance(executor, InProcess):  # which has nobody else to say how far it is
         jobs = [job._replace(run=partial(_then, job.run, watch)) for job in jobs]
