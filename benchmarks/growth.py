@@ -80,18 +80,36 @@ def main() -> None:
         elif asked.cores:
             compare_cores(folder, (asked.counts or [5000])[0], asked.side or 640)
         else:
-            grow(folder, asked)
+            stages, counts = asked.stages.split(","), asked.counts or [1000, 10_000, 100_000]
+            if problem := what_is_missing(stages, [folder / f"study-{count}" for count in counts]):
+                parser.error(f"--stages {asked.stages}: {problem}")
+            grow(folder, counts, stages, asked)
 
 
-def grow(folder: Path, asked: argparse.Namespace) -> None:
+def what_is_missing(stages: Sequence[str], studies: Sequence[Path]) -> str:
+    """What a stage stands on that neither an earlier one makes nor an earlier call has left in every folder."""
+    for place, stage in enumerate(stages):
+        if stage not in STAGES:
+            return f"`{stage}` is none; there are {', '.join(STAGES)}"
+        needs = STANDS_ON.get(stage, {})
+        made = [
+            name in stages[:place] or all((study / folder).is_dir() for study in studies)
+            for name, folder in needs.items()
+        ]
+        if needs and not any(made):
+            return f"`{stage}` stands on {' or '.join(needs)}; name it before, or the --folder of a call that made it"
+    return ""
+
+
+def grow(folder: Path, counts: Sequence[int], stages: Sequence[str], asked: argparse.Namespace) -> None:
     """Every stage at every number of images."""
-    counts, costs = asked.counts or [1000, 10_000, 100_000], defaultdict(list)
+    costs = defaultdict(list)
     for count in counts:
         make, kind = (make_tars, "tars") if asked.tars else (make_images, "images")
         images = make(folder / f"{kind}-{count}", count, asked.side or asked.size)
         source = ["images.source=webdataset"] if asked.tars else []
         settings = _options(f"images.size_px={asked.size}", *SETTINGS, *source, *asked.settings)
-        for stage in asked.stages.split(","):
+        for stage in stages:
             cost = STAGES[stage](images, folder / f"study-{count}", settings)
             costs[stage].append(cost)
             memory = f"{cost.peak_mb:10.0f} MB ({cost.own_mb:.0f})"
@@ -147,6 +165,12 @@ STAGES: dict[str, Stage] = {
     "finetune": _study("finetune", 0, 1),
     "report": _report,
 }
+STANDS_ON = {
+    "heads": {"prepare": "prepared"},
+    "finetune": {"prepare": "prepared"},
+    "report": {"finetune": "finetune", "heads": "heads"},
+}
+"""Any one of which a stage needs, and the folder that this makes."""
 SETTINGS = (
     "encoder.name=tf_efficientnet_lite0", "encoder.weights=package",
     "evaluation.every_epochs=0", "evaluation.networks=[]", "evaluation.gradient_batches=0",
