@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from knowhue.evaluation.recognition import Probe, fit_probe, recognised
+from knowhue.evaluation.recognition import Probe, fit_probe, fitted_images, recognised
 
 
 @pytest.fixture
@@ -44,6 +44,20 @@ def test_torch_finds_the_same_probe(blobs, penalty, classes):
 
     optimizer.step(closure)
     np.testing.assert_allclose(probe.weight, weight.detach().numpy(), atol=1e-4)
+
+
+def test_of_very_many_images_a_sample_with_every_class_is_fitted():
+    generator = np.random.default_rng(0)
+    labels = np.append(generator.choice([-1, 0, 1, 2], 4000, p=[0.1, 0.6, 0.29, 0.01]), 3)
+    chosen = fitted_images(labels, 500)
+    assert len(chosen) == len(set(chosen.tolist())) == 500
+    assert (np.diff(chosen) > 0).all()
+    assert set(labels[chosen].tolist()) == {0, 1, 2, 3}  # one of them has a single image
+    np.testing.assert_array_equal(chosen, fitted_images(labels, 500))
+    np.testing.assert_allclose(np.bincount(labels[chosen])[:2] / 500, [0.667, 0.322], atol=0.06)
+    # few are fitted whole, as they always were
+    np.testing.assert_array_equal(fitted_images(labels, 4001), np.flatnonzero(labels >= 0))
+    assert set(labels[fitted_images(labels, 2)].tolist()) == {0, 1, 2, 3}
 
 
 def test_units_of_the_features_do_not_count(blobs):

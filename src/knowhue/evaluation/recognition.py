@@ -18,11 +18,15 @@ from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
 from knowhue.evaluation.features import Features
 from knowhue.images.image import Pixels
 from knowhue.models.encoder import Weights, downloaded, packaged, read_weights, weights_digest
+from knowhue.randomness import stream
 from knowhue.storage import read_arrays, write_arrays
 
 Labels = NDArray[np.int64]
 PENALTY = 100.0
 """Of 0.1 to 10,000, what recognised true images best in five-fold cross-validation of the training split alone."""
+
+MOST_FITTED = 20_000
+"""Images that a study's probe is fitted to: half a gigabyte of the features of EfficientNet-Lite0, in float64."""
 
 
 class Probe(NamedTuple):
@@ -54,6 +58,23 @@ class Probe(NamedTuple):
         """
         found = read_arrays(path)
         return cls(*(found[name] for name in cls._fields))
+
+
+def fitted_images(labels: Labels, most: int = MOST_FITTED) -> NDArray[np.int64]:
+    """Which images a probe is fitted to, ascending: all with a known label, or of very many a sample with every class.
+
+    A class has as large a part of the sample as of the images, but at least one image. It is the same each time.
+
+    >>> fitted_images(np.array([0, -1, 1])).tolist()
+    [0, 2]
+    """
+    known = np.flatnonzero(labels >= 0)
+    if len(known) <= most:
+        return known
+    drawn = stream(0, "recognition-probe").permutation(known)
+    _, first = np.unique(labels[drawn], return_index=True)
+    drawn = np.concatenate((drawn[first], np.delete(drawn, first)))
+    return np.sort(drawn[: max(most, len(first))])
 
 
 def fit_probe(features: Features, labels: Labels, classes: int, penalty: float = PENALTY) -> Probe:

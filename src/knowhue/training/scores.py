@@ -35,7 +35,7 @@ from knowhue.evaluation.features import (
     open_networks,
     open_perceptual,
 )
-from knowhue.evaluation.recognition import Probe, fit_probe, recognised
+from knowhue.evaluation.recognition import Probe, fit_probe, fitted_images, recognised
 from knowhue.metric_table import RUN_COLUMNS
 from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
@@ -265,12 +265,12 @@ def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Fe
 
 
 def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
-    """Fitted to the true training images with known labels; kept under all that it depends on."""
+    """Fitted to the true training images, see `fitted_images`; kept under all that it depends on."""
     prepared = work.prepared
 
     def write(path: Path) -> None:
         positions = prepared.positions("train")
-        positions = positions[prepared.label[positions] >= 0]
+        positions = positions[fitted_images(prepared.label[positions])]
         features = _features(work, positions, name, network)
         fit_probe(features, prepared.label[positions], len(prepared.classes)).save(path)
 
