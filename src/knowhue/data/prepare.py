@@ -121,10 +121,10 @@ def prepare(
             # under the lock: another process may just be preparing the same images
             if not _is_there(folder, key, report):
                 _prepare(listing, images, folder, key, report, share_out)
-    if sentence := left_out_sentence(read_summary(folder)):
+    summary = read_summary(folder)
+    if sentence := left_out_sentence(summary):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
-    # the checksum of the array was just compared, or just made
-    return load_prepared(folder, thorough=False)
+    return _open(folder, summary)  # what its files should be was just compared, or just made
 
 
 def load_prepared(
@@ -146,6 +146,12 @@ def load_prepared(
             f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
             "anew. To leave an image out, take it from where the images come from, and name another folder with --out."
         )
+    return _open(folder, summary, evaluated_on)
+
+
+def _open(
+    folder: Path, summary: Mapping[str, Any], evaluated_on: Literal["auto", "validation"] = "auto"
+) -> Prepared:
     number = {name: i for i, name in enumerate(summary["classes"])}
     split_number = {name: i for i, name in enumerate(SPLITS)}
     label, split, paths = [], bytearray(), []

@@ -95,7 +95,8 @@ def _splits_of(root: Path) -> dict[str, str]:
 
 def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> SourceItem:
     """What a file below the root is, by the folders that it lies in."""
-    folders = path.relative_to(root).parts[:-1]
+    below = path.parts[len(root.parts) :]  # a fifth of the time of `relative_to`, of a million files
+    folders = below[:-1]
     split, label = "train", None
     if folders and folders[0] in splits:
         split, folders = splits[folders[0]], folders[1:]
@@ -107,16 +108,16 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
         label = folders[0]
     elif split != "train":
         skipped = skipped or "unlabelled images train only"
-    return _item(root, path, split, label, skipped)
+    return _item(path, "/".join(below), split, label, skipped)
 
 
-def _item(root: Path, path: Path, split: str, label: str | None, skipped: str) -> SourceItem:
+def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:
     try:
         status = path.stat()
         stamp = f"{status.st_size}-{status.st_mtime_ns}"
     except OSError as error:  # a link that leads nowhere; whoever reads it will say so
         stamp = str(error.errno)
-    return SourceItem(path.relative_to(root).as_posix(), split, label, stamp, skipped)
+    return SourceItem(name, split, label, stamp, skipped)
 
 
 def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
@@ -169,7 +170,8 @@ class ImageNet:
                         f"{home / word}: no images of {name}{_others([skipped for _, skipped in files])}; unpack that "
                         "class there, or change its id in `images.wordnet_ids`"
                     )
-                yield from (_item(root, path, split, name, skipped) for path, skipped in files)
+                for path, skipped in files:
+                    yield _item(path, path.relative_to(root).as_posix(), split, name, skipped)
 
     def load(self, item: SourceItem) -> Image.Image:
         return read_training_image(self.root / item.name)

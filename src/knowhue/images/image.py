@@ -4,9 +4,11 @@ Pixels in their own depth, transparency, and all that is needed to write it as i
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +143,7 @@ def walk(
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
-            here, entries = identity(folder), sorted(folder.iterdir())
+            here, entries = identity(folder), _entries(folder)
             if folder != root and not takes_coloured:
                 coloured.update(_coloured_in(folder))
         except OSError as error:
@@ -153,13 +155,25 @@ def walk(
             continue
         entered.add(here)
         inner = []
-        for entry in entries:
-            reason = COLOURED if entry in coloured else _why_skipped(entry, suffixes)
-            if not reason and entry.is_dir():
+        for entry, is_folder in entries:
+            is_coloured = coloured and entry in coloured
+            reason = COLOURED if is_coloured else _why_skipped(entry, is_folder, suffixes)
+            if not reason and is_folder:
                 (links if entry.is_symlink() else inner).append(entry)
             elif entry.name != LEDGER:
                 yield Found(entry, reason)
         folders += reversed(inner)  # a stack: the first by name is taken next
+
+
+def _entries(folder: Path) -> list[tuple[Path, bool]]:
+    """What lies in a folder, by name, and whether each is a folder or leads to one: told by the folder, not by each."""
+    with os.scandir(folder) as found:
+        folders = {
+            each.name
+            for each in found
+            if each.is_dir(follow_symlinks=False) or (each.is_symlink() and Path(each.path).is_dir())
+        }
+    return [(each, each.name in folders) for each in sorted(folder.iterdir(), key=attrgetter("name"))]
 
 
 def _coloured_in(folder: Path) -> Iterator[Path]:
@@ -176,10 +190,10 @@ def outputs_in(ledger: bytes) -> Iterator[str]:
             yield str(json.loads(line)["output"])
 
 
-def _why_skipped(entry: Path, suffixes: Collection[str]) -> str:
+def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str:
     """Why a file is no image, or a folder is not entered; nothing if it is."""
     reason = why_hidden(entry.name)
-    if not reason and entry.is_dir():
+    if not reason and is_folder:
         above = entry.absolute().parents if entry.is_symlink() else ()
         return CIRCLE if any(entry.samefile(each) for each in above) else ""
     return reason or ("" if entry.suffix.lower() in suffixes else of_no_format(entry.suffix))
