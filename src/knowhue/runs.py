@@ -20,6 +20,7 @@ DIR/.slurm/                          what Slurm's jobs are made of, and what the
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -167,6 +168,22 @@ def images_in_use(root: Path) -> set[str]:
     return {read_json(path).get("images", "") for path in runs}
 
 
+def taken_by(path: Path) -> str:
+    """The end of a message that refuses a path: what takes such a file, where that is known."""
+    suffix = path.suffix.lower()
+    if suffix in (".safetensors", ".onnx") and path.is_file():
+        return f" It is a model: `knowhue models {path}` describes it, and --model takes it."
+    if suffix != ".zip" or not path.is_file():
+        return ""
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if FROZEN in archive.namelist():
+            return (
+                f" It is a sealed study: `knowhue check {path}` computes it again and prints its answers; "
+                "unpacked, it holds `report.html`."
+            )
+    return " It is an archive: unpack it, and name the folder."
+
+
 def read_frozen(root: Path) -> dict[str, Any]:
     """`study.json` of a study folder: the plan as it was frozen, and how.
 
@@ -177,7 +194,7 @@ def read_frozen(root: Path) -> dict[str, Any]:
         single = any(root.glob("*/seed-*/config.json"))
         raise RunError(
             f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no {FROZEN} there."
-            + " It holds single runs: see them with `knowhue evaluate`." * single
+            + (" It holds single runs: see them with `knowhue evaluate`." if single else taken_by(root))
         )
     frozen = read_json(root / FROZEN)
     require_schema(frozen, STUDY_SCHEMA, root / FROZEN)
@@ -311,7 +328,8 @@ def finished_run(path: Path) -> Path:
         other = next((run for run in inside if (run / "scores.json").exists() and has_finished(run)), None)
         raise RunError(
             f"`{path}` should be the folder of a finished run or study, such as runs/demo. Found no finished run "
-            + (f"itself, but in it: name {other}." if other else "there. Train one with `knowhue study`.")
+            + (f"itself, but in it: name {other}." if other else "there.")
+            + ("" if other else taken_by(path) or " Train one with `knowhue study`.")
         )
     return found[0]
 

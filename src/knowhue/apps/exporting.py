@@ -251,7 +251,6 @@ def log_command(
     """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""
     from knowhue.locks import locked
     from knowhue.report.trackers import log_runs, read_logged
-    from knowhue.runs import require_no_run
 
     runs = read_logged(run)
     require_no_run(out)

@@ -10,6 +10,7 @@ import typer
 from knowhue.apps.models import FastOption, ModelChoice, announce, open_model
 from knowhue.apps.program import rare_option, say, with_options
 from knowhue.errors import ConfigError, missing_extra
+from knowhue.runs import taken_by
 
 if TYPE_CHECKING:
     from knowhue.serving.settings import ServerSettings
@@ -73,7 +74,7 @@ def serve_command(read: Callable[[], ServeArguments]) -> None:
     ).check()
     for folder in settings.studies:
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such study folder; --study names one")
+            raise ConfigError(f"{folder}: no such study folder; --study names one.{taken_by(folder)}")
     _serve(
         _choices(_named(arguments.model or ["built-in"]), arguments.recipe or [], arguments.fast),
         settings,

@@ -17,6 +17,7 @@ from knowhue.apps.program import OverwriteOption, rare_option, say, say_json, wi
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
+from knowhue.runs import taken_by
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
@@ -245,6 +246,8 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
+    if hint := taken_by(source):
+        raise ImageError(f"{source}: no image.{hint}")
     return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 

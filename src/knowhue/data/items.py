@@ -11,6 +11,7 @@ from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError
 from knowhue.images.image import of_no_format, to_rgb8, walk, why_hidden
 from knowhue.images.reading import read_image
+from knowhue.runs import taken_by
 
 UNLABELLED = "unlabelled"
 SPLITS = ("train", "validation", "test")
@@ -86,7 +87,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
             if root.exists()
             else "no such folder"
         )
-        raise ImageError(f"{root}: {found}")
+        raise ImageError(f"{root}: {found}.{taken_by(root)}")
     return root
 
 

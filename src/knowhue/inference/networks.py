@@ -21,6 +21,7 @@ from knowhue.runs import (
     finished_run,
     is_hub_folder,
     read_status,
+    taken_by,
 )
 from knowhue.storage import replacing
 
@@ -209,11 +210,6 @@ def open_network(
 
         return open_recipe(find_recipe_file(source, recipe), recipe, sha256)
     path = find_model(source)
-    if path.suffix not in OPENERS:
-        raise WeightsError(
-            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
-            f"`{source}`."
-        )
     network = _open_built_in(path) if str(source) == BUILT_IN else OPENERS[path.suffix](path)
     try:  # what a stranger's weights do shows when they are used, and should show now
         network.predict(_TRIAL)
@@ -226,7 +222,7 @@ def find_model(source: str | Path) -> Path:
     """The file that a model's name means.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is none, or its file is no model.
     """
     if str(source) == BUILT_IN:
         return BUILT_IN_FILE
@@ -236,7 +232,14 @@ def find_model(source: str | Path) -> Path:
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or what `knowhue export` made. Found no "
             f"`{source}`.{did_you_mean(str(source), [BUILT_IN])}"
         )
-    return _in_folder(path) if path.is_dir() else path
+    if path.is_dir():
+        return _in_folder(path)
+    if path.suffix not in OPENERS:
+        raise WeightsError(
+            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
+            f"`{source}`.{taken_by(path)}"
+        )
+    return path
 
 
 def needs_deployment(source: str | Path) -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from knowhue.csv_text import read_rows
 from knowhue.errors import TableError, few, missing_package, shown, system_reason
+from knowhue.runs import taken_by
 
 RowCells = Sequence[Any]
 MOST_ROWS = 20_000_000
@@ -349,7 +350,9 @@ def _decoded(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if cells:
                     yield number, cells
     except UnicodeDecodeError:
-        raise TableError(f"{path}: no text in UTF-8. Save it as CSV in UTF-8.") from None
+        raise TableError(
+            f"{path}: no text in UTF-8.{taken_by(path) or ' Save it as CSV in UTF-8.'}"
+        ) from None
     except ValueError as error:
         raise TableError(f"{path}, row {number + 1}: no CSV ({error}). Save it as CSV again.") from None
 

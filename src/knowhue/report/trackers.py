@@ -17,7 +17,16 @@ from typing import Any, NamedTuple, Protocol
 from knowhue.config import digest
 from knowhue.errors import RunError
 from knowhue.plan import RESERVED
-from knowhue.runs import FROZEN, read_config, read_frozen, read_log, read_status, require_whole, settings_of
+from knowhue.runs import (
+    FROZEN,
+    read_config,
+    read_frozen,
+    read_log,
+    read_status,
+    require_whole,
+    settings_of,
+    taken_by,
+)
 from knowhue.storage import read_json, write_json
 
 Scalar = str | int | float | bool
@@ -99,8 +108,8 @@ def read_logged(path: Path) -> list[LoggedRun]:
     runs = [_read(folder) for folder in folders]
     if not runs:
         raise RunError(
-            f"`{path}` should be the folder of a run or a study. Found no run that has begun. Name another, or "
-            "train one with `knowhue study`."
+            f"`{path}` should be the folder of a run or a study. Found no run that has begun."
+            + (taken_by(path) or " Name another, or train one with `knowhue study`.")
         )
     return runs
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
+from knowhue.runs import taken_by
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
@@ -159,7 +160,10 @@ def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
     named = dict(named_folders(systems))
     for what, folder in {"--truth": truth, **named}.items():
         if not folder.is_dir():
-            raise ImageError(f"`{what}` should be a folder of images. Found `{folder}`. Is the path right?")
+            raise ImageError(
+                f"`{what}` should be a folder of images. Found `{folder}`."
+                + (taken_by(folder) or " Is the path right?")
+            )
     for folder in named.values():
         if folder.samefile(truth):
             raise ConfigError(

@@ -39,6 +39,7 @@ from knowhue.runs import (
     require_whole,
     require_writable,
     run_folder,
+    taken_by,
     write_config,
     write_log,
     write_status,
@@ -195,7 +196,8 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
     if not has_ended(folder):
         raise RunError(
             f"`{folder}` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
-            "Found no finished one there. Train it with `knowhue study` or `knowhue train`."
+            "Found no finished one there."
+            + (taken_by(folder) or " Train it with `knowhue study` or `knowhue train`.")
         )
     config, root = read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
