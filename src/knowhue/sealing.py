@@ -26,9 +26,10 @@ from knowhue.errors import (
     system_reason,
 )
 from knowhue.plan import read_cells, read_plan
+from knowhue.report.answers import Answer
 from knowhue.report.page import RESULTS, compute_results, write_report
 from knowhue.report.results import compare
-from knowhue.runs import ENDED, read_frozen, require_whole, run_folder
+from knowhue.runs import ENDED, read_frozen, require_whole, run_folder, taken_by
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 
 CRATE = "ro-crate-metadata.json"
@@ -65,14 +66,14 @@ class Checked(NamedTuple):
         numbers: of its results and scores that were computed again.
         problems: what is not as it was sealed, a sentence each.
         unchecked: what was not computed again, and why.
-        answers: of a study that is as sealed, by question, in words.
+        answers: of a study that is as sealed, by question.
     """
 
     files: int
     numbers: int
     problems: Sequence[str]
     unchecked: Sequence[str]
-    answers: Mapping[str, str]
+    answers: Mapping[str, Answer]
 
 
 def pack(folder: Path, out: Path) -> int:
@@ -147,7 +148,7 @@ def check(path: Path) -> Checked:
             numbers += count
             problems += found
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
-        answers = {} if problems else _read(root / RESULTS)["answers"]
+        answers = {} if problems else compute_results(root)[1]
         return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)], answers)
 
 
@@ -256,7 +257,10 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         AttributeError,
         RuntimeError,  # encrypted; its subclasses: compressed in another way, deep brackets
     ) as error:
-        raise RunError(f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one") from None
+        other = "" if path.suffix.lower() == ".zip" else taken_by(path)
+        raise RunError(
+            f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one.{other}"
+        ) from None
 
 
 def _changed_files(root: Path, listed: Mapping[str, str]) -> Iterator[str]:

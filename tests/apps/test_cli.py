@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from knowhue.apps import cli
 from knowhue.apps.program import OTHER_NAMES, app
+from knowhue.report.answers import Answer
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
@@ -342,9 +343,10 @@ def studied(monkeypatch, make_folder, tmp_path):
     def run_study(plan, out, executor, description, *_):
         asked.append((plan, description))
         out.mkdir()
-        (out / "results.json").write_text('{"answers": {"colour": "−0.57 to +0.01", "class": "?"}}')
 
+    said = {"colour": Answer("?", "", "−0.57", "to +0.01")}
     monkeypatch.setattr("knowhue.study.run_study", run_study)
+    monkeypatch.setattr("knowhue.report.page.compute_results", lambda folder: (None, said, {}))
     return asked
 
 
@@ -382,7 +384,7 @@ def test_the_answers_of_a_study_are_told_in_any_encoding(
         code, *_ = knowhue("study", make_folder({"cat": 1, "dog": 1}), "--out", tmp_path / "out")
     assert code == 0
     stream.flush()
-    assert ("−" if encoding == "utf-8" else "-") + "0.57 to +0.01" in stream.buffer.getvalue().decode(
+    assert ("−" if encoding == "utf-8" else "-") + "0.57: to +0.01" in stream.buffer.getvalue().decode(
         encoding
     )
 

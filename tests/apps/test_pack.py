@@ -5,7 +5,7 @@ import re
 import zipfile
 from hashlib import sha256
 
-from synthetic_study import write_own_scores, write_study
+from synthetic_study import BASELINES, write_own_scores, write_study
 
 from knowhue.report.contrasts import WORDINGS
 
@@ -38,6 +38,20 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     assert "?" not in out  # what was changed answers nothing
     assert (code, err.splitlines()[0]) == (1, "report.html: not as it was sealed")
     assert [line.partition(":")[0] for line in err.splitlines()[1:]] == ["not computed again"]
+
+
+def test_an_answer_is_printed_before_what_it_must_be_read_with(knowhue, tmp_path):
+    baselines = BASELINES | {"gray": BASELINES["gray"] | {"ab_l1": 0.0}}
+    write_own_scores(study := write_study(tmp_path / "demo", baselines=baselines))
+    knowhue("pack", study, "-o", tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        sealed = json.loads(archive.read("results.json"))["answers"]["colour"]
+    code, out, _ = knowhue("check", tmp_path / "a.zip")
+    question, answer, caveat = out.splitlines()[2:5]
+    assert (code, question) == (0, WORDINGS["colour"].question)
+    assert answer.startswith("  No verdict yet: ")
+    assert caveat.startswith("  But: Not better than a trivial baseline: ")
+    assert sealed == f"{caveat.removeprefix('  But: ')} {answer.strip()}"  # as it was sealed
 
 
 def test_every_problem_is_counted_and_the_first_of_a_file_are_shown(knowhue, tmp_path):

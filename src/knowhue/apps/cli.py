@@ -19,6 +19,7 @@ from knowhue.storage import read_json
 if TYPE_CHECKING:
     from knowhue.config import Config
     from knowhue.plan import Plan
+    from knowhue.report.answers import Answer
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
@@ -181,6 +182,7 @@ def study_command(
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
     from knowhue.presets import DEFAULT_PRESET
+    from knowhue.report.page import compute_results
     from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line()}
@@ -190,7 +192,7 @@ def study_command(
         page = run_study(wanted, out, executor, description, report, given["tuned_on"])
     if not is_first_process():
         return
-    _say_answers(read_json(out / "results.json")["answers"])
+    _say_answers(compute_results(out)[1])
     say("", f"Report: {page}")
 
 
@@ -481,12 +483,10 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     return plan
 
 
-def _say_answers(answers: Mapping[str, str]) -> None:
+def _say_answers(answers: "Mapping[str, Answer]") -> None:
     """Say each question of a study, and its verdict in words."""
-    from knowhue.report.contrasts import WORDINGS
-
-    for question, sentence in answers.items():
-        say("", WORDINGS[question].question, f"  {sentence}")
+    for each in answers.values():
+        say("", each.question, *(f"  {line}" for line in each.lines))
 
 
 def _print_scores(folder: Path) -> None:

@@ -82,7 +82,7 @@ def verdict_command(read: Callable[[], VerdictArguments]) -> None:
         require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
     found = judge_table(table)
     for each in found.answers.values():
-        say(each.question, f"  {each.sentence}", "")
+        say(each.question, *(f"  {line}" for line in each.lines), "")
     if further := further_lines(found.findings):
         say(
             f"Further metrics, of which no question is asked († on these {found.findings.study.split} images alone):"

@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         verdict: a `Word`, or `missing` where no pair of runs has a score.
-        caveat: what must come first: a trivial baseline is not beaten, or a run is not among the numbers.
+        caveat: what it must be read with: a trivial baseline is not beaten, or a run is not among the numbers.
         evidence: the intervals, tests and effect sizes behind a verdict; empty without one.
         single: mean over seeds, and `multi`.
         interval: the one that is quoted.
@@ -36,8 +36,17 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """All of it in words."""
-        return f"{self.caveat} {self.headline}: {self.detail} {self.evidence}".strip()
+        """All of it in words, as studies are sealed with."""
+        return f"{self.caveat} {self._said}".strip()
+
+    @property
+    def lines(self) -> list[str]:
+        """The same for a terminal: the answer comes first, then what it must be read with."""
+        return [self._said, f"But: {self.caveat}"] if self.caveat else [self._said]
+
+    @property
+    def _said(self) -> str:
+        return f"{self.headline}: {self.detail} {self.evidence}".strip()
 
 
 _LEVELS = {
