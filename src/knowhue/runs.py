@@ -324,14 +324,19 @@ def finished_run(path: Path) -> Path:
                 f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
                 "other settings, such as a lower learning rate."
             )
-        inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
-        other = next((run for run in inside if (run / "scores.json").exists() and has_finished(run)), None)
-        raise RunError(
-            f"`{path}` should be the folder of a finished run or study, such as runs/demo. Found no finished run "
-            + (f"itself, but in it: name {other}." if other else "there.")
-            + ("" if other else taken_by(path) or " Train one with `knowhue study`.")
-        )
+        raise no_finished_run(path, "run or study, such as runs/demo")
     return found[0]
+
+
+def no_finished_run(path: Path, wanted: str) -> RunError:
+    """How a folder is refused that is no finished run, or of a study none: it names one that lies inside."""
+    inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
+    other = next((run for run in inside if (run / "scores.json").exists() and has_finished(run)), None)
+    hint = taken_by(path) or " Train one with `knowhue study`."
+    return RunError(
+        f"`{path}` should be the folder of a finished {wanted}. Found no finished run "
+        + (f"itself, but in it: name {other}." if other else f"there.{hint}")
+    )
 
 
 def model_file(name: str) -> Path:

@@ -87,7 +87,8 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
             if root.exists()
             else "no such folder"
         )
-        raise ImageError(f"{root}: {found}.{taken_by(root)}")
+        hint = taken_by(root)
+        raise ImageError(f"{root}: {found}{'.' if hint else ''}{hint}")
     return root
 
 

@@ -33,13 +33,13 @@ from knowhue.runs import (
     Report,
     ShareOut,
     has_ended,
+    no_finished_run,
     read_config,
     read_log,
     read_status,
     require_whole,
     require_writable,
     run_folder,
-    taken_by,
     write_config,
     write_log,
     write_status,
@@ -194,11 +194,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
         RunError: `folder` is no run folder of a finished run, or another process works on its study.
     """
     if not has_ended(folder):
-        raise RunError(
-            f"`{folder}` should be the folder of a finished run, such as runs/demo/multi/seed-0-1a2b3c4d. "
-            "Found no finished one there."
-            + (taken_by(folder) or " Train it with `knowhue study` or `knowhue train`.")
-        )
+        raise no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
     config, root = read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
         require_no_jobs(left, root)
