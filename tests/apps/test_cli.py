@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from knowhue.apps import cli
-from knowhue.apps.program import OTHER_NAMES, app
+from knowhue.apps.program import OTHER_NAMES, OTHER_OPTIONS, app
 from knowhue.report.answers import Answer
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
@@ -333,6 +333,41 @@ def test_wrong_values_are_refused_before_work(knowhue, make_folder, tmp_path, mo
     assert said in err
     assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "study --epochs 3",
+            "No such option: --epochs. Instead: --set training.heads.epochs=3 --set training.fine",
+        ),
+        ("train --seed=1", "No such option: --seed. Instead: --set seed=1."),
+        ("colorize a.jpg --force", "No such option: --force. Instead: --overwrite."),
+        ("colorize a.jpg --gpu", "No such option: --gpu. Instead: A GPU is used if there is one"),
+        ("serve -v", "No such option: -v. Instead: All progress and all warnings are shown anyway."),
+        ("help", "No such command 'help'. Did you mean '--help'?"),
+        ("version", "No such command 'version'. Did you mean '--version'?"),
+    ],
+)
+def test_what_other_programs_call_an_option_is_answered_with_ours(command, said):
+    found = CliRunner().invoke(app, command.split(), env={"COLUMNS": "200"})
+    assert found.exit_code == 2
+    assert said in " ".join(found.output.replace("│", " ").split())
+
+
+def test_an_option_is_named_only_where_a_command_has_it():
+    for command in ("colorize a.jpg --epochs 3", "status a --force", "models --lr 1"):
+        assert "Instead" not in CliRunner().invoke(app, command.split()).output
+
+
+def test_settings_that_stand_in_for_options_of_others_are_settings():
+    from knowhue.presets import load_config
+
+    written = [each.split()[1::2] for each in OTHER_OPTIONS.values() if each.startswith("--set ")]
+    assert len(written) > 5
+    for settings in written:
+        load_config(settings=settings)
 
 
 @pytest.fixture

@@ -36,6 +36,24 @@ OTHER_NAMES = {
     "settings": "config",
 }
 """What other programs call our commands."""
+OTHER_OPTIONS = {
+    **dict.fromkeys(
+        ("--epochs", "--max-epochs"), "--set training.heads.epochs=3 --set training.finetune.epochs=3"
+    ),
+    **dict.fromkeys(("--lr", "--learning-rate"), "--set training.heads.learning_rate=0.001"),
+    **dict.fromkeys(("--size", "--image-size"), "--set images.size_px=128"),
+    "--batch-size": "--set training.batch_size=64",
+    "--seed": "--set seed=1",
+    **dict.fromkeys(("--jobs", "-j", "--num-workers"), "--workers"),
+    **dict.fromkeys(("--output", "--output-dir"), "--out"),
+    **dict.fromkeys(("--force", "-f", "-y"), "--overwrite"),
+    **dict.fromkeys(
+        ("--gpu", "--cuda", "--device"), "A GPU is used if there is one; CUDA_VISIBLE_DEVICES= hides it"
+    ),
+    **dict.fromkeys(("--resume", "--continue"), "The same command goes on where it stopped"),
+    **dict.fromkeys(("--verbose", "-v", "--debug"), "All progress and all warnings are shown anyway"),
+}
+"""What stands in for options of other programs, where a command has it."""
 
 
 class Commands(TyperGroup):
@@ -46,7 +64,22 @@ class Commands(TyperGroup):
         if not ctx.resilient_parsing and (ours := OTHER_NAMES.get(args[0])):
             does = self.commands[ours].get_short_help_str(limit=120)
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
+        if not ctx.resilient_parsing and args[0] in ("help", "version"):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean '--{args[0]}'?")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; where it has no option of that name, what stands in for it is said."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # of the click that typer brings along, whose names are private
+            name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
+            advice = OTHER_OPTIONS.get(str(name), "")
+            own = [each for option in inner.command.params for each in option.opts]
+            if advice and (not advice.startswith("--") or advice.split()[0] in own):
+                inner.fail(f"No such option: {name}. Instead: {advice}.")
+            raise
 
 
 class OneInput(TyperCommand):
@@ -66,6 +99,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # `main` makes one line of what a user can mend
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
     help="Does a model colour better when it knows what it is looking at?\n\n"
     "Train a colorizer and a classifier on one shared encoder, alone and together: do they help each other?",
     epilog="Start with: `knowhue study --preset demo --out runs/demo`",
