@@ -58,7 +58,7 @@ class MistakenNetwork(PlacedNetwork):
         self.mistaken = mistaken
 
     def logits(self, lightness: np.ndarray) -> np.ndarray:
-        logits = np.zeros((len(lightness), len(chroma_bins()), 8, 8), np.float32)
+        logits = np.zeros_like(super().logits(lightness))
         is_mistaken = lightness.shape[1] == round(self.mistaken * SIDE)
         logits[:, 7 if is_mistaken else 100] = 30
         return logits

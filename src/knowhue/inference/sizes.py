@@ -17,8 +17,8 @@ from knowhue.inference.pixels import SHORTEST_PX, neighbours, taps, working_size
 SEEN_AT = (0.75, 1.0, 1.5)
 """Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
 LARGEST_SIZE = SEEN_AT[-1]
-_COPIES = 5
-"""Of the logits: the sum, the network's own size, a size's as they come, and two steps to the largest."""
+_COPIES = 4
+"""Of the logits: the sum, those of the network's own size, and those of a size as they come and at the largest."""
 
 
 class SeveralSizes:
@@ -85,12 +85,18 @@ class SeveralSizes:
         for size in SEEN_AT:
             seen = lightness if size == LARGEST_SIZE else _resized(lightness, size / LARGEST_SIZE)
             logits = own if size == 1 else self.network.activations(seen, [COLOUR_LOGITS])[COLOUR_LOGITS]
+            if size == LARGEST_SIZE:
+                total += logits[..., :rows, :columns]
+                continue
             down, across = (
                 _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
                 for axis, count in ((1, rows), (2, columns))
             )
-            total += down @ logits @ across.T
-        return total / np.float32(len(SEEN_AT))
+            total += down @ np.tensordot(
+                logits, across, (3, 1)
+            )  # one large product, where @ makes one a colour
+        total /= np.float32(len(SEEN_AT))
+        return total
 
 
 def _interpolation(count: int, scale: float, length: int) -> FloatArray:
