@@ -80,8 +80,8 @@ def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
     with torch.autocast(logits.device.type, enabled=False):
         scaled = logits.float() / temperature
         powers = (scaled - scaled.amax(1, keepdim=True)).exp()
-        # sums of powers and of powers times a*b* in one product, as the layout is: `softmax` and `einsum` are a third of
-        # a prediction in ONNX Runtime; and autocast would take it in bfloat16, whose steps are 0.5 at a*b* of 100
+        # one product, as the layout is: `softmax` and `einsum` were a third of a prediction in ONNX Runtime; autocast
+        # would take it in bfloat16, whose steps are 0.5 at a*b* of 100
         factors = F.pad(centres().to(powers.device), (0, 1), value=1.0).T
         sums = (factors @ powers.flatten(2)).unflatten(2, powers.shape[2:])
         return sums[:, :2] / sums[:, 2:]
