@@ -47,8 +47,9 @@ def test_seven_seeds_have_one_rejecting_pattern_at_half_alpha():
 @pytest.mark.parametrize("seeds", [13, 20])
 def test_the_t_tests_p_stands_in_only_where_both_decide_alike(seeds: int):
     rng = np.random.default_rng(seeds)
-    for row in rng.normal(size=(300, seeds)) + rng.uniform(0, 1.5, (300, 1)):
-        assert (_near_p(row, 0.025) <= 0.025) == (sign_flip_p(row) <= 0.025)
+    rows = rng.normal(size=(300, seeds)) + rng.uniform(0, 1.5, (300, 1))
+    for row, near in zip(rows, _near_p(rows, 0.025), strict=True):
+        assert (near <= 0.025) == (sign_flip_p(row) <= 0.025)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from knowhue.statistics.crossed import Crossed, Part
-from knowhue.statistics.paired import Interval, sign_flip_p
+from knowhue.statistics.paired import sign_flip_p
 from knowhue.statistics.verdicts import POWER, Word, judge
 
 STUDIES = 4000
@@ -62,10 +62,8 @@ def chances(
     >>> sum(found.values())
     1.0
     """
-    words = [
-        _word(design, means + effect, half_widths)
-        for means, half_widths in _imagined(design, variances, studies, seed)
-    ]
+    means, half_widths = _imagined(design, variances, studies, seed)
+    words = _words(design, means + effect, half_widths)
     return {word: words.count(word) / studies for word in Word if word in words}
 
 
@@ -101,7 +99,7 @@ def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUD
     """
     # the same noise for every effect, so that power grows with it and bisection finds the least
     noise = np.random.default_rng(0).normal(size=(studies, seeds))
-    return float(np.mean([_near_p(row, alpha) <= alpha for row in noise + effect]))
+    return float(np.mean(_near_p(noise + effect, alpha) <= alpha))
 
 
 def sign_flip_effect(seeds: int, alpha: float, power: float = POWER, studies: int = STUDIES) -> float | None:
@@ -125,35 +123,52 @@ def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | Non
     return high * unit
 
 
-def _word(design: Design, means: NDArray[np.float64], half_widths: Mapping[float, float]) -> Word:
-    """Return the verdict of one study, from its seeds' means and half its interval's width at each level."""
-    centre = float(means.mean())
-
-    def interval(level: float) -> Interval:
-        return centre - half_widths[level], centre + half_widths[level]
-
-    low, high = interval(1 - design.alpha)
+def _words(
+    design: Design, means: NDArray[np.float64], half_widths: Mapping[float, NDArray[np.float64]]
+) -> list[Word]:
+    """Return the verdict of each study, from its seeds' means and half its interval's width at each level."""
+    centres = means.mean(axis=1)
     # where the interval over seeds and images holds 0, p decides nothing
-    p = 1.0 if low <= 0 <= high else _near_p(means, design.alpha)
-    return judge(design.seeds, p, interval, design.sesoi, design.alpha, lower_is_better=True).word
+    p, asked = np.ones(len(means)), np.abs(centres) > half_widths[1 - design.alpha]
+    p[asked] = _near_p(means[asked], design.alpha)
+    ends = {
+        level: list(zip((centres - half).tolist(), (centres + half).tolist(), strict=True))
+        for level, half in half_widths.items()
+    }
+    return [
+        judge(
+            design.seeds,
+            each,
+            lambda level, study=study: ends[level][study],
+            design.sesoi,
+            design.alpha,
+            True,
+        ).word
+        for study, each in enumerate(p.tolist())
+    ]
 
 
-def _near_p(means: NDArray[np.float64], alpha: float) -> float:
-    """Return the sign-flip p, or the t test's where that is far from the level: the two agree on its side."""
-    if len(means) <= _ALWAYS_EXACT:
-        return sign_flip_p(means)
-    if not means.var():  # all alike, by an sd of 0: of all signs, the two that agree are as extreme
-        return 2.0 ** (1 - len(means))
-    statistic = abs(float(means.mean())) / (means.var(ddof=1) / len(means)) ** 0.5
-    near = 2 * float(special.stdtr(len(means) - 1, -statistic))
-    return sign_flip_p(means) if alpha / _FAR < near < alpha * _FAR else near
+def _near_p(means: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """Return each study's sign-flip p, or the t test's where that is far from the level: the two agree on its side."""
+    count, seeds = means.shape
+    if seeds <= _ALWAYS_EXACT:
+        return np.array([sign_flip_p(each) for each in means])
+    spread = means.var(axis=1, ddof=1)
+    varied = spread > 0
+    # of seeds that are all alike, by an sd of 0: of all signs, the two that agree are as extreme
+    p = np.full(count, 2.0 ** (1 - seeds))
+    statistic = np.abs(means[varied].mean(axis=1)) / (spread[varied] / seeds) ** 0.5
+    p[varied] = 2 * special.stdtr(seeds - 1, -statistic)
+    for study in np.flatnonzero(varied & (alpha / _FAR < p) & (p < alpha * _FAR)):
+        p[study] = sign_flip_p(means[study])
+    return p
 
 
 @lru_cache(maxsize=2)  # the same studies serve every effect that is tried
 def _imagined(
     design: Design, variances: Variances, studies: int, seed: int
-) -> list[tuple[NDArray[np.float64], Mapping[float, float]]]:
-    """Return the seeds' means of each study where there is no effect, and half its interval's width at each level."""
+) -> tuple[NDArray[np.float64], Mapping[float, NDArray[np.float64]]]:
+    """Return each study's means of its seeds where there is no effect, and half its interval's width at each level."""
     generator = np.random.default_rng(seed)
     n, m = design.seeds, design.images
     image, rest = variances.image**2, variances.residual**2
@@ -171,7 +186,4 @@ def _imagined(
         for r, c, e in zip(rows.tolist(), columns.tolist(), cells.tolist(), strict=True)
     ]
     levels = (1 - design.alpha, 1 - 2 * design.alpha)
-    return [
-        (each, {level: table.interval(level)[1] for level in levels})
-        for each, table in zip(means, tables, strict=True)
-    ]
+    return means, {level: np.array([table.interval(level)[1] for table in tables]) for level in levels}
