@@ -149,7 +149,7 @@ def test_a_graph_that_answers_otherwise_is_never_written(tmp_path):
     target = tmp_path / "model.onnx"
     target.write_bytes(b"as it was")
     with pytest.raises(WeightsError, match=r"within chroma 0\.01.* Found differences up to chroma 1,"):
-        export_onnx(two_stage_network(kind=Contrary), target)
+        export_onnx(two_stage_network(("colour",), kind=Contrary), target)
     assert target.read_bytes() == b"as it was"
     assert list(tmp_path.iterdir()) == [target]
 
