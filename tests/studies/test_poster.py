@@ -155,7 +155,11 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("name", "study", "numbers"),
-    [("plan", "main", 10_000), *((f"images-{each}", f"images-{each}", 3000) for each in FEWER)],
+    [
+        ("plan", "main", 10_000),
+        ("ocean5", "ocean5", 6000),
+        *((f"images-{each}", f"images-{each}", 3000) for each in FEWER),
+    ],
 )
 def test_a_sealed_study_is_whole_and_is_the_plans(name, study, numbers):
     sealed = check(POSTER / f"{study}.zip")
