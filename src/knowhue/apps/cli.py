@@ -152,8 +152,7 @@ def read_plan_options(
     numbers = range(config.seed, config.seed + (seeds or 1))
     chosen = None if arms is None else arms.split(",")
     plan = make_plan(config, chosen, numbers, grid_weights(grid), tuning, tuning_seeds)
-    given = settings.keywords
-    require_set_effect(given["set_"], [plan.arm_settings(each) for each in plan.arms], given["config"])
+    require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
     return plan
 
 
@@ -243,8 +242,7 @@ def compare_command(
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
-    given = settings.keywords
-    require_set_effect(given["set_"], [plan.arm_settings(each) for each in plan.arms], given["config"])
+    require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
     executor = open_engine(engine, out, workers, engine_set or [])
     description = {"name": out.resolve().name, "command": command_line()}
     with showing_progress() as report:

@@ -16,7 +16,7 @@ from knowhue.plan import QUESTIONS, Plan, Question
 from knowhue.presets import read_setting
 from knowhue.report.results import read_results
 from knowhue.setting_effects import differing, require_effect
-from knowhue.settings_text import meaning_of, read_yaml
+from knowhue.settings_text import meaning_of
 from knowhue.statistics.power import (
     Design,
     Variances,
@@ -98,21 +98,13 @@ def power_lines(
     return [f"# {line}" for line in lines]
 
 
-def require_set_effect(
-    texts: Sequence[str] | None, configs: Sequence[Config], files: Sequence[Path] | None = None
-) -> None:
-    """Make sure that what was written for a command does something in what it runs; a preset may serve others, too.
-
-    Args:
-        texts: of --set.
-        configs: of the arms that the command runs.
-        files: of --config, where the command runs all arms that these were written for.
+def require_set_effect(texts: Sequence[str] | None, configs: Sequence[Config]) -> None:
+    """Make sure that every --set does something in what a command runs; a preset or a file may serve others, too.
 
     Raises:
-        ConfigError: a setting has no effect in any of the configurations.
+        ConfigError: one has no effect in any of the configurations.
     """
-    said = (*(read_yaml(file) for file in files or ()), *(read_setting(text) for text in texts or ()))
-    written = map(differing, said)
+    written = [differing(read_setting(text)) for text in texts or ()]
     require_effect(dict.fromkeys(name for each in written for name in each), configs)
 
 
