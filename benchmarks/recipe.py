@@ -110,7 +110,7 @@ def recogniser(work: Workspace) -> Recognise:
     probe = recognition_probe(work, "lite0", network)
 
     def recognise(rgb: RGB, label: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(probe.predict(network.features(rgb).numpy())) == label
+        return torch.from_numpy(probe.predict(network.features(rgb).cpu().numpy())) == label.cpu()
 
     return recognise
 
@@ -131,7 +131,7 @@ def show(name: str, seen: Sequence[Seen], saturation: float, recognise: Recognis
     for each in seen:
         true, chroma = each.batch.chroma, saturation * each.chroma
         lightness, own, gray = each.batch.lightness, ab_l1(chroma, true), ab_l1(0 * true, true)
-        rgb, known = lab_to_rgb(lightness, chroma), each.batch.label >= 0
+        rgb, known = lab_to_rgb(lightness, chroma), each.batch.label.cpu() >= 0
         found = {
             "a*b* error": own,
             "CIEDE2000": ciede2000(lightness, chroma, true),
@@ -141,7 +141,7 @@ def show(name: str, seen: Sequence[Seen], saturation: float, recognise: Recognis
             "true colourfulness": colourfulness(255 * lab_to_rgb(lightness, true)),
             "better": (own < gray - 1e-4).float(),
             "recognised": recognise(rgb, each.batch.label)[known].float(),
-            "accuracy": each.correct[known].float(),
+            "accuracy": each.correct.cpu()[known].float(),
         }
         for column, values in found.items():
             columns.setdefault(column, []).extend(values.tolist())

@@ -111,7 +111,7 @@ def _features_once() -> Iterator[None]:
         network, kept = lite0.open(file, device), {}
 
         def features(rgb: "Tensor") -> "Tensor":
-            key = (rgb.shape, hashlib.sha256(rgb.numpy().tobytes()).digest())
+            key = (rgb.shape, hashlib.sha256(rgb.cpu().numpy().tobytes()).digest())
             if key not in kept:
                 kept[key] = network.features(rgb)
             return kept[key].clone()

@@ -216,6 +216,7 @@ def differ(found):
         {"colour__method": "gan", "colour__gan_loss": "hinge"},
         {"colour__method": "feedforward", "colour__loss": "classification"},
         {"tasks__weighting": "gradnorm", "supervision__labelled_share": 0.5},
+        {"tasks__weighting": "pcgrad"},  # joins the gradients, where the gate is to sum them
     ],
 )
 def test_what_arms_share_agrees_bit_for_bit_in_both_phases(tiny, make_work, changes):

@@ -106,7 +106,7 @@ class ArchiveListing:
         for path, folder in ledgers:
             made = ((folder + each,) for each in outputs_in(source.read(path)))
             others[COLOURED] += self._listing.executemany("DELETE FROM images WHERE path = ?", made).rowcount
-        self.notes += [left_out(others)] if others else []
+        self.notes += [left_out(+others)] if others.total() else []
         # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
         named = [path for (path,) in self._listing.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
         count = self._listing.execute(f"DELETE {_TWINS}").rowcount
@@ -415,7 +415,7 @@ def _execute(
     watch()
     if not isinstance(executor, InProcess):
         first = "each worker opens the model first, and what is done is counted as shards end"
-        report({"stage": "note", "text": f"{plural(len(tasks), 'shard')} begin: {first}"})
+        report({"stage": "note", "text": f"beginning {plural(len(tasks), 'shard')}: {first}"})
     jobs = [Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks]
     if isinstance(executor, InProcess):  # which has nobody else to say how far it is
         jobs = [job._replace(run=partial(_then, job.run, watch)) for job in jobs]

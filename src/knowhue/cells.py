@@ -250,9 +250,9 @@ def cell_jobs(
     do: Callable[[CellStep], object],
     whole: Collection[tuple[str, int]] = (),
 ) -> list[Job]:
-    """Every cell of a plan, seed by seed, with what it needs before it; within a seed long ones first.
+    """Every cell of a plan, seed by seed, with what it needs before it; within a seed those of two tasks first.
 
-    So what runs last, when another worker has nothing left to do, is short.
+    They take longest, so what runs last, when another worker has nothing left to do, is short.
 
     Args:
         plan: the cells.
@@ -265,8 +265,8 @@ def cell_jobs(
         return Job(step.id, partial(do, step), tuple(each.id for each in needs))
 
     jobs: list[Job] = []
+    arms = sorted(plan.arms, key=lambda arm: -len(plan.arm_settings(arm).tasks.names))
     for seed in plan.seeds:
-        arms = sorted(plan.arms, key=lambda arm: -len(plan.arm_settings(arm).tasks.names))
         for arm in arms:
             config, cell = plan.run_config(arm, seed), (arm, seed)
             # what has ended needs no heads, which may have been deleted to save room; what is scored anew quotes theirs

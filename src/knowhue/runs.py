@@ -175,13 +175,17 @@ def taken_by(path: Path) -> str:
         return f" It is a model: `knowhue models {path}` describes it, and --model takes it."
     if suffix != ".zip" or not path.is_file():
         return ""
-    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        if FROZEN in archive.namelist():
-            return (
-                f" It is a sealed study: `knowhue check {path}` computes it again and prints its answers; "
-                "unpacked, it holds `report.html`."
-            )
-    return " It is an archive: unpack it, and name the folder."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_study = FROZEN in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return ""
+    if not is_study:
+        return " It is an archive: unpack it, and name the folder."
+    return (
+        f" It is a sealed study: `knowhue check {path}` computes it again and prints its answers; unpacked, it holds "
+        "`report.html`."
+    )
 
 
 def read_frozen(root: Path) -> dict[str, Any]:

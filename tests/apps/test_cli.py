@@ -344,7 +344,7 @@ def test_wrong_values_are_refused_before_work(knowhue, make_folder, tmp_path, mo
         ),
         ("train --seed=1", "No such option: --seed. Instead: --set seed=1."),
         ("colorize a.jpg --force", "No such option: --force. Instead: --overwrite."),
-        ("colorize a.jpg --gpu", "No such option: --gpu. Instead: A GPU is used if there is one"),
+        ("colorize a.jpg --gpu", "No such option: --gpu. Instead: Training and exported models use a GPU"),
         ("serve -v", "No such option: -v. Instead: All progress and all warnings are shown anyway."),
         ("help", "No such command 'help'. Did you mean '--help'?"),
         ("version", "No such command 'version'. Did you mean '--version'?"),
@@ -357,7 +357,13 @@ def test_what_other_programs_call_an_option_is_answered_with_ours(command, said)
 
 
 def test_an_option_is_named_only_where_a_command_has_it():
-    for command in ("colorize a.jpg --epochs 3", "status a --force", "models --lr 1"):
+    for command in (
+        "colorize a.jpg --epochs 3",
+        "status a --force",
+        "models --lr 1",
+        "models --resume",
+        "check a --gpu",
+    ):
         assert "Instead" not in CliRunner().invoke(app, command.split()).output
 
 

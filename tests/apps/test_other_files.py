@@ -63,6 +63,13 @@ def test_the_command_that_takes_a_file_is_named(knowhue, files, make_folder, tmp
     assert not [*tmp_path.glob("out*")]
 
 
+def test_a_photo_is_one_whatever_its_name_says(knowhue, make_folder, tmp_path):
+    photo = next(make_folder({"cat": 1}).rglob("*.png"))
+    for name in ("photo.zip", "photo.onnx"):
+        (tmp_path / name).write_bytes(photo.read_bytes())
+        assert knowhue("colorize", tmp_path / name, "-o", tmp_path / f"{name}.png")[0] == 0
+
+
 def test_a_model_and_images_are_no_sealed_study(knowhue, files):
     code, _, err = knowhue("check", files / "model.safetensors")
     assert (code, SAID["model.safetensors"] in err) == (2, True)
@@ -73,5 +80,6 @@ def test_a_model_and_images_are_no_sealed_study(knowhue, files):
 def test_of_what_is_missing_or_damaged_nothing_is_said(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "folder.zip").mkdir()
-    for name in ("a.txt", "folder.zip", "none.zip", "none.onnx"):
+    (tmp_path / "torn.zip").write_bytes(b"no archive")
+    for name in ("a.txt", "folder.zip", "torn.zip", "none.zip", "none.onnx"):
         assert taken_by(tmp_path / name) == ""

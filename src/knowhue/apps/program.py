@@ -40,20 +40,30 @@ OTHER_OPTIONS = {
     **dict.fromkeys(
         ("--epochs", "--max-epochs"), "--set training.heads.epochs=3 --set training.finetune.epochs=3"
     ),
-    **dict.fromkeys(("--lr", "--learning-rate"), "--set training.heads.learning_rate=0.001"),
+    **dict.fromkeys(
+        ("--lr", "--learning-rate"),
+        "--set training.heads.learning_rate=0.001 --set training.finetune.learning_rate=0.0003",
+    ),
     **dict.fromkeys(("--size", "--image-size"), "--set images.size_px=128"),
     "--batch-size": "--set training.batch_size=64",
     "--seed": "--set seed=1",
     **dict.fromkeys(("--jobs", "-j", "--num-workers"), "--workers"),
     **dict.fromkeys(("--output", "--output-dir"), "--out"),
     **dict.fromkeys(("--force", "-f", "-y"), "--overwrite"),
-    **dict.fromkeys(
-        ("--gpu", "--cuda", "--device"), "A GPU is used if there is one; CUDA_VISIBLE_DEVICES= hides it"
-    ),
-    **dict.fromkeys(("--resume", "--continue"), "The same command goes on where it stopped"),
     **dict.fromkeys(("--verbose", "-v", "--debug"), "All progress and all warnings are shown anyway"),
 }
 """What stands in for options of other programs, where a command has it."""
+UNASKED = {
+    **dict.fromkeys(
+        ("--gpu", "--cuda", "--device"),
+        (
+            ("--set", "--model"),
+            "Training and exported models use a GPU if there is one, the built-in model none",
+        ),
+    ),
+    **dict.fromkeys(("--resume", "--continue"), (("--out",), "The same command goes on where it stopped")),
+}
+"""What our commands do without an option of other programs, those that have one of the options named first."""
 
 
 class Commands(TyperGroup):
@@ -75,8 +85,9 @@ class Commands(TyperGroup):
         except Exception as error:
             # of the click that typer brings along, whose names are private
             name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
-            advice = OTHER_OPTIONS.get(str(name), "")
-            own = [each for option in inner.command.params for each in option.opts]
+            own = {each for option in inner.command.params for each in option.opts}
+            among, unasked = UNASKED.get(str(name), ((), ""))
+            advice = OTHER_OPTIONS.get(str(name), unasked if own.intersection(among) else "")
             if advice and (not advice.startswith("--") or advice.split()[0] in own):
                 inner.fail(f"No such option: {name}. Instead: {advice}.")
             raise

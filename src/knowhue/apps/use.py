@@ -224,6 +224,7 @@ def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
 
 def _kind_of(arguments: ColorizeArguments) -> str:
     """`image`, `folder`, `video` or `archive`."""
+    from knowhue.images.reading import is_image
     from knowhue.inference.store import is_url
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
@@ -246,7 +247,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
-    if hint := taken_by(source):
+    if (hint := taken_by(source)) and not is_image(source):  # whatever its name says
         raise ImageError(f"{source}: no image.{hint}")
     return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 

@@ -108,7 +108,7 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
         label = folders[0]
     elif split != "train":
         skipped = skipped or "unlabelled images train only"
-    return _item(path, "/".join(below), split, label, skipped)
+    return _item(path, "/".join(below) or ".", split, label, skipped)
 
 
 def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:

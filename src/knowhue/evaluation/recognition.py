@@ -26,7 +26,7 @@ PENALTY = 100.0
 """Of 0.1 to 10,000, what recognised true images best in five-fold cross-validation of the training split alone."""
 
 MOST_FITTED = 20_000
-"""Images that a study's probe is fitted to: half a gigabyte of the features of EfficientNet-Lite0, in float64."""
+"""Images that a study's probe is fitted to: 0.2 GB of features of EfficientNet-Lite0 in float64, twice."""
 
 
 class Probe(NamedTuple):

@@ -167,13 +167,17 @@ def walk(
 
 def _entries(folder: Path) -> list[tuple[Path, bool]]:
     """What lies in a folder, by name, and whether each is a folder or leads to one: told by the folder, not by each."""
-    with os.scandir(folder) as found:
-        folders = {
-            each.name
-            for each in found
-            if each.is_dir(follow_symlinks=False) or (each.is_symlink() and Path(each.path).is_dir())
-        }
-    return [(each, each.name in folders) for each in sorted(folder.iterdir(), key=attrgetter("name"))]
+    with os.scandir(folder) as scanned:
+        found = sorted(scanned, key=attrgetter("name"))
+    return [(folder / each.name, _is_folder(each)) for each in found]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one; not where nobody may look."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _coloured_in(folder: Path) -> Iterator[Path]:

@@ -88,6 +88,15 @@ class Weight(NamedTuple):
     shape: tuple[int, int] | None = None
 
 
+def is_image(file: Path) -> bool:
+    """Whether a file begins as one of a known kind; not where it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return recognise(opened.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
+
+
 def weigh_image(source: Path | bytes) -> Weight:
     """What an image takes, from its header alone. Never fails: reading the image says what is wrong with it."""
     try:

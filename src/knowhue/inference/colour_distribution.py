@@ -123,7 +123,7 @@ class ColourDistribution(NamedTuple):
 def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
     """Mean distance of a distribution from a*b* (rows, columns, 2), CIELAB units, (rows, columns)."""
     bins = chroma_bins().astype(np.float32)
-    # |x - y|^2 = |x|^2 - 2 xy + |y|^2: a product of matrices, to .03 units where both are the same, at the most
+    # |x - y|^2 = |x|^2 - 2 xy + |y|^2: a product of matrices; rounding is felt where both nearly agree, below .1 units
     squares = np.square(bins).sum(1)[:, None, None] - 2 * np.tensordot(bins, colours, (1, 2))
     squares += np.square(colours).sum(2)
     return (shares * np.sqrt(squares.clip(0))).sum(0)

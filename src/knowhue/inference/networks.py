@@ -210,7 +210,7 @@ def open_network(
 
         return open_recipe(find_recipe_file(source, recipe), recipe, sha256)
     path = find_model(source)
-    network = _open_built_in(path) if str(source) == BUILT_IN else OPENERS[path.suffix](path)
+    network = _open_built_in(path) if str(source) == BUILT_IN else OPENERS[path.suffix.lower()](path)
     try:  # what a stranger's weights do shows when they are used, and should show now
         network.predict(_TRIAL)
     except WeightsError as error:
@@ -234,7 +234,7 @@ def find_model(source: str | Path) -> Path:
         )
     if path.is_dir():
         return _in_folder(path)
-    if path.suffix not in OPENERS:
+    if path.suffix.lower() not in OPENERS:
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
             f"`{source}`.{taken_by(path)}"

@@ -108,14 +108,14 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         self.colorizer = colorizer
         fast = colorizer.at_one_size()
 
-        def for_(wanted: ImageRequest | DecodedRequest) -> Colorizer:
+        def colorizer_of(wanted: ImageRequest | DecodedRequest) -> Colorizer:
             return fast if wanted.fast else colorizer
 
         stages = Stages(
-            lambda request: _weigh(for_(request), request),
-            lambda request: decode_request(for_(request), request, max_pixels),
-            lambda batch: _predict(for_(batch[0]), batch),
-            lambda request, decoded, answer: paint_request(for_(request), request, decoded, answer),
+            lambda request: _weigh(colorizer_of(request), request),
+            lambda request: decode_request(colorizer_of(request), request, max_pixels),
+            lambda batch: _predict(colorizer_of(batch[0]), batch),
+            lambda request, decoded, answer: paint_request(colorizer_of(request), request, decoded, answer),
             lambda decoded: (decoded.colour, decoded.fast, decoded.network_input.shape),
         )
         super().__init__(stages, limits, observe, after_batch)

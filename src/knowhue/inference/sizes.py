@@ -92,9 +92,8 @@ class SeveralSizes:
                 _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
                 for axis, count in ((1, rows), (2, columns))
             )
-            total += down @ np.tensordot(
-                logits, across, (3, 1)
-            )  # one large product, where @ makes one a colour
+            # one large product, where @ makes one a colour
+            total += down @ np.tensordot(logits, across, (3, 1))
         total /= np.float32(len(SEEN_AT))
         return total
 

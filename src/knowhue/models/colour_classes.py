@@ -79,7 +79,7 @@ def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
         raise ValueError(f"`temperature` should be above 0. Found `temperature = {temperature}`.")
     with torch.autocast(logits.device.type, enabled=False):
         scaled = logits.float() / temperature
-        powers = (scaled - scaled.amax(1, keepdim=True)).exp()
+        powers = (scaled - scaled.detach().amax(1, keepdim=True)).exp()  # any shift gives the same mean
         # one product, as the layout is: `softmax` and `einsum` were a third of a prediction in ONNX Runtime; autocast
         # would take it in bfloat16, whose steps are 0.5 at a*b* of 100
         factors = F.pad(centres().to(powers.device), (0, 1), value=1.0).T

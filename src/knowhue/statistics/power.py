@@ -142,7 +142,7 @@ def _words(
             lambda level, study=study: ends[level][study],
             design.sesoi,
             design.alpha,
-            True,
+            lower_is_better=True,
         ).word
         for study, each in enumerate(p.tolist())
     ]

@@ -267,14 +267,14 @@ def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Fe
 def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
     """Fitted to the true training images, see `fitted_images`; kept under all that it depends on."""
     prepared = work.prepared
+    positions = prepared.positions("train")
+    positions = positions[fitted_images(prepared.label[positions])]
 
     def write(path: Path) -> None:
-        positions = prepared.positions("train")
-        positions = positions[fitted_images(prepared.label[positions])]
         features = _features(work, positions, name, network)
         fit_probe(features, prepared.label[positions], len(prepared.classes)).save(path)
 
-    key = fingerprint({"images": prepared.fingerprint, **network.provenance})
+    key = fingerprint({"images": prepared.fingerprint, "fitted": len(positions), **network.provenance})
     return cached(work.root / "features" / f"probe-{name}-{key}.npz", Probe.load, write)
 
 
