@@ -144,6 +144,10 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
     ("text", "message"),
     [
         ("arm,seed,accuracy\na,0,1\n", "no column `metric` and `value`, and none of a metric that is known"),
+        (
+            "arm,seed,metric,score\na,0,error,1\n",
+            "no column `value`. Found arm, seed, metric, score. Rename the one",
+        ),
         ("arm,seed,f1\na,0,1\n", "Name metrics with --better, such as --better f1=higher, or =lower."),
         (
             "arm,seed,f1\na,0,0.5 ± 0.1\n",

@@ -100,6 +100,11 @@ def read_scores(
     metrics = columns.metrics(wanted)
     if not metrics:
         _require_no_means(path, header, islice(rows, _PEEKED))
+        if "metric" in columns.places:
+            raise TableError(
+                f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
+                "scores to `value`."
+            )
         known = ", ".join(f"`{name}`" for name in wanted) or "none"
         example = next(iter(columns.unused(())), "NAME")
         raise TableError(
