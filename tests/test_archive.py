@@ -269,7 +269,7 @@ def test_what_is_waited_for_while_workers_open_the_model_is_said(photos, tmp_pat
     said: list[list[str | None]] = []
     archive(photos, tmp_path / "out", executor=Elsewhere(), report=events.append)
     # of seven one has no image
-    first = "6 shards begin: each worker opens the model first, and what is done is counted as shards end"
+    first = "beginning 6 shards: each worker opens the model first, and what is done is counted as shards end"
     assert said == [[f"looking for images in {photos}", None, first]]
     assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
 

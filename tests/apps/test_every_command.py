@@ -18,6 +18,7 @@ from knowhue.apps import cli, program
 from knowhue.config import Config
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
+from knowhue.report.answers import Answer
 from knowhue.report.figures import FIGURES
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
@@ -78,6 +79,12 @@ def test_a_setting_of_a_task_that_no_arm_has_is_refused_on_the_command_line(
     assert "or `tasks.names` be a list with colour (which arms decide: --arms, --arm)" in err
     (tmp_path / "shared.yaml").write_text("colour: {width: 8}")  # a file may serve other studies, too
     assert knowhue("plan", photos, "--arms", "class", "--config", tmp_path / "shared.yaml")[0] == 0
+    _, printed, _ = knowhue(
+        "config", "--preset", "poster"
+    )  # stands in for the preset, which serves others, too
+    (tmp_path / "poster.yaml").write_text(printed)
+    for options in (["--preset", "poster"], ["--config", tmp_path / "poster.yaml"]):
+        assert knowhue("plan", photos, "--arms", "class", *options)[0] == 0
 
 
 def test_version(knowhue):
@@ -271,15 +278,16 @@ def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, t
     def run_study(plan, out, executor, description, report, tuned_on):
         calls.append((plan, executor, tuned_on))
         out.mkdir()
-        write_json(out / "results.json", {"answers": {"colour": "No."}})
         return out / "report.html"
 
+    said = {"colour": Answer("Does it?", "", "No", "it does not.")}
     monkeypatch.setattr("knowhue.study.run_study", run_study)
+    monkeypatch.setattr("knowhue.report.page.compute_results", lambda folder: (None, said, {}))
     photos = make_folder({"cat": 1, "dog": 1})
     options = ["--arms", "colour,multi", "--seeds", "3", "--grid", "1,100", "--workers", "2"]
     code, said, _ = knowhue("study", photos, *options, "--out", tmp_path / "out")
     assert code == 0
-    assert "  No." in said.splitlines()
+    assert "  No: it does not." in said.splitlines()
     ((plan, executor, tuned_on),) = calls
     assert list(plan.seeds) == [0, 1, 2]
     assert {"colour", "multi"} <= set(plan.arms)

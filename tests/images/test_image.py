@@ -2,10 +2,21 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from knowhue.images.image import FORMATS, LEDGER, LEDGERS, SUFFIXES, counted, recognise, walk, why_hidden
+from knowhue.images.image import (
+    FORMATS,
+    LEDGER,
+    LEDGERS,
+    SUFFIXES,
+    _is_folder,
+    counted,
+    recognise,
+    walk,
+    why_hidden,
+)
 
 
 def put(root, *names):
@@ -109,16 +120,31 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 def test_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
     put(tmp_path, "a/1.jpg", "b/2.jpg")
-    iterdir = type(tmp_path).iterdir
+    scandir = os.scandir
 
-    def refuse(self):
-        if self.name == "a":
+    def refuse(folder):
+        if Path(folder).name == "a":
             raise PermissionError(13, "Permission denied")
-        return iterdir(self)
+        return scandir(folder)
 
-    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert images(tmp_path) == {"b/2.jpg"}
     assert skipped(tmp_path) == {"a": "unreadable folder: Permission denied"}
+
+
+def test_a_link_that_nobody_may_follow_takes_nothing_else_with_it(tmp_path, monkeypatch):
+    put(tmp_path, "a/1.jpg")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr("knowhue.images.image._is_folder", _nobody_may_look)
+    assert "a/1.jpg" in images(tmp_path)
+
+
+def _nobody_may_look(entry, real=_is_folder):
+    class Closed:
+        def is_dir(self):
+            raise PermissionError(13, "Permission denied")
+
+    return real(Closed() if entry.name == "link" else entry)
 
 
 def test_what_knowhue_writes_beside_images_is_passed_over_in_silence(tmp_path):
