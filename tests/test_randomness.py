@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowhue.randomness import initialised_by, stream, stream_seed
+from knowhue.randomness import drawing_from, initialised_by, stream, stream_seed
 
 purposes = st.lists(st.text("abc-", min_size=1, max_size=6) | st.integers(0, 99), max_size=3).map(tuple)
 
@@ -55,3 +55,15 @@ def test_initialising_leaves_the_global_generator_as_it_was():
     torch.manual_seed(99)
     with initialised_by(0, "head"):
         assert torch.equal(torch.rand(2), first)
+
+
+@pytest.mark.parametrize(("kind", "seeds_all"), [("cpu", False), ("mps", True), ("xpu", True)])
+def test_draws_on_every_kind_of_device_are_seeded(monkeypatch, kind, seeds_all):
+    seeded = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    with drawing_from(torch.device(kind), 0, "heads"):
+        drawn = torch.rand(3)
+    seed = stream_seed(0, "draws", "heads")
+    assert seeded == [seed] * seeds_all
+    on_cpu = torch.rand(3, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(drawn, on_cpu) != seeds_all  # the stand-in seeds nothing

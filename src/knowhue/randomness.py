@@ -46,8 +46,8 @@ def drawing_from(device: "device", seed: int, *purpose: str | int) -> Iterator[N
     """Let dropout and noise draw from a stream, and leave torch's global generators as they were."""
     import torch
 
-    # of a GPU that is not in use `torch.manual_seed` notes the whole stack each time, for when it will be
-    seeding = torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed
+    # `torch.manual_seed` seeds devices of every kind, and notes the whole stack for a GPU that is not in use yet
+    seeding = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         seeding(stream_seed(seed, "draws", *purpose))
         yield

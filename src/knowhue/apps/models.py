@@ -16,7 +16,7 @@ FastOption = Annotated[
     bool,
     rare_option(
         "--fast",
-        help="See each photo at one size, not at three: a quarter of the network's time, more blotches.",
+        help="See each photo at one size, not at three: a third of the network's time, more blotches.",
     ),
 ]
 

@@ -63,7 +63,7 @@ class Probe(NamedTuple):
 def fitted_images(labels: Labels, most: int = MOST_FITTED) -> NDArray[np.int64]:
     """Which images a probe is fitted to, ascending: all with a known label, or of very many a sample with every class.
 
-    A class has as large a part of the sample as of the images, but at least one image. It is the same each time.
+    A class has about as large a part of the sample as of the images, and at least one image. It is the same each time.
 
     >>> fitted_images(np.array([0, -1, 1])).tolist()
     [0, 2]

@@ -135,7 +135,7 @@ class Colorizer:
             source: of the model.
             recipe: how another's `.onnx` file is used, such as `ddcolor`, see `recipes.RECIPES`.
             sha256: that another's file must have; None for any.
-            fast: whether a head of 313 colours sees each photo at one size, not at three: a quarter of the
+            fast: whether a head of 313 colours sees each photo at one size, not at three: a third of the
                 network's time, and more blotches. Other heads always do, which `notes` then says.
 
         Raises:

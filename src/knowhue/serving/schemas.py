@@ -64,7 +64,7 @@ class ColourOptions(ClassOptions):
     uncertainty: bool = False
     """also say where the colours are unsure; one more prediction, or six of a model without 313 colours"""
     fast: bool = False
-    """see the photo at one size, not at three: a quarter of the network's time, more blotches"""
+    """see the photo at one size, not at three: a third of the network's time, more blotches"""
 
 
 class _Answer(BaseModel):
