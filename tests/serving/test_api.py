@@ -344,6 +344,13 @@ def test_models_are_chosen_by_name(client: TestClient):
         ("/v1/colorize", {"unknown_below": "2"}, 422, "`unknown_below`"),
         ("/v1/colorize", {"colour": "red"}, 422, "one of model"),
         ("/v1/classify", {"saturation": "1"}, 422, "one of model, unknown_below"),
+        ("/v1/colorize", {"satuation": "1"}, 422, "Did you mean `saturation`?"),
+        (
+            "/v1/colorize",
+            {"strokes": "red"},
+            422,
+            "`strokes` should be a file of a form, such as `curl -F strokes=@FILE`",
+        ),
     ],
 )
 def test_wrong_options_are_told_by_name(client, path: str, options: dict, status: int, words: str):

@@ -29,6 +29,7 @@ from knowhue.errors import (
     KnowhueError,
     RunError,
     WeightsError,
+    did_you_mean,
     one_of,
     shown,
 )
@@ -373,6 +374,13 @@ def _why_no_route(request: Request, error: HTTPException) -> str:
     return f"{error.detail}: {request.method} {path}"
 
 
+def _not_an_option(name: str, kind: type[ClassOptions]) -> str:
+    if name in kind.files:
+        return f"`{name}` should be a file of a form, such as `curl -F {name}=@FILE`. Found text."
+    known = list(kind.model_fields)
+    return f"An option should be one of {', '.join(known)}. Found `{shown(name)}`.{did_you_mean(name, known)}"
+
+
 async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
     """Read a request whole: the bytes of its files, and names and values of the form around them, if any."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -444,6 +452,5 @@ def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["type"] == "extra_forbidden":
-            known, name = ", ".join(kind.model_fields), shown(str(problem["loc"][0]))
-            raise ConfigError(f"An option should be one of {known}. Found `{name}`.") from None
+            raise ConfigError(_not_an_option(str(problem["loc"][0]), kind)) from None
         raise ConfigError(describe_problem(problem, kind)) from None
