@@ -7,7 +7,7 @@ import numpy as np
 from synthetic_study import put
 
 from knowhue.plan import Plan, make_comparison
-from knowhue.presets import load_config
+from knowhue.presets import METHODS, load_config
 from knowhue.runs import STUDY_SCHEMA, run_folder
 
 ERRORS = {
@@ -21,10 +21,18 @@ BASELINES = {"gray": {"ab_l1": 14.0}, "real": {"distribution": {"fd_lite0": {"va
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 
 
-def write_comparison(folder: Path, errors=ERRORS, baselines=BASELINES, name="test", clock=None) -> Path:
-    """Every run of `errors`; equal wall-clock has begun only where `clock` gives the errors of its runs."""
+def write_comparison(
+    folder: Path, errors=ERRORS, baselines=BASELINES, name="test", clock=None, arms=None
+) -> Path:
+    """Every run of `errors`; equal wall-clock has begun only where `clock` gives the errors of its runs.
+
+    `arms` are the plan's own, where they are not `METHODS`.
+    """
     generator = np.random.default_rng(0)
-    plan = make_comparison(load_config("demo"), tuple(errors), seeds=range(len(errors["gan"])))
+    seeds = range(len(next(iter(errors.values()))))
+    plan = make_comparison(load_config("demo"), tuple(errors if arms is None else METHODS), seeds=seeds)
+    if arms is not None:
+        plan = plan.model_copy(update={"arms": arms})
     hashed = plan.hash(PARTS)
     wall_clock = {}
     if clock:

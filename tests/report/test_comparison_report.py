@@ -7,8 +7,8 @@ import pytest
 from synthetic_comparison import ERRORS, write_comparison
 from synthetic_study import put
 
-from knowhue.presets import METHODS
-from knowhue.report.method_figures import MARKS, comparison_figures
+from knowhue.presets import ALL_METHODS, METHODS
+from knowhue.report.method_figures import comparison_figures, marks
 from knowhue.report.methods import (
     Comparison,
     comparison_results,
@@ -224,9 +224,28 @@ def test_figures_are_drawn_of_whatever_is_there(comparison):
     assert set(comparison_figures(comparison.study)) == {"trade_off", "samples_images", "drawn_images"}
 
 
-def test_every_method_has_a_look_of_its_own():
-    assert set(METHODS) <= set(MARKS)
-    assert len(set(MARKS.values())) == len(MARKS)
+def test_every_method_has_a_look_of_its_own(tmp_path):
+    errors = {method: (12.0,) for method in ALL_METHODS}
+    looks = marks(Comparison(read_study(write_comparison(tmp_path, errors))))
+    assert list(looks) == list(ALL_METHODS)
+    assert len(set(looks.values())) == len(looks)
+    assert looks["gan"].colour == looks["unet"].colour != looks["l1"].colour
+
+
+def test_methods_with_settings_of_their_own_go_by_their_names_in_the_plan(tmp_path):
+    """A plan that somebody wrote: a head that `l1` does not have, and adversarial weights."""
+    arms = {
+        "l1": {"colour": {"method": "feedforward", "decoder": "transposed", "loss": "l1"}},
+        "gan-10": {"colour": {"method": "gan", "adversarial_weight": 10}},
+        "gan": ALL_METHODS["gan"].edits,
+    }
+    errors = {"l1": (11.0, 12.0), "gan-10": (12.5, 13.0), "gan": (12.0, 12.5)}
+    study = read_study(write_comparison(tmp_path, errors, arms=arms))
+    compared = Comparison(study)
+    titles = {name: method.title for name, method in compared.methods.items()}
+    assert titles == {"l1": "l1", "gan-10": "gan-10", "gan": ALL_METHODS["gan"].title}
+    assert "| gan-10 |" in markdown_tables(study)
+    assert set(comparison_figures(study)) >= {"trade_off", "samples_images"}
 
 
 def test_equal_wall_clock_is_a_second_regime_of_the_same_tables(tmp_path):

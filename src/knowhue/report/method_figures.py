@@ -1,6 +1,7 @@
 """The page of a comparison and its figures: quality against training time, and the same images by every method."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,6 @@ from markupsafe import Markup
 from knowhue.metric_table import METRICS
 from knowhue.report.methods import (
     Comparison,
-    MethodScore,
     Regime,
     column_head,
     cost_table,
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # a hue a family, on light and dark
-_FORWARD, _GAN, _PIX2PIX, _PALETTE = "#3b8fd4", "#e0692a", "#a66bbf", "#2f9e6e"
+_GAN = "#e0692a"
+_HUES = {"feedforward": "#3b8fd4", "gan": _GAN, "unet": _GAN, "pix2pix": "#a66bbf", "palette": "#2f9e6e"}
+_SHAPES = "osD^vPX*phd<>8"
 _DESCRIPTIONS = {
     "trade": "Quality of each method over its training time",
     "samples": "Colourings at {}",
@@ -53,19 +55,11 @@ class Mark(NamedTuple):
     shape: str
 
 
-MARKS = {
-    "l1": Mark(_FORWARD, "o"),
-    "l2": Mark(_FORWARD, "s"),
-    "classification": Mark(_FORWARD, "^"),
-    "gan": Mark(_GAN, "o"),
-    "unet": Mark(_GAN, "D"),
-    "pix2pix": Mark(_PIX2PIX, "o"),
-    "pix2pix-paper": Mark(_PIX2PIX, "s"),
-    "palette-rgb": Mark(_PALETTE, "o"),
-    "palette-ab": Mark(_PALETTE, "D"),
-    "palette-rgb-paper": Mark(_PALETTE, "s"),
-    "palette-ab-paper": Mark(_PALETTE, "^"),
-}
+def marks(compared: Comparison) -> dict[str, Mark]:
+    """The mark of every method, the shapes of a family in the order of the tables."""
+    shapes = {hue: itertools.cycle(_SHAPES) for hue in _HUES.values()}
+    hues = {name: _HUES[compared.plan.arm_settings(name).colour.method] for name in compared.methods}
+    return {name: Mark(hue, next(shapes[hue])) for name, hue in hues.items()}
 
 
 def comparison_figures(study: Study) -> "dict[str, Figure]":
@@ -107,12 +101,12 @@ def trade_off(compared: Comparison) -> "Figure":
     # one panel more than metrics, for the legend
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
-    flat = list(axes.flat)
+    flat, looks = list(axes.flat), marks(compared)
     for ax, name in zip(flat, shown, strict=False):
-        _panel(ax, compared, name)
+        _panel(ax, compared, name, looks)
     for ax in flat[len(shown) :]:
         bare(ax)
-    _legend(flat[len(shown)], compared)
+    _legend(flat[len(shown)], compared, looks)
     return figure
 
 
@@ -148,16 +142,16 @@ def sample_images(study: Study, arm: str) -> Arrays:
     return next((run.samples for run in study.finished(arm) if run.samples), {})
 
 
-def _panel(ax: "Axes", compared: Comparison, metric: str) -> None:
+def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Mark]) -> None:
     scale = 100 if METRICS[metric].unit == "share" else 1
-    for method in compared.methods:
+    for method, mark in looks.items():
         ends = [
-            _marks(ax, compared, regime, method, compared.scores[name][method, metric], scale)
-            for name, regime in compared.regimes.items()
+            _draw_method(ax, mark, compared, regime, method, metric, scale)
+            for regime in compared.regimes.values()
         ]
         known = [end for end in ends if end]
         if len(known) == 2:
-            ax.plot(*zip(*known, strict=True), color=MARKS[method].colour, linewidth=1, alpha=0.6, zorder=3)
+            ax.plot(*zip(*known, strict=True), color=mark.colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
     entitle(ax, column_head(metric))
     if METRICS[metric].unit != "share":
@@ -165,12 +159,11 @@ def _panel(ax: "Axes", compared: Comparison, metric: str) -> None:
     _reference_lines(ax, compared, metric, scale)
 
 
-def _marks(
-    ax: "Axes", compared: Comparison, regime: Regime, method: str, found: MethodScore, scale: int
+def _draw_method(
+    ax: "Axes", mark: Mark, compared: Comparison, regime: Regime, method: str, metric: str, scale: int
 ) -> tuple[float, float] | None:
     """Draw a method in a regime, each seed a dot; return where its mean stands."""
-    mark = MARKS[method]
-    seconds = compared.costs(regime, method)["train_s"]
+    found, seconds = compared.scores[regime.name][method, metric], compared.costs(regime, method)["train_s"]
     if found.mean is None or seconds is None:
         return None
     for run in compared.study.finished(regime.arms[method]):
@@ -214,10 +207,10 @@ def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) 
             ax.axvline(regime.budget_s, color=RULE, linewidth=1, zorder=1)
 
 
-def _legend(ax: "Axes", compared: Comparison) -> None:
+def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None:
     """Names beside their marks, in the free panel."""
     entries = [
-        (MARKS[name], MARKS[name].colour, method.title + " (reference)" * (name == compared.reference), INK)
+        (looks[name], looks[name].colour, method.title + " (reference)" * (name == compared.reference), INK)
         for name, method in compared.methods.items()
     ]
     entries += [(Mark(MUTED, "o"), face, text, MUTED) for face, text in ((PAPER, HOLLOW), (MUTED, FILLED))]

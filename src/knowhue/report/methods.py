@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from knowhue.metric_table import METRICS
-from knowhue.plan import CLOCK, QUESTIONS, Epochs, plan_of
-from knowhue.presets import ALL_METHODS, Method
+from knowhue.plan import CLOCK, QUESTIONS, Epochs, Plan, plan_of
+from knowhue.presets import ALL_METHODS, Method, edit
 from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Run, Study, flat_scores, floors
@@ -76,8 +76,19 @@ class Comparison:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """By name, in the order of the tables."""
-        return {arm: ALL_METHODS[arm] for arm in self.study.runs if not arm.endswith(CLOCK)}
+        """By name, in the order of the tables; one that has settings of its own is titled by its name in the plan."""
+        return {arm: self._method(arm) for arm in self.plan.planned_arms}
+
+    def _method(self, arm: str) -> Method:
+        known = ALL_METHODS.get(arm)
+        if known and edit(self.plan.config, known.edits) == self.plan.arm_settings(arm):
+            return known
+        return Method(arm, "", self.plan.arms[arm])
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What was asked."""
+        return plan_of(self.study.settings)
 
     @property
     def reference(self) -> str:
@@ -87,8 +98,8 @@ class Comparison:
     @cached_property
     def regimes(self) -> dict[str, Regime]:
         """`images`, and `clock` once it is known how long an epoch of each method takes."""
-        plan, runs = plan_of(self.study.settings), self.study.runs
-        usual = {name: plan.epochs(name) for name in self.methods}
+        runs = self.study.runs
+        usual = {name: self.plan.epochs(name) for name in self.methods}
         found = [Regime("images", "equal images", {name: name for name in self.methods}, usual)]
         if clock := self.study.settings.get("wall_clock"):
             # a method whose epochs did not change is the run that is there
