@@ -26,8 +26,7 @@ from knowhue.errors import (
     system_reason,
 )
 from knowhue.plan import read_cells, read_plan
-from knowhue.report.answers import Answer
-from knowhue.report.page import RESULTS, compute_results, write_report
+from knowhue.report.page import RESULTS, compute_results, summary, write_report
 from knowhue.report.results import compare
 from knowhue.runs import ENDED, read_frozen, require_whole, run_folder, taken_by
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
@@ -66,14 +65,14 @@ class Checked(NamedTuple):
         numbers: of its results and scores that were computed again.
         problems: what is not as it was sealed, a sentence each.
         unchecked: what was not computed again, and why.
-        answers: of a study that is as sealed, by question.
+        summary: lines of what a study that is as sealed answers, see `report.page.summary`.
     """
 
     files: int
     numbers: int
     problems: Sequence[str]
     unchecked: Sequence[str]
-    answers: Mapping[str, Answer]
+    summary: Sequence[str]
 
 
 def pack(folder: Path, out: Path) -> int:
@@ -148,8 +147,8 @@ def check(path: Path) -> Checked:
             numbers += count
             problems += found
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
-        answers = {} if problems else compute_results(root)[1]
-        return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)], answers)
+        lines = [] if problems else summary(root)
+        return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)], lines)
 
 
 @contextmanager

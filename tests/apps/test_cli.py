@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from knowhue.apps import cli
 from knowhue.apps.program import OTHER_NAMES, OTHER_OPTIONS, app
-from knowhue.report.answers import Answer
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
@@ -385,9 +384,8 @@ def studied(monkeypatch, make_folder, tmp_path):
         asked.append((plan, description))
         out.mkdir()
 
-    said = {"colour": Answer("?", "", "−0.57", "to +0.01")}
     monkeypatch.setattr("knowhue.study.run_study", run_study)
-    monkeypatch.setattr("knowhue.report.page.compute_results", lambda folder: (None, said, {}))
+    monkeypatch.setattr("knowhue.report.page.summary", lambda folder: ["", "?", "  −0.57: to +0.01"])
     return asked
 
 

@@ -18,7 +18,6 @@ from knowhue.apps import cli, program
 from knowhue.config import Config
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
-from knowhue.report.answers import Answer
 from knowhue.report.figures import FIGURES
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
@@ -255,17 +254,16 @@ def test_status_says_who_has_stopped_without_a_word(knowhue, tmp_path, tiny):
 def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkeypatch):
     calls = []
 
-    def run(plan, out, executor, description, report):
+    def run(plan, out, executor, description, report, tuned_on):
         calls.append((plan, out, executor, description))
         return out / "report.html"
 
     monkeypatch.setattr("knowhue.study.run_study", run)
-    monkeypatch.setattr("knowhue.report.reading.read_study", lambda _: None)
-    monkeypatch.setattr("knowhue.report.methods.markdown_tables", lambda _: "| a |\n| b |")
+    monkeypatch.setattr("knowhue.report.page.summary", lambda _: ["", "| a |", "| b |"])
     chosen = ["--methods", "l1,gan", "--reference", "l1", "--seeds", "2", "--budget", "9", "--set", "seed=4"]
     photos = make_folder({"cat": 1, "dog": 1})
     code, said, _ = knowhue("compare", photos, *chosen, "--workers", "2", "--out", tmp_path / "out")
-    assert (code, said) == (0, f"\n| a |\n| b |\nReport: {tmp_path / 'out' / 'report.html'}\n")
+    assert (code, said) == (0, f"\n| a |\n| b |\n\nReport: {tmp_path / 'out' / 'report.html'}\n")
     ((plan, out, executor, description),) = calls
     assert (plan.planned_arms, plan.reference, list(plan.seeds)) == (["l1", "gan"], "l1", [4, 5])
     assert (out, executor.workers) == (tmp_path / "out", 2)
@@ -280,9 +278,8 @@ def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, t
         out.mkdir()
         return out / "report.html"
 
-    said = {"colour": Answer("Does it?", "", "No", "it does not.")}
     monkeypatch.setattr("knowhue.study.run_study", run_study)
-    monkeypatch.setattr("knowhue.report.page.compute_results", lambda folder: (None, said, {}))
+    monkeypatch.setattr("knowhue.report.page.summary", lambda folder: ["", "Does it?", "  No: it does not."])
     photos = make_folder({"cat": 1, "dog": 1})
     options = ["--arms", "colour,multi", "--seeds", "3", "--grid", "1,100", "--workers", "2"]
     code, said, _ = knowhue("study", photos, *options, "--out", tmp_path / "out")

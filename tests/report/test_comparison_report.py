@@ -16,7 +16,7 @@ from knowhue.report.methods import (
     markdown_tables,
     quality_table,
 )
-from knowhue.report.page import write_report
+from knowhue.report.page import summary, write_report
 from knowhue.report.reading import read_study
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import t_interval
@@ -218,6 +218,10 @@ def test_results_are_what_the_tables_say(comparison):
     assert found["l1"]["scores"]["ab_l1"]["mean"] == pytest.approx(12.0)
     assert found["l1"]["cost"]["train_s"] == pytest.approx(31.0)
     assert found["palette-ab"]["scores"]["ab_l1"]["by_seed"] == {0: 17.0, 1: 16.0}
+
+
+def test_a_terminal_is_told_the_tables(folder, comparison):
+    assert "\n".join(summary(folder)).strip() == markdown_tables(comparison.study).strip()
 
 
 def test_figures_are_drawn_of_whatever_is_there(comparison):

@@ -1,6 +1,6 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,8 @@ from knowhue.storage import read_json
 
 if TYPE_CHECKING:
     from knowhue.config import Config
+    from knowhue.engines.executor import Executor
     from knowhue.plan import Plan
-    from knowhue.report.answers import Answer
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
@@ -179,21 +179,12 @@ def study_command(
 
     wanted = options() if plan is None else _read_plan_file(plan, given)
     executor = open_engine(engine, out, workers, engine_set or [])
-    from knowhue.apps.progress import showing_progress
-    from knowhue.locks import is_first_process
     from knowhue.presets import DEFAULT_PRESET
-    from knowhue.report.page import compute_results
-    from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line()}
     if plan is None:
         description["preset"] = given["preset"] or DEFAULT_PRESET
-    with showing_progress() as report:
-        page = run_study(wanted, out, executor, description, report, given["tuned_on"])
-    if not is_first_process():
-        return
-    _say_answers(compute_results(out)[1])
-    say("", f"Report: {page}")
+    _run_study(wanted, out, executor, description, given["tuned_on"])
 
 
 @app.command(
@@ -231,24 +222,30 @@ def compare_command(
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     config = settings()
     from knowhue.apps.planning import require_set_effect
-    from knowhue.apps.progress import showing_progress
     from knowhue.engines.executor import open_engine
-    from knowhue.locks import is_first_process
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
-    from knowhue.report.methods import markdown_tables
-    from knowhue.report.reading import read_study
-    from knowhue.study import run_study
 
     chosen = methods.split(",") if methods is not None else tuple(METHODS)
     plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
     require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
     executor = open_engine(engine, out, workers, engine_set or [])
-    description = {"name": out.resolve().name, "command": command_line()}
+    _run_study(plan, out, executor, {"name": out.resolve().name, "command": command_line()})
+
+
+def _run_study(
+    plan: "Plan", out: Path, executor: "Executor", description: dict[str, Any], tuned_on: Path | None = None
+) -> None:
+    """Run it, and say what it answers."""
+    from knowhue.apps.progress import showing_progress
+    from knowhue.locks import is_first_process
+    from knowhue.report.page import summary
+    from knowhue.study import run_study
+
     with showing_progress() as report:
-        page = run_study(plan, out, executor, description, report)
+        page = run_study(plan, out, executor, description, report, tuned_on)
     if is_first_process():
-        say("", *markdown_tables(read_study(out)).split("\n"), f"Report: {page}")
+        say(*summary(out), "", f"Report: {page}")
 
 
 @app.command("plan", epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
@@ -436,11 +433,10 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
     """Compute the scores and results of a sealed study again, and print its answers; ends with 1 if any differs."""
     from knowhue.sealing import check, shown_problems
 
-    files, numbers, problems, unchecked, answers = check(sealed)
+    files, numbers, problems, unchecked, summary = check(sealed)
     say(*shown_problems(problems), *(f"not computed again: {each}" for each in unchecked), err=True)
     found = plural(len(problems), "problem") if problems else "all as sealed"
-    say(f"{files} files, {numbers} numbers computed again: {found}")
-    _say_answers(answers)
+    say(f"{files} files, {numbers} numbers computed again: {found}", *summary)
     if problems:
         raise typer.Exit(1)
 
@@ -481,12 +477,6 @@ def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
     plan = with_effect(checked(Plan, read_yaml(path, "--plan")))
     require_source(plan.config.images)
     return plan
-
-
-def _say_answers(answers: "Mapping[str, Answer]") -> None:
-    """Say each question of a study, and its verdict in words."""
-    for each in answers.values():
-        say("", each.question, *(f"  {line}" for line in each.lines))
 
 
 def _print_scores(folder: Path) -> None:

@@ -20,7 +20,7 @@ from knowhue.report.contrasts import wording
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
 from knowhue.report.method_figures import page_content
-from knowhue.report.methods import comparison_results
+from knowhue.report.methods import comparison_results, markdown_tables
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.study import Row, Study, tidy_scores
@@ -110,6 +110,18 @@ def compute_results(folder: Path) -> tuple[Findings, dict[str, Answer], dict[str
     if findings.study.is_comparison:
         results["comparison"] = comparison_results(findings.study)
     return findings, answered, results
+
+
+def summary(folder: Path) -> list[str]:
+    """What a terminal says of a study, by lines: its questions, each with its answer, or a comparison's tables."""
+    study = read_study(folder)
+    if study.is_comparison:
+        return ["", *markdown_tables(study).splitlines()]
+    return [
+        line
+        for each in answers(find(study)).values()
+        for line in ("", each.question, *(f"  {said}" for said in each.lines))
+    ]
 
 
 def render_page(
