@@ -25,6 +25,7 @@ from knowhue.images.image import LEDGER, STATE
 from knowhue.inference import shard
 from knowhue.inference import store as store_file
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.description import ModelChoice
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.store import FolderStore, StoredFile, is_url, open_store
 from knowhue.storage import tables_on_disk
@@ -576,5 +577,5 @@ def test_a_folder_that_is_called_as_the_built_in_model_is_not_it(photos, tmp_pat
         return Colorizer(FakeNetwork())
 
     monkeypatch.setattr(Colorizer, "load", classmethod(load))
-    colorize_archive(str(photos), str(tmp_path / "out"), model=("built-in", None, None), shards=2)
+    colorize_archive(str(photos), str(tmp_path / "out"), model=ModelChoice("built-in"), shards=2)
     assert set(asked) == {"built-in"}

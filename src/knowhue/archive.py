@@ -23,6 +23,7 @@ from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import ARCHIVE_PLAN, COLOURED, LEDGER, LEDGERS, STATE, UNREADABLE, outputs_in
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
+from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.ledger import is_same_job
 from knowhue.inference.listing import (
@@ -39,7 +40,6 @@ from knowhue.inference.listing import (
 from knowhue.inference.pipeline import progress
 from knowhue.inference.shard import (
     MOST_FAILURES,
-    ModelArguments,
     ShardTask,
     colour_shard,
     end_path,
@@ -194,7 +194,7 @@ def colorize_archive(
     source: str,
     out: str,
     *,
-    model: ModelArguments,
+    model: ModelChoice,
     options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
     suffix: str | None = None,
     shards: int | None = None,
@@ -213,7 +213,7 @@ def colorize_archive(
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
         out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
-        model: arguments of `Colorizer.load`: name, recipe, checksum, `fast`; they mean the same on every machine.
+        model: which means the same on every machine.
         options: saturation and `unknown_below`; what is of one image, or of an album, is refused.
         suffix: that all outputs get; None keeps the formats.
         shards: jobs that the images are dealt out to; None for those of the last run, or `SHARD_IMAGES` images each.
@@ -250,7 +250,7 @@ def colorize_archive(
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         task = ShardTask(
             *places,
-            model=(_model_from_anywhere(model[0]), *model[1:]),
+            model=model._replace(model=_model_from_anywhere(model.model)),
             shard=0,
             options=options,
             overwrite=overwrite,

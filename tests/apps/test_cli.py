@@ -254,12 +254,12 @@ def test_config_prints_what_config_reads(knowhue, tmp_path):
 
 @pytest.mark.parametrize("name", ["photos", "2024", "1e5", "null", "old: new", "[raw]"])
 def test_folder_of_any_name(name):
-    settings = cli.read_settings(name, "poster", None, None)
+    settings = cli.SettingsOptions(images=name, preset="poster").settings()
     assert (settings.images.source, settings.images.path) == ("folder", name)
 
 
 def test_settings_go_over_the_named_folder():
-    settings = cli.read_settings("photos", "demo", None, ["images.source=imagenet"])
+    settings = cli.SettingsOptions(images="photos", preset="demo", set_=["images.source=imagenet"]).settings()
     assert (settings.images.source, Path(settings.images.path)) == ("imagenet", Path("photos"))
 
 

@@ -4,14 +4,15 @@ import inspect
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
 import typer
+from pydantic import Field
 from synthetic_study import write_study
+from typer.testing import CliRunner
 
 from knowhue import __version__
 from knowhue.apps import cli, program
@@ -120,29 +121,39 @@ def test_commands_that_share_options_share_their_help():
 COMMANDS = ("study", "plan", "compare", "prepare", "train", "config")
 
 
-def test_options_of_a_reader_come_before_a_commands_own_and_are_read_when_it_asks():
-    read_calls = []
+class Few(program.Options):
+    first: Annotated[program.Rare[int | None], Field(ge=1, le=9)] = None
+    """how
+    many"""
+    set_: list[str] | None = None
+    """a setting. May be repeated"""
 
-    def read(first: Annotated[int, typer.Option()] = 1, second: int = 2):
-        read_calls.append((first, second))
-        return first + second
 
-    @cli.with_options(read)
-    def doubled(total, third: int = 3):
+class More(Few):
+    file: Annotated[str, typer.Argument()]
+    """a file of any name"""
+    is_fast: Annotated[bool, Field(description="soon")] = False
+
+
+def test_fields_of_a_class_are_the_options_of_a_command_those_of_its_base_first():
+    @cli.with_options
+    def command(given: More):
         """Words."""
-        return 2 * total() + third
+        return given
 
-    @cli.with_options(doubled)
-    def command(make, fourth: int = 4):
-        assert isinstance(make, partial)
-        assert read_calls == []
-        return make() + fourth
-
-    assert list(inspect.signature(doubled).parameters) == ["first", "second", "third"]
-    assert list(inspect.signature(command).parameters) == ["first", "second", "third", "fourth"]
-    assert doubled.__doc__ == "Words."
-    assert command(first=10, second=20, third=5, fourth=7) == 2 * 30 + 5 + 7
-    assert read_calls == [(10, 20)]
+    assert command.__doc__ == "Words."
+    assert list(inspect.signature(command).parameters) == ["first", "set_", "file", "is_fast"]
+    odd = "photo\udcff.jpg"  # a byte that is no UTF-8
+    assert command(first=2, set_=None, file=odd, is_fast=True).file == odd
+    one = typer.Typer()
+    one.command()(command)
+    first, set_, file, is_fast = typer.main.get_command(one).params[:4]
+    assert (first.opts, first.help, first.rich_help_panel) == (["--first"], "How many.", "Rarely needed")
+    ends = [CliRunner().invoke(one, ["f", "--first", number]).exit_code for number in ("9", "10")]
+    assert ends == [0, 2]
+    assert (set_.opts, set_.help) == (["--set"], "A setting. May be repeated.")
+    assert (file.param_type_name, file.required, file.help) == ("argument", True, "A file of any name.")
+    assert (is_fast.opts, is_fast.secondary_opts, is_fast.help) == (["--is-fast"], [], "Soon.")
 
 
 @pytest.mark.parametrize(

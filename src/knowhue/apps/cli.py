@@ -1,15 +1,16 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from pydantic import Field
 
 from knowhue.apps import models, serve, use
 from knowhue.apps.exporting import export, log_command
-from knowhue.apps.program import OneInput, OverwriteOption, app, command_line, say, with_options
+from knowhue.apps.program import OneInput, Options, app, command_line, say, with_options
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, plural
@@ -18,267 +19,226 @@ from knowhue.storage import read_json
 
 if TYPE_CHECKING:
     from knowhue.config import Config
-    from knowhue.engines.executor import Executor
     from knowhue.plan import Plan
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
 
-settings_option = partial(typer.Option, rich_help_panel="Settings")
-design_option = partial(typer.Option, rich_help_panel="Design of the study")
-engine_option = partial(typer.Option, rich_help_panel="Where the work is done")
+_Value = TypeVar("_Value")
+setting_option = partial(typer.Option, rich_help_panel="Settings")
+OfSettings = Annotated[_Value, setting_option()]
+OfDesign = Annotated[_Value, typer.Option(rich_help_panel="Design of the study")]
+OfWork = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
-OutOption = Annotated[Path, typer.Option(help="Study folder. The same command goes on where it stopped.")]
+OutOption = Annotated[Path, Field(description="Study folder. The same command goes on where it stopped.")]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        max=MOST_WORKERS,
-        help="Jobs side by side: 1, or as many as an engine has room for, unless given.",
+    Field(
+        ge=1,
+        le=MOST_WORKERS,
+        description="jobs side by side: 1, or as many as an engine has room for, unless given",
     ),
 ]
 EngineOption = Annotated[
-    str, engine_option(help="`local` is this machine; `slurm` and `ray` are clusters (docs/scale.md).")
+    OfWork[str],
+    Field(description="`local` is this machine; `slurm` and `ray` are clusters (docs/scale.md)"),
 ]
 EngineSetOption = Annotated[
-    list[str] | None,
-    engine_option("--engine-set", help="Its settings, such as `slurm.partition=gpu`; may be repeated."),
+    OfWork[list[str] | None],
+    Field(description="its settings, such as `slurm.partition=gpu`; may be repeated"),
 ]
 
 
-def read_settings(
-    images: Annotated[
-        str | None,
-        typer.Argument(
-            help="Folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only."
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        settings_option(
-            show_default="unet",
-            help="Where the settings start from: `unet`, `poster`, `poster-imagenet`, `label-fraction`, `demo`, or "
-            "another method such as `palette-rgb`.",
-        ),
-    ] = None,
-    config: Annotated[
-        list[Path] | None,
-        settings_option(help="YAML file with settings; may be repeated."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        settings_option("--set", help="One setting, such as `training.heads.epochs=3`; may be repeated."),
-    ] = None,
-    start_from: Annotated[
-        str | None,
-        settings_option(
-            help="A trained model to go on from, its encoder and the heads that fit: `built-in`, the folder of a run "
-            "or a study, or an exported file. Its settings stand in for the defaults."
-        ),
-    ] = None,
-) -> "Config":
+class SettingsOptions(Options):
     """The settings of a command line, and where its images are."""
-    from knowhue.presets import DEFAULT_PRESET, edit, load_config
 
-    given = config or [], set_ or []
-    if start_from is None:
-        settings = load_config(preset or DEFAULT_PRESET, *given)
-    else:
-        from knowhue.training import start
+    images: Annotated[str | None, typer.Argument()] = None
+    """folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only"""
+    preset: Annotated[str | None, setting_option(show_default="unet")] = None
+    """where the settings start from: `unet`, `poster`, `poster-imagenet`, `label-fraction`, `demo`, or another method
+    such as `palette-rgb`"""
+    config: OfSettings[list[Path] | None] = None
+    """YAML file with settings; may be repeated"""
+    set_: OfSettings[list[str] | None] = None
+    """one setting, such as `training.heads.epochs=3`; may be repeated"""
+    start_from: OfSettings[str | None] = None
+    """a trained model to go on from, its encoder and the heads that fit: `built-in`, the folder of a run or a study, or
+    an exported file. Its settings stand in for the defaults"""
 
-        settings = start.start_from(start_from, preset, *given)
-    if images is None:
-        return settings
-    # a preset may draw its images; a folder that is named on the command line wins
-    drawn = settings.images.source == "drawn"
-    return edit(settings, {"images": {"path": images, **({"source": "folder"} if drawn else {})}})
+    def settings(self) -> "Config":
+        """All settings, of images that need not be there."""
+        from knowhue.presets import DEFAULT_PRESET, edit, load_config
+
+        given = self.config or [], self.set_ or []
+        if self.start_from is None:
+            settings = load_config(self.preset or DEFAULT_PRESET, *given)
+        else:
+            from knowhue.training import start
+
+            settings = start.start_from(self.start_from, self.preset, *given)
+        if self.images is None:
+            return settings
+        # a preset may draw its images; a folder that is named on the command line wins
+        drawn = settings.images.source == "drawn"
+        return edit(settings, {"images": {"path": self.images, **({"source": "folder"} if drawn else {})}})
+
+    def settings_with_images(self) -> "Config":
+        """The same, of a command that needs images.
+
+        Raises:
+            ConfigError, ImageError: none are named, or they are not there.
+        """
+        from knowhue.data.sources import require_source
+
+        config = self.settings()
+        require_source(config.images)
+        return config
+
+    def require_set_effect(self, configs: "Iterable[Config]") -> None:
+        """Make sure that every --set does something in what the command runs."""
+        from knowhue.apps.planning import require_set_effect
+
+        require_set_effect(self.set_, list(configs))
 
 
-@with_options(read_settings)
-def read_settings_with_images(settings: Callable[[], "Config"]) -> "Config":
-    """The same, of a command that needs images.
+class PlanOptions(SettingsOptions):
+    """A study as a command line describes it."""
 
-    Raises:
-        ConfigError, ImageError: none are named, or they are not there.
-    """
-    from knowhue.data.sources import require_source
-
-    config = settings()
-    require_source(config.images)
-    return config
-
-
-@with_options(read_settings_with_images)
-def read_plan_options(
-    settings: "partial[Config]",
-    arms: Annotated[
-        str | None,
-        design_option(
-            help="Arms to compare, separated by commas; `colour,class,multi` unless the preset names others."
-        ),
-    ] = None,
+    arms: OfDesign[str | None] = None
+    """arms to compare, separated by commas; `colour,class,multi` unless the preset names others"""
     seeds: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=MOST_SEEDS, help=f"How many seeds, from `seed` on; a claim needs {MIN_SEEDS} or more."
+        Field(
+            ge=1,
+            le=MOST_SEEDS,
+            description=f"how many seeds, from `seed` on; a claim needs {MIN_SEEDS} or more",
         ),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        design_option(help="Further class-task weights to try in multi-task arms, such as `1,100`."),
-    ] = None,
-    tuning: Annotated[
-        bool,
-        design_option(
-            "--tuning", help="A study to choose settings by: scores the validation split, gives no verdict."
-        ),
-    ] = False,
-    tuned_on: Annotated[
-        Path | None,
-        design_option(
-            help="Folder of the tuning study that chose these settings; needs a test split and other seeds."
-        ),
-    ] = None,
-) -> "Plan":
-    """The plan of a study as a command line describes it."""
-    from knowhue.apps.planning import grid_weights, require_set_effect
-    from knowhue.plan import make_plan, read_tuning
+    ] = None
+    grid: OfDesign[str | None] = None
+    """further class-task weights to try in multi-task arms, such as `1,100`"""
+    tuning: OfDesign[bool] = False
+    """a study to choose settings by: scores the validation split, gives no verdict"""
+    tuned_on: OfDesign[Path | None] = None
+    """folder of the tuning study that chose these settings; needs a test split and other seeds"""
 
-    config = settings()
-    tuning_seeds = [] if tuned_on is None else read_tuning(tuned_on)["seeds"]
-    numbers = range(config.seed, config.seed + (seeds or 1))
-    chosen = None if arms is None else arms.split(",")
-    plan = make_plan(config, chosen, numbers, grid_weights(grid), tuning, tuning_seeds)
-    require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
-    return plan
+    def as_plan(self) -> "Plan":
+        """Its plan."""
+        from knowhue.apps.planning import grid_weights
+        from knowhue.plan import make_plan, read_tuning
+
+        config = self.settings_with_images()
+        tuning_seeds = [] if self.tuned_on is None else read_tuning(self.tuned_on)["seeds"]
+        numbers = range(config.seed, config.seed + (self.seeds or 1))
+        chosen = None if self.arms is None else self.arms.split(",")
+        plan = make_plan(config, chosen, numbers, grid_weights(self.grid), self.tuning, tuning_seeds)
+        self.require_set_effect(map(plan.arm_settings, plan.arms))
+        return plan
+
+
+class StudyOptions(PlanOptions):
+    """What a study is run with."""
+
+    plan: OfDesign[Path | None] = None
+    """study file, as `knowhue plan` prints it, in place of all other options of images, settings and design"""
+    workers: WorkersOption = None
+    engine: EngineOption = "local"
+    engine_set: EngineSetOption = None
+    out: OutOption = Path("runs/study")
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
-@with_options(read_plan_options)
-def study_command(
-    options: "partial[Plan]",
-    plan: Annotated[
-        Path | None,
-        design_option(
-            help="Study file, as `knowhue plan` prints it, in place of all other options of images, settings and "
-            "design."
-        ),
-    ] = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = "local",
-    engine_set: EngineSetOption = None,
-    out: OutOption = Path("runs/study"),
-) -> None:
+@with_options
+def study_command(given: StudyOptions) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
-    given = options.keywords
-    # before the imports that load torch: mistakes are reported at once
-    from knowhue.engines.executor import open_engine
-
-    wanted = options() if plan is None else _read_plan_file(plan, given)
-    executor = open_engine(engine, out, workers, engine_set or [])
     from knowhue.presets import DEFAULT_PRESET
 
-    description = {"name": out.resolve().name, "command": command_line()}
-    if plan is None:
-        description["preset"] = given["preset"] or DEFAULT_PRESET
-    _run_study(wanted, out, executor, description, given["tuned_on"])
+    plan = given.as_plan() if given.plan is None else _read_plan_file(given.plan, given)
+    preset = {"preset": given.preset or DEFAULT_PRESET} if given.plan is None else {}
+    _run_study(given, plan, preset, given.tuned_on)
+
+
+class CompareOptions(SettingsOptions):
+    """What a comparison of methods is run with."""
+
+    methods: str | None = None
+    """ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, `palette-rgb`,
+    `palette-ab` (all of these unless named), or in their papers' sizes `pix2pix-paper`, `palette-rgb-paper`,
+    `palette-ab-paper`"""
+    reference: OfDesign[str | None] = None
+    """the method that the others are compared with; `gan`, or the first without it"""
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
+    """how many seeds, from `seed` on"""
+    budget: Annotated[OfDesign[float | None], Field(ge=0.001, le=1e9)] = None
+    """seconds of training at equal wall-clock; unless named, what the reference takes at equal images"""
+    workers: WorkersOption = None
+    engine: EngineOption = "local"
+    engine_set: EngineSetOption = None
+    out: OutOption = Path("runs/compare")
 
 
 @app.command(
     "compare", epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`"
 )
-@with_options(read_settings_with_images)
-def compare_command(
-    settings: "partial[Config]",
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, "
-            "`palette-rgb`, `palette-ab` (all of these unless named), or in their papers' sizes `pix2pix-paper`, "
-            "`palette-rgb-paper`, `palette-ab-paper`."
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        design_option(help="The method that the others are compared with; `gan`, or the first without it."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="How many seeds, from `seed` on.")] = 3,
-    budget: Annotated[
-        float | None,
-        design_option(
-            min=0.001,
-            max=1e9,
-            help="Seconds of training at equal wall-clock; unless named, what the reference takes at equal images.",
-        ),
-    ] = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = "local",
-    engine_set: EngineSetOption = None,
-    out: OutOption = Path("runs/compare"),
-) -> None:
+@with_options
+def compare_command(given: CompareOptions) -> None:
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
-    config = settings()
-    from knowhue.apps.planning import require_set_effect
-    from knowhue.engines.executor import open_engine
+    config = given.settings_with_images()
     from knowhue.plan import make_comparison
     from knowhue.presets import METHODS
 
-    chosen = methods.split(",") if methods is not None else tuple(METHODS)
-    plan = make_comparison(config, chosen, reference, range(config.seed, config.seed + seeds), budget)
-    require_set_effect(settings.keywords["set_"], [plan.arm_settings(each) for each in plan.arms])
-    executor = open_engine(engine, out, workers, engine_set or [])
-    _run_study(plan, out, executor, {"name": out.resolve().name, "command": command_line()})
+    chosen = given.methods.split(",") if given.methods is not None else tuple(METHODS)
+    numbers = range(config.seed, config.seed + given.seeds)
+    plan = make_comparison(config, chosen, given.reference, numbers, given.budget)
+    given.require_set_effect(map(plan.arm_settings, plan.arms))
+    _run_study(given, plan, {})
 
 
 def _run_study(
-    plan: "Plan", out: Path, executor: "Executor", description: dict[str, Any], tuned_on: Path | None = None
+    given: StudyOptions | CompareOptions, plan: "Plan", preset: dict[str, str], tuned_on: Path | None = None
 ) -> None:
     """Run it, and say what it answers."""
+    # before the imports that load torch: mistakes are reported at once
+    from knowhue.engines.executor import open_engine
+
+    out = given.out
+    executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
     from knowhue.report.page import summary
     from knowhue.study import run_study
 
+    description = {"name": out.resolve().name, "command": command_line(), **preset}
     with showing_progress() as report:
         page = run_study(plan, out, executor, description, report, tuned_on)
     if is_first_process():
         say(*summary(out), "", f"Report: {page}")
 
 
+class PowerOptions(PlanOptions):
+    """A study, and what is known of how scores vary."""
+
+    variances: Annotated[Path | None, power_option()] = None
+    """earlier study, or a sealed one, whose variation over seeds and images is taken as that of this one"""
+    seed_sd: Annotated[str | None, power_option()] = None
+    """or numbers: sd of paired differences over seeds, such as `colour=.08,class=.01`"""
+    image_sd: Annotated[str | None, power_option()] = None
+    """and over images, such as `colour=1.45,class=.2`"""
+    test_images: Annotated[int | None, Field(ge=20), power_option("--images")] = None
+    """images that are reported on; those of --variances if not given"""
+
+
 @app.command("plan", epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
-@with_options(read_plan_options)
-def plan_command(
-    options: Callable[[], "Plan"],
-    variances: Annotated[
-        Path | None,
-        power_option(
-            help="Earlier study, or a sealed one, whose variation over seeds and images is taken as that of this one."
-        ),
-    ] = None,
-    seed_sd: Annotated[
-        str | None,
-        power_option(help="Or numbers: sd of paired differences over seeds, such as `colour=.08,class=.01`."),
-    ] = None,
-    image_sd: Annotated[
-        str | None,
-        power_option(help="And over images, such as `colour=1.45,class=.2`."),
-    ] = None,
-    test_images: Annotated[
-        int | None,
-        power_option(
-            "--images", min=20, help="Images that are reported on; those of --variances if not given."
-        ),
-    ] = None,
-) -> None:
+@with_options
+def plan_command(given: PowerOptions) -> None:
     """Print a study file to edit and run with `knowhue study --plan`, and what effects it can detect."""
     from knowhue.apps.planning import commented_yaml, known_variances, power_lines
 
-    wanted = options()
-    known, count = known_variances(variances, seed_sd, image_sd, test_images)
-    say(*power_lines(wanted, known, count, None if test_images else variances), *commented_yaml(wanted))
+    wanted, images = given.as_plan(), given.test_images
+    known, count = known_variances(given.variances, given.seed_sd, given.image_sd, images)
+    say(*power_lines(wanted, known, count, None if images else given.variances), *commented_yaml(wanted))
 
 
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
@@ -294,19 +254,22 @@ def status_command(study: StudyArgument) -> None:
     say(*cell_lines(read_cells(study, plan)), *(sign.sentence() for sign in read_signs(study)))
 
 
+class PrepareOptions(SettingsOptions):
+    """What images are made ready with."""
+
+    workers: WorkersOption = None
+    engine: EngineOption = "local"
+    engine_set: EngineSetOption = None
+    out: OutOption = Path("runs/study")
+
+
 @app.command(
     "prepare", epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`"
 )
-@with_options(read_settings_with_images)
-def prepare_command(
-    settings: Callable[[], "Config"],
-    workers: WorkersOption = None,
-    engine: EngineOption = "local",
-    engine_set: EngineSetOption = None,
-    out: OutOption = Path("runs/study"),
-) -> None:
+@with_options
+def prepare_command(given: PrepareOptions) -> None:
     """Check, split and resize the images; `images/manifest.csv` lists which were left out, and why."""
-    config = settings()
+    config, out = given.settings_with_images(), given.out
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
     from knowhue.engines.executor import await_jobs, open_engine, share_out
@@ -314,7 +277,7 @@ def prepare_command(
     from knowhue.setting_effects import changed, require_effect
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
-    executor = open_engine(engine, out, workers, engine_set or [])
+    executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
@@ -325,22 +288,23 @@ def prepare_command(
     say(f"Prepared: {out / 'images'}")
 
 
+class TrainOptions(SettingsOptions):
+    """What an arm is trained with."""
+
+    arm: str = "multi"
+    """`class`, `colour`, `multi`, or another arm of a study"""
+    out: OutOption = Path("runs/study")
+
+
 @app.command("train", epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
-@with_options(read_settings_with_images)
-def train_command(
-    settings: "partial[Config]",
-    arm: Annotated[
-        str, typer.Option(help="`class`, `colour`, `multi`, or another arm of a study.")
-    ] = "multi",
-    out: OutOption = Path("runs/study"),
-) -> None:
+@with_options
+def train_command(given: TrainOptions) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    from knowhue.apps.planning import require_set_effect
     from knowhue.presets import arm_config
 
-    config = settings()
+    config, arm, out = given.settings_with_images(), given.arm, given.out
     own = arm_config(config, arm)
-    require_set_effect(settings.keywords["set_"], [own])
+    given.require_set_effect([own])
     _require_planned(out, arm, config, own)
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
@@ -414,7 +378,7 @@ def pack_command(
         Path | None,
         typer.Option("--out", "-o", help="File to write, `.zip`; named as the study if not given."),
     ] = None,
-    overwrite: OverwriteOption = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.runs import read_frozen
@@ -442,12 +406,12 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
 
 
 @app.command("config", epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
-@with_options(read_settings)
-def config_command(settings: Callable[[], "Config"]) -> None:
+@with_options
+def config_command(given: SettingsOptions) -> None:
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
     from knowhue.apps.planning import commented_yaml
 
-    say(*commented_yaml(settings()))
+    say(*commented_yaml(given.settings()))
 
 
 app.command(cls=OneInput, epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
@@ -461,14 +425,15 @@ app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 
-def _read_plan_file(path: Path, others: dict[str, Any]) -> "Plan":
+def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
     from knowhue.data.sources import require_source
     from knowhue.plan import Plan, with_effect
     from knowhue.presets import checked
     from knowhue.settings_text import read_yaml
 
     # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
-    if any(value not in (None, [], False) for name, value in others.items() if name != "tuned_on"):
+    others = (getattr(given, name) for name in PlanOptions.model_fields if name != "tuned_on")
+    if any(value not in (None, [], False) for value in others):
         raise ConfigError(
             f"`--plan {path}` is the whole study: images, settings, arms and seeds. Change them there, and "
             "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "

@@ -1,17 +1,17 @@
 """`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.models import ModelChoice, announce, deploy_once
-from knowhue.apps.program import OverwriteOption, rare_option, say, with_options
+from knowhue.apps.models import announce, deploy_once
+from knowhue.apps.program import Options, OverwriteOption, Rare, rare_option, say, with_options
 from knowhue.errors import ConfigError, few, missing_extra
+from knowhue.inference.description import ModelChoice
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
@@ -36,35 +36,29 @@ class ExportFormat(StrEnum):
     table = "table"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportArguments:
+class ExportArguments(Options):
     """What the command is given."""
 
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="Run or study folder, exported file, or `built-in`; for a table, a study folder."
-        ),
-    ]
-    to: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.safetensors
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder to write.")] = None
-    precision: Annotated[
-        str, rare_option(help="`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate.")
-    ] = "float32"
-    calibrate: Annotated[
-        Path | None, rare_option(help="Folder of colour images that int8 is calibrated and measured on.")
-    ] = None
-    licence: Annotated[str, rare_option(help="Licence of the weights, for the model card.")] = ""
+    source: Annotated[str, typer.Argument()]
+    """run or study folder, exported file, or `built-in`; for a table, a study folder"""
+    to: ExportFormat = ExportFormat.safetensors
+    """what to write"""
+    out: Annotated[Path | None, typer.Option("--out", "-o")] = None
+    """file or folder to write"""
+    precision: Rare[str] = "float32"
+    """`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate"""
+    calibrate: Rare[Path | None] = None
+    """folder of colour images that int8 is calibrated and measured on"""
+    licence: Rare[str] = ""
+    """licence of the weights, for the model card"""
     overwrite: OverwriteOption = False
-    upload: Annotated[
-        str | None, rare_option(help="Hub repository, `owner/name`, to upload the folder to.")
-    ] = None
+    upload: Rare[str | None] = None
+    """hub repository, `owner/name`, to upload the folder to"""
 
 
-@with_options(ExportArguments)
-def export(read: Callable[[], ExportArguments]) -> None:
+@with_options
+def export(arguments: ExportArguments) -> None:
     """Write a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
-    arguments = read()
     _check(arguments)
     if arguments.to is ExportFormat.table:
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)

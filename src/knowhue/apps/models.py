@@ -1,54 +1,28 @@
 """Models as the command line names them, opens and describes them: `knowhue models`, and what other commands share."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.program import rare_option, say
+from knowhue.apps.program import Options, Rare, say
+from knowhue.inference.description import Description, Fast, ModelChoice
 
 if TYPE_CHECKING:
     from knowhue.config import Task
     from knowhue.inference.colorizer import Colorizer
 
-FastOption = Annotated[
-    bool,
-    rare_option(
-        "--fast",
-        help="See each photo at one size, not at three: a third of the network's time, more blotches.",
-    ),
-]
 
-
-class ModelChoice(NamedTuple):
-    """A model as the command line names it, see `open_network`."""
-
-    model: str
-    recipe: str | None = None
-    sha256: str | None = None
-    fast: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ModelOptions(Options):
     """The options that name a model."""
 
-    model: Annotated[
-        str,
-        typer.Option(
-            help="`built-in`, a run or study folder, or a file or folder that `knowhue export` made."
-        ),
-    ] = "built-in"
-    recipe: Annotated[
-        str | None,
-        rare_option(
-            help="--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md."
-        ),
-    ] = None
-    sha256: Annotated[str | None, rare_option(help="SHA-256 that another's file must have.")] = None
-
-    fast: FastOption = False
+    model: str = "built-in"
+    """`built-in`, a run or study folder, or a file or folder that `knowhue export` made"""
+    recipe: Rare[str | None] = None
+    """--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md"""
+    sha256: Rare[str | None] = None
+    """SHA-256 that another's file must have"""
+    fast: Rare[Fast] = False
 
     @property
     def choice(self) -> ModelChoice:
@@ -111,18 +85,19 @@ def deploy_once(choice: ModelChoice, task: "Task | None" = None) -> None:
         deploy(run)
 
 
-def require_choice(choice: ModelChoice, asked: Mapping[str, str]) -> None:
-    """Make sure, before anything is opened, that a recipe can do what is asked, see `require_supported`."""
+def require_choice(choice: ModelChoice, flags: Iterable[str]) -> None:
+    """Make sure, before anything is opened, that a recipe can do what options ask for, see `require_supported`."""
     if choice.recipe is not None:
         from knowhue.inference.recipes import require_recipe, require_supported
 
         require_recipe(choice.recipe, choice.sha256)
+        fields = {"--hint": "hints", "--samples": "sample"}  # the others are called as in `ColorizeOptions`
+        asked = {fields.get(flag) or flag.lstrip("-").replace("-", "_"): flag for flag in flags}
         require_supported(choice.recipe, asked)
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:
     from knowhue.apps.program import score_line
-    from knowhue.inference.description import Description
     from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description

@@ -11,15 +11,21 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial, wraps
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from pydantic import ConfigDict, Field
+from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup
+from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
+from knowhue.config import Section
 from knowhue.errors import KnowhueError, few, system_reason
 from knowhue.metric_table import METRICS
+from knowhue.settings_text import meaning_of
 
 # what shells give for a program that a signal ended: 128 + its number
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -136,29 +142,50 @@ _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and em
 ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
 
 
+_Value = TypeVar("_Value")
 rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Rare = Annotated[_Value, rare_option()]
+OverwriteOption = Annotated[bool, Field(description="replace files that exist")]
 
 
-def with_options(read: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of `read` as well: its first argument is `read` with their values, to be called."""
-    shared = list(inspect.signature(read).parameters.values())
+class Options(Section):
+    """What a command is given, one field an option; the text below a field is its help.
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        # the first is `read`, which is no option
-        own = list(inspect.signature(command).parameters.values())[1:]
+    typer has checked what it hands over, so nothing is checked again: a file's name may be no text that pydantic takes.
+    """
 
-        @wraps(command)
-        def run(**options: Any) -> Any:
-            given = {each.name: options.pop(each.name) for each in shared if each.name in options}
-            return command(partial(read, **given), **options)
+    model_config = ConfigDict(defer_build=True)
 
-        # typer reads the options of a command from these two
-        run.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportAttributeAccessIssue]
-        run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
-        return run
 
-    return decorate
+def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Give a command whose one argument is of a class of `Options` an option for each of its fields."""
+    (given,) = inspect.signature(command).parameters.values()
+    options = [_parameter(name, field) for name, field in given.annotation.model_fields.items()]
+
+    @wraps(command)
+    def run(**values: Any) -> Any:
+        return command(given.annotation.model_construct(**values))
+
+    # typer reads the options of a command from these two
+    run.__signature__ = inspect.Signature(options)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {each.name: each.annotation for each in options}
+    return run
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """An option, or an argument where typer's word stands in the field's type."""
+    kinds = (each for each in field.metadata if isinstance(each, ArgumentInfo | OptionInfo))
+    shown = copy(next(kinds, typer.Option()))
+    text = meaning_of(field)
+    shown.help = f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+    # a first name that was given is what typer takes for the default; of a switch without one it would make two
+    if isinstance(shown, OptionInfo) and not isinstance(shown.default, str):
+        shown.param_decls = (f"--{name.strip('_').replace('_', '-')}",)
+    for bound in field.metadata:
+        shown.min, shown.max = getattr(bound, "ge", shown.min), getattr(bound, "le", shown.max)
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    kind = Annotated[field.annotation, shown]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def say(*lines: str, err: bool = False) -> None:

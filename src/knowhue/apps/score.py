@@ -3,14 +3,14 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 
-from knowhue.apps.program import OverwriteOption, command_line, rare_option, say, with_options
+from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say, with_options
 from knowhue.errors import ConfigError, few
 from knowhue.storage import require_outputs
 
@@ -25,90 +25,42 @@ CACHE = ".knowhue-score"
 MOST_THREADS = 256
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreArguments:
+class ScoreArguments(Options):
     """What the command is given."""
 
-    systems: Annotated[
-        list[str],
-        typer.Argument(
-            help="Folders of colourings, or NAME=FOLDER. Several samples an image lie in `sample-1/`, `sample-2/` ... "
-            "or are called `photo-1.png`, `photo-2.png` ..."
-        ),
-    ]
-    truth: Annotated[
-        Path, typer.Option(help="Folder of the true images; paired by relative path, extension aside.")
-    ]
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one.",
-            show_default="stretch-256",
-        ),
-    ] = None
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it.",
-            show_default="score.html",
-        ),
-    ] = None
-    reference: Annotated[
-        str | None, typer.Option(help="System that the others are compared with; the first unless named.")
-    ] = None
-    check: Annotated[
-        Path | None,
-        typer.Option(
-            help="Compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs."
-        ),
-    ] = None
-    networks: Annotated[
-        str | None,
-        typer.Option(
-            help="Networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), "
-            "`lpips`, `recognition` (by a probe of true colours; folders are classes). They need torch and time."
-        ),
-    ] = None
-    classifier: Annotated[
-        str | None,
-        typer.Option(
-            help="A classifier of timm that names what colourings show: `timm:resnet50` (downloaded), "
-            "`timm:resnet50=FILE` (.safetensors, .pth), `timm:tf_efficientnet_lite0=package`."
-        ),
-    ] = None
-    classes: Annotated[
-        Path | None,
-        typer.Option(
-            help="Text file with a line for each output of the classifier: the folder that it stands for, or empty.",
-            show_default="folders are called by WordNet ids",
-        ),
-    ] = None
-    inception_weights: Annotated[
-        Path | None, rare_option(help="File of torch-fidelity's Inception-v3; downloaded if not given.")
-    ] = None
-    lpips_weights: Annotated[
-        Path | None, rare_option(help="File of torchvision's AlexNet; downloaded if not given.")
-    ] = None
-    common: Annotated[
-        bool,
-        rare_option("--common", help="Score the images that all systems have, instead of refusing the rest."),
-    ] = False
-    beside: Annotated[
-        list[Path] | None,
-        rare_option(help="An earlier `.json` whose systems stand in the same tables; may be repeated."),
-    ] = None
-    workers: Annotated[
-        int | None,
-        rare_option(
-            min=1, max=MOST_THREADS, help="Threads; no number depends on them.", show_default="all cores"
-        ),
-    ] = None
-    cache: Annotated[
-        Path | None,
-        rare_option(help="Folder of what was measured already.", show_default=f"{CACHE} beside the page"),
-    ] = None
+    systems: Annotated[list[str], typer.Argument()]
+    """folders of colourings, or NAME=FOLDER. Several samples an image lie in `sample-1/`, `sample-2/` ... or are called
+    `photo-1.png`, `photo-2.png` ..."""
+    truth: Path
+    """folder of the true images; paired by relative path, extension aside"""
+    protocol: Annotated[str | None, typer.Option(show_default="stretch-256")] = None
+    """`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one"""
+    out: Annotated[Path | None, typer.Option("--out", "-o", show_default="score.html")] = None
+    """page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it"""
+    reference: str | None = None
+    """system that the others are compared with; the first unless named"""
+    check: Path | None = None
+    """compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs"""
+    networks: str | None = None
+    """networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), `lpips`,
+    `recognition` (by a probe of true colours; folders are classes). They need torch and time"""
+    classifier: str | None = None
+    """a classifier of timm that names what colourings show: `timm:resnet50` (downloaded), `timm:resnet50=FILE`
+    (.safetensors, .pth), `timm:tf_efficientnet_lite0=package`"""
+    classes: Annotated[Path | None, typer.Option(show_default="folders are called by WordNet ids")] = None
+    """text file with a line for each output of the classifier: the folder that it stands for, or empty"""
+    inception_weights: Rare[Path | None] = None
+    """file of torch-fidelity's Inception-v3; downloaded if not given"""
+    lpips_weights: Rare[Path | None] = None
+    """file of torchvision's AlexNet; downloaded if not given"""
+    common: Rare[bool] = False
+    """score the images that all systems have, instead of refusing the rest"""
+    beside: Rare[list[Path] | None] = None
+    """an earlier `.json` whose systems stand in the same tables; may be repeated"""
+    workers: Annotated[int | None, Field(ge=1, le=MOST_THREADS), rare_option(show_default="all cores")] = None
+    """threads; no number depends on them"""
+    cache: Annotated[Path | None, rare_option(show_default=f"{CACHE} beside the page")] = None
+    """folder of what was measured already"""
     overwrite: OverwriteOption = False
 
     @property
@@ -130,14 +82,13 @@ class ScoreArguments:
         )
 
 
-@with_options(ScoreArguments)
-def score(read: Callable[[], ScoreArguments]) -> None:
+@with_options
+def score(arguments: ScoreArguments) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
     from knowhue.scoring.files import require_same_networks, rows_beside
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.protocols import read_protocol
 
-    arguments = read()
     if arguments.classes is not None and arguments.classifier is None:
         raise ConfigError("`--classes` says what the outputs of `--classifier` stand for. Give that, too.")
     if arguments.check is not None:
@@ -282,13 +233,13 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
     _require_classifier(arguments, earlier, path)
     with tempfile.TemporaryDirectory() as empty:
-        arguments = replace(
-            arguments,
-            systems=[f"{name}={folders[name]}" for name in names],  # in the order of the file
-            networks=earlier["networks"].get("asked") or None,
-            reference=earlier["reference"],
-            cache=Path(empty),  # nothing is believed that was measured before
-        )
+        changes = {
+            "systems": [f"{name}={folders[name]}" for name in names],  # in the order of the file
+            "networks": earlier["networks"].get("asked") or None,
+            "reference": earlier["reference"],
+            "cache": Path(empty),  # nothing is believed that was measured before
+        }
+        arguments = arguments.model_copy(update=changes)
         _require_arguments(arguments, chosen)
         pairs = pair(arguments.truth, arguments.systems, arguments.common)
         opened = _opened(arguments, pairs, chosen)

@@ -1,66 +1,55 @@
 """`knowhue serve`: a page and an HTTP API over trained models."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
-from knowhue.apps.models import FastOption, ModelChoice, announce, open_model
-from knowhue.apps.program import rare_option, say, with_options
+from knowhue.apps.models import announce, open_model
+from knowhue.apps.program import Options, Rare, rare_option, say, with_options
 from knowhue.errors import ConfigError, missing_extra
+from knowhue.inference.description import Fast, ModelChoice
 from knowhue.runs import taken_by
 
 if TYPE_CHECKING:
     from knowhue.serving.settings import ServerSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServeArguments:
+class ServeArguments(Options):
     """What the command is given."""
 
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default."
-        ),
-    ] = None
-    recipe: Annotated[
-        list[str] | None,
-        rare_option(
-            help="`NAME=RECIPE` of a model that is another's .onnx file, see `knowhue colorize`; may be repeated."
-        ),
-    ] = None
-    study: Annotated[
-        list[Path] | None, typer.Option(help="Study folder that the page shows, live; may be repeated.")
-    ] = None
-    host: Annotated[str, typer.Option(help="Address; others than this machine's need --token.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 7860
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="KNOWHUE_TOKEN", help="Token that clients must send, 16 characters or more."),
-    ] = None
-    no_auth: Annotated[
-        bool, rare_option("--no-auth", help="Let everybody in who can reach it, without a token.")
-    ] = False
-    allowed_host: Annotated[
-        list[str] | None, rare_option(help="Further name by which browsers may call it; may be repeated.")
-    ] = None
-    fast: FastOption = False
-    page: Annotated[bool, rare_option("--page/--no-page", help="The page, or the API alone.")] = True
-    batch_size: Annotated[int, rare_option(min=1, help="Images that the network predicts together.")] = 8
-    queue_length: Annotated[
-        int, rare_option(min=1, help="Requests accepted at once; more are answered 429.")
-    ] = 64
+    model: list[str] | None = None
+    """`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default"""
+    recipe: Rare[list[str] | None] = None
+    """`NAME=RECIPE` of a model that is another's .onnx file, see `knowhue colorize`; may be repeated"""
+    study: list[Path] | None = None
+    """study folder that the page shows, live; may be repeated"""
+    host: str = "127.0.0.1"
+    """address; others than this machine's need --token"""
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    """port; 0 is any free one"""
+    token: Annotated[str | None, typer.Option(envvar="KNOWHUE_TOKEN")] = None
+    """token that clients must send, 16 characters or more"""
+    no_auth: Rare[bool] = False
+    """let everybody in who can reach it, without a token"""
+    allowed_host: Rare[list[str] | None] = None
+    """further name by which browsers may call it; may be repeated"""
+    fast: Rare[Fast] = False
+    page: Annotated[bool, rare_option("--page/--no-page")] = True
+    """the page, or the API alone"""
+    batch_size: Annotated[Rare[int], Field(ge=1)] = 8
+    """images that the network predicts together"""
+    queue_length: Annotated[Rare[int], Field(ge=1)] = 64
+    """requests accepted at once; more are answered 429"""
 
 
-@with_options(ServeArguments)
-def serve_command(read: Callable[[], ServeArguments]) -> None:
+@with_options
+def serve_command(arguments: ServeArguments) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
     from knowhue.serving.settings import ServerSettings
 
-    arguments = read()
     # checked before any model is opened, which takes seconds
     settings = ServerSettings(
         host=arguments.host,

@@ -3,17 +3,17 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import Field
 
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
-from knowhue.apps.program import OverwriteOption, rare_option, say, say_json, with_options
+from knowhue.apps.program import OverwriteOption, Rare, say, say_json, with_options
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
@@ -33,114 +33,65 @@ class OnError(StrEnum):
 
 
 GOES_WITH = {
-    "--hint": ("image",), "--strokes": ("image",), "--samples": ("image",), "--uncertainty": ("image",),
-    "--hints": ("image", "folder"), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
-    "--album": ("folder",), "--on-error stop": ("folder",), "--workers": ("archive",), "--engine": ("archive",),
-    "--engine-set": ("archive",), "--fast": ("image", "folder", "archive"),
-    "--unknown-below": ("image", "folder", "video", "archive"),
+    "--hint": ("image",), "--hints": ("image", "folder"), "--strokes": ("image",), "--samples": ("image",),
+    "--uncertainty": ("image",), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
+    "--unknown-below": ("image", "folder", "video", "archive"), "--album": ("folder",), "--on-error stop": ("folder",),
+    "--workers": ("archive",), "--engine": ("archive",), "--engine-set": ("archive",),
+    "--fast": ("image", "folder", "archive"),
 }  # fmt: skip
 """What options go with; others go with every input."""
-_OPTIONS = {
-    "--hint": "hints", "--hints": "hints", "--strokes": "strokes", "--reference": "reference", "--samples": "sample",
-    "--uncertainty": "uncertainty", "--unknown-below": "unknown_below",
-}  # fmt: skip
-"""Which of `ColorizeOptions` options of the command line set; not every model can do them."""
 _ARTICLES = {
     "image": "an image",
     "folder": "a folder",
     "video": "a video",
     "archive": "an archive (--shards, or a URL)",
 }
-_archive_option = partial(typer.Option, rich_help_panel="Archives: many images, an object store, a cluster")
+_Value = TypeVar("_Value")
+OfArchive = Annotated[
+    _Value, typer.Option(rich_help_panel="Archives: many images, an object store, a cluster")
+]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ColorizeArguments(ModelOptions):
     """What the command is given."""
 
-    file: Annotated[
-        str, typer.Argument(metavar="INPUT", help="An image, a folder of images or a store's URL, a video.")
-    ]
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Where to write; INPUT's name with `-colour` if not given; of a URL it must be.",
-        ),
-    ] = None
-    hint: Annotated[
-        list[str] | None,
-        typer.Option(help="A point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated."),
-    ] = None
-    hints: Annotated[
-        Path | None,
-        rare_option(
-            help="Table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder."
-        ),
-    ] = None
-    strokes: Annotated[
-        Path | None,
-        rare_option(help="Transparent PNG as large as the photo; what is painted on it is met there."),
-    ] = None
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Colour photo of the same scene or of like things, whose colours are taken."),
-    ] = None
-    album: Annotated[
-        bool,
-        rare_option("--album", help="Folders: one look, not warm here and cool there, for all photos."),
-    ] = False
-    saturation: Annotated[float, typer.Option(min=0, max=4, help="Factor on the predicted chroma.")] = 1.0
-    layers: Annotated[
-        bool,
-        rare_option(
-            "--layers", help="Write OpenRaster (.ora): the gray photo, and above it its colours as a layer."
-        ),
-    ] = False
-    samples: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=16,
-            help="How many different answers for a photo, to choose from; the first is the usual one.",
-        ),
-    ] = 1
-    uncertainty: Annotated[
-        Path | None,
-        rare_option(
-            help="Image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit."
-        ),
-    ] = None
-    unknown_below: Annotated[
-        float | None, rare_option(min=0, max=1, help="Answer `unknown` for a class less probable than this.")
-    ] = None
-    json_: Annotated[
-        bool,
-        rare_option(
-            "--json", help="Print JSON instead of words: a line an image, or one for a folder or an archive."
-        ),
-    ] = False
+    file: Annotated[str, typer.Argument(metavar="INPUT")]
+    """an image, a folder of images or a store's URL, a video"""
+    out: Annotated[str | None, typer.Option("--out", "-o")] = None
+    """where to write; INPUT's name with `-colour` if not given; of a URL it must be"""
+    hint: list[str] | None = None
+    """a point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated"""
+    hints: Rare[Path | None] = None
+    """table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder"""
+    strokes: Rare[Path | None] = None
+    """transparent PNG as large as the photo; what is painted on it is met there"""
+    reference: Path | None = None
+    """colour photo of the same scene or of like things, whose colours are taken"""
+    album: Rare[bool] = False
+    """folders: one look, not warm here and cool there, for all photos"""
+    saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """factor on the predicted chroma"""
+    layers: Rare[bool] = False
+    """write OpenRaster (.ora): the gray photo, and above it its colours as a layer"""
+    samples: Annotated[int, Field(ge=1, le=16)] = 1
+    """how many different answers for a photo, to choose from; the first is the usual one"""
+    uncertainty: Rare[Path | None] = None
+    """image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit"""
+    unknown_below: Annotated[Rare[float | None], Field(ge=0, le=1)] = None
+    """answer `unknown` for a class less probable than this"""
+    json_: Rare[bool] = False
+    """print JSON instead of words: a line an image, or one for a folder or an archive"""
     overwrite: OverwriteOption = False
-    on_error: Annotated[
-        OnError,
-        rare_option(
-            help="Folders: skip images that cannot be read, or stop at the first one; those on their way are finished."
-        ),
-    ] = OnError.skip
-    shards: Annotated[
-        int | None,
-        _archive_option(
-            min=1,
-            help="Jobs that the images of a folder or an object store are dealt out to (docs/scale.md).",
-        ),
-    ] = None
-    workers: Annotated[int | None, _archive_option(min=1, max=1024, help="Jobs side by side.")] = None
-    engine: Annotated[str, _archive_option(help="Where they run: `local`, `slurm` or `ray`.")] = "local"
-    engine_set: Annotated[
-        list[str] | None,
-        _archive_option("--engine-set", help="Its settings, such as `slurm.partition=gpu`; may be repeated."),
-    ] = None
+    on_error: Rare[OnError] = OnError.skip
+    """folders: skip images that cannot be read, or stop at the first one; those on their way are finished"""
+    shards: Annotated[OfArchive[int | None], Field(ge=1)] = None
+    """jobs that the images of a folder or an object store are dealt out to (docs/scale.md)"""
+    workers: Annotated[OfArchive[int | None], Field(ge=1, le=1024)] = None
+    """jobs side by side"""
+    engine: OfArchive[str] = "local"
+    """where they run: `local`, `slurm` or `ray`"""
+    engine_set: OfArchive[list[str] | None] = None
+    """its settings, such as `slurm.partition=gpu`; may be repeated"""
 
     @property
     def inputs(self) -> list[Path]:
@@ -156,14 +107,9 @@ class ColorizeArguments(ModelOptions):
 
     def restricted(self) -> list[str]:
         """Those of `GOES_WITH` that are given."""
-        given = {
-            "--hint": self.hint, "--hints": self.hints, "--strokes": self.strokes, "--samples": self.samples > 1,
-            "--uncertainty": self.uncertainty, "--reference": self.reference, "--layers": self.layers,
-            "--unknown-below": self.unknown_below is not None, "--album": self.album,
-            "--on-error stop": self.on_error is OnError.stop, "--workers": self.workers,
-            "--engine": self.engine != "local", "--engine-set": self.engine_set, "--fast": self.fast,
-        }  # fmt: skip
-        return [name for name, value in given.items() if value]
+        usual = {name: field.default for name, field in type(self).model_fields.items()}
+        fields = {name: name.partition(" ")[0].lstrip("-").replace("-", "_") for name in GOES_WITH}
+        return [name for name, field in fields.items() if getattr(self, field) != usual[field]]
 
     def options(self) -> "ColorizeOptions":
         """What holds of every image; hints, strokes and the reference are read later."""
@@ -172,14 +118,13 @@ class ColorizeArguments(ModelOptions):
         return ColorizeOptions((), self.saturation, self.uncertainty is not None, self.unknown_below)
 
 
-@with_options(ColorizeArguments)
-def colorize(read: Callable[[], ColorizeArguments]) -> None:
+@with_options
+def colorize(arguments: ColorizeArguments) -> None:
     """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
-    arguments = read()
     kind = _kind_of(arguments)
     restricted = arguments.restricted()
     _require_kind(arguments.file, kind, restricted)
-    require_choice(arguments.choice, {_OPTIONS[name]: name for name in restricted if name in _OPTIONS})
+    require_choice(arguments.choice, restricted)
     if kind == "archive":
         summary = _archive(arguments)
     else:

@@ -1,65 +1,51 @@
 """`knowhue verdict`: anybody's table of scores judged as a study is."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from knowhue.apps.program import OverwriteOption, command_line, rare_option, say, with_options
+from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
 from knowhue.errors import ConfigError, shown
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerdictArguments:
+class VerdictArguments(Options):
     """What the command is given."""
 
-    tables: Annotated[
-        list[Path],
-        typer.Argument(
-            help="CSV, JSON or parquet: a row a score (`arm, seed, metric, value`, perhaps `image, class`), or a row a "
-            "run, as W&B and MLflow export their runs."
-        ),
-    ]
-    against: Annotated[str | None, typer.Option(help="The arm that the others are compared with.")] = None
-    arm: Annotated[
-        list[str] | None, typer.Option(help="An arm to compare with it, if not all; may be repeated.")
-    ] = None
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="A metric to ask about, if not all with a --sesoi; may be repeated."),
-    ] = None
-    sesoi: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Smallest effect of interest, such as `accuracy=0.01`; may be repeated. Known of Knowhue's own "
-            "`ab_l1` and `balanced_accuracy`."
-        ),
-    ] = None
-    better: Annotated[
-        list[str] | None,
-        typer.Option(help="Which side of a metric is better, such as `loss=lower`; may be repeated."),
-    ] = None
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Page to write, `.html`; all numbers go beside it as `.json`."),
-    ] = None
-    alpha: Annotated[float, rare_option(help="Rate of false claims over all questions together.")] = ALPHA
-    arm_column: Annotated[str | None, rare_option(help="Column that names the arm.")] = None
-    seed_column: Annotated[str | None, rare_option(help="Column with the seed.")] = None
+    tables: Annotated[list[Path], typer.Argument()]
+    """CSV, JSON or parquet: a row a score (`arm, seed, metric, value`, perhaps `image, class`), or a row a run, as W&B
+    and MLflow export their runs"""
+    against: str | None = None
+    """the arm that the others are compared with"""
+    arm: list[str] | None = None
+    """an arm to compare with it, if not all; may be repeated"""
+    metric: list[str] | None = None
+    """a metric to ask about, if not all with a --sesoi; may be repeated"""
+    sesoi: list[str] | None = None
+    """smallest effect of interest, such as `accuracy=0.01`; may be repeated. Known of Knowhue's own `ab_l1` and
+    `balanced_accuracy`"""
+    better: list[str] | None = None
+    """which side of a metric is better, such as `loss=lower`; may be repeated"""
+    out: Annotated[Path | None, typer.Option("--out", "-o")] = None
+    """page to write, `.html`; all numbers go beside it as `.json`"""
+    alpha: Rare[float] = ALPHA
+    """rate of false claims over all questions together"""
+    arm_column: Rare[str | None] = None
+    """column that names the arm"""
+    seed_column: Rare[str | None] = None
+    """column with the seed"""
     overwrite: OverwriteOption = False
 
 
-@with_options(VerdictArguments)
-def verdict_command(read: Callable[[], VerdictArguments]) -> None:
+@with_options
+def verdict_command(arguments: VerdictArguments) -> None:
     """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
     from knowhue.report.table_study import Asked, further_lines, judge_table, read_table, write_verdict
 
-    arguments = read()
     if not 0 < arguments.alpha < 0.5:
         raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {arguments.alpha:g}`.")
     asked = Asked(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from knowhue.errors import ImageError, RunError
 from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import noteworthy
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
@@ -37,10 +38,6 @@ WAITING_THREADS = 4
 """Threads a core where images come from afar: most of them wait for the store."""
 MOST_FAILURES = 20
 """That a shard's end names; its ledger has all."""
-
-
-ModelArguments = tuple[str, str | None, str | None, bool]
-"""Of `Colorizer.load`: the model's name, the recipe of another's file, its checksum, and whether it is fast."""
 
 
 class ListedImage(NamedTuple):
@@ -74,7 +71,7 @@ class ShardTask(NamedTuple):
 
     source: str
     out: str
-    model: ModelArguments
+    model: ModelChoice
     shard: int
     options: ColorizeOptions
     overwrite: bool
@@ -257,6 +254,6 @@ class _Shard:
 
 
 @lru_cache(maxsize=1)
-def _open(model: ModelArguments) -> Colorizer:
+def _open(model: ModelChoice) -> Colorizer:
     """The model, once a process however many shards that is given."""
     return Colorizer.load(*model)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from knowhue.config import Count, Fraction, Section, Task
 from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
-from knowhue.inference.description import ScoreInterval
+from knowhue.inference.description import Fast, ScoreInterval
 from knowhue.inference.networks import Network
 from knowhue.inference.requests import IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD
 
@@ -63,8 +63,7 @@ class ColourOptions(ClassOptions):
     """which colouring, each the same every time; 1 is the usual one, the model's `samples` says how many"""
     uncertainty: bool = False
     """also say where the colours are unsure; one more prediction, or six of a model without 313 colours"""
-    fast: bool = False
-    """see the photo at one size, not at three: a third of the network's time, more blotches"""
+    fast: Fast = False
 
 
 class _Answer(BaseModel):
