@@ -1,4 +1,4 @@
-"""Which settings the tuning study chose, by the rule that stands in `tuning.yaml`.
+"""Which settings a tuning study chose, by the rule that stands in its plan, `tuning.yaml` or `methods-tuning.yaml`.
 
     python studies/poster/choose.py runs/poster/tuning [--plan studies/poster/plan.yaml]
 
@@ -20,12 +20,8 @@ from knowhue.settings_text import read_yaml
 
 COLOUR, CLASS = "ab_l1", "balanced_accuracy"
 SESOI = {COLOUR: 0.25, CLASS: 0.01}
-FAMILIES = {
-    "colour": ("colour-r", (COLOUR,)),
-    "class": ("class-r", (CLASS,)),
-    "multi": ("multi-w", (COLOUR, CLASS)),
-}
-"""Of the trials: how their names begin, and what they are chosen by."""
+CRITERIA = {"class": (CLASS,), "multi": (COLOUR, CLASS)}
+"""What trials are chosen by that are not of colour alone."""
 
 
 def main() -> None:
@@ -48,24 +44,29 @@ def main() -> None:
         )
     if asked.plan is not None:
         plan = checked(Plan, read_yaml(asked.plan))
-        others = [arm for arm, trial in chosen.items() if settings(plan, arm) != settings(tuning, trial)]
-        if others:
+        asks = {arm: trial for arm, trial in chosen.items() if arm in plan.arms}
+        if not asks:
+            sys.exit(f"{asked.plan}: some of its arms should be {', '.join(chosen)}")
+        if others := [arm for arm, trial in asks.items() if settings(plan, arm) != settings(tuning, trial)]:
             sys.exit(
                 f"{asked.plan}: {', '.join(others)} should have the settings of {[chosen[arm] for arm in others]}"
             )
 
 
 def choose(arms: Mapping[str, Any], seeds: int) -> dict[str, str]:
-    """The trial that each of `colour`, `class` and `multi` takes its settings from.
+    """The trial that each arm to come takes its settings from.
 
     Args:
-        arms: of `results.json`; their names begin with what they are trials of.
+        arms: of `results.json`; they are named by what they are trials of and, after a hyphen, what is tried.
         seeds: that each was tried with; a trial that diverged in one of them is not chosen.
     """
+    trials: dict[str, list[str]] = {}
+    for arm in arms:
+        trials.setdefault(arm.partition("-")[0], []).append(arm)
     return {
-        name: min((arm for arm in arms if arm.startswith(start)), key=lambda arm: cost(arms[arm], metrics, seeds))
-        for name, (start, metrics) in FAMILIES.items()
-    }  # fmt: skip
+        name: min(own, key=lambda arm: cost(arms[arm], CRITERIA.get(name, (COLOUR,)), seeds))
+        for name, own in trials.items()
+    }
 
 
 def cost(trial: Mapping[str, Any], metrics: tuple[str, ...], seeds: int) -> float:
@@ -77,10 +78,14 @@ def cost(trial: Mapping[str, Any], metrics: tuple[str, ...], seeds: int) -> floa
 
 
 def settings(plan: Plan, arm: str) -> tuple[float, float | None]:
-    """What was tuned, as an arm has it: learning rate of the encoder and, with both tasks, weight of the class task."""
+    """What was tuned, as an arm has it.
+
+    Learning rate of the encoder, of a network without one its own; with both tasks, weight of the class task.
+    """
     config = plan.run_config(arm, plan.seeds[0])
     weight = config.tasks.weights.class_ if len(config.tasks.names) > 1 else None
-    return config.training.finetune.encoder_learning_rate, weight
+    rates = config.training.finetune
+    return rates.encoder_learning_rate if config.has_encoder else rates.learning_rate, weight
 
 
 if __name__ == "__main__":
