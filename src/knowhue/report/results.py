@@ -21,7 +21,7 @@ from knowhue.statistics.verdicts import Beliefs
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}
-"""What `results.json` holds, see docs/results.md; another version is refused."""
+"""What `results.json` holds, see docs/statistics.md; another version is refused."""
 _STUDY_KEYS = ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds", "tuned_on")
 
 
