@@ -158,7 +158,7 @@ def test_parts_change_no_bit_of_an_answer(asked, tmp_path, monkeypatch):
 def test_ended_and_resumed_is_uninterrupted(asked, tmp_path, monkeypatch):
     pairs, measured, expected = asked
     monkeypatch.setattr(parts, "TOGETHER", 2)
-    kept, done = module.write_arrays, []
+    kept, done = parts.write_arrays, []
 
     def write_arrays(*given):
         if len(done) == 9:
@@ -167,7 +167,7 @@ def test_ended_and_resumed_is_uninterrupted(asked, tmp_path, monkeypatch):
         return kept(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_arrays", write_arrays)
+        patch.setattr(parts, "write_arrays", write_arrays)
         with pytest.raises(KeyboardInterrupt):
             ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended")
     assert len(list((tmp_path / "ended").rglob("*.npz"))) == 9

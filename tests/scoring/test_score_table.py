@@ -12,7 +12,7 @@ from score_folders import colourings, paler, picture, true_images, write_images
 
 from knowhue.csv_text import from_csv, to_csv
 from knowhue.errors import ConfigError, DamagedError
-from knowhue.report.latex import PREAMBLE, tex
+from knowhue.report.latex import fill_latex, tex
 from knowhue.scoring.files import (
     compare_json,
     image_rows,
@@ -354,7 +354,7 @@ def test_latex_is_balanced_and_escapes_names(folders, tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_fits_the_width_of_a_page(scores, tmp_path):
     document = (
-        rf"\documentclass{{article}}{PREAMBLE}\usepackage{{textcomp}}\begin{{document}}"
+        rf"\documentclass{{article}}{fill_latex('preamble.tex')}\usepackage{{textcomp}}\begin{{document}}"
         f"{to_latex(scores, scores.values)}\\end{{document}}"
     )
     (tmp_path / "paper.tex").write_text(document)

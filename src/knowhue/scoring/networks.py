@@ -1,7 +1,6 @@
 """What networks say of colourings: LPIPS, distances of sets, what chance leaves of them, recognition; by torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from knowhue.config import Evaluation, digest
-from knowhue.errors import ConfigError, DamagedError
+from knowhue.errors import ConfigError
 from knowhue.evaluation.features import (
     DISTANCES,
     LPIPS,
@@ -33,12 +32,11 @@ from knowhue.images.image import Pixels
 from knowhue.runs import Report
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
-from knowhue.scoring.parts import Measured, Portion, best_of, part_path, portions, row_pixels
+from knowhue.scoring.parts import Arrays, Measured, Portion, best_of, cached_arrays, portions, row_pixels
 from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import OfSets, SetDistance
 from knowhue.statistics.clustered import ClusteredMean, deal_groups, jackknifed
-from knowhue.storage import read_arrays, write_arrays
 
 PER_FEATURE = 2
 """Images for each feature that a Frechet distance needs for an interval: with fewer its bias is not of order 1 / N."""
@@ -315,35 +313,26 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
     ]
 
 
-def _kept(
-    portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path
-) -> dict[str, NDArray[Any]]:
+def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> Arrays:
     """What all networks say of a row, from the cache or asked and put there, each network apart."""
     key = portion.key(row, protocol)
-    paths = {
-        name: part_path(cache, digest([_ASKED, key, name, each]))
-        for name, each in networks.provenance.items()
-    }
-    found: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, path in paths.items():
-        if path.exists():
-            with suppress(DamagedError):  # it is asked anew, and replaced
-                found[name] = read_arrays(path)
-    missing = [name for name in paths if name not in found]
-    if missing:
-        values: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in missing}
+    keys = {name: digest([_ASKED, key, name, each]) for name, each in networks.provenance.items()}
+
+    def ask(names: list[str]) -> dict[str, Arrays]:
+        values: dict[str, list[Arrays]] = {name: [] for name in names}
         for pixels in row_pixels(portion, row, protocol):  # an image at a time, whatever the size of a part
             for name, answers in values.items():
                 answers.append(_ask(name, *pixels, networks))
-        for name, answers in values.items():
-            found[name] = {each: np.stack([one[each] for one in answers]) for each in answers[0]}
-            write_arrays(paths[name], found[name])
+        return {
+            name: {each: np.stack([one[each] for one in answers]) for each in answers[0]}
+            for name, answers in values.items()
+        }
+
+    found = cached_arrays(cache, keys, ask)
     return {name: each for own in found.values() for name, each in own.items()}
 
 
-def _ask(
-    name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks
-) -> dict[str, NDArray[Any]]:
+def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> Arrays:
     """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
     if name == _ANSWERS and networks.judge is not None:
         return {name: networks.judge.classifier.answer(colourings[0])}
@@ -352,9 +341,7 @@ def _ask(
     return {name: networks.opened[name].features(_tensor(colourings[0]))[0].numpy()}
 
 
-def _ask_perceptual(
-    network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]
-) -> dict[str, NDArray[Any]]:
+def _ask_perceptual(network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]) -> Arrays:
     shown, true = [_tensor(each) for each in colourings], _tensor(truth)
     values = [float(network.between(each, true)) for each in shown]
     found = {LPIPS: float(np.mean(values))}

@@ -13,9 +13,9 @@ from PIL import Image as Pillow
 from knowhue.errors import plural
 from knowhue.images.image import Pixels
 from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION, Metric
-from knowhue.report.latex import PREAMBLE, tex_table
+from knowhue.report.latex import fill_latex, tex_table
 from knowhue.report.page import fill
-from knowhue.report.text import TableCell, p_text, p_words, signed
+from knowhue.report.text import MISSING, TableCell, p_text, p_words, signed
 from knowhue.scoring.files import Beside, short, shown_value
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
@@ -29,7 +29,7 @@ _SIDE = 176
 _MOST = 3
 """Images on either side in which two systems differ most."""
 _NEAR = ("ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex")
-
+_BEST = "The best of several samples"
 _RECOGNISED = {
     "recognition": "recognised, by a probe that learnt the folders from other true images",
     "top1_accuracy": "top-1, the likeliest class is the folder's",
@@ -107,7 +107,9 @@ def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
             + ".",
         ),
     ]  # fmt: skip
-    preamble = "".join(f"% {line}\n" for line in ("In the preamble:", *PREAMBLE.splitlines()))
+    preamble = "".join(
+        f"% {line}\n" for line in ("In the preamble:", *fill_latex("preamble.tex").splitlines())
+    )
     return preamble + "".join(
         # the caption has the protocol of all
         tex_table([row[:-1] for row in cells], _caption(scores, names, said), f"score-{number}")
@@ -141,9 +143,7 @@ def _named(about: Mapping[str, Any]) -> str:
 def sentence(scores: Scores, found: Difference) -> str:
     """What is said of a system and the reference."""
     one, other = found.system, scores.reference
-    like = "images like these"
-    if scores.pairs.clusters:
-        like = "images like these, from folders like these"
+    like = "images like these" + ", from folders like these" * bool(scores.pairs.clusters)
     if found.word in (Nearness.FARTHER, Nearness.FARTHER_LITTLE):
         one, other = other, one
     said = {
@@ -186,7 +186,7 @@ def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Gro
             (*colour, *light),
         ),
         Group(
-            "The best of several samples",
+            _BEST,
             "Of each image the best sample by that measure, which its true image chose; diversity is the mean "
             "CIEDE2000, or LPIPS, between samples. All other tables hold means over samples.",
             (*dict.fromkeys(best), *diversity) if best else (),
@@ -198,72 +198,64 @@ def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Gro
 def _table(scores: Scores, rows: Mapping[str, Mapping[str, float]], group: Group) -> list[list[Any]]:
     measures = {name: scores.measures[name.removeprefix("best_")] for name in group.names}
     found = {name: m for name, m in measures.items() if any(name in own for own in rows.values())}
-    head = ["", *(m.head for m in found.values()), "protocol"]
-    # what is always there has neither samples nor a best one
-    kept = {
-        row: own
+    cells = [
+        [row, *(shown_value(m, own.get(name)) for name, m in found.items())]
         for row, own in rows.items()
-        if group.title != "The best of several samples" or row not in ALWAYS
-    }
-    return [head] + [
-        [row, *(shown_value(m, own.get(name)) for name, m in found.items()), short(scores.protocol.digest)]
-        for row, own in kept.items()
+        # what is always there has neither samples nor a best one
+        if row not in ALWAYS or group.title != _BEST
     ]
+    return _with_protocol(scores, [m.head for m in found.values()], cells)
+
+
+def _with_protocol(scores: Scores, head: Sequence[str], rows: Sequence[list[Any]]) -> list[list[Any]]:
+    """A table whose last column is the protocol, the header first; nothing without rows."""
+    last = short(scores.protocol.digest)
+    return [["", *head, "protocol"], *([*row, last] for row in rows)] if rows else []
+
+
+def _by_system(scores: Scores, cells: Mapping[tuple[str, str | None, str], TableCell]) -> list[list[Any]]:
+    """A row a measure; a column a system, then one a system minus another, by system, the other one and measure."""
+    columns = sorted(
+        dict.fromkeys((one, other) for one, other, _ in cells), key=lambda each: each[1] is not None
+    )
+    head = [f"{one} − {other}" if other else one for one, other in columns]
+    rows = [
+        [scores.measures[name].head, *(cells.get((*column, name), MISSING) for column in columns)]
+        for name in dict.fromkeys(name for _, _, name in cells)
+    ]
+    return _with_protocol(scores, head, rows)
 
 
 def _difference_table(scores: Scores) -> list[list[Any]]:
-    others = [each.name for each in scores.pairs.systems if each.name != scores.reference]
-    if not others:
-        return []
-    head = ["", *(f"{name} − {scores.reference}" for name in others), "protocol"]
-    by_key = {(each.system, each.measure): each for each in scores.differences}
-    names = dict.fromkeys(each.measure for each in scores.differences)
-    return [head] + [
-        [
-            scores.measures[name].head,
-            *(_difference_cell(scores, by_key.get((other, name))) for other in others),
-            short(scores.protocol.digest),
-        ]
-        for name in names
-    ]
+    return _by_system(
+        scores,
+        {
+            (each.system, scores.reference, each.measure): _difference_cell(scores, each)
+            for each in scores.differences
+        },
+    )
 
 
 def _distance_table(scores: Scores) -> list[list[Any]]:
-    """A row a distance of sets, a column a system, and its difference from the reference's."""
-    columns = list(dict.fromkeys((each.system, each.minus) for each in scores.distances))
-    columns.sort(key=lambda column: column[1] is not None)
-    by_key = {(each.system, each.minus, each.measure): each for each in scores.distances}
-    head = ["", *(f"{one} − {other}" if other else one for one, other in columns), "protocol"]
-    rows = [
-        [
-            scores.measures[name].head,
-            *(_distance_cell(scores, by_key.get((*column, name))) for column in columns),
-            short(scores.protocol.digest),
-        ]
-        for name in dict.fromkeys(each.measure for each in scores.distances)
-    ]
-    return [head, *rows] if rows else []
+    """Distances of sets of each system, and their differences from the reference's."""
+    return _by_system(
+        scores,
+        {(each.system, each.minus, each.measure): _distance_cell(scores, each) for each in scores.distances},
+    )
 
 
 def _test_table(scores: Scores) -> list[list[Any]]:
     """Tests of recognised images: a line a share and two rows of the other tables."""
     is_clustered = bool(scores.pairs.clusters)
-    head = [
-        "",
-        "first : second",
-        "p, exact",
-        *(["difference", "p, folders"] if is_clustered else []),
-        "protocol",
-    ]
     rows = []
     for each in scores.tests:
-        cells = [f"{scores.measures[each.measure].short}: {each.first}, {each.second}"]
+        cells: list[Any] = [f"{scores.measures[each.measure].short}: {each.first}, {each.second}"]
         cells += [f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted)]
         if is_clustered:
-            difference = TableCell(with_ends(each.difference, each.interval), "", False)
-            cells += [difference, p_text(each.p_clustered_adjusted)]
-        rows.append([*cells, short(scores.protocol.digest)])
-    return [head, *rows] if rows else []
+            cells += [TableCell(with_ends(each.difference, each.interval)), p_text(each.p_clustered_adjusted)]
+        rows.append(cells)
+    head = ["first : second", "p, exact", *(["difference", "p, folders"] if is_clustered else [])]
+    return _with_protocol(scores, head, rows)
 
 
 def with_ends(share: float, interval: Interval | None) -> str:
@@ -272,21 +264,15 @@ def with_ends(share: float, interval: Interval | None) -> str:
     return shown[0] + (f" [{', '.join(shown[1:])}]" if interval else "")
 
 
-def _distance_cell(scores: Scores, found: SetDistance | None) -> Any:
-    if found is None:
-        return "–"
+def _distance_cell(scores: Scores, found: SetDistance) -> TableCell:
     measure = scores.measures[found.measure]
     values = [found.estimate, *(found.interval or ())]
     shown = _signed(measure, values) if found.minus else [shown_value(measure, each) for each in values]
-    below = _whole(" to ".join(shown[1:])) + (
-        "" if found.p is None else f"; {_whole(f'p {p_text(found.p)}')}"
-    )
-    return TableCell(shown[0], below, False)
+    p = "" if found.p is None else f"; {_whole(f'p {p_text(found.p)}')}"
+    return TableCell(shown[0], _whole(" to ".join(shown[1:])) + p)
 
 
-def _difference_cell(scores: Scores, found: Difference | None) -> Any:
-    if found is None:
-        return "–"
+def _difference_cell(scores: Scores, found: Difference) -> TableCell:
     measure = scores.measures[found.measure]
     ends = f"{_whole(_ends(measure, found))}; " if found.interval else ""
     is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)

@@ -93,9 +93,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     originals = {key: files[0] for key, files in true.items()}
     problems = _doubled("--truth", true)
     made = [_system(name, folder, originals) for name, folder in folders.items()]
-    shared = set(originals)
-    for system in made:
-        shared &= set(system.samples)
+    shared = set(originals).intersection(*(system.samples for system in made))
     for system in made:
         found, more = _odd_ones(system, originals, common)
         problems += found
@@ -141,11 +139,11 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
             raise ConfigError(
                 f"A system should not be called as the rows that are always there. Found `{name}`: give NAME={path}."
             )
-        if not name or [other for other, _ in pairs].count(name) > 1:
+        if not name:
+            raise ConfigError(f"A system should have a name. Found `{path}`: give NAME=FOLDER.")
+        if [other for other, _ in pairs].count(name) > 1:
             raise ConfigError(
                 f"Systems should have names of their own. Found `{name}` more than once: give NAME={path}."
-                if name
-                else f"A system should have a name. Found `{path}`: give NAME=FOLDER."
             )
     return pairs
 
@@ -233,11 +231,8 @@ def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
 
 def _doubled(what: str, files: Mapping[str, list[Stored]]) -> list[str]:
     twice = [" and ".join(f.path.name for f in each) for each in files.values() if len(each) > 1]
-    return (
-        [f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"]
-        if twice
-        else []
-    )
+    said = f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"
+    return [said] if twice else []
 
 
 def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tuple[list[str], list[str]]:
@@ -249,9 +244,8 @@ def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tupl
     partial = [key for key, count in counts.items() if count < most]
     problems, notes = [], []
     if not counts:
-        return [
-            f"{system.name}: none of its {len(extra)} files is named as a true image ({few(extra, 3)})"
-        ], []
+        said = f"{system.name}: none of its {len(extra)} files is named as a true image ({few(extra, 3)})"
+        return [said], []
     for names, what in ((missing, "no colouring of"), (extra, "files that belong to no true image:")):
         if names:
             text = f"{system.name}: {what} {few(names, 3)} ({len(names)} in all)"

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from io import BytesIO
 from itertools import combinations, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ _BUDGET = ByteBudget(_PIXEL_BYTES << 24)
 _MOST_PROBLEMS = 10
 
 
+Arrays = dict[str, NDArray[Any]]
 _SHAPE = (len(chroma_bins()), FARTHEST_AB + 2)
 
 
@@ -161,13 +162,13 @@ def _parts(
         yield Portion(some, tuple(pairs.truth[name] for name in some), colourings, made)
 
 
-Made = dict[str, Measured] | list[str]
-"""By row; or what is wrong with images."""
+Made = dict[str, Measured]
+"""By row."""
 
 
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[Portion], Made], parts: Iterator[Portion], workers: int
-) -> Iterator[tuple[Portion, dict[str, Measured]]]:
+) -> Iterator[tuple[Portion, Made]]:
     """Parts and what was made of them, in order, a few more begun than are done; raises what was wrong with images."""
     waiting: list[tuple[Portion, Future[Made]]] = []
     problems: list[str] = []
@@ -177,9 +178,10 @@ def _in_order(
             if not waiting:
                 break
             part, future = waiting.pop(0)
-            made = future.result()
-            if isinstance(made, list):
-                problems += made
+            try:
+                made = future.result()
+            except ImageError as error:
+                problems += error.args
             else:
                 yield part, made
     finally:
@@ -197,43 +199,39 @@ def _joined(parts: Sequence[dict[str, Column]], counts: NDArray[np.int64]) -> Me
 
 
 def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
-    """The rows of a part from the cache, or made and put there; or what is wrong with its images."""
-    paths = {row: part_path(cache, part.key(row, protocol)) for row in part.rows}
-    found: dict[str, Measured] = {}
-    for row, path in paths.items():
+    """The rows of a part from the cache, or made and put there."""
+    keys = {row: part.key(row, protocol) for row in part.rows}
+    found = cached_arrays(cache, keys, lambda rows: _measure(part, rows, protocol))
+    return {
+        row: Measured(arrays, arrays.pop("_places"), arrays.pop("_counts")) for row, arrays in found.items()
+    }
+
+
+def cached_arrays(
+    cache: Path, keys: Mapping[str, str], make: Callable[[list[str]], Mapping[str, Arrays]]
+) -> dict[str, Arrays]:
+    """Arrays by name, from where they are kept; those that are not there, or damaged, are made together and put there.
+
+    Args:
+        cache: folder.
+        keys: by name, the hash of all that the arrays follow from.
+        make: gives those of some names.
+    """
+    paths = {name: cache / key[:2] / f"{key}.npz" for name, key in keys.items()}
+    found: dict[str, Arrays] = {}
+    for name, path in paths.items():
         if path.exists():
-            with suppress(DamagedError):  # it is made anew, and replaced
-                found[row] = _read(path, len(part.names))
-    missing = [row for row in paths if row not in found]
-    if missing:
-        made = _measure(part, missing, protocol)
-        if isinstance(made, list):
-            return made
-        for row, measured in made.items():
-            write_arrays(
-                paths[row], {**measured.columns, "_places": measured.places, "_counts": measured.counts}
-            )
-        found |= made
+            with suppress(DamagedError):
+                found[name] = read_arrays(path)
+    if missing := [name for name in paths if name not in found]:
+        for name, arrays in make(missing).items():
+            write_arrays(paths[name], arrays)
+            found[name] = arrays
     return found
 
 
-def part_path(cache: Path, key: str) -> Path:
-    """Where something is kept, by what it was made from."""
-    return cache / key[:2] / f"{key}.npz"
-
-
-def _read(path: Path, images: int) -> Measured:
-    arrays = read_arrays(path)
-    try:
-        measured = Measured(arrays, arrays.pop("_places"), arrays.pop("_counts"))
-    except KeyError:
-        raise DamagedError(path, "it lacks counts") from None
-    if any(each.shape != (images,) for each in arrays.values()):
-        raise DamagedError(path, "it holds another number of images")
-    return measured
-
-
-def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
+def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> dict[str, Arrays]:
+    """The columns of some rows of a part, and their counts as `_places` and `_counts`; raises all that is wrong."""
     columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}
     problems: list[str] = []
@@ -261,8 +259,13 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
         finally:
             _BUDGET.release(weight)
     if problems:
-        return list(dict.fromkeys(problems))
-    return {row: _compact(columns[row], counts[row]) for row in rows}
+        raise ImageError(*dict.fromkeys(problems))
+    found = {}
+    for row in rows:
+        places = np.flatnonzero(counts[row])
+        found[row] = {name: np.array([each[name] for each in columns[row]]) for name in columns[row][0]}
+        found[row] |= {"_places": places, "_counts": counts[row].ravel()[places]}
+    return found
 
 
 def _measure_row(
@@ -271,12 +274,6 @@ def _measure_row(
     if row in part.colourings:
         return _measure_samples(part.colourings[row][number], truth, stored, protocol)
     return measure_image(_made(row, part, truth), truth, protocol)
-
-
-def _compact(rows: Sequence[Mapping[str, float]], counts: NDArray[np.int64]) -> Measured:
-    places = np.flatnonzero(counts)
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Measured(columns, places, counts.ravel()[places])
 
 
 def _made(row: str, part: Portion, truth: Seen) -> Seen:

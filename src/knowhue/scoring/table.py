@@ -141,13 +141,9 @@ def make_scores(
         own = {name: float(each.columns[name].mean()) for name in MEASURES if name in each.columns}
         own |= {name: make(each.columns, columns[TRUTH]) for name, make in OVER_SET.items()}
         own |= {"ab_auc_balanced": each.balanced_area}
-        own |= {
-            f"best_{name}": float(each.columns[f"best_{name}"].mean())
-            for name in BEST_OF
-            if f"best_{name}" in each.columns
-        }
-        own |= sets.values.get(row, {})
-        values[row] = own
+        best = (f"best_{name}" for name in BEST_OF)
+        own |= {name: float(each.columns[name].mean()) for name in best if name in each.columns}
+        values[row] = own | dict(sets.values.get(row, {}))
     shown = {name: m for name, m in MEASURES.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
     found = paired_differences(pairs, protocol, columns, chosen, shown)
@@ -176,19 +172,12 @@ def paired_differences(
     measures: Mapping[str, Metric],
 ) -> list[Difference]:
     """Every system but the reference minus it, by every measure that has values an image and a margin."""
-    means = {
-        (system.name, name): clustered_mean(
-            columns[system.name][name] - columns[reference][name],
-            pairs.clusters,
-            binary=name in RECOGNITION,
-        )
-        for system in pairs.systems
-        for name in measures
-        if system.name != reference
-        and name in protocol.margins
-        and name in columns[system.name]
-        and name in columns[reference]
-    }
+    means = {}
+    for system in (each.name for each in pairs.systems if each.name != reference):
+        own, other = columns[system], columns[reference]
+        for name in (name for name in measures if name in protocol.margins and name in own and name in other):
+            is_binary = name in RECOGNITION
+            means[system, name] = clustered_mean(own[name] - other[name], pairs.clusters, is_binary)
     # not Holm: what it spares the last differences, two one-sided tests of the others have spent
     return [
         Difference(
