@@ -1,8 +1,11 @@
-r"""LaTeX that pdflatex takes: text with every sign escaped or spelt out, tables; and the cited works as BibTeX."""
+r"""LaTeX that pdflatex takes: templates that escape or spell out every sign, tables; and the cited works as BibTeX."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from knowhue.report.text import MISSING, TableCell
 
@@ -21,6 +24,34 @@ _BROAD = 18
 """Letters of a cell before it is broken into lines."""
 _LATIN = 0x17F
 """Up to here pdflatex has glyphs for letters."""
+
+
+class Latex(str):
+    """A text that is LaTeX already; templates print every other one by `tex`."""
+
+
+def fill_latex(template: str, **values: Any) -> str:
+    r"""A template of this package as LaTeX: in `\VAR{}` it escapes what it is given, and refuses what it is not."""
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("knowhue.report", "."),
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Latex) else tex(str(value)),
+        # braces and per cent signs are LaTeX's own
+        block_start_string=r"\BLOCK{",
+        block_end_string="}",
+        variable_start_string=r"\VAR{",
+        variable_end_string="}",
+        comment_start_string=r"\COMMENT{",
+        comment_end_string="}",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def tex(text: str) -> str:
@@ -43,12 +74,12 @@ def _letter(sign: str) -> str:
     return sign if sign.isprintable() and ord(sign) <= _LATIN else f"[U+{ord(sign):04X}]"
 
 
-def tex_citing(text: str) -> str:
+def tex_citing(text: str) -> Latex:
     """A text as LaTeX, with a citation where it names a work by author and year."""
     found = tex(text)
     for named, key in IN_TEXTS.items():
         found = found.replace(named, rf"{named.rpartition(' ')[0]}~\cite{{{key}}}")
-    return found
+    return Latex(found)
 
 
 def breakable(digest: str) -> str:
@@ -76,19 +107,12 @@ def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
         caption: plain text; works that it names are cited.
         label: a plain word; the table is `tab:<label>`.
     """
-    lines = [tex_row([_cell(cell) for cell in row]) for row in rows]
+    head, *lines = (Latex(tex_row([_cell(cell) for cell in row])) for row in rows)
     kinds = "".join(_column([row[place] for row in rows], place == 0) for place in range(len(rows[0])))
-    head = rf"\caption{{{tex_citing(caption)}}}\label{{tab:{label}}}"
-    body = "\n".join(lines[1:])
-    if len(rows) - 1 > _MOST_ROWS:
-        return (
-            f"{{\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\n\\begin{{longtable}}{{{kinds}}}\n{head}\\\\\n\\toprule\n"
-            f"{lines[0]}\n\\midrule\n\\endhead\n{body}\n\\bottomrule\n\\end{{longtable}}}}\n"
-        )
-    return (
-        f"\\begin{{table}}[htbp]\n\\centering\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}\n{head}\n\\fitcolumn{{\\begin{{tabular}}{{{kinds}}}\n\\toprule\n"
-        f"{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}}}\n\\end{{table}}\n"
-    )
+    return fill_latex(
+        "table.tex", head=head, rows=lines, most_rows=_MOST_ROWS, kinds=Latex(kinds), caption=tex_citing(caption),
+        label=label,
+    )  # fmt: skip
 
 
 def _column(cells: Sequence[Any], is_first: bool) -> str:
@@ -112,17 +136,6 @@ def _cell(cell: Any) -> str:
     return f"{tex(cell.value)} {{\\scriptsize {below}}}" if below else tex(cell.value)
 
 
-PREAMBLE = r"""\usepackage[T1]{fontenc}
-\usepackage[utf8]{inputenc}
-\usepackage{array,booktabs,graphicx,longtable}
-% a table that is wider than the column is made as wide as it
-\newsavebox{\fitbox}
-\setlength{\belowcaptionskip}{5pt}
-\providecommand{\fitcolumn}[1]{\sbox{\fitbox}{#1}%
-  \ifdim\wd\fitbox>\linewidth\resizebox{\linewidth}{!}{\usebox{\fitbox}}\else\usebox{\fitbox}\fi}
-"""
-
-
 def plain_label(name: str) -> str:
     """A name as a label of LaTeX or of a file takes it.
 
@@ -132,98 +145,6 @@ def plain_label(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
 
 
-WORKS: dict[str, tuple[str, dict[str, str]]] = {
-    "fisher1935": (
-        "book",
-        {
-            "author": "Fisher, Ronald A.", "title": "The Design of Experiments", "publisher": "Oliver and Boyd",
-            "address": "Edinburgh", "year": "1935",
-        },
-    ),
-    "cornfield1956": (
-        "article",
-        {
-            "author": "Cornfield, Jerome and Tukey, John W.",
-            "title": "Average Values of Mean Squares in Factorials",
-            "journal": "The Annals of Mathematical Statistics", "volume": "27", "number": "4", "pages": "907--949",
-            "year": "1956",
-        },
-    ),
-    "satterthwaite1946": (
-        "article",
-        {
-            "author": "Satterthwaite, Franklin E.",
-            "title": "An Approximate Distribution of Estimates of Variance Components",
-            "journal": "Biometrics Bulletin", "volume": "2", "number": "6", "pages": "110--114", "year": "1946",
-        },
-    ),
-    "schuirmann1987": (
-        "article",
-        {
-            "author": "Schuirmann, Donald J.",
-            "title": "A Comparison of the Two One-Sided Tests Procedure and the Power Approach for Assessing the "
-            "Equivalence of Average Bioavailability",
-            "journal": "Journal of Pharmacokinetics and Biopharmaceutics", "volume": "15", "number": "6",
-            "pages": "657--680", "year": "1987",
-        },
-    ),
-    "benjamini1995": (
-        "article",
-        {
-            "author": "Benjamini, Yoav and Hochberg, Yosef",
-            "title": "Controlling the False Discovery Rate: A Practical and Powerful Approach to Multiple Testing",
-            "journal": "Journal of the Royal Statistical Society, Series B", "volume": "57", "number": "1",
-            "pages": "289--300", "year": "1995",
-        },
-    ),
-    "hedges1981": (
-        "article",
-        {
-            "author": "Hedges, Larry V.",
-            "title": "Distribution Theory for {Glass}'s Estimator of Effect Size and Related Estimators",
-            "journal": "Journal of Educational Statistics", "volume": "6", "number": "2", "pages": "107--128",
-            "year": "1981",
-        },
-    ),
-    "benavoli2017": (
-        "article",
-        {
-            "author": r"Benavoli, Alessio and Corani, Giorgio and Dem{\v{s}}ar, Janez and Zaffalon, Marco",
-            "title": "Time for a Change: a Tutorial for Comparing Multiple Classifiers Through {Bayesian} Analysis",
-            "journal": "Journal of Machine Learning Research", "volume": "18", "number": "77", "pages": "1--36",
-            "year": "2017",
-        },
-    ),
-    "guo2017": (
-        "inproceedings",
-        {
-            "author": "Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.",
-            "title": "On Calibration of Modern Neural Networks",
-            "booktitle": "Proceedings of the 34th International Conference on Machine Learning",
-            "pages": "1321--1330", "year": "2017",
-        },
-    ),
-    "fifty2021": (
-        "inproceedings",
-        {
-            "author": "Fifty, Christopher and Amid, Ehsan and Zhao, Zhe and Yu, Tianhe and Anil, Rohan and "
-            "Finn, Chelsea",
-            "title": "Efficiently Identifying Task Groupings for Multi-Task Learning",
-            "booktitle": "Advances in Neural Information Processing Systems", "volume": "34", "pages": "27503--27516",
-            "year": "2021",
-        },
-    ),
-    "maninis2019": (
-        "inproceedings",
-        {
-            "author": "Maninis, Kevis-Kokitsi and Radosavovic, Ilija and Kokkinos, Iasonas",
-            "title": "Attentive Single-Tasking of Multiple Tasks",
-            "booktitle": "Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition",
-            "pages": "1851--1860", "year": "2019",
-        },
-    ),
-}  # fmt: skip
-"""What a study's statistics rest on, by key: the kind of entry, and its fields."""
 IN_TEXTS = {
     "Benavoli et al. 2017": "benavoli2017",
     "Fifty et al. 2021": "fifty2021",
@@ -233,12 +154,8 @@ IN_TEXTS = {
 """How captions name a work, and its key."""
 
 
-def bibliography(names: Iterable[str]) -> str:
-    """The entries of some of `WORKS` as BibTeX."""
-    return "\n".join(_entry(name) for name in names)
-
-
-def _entry(name: str) -> str:
-    kind, fields = WORKS[name]
-    lines = "".join(f"  {field} = {{{value}}},\n" for field, value in fields.items())
-    return f"@{kind}{{{name},\n{lines}}}\n"
+@cache
+def works() -> dict[str, str]:
+    """What a study's statistics rest on: the entries of `references.bib` by key."""
+    entries = re.findall(r"(@\w+\{(\w+),\n.*?\n\}\n)", fill_latex("references.bib"), re.DOTALL)
+    return {key: entry for entry, key in entries}

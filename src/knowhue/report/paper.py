@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from knowhue.errors import ConfigError, plural
 from knowhue.report.answers import Answer, answers
-from knowhue.report.figures import FIGURES, facts
+from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
 from knowhue.report.integrity import cells_sentence, image_sentences, machine_sentence, plan_sentence
 from knowhue.report.latex import (
-    PREAMBLE,
-    WORKS,
-    bibliography,
+    Latex,
     breakable,
+    fill_latex,
     plain_label,
     tex,
     tex_citing,
     tex_table,
+    works,
 )
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
@@ -37,8 +37,6 @@ _TABLE_NAMES = (
 )
 _PAGE_INCHES = 7.5
 """Of a page, for drawings; the rest is their caption's."""
-_FLOATS = 4
-"""Figures and tables between two page breaks: LaTeX holds only so many back."""
 
 
 def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
@@ -94,60 +92,31 @@ def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> 
     figures = {
         f"figures/{plain_label(name)}.tex": _figure(findings.study, name, own) for name, own in drawn.items()
     }
-    methods = methods_paragraph(findings)
+    methods = methods_paragraph(findings.study)
     cited = "".join((methods, *figures.values(), *tables.values()))
     floats = [name.removesuffix(".tex") for name in (*figures, *tables)]
     return {
-        "paper.tex": _paper(findings.study, floats),
-        "preamble.tex": PREAMBLE,
+        "paper.tex": fill_latex(
+            "paper.tex", name=findings.study.settings.get("name") or "Study", floats=floats
+        ),
+        "preamble.tex": fill_latex("preamble.tex"),
         "methods.tex": methods,
-        "results.tex": results_paragraphs(findings, answers(findings)),
-        "references.bib": bibliography(name for name in WORKS if name in cited),
+        "results.tex": results_paragraphs(answers(findings)),
+        "references.bib": "\n".join(entry for key, entry in works().items() if key in cited),
         **figures,
         **tables,
     }
 
 
-def _paper(study: Study, floats: list[str]) -> str:
-    lines = []
-    for place, name in enumerate(floats, 1):
-        lines.append(rf"\input{{{name}}}")
-        if place % _FLOATS == 0:
-            lines.append(r"\clearpage")
-    inputs = "\n".join(lines)
-    return rf"""% pdflatex paper && bibtex paper && pdflatex paper && pdflatex paper
-\documentclass[10pt]{{article}}
-\usepackage[textwidth=5.5in,textheight=9in]{{geometry}}
-\input{{preamble}}
-\begin{{document}}
-\section*{{{tex(str(study.settings.get("name") or "Study"))}}}
-\subsection*{{Methods}}
-\input{{methods}}
-\subsection*{{Results}}
-\input{{results}}
-\bibliographystyle{{plain}}
-\bibliography{{references}}
-\clearpage
-{inputs}
-\end{{document}}
-"""
-
-
 def _figure(study: Study, name: str, drawings: "Mapping[str, Drawing]") -> str:
     figure = FIGURES[name]
-    texts = [rf"\textbf{{{tex(figure.title)}}} {tex_citing(figure.caption.format(**facts(study)))}"]
-    labels = [rf"\label{{fig:{plain_label(name)}}}"]
-    pages = _pages(drawings)
-    for _ in pages[1:]:
-        texts.append(rf"\textbf{{{tex(figure.title)}}} Continued.")
-        labels.append("")
-    return "".join(
-        f"\\begin{{figure}}[htbp]\n\\centering\n{included}\n\\caption{{{text}}}{label}\n\\end{{figure}}\n"
-        for included, text, label in zip(pages, texts, labels, strict=True)
+    caption = tex_citing(figure.caption_of(study))
+    return fill_latex(
+        "figure.tex", pages=_pages(drawings), title=figure.title, caption=caption, label=plain_label(name)
     )
 
 
-def _pages(drawings: "Mapping[str, Drawing]") -> list[str]:
+def _pages(drawings: "Mapping[str, Drawing]") -> list[Latex]:
     """Drawings at their own size, so that type of 8 points stays so; what is higher than a page is made smaller."""
     pages: list[list[str]] = [[]]
     left = _PAGE_INCHES
@@ -159,7 +128,7 @@ def _pages(drawings: "Mapping[str, Drawing]") -> list[str]:
         left -= height
         size = rf"[height={_PAGE_INCHES}in]" if height > _PAGE_INCHES else ""
         pages[-1].append(rf"\includegraphics{size}{{figures/{plain_label(name)}}}")
-    return ["\\\\[1ex]\n".join(each) for each in pages]
+    return [Latex("\\\\[1ex]\n".join(each)) for each in pages]
 
 
 def _tables(findings: Findings) -> Any:
@@ -171,70 +140,31 @@ def _tables(findings: Findings) -> Any:
             yield f"tables/{plain_label(name)}.tex", tex_table(rows, caption, plain_label(name))
 
 
-def results_paragraphs(findings: Findings, answered: Mapping[str, Answer]) -> str:
+def results_paragraphs(answered: Mapping[str, Answer]) -> str:
     """Every answer as a paragraph, as the page says it; nothing is added to it."""
     return "\n\n".join(
         f"\\paragraph{{{tex(each.question)}}} {tex(each.sentence)}" for each in answered.values()
     ) + "\n"  # fmt: skip
 
 
-def methods_paragraph(findings: Findings) -> str:
+def methods_paragraph(study: Study) -> str:
     """How it was measured, with the hash of the plan and what to cite."""
-    study = findings.study
-    sentences = [
-        tex(_questions_sentence(study)),
-        tex(_training_sentence(study)),
-        *map(tex, image_sentences(study)),
-        *_statistics(study),
-        _with_hash(study),
-        *map(tex, filter(None, (cells_sentence(study), machine_sentence(study)))),
+    asked = [
+        (each, measure(study.metrics, each), study.table.lower_is_better(each.metric))
+        for each in study.questions.values()
     ]
-    return "\n".join(sentences) + "\n"
-
-
-def _questions_sentence(study: Study) -> str:
-    asked = "; ".join(_asked(study, name) for name in study.questions)
-    return f"{'The questions are' if len(study.questions) > 1 else 'The question is'}: {asked}."
-
-
-def _training_sentence(study: Study) -> str:
-    config = study.config
-    heads, tuned = (config("training", phase, "epochs") for phase in ("heads", "finetune"))
-    return (
-        f"Arms are paired by seed ({plural(len(study.seeds), 'seed')}): those of a seed begin with the same weights "
-        f"and see the same images in the same steps. Images have {config('images', 'size_px')} pixels a side; the "
-        f"encoder is {config('encoder', 'name') or 'none'}. Heads train on the frozen encoder for "
-        f"{plural(heads, 'epoch')}, then everything for {tuned}."
-    )
-
-
-def _statistics(study: Study) -> list[str]:
-    """What decides, in the order in which it does, with the works that it is from."""
-    alpha, own = study.settings.get("alpha", ALPHA), study.alpha
-    parts = (
-        ("The mean difference has an interval over the populations of seeds and of images", ()),
-        (" (two-way layout with random rows and columns", ("cornfield1956", "satterthwaite1946")),
-        ("); where no image has a score of its own, over seeds, on these test images alone.", ()),
-        (f" Of alpha {alpha:g}, shared out among the questions, each has {own:g}:", ()),
-        (" a difference is claimed where the exact sign-flip test", ("fisher1935",)),
-        (f" rejects and the interval at {100 * (1 - own):g} % excludes 0; equivalence", ("schuirmann1987",)),
-        (f" where the one at {100 * (1 - 2 * own):g} % lies within the smallest effect of interest.", ()),
-        (" Further metrics are adjusted for their number", ("benjamini1995",)),
-        ("; effect sizes are paired and freed of small-sample bias", ("hedges1981",)),
-        ("; probabilities have the smallest effect of interest as region of equivalence", ("benavoli2017",)),
-        ("; the mean relative gain is that of multi-task papers", ("maninis2019",)),
-        (".", ()),
-    )
-    return ["".join(tex(text) + _cite(*names) for text, names in parts)]
-
-
-def _asked(study: Study, name: str) -> str:
-    asked = study.questions[name]
-    measured = measure(study.metrics, asked)
-    side = "lower" if study.table.lower_is_better(asked.metric) else "higher"
-    return (
-        f"{measured.title} of the arm “{asked.multi}” against “{asked.single}” ({side} is better; smallest effect of "
-        f"interest {measured.amount(asked.sesoi)})"
+    heads, tuned = (study.config("training", phase, "epochs") for phase in ("heads", "finetune"))
+    return fill_latex(
+        "methods.tex",
+        asked=asked,
+        config=study.config,
+        seeds=plural(len(study.seeds), "seed"),
+        heads=plural(heads, "epoch"),
+        tuned=tuned,
+        images=image_sentences(study),
+        alpha=study.settings.get("alpha", ALPHA),
+        own=study.alpha,
+        sentences=filter(None, (_with_hash(study), cells_sentence(study), machine_sentence(study))),
     )
 
 
@@ -242,10 +172,6 @@ def _with_hash(study: Study) -> str:
     """What the plan's hash says, by the report's own check of it."""
     sentence, digest = plan_sentence(study), str(study.settings.get("hash") or "")
     if not digest or digest not in sentence:
-        return tex(sentence)
+        return sentence
     before, _, after = sentence.rpartition(digest)
-    return tex(before) + breakable(digest) + tex(after)
-
-
-def _cite(*names: str) -> str:
-    return rf"~\cite{{{','.join(names)}}}" if names else ""
+    return Latex(tex(before) + breakable(digest) + tex(after))
