@@ -121,13 +121,9 @@ def _require_runs(path: Path, header: Sequence[str], rows: Iterable[tuple[int, R
         TableError: it has a column of deviations, or cells of a mean and its deviation.
     """
     names = [_plain(name) for name in header]
-    found = [
-        f"column `{shown(name)}`"
-        for name, plain in zip(header, names, strict=True)
-        if deviates_from(plain, names)
-    ]
-    if found:
-        raise TableError(f"{path}, {found[0]}, and no column `seed`. {ONLY_MEANS}. {_SEEDS}")
+    for name, plain in zip(header, names, strict=True):
+        if deviates_from(plain, names):
+            raise TableError(f"{path}, column `{shown(name)}`, and no column `seed`. {ONLY_MEANS}. {_SEEDS}")
     _require_no_means(path, header, rows, ", and no column `seed`", f" {_SEEDS}")
 
 
@@ -166,17 +162,15 @@ class _Columns:
         self.seed = self._named("--seed-column", seed, _SEED_NAMES)
 
     def _named(self, option: str, given: str | None, usual: Sequence[str]) -> int:
+        if given in self.header:
+            return self.header.index(given)
+        for name in usual if given is None else [_plain(given)]:
+            if name in self.places:
+                return self.places[name]
         if given is not None:
-            if given in self.header:
-                return self.header.index(given)
-            if _plain(given) in self.places:
-                return self.places[_plain(given)]
             raise TableError(
                 f"{self.path}: no column `{shown(given)}`, which {option} names. Found {few(self.header, 12)}."
             )
-        for name in usual:
-            if name in self.places:
-                return self.places[name]
         unsure = next((f" {name}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with "
@@ -188,12 +182,11 @@ class _Columns:
         found = {}
         for place, name in enumerate(self.header):
             plain = _PREFIX.sub("", name.strip(), count=1)
-            is_other = name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed)
-            if name in wanted and not is_other:  # named with its prefix, it keeps it
+            if name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed):
+                continue
+            if name in wanted:  # named with its prefix, it keeps it
                 found[name] = place
-            elif (
-                plain in wanted and not is_other and (plain not in found or name.startswith(_METRIC_PREFIXES))
-            ):
+            elif plain in wanted and (plain not in found or name.startswith(_METRIC_PREFIXES)):
                 found[plain] = place
         return found
 
@@ -224,12 +217,8 @@ def deviates_from(name: str, names: Collection[str]) -> bool:
     >>> deviates_from("grad_norm_std", ["accuracy"]), deviates_from("seed", ["seed"])
     (False, False)
     """
-    if name in _DEVIATIONS:
-        return True
-    ends = [f"{mark}{each}" for each in _DEVIATIONS for mark in "_ ."] + [
-        f" ({each})" for each in _DEVIATIONS
-    ]
-    return any(name.endswith(end) and name.removesuffix(end) in names for end in ends)
+    ends = [end for each in _DEVIATIONS for end in (f"_{each}", f" {each}", f".{each}", f" ({each})")]
+    return name in _DEVIATIONS or any(name.removesuffix(end) in names for end in ends if name.endswith(end))
 
 
 def is_mean_with_deviation(text: str) -> bool:
@@ -337,12 +326,11 @@ def _whole(
 
 
 def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
-    rows = _decoded(path)
-    _, header = next(rows, (1, []))
-    return header, rows
+    rows = _csv_rows(path)
+    return next(rows, (1, []))[1], rows
 
 
-def _decoded(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file with their numbers, as a spreadsheet counts them; empty lines are none."""
     number = 0
     try:
@@ -355,9 +343,8 @@ def _decoded(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if cells:
                     yield number, cells
     except UnicodeDecodeError:
-        raise TableError(
-            f"{path}: no text in UTF-8.{taken_by(path) or ' Save it as CSV in UTF-8.'}"
-        ) from None
+        remedy = taken_by(path) or " Save it as CSV in UTF-8."
+        raise TableError(f"{path}: no text in UTF-8.{remedy}") from None
     except ValueError as error:
         raise TableError(f"{path}, row {number + 1}: no CSV ({error}). Save it as CSV again.") from None
 
@@ -373,11 +360,7 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
         raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
     if isinstance(found, dict) and isinstance(found.get("runs"), list):
         found = found["runs"]
-    if (
-        isinstance(found, dict)
-        and isinstance(found.get("columns"), list)
-        and isinstance(found.get("data"), list)
-    ):
+    if isinstance(found, dict) and all(isinstance(found.get(name), list) for name in ("columns", "data")):
         names = [str(name) for name in found["columns"]]
         return names, enumerate((list(row) if isinstance(row, list) else [row] for row in found["data"]), 1)
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):

@@ -87,12 +87,6 @@ class ScoreRows:
         """In the order of the rows."""
         return list(dict.fromkeys(metric for _, _, metric, label in self.totals if not label))
 
-    @property
-    def seeds(self) -> list[int]:
-        """Every seed that some run has, finished or not."""
-        known = [(arm, seed) for arm, seed, _, _ in self.totals] + [*self.states]
-        return sorted({seed for _, seed in (*known, *((arm, seed) for arm, seed, _ in self.declared))})
-
     def arms(self, metric: str | None = None) -> list[str]:
         """Those with a score in a metric, in the order of the rows; without one all."""
         found = [arm for arm, _, name, label in self.totals if metric in (None, name) and not label]
@@ -148,6 +142,7 @@ class _Reader:
         self.found, self.paths = found, paths
         self.left_out: Counter[str] = Counter()
         self.count = 0
+        self.at = 0  # the row that is being read
         # what stood in the file tells to how many digits a total is rounded
         self.printed: dict[tuple[str, int, str, str], str] = {}
         self.seedless: dict[tuple[str, None, str], tuple[float, int]] = {}
@@ -155,164 +150,154 @@ class _Reader:
     def place(self, code: int) -> str:
         return f"{self.paths[code >> _ROW_BITS]}, row {code & (1 << _ROW_BITS) - 1}"
 
-    def fail(self, code: int, problem: str) -> TableError:
-        return TableError(f"{self.place(code)}: {problem}")
+    def fail(self, problem: str, at: int | None = None) -> TableError:
+        return TableError(f"{self.place(self.at if at is None else at)}: {problem}")
 
     def take(self, file: int, row: FileRow) -> None:
         """Put one row where it belongs."""
         self.count += 1
-        code, values, found = file << _ROW_BITS | row.number, row.values, self.found
-        arm, metric = self._name(code, values, "arm"), self._name(code, values, "metric")
-        self._about(code, values, arm, metric)
+        self.at, values, found = file << _ROW_BITS | row.number, row.values, self.found
+        arm, metric = self._name(values, "arm"), self._name(values, "metric")
+        self._about(values, arm, metric)
         state = str(values.get("state", "finished")).strip().lower()
         if "seed" not in values and "image" not in values and state in FINISHED:
-            self._take_baseline(code, values, arm, metric)
+            self._take_baseline(values, arm, metric)
             return
-        seed = self._seed(code, values)
+        seed = self._seed(values)
         if state not in (*FINISHED, DIVERGED):
             found.states[arm, seed] = state
             self.left_out[state] += 1
             return
-        value = self._value(code, values, metric)
+        value = self._value(values, metric)
         if state == DIVERGED:
-            self._once(found.declared, (arm, seed, metric), code)
+            self._once(found.declared, (arm, seed, metric))
             found.declared[arm, seed, metric] = value
             found.states[arm, seed] = DIVERGED
         elif "image" in values:
-            self._take_image(code, values, (arm, seed, metric), value)
+            self._take_image(values, (arm, seed, metric), value)
         else:
             key = (arm, seed, metric, str(values.get("class", "")).strip())
-            self._once(found.totals, key, code)
-            found.totals[key] = value, code
+            self._once(found.totals, key)
+            found.totals[key] = value, self.at
             given = values["value"]
             self.printed[key] = given if isinstance(given, str) else repr(value)
 
-    def _take_baseline(self, code: int, values: Mapping[str, Any], arm: str, metric: str) -> None:
+    def _take_baseline(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
         if "class" in values:
             raise self.fail(
-                code, "a row without a seed is a trivial baseline, which counts over all classes. Take out the row, or "
-                "give its seed.",
-            )  # fmt: skip
-        self._once(self.seedless, (arm, None, metric), code)
-        value = self._value(code, values, metric)
-        self.seedless[arm, None, metric] = value, code
+                "a row without a seed is a trivial baseline, which counts over all classes. Take out the row, or give "
+                "its seed."
+            )
+        self._once(self.seedless, (arm, None, metric))
+        value = self._value(values, metric)
+        self.seedless[arm, None, metric] = value, self.at
         self.found.baselines[arm][metric] = value
 
-    def _take_image(
-        self, code: int, values: Mapping[str, Any], key: tuple[str, int, str], value: float
-    ) -> None:
+    def _take_image(self, values: Mapping[str, Any], key: tuple[str, int, str], value: float) -> None:
         if key[2] in BY_CLASS:
             raise self.fail(
-                code,
-                f"a single image has no `{key[2]}`. Call its row `{BY_CLASS[key[2]]}`, and give its class.",
+                f"a single image has no `{key[2]}`. Call its row `{BY_CLASS[key[2]]}`, and give its class."
             )
         name, label = str(values["image"]).strip(), str(values.get("class", "")).strip()
         number = self.found.image_names.setdefault(name, len(self.found.image_names))
         usual = self.found.labels.setdefault(number, label) or label
         if label and usual != label:
             raise self.fail(
-                code, f"the image `{shown(name)}` is of the class `{shown(label)}`, and in a row above of "
-                f"`{shown(usual)}`. Give it one class in all rows.",
-            )  # fmt: skip
+                f"the image `{shown(name)}` is of the class `{shown(label)}`, and in a row above of `{shown(usual)}`. "
+                "Give it one class in all rows."
+            )
         self.found.labels[number] = usual
         column = self.found.images[key]
         column.images.append(number)
         column.values.append(value)
-        column.places.append(code)
+        column.places.append(self.at)
 
-    def _name(self, code: int, values: Mapping[str, Any], column: str) -> str:
+    def _name(self, values: Mapping[str, Any], column: str) -> str:
         name = str(values.get(column, "")).strip()
         if not name or len(name) > _LONGEST_NAME:
             found = f"`{shown(name)}`, {len(name)} letters" if name else "nothing"
-            raise self.fail(
-                code, f"`{column}` should be a name of at most {_LONGEST_NAME} letters. Found {found}."
-            )
+            raise self.fail(f"`{column}` should be a name of at most {_LONGEST_NAME} letters. Found {found}.")
         return name
 
-    def _seed(self, code: int, values: Mapping[str, Any]) -> int:
-        given = values.get("seed")
-        number = _number(given)
+    def _seed(self, values: Mapping[str, Any]) -> int:
+        number = _number(values.get("seed"))
         if number.is_integer() and 0 <= number < _MOST_SEED:
             return int(number)
-        found = "nothing" if given is None else f"`{shown(str(given))}`"
         # larger ones are not all told apart once a table has held them as floats
         most = " below 2^53" if number >= _MOST_SEED else ""
         raise self.fail(
-            code,
-            f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found {found}.",
+            f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found "
+            f"{_as_given(values.get('seed'))}."
         )
 
-    def _value(self, code: int, values: Mapping[str, Any], metric: str) -> float:
+    def _value(self, values: Mapping[str, Any], metric: str) -> float:
         given = values.get("value")
         value = _number(given)
         if not math.isfinite(value):
             if is_mean_with_deviation(str(given)):
-                raise self.fail(code, f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
-            found = "nothing" if given is None else f"`{shown(str(given))}`"
+                raise self.fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
             raise self.fail(
-                code, f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found {found}. "
-                "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: "
-                "then there is no verdict.",
-            )  # fmt: skip
+                f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
+                f"{_as_given(given)}. Give a run that diverged the score declared for it and the state `diverged`, or "
+                "take out the row: then there is no verdict."
+            )
         if (metric in SHARES or self.found.unit.get(metric) == "share") and not 0 <= value <= 1:
             raise self.fail(
-                code, f"`{metric}` is a share from 0 to 1. Found {value:g}. Divide it by 100, or give the metric "
-                "another name.",
-            )  # fmt: skip
+                f"`{metric}` is a share from 0 to 1. Found {value:g}. Divide it by 100, or give the metric another "
+                "name."
+            )
         return value
 
-    def _about(self, code: int, values: Mapping[str, Any], arm: str, metric: str) -> None:
+    def _about(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
         found = self.found
         if "better" in values:
             better = str(values["better"]).strip().lower()
             if better not in ("lower", "higher"):
-                raise self.fail(code, f"`better` should be lower or higher. Found `{shown(better)}`.")
-            self._agree(found.better, metric, better, code, "better")
+                raise self.fail(f"`better` should be lower or higher. Found `{shown(better)}`.")
+            self._agree(found.better, metric, better, "better")
         if "sesoi" in values:
-            self._agree(found.sesoi, metric, self._sesoi(code, values["sesoi"]), code, "sesoi")
+            self._agree(found.sesoi, metric, self._sesoi(values["sesoi"]), "sesoi")
         if "unit" in values:
-            self._agree(found.unit, metric, str(values["unit"]).strip(), code, "unit")
-        self._take_split(code, str(values.get("split", "")))
+            self._agree(found.unit, metric, str(values["unit"]).strip(), "unit")
+        self._take_split(str(values.get("split", "")))
         if "against" in values:
-            self._agree(found.against, (metric, arm), str(values["against"]).strip(), code, "against")
+            self._agree(found.against, (metric, arm), str(values["against"]).strip(), "against")
 
-    def _take_split(self, code: int, given: str) -> None:
+    def _take_split(self, given: str) -> None:
         split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
         if split is None:
-            raise self.fail(code, f"`split` should be test or validation. Found `{shown(given)}`.")
+            raise self.fail(f"`split` should be test or validation. Found `{shown(given)}`.")
         if self.count > 1 and self.found.split != split:
             here, above = (
                 f"of the {each} images" if each else "of no split" for each in (split, self.found.split)
             )
             raise self.fail(
-                code, f"a score {here}, and rows above are {above}. Keep those of one split, named in all rows or in "
-                "none: settings are chosen on the one, and judged on the other.",
-            )  # fmt: skip
+                f"a score {here}, and rows above are {above}. Keep those of one split, named in all rows or in none: "
+                "settings are chosen on the one, and judged on the other."
+            )
         self.found.split = split
 
-    def _sesoi(self, code: int, given: Any) -> float:
+    def _sesoi(self, given: Any) -> float:
         value = _number(given)
-        if not (math.isfinite(value) and value > 0):
-            raise self.fail(
-                code,
-                f"`sesoi` should be a number above 0, in the unit of the metric. Found `{shown(str(given))}`.",
-            )
-        return value
+        if math.isfinite(value) and value > 0:
+            return value
+        raise self.fail(
+            f"`sesoi` should be a number above 0, in the unit of the metric. Found `{shown(str(given))}`."
+        )
 
-    def _agree(self, known: dict[Any, Any], key: Any, value: Any, code: int, column: str) -> None:
+    def _agree(self, known: dict[Any, Any], key: Any, value: Any, column: str) -> None:
         if known.setdefault(key, value) != value:
             metric = key if isinstance(key, str) else key[0]
             raise self.fail(
-                code,
-                f"`{column}` of `{shown(metric)}` is `{value}`, and in a row above `{known[key]}`. Give it once.",
+                f"`{column}` of `{shown(metric)}` is `{value}`, and in a row above `{known[key]}`. Give it once."
             )
 
-    def _once(self, known: Mapping[Any, Any], key: tuple[Any, ...], code: int) -> None:
+    def _once(self, known: Mapping[Any, Any], key: tuple[Any, ...]) -> None:
         if key not in known:
             return
         first = known[key]
         above = f" The first is {self.place(first[1])}." if isinstance(first, tuple) else ""
-        raise self.fail(code, f"a second row of {_named(*key)}.{above} Keep one of them.")
+        raise self.fail(f"a second row of {_named(*key)}.{above} Keep one of them.")
 
     def why_nothing(self) -> str:
         if self.left_out:
@@ -328,8 +313,8 @@ class _Reader:
         for (arm, _, metric), (_, code) in self.seedless.items():
             if arm in trained:
                 raise self.fail(
-                    code, f"{_named(arm, None, metric)}, and other rows of this arm have one. Take out means over "
-                    "seeds, give the seed, or call a trivial baseline by a name of its own.",
+                    f"{_named(arm, None, metric)}, and other rows of this arm have one. Take out means over seeds, "
+                    "give the seed, or call a trivial baseline by a name of its own.", code,
                 )  # fmt: skip
 
     def check_images(self) -> None:
@@ -345,10 +330,9 @@ class _Reader:
             for arm, seed, name, label in list(found.totals):
                 if name == metric and not label and (arm, seed) not in runs:
                     raise self.fail(
-                        found.totals[arm, seed, name, label][1],
                         f"{_named(arm, seed, metric)} has no rows of single images, and {_named(*runs[0])} has. Give "
-                        "them for all runs, or for none.",
-                    )
+                        "them for all runs, or for none.", found.totals[arm, seed, name, label][1],
+                    )  # fmt: skip
 
     def _check_column(
         self, arm: str, seed: int, metric: str, first_run: tuple[str, int], first: np.ndarray
@@ -362,16 +346,16 @@ class _Reader:
             before, code = (column.places[int(order[twice[0] + step])] for step in (0, 1))
             image = self._image(int(ascending[twice[0]]))
             raise self.fail(
-                code, f"a second row of {_named(arm, seed, metric)} for the image `{image}`. "
-                f"The first is {self.place(before)}. Keep one of them.",
+                f"a second row of {_named(arm, seed, metric)} for the image `{image}`. The first is "
+                f"{self.place(before)}. Keep one of them.", code,
             )  # fmt: skip
         if len(ascending) != len(first) or (ascending != first).any():
             other = np.setxor1d(ascending, first)
             has, lacks = ((arm, seed), first_run) if other[0] in ascending else (first_run, (arm, seed))
             image, count = self._image(int(other[0])), plural(len(other), "such image")
             raise self.fail(
-                column.places[0], f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not "
-                f"({count}). Score all runs on the same images, or leave out those that some lack.",
+                f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not ({count}). Score all "
+                "runs on the same images, or leave out those that some lack.", column.places[0],
             )  # fmt: skip
         values = np.frombuffer(column.values)
         self._check_total((arm, seed, metric, ""), float(values.mean()), column, len(values))
@@ -389,8 +373,8 @@ class _Reader:
             return
         if off > half_digit(self.printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
             raise self.fail(
-                code, f"{_named(*key)} is {self.printed[key]}, and the mean of its single images {mean:.6g}. Take out "
-                "the row, or give it the mean.",
+                f"{_named(*key)} is {self.printed[key]}, and the mean of its single images {mean:.6g}. Take out the "
+                "row, or give it the mean.", code,
             )  # fmt: skip
         # estimate and interval are of the same numbers
         self.found.totals[key] = mean, code
@@ -400,10 +384,10 @@ class _Reader:
         labels = [self.found.labels[image] for image in column.images]
         if "" in labels:
             if key in self.found.totals:
+                image = self._image(column.images[labels.index("")])
                 raise self.fail(
-                    self.found.totals[key][1], f"{_named(*key)} counts all classes alike, and the image "
-                    f"`{self._image(column.images[labels.index('')])}` has none. Give the rows of single images their "
-                    f"`class`, or take out the rows of `{key[2]}`.",
+                    f"{_named(*key)} counts all classes alike, and the image `{image}` has none. Give the rows of "
+                    f"single images their `class`, or take out the rows of `{key[2]}`.", self.found.totals[key][1],
                 )  # fmt: skip
             return
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
@@ -422,6 +406,10 @@ def _number(given: Any) -> float:
         return float(given) if isinstance(given, str | int | float | Decimal) else math.nan
     except (ValueError, OverflowError):
         return math.nan
+
+
+def _as_given(cell: Any) -> str:
+    return "nothing" if cell is None else f"`{shown(str(cell))}`"
 
 
 def half_digit(printed: str) -> float:

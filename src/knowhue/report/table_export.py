@@ -3,18 +3,17 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from knowhue.csv_text import to_csv
 from knowhue.errors import missing_package
 from knowhue.metric_table import IMAGE_COLUMNS
 from knowhue.report.score_rows import DIVERGED
 from knowhue.report.study import Score, Study, flat_scores, tidy_scores
 from knowhue.report.text import measure, spaced
 from knowhue.statistics import ALPHA
-from knowhue.storage import replacing
+from knowhue.storage import replacing, write_csv
 
 COLUMNS = {
     "arm": "what was trained; of a trivial baseline its name",
@@ -113,8 +112,7 @@ def dictionary_rows(study: Study) -> list[list[Any]]:
     """What columns, metrics and questions are: name, kind, meaning, unit, better; the header first."""
     rows: list[list[Any]] = [["name", "kind", "meaning", "unit", "better"]]
     rows += [[name, "column", meaning, "", ""] for name, meaning in COLUMNS.items()]
-    names = dict.fromkeys(score.metric for score in tidy_scores(study))
-    for name in names:
+    for name in dict.fromkeys(score.metric for score in tidy_scores(study)):
         about: Mapping[str, Any] = study.metrics.get(name, {})
         better = about.get("better", "")
         rows.append([name, "metric", about.get("title", spaced(name)), about.get("unit", ""), better])
@@ -145,28 +143,18 @@ def write_table(study: Study, path: Path) -> int:
         ExtraError: pyarrow is not there.
         RunError: the folder cannot be written.
     """
-    write = _write_parquet if path.suffix == ".parquet" else _write_csv
-    count = write(path, study_rows(study))
-    with replacing(dictionary_path(path)) as file:
-        file.write(to_csv(dictionary_rows(study)))
-    return count
+    numbers = count()
+    # rows first: where they end, no number is taken, so the next one is how many there were
+    rows = (row for row, _ in zip(study_rows(study), numbers, strict=False))
+    if path.suffix == ".parquet":
+        _write_parquet(path, rows)
+    else:
+        write_csv(path, chain([list(COLUMNS)], rows))
+    write_csv(dictionary_path(path), dictionary_rows(study))
+    return next(numbers)
 
 
-def _chunks(rows: Iterator[list[Any]]) -> Iterator[list[list[Any]]]:
-    return iter(lambda: list(islice(rows, _CHUNK)), [])
-
-
-def _write_csv(path: Path, rows: Iterator[list[Any]]) -> int:
-    count = 0
-    with replacing(path) as file:
-        file.write(to_csv([list(COLUMNS)]))
-        for chunk in _chunks(rows):
-            file.write(to_csv(chunk))
-            count += len(chunk)
-    return count
-
-
-def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> int:
+def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> None:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -175,16 +163,13 @@ def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> int:
     whole, real = pyarrow.int64(), pyarrow.float64()
     kinds = {"seed": whole, "value": real, "image": whole, "sesoi": real}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
-    count = 0
     with replacing(path, "wb") as file:
         buffer = pyarrow.BufferOutputStream()
         with parquet.ParquetWriter(buffer, schema) as writer:
-            for chunk in _chunks(rows):
+            while chunk := list(islice(rows, _CHUNK)):
                 cells = zip(*((None if cell == "" else cell for cell in row) for row in chunk), strict=True)
                 columns = [
                     pyarrow.array(column, field.type) for column, field in zip(cells, schema, strict=True)
                 ]
                 writer.write_batch(pyarrow.record_batch(columns, schema=schema))
-                count += len(chunk)
         file.write(buffer.getvalue())
-    return count

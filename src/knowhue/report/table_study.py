@@ -1,7 +1,8 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from knowhue.storage import replacing, write_json
 
 MOST_QUESTIONS = 60
 _DECLARED = "what the table says"
+_OWN = {each.metric: each for each in QUESTIONS.values()}
+"""Knowhue's own questions by their metric."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     _require_known("--arm", asked.arms, rows.arms())
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
     questions = _questions(rows, asked, about)
-    arms = dict.fromkeys(arm for each in questions.values() for arm in (each.single, each.multi))
+    arms = {arm for each in questions.values() for arm in (each.single, each.multi)}
     asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
     settings = {
         "name": ", ".join(file.name for file in rows.files),
@@ -103,7 +106,7 @@ def _require_known(option: str, names: Sequence[str] | Mapping[str, Any], known:
             )
 
 
-def _seeds_of(rows: ScoreRows, arms: Mapping[str, Any]) -> list[int]:
+def _seeds_of(rows: ScoreRows, arms: Collection[str]) -> list[int]:
     """The seeds that the arms of any question have, or should have had."""
     known = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
     return sorted({seed for arm, seed in known if arm in arms})
@@ -158,9 +161,11 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
             )
         pairs = _pairs(rows, asked, metric)
         for before, after in pairs:
-            questions[metric if len(pairs) == 1 else f"{metric}: {after}"] = _question(
-                metric, before, after, smallest
-            )
+            name = metric if len(pairs) == 1 else f"{metric}: {after}"
+            questions[name] = Question(
+                metric=metric, single=before, multi=after, sesoi=smallest, if_diverged=_DECLARED,
+                secondary=_OWN[metric].secondary if metric in _OWN else (),
+            )  # fmt: skip
     if len(questions) > MOST_QUESTIONS:
         raise ConfigError(
             f"{len(questions)} questions share alpha, and {MOST_QUESTIONS} are the most. Name fewer with --metric and "
@@ -169,22 +174,14 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
     return questions
 
 
-def _question(metric: str, before: str, after: str, sesoi: float) -> Question:
-    usual = next((each for each in QUESTIONS.values() if each.metric == metric), None)
-    secondary = () if usual is None else usual.secondary
-    return Question(
-        metric=metric, single=before, multi=after, sesoi=sesoi, if_diverged=_DECLARED, secondary=secondary
-    )
-
-
 def _sesoi(rows: ScoreRows, asked: Asked, metric: str) -> float | None:
     given, column = asked.sesoi.get(metric), rows.sesoi.get(metric)
     if given is not None and column is not None and given != column:
         raise ConfigError(
             f"`--sesoi {metric}={given:g}` is not what the column `sesoi` says ({column:g}). Say it once."
         )
-    usual = next((each.sesoi for each in QUESTIONS.values() if each.metric == metric), None)
-    return given if given is not None else column if column is not None else usual
+    usual = _OWN[metric].sesoi if metric in _OWN else None
+    return next((each for each in (given, column) if each is not None), usual)
 
 
 def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
@@ -231,19 +228,18 @@ def _usual_sides(metric: str) -> tuple[str, str] | None:
 
 def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
     """The runs that the rows are of; those that are not there are missing."""
-    scores: dict[tuple[str, int], dict[str, float]] = {}
+    scores: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     for (arm, seed, metric, label), (value, _) in rows.totals.items():
         if not label:
-            scores.setdefault((arm, seed), {})[metric] = value
-    runs: dict[str, dict[int, Run]] = {}
-    for arm in rows.arms():
-        runs[arm] = {}
-        for seed in seeds:
-            own = scores.get((arm, seed))
-            state = rows.states.get((arm, seed), "missing") if own is None else "finished"
-            found = {} if own is None else {"metrics": own}
-            runs[arm][seed] = Run(arm, seed, state, scores=found | {"split": rows.split or "test"})
-    return runs
+            scores[arm, seed][metric] = value
+
+    def run(arm: str, seed: int) -> Run:
+        own, split = scores.get((arm, seed)), {"split": rows.split or "test"}
+        if own is None:
+            return Run(arm, seed, rows.states.get((arm, seed), "missing"), scores=split)
+        return Run(arm, seed, "finished", scores={"metrics": own, **split})
+
+    return {arm: {seed: run(arm, seed) for seed in seeds} for arm in rows.arms()}
 
 
 def _copies(study: Study) -> Iterator[tuple[str, str]]:
@@ -271,21 +267,16 @@ def notices(study: Study) -> list[str]:
         if run.state not in ("finished", "missing", DIVERGED)
     ]
     aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
-    return [
-        *(
-            f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
-            for one, other in _copies(study)
-        ),
-        *([f"Left out, not finished: {few(lost, 8)}."] if lost else []),
-        *(
-            [
-                f"Not compared, for it is not known whether more or less is better (--better): {few(aimless, 8)}."
-            ]
-            if aimless
-            else []
-        ),
-        *([f"Not used: the columns {few(study.settings['unused'], 8)}."] if study.settings["unused"] else []),
+    found = [
+        f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
+        for one, other in _copies(study)
     ]
+    left_out = {
+        "Left out, not finished:": lost,
+        "Not compared, for it is not known whether more or less is better (--better):": aimless,
+        "Not used: the columns": study.settings["unused"],
+    }
+    return found + [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
 
 
 _SECTIONS = (

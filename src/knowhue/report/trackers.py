@@ -27,6 +27,7 @@ from knowhue.runs import (
     settings_of,
     taken_by,
 )
+from knowhue.setting_effects import dotted
 from knowhue.storage import read_json, write_json
 
 Scalar = str | int | float | bool
@@ -45,6 +46,10 @@ class LoggedNumber(NamedTuple):
     step: int
     seconds: float
     value: float
+
+    @property
+    def is_diagnosis(self) -> bool:
+        return self.metric.startswith("diagnostics/")
 
 
 class LoggedRun(NamedTuple):
@@ -81,9 +86,7 @@ class LoggedRun(NamedTuple):
     @property
     def last_step(self) -> int:
         """The last epoch."""
-        return max(
-            (each.step for each in self.points if not each.metric.startswith("diagnostics/")), default=0
-        )
+        return max((each.step for each in self.points if not each.is_diagnosis), default=0)
 
     @property
     def seconds(self) -> float:
@@ -125,11 +128,8 @@ def _read(folder: Path) -> LoggedRun:
     root, config = folder.parent.parent, read_config(folder)
     frozen = read_frozen(root) if (root / FROZEN).exists() else {}
     scored = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
-    tags = {
-        "arm": folder.parent.name,
-        "seed": str(config.seed),
-        "state": read_status(folder).get("state", "running"),
-    }
+    state = read_status(folder).get("state", "running")
+    tags = {"arm": folder.parent.name, "seed": str(config.seed), "state": state}
     tags |= {"plan": frozen["hash"]} if frozen else {}
     tags |= {"split": scored["split"]} if scored else {}
     points = tuple(_points(read_log(folder), config.training.batch_size))
@@ -139,7 +139,7 @@ def _read(folder: Path) -> LoggedRun:
         f"{folder.parent.name}/{folder.name}",
         frozen.get("name", root.name),
         tags,
-        dict(_flat(settings_of(config))),
+        {name: _scalar(value) for name, value in dotted(settings_of(config))},
         points,
         {name: float(value) for name, value in scored.get("metrics", {}).items() if value is not None},
         until - (points[-1].seconds if points else 0.0),
@@ -162,24 +162,16 @@ def _points(log: list[dict[str, Any]], batch_size: int) -> Iterator[LoggedNumber
         yield from _numbers("speed", speed, entry["epoch"], seconds)
 
 
+def _scalar(value: Any) -> Scalar:
+    return value if isinstance(value, Scalar) else "null" if value is None else str(value)
+
+
 def _numbers(
     part: str, values: Mapping[str, float | None], step: int, seconds: float, besides: tuple[str, ...] = ()
 ) -> Iterator[LoggedNumber]:
     for name, value in values.items():
         if value is not None and name not in besides:
             yield LoggedNumber(f"{part}/{name}", step, seconds, float(value))
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Scalar]]:
-    """Settings by their dotted names, as `--set` takes them; lists as text."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield (
-                above + name,
-                value if isinstance(value, Scalar) else "null" if value is None else str(value),
-            )
 
 
 MARK_FILE = "knowhue.json"
@@ -329,7 +321,6 @@ class MLflow:
         self.see = f"mlflow ui --backend-store-uri {where}"
 
     def has(self, run: LoggedRun) -> bool:
-        """As of a tracker."""
         return any(each.data.tags.get(CONTENT_TAG) == run.content for each in self._found(run))
 
     def write(self, run: LoggedRun) -> None:
@@ -355,18 +346,14 @@ class MLflow:
             self._client.set_terminated(made, _ENDED_AS[state], began + round(1000 * run.seconds))
 
     def _found(self, run: LoggedRun) -> list[Any]:
-        return list(
-            self._client.search_runs([self._experiment(run)], filter_string=f"tags.`{KEY_TAG}` = '{run.key}'")
-        )
+        has_key = f"tags.`{KEY_TAG}` = '{run.key}'"
+        return list(self._client.search_runs([self._experiment(run)], filter_string=has_key))
 
     def _experiment(self, run: LoggedRun) -> str:
         name = self._project or run.study
-        found = self._client.get_experiment_by_name(name)
-        return (
-            found.experiment_id
-            if found
-            else self._client.create_experiment(name, artifact_location=self._artifacts)
-        )
+        if found := self._client.get_experiment_by_name(name):
+            return found.experiment_id
+        return self._client.create_experiment(name, artifact_location=self._artifacts)
 
 
 class Wandb:
@@ -387,11 +374,10 @@ class Wandb:
         self.see = f"wandb sync {self._out / 'wandb'}/offline-run-*" if self._is_local else "where wandb says"
 
     def has(self, run: LoggedRun) -> bool:
-        """As of a tracker; online it is W&B that knows."""
+        # online it is W&B that knows
         return any(_mark(folder) == run.content for folder in self._earlier(run))
 
     def write(self, run: LoggedRun) -> None:
-        """As of a tracker."""
         for folder in self._earlier(run):
             shutil.rmtree(folder)
         opened = self._wandb.init(
@@ -429,13 +415,11 @@ TRACKERS: dict[str, Callable[[Path, str | None], Tracker]] = {
 
 def _rows(run: LoggedRun) -> list[dict[str, float]]:
     """What belongs to one epoch, or one training step, together."""
-    rows = []
-    for (is_diagnosis, step), points in groupby(
-        run.points, lambda each: (each.metric.startswith("diagnostics/"), each.step)
-    ):
-        axis = "training_step" if is_diagnosis else "epoch"
-        rows.append({axis: step, **{each.metric: each.value for each in points}})
-    return rows
+    by_step = groupby(run.points, lambda each: (each.is_diagnosis, each.step))
+    return [
+        {"training_step" if is_diagnosis else "epoch": step} | {each.metric: each.value for each in points}
+        for (is_diagnosis, step), points in by_step
+    ]
 
 
 def _parts(values: list[Any], size: int) -> list[list[Any]]:
