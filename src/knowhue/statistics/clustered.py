@@ -127,13 +127,9 @@ def judge_nearness(
         return Nearness.UNKNOWN
     is_small = -margin < inner[0] and inner[1] < margin
     if mean.p <= alpha / questions:
-        is_nearer = (mean.estimate < 0) == lower_is_better
-        words = (
-            (Nearness.NEARER, Nearness.NEARER_LITTLE)
-            if is_nearer
-            else (Nearness.FARTHER, Nearness.FARTHER_LITTLE)
-        )
-        return words[is_small]
+        if (mean.estimate < 0) == lower_is_better:
+            return Nearness.NEARER_LITTLE if is_small else Nearness.NEARER
+        return Nearness.FARTHER_LITTLE if is_small else Nearness.FARTHER
     return Nearness.AS_NEAR if is_small else Nearness.CANNOT_TELL
 
 

@@ -56,7 +56,7 @@ def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval 
     return float(d.mean() - half), float(d.mean() + half)
 
 
-def bounded_interval(values: Differences, limits: Interval, confidence: float = LEVEL) -> Interval | None:
+def bounded_interval(values: Differences, limits: Interval) -> Interval | None:
     """Return `t_interval` of what lies within limits, such as a share; None, too, where it would reach beyond them.
 
     Values that spread so far are not normal and the seeds too few; an interval cut at a limit would not cover.
@@ -64,7 +64,7 @@ def bounded_interval(values: Differences, limits: Interval, confidence: float = 
     >>> bounded_interval([0.1, 0.9], (0, 1)) is None, bounded_interval([0.5, 0.5, 0.5], (0, 1))
     (True, (0.5, 0.5))
     """
-    found = t_interval(values, confidence)
+    found = t_interval(values)
     return found if found is not None and limits[0] <= found[0] and found[1] <= limits[1] else None
 
 
@@ -280,9 +280,8 @@ def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = np.zeros(1)
     for value in np.abs(d):
         sums = np.concatenate((sums - value, sums + value))
-        sums.sort(
-            kind="stable"
-        )  # which merges the two, each in order: half the time of sorting once at the end
+        # which merges the two, each in order: half the time of sorting once at the end
+        sums.sort(kind="stable")
     return sums
 
 

@@ -137,15 +137,11 @@ def _words(
     }
     return [
         judge(
-            design.seeds,
-            each,
-            lambda level, study=study: ends[level][study],
-            design.sesoi,
-            design.alpha,
+            design.seeds, each, lambda level, study=study: ends[level][study], design.sesoi, design.alpha,
             lower_is_better=True,
         ).word
         for study, each in enumerate(p.tolist())
-    ]
+    ]  # fmt: skip
 
 
 def _near_p(means: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ secondary readings, never verdicts of their own.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -234,13 +235,9 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
         equal = special.stdtrit(freedom, 1 - alpha) + special.ndtri((1 + POWER) / 2)
         return bool(sesoi / math.sqrt(total) >= max(found, equal))
 
-    low, high = fewest_seeds(alpha) - 1, _MOST_SEEDS
-    if not enough(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    counts = range(fewest_seeds(alpha), _MOST_SEEDS + 1)
+    place = bisect_left(counts, True, key=enough)
+    return counts[place] if place < len(counts) else None
 
 
 class Beliefs(NamedTuple):
