@@ -8,12 +8,13 @@ from synthetic_comparison import ERRORS, write_comparison
 from synthetic_study import put
 
 from knowhue.presets import ALL_METHODS, METHODS
-from knowhue.report.method_figures import comparison_figures, marks
 from knowhue.report.methods import (
     Comparison,
+    comparison_figures,
     comparison_results,
     cost_table,
     markdown_tables,
+    marks,
     quality_table,
 )
 from knowhue.report.page import summary, write_report

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from synthetic_study import METRICS, change, run_of, table_text, write_study
 
-from knowhue.report.conditions import clock, deployment, equal_images, equal_time, paired_row, paired_table
+from knowhue.report.conditions import clock, deployment, equal_images, equal_time, paired_table
 from knowhue.report.findings import Findings
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
@@ -126,7 +126,7 @@ def test_unknown_seconds_and_scores_are_dashes_in_deployment():
 
 
 def test_nothing_is_matched_without_two_numbers():
-    assert paired_row({0: (1.0, math.nan)}, is_share=False) == {}
+    assert paired_table(study(*three()), lambda *_: ({0: (1.0, math.nan)}, {})) == []
     assert ends_text(None, (0.0, 1.0)) == "–"
 
 
@@ -155,5 +155,6 @@ def test_rows_are_text(eight_seeds: Path):
 
 def test_no_interval_of_a_difference_of_shares_reaches_beyond_one():
     pairs = {0: (0.0, 0.9), 1: (0.9, 0.3)}
-    assert paired_row(pairs, is_share=True)["interval"] is None
-    assert paired_row(pairs, is_share=False)["interval"][1] > 1
+    colour, classes = paired_table(study(*three()), lambda *_: (pairs, {}))
+    assert classes["interval"] is None
+    assert colour["interval"][1] > 1

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from synthetic_study import change, run_of, scores_of, table_text, write_study
 
-from knowhue.report.classes import reliability_bins, reliability_rows
 from knowhue.report.figures import draw_extremes
+from knowhue.report.levels import reliability_bins, reliability_rows
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import (

@@ -12,9 +12,8 @@ from PIL import Image
 from synthetic_study import change, put, run_of, write_study
 
 from knowhue.errors import ConfigError
-from knowhue.report.classes import confusion_rows
-from knowhue.report.curves import curve_rows
 from knowhue.report.figures import FIGURES, write_figures
+from knowhue.report.levels import confusion_rows, curve_rows
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
 from knowhue.report.study import Study

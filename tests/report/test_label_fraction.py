@@ -11,7 +11,7 @@ from scipy import stats
 
 from knowhue.plan import QUESTIONS
 from knowhue.presets import ARMS, load_config, merge
-from knowhue.report.curves import (
+from knowhue.report.levels import (
     has_label_fractions,
     label_fraction,
     label_fraction_rows,

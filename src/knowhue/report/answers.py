@@ -82,18 +82,15 @@ def _answer(findings: Findings, question: str) -> Answer:
     found = verdict.found
     if found is None or verdict.quoted is None:
         return Answer(words.question, "missing", "No answer yet", _what_is_missing(study, question), caveat)
-    return Answer(
-        words.question,
-        verdict.word.value,
-        "No verdict from a tuning study" if study.is_tuning else _headline(study, words, verdict, found),
-        _detail(study, words, measured, verdict, found, verdict.quoted),
-        caveat,
-        ""
-        if verdict.word == Word.NO_VERDICT
-        else _evidence(study, question, measured, verdict, found, headroom),
-        *found.levels,
-        verdict.quoted.interval,
+    headline = (
+        "No verdict from a tuning study" if study.is_tuning else _headline(study, words, verdict, found)
     )
+    detail, evidence = _detail(study, words, measured, verdict, found, verdict.quoted), ""
+    if verdict.word != Word.NO_VERDICT:
+        evidence = _evidence(study, question, measured, verdict, found, headroom)
+    return Answer(
+        words.question, verdict.word.value, headline, detail, caveat, evidence, *found.levels, verdict.quoted.interval
+    )  # fmt: skip
 
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
@@ -156,12 +153,12 @@ def _gap(measured: Measure, found: Contrast) -> str:
 
 def _these_images(study: Study, found: Contrast) -> str:
     """Return how many images of which split a difference is of; `these` where it speaks of no others."""
+    if found.images is not None:
+        return f"the {found.images.differences.shape[1]} {study.split} images"
     # Without scores of single images, the runs themselves say how many they were scored on.
     counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
-    count = (
-        found.images.differences.shape[1] if found.images is not None else next(filter(None, counts), None)
-    )
-    return f"{'the' if found.speaks_for_the_method else 'these'} {f'{count} ' if count else ''}{study.split} images"
+    count = next(filter(None, counts), None)
+    return f"these {f'{count} ' if count else ''}{study.split} images"
 
 
 def _interval_words(study: Study, measured: Measure, quoted: Bounds) -> str:
@@ -204,11 +201,8 @@ def _evidence(
         f"{100 * outer.level:g} % decides whether there is a difference, {100 * inner.level:g} % whether it is less "
         "than what matters"
     )
-    interval = (
-        f"Of intervals, {decides}"
-        if is_said
-        else f"At {100 * other.level:g} % it is {_ends(measured, other)} ({decides})"
-    )
+    elsewhere = f"At {100 * other.level:g} % it is {_ends(measured, other)} ({decides})"
+    interval = f"Of intervals, {decides}" if is_said else elsewhere
     return " ".join((
         f"{interval}; smallest effect of interest {measured.amount(sesoi)}.",
         f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
@@ -236,13 +230,11 @@ def _of_baseline(row: Headroom, measured: Measure) -> str:
 
 def _of_oracle(row: Headroom, measured: Measure, sesoi: float, word: Word) -> str:
     """Say what the label at test time gives; beside `equivalent`, whether it could have given what matters."""
-    bounds = row.bounds
     interval = "no interval"
-    if bounds is not None:
+    if row.bounds is not None:
+        ends = row.bounds.interval
         interval = (
-            f"{bounds.title} {measured.ends(bounds.interval)}"
-            if bounds.interval
-            else f"no interval: {bounds.why_not}"
+            f"{row.bounds.title} {measured.ends(ends)}" if ends else f"no interval: {row.bounds.why_not}"
         )
     given = f"({measured.signed(row.gain)}, {interval}; positive is better)"
     less = "better than single-task by less than what matters"
@@ -295,13 +287,11 @@ def _lost(study: Study, question: str) -> str:
     arms = ((words.single, asked.single), (words.multi, asked.multi))
     runs = [(f"{label} seed {run.seed}", run) for label, arm in arms for run in study.of(arm)]
     states = _STATES | ({"missing": "has no row"} if study.is_table else {})
-    lost = few(
-        [
-            f"{name} ({'has no score' if run.finished else states.get(run.state, run.state)})"
-            for name, run in runs
-            if run.seed not in study.table.scores(run.arm, asked.metric)
-        ]
-    )
+    lost = few([
+        f"{name} ({'has no score' if run.finished else states.get(run.state, run.state)})"
+        for name, run in runs
+        if run.seed not in study.table.scores(run.arm, asked.metric)
+    ])  # fmt: skip
     given = ", ".join(name for name, run in runs if run.state == "diverged")
     declared = f"the score of “{spaced(asked.if_diverged)}” as declared"
     parts = (

@@ -38,25 +38,19 @@ def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
     table = []
     for question, asked in study.questions.items():
         pairs, more = find(study, question)
-        if row := paired_row(pairs, asked.metric in SHARES):
-            table.append({"question": question, "metric": asked.metric, **row, **more})
+        known = {seed: pair for seed, pair in pairs.items() if np.isfinite(np.array(pair, float)).all()}
+        if not known:
+            continue
+        sides = np.array(list(known.values()), float)
+        gaps = sides[:, 1] - sides[:, 0]
+        single, multi = sides.mean(axis=0).tolist()
+        # a difference of shares lies within -1 and 1
+        interval = bounded_interval(gaps, (-1.0, 1.0)) if asked.metric in SHARES else t_interval(gaps)
+        table.append({
+            "question": question, "metric": asked.metric, "seeds": tuple(known), "single": single, "multi": multi,
+            "difference": float(gaps.mean()), "interval": interval, **more,
+        })  # fmt: skip
     return table
-
-
-def paired_row(pairs: ScorePairs, is_share: bool) -> dict[str, Any]:
-    """Return seeds, means, difference and interval of the seeds that have two numbers; empty without any."""
-    known = {seed: pair for seed, pair in pairs.items() if np.isfinite(np.array(pair, float)).all()}
-    if not known:
-        return {}
-    sides = np.array(list(known.values()), float)
-    gaps = sides[:, 1] - sides[:, 0]
-    single, multi = sides.mean(axis=0).tolist()
-    # a difference of shares lies within -1 and 1
-    interval = bounded_interval(gaps, (-1.0, 1.0)) if is_share else t_interval(gaps)
-    return {
-        "seeds": tuple(known), "single": single, "multi": multi, "difference": float(gaps.mean()),
-        "interval": interval,
-    }  # fmt: skip
 
 
 def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
@@ -110,10 +104,9 @@ def clock(run: Run) -> NDArray[np.float64]:
     spent = [entry.get("seconds") for entry in run.log]
     if not spent or None in spent:
         return np.zeros(0)
-    diagnosed = [
-        sum(each.get("seconds") or 0.0 for each in entry.get("diagnostics") or ()) for entry in run.log
-    ]
+    steps = (entry.get("diagnostics") or () for entry in run.log)
     # diagnostics train nothing, so their time is taken out
+    diagnosed = [sum(each.get("seconds") or 0.0 for each in own) for own in steps]
     return np.cumsum(np.maximum(np.array(spent, float) - np.array(diagnosed, float), 0.0))
 
 
@@ -243,9 +236,8 @@ def after_heads(study: Study) -> list[dict[str, Any]]:
             tuned = mean([run.metric(asked.metric) for run in runs])
             if heads is not None and tuned is not None:
                 seeds = tuple(run.seed for run in runs)
-                rows.append(
-                    {"arm": arm, "metric": asked.metric, "heads": heads, "tuned": tuned, "seeds": seeds}
-                )
+                row = {"arm": arm, "metric": asked.metric, "heads": heads, "tuned": tuned, "seeds": seeds}
+                rows.append(row)
     return rows
 
 

@@ -369,8 +369,8 @@ class Wording:
 _SIDES = {"helps": "better", "hurts": "worse"}
 
 
-def _of_task(task: str, question: str, does: str, doing: str) -> Wording:
-    return Wording(
+WORDINGS = {
+    task: Wording(
         question,
         TASK_TITLES[task],
         "single-task",
@@ -382,19 +382,11 @@ def _of_task(task: str, question: str, does: str, doing: str) -> Wording:
         {direction: f"the multi-task models are {side} {doing}" for direction, side in _SIDES.items()},
         f"the arms differ {doing} by less than what matters",
     )
-
-
-WORDINGS = {
-    "colour": _of_task(
-        "colour", "Is colouring easier for a model that also learns to classify?", "colouring", "at colouring"
-    ),
-    "class": _of_task(
-        "class",
-        "Is classifying easier for a model that also learns to colour?",
-        "classification",
-        "at classifying",
-    ),
-}
+    for task, question, does, doing in (
+        ("colour", "Is colouring easier for a model that also learns to classify?", "colouring", "at colouring"),
+        ("class", "Is classifying easier for a model that also learns to colour?", "classification", "at classifying"),
+    )
+}  # fmt: skip
 
 
 def wording(study: Study, question: str) -> Wording:

@@ -172,10 +172,7 @@ def predictions(study: Study) -> list[dict[str, Any]]:
 def _transfer(study: Study, question: str) -> dict[int, float]:
     """Return multi minus single by seed, turned so that positive is better."""
     found = primary(study, question)
-    if found is None:
-        return {}
-    pairs = zip(found.seeds, found.gains.tolist(), strict=True)
-    return dict(pairs)
+    return {} if found is None else dict(zip(found.seeds, found.gains.tolist(), strict=True))
 
 
 def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float | None, float | None, str]:
@@ -210,10 +207,11 @@ def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
     training batches; its share is of the sum of the norms of an arm. `adversarial_of_colour` is the adversarial
     loss's share of the colour gradient. Arms that do not train the encoder are left out.
     """
-    table = {}
+    table: dict[str, dict[str, Any]] = {}
     for arm in study.runs:
-        moments = {moment: _gradients(study.finished(arm), moment) for moment in MOMENTS}
-        table |= {arm: known} if (known := {name: each for name, each in moments.items() if each}) else {}
+        for moment in MOMENTS:
+            if found := _gradients(study.finished(arm), moment):
+                table.setdefault(arm, {})[moment] = found
     return table
 
 
@@ -240,20 +238,17 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
     return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]
 
 
-def _gradients(runs: list[Run], moment: str) -> dict[str, Any] | None:
+def _gradients(runs: list[Run], moment: str) -> dict[str, Any]:
     measured = [run.gradient_shares[moment] for run in runs if moment in run.gradient_shares]
     if not measured:
-        return None
+        return {}
     names = [name for name in LOSSES if all(name in each["norms"] for each in measured)]
-    table: dict[str, Any] = {
-        kind: {name: mean([each[kind][name] for each in measured]) for name in names}
+    norms, shares = (
+        {name: mean([each[kind][name] for each in measured]) for name in names}
         for kind in ("norms", "shares")
-    }
-    return table | {"adversarial_of_colour": _of_colour(table["norms"]), "seeds": len(measured)}
-
-
-def _of_colour(norms: Mapping[str, float | None]) -> float | None:
+    )
     pixel, adversarial = norms.get("pixel"), norms.get("adversarial")
-    if pixel is None or adversarial is None or not pixel + adversarial:
-        return None
-    return adversarial / (pixel + adversarial)
+    of_colour = None
+    if pixel is not None and adversarial is not None and pixel + adversarial > 0:
+        of_colour = adversarial / (pixel + adversarial)
+    return {"norms": norms, "shares": shares, "adversarial_of_colour": of_colour, "seeds": len(measured)}

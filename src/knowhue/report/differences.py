@@ -112,11 +112,8 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
     ax.plot([0, 1], means, color=INK, linewidth=2.4, solid_capstyle="round", zorder=4, label="mean")
     for place, colour in enumerate((SINGLE, MULTI)):
         ax.plot(place, means[place], "o", color=colour, markersize=7, zorder=5)
-    head(
-        ax,
-        fill(measured.titled(measured.unit), _TITLE),
-        "lower is better ↓" if found.lower_is_better else "higher is better ↑",
-    )
+    better = "lower is better ↓" if found.lower_is_better else "higher is better ↑"
+    head(ax, fill(measured.titled(measured.unit), _TITLE), better)
     ax.set_xlim(-0.5, 1.5)
     names = [f"{name}\n{measured.level(level)}" for name, level in zip(arms, found.levels, strict=True)]
     ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
@@ -184,10 +181,8 @@ def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], measured: Measure, mea
         if each.interval is not None:
             style = {"color": INK, "linewidth": width, "solid_capstyle": "butt", "zorder": 3}
             ax.plot(measured.scale * np.array(each.interval), [height, height], label="interval", **style)
-    over = {"seeds and images": "over seeds\nand images", "images": "over images", "seeds": "over seeds"}[
-        outer.over
-    ]
-    names = {_ROWS[1]: f"mean, {100 * outer.level:g} %\n{over}"}
+    over = outer.over.replace(" and", "\nand")
+    names = {_ROWS[1]: f"mean, {100 * outer.level:g} %\nover {over}"}
     return names | ({_ROWS[0]: f"{100 * inner.level:g} %"} if inner.interval else {})
 
 
@@ -243,16 +238,11 @@ def compared_arms(study: Study) -> list[Compared]:
         for arm in study.arms
         if arm != asked.single and _compares(study, question, arm)
     }
-    rows = [
-        Compared(
-            question,
-            arm,
-            arm == study.questions[question].multi,
-            _targets(study, question, arm) == _targets(study, question, study.questions[question].single),
-            test,
-        )
-        for (question, arm), test in family_tests(contrasts, 1 - study.alpha).items()
-    ]
+    rows = []
+    for (question, arm), test in family_tests(contrasts, 1 - study.alpha).items():
+        asked = study.questions[question]
+        is_same = _targets(study, question, arm) == _targets(study, question, asked.single)
+        rows.append(Compared(question, arm, arm == asked.multi, is_same, test))
     # a primary question has an alpha of its own; with other targets a difference is certain
     family = {row[:2]: row.found for row in rows if row.same_targets and not row.primary}
     adjusted = {key: test.p_adjusted for key, test in family_tests(family).items()}
@@ -283,11 +273,10 @@ def forest(study: Study) -> "dict[str, Figure]":
     rows = compared_arms(study)
     if len({row.arm for row in rows}) < 2:
         return {}
-    by_question = {
-        question: [row for row in rows if row.question == question] for question in study.questions
-    }
     return {
-        f"forest_{question}": _forest(study, question, own) for question, own in by_question.items() if own
+        f"forest_{question}": _forest(study, question, own)
+        for question in study.questions
+        if (own := [row for row in rows if row.question == question])
     }
 
 

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knowhue.errors import plural
-from knowhue.report.classes import (
+from knowhue.report.differences import forest, forest_rows, transfer, transfer_rows
+from knowhue.report.levels import (
     confusion_rows,
+    curve_rows,
+    curves,
     draw_confusion,
     draw_per_class,
     draw_reliability,
     drawn_sides,
+    label_fraction,
+    label_fraction_rows,
     reliability_rows,
 )
-from knowhue.report.curves import curve_rows, curves, label_fraction, label_fraction_rows
-from knowhue.report.differences import forest, forest_rows, transfer, transfer_rows
-from knowhue.report.method_figures import comparison_figures
+from knowhue.report.methods import comparison_figures
 from knowhue.report.reading import read_study
-from knowhue.report.study import Row, Run, Study, is_oracle, sides
+from knowhue.report.study import TASK_TITLES, Row, Run, Study, is_oracle, sides
 from knowhue.report.style import (
     INK,
     MULTI,
@@ -128,9 +131,8 @@ class Figure:
     draw: "Callable[[Study], Mapping[str, Drawing]]"
     rows: Callable[[Study], list[Row]] | None = None
 
-    def described(self, study: Study) -> str:
-        """Return title and caption."""
-        return f"{self.title} {self.caption.format(**facts(study))}"
+    def caption_of(self, study: Study) -> str:
+        return self.caption.format(**facts(study))
 
 
 def setup(study: Study) -> "dict[str, Drawing]":
@@ -143,17 +145,8 @@ def setup(study: Study) -> "dict[str, Drawing]":
     for name, (x, y, *lines) in _boxes(study).items():
         edge = {"encoder": MULTI, "colour": SINGLE, "class": SINGLE}.get(name, RULE)
         box = {"boxstyle": "round,pad=0.5", "facecolor": SHADE, "edgecolor": edge, "linewidth": 1}
-        drawn[name] = ax.text(
-            x,
-            y,
-            "\n".join(lines),
-            ha="center",
-            va="center",
-            color=INK,
-            fontsize=SMALL - 1.5,
-            linespacing=1.4,
-            bbox=box,
-        )
+        style = {"ha": "center", "va": "center", "color": INK, "fontsize": SMALL - 1.5, "linespacing": 1.4}
+        drawn[name] = ax.text(x, y, "\n".join(lines), bbox=box, **style)
     for start, end in _ARROWS:
         # above the boxes, for they end at their edges, which are known once these are drawn
         arrow = {"arrowstyle": "-|>", "color": MUTED, "patchA": drawn[start].get_bbox_patch(),
@@ -178,9 +171,8 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     # `auto` is transposed convolutions for `gan` alone
     transposed |= say("colour", "decoder") in (None, "auto") and method == "gan"
     network = "transposed convolutions" if transposed else "U-Net on the encoder"
-    error = (
-        "313 colours" if loss == "classification" else f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
-    )
+    weighted = f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
+    error = "313 colours" if loss == "classification" else weighted
     colour = (FROM_SCRATCH.get(method, network), error)
     if method == "palette":
         colour = (f"diffusion in {say('colour', 'palette', 'space')}", "predicts the noise")
@@ -189,24 +181,14 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     if method in ("feedforward", "palette"):
         judge = ("none",)
     size = plain(say("images", "size_px"))
+    classes = f"Class head: {len(study.classes)} classes"
     return {
         "image": (6, 50, "Gray image", "L*", f"{size} × {size} px"),
         "encoder": (31, 50, *encoder),
         "colour": (62, 78, "Colour head: a*b*", *colour),
-        "class": (
-            62,
-            22,
-            f"Class head: {len(study.classes)} classes",
-            str(say("class", "head") or "linear"),
-            "cross-entropy",
-        ),
+        "class": (62, 22, classes, str(say("class", "head") or "linear"), "cross-entropy"),
         "judge": (90, 78, "Discriminator", *judge),
     }
-
-
-def _over_epochs(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """How a figure of one value over epochs is drawn, and its numbers."""
-    return partial(curves, name=name), partial(curve_rows, name=name)
 
 
 FIGURES: dict[str, Figure] = {
@@ -257,18 +239,21 @@ FIGURES: dict[str, Figure] = {
         "Colour error.",
         "Mean absolute error of a*b* on the validation images after each epoch; lower is better. "
         "{overlap_colour}",
-        *_over_epochs("error"),
+        partial(curves, name="error"),
+        partial(curve_rows, name="error"),
     ),
     "accuracy": Figure(
         "Accuracy.",
         "Share of validation images classified right after each epoch. {overlap_class}",
-        *_over_epochs("accuracy"),
+        partial(curves, name="accuracy"),
+        partial(curve_rows, name="accuracy"),
     ),
     "losses": Figure(
         "Generator and discriminator.",
         "Adversarial training losses, mean of each epoch. Neither should run away from the other; where the "
         "discriminator judges nearly every patch right, a warning says so.",
-        *_over_epochs("losses"),
+        partial(curves, name="losses"),
+        partial(curve_rows, name="losses"),
     ),
     "per_class": Figure(
         "Class by class.",
@@ -311,13 +296,10 @@ def facts(study: Study) -> dict[str, object]:
         "While the encoder is frozen (shaded) both arms are the same computation, so their curves coincide: "
         "single-task is dashed over multi-task."
     )
-    before, after = (
-        ("one arm", "the other") if study.is_table else ("its single-task", "its multi-task model")
-    )
     return {
         "fixed": "as given with the table" if study.is_table else "fixed beforehand",
-        "before": before,
-        "after": after,
+        "before": "one arm" if study.is_table else "its single-task",
+        "after": "the other" if study.is_table else "its multi-task model",
         "seed": plain(study.shown_seed),
         "split": study.split,
         "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.arms) else "",
@@ -326,8 +308,10 @@ def facts(study: Study) -> dict[str, object]:
         "tuned": plain(study.config("training", "finetune", "epochs")),
         "colour_weight": plain(study.config("tasks", "weights", "colour")),
         "class_weight": plain(study.config("tasks", "weights", "class")),
-        "overlap_class": thin + (same if frozen and all(map(study.of, sides(study, "class"))) else ""),
-        "overlap_colour": thin + (same if frozen and all(map(study.of, sides(study, "colour"))) else ""),
+        **{
+            f"overlap_{task}": thin + same * bool(frozen and all(map(study.of, sides(study, task))))
+            for task in TASK_TITLES
+        },
         "spread": "Small dots are seeds, large ones their mean." if many else "",
         "pooled": ", all seeds together" if many else "",
     }
@@ -343,26 +327,24 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
     study = read_study(folder)
     if study.is_comparison:
         return _write_drawings(comparison_figures(study), out, overwrite)
-    drawn = {name: figure.draw(study) for name, figure in FIGURES.items()}
+    drawn = {figure: figure.draw(study) for figure in FIGURES.values()}
     written = _write_drawings(
         {name: each for own in drawn.values() for name, each in own.items()}, out, overwrite
     )
     with replacing(out / "figures.md") as file:
-        for name, own in drawn.items():
-            title, caption = FIGURES[name].title, FIGURES[name].caption.format(**facts(study))
-            file.writelines(f"- `{each}.png`: **{title}** {caption}\n" for each in own)
+        for figure, own in drawn.items():
+            text = f"**{figure.title}** {figure.caption_of(study)}"
+            file.writelines(f"- `{name}.png`: {text}\n" for name in own)
     return written
 
 
-def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool = False) -> list[Path]:
+def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool) -> list[Path]:
+    paths = {out / f"{name}.png": drawing for name, drawing in drawn.items()}
     # all of them, before the first is written
-    for name in (*(f"{name}.png" for name in drawn), "figures.md"):
-        require_outputs({"--figures": out / name}, overwrite=overwrite)
-    return [_write(out / f"{name}.png", drawing) for name, drawing in drawn.items()]
-
-
-def _write(path: Path, drawing: "Drawing") -> Path:
-    drawing.patch.set_visible(True)
-    with replacing(path, "wb") as file:
-        drawing.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
-    return path
+    for path in (*paths, out / "figures.md"):
+        require_outputs({"--figures": path}, overwrite=overwrite)
+    for path, drawing in paths.items():
+        drawing.patch.set_visible(True)
+        with replacing(path, "wb") as file:
+            drawing.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
+    return list(paths)

@@ -131,7 +131,7 @@ def _machine(environment: Row) -> str:
     torch, threads = environment.get("torch"), environment.get("cpu_threads")
     known = [environment.get(key) for key in ("device", "platform", "precision")]
     known += [torch and f"torch {torch}", threads and plural(threads, "thread")]
-    return ", ".join(str(each) for each in known if each)
+    return ", ".join(filter(None, known))
 
 
 def image_sentences(study: Study) -> list[str]:
@@ -152,13 +152,12 @@ def image_sentences(study: Study) -> list[str]:
 def _started_from(study: Study) -> list[str]:
     """Say of each trained model what was taken from it, by the arm that took most, and which arms took nothing."""
     runs = [run for arm in study.runs for run in study.of(arm) if run.environment]
-    starts = [
-        (run, Start.model_validate(run.environment["start"])) for run in runs if run.environment.get("start")
-    ]
-    widest = {
-        each.sha256: each for _, each in sorted(starts, key=lambda pair: len(tasks(study, pair[0].arm)))
-    }
-    without = {run.arm for run in runs} - {run.arm for run, _ in starts} if starts else ()
+    started = sorted(
+        (run for run in runs if run.environment.get("start")), key=lambda run: len(tasks(study, run.arm))
+    )
+    starts = [Start.model_validate(run.environment["start"]) for run in started]
+    widest = {each.sha256: each for each in starts}
+    without = {run.arm for run in runs} - {run.arm for run in started}
     others = f" Arms that did not: {', '.join(sorted(without))}." if without else ""
     text = (
         "All else began with weights drawn from each seed: intervals do not cover the choice of that model."

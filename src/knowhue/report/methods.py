@@ -1,20 +1,28 @@
-"""A comparison of methods: at equal images and at equal wall-clock, what each gives and what it costs."""
+"""A comparison of methods, at equal images and at equal wall-clock: what each gives and costs; its tables, its page."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from knowhue.metric_table import METRICS
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, Plan, plan_of
 from knowhue.presets import ALL_METHODS, Method, edit
 from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
-from knowhue.report.study import Run, Study, flat_scores, floors
+from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
+from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, bare, entitle, image_grid, panels
 from knowhue.report.text import MISSING, TableCell, difference, ends_text, number, spaced
 from knowhue.statistics import ALPHA
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import Word, question_alpha
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ERROR = QUESTIONS["colour"]
 """What a method is judged by: the metric, the smallest effect of interest and what a diverged run is given."""
@@ -33,6 +41,17 @@ _BASELINES = {
     "median_colour": "median colour everywhere",
     "real": "true colours",
 }
+# a hue a family, on light and dark
+_GAN = "#e0692a"
+_HUES = {"feedforward": "#3b8fd4", "gan": _GAN, "unet": _GAN, "pix2pix": "#a66bbf", "palette": "#2f9e6e"}
+_SHAPES = "osD^vPX*phd<>8"
+
+
+class Mark(NamedTuple):
+    """How a method looks in every panel: the hue of its family, a shape of its own."""
+
+    colour: str
+    shape: str
 
 
 class Regime(NamedTuple):
@@ -110,9 +129,8 @@ class Comparison:
     @cached_property
     def metrics(self) -> list[str]:
         """Those of `QUALITY` that some finished run has."""
-        return [
-            name for name in QUALITY if any(self.study.table.finished(arm, name) for arm in self.study.runs)
-        ]
+        study = self.study
+        return [name for name in QUALITY if any(study.table.finished(arm, name) for arm in study.runs)]
 
     @cached_property
     def scores(self) -> dict[str, dict[tuple[str, str], MethodScore]]:
@@ -128,14 +146,14 @@ class Comparison:
             for metric in self.metrics
             if method != self.reference
         })  # fmt: skip
-        found = {}
-        for method in self.methods:
-            for metric in (*self.metrics, "diversity"):
-                own = table.finished(regime.arms[method], metric)
-                found[method, metric] = MethodScore(
-                    mean(list(own.values())), own, tests.get((method, metric))
-                )
-        return found
+        own = {
+            (method, metric): table.finished(regime.arms[method], metric)
+            for method in self.methods
+            for metric in (*self.metrics, "diversity")
+        }
+        return {
+            key: MethodScore(mean(list(each.values())), each, tests.get(key)) for key, each in own.items()
+        }
 
     @property
     def alpha(self) -> float:
@@ -204,20 +222,15 @@ def comparison_results(study: Study) -> dict[str, Any]:
 
 def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any]:
     judgement = compared.verdict(regime, method)
-    return {
-        "epochs": regime.epochs.get(method),
-        "verdict": judgement and judgement.word.value,
-        "scores": {
-            metric: {
-                "mean": each.mean,
-                "by_seed": each.by_seed,
-                "difference": each.test and each.test.numbers(),
-            }
-            for (name, metric), each in compared.scores[regime.name].items()
-            if name == method and each.by_seed
-        },
-        "cost": compared.costs(regime, method),
+    scores = {
+        metric: {"mean": each.mean, "by_seed": each.by_seed, "difference": each.test and each.test.numbers()}
+        for (name, metric), each in compared.scores[regime.name].items()
+        if name == method and each.by_seed
     }
+    return {
+        "epochs": regime.epochs.get(method), "verdict": judgement and judgement.word.value, "scores": scores,
+        "cost": compared.costs(regime, method),
+    }  # fmt: skip
 
 
 def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
@@ -233,7 +246,7 @@ def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]
     for name, title in _BASELINES.items():
         if (row := compared.study.baselines.get(name)) is not None:
             known = flat_scores(row)
-            cells = [TableCell(number(known.get(metric), _unit(metric))) for metric in names]
+            cells = [TableCell(number(known.get(metric), METRICS[metric].unit)) for metric in names]
             rows.append([TableCell(title), TableCell(MISSING), *cells])
     return rows
 
@@ -270,7 +283,7 @@ def markdown_tables(study: Study) -> str:
 
 def _quality_cell(score: MethodScore, metric: str) -> TableCell:
     """A mean and below it its difference, with as many places, and its interval; `†`: over seeds alone."""
-    unit = _unit(metric)
+    unit = METRICS[metric].unit
     if score.test is None:
         return TableCell(number(score.mean, unit))
     found, bounds, like = score.test.found, score.test.bounds, score.mean or 0.0
@@ -294,10 +307,6 @@ def verdict_cell(found: Judged | None) -> TableCell:
     return TableCell(found.word.value, "on these test images" if here else "")
 
 
-def _unit(metric: str) -> str:
-    return "share" if METRICS[metric].unit == "share" else ""
-
-
 def _timed(own: float | None, reference: float | None) -> TableCell:
     if own is None:
         return TableCell(MISSING)
@@ -312,3 +321,152 @@ def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:
 def _markdown_cell(cell: TableCell) -> str:
     below = f"**{cell.below}**" if cell.clear else cell.below
     return f"{cell.value}<br>{below}" if below else cell.value
+
+
+def marks(compared: Comparison) -> dict[str, Mark]:
+    """The mark of every method, the shapes of a family in the order of the tables."""
+    shapes = {hue: itertools.cycle(_SHAPES) for hue in _HUES.values()}
+    hues = {name: _HUES[compared.plan.arm_settings(name).colour.method] for name in compared.methods}
+    return {name: Mark(hue, next(shapes[hue])) for name, hue in hues.items()}
+
+
+def comparison_figures(study: Study) -> "dict[str, Figure]":
+    """Every figure by file name, for the page, a talk or a paper."""
+    compared = Comparison(study)
+    figures = {"trade_off": trade_off(compared)}
+    for name, regime in compared.regimes.items():
+        figures[f"samples_{name}"] = sample_grid(compared, regime)
+        if drawing_methods(compared, regime):
+            figures[f"drawn_{name}"] = drawn_grid(compared, regime)
+    return figures
+
+
+def trade_off(compared: Comparison) -> "Figure":
+    """Draw every metric over the seconds of training."""
+    shown = [name for name in compared.metrics if METRICS[name].better != "neither"]
+    # one panel more than metrics, for the legend
+    rows = (len(shown) + 3) // 3
+    figure, axes = panels(10.5, 3.1 * rows, rows, 3)
+    flat, looks = list(axes.flat), marks(compared)
+    for ax, name in zip(flat, shown, strict=False):
+        _panel(ax, compared, name, looks)
+    for ax in flat[len(shown) :]:
+        bare(ax)
+    _legend(flat[len(shown)], compared, looks)
+    return figure
+
+
+def sample_grid(compared: Comparison, regime: Regime) -> "Figure":
+    """Draw gray, each method, truth; one row an image, the first seed that ended."""
+    columns = [(name, sample_images(compared.study, arm).get("rgb")) for name, arm in regime.arms.items()]
+    gray, truth = (compared.study.samples.get(name) for name in ("gray", "truth"))
+    columns = [("gray", gray), *columns, ("truth", truth)]
+    titles = {place: (name, INK) for place, (name, _) in enumerate(columns)}
+    titles |= {0: ("gray", MUTED), len(columns) - 1: ("truth", MUTED)}
+    return image_grid(10.5, _rows(compared.study, [images for _, images in columns]), titles, fontsize=SMALL)
+
+
+def drawn_grid(compared: Comparison, regime: Regime) -> "Figure":
+    """Draw several samples of each image side by side, a row an image, a block of columns a method."""
+    names = drawing_methods(compared, regime)
+    drawn = {name: sample_images(compared.study, regime.arms[name])["drawn"] for name in names}
+    columns = [images for several in drawn.values() for images in several]
+    begin = np.cumsum([0, *(len(several) for several in drawn.values())]).tolist()
+    titles = {place: (name, INK) for place, name in zip(begin, drawn, strict=False)}
+    return image_grid(10.5, _rows(compared.study, columns), titles, fewest=8, ha="left", fontsize=SMALL)
+
+
+def drawing_methods(compared: Comparison, regime: Regime) -> list[str]:
+    """Those that gave several samples of an image."""
+    return [name for name, arm in regime.arms.items() if "drawn" in sample_images(compared.study, arm)]
+
+
+def sample_images(study: Study, arm: str) -> Arrays:
+    """`samples.npz` of the first finished seed that has it; nothing where there is none."""
+    return next((run.samples for run in study.finished(arm) if run.samples), {})
+
+
+def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Mark]) -> None:
+    scale = 100 if METRICS[metric].unit == "share" else 1
+    for method, mark in looks.items():
+        ends = [
+            _draw_method(ax, mark, compared, regime, method, metric, scale)
+            for regime in compared.regimes.values()
+        ]
+        known = [end for end in ends if end]
+        if len(known) == 2:
+            ax.plot(*zip(*known, strict=True), color=mark.colour, linewidth=1, alpha=0.6, zorder=3)
+    _seconds_axis(ax)
+    entitle(ax, column_head(metric))
+    if METRICS[metric].unit != "share":
+        ax.set_ylabel(METRICS[metric].unit, color=MUTED)
+    _reference_lines(ax, compared, metric, scale)
+
+
+def _draw_method(
+    ax: "Axes", mark: Mark, compared: Comparison, regime: Regime, method: str, metric: str, scale: int
+) -> tuple[float, float] | None:
+    """Draw a method in a regime, each seed a dot; return where its mean stands."""
+    found, seconds = compared.scores[regime.name][method, metric], compared.costs(regime, method)["train_s"]
+    if found.mean is None or seconds is None:
+        return None
+    for run in compared.study.finished(regime.arms[method]):
+        if run.seed in found.by_seed:
+            at, score = run_costs(run)["train_s"], scale * found.by_seed[run.seed]
+            ax.plot(at, score, marker=".", markersize=3, color=mark.colour, alpha=0.45, zorder=2)
+    end = (seconds, scale * found.mean)
+    _plot_mark(ax, end, mark, mark.colour if regime.name == "clock" else PAPER, zorder=4)
+    return end
+
+
+def _plot_mark(ax: "Axes", place: tuple[float, float], mark: Mark, face: str, **more: Any) -> None:
+    ax.plot(
+        *place, marker=mark.shape, markersize=7, markerfacecolor=face, markeredgecolor=mark.colour,
+        markeredgewidth=1.4, **more,
+    )  # fmt: skip
+
+
+def _seconds_axis(ax: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("seconds trained")
+    ax.grid(axis="y", color=RULE, linewidth=0.5)
+
+
+def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) -> None:
+    """What gray images score, and the budget."""
+    gray = flat_scores(compared.study.baselines.get("gray", {})).get(metric)
+    if gray is not None:
+        ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        ax.annotate(
+            "gray", (1, scale * gray), xycoords=("axes fraction", "data"), xytext=(-2, 1), ha="right", va="bottom",
+            textcoords="offset points", color=MUTED, fontsize=SMALL,
+        )  # fmt: skip
+    for regime in compared.regimes.values():
+        if regime.budget_s:
+            ax.axvline(regime.budget_s, color=RULE, linewidth=1, zorder=1)
+
+
+def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None:
+    """Names beside their marks, in the free panel."""
+    entries = [
+        (looks[name], looks[name].colour, method.title + " (reference)" * (name == compared.reference), INK)
+        for name, method in compared.methods.items()
+    ]
+    faces = {"hollow: equal images": PAPER, "filled: equal wall-clock": MUTED}
+    entries += [(Mark(MUTED, "o"), face, text, MUTED) for text, face in faces.items()]
+    for place, (mark, face, text, colour) in enumerate(entries):
+        y = 1 - (place + 0.5) / len(entries)
+        _plot_mark(ax, (0.04, y), mark, face, transform=ax.transAxes, clip_on=False)
+        ax.text(0.1, y, text, va="center", color=colour, fontsize=SMALL + 0.5, transform=ax.transAxes)
+
+
+def _rows(study: Study, columns: Sequence[np.ndarray | None]) -> list[list[Tile]]:
+    """Images in columns, a row for the first sample image of each class."""
+    labels = np.asarray(study.samples.get("label", ()))
+    places = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
+    return [[Tile(None if images is None else images[place]) for images in columns] for place in places]

@@ -19,8 +19,15 @@ from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import wording
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
-from knowhue.report.method_figures import page_content
-from knowhue.report.methods import comparison_results, markdown_tables
+from knowhue.report.methods import (
+    Comparison,
+    comparison_figures,
+    comparison_results,
+    cost_table,
+    drawing_methods,
+    markdown_tables,
+    quality_table,
+)
 from knowhue.report.reading import read_study
 from knowhue.report.results import results_table
 from knowhue.report.study import Row, Study, tidy_scores
@@ -28,12 +35,19 @@ from knowhue.report.style import to_svg
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
 from knowhue.runs import read_frozen
+from knowhue.setting_effects import dotted
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
 RESULTS = "results.json"
 _LONGEST_LIST = 300
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
+
+_DRAWINGS_OF_METHODS = {
+    "trade": "Quality of each method over its training time",
+    "samples": "Colourings at {}",
+    "drawn": "Samples at {}",
+}
 
 
 @dataclass(frozen=True)
@@ -131,15 +145,17 @@ def render_page(
     study = findings.study
     # NaN is no JSON, and browsers refuse it
     link = data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
-    if study.is_comparison:
-        return fill("methods.html", results_link=link, note=note, **page_content(study))
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
+    shared = {
+        "study": study, "results_link": link, "note": note, "environment": first.environment if first else {},
+        "images": first.scores.get("images") if first else None,
+    }  # fmt: skip
+    if study.is_comparison:
+        return fill("methods.html", **shared, **_methods_content(study))
     return fill(
         "page.html",
-        note=note,
-        study=study,
+        **shared,
         results=results,
-        results_link=link,
         scores_link=_csv_link(_score_rows(study)),
         warnings=integrity.warnings(study),
         **answer_parts(study, answered),
@@ -148,9 +164,26 @@ def render_page(
         numbers=numbers,
         integrity=integrity,
         longest_list=_LONGEST_LIST,
-        environment=first.environment if first else {},
-        images=first.scores.get("images") if first else None,
+        settings=dotted(study.settings.get("config", {})),
     )
+
+
+def _methods_content(study: Study) -> dict[str, Any]:
+    """All that the page of a comparison shows: its drawings as SVG, and what its template asks for the rest."""
+    compared, drawings = Comparison(study), {}
+    for name, figure in comparison_figures(study).items():
+        kind, _, regime = name.rpartition("_")
+        title = compared.regimes[regime].title if regime in compared.regimes else ""
+        description = _DRAWINGS_OF_METHODS[kind].format(title)
+        drawings[name] = Markup(to_svg(figure, name.replace("_", "-"), description))
+    return {
+        "compared": compared,
+        "drawings": drawings,
+        "quality_table": quality_table,
+        "cost_table": cost_table,
+        "drawing_methods": drawing_methods,
+        "fewest": fewest_seeds(compared.alpha),
+    }
 
 
 def answer_parts(study: Study, answered: dict[str, Answer]) -> dict[str, Any]:
@@ -199,11 +232,8 @@ def filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS
             each["number"] = count = count + 1
         tables = _tables(findings, section.tables)
         # of distances there may be none, and nothing to say of them either
-        part = (
-            ""
-            if section.part == "distances" and not (tables or numbers.not_computed(study))
-            else section.part
-        )
+        is_empty = section.part == "distances" and not (tables or numbers.not_computed(study))
+        part = "" if is_empty else section.part
         if figures or tables or part:
             shown.append({
                 "title": section.title, "is_open": section.is_open, "figures": figures, "tables": tables, "part": part,
@@ -227,13 +257,13 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
     drawn = figure.draw(study)
     if not drawn:
         return {}
-    title, text = figure.title, figure.described(study)
+    title, caption = figure.title, figure.caption_of(study)
     rows = figure.rows(study) if figure.rows else []
     return {
         "name": name,
         "title": title,
-        "caption": text.removeprefix(title).strip(),
-        "drawings": [Markup(to_svg(drawing, each, text)) for each, drawing in drawn.items()],
+        "caption": caption.strip(),
+        "drawings": [Markup(to_svg(drawing, each, f"{title} {caption}")) for each, drawing in drawn.items()],
         "data": _csv_link(rows) if rows else "",
         "file": f"{name}.csv",
     }

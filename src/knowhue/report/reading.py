@@ -68,7 +68,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
     status = read_status(folder)
     # numbers rest on these two; damaged arrays cost a figure alone
     require_whole(folder, ("log.jsonl", "per_image.csv"))
-    samples, extremes = _arrays(folder / "samples.npz"), _arrays(folder / "extremes.npz")
+    arrays = {name: _arrays(folder / f"{name}.npz") for name in ("samples", "extremes")}
     return Run(
         arm=arm,
         seed=seed,
@@ -78,11 +78,9 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
         log=tuple(read_log(folder)),
         scores=_optional_json(folder / "scores.json"),
         images=read_images(folder / "per_image.csv"),
-        samples=samples or {},
-        extremes=extremes or {},
-        damaged=tuple(
-            name for name, found in (("samples.npz", samples), ("extremes.npz", extremes)) if found is None
-        ),
+        samples=arrays["samples"] or {},
+        extremes=arrays["extremes"] or {},
+        damaged=tuple(f"{name}.npz" for name, found in arrays.items() if found is None),
         environment=_optional_json(folder / "environment.json"),
         gradient_shares=_optional_json(folder / "gradient_shares.json"),
     )
@@ -160,12 +158,13 @@ def _read_gates(folder: Path, plan: Plan, runs: Runs) -> dict[int, Row]:
     A gate of other settings, images or another golden step proves nothing of these runs, and is left out.
     """
     arm = plan.gate_arm
-    paths = {} if arm is None else {seed: folder / "gate" / f"seed-{seed}.json" for seed in plan.seeds}
-    gates = {seed: read_json(path) for seed, path in paths.items() if path.exists()}
+    if arm is None:
+        return {}
+    gates = {seed: _optional_json(folder / "gate" / f"seed-{seed}.json") for seed in plan.seeds}
     return {
         seed: gate
         for seed, gate in gates.items()
-        if _proves(gate, plan.run_config(arm or "", seed), block(runs, seed))
+        if gate and _proves(gate, plan.run_config(arm, seed), block(runs, seed))
     }
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from knowhue.errors import RunError, shown
 from knowhue.images.image import kinds_of
 from knowhue.report.answers import Answer
@@ -262,16 +260,6 @@ def _provenance(entry: Row) -> str:
     )
 
 
-def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
-    """Return one score of each class, (seeds, classes); NaN where there is none."""
-    runs = study.finished(arm)
-    values = [
-        [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
-    ]
-    # two axes, also without runs
-    return np.array(values, float).reshape(len(runs), len(study.classes))
-
-
 def count_table(study: Study) -> Table:
     """Return how many images of each class each split has, and the sums."""
     counted: Mapping[str, Row] = study.prepared.get("counts", {})
@@ -288,15 +276,6 @@ def left_out_counts(study: Study) -> Table:
     """Return how many images were left out for which kind of reason."""
     reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
     return [[kind, count] for kind, count in kinds_of(reasons).items()]
-
-
-def setting_rows(config: Mapping[str, Any], prefix: str = "") -> Table:
-    """Return a nested configuration as rows of dotted name and value."""
-    rows: Table = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        rows += setting_rows(value, f"{name}.") if isinstance(value, Mapping) and value else [[name, value]]
-    return rows
 
 
 def time_table(study: Study) -> Table:

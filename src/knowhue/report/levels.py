@@ -1,19 +1,22 @@
-"""Curves over the epochs, of both arms, generator and discriminator; and over the share of labels that are known."""
+"""What both arms score: over the epochs, over the share of labels, class by class; whether their probabilities hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from knowhue.report.study import Row, Run, Study, labelled_share, placebo, sides, tasks
 from knowhue.report.style import (
+    INK,
     MULTI,
     MUTED,
     PAPER,
+    RULE,
     SHADE,
     SINGLE,
     SMALL,
+    bare,
     entitle,
     few_ticks,
     grid,
@@ -29,8 +32,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_ARM_SIDES = (("single", "Single-task", SINGLE, 1 / 1.05), ("multi", "Multi-task", MULTI, 1.05))
-"""Side, its name and colour, and how far it is moved along the log axis, so that error bars do not overlap."""
+_SHIFTS = {"single": 1 / 1.05, "multi": 1.05}
+"""How far a side is moved along the log axis, so that error bars do not overlap."""
+
+
+class Side(NamedTuple):
+    """One of the two arms of a question, and how it is drawn."""
+
+    name: str
+    arm: str
+    title: str
+    colour: str
+
+
+def drawn_sides(study: Study, task: str) -> list[Side]:
+    """Return single-task and multi-task of a question."""
+    single, multi = sides(study, task)
+    return [Side("single", single, "Single-task", SINGLE), Side("multi", multi, "Multi-task", MULTI)]
 
 
 @dataclass(frozen=True)
@@ -45,10 +63,9 @@ class Panel:
     scale: float = 1
 
 
+_ERROR = "Mean absolute error of a*b*, CIELAB units, validation split"
 CURVES = {
-    "error": Panel(
-        "Mean absolute error of a*b*, CIELAB units, validation split", "colour", "validation", "ab_l1"
-    ),
+    "error": Panel(_ERROR, "colour", "validation", "ab_l1"),
     "accuracy": Panel("Validation accuracy, %", "class", "validation", "accuracy", scale=100),
     "losses_generator": Panel("Generator loss", "colour", "train", "generator"),
     "losses_discriminator": Panel("Discriminator loss", "colour", "train", "discriminator"),
@@ -87,18 +104,17 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     """Draw one quantity of the single-task and the multi-task arm, with phases and trivial baselines."""
     last_frozen, last = _phases(study)
     ends = []
-    single, multi = sides(study, panel.task)
     # single-task last: dashed, it lies over multi-task where both are equal
-    for arm, label, colour in ((multi, "Multi-task", MULTI), (single, "Single-task", SINGLE)):
-        runs = [run for run in study.of(arm) if len(_values(run, panel))]
+    for side in reversed(drawn_sides(study, panel.task)):
+        runs = [run for run in study.of(side.arm) if len(_values(run, panel))]
         for run in runs if len(runs) > 1 else ():
             curve = _values(run, panel)
-            ax.plot(np.arange(1, len(curve) + 1), curve, color=colour, linewidth=0.7, alpha=0.4)
+            ax.plot(np.arange(1, len(curve) + 1), curve, color=side.colour, linewidth=0.7, alpha=0.4)
         if runs:
             # An unfinished seed has its thin line; in the mean it would cut every other seed short.
             centre = _mean_curve([_values(run, panel) for run in [r for r in runs if r.finished] or runs])
-            _two_phases(ax, centre, last_frozen, colour, dashed=arm == single)
-            ends.append((float(centre[np.isfinite(centre)][-1]), label, colour))
+            _two_phases(ax, centre, last_frozen, side.colour, dashed=side.name == "single")
+            ends.append((float(centre[np.isfinite(centre)][-1]), side.title, side.colour))
     if not ends:
         return
     levels = _levels(ax, study, panel)
@@ -209,11 +225,8 @@ def label_points(study: Study) -> list[Point]:
     for arm in study.arms:
         edited = study.arms.get(arm) or {}
         changed = {*edited, *edited.get("supervision", {}), *edited.get("tasks", {})}
-        if (
-            "class" in tasks(study, arm)
-            and not placebo(study, arm)
-            and changed <= {"tasks", "names", "supervision", "labelled_share", "placebo"}
-        ):
+        is_only_of_these = changed <= {"tasks", "names", "supervision", "labelled_share", "placebo"}
+        if is_only_of_these and "class" in tasks(study, arm) and not placebo(study, arm):
             side, share = "multi" if "colour" in tasks(study, arm) else "single", labelled_share(study, arm)
             scores = study.table.scores(arm, "balanced_accuracy")
             diverged = frozenset(study.table.declared(arm, "balanced_accuracy"))
@@ -232,8 +245,8 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
     entitle(ax, "Balanced accuracy, %")
     ax.set_xscale("log")
     ends = [
-        _draw_side(ax, [point for point in points if point.side == side], name, colour, shift)
-        for side, name, colour, shift in _ARM_SIDES
+        _draw_side(ax, [point for point in points if point.side == side.name], side)
+        for side in drawn_sides(study, "class")
     ]
     _share_axis(ax, sorted({100 * point.share for point in planned}))
     name_ends(ax, [end for end in ends if end])
@@ -259,23 +272,18 @@ def label_fraction_rows(study: Study) -> list[Row]:
     return rows
 
 
-def _draw_side(
-    ax: "Axes", points: list[Point], name: str, colour: str, shift: float
-) -> tuple[float, str, str] | None:
+def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str, str] | None:
     """Draw one arm over its shares of labels; return at which height its curve ends, with its name and colour."""
+    colour, shift = side.colour, _SHIFTS[side.name]
     places = [100 * shift * point.share for point in points]
     for place, point in zip(places, points, strict=True):
         for seed, value in point.scores.items() if len(point.scores) > 1 else ():
             inside = PAPER if seed in point.diverged else colour
             # Beside the mean's marker, which would cover them.
-            faint = {
-                "alpha": 1 if seed in point.diverged else 0.5,
-                "markersize": 3.2,
-                "markeredgewidth": 0.6,
-                "zorder": 2,
-                "label": "seed",
-            }
-            ax.plot(place * shift, 100 * value, "o", color=colour, markerfacecolor=inside, **faint)
+            ax.plot(
+                place * shift, 100 * value, "o", color=colour, markerfacecolor=inside, markersize=3.2,
+                markeredgewidth=0.6, alpha=1 if seed in point.diverged else 0.5, zorder=2, label="seed",
+            )  # fmt: skip
         if point.interval:
             ends = 100 * np.array(point.interval)
             ax.plot([place, place], ends, color=colour, linewidth=1.6, zorder=3, label="interval")
@@ -283,7 +291,7 @@ def _draw_side(
     if not means:
         return None
     ax.plot(places, means, "o-", color=colour, linewidth=1.9, markersize=5, zorder=4, label="mean")
-    return means[-1], name, colour
+    return means[-1], side.title, colour
 
 
 def _share_axis(ax: "Axes", shares: list[float]) -> None:
@@ -296,3 +304,158 @@ def _share_axis(ax: "Axes", shares: list[float]) -> None:
     few_ticks(ax, "y")
     ax.set_xlabel("Share of the training labels that are known")
     grid(ax)
+
+
+_MANY = 12
+"""More classes than this leave no room for numbers in the cells."""
+
+
+def draw_per_class(study: Study) -> "dict[str, Figure]":
+    """Draw accuracy and error of each class, both arms on one line."""
+    both = {
+        "class": ("accuracy", "Accuracy, %", 100),
+        "colour": ("ab_l1", "Error of a*b*, CIELAB units", 1),
+    }
+    figures = {}
+    for task, (name, title, scale) in both.items():
+        scores = {side: scale * class_scores(study, side.arm, name) for side in drawn_sides(study, task)}
+        known = {side: values for side, values in scores.items() if np.isfinite(values).any()}
+        if known:
+            figures[f"per_class_{task}"], axes = panels(5.0, min(0.3 * len(study.classes), 12) + 0.9)
+            entitle(axes[0, 0], title)
+            _dots(axes[0, 0], known, study.classes)
+    return figures
+
+
+def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
+    """Return one score of each class, (seeds, classes); NaN where there is none."""
+    runs = study.finished(arm)
+    values = [
+        [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
+    ]
+    # two axes, also without runs
+    return np.array(values, float).reshape(len(runs), len(study.classes))
+
+
+def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> None:
+    places = np.arange(len(classes))
+    centres = [values.mean(axis=0) for values in scores.values()]
+    for (side, values), centre in zip(scores.items(), centres, strict=True):
+        size = 7.5 if side.name == "single" else 4.8  # where both agree, one rings the other
+        ax.plot(centre, places, "o", color=side.colour, markersize=size, zorder=3, label=side.title)
+        for line in values if len(values) > 1 else ():
+            ax.plot(
+                line, places, "o", color=side.colour, markersize=3, alpha=0.35, zorder=2, markeredgewidth=0
+            )
+    if len(centres) == 2:
+        ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
+    ax.set_ylim(len(places) - 0.4, -0.6)
+    ax.set_yticks(places, [spaced(label) for label in classes])
+    ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
+    ax.spines["left"].set_visible(False)
+    ax.legend(
+        frameon=False, fontsize=SMALL, loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=2, handletextpad=0.1,
+        columnspacing=1, borderaxespad=0.3, labelcolor="linecolor",
+    )  # fmt: skip
+
+
+def draw_confusion(study: Study) -> "dict[str, Figure]":
+    """Draw the confusion matrix of each arm, each row in per cent of its class."""
+    names = [spaced(name) for name in study.classes]
+    height = max(0.36 * len(names) if len(names) <= _MANY else 4.0, 1.4) + 1.1
+    figures = {}
+    for side, counts in _counted(study):
+        figures[f"confusion_{side.name}"], axes = panels(5.0, height)
+        entitle(axes[0, 0], side.title, side.colour)
+        _matrix(axes[0, 0], counts, names, side.colour)
+    return figures
+
+
+def confusion_rows(study: Study) -> list[Row]:
+    """Return the numbers of the matrices: one row per arm, true class and predicted class."""
+    return [
+        {"arm": side.arm, "true": true, "predicted": named, "images": count}
+        for side, counts in _counted(study)
+        for true, line in zip(study.classes, counts.tolist(), strict=True)
+        for named, count in zip(study.classes, line, strict=True)
+    ]
+
+
+def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
+    """Return how many images of each class (rows) were called each class (columns), all finished seeds, by arm."""
+    for side in drawn_sides(study, "class"):
+        runs = study.finished(side.arm)
+        if tables := [np.asarray(run.scores["confusion"]) for run in runs if run.scores.get("confusion")]:
+            yield side, np.sum(tables, axis=0)
+
+
+def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for row, column in np.ndindex(*counts.shape):
+        share, corner = shares[row, column], (column - 0.47, row - 0.47)
+        ax.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0))
+        if len(names) <= _MANY and counts[row, column]:
+            # numbers stay legible on cells of full colour
+            ink = PAPER if share > 0.5 else INK
+            ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=SMALL)
+    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    bare(ax)
+    ax.tick_params(length=0)
+    if len(names) <= 4 * _MANY:
+        turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        # few names fit upright, a word a line; more are slanted
+        below = [name.replace(" ", "\n") for name in names] if len(names) <= 6 else names
+        ax.set_xticks(range(len(names)), below, color=MUTED, **(turn if below is names else {}))
+        ax.set_yticks(range(len(names)), names, color=MUTED)
+    ax.set_xlabel("Predicted class")
+
+
+def draw_reliability(study: Study) -> "dict[str, Figure]":
+    """Draw for each arm accuracy over probability of the named class, in bins, all finished seeds together."""
+    figures = {}
+    for side in drawn_sides(study, "class"):
+        if bins := [each for each in reliability_bins(study, side.arm) if each["images"]]:
+            figures[f"reliability_{side.name}"], axes = panels(5.0, 3.6)
+            entitle(axes[0, 0], side.title, side.colour)
+            _diagram(axes[0, 0], bins, side.colour)
+    return figures
+
+
+def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
+    """Return the bins of `scores.json` added up over the finished seeds; empty without any."""
+    runs = [run.scores["reliability"] for run in study.finished(arm) if run.scores.get("reliability")]
+    return [_pooled(same) for same in zip(*runs, strict=True)]
+
+
+def reliability_rows(study: Study) -> list[Row]:
+    """Return the numbers of the diagrams: one row per arm and bin."""
+    return [{"arm": arm} | each for arm in sides(study, "class") for each in reliability_bins(study, arm)]
+
+
+def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    filled = [each for each in same if each["images"]]
+    # a seed's bin counts by its images, as if all seeds' images were sorted together
+    weights = [each["images"] for each in filled]
+    means = {
+        name: float(np.average([each[name] for each in filled], weights=weights)) if filled else None
+        for name in ("confidence", "accuracy")
+    }
+    return {**same[0], "images": sum(weights), **means}
+
+
+def _diagram(ax: "Axes", bins: list[dict[str, Any]], colour: str) -> None:
+    images, confidence, accuracy = (
+        np.array([each[name] for each in bins], float) for name in ("images", "confidence", "accuracy")
+    )
+    share = images / images.sum()
+    error = float((share * np.abs(confidence - accuracy)).sum())
+    ax.plot([0, 100], [0, 100], color=RULE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+    ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=colour, alpha=0.35, linewidth=2)
+    ax.scatter(100 * confidence, 100 * accuracy, s=12 + 260 * share, color=colour, linewidth=0, zorder=3)
+    ax.set(
+        xlim=(-4, 104), ylim=(-4, 104), xlabel="Probability given to the named class, %", ylabel="Right, %"
+    )
+    text = f"calibration error {100 * error:.1f} %"
+    ax.text(0.03, 0.95, text, color=MUTED, fontsize=SMALL, transform=ax.transAxes, va="top")
