@@ -378,6 +378,7 @@ class Wandb:
         return any(_mark(folder) == run.content for folder in self._earlier(run))
 
     def write(self, run: LoggedRun) -> None:
+        """As of a tracker."""
         for folder in self._earlier(run):
             shutil.rmtree(folder)
         opened = self._wandb.init(

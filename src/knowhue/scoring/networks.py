@@ -32,7 +32,7 @@ from knowhue.images.image import Pixels
 from knowhue.runs import Report
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
-from knowhue.scoring.parts import Arrays, Measured, Portion, best_of, cached_arrays, portions, row_pixels
+from knowhue.scoring.parts import KeptArrays, Measured, Portion, best_of, cached_arrays, portions, row_pixels
 from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import OfSets, SetDistance
@@ -313,13 +313,13 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
     ]
 
 
-def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> Arrays:
+def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> KeptArrays:
     """What all networks say of a row, from the cache or asked and put there, each network apart."""
     key = portion.key(row, protocol)
     keys = {name: digest([_ASKED, key, name, each]) for name, each in networks.provenance.items()}
 
-    def ask(names: list[str]) -> dict[str, Arrays]:
-        values: dict[str, list[Arrays]] = {name: [] for name in names}
+    def ask(names: list[str]) -> dict[str, KeptArrays]:
+        values: dict[str, list[KeptArrays]] = {name: [] for name in names}
         for pixels in row_pixels(portion, row, protocol):  # an image at a time, whatever the size of a part
             for name, answers in values.items():
                 answers.append(_ask(name, *pixels, networks))
@@ -332,7 +332,7 @@ def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetwork
     return {name: each for own in found.values() for name, each in own.items()}
 
 
-def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> Arrays:
+def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> KeptArrays:
     """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
     if name == _ANSWERS and networks.judge is not None:
         return {name: networks.judge.classifier.answer(colourings[0])}
@@ -341,7 +341,7 @@ def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: Score
     return {name: networks.opened[name].features(_tensor(colourings[0]))[0].numpy()}
 
 
-def _ask_perceptual(network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]) -> Arrays:
+def _ask_perceptual(network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
     shown, true = [_tensor(each) for each in colourings], _tensor(truth)
     values = [float(network.between(each, true)) for each in shown]
     found = {LPIPS: float(np.mean(values))}

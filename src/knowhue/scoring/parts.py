@@ -50,7 +50,7 @@ _BUDGET = ByteBudget(_PIXEL_BYTES << 24)
 _MOST_PROBLEMS = 10
 
 
-Arrays = dict[str, NDArray[Any]]
+KeptArrays = dict[str, NDArray[Any]]
 _SHAPE = (len(chroma_bins()), FARTHEST_AB + 2)
 
 
@@ -208,8 +208,8 @@ def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
 
 
 def cached_arrays(
-    cache: Path, keys: Mapping[str, str], make: Callable[[list[str]], Mapping[str, Arrays]]
-) -> dict[str, Arrays]:
+    cache: Path, keys: Mapping[str, str], make: Callable[[list[str]], Mapping[str, KeptArrays]]
+) -> dict[str, KeptArrays]:
     """Arrays by name, from where they are kept; those that are not there, or damaged, are made together and put there.
 
     Args:
@@ -218,7 +218,7 @@ def cached_arrays(
         make: gives those of some names.
     """
     paths = {name: cache / key[:2] / f"{key}.npz" for name, key in keys.items()}
-    found: dict[str, Arrays] = {}
+    found: dict[str, KeptArrays] = {}
     for name, path in paths.items():
         if path.exists():
             with suppress(DamagedError):
@@ -230,7 +230,7 @@ def cached_arrays(
     return found
 
 
-def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> dict[str, Arrays]:
+def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> dict[str, KeptArrays]:
     """The columns of some rows of a part, and their counts as `_places` and `_counts`; raises all that is wrong."""
     columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}

@@ -13,7 +13,7 @@ from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
 from knowhue.scoring.parts import Measured
 from knowhue.scoring.protocols import Protocol
 from knowhue.statistics import FEWEST_IMAGES
-from knowhue.statistics.clustered import Nearness, clustered_mean, judge_nearness
+from knowhue.statistics.clustered import ClusteredMean, Nearness, clustered_mean, judge_nearness
 from knowhue.statistics.paired import Interval, mcnemar
 
 
@@ -172,7 +172,7 @@ def paired_differences(
     measures: Mapping[str, Metric],
 ) -> list[Difference]:
     """Every system but the reference minus it, by every measure that has values an image and a margin."""
-    means = {}
+    means: dict[tuple[str, str], ClusteredMean] = {}
     for system in (each.name for each in pairs.systems if each.name != reference):
         own, other = columns[system], columns[reference]
         for name in (name for name in measures if name in protocol.margins and name in own and name in other):
