@@ -107,6 +107,28 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
         assert one == other
 
 
+def test_ways_to_colour_differ_by_what_they_are_and_by_what_was_chosen_for_each():
+    ways, tuning, report = plan("methods"), plan("methods-tuning"), plan("plan")
+    others = {
+        seed
+        for name in ("plan", "ocean5", *(f"images-{each}" for each in FEWER))
+        for seed in plan(name).seeds
+    }
+    assert not set(ways.seeds) & {*others, *report.tuned_on_seeds, *ways.tuned_on_seeds}
+    assert set(tuning.seeds) == set(ways.tuned_on_seeds)
+    asked = {arm.partition("-")[0]: tuning.arm_settings(arm) for arm in tuning.arms}
+    assert set(ways.arms) == set(asked) - {"palette"}
+    for arm in ways.arms:
+        assert ways.arm_settings(arm).colour == asked[arm].colour
+    # the reference is the arm that the main study has
+    reference, main = (
+        each.run_config(arm, 0).model_dump() for each, arm in ((ways, "gan30"), (report, "colour"))
+    )
+    for name in ("every_epochs", "gradient_batches"):
+        del reference["evaluation"][name], main["evaluation"][name]
+    assert reference == main
+
+
 def _part(config, path):
     for name in path.split("."):
         config = getattr(config, name)
