@@ -56,7 +56,7 @@ def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]
     """
     try:
         for row in csv.reader(lines, delimiter=separator, strict=True):
-            yield [cell[1:] if cell.startswith(_MARK) else cell for cell in row]
+            yield [cell.removeprefix(_MARK) for cell in row]
     except csv.Error as error:
         raise ValueError(str(error)) from None
 

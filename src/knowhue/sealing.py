@@ -26,7 +26,7 @@ from knowhue.errors import (
     system_reason,
 )
 from knowhue.plan import read_cells, read_plan
-from knowhue.report.page import RESULTS, compute_results, summary, write_report
+from knowhue.report.page import RESULTS, compute_results, summary_lines, write_report
 from knowhue.report.results import compare
 from knowhue.runs import ENDED, read_frozen, require_whole, run_folder, taken_by
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
@@ -65,7 +65,7 @@ class Checked(NamedTuple):
         numbers: of its results and scores that were computed again.
         problems: what is not as it was sealed, a sentence each.
         unchecked: what was not computed again, and why.
-        summary: lines of what a study that is as sealed answers, see `report.page.summary`.
+        summary: lines of what a study that is as sealed answers, see `report.page.summary_lines`.
     """
 
     files: int
@@ -125,8 +125,9 @@ def check(path: Path) -> Checked:
         problems = list(_changed_files(root, listed))
         numbers, skipped = 0, list[str]()
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
-        is_changed = bool(problems)
-        for name, part in {"study.json": _check_hash, **scores, RESULTS: _check_results}.items():
+        is_changed, lines = bool(problems), list[str]()
+        results = partial(_check_results, summary=lines)
+        for name, part in {"study.json": _check_hash, **scores, RESULTS: results}.items():
             try:
                 count, found = part(root)
             except (
@@ -147,8 +148,8 @@ def check(path: Path) -> Checked:
             numbers += count
             problems += found
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
-        lines = [] if problems else summary(root)
-        return Checked(len(listed) + 1, numbers, problems, [*unchecked, *_left_alone(root)], lines)
+        left = [*unchecked, *_left_alone(root)]
+        return Checked(len(listed) + 1, numbers, problems, left, [] if problems else lines)
 
 
 @contextmanager
@@ -316,10 +317,11 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_results(root: Path) -> tuple[int, list[str]]:
-    """`results.json` against what the runs give."""
+def _check_results(root: Path, summary: list[str]) -> tuple[int, list[str]]:
+    """`results.json` against what the runs give; what a terminal says of them is put into `summary`."""
     sealed = _read(root / RESULTS)
-    _, _, found = compute_results(root)
+    findings, answered, found = compute_results(root)
+    summary += summary_lines(findings.study, answered)
     return compare(sealed, json.loads(json.dumps(found)), f"{RESULTS}: ", _EXACT)
 
 

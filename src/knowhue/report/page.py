@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -127,13 +127,18 @@ def compute_results(folder: Path) -> tuple[Findings, dict[str, Answer], dict[str
 
 
 def summary(folder: Path) -> list[str]:
-    """What a terminal says of a study, by lines: its questions, each with its answer, or a comparison's tables."""
+    """What a terminal says of a study's folder, see `summary_lines`."""
     study = read_study(folder)
+    return summary_lines(study, {} if study.is_comparison else answers(find(study)))
+
+
+def summary_lines(study: Study, answered: Mapping[str, Answer]) -> list[str]:
+    """What a terminal says of a study, by lines: its questions, each with its answer, or a comparison's tables."""
     if study.is_comparison:
         return ["", *markdown_tables(study).splitlines()]
     return [
         line
-        for each in answers(find(study)).values()
+        for each in answered.values()
         for line in ("", each.question, *(f"  {said}" for said in each.lines))
     ]
 

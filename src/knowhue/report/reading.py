@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from knowhue.errors import DamagedError
 from knowhue.plan import RESERVED, Plan, read_plan
 from knowhue.report.study import UNPAIRED, Arrays, Row, Run, Runs, Study
 from knowhue.runs import ENDED, read_frozen, read_log, read_status, require_whole, run_folder, trained_by
-from knowhue.storage import read_arrays, read_csv, read_json
+from knowhue.storage import iterate_csv, read_arrays, read_json
 
 GATE_PARTS = {
     "heads": "heads trained together against alone",
@@ -119,19 +119,25 @@ def read_images(path: Path) -> tuple[Row, ...]:
     """The rows of `per_image.csv`; none where there is no such file."""
     if not path.exists():
         return ()
-    return tuple({key: _cell(key, text) for key, text in row.items()} for row in read_csv(path))
+    return tuple(
+        {key: _CELLS.get(key, _number)(text) for key, text in row.items()} for row in iterate_csv(path)
+    )
 
 
-def _cell(column: str, text: str) -> Any:
-    """Read one cell of `per_image.csv`; an empty or non-finite number is None."""
-    if column == "correct":
-        return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
-    if column == "index":
-        return int(text)
-    if column in ("path", "label", "predicted"):
-        return text
+def _number(text: str) -> float | None:
+    """Read a cell of `per_image.csv`; an empty or non-finite number is None."""
     number = float(text) if text.strip() else math.nan
     return number if math.isfinite(number) else None
+
+
+def _truth(text: str) -> float | None:
+    return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
+
+
+_CELLS: Mapping[str, Callable[[str], Any]] = {
+    "correct": _truth, "index": int, "path": str, "label": str, "predicted": str,
+}  # fmt: skip
+"""How the columns of `per_image.csv` are read that hold no plain number."""
 
 
 def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
