@@ -192,20 +192,17 @@ def deployment(study: Study) -> list[dict[str, Any]]:
     """
     asked = study.questions
     by_task = {name: finished_pairs(study, name) for name in asked}
-    seeds = tuple(sorted(set.intersection(*map(set, by_task.values())))) if by_task else ()
+    seeds = sorted(set.intersection(*map(set, by_task.values()))) if by_task else ()
     # questions about different multi-task arms are not of one model
     if not seeds or len({each.multi for each in asked.values()}) > 1:
         return []
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
-    several = [[_seconds(single) for single, _ in pairs] for pairs in trainings]
+    one = mean([_seconds(pairs[0][1]) for pairs in trainings])
+    several = mean([_sum([_seconds(single) for single, _ in pairs]) for pairs in trainings])
     rows: list[dict[str, Any]] = [
         {"what": "encoders", "one": 1, "several": len(asked)},
         {"what": "heads", "one": len(asked), "several": len(asked)},
-        {
-            "what": "seconds",
-            "one": mean([_seconds(pairs[0][1]) for pairs in trainings]),
-            "several": mean([_sum(each) for each in several]),
-        },
+        {"what": "seconds", "one": one, "several": several},
     ]
 
     def at_the_end(_: Study, question: str) -> tuple[ScorePairs, Row]:

@@ -20,7 +20,6 @@ from knowhue.statistics.paired import (
     Interval,
     Name,
     Share,
-    bca_interval,
     benjamini_hochberg,
     hedges_dz,
     sided_share,
@@ -32,8 +31,6 @@ from knowhue.statistics.verdicts import is_clear
 
 BOTH = "seeds and images"
 """What an interval is over that speaks for the method."""
-BCA_SEEDS = 20
-"""Fewest seeds for which a bootstrap interval is shown: below, it covers too little."""
 BY_CLASS = {"balanced_accuracy": "accuracy"}
 """Metrics whose classes count the same, and the one whose scores of single images they are made of."""
 
@@ -191,11 +188,6 @@ class Contrast:
         if found is not None and not possible(found, self.levels[0], self.limits):
             found, why_not = None, "too few seeds for an interval: it would reach beyond what is possible"
         return Bounds(found, level, over, "" if found else why_not)
-
-    @property
-    def bca(self) -> Interval | None:
-        """The bootstrap's check of the t interval, where there are seeds enough."""
-        return bca_interval(self.differences) if len(self.seeds) >= BCA_SEEDS else None
 
     @property
     def p(self) -> float:

@@ -43,10 +43,6 @@ class Diagnostic(NamedTuple):
     promise: Mapping[str, int]
     limits: Interval
 
-    @property
-    def is_share(self) -> bool:
-        return self.limits == (0.0, 1.0)
-
 
 def _known(steps: Sequence[Row], name: str) -> list[float]:
     values = [step.get(name) for step in steps]
@@ -137,7 +133,7 @@ def diagnostic_means(study: Study) -> list[dict[str, Any]]:
             if known:
                 values = list(known.values())
                 rows.append({
-                    "name": name, "title": each.title, "arm": arm, "unit": "share" if each.is_share else "",
+                    "name": name, "title": each.title, "arm": arm, "unit": "share" if each.limits == (0.0, 1.0) else "",
                     "seeds": tuple(known), "mean": float(np.mean(values)), "lowest": min(values),
                     "highest": max(values), "interval": bounded_interval(values, each.limits),
                 })  # fmt: skip

@@ -54,12 +54,11 @@ def draw_samples(study: Study) -> "dict[str, Drawing]":
     nth = [labels[:place].count(label) for place, label in enumerate(labels)]
     names = {0: "samples", 1: "more_samples"}
     places = {name: [place for place, each in enumerate(nth) if each == n] for n, name in names.items()}
-    return {name: _grid(study, own) for name, own in places.items() if own}
-
-
-def _grid(study: Study, places: list[int]) -> "Drawing":
-    rows = [_row(study, place) for place in places]
-    return image_grid(5.0, rows, dict(enumerate(_COLUMNS.items())), fontsize=TEXT, fontweight="bold")
+    rows = {name: [_row(study, place) for place in own] for name, own in places.items() if own}
+    titles = dict(enumerate(_COLUMNS.items()))
+    return {
+        name: image_grid(5.0, own, titles, fontsize=TEXT, fontweight="bold") for name, own in rows.items()
+    }
 
 
 def _row(study: Study, place: int) -> list[Tile]:

@@ -312,10 +312,7 @@ _MANY = 12
 
 def draw_per_class(study: Study) -> "dict[str, Figure]":
     """Draw accuracy and error of each class, both arms on one line."""
-    both = {
-        "class": ("accuracy", "Accuracy, %", 100),
-        "colour": ("ab_l1", "Error of a*b*, CIELAB units", 1),
-    }
+    both = {"class": ("accuracy", "Accuracy, %", 100), "colour": ("ab_l1", "Error of a*b*, CIELAB units", 1)}
     figures = {}
     for task, (name, title, scale) in both.items():
         scores = {side: scale * class_scores(study, side.arm, name) for side in drawn_sides(study, task)}

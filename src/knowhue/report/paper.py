@@ -5,20 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowhue.errors import ConfigError, plural
-from knowhue.report.answers import Answer, answers
+from knowhue.report.answers import answers
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings, find
 from knowhue.report.integrity import cells_sentence, image_sentences, machine_sentence, plan_sentence
-from knowhue.report.latex import (
-    Latex,
-    breakable,
-    fill_latex,
-    plain_label,
-    tex,
-    tex_citing,
-    tex_table,
-    works,
-)
+from knowhue.report.latex import Latex, breakable, fill_latex, plain_label, tex, tex_citing, tex_table, works
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
 from knowhue.report.study import Study
@@ -101,7 +92,7 @@ def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> 
         ),
         "preamble.tex": fill_latex("preamble.tex"),
         "methods.tex": methods,
-        "results.tex": results_paragraphs(answers(findings)),
+        "results.tex": fill_latex("results.tex", answers=answers(findings).values()),
         "references.bib": "\n".join(entry for key, entry in works().items() if key in cited),
         **figures,
         **tables,
@@ -138,13 +129,6 @@ def _tables(findings: Findings) -> Any:
         if table.has_numbers(rows):
             caption = f"{table.title}. {table.note}".strip()
             yield f"tables/{plain_label(name)}.tex", tex_table(rows, caption, plain_label(name))
-
-
-def results_paragraphs(answered: Mapping[str, Answer]) -> str:
-    """Every answer as a paragraph, as the page says it; nothing is added to it."""
-    return "\n\n".join(
-        f"\\paragraph{{{tex(each.question)}}} {tex(each.sentence)}" for each in answered.values()
-    ) + "\n"  # fmt: skip
 
 
 def methods_paragraph(study: Study) -> str:

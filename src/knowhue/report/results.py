@@ -14,12 +14,14 @@ from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings, readings, relative_gains
 from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
 from knowhue.report.text import duration, spaced
-from knowhue.statistics.paired import mean, t_interval
+from knowhue.statistics.paired import bca_interval, mean, t_interval
 from knowhue.statistics.verdicts import Beliefs
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}
 """What `results.json` holds, see docs/statistics.md; another version is refused."""
+_BCA_SEEDS = 20
+"""Fewest seeds for which a bootstrap checks the t interval: below, it covers too little."""
 _STUDY_KEYS = ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds", "tuned_on")
 
 
@@ -83,13 +85,14 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
     if found is None:
         return {}
     parts = found.crossed
+    bca = bca_interval(found.differences) if len(found.seeds) >= _BCA_SEEDS else None
     deviations = () if parts is None else zip(("seed", "image", "residual"), parts.components, strict=True)
     return {
         "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
         "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
         "mean": found.estimate, "quoted": _bounds(judged.quoted),
         "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": t_interval(found.differences),
-        "interval_bca": found.bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
+        "interval_bca": bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
         "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
         "standard_deviations": None if parts is None else dict(deviations) | {"images": parts.images},
         "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
@@ -290,11 +293,7 @@ def time_table(study: Study) -> Table:
 
 
 def compare(
-    kept: Any,
-    found: Any,
-    place: str,
-    tolerance: float,
-    absolute: Mapping[str, float] = MappingProxyType({}),
+    kept: Any, found: Any, place: str, tolerance: float, absolute: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[int, list[str]]:
     """How many numbers two nested values have, and a sentence for each that differs.
 

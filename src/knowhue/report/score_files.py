@@ -190,11 +190,6 @@ class _Columns:
                 found[plain] = place
         return found
 
-    @property
-    def names_of_runs(self) -> bool:
-        """Whether what names the arm is the name of a single run, which holds its seed; not where a user names it."""
-        return not self.is_arm_named and _plain(self.header[self.arm]) in _ARM_NAMES[2:]
-
     def unused(self, metrics: Collection[str]) -> tuple[str, ...]:
         used = {self.arm, self.seed}
         if self.is_tidy:
@@ -241,7 +236,8 @@ def _wide_rows(
     columns: _Columns, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]
 ) -> Iterator[FileRow]:
     state_at = next((columns.places[name] for name in _STATES if name in columns.places), None)
-    holds_seed = columns.names_of_runs
+    # the name of a single run holds its seed, but where a user says that it names the arm
+    holds_seed = not columns.is_arm_named and _plain(columns.header[columns.arm]) in _ARM_NAMES[2:]
     if holds_seed:
         rows = list(rows)
         # a name that several seeds have is that of an arm, such as `model-1`

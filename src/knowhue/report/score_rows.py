@@ -14,13 +14,7 @@ import numpy as np
 from knowhue.errors import TableError, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.report.contrasts import BY_CLASS
-from knowhue.report.score_files import (
-    FINISHED,
-    ONLY_MEANS,
-    FileRow,
-    is_mean_with_deviation,
-    read_scores,
-)
+from knowhue.report.score_files import FINISHED, ONLY_MEANS, FileRow, is_mean_with_deviation, read_scores
 from knowhue.report.study import Score
 from knowhue.storage import file_digest
 

@@ -316,13 +316,10 @@ def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> 
 
     A metric of `NO_SKILL` has none: a constant guess is as well calibrated as can be, and knows nothing.
     """
-    return {
-        name: value
-        for name, values in baselines.items()
-        if name != "real"
-        and metric not in NO_SKILL
-        and (value := flat_scores(values).get(metric)) is not None
-    }
+    if metric in NO_SKILL:
+        return {}
+    known = {name: flat_scores(values).get(metric) for name, values in baselines.items() if name != "real"}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def tidy_scores(study: Study) -> Iterator[Score]:

@@ -245,14 +245,8 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
 def _copies(study: Study) -> Iterator[tuple[str, str]]:
     """Arms that are compared and whose runs are all alike, a pair each."""
     for each in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
-        before, after = (
-            {
-                (run.seed, name): value
-                for run in study.finished(arm)
-                for name, value in run.scores["metrics"].items()
-            }
-            for arm in each
-        )
+        runs = ([(run.seed, run.scores["metrics"]) for run in study.finished(arm)] for arm in each)
+        before, after = ({(seed, name): own[name] for seed, own in found for name in own} for found in runs)
         shared = before.keys() & after.keys()
         if shared and all(before[key] == after[key] for key in shared):
             yield each

@@ -47,13 +47,6 @@ class Windows(NamedTuple):
     means: tuple[FloatArray, ...]
 
 
-def windows_of(rgb: FloatArray) -> Windows:
-    """The windows of a true image, RGB (3, H, W), 0 to 1, of 11 pixels a side or more."""
-    values = _about_zero(rgb)
-    means = tuple(_gaussian_means(values[:, rows]) for rows in _strips(rgb.shape[1]))
-    return Windows(values, rgb.shape[2], means)
-
-
 def ssim_beside(rgb: FloatArray, true: Windows) -> float:
     """SSIM of an image, RGB (3, H, W), 0 to 1, and the true one, as `similarity.ssim` has it."""
     values, total = _about_zero(rgb), 0.0
@@ -144,8 +137,9 @@ class Seen:
 
     @cached_property
     def windows(self) -> Windows:
-        """What SSIM asks of a true image."""
-        return windows_of(self.rgb[0])
+        """What SSIM asks of a true image, of 11 pixels a side or more."""
+        values, (height, width) = _about_zero(self.rgb[0]), self.rgb.shape[2:]
+        return Windows(values, width, tuple(_gaussian_means(values[:, rows]) for rows in _strips(height)))
 
     @cached_property
     def colours(self) -> NDArray[np.int64]:

@@ -235,7 +235,9 @@ def ask_networks(
     values: dict[str, dict[str, float]] = {}
     about = networks.about
     truth: dict[str, Features] = {}
-    left_out = _LeavingOut(pairs)
+    groups = deal_groups(len(pairs.truth), pairs.clusters)
+    truths: dict[str, Truth] = {}
+    left_out: dict[str, dict[str, LeftOut]] = {}
     probe = FoldedProbe(pairs) if networks.has_probe else None
     true_answers: NDArray[np.int64] | None = None
     # a row after the other: the features of all, of many images, would not fit
@@ -251,56 +253,45 @@ def ask_networks(
             own = {name: found.pop(name) for name in networks.opened}
             answers = found.pop(_ANSWERS, None)
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
-            truth = truth or own
+            if row == TRUTH:
+                truth = own
+                # one group of few images tells nothing
+                truths = {name: Truth(each, groups) for name, each in own.items()} if groups.max() else {}
             values[row], quoted = _distances(own, truth, networks)
             about |= quoted
             if row in systems:
-                left_out.add(row, own, truth)
+                left_out[row] = _left_out(truths, own)
             if probe is not None:
                 columns[row]["recognition"] = probe.ask(own["lite0"])
             if networks.judge is not None and answers is not None:
                 true_answers = answers if true_answers is None else true_answers
                 columns[row] |= networks.judge.columns(answers, true_answers)
     notes = [] if networks.judge is None else networks.judge.notes
-    distances = left_out.judged(reference or systems[0], 1 - protocol.alpha)
+    distances = _judged(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
     return NetworkAnswers(columns, OfSets(values, distances, about, [*_notes(about, distances), *notes]))
 
 
-class _LeavingOut:
-    """Distances of systems without some of the images."""
+def _left_out(truths: Mapping[str, Truth], features: Mapping[str, Features]) -> dict[str, LeftOut]:
+    """Distances of a system without some of the images, by those of `LEAVE_OUT` that there are images enough for."""
+    asked = {name: DISTANCES[name].network for name in LEAVE_OUT if DISTANCES[name].network in truths}
+    found = {name: LEAVE_OUT[name](truths[network], features[network]) for name, network in asked.items()}
+    return {name: each for name, each in found.items() if each is not None}
 
-    def __init__(self, pairs: Pairs) -> None:
-        self._groups = deal_groups(len(pairs.truth), pairs.clusters)
-        self._truths: dict[str, Truth] = {}
-        self._found: dict[str, dict[str, LeftOut]] = {}
 
-    def add(self, system: str, features: Mapping[str, Features], truth: Mapping[str, Features]) -> None:
-        """Measure a system; nothing where there are too few images to leave some out."""
-        if self._groups.max() < 1:
-            return
-        for name, each in truth.items():
-            self._truths.setdefault(name, Truth(each, self._groups))
-        asked = {name: DISTANCES[name].network for name in LEAVE_OUT}
-        found = {
-            name: LEAVE_OUT[name](self._truths[network], features[network])
-            for name, network in asked.items()
-            if network in features
-        }
-        self._found[system] = {name: each for name, each in found.items() if each is not None}
-
-    def judged(self, reference: str, level: float) -> list[SetDistance]:
-        """Every distance of every system, and its difference from the reference's."""
-        sizes, base = np.bincount(self._groups), self._found.get(reference, {})
-        judged = []
-        for system, own in self._found.items():
-            for name, each in own.items():
-                mean = corrected(each, sizes)
-                judged.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
-                if system != reference:
-                    mean = corrected(each, sizes, base[name])
-                    ends = mean.interval(level)
-                    judged.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
-        return judged
+def _judged(
+    found: Mapping[str, Mapping[str, LeftOut]], sizes: NDArray[np.int64], reference: str, level: float
+) -> list[SetDistance]:
+    """Every distance of every system, and its difference from the reference's."""
+    judged = []
+    for system, own in found.items():
+        for name, each in own.items():
+            mean = corrected(each, sizes)
+            judged.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
+            if system != reference:
+                mean = corrected(each, sizes, found[reference][name])
+                ends = mean.interval(level)
+                judged.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
+    return judged
 
 
 def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[str]:
