@@ -3,6 +3,7 @@
 import io
 import math
 import tracemalloc
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from knowhue.data.drawn import draw
 SIDE, LIMIT = 64, 8
 
 
+@cache
 def scenes(count: int = 20, first: int = 0) -> list[Image.Image]:
     """Images larger than they are prepared, as photos are."""
     return [Image.fromarray(draw(first + n, n % 5, 160, class_colour=0.8, seed=1)) for n in range(count)]

@@ -20,8 +20,7 @@ def without_times(folder):
     return [{key: value for key, value in entry.items() if key not in times} for entry in read_log(folder)]
 
 
-@pytest.mark.parametrize("cut", [1, 2])
-def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, monkeypatch, cut):
+def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, monkeypatch):
     """Stopped after the second epoch of four; the criterion would let it go on ever after."""
     verdicts = iter(())
     monkeypatch.setattr(weighting, "criterion", lambda *_: next(verdicts, None))
@@ -30,19 +29,21 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
     config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}})
     verdicts = iter([math.inf])
     whole = run_arm(make_work(config, "whole"), config, "multi")
+    save = checkpoint.save_checkpoint
 
     def until_cut(folder, epoch, modules, *rest):
         save(folder, epoch, modules, *rest)
         if "encoder" in modules and epoch == cut:
             raise Interrupted
 
-    verdicts, save = iter([math.inf]), checkpoint.save_checkpoint
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", until_cut)
-        with pytest.raises(Interrupted):
-            run_arm(make_work(config, "cut"), config, "multi")
-    resumed = run_arm(make_work(config, "cut"), config, "multi")
-    assert [e["train"]["weight_class"] for e in read_log(resumed, "finetune")] == [1.0, 1.0, 0.0, 0.0]
-    assert without_times(resumed) == without_times(whole)
-    for name in ("model.safetensors", "per_image.csv"):
-        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+    for cut in (1, 2):
+        verdicts = iter([math.inf])
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save_checkpoint", until_cut)
+            with pytest.raises(Interrupted):
+                run_arm(make_work(config, f"cut-{cut}"), config, "multi")
+        resumed = run_arm(make_work(config, f"cut-{cut}"), config, "multi")
+        assert [e["train"]["weight_class"] for e in read_log(resumed, "finetune")] == [1.0, 1.0, 0.0, 0.0]
+        assert without_times(resumed) == without_times(whole)
+        for name in ("model.safetensors", "per_image.csv"):
+            assert (resumed / name).read_bytes() == (whole / name).read_bytes(), (cut, name)

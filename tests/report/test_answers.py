@@ -317,6 +317,7 @@ def test_a_bound_that_excludes_zero_is_never_rounded_to_it(tmp_path: Path):
     assert table_text(study, "equal_images")[1][4:6] == ["+0.003", "+0.003 to +0.003 (95 %†)"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_model_that_learnt_less_than_what_matters_is_told_to_train_longer_before_the_verdict(
     tmp_path: Path,
 ):

@@ -4,6 +4,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pytest
 from synthetic_study import change, run_of, scores_of, table_text, write_study
 
 from knowhue.report.figures import draw_extremes
@@ -19,6 +20,7 @@ from knowhue.report.results import (
 )
 from knowhue.report.study import Study, floors
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 NO_RECOGNITION = ("recognition", "the plan names it, but the setting `evaluation.recognition` is off")
 
 

@@ -68,6 +68,13 @@ def test_every_state_gives_a_page(tmp_path: Path, state: str):
     assert len(reader.ids) == len(set(reader.ids))
     assert "None" not in re.sub(r"<[^>]*>|<style>.*?</style>", "", text).replace("None:", "")
     json.loads((tmp_path / "results.json").read_text())
+    for name, shown in re.findall(r'<figure id="figure-(\w+)"[^>]*>(.*?)</figure>', text, re.DOTALL):
+        for drawing in re.findall(r"<svg .*?</svg>", shown, re.DOTALL):
+            ids = re.findall(r' id="([^"]+)"', drawing)
+            assert all(name in each for each in ids)
+            assert not re.search(r"url\((?!#)", drawing)
+            assert set(re.findall(r'(?:href="|url\()#([^")]+)', drawing)) <= set(ids)
+            assert not re.search(r"(?<![a-z0-9+/])nan(?![a-z0-9+/])", drawing.lower())
 
 
 def test_it_asks_nobody_for_anything(page: Path):
@@ -213,17 +220,16 @@ def test_tables_of_dashes_only_are_left_out(tmp_path: Path):
     assert "Equal images" in text
 
 
-def test_a_drawing_has_no_numbers_to_download(one_seed: Path):
-    text = write_report(one_seed).read_text(encoding="utf-8")
+def test_a_drawing_has_no_numbers_to_download(page: Path):
+    text = page.read_text(encoding="utf-8")
     for name in ("setup", "samples", "per_class"):
         drawing = text[text.index(f'id="figure-{name}"') :]
         assert "Data (CSV)" not in drawing[: drawing.index("</figure>")]
 
 
-def test_a_report_of_one_seed_is_read_in_five_minutes(one_seed: Path):
+def test_a_report_of_one_seed_is_read_in_five_minutes(page: Path):
     """What is folded is not read, but for its heading; neither are styles and drawings."""
-    page = write_report(one_seed).read_text(encoding="utf-8")
-    shown = re.sub(r"<(style|svg|script)[ >].*?</\1>", " ", page, flags=re.S)
+    shown = re.sub(r"<(style|svg|script)[ >].*?</\1>", " ", page.read_text(encoding="utf-8"), flags=re.S)
     while "</details>" in shown:  # from the innermost one
         shown = re.sub(
             r"<details(?:(?!<details).)*?(<summary>.*?</summary>)(?:(?!<details).)*?</details>",

@@ -107,6 +107,7 @@ def test_the_report_never_loads_torch(one_seed: Path, tmp_path: Path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_results_carry_a_schema_and_another_is_refused_in_one_line(tmp_path: Path):
     write_report(write_study(tmp_path))
     path = tmp_path / "results.json"

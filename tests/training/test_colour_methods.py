@@ -177,7 +177,8 @@ SCRATCH = {
     "palette-rgb": {"method": "palette", **SMALL},
     "palette-ab": {"method": "palette", **SMALL, "palette": {**SMALL["palette"], "space": "ab"}},
 }
-LONG = {"epochs": 25, "learning_rate": 2e-3}
+BRIEF = {**UNWATCHED, "training__heads__epochs": 1, "training__finetune__epochs": 1}
+LONG = {"epochs": 12, "learning_rate": 4e-3}
 
 
 @pytest.mark.parametrize("name", SCRATCH)
@@ -187,7 +188,7 @@ def test_a_network_from_scratch_runs_end_to_end_and_lowers_its_loss(tiny, make_w
     folder = run_arm(work, config, "colour")
     log = read_log(folder)
     assert {entry["phase"] for entry in log} == {"finetune"}  # nothing to freeze, so no heads first
-    assert [entry["epoch"] for entry in log] == list(range(1, 2 + 25 + 1))  # of both phases
+    assert [entry["epoch"] for entry in log] == list(range(1, 2 + 12 + 1))  # of both phases
     assert not (work.root / "heads").exists()
     assert not (work.root / "features").exists() or not list((work.root / "features").glob("*/tap-*"))
     loss = "l1" if name == "pix2pix" else "colour_loss"
@@ -204,7 +205,7 @@ def test_what_is_drawn_in_training_comes_from_the_seed_alone(tiny, make_work, na
     runs = []
     for number, seed in enumerate((0, 0, 1)):
         torch.rand(number + 1)
-        config = tiny(tasks__names=("colour",), colour=SCRATCH[name], seed=seed, **UNSCORED)
+        config = tiny(tasks__names=("colour",), colour=SCRATCH[name], seed=seed, **BRIEF)
         runs.append((run_arm(make_work(config, str(number)), config, "colour") / "per_image.csv").read_text())
     assert runs[0] == runs[1] != runs[2]
 
