@@ -10,7 +10,7 @@ from skimage.color import rgb2lab
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import GridPoint, Hint, Painted, Strokes, chroma_at, spread
+from knowhue.inference.hints import Given, Hint, Strokes, chroma_at, spread
 from knowhue.inference.pixels import enlarge
 from knowhue.inference.written_hints import parse_hint
 
@@ -52,11 +52,9 @@ def pixel_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
 
 def pulled(lightness: np.ndarray, *hints: Hint) -> np.ndarray:
     """What spreads from points at the pixels' centres where nothing was predicted."""
-    points = [
-        GridPoint(*pixel, float(lightness[pixel])) for pixel in (pixel_of(h, lightness.shape) for h in hints)
-    ]
-    differences = np.array([hint[2:] for hint in hints])
-    return spread(lightness, points, differences, (1 / min(lightness.shape),) * 2)
+    rows, columns = np.array([pixel_of(hint, lightness.shape) for hint in hints]).T
+    points = Given(rows, columns, lightness[rows, columns], np.array([hint[2:] for hint in hints]))
+    return spread(lightness, points, None, (1 / min(lightness.shape),) * 2)
 
 
 def from_points(shape: tuple[int, ...], *hints: Hint) -> np.ndarray:
@@ -112,7 +110,8 @@ def test_an_enclosed_place_is_filled_and_its_surroundings_stay():
 
 def test_a_hint_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(192, 192)
-    found = spread(lightness, [GridPoint(96, 95.4, 30)], np.array([[60, 0]]), (1 / 192, 1 / 192))[..., 0]
+    point = Given(np.array([96]), np.array([95.4]), np.array([30]), np.array([[60, 0]]))
+    found = spread(lightness, point, None, (1 / 192, 1 / 192))[..., 0]
     assert 0.6 * found[96, 95] + 0.4 * found[96, 96] == pytest.approx(60, abs=0.01)
     assert found[:, 90:96].max(0).min() > 50
     found[96, 96] = 0  # that the point's colour is interpolated from
@@ -135,12 +134,13 @@ def test_a_slope_of_lightness_shortens_the_reach_along_it_only():
 
 @pytest.mark.parametrize("apart", [1, 1.5, 2, 3, 8])
 def test_two_near_points_each_meet_their_colour(apart):
-    points = [GridPoint(40.3, 50.2, 50), GridPoint(40.3, 50.2 + apart, 50)]
-    found = spread(flat(96, 128), points, np.array([[60, 0], [-60, 20]]), (1 / 96, 1 / 96))
-    for point, expected in zip(points, ([60, 0], [-60, 20]), strict=True):
-        left = int(point.column)
+    wanted, columns = np.array([[60, 0], [-60, 20]]), np.array([50.2, 50.2 + apart])
+    points = Given(np.full(2, 40.3), columns, np.full(2, 50), wanted)
+    found = spread(flat(96, 128), points, None, (1 / 96, 1 / 96))
+    for column, expected in zip(columns, wanted, strict=True):
+        left = int(column)
         rows = 0.7 * found[40] + 0.3 * found[41]
-        share = point.column - left
+        share = column - left
         assert rows[left] * (1 - share) + rows[left + 1] * share == pytest.approx(expected, abs=0.1)
 
 
@@ -381,10 +381,8 @@ def test_strokes_and_hints_are_both_met(colorizer):
 
 def test_a_stroke_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(96, 128)
-    painted = Painted(
-        np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1))
-    )
-    found = spread(lightness, [], np.zeros((0, 2)), (1 / 96, 1 / 96), painted)[..., 0]
+    painted = Given(np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1)))
+    found = spread(lightness, None, painted, (1 / 96, 1 / 96))[..., 0]
     assert found[45, 55] > 5
     assert found[45, 70] < 0.5
 

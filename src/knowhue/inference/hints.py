@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,34 +65,20 @@ class Strokes(NamedTuple):
     chroma: NDArray[np.floating]
 
 
-class Painted(NamedTuple):
-    """What strokes give, on the grid on which it spreads.
+class Given(NamedTuple):
+    """What n points or pixels of strokes give, on the grid on which it spreads.
 
     Attributes:
-        rows: of each pixel (n,); whole numbers are centres of the grid's pixels.
+        rows: of each (n,); whole numbers are centres of the grid's pixels.
         columns: the same.
-        lightness: L* of the image there (n,).
-        differences: a*b* (n, 2), what is to be added there.
+        lightness: L* of the image there (n,), 0 to 100.
+        differences: a*b* (n, 2), what is to be added there, CIELAB units.
     """
 
     rows: NDArray[np.floating]
     columns: NDArray[np.floating]
     lightness: NDArray[np.floating]
     differences: NDArray[np.floating]
-
-
-class GridPoint(NamedTuple):
-    """Where a colour is given, on the grid on which it spreads.
-
-    Attributes:
-        row: position; whole numbers are centres of pixels.
-        column: the same.
-        lightness: L* of the image there, 0 to 100.
-    """
-
-    row: float
-    column: float
-    lightness: float
 
 
 class _Discs(NamedTuple):
@@ -141,20 +126,17 @@ def corrections(
     short = min(height, width)
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
 
-    def at(x: Floats, y: Floats, wanted: Floats) -> Painted:
+    def at(x: Floats, y: Floats, wanted: Floats) -> Given:
         rows = np.minimum((y * height).astype(int), height - 1)
         columns = np.minimum((x * width).astype(int), width - 1)
         own = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
         chroma = chroma_at(lines, own, (rows + 0.5) / height, (columns + 0.5) / width)
-        return Painted((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
+        return Given((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
 
-    points, differences = [], np.zeros((0, 2))
-    if hints:
-        given = np.array(hints, np.float64)
-        found = at(given[:, 0], given[:, 1], given[:, 2:])
-        points, differences = list(starmap(GridPoint, zip(*found[:3], strict=True))), found.differences
+    given = np.array(hints, np.float64).reshape(-1, 4)
+    points = at(given[:, 0], given[:, 1], given[:, 2:]) if hints else None
     painted = None if strokes is None else at(*strokes)
-    return spread(coarse, points, differences, (1 / (down * short), 1 / (across * short)), painted)
+    return spread(coarse, points, painted, (1 / (down * short), 1 / (across * short)))
 
 
 def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
@@ -164,11 +146,7 @@ def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
 
 
 def spread(
-    lightness: FloatArray,
-    points: Sequence[GridPoint],
-    differences: NDArray[np.floating],
-    step: tuple[float, float],
-    painted: Painted | None = None,
+    lightness: FloatArray, points: Given | None, strokes: Given | None, step: tuple[float, float]
 ) -> FloatArray:
     """Spread differences of colour from points and strokes over the regions of like lightness around them.
 
@@ -188,19 +166,19 @@ def spread(
     Args:
         lightness: L* (h, w), 0 to 100.
         points: where colours are given.
-        differences: a*b* (n, 2), what is to be added at each, CIELAB units.
+        strokes: the same of strokes; points or strokes are needed.
         step: height and width of a pixel in short sides of the image.
-        painted: strokes; points or strokes are needed.
 
     Returns:
         a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
 
     >>> flat = np.full((48, 64), 50, np.float32)
-    >>> found = spread(flat, [GridPoint(24, 32, 50)], np.array([[40, 0]]), (1 / 48, 1 / 48))
+    >>> point = Given(np.array([24]), np.array([32]), np.array([50]), np.array([[40, 0]]))
+    >>> found = spread(flat, point, None, (1 / 48, 1 / 48))
     >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
     [40, 25, 2, 0]
     """
-    discs = _discs(lightness, points, differences, step, painted)
+    discs = _discs(lightness, points, strokes, step)
     free = (discs.distance < REACH) | discs.held
     passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
     found = np.zeros(discs.given.shape, np.float32)
@@ -209,27 +187,23 @@ def spread(
 
 
 def _discs(
-    lightness: FloatArray,
-    points: Sequence[GridPoint],
-    differences: NDArray[np.floating],
-    step: tuple[float, float],
-    painted: Painted | None,
+    lightness: FloatArray, points: Given | None, strokes: Given | None, step: tuple[float, float]
 ) -> _Discs:
     """Where differences are given.
 
     A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side. Only the
     pixels that the point lies between belong to it in any case, because its colour is interpolated from them.
     """
-    given, held, across, distance = _along(lightness, painted, step)
+    given, held, across, distance = _along(lightness, strokes, step)
     # a stroke says where it ends, and a disc does not: a pixel in both is the stroke's
     count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
-    for point, difference in zip(points, differences, strict=True):
-        rows, columns, window = _window(lightness.shape, point, step)
-        away = np.hypot((rows - point.row) * step[0], (columns - point.column) * step[1])
-        between = (np.abs(rows - point.row) < 1) & (np.abs(columns - point.column) < 1)
+    for row, column, light, difference in zip(*points or ([],) * 4, strict=True):
+        rows, columns, window = _window(lightness.shape, (row, column), step)
+        away = np.hypot((rows - row) * step[0], (columns - column) * step[1])
+        between = (np.abs(rows - row) < 1) & (np.abs(columns - column) < 1)
         around, beside = lightness[window], lightness[window][between]
         # the pixel beside the point that is most like it: at an edge the point lies on one of its sides
-        like = np.abs(around - beside[np.abs(beside - point.lightness).argmin()]) <= EDGE
+        like = np.abs(around - beside[np.abs(beside - light).argmin()]) <= EDGE
         inside = between | (away <= DISC) & like
         closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
         given[window] = np.where(closer[..., None], difference, given[window] + equal[..., None] * difference)
@@ -238,21 +212,21 @@ def _discs(
         nearest[window] = np.where(closer, away, nearest[window])
         distance[window] = np.minimum(distance[window], away)
     given /= np.maximum(count, 1)[..., None]
-    if points:
-        _meet(given, points, differences)
+    if points is not None:
+        _meet(given, points)
     return _Discs(given, count > 0, across, distance)
 
 
-def _along(lightness: NDArray[np.floating], painted: Painted | None, step: tuple[float, float]) -> _Discs:
+def _along(lightness: NDArray[np.floating], strokes: Given | None, step: tuple[float, float]) -> _Discs:
     """What strokes give: at each pixel of the grid the mean over what lies beside it, weighted as by interpolation."""
     shape = lightness.shape
-    if painted is None:
+    if strokes is None:
         nothing = np.zeros(shape, bool)
         return _Discs(np.zeros((*shape, 2)), nothing, nothing.copy(), np.full(shape, np.inf))
     from scipy.ndimage import distance_transform_edt
 
-    top, bottom, down = neighbours(painted.rows, shape[0])
-    left, right, across = neighbours(painted.columns, shape[1])
+    top, bottom, down = neighbours(strokes.rows, shape[0])
+    left, right, across = neighbours(strokes.columns, shape[1])
     rows, columns = np.concatenate([top, top, bottom, bottom]), np.concatenate([left, right, left, right])
     up, aside = 1 - down, 1 - across
     weights = np.concatenate([up * aside, up * across, down * aside, down * across])
@@ -265,26 +239,25 @@ def _along(lightness: NDArray[np.floating], painted: Painted | None, step: tuple
     held = total > LEAST_SHARE
     a, b, light = (
         summed(values) * held / np.where(held, total, 1)
-        for values in (*painted.differences.T, painted.lightness)
+        for values in (*strokes.differences.T, strokes.lightness)
     )
     distance = distance_transform_edt(~held, sampling=step)
     return _Discs(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), np.asarray(distance))
 
 
-def _meet(given: NDArray[np.float64], points: Sequence[GridPoint], differences: NDArray[np.floating]) -> None:
+def _meet(given: NDArray[np.float64], points: Given) -> None:
     """Change what is given by the least that has each point meet its difference, though it shares pixels with another.
 
     The nearer two are, the more that takes; nearer than about half a pixel they are averaged instead.
     """
-    places = np.array([point[:2] for point in points], np.float64).T
     rows, columns = (
         np.maximum(1 - np.abs(np.arange(length) - along[:, None]), 0)
-        for length, along in zip(given.shape, places, strict=False)
+        for length, along in zip(given.shape, np.array(points[:2], np.float64), strict=False)
     )
     used = np.nonzero(rows.T @ columns)
     shares = rows[:, used[0]] * columns[:, used[1]]
     shares /= shares.sum(1, keepdims=True)  # less than 1 between the outermost centres and the border
-    missing = differences - shares @ given[used]
+    missing = points.differences - shares @ given[used]
     # the pseudo-inverse without weak directions, in which near points would be pulled apart without bound
     strength, turn = np.linalg.eigh(shares @ shares.T)
     turn, strength = turn[:, strength > WEAKEST], strength[strength > WEAKEST]
@@ -292,7 +265,7 @@ def _meet(given: NDArray[np.float64], points: Sequence[GridPoint], differences: 
 
 
 def _window(
-    shape: tuple[int, ...], point: GridPoint, step: tuple[float, float]
+    shape: tuple[int, ...], point: tuple[float, float], step: tuple[float, float]
 ) -> tuple[NDArray[np.int_], NDArray[np.int_], tuple[slice, slice]]:
     """Rows and columns within reach of a point, and the same as slices."""
     spans = [
