@@ -9,10 +9,10 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, missing_package, system_reason
@@ -43,17 +43,44 @@ class StoredFile(NamedTuple):
     skipped: str = ""
 
 
-class Store(Protocol):
-    """Files below a root. Every method may be called from any thread, and raises `RunError` if the store fails."""
+def is_url(name: str) -> bool:
+    r"""Whether a name is that of an object store, not of a folder.
 
-    @property
-    def url(self) -> str: ...
+    >>> is_url("s3://bucket/photos"), is_url("photos/1920"), is_url("C:\\photos")
+    (True, False, False)
+    """
+    return _URL.match(name) is not None
+
+
+class FolderStore:
+    """A folder of this machine, or of a drive that all machines share.
+
+    Every method of a store may be called from any thread, and raises `RunError` if the store fails.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
         """Every file, images and others, as they come; what lies below the path `avoid` is passed over."""
-        ...
+        # which files count is decided by `images.image.walk`
+        for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
+            # who reads a link to nothing will say so
+            yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
 
-    def files(self, below: str = "") -> Iterator[StoredFile]: ...
+    def files(self, below: str = "") -> Iterator[StoredFile]:
+        """Every file, as they come."""
+        entered: set[tuple[int, int]] = set()
+        for folder, folders, names in os.walk(self.root / below, followlinks=True):
+            if (here := identity(Path(folder))) in entered:  # a link to a folder around it
+                folders.clear()
+                continue
+            entered.add(here)
+            for name in names:
+                path = Path(folder, name)
+                # a link to nothing is in the way of what would be written through it
+                yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "link to nothing")
 
     def read(self, path: str) -> bytes:
         """The bytes of a file.
@@ -61,7 +88,15 @@ class Store(Protocol):
         Raises:
             ImageError: there is none.
         """
-        ...
+        try:
+            file = self.root / path
+            if file.exists() and not file.is_file():  # opening a pipe would wait for ever
+                raise ImageError("it is a device or a pipe; save it as a file first")
+            return file.read_bytes()
+        except FileNotFoundError:
+            raise ImageError("it is gone") from None
+        except OSError as error:
+            raise ImageError(system_reason(error)) from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
         """Write a file; its stamp.
@@ -74,84 +109,6 @@ class Store(Protocol):
         Raises:
             ImageError: there is one that may not be replaced, or no file can have that name here.
         """
-        ...
-
-    def remove(self, path: str) -> None: ...
-
-    def held(self) -> AbstractContextManager[str]:
-        """Hold the root against other drivers; gives a note where the store cannot keep two of them apart.
-
-        Raises:
-            RunError: another one holds it.
-        """
-        ...
-
-
-def is_url(name: str) -> bool:
-    r"""Whether a name is that of an object store, not of a folder.
-
-    >>> is_url("s3://bucket/photos"), is_url("photos/1920"), is_url("C:\\photos")
-    (True, False, False)
-    """
-    return _URL.match(name) is not None
-
-
-def open_store(name: str) -> Store:
-    """Open a folder or an object store by its name; credentials come from the environment, as obstore reads them.
-
-    Raises:
-        ExtraError: it is an object store, and obstore is not installed.
-        RunError: no such kind of store.
-    """
-    if not is_url(name):
-        return FolderStore(Path(name))
-    return ObjectStore(name.rstrip("/"))
-
-
-class FolderStore:
-    """A folder of this machine, or of a drive that all machines share."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.url = str(root)
-
-    def images(self, avoid: str = "") -> Iterator[StoredFile]:
-        # which files count is decided by `images.image.walk`
-        for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
-            # who reads a link to nothing will say so
-            yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
-
-    def files(self, below: str = "") -> Iterator[StoredFile]:
-        """See `Store`."""
-        entered: set[tuple[int, int]] = set()
-        for folder, folders, names in os.walk(self.root / below, followlinks=True):
-            if (here := identity(Path(folder))) in entered:  # a link to a folder around it
-                folders.clear()
-                continue
-            entered.add(here)
-            for name in names:
-                path = Path(folder, name)
-                stamp = _stamp(path)
-                # a link to nothing is in the way of what would be written through it
-                yield StoredFile(
-                    path.relative_to(self.root).as_posix(), "link to nothing" if stamp is None else stamp
-                )
-
-    def read(self, path: str) -> bytes:
-        """See `Store`."""
-        try:
-            if (self.root / path).exists() and not (
-                self.root / path
-            ).is_file():  # opening a pipe would wait for ever
-                raise ImageError("it is a device or a pipe; save it as a file first")
-            return (self.root / path).read_bytes()
-        except FileNotFoundError:
-            raise ImageError("it is gone") from None
-        except OSError as error:
-            raise ImageError(system_reason(error)) from None
-
-    def write(self, path: str, data: bytes, replace: bool = True) -> str:
-        """See `Store`."""
         target, written = self.root / path, self.root / PARTS / uuid4().hex
         with writing(target):
             written.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +133,11 @@ class FolderStore:
 
     @contextmanager
     def held(self) -> Iterator[str]:
+        """Hold the root against other drivers; gives a note where the store cannot keep two of them apart.
+
+        Raises:
+            RunError: another one holds it.
+        """
         # the system lets go of the lock when its process ends
         with locked(self.root, "colorize"):
             yield ""
@@ -230,7 +192,7 @@ class ObjectStore:
                     yield StoredFile(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
 
     def read(self, path: str) -> bytes:
-        """See `Store`."""
+        """As of a folder."""
         try:
             with self._telling():
                 return self._obstore.get(self._store, path).bytes().to_bytes()
@@ -238,7 +200,7 @@ class ObjectStore:
             raise ImageError("it is gone") from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
-        """See `Store`."""
+        """As of a folder."""
         # a store without conditional puts replaces what came since it was listed
         from obstore.exceptions import AlreadyExistsError, NotSupportedError
 
@@ -260,7 +222,7 @@ class ObjectStore:
 
     @contextmanager
     def held(self) -> Iterator[str]:
-        """See `Store`."""
+        """As of a folder."""
         # by conditional puts, which a store may lack: that is tried out first
         probe = f"{STATE}/probe-{uuid4().hex}"
         can_hold = self._create(probe, b"") and not self._create(probe, b"")
@@ -328,6 +290,21 @@ class ObjectStore:
                 f"`{self.url}` does not answer as it should: {_in_a_line(error)}. Credentials and endpoint come from "
                 "the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL."
             ) from None
+
+
+Store = FolderStore | ObjectStore
+
+
+def open_store(name: str) -> Store:
+    """Open a folder or an object store by its name; credentials come from the environment, as obstore reads them.
+
+    Raises:
+        ExtraError: it is an object store, and obstore is not installed.
+        RunError: no such kind of store.
+    """
+    if not is_url(name):
+        return FolderStore(Path(name))
+    return ObjectStore(name.rstrip("/"))
 
 
 def _is_alive(pid: int) -> bool:
