@@ -13,11 +13,11 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.colour_distribution import LARGEST_SIZE, SEEN_AT, SeveralSizes
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.networks import COLOUR_LOGITS, Predictions
 from knowhue.inference.requests import Batcher, ImageRequest
-from knowhue.inference.sizes import LARGEST_SIZE, SEEN_AT, SeveralSizes
 
 SIDE = 32
 

@@ -10,7 +10,13 @@ from knowhue.images.image import ComputedBy, Image, Pixels, flattened
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
 from knowhue.inference.album import AlbumColour, drawn_to
-from knowhue.inference.colour_distribution import ColourDistribution, require_sample
+from knowhue.inference.colour_distribution import (
+    LARGEST_SIZE,
+    SEEN_AT,
+    ColourDistribution,
+    SeveralSizes,
+    require_sample,
+)
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.judgement import Judgement, judge_image
 from knowhue.inference.networks import (
@@ -32,7 +38,6 @@ from knowhue.inference.pixels import (
 )
 from knowhue.inference.recipes import RecipeDescription, require_supported
 from knowhue.inference.reference import Reference, make_reference, take_colours
-from knowhue.inference.sizes import LARGEST_SIZE, SEEN_AT, SeveralSizes
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
@@ -166,9 +171,7 @@ class Colorizer:
         return held_bytes + self._several.answer_bytes(*(shape or (1, LONGEST)))
 
     def colorize(
-        self,
-        source: Image | Path | bytes,
-        options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+        self, source: Image | Path | bytes, options: ColorizeOptions = ColorizeOptions()
     ) -> Colorized:
         """Colour and classify an image.
 
@@ -265,7 +268,7 @@ class Colorizer:
         image: Image,
         coarse: FloatArray,
         answers: Predictions,
-        options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+        options: ColorizeOptions = ColorizeOptions(),
     ) -> Colorized:
         """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it."""
         assert answers.chroma is not None  # `require` is called first
