@@ -30,11 +30,10 @@ from knowhue.images.image import Image as KnowhueImage
 from knowhue.images.image import Origin
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.colour_distribution import MOST_ANSWERS
+from knowhue.inference.colour_distribution import MOST_ANSWERS, SeveralSizes
 from knowhue.inference.description import ScoreInterval
 from knowhue.inference.networks import Predictions
 from knowhue.inference.requests import reduced
-from knowhue.inference.sizes import SeveralSizes
 from knowhue.inference.written_hints import strokes_of
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
@@ -378,6 +377,7 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
         ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "one file, named `image`"),
         ({"files": [("image", JPEG)] * 4}, 400, "Too many files"),
         ({"files": {"other": ("", "")}, "data": {"image": "text"}}, 400, "form"),
+        ({"files": {"imag": ("a.jpg", JPEG)}}, 400, "Found `imag`. Did you mean `image`?"),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         (
             {"content": b"nothing", "headers": {"content-type": "multipart/form-data; boundary=x"}},
