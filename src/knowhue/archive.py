@@ -195,7 +195,7 @@ def colorize_archive(
     out: str,
     *,
     model: ModelChoice,
-    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    options: ColorizeOptions = ColorizeOptions(),
     suffix: str | None = None,
     shards: int | None = None,
     executor: Executor | None = None,

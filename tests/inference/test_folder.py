@@ -550,10 +550,10 @@ def test_what_a_format_does_not_hold_is_that_images_failure(
 ):
     real = requests.paint_request
 
-    def paint(colorizer: Any, request: Any, decoded: Any, answer: Any) -> Any:
-        if decoded.suffix == ".jpg":
+    def paint(colorizer: Any, decoded: Any, answer: Any) -> Any:
+        if decoded.request.suffix == ".jpg":
             raise RunError("too wide for it")
-        return real(colorizer, request, decoded, answer)
+        return real(colorizer, decoded, answer)
 
     monkeypatch.setattr(requests, "paint_request", paint)
     summary = colour(source, tmp_path / "out")

@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from knowhue.errors import ConfigError, did_you_mean
 from knowhue.images.writing import check_output_suffix, writable_suffix
@@ -18,17 +18,9 @@ from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
+from knowhue.inference.pipeline import Limits, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
-from knowhue.inference.requests import (
-    DecodedRequest,
-    ImageRequest,
-    decode_request,
-    one_core_each,
-    paint_one_of_many,
-    predict_many,
-    reason_of,
-)
+from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
 from knowhue.locks import locked
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing
@@ -46,13 +38,13 @@ def colorize_folder(
     source: Path,
     out: Path,
     *,
-    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    options: ColorizeOptions = ColorizeOptions(),
     hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
     suffix: str | None = None,
     album: bool = False,
     overwrite: bool = False,
     on_error: Literal["skip", "stop"] = "skip",
-    limits: Limits = Limits(),  # noqa: B008
+    limits: Limits = Limits(),
     report: Report = lambda _: None,
 ) -> Summary:
     """Colour all images of a folder and the folders in it; the same call goes on after a kill.
@@ -98,14 +90,6 @@ def colorize_folder(
     return work.summary(source, listing, time.monotonic() - started)
 
 
-class _Read(NamedTuple):
-    """An image between decoding and painting."""
-
-    stamp: Stamp
-    decoded: DecodedRequest
-    seconds: float
-
-
 class _Work:
     """The images of a folder on their way: stages, run by several threads, and what has come of them so far."""
 
@@ -124,6 +108,7 @@ class _Work:
         self._stops, self._report = stops, report
         self._staging = ledger.out / STAGING
         self._numbers = count()
+        self._stamps: dict[Item, Stamp | None] = {}
         # Asked once, before any work: an image that changes from now on is done again by the next run.
         self._divide({item for item in items if self._is_done(item)})
         self.made = 0
@@ -166,12 +151,8 @@ class _Work:
         # A quarter as many threads predict as decode: more would make smaller batches.
         predictors = max(1, (limits.threads or usable_cores()) // 4)
         limits = limits._replace(predictors=predictors, batch_wait_seconds=_BATCH_WAIT_SECONDS)
-        stages = Stages(
-            lambda item: self._colorizer.weigh(item.source),
-            self._decode,
-            self._predict,
-            self._paint,
-            lambda read: read.decoded.network_input.shape,
+        stages = stages_of_many(
+            self._colorizer, lambda item: self._colorizer.weigh(item.source), self._request, self._write
         )
         try:
             with one_core_each(self._colorizer.network.runtime):
@@ -215,45 +196,30 @@ class _Work:
         if strangers := list(outputs):
             raise no_room(self._ledger.out, len(strangers), strangers[0])
 
-    def _decode(self, item: Item) -> _Read:
-        started = time.perf_counter()
-        stamp = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
+    def _request(self, item: Item) -> ImageRequest:
+        self._stamps[item] = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
         hints = self._hints.get(item.path, ())
-        request = ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
-        decoded = decode_request(self._colorizer, request, name="")  # the summary names it
-        assert stamp is not None
-        return _Read(stamp, decoded, time.perf_counter() - started)
+        return ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
 
-    def _predict(self, batch: Sequence[_Read]) -> list[tuple[Predictions, float]]:
-        """Predictions, each with its share of the seconds."""
-        started = time.perf_counter()
-        answers = predict_many(self._colorizer, [each.decoded for each in batch])
-        share = (time.perf_counter() - started) / len(batch)
-        return [(answer, share) for answer in answers]
-
-    def _paint(
-        self, item: Item, read: _Read, answer: tuple[Predictions, float]
-    ) -> tuple[dict[str, Any], Stamp, Path]:
-        """Paint, encode, and write beside its place: what `Ledger.commit` takes."""
-        started = time.perf_counter()
-        reply, judged = paint_one_of_many(self._colorizer, read.decoded, answer[0])
+    def _write(
+        self, item: Item, reply: ImageReply, line: dict[str, Any], answer: Predictions
+    ) -> tuple[Stamp, Path]:
+        """Write an image beside its place: what `Ledger.commit` takes."""
         # Numbered, as two images of different folders may have one name.
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         write_through(written, reply.data)
-        assert reply.colorized is not None
-        record = {"path": item.path, "output": item.output, **judged}
         if item.path in self._hints:
-            record["hints"] = self._hints[item.path]
+            line["hints"] = self._hints[item.path]
         if self._options.album is not None:
-            assert answer[0].chroma is not None
-            record["album"] = {"colour": self._options.album, "own": photo_colour(answer[0].chroma[0])}
-        if reply.colorized.uncertainty is not None:
-            record["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
-        seconds = read.seconds + answer[1] + time.perf_counter() - started
-        record |= {"model": self._colorizer.network.description.name, "seconds": round(seconds, 4)}
-        return record, read.stamp, written
+            assert answer.chroma is not None
+            line["album"] = {"colour": self._options.album, "own": photo_colour(answer.chroma[0])}
+        if reply.colorized is not None and reply.colorized.uncertainty is not None:
+            line["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
+        stamp = self._stamps.pop(item)
+        assert stamp is not None  # it was read
+        return stamp, written
 
-    def _note(self, item: Item, future: Future[tuple[dict[str, Any], Stamp, Path]]) -> None:
+    def _note(self, item: Item, future: Future[tuple[dict[str, Any], tuple[Stamp, Path]]]) -> None:
         """Put an image in its place, or its failure on the list.
 
         Raises:
@@ -265,7 +231,7 @@ class _Work:
         if not reason and self._ledger.in_the_way(item.path, item.output):
             reason = f"`{item.output}` was put in its place by somebody else meanwhile."
         if not reason:
-            record, stamp, written = future.result()
+            record, (stamp, written) = future.result()
             self._ledger.commit(record, stamp, written)
             self.made += 1
             self._noteworthy.update(noteworthy([record]))

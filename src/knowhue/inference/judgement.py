@@ -157,9 +157,7 @@ def judge_image(
         probability,
         ranked,
         novelty,
-        None if painted is None else painted.chroma,
-        None if painted is None else painted.colourfulness,
-        None if painted is None else painted.reduced,
+        *(painted or (None, None, None)),
         (*_caveats(description, novelty), *notes, *_doubts(painted, saturation)),
     )
 
@@ -202,12 +200,14 @@ def _fitted_on(description: Description) -> int:
 
 
 def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
+    if painted is None:
+        return []
     doubts = []
-    if painted is not None and painted.chroma < STILL_GRAY * min(saturation, 1):
+    if painted.chroma < STILL_GRAY * min(saturation, 1):
         doubts.append(
             f"still nearly gray (mean chroma {painted.chroma:.1f}): the model found little to colour"
         )
-    if painted is not None and painted.reduced > OFTEN_REDUCED:
+    if painted.reduced > OFTEN_REDUCED:
         doubts.append(
             f"{100 * painted.reduced:.0f} % of the pixels were given colours that sRGB cannot show at their lightness; "
             "their chroma was reduced"

@@ -158,7 +158,7 @@ class Pipeline(Generic[_Item, _Result]):
     def __init__(
         self,
         stages: Stages,
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = Limits(),
         observe: Observe = lambda stage, value: None,
         after_batch: Callable[[], object] = lambda: None,
     ) -> None:
@@ -370,9 +370,7 @@ class Pipeline(Generic[_Item, _Result]):
 
 
 def run(
-    stages: Stages,
-    items: Iterable[_Item],
-    limits: Limits = Limits(),  # noqa: B008
+    stages: Stages, items: Iterable[_Item], limits: Limits = Limits()
 ) -> Generator[tuple[_Item, Future[Any]]]:
     """Send items through a pipeline as there is room; each comes back with its future once that is done.
 

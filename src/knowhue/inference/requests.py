@@ -1,6 +1,7 @@
 """An image and what is wanted of it, from its bytes to the bytes of the coloured one, in the stages of the pipeline."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -78,20 +79,14 @@ class DecodedRequest(NamedTuple):
     """A request whose image was read.
 
     Attributes:
+        request: without the bytes; its options have all hints, reference and strokes, its suffix is what is written.
         image: whole.
         network_input: L* (h, w) at the network's size.
-        options: with all hints.
-        suffix: of what will be written.
-        colour: whether it is coloured, or named alone.
-        fast: whether it is seen at one size.
     """
 
+    request: ImageRequest
     image: Image
     network_input: FloatArray
-    options: ColorizeOptions
-    suffix: str
-    colour: bool = True
-    fast: bool = False
 
 
 class Batcher(Pipeline[ImageRequest, ImageReply]):
@@ -100,7 +95,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
     def __init__(
         self,
         colorizer: Colorizer,
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = Limits(),
         max_pixels: int = MAX_PIXELS,
         observe: Observe = lambda stage, value: None,
         after_batch: Callable[[], object] = lambda: None,
@@ -108,15 +103,15 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         self.colorizer = colorizer
         fast = colorizer.at_one_size()
 
-        def colorizer_of(wanted: ImageRequest | DecodedRequest) -> Colorizer:
-            return fast if wanted.fast else colorizer
+        def colorizer_of(request: ImageRequest) -> Colorizer:
+            return fast if request.fast else colorizer
 
         stages = Stages(
             lambda request: _weigh(colorizer_of(request), request),
             lambda request: decode_request(colorizer_of(request), request, max_pixels),
-            lambda batch: _predict(colorizer_of(batch[0]), batch),
-            lambda request, decoded, answer: paint_request(colorizer_of(request), request, decoded, answer),
-            lambda decoded: (decoded.colour, decoded.fast, decoded.network_input.shape),
+            lambda batch: _predict(colorizer_of(batch[0].request), batch),
+            lambda request, decoded, answer: paint_request(colorizer_of(request), decoded, answer),
+            lambda decoded: (decoded.request.colour, decoded.request.fast, decoded.network_input.shape),
         )
         super().__init__(stages, limits, observe, after_batch)
 
@@ -165,12 +160,15 @@ def decode_request(
         colorizer.require_options(options)
     suffix = request.suffix or writable_suffix(image.origin.suffix)
     make_input = colorizer.network_input if request.colour else colorizer.class_input
-    return DecodedRequest(image, make_input(image), options, suffix, request.colour, request.fast)
+    read = request._replace(
+        source=b"", options=options, hints=(), suffix=suffix, reference=None, strokes=None
+    )
+    return DecodedRequest(read, image, make_input(image))
 
 
 def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
     """Of requests that are all coloured, or none."""
-    predict = colorizer.predict if batch[0].colour else colorizer.predict_classes
+    predict = colorizer.predict if batch[0].request.colour else colorizer.predict_classes
     return predict([each.network_input for each in batch])
 
 
@@ -181,24 +179,24 @@ def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
     return read_image(data, max_pixels=max_pixels, name=name)
 
 
-def paint_request(
-    colorizer: Colorizer, request: ImageRequest, decoded: DecodedRequest, answer: Predictions
-) -> ImageReply:
+def paint_request(colorizer: Colorizer, decoded: DecodedRequest, answer: Predictions) -> ImageReply:
     """Paint and write an image; or, for a class alone, judge it.
 
     Raises:
         RunError: the format does not hold such an image.
     """
+    request, whole, coarse = decoded
     if not request.colour:
-        return ImageReply(colorizer.judge(decoded.image, answer, decoded.options))
-    image = decoded.image if request.max_px is None else reduced(decoded.image, request.max_px)
-    colorized = colorizer.finish(image, decoded.network_input, answer, decoded.options)
-    data, notes = encode_colorized(image, colorized.image, decoded.suffix)
+        return ImageReply(colorizer.judge(whole, answer, request.options))
+    assert request.suffix is not None
+    image = whole if request.max_px is None else reduced(whole, request.max_px)
+    colorized = colorizer.finish(image, coarse, answer, request.options)
+    data, notes = encode_colorized(image, colorized.image, request.suffix)
     notes += colorizer.notes if request.fast else ()
     judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
-    height, width = decoded.image.pixels.shape[:2]
-    full = width, height, writable_suffix(decoded.image.origin.suffix)
-    return ImageReply(judgement, data, decoded.suffix, colorized, full)
+    height, width = whole.pixels.shape[:2]
+    full = width, height, writable_suffix(whole.origin.suffix)
+    return ImageReply(judgement, data, request.suffix, colorized, full)
 
 
 def reduced(image: Image, max_px: int) -> Image:
@@ -246,28 +244,54 @@ class _ModelFault(Exception):
     """The model failed; its cause says how."""
 
 
-def predict_many(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
-    """Predict for some of many images; `reason_of` tells a failure of the model from one of an image."""
-    try:
-        return _predict(colorizer, batch)
-    except Exception as error:
-        raise _ModelFault from error
+def stages_of_many(
+    colorizer: Colorizer,
+    weigh: Callable[[Any], int],
+    request_of: Callable[[Any], ImageRequest],
+    put: Callable[[Any, ImageReply, dict[str, Any], Predictions], Any],
+) -> Stages:
+    """The stages of one of many images, an item with `path` and `output`; `reason_of` says why one failed.
 
+    Args:
+        colorizer: the model.
+        weigh: item to the bytes that it holds.
+        request_of: item to what is wanted of it, before it is read.
+        put: writes the reply to an item away; to the line of the ledger it may add what the prediction says.
 
-def paint_one_of_many(
-    colorizer: Colorizer, decoded: DecodedRequest, answer: Predictions
-) -> tuple[ImageReply, dict[str, Any]]:
-    """As `paint_request`; and what a ledger says of the image, in plain values.
-
-    Raises:
-        ImageError: the format does not hold such an image.
+    Returns:
+        Stages whose result is the line, in plain values, and what `put` returned.
     """
-    try:
-        reply = paint_request(colorizer, ImageRequest(b""), decoded, answer)
-    except RunError as error:  # one of the disk or the store would end the whole job
-        raise ImageError(str(error)) from None
-    height, width = decoded.image.pixels.shape[:2]
-    return reply, {"width": width, "height": height, **reply.judgement.as_record()}
+
+    def decode(item: Any) -> tuple[DecodedRequest, float]:
+        started = time.perf_counter()
+        decoded = decode_request(colorizer, request_of(item), name="")  # the summary names it
+        return decoded, time.perf_counter() - started
+
+    def predict(batch: Sequence[tuple[DecodedRequest, float]]) -> list[tuple[Predictions, float]]:
+        """Predictions, each with its share of the seconds."""
+        started = time.perf_counter()
+        try:
+            answers = _predict(colorizer, [decoded for decoded, _ in batch])
+        except Exception as error:
+            raise _ModelFault from error
+        share = (time.perf_counter() - started) / len(batch)
+        return [(answer, share) for answer in answers]
+
+    def paint(item: Any, read: tuple[DecodedRequest, float], predicted: tuple[Predictions, float]) -> Any:
+        started = time.perf_counter()
+        (decoded, before), (answer, share) = read, predicted
+        try:
+            reply = paint_request(colorizer, decoded, answer)
+        except RunError as error:  # of the format: one of the disk or the store would end the whole job
+            raise ImageError(str(error)) from None
+        height, width = decoded.image.pixels.shape[:2]
+        line = {"path": item.path, "output": item.output, "width": width, "height": height}
+        line |= reply.judgement.as_record()
+        done = put(item, reply, line, answer)
+        seconds = round(before + share + time.perf_counter() - started, 4)
+        return line | {"model": colorizer.network.description.name, "seconds": seconds}, done
+
+    return Stages(weigh, decode, predict, paint, lambda read: read[0].network_input.shape)
 
 
 def reason_of(error: BaseException) -> str:

@@ -18,18 +18,9 @@ from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import noteworthy
-from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
+from knowhue.inference.pipeline import Limits, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
-from knowhue.inference.requests import (
-    DecodedRequest,
-    ImageRequest,
-    decode_request,
-    one_core_each,
-    paint_one_of_many,
-    predict_many,
-    reason_of,
-)
+from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
 from knowhue.inference.store import is_url, open_store
 
 FLUSH_SECONDS = 30.0
@@ -104,15 +95,6 @@ def colour_shard(task: ShardTask) -> None:
     _Shard(task).colour()
 
 
-class _InFlight:
-    """An image on its way, with its bytes from the moment they are there until it is decoded."""
-
-    def __init__(self, image: ListedImage) -> None:
-        self.image = image
-        self.data = b""
-        self.started = time.perf_counter()
-
-
 class _Shard:
     def __init__(self, task: ShardTask) -> None:
         self.task = task
@@ -126,6 +108,7 @@ class _Shard:
         self._changed: list[str] = []
         self._is_again = False  # begun by this very command: the engine took it for lost
         self._own: set[str] = set()
+        self._data: dict[str, bytes] = {}  # of images, from the moment they are there until they are read
         self.failures: list[tuple[str, str]] = []
 
     def _read_ledger(self) -> dict[str, dict[str, Any]]:
@@ -193,19 +176,18 @@ class _Shard:
         limits = Limits(cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
         paint_compiled()  # from the first image on, or the same image would be rounded otherwise in another shard
-        stages = Stages(
-            self._fetch, self._decode, self._predict, self._paint, lambda it: it.network_input.shape
-        )
+        stages = stages_of_many(colorizer, self._fetch, self._request, self._put)
         with (
             one_core_each(colorizer.network.runtime),
-            closing(run(stages, map(_InFlight, waiting), limits)) as outcomes,
+            closing(run(stages, waiting, limits)) as outcomes,
         ):
-            for coming, future in outcomes:
+            for image, future in outcomes:
                 if (error := future.exception()) is None:
-                    self.records[coming.image.path] = future.result()
+                    line, made = future.result()
+                    self.records[image.path] = line | {"stamp": image.stamp, "made": made}
                     self.made += 1
                 else:
-                    self._fail(coming.image, reason_of(error))
+                    self._fail(image, reason_of(error))
                 if time.monotonic() - self._flushed > FLUSH_SECONDS:
                     self._flush()
 
@@ -223,34 +205,21 @@ class _Shard:
         self.out.write(ledger_path(self.task.shard), text.encode())
         self._flushed = time.monotonic()
 
-    def _fetch(self, coming: _InFlight) -> int:
+    def _fetch(self, image: ListedImage) -> int:
         try:
-            coming.data = self.source.read(coming.image.path)
-        except (
-            RunError
-        ) as error:  # of this image; where the store is down, the ledger is what cannot be written
+            self._data[image.path] = data = self.source.read(image.path)
+        except RunError as error:
+            # of this image; where the store is down, the ledger is what cannot be written
             raise ImageError(str(error)) from None
-        return _open(self.task.model).weigh(coming.data)
+        return _open(self.task.model).weigh(data)
 
-    def _decode(self, coming: _InFlight) -> DecodedRequest:
-        suffix = PurePosixPath(coming.image.output).suffix
-        request = ImageRequest(coming.data, self.task.options, suffix=suffix)
-        coming.data = b""
-        return decode_request(_open(self.task.model), request, name="")  # the summary names it
+    def _request(self, image: ListedImage) -> ImageRequest:
+        suffix = PurePosixPath(image.output).suffix
+        return ImageRequest(self._data.pop(image.path), self.task.options, suffix=suffix)
 
-    def _predict(self, batch: Sequence[DecodedRequest]) -> Sequence[Predictions]:
-        return predict_many(_open(self.task.model), batch)
-
-    def _paint(self, coming: _InFlight, decoded: DecodedRequest, answer: Predictions) -> dict[str, Any]:
-        """Paint, encode and write; the line of the ledger."""
-        image, model = coming.image, _open(self.task.model)
-        reply, judged = paint_one_of_many(model, decoded, answer)
+    def _put(self, image: ListedImage, reply: ImageReply, *_: object) -> str:
         replace = self.task.overwrite or image.path in self._own
-        made = self.out.write(image.output, reply.data, replace)
-        seconds = round(time.perf_counter() - coming.started, 4)
-        record = {"path": image.path, "output": image.output, **judged}
-        record |= {"model": model.network.description.name, "seconds": seconds}
-        return record | {"stamp": image.stamp, "made": made}
+        return self.out.write(image.output, reply.data, replace)
 
 
 @lru_cache(maxsize=1)

@@ -198,7 +198,7 @@ def colorize_video(
     source: Path,
     out: Path,
     *,
-    options: ColorizeOptions = ColorizeOptions(),  # noqa: B008
+    options: ColorizeOptions = ColorizeOptions(),
     overwrite: bool = False,
     strength: float = STRENGTH,
     report: Report = lambda _: None,
