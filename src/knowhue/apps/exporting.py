@@ -110,12 +110,8 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
 
 
 def _check(arguments: ExportArguments) -> None:
-    kind, precision, calibrate, upload = (
-        arguments.to.value,
-        arguments.precision,
-        arguments.calibrate,
-        arguments.upload,
-    )
+    kind, precision = arguments.to.value, arguments.precision
+    calibrate, upload = arguments.calibrate, arguments.upload
     if arguments.to is ExportFormat.table:
         if (precision, calibrate, arguments.licence, upload) != ("float32", None, "", None):
             raise ConfigError(

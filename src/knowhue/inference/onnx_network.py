@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from knowhue.errors import WeightsError
 from knowhue.inference.description import KEY, Description, read_description
@@ -41,22 +40,15 @@ INT8_KEY = "knowhue.int8"
 INPUT = "lightness"
 OUTPUTS = ("chroma", "probabilities", "novelty")
 TASK_OF = {"chroma": "colour", "probabilities": "class"}
-_MEASURED: TypeAdapter[dict[str, float | int | None]] = TypeAdapter(dict[str, float | int | None])
 
 
 class OnnxNetwork:
-    """Runs on a GPU where the installed runtime has one, else on the CPU; that of `open_graph` on the CPU alone.
-
-    Attributes:
-        measured: what was measured when the file was made: by `parity`, largest differences to torch; by `int8`,
-            what 8 bits cost.
-    """
+    """Runs on a GPU where the installed runtime has one, else on the CPU; that of `open_graph` on the CPU alone."""
 
     runtime = "onnx"
 
-    def __init__(self, session: Session, description: Description, measured: dict[str, Any]) -> None:
+    def __init__(self, session: Session, description: Description) -> None:
         self.description = description
-        self.measured = measured
         self._session = session
         self.activation_names = _activations_of(session)
         self._outputs = _outputs_of(description)
@@ -114,15 +106,9 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
         data, path, OPERATORS, operators, f"{again}.", f"{again}; another's model goes with its `recipe`."
     )
     session = open_session(data, path, threads)
-    metadata = session.metadata
-    description = read_description(metadata.get(KEY), path)
+    description = read_description(session.metadata.get(KEY), path)
     _check_signature(session, description, path)
-    measured = {
-        name: _measured(metadata[key], path)
-        for name, key in (("parity", PARITY_KEY), ("int8", INT8_KEY))
-        if key in metadata
-    }
-    return OnnxNetwork(session, description, measured)
+    return OnnxNetwork(session, description)
 
 
 def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
@@ -135,17 +121,7 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
         if name.encode() in data
     }
     options.add_external_initializers(list(used), list(used.values()))
-    return OnnxNetwork(open_own(data, options), description, {})
-
-
-def _measured(text: str, path: Path) -> dict[str, float | int | None]:
-    try:
-        return _MEASURED.validate_json(text)
-    except ValidationError:
-        raise WeightsError(
-            f"`{path}` should say what was measured as `knowhue export` does. Found something else. "
-            "Export its run again."
-        ) from None
+    return OnnxNetwork(open_own(data, options), description)
 
 
 def _outputs_of(description: Description) -> list[str]:
