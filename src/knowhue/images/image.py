@@ -17,22 +17,19 @@ from numpy.typing import NDArray
 
 
 class ImageFormat(NamedTuple):
-    """A format that can be read.
-
-    Attributes:
-        suffixes: lower case; the first is the usual one.
-        starts: how its files begin; see `recognise` for the others.
-        loader: in libvips, or else `plugin` in Pillow; neither where the decoder is a package of its own.
-        frames: what its pages are called.
-        packed: bytes of pixels in a byte of file, where libvips does not read the header.
-    """
+    """A format that can be read."""
 
     suffixes: tuple[str, ...]
+    """lower case; the first is the usual one"""
     starts: tuple[bytes, ...] = ()
+    """how its files begin; see `recognise` for the others"""
     loader: str = ""
+    """in libvips, or else `plugin` in Pillow; neither where the decoder is a package of its own"""
     plugin: str = ""
     frames: str = "frames"
+    """what its pages are called"""
     packed: int = 32  # few are packed more tightly
+    """bytes of pixels in a byte of file, where libvips does not read the header"""
 
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -77,15 +74,12 @@ MOST_KINDS = 6
 
 
 class Found(NamedTuple):
-    """A file below a folder, or a folder that was not entered.
-
-    Attributes:
-        path: below the folder that was walked.
-        skipped: why it is left out; nothing for an image.
-    """
+    """A file below a folder, or a folder that was not entered."""
 
     path: Path
+    """below the folder that was walked"""
     skipped: str = ""
+    """why it is left out; nothing for an image"""
 
 
 def recognise(head: bytes) -> str | None:
@@ -248,54 +242,45 @@ Metadata = tuple[tuple[str, bytes | str], ...]
 
 
 class ComputedBy(NamedTuple):
-    """What computed the colours of an image.
-
-    Attributes:
-        model: its name.
-        fingerprint: what tells it from other models of that name.
-    """
+    """What computed the colours of an image."""
 
     model: str
+    """its name"""
     fingerprint: str
+    """what tells it from other models of that name"""
 
 
 class Origin(NamedTuple):
-    """Where an image comes from, and what its file said beside the pixels.
-
-    Attributes:
-        suffix: of its format, such as `.jpg`, whatever the file was called.
-        profile: ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had
-            another, None if it had none.
-        metadata: what else the file said. Its orientation is no longer true.
-        pixels_per_mm: horizontal and vertical resolution, of the upright image; 72 to the inch if the file names none.
-        bits: of a channel in the file.
-        is_lossless: whether a format that can lose something (WebP) did not.
-        notes: what a user should know of how it was read.
-        computed_by: what its colours are from, if they are not those of its file.
-    """
+    """Where an image comes from, and what its file said beside the pixels."""
 
     suffix: str = ""
+    """of its format, such as `.jpg`, whatever the file was called"""
     profile: bytes | None = None
+    """ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had another, None if
+    it had none"""
     metadata: Metadata = ()
+    """what else the file said. Its orientation is no longer true"""
     pixels_per_mm: tuple[float, float] = (2.835, 2.835)
+    """horizontal and vertical resolution, of the upright image; 72 to the inch if the file names none"""
     bits: int = 8
+    """of a channel in the file"""
     is_lossless: bool = False
+    """whether a format that can lose something (WebP) did not"""
     notes: tuple[str, ...] = ()
+    """what a user should know of how it was read"""
     computed_by: ComputedBy | None = None
+    """what its colours are from, if they are not those of its file"""
 
 
 class Image(NamedTuple):
-    """An image.
-
-    Attributes:
-        pixels: (H, W, 1 or 3); 1 if its file says gray, 3 else, whatever the colours.
-        alpha: (H, W) of the same type, 0 where nothing is seen, or None.
-        origin: what else its file said.
-    """
+    """An image."""
 
     pixels: Pixels
+    """(H, W, 1 or 3); 1 if its file says gray, 3 else, whatever the colours"""
     alpha: NDArray[Any] | None = None
+    """(H, W) of the same type, 0 where nothing is seen, or None"""
     origin: Origin = Origin()
+    """what else its file said"""
 
     @classmethod
     def of(cls, pixels: Pixels) -> "Image":

@@ -31,17 +31,14 @@ _SINGULAR = 1e6  # condition above which three primaries are as good as two
 
 
 class RGBSpace(NamedTuple):
-    """A space of gray or RGB.
-
-    Attributes:
-        curves: (1 or 3, 65536), linear light of every 16-bit code.
-        inverses: the same the other way, tables for `look_up`.
-        matrix: (3, 3) from linear RGB to linear sRGB; None for gray.
-    """
+    """A space of gray or RGB."""
 
     curves: Floats
+    """(1 or 3, 65536), linear light of every 16-bit code"""
     inverses: Floats
+    """the same the other way, tables for `look_up`"""
     matrix: Floats | None
+    """(3, 3) from linear RGB to linear sRGB; None for gray"""
 
     def to_linear(self, codes: NDArray[np.integer]) -> Floats:
         """Linear sRGB (..., 3), beyond 0..1 where sRGB has no such colour, of codes (..., 1 or 3) of 8 or 16 bits."""

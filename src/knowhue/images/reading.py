@@ -77,15 +77,12 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
 
 
 class Weight(NamedTuple):
-    """What an image takes, from its header.
-
-    Attributes:
-        held_bytes: that reading, painting and encoding it hold at once, about; 0 if it is no image.
-        shape: height and width as they lie in the file; None where the header alone does not say.
-    """
+    """What an image takes, from its header."""
 
     held_bytes: int = 0
+    """that reading, painting and encoding it hold at once, about; 0 if it is no image"""
     shape: tuple[int, int] | None = None
+    """height and width as they lie in the file; None where the header alone does not say"""
 
 
 def is_image(file: Path) -> bool:
@@ -164,23 +161,20 @@ def _damaged(kind: str, why: str) -> ImageError:
 
 @dataclass
 class Decoded:
-    """What a decoder found: values (H, W, C) as they lie in the file, and all else of an `Origin` that goes with them.
-
-    Attributes:
-        interpretation: libvips' name of what the values mean.
-        orientation: 1 to 8, by EXIF.
-        space: how codes are to be read where there is no profile; None if they are sRGB's.
-    """
+    """What a decoder found: values (H, W, C) as they lie in the file, and what else of an `Origin` goes with them."""
 
     values: NDArray[Any]
     interpretation: str
+    """libvips' name of what the values mean"""
     bits: int
     orientation: int = 1
+    """1 to 8, by EXIF"""
     profile: bytes | None = None
     metadata: list[tuple[str, bytes | str]] = field(default_factory=list)
     pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
     notes: list[str] = field(default_factory=list)
     space: RGBSpace | None = None
+    """how codes are to be read where there is no profile; None if they are sRGB's"""
 
 
 def _decode(file: File, kind: str, check: Check) -> Decoded:

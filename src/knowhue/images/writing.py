@@ -24,25 +24,22 @@ from knowhue.storage import replacing
 
 
 class OutputKind(NamedTuple):
-    """What a kind of file can hold, and how it is written.
-
-    Attributes:
-        suffix: the usual one.
-        saver: in libvips.
-        options: of the saver; `Q` is the quality, where there is one.
-        lossless: further options for images whose file was lossless.
-        alpha: whether it holds transparency.
-        bits: of a channel, at most.
-        longest_px: side that it can hold.
-    """
+    """What a kind of file can hold, and how it is written."""
 
     suffix: str
+    """the usual one"""
     saver: str
+    """in libvips"""
     options: Mapping[str, Any]
+    """of the saver; `Q` is the quality, where there is one"""
     lossless: Mapping[str, Any] = MappingProxyType({})
+    """further options for images whose file was lossless"""
     alpha: bool = True
+    """whether it holds transparency"""
     bits: int = 8
+    """of a channel, at most"""
     longest_px: int = 2**31 - 1
+    """side that it can hold"""
 
 
 _JPEG = OutputKind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)

@@ -52,28 +52,25 @@ EVERYWHERE = ("saturation", "unknown_below")
 
 
 class ColorizeOptions(NamedTuple):
-    """What a user may ask of a colouring.
-
-    Attributes:
-        hints: points with a colour, which stays as it is at any saturation.
-        saturation: what the predicted chroma is multiplied by, 0 and up.
-        uncertainty: whether to say where the colours are unsure; one more prediction, or six, see `Colorized`.
-        unknown_below: probability below which the class is `unknown`; None leaves it to the model.
-        strokes: painted colours, which stay as hints do.
-        reference: a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`.
-        sample: which of several answers, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn, see
-            `ColourDistribution.sample`, the same each time.
-        album: the colour of an album, towards which the predicted chroma is drawn, see `album.drawn_to`.
-    """
+    """What a user may ask of a colouring."""
 
     hints: Sequence[Hint] = ()
+    """points with a colour, which stays as it is at any saturation"""
     saturation: float = 1.0
+    """what the predicted chroma is multiplied by, 0 and up"""
     uncertainty: bool = False
+    """whether to say where the colours are unsure; one more prediction, or six, see `Colorized`"""
     unknown_below: float | None = None
+    """probability below which the class is `unknown`; None leaves it to the model"""
     strokes: Strokes | None = None
+    """painted colours, which stay as hints do"""
     reference: Reference | None = None
+    """a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`"""
     sample: int = 1
+    """which of several answers, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn, see
+    `ColourDistribution.sample`, the same each time"""
     album: AlbumColour | None = None
+    """the colour of an album, towards which the predicted chroma is drawn, see `album.drawn_to`"""
 
     def changed(self, but: Collection[str] = ()) -> list[str]:
         """Names of the options, `but` some, that are not as they are by default."""
@@ -83,19 +80,16 @@ class ColorizeOptions(NamedTuple):
 
 
 class Colorized(NamedTuple):
-    """A coloured image, and the judgement of it.
-
-    Attributes:
-        image: with the lightness, depth, transparency and metadata of the original.
-        judgement: class, colourfulness, warnings.
-        uncertainty: (h, w), CIELAB units, at the network's size; None unless asked for. Of a head of 313 colours the
-            mean distance from its answer to the colours that it thinks possible, see
-            `ColourDistribution.uncertainty`; of others the standard deviation over views, see `spread_over_views`.
-    """
+    """A coloured image, and the judgement of it."""
 
     image: Image
+    """with the lightness, depth, transparency and metadata of the original"""
     judgement: Judgement
+    """class, colourfulness, warnings"""
     uncertainty: FloatArray | None = None
+    """(h, w), CIELAB units, at the network's size; None unless asked for. Of a head of 313 colours the mean distance
+    from its answer to the colours that it thinks possible, see `ColourDistribution.uncertainty`; of others the standard
+    deviation over views, see `spread_over_views`"""
 
     def uncertainty_map(self) -> Image:
         """The uncertainty as a gray image of the original's size: 5 codes a CIELAB unit, up to 51 units."""

@@ -41,21 +41,18 @@ _ROUNDS, _NEARLY = 1000, 1e-4  # of conjugate gradients; the share of the first 
 
 
 class ColourDistribution(NamedTuple):
-    """A distribution over the 313 colours at every position of an image.
-
-    Attributes:
-        logits: (313, rows, columns), of stride 4, at least as large as the image.
-        lightness: L* (h, w) of the network's input.
-        temperature: of the answer, by which the logits are divided.
-        saturation: what the model multiplies its chroma by.
-        is_even: whether answers are evened out within surfaces, see `evened`.
-    """
+    """A distribution over the 313 colours at every position of an image."""
 
     logits: FloatArray
+    """(313, rows, columns), of stride 4, at least as large as the image"""
     lightness: FloatArray
+    """L* (h, w) of the network's input"""
     temperature: float
+    """of the answer, by which the logits are divided"""
     saturation: float
+    """what the model multiplies its chroma by"""
     is_even: bool = False
+    """whether answers are evened out within surfaces, see `evened`"""
 
     @classmethod
     def of(cls, network: Network, lightness: FloatArray, is_even: bool = False) -> "ColourDistribution":

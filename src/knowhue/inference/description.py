@@ -84,33 +84,30 @@ class Calibration(Section):
 
 
 class Description(Section):
-    """A model that colours, classifies, or both.
-
-    Attributes:
-        name: for people, such as `multi, seed 0 of runs/photos`.
-        size_px: short side of its input, pixels.
-        references: training images whose features tell what is usual.
-        novelty_limit: distance from the training images that one validation image in a hundred exceeds.
-        metrics: validation scores by the names of `METRICS`.
-        precision: of the stored weights.
-    """
+    """A model that colours, classifies, or both."""
 
     schema_: Literal["knowhue.model"] = Field(default="knowhue.model", alias="schema")
     schema_version: Literal[1] = 1
     name: str
+    """for people, such as `multi, seed 0 of runs/photos`"""
     version: str
     config: Config
     classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
     size_px: Annotated[int, Field(ge=16, le=1024)]
+    """short side of its input, pixels"""
     images: dict[str, int | str]
     metrics: dict[str, ScoreInterval]
+    """validation scores by the names of `METRICS`"""
     calibration: Calibration | None = None
     references: Count
+    """training images whose features tell what is usual"""
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
+    """distance from the training images that one validation image in a hundred exceeds"""
     unknown_below: Fraction = Field(
         default=DEFAULT_UNKNOWN_BELOW, description="a class less probable than this is answered as unknown"
     )
     precision: str = "float32"
+    """of the stored weights"""
     licence: str = ""
     start: Start | None = Field(default=None, description="what it was trained from, other than an encoder")
 

@@ -36,65 +36,53 @@ NOWHERE = -1e3
 
 
 class Hint(NamedTuple):
-    """A point and the colour that it should have; its lightness stays the image's.
-
-    Attributes:
-        x: fraction of the width from the left, 0 to 1.
-        y: fraction of the height from the top, 0 to 1.
-        a: a*, CIELAB units.
-        b: b*, CIELAB units; both 0 mean no colour.
-    """
+    """A point and the colour that it should have; its lightness stays the image's."""
 
     x: float
+    """fraction of the width from the left, 0 to 1"""
     y: float
+    """fraction of the height from the top, 0 to 1"""
     a: float
+    """a*, CIELAB units"""
     b: float
+    """b*, CIELAB units; both 0 mean no colour"""
 
 
 class Strokes(NamedTuple):
-    """Many points with colours, n pixels of what a user has painted; their lightness stays the image's.
-
-    Attributes:
-        x: fractions of the width from the left (n,), 0 to 1.
-        y: fractions of the height from the top (n,), 0 to 1.
-        chroma: a*b* (n, 2), CIELAB units.
-    """
+    """Many points with colours, n pixels of what a user has painted; their lightness stays the image's."""
 
     x: NDArray[np.float64]
+    """fractions of the width from the left (n,), 0 to 1"""
     y: NDArray[np.float64]
+    """fractions of the height from the top (n,), 0 to 1"""
     chroma: NDArray[np.floating]
+    """a*b* (n, 2), CIELAB units"""
 
 
 class Given(NamedTuple):
-    """What n points or pixels of strokes give, on the grid on which it spreads.
-
-    Attributes:
-        rows: of each (n,); whole numbers are centres of the grid's pixels.
-        columns: the same.
-        lightness: L* of the image there (n,), 0 to 100.
-        differences: a*b* (n, 2), what is to be added there, CIELAB units.
-    """
+    """What n points or pixels of strokes give, on the grid on which it spreads."""
 
     rows: NDArray[np.floating]
+    """of each (n,); whole numbers are centres of the grid's pixels"""
     columns: NDArray[np.floating]
+    """the same"""
     lightness: NDArray[np.floating]
+    """L* of the image there (n,), 0 to 100"""
     differences: NDArray[np.floating]
+    """a*b* (n, 2), what is to be added there, CIELAB units"""
 
 
 class _Discs(NamedTuple):
-    """What is given, on the grid on which it spreads.
-
-    Attributes:
-        given: differences of a*b* (h, w, 2).
-        held: whether one is given (h, w).
-        across: whether the pixel lies beyond an edge from its point (h, w).
-        distance: from the nearest point in short sides, infinite out of reach (h, w).
-    """
+    """What is given, on the grid on which it spreads."""
 
     given: NDArray[np.float64]
+    """differences of a*b* (h, w, 2)"""
     held: NDArray[np.bool_]
+    """whether one is given (h, w)"""
     across: NDArray[np.bool_]
+    """whether the pixel lies beyond an edge from its point (h, w)"""
     distance: NDArray[np.float64]
+    """from the nearest point in short sides, infinite out of reach (h, w)"""
 
 
 def corrections(

@@ -22,31 +22,28 @@ FEWEST_TO_TELL = 100
 
 
 class Judgement(NamedTuple):
-    """What the model predicts for an image, and what a user should know of that.
-
-    Attributes:
-        label: the most probable class; `unknown` if none is probable enough or the image is unlike the training
-            images; None without a class head.
-        probability: of the most probable class.
-        probabilities: of all classes, most probable first.
-        novelty: distance from the training images; above 1 the image is unlike them. None of a model that does not
-            tell, as those of others.
-        chroma: mean of C*, CIELAB units.
-        colourfulness: Hasler and Suesstrunk 2003, as published.
-        reduced: share of pixels whose chroma was reduced to fit sRGB at their lightness.
-        warnings: in words; first whether the image is unlike the training images, then the notes of reading it.
-        found_in_reference: share of the image that was found in the reference; None without one.
-    """
+    """What the model predicts for an image, and what a user should know of that."""
 
     label: str | None
+    """the most probable class; `unknown` if none is probable enough or the image is unlike the training images; None
+    without a class head"""
     probability: float | None
+    """of the most probable class"""
     probabilities: dict[str, float]
+    """of all classes, most probable first"""
     novelty: float | None
+    """distance from the training images; above 1 the image is unlike them. None of a model that does not tell, as those
+    of others"""
     chroma: float | None
+    """mean of C*, CIELAB units"""
     colourfulness: float | None
+    """Hasler and Suesstrunk 2003, as published"""
     reduced: float | None
+    """share of pixels whose chroma was reduced to fit sRGB at their lightness"""
     warnings: tuple[str, ...]
+    """in words; first whether the image is unlike the training images, then the notes of reading it"""
     found_in_reference: float | None = None
+    """share of the image that was found in the reference; None without one"""
 
     @property
     def is_novel(self) -> bool:

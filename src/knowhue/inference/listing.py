@@ -159,36 +159,33 @@ def _refuse_clashes(items: list[Item], out: Path) -> None:
 
 
 class Summary(NamedTuple):
-    """What came of many images.
-
-    Attributes:
-        source: where they lie, as it was named.
-        out: where the coloured ones lie.
-        made: coloured by this run, and `already` by earlier ones.
-        failed: that could not be; the same call tries them again.
-        failures: their paths, and why; of an archive those of the first ones.
-        novel: of those that are there now, unlike the training images.
-        unknown: of those, whose class is `unknown`.
-        warned: of those, with a warning in their line of the ledger.
-        notes: what a user should know before trusting them, in words.
-        left: of a folder, not begun, because the run was to stop at the first failure.
-        shards: of an archive.
-    """
+    """What came of many images."""
 
     source: str
+    """where they lie, as it was named"""
     out: str
+    """where the coloured ones lie"""
     made: int
+    """coloured by this run, and `already` by earlier ones"""
     already: int
     failed: int
+    """that could not be; the same call tries them again"""
     failures: tuple[tuple[str, str], ...]
+    """their paths, and why; of an archive those of the first ones"""
     novel: int
+    """of those that are there now, unlike the training images"""
     unknown: int
+    """of those, whose class is `unknown`"""
     warned: int
+    """of those, with a warning in their line of the ledger"""
     notes: tuple[str, ...]
+    """what a user should know before trusting them, in words"""
     seconds: float
     model: str
     left: int | None = None
+    """of a folder, not begun, because the run was to stop at the first failure"""
     shards: int | None = None
+    """of an archive"""
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -41,29 +41,23 @@ _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 
 
 
 class Predictions(NamedTuple):
-    """What a network says of B images; None for a head that it lacks.
-
-    Attributes:
-        chroma: a*b* (B, h, w, 2), CIELAB units.
-        probabilities: (B, classes), calibrated, of `description.classes`.
-        novelty: (B,), distance from the training images; 1 is the limit of the usual. None of a model of others, which
-            does not tell.
-    """
+    """What a network says of B images; None for a head that it lacks."""
 
     chroma: FloatArray | None
+    """a*b* (B, h, w, 2), CIELAB units"""
     probabilities: FloatArray | None
+    """(B, classes), calibrated, of `description.classes`"""
     novelty: FloatArray | None
+    """(B,), distance from the training images; 1 is the limit of the usual. None of a model of others, which does not
+    tell"""
 
 
 class Network(Protocol):
-    """A model that is ready to predict; safe to call from several threads.
-
-    Attributes:
-        activation_names: what `activations` may be asked for.
-    """
+    """A model that is ready to predict; safe to call from several threads."""
 
     runtime: str
     activation_names: tuple[str, ...]
+    """what `activations` may be asked for"""
 
     @property
     def description(self) -> "Description | RecipeDescription": ...

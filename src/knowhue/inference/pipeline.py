@@ -52,44 +52,37 @@ class Late(KnowhueError):
 
 
 class Limits(NamedTuple):
-    """How much a pipeline takes on.
-
-    Attributes:
-        threads: that decode, and as many that paint; one for each core if 0.
-        batch: items that are predicted together at most.
-        held_bytes: sum of the weights of the items at work; a heavier item goes through alone.
-        predictors: threads that predict; more of them make smaller batches.
-        batch_wait_seconds: how long a batch waits for more items, while any is not decoded yet or all that paint have
-            enough to do.
-        queue_length: items accepted and not answered yet, above which `Busy` is raised; None for no limit.
-        item_seconds: from `submit` to the result, after which an item is dropped as `Late`.
-    """
+    """How much a pipeline takes on."""
 
     threads: int = 0
+    """that decode, and as many that paint; one for each core if 0"""
     batch: int = 8
+    """items that are predicted together at most"""
     held_bytes: int = 2 << 30
+    """sum of the weights of the items at work; a heavier item goes through alone"""
     predictors: int = 1
+    """threads that predict; more of them make smaller batches"""
     batch_wait_seconds: float = 0.0
+    """how long a batch waits for more items, while any is not decoded yet or all that paint have enough to do"""
     queue_length: int | None = None
+    """items accepted and not answered yet, above which `Busy` is raised; None for no limit"""
     item_seconds: float = math.inf
+    """from `submit` to the result, after which an item is dropped as `Late`"""
 
 
 class Stages(NamedTuple):
-    """What is done to an item; each is called by several threads.
-
-    Attributes:
-        weigh: item to the bytes that it holds from decoding to painting, about.
-        decode: item to what `predict` sees of it.
-        predict: several decoded items of one shape to as many answers.
-        paint: item, decoded item and answer to the result.
-        shape: decoded item to what all of one batch must share.
-    """
+    """What is done to an item; each is called by several threads."""
 
     weigh: Callable[[Any], int]
+    """item to the bytes that it holds from decoding to painting, about"""
     decode: Callable[[Any], Any]
+    """item to what `predict` sees of it"""
     predict: Callable[[Sequence[Any]], Sequence[Any]]
+    """several decoded items of one shape to as many answers"""
     paint: Callable[[Any, Any, Any], Any]
+    """item, decoded item and answer to the result"""
     shape: Callable[[Any], object] = lambda decoded: None
+    """decoded item to what all of one batch must share"""
 
 
 class ByteBudget:

@@ -36,18 +36,15 @@ Neighbours = tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.floating[Any]]
 
 
 class PaintStats(NamedTuple):
-    """How far painting went.
-
-    Attributes:
-        chroma: mean of C* as written, CIELAB units.
-        colourfulness: of the image as written (Hasler and Suesstrunk 2003), RGB 0 to 255.
-        reduced: share of pixels lighter than L* 10 whose chroma was reduced, because sRGB has no such colour at their
-            lightness; of all pixels.
-    """
+    """How far painting went."""
 
     chroma: float
+    """mean of C* as written, CIELAB units"""
     colourfulness: float
+    """of the image as written (Hasler and Suesstrunk 2003), RGB 0 to 255"""
     reduced: float
+    """share of pixels lighter than L* 10 whose chroma was reduced, because sRGB has no such colour at their lightness;
+    of all pixels"""
 
 
 def lightness(pixels: Pixels) -> FloatArray:

@@ -37,17 +37,14 @@ FEWEST_EXAMPLES = 8
 
 
 class Example(NamedTuple):
-    """A colour image at the network's size.
-
-    Attributes:
-        lightness: L* (h, w), 0 to 100.
-        chroma: a*b* (h, w, 2), CIELAB units.
-        label: the name of the folder that it lies in, or None.
-    """
+    """A colour image at the network's size."""
 
     lightness: FloatArray
+    """L* (h, w), 0 to 100"""
     chroma: FloatArray
+    """a*b* (h, w, 2), CIELAB units"""
     label: str | None = None
+    """the name of the folder that it lies in, or None"""
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -94,29 +91,26 @@ def _read_example(file: Path, size_px: int) -> Example | None:
 
 
 class QuantizationCost(NamedTuple):
-    """What 8 bits cost, on images that were not calibrated on; None for a head that the model lacks.
-
-    Attributes:
-        chroma: mean absolute difference of a*b* to the float model's, CIELAB units.
-        ab_l1_before: mean absolute error of a*b* of the float model, CIELAB units.
-        ab_l1_after: the same in 8 bits.
-        agreement: share of images that are given the same class.
-        accuracy_before: share given the class that their folder names; None where folders name none.
-        accuracy_after: the same in 8 bits.
-        calibrated_on: images.
-        measured_on: images.
-        left_out: images of the folder that were neither calibrated nor measured on: beyond the most, or gray.
-    """
+    """What 8 bits cost, on images that were not calibrated on; None for a head that the model lacks."""
 
     chroma: float | None
+    """mean absolute difference of a*b* to the float model's, CIELAB units"""
     ab_l1_before: float | None
+    """mean absolute error of a*b* of the float model, CIELAB units"""
     ab_l1_after: float | None
+    """the same in 8 bits"""
     agreement: float | None
+    """share of images that are given the same class"""
     accuracy_before: float | None
+    """share given the class that their folder names; None where folders name none"""
     accuracy_after: float | None
+    """the same in 8 bits"""
     calibrated_on: int
+    """images"""
     measured_on: int
+    """images"""
     left_out: int = 0
+    """images of the folder that were neither calibrated nor measured on: beyond the most, or gray"""
 
 
 def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:

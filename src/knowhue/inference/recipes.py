@@ -36,23 +36,20 @@ if TYPE_CHECKING:
 
 
 class Recipe(NamedTuple):
-    """How a kind of model is used.
-
-    Attributes:
-        input: `lightness`, L* in one channel; or `gray`, the sRGB gray of each L* in three.
-        input_white: what white is in it.
-        output: `chroma`, a*b* in CIELAB units; or `rgb`, sRGB.
-        output_white: of `rgb`, what white is in it.
-        side_px: of the square that a file for any size is shown.
-        paper: to cite.
-    """
+    """How a kind of model is used."""
 
     input: Literal["lightness", "gray"]
+    """`lightness`, L* in one channel; or `gray`, the sRGB gray of each L* in three"""
     input_white: float
+    """what white is in it"""
     output: Literal["chroma", "rgb"]
+    """`chroma`, a*b* in CIELAB units; or `rgb`, sRGB"""
     output_white: float
+    """of `rgb`, what white is in it"""
     side_px: int
+    """of the square that a file for any size is shown"""
     paper: str
+    """to cite"""
 
 
 RECIPES = {
@@ -94,17 +91,14 @@ _LEAST_SPAN = 0.1  # of an RGB answer's range, that black to white should span
 
 @dataclass(frozen=True)
 class RecipeDescription:
-    """What is known of a model that a recipe puts to work: it colours, and says nothing of itself.
-
-    Attributes:
-        recipe: one of `RECIPES`.
-        sha256: of its file, 64 hex digits.
-        shape: height and width of what it sees, pixels.
-    """
+    """What is known of a model that a recipe puts to work: it colours, and says nothing of itself."""
 
     recipe: str
+    """one of `RECIPES`"""
     sha256: str
+    """of its file, 64 hex digits"""
     shape: tuple[int, int]
+    """height and width of what it sees, pixels"""
     tasks: ClassVar[tuple[Task, ...]] = ("colour",)
     classes: ClassVar[tuple[str, ...]] = ()
     images: ClassVar[Mapping[str, int | str]] = {}

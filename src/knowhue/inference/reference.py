@@ -50,33 +50,27 @@ COLOURLESS = 4.0
 
 
 class Reference(NamedTuple):
-    """A colour photo as one model sees it.
-
-    Attributes:
-        maps: features (rows, columns, C) of each stride.
-        chroma: a*b* (rows, columns, 2), mean of each cell.
-        digest: SHA-256 of its pixels.
-        model: fingerprint of the model.
-    """
+    """A colour photo as one model sees it."""
 
     maps: tuple[FloatArray, ...]
+    """features (rows, columns, C) of each stride"""
     chroma: FloatArray
+    """a*b* (rows, columns, 2), mean of each cell"""
     digest: str
+    """SHA-256 of its pixels"""
     model: str
+    """fingerprint of the model"""
 
 
 class Match(NamedTuple):
-    """For each cell of a photo what a reference has there.
-
-    Attributes:
-        chroma: a*b* (rows, columns, 2) of its cells, those most alike counting most.
-        similarity: cosine of the most similar cell (rows, columns).
-        is_confirmed: whether that one leads back, and those of the cells around it lie together (rows, columns).
-    """
+    """For each cell of a photo what a reference has there."""
 
     chroma: FloatArray
+    """a*b* (rows, columns, 2) of its cells, those most alike counting most"""
     similarity: FloatArray
+    """cosine of the most similar cell (rows, columns)"""
     is_confirmed: NDArray[np.bool_]
+    """whether that one leads back, and those of the cells around it lie together (rows, columns)"""
 
 
 def make_reference(image: Image, network: Network) -> Reference:

@@ -31,62 +31,53 @@ class NoImageError(ImageError):
 
 
 class ImageRequest(NamedTuple):
-    """One image and what is wanted of it.
-
-    Attributes:
-        source: an image file, or its bytes.
-        options: of the colouring.
-        hints: further points with a colour as the command line takes them, such as `30%,40%=orange`; they are read
-            against the image's size once that is known.
-        colour: whether to colour; otherwise it is only classified.
-        suffix: of the image to write, `.ora` for layers; None keeps its format.
-        max_px: longest side of the image to write; None is the whole.
-        reference: the bytes of a colour photo whose colours are taken, in place of that of the options.
-        strokes: the bytes of a transparent image as large as the photo, in place of those of the options.
-        fast: whether the photo is seen at one size, see `Colorizer.load`.
-    """
+    """One image and what is wanted of it."""
 
     source: Path | bytes
+    """an image file, or its bytes"""
     options: ColorizeOptions = ColorizeOptions()
+    """of the colouring"""
     hints: Sequence[str] = ()
+    """further points with a colour as the command line takes them, such as `30%,40%=orange`; they are read against the
+    image's size once that is known"""
     colour: bool = True
+    """whether to colour; otherwise it is only classified"""
     suffix: str | None = None
+    """of the image to write, `.ora` for layers; None keeps its format"""
     max_px: int | None = None
+    """longest side of the image to write; None is the whole"""
     reference: bytes | None = None
+    """the bytes of a colour photo whose colours are taken, in place of that of the options"""
     strokes: bytes | None = None
+    """the bytes of a transparent image as large as the photo, in place of those of the options"""
     fast: bool = False
+    """whether the photo is seen at one size, see `Colorizer.load`"""
 
 
 class ImageReply(NamedTuple):
-    """What came of a request.
-
-    Attributes:
-        judgement: class, colourfulness, warnings.
-        data: the bytes of the coloured image; empty if none was asked for.
-        suffix: of that file.
-        colorized: the coloured image itself; None if it was only classified.
-        full: width, height and suffix of what would be written without `max_px` and `suffix`.
-    """
+    """What came of a request."""
 
     judgement: Judgement
+    """class, colourfulness, warnings"""
     data: bytes = b""
+    """the bytes of the coloured image; empty if none was asked for"""
     suffix: str = ""
+    """of that file"""
     colorized: Colorized | None = None
+    """the coloured image itself; None if it was only classified"""
     full: tuple[int, int, str] = (0, 0, "")
+    """width, height and suffix of what would be written without `max_px` and `suffix`"""
 
 
 class DecodedRequest(NamedTuple):
-    """A request whose image was read.
-
-    Attributes:
-        request: without the bytes; its options have all hints, reference and strokes, its suffix is what is written.
-        image: whole.
-        network_input: L* (h, w) at the network's size.
-    """
+    """A request whose image was read."""
 
     request: ImageRequest
+    """without the bytes; its options have all hints, reference and strokes, its suffix is what is written"""
     image: Image
+    """whole"""
     network_input: FloatArray
+    """L* (h, w) at the network's size"""
 
 
 class Batcher(Pipeline[ImageRequest, ImageReply]):

@@ -32,43 +32,37 @@ MOST_FAILURES = 20
 
 
 class ListedImage(NamedTuple):
-    """A line of a shard's manifest.
-
-    Attributes:
-        path: of the image in the source.
-        stamp: of it, when it was listed.
-        output: path of the coloured one in the output.
-        taken: stamp of what was there under that name when it was listed; None if nothing was.
-    """
+    """A line of a shard's manifest."""
 
     path: str
+    """of the image in the source"""
     stamp: str
+    """of it, when it was listed"""
     output: str
+    """path of the coloured one in the output"""
     taken: str | None
+    """stamp of what was there under that name when it was listed; None if nothing was"""
 
 
 _IN_THE_WAY = "`{}` is there already, and not made by this job; see --overwrite."
 
 
 class ShardTask(NamedTuple):
-    """What a worker is told, which may be another machine: names and numbers alone.
-
-    Attributes:
-        run: of the command that hands it out.
-        model: of the network that colours.
-        job: digest of all that makes colours comparable; ledgers of another job do not count.
-        threads: that the engine gives it; 0 for all cores.
-    """
+    """What a worker is told, which may be another machine: names and numbers alone."""
 
     source: str
     out: str
     model: ModelChoice
+    """of the network that colours"""
     shard: int
     options: ColorizeOptions
     overwrite: bool
     job: str
+    """digest of all that makes colours comparable; ledgers of another job do not count"""
     run: str
+    """of the command that hands it out"""
     threads: int = 0
+    """that the engine gives it; 0 for all cores"""
 
 
 def manifest_path(shard: int) -> str:

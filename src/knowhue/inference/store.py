@@ -30,17 +30,14 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class StoredFile(NamedTuple):
-    """A file of a store.
-
-    Attributes:
-        path: below the store's root, with `/`.
-        stamp: changes when the file does.
-        skipped: why it is no image to be coloured; nothing for an image.
-    """
+    """A file of a store."""
 
     path: str
+    """below the store's root, with `/`"""
     stamp: str
+    """changes when the file does"""
     skipped: str = ""
+    """why it is no image to be coloured; nothing for an image"""
 
 
 def is_url(name: str) -> bool:

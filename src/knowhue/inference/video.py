@@ -48,15 +48,12 @@ _RADIUS_PX, _ROUNDS = 10, 2
 
 
 class Past(NamedTuple):
-    """What is remembered of the frames so far.
-
-    Attributes:
-        lightness: L* (h, w) of the last frame.
-        chroma: its a*b* (h, w, 2) as answered.
-    """
+    """What is remembered of the frames so far."""
 
     lightness: FloatArray
+    """L* (h, w) of the last frame"""
     chroma: FloatArray
+    """its a*b* (h, w, 2) as answered"""
 
 
 class Steadier:

@@ -10,23 +10,20 @@ if TYPE_CHECKING:
 
 
 class Codec(NamedTuple):
-    """How a container's images are encoded.
-
-    Attributes:
-        name: of FFmpeg's encoder.
-        options: of that.
-        deep: whether it takes 10 bits.
-        odd: whether it takes odd sizes with halved chroma.
-        aspect: whether it takes pixels that are not square.
-        fields: whether it can say that frames are two fields each.
-    """
+    """How a container's images are encoded."""
 
     name: str
+    """of FFmpeg's encoder"""
     options: dict[str, str]
+    """of that"""
     deep: bool
+    """whether it takes 10 bits"""
     odd: bool
+    """whether it takes odd sizes with halved chroma"""
     aspect: bool
+    """whether it takes pixels that are not square"""
     fields: bool = False
+    """whether it can say that frames are two fields each"""
 
 
 _H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False, aspect=True, fields=True)

@@ -32,19 +32,16 @@ _INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "enc
 
 
 class Frame(NamedTuple):
-    """A decoded frame.
-
-    Attributes:
-        pixels: (H, W, 1 or 3) as stored, perhaps not upright.
-        pts: presentation time since the video's beginning, in its time base; rises.
-        duration: likewise; 0 if unknown.
-        damaged: packets since the frame before that could not be decoded.
-    """
+    """A decoded frame."""
 
     pixels: Pixels
+    """(H, W, 1 or 3) as stored, perhaps not upright"""
     pts: int
+    """presentation time since the video's beginning, in its time base; rises"""
     duration: int
+    """likewise; 0 if unknown"""
     damaged: int
+    """packets since the frame before that could not be decoded"""
 
 
 class Video:
