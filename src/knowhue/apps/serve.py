@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class ServeArguments(Options):
-    """What the command is given."""
+    """What the command is given; fields that are called as those of `ServerSettings` are handed to it."""
 
     model: list[str] | None = None
     """`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default"""
     recipe: Rare[list[str] | None] = None
     """`NAME=RECIPE` of a model that is another's .onnx file, see `knowhue colorize`; may be repeated"""
-    study: list[Path] | None = None
+    studies: Annotated[list[Path] | None, typer.Option("--study")] = None
     """study folder that the page shows, live; may be repeated"""
     host: str = "127.0.0.1"
     """address; others than this machine's need --token"""
@@ -34,7 +34,7 @@ class ServeArguments(Options):
     """token that clients must send, 16 characters or more"""
     no_auth: Rare[bool] = False
     """let everybody in who can reach it, without a token"""
-    allowed_host: Rare[list[str] | None] = None
+    hosts: Annotated[list[str] | None, rare_option("--allowed-host")] = None
     """further name by which browsers may call it; may be repeated"""
     fast: Rare[Fast] = False
     page: Annotated[bool, rare_option("--page/--no-page")] = True
@@ -51,16 +51,8 @@ def serve_command(arguments: ServeArguments) -> None:
     from knowhue.serving.settings import ServerSettings
 
     # checked before any model is opened, which takes seconds
-    settings = ServerSettings(
-        host=arguments.host,
-        port=arguments.port,
-        token=arguments.token,
-        no_auth=arguments.no_auth,
-        hosts=tuple(arguments.allowed_host or ()),
-        batch_size=arguments.batch_size,
-        queue_length=arguments.queue_length,
-        studies=tuple(arguments.study or ()),
-    ).check()
+    given = {name: value for name, value in arguments if name in ServerSettings.model_fields}
+    settings = ServerSettings(**{name: value for name, value in given.items() if value is not None}).check()
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one.{taken_by(folder)}")
