@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
@@ -59,7 +59,8 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
     notes = []
     if others:
         notes.append(left_out(Counter(others)))
-    own = _made_of(found)  # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
+    # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
+    own = {twin_of(file) for file in found}.intersection(found)
     items = []
     for file in found:
         name = file.relative_to(source)
@@ -84,11 +85,6 @@ def default_folder(source: Path) -> Path:
     if not folder.name:
         raise ConfigError(f"{source} has no name to which {MARK} could be added; name a folder with --out")
     return folder.with_name(f"{folder.name}{MARK}")
-
-
-def _made_of(files: Collection[Path]) -> set[Path]:
-    """The files that are named as another one of them would be, coloured."""
-    return {twin_of(file) for file in files}.intersection(files)
 
 
 def output_of(name: _Name, rename: Callable[[str], str]) -> _Name:
