@@ -333,66 +333,18 @@ def _small_lightness(values, rows, row_weights, columns, column_weights, top, ta
             out[y, x] = _smaller(_larger(light, np.float32(0)), np.float32(100))
 
 
-def _window_means(values, radius, work, line):
-    """Replace values (h, w) by the means of the windows around them, which continue what lies at the edges."""
-    height, width = values.shape
-    size = np.float64(2 * radius + 1)
-    for y in range(height):
-        work[y] = 0
-        for shift in range(-radius, radius + 1):
-            row = values[min(max(y + shift, 0), height - 1)]
-            for x in range(width):
-                work[y, x] += row[x]
-    for y in range(height):
-        for x in range(width + 2 * radius):
-            line[x] = work[y, min(max(x - radius, 0), width - 1)] / size
-        values[y] = 0
-        for shift in range(2 * radius + 1):
-            for x in range(width):
-                values[y, x] += line[x + shift]
-        for x in range(width):
-            values[y, x] /= size
-
-
-def _lines(light, colour, radius, epsilon, out):
-    """What `chroma_lines` of `pixels` does, of L* (h, w) and a*b* (h, w, 2) in 64 bits."""
-    height, width = light.shape
-    planes, work = np.empty((6, height, width)), np.empty((height, width))
-    line = np.empty(width + 2 * radius)
-    for y in range(height):
-        for x in range(width):
-            planes[0, y, x], planes[1, y, x] = light[y, x], light[y, x] * light[y, x]
-            for c in range(2):
-                planes[2 + c, y, x], planes[4 + c, y, x] = colour[y, x, c], light[y, x] * colour[y, x, c]
-    for plane in range(6):
-        _window_means(planes[plane], radius, work, line)
-    for y in range(height):
-        for x in range(width):
-            centre = planes[0, y, x]
-            variance = max(planes[1, y, x] - centre * centre, 0.0)
-            for c in range(2):
-                covariance = planes[4 + c, y, x] - centre * planes[2 + c, y, x]
-                planes[4 + c, y, x] = covariance / (variance + epsilon)
-    for c in range(2):
-        _window_means(planes[4 + c], radius, work, line)
-        for y in range(height):
-            for x in range(width):
-                out[y, x, c] = planes[4 + c, y, x]
-                out[y, x, 2 + c] = colour[y, x, c] - planes[4 + c, y, x] * light[y, x]
-
-
 class Compiled(NamedTuple):
     """Compiled code, by the functions that it is made of."""
 
     paint: Callable[..., Any]
     block_means: Callable[..., Any]
     small_lightness: Callable[..., Any]
-    lines: Callable[..., Any]
 
 
 _FORMULAS = (_polynomial, root_of, encoded, _light, linear_rgb, is_outside, next_share)
-_SMALL_LOOPS = (_roots, _place, _places, _widen, _window_means)
-_LOOPS = (*_SMALL_LOOPS, _chroma, _add, _find_outside, _largest_shares, _reduce, _encode, _opponents)
+_LOOPS = (
+    _roots, _place, _places, _widen, _chroma, _add, _find_outside, _largest_shares, _reduce, _encode, _opponents,
+)  # fmt: skip
 
 
 def compiled() -> Compiled:
@@ -406,7 +358,7 @@ def compiled() -> Compiled:
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz"}}
     for part in (*_FORMULAS, *_LOOPS):
         register_jitable(**settings)(part)
-    whole: tuple[Any, ...] = _paint, _block_means, _small_lightness, _lines
+    whole: tuple[Any, ...] = _paint, _block_means, _small_lightness
     try:
         return Compiled(*(numba.njit(cache=True, **settings)(each) for each in whole))
     except RuntimeError:  # there is no such folder: every process compiles again, some seconds

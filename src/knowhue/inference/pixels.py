@@ -99,7 +99,7 @@ def paint(
     pixels = _to_read(pixels)
     height, width = pixels.shape[:2]
     compiled = _work.compiled(height * width)
-    lines = chroma_lines(chroma, guide, saturation, compiled=compiled)
+    lines = chroma_lines(chroma, guide, saturation)
     more = _to_add(added)
     out = np.empty((height, width, 3), pixels.dtype)
     _work.add(height * width)
@@ -118,7 +118,6 @@ def chroma_lines(
     saturation: float = 1.0,
     radius: int = GUIDE_RADIUS,
     epsilon: float = GUIDE_EPSILON,
-    compiled: kernels.Compiled | None = None,
 ) -> FloatArray:
     """Slopes of a* and b* over L* and their offsets (h, w, 4): a*b* of a pixel is slope x L* + offset.
 
@@ -132,7 +131,6 @@ def chroma_lines(
         saturation: what the chroma is multiplied by, 0 and up.
         radius: of the windows, pixels.
         epsilon: variance of L* far below which there is no edge.
-        compiled: code that does the same, ten times as fast; arrays do it if None.
 
     Raises:
         ValueError: a shape is another, a value is not finite, or the saturation negative.
@@ -144,16 +142,14 @@ def chroma_lines(
     _check_small(chroma, guide, saturation)
     # twice the digits, as variances are differences of means
     light, colour = guide.astype(np.float64), (chroma * np.float32(saturation)).astype(np.float64)
-    if compiled is not None:
-        lines = np.empty((*guide.shape, 4), np.float32)
-        compiled.lines(light, colour, radius, epsilon, lines)
-        return lines
 
     def mean(values: NDArray[Any]) -> NDArray[Any]:
+        """Over the windows; what lies at the edges is continued."""
         for axis, length in enumerate(guide.shape):
-            shifted = (np.arange(length) + shift for shift in range(-radius, radius + 1))
-            total: Any = sum(np.take(values, each.clip(0, length - 1), axis) for each in shifted)
-            values = total / (2 * radius + 1)
+            rows = np.moveaxis(values, axis, 0)
+            rows = np.concatenate([*[rows[:1]] * radius, rows, *[rows[-1:]] * radius])
+            total: Any = sum(rows[shift : shift + length] for shift in range(2 * radius + 1))
+            values = np.moveaxis(total / (2 * radius + 1), 0, axis)
         return values
 
     centre, target = mean(light), mean(colour)
