@@ -80,14 +80,8 @@ def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
     """The page's tables for a paper; what they need of its preamble stands above them as comments."""
     level = f"{100 * (1 - scores.protocol.alpha):g} %"
     over = f", over {len(set(scores.pairs.clusters))} folders" if scores.pairs.clusters else ""
-    tables = [
-        (
-            _table(scores, rows, each),
-            each.names,
-            f"{each.title}: means over images. L* is given to every system.",
-        )
-        for each in _groups(scores, rows)
-    ]
+    said, groups = "means over images. L* is given to every system.", _groups(scores, rows)
+    tables = [(_table(scores, rows, each), each.names, f"{each.title}: {said}") for each in groups]
     tables += [
         (
             _difference_table(scores), [each.measure for each in scores.differences],
@@ -227,21 +221,14 @@ def _by_system(scores: Scores, cells: Mapping[tuple[str, str | None, str], Table
 
 
 def _difference_table(scores: Scores) -> list[list[Any]]:
-    return _by_system(
-        scores,
-        {
-            (each.system, scores.reference, each.measure): _difference_cell(scores, each)
-            for each in scores.differences
-        },
-    )
+    found = {(each.system, scores.reference, each.measure): each for each in scores.differences}
+    return _by_system(scores, {key: _difference_cell(scores, each) for key, each in found.items()})
 
 
 def _distance_table(scores: Scores) -> list[list[Any]]:
     """Distances of sets of each system, and their differences from the reference's."""
-    return _by_system(
-        scores,
-        {(each.system, each.minus, each.measure): _distance_cell(scores, each) for each in scores.distances},
-    )
+    found = {(each.system, each.minus, each.measure): each for each in scores.distances}
+    return _by_system(scores, {key: _distance_cell(scores, each) for key, each in found.items()})
 
 
 def _test_table(scores: Scores) -> list[list[Any]]:

@@ -179,20 +179,13 @@ def paired_differences(
             is_binary = name in RECOGNITION
             means[system, name] = clustered_mean(own[name] - other[name], pairs.clusters, is_binary)
     # not Holm: what it spares the last differences, two one-sided tests of the others have spent
-    return [
-        Difference(
-            *key,
-            mean.estimate,
-            mean.interval(1 - protocol.alpha / len(means)),
-            mean.p,
-            min(1.0, mean.p * len(means)),
-            judge_nearness(
-                mean, protocol.margins[key[1]], protocol.alpha, len(means),
-                lower_is_better=measures[key[1]].better == "lower",
-            ),
-        )
-        for key, mean in means.items()
-    ]  # fmt: skip
+    found = []
+    for (system, name), mean in means.items():
+        is_lower_better = measures[name].better == "lower"
+        word = judge_nearness(mean, protocol.margins[name], protocol.alpha, len(means), is_lower_better)
+        ends, adjusted = mean.interval(1 - protocol.alpha / len(means)), min(1.0, mean.p * len(means))
+        found.append(Difference(system, name, mean.estimate, ends, mean.p, adjusted, word))
+    return found
 
 
 def paired_shares(
@@ -206,12 +199,10 @@ def paired_shares(
     for first, second, name in asked:
         one, other = (columns[row][name] for row in (first, second))
         exact, mean = mcnemar(one, other), clustered_mean(one - other, pairs.clusters, binary=True)
-        tests.append(
-            PairedShares(
-                first, second, name, *exact, min(1.0, exact.p * len(asked)), mean.estimate,
-                mean.interval(1 - protocol.alpha / len(asked)), mean.p, min(1.0, mean.p * len(asked)),
-            )
-        )  # fmt: skip
+        tests.append(PairedShares(
+            first, second, name, *exact, min(1.0, exact.p * len(asked)), mean.estimate,
+            mean.interval(1 - protocol.alpha / len(asked)), mean.p, min(1.0, mean.p * len(asked)),
+        ))  # fmt: skip
     return tests
 
 
