@@ -11,7 +11,7 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import Given, Hint, Strokes, chroma_at, spread
-from knowhue.inference.pixels import enlarge
+from knowhue.inference.pixels import enlarge, paint_compiled
 from knowhue.inference.written_hints import parse_hint
 
 REGION = 0.15  # of the short side
@@ -208,6 +208,7 @@ def test_differences_never_leave_the_range_of_nothing_and_those_given(shape, con
 
 @pytest.fixture(scope="module")
 def colorizer():
+    paint_compiled()  # or it would begin in the middle of a comparison, wherever a megapixel has been painted
     return Colorizer.load()
 
 
