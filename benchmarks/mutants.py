@@ -23,8 +23,8 @@ TESTS = {
     "locks": ("tests/test_locks.py",),
 }
 MUTANTS = (
-    ("statistics", "(1 + confidence) / 2, len(d) - 1)", "confidence, len(d) - 1)"),
-    ("statistics", "stats.t.ppf((1 + confidence) / 2, len(d) - 1)", "stats.norm.ppf((1 + confidence) / 2)"),
+    ("statistics", "stdtrit(len(d) - 1, (1 + confidence) / 2)", "stdtrit(len(d) - 1, confidence)"),
+    ("statistics", "stdtrit(len(d) - 1, (1 + confidence) / 2)", "ndtri((1 + confidence) / 2)"),
     ("statistics", "limits[0] <= found[0] and found[1] <= limits[1]", "limits[0] <= found[0]"),
     ("statistics", "abs(d.sum()) - _TIE", "abs(d.sum()) + _TIE"),
     ("statistics", "return 2 * above / 2 ** len(d)", "return above / 2 ** len(d)"),
@@ -80,16 +80,22 @@ def is_noticed(field: str, old: str, new: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-        places = [path for path in source.rglob("*.py") if old in path.read_text(encoding="utf-8")]
-        places = [path for path in places if field in path.relative_to(source).as_posix()] or places
-        if len(places) != 1:
-            sys.exit(f"{old!r} should stand in one file. Found {len(places)}.")
-        text = places[0].read_text(encoding="utf-8")
-        places[0].write_text(text.replace(old, new), encoding="utf-8")
+        place = place_of(source, field, old)
+        text = place.read_text(encoding="utf-8")
+        place.write_text(text.replace(old, new), encoding="utf-8")
         tests = sorted(path for glob in TESTS[field] for path in ROOT.glob(glob))
         # those of the same name first: they notice most faults
-        tests.sort(key=lambda path: path.stem != f"test_{places[0].stem}")
-        return not passes(source, [places[0], *tests])  # its doctests before all
+        tests.sort(key=lambda path: path.stem != f"test_{place.stem}")
+        return not passes(source, [place, *tests])  # its doctests before all
+
+
+def place_of(source: Path, field: str, old: str) -> Path:
+    """The one file below `source` where a fault is to be put in."""
+    places = [path for path in source.rglob("*.py") if old in path.read_text(encoding="utf-8")]
+    places = [path for path in places if field in path.relative_to(source).as_posix()] or places
+    if len(places) != 1:
+        sys.exit(f"{old!r} should stand in one file. Found {len(places)}.")
+    return places[0]
 
 
 def passes(source: Path, tests: Sequence[Path]) -> bool:

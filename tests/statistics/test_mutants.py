@@ -1,0 +1,14 @@
+"""The faults of `benchmarks/mutants.py` have a place in the sources as they are."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_fault_can_be_put_in(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import mutants
+
+    for field, old, new in mutants.MUTANTS:
+        assert old != new
+        assert mutants.place_of(ROOT / "src", field, old).is_file()
