@@ -54,7 +54,7 @@ def photos(tmp_path) -> Path:
 
 
 def archive(source: Any, out: Any, **changes: Any):
-    return colorize_archive(str(source), str(out), **{"shards": 7, "model": ("fake", None, None), **changes})
+    return colorize_archive(str(source), str(out), **{"shards": 7, "model": ModelChoice("fake"), **changes})
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -156,7 +156,7 @@ def test_the_built_in_model_colours_a_photo_alike_in_every_shard(tmp_path, monke
     for number in range(20):
         smooth = Image.fromarray(rng.integers(0, 256, (6, 9), dtype=np.uint8)).resize((150, 100))
         smooth.save(tmp_path / "in" / f"{number}.jpg")
-    model = ("built-in", None, None)
+    model = ModelChoice("built-in")
     colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "whole")
     for shards in (1, 6):
         archive(tmp_path / "in", tmp_path / f"{shards}", shards=shards, model=model)

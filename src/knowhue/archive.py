@@ -213,7 +213,7 @@ def colorize_archive(
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
         out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
-        model: which means the same on every machine.
+        model: and how it is used; its name must mean the same on every machine.
         options: saturation and `unknown_below`; what is of one image, or of an album, is refused.
         suffix: that all outputs get; None keeps the formats.
         shards: jobs that the images are dealt out to; None for those of the last run, or `SHARD_IMAGES` images each.

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
@@ -327,6 +327,13 @@ class Training(Section):
     """encoder frozen, heads only"""
     finetune: Phase = Phase(epochs=15, learning_rate=3e-4, encoder_learning_rate=1e-4)
     """everything trains"""
+
+    # what a file leaves out of a phase is that phase's default, as of every other section
+    @field_validator("heads", "finetune", mode="before")
+    @classmethod
+    def _filled_in(cls, value: Any, info: ValidationInfo) -> Any:
+        default = cls.model_fields[str(info.field_name)].default
+        return {**default.model_dump(), **value} if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _phases_mean_what_they_say(self) -> "Training":

@@ -156,7 +156,8 @@ class Plan(Section):
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(
                 f"`reference` should be one of the methods {', '.join(self.arms)}. "
-                f"Found `reference = {shown(self.reference)}`. Name one with --reference."
+                f"Found `reference = {shown(self.reference)}`. Name one of them: "
+                "`reference` of a plan, --reference of `knowhue compare`."
                 + did_you_mean(self.reference, self.arms)
             )
         return self

@@ -130,15 +130,19 @@ def differing(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in dotted(values) if name not in DEFAULTS or value != DEFAULTS[name]}
 
 
-def dotted(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by their dotted names.
+def dotted(
+    values: Mapping[str, Any], above: str = "", is_for_readers: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """Nested settings by their dotted names; for readers, tables that users fill in row by row.
 
     >>> dict(dotted({"seed": 1, "training": {"heads": {"epochs": 3}}}))
     {'seed': 1, 'training.heads.epochs': 3}
+    >>> dict(dotted({"images": {"wordnet_ids": {"cat": "n1"}}}, is_for_readers=True))
+    {'images.wordnet_ids.cat': 'n1'}
     """
     for name, value in values.items():
-        if isinstance(value, Mapping) and name not in USER_TABLES:
-            yield from dotted(value, f"{above}{name}.")
+        if isinstance(value, Mapping) and (is_for_readers or name not in USER_TABLES):
+            yield from dotted(value, f"{above}{name}.", is_for_readers)
         else:
             yield above + name, value
 

@@ -179,7 +179,7 @@ def test_figures_are_replaced_only_if_asked(one_seed: Path, tmp_path: Path, monk
 def test_only_figures_that_show_something_are_written_with_a_list_of_what(
     one_seed: Path, monkeypatch, tmp_path: Path
 ):
-    monkeypatch.setattr("knowhue.report.figures._write", lambda path, _: path)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     names = {path.stem for path in write_figures(one_seed, tmp_path)}
     assert not names & {"label_fraction", "forest", "transfer_colour", "transfer_class"}
     said = (tmp_path / "figures.md").read_text(encoding="utf-8")
@@ -209,18 +209,18 @@ def test_the_caption_of_all_arms_tells_the_oracle_from_those_that_train_both_tas
     write_study(tmp_path, seeds=(0, 1), arms=("class", "colour", "multi", "oracle"))
     forest = FIGURES["forest"]
     asked = read_study(tmp_path)
-    assert forest.described(asked).startswith(
-        "All arms. Every arm that trains both tasks, and the oracle, which colours alone with the true class given"
+    assert forest.caption_of(asked).startswith(
+        "Every arm that trains both tasks, and the oracle, which colours alone with the true class given"
     )
     write_study(tmp_path / "without", seeds=(0, 1))
-    assert "oracle" not in forest.described(read_study(tmp_path / "without"))
+    assert "oracle" not in forest.caption_of(read_study(tmp_path / "without"))
 
 
 def test_one_epoch_is_no_epochs(tmp_path: Path):
     write_study(tmp_path)
     change(tmp_path / "study.json", lambda each: each["config"]["training"]["heads"].update(epochs=1))
     study = read_study(tmp_path)
-    assert "For 1 epoch only the heads train" in FIGURES["setup"].described(study)
+    assert "For 1 epoch only the heads train" in FIGURES["setup"].caption_of(study)
     assert "frozen 1 epoch, then tuned" in " ".join(
         text.get_text() for text in draw("setup", study).findobj(Text)
     )

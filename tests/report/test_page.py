@@ -68,8 +68,12 @@ def test_every_state_gives_a_page(tmp_path: Path, state: str):
     assert len(reader.ids) == len(set(reader.ids))
     assert "None" not in re.sub(r"<[^>]*>|<style>.*?</style>", "", text).replace("None:", "")
     json.loads((tmp_path / "results.json").read_text())
-    for name, shown in re.findall(r'<figure id="figure-(\w+)"[^>]*>(.*?)</figure>', text, re.DOTALL):
-        for drawing in re.findall(r"<svg .*?</svg>", shown, re.DOTALL):
+    found = dict(re.findall(r'<figure id="figure-(\w+)"[^>]*>(.*?)</figure>', text, re.DOTALL))
+    assert set(found) == {link.removeprefix("figure-") for link in reader.ids if link.startswith("figure-")}
+    for name, shown in found.items():
+        drawings = re.findall(r"<svg .*?</svg>", shown, re.DOTALL)
+        assert len(drawings) == shown.count("<svg ") >= 1
+        for drawing in drawings:
             ids = re.findall(r' id="([^"]+)"', drawing)
             assert all(name in each for each in ids)
             assert not re.search(r"url\((?!#)", drawing)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from importlib.resources import files
 
 import pytest
 from synthetic_study import answer_of, change, table_text, write_study
@@ -73,6 +74,9 @@ def test_every_work_that_is_cited_is_in_the_bibliography_and_none_else(kit):
     cited = {key for group in re.findall(r"\\cite\{([^}]*)\}", texts) for key in group.split(",")}
     assert set(re.findall(r"^@\w+\{(\w+),", bib, re.MULTILINE)) == cited
     assert all(entry.count("year = {") == 1 for entry in works().values())
+    assert (
+        len(works()) == files("knowhue.report").joinpath("references.bib").read_text("utf-8").count("\n@") + 1
+    )
 
 
 def test_every_work_that_a_caption_names_is_cited(kit):

@@ -226,6 +226,8 @@ class _Work:
             Exception: of the disk or the model, which every other image would meet, too.
         """
         error = future.exception()
+        if error is not None:
+            self._stamps.pop(item, None)  # of an image that is not written nobody asks for it
         reason = "" if error is None else reason_of(error)
         # asked again: hours may lie between the listing and this image
         if not reason and self._ledger.in_the_way(item.path, item.output):

@@ -131,7 +131,7 @@ def _machine(environment: Row) -> str:
     torch, threads = environment.get("torch"), environment.get("cpu_threads")
     known = [environment.get(key) for key in ("device", "platform", "precision")]
     known += [torch and f"torch {torch}", threads and plural(threads, "thread")]
-    return ", ".join(filter(None, known))
+    return ", ".join(map(str, filter(None, known)))
 
 
 def image_sentences(study: Study) -> list[str]:

@@ -16,6 +16,7 @@ from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
 from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, bare, entitle, image_grid, panels
 from knowhue.report.text import MISSING, TableCell, difference, ends_text, number, spaced
+from knowhue.setting_effects import dotted
 from knowhue.statistics import ALPHA
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import Word, question_alpha
@@ -48,7 +49,7 @@ _SHAPES = "osD^vPX*phd<>8"
 
 
 class Mark(NamedTuple):
-    """How a method looks in every panel: the hue of its family, a shape of its own."""
+    """How a method looks in every panel: the hue of its family, one of its shapes."""
 
     colour: str
     shape: str
@@ -95,14 +96,15 @@ class Comparison:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """By name, in the order of the tables; one that has settings of its own is titled by its name in the plan."""
+        """By name, in the order of the tables; one with settings of its own has its name in the plan for a title."""
         return {arm: self._method(arm) for arm in self.plan.planned_arms}
 
     def _method(self, arm: str) -> Method:
         known = ALL_METHODS.get(arm)
         if known and edit(self.plan.config, known.edits) == self.plan.arm_settings(arm):
             return known
-        return Method(arm, "", self.plan.arms[arm])
+        own = dotted(self.plan.arms[arm], is_for_readers=True)
+        return Method(arm, ", ".join(f"{name} = {value}" for name, value in own), self.plan.arms[arm])
 
     @cached_property
     def plan(self) -> Plan:

@@ -169,7 +169,7 @@ def render_page(
         numbers=numbers,
         integrity=integrity,
         longest_list=_LONGEST_LIST,
-        settings=dotted(study.settings.get("config", {})),
+        settings=dotted(study.settings.get("config", {}), is_for_readers=True),
     )
 
 

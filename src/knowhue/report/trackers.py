@@ -139,7 +139,7 @@ def _read(folder: Path) -> LoggedRun:
         f"{folder.parent.name}/{folder.name}",
         frozen.get("name", root.name),
         tags,
-        {name: _scalar(value) for name, value in dotted(settings_of(config)) if value != {}},
+        {name: _scalar(value) for name, value in dotted(settings_of(config), is_for_readers=True)},
         points,
         {name: float(value) for name, value in scored.get("metrics", {}).items() if value is not None},
         until - (points[-1].seconds if points else 0.0),

@@ -221,7 +221,7 @@ def cached_arrays(
     found: dict[str, KeptArrays] = {}
     for name, path in paths.items():
         if path.exists():
-            with suppress(DamagedError):
+            with suppress(DamagedError):  # it is made anew, and replaced
                 found[name] = read_arrays(path)
     if missing := [name for name in paths if name not in found]:
         for name, arrays in make(missing).items():
