@@ -237,6 +237,14 @@ def test_every_method_has_a_look_of_its_own(tmp_path):
     assert looks["gan"].colour == looks["unet"].colour != looks["l1"].colour
 
 
+def test_without_images_none_are_promised(folder):
+    (folder / "images" / "samples.npz").unlink()
+    write_report(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "What training time buys" in text
+    assert "The same images." not in text
+
+
 def test_methods_with_settings_of_their_own_go_by_their_names_in_the_plan(tmp_path):
     """A plan that somebody wrote: a head that `l1` does not have, and adversarial weights."""
     arms = {
@@ -250,6 +258,7 @@ def test_methods_with_settings_of_their_own_go_by_their_names_in_the_plan(tmp_pa
     titles = {name: method.title for name, method in compared.methods.items()}
     assert titles == {"l1": "l1", "gan-10": "gan-10", "gan": ALL_METHODS["gan"].title}
     assert "| gan-10 |" in markdown_tables(study)
+    assert compared.methods["gan-10"].source == "colour.method = gan, colour.adversarial_weight = 10"
     assert set(comparison_figures(study)) >= {"trade_off", "samples_images"}
 
 

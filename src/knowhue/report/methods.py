@@ -337,7 +337,8 @@ def comparison_figures(study: Study) -> "dict[str, Figure]":
     compared = Comparison(study)
     figures = {"trade_off": trade_off(compared)}
     for name, regime in compared.regimes.items():
-        figures[f"samples_{name}"] = sample_grid(compared, regime)
+        if study.samples:  # a sealed study has none
+            figures[f"samples_{name}"] = sample_grid(compared, regime)
         if drawing_methods(compared, regime):
             figures[f"drawn_{name}"] = drawn_grid(compared, regime)
     return figures
