@@ -181,6 +181,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("plan", "main", 10_000),
         ("ocean5", "ocean5", 6000),
         ("methods", "methods", 7000),
+        ("methods-tuning", "methods-tuning", 4000),
         *((f"images-{each}", f"images-{each}", 3000) for each in FEWER),
     ],
 )
@@ -199,6 +200,15 @@ def test_the_main_study_is_told_by_what_pretraining_has_seen(tmp_path):
         with zipfile.ZipFile(POSTER / f"{name}.zip") as archive:
             archive.extractall(tmp_path / name)
         assert list(parts.parts(read_study(tmp_path / name))) == expected
+
+
+def test_ways_to_colour_have_the_rates_that_their_tuning_chose(tmp_path, monkeypatch, capsys):
+    with zipfile.ZipFile(POSTER / "methods-tuning.zip") as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "methods.yaml")])
+    script("choose").main()
+    chosen = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("*")]
+    assert chosen == ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5", "palette-r100"]
 
 
 def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
