@@ -125,7 +125,8 @@ def check(path: Path) -> Checked:
         problems = list(_changed_files(root, listed))
         numbers, skipped = 0, list[str]()
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
-        is_changed, lines = bool(problems), list[str]()
+        is_changed = bool(problems)
+        lines: list[str] = []
         results = partial(_check_results, summary=lines)
         for name, part in {"study.json": _check_hash, **scores, RESULTS: results}.items():
             try:

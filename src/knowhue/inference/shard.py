@@ -181,6 +181,7 @@ class _Shard:
                     self.records[image.path] = line | {"stamp": image.stamp, "made": made}
                     self.made += 1
                 else:
+                    self._data.pop(image.path, None)  # of one that was not read
                     self._fail(image, reason_of(error))
                 if time.monotonic() - self._flushed > FLUSH_SECONDS:
                     self._flush()

@@ -19,15 +19,8 @@ from av.stream import Disposition
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Pixels
 from knowhue.inference.video_formats import CODECS, Codec, concessions, field_options, pixel_format
-from knowhue.inference.video_reading import (
-    EXACT,
-    FULL,
-    MATRICES,
-    Video,
-    address,
-    is_attached,
-    written_metadata,
-)
+from knowhue.inference.video_frames import EXACT, FULL, MATRICES
+from knowhue.inference.video_reading import Video, address, is_attached, written_metadata
 
 _MATROSKA = (".mkv", ".webm")
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -85,12 +85,21 @@ def _answer(findings: Findings, question: str) -> Answer:
     headline = (
         "No verdict from a tuning study" if study.is_tuning else _headline(study, words, verdict, found)
     )
-    detail, evidence = _detail(study, words, measured, verdict, found, verdict.quoted), ""
+    evidence = ""
     if verdict.word != Word.NO_VERDICT:
         evidence = _evidence(study, question, measured, verdict, found, headroom)
+    single, multi = found.levels
     return Answer(
-        words.question, verdict.word.value, headline, detail, caveat, evidence, *found.levels, verdict.quoted.interval
-    )  # fmt: skip
+        words.question,
+        verdict.word.value,
+        headline,
+        detail=_detail(study, words, measured, verdict, found, verdict.quoted),
+        caveat=caveat,
+        evidence=evidence,
+        single=single,
+        multi=multi,
+        interval=verdict.quoted.interval,
+    )
 
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:

@@ -308,7 +308,7 @@ class _Reader:
             if arm in trained:
                 raise self.fail(
                     f"{_named(arm, None, metric)}, and other rows of this arm have one. Take out means over seeds, "
-                    "give the seed, or call a trivial baseline by a name of its own.", code,
+                    "give the seed, or call a trivial baseline by a name of its own.", at=code,
                 )  # fmt: skip
 
     def check_images(self) -> None:
@@ -325,7 +325,7 @@ class _Reader:
                 if name == metric and not label and (arm, seed) not in runs:
                     raise self.fail(
                         f"{_named(arm, seed, metric)} has no rows of single images, and {_named(*runs[0])} has. Give "
-                        "them for all runs, or for none.", found.totals[arm, seed, name, label][1],
+                        "them for all runs, or for none.", at=found.totals[arm, seed, name, label][1],
                     )  # fmt: skip
 
     def _check_column(
@@ -341,7 +341,7 @@ class _Reader:
             image = self._image(int(ascending[twice[0]]))
             raise self.fail(
                 f"a second row of {_named(arm, seed, metric)} for the image `{image}`. The first is "
-                f"{self.place(before)}. Keep one of them.", code,
+                f"{self.place(before)}. Keep one of them.", at=code,
             )  # fmt: skip
         if len(ascending) != len(first) or (ascending != first).any():
             other = np.setxor1d(ascending, first)
@@ -349,7 +349,7 @@ class _Reader:
             image, count = self._image(int(other[0])), plural(len(other), "such image")
             raise self.fail(
                 f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not ({count}). Score all "
-                "runs on the same images, or leave out those that some lack.", column.places[0],
+                "runs on the same images, or leave out those that some lack.", at=column.places[0],
             )  # fmt: skip
         values = np.frombuffer(column.values)
         self._check_total((arm, seed, metric, ""), float(values.mean()), column, len(values))
@@ -368,7 +368,7 @@ class _Reader:
         if off > half_digit(self.printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
             raise self.fail(
                 f"{_named(*key)} is {self.printed[key]}, and the mean of its single images {mean:.6g}. Take out the "
-                "row, or give it the mean.", code,
+                "row, or give it the mean.", at=code,
             )  # fmt: skip
         # estimate and interval are of the same numbers
         self.found.totals[key] = mean, code
@@ -381,7 +381,7 @@ class _Reader:
                 image = self._image(column.images[labels.index("")])
                 raise self.fail(
                     f"{_named(*key)} counts all classes alike, and the image `{image}` has none. Give the rows of "
-                    f"single images their `class`, or take out the rows of `{key[2]}`.", self.found.totals[key][1],
+                    f"single images their `class`, or take out the rows of `{key[2]}`.", at=self.found.totals[key][1],
                 )  # fmt: skip
             return
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
