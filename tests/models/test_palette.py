@@ -448,7 +448,7 @@ def test_drawn_levels_are_even_in_steps_and_lie_between_them():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: signal_levels("sigmoid", 10), r"one of cosine, linear\. Found `sigmoid`"),
+        (lambda: signal_levels("sigmoid", 10), r"one of cosine, linear\. Found `schedule = sigmoid`"),
         (lambda: signal_levels("cosine", 0), r"at least 1\. Found `steps = 0`"),
         (lambda: signal_levels("linear", 20), r"above 20 .* Found `steps = 20`"),
         (lambda: spaced_levels(signal_levels("cosine", 10), 11), r"from 1 to the 10 steps .* = 11`"),

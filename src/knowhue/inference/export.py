@@ -15,7 +15,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, ExtraError, RunError, WeightsError, first_line, install_command
+from knowhue.errors import (
+    ConfigError,
+    ExtraError,
+    RunError,
+    WeightsError,
+    first_line,
+    install_command,
+    one_of,
+)
 from knowhue.inference.description import KEY, Description
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
@@ -57,9 +65,7 @@ def export_safetensors(
         RunError: the file cannot be written.
     """
     if precision not in DTYPES:
-        raise ConfigError(
-            f"`precision` should be one of {', '.join(DTYPES)}. Found `precision = {precision}`."
-        )
+        raise ConfigError(one_of("precision", precision, DTYPES))
     described = (description or network.description).model_copy(update={"precision": precision})
     weights = {
         name: tensor.detach()

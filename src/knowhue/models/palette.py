@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import PaletteSettings
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, one_of
 from knowhue.models.encoder import require_whole_strides
 from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
@@ -74,7 +74,7 @@ def signal_levels(schedule: str, steps: int) -> Tensor:
     [1.0, 0.847, 0.494, 0.144, 0.0]
     """
     if schedule not in SCHEDULES:
-        raise ConfigError(f"`schedule` should be one of {', '.join(SCHEDULES)}. Found `{schedule}`.")
+        raise ConfigError(one_of("schedule", schedule, SCHEDULES))
     if steps < 1:
         raise ConfigError(f"`steps` should be at least 1. Found `steps = {steps}`.")
     kept = 1 - SCHEDULES[schedule](steps)

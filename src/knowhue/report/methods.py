@@ -273,8 +273,13 @@ def cost_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
 
 
 def markdown_tables(study: Study) -> str:
-    """All tables as GitHub's Markdown, a heading before each regime's two."""
-    compared, parts = Comparison(study), []
+    """All tables as GitHub's Markdown, a heading before each regime's two; first how they are read."""
+    compared = Comparison(study)
+    parts = [
+        f"Below each value: its difference to “{compared.methods[compared.reference].title}” over the seeds that both "
+        "have, with its 95 % interval over seeds and images; †: over seeds alone, so on these test images. Bold: clear "
+        "when adjusted for all methods and metrics of a table (Benjamini and Hochberg)."
+    ]
     for regime in compared.regimes.values():
         budget = f" ({regime.budget_s:.0f} s)" if regime.budget_s else ""
         parts.append(f"### {regime.title.capitalize()}{budget}")

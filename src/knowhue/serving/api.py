@@ -276,9 +276,7 @@ def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
     batchers: Mapping[str, Batcher] = request.app.state.batchers
     chosen = next(iter(batchers)) if name is None else name
     if chosen not in batchers:
-        raise Refusal(
-            404, "model", f"`model` should be one of {', '.join(batchers)}. Found `model = {shown(chosen)}`."
-        )
+        raise Refusal(404, "model", one_of("model", chosen, batchers))
     return chosen, batchers[chosen]
 
 
