@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -443,3 +444,15 @@ def test_a_seed_that_floats_do_not_hold_is_told_the_most(tmp_path):
 
 def test_nothing_is_left_out_of_a_plain_table(tmp_path):
     assert notices(read_table([write(tmp_path / "t.csv", TWO)], LOSS)) == []
+
+
+def test_one_difference_is_rounded_once(tmp_path):
+    """The mean difference and that of the means lie, as floats, on either side of .04175."""
+    scores = {"old": (0.483, 0.45, 0.402, 0.576), "new": (0.408, 0.564, 0.592, 0.514)}
+    lines = [f"{arm},{seed},mIoU,{value}" for arm, own in scores.items() for seed, value in enumerate(own)]
+    asked = Asked(sesoi={"mIoU": 0.001}, better={"mIoU": "higher"}, against="old")
+    found = judge_table(read_table([write(tmp_path / "t.csv", lines)], asked))
+    write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
+    page = (tmp_path / "v.html").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<dt>difference</dt><dd>\+([0-9.]+)", page)
+    assert f": {shown} mIoU more" in page or f": {shown} more" in page

@@ -21,6 +21,7 @@ class Answer:
         caveat: what it must be read with: a trivial baseline is not beaten, or a run is not among the numbers.
         evidence: the intervals, tests and effect sizes behind a verdict; empty without one.
         single: mean over seeds, and `multi`.
+        difference: mean over seeds of multi minus single, which floats may round otherwise than that of the means.
         interval: the one that is quoted.
     """
 
@@ -32,6 +33,7 @@ class Answer:
     evidence: str = ""
     single: float | None = None
     multi: float | None = None
+    difference: float | None = None
     interval: Interval | None = None
 
     @property
@@ -98,6 +100,7 @@ def _answer(findings: Findings, question: str) -> Answer:
         evidence=evidence,
         single=single,
         multi=multi,
+        difference=found.estimate,
         interval=verdict.quoted.interval,
     )
 
