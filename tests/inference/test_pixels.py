@@ -362,11 +362,11 @@ def test_lines_are_those_of_the_guided_filter_over_windows_that_continue_the_edg
         return uniform_filter(values, 2 * radius + 1, mode="nearest")
 
     for channel in range(2):
-        colour = 1.3 * chroma[..., channel].astype(np.float64)
+        colour = (chroma[..., channel] * np.float32(1.3)).astype(np.float64)
         covariance = mean(light * colour) - mean(light) * mean(colour)
         slope = mean(covariance / (mean(light**2) - mean(light) ** 2 + module.GUIDE_EPSILON))
         found = chroma_lines(chroma, guide, 1.3, radius)[..., channel::2]
-        assert np.abs(found - np.stack([slope, colour - slope * light], -1)).max() < 1e-4
+        assert np.allclose(found, np.stack([slope, colour - slope * light], -1), atol=1e-6)
 
 
 def test_compiled_code_takes_over_once_it_pays(monkeypatch):

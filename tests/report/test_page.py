@@ -18,9 +18,10 @@ from test_figures import STATES
 
 from knowhue.errors import RunError
 from knowhue.locks import LOCK, REPORT_LOCK
+from knowhue.report.contrasts import WORDINGS
 from knowhue.report.figures import FIGURES
 from knowhue.report.integrity import warnings
-from knowhue.report.page import write_report
+from knowhue.report.page import summary, write_report
 from knowhue.report.reading import read_study
 from knowhue.storage import read_json
 
@@ -79,6 +80,14 @@ def test_every_state_gives_a_page(tmp_path: Path, state: str):
             assert not re.search(r"url\((?!#)", drawing)
             assert set(re.findall(r'(?:href="|url\()#([^")]+)', drawing)) <= set(ids)
             assert not re.search(r"(?<![a-z0-9+/])nan(?![a-z0-9+/])", drawing.lower())
+
+
+def test_a_terminal_is_told_each_question_and_its_answer(page: Path):
+    answered = json.loads((page.parent / "results.json").read_text())["answers"]
+    lines = summary(page.parent)
+    assert lines[1::3] == [WORDINGS[question].question for question in answered]
+    assert lines[2::3] == [f"  {sentence}" for sentence in answered.values()]
+    assert set(lines[::3]) == {""}
 
 
 def test_it_asks_nobody_for_anything(page: Path):
