@@ -61,12 +61,7 @@ FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.pat
 
 
 class ArchiveListing:
-    """Photos, their outputs, and what lies there already.
-
-    Attributes:
-        notes: what was left alone, in words.
-        unreadable: files and folders that cannot be read, and why.
-    """
+    """Photos, their outputs, and what lies there already."""
 
     def __init__(self, tables: sqlite3.Connection, rename: Callable[[str], str]) -> None:
         """Begin a listing.
@@ -76,7 +71,9 @@ class ArchiveListing:
             rename: turns the suffix of an image into that of the coloured one.
         """
         self.notes: list[str] = []
+        """what was left alone, in words"""
         self.unreadable: list[tuple[str, str]] = []
+        """files and folders that cannot be read, and why"""
         self._rename = rename
         self._listing = tables
         self._listing.executescript(_TABLES)

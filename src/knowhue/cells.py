@@ -135,19 +135,16 @@ def _train(
 
 
 class CellStep(NamedTuple):
-    """What one job does.
-
-    Attributes:
-        kind: `head`, `gate` or `arm`.
-        name: task or arm.
-        config: of the run.
-        cell: arm and seed that it is done for; a head is done for the first arm that needs it.
-    """
+    """What one job does."""
 
     kind: Literal["head", "gate", "arm"]
+    """`head`, `gate` or `arm`"""
     name: str
+    """task or arm"""
     config: Config
+    """of the run"""
     cell: tuple[str, int]
+    """arm and seed that it is done for; a head is done for the first arm that needs it"""
 
     @property
     def id(self) -> str:
@@ -176,15 +173,12 @@ class CellStep(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """How those compute who run a study's cells.
-
-    Attributes:
-        precision: `float32` or `bfloat16`.
-        golden_step: see `training.golden`.
-    """
+    """How those compute who run a study's cells."""
 
     precision: str
+    """`float32` or `bfloat16`"""
     golden_step: str
+    """see `training.golden`"""
 
 
 def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> Arithmetic:

@@ -43,29 +43,23 @@ job_of_engine: ContextVar[str] = ContextVar("job_of_engine", default="")
 
 
 class Left(NamedTuple):
-    """What a driver that was killed may have left running.
-
-    Attributes:
-        engine: with which its jobs are.
-        jobs: their ids, as far as they were written down.
-    """
+    """What a driver that was killed may have left running."""
 
     engine: str
+    """with which its jobs are"""
     jobs: tuple[str, ...]
+    """their ids, as far as they were written down"""
 
 
 class Sign(NamedTuple):
-    """What the lock of a study, or of a part of it, says.
-
-    Attributes:
-        place: the part, as a path below the study folder; `study` is all of it.
-        holder: who holds it: `what`, `user`, `host`, `pid`, `since`, `job`.
-        lost_since: when its process gave its last sign of life; None if it still holds the lock.
-    """
+    """What the lock of a study, or of a part of it, says."""
 
     place: str
+    """the part, as a path below the study folder; `study` is all of it"""
     holder: Mapping[str, Any]
+    """who holds it: `what`, `user`, `host`, `pid`, `since`, `job`"""
     lost_since: datetime | None
+    """when its process gave its last sign of life; None if it still holds the lock"""
 
     def sentence(self) -> str:
         """One line for `knowhue status`."""

@@ -6,29 +6,26 @@ from knowhue.config import Task
 
 
 class Metric(NamedTuple):
-    """A score over a set of images.
-
-    Attributes:
-        title: for the reader.
-        unit: `share` goes from 0 to 1, and is shown in per cent.
-        better: its direction.
-        task: whose it is.
-        column: what it reads of each image's row in a run's `per_image.csv`, and where it compares with the true
-            images, `<column>_true` too; None of what is not made of these rows.
-        over: `images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that
-            the images have together alone, see `evaluation.evaluate.OF_SETS`.
-        short: over a column of a table.
-        places: digits after the point, in tables of `knowhue score`.
-    """
+    """A score over a set of images."""
 
     title: str
+    """for the reader"""
     unit: str
+    """`share` goes from 0 to 1, and is shown in per cent"""
     better: Literal["lower", "higher", "neither"]
+    """its direction"""
     task: Task
+    """whose it is"""
     column: str | None = None
+    """what it reads of each image's row in a run's `per_image.csv`, and where it compares with the true images,
+    `<column>_true` too; None of what is not made of these rows"""
     over: Literal["images", "classes", "set"] = "images"
+    """`images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that the
+    images have together alone, see `evaluation.evaluate.OF_SETS`"""
     short: str = ""
+    """over a column of a table"""
     places: int = 2
+    """digits after the point, in tables of `knowhue score`"""
 
     @property
     def head(self) -> str:

@@ -374,20 +374,17 @@ def _shared(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Cell(NamedTuple):
-    """One arm with one seed.
-
-    Attributes:
-        state: `missing`, `running` (or interrupted), `finished`, `diverged`.
-        epochs: done, of `of`; the heads' count once the arm itself has begun.
-        seconds: that this cell's own fine-tuning and evaluation took so far.
-    """
+    """One arm with one seed."""
 
     arm: str
     seed: int
     state: str
+    """`missing`, `running` (or interrupted), `finished`, `diverged`"""
     epochs: int
+    """done, of `of`; the heads' count once the arm itself has begun"""
     of: int
     seconds: float
+    """that this cell's own fine-tuning and evaluation took so far"""
 
 
 def read_plan(root: Path) -> Plan:

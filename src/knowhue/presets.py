@@ -62,17 +62,14 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 class Method(NamedTuple):
-    """A way to colour.
-
-    Attributes:
-        title: for tables.
-        source: whose it is.
-        edits: what makes it of any configuration.
-    """
+    """A way to colour."""
 
     title: str
+    """for tables"""
     source: str
+    """whose it is"""
     edits: Mapping[str, Any]
+    """what makes it of any configuration"""
 
 
 def _on_encoder(title: str, source: str, **colour: Any) -> Method:

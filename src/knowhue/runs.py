@@ -50,23 +50,20 @@ use, or None. What comes second is called every few seconds meanwhile."""
 
 
 class Start(Section):
-    """The trained model that a run started from.
-
-    Attributes:
-        model: as `encoder.weights` names it.
-        sha256: of its encoder, heads and classes.
-        licence: of its weights, where it states one.
-        colour: whether the run's colour head is its own.
-        classes: of the run that it knew; the others began as any class does.
-        new_classes: how many these are.
-    """
+    """The trained model that a run started from."""
 
     model: str
+    """as `encoder.weights` names it"""
     sha256: str
+    """of its encoder, heads and classes"""
     licence: str = ""
+    """of its weights, where it states one"""
     colour: bool = False
+    """whether the run's colour head is its own"""
     classes: tuple[str, ...] = ()
+    """of the run that it knew; the others began as any class does"""
     new_classes: CountOrNone = 0
+    """how many these are"""
 
     def sentence(self) -> str:
         """What was taken.

@@ -58,21 +58,18 @@ _COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 
 
 class Checked(NamedTuple):
-    """What came of checking a sealed study.
-
-    Attributes:
-        files: that it consists of.
-        numbers: of its results and scores that were computed again.
-        problems: what is not as it was sealed, a sentence each.
-        unchecked: what was not computed again, and why.
-        summary: lines of what a study that is as sealed answers, see `report.page.summary_lines`.
-    """
+    """What came of checking a sealed study."""
 
     files: int
+    """that it consists of"""
     numbers: int
+    """of its results and scores that were computed again"""
     problems: Sequence[str]
+    """what is not as it was sealed, a sentence each"""
     unchecked: Sequence[str]
+    """what was not computed again, and why"""
     summary: Sequence[str]
+    """lines of what a study that is as sealed answers, see `report.page.summary_lines`"""
 
 
 def pack(folder: Path, out: Path) -> int:

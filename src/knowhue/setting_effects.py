@@ -12,19 +12,16 @@ USER_TABLES = ("wordnet_ids",)
 
 
 class Need(NamedTuple):
-    """What some settings need.
-
-    Attributes:
-        settings: by their dotted names; a section stands for all that is in it.
-        other: the setting that decides whether they have an effect.
-        wanted: what that should be, in words.
-        is_met: whether it is.
-    """
+    """What some settings need."""
 
     settings: tuple[str, ...]
+    """by their dotted names; a section stands for all that is in it"""
     other: str
+    """the setting that decides whether they have an effect"""
     wanted: str
+    """what that should be, in words"""
     is_met: Callable[[Config], bool]
+    """whether it is"""
 
 
 def _either(values: Sequence[str]) -> str:

@@ -29,21 +29,18 @@ _COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zst
 
 
 class Member(NamedTuple):
-    """A file in a tar.
-
-    Attributes:
-        name: with its folders.
-        key: its name up to the first dot, with its folders: that of its sample.
-        kind: its name from the first dot, lower case.
-        start: of its bytes in the tar.
-        size: of them.
-    """
+    """A file in a tar."""
 
     name: str
+    """with its folders"""
     key: str
+    """its name up to the first dot, with its folders: that of its sample"""
     kind: str
+    """its name from the first dot, lower case"""
     start: int
+    """of its bytes in the tar"""
     size: int
+    """of them"""
 
 
 class WebDataset:

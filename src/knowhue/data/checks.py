@@ -106,17 +106,14 @@ def refuse_odd_names(names: Iterable[str]) -> None:
 
 
 class Signatures(NamedTuple):
-    """What near-duplicates are found by.
-
-    Attributes:
-        upright: (N,) uint64, `BITS` signs of the layout in gray.
-        mirrored: (N,) uint64, the same of each image's mirror image.
-        thumbs: (N, 8, 8, 3) uint8 sRGB.
-    """
+    """What near-duplicates are found by."""
 
     upright: NDArray[np.uint64]
+    """(N,) uint64, `BITS` signs of the layout in gray"""
     mirrored: NDArray[np.uint64]
+    """(N,) uint64, the same of each image's mirror image"""
     thumbs: NDArray[np.uint8]
+    """(N, 8, 8, 3) uint8 sRGB"""
 
 
 def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:

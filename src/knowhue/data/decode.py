@@ -146,17 +146,14 @@ def images_a_block(side: int) -> int:
 
 
 class ImagePart(NamedTuple):
-    """Some images that are read by one process, from one position to before another.
-
-    Attributes:
-        start: position of the first.
-        stop: position after the last.
-        pixels: the file of their pixels; what else is kept of them lies beside.
-    """
+    """Some images that are read by one process, from one position to before another."""
 
     start: int
+    """position of the first"""
     stop: int
+    """position after the last"""
     pixels: Path
+    """the file of their pixels; what else is kept of them lies beside"""
 
     @property
     def items(self) -> Path:

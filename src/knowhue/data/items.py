@@ -23,25 +23,22 @@ SPLIT_NAMES = {
 
 
 class SourceItem(NamedTuple):
-    """One image before it is read, or a file that is skipped.
-
-    Attributes:
-        name: unique among the items of a source.
-        split: of `SPLITS`; what the source does not give is split off from `train`.
-        label: class name, or None where unknown.
-        stamp: changes when the image does.
-        skipped: why a file is not read; empty for images.
-        origin: distinguishes an image that is made at the size asked for; empty where it has a size of its own.
-        place: where the source finds it, if its name does not say so.
-    """
+    """One image before it is read, or a file that is skipped."""
 
     name: str
+    """unique among the items of a source"""
     split: str
+    """of `SPLITS`; what the source does not give is split off from `train`"""
     label: str | None
+    """class name, or None where unknown"""
     stamp: str
+    """changes when the image does"""
     skipped: str = ""
+    """why a file is not read; empty for images"""
     origin: str = ""
+    """distinguishes an image that is made at the size asked for; empty where it has a size of its own"""
     place: str = ""
+    """where the source finds it, if its name does not say so"""
 
 
 class ImageSource(Protocol):

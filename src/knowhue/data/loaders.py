@@ -33,24 +33,22 @@ ORTHOCHROMATIC = (0.0, 0.35, 0.65)
 
 
 class Damage(NamedTuple):
-    """What is done to each of N images, drawn; `False` in `degraded` leaves one as it is.
-
-    Attributes:
-        degraded: (N,) whether anything is done.
-        emulsion: (N,), 0 sees like L* to 1 for orthochromatic.
-        exponent: (N,) of the tone curve.
-        black: (N,) L* of black, and `white` of white.
-        grain: (N,) standard deviation, L*.
-        scratches: (N, SCRATCHES, 5): place 0 to 1, slope, begin and end 0 to 1, change of L*, 0 where there is none.
-    """
+    """What is done to each of N images, drawn; `False` in `degraded` leaves one as it is."""
 
     degraded: NDArray[np.bool_]
+    """(N,) whether anything is done"""
     emulsion: NDArray[np.float32]
+    """(N,), 0 sees like L* to 1 for orthochromatic"""
     exponent: NDArray[np.float32]
+    """(N,) of the tone curve"""
     black: NDArray[np.float32]
+    """(N,) L* of black"""
     white: NDArray[np.float32]
+    """(N,) L* of white"""
     grain: NDArray[np.float32]
+    """(N,) standard deviation, L*"""
     scratches: NDArray[np.float32]
+    """(N, SCRATCHES, 5): place 0 to 1, slope, begin and end 0 to 1, change of L*, 0 where there is none"""
 
     def of(self, chosen: slice) -> "Damage":
         """That of some images."""
@@ -138,17 +136,14 @@ class ProcessShare(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What all prepared images are taught.
-
-    Attributes:
-        label: (N,) class index, -1 where unknown.
-        colour_of: (N,) the image whose colours are the target; its own position except in a placebo.
-        train: positions of the images that are trained on, ascending.
-    """
+    """What all prepared images are taught."""
 
     label: NDArray[np.int64]
+    """(N,) class index, -1 where unknown"""
     colour_of: NDArray[np.int64]
+    """(N,) the image whose colours are the target; its own position except in a placebo"""
     train: NDArray[np.int64]
+    """positions of the images that are trained on, ascending"""
 
 
 class TrainingBatches:

@@ -61,25 +61,22 @@ ManifestRow = dict[str, str]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images ready to train on.
-
-    Attributes:
-        classes: names, in the order of the label indices.
-        rgb: (N, size, size, 3) uint8 sRGB, memory-mapped, in one file or several.
-        label: (N,) class index, -1 where unknown.
-        split: (N,) which of `SPLITS` each image belongs to.
-        paths: where each image came from.
-        fingerprint: changes when any image, label or split does.
-        evaluated_on: `Evaluation.split`.
-    """
+    """Images ready to train on."""
 
     classes: tuple[str, ...]
+    """names, in the order of the label indices"""
     rgb: PreparedPixels
+    """(N, size, size, 3) uint8 sRGB, memory-mapped, in one file or several"""
     label: NDArray[np.int64]
+    """(N,) class index, -1 where unknown"""
     split: NDArray[np.str_]
+    """(N,) which of `SPLITS` each image belongs to"""
     paths: tuple[str, ...]
+    """where each image came from"""
     fingerprint: str
+    """changes when any image, label or split does"""
     evaluated_on: Literal["auto", "validation"] = "auto"
+    """`Evaluation.split`"""
 
     def positions(self, split: str) -> NDArray[np.int64]:
         """Indices of the images of a split, ascending."""

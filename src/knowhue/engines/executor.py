@@ -31,30 +31,25 @@ class Job(NamedTuple):
 
     So an engine need not know how far a job is. Whatever is lost, a process or a machine, the same job is run again;
     only one driver at a time hands out the jobs of a folder.
-
-    Attributes:
-        id: names the same work in every call; of several jobs with one id the first is run.
-        run: does it. Engines that use other processes pickle it.
-        needs: ids of the jobs that must have ended before.
     """
 
     id: str
+    """names the same work in every call; of several jobs with one id the first is run"""
     run: Callable[[], object]
+    """does it. Engines that use other processes pickle it."""
     needs: tuple[str, ...] = ()
+    """ids of the jobs that must have ended before"""
 
 
 class Executor(Protocol):
-    """Runs jobs; scheduling, placement and retries are its own.
-
-    Attributes:
-        name: as `--engine` calls it.
-        threads: of each job; None where a job has those of this process.
-        is_elsewhere: whether jobs may run on other machines, which may compute otherwise than this one.
-    """
+    """Runs jobs; scheduling, placement and retries are its own."""
 
     name: str
+    """as `--engine` calls it"""
     threads: int | None
+    """of each job; None where a job has those of this process"""
     is_elsewhere: bool
+    """whether jobs may run on other machines, which may compute otherwise than this one"""
 
     def left(self) -> list[str]:
         """Ids of jobs of the folder that still wait or run, of a driver that was killed; none where they end with it.

@@ -145,21 +145,18 @@ _FORMS = "timm:NAME, timm:NAME=FILE with its .safetensors or .pth file, or timm:
 
 
 class ImageClassifier(NamedTuple):
-    """A network that names what an image shows.
-
-    Attributes:
-        name: as it was given, without its file.
-        answer: pixels (H, W, 3) to its `LIKELIEST` likeliest outputs, the likeliest first; fewer if it has fewer.
-        synsets: the WordNet id of each output; empty where it has another number of them than ImageNet's lists.
-        outputs: how many it has.
-        provenance: what a number must be quoted with.
-    """
+    """A network that names what an image shows."""
 
     name: str
+    """as it was given, without its file"""
     answer: Callable[[Pixels], NDArray[np.int64]]
+    """pixels (H, W, 3) to its `LIKELIEST` likeliest outputs, the likeliest first; fewer if it has fewer"""
     synsets: tuple[str, ...]
+    """the WordNet id of each output; empty where it has another number of them than ImageNet's lists"""
     outputs: int
+    """how many it has"""
     provenance: dict[str, Any]
+    """what a number must be quoted with"""
 
 
 def open_classifier(given: str) -> ImageClassifier:

@@ -102,10 +102,6 @@ class Colorized(NamedTuple):
 class Colorizer:
     """A model that is ready to colour and to classify. Threads may share one.
 
-    Attributes:
-        network: that predicts.
-        notes: what whoever opened it should know, in words.
-
     >>> colorizer = Colorizer.load()
     >>> colorizer.network.description.name
     'built-in'
@@ -114,6 +110,7 @@ class Colorizer:
     def __init__(self, network: Network, notes: Sequence[str] = ()) -> None:
         self.network = network
         self.notes = tuple(notes)
+        """what whoever opened it should know, in words"""
         # here alone it is decided at how many sizes photos are seen
         self._several = network if isinstance(network, SeveralSizes) else None
         description = network.description

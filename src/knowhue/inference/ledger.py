@@ -48,11 +48,7 @@ class Stamp(NamedTuple):
 
 
 class Ledger:
-    """The lines of one output folder, which its user has locked.
-
-    Attributes:
-        records: of the images that are done, by path.
-    """
+    """The lines of one output folder, which its user has locked."""
 
     def __init__(self, out: Path, job: dict[str, Any], overwrite: bool) -> None:
         """Read what was done, repair what a kill left, and open the file to go on.
@@ -65,6 +61,7 @@ class Ledger:
         self._overwrite = overwrite
         last = _last(self._read())
         self.records = self._kept(last)
+        """of the images that are done, by path"""
         self._replaces_others = len(self.records) < len(last)
         self._rewrite(last)
         self._file = FileIO(out / LEDGER, "a")  # without a buffer: `commit` depends on the order on disk

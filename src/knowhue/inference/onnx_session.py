@@ -56,17 +56,14 @@ _FIXED = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
 
 
 class Session:
-    """A graph that answers in time and in bounded memory, or is not asked again; threads may share it.
-
-    Attributes:
-        inputs, outputs: as the runtime describes them, each with `name`, `type` and `shape`.
-        metadata: what the file says beside its graph.
-    """
+    """A graph that answers in time and in bounded memory, or is not asked again; threads may share it."""
 
     def __init__(self, session: Any, seconds_a_pixel: float | None) -> None:
         """Wrap the runtime's session; one whose time is None may take as long as it does."""
         self.inputs, self.outputs = session.get_inputs(), session.get_outputs()
+        """as the runtime describes them, each with `name`, `type` and `shape`"""
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        """what the file says beside its graph"""
         self._session = session
         self._seconds_a_pixel = seconds_a_pixel
         self._is_stuck = False

@@ -142,10 +142,6 @@ class Pipeline(Generic[_Item, _Result]):
         limits: how much is taken on at once.
         observe: called after every stage with its seconds.
         after_batch: called by a predicting thread once it holds nothing of its batch.
-
-    Attributes:
-        length: items that were accepted and not answered yet.
-        is_open: whether it accepts items, when there is room.
     """
 
     def __init__(
@@ -163,8 +159,12 @@ class Pipeline(Generic[_Item, _Result]):
         self._decoded: deque[_Job] = deque()
         self._answered: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self.length = self._coming = 0  # the latter: accepted and not decoded yet
-        self.is_open, self._is_aborted = True, False
+        self.length = 0
+        """items that were accepted and not answered yet"""
+        self._coming = 0  # accepted and not decoded yet
+        self.is_open = True
+        """whether it accepts items, when there is room"""
+        self._is_aborted = False
         self._seconds = 0.1  # between results, a running mean
         self._last = 0.0
         self._painters = threads = limits.threads or usable_cores()

@@ -64,17 +64,15 @@ class Steadier:
 
     Raises:
         ValueError: the strength is out of range.
-
-    Attributes:
-        past: the frame before; None before the first frame. Never changed in place.
-        cuts: how many scenes have begun after the first.
     """
 
     def __init__(self, strength: float = STRENGTH) -> None:
         if not 0 <= strength < 1:
             raise ValueError(f"`strength` should be from 0 to below 1. Found `strength = {strength}`.")
         self.past: Past | None = None
+        """the frame before; None before the first frame. Never changed in place."""
         self.cuts = 0
+        """how many scenes have begun after the first"""
         self._strength = strength
 
     def step(self, lightness: FloatArray, chroma: FloatArray) -> FloatArray:
@@ -137,27 +135,25 @@ _HELD_BYTES = 256 << 20  # of the frames that are predicted together
 
 
 class VideoSummary(NamedTuple):
-    """What came of a video.
-
-    Attributes:
-        width, height: of a frame as stored, pixels.
-        frames_per_second: on average.
-        scenes: told apart by their cuts.
-        novel: frames unlike the training images.
-        judgement: of the whole: means over all frames.
-        notes: what a user should know of how it was read and written.
-    """
+    """What came of a video."""
 
     source: Path
     out: Path
     width: int
+    """of a frame as stored, pixels"""
     height: int
+    """likewise"""
     frames: int
     frames_per_second: float
+    """on average"""
     scenes: int
+    """told apart by their cuts"""
     novel: int
+    """frames unlike the training images"""
     judgement: Judgement
+    """of the whole: means over all frames"""
     notes: tuple[str, ...]
+    """what a user should know of how it was read and written"""
     seconds: float
     model: str
 

@@ -45,21 +45,7 @@ class Frame(NamedTuple):
 
 
 class Video:
-    """An open video file. Frames and other streams are read by readers of their own, so both can be read at once.
-
-    Attributes:
-        height, width: of a frame as stored, pixels.
-        time_base: seconds in a unit of time.
-        rate: frames a second, on average.
-        total: how many frames there should be; 0 if unknown.
-        matrix: its display matrix of 9 numbers, or None.
-        orientation: that of `matrix`.
-        deep: whether it has more than 8 bits.
-        aspect: width of a pixel over its height.
-        fields: `tff` or `bff` if its frames are two fields each, the top or the bottom one first; else empty.
-        colours: of the output.
-        notes: what a user should know of how it is read.
-    """
+    """An open video file. Frames and other streams are read by readers of their own, so both can be read at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -158,17 +144,28 @@ class Video:
     def _describe(self, first: av.VideoFrame) -> None:
         stream: Any = self._stream
         self.height, self.width = first.height, first.width
+        """of a frame as stored, pixels"""
         self.time_base: Fraction = stream.time_base
+        """seconds in a unit of time"""
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(24)
+        """frames a second, on average"""
         counts = stream.frames, self._estimate()  # the first counts what an edit list hides, too
         self.total = min(filter(None, counts), default=0)
+        """how many frames there should be; 0 if unknown"""
         self.matrix = display_matrix(first)
+        """its display matrix of 9 numbers, or None"""
         self.orientation = Orientation.of(self.matrix) if self.matrix else Orientation()
+        """that of `matrix`"""
         self.deep = depth_bits(first) > 8
+        """whether it has more than 8 bits"""
         self.colours = colours_to_write(first)
+        """of the output"""
         self.aspect: Fraction = stream.sample_aspect_ratio or Fraction(1)
+        """width of a pixel over its height"""
         self.fields = field_order(stream, first)
+        """`tff` or `bff` if its frames are two fields each, the top or the bottom one first; else empty"""
         self.notes = doubts(first)
+        """what a user should know of how it is read"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames, each with the count of damaged packets before it."""

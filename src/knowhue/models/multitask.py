@@ -24,19 +24,7 @@ NOVELTY_NEIGHBOURS = 10
 
 
 class MultiTask(nn.Module):
-    """Lightness to chroma, logits, or both.
-
-    Attributes:
-        encoder: the shared encoder, or the gray image alone for a head that is a whole network.
-        colour: head of the colour task, or None.
-        classifier: head of the class task, or None.
-        oracle: what gives the true class to the colour head, or None.
-        stride: images are padded to whole multiples of it.
-        taps: which maps of the pyramid the heads read; the coarsest is always among them.
-        saturation: what predicted chroma is multiplied by, but in training.
-        adversarial: whether a discriminator judges the chroma in training: it is then predicted beside a loss of the
-            head's own.
-    """
+    """Lightness to chroma, logits, or both."""
 
     def __init__(
         self,
@@ -48,10 +36,23 @@ class MultiTask(nn.Module):
         adversarial: bool = False,
     ) -> None:
         super().__init__()
-        self.saturation, self.adversarial = saturation, adversarial
-        self.oracle, self.encoder, self.colour, self.classifier = oracle, encoder, colour, classifier
+        self.saturation = saturation
+        """what predicted chroma is multiplied by, but in training"""
+        self.adversarial = adversarial
+        """whether a discriminator judges the chroma in training, which is then predicted beside a loss of the head's
+        own"""
+        self.oracle = oracle
+        """what gives the true class to the colour head, or None"""
+        self.encoder = encoder
+        """the shared encoder, or the gray image alone for a head that is a whole network"""
+        self.colour = colour
+        """head of the colour task, or None"""
+        self.classifier = classifier
+        """head of the class task, or None"""
         self.stride: int = getattr(colour, "stride", encoder.strides[-1])
+        """images are padded to whole multiples of it"""
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
+        """which maps of the pyramid the heads read; the coarsest is always among them"""
 
     def head(self, task: str) -> nn.Module:
         head = {"colour": self.colour, "class": self.classifier}[task]

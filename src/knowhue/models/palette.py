@@ -352,9 +352,6 @@ class Denoiser(nn.Module):
     - As many blocks on the way up as on the way down, where ADM has one more a size: at Palette's width 372 million
       parameters in place of 554.
     - No dropout.
-
-    Attributes:
-        stride: the sides of what comes in should be whole multiples of it.
     """
 
     def __init__(
@@ -368,7 +365,9 @@ class Denoiser(nn.Module):
     ) -> None:
         """`attentive` is the number of sizes with self-attention, counted from the coarsest."""
         super().__init__()
-        self.stride, self.blocks = 2 ** (len(multipliers) - 1), blocks
+        self.blocks = blocks
+        self.stride = 2 ** (len(multipliers) - 1)
+        """the sides of what comes in should be whole multiples of it"""
         sizes = range(len(multipliers))
         widths = [width * multipliers[size] for size in sizes for _ in range(blocks)]
         attends = [size >= len(sizes) - attentive for size in sizes for _ in range(blocks)]

@@ -14,27 +14,25 @@ from knowhue.statistics.verdicts import Word, fewest_seeds
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer, in parts that a page may set apart and as one sentence.
-
-    Attributes:
-        verdict: a `Word`, or `missing` where no pair of runs has a score.
-        caveat: what it must be read with: a trivial baseline is not beaten, or a run is not among the numbers.
-        evidence: the intervals, tests and effect sizes behind a verdict; empty without one.
-        single: mean over seeds, and `multi`.
-        difference: mean over seeds of multi minus single, which floats may round otherwise than that of the means.
-        interval: the one that is quoted.
-    """
+    """One question's answer, in parts that a page may set apart and as one sentence."""
 
     question: str
     verdict: str
+    """a `Word`, or `missing` where no pair of runs has a score"""
     headline: str
     detail: str
     caveat: str = ""
+    """what it must be read with: a trivial baseline is not beaten, or a run is not among the numbers"""
     evidence: str = ""
+    """the intervals, tests and effect sizes behind a verdict; empty without one"""
     single: float | None = None
+    """mean over seeds"""
     multi: float | None = None
+    """likewise"""
     difference: float | None = None
+    """mean over seeds of multi minus single, which floats may round otherwise than that of the means"""
     interval: Interval | None = None
+    """the one that is quoted"""
 
     @property
     def sentence(self) -> str:

@@ -36,19 +36,16 @@ BY_CLASS = {"balanced_accuracy": "accuracy"}
 
 
 class Bounds(NamedTuple):
-    """An interval of a mean difference, and what it speaks for.
-
-    Attributes:
-        interval: lower and upper end; None where there is none that is possible, and `why_not` says why.
-        level: nominal coverage.
-        over: `seeds and images` (the method), `seeds` (on these test images), `images` (these trained models).
-        why_not: reason, in words.
-    """
+    """An interval of a mean difference, and what it speaks for."""
 
     interval: Interval | None
+    """lower and upper end; None where there is none that is possible, and `why_not` says why"""
     level: float
+    """nominal coverage"""
     over: str
+    """`seeds and images` (the method), `seeds` (on these test images), `images` (these trained models)"""
     why_not: str = ""
+    """reason, in words"""
 
     @property
     def title(self) -> str:
@@ -64,17 +61,14 @@ class Bounds(NamedTuple):
 
 
 class ImageDifferences(NamedTuple):
-    """Paired differences of single images, after minus before.
-
-    Attributes:
-        differences: (seeds, images).
-        groups: (images,) class of each where classes count the same; None where all images do.
-        binary: whether scores are 0 or 1.
-    """
+    """Paired differences of single images, after minus before."""
 
     differences: np.ndarray
+    """(seeds, images)"""
     groups: np.ndarray | None
+    """(images,) class of each where classes count the same; None where all images do"""
     binary: bool
+    """whether scores are 0 or 1"""
 
     @property
     def too_few(self) -> str:
@@ -96,27 +90,24 @@ class ImageDifferences(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """`after` minus `before` in one metric, one pair a seed.
-
-    Attributes:
-        metric: a key of `METRICS`.
-        arms: the two, before first.
-        lower_is_better: direction of the metric.
-        limits: the least and the greatest value that the metric can have.
-        seeds: of the pairs, ascending.
-        scores: (seeds, 2); a diverged run has the score that was declared for it.
-        diverged: (arm, seed) of the runs among them that diverged.
-        images: differences of single images; None for metrics without a score an image, or with a diverged run.
-    """
+    """`after` minus `before` in one metric, one pair a seed."""
 
     metric: str
+    """a key of `METRICS`"""
     arms: tuple[str, str]
+    """the two, before first"""
     lower_is_better: bool
+    """direction of the metric"""
     limits: Interval
+    """the least and the greatest value that the metric can have"""
     seeds: tuple[int, ...]
+    """of the pairs, ascending"""
     scores: np.ndarray
+    """(seeds, 2); a diverged run has the score that was declared for it"""
     diverged: tuple[tuple[str, int], ...]
+    """(arm, seed) of the runs among them that diverged"""
     images: ImageDifferences | None
+    """differences of single images; None for metrics without a score an image, or with a diverged run"""
 
     @property
     def differences(self) -> np.ndarray:
@@ -269,19 +260,15 @@ def image_differences(
 
 
 class FamilyTest(NamedTuple):
-    """A contrast on which no verdict rests.
-
-    Attributes:
-        found: the contrast.
-        bounds: the interval of its difference.
-        p: exact sign-flip, over seeds, on these test images; None of one seed, where it is 1 whatever was found.
-        p_adjusted: by Benjamini and Hochberg over all that are tested beside it.
-    """
+    """A contrast on which no verdict rests."""
 
     found: Contrast
     bounds: Bounds
+    """the interval of its difference"""
     p: float | None
+    """exact sign-flip, over seeds, on these test images; None of one seed, where it is 1 whatever was found"""
     p_adjusted: float | None
+    """by Benjamini and Hochberg over all that are tested beside it"""
 
     @property
     def is_clear(self) -> bool:
@@ -334,28 +321,28 @@ def possible(interval: Interval, before: float, limits: Interval) -> bool:
 
 @dataclass(frozen=True)
 class Wording:
-    """What sentences and figures call the two sides of a question, and what they claim of them.
-
-    Attributes:
-        question: as it is asked.
-        title: of the question, short.
-        single: the arm before, short, and `multi` the one that is held against it.
-        single_model: the arm before as the subject of a sentence, and `multi_model`.
-        claims: what is said of the method, by direction (`helps`, `hurts`).
-        same: what is said of the method where no difference matters.
-        claims_here: what is said of these models, without scores of single images; `same_here` likewise.
-    """
+    """What sentences and figures call the two sides of a question, and what they claim of them."""
 
     question: str
+    """as it is asked"""
     title: str
+    """of the question, short"""
     single: str
+    """the arm before, short"""
     multi: str
+    """the one that is held against it, short"""
     single_model: str
+    """the arm before as the subject of a sentence"""
     multi_model: str
+    """the other one likewise"""
     claims: Mapping[str, str]
+    """what is said of the method, by direction (`helps`, `hurts`)"""
     same: str
+    """what is said of the method where no difference matters"""
     claims_here: Mapping[str, str]
+    """what is said of these models, without scores of single images"""
     same_here: str
+    """likewise, where no difference matters"""
 
 
 _SIDES = {"helps": "better", "hurts": "worse"}

@@ -28,20 +28,17 @@ LEAST_ADVERSARIAL = 0.10
 
 
 class Diagnostic(NamedTuple):
-    """One gradient statistic and how it is aggregated over a run.
-
-    Attributes:
-        title: for the reader.
-        of: its value for a run, from the steps that were measured; None where they do not say.
-        promise: by question, the sign of the correlation with transfer that it would have if it foretold it;
-            a question that it says nothing of is left out.
-        limits: the least and the greatest value that it can have; between 0 and 1 it is a share.
-    """
+    """One gradient statistic and how it is aggregated over a run."""
 
     title: str
+    """for the reader"""
     of: Callable[[Sequence[Row]], float | None]
+    """its value for a run, from the steps that were measured; None where they do not say"""
     promise: Mapping[str, int]
+    """by question, the sign of the correlation with transfer that it would have if it foretold it; a question that it
+    says nothing of is left out"""
     limits: Interval
+    """the least and the greatest value that it can have; between 0 and 1 it is a share"""
 
 
 def _known(steps: Sequence[Row], name: str) -> list[float]:

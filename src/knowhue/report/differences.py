@@ -207,23 +207,19 @@ def stacked(values: "np.ndarray", width: float) -> list[int]:
 
 
 class Compared(NamedTuple):
-    """One arm against the single-task arm of a question.
-
-    Attributes:
-        question: one of the study's.
-        arm: what is held against its single-task arm.
-        primary: whether it is the question itself, judged at its share of alpha and not by Benjamini and Hochberg.
-        same_targets: whether it learns the task from the same targets as the single-task arm; otherwise the difference
-            is theirs.
-        test: the difference, its interval at the level of the verdict, and p adjusted over all rows that are neither
-            primary nor of other targets, where a difference is certain.
-    """
+    """One arm against the single-task arm of a question."""
 
     question: str
+    """one of the study's"""
     arm: str
+    """what is held against its single-task arm"""
     primary: bool
+    """whether it is the question itself, judged at its share of alpha and not by Benjamini and Hochberg"""
     same_targets: bool
+    """whether it learns the task from the same targets as the single-task arm; otherwise the difference is theirs"""
     test: FamilyTest
+    """the difference, its interval at the level of the verdict, and p adjusted over all rows that are neither primary
+    nor of other targets, where a difference is certain"""
 
     @property
     def found(self) -> Contrast:

@@ -116,19 +116,16 @@ _ARROWS = (("image", "encoder"), ("encoder", "colour"), ("encoder", "class"), ("
 
 @dataclass(frozen=True)
 class Figure:
-    """One numbered figure of the page.
-
-    Attributes:
-        title: what it shows.
-        caption: how to read it; may name the facts of `facts` in braces.
-        draw: the study as drawings by file name, side by side; none where it would show no number.
-        rows: the numbers behind it; None of pictures, and of scores that the table of all scores holds.
-    """
+    """One numbered figure of the page."""
 
     title: str
+    """what it shows"""
     caption: str
+    """how to read it; may name the facts of `facts` in braces"""
     draw: "Callable[[Study], Mapping[str, Drawing]]"
+    """the study as drawings by file name, side by side; none where it would show no number"""
     rows: Callable[[Study], list[Row]] | None = None
+    """the numbers behind it; None of pictures, and of scores that the table of all scores holds"""
 
     def caption_of(self, study: Study) -> str:
         return self.caption.format(**facts(study))

@@ -27,44 +27,39 @@ ORACLE = "oracle"
 
 
 class Judged(NamedTuple):
-    """The verdict on a question, and what it rests on.
-
-    Attributes:
-        word: the phrase; `no verdict` with too few seeds, or while any question of the plan has runs missing.
-        alpha: of this question.
-        found: the contrast; None without a pair of runs.
-        quoted: the interval that decided, to be quoted by every sentence, figure and table.
-        outer: at 1 - alpha, `inner`: at 1 - 2 alpha.
-        limit: why the metric cannot tell the arms apart (`ceiling`, `floor`); empty where it can.
-        needed: seeds of a new study that would decide; None where nothing is known of chance.
-        more_images: whether more images would buy more than more seeds.
-    """
+    """The verdict on a question, and what it rests on."""
 
     word: Word
+    """the phrase; `no verdict` with too few seeds, or while any question of the plan has runs missing"""
     alpha: float
+    """of this question"""
     found: Contrast | None = None
+    """the contrast; None without a pair of runs"""
     quoted: Bounds | None = None
+    """the interval that decided, to be quoted by every sentence, figure and table"""
     outer: Bounds | None = None
+    """at 1 - alpha"""
     inner: Bounds | None = None
+    """at 1 - 2 alpha"""
     limit: str = ""
+    """why the metric cannot tell the arms apart (`ceiling`, `floor`); empty where it can"""
     needed: Needed | None = None
+    """seeds of a new study that would decide; None where nothing is known of chance"""
     more_images: bool = False
+    """whether more images would buy more than more seeds"""
 
 
 class Headroom(NamedTuple):
-    """How much single-task leaves to be gained, or has gained, in the metric's unit; positive is better.
-
-    Attributes:
-        name: `oracle`, or the best trivial baseline.
-        gain: by how much the oracle is better than single-task, or single-task than the baseline.
-        share: the smallest effect of interest over it; None where there is no gain.
-        bounds: of the oracle's gain; None of a baseline.
-    """
+    """How much single-task leaves to be gained, or has gained, in the metric's unit; positive is better."""
 
     name: str
+    """`oracle`, or the best trivial baseline"""
     gain: float
+    """by how much the oracle is better than single-task, or single-task than the baseline"""
     share: float | None
+    """the smallest effect of interest over it; None where there is no gain"""
     bounds: Bounds | None = None
+    """of the oracle's gain; None of a baseline"""
 
     def below(self, sesoi: float) -> bool:
         """Whether the gain is shown to be smaller: by the upper end of its interval, not by the estimate."""
@@ -73,15 +68,12 @@ class Headroom(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that is concluded of a study, for `results.json` and the page alike.
-
-    Attributes:
-        secondary: by question and metric, those that are not its primary one; what the plan names comes first.
-    """
+    """All that is concluded of a study, for `results.json` and the page alike."""
 
     study: Study
     verdicts: Mapping[str, Judged]
     secondary: Mapping[tuple[str, str], FamilyTest]
+    """by question and metric, those that are not its primary one; what the plan names comes first"""
     headroom: Mapping[str, list[Headroom]]
 
 

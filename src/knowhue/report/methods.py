@@ -56,36 +56,30 @@ class Mark(NamedTuple):
 
 
 class Regime(NamedTuple):
-    """What is equal for all methods.
-
-    Attributes:
-        name: `images` or `clock`.
-        title: in words.
-        arms: of each method.
-        epochs: of each method, on the frozen encoder and of fine-tuning.
-        budget_s: seconds at equal wall-clock.
-    """
+    """What is equal for all methods."""
 
     name: str
+    """`images` or `clock`"""
     title: str
+    """in words"""
     arms: Mapping[str, str]
+    """of each method"""
     epochs: Mapping[str, Epochs]
+    """of each method, on the frozen encoder and of fine-tuning"""
     budget_s: float | None = None
+    """seconds at equal wall-clock"""
 
 
 class MethodScore(NamedTuple):
-    """A metric of a method in a regime.
-
-    Attributes:
-        mean: over the finished seeds.
-        by_seed: of each.
-        test: the method after the reference, over the seeds that both have, adjusted over all methods and metrics of
-            the regime; a diverged run has in the error the score declared for it. None of the reference itself.
-    """
+    """A metric of a method in a regime."""
 
     mean: float | None
+    """over the finished seeds"""
     by_seed: dict[int, float]
+    """of each"""
     test: FamilyTest | None = None
+    """the method after the reference, over the seeds that both have, adjusted over all methods and metrics of the
+    regime; a diverged run has in the error the score declared for it. None of the reference itself."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,23 +52,20 @@ _DRAWINGS_OF_METHODS = {
 
 @dataclass(frozen=True)
 class PageSection:
-    """A part of the page under one heading; without anything to show it is left out.
-
-    Attributes:
-        title: its heading.
-        figures: keys of `FIGURES`.
-        tables: keys of `TABLES`.
-        part: what else the template shows there.
-        is_open: whether it is read without being asked for; the others are folded.
-        of_several_seeds: whether one seed has nothing to say here.
-    """
+    """A part of the page under one heading; without anything to show it is left out."""
 
     title: str
+    """its heading"""
     figures: tuple[str, ...] = ()
+    """keys of `FIGURES`"""
     tables: tuple[str, ...] = ()
+    """keys of `TABLES`"""
     part: str = ""
+    """what else the template shows there"""
     is_open: bool = False
+    """whether it is read without being asked for; the others are folded"""
     of_several_seeds: bool = False
+    """whether one seed has nothing to say here"""
 
 
 # What one reads in five minutes comes first, unfolded: the answers, the differences, the images and the scores.

@@ -52,27 +52,21 @@ _METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
 
 
 class FileRow(NamedTuple):
-    """A score as a file gives it, unchecked.
-
-    Attributes:
-        number: of the row, as a spreadsheet counts rows; of a record from 1.
-        values: by the names of the tidy form; what is empty is left out.
-    """
+    """A score as a file gives it, unchecked."""
 
     number: int
+    """of the row, as a spreadsheet counts rows; of a record from 1"""
     values: dict[str, Any]
+    """by the names of the tidy form; what is empty is left out"""
 
 
 class ReadFile(NamedTuple):
-    """What `read_scores` found.
-
-    Attributes:
-        rows: the scores.
-        unused: columns that nothing is made of.
-    """
+    """What `read_scores` found."""
 
     rows: Iterator[FileRow]
+    """the scores"""
     unused: tuple[str, ...]
+    """columns that nothing is made of"""
 
 
 def read_scores(

@@ -45,35 +45,34 @@ class SourceFile(NamedTuple):
 
 @dataclass(eq=False)
 class ScoreRows:
-    """All that tables say, checked.
-
-    Attributes:
-        totals: by arm, seed, metric and class (empty for all), with the place of the row.
-        images: by arm, seed and metric.
-        image_names: of each image its number.
-        labels: of each image its class, by number.
-        declared: of diverged runs, by arm, seed and metric.
-        baselines: scores without a seed, by name and metric.
-        states: of runs that did not finish, by arm and seed.
-        better, sesoi, unit: by metric, where a column says.
-        against: by metric and arm, the arm that it is compared with.
-        split: of all rows, `test` or `validation`; empty where no column says.
-    """
+    """All that tables say, checked."""
 
     totals: dict[tuple[str, int, str, str], tuple[float, int]] = field(default_factory=dict)
+    """by arm, seed, metric and class (empty for all), with the place of the row"""
     images: dict[tuple[str, int, str], ImageColumn] = field(
         default_factory=lambda: defaultdict(lambda: ImageColumn(array("i"), array("d"), array("q")))
     )
+    """by arm, seed and metric"""
     image_names: dict[str, int] = field(default_factory=dict)
+    """of each image its number"""
     labels: dict[int, str] = field(default_factory=dict)
+    """of each image its class, by number"""
     declared: dict[tuple[str, int, str], float] = field(default_factory=dict)
+    """of diverged runs, by arm, seed and metric"""
     baselines: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    """scores without a seed, by name and metric"""
     states: dict[tuple[str, int], str] = field(default_factory=dict)
+    """of runs that did not finish, by arm and seed"""
     better: dict[str, str] = field(default_factory=dict)
+    """by metric, where a column says"""
     sesoi: dict[str, float] = field(default_factory=dict)
+    """likewise"""
     unit: dict[str, str] = field(default_factory=dict)
+    """likewise"""
     against: dict[tuple[str, str], str] = field(default_factory=dict)
+    """by metric and arm, the arm that it is compared with"""
     split: str = ""
+    """of all rows, `test` or `validation`; empty where no column says"""
     files: list[SourceFile] = field(default_factory=list)
 
     @property

@@ -112,18 +112,13 @@ class ScoreTable:
 # eq=False here and below: arrays compare element by element, and have no hash
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One arm trained with one seed, as far as it got.
-
-    Attributes:
-        state: `finished`, `running` (or interrupted), `diverged`, `missing` (never started), or `unpaired`: it ended,
-            but its block may not be compared, see `faults`.
-        gradient_shares: `fork` and `end`: what trained the encoder, see `training.diagnostics.measure_shares`.
-        damaged: files of this run that figures are drawn from, and that cannot be read.
-    """
+    """One arm trained with one seed, as far as it got."""
 
     arm: str
     seed: int
     state: str = "missing"
+    """`finished`, `running` (or interrupted), `diverged`, `missing` (never started), or `unpaired`: it ended, but its
+    block may not be compared, see `faults`"""
     same_settings: bool = True
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[Row, ...] = ()
@@ -133,7 +128,9 @@ class Run:
     extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
     gradient_shares: Row = field(default_factory=dict)
+    """`fork` and `end`: what trained the encoder, see `training.diagnostics.measure_shares`"""
     damaged: tuple[str, ...] = ()
+    """files of this run that figures are drawn from, and that cannot be read"""
 
     @property
     def finished(self) -> bool:
@@ -168,33 +165,30 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that the report knows: the plan, the images, the baselines, every run.
-
-    Attributes:
-        settings: `study.json`.
-        runs: by arm and seed.
-        gates: the A/A gate of each block, by seed.
-        head_seconds: of all heads of the plan's seeds, each once, however many arms start from it.
-        faults: seeds whose arms may not be compared, and why.
-        exploratory: runs in the folder that the plan does not ask for.
-        costs: of a comparison, by method what predicting costs, `costs.json`.
-        damaged: files beside the runs that figures are drawn from, and that cannot be read.
-        scores: the tidy table, where it is somebody's own and not made of the runs.
-    """
+    """All that the report knows: the plan, the images, the baselines, every run."""
 
     settings: Row
+    """`study.json`"""
     runs: Mapping[str, Mapping[int, Run]]
+    """by arm and seed"""
     prepared: Row = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     metrics: Mapping[str, Row] = field(default_factory=dict)
     samples: Arrays = field(default_factory=dict)
     gates: Mapping[int, Row] = field(default_factory=dict)
+    """the A/A gate of each block, by seed"""
     head_seconds: float = 0.0
+    """of all heads of the plan's seeds, each once, however many arms start from it"""
     faults: Mapping[int, str] = field(default_factory=dict)
+    """seeds whose arms may not be compared, and why"""
     exploratory: tuple[Row, ...] = ()
+    """runs in the folder that the plan does not ask for"""
     costs: Mapping[str, Row] = field(default_factory=dict)
+    """of a comparison, by method what predicting costs, `costs.json`"""
     damaged: tuple[str, ...] = ()
+    """files beside the runs that figures are drawn from, and that cannot be read"""
     scores: ScoreTable | None = None
+    """the tidy table, where it is somebody's own and not made of the runs"""
 
     @cached_property
     def questions(self) -> dict[str, Question]:

@@ -88,19 +88,16 @@ def bare(ax: "Axes") -> None:
 
 
 class Tile(NamedTuple):
-    """A square image of a grid.
-
-    Attributes:
-        image: as `imshow` takes it; None where there is none.
-        below: a line of text.
-        colour: of that line.
-        why: what stands in place of an image that is not there.
-    """
+    """A square image of a grid."""
 
     image: np.ndarray | None
+    """as `imshow` takes it; None where there is none"""
     below: str = ""
+    """a line of text"""
     colour: str = MUTED
+    """of that line"""
     why: str = "–"
+    """what stands in place of an image that is not there"""
 
 
 def image_grid(

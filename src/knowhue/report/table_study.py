@@ -30,27 +30,24 @@ _OWN = {each.metric: each for each in QUESTIONS.values()}
 
 @dataclass(frozen=True)
 class Asked:
-    """What the caller says of a table; what is left out comes from its columns, or is known of Knowhue's own metrics.
-
-    Attributes:
-        metrics: those that questions are asked about; all with a smallest effect of interest if empty.
-        better: by metric, `lower` or `higher`.
-        sesoi: by metric, the smallest effect of interest in its unit.
-        against: the arm that others are compared with.
-        arms: those that are compared with it; all others if empty.
-        alpha: rate of false claims over all questions together.
-        arm_column: the column that names arms, where it is none of the usual ones.
-        seed_column: the same of the seed.
-    """
+    """What the caller says of a table; the rest comes from its columns, or is known of Knowhue's own metrics."""
 
     metrics: Sequence[str] = ()
+    """those that questions are asked about; all with a smallest effect of interest if empty"""
     better: Mapping[str, str] = field(default_factory=dict)
+    """by metric, `lower` or `higher`"""
     sesoi: Mapping[str, float] = field(default_factory=dict)
+    """by metric, the smallest effect of interest in its unit"""
     against: str | None = None
+    """the arm that others are compared with"""
     arms: Sequence[str] = ()
+    """those that are compared with it; all others if empty"""
     alpha: float = ALPHA
+    """rate of false claims over all questions together"""
     arm_column: str | None = None
+    """the column that names arms, where it is none of the usual ones"""
     seed_column: str | None = None
+    """the same of the seed"""
 
 
 def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
@@ -282,19 +279,16 @@ _SECTIONS = (
 
 
 class TableVerdict(NamedTuple):
-    """What a table says.
-
-    Attributes:
-        findings: as of a study.
-        answers: by question, in words.
-        results: the content of `results.json`.
-        notices: what a reader should know first, a sentence each.
-    """
+    """What a table says."""
 
     findings: Findings
+    """as of a study"""
     answers: dict[str, Answer]
+    """by question, in words"""
     results: dict[str, Any]
+    """the content of `results.json`"""
     notices: list[str]
+    """what a reader should know first, a sentence each"""
 
 
 def judge_table(study: Study) -> TableVerdict:

@@ -45,25 +45,22 @@ Cells = dict[str, Callable[[Study, Row], Any]]
 
 @dataclass(frozen=True)
 class Shown:
-    """A table of the page.
-
-    Attributes:
-        title: what it shows.
-        note: how to read it.
-        rows: its numbers, one mapping a row.
-        cells: its columns; those of trivial baselines come after them, where rows have any.
-        names: how many columns name what a row is of; without a number beside them a table is not shown.
-        of_questions: whether a question without numbers has a row, of dashes.
-        kind: its style on the page.
-    """
+    """A table of the page."""
 
     title: str
+    """what it shows"""
     note: str
+    """how to read it"""
     rows: Callable[[Findings], list[dict[str, Any]]]
+    """its numbers, one mapping a row"""
     cells: Cells
+    """its columns; those of trivial baselines come after them, where rows have any"""
     names: int = 3
+    """how many columns name what a row is of; without a number beside them a table is not shown"""
     of_questions: bool = False
+    """whether a question without numbers has a row, of dashes"""
     kind: str = ""
+    """its style on the page"""
 
     def text(self, findings: Findings) -> Table:
         """Return the table as text, the header first."""

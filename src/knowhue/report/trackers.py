@@ -34,17 +34,14 @@ Scalar = str | int | float | bool
 
 
 class LoggedNumber(NamedTuple):
-    """A number at a time.
-
-    Attributes:
-        metric: such as `validation/ab_l1`.
-        step: epoch, counted over all phases from 1; of `diagnostics/...` the training step, from 0.
-        seconds: of training until then.
-    """
+    """A number at a time."""
 
     metric: str
+    """such as `validation/ab_l1`"""
     step: int
+    """epoch, counted over all phases from 1; of `diagnostics/...` the training step, from 0"""
     seconds: float
+    """of training until then"""
     value: float
 
     @property
@@ -53,25 +50,22 @@ class LoggedNumber(NamedTuple):
 
 
 class LoggedRun(NamedTuple):
-    """A run as it is logged.
-
-    Attributes:
-        name: its arm and folder, such as `multi/seed-0-1a2b3c4d`.
-        study: name of the study, or of the folder that it lies in.
-        tags: what it is: arm, seed, state, split, its plan's hash.
-        parameters: every setting, `colour.width` and the like.
-        points: the log, in its order.
-        scores: final ones by metric; empty before the end.
-        began: seconds since 1970, as far as the log's date tells.
-    """
+    """A run as it is logged."""
 
     name: str
+    """its arm and folder, such as `multi/seed-0-1a2b3c4d`"""
     study: str
+    """name of the study, or of the folder that it lies in"""
     tags: Mapping[str, str]
+    """what it is: arm, seed, state, split, its plan's hash"""
     parameters: Mapping[str, Scalar]
+    """every setting, `colour.width` and the like"""
     points: tuple[LoggedNumber, ...]
+    """the log, in its order"""
     scores: Mapping[str, float]
+    """final ones by metric; empty before the end"""
     began: float
+    """seconds since 1970, as far as the log's date tells"""
 
     @property
     def key(self) -> str:
@@ -182,33 +176,28 @@ _ENDED_AS = {"finished": "FINISHED", "diverged": "FAILED"}
 
 
 class Logged(NamedTuple):
-    """What came of logging.
-
-    Attributes:
-        written: names of the runs that were written or replaced.
-        already: names of those that were there.
-        see: how to look at them.
-    """
+    """What came of logging."""
 
     written: list[str]
+    """names of the runs that were written or replaced"""
     already: list[str]
+    """names of those that were there"""
     see: str
+    """how to look at them"""
 
 
 class Tracker(Protocol):
-    """Where runs are logged.
-
-    Attributes:
-        see: how to look at them.
-        errors: that its library raises where it cannot be reached, or refuses a run.
-        remedy: what to look at then.
-    """
+    """Where runs are logged."""
 
     see: str
+    """how to look at them"""
     remedy: str
+    """what to look at where its library fails"""
 
     @property
-    def errors(self) -> tuple[type[Exception], ...]: ...
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What its library raises where it cannot be reached, or refuses a run."""
+        ...
 
     def has(self, run: LoggedRun) -> bool:
         """Whether a run is there as it is now."""

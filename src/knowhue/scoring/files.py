@@ -133,17 +133,14 @@ def read_score_file(path: Path) -> dict[str, Any]:
 
 
 class Beside(NamedTuple):
-    """Systems of earlier files.
-
-    Attributes:
-        rows: their numbers.
-        notes: which of them are the same files as another system.
-        remarks: that no difference of them is known.
-    """
+    """Systems of earlier files."""
 
     rows: dict[str, dict[str, float]]
+    """their numbers"""
     notes: list[str]
+    """which of them are the same files as another system"""
     remarks: list[str]
+    """that no difference of them is known"""
 
 
 def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Beside:

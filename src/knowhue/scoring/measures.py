@@ -34,17 +34,14 @@ side, as in `similarity.ssim`."""
 
 
 class Windows(NamedTuple):
-    """What SSIM asks of the true image.
-
-    Attributes:
-        values: RGB about 0, (3, H, W) and as many columns of 0 as make whole blocks of windows.
-        width: W.
-        means: of each window, by strip (blocks, 3, rows, 32).
-    """
+    """What SSIM asks of the true image."""
 
     values: FloatArray
+    """RGB about 0, (3, H, W) and as many columns of 0 as make whole blocks of windows"""
     width: int
+    """W"""
     means: tuple[FloatArray, ...]
+    """of each window, by strip (blocks, 3, rows, 32)"""
 
 
 def ssim_beside(rgb: FloatArray, true: Windows) -> float:
@@ -119,21 +116,18 @@ BEST_OF = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "lpips_alex")
 
 @dataclass(frozen=True)
 class Seen:
-    """An image as it is measured.
-
-    Attributes:
-        pixels: (H, W, 3) codes.
-        rgb: (1, 3, H, W), 0 to 1, float32.
-        lightness: L* (1, 1, H, W).
-        chroma: a*b* (1, 2, H, W), float32.
-        colourfulness: M3, signed and absolute.
-    """
+    """An image as it is measured."""
 
     pixels: Pixels
+    """(H, W, 3) codes"""
     rgb: FloatArray
+    """(1, 3, H, W), 0 to 1, float32"""
     lightness: Floats
+    """L* (1, 1, H, W)"""
     chroma: FloatArray
+    """a*b* (1, 2, H, W), float32"""
     colourfulness: tuple[float, float]
+    """M3, signed and absolute"""
 
     @cached_property
     def windows(self) -> Windows:

@@ -126,21 +126,18 @@ _ASKED = 3  # what is asked of an image, counted up where that changes: what was
 
 
 class ScoreNetworks(NamedTuple):
-    """What was opened.
-
-    Attributes:
-        asked: as they were named.
-        features: networks that give features, or why there is none, by name.
-        perceptual: LPIPS, or why there is none.
-        has_probe: whether a probe is asked.
-        judge: a classifier of the user's, if one is asked.
-    """
+    """What was opened."""
 
     asked: str
+    """as they were named"""
     features: Mapping[str, FeatureNetwork | Unavailable]
+    """networks that give features, or why there is none, by name"""
     perceptual: Perceptual | Unavailable
+    """LPIPS, or why there is none"""
     has_probe: bool
+    """whether a probe is asked"""
     judge: Judge | None = None
+    """a classifier of the user's, if one is asked"""
 
     @property
     def opened(self) -> dict[str, FeatureNetwork]:

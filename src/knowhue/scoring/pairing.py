@@ -24,31 +24,25 @@ _SAMPLE_FILE = re.compile(r"(.+)-\d+")
 
 
 class Stored(NamedTuple):
-    """A file that was listed.
-
-    Attributes:
-        path: where it is.
-        digest: SHA-256 of its bytes.
-        kind: of `images.image.FORMATS`, by its first bytes; None if it is none.
-    """
+    """A file that was listed."""
 
     path: Path
+    """where it is"""
     digest: str
+    """SHA-256 of its bytes"""
     kind: str | None
+    """of `images.image.FORMATS`, by its first bytes; None if it is none"""
 
 
 class System(NamedTuple):
-    """Colourings of one system.
-
-    Attributes:
-        name: as tables call it.
-        samples: by image, one file or several.
-        remarks: on its files.
-    """
+    """Colourings of one system."""
 
     name: str
+    """as tables call it"""
     samples: Mapping[str, tuple[Stored, ...]]
+    """by image, one file or several"""
     remarks: tuple[str, ...] = ()
+    """on its files"""
 
     @property
     def samples_each(self) -> int:
@@ -57,21 +51,18 @@ class System(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """True images and colourings that belong together.
-
-    Attributes:
-        truth: file by image, by name.
-        systems: of the same images.
-        clusters: the folder of each image where they lie in two or more; else empty.
-        notes: what a reader must know, of the truth too.
-        remarks: what is only said: kinds of files, images that were left out.
-    """
+    """True images and colourings that belong together."""
 
     truth: Mapping[str, Stored]
+    """file by image, by name"""
     systems: tuple[System, ...]
+    """of the same images"""
     clusters: tuple[str, ...]
+    """the folder of each image where they lie in two or more; else empty"""
     notes: tuple[str, ...]
+    """what a reader must know, of the truth too"""
     remarks: tuple[str, ...] = ()
+    """what is only said: kinds of files, images that were left out"""
 
 
 def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:

@@ -73,19 +73,16 @@ class Measured(NamedTuple):
 
 
 class Portion(NamedTuple):
-    """Some images, and what is to be measured of them.
-
-    Attributes:
-        names: of the images.
-        truth: their true images.
-        colourings: files of each image by system.
-        made: what else the rows that are made of the true images depend on, by row of `ALWAYS`.
-    """
+    """Some images, and what is to be measured of them."""
 
     names: tuple[str, ...]
+    """of the images"""
     truth: tuple[Stored, ...]
+    """their true images"""
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
+    """files of each image by system"""
     made: Mapping[str, tuple[float, ...]]
+    """what else the rows that are made of the true images depend on, by row of `ALWAYS`"""
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -105,20 +105,18 @@ NETWORK_CHOICES = ("lite0", "inception", "lpips", "recognition")
 
 
 class Wanted(NamedTuple):
-    """Which networks to ask.
-
-    Attributes:
-        networks: some of `NETWORK_CHOICES`, separated by commas; or none.
-        classifier: see `evaluation.recognition.open_classifier`.
-        classes: a file that says which folder each of its outputs stands for, see `recognition.open_judge`.
-        inception_weights: a file; downloaded if None, as `lpips_weights`.
-    """
+    """Which networks to ask."""
 
     networks: str | None = None
+    """some of `NETWORK_CHOICES`, separated by commas; or none"""
     classifier: str | None = None
+    """see `evaluation.recognition.open_classifier`"""
     classes: Path | None = None
+    """a file that says which folder each of its outputs stands for, see `recognition.open_judge`"""
     inception_weights: Path | None = None
+    """a file; downloaded if None"""
     lpips_weights: Path | None = None
+    """likewise"""
 
     @property
     def names(self) -> list[str]:

@@ -71,19 +71,15 @@ def require_classes(pairs: Pairs) -> None:
 
 
 class Judge(NamedTuple):
-    """A classifier that was trained on true colours, and what its outputs mean here.
-
-    Attributes:
-        classifier: it.
-        stands_for: by output, the folder that it stands for, if any; empty where no folder of images is a class of it.
-        folders: of each image.
-        about: what its numbers must be quoted with.
-    """
+    """A classifier that was trained on true colours, and what its outputs mean here."""
 
     classifier: ImageClassifier
     stands_for: tuple[str, ...]
+    """by output, the folder that it stands for, if any; empty where no folder of images is a class of it"""
     folders: tuple[str, ...]
+    """of each image"""
     about: dict[str, Any]
+    """what its numbers must be quoted with"""
 
     @property
     def notes(self) -> list[str]:

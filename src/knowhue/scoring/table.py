@@ -18,73 +18,66 @@ from knowhue.statistics.paired import Interval, mcnemar
 
 
 class Difference(NamedTuple):
-    """A system minus the reference, by one measure.
-
-    Attributes:
-        system: its name.
-        measure: a key of `MEASURES`.
-        estimate: mean paired difference over images.
-        interval: of all differences of the table together at 1 - alpha, so that it leaves out 0 where `p_adjusted` is
-            below alpha; None with too few images.
-        p: two-sided, `p_adjusted` for all differences of the table (Bonferroni).
-        word: what is said.
-    """
+    """A system minus the reference, by one measure."""
 
     system: str
     measure: str
+    """a key of `MEASURES`"""
     estimate: float
+    """mean paired difference over images"""
     interval: Interval | None
+    """of all differences of the table together at 1 - alpha, so that it leaves out 0 where `p_adjusted` is below
+    alpha; None with too few images"""
     p: float
+    """two-sided"""
     p_adjusted: float
+    """the same for all differences of the table (Bonferroni)"""
     word: Nearness
+    """what is said"""
 
 
 class SetDistance(NamedTuple):
-    """A distance of a system's set of colourings to the true images, or how much larger it is than the reference's.
-
-    Attributes:
-        system: its name.
-        minus: the reference, of a difference; else None.
-        measure: a key of `MEASURES`.
-        estimate: freed of the bias that few images bring, see `statistics.clustered.jackknifed`.
-        interval: at 1 - alpha; None with too few images.
-        p: two-sided, of no difference, not adjusted; None of a distance, which is never 0.
-    """
+    """A distance of a system's set of colourings to the true images, or how much larger it is than the reference's."""
 
     system: str
     minus: str | None
+    """the reference, of a difference; else None"""
     measure: str
+    """a key of `MEASURES`"""
     estimate: float
+    """freed of the bias that few images bring, see `statistics.clustered.jackknifed`"""
     interval: Interval | None
+    """at 1 - alpha; None with too few images"""
     p: float | None
+    """two-sided, of no difference, not adjusted; None of a distance, which is never 0"""
 
 
 class PairedShares(NamedTuple):
-    """Whether one row has more images recognised than another, of the same images.
-
-    Attributes:
-        first: a row, `second` another.
-        measure: one of `RECOGNITION`.
-        only_first: images recognised of the first alone, `only_second` of the second alone.
-        p: of McNemar's exact test, two-sided, which takes images as independent; `p_adjusted` for all these tests, not
-            for those that `Difference` counts (Bonferroni).
-        difference: share of the first minus share of the second.
-        interval: of all these differences together at 1 - alpha, over folders where images lie in some; None with too
-            few images.
-        p_clustered: of no difference, over folders where images lie in some; `p_clustered_adjusted` for all of them.
-    """
+    """Whether one row has more images recognised than another, of the same images."""
 
     first: str
+    """a row"""
     second: str
+    """another"""
     measure: str
+    """one of `RECOGNITION`"""
     only_first: int
+    """images recognised of the first alone"""
     only_second: int
+    """of the second alone"""
     p: float
+    """of McNemar's exact test, two-sided, which takes images as independent"""
     p_adjusted: float
+    """the same for all these tests, not for those that `Difference` counts (Bonferroni)"""
     difference: float
+    """share of the first minus share of the second"""
     interval: Interval | None
+    """of all these differences together at 1 - alpha, over folders where images lie in some; None with too few
+    images"""
     p_clustered: float
+    """of no difference, over folders where images lie in some"""
     p_clustered_adjusted: float
+    """the same for all of them"""
 
 
 class OfSets(NamedTuple):
@@ -97,33 +90,29 @@ class OfSets(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """All that is known.
-
-    Attributes:
-        protocol: how images were compared.
-        pairs: which.
-        columns: values of each image, by row and column.
-        values: of each row, by measure.
-        reference: the system that others are compared with.
-        differences: of the others.
-        notes: what a reader must know.
-        measures: that the rows have, in the order of tables.
-        about: what numbers of networks must be quoted with.
-        distances: of sets, with their intervals.
-        tests: of recognised images.
-    """
+    """All that is known."""
 
     protocol: Protocol
+    """how images were compared"""
     pairs: Pairs
     columns: Mapping[str, Columns]
+    """values of each image, by row and column"""
     values: Mapping[str, Mapping[str, float]]
+    """of each row, by measure"""
     reference: str
+    """the system that others are compared with"""
     differences: Sequence[Difference]
+    """of the others"""
     notes: Sequence[str]
+    """what a reader must know"""
     measures: Mapping[str, Metric]
+    """that the rows have, in the order of tables"""
     about: Mapping[str, Any]
+    """what numbers of networks must be quoted with"""
     distances: Sequence[SetDistance] = ()
+    """of sets, with their intervals"""
     tests: Sequence[PairedShares] = ()
+    """of recognised images"""
 
 
 def make_scores(

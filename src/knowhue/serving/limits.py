@@ -67,19 +67,18 @@ POLICIES = {
 
 
 class Refusal(Exception):
-    """A request that is not let through.
-
-    Attributes:
-        status: of HTTP.
-        reason: one word for the metrics, or none.
-        headers: further ones.
-    """
+    """A request that is not let through."""
 
     def __init__(
         self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.reason, self.headers = status, reason, headers or {}
+        self.status = status
+        """of HTTP"""
+        self.reason = reason
+        """one word for the metrics, or none"""
+        self.headers = headers or {}
+        """further ones"""
 
     @property
     def body(self) -> bytes:
@@ -209,15 +208,13 @@ class Shield:
 
 
 class _Exchange:
-    """One request and its answer: counts what comes, adds headers to what goes.
-
-    Attributes:
-        held: bytes that are counted for it at the moment.
-        status: of the answer, 0 before it begins.
-    """
+    """One request and its answer: counts what comes, adds headers to what goes."""
 
     def __init__(self, shield: Shield, path: str, receive: Receive, send: Send) -> None:
-        self.held = self.status = 0
+        self.held = 0
+        """bytes that are counted for it at the moment"""
+        self.status = 0
+        """of the answer, 0 before it begins"""
         self._shield, self._settings, self._path = shield, shield.settings, path
         self._receive, self._send = receive, send
         self._received = 0

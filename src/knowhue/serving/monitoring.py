@@ -28,11 +28,6 @@ _STATM = Path("/proc/self/statm")
 class Monitor:
     """One server's metrics, in a registry of its own; the library's would be shared by all servers of a process.
 
-    Attributes:
-        refused: requests refused, by reason.
-        held: bytes that wait.
-        queue: requests accepted, by model.
-
     >>> monitor = Monitor()
     >>> monitor.refused.labels("size").inc()
     >>> b'knowhue_refused_total{reason="size"} 1.0' in monitor.text()

@@ -30,13 +30,10 @@ _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 50
 
 
 class ClassOptions(Section):
-    """How to classify.
-
-    Attributes:
-        files: that a form may hold, and what each is.
-    """
+    """How to classify."""
 
     files: ClassVar[dict[str, str]] = {IMAGE_FIELD: "the image"}
+    """that a form may hold, and what each is"""
     model: Annotated[str, Field(max_length=200)] | None = None
     """one of `/v1/models`; the first if none is named"""
     unknown_below: Fraction | None = None

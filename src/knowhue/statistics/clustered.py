@@ -15,17 +15,14 @@ from knowhue.statistics.paired import Interval
 
 
 class ClusteredMean(NamedTuple):
-    """A mean and what chance leaves of it.
-
-    Attributes:
-        estimate: plain mean over all values.
-        error: its standard error; infinite where there is too little to tell.
-        freedom: degrees of freedom of Student's t.
-    """
+    """A mean and what chance leaves of it."""
 
     estimate: float
+    """plain mean over all values"""
     error: float
+    """its standard error; infinite where there is too little to tell"""
     freedom: int
+    """degrees of freedom of Student's t"""
 
     def interval(self, level: float) -> Interval | None:
         """Return Student's t interval; None where there is too little to tell."""

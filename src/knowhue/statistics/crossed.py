@@ -22,21 +22,20 @@ class Part(NamedTuple):
 
 
 class Crossed(NamedTuple):
-    """A mean difference over seeds and images, and what chance leaves of it.
-
-    Attributes:
-        estimate: mean over seeds and images, multi minus single.
-        seeds: rows, `images`: columns.
-        over_seeds: variance of the estimate where the images are held fixed, `over_images` where the models are.
-        residual: what neither a seed nor an image explains; it is in both the others.
-    """
+    """A mean difference over seeds and images, and what chance leaves of it."""
 
     estimate: float
+    """mean over seeds and images, multi minus single"""
     seeds: int
+    """rows"""
     images: int
+    """columns"""
     over_seeds: Part
+    """variance of the estimate where the images are held fixed"""
     over_images: Part
+    """the same where the models are"""
     residual: Part
+    """what neither a seed nor an image explains; it is in both the others"""
 
     def interval(self, level: float) -> Interval:
         """Return the interval over the populations of seeds and of images.

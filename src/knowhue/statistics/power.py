@@ -21,17 +21,14 @@ _FAR = 4.0
 
 
 class Variances(NamedTuple):
-    """Standard deviations of the paired differences, in the metric's unit.
-
-    Attributes:
-        seed: of a seed's mean over endlessly many images.
-        image: of an image's mean over endlessly many seeds.
-        residual: of what is left of one (seed, image) pair.
-    """
+    """Standard deviations of the paired differences, in the metric's unit."""
 
     seed: float
+    """of a seed's mean over endlessly many images"""
     image: float
+    """of an image's mean over endlessly many seeds"""
     residual: float = 0.0
+    """of what is left of one (seed, image) pair"""
 
 
 class Design(NamedTuple):

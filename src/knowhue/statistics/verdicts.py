@@ -50,19 +50,15 @@ class Word(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """A phrase and what decided it.
-
-    Attributes:
-        word: the phrase.
-        p: exact sign-flip.
-        level: of the interval that decided, and that a sentence should quote.
-        interval: that one; None where there is none that is possible.
-    """
+    """A phrase and what decided it."""
 
     word: Word
     p: float
+    """exact sign-flip"""
     level: float
+    """of the interval that decided, and that a sentence should quote"""
     interval: Interval | None
+    """that one; None where there is none that is possible"""
 
 
 class Needed(NamedTuple):

@@ -24,13 +24,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Engine:
-    """One process of one or many, on its device.
-
-    Attributes:
-        device: where this process computes.
-        share: which process of how many.
-        precision: `float32` or `bfloat16`, as resolved for this device.
-    """
+    """One process of one or many, on its device."""
 
     def __init__(self, training: Training) -> None:
         # the others wait while one prepares images: torch's default gives up within half an hour
@@ -39,8 +33,11 @@ class Engine:
         # no mixed precision of accelerate's: the autocast below covers the networks alone
         self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
         self.device: torch.device = self._accelerator.device
+        """where this process computes"""
         self.share = ProcessShare(self._accelerator.process_index, self._accelerator.num_processes)
+        """which process of how many"""
         self.precision = resolve_precision(training.precision, self.device)
+        """`float32` or `bfloat16`, as resolved for this device"""
         if training.batch_size % self.share.world:
             raise ConfigError(
                 f"`training.batch_size` should be a multiple of the {self.share.world} processes. "
@@ -115,21 +112,18 @@ class Engine:
 
 @dataclass(frozen=True)
 class Workspace:
-    """What every run in a study folder shares.
-
-    Attributes:
-        root: the folder.
-        engine: device, processes, arithmetic.
-        prepared: the images.
-        report: called with progress.
-        encoders: digest of the weights of each encoder that the runs start from.
-    """
+    """What every run in a study folder shares."""
 
     root: Path
+    """the folder"""
     engine: Engine
+    """device, processes, arithmetic"""
     prepared: Prepared
+    """the images"""
     report: Report
+    """called with progress"""
     encoders: Mapping[str, str] = field(default_factory=dict)
+    """digest of the weights of each encoder that the runs start from"""
 
 
 def _sum_in_one_order() -> None:

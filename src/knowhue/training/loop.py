@@ -39,16 +39,13 @@ Entry = dict[str, Any]
 
 
 class Diverged(Exception):
-    """A loss is no longer finite; the run ends, and is named.
-
-    Attributes:
-        log: the entries of the epochs until then.
-    """
+    """A loss is no longer finite; the run ends, and is named."""
 
     def __init__(self, log: list[Entry]) -> None:
         last = log[-1]
         super().__init__(f"a loss is not finite in {last['phase']} epoch {last['epoch']}: {last['train']}")
         self.log = log
+        """the entries of the epochs until then"""
 
 
 def run_phase(

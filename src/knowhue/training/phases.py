@@ -146,29 +146,25 @@ def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that an update of a phase needs.
-
-    Attributes:
-        engine: device, processes, arithmetic.
-        config: settings of the run.
-        phase: of it.
-        networks: bare.
-        model: the model, distributed over the processes.
-        optimizer: of the model.
-        discriminator: distributed too, or None where nothing is adversarial.
-        discriminator_optimizer: its own.
-        weighting: of two tasks' losses or gradients, besides the static weights; None without one.
-    """
+    """Everything that an update of a phase needs."""
 
     engine: Engine
+    """device, processes, arithmetic"""
     config: Config
+    """settings of the run"""
     phase: PhaseName
     networks: Networks
+    """bare"""
     model: nn.Module
+    """the model, distributed over the processes"""
     optimizer: Optimizer
+    """of the model"""
     discriminator: nn.Module | None = None
+    """distributed too, or None where nothing is adversarial"""
     discriminator_optimizer: Optimizer | None = None
+    """its own"""
     weighting: LossWeighting | GradientWeighting | None = None
+    """of two tasks' losses or gradients, besides the static weights; None without one"""
 
     @property
     def optimizers(self) -> tuple[Optimizer, ...]:

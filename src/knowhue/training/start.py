@@ -26,19 +26,16 @@ _BY_CLASS = ("class.linear.weight", "class.linear.bias")
 
 
 class Source(NamedTuple):
-    """A trained model that runs can start from.
-
-    Attributes:
-        name: `built-in`, the folder of its run, or its file.
-        config: its settings.
-        classes: by label; none where it does not classify.
-        licence: of its weights, where it states one.
-    """
+    """A trained model that runs can start from."""
 
     name: str
+    """`built-in`, the folder of its run, or its file"""
     config: Config
+    """its settings"""
     classes: tuple[str, ...]
+    """by label; none where it does not classify"""
     licence: str
+    """of its weights, where it states one"""
 
 
 def start_from(
