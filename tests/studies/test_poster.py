@@ -84,6 +84,7 @@ def test_the_second_set_is_split_by_its_files_alone_and_asked_as_the_first():
 
 
 FEWER = (125, 250, 500)
+LABELS = (2, 5, 25)
 
 
 @pytest.mark.parametrize("images", FEWER)
@@ -107,11 +108,28 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
         assert one == other
 
 
+@pytest.mark.parametrize("percent", LABELS)
+def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_multi_task_alike(percent):
+    few, report = plan(f"labels-{percent}"), plan("plan")
+    others = {seed for name in ("plan", "ocean5", "methods") for seed in plan(name).seeds}
+    others |= {seed for each in FEWER for seed in plan(f"images-{each}").seeds}
+    assert not set(few.seeds) & {*others, *report.tuned_on_seeds}
+    # of one seed the labels of a smaller share are among those of a larger one
+    assert all(plan(f"labels-{each}").seeds == few.seeds for each in LABELS)
+    assert (few.questions, few.purpose) == (report.questions, report.purpose)
+    for arm in few.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (few, report))
+        assert one["supervision"].pop("labelled_share") == percent / 100
+        assert other["supervision"].pop("labelled_share") == 1
+        assert one["evaluation"].pop("every_epochs") != other["evaluation"].pop("every_epochs")
+        assert one == other
+
+
 def test_ways_to_colour_differ_by_what_they_are_and_by_what_was_chosen_for_each():
     ways, tuning, report = plan("methods"), plan("methods-tuning"), plan("plan")
     others = {
         seed
-        for name in ("plan", "ocean5", *(f"images-{each}" for each in FEWER))
+        for name in ("plan", "ocean5", "labels-2", *(f"images-{each}" for each in FEWER))
         for seed in plan(name).seeds
     }
     assert not set(ways.seeds) & {*others, *report.tuned_on_seeds, *ways.tuned_on_seeds}
