@@ -22,7 +22,7 @@ from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
 from knowhue.inference import onnx_session
 from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_differences
-from knowhue.inference.networks import Predictions, find_model, open_network, open_torch
+from knowhue.inference.networks import Predictions, TorchNetwork, find_model, open_network, open_torch
 from knowhue.inference.onnx_network import INT8_KEY, PARITY_KEY, open_onnx
 from knowhue.inference.onnx_session import reads_elsewhere
 from knowhue.inference.quantize import Example, judge_cost, quantize
@@ -38,7 +38,8 @@ def network():
 @pytest.fixture(scope="session")
 def file(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(network, path)
+    # read from a file in float16, as the built-in model is; its ONNX file is in full, and may go on to 8 bits
+    export_onnx(TorchNetwork(network.module, describe(precision="float16"), "cpu"), path)
     return path
 
 

@@ -106,7 +106,9 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
     """
     require_packages()
     model = folded(graph_of(network.module))
-    set_metadata(model, KEY, network.description.model_dump_json())
+    # what the network came from may have been stored in float16; here it is in full
+    described = network.description.model_copy(update={"precision": "float32"})
+    set_metadata(model, KEY, described.model_dump_json())
     made = network_of(model.SerializeToString(), target, threads=1)
     # GPUs may round products to 10 bits
     on_cpu = TorchNetwork(copy.deepcopy(network.module), network.description, "cpu")
