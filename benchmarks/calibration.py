@@ -130,7 +130,7 @@ def _one(rng: np.random.Generator, cell: Cell) -> Word:
     found = crossed(scores, groups, binary=groups is not None)
     assert found is not None
     p = sign_flip_p(scores.mean(axis=1))  # classes are equally large
-    return judge(cell.seeds, p, found.interval, asked.sesoi, ALPHA, asked.lower_is_better).word
+    return judge(cell.seeds, p, found.interval, asked.sesoi, ALPHA, asked.lower_is_better)
 
 
 def is_false(word: Word, effect: float) -> bool:

@@ -71,7 +71,7 @@ def test_chances_are_those_of_studies_drawn_image_by_image(
         d = d + variances.residual * rng.normal(size=(n, m))
         table = crossed(d)
         assert table is not None
-        found.append(judge(n, sign_flip_p(d.mean(axis=1)), table.interval, sesoi, alpha, True).word)
+        found.append(judge(n, sign_flip_p(d.mean(axis=1)), table.interval, sesoi, alpha, True))
     for word, share in chances(design, effect, variances).items():
         spread = (share * (1 - share) * (1 / count + 1 / 4000)) ** 0.5
         assert found.count(word) / count == pytest.approx(share, abs=3.5 * spread + 0.002)

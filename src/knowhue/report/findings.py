@@ -107,14 +107,14 @@ def judged(
     best = found.limits[0 if found.lower_is_better else 1]
     limit = at_limit(found.levels, best, sesoi, trivial, found.lower_is_better)
     outer, inner = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
-    verdict = judge(
+    word = judge(
         len(found.seeds), found.p, lambda level: found.bounds(level).interval, sesoi, alpha,
         found.lower_is_better, complete, bool(limit),
     )  # fmt: skip
-    quoted = inner if verdict.level == inner.level else outer
+    quoted = inner if word.is_small else outer
     need = needed(found.parts, sesoi, alpha) if found.parts else None
     more = bool(found.crossed and more_images_needed(found.crossed))
-    return Judged(verdict.word, alpha, found, quoted, outer, inner, limit, need, more)
+    return Judged(word, alpha, found, quoted, outer, inner, limit, need, more)
 
 
 def beaten(study: Study, metric: str, levels: tuple[float | None, float | None]) -> dict[int, list[str]]:

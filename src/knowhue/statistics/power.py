@@ -136,7 +136,7 @@ def _words(
         judge(
             design.seeds, each, lambda level, study=study: ends[level][study], design.sesoi, design.alpha,
             lower_is_better=True,
-        ).word
+        )
         for study, each in enumerate(p.tolist())
     ]  # fmt: skip
 

@@ -48,17 +48,10 @@ class Word(StrEnum):
         found = self.value[:5]
         return found if found in ("helps", "hurts") else ""
 
-
-class Verdict(NamedTuple):
-    """A phrase and what decided it."""
-
-    word: Word
-    p: float
-    """exact sign-flip"""
-    level: float
-    """of the interval that decided, and that a sentence should quote"""
-    interval: Interval | None
-    """that one; None where there is none that is possible"""
+    @property
+    def is_small(self) -> bool:
+        """Whether the difference is shown to be less than what matters: by the interval at 1 - 2 alpha."""
+        return self in (Word.HELPS_LITTLE, Word.HURTS_LITTLE, Word.EQUIVALENT)
 
 
 class Needed(NamedTuple):
@@ -152,7 +145,7 @@ def judge(
     lower_is_better: bool,
     complete: bool = True,
     at_limit: bool = False,
-) -> Verdict:
+) -> Word:
     """Judge one question.
 
     Args:
@@ -165,27 +158,19 @@ def judge(
         complete: whether all primary questions have all their seeds.
         at_limit: whether the metric cannot tell the arms apart: both at its ceiling, or none above a trivial baseline.
 
-    >>> judge(10, 0.002, lambda level: (-1.2, -0.8), 0.25, 0.025, lower_is_better=True).word.value
+    >>> judge(10, 0.002, lambda level: (-1.2, -0.8), 0.25, 0.025, lower_is_better=True).value
     'helps, by what matters'
     """
     # equivalence is two one-sided tests at alpha, that is, the interval at 1 - 2 alpha within the margin
     outer, inner = interval(1 - alpha), interval(1 - 2 * alpha)
     if not complete or seeds < fewest_seeds(alpha):
-        word = Word.NO_VERDICT
-    elif at_limit:
-        word = Word.CANNOT_TELL
-    elif outer is None or inner is None:
-        word = Word.INCONCLUSIVE
-    else:
-        word = _word(p <= alpha, outer, inner, sesoi, lower_is_better)
-    if word in (Word.HELPS_LITTLE, Word.HURTS_LITTLE, Word.EQUIVALENT):
-        return Verdict(word, p, 1 - 2 * alpha, inner)
-    return Verdict(word, p, 1 - alpha, outer)
-
-
-def _word(rejected: bool, outer: Interval, inner: Interval, sesoi: float, lower_is_better: bool) -> Word:
+        return Word.NO_VERDICT
+    if at_limit:
+        return Word.CANNOT_TELL
+    if outer is None or inner is None:
+        return Word.INCONCLUSIVE
     small = -sesoi < inner[0] and inner[1] < sesoi
-    if rejected and (outer[0] > 0 or outer[1] < 0):
+    if p <= alpha and (outer[0] > 0 or outer[1] < 0):
         place = 0 if min(map(abs, outer)) > sesoi else 1 if small else 2
         helps = (outer[1] < 0) == lower_is_better
         helping = (Word.HELPS, Word.HELPS_LITTLE, Word.HELPS_UNKNOWN_SIZE)
