@@ -26,8 +26,9 @@ from knowhue.errors import (
     system_reason,
 )
 from knowhue.plan import read_cells, read_plan
-from knowhue.report.page import RESULTS, compute_results, summary_lines, write_report
-from knowhue.report.results import compare
+from knowhue.report.page import RESULTS, write_report
+from knowhue.report.reading import read_study
+from knowhue.report.results import compare, conclude
 from knowhue.runs import ENDED, read_frozen, require_whole, run_folder, taken_by
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 
@@ -69,7 +70,7 @@ class Checked(NamedTuple):
     unchecked: Sequence[str]
     """what was not computed again, and why"""
     summary: Sequence[str]
-    """lines of what a study that is as sealed answers, see `report.page.summary_lines`"""
+    """lines of what a study that is as sealed answers, see `report.results.Conclusion`"""
 
 
 def pack(folder: Path, out: Path) -> int:
@@ -318,9 +319,9 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
 def _check_results(root: Path, summary: list[str]) -> tuple[int, list[str]]:
     """`results.json` against what the runs give; what a terminal says of them is put into `summary`."""
     sealed = _read(root / RESULTS)
-    findings, answered, found = compute_results(root)
-    summary += summary_lines(findings.study, answered)
-    return compare(sealed, json.loads(json.dumps(found)), f"{RESULTS}: ", _EXACT)
+    found = conclude(read_study(root))
+    summary += found.lines
+    return compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)
 
 
 def _name(path: Path, root: Path) -> str:

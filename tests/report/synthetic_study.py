@@ -13,7 +13,7 @@ from knowhue.presets import load_config
 from knowhue.report.answers import Answer, answers
 from knowhue.report.findings import find
 from knowhue.report.page import render_page
-from knowhue.report.results import results_table
+from knowhue.report.results import conclude
 from knowhue.report.study import Study, Table
 from knowhue.report.tables import TABLES
 from knowhue.runs import STUDY_SCHEMA, read_status, run_folder, write_status
@@ -84,14 +84,11 @@ def answer_of(study: Study, question: str) -> Answer:
 
 
 def results_of(study: Study) -> dict[str, Any]:
-    findings = find(study)
-    return results_table(findings, answers(findings))
+    return conclude(study).results
 
 
 def page_of(study: Study) -> str:
-    findings = find(study)
-    answered = answers(findings)
-    return render_page(findings, answered, results_table(findings, answered))
+    return render_page(conclude(study))
 
 
 def table_text(study: Study, name: str) -> Table:

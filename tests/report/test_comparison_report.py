@@ -17,8 +17,9 @@ from knowhue.report.methods import (
     marks,
     quality_table,
 )
-from knowhue.report.page import summary, write_report
+from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
+from knowhue.report.results import conclude
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import t_interval
 
@@ -222,7 +223,7 @@ def test_results_are_what_the_tables_say(comparison):
 
 
 def test_a_terminal_is_told_the_tables(folder, comparison):
-    assert "\n".join(summary(folder)).strip() == markdown_tables(comparison.study).strip()
+    assert "\n".join(conclude(read_study(folder)).lines).strip() == markdown_tables(comparison.study).strip()
 
 
 def test_figures_are_drawn_of_whatever_is_there(comparison):

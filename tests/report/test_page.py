@@ -21,8 +21,9 @@ from knowhue.locks import LOCK, REPORT_LOCK
 from knowhue.report.contrasts import WORDINGS
 from knowhue.report.figures import FIGURES
 from knowhue.report.integrity import warnings
-from knowhue.report.page import summary, write_report
+from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
+from knowhue.report.results import conclude
 from knowhue.storage import read_json
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -84,7 +85,7 @@ def test_every_state_gives_a_page(tmp_path: Path, state: str):
 
 def test_a_terminal_is_told_each_question_and_its_answer(page: Path):
     answered = json.loads((page.parent / "results.json").read_text())["answers"]
-    lines = summary(page.parent)
+    lines = conclude(read_study(page.parent)).lines
     assert lines[1::3] == [WORDINGS[question].question for question in answered]
     assert lines[2::3] == [f"  {sentence}" for sentence in answered.values()]
     assert set(lines[::3]) == {""}

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from knowhue.errors import ExtraError, TableError
+from knowhue.report.results import conclude
 from knowhue.report.score_files import (
     MOST_JSON_BYTES,
     is_mean_with_deviation,
@@ -14,7 +15,7 @@ from knowhue.report.score_files import (
     without_seed,
 )
 from knowhue.report.score_rows import read_rows_of
-from knowhue.report.table_study import Asked, judge_table, read_table
+from knowhue.report.table_study import Asked, notices, read_table
 
 SCORES = {("base", 0): 0.81, ("base", 1): 0.82, ("new", 0): 0.85, ("new", 1): 0.84}
 TIDY = [
@@ -266,9 +267,9 @@ def test_an_empty_cell_of_a_wide_table_takes_its_seed_out_of_no_plan(tmp_path, m
     asked = Asked(metrics=["loss"], sesoi={"loss": 0.1}, better={"loss": "lower"}, against="base")
     study = read_table([tmp_path / "w.csv"], asked)
     assert study.seeds == list(range(10))
-    found = judge_table(study)
+    found = conclude(study)
     assert found.results["verdicts"] == {"loss": "no verdict"}
-    said = found.answers["loss"].caveat + " ".join(found.notices)
+    said = found.answers["loss"].caveat + " ".join(notices(study))
     assert "seed 8 (has no score)" in said or "seed 8 (no score)" in said
 
 

@@ -8,8 +8,9 @@ from synthetic_study import change, results_of, run_of, write_study
 
 from knowhue.errors import TableError
 from knowhue.report.reading import read_study
+from knowhue.report.results import conclude
 from knowhue.report.table_export import COLUMNS, dictionary_path, study_rows, write_table
-from knowhue.report.table_study import Asked, judge_table, read_table
+from knowhue.report.table_study import Asked, read_table
 
 QUESTIONS = {"colour": "ab_l1", "class": "balanced_accuracy"}
 SECONDARY = (
@@ -30,7 +31,7 @@ def there_and_back(folder, tmp_path, suffix=".csv"):
     """`results.json` of the study, and of its table."""
     study, path = read_study(folder), tmp_path / f"runs{suffix}"
     assert write_table(study, path) == sum(1 for _ in study_rows(study))
-    return results_of(study), judge_table(read_table([path], Asked(alpha=study.settings["alpha"]))).results
+    return results_of(study), conclude(read_table([path], Asked(alpha=study.settings["alpha"]))).results
 
 
 def assert_alike(own, back):
@@ -88,7 +89,7 @@ def test_a_seed_that_no_arm_has_finished_is_missing_from_the_verdict_too(tmp_pat
 def test_another_alpha_is_given_as_an_option(eight_seeds, tmp_path):
     study = read_study(eight_seeds)
     write_table(study, tmp_path / "t.csv")
-    strict = judge_table(read_table([tmp_path / "t.csv"], Asked(alpha=0.001))).results
+    strict = conclude(read_table([tmp_path / "t.csv"], Asked(alpha=0.001))).results
     assert {test["alpha"] for test in strict["tests"].values()} == {0.0005}
     assert set(strict["verdicts"].values()) == {"no verdict"}  # 8 seeds reach .008 at best
 

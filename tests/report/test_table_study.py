@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 
 from knowhue.errors import ConfigError, KnowhueError, TableError
-from knowhue.report.table_study import MOST_QUESTIONS, Asked, judge_table, notices, read_table, write_verdict
+from knowhue.report.page import write_verdict
+from knowhue.report.results import conclude
+from knowhue.report.table_study import MOST_QUESTIONS, Asked, notices, read_table
 from knowhue.storage import read_json
 
 HEAD = "arm,seed,metric,value\n"
@@ -42,7 +44,7 @@ def of_images(table, metric="loss", arms=("old", "new"), labels="a"):
 
 def test_the_numbers_of_a_table_without_images_are_those_of_plain_formulas(tmp_path):
     gaps = np.random.default_rng(0).normal(-0.4, 0.2, 10)
-    found = judge_table(read_table([write(tmp_path / "t.csv", totals(gaps))], LOSS))
+    found = conclude(read_table([write(tmp_path / "t.csv", totals(gaps))], LOSS))
     tests = found.results["tests"]["loss"]
     t = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
     assert tests["intervals"][0]["interval"] == pytest.approx((t.low, t.high))
@@ -59,7 +61,7 @@ def test_of_single_images_the_interval_is_that_of_a_two_way_layout(tmp_path):
     d = -0.6 + generator.normal(0, 0.1, (seeds, 1)) + generator.normal(0, 0.5, (1, images))
     d = d + generator.normal(0, 0.3, (seeds, images))
     path = write(tmp_path / "t.csv", of_images(d), "arm,seed,metric,value,image,class\n")
-    found = judge_table(read_table([path], LOSS))
+    found = conclude(read_table([path], LOSS))
     quoted = found.results["tests"]["loss"]["intervals"][0]
     # Cornfield and Tukey: expected mean squares of rows, columns and residual, with Satterthwaite's freedom
     rows, columns = d.mean(axis=1), d.mean(axis=0)
@@ -80,7 +82,7 @@ def test_without_images_no_sentence_names_the_method(tmp_path):
     for word, gap in cases.items():
         gaps = gap + np.random.default_rng(2).normal(0, 0.03, 10)
         path = write(tmp_path / "t.csv", totals(gaps - (gaps.mean() - gap)))
-        answer = judge_table(read_table([path], LOSS)).answers["loss"]
+        answer = conclude(read_table([path], LOSS)).answers["loss"]
         assert answer.headline.startswith("On these test images the models of “new”")
         assert word in answer.headline
         assert "which speaks for these test images alone" in answer.detail
@@ -94,7 +96,7 @@ def test_right_and_wrong_of_single_images_counts_as_binary_under_any_name(tmp_pa
     ]
     path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
     study = read_table([path], Asked(sesoi={"top1": 0.05}, better={"top1": "higher"}, against="old"))
-    found = judge_table(study).findings.verdicts["top1"].found
+    found = conclude(study).findings.verdicts["top1"].found
     assert found is not None
     assert found.images is not None
     # models that agree on all images at hand may differ on others
@@ -112,10 +114,10 @@ def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what
         better={"loss": "lower", "f1": "higher", "auc": "higher"},
         against="old",
     )
-    found = judge_table(read_table([write(tmp_path / "t.csv", lines)], asked))
+    found = conclude(read_table([write(tmp_path / "t.csv", lines)], asked))
     assert {test["alpha"] for test in found.results["tests"].values()} == {0.025}
     assert [row["metric"] for row in found.results["secondary"]] == ["auc"]
-    assert found.notices == [
+    assert notices(found.findings.study) == [
         "Not compared, for it is not known whether more or less is better (--better): speed."
     ]
 
@@ -178,7 +180,7 @@ def test_balanced_accuracy_has_the_interval_of_its_classes(tmp_path):
     ]
     path = write(tmp_path / "t.csv", lines, IMAGES)
     study = read_table([path], Asked(metrics=["balanced_accuracy"], against="old"))
-    found = judge_table(study).findings.verdicts["balanced_accuracy"].found
+    found = conclude(study).findings.verdicts["balanced_accuracy"].found
     assert found is not None
     assert found.images is not None
     assert found.differences == pytest.approx(by_class[1] - by_class[0])
@@ -214,7 +216,7 @@ def test_a_plan_has_another_hash_where_anything_that_decides_is_other(tmp_path):
 
 def test_scores_without_a_seed_are_what_costs_nothing(tmp_path):
     path = write(tmp_path / "t.csv", [*totals([0.0] * 8), "constant,,loss,3.0"])
-    found = judge_table(read_table([path], LOSS))
+    found = conclude(read_table([path], LOSS))
     assert found.results["verdicts"] == {"loss": "cannot tell"}
     assert found.answers["loss"].caveat.startswith(
         "Not better than a trivial baseline: old and new (“constant” 3.00"
@@ -223,7 +225,7 @@ def test_scores_without_a_seed_are_what_costs_nothing(tmp_path):
 
 def test_a_missing_run_means_no_verdict_and_is_named(tmp_path):
     path = write(tmp_path / "t.csv", totals([-0.5] * 10)[:-1])
-    found = judge_table(read_table([path], LOSS))
+    found = conclude(read_table([path], LOSS))
     assert found.results["verdicts"] == {"loss": "no verdict"}
     assert found.answers["loss"].caveat == "Left out of the numbers: new seed 9 (has no row)."
 
@@ -231,7 +233,7 @@ def test_a_missing_run_means_no_verdict_and_is_named(tmp_path):
 def test_a_diverged_run_counts_with_what_was_declared(tmp_path):
     rows = [f"{row}," for row in totals([-0.5] * 10)]
     rows[-1] = "new,9,loss,9.0,diverged"
-    found = judge_table(read_table([write(tmp_path / "t.csv", rows, HEAD.replace("\n", ",state\n"))], LOSS))
+    found = conclude(read_table([write(tmp_path / "t.csv", rows, HEAD.replace("\n", ",state\n"))], LOSS))
     assert found.results["tests"]["loss"]["differences"][9] == pytest.approx(9.0 - 5.9)
     assert found.answers["loss"].caveat.startswith("Diverged, and given the score of")
 
@@ -358,7 +360,7 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     arms = ("<i>o$x$</i>", "n" * 60)
     path = write(tmp_path / "t.csv", totals([-0.5] * 8, arms=arms))
     asked = Asked(sesoi={"loss": 0.25}, better={"loss": "lower"}, against=arms[0])
-    found = judge_table(read_table([path], asked))
+    found = conclude(read_table([path], asked))
     write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
     page = (tmp_path / "v.html").read_text(encoding="utf-8")
     assert 'download="v.json"' in page
@@ -378,7 +380,7 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
 def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path, metric):
     path = write(tmp_path / "t.csv", totals(np.linspace(-0.1, 0.4, 8), metric, level=-30.0))
     asked = Asked(sesoi={metric: 0.25}, better={metric: "lower"}, against="old")
-    found = judge_table(read_table([path], asked)).findings.verdicts[metric]
+    found = conclude(read_table([path], asked)).findings.verdicts[metric]
     assert found.outer is not None
     assert found.outer.interval is not None
 
@@ -388,7 +390,7 @@ def test_the_split_is_named_and_two_are_not_judged_together(tmp_path):
         f"{line},{split}" for line, split in zip(totals([0.1] * 8), ["val", "validation"] * 8, strict=True)
     ]
     path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",split\n"))
-    answer = judge_table(read_table([path], LOSS)).answers["loss"]
+    answer = conclude(read_table([path], LOSS)).answers["loss"]
     assert "on these validation images" in answer.sentence
     assert "test images" not in answer.sentence
     mixed = write(tmp_path / "m.csv", [*lines, "old,9,loss,1,test"], HEAD.replace("\n", ",split\n"))
@@ -424,7 +426,7 @@ def test_arms_without_a_common_seed_are_told_which_they_have(tmp_path):
         for arm, first in (("old", 0), ("new", 10))
         for seed in range(first, first + 9)
     ]
-    found = judge_table(read_table([write(tmp_path / "t.csv", lines)], LOSS)).answers["loss"]
+    found = conclude(read_table([write(tmp_path / "t.csv", lines)], LOSS)).answers["loss"]
     assert found.detail.endswith("Runs of one seed are a pair; now old seeds 0 to 8 and new seeds 10 to 18.")
     assert "and 12 more" in found.caveat
 
@@ -432,7 +434,7 @@ def test_arms_without_a_common_seed_are_told_which_they_have(tmp_path):
 def test_where_no_interval_can_be_given_the_reason_is_given_once(tmp_path):
     table = 0.5 + np.random.default_rng(5).normal(0, 0.1, (9, 12))
     path = write(tmp_path / "t.csv", of_images(table), "arm,seed,metric,value,image,class\n")
-    answer = judge_table(read_table([path], LOSS)).answers["loss"]
+    answer = conclude(read_table([path], LOSS)).answers["loss"]
     assert answer.sentence.count("too few images") == 1
     assert "(no interval can be given)" in answer.headline
 
@@ -451,7 +453,7 @@ def test_one_difference_is_rounded_once(tmp_path):
     scores = {"old": (0.483, 0.45, 0.402, 0.576), "new": (0.408, 0.564, 0.592, 0.514)}
     lines = [f"{arm},{seed},mIoU,{value}" for arm, own in scores.items() for seed, value in enumerate(own)]
     asked = Asked(sesoi={"mIoU": 0.001}, better={"mIoU": "higher"}, against="old")
-    found = judge_table(read_table([write(tmp_path / "t.csv", lines)], asked))
+    found = conclude(read_table([write(tmp_path / "t.csv", lines)], asked))
     write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
     page = (tmp_path / "v.html").read_text(encoding="utf-8")
     (shown,) = re.findall(r"<dt>difference</dt><dd>\+([0-9.]+)", page)

@@ -207,14 +207,15 @@ def _run_study(
     executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
-    from knowhue.report.page import summary
+    from knowhue.report.reading import read_study
+    from knowhue.report.results import conclude
     from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line(), **preset}
     with showing_progress() as report:
         page = run_study(plan, out, executor, description, report, tuned_on)
     if is_first_process():
-        say(*summary(out), "", f"Report: {page}")
+        say(*conclude(read_study(out)).lines, "", f"Report: {page}")
 
 
 class PowerOptions(PlanOptions):

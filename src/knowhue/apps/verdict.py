@@ -44,7 +44,9 @@ class VerdictArguments(Options):
 @with_options
 def verdict_command(arguments: VerdictArguments) -> None:
     """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
-    from knowhue.report.table_study import Asked, further_lines, judge_table, read_table, write_verdict
+    from knowhue.report.page import write_verdict
+    from knowhue.report.results import conclude
+    from knowhue.report.table_study import Asked, further_lines, notices, read_table
 
     if not 0 < arguments.alpha < 0.5:
         raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {arguments.alpha:g}`.")
@@ -66,16 +68,14 @@ def verdict_command(arguments: VerdictArguments) -> None:
     if out is not None and numbers is not None:
         outputs = {"--out": out, "the numbers beside it": numbers}
         require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
-    found = judge_table(table)
+    found = conclude(table)
     for each in found.answers.values():
         say(each.question, *(f"  {line}" for line in each.lines), "")
     if further := further_lines(found.findings):
-        say(
-            f"Further metrics, of which no question is asked († on these {found.findings.study.split} images alone):"
-        )
+        say(f"Further metrics, of which no question is asked († on these {table.split} images alone):")
         say(*(f"  {line}" for line in further), "")
-    if found.notices:
-        say(*found.notices, err=True)
+    if lines := notices(table):
+        say(*lines, err=True)
     if out is not None and numbers is not None:
         write_verdict(found, out, numbers, command_line())
         say(f"Verdict: {out}, numbers: {numbers}")

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,23 +15,21 @@ from knowhue.csv_text import to_csv
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
 from knowhue.report import integrity
 from knowhue.report import results as numbers
-from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import wording
 from knowhue.report.figures import FIGURES
-from knowhue.report.findings import Findings, find
+from knowhue.report.findings import Findings
 from knowhue.report.methods import (
     Comparison,
     comparison_figures,
-    comparison_results,
     cost_table,
     drawing_methods,
-    markdown_tables,
     quality_table,
 )
 from knowhue.report.reading import read_study
-from knowhue.report.results import results_table
+from knowhue.report.results import Conclusion, conclude
 from knowhue.report.study import Row, Study, tidy_scores
 from knowhue.report.style import to_svg
+from knowhue.report.table_study import notices
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
 from knowhue.runs import read_frozen
@@ -92,6 +90,13 @@ SECTIONS = (
     PageSection("What was frozen", tables=("exploratory",), part="frozen"),
     PageSection("To do it again", part="again"),
 )  # fmt: skip
+_TABLE_SECTIONS = (
+    PageSection("The difference, seed by seed", ("transfer",), of_several_seeds=True),
+    PageSection("Questions", tables=("questions",)),
+    PageSection("Further metrics", tables=("further",)),
+    PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
+)
+"""Of the page on anybody's table."""
 
 
 def write_report(folder: Path, note: str = "") -> Path:
@@ -106,62 +111,31 @@ def write_report(folder: Path, note: str = "") -> Path:
     read_frozen(folder)  # before a lock is laid into any folder
     page = folder / "report.html"
     with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
-        findings, answered, results = compute_results(folder)
-        write_json(folder / RESULTS, results)
+        found = conclude(read_study(folder))
+        write_json(folder / RESULTS, found.results)
         with replacing(page) as file:
-            file.write(render_page(findings, answered, results, note))
+            file.write(render_page(found, note))
     return page
 
 
-def compute_results(folder: Path) -> tuple[Findings, dict[str, Answer], dict[str, Any]]:
-    """What a study's folder says: its findings, the answers in words, and the content of `results.json`."""
-    findings = find(read_study(folder))
-    answered = answers(findings)
-    results = results_table(findings, answered)
-    if findings.study.is_comparison:
-        results["comparison"] = comparison_results(findings.study)
-    return findings, answered, results
-
-
-def summary(folder: Path) -> list[str]:
-    """What a terminal says of a study's folder, see `summary_lines`."""
-    study = read_study(folder)
-    return summary_lines(study, {} if study.is_comparison else answers(find(study)))
-
-
-def summary_lines(study: Study, answered: Mapping[str, Answer]) -> list[str]:
-    """What a terminal says of a study, by lines: its questions, each with its answer, or a comparison's tables."""
-    if study.is_comparison:
-        return ["", *markdown_tables(study).splitlines()]
-    return [
-        line
-        for each in answered.values()
-        for line in ("", each.question, *(f"  {said}" for said in each.lines))
-    ]
-
-
-def render_page(
-    findings: Findings, answered: dict[str, Answer], results: dict[str, Any], note: str = ""
-) -> str:
-    """Return the page as HTML."""
-    study = findings.study
-    # NaN is no JSON, and browsers refuse it
-    link = data_link("application/json", json.dumps(results, indent=1, allow_nan=False))
+def render_page(found: Conclusion, note: str = "") -> str:
+    """Return the page of a study, or of a comparison, as HTML."""
+    study = found.findings.study
     first = next((run for arm in study.runs for run in study.finished(arm)), None)
     shared = {
-        "study": study, "results_link": link, "note": note, "environment": first.environment if first else {},
-        "images": first.scores.get("images") if first else None,
+        "study": study, "results_link": _results_link(found), "note": note,
+        "environment": first.environment if first else {}, "images": first.scores.get("images") if first else None,
     }  # fmt: skip
     if study.is_comparison:
         return fill("methods.html", **shared, **_methods_content(study))
     return fill(
         "page.html",
         **shared,
-        results=results,
+        results=found.results,
         scores_link=_csv_link(_score_rows(study)),
         warnings=integrity.warnings(study),
-        **answer_parts(study, answered),
-        sections=filled_sections(findings),
+        **_answer_parts(found),
+        sections=_filled_sections(found.findings),
         fewest_seeds=fewest_seeds(study.alpha),
         numbers=numbers,
         integrity=integrity,
@@ -188,10 +162,38 @@ def _methods_content(study: Study) -> dict[str, Any]:
     }
 
 
-def answer_parts(study: Study, answered: dict[str, Answer]) -> dict[str, Any]:
+def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: str = "") -> None:
+    """Write the page on anybody's table, one file that needs nothing else, and the numbers.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    study = found.findings.study
+    text = fill(
+        "verdict.html",
+        study=study,
+        command=command,
+        numbers=numbers_file.name,
+        results_link=_results_link(found),
+        notices=notices(study),
+        sections=_filled_sections(found.findings, _TABLE_SECTIONS),
+        **_answer_parts(found),
+    )
+    write_json(numbers_file, found.results)
+    with replacing(page) as file:
+        file.write(text)
+
+
+def _results_link(found: Conclusion) -> str:
+    # NaN is no JSON, and browsers refuse it
+    return _data_link("application/json", json.dumps(found.results, indent=1, allow_nan=False))
+
+
+def _answer_parts(found: Conclusion) -> dict[str, Any]:
     """What a template needs to show the answers."""
+    study = found.findings.study
     return {
-        "answers": answered,
+        "answers": found.answers,
         "measures": {name: measure(study.metrics, asked) for name, asked in study.questions.items()},
         "lower": {name: study.table.lower_is_better(asked.metric) for name, asked in study.questions.items()},
         "words": {name: wording(study, name) for name in study.questions},
@@ -223,7 +225,7 @@ def _templates() -> Environment:
     return environment
 
 
-def filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
+def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
     """Return the sections that this study has something for, with their figures drawn and their tables as text."""
     study, shown, count = findings.study, [], 0
     for section in wanted:
@@ -281,9 +283,9 @@ def _score_rows(study: Study) -> list[Row]:
 
 def _csv_link(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return data_link("text/csv", to_csv([names, *([row.get(name) for name in names] for row in rows)]))
+    return _data_link("text/csv", to_csv([names, *([row.get(name) for name in names] for row in rows)]))
 
 
-def data_link(kind: str, text: str) -> str:
+def _data_link(kind: str, text: str) -> str:
     # within the page, which is one file that needs nothing else
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

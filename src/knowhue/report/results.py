@@ -4,14 +4,15 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from knowhue.errors import RunError, shown
 from knowhue.images.image import kinds_of
-from knowhue.report.answers import Answer
+from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import Bounds, contrast
 from knowhue.report.diagnostics import gradient_table
-from knowhue.report.findings import Findings, readings, relative_gains
+from knowhue.report.findings import Findings, find, readings, relative_gains
+from knowhue.report.methods import comparison_results, markdown_tables
 from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
 from knowhue.report.text import duration, spaced
 from knowhue.statistics.paired import bca_interval, mean, t_interval
@@ -25,7 +26,32 @@ _BCA_SEEDS = 20
 _STUDY_KEYS = ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds", "tuned_on")
 
 
-def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, Any]:
+class Conclusion(NamedTuple):
+    """What a study says: its findings, the answers by question in words, the content of `results.json`."""
+
+    findings: Findings
+    answers: dict[str, Answer]
+    results: dict[str, Any]
+
+    @property
+    def lines(self) -> list[str]:
+        """What a terminal says of it: each question with its answer, or the tables of a comparison."""
+        if self.findings.study.is_comparison:
+            return ["", *markdown_tables(self.findings.study).splitlines()]
+        answered = self.answers.values()
+        return [
+            line for each in answered for line in ("", each.question, *(f"  {said}" for said in each.lines))
+        ]
+
+
+def conclude(study: Study) -> Conclusion:
+    """Judge and answer all questions of a study, and name its numbers."""
+    findings = find(study)
+    answered = answers(findings)
+    return Conclusion(findings, answered, _results(findings, answered))
+
+
+def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, Any]:
     """Return every number of the study by name: the content of `results.json`.
 
     Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (finished seeds),
@@ -35,17 +61,19 @@ def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, A
     `secondary` (a list), `probabilities.<question>` and `delta_m` (secondary readings),
     `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`,
     `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`; of a comparison of
-    methods `comparison`, see `methods.comparison_results`, which the page adds.
+    methods `comparison`, see `methods.comparison_results`; of anybody's tables `tables`, the files.
     A missing number is null.
     """
     study = findings.study
+    more = {"tables": study.settings["tables"]} if study.is_table else {}
+    more |= {"comparison": comparison_results(study)} if study.is_comparison else {}
     asked = {key: study.settings.get(key) for key in (*_STUDY_KEYS, "hash")}
     return {
         "schema": SCHEMA,
         "splits": {"scores": study.split, "epochs": "validation"},
         "study": asked | {"arms": list(study.runs), "seeds": study.seeds},
-        "answers": {question: each.sentence for question, each in answers.items()},
-        "verdicts": {question: each.verdict for question, each in answers.items()},
+        "answers": {question: each.sentence for question, each in answered.items()},
+        "verdicts": {question: each.verdict for question, each in answered.items()},
         "tests": {question: _tests(findings, question) for question in study.questions},
         "secondary": _secondary(findings),
         "probabilities": {
@@ -59,6 +87,7 @@ def results_table(findings: Findings, answers: dict[str, Answer]) -> dict[str, A
         "gradients": gradient_table(study),
         "timing": timing(study),
         "settings": study.settings.get("config", {}),
+        **more,
     }
 
 

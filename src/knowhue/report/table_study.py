@@ -1,26 +1,21 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from knowhue.config import Task, digest
 from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import QUESTIONS, Question
-from knowhue.report.answers import Answer, answers
-from knowhue.report.findings import Findings, find
-from knowhue.report.page import PageSection, answer_parts, data_link, fill, filled_sections
-from knowhue.report.results import results_table
+from knowhue.report.findings import Findings
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
 from knowhue.report.text import TableCell, spaced
 from knowhue.statistics import ALPHA
-from knowhue.storage import replacing, write_json
 
 MOST_QUESTIONS = 60
 _DECLARED = "what the table says"
@@ -270,35 +265,6 @@ def notices(study: Study) -> list[str]:
     return found + [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
 
 
-_SECTIONS = (
-    PageSection("The difference, seed by seed", ("transfer",), of_several_seeds=True),
-    PageSection("Questions", tables=("questions",)),
-    PageSection("Further metrics", tables=("further",)),
-    PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
-)
-
-
-class TableVerdict(NamedTuple):
-    """What a table says."""
-
-    findings: Findings
-    """as of a study"""
-    answers: dict[str, Answer]
-    """by question, in words"""
-    results: dict[str, Any]
-    """the content of `results.json`"""
-    notices: list[str]
-    """what a reader should know first, a sentence each"""
-
-
-def judge_table(study: Study) -> TableVerdict:
-    """Judge all questions of a table, see `table_study.read_table`."""
-    findings = find(study)
-    answered = answers(findings)
-    results = results_table(findings, answered) | {"tables": study.settings["tables"]}
-    return TableVerdict(findings, answered, results, notices(study))
-
-
 def further_lines(findings: Findings) -> list[str]:
     """The metrics that no question asks about, a line each, with what the page's table says of them."""
     header, *rows = TABLES["further"].text(findings)
@@ -308,25 +274,3 @@ def further_lines(findings: Findings) -> list[str]:
         named = (f"{name.lower()} {cell}" for name, cell in zip(header[2:], cells[2:], strict=True))
         lines.append(f"{cells[0]}, {cells[1]}: {', '.join(named)}")
     return lines
-
-
-def write_verdict(verdict: TableVerdict, page: Path, numbers: Path, command: str = "") -> None:
-    """Write the page, one file that needs nothing else, and the numbers.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    study = verdict.findings.study
-    text = fill(
-        "verdict.html",
-        study=study,
-        command=command,
-        numbers=numbers.name,
-        results_link=data_link("application/json", json.dumps(verdict.results, indent=1, allow_nan=False)),
-        notices=verdict.notices,
-        sections=filled_sections(verdict.findings, _SECTIONS),
-        **answer_parts(study, verdict.answers),
-    )
-    write_json(numbers, verdict.results)
-    with replacing(page) as file:
-        file.write(text)
