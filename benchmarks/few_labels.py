@@ -17,13 +17,13 @@ import numpy as np
 
 from knowhue.config import Config
 from knowhue.data.loaders import TrainingBatches, find_targets
-from knowhue.presets import arm_config, edit, load_config
+from knowhue.presets import arm_config, edit, head_config, load_config
 from knowhue.randomness import stream
 from knowhue.runs import run_folder
 from knowhue.storage import read_json
 from knowhue.training import loop
 from knowhue.training.engine import Workspace
-from knowhue.training.run import head_config, open_workspace, run_arm
+from knowhue.training.run import open_workspace, run_arm
 
 
 class FromOnePool(TrainingBatches):

@@ -14,11 +14,11 @@ from knowhue.cells import CellStep, arithmetic_elsewhere, cell_jobs, check_gate,
 from knowhue.engines.executor import InProcess, each_once
 from knowhue.errors import ConfigError, RunError
 from knowhue.models.heads import Classifier, Decoder
-from knowhue.plan import make_plan, read_cells
+from knowhue.plan import head_folders, make_comparison, make_plan, read_cells
+from knowhue.presets import head_config
 from knowhue.runs import run_folder, write_log, write_status
 from knowhue.storage import read_json, write_json
 from knowhue.training import golden
-from knowhue.training.phases import head_config
 
 
 def kinds(jobs):
@@ -72,7 +72,7 @@ def done(monkeypatch):
     calls = []
     monkeypatch.setattr(cells, "golden_step", lambda *_: "now")
     monkeypatch.setattr(
-        cells, "run_head", lambda work, config, task: calls.append(("head", task, config.seed))
+        cells, "run_head", lambda work, config, task, arm: calls.append(("head", task, config.seed))
     )
     monkeypatch.setattr(cells, "check_gate", lambda work, config: calls.append(("gate", "", config.seed)))
     monkeypatch.setattr(cells, "run_arm", lambda work, config, arm: calls.append(("arm", arm, config.seed)))
@@ -138,6 +138,35 @@ def test_how_far_each_cell_is_is_read_from_its_files(tiny, tmp_path):
     assert read_cells(tmp_path, plan)[0] == ("colour", 0, "running", 3, 4, 1.2)
     write_status(colour, {"state": "finished", "seconds": {"evaluate": 2.0}})
     assert read_cells(tmp_path, plan)[0][2:] == ("finished", 3, 4, 3.2)
+
+
+def test_a_cell_runs_once_one_of_its_heads_does(tiny, tmp_path):
+    """Ways to colour have a head each; the class head is not theirs."""
+    plan = make_comparison(tiny(), ["l1", "gan"], "gan", [0])
+    (head,) = head_folders(tmp_path, plan.run_config("gan", 0))
+    write_status(head, {"state": "running"})
+    write_log(head, [{"phase": "heads", "epoch": 1, "seconds": 1.0}])
+    assert read_cells(tmp_path, plan) == [("l1", 0, "missing", 0, 4, 0.0), ("gan", 0, "running", 1, 4, 0.0)]
+
+
+def test_of_two_heads_a_cell_has_the_mean(tiny, tmp_path):
+    plan = make_plan(tiny(), ["multi"], [0])
+    for head, epochs in zip(head_folders(tmp_path, plan.run_config("multi", 0)), (2, 1), strict=True):
+        write_status(head, {"state": "running"})
+        write_log(head, [{"phase": "heads", "epoch": 1 + each, "seconds": 1.0} for each in range(epochs)])
+    assert read_cells(tmp_path, plan) == [("multi", 0, "running", 1, 4, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "title"),
+    [
+        ("head", "colour", "colour head of gan, seed 3"),
+        ("arm", "gan", "gan, seed 3"),
+        ("gate", "multi", "A/A gate of gan, seed 3"),
+    ],
+)
+def test_a_step_is_called_by_its_cell(tiny, kind, name, title):
+    assert CellStep(kind, name, tiny(), ("gan", 3)).title == title
 
 
 class Inline:

@@ -303,15 +303,16 @@ def test_signs_say_who_works_and_who_was_lost_and_since_when(begin, tmp_path):
     study, part = read_signs(root)
     assert (study.lost_since, part.lost_since) == (None, None)
     assert (study.place, part.place) == ("study", "multi/seed-0-abc")
-    assert re.fullmatch(r"study: \S+@\S+, process \d+, slurm 12, 13, since .* UTC", study.sentence())
+    assert re.fullmatch(r"study: \S+@\S+, process \d+, slurm 12, 13, since .* UTC \(\w+\)", study.sentence())
     assert part.sentence().startswith("multi/seed-0-abc: ")
     assert f"process {worker.pid}, slurm 14, since " in part.sentence()
+    assert part.sentence().endswith(" UTC (arm multi)")
     worker.kill()
     worker.wait()
     os.utime(root / "multi/seed-0-abc" / LOCK, (1e9, 1e9))
     study, part = read_signs(root)
     assert study.lost_since is None
-    assert part.sentence().startswith("multi/seed-0-abc: lost since 2001-09-09 01:46 UTC (")
+    assert part.sentence().startswith("multi/seed-0-abc: lost since 2001-09-09 01:46 UTC; was ")
     with working_on(root / "multi/seed-0-abc", "arm multi"):
         (root / "multi/seed-0-abc/result").touch()
     assert [sign.place for sign in read_signs(root)] == ["study"]

@@ -15,7 +15,7 @@ from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import DamagedError
 from knowhue.locks import LOCK, working_on
 from knowhue.plan import Plan, read_cells
-from knowhue.presets import edit
+from knowhue.presets import edit, head_config, head_tasks
 from knowhue.randomness import drawing_from
 from knowhue.runs import run_folder, trained_by
 from knowhue.storage import read_json, write_json
@@ -27,8 +27,6 @@ from knowhue.training.phases import (
     Networks,
     PhaseName,
     build_networks,
-    head_config,
-    head_tasks,
     make_train_state,
 )
 from knowhue.training.run import run_arm, run_head, warm_features
@@ -151,10 +149,17 @@ class CellStep(NamedTuple):
         """Heads that several arms share have one id."""
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
+    @property
+    def title(self) -> str:
+        """What `knowhue status` calls it, and whoever waits for it."""
+        arm, seed = self.cell
+        what = {"head": f"{self.name} head of {arm}", "gate": f"A/A gate of {arm}", "arm": arm}[self.kind]
+        return f"{what}, seed {seed}"
+
     def __call__(self, work: Workspace) -> None:
         """Do it, in this process; what another one still works at is waited for."""
         folder, name = self._lock(work.root)
-        with working_on(folder, f"{self.kind} {self.name}", name=name, report=work.report):
+        with working_on(folder, self.title, name=name, report=work.report):
             self._do(work)
 
     def _lock(self, root: Path) -> tuple[Path, str]:
@@ -165,7 +170,8 @@ class CellStep(NamedTuple):
     def _do(self, work: Workspace) -> None:
         match self.kind:
             case "head":
-                run_head(work, self.config, self.config.tasks.names[0])  # the only one of a head's settings
+                # the only task of a head's settings
+                run_head(work, self.config, self.config.tasks.names[0], self.cell[0])
             case "gate":
                 check_gate(work, self.config)
             case "arm":

@@ -63,10 +63,8 @@ class Sign(NamedTuple):
 
     def sentence(self) -> str:
         """One line for `knowhue status`."""
-        who, since = _described(self.holder), self.holder["since"]
-        if self.lost_since is None:
-            return f"{self.place}: {who}, since {since}"
-        return f"{self.place}: lost since {_minute(self.lost_since)} ({who}, since {since})"
+        lost = f"lost since {_minute(self.lost_since)}; was " if self.lost_since else ""
+        return f"{self.place}: {lost}{_described(self.holder)}"
 
 
 @contextmanager
@@ -288,14 +286,15 @@ def _described(holder: Mapping[str, Any]) -> str:
     jobs = holder.get("jobs") or ()
     engine = f"{holder['engine']} {few(jobs)}" if jobs else ""
     job = holder.get("job") or engine
-    return "{user}@{host}, process {pid}".format_map(holder) + f", {job}" * bool(job)
+    by = f", {job}" * bool(job)
+    return f"{holder['user']}@{holder['host']}, process {holder['pid']}{by}, since {holder['since']} ({holder['what']})"
 
 
 def _by_whom(path: Path) -> str:
     holder = _holder(path)
     if holder is None:
         return " by another process"
-    return f" by {_described(holder)}, since {holder['since']} ({holder['what']})"
+    return f" by {_described(holder)}"
 
 
 def _is_held(path: Path) -> bool:

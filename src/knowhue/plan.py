@@ -20,6 +20,8 @@ from knowhue.presets import (
     THREE_ARMS,
     checked,
     edit,
+    head_config,
+    head_tasks,
     merge,
     require_arms_choose_tasks,
 )
@@ -379,9 +381,10 @@ class Cell(NamedTuple):
     arm: str
     seed: int
     state: str
-    """`missing`, `running` (or interrupted), `finished`, `diverged`"""
+    """`missing`, `running` (or interrupted), `finished`, `diverged`; it runs as soon as one of its heads does, which
+    other arms may share"""
     epochs: int
-    """done, of `of`; the heads' count once the arm itself has begun"""
+    """done, of `of`; on the frozen encoder the mean of its heads"""
     of: int
     seconds: float
     """that this cell's own fine-tuning and evaluation took so far"""
@@ -423,10 +426,20 @@ def read_cells(root: Path, plan: Plan) -> list[Cell]:
     return [_cell(root, plan, arm, seed) for arm, seed in plan.cells]
 
 
+def head_folders(root: Path, config: Config) -> list[Path]:
+    """Where the heads lie that a run is forked from; none of a network without an encoder."""
+    return [run_folder(root / "heads", task, head_config(config, task)) for task in head_tasks(config)]
+
+
 def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
-    folder = run_folder(root, arm, plan.run_config(arm, seed))
+    config = plan.run_config(arm, seed)
+    folder = run_folder(root, arm, config)
     log, status = read_log(folder, "finetune"), read_status(folder)
     heads, tuned = plan.epochs(arm)
+    state, epochs = status.get("state", "missing"), heads + len(log)
+    if not status:
+        own = head_folders(root, config)
+        begun = [read_log(head) for head in own if read_status(head)]
+        state, epochs = "running" if begun else "missing", sum(map(len, begun)) // max(len(own), 1)
     seconds = sum(entry["seconds"] for entry in log) + status.get("seconds", {}).get("evaluate", 0.0)
-    epochs = (heads if status else 0) + len(log)
-    return Cell(arm, seed, status.get("state", "missing"), epochs, heads + tuned, round(seconds, 1))
+    return Cell(arm, seed, state, epochs, heads + tuned, round(seconds, 1))

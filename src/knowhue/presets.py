@@ -1,4 +1,4 @@
-"""PRESETS, ARMS and METHODS: edits of one configuration; and how settings are laid over them."""
+"""PRESETS, ARMS and METHODS: edits of one configuration; how settings are laid over them; what is left for a head."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from knowhue.config import Config
+from knowhue.config import Config, Task
 from knowhue.errors import ConfigError, one_of, shown
 from knowhue.setting_effects import DEFAULTS, USER_TABLES, changed, dotted, without_effect
 from knowhue.settings_text import MAX_DEPTH, describe_problem, parse_yaml, read_yaml
@@ -228,6 +228,30 @@ def require_arms_choose_tasks(config: Config) -> None:
             f"`tasks.names = [{', '.join(config.tasks.names)}]`. Choose arms instead: --arms of a study, --arm of "
             "`knowhue train`."
         )
+
+
+def head_tasks(config: Config) -> tuple[Task, ...]:
+    """The tasks whose heads are trained on the frozen encoder first; none of a network that has no encoder."""
+    return config.tasks.names if config.has_encoder else ()
+
+
+def head_config(config: Config, task: Task) -> Config:
+    """The settings that a task's head depends on; everything else at its default.
+
+    The share of labels concerns the colour head, too: it decides which images stand in each batch.
+    """
+    default = Config().model_dump(by_alias=True)
+    # the other task's placebo trains no head anew; a colour head reads labels as an oracle alone
+    others_placebo = {"colour": None if config.colour.oracle else "labels", "class": "colours"}[task]
+    placebo, other = config.supervision.placebo, "class" if task == "colour" else "colour"
+    changes = {
+        "tasks": {**default["tasks"], "names": (task,)},
+        # what comes after the head must not name its folder, or arms would not share it
+        "training": {name: default["training"][name] for name in ("finetune", "shift_px", "degraded_share")},
+        "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
+        other: default[other],
+    }
+    return edit(config, changes)
 
 
 def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:

@@ -124,11 +124,10 @@ def check(path: Path) -> Checked:
         numbers, skipped = 0, list[str]()
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
         is_changed = bool(problems)
-        lines: list[str] = []
-        results = partial(_check_results, summary=lines)
-        for name, part in {"study.json": _check_hash, **scores, RESULTS: results}.items():
+        summary: list[str] = []
+        for name, part in {"study.json": _check_hash, **scores, RESULTS: _check_results}.items():
             try:
-                count, found = part(root)
+                count, found, said = part(root)
             except (
                 KnowhueError,
                 ArithmeticError,
@@ -139,16 +138,15 @@ def check(path: Path) -> Checked:
             ) as error:
                 # whoever changed a file may have put anything there
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
-                count, found = 0, list[str]()
+                count, found, said = _Part(0, [])
                 if is_changed:  # of a file that is gone or was changed that was said
                     skipped.append(name)
                 else:
                     found.append(f"{name}: cannot be computed again: {text}")
-            numbers += count
-            problems += found
+            numbers, problems, summary = numbers + count, problems + found, summary + said
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
         left = [*unchecked, *_left_alone(root)]
-        return Checked(len(listed) + 1, numbers, problems, left, [] if problems else lines)
+        return Checked(len(listed) + 1, numbers, problems, left, [] if problems else summary)
 
 
 @contextmanager
@@ -273,11 +271,19 @@ def _changed_files(root: Path, listed: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}: not as it was sealed"
 
 
-def _check_hash(root: Path) -> tuple[int, list[str]]:
+class _Part(NamedTuple):
+    """What was computed again of one file: how many numbers, what differs, and what a terminal says of them."""
+
+    numbers: int
+    problems: list[str]
+    summary: list[str] = []
+
+
+def _check_hash(root: Path) -> _Part:
     """The plan against the hash that it was frozen under."""
     frozen, plan = read_frozen(root), read_plan(root)
     same = plan.hash(frozen["parts"]) == frozen["hash"]
-    return 1, [] if same else ["study.json: the plan is not the one that its hash was computed of"]
+    return _Part(1, [] if same else ["study.json: the plan is not the one that its hash was computed of"])
 
 
 def _runs(root: Path) -> list[Path]:
@@ -286,7 +292,7 @@ def _runs(root: Path) -> list[Path]:
     return sorted(path.parent for path in paths)
 
 
-def _check_scores(folder: Path, root: Path) -> tuple[int, list[str]]:
+def _check_scores(folder: Path, root: Path) -> _Part:
     """A run's scores against the mean over its images, and each class's."""
     from knowhue.evaluation.evaluate import score_rows  # needs torch
     from knowhue.metric_table import RUN_METRICS
@@ -304,7 +310,7 @@ def _check_scores(folder: Path, root: Path) -> tuple[int, list[str]]:
         found[name] = finite_or_none(score_rows(own))
         found[name].pop("balanced_accuracy", None)  # of one class it is accuracy
         said[name] = {key: value for key, value in sealed["per_class"][name].items() if key in RUN_METRICS}
-    return compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED)
+    return _Part(*compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED))
 
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
@@ -316,12 +322,12 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_results(root: Path, summary: list[str]) -> tuple[int, list[str]]:
-    """`results.json` against what the runs give; what a terminal says of them is put into `summary`."""
+def _check_results(root: Path) -> _Part:
+    """`results.json` against what the runs give."""
     sealed = _read(root / RESULTS)
     found = conclude(read_study(root))
-    summary += found.lines
-    return compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)
+    numbers, problems = compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)
+    return _Part(numbers, problems, found.lines)
 
 
 def _name(path: Path, root: Path) -> str:

@@ -68,7 +68,7 @@ def test_what_is_left_is_told_by_what_this_process_did():
 
 def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
     stage = CurrentStage()
-    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0}
+    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0, "tasks": ("class",)}
     events = [folder(6, 0, None), folder(7, 0, None), {"stage": "note", "text": "x"}, folder(8, 0, None)]
     assert [stage.begins_with(event, 0.0) for event in events] == [True, False, False, False]
     assert (stage.title, stage.done_before) == ("colouring", 6)
@@ -78,7 +78,7 @@ def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
         False,
         True,
     ]
-    assert stage.title.startswith("multi, seed 0")
+    assert stage.title == "multi, seed 0: class head on the frozen encoder"
 
 
 @pytest.fixture
@@ -122,6 +122,17 @@ def test_plain_lines_say_once_that_a_cell_has_ended(told):
     assert line.endswith("1 of 2 cells have ended")
 
 
+def test_plain_lines_name_the_cells_that_have_begun(told):
+    began = [Cell("l1", 0, "running", 1, 4, 0.0), Cell("gan", 0, "missing", 0, 4, 0.0)]
+    went_on = [began[0]._replace(epochs=2), began[1]]
+    both = [went_on[0], began[1]._replace(state="running")]
+    lines = told(*({"stage": "cells", "cells": cells} for cells in (began, went_on, both)))
+    assert [line.partition("  ")[2].strip().partition("s  ")[2] for line in lines] == [
+        "0 of 2 cells have ended; l1, seed 0: 1/4 epochs",
+        "0 of 2 cells have ended; l1, seed 0: 2/4 epochs; gan, seed 0: 0/4 epochs",
+    ]
+
+
 def test_a_note_is_printed_whatever_it_holds(told, live):
     note = {"stage": "note", "text": "a\x1b[31mb [bold]c[/]"}
     (line,) = told(note)
@@ -131,7 +142,7 @@ def test_a_note_is_printed_whatever_it_holds(told, live):
 
 def test_losses_are_shown_under_their_short_names(told):
     losses = {"l1": 0.25, "cross_entropy": 1.5, "unknown": 3.0}
-    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0}
+    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0, "tasks": ("class",)}
     lines = told(run, train(1) | {"losses": losses})
     assert "epoch 1/1  L1 0.250  CE 1.500" in lines[-1]
     assert "unknown" not in lines[-1]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from knowhue.presets import head_config
 from knowhue.training.feature_cache import cache_features
 from knowhue.training.loop import run_phase
-from knowhue.training.run import head_config, make_networks, run_head
+from knowhue.training.run import make_networks, run_head
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def train_both_ways(config, work):
         for name, module in session.modules(with_encoder=False).items()
         for key, value in module.state_dict().items()
     }
-    folders = [run_head(work, config, task) for task in ("colour", "class")]
+    folders = [run_head(work, config, task, "multi") for task in ("colour", "class")]
     return joint, {k: v for folder in folders for k, v in load_file(folder / "model.safetensors").items()}
 
 
@@ -57,7 +58,7 @@ def test_heads_did_learn(tiny, make_work):
     config = tiny()
     joint, _ = train_both_ways(config, make_work(config))
     untrained = make_networks(make_work(config), config).modules(with_encoder=False)
-    assert not torch.equal(joint["class.linear.weight"], untrained["class"].linear.weight)
+    assert not torch.equal(joint["class.linear.weight"], untrained["class"].get_parameter("linear.weight"))
     assert joint["colour.out.weight"].abs().sum() > 0
 
 

@@ -192,7 +192,7 @@ def test_features_are_computed_of_images_that_heads_read_once_for_all_seeds(tiny
     config = tiny(encoder=pretrained, supervision=supervision, training__finetune__epochs=0)
     work = make_work(config)
     for seed in (0, 1):
-        run_head(work, config.model_copy(update={"seed": seed}), "class")
+        run_head(work, config.model_copy(update={"seed": seed}), "class", "multi")
     (path,) = (work.root / "features").glob("*/tap-*.npy")
     assert np.load(path).shape[:2] == (2, held)
 

@@ -141,7 +141,7 @@ def diverging(monkeypatch):
 def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
     config = tiny(tasks__names=("class",), training__heads__epochs=3)
     work = make_work(config)
-    folder = run_head(work, config, "class")
+    folder = run_head(work, config, "class", "multi")
     status = read_json(folder / "status.json")
     assert status["state"] == "diverged"
     assert "a loss is not finite in heads epoch 1" in status["reason"]
@@ -149,7 +149,7 @@ def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
     assert entry["train"]["cross_entropy"] is None
     json.dumps(read_json(folder / "scores.json"), allow_nan=False)
     before = (folder / "status.json").stat().st_mtime_ns
-    run_head(work, config, "class")
+    run_head(work, config, "class", "multi")
     assert (folder / "status.json").stat().st_mtime_ns == before
 
 
@@ -167,8 +167,8 @@ def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, mon
     with monkeypatch.context() as patch:
         patch.setattr("knowhue.training.run.write_scores", None)
         with pytest.raises(TypeError):
-            run_head(work, config, "class")
-    folder = run_head(work, config, "class")
+            run_head(work, config, "class", "multi")
+    folder = run_head(work, config, "class", "multi")
     assert read_json(folder / "status.json")["state"] == "diverged"
 
 
@@ -183,14 +183,14 @@ def test_unlabelled_images_alone_in_a_batch_do_no_harm(tiny, make_work):
 def test_a_finished_run_of_another_version_is_refused_and_stays(tiny, make_work):
     config = tiny(tasks__names=("class",))
     work = make_work(config)
-    folder = run_head(work, config, "class")
+    folder = run_head(work, config, "class", "multi")
     settings = read_json(folder / "config.json")
     settings["schema"]["version"] -= 1
     write_json(folder / "config.json", settings)
     write_status(folder, {"state": "finished"})  # whole, by its checksums
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(RunError, match="written by another version"):
-        run_head(work, config, "class")
+        run_head(work, config, "class", "multi")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 from knowhue.errors import ConfigError, RunError
 from knowhue.models.multitask import build_model
 from knowhue.plan import make_plan
-from knowhue.presets import arm_config, edit
+from knowhue.presets import arm_config, edit, head_config
 from knowhue.runs import run_folder
 from knowhue.training.deploy import deploy
 from knowhue.training.loop import training_batches
-from knowhue.training.phases import head_config, make_train_state, predict
+from knowhue.training.phases import make_train_state, predict
 from knowhue.training.run import make_networks, run_arm
 from knowhue.training.step import train_step
 

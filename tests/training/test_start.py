@@ -239,7 +239,7 @@ def test_a_start_that_changes_in_between_is_refused(started, make_work, movable)
     config = edit(started("colour", source=movable), LONGER)
     with pytest.raises(Interrupted):
         run_arm(make_work(config, "heads", cut_after(4)), config, "colour")
-    run_head(make_work(config, "arm"), config, "colour")
+    run_head(make_work(config, "arm"), config, "colour", "multi")
     change_colour_head(movable)
     for name in ("heads", "arm"):
         with pytest.raises(RunError, match=r"was trained with start [0-9a-f]{64}, now .*--out"):

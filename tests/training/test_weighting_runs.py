@@ -57,7 +57,7 @@ def run(tiny, make_work, heads):
         if not heads.exists():
             work, static = make_work(config, "static", count=24), weighed(tiny, "static")
             for task in TASKS:
-                run_head(work, static, task)
+                run_head(work, static, task, "multi")
             work.root.rename(heads)
         work = make_work(config, name, count=24)
         shutil.copytree(heads, work.root, copy_function=os.link)

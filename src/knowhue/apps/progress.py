@@ -64,17 +64,17 @@ class Plain:
         self._console = console
         self._stage = CurrentStage()
         self._last = 0.0
-        self._ended = 0
+        self._states: list[str] = []
         self._started = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print an event that begins or ends something, or if the last line is a while ago."""
         now = time.monotonic()
         if event["stage"] == "cells":
-            ended = sum(cell.state in ENDED for cell in event["cells"])
-            if ended != self._ended:
-                self._ended = ended
-                self._print(cell_lines(event["cells"])[-1], now)
+            states = [cell.state for cell in event["cells"]]
+            if states != self._states:
+                self._states = states
+                self._print("; ".join([cell_lines(event["cells"])[-1], *at_work(event["cells"])]), now)
             return
         begins = self._stage.begins_with(event, now)
         done, total = extent(event)
@@ -191,6 +191,19 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     return [*lines, f"{ended} of {len(cells)} cells have ended"]
 
 
+def at_work(cells: Sequence[Cell]) -> list[str]:
+    """The cells that have begun and not ended.
+
+    >>> at_work([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
+    ['multi, seed 0: 1/2 epochs']
+    """
+    return [
+        f"{cell.arm}, seed {cell.seed}: {cell.epochs}/{cell.of} epochs"
+        for cell in cells
+        if cell.state == "running"
+    ]
+
+
 def time_left(seconds: float) -> str:
     """A time that is still to come, in the unit that people use for it; never nothing.
 
@@ -216,7 +229,9 @@ def title_of(event: Mapping[str, Any]) -> str:
     """What the stage of this event is called; nothing for one within another."""
     if event["stage"] != "run":
         return TITLES.get(event["stage"], "")
-    what = "heads on the frozen encoder" if event["phase"] == "heads" else "fine-tuning everything"
+    what = "fine-tuning everything"
+    if event["phase"] == "heads":
+        what = f"{' and '.join(event['tasks'])} head on the frozen encoder"
     return f"{event['arm']}, seed {event['seed']}: {what}"
 
 

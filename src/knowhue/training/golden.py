@@ -11,14 +11,14 @@ from knowhue.config import Config, digest
 from knowhue.data.loaders import to_batch
 from knowhue.errors import DamagedError, RunError
 from knowhue.models.encoder import weights_digest
-from knowhue.plan import SET_ASIDE, Plan, read_plan
+from knowhue.plan import SET_ASIDE, Plan, head_folders, read_plan
 from knowhue.presets import edit
 from knowhue.randomness import drawing_from, stream
 from knowhue.runs import FROZEN, read_config, run_folder
 from knowhue.storage import read_json
 from knowhue.training.checkpoint import computed_with
 from knowhue.training.engine import Engine, Workspace
-from knowhue.training.phases import build_networks, head_config, head_tasks, make_train_state
+from knowhue.training.phases import build_networks, make_train_state
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
 
@@ -153,12 +153,12 @@ def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
 
 def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str) -> list[str]:
     """Finished runs with another golden step, of a block or standing on the heads of `config`."""
-    cells, heads = {run_folder(root, *cell) for cell in block}, set(_heads(root, config))
+    cells, heads = {run_folder(root, *cell) for cell in block}, set(head_folders(root, config))
     return [
         str(run.relative_to(root))
         for run in sorted(cells.union(root.glob(f"*/seed-{config.seed}-*")))
         if inspect_run(run)[0] and _recorded(run) != now
-        if run in cells or heads.intersection(_heads(root, read_config(run)))
+        if run in cells or heads.intersection(head_folders(root, read_config(run)))
     ]
 
 
@@ -174,7 +174,7 @@ def finished_with(root: Path, cells: BlockCells) -> str | None:
 def _set_aside(work: Workspace, seed: int, cells: BlockCells, now: str) -> None:
     """Move what another golden step has computed to a place where nothing lies yet: it is never deleted."""
     runs = [run_folder(work.root, arm, config) for arm, config in cells]
-    heads = [head for _, config in cells for head in _heads(work.root, config)]
+    heads = [head for _, config in cells for head in head_folders(work.root, config)]
     # whatever else of a folder was lost, any of these was computed
     begun = ("environment.json", "status.json", "checkpoints")
     found = {f: _recorded(f) for f in [*runs, *heads] if any((f / name).exists() for name in begun)}
@@ -196,10 +196,6 @@ def _free_home(aside: Path, name: str, places: Sequence[Path]) -> Path:
     """The first of `name`, `name-2`, ... that holds none of these places."""
     homes = (aside / (f"{name}-{number}" if number > 1 else name) for number in count(1))
     return next(home for home in homes if not any((home / place).exists() for place in places))
-
-
-def _heads(root: Path, config: Config) -> list[Path]:
-    return [run_folder(root / "heads", task, head_config(config, task)) for task in head_tasks(config)]
 
 
 def _recorded(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The two phases of a run: on what settings heads train first, what trains in a phase, and at what learning rates."""
+"""The two phases of a run: what trains in each, and at what learning rates."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from knowhue.color import CHROMA_SCALE
-from knowhue.config import Config, Phase, Task
+from knowhue.config import Config, Phase
 from knowhue.models.encoder import NoEncoder, Weights
 from knowhue.models.multitask import MultiTask, build_discriminator, build_model
 from knowhue.models.palette import Palette
 from knowhue.objectives.weighting import GradientWeighting, LossWeighting, make_weighting
-from knowhue.presets import edit
 from knowhue.tensors import Batch, Prediction
 from knowhue.training.engine import Engine
 from knowhue.training.feature_cache import FeatureCache
@@ -25,30 +24,6 @@ from knowhue.training.start import initial_heads
 PhaseName = Literal["heads", "finetune"]
 _WARM_UP_SHARE = 0.03
 _FINAL_FACTOR = 0.1
-
-
-def head_tasks(config: Config) -> tuple[Task, ...]:
-    """The tasks whose heads are trained on the frozen encoder first; none of a network that has no encoder."""
-    return config.tasks.names if config.has_encoder else ()
-
-
-def head_config(config: Config, task: Task) -> Config:
-    """The settings that a task's head depends on; everything else at its default.
-
-    The share of labels concerns the colour head, too: it decides which images stand in each batch.
-    """
-    default = Config().model_dump(by_alias=True)
-    # the other task's placebo trains no head anew; a colour head reads labels as an oracle alone
-    others_placebo = {"colour": None if config.colour.oracle else "labels", "class": "colours"}[task]
-    placebo, other = config.supervision.placebo, "class" if task == "colour" else "colour"
-    changes = {
-        "tasks": {**default["tasks"], "names": (task,)},
-        # what comes after the head must not name its folder, or arms would not share it
-        "training": {name: default["training"][name] for name in ("finetune", "shift_px", "degraded_share")},
-        "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
-        other: default[other],
-    }
-    return edit(config, changes)
 
 
 def phase_of(config: Config, name: PhaseName) -> Phase:

@@ -27,7 +27,8 @@ from knowhue.models.encoder import weights_digest
 from knowhue.models.multitask import MultiTask, build_model
 from knowhue.models.pix2pix import PatchGAN
 from knowhue.objectives.weighting import make_weighting
-from knowhue.presets import arm_config, edit
+from knowhue.plan import head_folders
+from knowhue.presets import arm_config, edit, head_config, head_tasks
 from knowhue.runs import (
     WEIGHTS,
     Report,
@@ -51,7 +52,7 @@ from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.golden import begin_run_anew
 from knowhue.training.loop import Diverged, Entry, run_phase, validate
-from knowhue.training.phases import Networks, PhaseName, build_networks, head_config, head_tasks, phase_of
+from knowhue.training.phases import Networks, PhaseName, build_networks, phase_of
 from knowhue.training.scores import (
     OUTCOME,
     inspect_run,
@@ -164,7 +165,7 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     folder = run_folder(work.root, arm, config)
     if _is_done(work, config, folder, final=True):
         return folder
-    heads = [run_head(work, config, task) for task in head_tasks(config)]
+    heads = [run_head(work, config, task, arm) for task in head_tasks(config)]
     _announce(work, config, arm, "finetune")
     networks = make_networks(work, config, *heads)
     for head in heads:
@@ -172,18 +173,24 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     return _run(work, config, folder, networks, "finetune", heads)
 
 
-def run_head(work: Workspace, config: Config, task: Task) -> Path:
+def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
     """Train the head of one task on the frozen encoder.
 
     With the encoder frozen the heads share nothing that learns, so a multi-task model's heads are those of the
     single tasks, bit for bit: they are trained once a seed and every arm is forked from them. Settings of
     the other task and of fine-tuning are reset, so that arms that differ only there find the same head.
+
+    Args:
+        work: what the runs of a folder share.
+        config: the settings of an arm that needs the head.
+        task: of the head.
+        arm: for which it is trained now, as progress says.
     """
     own = head_config(config, task)
     folder = run_folder(work.root / "heads", task, own)
     if _is_done(work, own, folder, final=False):
         return folder
-    _announce(work, own, task, "heads")
+    _announce(work, own, arm, "heads")
     return _run(work, own, folder, _with_cached_features(work, own, make_networks(work, own)), "heads", [])
 
 
@@ -361,7 +368,8 @@ def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: 
 
 def _announce(work: Workspace, config: Config, arm: str, phase: PhaseName) -> None:
     epochs = phase_of(config, phase).epochs
-    work.report({"stage": "run", "arm": arm, "seed": config.seed, "phase": phase, "epochs": epochs})
+    event = {"arm": arm, "seed": config.seed, "phase": phase, "tasks": config.tasks.names, "epochs": epochs}
+    work.report({"stage": "run", **event})
 
 
 def _run(
@@ -421,8 +429,8 @@ def _score(work: Workspace, config: Config, folder: Path, networks: Networks, fi
 def _after_heads(root: Path, config: Config) -> dict[str, Any]:
     """The scores of a run's heads on the frozen encoder, before anything was fine-tuned."""
     metrics: dict[str, Any] = {}
-    for task in head_tasks(config):
-        path = run_folder(root / "heads", task, head_config(config, task)) / "scores.json"
+    for folder in head_folders(root, config):
+        path = folder / "scores.json"
         metrics |= read_json(path).get("metrics", {}) if path.exists() else {}
     return {"after_heads": metrics} if metrics else {}
 
