@@ -281,6 +281,7 @@ def _found(
         "failures": tuple(failures[:MOST_FAILURES]),
         "notes": (*colorizer.notes, *caveats, *changed, *notes, *listing.notes),
         "model": description.name,
+        "fast": colorizer.fast,
     }
 
 

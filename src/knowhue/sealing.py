@@ -143,7 +143,9 @@ def check(path: Path) -> Checked:
                     skipped.append(name)
                 else:
                     found.append(f"{name}: cannot be computed again: {text}")
-            numbers, problems, summary = numbers + count, problems + found, summary + said
+            numbers += count
+            problems += found
+            summary += said
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
         left = [*unchecked, *_left_alone(root)]
         return Checked(len(listed) + 1, numbers, problems, left, [] if problems else summary)
@@ -276,7 +278,7 @@ class _Part(NamedTuple):
 
     numbers: int
     problems: list[str]
-    summary: list[str] = []
+    summary: Sequence[str] = ()
 
 
 def _check_hash(root: Path) -> _Part:

@@ -60,6 +60,15 @@ def test_without_out_it_writes_beside_the_image(knowhue, photo):
     assert source.with_name("photo-colour.png").exists()
 
 
+def test_what_was_done_fast_is_told_and_written_into_the_file(knowhue, photo, tmp_path):
+    _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "fast.jpg", "--fast")
+    assert said.endswith("  model: built-in, at one size (--fast)\n")
+    assert b"Knowhue, model built-in, at one size (--fast)" in (tmp_path / "fast.jpg").read_bytes()
+    _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "usual.jpg", "--json")
+    assert json.loads(said)["fast"] is False
+    assert b"--fast" not in (tmp_path / "usual.jpg").read_bytes()
+
+
 def test_json_is_one_line(knowhue, photo, tmp_path):
     _, said, _ = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--json")
     record = json.loads(said)

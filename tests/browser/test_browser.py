@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from stand import ChoosingNetwork, FakeNetwork, MatchingNetwork, running
+from tiny_models import colours_network
 
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.colour_distribution import SeveralSizes
 from knowhue.inference.networks import Predictions
 from knowhue.serving.studies import CHARTS
 
@@ -27,6 +29,12 @@ def scene(width: int = 320, height: int = 240, kind: str = "PNG") -> bytes:
     across, down = np.meshgrid(np.linspace(60, 190, width), np.linspace(0, 30, height))
     file = io.BytesIO()
     Image.fromarray((across + down).astype(np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def grain() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -582,6 +590,39 @@ def test_a_refused_point_is_said_and_not_placed(visit):
     expect(page.get_by_role("alert")).to_contain_text("`hints`")
     expect(page.locator("#points li")).to_have_count(64)
     expect(page.locator("#status")).not_to_contain_text("placed")
+
+
+@pytest.fixture(scope="module")
+def hurrying() -> Iterator[str]:
+    models = {"one": Colorizer(FakeNetwork()), "several": Colorizer(SeveralSizes(colours_network()))}
+    with running(models, with_page=True, stop_seconds=1) as (host, port, _):
+        yield f"http://{host}:{port}/"
+
+
+def test_whoever_wants_it_fast_is_shown_and_given_photos_seen_at_one_size(opened, hurrying):
+    page = opened(hurrying).page
+    upload(page, ("a.png", noisy := grain()))
+    fast = page.get_by_label("Fast")
+    expect(fast).to_have_accessible_description(
+        "Sees each photo at one size, not at three: a third of the time, more blotches."
+    )
+    usual, once = coloured(page, 1), coloured(page, 0)
+    tab_to(page, "#fast")
+    quick = change(page, lambda: page.keyboard.press("Space"), 1)
+    expected = Colorizer(colours_network()).colorize(noisy).image.pixels
+    assert np.array_equal(quick, expected)
+    assert not np.array_equal(quick, usual)
+    assert np.array_equal(coloured(page, 0), once)
+    expect(page.locator(".card").nth(0)).not_to_contain_text("changes nothing")
+    with page.expect_download() as saved:
+        page.locator(".download").nth(1).click()
+    assert np.array_equal(np.asarray(Image.open(saved.value.path())), expected)
+
+
+def test_where_no_model_could_be_faster_nothing_is_offered(visit):
+    page = visit().page
+    upload(page, ("a.png", scene()))
+    expect(page.locator("#fast")).to_be_hidden()
 
 
 @pytest.fixture(scope="module")

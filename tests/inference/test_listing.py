@@ -120,6 +120,12 @@ def test_where_nothing_was_left_to_colour_no_pace_is_told():
     ]
 
 
+def test_what_was_done_fast_says_so():
+    hurried = DONE._replace(fast=True)
+    assert hurried.lines()[-1] == "  model: built-in, at one size (--fast)"
+    assert (DONE.as_record()["fast"], hurried.as_record()["fast"]) == (False, True)
+
+
 def test_of_many_failures_of_an_archive_the_first_are_told_and_where_the_others_stand():
     lines = DONE._replace(made=25, failed=9, failures=(("a.png", "it is gone"),), shards=1, left=None).lines()
     assert lines[0] == "25 images coloured in 12 s (2.0 a second), 1 shard -> out"
@@ -141,6 +147,6 @@ def test_a_record_holds_what_a_folder_or_an_archive_has():
     assert DONE.as_record() == {
         "source": "in", "out": "out", "made": 0, "already": 3, "failed": 0, "failures": [], "novel": 0,
         "unknown": 0, "warned": 0,
-        "notes": ["a note"], "seconds": 12.346, "model": "built-in", "left": 0,
+        "notes": ["a note"], "seconds": 12.346, "model": "built-in", "fast": False, "left": 0,
     }  # fmt: skip
     assert "left" not in DONE._replace(left=None, shards=2).as_record()

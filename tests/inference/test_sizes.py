@@ -129,6 +129,9 @@ def test_a_head_of_313_colours_sees_a_photo_at_three_sizes_unless_it_is_to_be_fa
     export_safetensors(lite0_network(), tmp_path / "other.safetensors")
     other, hurried = (Colorizer.load(tmp_path / "other.safetensors", fast=fast) for fast in (False, True))
     assert other.sizes == hurried.sizes == 1
+    assert [each.fast for each in (usual, fast, other, hurried)] == [False, True, False, False]
+    made_by = [each.colorize(image).image.origin.computed_by.model for each in (usual, fast)]
+    assert made_by == ["built-in", "built-in, at one size (--fast)"]
     assert usual.notes == fast.notes == other.notes == ()
     assert hurried.notes == (
         f"`fast` changes nothing: `{other.network.description.name}` sees a photo once anyway",

@@ -289,8 +289,10 @@ def test_a_photo_may_be_seen_at_one_size():
         assert base64.b64decode(fast["image"]) == encode_image(expected, ".png")
         assert fast["image"] != usual["image"]
         assert fast["warnings"] == usual["warnings"]
+        assert (usual["fast"], fast["fast"]) == (False, True)
+        assert [each["sizes"] for each in client.get("/v1/models").json()] == [3, 1]
         once, hurried = made(model="once"), made(model="once", fast=True)
-        assert once["image"] == hurried["image"]
+        assert (once["image"], once["fast"]) == (hurried["image"], hurried["fast"])
         said = "`fast` changes nothing: `fake` sees a photo once anyway"
         assert hurried["warnings"] == [*once["warnings"], said]
 

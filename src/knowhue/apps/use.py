@@ -319,7 +319,7 @@ def _image(
         if made.uncertainty is not None and isinstance(map_file, Path):
             free({"--uncertainty": map_file})
             record["uncertainty"] = _write_uncertainty(made, map_file)
-        record["model"] = colorizer.network.description.name
+        record |= {"model": colorizer.network.description.name, "fast": made.fast}
         yield record, made.judgement.headline()
 
 
@@ -403,6 +403,8 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
 
 
 def _sentences(record: dict, headline: str | None) -> list[str]:
+    from knowhue.inference.description import model_as_used
+
     lines = [f"{record['path']} -> {record['output']}"]
     lines += [f"  note: {warning}" for warning in record["warnings"]]
     if headline is not None:
@@ -414,7 +416,7 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
         lines.append(
             f"  uncertainty {record['uncertainty']['mean']:.1f} units on average: {record['uncertainty']['map']}"
         )
-    return [*lines, f"  model: {record['model']}"]
+    return [*lines, f"  model: {model_as_used(record['model'], record['fast'])}"]
 
 
 def _say_what_was_made(record: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:

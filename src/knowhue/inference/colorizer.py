@@ -17,6 +17,7 @@ from knowhue.inference.colour_distribution import (
     SeveralSizes,
     require_sample,
 )
+from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
 from knowhue.inference.judgement import Judgement, judge_image
 from knowhue.inference.networks import (
@@ -90,6 +91,8 @@ class Colorized(NamedTuple):
     """(h, w), CIELAB units, at the network's size; None unless asked for. Of a head of 313 colours the mean distance
     from its answer to the colours that it thinks possible, see `ColourDistribution.uncertainty`; of others the standard
     deviation over views, see `spread_over_views`"""
+    fast: bool = False
+    """whether it was seen at one size by a model that sees photos at several"""
 
     def uncertainty_map(self) -> Image:
         """The uncertainty as a gray image of the original's size: 5 codes a CIELAB unit, up to 51 units."""
@@ -115,7 +118,8 @@ class Colorizer:
         self._several = network if isinstance(network, SeveralSizes) else None
         description = network.description
         # of a run without its folder, for what is written may be published
-        self._computed_by = ComputedBy(description.name.partition(", of ")[0], description.fingerprint())
+        name = model_as_used(description.name.partition(", of ")[0], self.fast)
+        self._computed_by = ComputedBy(name, description.fingerprint())
 
     @classmethod
     def load(
@@ -146,6 +150,11 @@ class Colorizer:
     def sizes(self) -> int:
         """At how many sizes a photo is seen."""
         return 1 if self._several is None else len(SEEN_AT)
+
+    @property
+    def fast(self) -> bool:
+        """Whether photos are seen at one size, though the model could see them at several."""
+        return self._several is None and COLOUR_LOGITS in self.network.activation_names
 
     def at_one_size(self) -> "Colorizer":
         """The same model, fast, see `load`."""
@@ -283,7 +292,7 @@ class Colorizer:
         judgement = self.judge(image, answers, options, painted)
         if found is not None:
             judgement = judgement.with_reference(found)
-        return Colorized(coloured, judgement, uncertainty)
+        return Colorized(coloured, judgement, uncertainty, self.fast)
 
     def judge(
         self, image: Image, answers: Predictions, options: ColorizeOptions, painted: PaintStats | None = None

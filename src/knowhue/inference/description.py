@@ -35,6 +35,15 @@ class ModelChoice(NamedTuple):
     fast: bool = False
 
 
+def model_as_used(name: str, fast: bool) -> str:
+    """A model as a terminal and the metadata of a file name it.
+
+    >>> model_as_used("built-in", False), model_as_used("built-in", True)
+    ('built-in', 'built-in, at one size (--fast)')
+    """
+    return f"{name}, at one size (--fast)" if fast else name
+
+
 class ScoreInterval(Section):
     """A score and its 95 % interval over the images it was measured on: normal, or Wilson's for a share."""
 

@@ -188,6 +188,7 @@ class _Work:
             (*caveats, *changed_since(self._changed), *listing.notes),
             seconds,
             description.name,
+            self._colorizer.fast,
             left=len(self.waiting) - self.made - len(self.failures),
         )
 

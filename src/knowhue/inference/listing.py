@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import LEDGER, LEDGERS, SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
+from knowhue.inference.description import model_as_used
 
 _Name = TypeVar("_Name", bound=PurePath)
 _ANOTHER = (
@@ -178,6 +179,8 @@ class Summary(NamedTuple):
     """what a user should know before trusting them, in words"""
     seconds: float
     model: str
+    fast: bool = False
+    """whether it saw each photo at one size, see `Colorized`"""
     left: int | None = None
     """of a folder, not begun, because the run was to stop at the first failure"""
     shards: int | None = None
@@ -208,4 +211,4 @@ class Summary(NamedTuple):
         doubts = [f"class unknown: {self.unknown}"] * (self.unknown > 0) + [f"warnings: {self.warned}"]
         there = plural(self.made + self.already, "image")
         lines += [f"  of {there}, {', '.join(doubts)}; see {ledger}"] * (self.unknown + self.warned > 0)
-        return [*lines, f"  model: {self.model}"]
+        return [*lines, f"  model: {model_as_used(self.model, self.fast)}"]

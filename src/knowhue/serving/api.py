@@ -226,7 +226,7 @@ async def classify(request: Request) -> Response:
 async def list_models(request: Request) -> list[ModelAnswer]:
     """Return name, tasks, classes and measured scores of each; the first answers a request that names none."""
     batchers: Mapping[str, Batcher] = request.app.state.batchers
-    return [ModelAnswer.of(name, each.colorizer.network) for name, each in batchers.items()]
+    return [ModelAnswer.of(name, each.colorizer) for name, each in batchers.items()]
 
 
 @_router.get("/healthz", tags=["operation"], summary="Whether the process answers")
@@ -309,6 +309,7 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
         **reply.judgement.as_record(),
         image=b64encode(reply.data).decode(),
         media_type=MEDIA_TYPES[reply.suffix],
+        fast=reply.colorized is not None and reply.colorized.fast,
     )
     if reply.colorized is not None and unsure is not None:
         found = b64encode(encode_image(reply.colorized.uncertainty_map(), ".png")).decode()

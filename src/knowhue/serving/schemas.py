@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from knowhue.config import Count, Fraction, Section, Task
+from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
 from knowhue.inference.description import Fast, ScoreInterval
-from knowhue.inference.networks import Network
 from knowhue.inference.requests import IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD
 
 MOST_HINTS = 64
@@ -127,6 +127,8 @@ class ColourAnswer(JudgementAnswer):
     image: str
     """the file in base64"""
     media_type: str
+    fast: bool
+    """seen at one size, for `fast` or because the server runs so, by a model that sees photos at several"""
     uncertainty: UncertaintyAnswer | None = None
     full: FullAnswer | None = None
     """only with `max_px`"""
@@ -153,11 +155,13 @@ class ModelAnswer(_Answer):
     trained_on: TrainedOn
     samples: int
     """different colourings that `sample` may ask for"""
+    sizes: int
+    """at which it sees each photo; with `fast` it is one"""
 
     @classmethod
-    def of(cls, name: str, network: Network) -> "ModelAnswer":
+    def of(cls, name: str, colorizer: Colorizer) -> "ModelAnswer":
         """Of a model that is ready to predict."""
-        found = network.description
+        found = colorizer.network.description
         return cls(
             name=name,
             tasks=found.tasks,
@@ -172,7 +176,8 @@ class ModelAnswer(_Answer):
             trained_on=TrainedOn.model_validate(
                 {"source": found.images.get("source"), "images": found.images.get("train")}
             ),
-            samples=samples_of(network),
+            samples=samples_of(colorizer.network),
+            sizes=colorizer.sizes,
         )
 
 

@@ -1,5 +1,6 @@
 // The page: photos, points and settings live in this tab alone, and colours come from the server's own API.
 import { Card, element, kindOf, leadOf, percent, titled } from "./card.js";
+import { Refused, fetched, post } from "./server.js";
 import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
 
@@ -19,39 +20,7 @@ let models = [], cards = [], photos = [], chosen = null, placement = Promise.res
 let setConnected;
 const connected = new Promise((resolve) => { setConnected = resolve; }); // once the models are known; photos wait for it
 
-// The server
-
-class Refused extends Error {
-  constructor(status, message, retryAfter) {
-    super(message);
-    Object.assign(this, { status, retryAfter });
-  }
-}
-
-// What the server answers, read to its end. Raises `Refused`, and nothing else, whatever goes wrong.
-async function fetched(address, read, request = {}) {
-  const answer = await fetch(address, request).catch(() => {
-    throw new Refused(0, "The server cannot be reached.");
-  });
-  if (answer.ok) {
-    return answer[read]().catch(() => {
-      throw new Refused(0, "The answer broke off.");
-    });
-  }
-  const { error } = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
-  throw new Refused(answer.status, error, Number(answer.headers.get("retry-after")));
-}
-
-function post(path, file, options, accept = "application/json", reference = null) {
-  const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
-  if (reference) {
-    request.body = new FormData();
-    request.body.append("image", file);
-    request.body.append("reference", reference);
-    delete request.headers["content-type"]; // the browser's own, which names the form's boundary
-  }
-  return fetched(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", request);
-}
+// What the server is asked for
 
 const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
 
@@ -60,7 +29,8 @@ function optionsOf(photo, model) {
   const saturation = Math.round(1e4 * share("strength") * share("saturation")) / 1e4;
   const hints = photo.points.map(({ x, y, colour }) => ["hints", `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%=${colour}`]);
   const sample = model.samples > 1 ? [["sample", photo.sample]] : [];
-  return [["model", model.name], ["saturation", saturation], ...sample, ...hints];
+  const fast = model.sizes > 1 ? [["fast", $("#fast").checked]] : [];
+  return [["model", model.name], ["saturation", saturation], ...sample, ...fast, ...hints];
 }
 
 const blobOf = (base64, type) => new Blob([Uint8Array.from(atob(base64), (each) => each.charCodeAt(0))], { type });
@@ -116,7 +86,7 @@ async function grayPreview(photo) {
 }
 
 const settingsOf = (photo) =>
-  JSON.stringify([optionsOf(photo, { name: "", samples: 2 }), photo === chosen && $("#unsure").checked, photo.referenceNumber]);
+  JSON.stringify([optionsOf(photo, { name: "", samples: 2, sizes: 2 }), photo === chosen && $("#unsure").checked, photo.referenceNumber]);
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
 function update(photo) {
@@ -472,6 +442,7 @@ function start() {
   onFiles();
   document.querySelectorAll(".slider").forEach(onSlider);
   $("#unsure").onchange = () => attempt(recolour);
+  $("#fast").onchange = () => { for (const each of [recolour, recolourAll]) attempt(each); };
   $("#theme").onclick = () => {
     const root = document.documentElement, isDark = getComputedStyle(root).colorScheme === "dark"
       || (root.dataset.theme === undefined && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -489,6 +460,7 @@ async function connect() {
     $("#alert").append(" ", again);
     return;
   }
+  $("#speed").hidden = models.every((model) => model.sizes < 2);
   $("#lead").append(...summary(), " ", leadOf(models));
   cards = models.map((model, number) => new Card(model, number));
   for (const card of cards) {
