@@ -379,7 +379,7 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     import knowhue.inference
 
     monkeypatch.setitem(sys.modules, "av", None)
-    for name in ("video_frames", "video_reading", "video_writing"):
+    for name in ("video_reading", "video_writing"):
         monkeypatch.delitem(sys.modules, f"knowhue.inference.{name}")
         monkeypatch.delattr(knowhue.inference, name)
     with pytest.raises(ExtraError, match=r"pip install -e '\.\[video\]'"):

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, shift
 from skimage.registration import phase_cross_correlation
 
 from knowhue.inference.video import Steadier, agreement, carry, is_cut, motion
-from knowhue.inference.video_frames import Orientation
+from knowhue.inference.video_reading import Orientation
 
 SHAPE = (48, 64)
 

@@ -18,7 +18,7 @@ from skimage.registration import optical_flow_ilk
 
 from knowhue.color import FloatArray
 from knowhue.errors import ConfigError, few, missing_package
-from knowhue.images.image import Image, Pixels
+from knowhue.images.image import Image
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
 from knowhue.inference.networks import Predictions
@@ -32,7 +32,6 @@ from knowhue.storage import put_in_place, require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.video_reading import Frame, Video
-    from knowhue.inference.video_writing import ColouredFrame
 
 STRENGTH = 0.8
 """Share of the past where it agrees; 0.8 averages over about five frames. By `benchmarks/flicker.py`."""
@@ -247,10 +246,9 @@ def require_video(source: Path) -> None:
 
 
 class _Painted(NamedTuple):
-    """A frame that can be encoded, and what is known of it."""
+    """A coloured frame, and what is known of it."""
 
     frame: "Frame"
-    pixels: Pixels
     stats: PaintStats
     answer: Predictions
 
@@ -271,10 +269,8 @@ class _Work:
         self._probabilities = np.zeros(len(colorizer.network.description.classes))
         self._stats = np.zeros(len(PaintStats._fields))
 
-    def frames(self) -> Generator["ColouredFrame"]:
+    def frames(self) -> Generator["Frame"]:
         """All frames, coloured, in the order of presentation."""
-        from knowhue.inference.video_writing import ColouredFrame
-
         started = time.monotonic()
         paint_compiled()
         # weighed as nothing: few batches are on their way, and `_batches` bounds each
@@ -283,7 +279,7 @@ class _Work:
         with closing(run(stages, self._batches(), Limits(threads=1, batch=1))) as batches:
             for _, future in batches:
                 for painted in future.result():
-                    yield ColouredFrame(painted.pixels, painted.frame.pts, painted.frame.duration)
+                    yield painted.frame
                     self._add(painted, started)
 
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
@@ -345,12 +341,12 @@ class _Work:
         painted = []
         for frame, lightness, (chroma, answer) in zip(batch, inputs, predicted, strict=True):
             pixels, stats = paint(frame.pixels, chroma, lightness, saturation=self._options.saturation)
-            painted.append(_Painted(frame, pixels, stats, answer))
+            painted.append(_Painted(frame._replace(pixels=pixels), stats, answer))
         return painted
 
     def _add(self, painted: _Painted, started: float) -> None:
         """Count a frame that was encoded, and report."""
-        frame, _, stats, answer = painted
+        frame, stats, answer = painted
         self._done += 1
         self._damaged += frame.damaged
         if answer.novelty is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -17,10 +17,17 @@ from av.filter import Graph
 from av.stream import Disposition
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.image import Pixels
 from knowhue.inference.video_formats import CODECS, Codec, concessions, field_options, pixel_format
-from knowhue.inference.video_frames import EXACT, FULL, MATRICES
-from knowhue.inference.video_reading import Video, address, is_attached, written_metadata
+from knowhue.inference.video_reading import (
+    EXACT,
+    FULL,
+    MATRICES,
+    Frame,
+    Video,
+    address,
+    is_attached,
+    written_metadata,
+)
 
 _MATROSKA = (".mkv", ".webm")
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -31,15 +38,7 @@ _IMAGES = {"mjpeg": ("jpg", "jpeg"), "png": ("png", "png"), "bmp": ("bmp", "bmp"
 _NEVER_READ = 48  # FFmpeg's mark of a stream that only its demuxer needs, such as the text of chapters
 
 
-class ColouredFrame(NamedTuple):
-    """What is encoded: (H, W, 3), its presentation time and its duration in the video's time base."""
-
-    pixels: Pixels
-    pts: int
-    duration: int
-
-
-def write_video(video: Video, out: Path, suffix: str, frames: Iterable[ColouredFrame]) -> list[str]:
+def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -> list[str]:
     """Write a video: coloured frames, and all else as it was in the original.
 
     The head of the file is written before the first frame is asked for, so that what the container does not take is
@@ -49,7 +48,7 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[ColouredF
         video: the original.
         out: the file, whatever it is called.
         suffix: of the kind of container, one of `CODECS`.
-        frames: in the order of presentation.
+        frames: coloured, (H, W, 3), in the order of presentation.
 
     Returns:
         What could not be kept, in words.
@@ -139,9 +138,7 @@ def _add_streams(others: Iterable[Any], file: Any, suffix: str, covers: dict[int
     return added
 
 
-def _encoded(
-    video: Video, codec: Codec, stream: Any, suffix: str, frames: Iterable[ColouredFrame]
-) -> Iterator[Any]:
+def _encoded(video: Video, codec: Codec, stream: Any, suffix: str, frames: Iterable[Frame]) -> Iterator[Any]:
     """Packets of the frames, in the order of decoding."""
     fields = video.fields if field_options(video, codec) else ""
     first = 0
@@ -154,7 +151,7 @@ def _encoded(
             yield packet
 
 
-def _to_encode(video: Video, stream: Any, fields: str, frame: ColouredFrame) -> Any:
+def _to_encode(video: Video, stream: Any, fields: str, frame: Frame) -> Any:
     kind = "rgb24" if frame.pixels.dtype == np.uint8 else "rgb48le"
     made = av.VideoFrame.from_ndarray(frame.pixels, kind).reformat(
         format=stream.codec_context.pix_fmt,
