@@ -35,8 +35,7 @@ from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.images.image import SUFFIXES, Image
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Hint, Strokes
-from knowhue.inference.written_hints import MOST_SAMPLES
+from knowhue.inference.hints import MOST_SAMPLES, Hint, Strokes
 
 REGION_RADIUS = 0.15
 NEAR_RADIUS = 0.05

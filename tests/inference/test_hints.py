@@ -10,9 +10,8 @@ from skimage.color import rgb2lab
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Given, Hint, Strokes, chroma_at, spread
+from knowhue.inference.hints import Given, Hint, Strokes, chroma_at, parse_hint, spread
 from knowhue.inference.pixels import enlarge, paint_compiled
-from knowhue.inference.written_hints import parse_hint
 
 REGION = 0.15  # of the short side
 RED = Hint(0.25, 0.5, 60.0, 30.0)

@@ -8,8 +8,9 @@ from PIL import Image as Pillow
 
 from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError
-from knowhue.inference import written_hints
-from knowhue.inference.written_hints import parse_hint, read_hints, read_strokes
+from knowhue.images.reading import read_image
+from knowhue.inference import hints
+from knowhue.inference.hints import parse_hint, read_hints, strokes_of
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,10 @@ def test_a_table_without_end_is_refused(tmp_path):
 # Strokes
 
 
+def read_strokes(file, width, height):
+    return strokes_of(read_image(file), str(file), width, height)
+
+
 def painted(tmp_path, mode: str = "RGBA", size: tuple[int, int] = (40, 30)):
     image = Pillow.new(mode, size, 0)
     if mode == "RGBA":
@@ -143,7 +148,7 @@ def test_strokes_are_the_opaque_pixels(tmp_path):
 
 
 def test_of_very_many_pixels_some_are_taken_from_everywhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(written_hints, "MOST_SAMPLES", 1000)
+    monkeypatch.setattr(hints, "MOST_SAMPLES", 1000)
     Pillow.new("RGBA", (200, 160), (200, 50, 50, 255)).save(tmp_path / "all.png")
     x, y, _ = read_strokes(tmp_path / "all.png", 200, 160)
     assert len(x) == 1000

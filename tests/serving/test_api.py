@@ -32,9 +32,9 @@ from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.colour_distribution import MOST_ANSWERS, SeveralSizes
 from knowhue.inference.description import ScoreInterval
+from knowhue.inference.hints import strokes_of
 from knowhue.inference.networks import Predictions
 from knowhue.inference.requests import reduced
-from knowhue.inference.written_hints import strokes_of
 from knowhue.serving.api import make_app
 from knowhue.serving.schemas import ModelAnswer
 from knowhue.serving.settings import ServerSettings

@@ -257,7 +257,7 @@ def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
 
 def _hints_of(source: Path, file: Path | None) -> list[str]:
     """What a table says of a single image: all that names none, and what names this one, by any end of its path."""
-    from knowhue.inference.written_hints import read_hints
+    from knowhue.inference.hints import read_hints
 
     if file is None:
         return []
@@ -279,7 +279,7 @@ def _image(
     from knowhue.images.writing import check_output_suffix, writable_suffix
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
-    from knowhue.inference.written_hints import parse_hint, read_strokes
+    from knowhue.inference.hints import parse_hint, strokes_of
     from knowhue.storage import require_outputs
 
     source, strokes = Path(arguments.file), arguments.strokes
@@ -292,7 +292,7 @@ def _image(
     height, width = image.pixels.shape[:2]
     options = arguments.options()._replace(
         hints=tuple(parse_hint(text, width, height) for text in hints),
-        strokes=None if strokes is None else read_strokes(strokes, width, height),
+        strokes=None if strokes is None else strokes_of(read_image(strokes), str(strokes), width, height),
     )
     for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
         check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
@@ -361,7 +361,7 @@ def _video(arguments: ColorizeArguments, out: Path) -> "VideoSummary":
 def _folder(arguments: ColorizeArguments, out: Path) -> "Summary":
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.folder import colorize_folder
-    from knowhue.inference.written_hints import read_hints
+    from knowhue.inference.hints import read_hints
 
     hints = {} if arguments.hints is None else read_hints(arguments.hints)
     colorizer, options = _open_with_reference(arguments, arguments.options())

@@ -16,10 +16,10 @@ from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
+from knowhue.inference.hints import parse_hint, strokes_of
 from knowhue.inference.judgement import Judgement
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
-from knowhue.inference.written_hints import parse_hint, strokes_of
 
 IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
 """Names of the files in a form, by which messages call them, too: never by the name that came with one."""
