@@ -103,7 +103,7 @@ def weigh_image(source: Path | bytes) -> Weight:
                 return Weight()
             if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
                 return Weight(_COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed)
-            image = _load(file, kind, choose_page(file) if kind == "TIFF" else FIRST_PAGE)
+            image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
             return Weight(held_bytes, (image.height, image.width))
@@ -178,14 +178,14 @@ class Decoded:
 
 
 def _decode(file: File, kind: str, check: Check) -> Decoded:
-    known, page = FORMATS[kind], choose_page(file) if kind == "TIFF" else FIRST_PAGE
+    known, page = FORMATS[kind], _page_of(file, kind)
     if not known.loader:
         return _decode_by_pillow(file, kind, check)
     try:
         image = _load(file, kind, page)
     except VipsError as error:
         # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
-        if kind != "TIFF" or page != FIRST_PAGE:
+        if page != FIRST_PAGE:
             raise _damaged(kind, reason(error)) from None
         return _decode_by_pillow(file, kind, check)
     check(image.width, image.height)  # libvips has read the header alone so far
@@ -193,7 +193,7 @@ def _decode(file: File, kind: str, check: Check) -> Decoded:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
         raise _damaged(kind, reason(error)) from None
-    if kind == "TIFF":
+    if page is not None:
         decoded.notes = page.notes or decoded.notes
         if exif := exif_of_tiff(file):
             decoded.metadata.append(("exif-data", exif))
@@ -208,10 +208,16 @@ def _decode(file: File, kind: str, check: Check) -> Decoded:
     return decoded
 
 
-def _load(file: File, kind: str, page: Choice) -> VipsImage:
+def _page_of(file: File, kind: str) -> Choice | None:
+    """Which page of a TIFF file is read; None of other files."""
+    return choose_page(file) if kind == "TIFF" else None
+
+
+def _load(file: File, kind: str, page: Choice | None) -> VipsImage:
     file.seek(0)
     # libvips' own limits refuse strips that hold much of a large image
-    return load(FORMATS[kind].loader, file, **page.options, **{"unlimited": True} if kind == "TIFF" else {})
+    options = {} if page is None else {**page.options, "unlimited": True}
+    return load(FORMATS[kind].loader, file, **options)
 
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description", "png-comment")
