@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
-from knowhue.storage import replacing
+from knowhue.storage import replacing, writing
 
 JOB = {
     "source": "from another place (`{}`)",
@@ -117,13 +117,14 @@ class Ledger:
         output = self.out / record["output"]
         begin = self._file.seek(0, os.SEEK_END)  # where the line goes away again if the image cannot be moved
         try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            # The line, the image, the line's end: killed between any two, what is there shows how far it came.
-            self._write(_line(record))
-            os.replace(written, output)
-        except (OSError, RunError) as error:
+            with writing(output):
+                output.parent.mkdir(parents=True, exist_ok=True)
+                # The line, the image, the line's end: killed between any two, what is there shows how far it came.
+                self._write(_line(record))
+                os.replace(written, output)
+        except RunError:
             self._file.truncate(begin)
-            raise error if isinstance(error, RunError) else _unwritable(output, error) from None
+            raise
         self._write("\n")
 
     def fail(self, path: str, error: str) -> None:
@@ -132,11 +133,9 @@ class Ledger:
 
     def _write(self, text: str) -> None:
         left = memoryview(text.encode())
-        try:
+        with writing(self.out / LEDGER):
             while left:  # a disk that is nearly full takes a part
                 left = left[self._file.write(left) or 0 :]
-        except OSError as error:
-            raise _unwritable(self.out / LEDGER, error) from None
 
     def _read(self) -> list[dict[str, Any]]:
         """All lines; the last, if it has no end, only if its image came to its place."""
@@ -190,12 +189,6 @@ def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _line(record: dict[str, Any]) -> str:
     """JSON in ASCII, so that every file name can be written, and read again."""
     return json.dumps(record, allow_nan=False)
-
-
-def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"Cannot write `{path}`: {error.strerror}. Free the place or some space, and run the same command again."
-    )
 
 
 def _unreadable(path: Path, found: str) -> RunError:
