@@ -58,11 +58,12 @@ class Calibration(Section):
     The errors are cross-fitted: each fifth of the images is judged with a temperature fitted on the others.
     """
 
-    temperature: Annotated[float, Field(ge=0.01, le=100)] = Field(
-        description="as fitted; it is applied if it helps"
-    )
-    ece_before: Fraction = Field(description="expected calibration error as trained, 0 to 1")
-    ece_after: Fraction = Field(description="the same with a fitted temperature")
+    temperature: Annotated[float, Field(ge=0.01, le=100)]
+    """as fitted; it is applied if it helps"""
+    ece_before: Fraction
+    """expected calibration error as trained, 0 to 1"""
+    ece_after: Fraction
+    """the same with a fitted temperature"""
     images: Count
 
     @property
@@ -112,13 +113,13 @@ class Description(Section):
     """training images whose features tell what is usual"""
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
     """distance from the training images that one validation image in a hundred exceeds"""
-    unknown_below: Fraction = Field(
-        default=DEFAULT_UNKNOWN_BELOW, description="a class less probable than this is answered as unknown"
-    )
+    unknown_below: Fraction = DEFAULT_UNKNOWN_BELOW
+    """a class less probable than this is answered as unknown"""
     precision: str = "float32"
     """of the stored weights"""
     licence: str = ""
-    start: Start | None = Field(default=None, description="what it was trained from, other than an encoder")
+    start: Start | None = None
+    """what it was trained from, other than an encoder"""
 
     @model_validator(mode="after")
     def _can_be_put_to_work(self) -> "Description":
