@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from knowhue.color import FloatArray, srgb_to_lab
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
-from knowhue.inference.album import colour_of_album, drawn_to, photo_colour
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.reference import colour_of_album, drawn_to, photo_colour
 from knowhue.storage import read_csv
 
 DRAWS = 2000

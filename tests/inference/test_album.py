@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowhue.inference.album import FARTHEST, SHARE, AlbumColour, colour_of_album, drawn_to, photo_colour
+from knowhue.inference.reference import FARTHEST, SHARE, AlbumColour, colour_of_album, drawn_to, photo_colour
 
 units = st.floats(-60, 60, width=32)
 

@@ -21,7 +21,6 @@ from knowhue.errors import ConfigError, ImageError, RunError
 from knowhue.images.image import LEDGER
 from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference import folder, requests
-from knowhue.inference.album import AlbumColour
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, colorize_folder
 from knowhue.inference.hints import Hint
@@ -29,6 +28,7 @@ from knowhue.inference.ledger import JOB
 from knowhue.inference.listing import Summary
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
+from knowhue.inference.reference import AlbumColour
 from knowhue.locks import LOCK
 
 EARLIER: set[threading.Thread] = set()

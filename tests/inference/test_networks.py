@@ -14,7 +14,7 @@ from test_onnx import Bomb
 from tiny_models import describe, lite0_network, noise
 
 from knowhue.errors import WeightsError
-from knowhue.inference import onnx_session
+from knowhue.inference import onnx_network
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.networks import (
     BUILT_IN,
@@ -24,8 +24,7 @@ from knowhue.inference.networks import (
     check_predictions,
     open_network,
 )
-from knowhue.inference.onnx_network import open_onnx
-from knowhue.inference.onnx_session import OPERATORS, foreign_operator, within
+from knowhue.inference.onnx_network import OPERATORS, foreign_operator, open_onnx, within
 from knowhue.models.encoder import ENCODERS
 from knowhue.models.multitask import Deployed, build_model
 from knowhue.presets import edit
@@ -184,7 +183,7 @@ def test_a_stranger_that_does_as_ours_is_used(tmp_path):
 
 @pytest.mark.parametrize("kind", REPEATING)
 def test_what_could_repeat_for_ever_is_refused_before_the_runtime_sees_it(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(onnx_session, "_open", lambda *_: pytest.fail("the runtime saw it"))
+    monkeypatch.setattr(onnx_network, "_open", lambda *_: pytest.fail("the runtime saw it"))
     refused(
         write(tmp_path / "model.onnx", **REPEATING[kind]), "made of operators that `knowhue export` writes"
     )
@@ -278,7 +277,7 @@ def test_what_computes_for_ever_is_left_and_not_asked_again(tmp_path, monkeypatc
     ]
     path = write(tmp_path / "model.onnx", novelty=late)
     network = open_onnx(path)
-    monkeypatch.setattr(onnx_session, "SECONDS", 0.1)
+    monkeypatch.setattr(onnx_network, "SECONDS", 0.1)
     with pytest.raises(WeightsError, match=r"did not answer in many times the time .*Use another"):
         network.predict(noise(1, 8, 8))
     started = time.monotonic()
@@ -289,14 +288,14 @@ def test_what_computes_for_ever_is_left_and_not_asked_again(tmp_path, monkeypatc
 
 def test_the_built_in_model_may_take_its_time_and_is_asked_again(monkeypatch):
     network = open_network(BUILT_IN)
-    monkeypatch.setattr(onnx_session, "SECONDS", 0.0)
-    monkeypatch.setattr(onnx_session, "SECONDS_A_PIXEL", 0.0)
+    monkeypatch.setattr(onnx_network, "SECONDS", 0.0)
+    monkeypatch.setattr(onnx_network, "SECONDS_A_PIXEL", 0.0)
     for _ in range(2):
         assert len(network.predict(noise(1, 64, 64)).novelty) == 1
 
 
 def test_who_does_not_hear_that_it_should_stop_is_left(monkeypatch):
-    monkeypatch.setattr(onnx_session, "_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(onnx_network, "_GRACE_SECONDS", 0.05)
     asked = []
     with pytest.raises(TimeoutError):
         within(0.05, lambda: time.sleep(1), lambda: asked.append("stop"))

@@ -19,12 +19,11 @@ from PIL import Image
 from tiny_models import CLASSES, colours_network, describe, noise, small_network, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
-from knowhue.inference import onnx_session
+from knowhue.inference import onnx_network
 from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_differences
 from knowhue.inference.networks import Predictions, TorchNetwork, find_model, open_network, open_torch
-from knowhue.inference.onnx_network import INT8_KEY, PARITY_KEY, open_onnx
-from knowhue.inference.onnx_session import reads_elsewhere
+from knowhue.inference.onnx_network import INT8_KEY, PARITY_KEY, open_onnx, reads_elsewhere
 from knowhue.inference.quantize import Example, judge_cost, quantize
 from knowhue.models.heads import unscale_chroma
 from knowhue.models.multitask import Deployed
@@ -93,7 +92,7 @@ def test_activations_are_those_of_torch_at_whole_strides(colours, opened_colours
     names = ("features_2", "features_4", "colour_logits")
     assert opened_colours.activation_names == colours.activation_names == names
     lightness = noise(*shape)
-    expected, found = colours.activations(lightness, names), opened_colours.activations(lightness, names)
+    expected, found = (each.predict_with(lightness, names)[1] for each in (colours, opened_colours))
     rows, columns = (-(-side // 4) for side in shape[1:])
     for name, channels, scale in (("features_2", 8, 2), ("features_4", 12, 1), ("colour_logits", 313, 1)):
         assert (
@@ -105,7 +104,7 @@ def test_activations_are_those_of_torch_at_whole_strides(colours, opened_colours
 
 
 def test_only_what_is_asked_for_is_given(opened_colours):
-    assert list(opened_colours.activations(noise(1, 8, 8), ["features_4"])) == ["features_4"]
+    assert list(opened_colours.predict_with(noise(1, 8, 8), ["features_4"])[1]) == ["features_4"]
 
 
 def test_a_model_without_an_activation_says_which_it_has(network, opened):
@@ -113,12 +112,12 @@ def test_a_model_without_an_activation_says_which_it_has(network, opened):
         with pytest.raises(
             ConfigError, match=r"`model` should give colour_logits\. Found .* features_2, features_4\."
         ):
-            each.activations(noise(1, 8, 8), ["features_2", "colour_logits"])
+            each.predict_with(noise(1, 8, 8), ["features_2", "colour_logits"])
 
 
 def test_logits_are_what_the_chroma_is_the_annealed_mean_of(colours):
     lightness = noise(1, 16, 16)
-    logits = torch.from_numpy(colours.activations(lightness, ["colour_logits"])["colour_logits"])
+    logits = torch.from_numpy(colours.predict_with(lightness, ["colour_logits"])[1]["colour_logits"])
     decoded = unscale_chroma(colours.module.model.colour.decode(logits)).permute(0, 2, 3, 1)
     assert np.allclose(colours.predict(lightness).chroma, decoded, atol=1e-4)
 
@@ -454,9 +453,9 @@ def test_an_encoder_of_timm_passes_too(tmp_path):
 
 def test_a_system_that_does_not_tell_its_memory_gets_the_bound(monkeypatch):
     """Windows has no `os.sysconf`."""
-    assert onnx_session._memory_bytes() > 0
+    assert onnx_network._memory_bytes() > 0
     monkeypatch.delattr("os.sysconf", raising=False)
-    assert onnx_session._memory_bytes() // 2 == onnx_session._MOST_BYTES
+    assert onnx_network._memory_bytes() // 2 == onnx_network._MOST_BYTES
 
 
 def test_the_built_in_graph_answers_as_torch_does_with_the_same_weights():
@@ -466,7 +465,7 @@ def test_the_built_in_graph_answers_as_torch_does_with_the_same_weights():
     assert all(value <= PARITY_TOLERANCE[name] for name, value in differences.items())
     lightness, names = noise(1, 40, 70), reference.activation_names
     assert built_in.activation_names == names
-    found, expected = built_in.activations(lightness, names), reference.activations(lightness, names)
+    found, expected = (each.predict_with(lightness, names)[1] for each in (built_in, reference))
     assert all(np.allclose(found[name], expected[name], rtol=1e-3, atol=1e-2) for name in names)
 
 

@@ -19,7 +19,7 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.hints import Hint
 from knowhue.inference.networks import open_network
-from knowhue.inference.onnx_session import OPERATORS, Session
+from knowhue.inference.onnx_network import OPERATORS, Session
 from knowhue.inference.recipes import FURTHER_OPERATORS, RECIPES, UNSUPPORTED, open_recipe
 from knowhue.inference.video import colorize_video
 
@@ -301,7 +301,7 @@ def test_an_answer_of_another_shape_than_it_says_is_refused(tmp_path):
 def test_what_repeats_branches_or_is_random_is_refused_before_the_runtime_sees_it(
     tmp_path, monkeypatch, kind
 ):
-    monkeypatch.setattr("knowhue.inference.onnx_session._open", lambda *_: pytest.fail("the runtime saw it"))
+    monkeypatch.setattr("knowhue.inference.onnx_network._open", lambda *_: pytest.fail("the runtime saw it"))
     path = write(tmp_path / "m.onnx", "eccv16", [node(kind, "input", "output")])
     with pytest.raises(WeightsError, match=f"without loops, branches and chance. Found {kind}"):
         open_recipe(path, "eccv16")

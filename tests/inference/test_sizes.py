@@ -40,14 +40,11 @@ class PlacedNetwork:
         logits[:, 0] = cells
         return logits
 
-    def activations(self, lightness, names):
-        return dict.fromkeys(names, self.logits(lightness))
-
     def predict_with(self, lightness, names):
         answers = Predictions(
             np.zeros((*lightness.shape, 2), np.float32), None, np.zeros(len(lightness), np.float32)
         )
-        return answers, self.activations(lightness, names)
+        return answers, dict.fromkeys(names, self.logits(lightness))
 
 
 class MistakenNetwork(PlacedNetwork):
@@ -73,7 +70,7 @@ def ramp(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(48, 48), (48, 71), (61, 50), (48, 180)])
 def test_what_is_said_of_a_place_stays_there_at_any_size(shape):
     network = PlacedNetwork()
-    found = SeveralSizes(network).activations(ramp(*shape), [COLOUR_LOGITS])[COLOUR_LOGITS][0, 0]
+    found = SeveralSizes(network).logits(ramp(*shape))[0, 0]
     # of each cell of 4 x 4, the ramp's value in its middle
     y, x = np.indices(found.shape) * 4 + 1.5
     expected = (y + x) / (sum(shape) - 2) * 100
@@ -153,7 +150,7 @@ def test_what_the_logits_of_an_image_take_is_weighed(count, shape):
     network = SeveralSizes(placed)
     lightness = np.zeros((count, *shape), np.float32)
     tracemalloc.start()
-    network.activations(lightness, [COLOUR_LOGITS])
+    network.logits(lightness)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     of_photo = network.answer_bytes(*(10 * side for side in shape))

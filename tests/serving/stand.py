@@ -60,13 +60,16 @@ class MatchingNetwork(FakeNetwork):
 
     activation_names = ("features_8",)
 
-    def activations(self, lightness: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def predict_with(
+        self, lightness: np.ndarray, names: Sequence[str]
+    ) -> tuple[Predictions, dict[str, np.ndarray]]:
         generator = np.random.default_rng(0)
         weights, shifts = generator.normal(0, 0.05, (64, 512)), generator.uniform(0, 2 * np.pi, 512)
         count, height, width = lightness.shape
         cells = lightness.reshape(count, height // 8, 8, width // 8, 8).transpose(0, 1, 3, 2, 4)
         features = np.cos(cells.reshape(count, height // 8, width // 8, 64) @ weights + shifts)
-        return {name: np.moveaxis(features, -1, 1).astype(np.float32) for name in names}
+        features = np.moveaxis(features, -1, 1).astype(np.float32)
+        return self.predict(lightness), dict.fromkeys(names, features)
 
 
 class ChoosingNetwork(MatchingNetwork):
@@ -74,11 +77,14 @@ class ChoosingNetwork(MatchingNetwork):
 
     activation_names = ("features_8", "colour_logits")
 
-    def activations(self, lightness: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def predict_with(
+        self, lightness: np.ndarray, names: Sequence[str]
+    ) -> tuple[Predictions, dict[str, np.ndarray]]:
         if "colour_logits" not in names:
-            return super().activations(lightness, names)
+            return super().predict_with(lightness, names)
         count, height, width = lightness.shape
-        return {"colour_logits": np.zeros((count, 313, -(-height // 4), -(-width // 4)), np.float32)}
+        logits = np.zeros((count, 313, -(-height // 4), -(-width // 4)), np.float32)
+        return self.predict(lightness), {"colour_logits": logits}
 
 
 def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> Colorizer:

@@ -9,7 +9,6 @@ import numpy as np
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
-from knowhue.inference.album import AlbumColour, drawn_to
 from knowhue.inference.colour_distribution import (
     LARGEST_SIZE,
     SEEN_AT,
@@ -38,7 +37,7 @@ from knowhue.inference.pixels import (
     paint,
 )
 from knowhue.inference.recipes import RecipeDescription, require_supported
-from knowhue.inference.reference import Reference, make_reference, take_colours
+from knowhue.inference.reference import AlbumColour, Reference, drawn_to, make_reference, take_colours
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
@@ -71,7 +70,7 @@ class ColorizeOptions(NamedTuple):
     """which of several answers, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn, see
     `ColourDistribution.sample`, the same each time"""
     album: AlbumColour | None = None
-    """the colour of an album, towards which the predicted chroma is drawn, see `album.drawn_to`"""
+    """the colour of an album, towards which the predicted chroma is drawn, see `reference.drawn_to`"""
 
     def changed(self, but: Collection[str] = ()) -> list[str]:
         """Names of the options, `but` some, that are not as they are by default."""
@@ -110,12 +109,13 @@ class Colorizer:
     'built-in'
     """
 
-    def __init__(self, network: Network, notes: Sequence[str] = ()) -> None:
+    def __init__(self, network: Network | SeveralSizes, notes: Sequence[str] = ()) -> None:
         self.network = network
         self.notes = tuple(notes)
         """what whoever opened it should know, in words"""
         # here alone it is decided at how many sizes photos are seen
         self._several = network if isinstance(network, SeveralSizes) else None
+        self._at_one_size = network.network if isinstance(network, SeveralSizes) else network
         description = network.description
         # of a run without its folder, for what is written may be published
         name = model_as_used(description.name.partition(", of ")[0], self.fast)
@@ -159,9 +159,9 @@ class Colorizer:
     def at_one_size(self) -> "Colorizer":
         """The same model, fast, see `load`."""
         if self._several is not None:
-            return Colorizer(self._several.network)
+            return Colorizer(self._at_one_size)
         name = self.network.description.name
-        return Colorizer(self.network, [f"`fast` changes nothing: `{name}` sees a photo once anyway"])
+        return Colorizer(self._at_one_size, [f"`fast` changes nothing: `{name}` sees a photo once anyway"])
 
     def weigh(self, source: Path | bytes, colour: bool = True) -> int:
         """Bytes that an image holds while it is coloured, or named alone, about; 0 if it is none. Never fails."""
@@ -241,7 +241,7 @@ class Colorizer:
             ConfigError: it has no colours, or the model gives no feature maps.
         """
         image = source if isinstance(source, Image) else read_image(source)
-        return make_reference(image, self.network)
+        return make_reference(image, self._at_one_size)
 
     def class_input(self, image: Image) -> FloatArray:
         """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""
@@ -278,7 +278,9 @@ class Colorizer:
         if options.album is not None:
             chroma = drawn_to(options.album, chroma)
         if options.reference is not None:
-            chroma, found = take_colours(flattened(image), coarse, chroma, options.reference, self.network)
+            chroma, found = take_colours(
+                flattened(image), coarse, chroma, options.reference, self._at_one_size
+            )
         # colours follow the edges of the pixels that are painted, whatever shines through them
         guide = coarse if image.alpha is None else self._input_of(image.pixels)
         if options.hints or options.strokes is not None:
@@ -314,7 +316,7 @@ class Colorizer:
         Raises:
             ConfigError: the model has no such head.
         """
-        return ColourDistribution.of(self.network, coarse, is_even=self._several is not None)
+        return ColourDistribution.of(self.network, coarse)
 
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
         if COLOUR_LOGITS in self.network.activation_names:

@@ -6,7 +6,6 @@ What a network mistakes at one size it rarely mistakes in the same way at anothe
 are outvoted by the mean over three, and blotches are fewer: test-time augmentation by scale.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,17 +54,18 @@ class ColourDistribution(NamedTuple):
     """whether answers are evened out within surfaces, see `evened`"""
 
     @classmethod
-    def of(cls, network: Network, lightness: FloatArray, is_even: bool = False) -> "ColourDistribution":
-        """What a network says of an image, L* (h, w), 0 to 100.
+    def of(cls, network: "Network | SeveralSizes", lightness: FloatArray) -> "ColourDistribution":
+        """What a network says of an image, L* (h, w), 0 to 100; seen at several sizes, it is evened out.
 
         Raises:
             ConfigError: it has no head of 313 colours.
             WeightsError: it answers what no model should.
         """
-        logits = network.activations(lightness[None], [COLOUR_LOGITS])[COLOUR_LOGITS][0]
+        is_even = isinstance(network, SeveralSizes)
+        logits = network.logits(lightness[None]) if is_even else _logits(network, lightness[None])
         assert isinstance(network.description, Description)  # no other gives logits
         colour = network.description.config.colour
-        return cls(logits, lightness, colour.temperature, colour.saturation, is_even)
+        return cls(logits[0], lightness, colour.temperature, colour.saturation, is_even)
 
     def answer(self, added: FloatArray | float = 0.0) -> FloatArray:
         """a*b* (h, w, 2), CIELAB units, of these logits and what is `added` (313, rows, columns) to them.
@@ -212,12 +212,12 @@ def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> Flo
     return (even - odd) * np.float32((2 / _WAVES) ** 0.5)
 
 
-def samples_of(network: Network) -> int:
+def samples_of(network: "Network | SeveralSizes") -> int:
     """How many different answers a model gives."""
     return MOST_ANSWERS if COLOUR_LOGITS in network.activation_names else 1
 
 
-def require_sample(number: int, network: Network) -> None:
+def require_sample(number: int, network: "Network | SeveralSizes") -> None:
     """Make sure, before work, that a model gives an answer of a number.
 
     Raises:
@@ -265,8 +265,7 @@ class SeveralSizes:
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w) at the largest size; errors as of `Network.predict`."""
-        answers, own = self.network.predict_with(self.at_one_size(lightness), [COLOUR_LOGITS])
-        logits = self._mean_logits(lightness, own[COLOUR_LOGITS])
+        answers, logits = self._seen(lightness)
         colour = self.description.config.colour
         chroma = [
             ColourDistribution(each, light, colour.temperature, colour.saturation, is_even=True).answer()
@@ -274,29 +273,18 @@ class SeveralSizes:
         ]
         return answers._replace(chroma=np.stack(chroma))
 
-    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
-        """See `Network`; the logits are the mean over sizes, all else is computed at the size that is given."""
-        found = {}
-        if others := [name for name in names if name != COLOUR_LOGITS]:
-            found = self.network.activations(lightness, others)
-        if COLOUR_LOGITS in names:
-            own = self.network.activations(self.at_one_size(lightness), [COLOUR_LOGITS])[COLOUR_LOGITS]
-            found[COLOUR_LOGITS] = self._mean_logits(lightness, own)
-        return found
+    def logits(self, lightness: FloatArray) -> FloatArray:
+        """Their mean over the sizes, (B, 313, rows, columns) of stride 4, for L* (B, h, w) at the largest size."""
+        return self._seen(lightness)[1]
 
-    def predict_with(
-        self, lightness: FloatArray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, FloatArray]]:
-        """Both, see `Network`."""
-        return self.predict(lightness), self.activations(lightness, names)
-
-    def _mean_logits(self, lightness: FloatArray, own: FloatArray) -> FloatArray:
-        """(B, 313, rows, columns) of stride 4 of the largest size; `own` are the logits at the network's own."""
+    def _seen(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
+        """The answers at the network's own size, and the mean of the logits."""
+        answers, own = self.network.predict_with(self.at_one_size(lightness), [COLOUR_LOGITS])
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
-        total = np.zeros((*own.shape[:2], rows, columns), np.float32)
+        total = np.zeros((*own[COLOUR_LOGITS].shape[:2], rows, columns), np.float32)
         for size in SEEN_AT:
             seen = lightness if size == LARGEST_SIZE else _resized(lightness, size / LARGEST_SIZE)
-            logits = own if size == 1 else self.network.activations(seen, [COLOUR_LOGITS])[COLOUR_LOGITS]
+            logits = own[COLOUR_LOGITS] if size == 1 else _logits(self.network, seen)
             if size == LARGEST_SIZE:
                 total += logits[..., :rows, :columns]
                 continue
@@ -307,7 +295,11 @@ class SeveralSizes:
             # one large product, where @ makes one a colour
             total += down @ np.tensordot(logits, across, (3, 1))
         total /= np.float32(len(SEEN_AT))
-        return total
+        return answers, total
+
+
+def _logits(network: Network, lightness: FloatArray) -> FloatArray:
+    return network.predict_with(lightness, [COLOUR_LOGITS])[1][COLOUR_LOGITS]
 
 
 def _interpolation(count: int, scale: float, length: int) -> FloatArray:

@@ -11,15 +11,16 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from knowhue.errors import ConfigError, did_you_mean
+from knowhue.images.reading import read_image
 from knowhue.images.writing import check_output_suffix, writable_suffix
-from knowhue.inference.album import AlbumColour, colour_of_album, photo_colour, survey
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp
 from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, progress, run, usable_cores
+from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
+from knowhue.inference.reference import AlbumColour, colour_of_album, photo_colour
 from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
 from knowhue.locks import locked
 from knowhue.runs import Report
@@ -62,7 +63,7 @@ def colorize_folder(
         hints: of images, by their path below `source` with `/`, as `parse_hint` reads them; where they change, an
             image is done again.
         suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
-        album: whether all get one look, see `inference.album`: they are looked at before any is coloured, and done
+        album: whether all get one look, see `reference.drawn_to`: they are looked at before any is coloured, and done
             again where photos came or went so that the album's colour is another.
         overwrite: whether files that this job did not make may be replaced.
         on_error: whether to go on after an image that fails, or to begin no other.
@@ -128,13 +129,34 @@ class _Work:
         # one that came while the others were looked at was coloured without
         self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
         kept = {item: self._ledger.records[item.path]["album"] for item in self._done}
-        surveyed = survey(self._colorizer, self.waiting, limits, self._report)
-        own = [*surveyed.values(), *(AlbumColour(*each["own"]) for each in kept.values())]
+        own = [*self._survey(limits), *(AlbumColour(*each["own"]) for each in kept.values())]
         if not own:
             return  # none can be read, which is told of each
         colour = colour_of_album(own)
         self._options = self._options._replace(album=colour)
         self._divide({item for item, each in kept.items() if each["colour"] == list(colour)})
+
+    def _survey(self, limits: Limits) -> list[AlbumColour]:
+        """The mean predicted colour of each image that waits, without those that cannot be read.
+
+        They are read and predicted as for colouring, and nothing is kept of them but two numbers each.
+        """
+        stages = Stages(
+            lambda item: self._colorizer.weigh(item.source),
+            lambda item: self._colorizer.network_input(read_image(item.source)),
+            self._colorizer.predict,
+            lambda item, coarse, answer: _own_colour(answer),
+            lambda coarse: coarse.shape,
+        )
+        found: list[AlbumColour] = []
+        started = time.monotonic()
+        with closing(run(stages, self.waiting, limits)) as outcomes:
+            for done, (_, future) in enumerate(outcomes, 1):
+                # what fails here fails again when it is to be coloured, and is told then
+                if future.exception() is None:
+                    found.append(future.result())
+                self._report({"stage": "album"} | progress(started, done, len(self.waiting)))
+        return found
 
     def _is_done(self, item: Item) -> bool:
         """Whether an image was coloured as it is now, and by the same hints."""
@@ -212,8 +234,7 @@ class _Work:
         if item.path in self._hints:
             line["hints"] = self._hints[item.path]
         if self._options.album is not None:
-            assert answer.chroma is not None
-            line["album"] = {"colour": self._options.album, "own": photo_colour(answer.chroma[0])}
+            line["album"] = {"colour": self._options.album, "own": _own_colour(answer)}
         if reply.colorized is not None and reply.colorized.uncertainty is not None:
             line["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         stamp = self._stamps.pop(item)
@@ -247,6 +268,11 @@ class _Work:
         here, total = self.made + len(self.failures), self.already + len(self.waiting)
         event = {"stage": "folder", "failed": len(self.failures)}
         self._report(event | progress(self._started, here, total, self.already))
+
+
+def _own_colour(answer: Predictions) -> AlbumColour:
+    assert answer.chroma is not None  # `require` was called
+    return photo_colour(answer.chroma[0])
 
 
 def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:

@@ -57,40 +57,33 @@ class Network(Protocol):
 
     runtime: str
     activation_names: tuple[str, ...]
-    """what `activations` may be asked for"""
+    """what `predict_with` may be asked for"""
 
     @property
     def description(self) -> "Description | RecipeDescription": ...
 
     def predict(self, lightness: FloatArray) -> Predictions:
-        """Predict for L* (B, h, w), 0 to 100; any h and w.
-
-        Raises:
-            WeightsError: the model answers what none should, see `check_predictions`.
-        """
+        """The answers of `predict_with` alone."""
         ...
 
     def predict_with(
         self, lightness: FloatArray, names: Sequence[str]
     ) -> tuple[Predictions, dict[str, FloatArray]]:
-        """What `predict` and `activations` answer, for the price of one of them."""
-        ...
-
-    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
-        """What the network computes on the way to its answers.
+        """Predict, and give what the network computes on the way to its answers.
 
         Args:
-            lightness: L* (B, h, w), 0 to 100.
+            lightness: L* (B, h, w), 0 to 100; any h and w.
             names: some of `activation_names`: `features_8` is the encoder's map of stride 8, each of its pixels for
                 8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4.
 
         Returns:
-            By name (B, C, rows, columns). The network sees L* with its lower and right edges repeated up to whole
-            multiples of its coarsest stride, and so many pixels each map is of.
+            The answers, and activations by name (B, C, rows, columns). The network sees L* with its lower and right
+            edges repeated up to whole multiples of its coarsest stride, and so many pixels each map is of.
 
         Raises:
             ConfigError: the model has none of such a name.
-            WeightsError: an activation is of another shape, or not finite.
+            WeightsError: the model answers what none should, see `check_predictions` and `check_activations`; or its
+                file takes too long, unless it is ours, or too much memory.
         """
         ...
 
@@ -285,30 +278,22 @@ class TorchNetwork:
         self.activation_names = module.activation_names
 
     def predict(self, lightness: FloatArray) -> Predictions:
-        """Predict for L* (B, h, w), 0 to 100; any h and w."""
         return self.predict_with(lightness, ())[0]
 
     def predict_with(
         self, lightness: FloatArray, names: Sequence[str]
     ) -> tuple[Predictions, dict[str, FloatArray]]:
-        """Both, see `Network`."""
+        """See `Network`."""
+        import torch
+
         require_activations(names, self)
-        answer = self._run(lightness)
+        with torch.inference_mode():
+            answer: DeployedOutput = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
         answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty))
         found = {name: _to_numpy(answer.activations[name]) for name in names}
         return check_predictions(answers, self.description, lightness), check_activations(found, lightness)
-
-    def activations(self, lightness: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
-        """What the network computes on the way, see `Network`."""
-        return self.predict_with(lightness, names)[1]
-
-    def _run(self, lightness: FloatArray) -> "DeployedOutput":
-        import torch
-
-        with torch.inference_mode():
-            return self.module(torch.from_numpy(lightness)[:, None].to(self.device))
 
 
 def open_torch(path: Path) -> TorchNetwork:

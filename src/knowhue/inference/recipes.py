@@ -17,7 +17,7 @@ All see a square, however long the image is, as their authors show it to them; a
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -28,11 +28,11 @@ from knowhue.color import FloatArray, lab_to_linear, linear_to_srgb, srgb_to_lab
 from knowhue.config import Task
 from knowhue.errors import ConfigError, WeightsError, one_of
 from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW
-from knowhue.inference.networks import LARGEST_CHROMA, Predictions
+from knowhue.inference.networks import LARGEST_CHROMA, Predictions, require_activations
 from knowhue.inference.pixels import enlarge
 
 if TYPE_CHECKING:
-    from knowhue.inference.onnx_session import Session
+    from knowhue.inference.onnx_network import Session
 
 
 class Recipe(NamedTuple):
@@ -149,17 +149,12 @@ class RecipeNetwork:
             chroma = np.stack([enlarge(each, *shape) for each in chroma])
         return Predictions(chroma, None, None)
 
-    def activations(self, lightness: FloatArray, names: Iterable[str]) -> dict[str, FloatArray]:
-        """None."""
-        raise ConfigError(
-            f"`model` should give {', '.join(names)}. Found `{self.description.name}`, which gives none."
-        )
-
     def predict_with(
-        self, lightness: FloatArray, names: Iterable[str]
+        self, lightness: FloatArray, names: Sequence[str]
     ) -> tuple[Predictions, dict[str, FloatArray]]:
-        """The answer, where no names are given."""
-        return self.predict(lightness), self.activations(lightness, names) if names else {}
+        """The answer; there are no activations."""
+        require_activations(names, self)
+        return self.predict(lightness), {}
 
     def _chroma(self, lightness: FloatArray) -> FloatArray:
         """a*b* (B, h', w', 2) of L* (B, h, w)."""
@@ -257,7 +252,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
         WeightsError: the file is missing, damaged or another one, or its inputs, outputs or answers are not those of
             the recipe.
     """
-    from knowhue.inference.onnx_session import OPERATORS, open_session, read_bytes, refuse_unsafe
+    from knowhue.inference.onnx_network import OPERATORS, open_session, read_bytes, refuse_unsafe
 
     require_recipe(recipe, sha256)
     data = read_bytes(path)

@@ -1,13 +1,19 @@
-"""Colours taken from another photo: matching places in the encoder's features, believed only as far as they confirm.
+"""Colours that other photos lend: those of a reference, and the mean of an album.
 
+A reference is matched place by place in the encoder's features, and believed only as far as matches are confirmed.
 That similar places may lend their colours is Welsh, Ashikhmin and Mueller's idea ("Transferring color to greyscale
 images", SIGGRAPH 2002); to look for them in a network's features, of all its levels, and to believe them as far as the
 way there and back agrees, is He, Chen, Liao, Sander and Yuan's ("Deep exemplar-based colorization", SIGGRAPH 2018).
 They train a network to choose between matched colours and its own; here a rule does (`trust_in`), for any model.
+
+An album gets one look: the mean colour of each photo is drawn towards that of all. How warm and how vivid a model
+paints a photo is partly chance, and so differs within an album where nothing does. A photo's mean a*b* is an estimate
+with an error of its own, and estimates of many like things are better when each is drawn towards their middle (James
+and Stein 1961, "Estimation with quadratic loss").
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,7 +247,7 @@ def _size(pixels: Pixels, strides: Sequence[int]) -> tuple[int, int]:
 
 def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[FloatArray, ...]:
     """Features (rows, columns, C) of L* (h, w), each map brought to one value a cell."""
-    found = network.activations(light[None], [f"{FEATURES}{stride}" for stride in strides])
+    _, found = network.predict_with(light[None], [f"{FEATURES}{stride}" for stride in strides])
     rows, columns = (side // CELL_PX for side in light.shape)
     y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
     maps = []
@@ -258,3 +264,47 @@ def _means(values: FloatArray, side: int) -> FloatArray:
     """Means of (h, w, C) over squares."""
     height, width, channels = values.shape
     return values.reshape(height // side, side, width // side, side, channels).mean((1, 3))
+
+
+# Of an album
+
+SHARE = 0.4
+"""Of the way to the album's colour that a photo is drawn."""
+FARTHEST = 4.0
+"""CIELAB units that a photo's mean is moved at most: one that is truly other, a sunset, stays so."""
+MOST_VIVID = 2.0
+"""Times the photo's mean chroma, beyond which a pixel is moved no farther."""
+
+
+class AlbumColour(NamedTuple):
+    """Mean a*b*, of a photo as predicted or of an album, CIELAB units."""
+
+    a: float
+    b: float
+
+
+def photo_colour(chroma: FloatArray) -> AlbumColour:
+    """Of a*b* (h, w, 2), to 0.01 units: in a batch with others a network's answer may differ beyond that."""
+    a, b = np.round(chroma.mean((0, 1), dtype=np.float64), 2).tolist()
+    return AlbumColour(a, b)
+
+
+def colour_of_album(own: Collection[AlbumColour]) -> AlbumColour:
+    """The median a* and b* of its photos, which a few odd ones do not move.
+
+    >>> colour_of_album([AlbumColour(1, 2), AlbumColour(3, 2), AlbumColour(90, 90)])
+    AlbumColour(a=3.0, b=2.0)
+    """
+    return AlbumColour(*np.median(np.array(list(own)), axis=0).tolist())
+
+
+def drawn_to(album: AlbumColour, chroma: FloatArray) -> FloatArray:
+    """A photo's a*b* (h, w, 2) with its mean drawn by `SHARE` towards an album's, `FARTHEST` units at most.
+
+    A pixel is moved in proportion to its chroma, so that what is gray stays gray, and white has no tint.
+    """
+    way = SHARE * (np.array(album) - photo_colour(chroma))
+    way *= min(1, FARTHEST / max(float(np.hypot(*way)), 1e-9))
+    vividness = np.linalg.norm(chroma, axis=-1, keepdims=True)
+    weight = (vividness / max(float(vividness.mean()), 1e-9)).clip(0, MOST_VIVID)
+    return (chroma + weight * way).astype(np.float32)
