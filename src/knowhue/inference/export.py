@@ -197,16 +197,8 @@ def _exportable(module: Deployed) -> Deployed:
 
 
 def _plain(layer: nn.Conv2d) -> nn.Conv2d:
-    plain = nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        kernel_size=(layer.kernel_size[0], layer.kernel_size[1]),
-        stride=(layer.stride[0], layer.stride[1]),
-        padding=cast(tuple[int, int], layer.padding),
-        dilation=(layer.dilation[0], layer.dilation[1]),
-        groups=layer.groups,
-        bias=layer.bias is not None,
-    )
+    same = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    plain = nn.Conv2d(**{name: getattr(layer, name) for name in same}, bias=layer.bias is not None)
     plain.load_state_dict(layer.state_dict())
     return plain
 
