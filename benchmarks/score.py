@@ -28,7 +28,7 @@ from knowhue.scoring.files import image_rows, to_json
 from knowhue.scoring.measures import distance, gray_of, measure_image, nearest_bins, see, ssim_beside
 from knowhue.scoring.page import to_latex
 from knowhue.scoring.pairing import Pairs, Stored, System, pair
-from knowhue.scoring.parts import Measured, Portion, measure_rows
+from knowhue.scoring.parts import Portion, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol
 from knowhue.scoring.table import make_scores
 from knowhue.storage import write_csv, write_json
@@ -136,10 +136,12 @@ def of_very_many(count: int, folder: Path) -> None:
     random, black = np.random.default_rng(0), see(np.zeros((16, 16, 3), np.uint8))
     columns, _ = measure_image(black, black, PROTOCOLS["original"])
 
-    def made_up(part: Portion, **_: object) -> dict[str, Measured]:
+    def made_up(part: Portion, **_: object) -> parts.Made:
         places = np.sort(random.choice(len(chroma_bins()) * 152, 20_000, replace=False))
         own = {row: {name: random.uniform(size=len(part.names)) for name in columns} for row in part.rows}
-        return {row: Measured(each, places, np.full(20_000, 200)) for row, each in own.items()}
+        return {
+            row: {**each, "_places": places, "_counts": np.full(20_000, 200)} for row, each in own.items()
+        }
 
     parts._kept = made_up
     stored = {

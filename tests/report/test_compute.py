@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from synthetic_study import METRICS, change, run_of, table_text, write_study
 
-from knowhue.report.conditions import clock, deployment, equal_images, equal_time, paired_table
-from knowhue.report.findings import Findings
+from knowhue.report.conditions import clock, deployment, equal_time, paired_table
+from knowhue.report.findings import Findings, find
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
 from knowhue.report.tables import TABLES
@@ -112,7 +112,8 @@ def test_a_missing_arm_leaves_headers_and_dashes():
     data = study(*three()[::2])
     assert deployment(data) == []
     assert len(table_text(data, "deployment")) == 1
-    assert [each["question"] for each in paired_table(data, equal_images)] == ["colour"]
+    rows = TABLES["equal_images"].rows(find(data))
+    assert [each["question"] for each in rows if "single" in each] == ["colour"]
     assert table_text(data, "equal_images")[2] == ["Classification", "Balanced accuracy, %", *["–"] * 4, 0]
 
 
@@ -134,7 +135,7 @@ def test_equal_images_is_what_was_reported_a_diverged_run_as_declared(tmp_path: 
     write_study(tmp_path, seeds=(0, 1))
     change(run_of(tmp_path, "multi", 1) / "status.json", lambda status: status.update(state="diverged"))
     data = read_study(tmp_path)
-    colour, _ = paired_table(data, equal_images)
+    colour, _ = TABLES["equal_images"].rows(find(data))
     assert colour["seeds"] == (0, 1)
     assert colour["multi"] == pytest.approx((data.runs["multi"][0].metric("ab_l1") + 15.6) / 2)  # type: ignore[operator]
 

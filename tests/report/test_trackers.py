@@ -243,7 +243,7 @@ def test_numbers_stand_at_their_epoch_and_diagnostics_at_their_step(tmp_path):
     assert {each.metric for each in run.points} == {
         "train/l1", "validation/ab_l1", "speed/seconds", "speed/images_per_second", "diagnostics/cosine_colour",
     }  # fmt: skip
-    assert (run.scores, run.last_step) == ({"ab_l1": 12.25}, 2)
+    assert (run.scores, run.all_points()[-1].step) == ({"ab_l1": 12.25}, 2)
     assert run.began == pytest.approx((folder / "log.jsonl").stat().st_mtime - 10)
 
 

@@ -12,9 +12,9 @@ from score_folders import colourings, picture, true_images, write_images
 
 from knowhue.inference.pipeline import ByteBudget
 from knowhue.scoring import parts
-from knowhue.scoring.measures import OVER_SET, measure_image, see
+from knowhue.scoring.measures import OF_MEANS, measure_image, see
 from knowhue.scoring.pairing import ALWAYS, GRAY, MEAN, TRUTH, Pairs, Stored, System, pair
-from knowhue.scoring.parts import TOGETHER, Measured, best_of, measure_rows
+from knowhue.scoring.parts import TOGETHER, best_of, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol
 
 SMALL = Protocol.model_validate(PROTOCOLS["stretch-256"].model_dump() | {"size_px": 32})
@@ -23,7 +23,7 @@ DEEP = PROTOCOLS["original"]
 
 def bytes_of(measured):
     return {
-        row: (each.places.tobytes(), each.counts.tobytes(), {k: v.tobytes() for k, v in each.columns.items()})
+        row: (each.counts.tobytes(), {k: v.tobytes() for k, v in each.columns.items()})
         for row, each in measured.items()
     }
 
@@ -44,7 +44,7 @@ def test_rows_are_systems_and_what_is_always_there(folders, tmp_path):
     assert error["ours"] < error["theirs"] < error[GRAY]
     mean = found[MEAN].columns
     assert abs(mean["a_mean"].mean() - found[TRUTH].columns["a_mean"].mean()) < 1  # 8-bit codes, clipped
-    assert all(name.startswith("colourfulness") for name in OVER_SET)
+    assert all(name.startswith("colourfulness") for name in OF_MEANS)
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -197,7 +197,8 @@ def test_memory_does_not_grow_with_the_colours_that_images_have(tmp_path, monkey
     def kept(part, protocol, cache):
         places = np.sort(random.choice(313 * 152, 10_000, replace=False))
         columns = {name: np.zeros(len(part.names)) for name in ("a_mean", "b_mean", "psnr_rgb")}
-        return {row: Measured(dict(columns), places, np.ones(10_000, np.int64)) for row in part.rows}
+        kept = {**columns, "_places": places, "_counts": np.ones(10_000, np.int64)}
+        return {row: dict(kept) for row in part.rows}
 
     monkeypatch.setattr(parts, "_kept", kept)
     for count in (10 * TOGETHER, 30 * TOGETHER):

@@ -24,7 +24,6 @@ from knowhue.scoring.networks import (
     ScoreNetworks,
     ask_networks,
     open_scorers,
-    with_columns,
 )
 from knowhue.scoring.page import render
 from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, pair
@@ -69,13 +68,13 @@ def test_distances_and_lpips_are_those_of_the_images_themselves(asked):
     made = colourings(true, 0.8)
     both = tensors(made), tensors(true)
     features = [means(each).numpy() for each in both]
-    assert set(found.sets.values) == {"ours", "theirs", *ALWAYS}
-    assert found.sets.values["ours"]["fd_lite0"] == pytest.approx(frechet(*features), rel=1e-4)
-    assert found.sets.values["ours"]["kd_lite0"] == pytest.approx(kernel_distance(*features), abs=1e-6)
-    assert found.sets.values[TRUTH]["fd_lite0"] == pytest.approx(0, abs=1e-6)
+    assert set(found.values) == {"ours", "theirs", *ALWAYS}
+    assert found.values["ours"]["fd_lite0"] == pytest.approx(frechet(*features), rel=1e-4)
+    assert found.values["ours"]["kd_lite0"] == pytest.approx(kernel_distance(*features), abs=1e-6)
+    assert found.values[TRUTH]["fd_lite0"] == pytest.approx(0, abs=1e-6)
     expected = (both[0] - both[1]).abs().mean((1, 2, 3))
     np.testing.assert_allclose(found.columns["ours"][LPIPS], expected, rtol=1e-5)
-    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, found.sets)
+    scores = make_scores(pairs, DEEP, measured, None, found)
     assert scores.values["ours"][LPIPS] == pytest.approx(float(expected.mean()), rel=1e-5)
     assert scores.values[GRAY]["fd_lite0"] > scores.values["ours"]["fd_lite0"]
     assert "fid" not in scores.measures
@@ -83,7 +82,7 @@ def test_distances_and_lpips_are_those_of_the_images_themselves(asked):
 
 
 def test_numbers_are_quoted_with_their_weights(asked):
-    about = asked[2].sets.about
+    about = asked[2].about
     assert (about["asked"], about[LPIPS]["weights"], about["fd_lite0"]["weights"]) == (
         "lite0,lpips",
         "4567",
@@ -99,7 +98,7 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     monkeypatch.setattr(module, "_ask", lambda *given: calls.append(1) or ask(*given))
     again = ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
     assert calls == []
-    assert again.sets == first.sets
+    assert again[1:] == first[1:]
     other = fake()
     other.features["lite0"].provenance["weights"] = "89ab"
     ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
@@ -117,7 +116,7 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     assert calls == []
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(b"")
-    assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").sets == first.sets
+    assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")[1:] == first[1:]
 
 
 def test_the_pixels_of_one_image_are_held_at_a_time(asked, tmp_path, monkeypatch):
@@ -146,7 +145,7 @@ def same_answers(found, expected):
         assert {name: each.tobytes() for name, each in found.columns[row].items()} == {
             name: each.tobytes() for name, each in columns.items()
         }
-    assert found.sets == expected.sets
+    assert found[1:] == expected[1:]
 
 
 def test_parts_change_no_bit_of_an_answer(asked, tmp_path, monkeypatch):
@@ -197,7 +196,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
     pairs = pair(truth, [str(each) for each in systems])
     measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
     found = ask_networks(pairs, DEEP, measured, fake(), "theirs", tmp_path / "cache")
-    scores = make_scores(pairs, DEEP, with_columns(measured, found), "theirs", found.sets)
+    scores = make_scores(pairs, DEEP, measured, "theirs", found)
     keys = [(each.system, each.minus, each.measure) for each in scores.distances]
     names = ("fd_lite0", "kd_lite0")
     assert sorted(keys[:4], key=lambda key: key[2]) == [
@@ -209,7 +208,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
         assert low < each.estimate < high
         assert (each.p is None) == (each.minus is None)
     gap = next(each for each in scores.distances if each.minus)
-    values = [found.sets.values[name]["fd_lite0"] for name in ("ours", "theirs")]
+    values = [found.values[name]["fd_lite0"] for name in ("ours", "theirs")]
     assert gap.estimate == pytest.approx(values[0] - values[1], rel=0.5)
     assert gap.interval[1] < 0  # the paler ones are farther, whatever images are left out
     page = render(scores, scores.values, "")
@@ -224,7 +223,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
 
 def test_the_page_quotes_networks(asked):
     pairs, measured, found = asked
-    scores = make_scores(pairs, DEEP, with_columns(measured, found), None, found.sets)
+    scores = make_scores(pairs, DEEP, measured, None, found)
     page = render(scores, scores.values, "")
     assert "weights: 0123" in page
     assert "As sets of images" in page

@@ -15,7 +15,7 @@ from knowhue.evaluation.recognition import open_classifier
 from knowhue.images.image import Pixels
 from knowhue.report.text import p_text
 from knowhue.scoring.files import require_same_networks, to_json
-from knowhue.scoring.networks import ask_networks, open_scorers, with_columns
+from knowhue.scoring.networks import ask_networks, open_scorers
 from knowhue.scoring.page import render, to_latex, with_ends
 from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, Stored, pair
 from knowhue.scoring.parts import measure_rows
@@ -176,7 +176,7 @@ def judged(tmp_path_factory):
     opened = open_scorers(wanted, pairs, "top1_accuracy")
     measured = measure_rows(pairs, DEEP, folder / "cache", 1)
     found = ask_networks(pairs, DEEP, measured, opened, None, folder / "cache")
-    return made, pairs, make_scores(pairs, DEEP, with_columns(measured, found), None, found.sets)
+    return made, pairs, make_scores(pairs, DEEP, measured, None, found)
 
 
 def test_shares_are_those_of_the_network_itself(judged):

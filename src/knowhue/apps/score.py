@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say, with_options
-from knowhue.errors import ConfigError, few
+from knowhue.errors import ConfigError, few, one_of
 from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
@@ -131,10 +131,11 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
     """What cannot be scored is refused before what is in the way, and before work."""
     from knowhue.scoring.pairing import require_folders
     from knowhue.scoring.protocols import require_networks
-    from knowhue.scoring.table import require_system
 
     require_networks(protocol, arguments.wanted)
-    require_system(list(require_folders(arguments.truth, arguments.systems)), arguments.reference)
+    names = require_folders(arguments.truth, arguments.systems)
+    if arguments.reference is not None and arguments.reference not in names:
+        raise ConfigError(one_of("--reference", arguments.reference, names))
 
 
 def _opened(arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
@@ -158,13 +159,13 @@ def _scored(
     say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     if opened is None:
         return make_scores(pairs, protocol, measured, arguments.reference)
-    from knowhue.scoring.networks import ask_networks, with_columns
+    from knowhue.scoring.networks import ask_networks
 
     began = time.monotonic()
     with showing_progress() as report:
         found = ask_networks(pairs, protocol, measured, opened, arguments.reference, arguments.kept, report)
     say(f"networks: {time.monotonic() - began:.1f} s", err=True)
-    return make_scores(pairs, protocol, with_columns(measured, found), arguments.reference, found.sets)
+    return make_scores(pairs, protocol, measured, arguments.reference, found)
 
 
 def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:

@@ -105,7 +105,7 @@ def _answer(findings: Findings, question: str) -> Answer:
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
     # Without scores of single images, of the models on these images; with them, of the method.
-    here, word = "" if found.speaks_for_the_method else f" on these {study.split} images", verdict.word
+    here, word = "" if found.images else f" on these {study.split} images", verdict.word
     of_these = here[1:].capitalize()
     fixed = {
         Word.NO_VERDICT: f"No verdict yet{here}",

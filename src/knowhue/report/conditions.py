@@ -60,13 +60,6 @@ def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
     return {seed: (single[seed], multi[seed]) for seed in single if seed in multi}
 
 
-def equal_images(study: Study, question: str) -> tuple[ScorePairs, Row]:
-    """Every arm of a seed saw the same batches, for the same epochs: the scores that are reported."""
-    found = primary(study, question)
-    pairs = {} if found is None else dict(zip(found.seeds, map(tuple, found.scores.tolist()), strict=True))
-    return pairs, {}
-
-
 def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """The moment at which the shorter of the two trainings ended, seed by seed.
 

@@ -121,11 +121,11 @@ class Contrast:
         return before, after
 
     def row(self) -> dict[str, Any]:
-        """What tables show of it: `metric`, `seeds`, both levels as `single` and `multi`, and their `difference`."""
+        """What tables show of it: `metric`, `seeds`, both `scores`, their means `single` and `multi`, `difference`."""
         single, multi = self.levels
         return {
-            "metric": self.metric, "seeds": self.seeds, "single": single, "multi": multi,
-            "difference": self.estimate,
+            "metric": self.metric, "seeds": self.seeds, "scores": self.scores.T.tolist(), "single": single,
+            "multi": multi, "difference": self.estimate,
         }  # fmt: skip
 
     @property
@@ -156,11 +156,6 @@ class Contrast:
         over_seeds = Part(float(self.differences.var(ddof=1)) / n, n - 1)
         # 2 images without variance leave nothing to chance, and have the degree of freedom that formulas need
         return Crossed(self.estimate, n, 2, over_seeds, Part(0.0, 1), Part(0.0, n - 1))
-
-    @property
-    def speaks_for_the_method(self) -> bool:
-        """Whether the scores of single images are there, so that a sentence may go beyond these test images."""
-        return self.images is not None
 
     def bounds(self, level: float) -> Bounds:
         """Return the interval of the mean difference that headline, figures and tables quote.

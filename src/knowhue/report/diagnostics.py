@@ -50,10 +50,6 @@ def _over_steps(name: str, join: Callable[[Any], Any]) -> Callable[[Sequence[Row
     return lambda steps: float(join(np.array(values))) if (values := _known(steps, name)) else None
 
 
-def _share_negative(values: NDArray[np.float64]) -> np.floating:
-    return np.mean(values < 0)
-
-
 def _norm_ratio(steps: Sequence[Row]) -> float | None:
     """Return the geometric mean of class over colour; colour's norm as if its two terms were at right angles."""
     pairs = [
@@ -79,7 +75,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = (
     }
     | {
         f"conflict_{name}": Diagnostic(
-            f"Conflict with {title}, % of steps", _over_steps(f"cosine_{name}", _share_negative),
+            f"Conflict with {title}, % of steps", _over_steps(f"cosine_{name}", lambda values: np.mean(values < 0)),
             {"colour": -1, "class": -1}, (0.0, 1.0),
         )
         for name, title in _WITH.items()

@@ -1,7 +1,7 @@
 """How multi-task differs from single-task: seed by seed, and beside every other arm and the placebos."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -11,19 +11,16 @@ from knowhue.report.style import (
     INK,
     MULTI,
     MUTED,
-    PAPER,
     SINGLE,
     SMALL,
     as_label,
     axis_limits,
-    few_ticks,
-    grid,
+    dot,
     head,
-    name_directions,
-    name_margin,
+    mark_margin,
     note_diverged,
+    number_axis,
     panels,
-    shade_margin,
 )
 from knowhue.report.text import Measure, measure, spaced
 
@@ -106,12 +103,11 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
         colour = MULTI if better else MUTED
         ax.plot([0, 1], pair, color=colour, linewidth=0.8, alpha=0.6, zorder=2, label="seed")
         for place, colour in enumerate((SINGLE, MULTI)):
-            inside = PAPER if lost[place] else colour
-            ax.plot(place, pair[place], "o", color=colour, markersize=3.4, markerfacecolor=inside, zorder=3)
+            dot(ax, place, pair[place], colour, 3.4, hollow=lost[place], zorder=3)
     means = scores.mean(axis=0)
     ax.plot([0, 1], means, color=INK, linewidth=2.4, solid_capstyle="round", zorder=4, label="mean")
     for place, colour in enumerate((SINGLE, MULTI)):
-        ax.plot(place, means[place], "o", color=colour, markersize=7, zorder=5)
+        dot(ax, place, means[place], colour, 7, zorder=5)
     better = "lower is better ↓" if found.lower_is_better else "higher is better ↑"
     head(ax, fill(measured.titled(measured.unit), _TITLE), better)
     ax.set_xlim(-0.5, 1.5)
@@ -124,11 +120,9 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
 
 def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
     """Leave few ticks on the axis of numbers, and only the names on the other."""
-    few_ticks(ax, axis)
+    number_axis(ax, axis)
     ax.tick_params(axis="y" if axis == "x" else "x", length=0)
     ax.spines[spine].set_visible(False)
-    if axis == "y":
-        grid(ax)
 
 
 def _differences(
@@ -146,34 +140,27 @@ def _differences(
     ends = [measured.scale * end for each in bounds for end in each.interval or ()]
     low, high = axis_limits([*values, *ends], measured.scale * sesoi)
     ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
-    shade_margin(ax, measured.scale * sesoi)
     levels = stacked(values, _DOT / 130 * (high - low))
     # of many seeds dots may overlap, so that the stack stays in the panel
     step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
     for value, level, better, lost in zip(
         values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
     ):
-        colour = MULTI if better else MUTED
-        # hollow, as `note_diverged` explains
-        inside = PAPER if any(lost) else colour
-        ax.plot(
-            value, _ROWS[2] + step * level, "o", color=colour, markersize=5, markerfacecolor=inside,
-            zorder=3, label="difference",
-        )  # fmt: skip
+        style: dict[str, Any] = {"hollow": any(lost), "zorder": 3, "label": "difference"}
+        dot(ax, value, _ROWS[2] + step * level, MULTI if better else MUTED, 5, **style)
     of = f" of {planned}\n" if len(values) < planned else " "
     rows = {_ROWS[2]: f"{len(values)}{of}seed{'s' * (max(len(values), planned) > 1)}"}
     rows |= _intervals(ax, bounds, measured, mean)
     ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
     _quiet(ax, "x", "left")
     head(ax, f"{measured.signed(found.estimate)} {measured.difference_unit}", f"{arms[1]} minus {arms[0]}")
-    name_margin(ax)
-    name_directions(ax, found.lower_is_better)
+    mark_margin(ax, measured.scale * sesoi, found.lower_is_better)
 
 
 def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], measured: Measure, mean: float) -> dict[float, str]:
     """Draw the mean with its intervals; return the name of each row by its height."""
     outer, inner = bounds
-    ax.plot(mean, _ROWS[1], "o", color=INK, markersize=7, zorder=4, label="estimate")
+    dot(ax, mean, _ROWS[1], INK, 7, zorder=4, label="estimate")
     if outer.interval is None:
         few = next((word for word in ("one seed", "few seeds", "few images") if word in outer.why_not), "")
         return {_ROWS[1]: f"no interval:\n{few.replace('few', 'too few')}"}
@@ -232,7 +219,9 @@ def compared_arms(study: Study) -> list[Compared]:
         (question, arm): contrast(study.table, asked.metric, asked.single, arm)
         for question, asked in study.questions.items()
         for arm in study.arms
-        if arm != asked.single and _compares(study, question, arm)
+        # with another task beside the question's, or knowing what that would teach it
+        if arm != asked.single
+        and (len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm)))
     }
     rows = []
     for (question, arm), test in family_tests(contrasts, 1 - study.alpha).items():
@@ -243,11 +232,6 @@ def compared_arms(study: Study) -> list[Compared]:
     family = {row[:2]: row.found for row in rows if row.same_targets and not row.primary}
     adjusted = {key: test.p_adjusted for key, test in family_tests(family).items()}
     return [row._replace(test=row.test._replace(p_adjusted=adjusted.get(row[:2]))) for row in rows]
-
-
-def _compares(study: Study, question: str, arm: str) -> bool:
-    """Whether an arm has another task beside the question's, or knows what that would teach it."""
-    return len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm))
 
 
 def forest_rows(study: Study) -> list[Row]:
@@ -288,16 +272,14 @@ def _forest(study: Study, question: str, rows: list[Compared]) -> "Figure":
     values = [measured.scale * value for value in (*(each.found.estimate for each in likes), *ends)]
     # upside down, so that the first arm is on top, with room above for the name of the band
     ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
-    shade_margin(ax, measured.scale * asked.sesoi)
     for row in rows:
         _line(ax, row, measured, arms.index(row.arm), len(study.seeds))
     ax.set_yticks(range(len(arms)), [arm_name(arm) for arm in arms], fontsize=SMALL)
     ax.spines["left"].set_visible(False)
-    few_ticks(ax, "x")
+    number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
     head(ax, measured.titled(measured.difference_unit), f"difference from single-task {alone}")
-    name_margin(ax)
-    name_directions(ax, rows[0].found.lower_is_better)
+    mark_margin(ax, measured.scale * asked.sesoi, rows[0].found.lower_is_better)
     note_diverged(figure, list(lost))
     return figure
 
@@ -314,15 +296,11 @@ def _line(ax: "Axes", row: Compared, measured: Measure, height: float, planned: 
     low, high = ax.get_xlim()
     value = measured.scale * row.found.estimate
     colour = MULTI if row.primary else INK if row.same_targets else MUTED
-    # hollow, as `note_diverged` explains
-    inside = PAPER if row.found.diverged else colour
     if low <= value <= high:
         if interval := row.test.bounds.interval:
             ends = np.clip(measured.scale * np.array(interval), low, high)
             ax.plot(ends, [height, height], color=colour, linewidth=2, zorder=3, label="interval")
-        ax.plot(
-            value, height, "o", color=colour, markersize=6, markerfacecolor=inside, zorder=4, label="estimate"
-        )
+        dot(ax, value, height, colour, 6, hollow=bool(row.found.diverged), zorder=4, label="estimate")
     else:
         edge, marker = (low, "<") if value < low else (high, ">")
         ax.plot(edge, height, marker, color=colour, markersize=5, clip_on=False, zorder=4, label="beyond")

@@ -35,8 +35,6 @@ class Judged(NamedTuple):
     """of this question"""
     found: Contrast | None = None
     """the contrast; None without a pair of runs"""
-    quoted: Bounds | None = None
-    """the interval that decided, to be quoted by every sentence, figure and table"""
     outer: Bounds | None = None
     """at 1 - alpha"""
     inner: Bounds | None = None
@@ -47,6 +45,19 @@ class Judged(NamedTuple):
     """seeds of a new study that would decide; None where nothing is known of chance"""
     more_images: bool = False
     """whether more images would buy more than more seeds"""
+
+    @property
+    def quoted(self) -> Bounds | None:
+        """The interval that decided, to be quoted by every sentence, figure and table."""
+        return self.inner if self.word.is_small else self.outer
+
+    def row(self) -> dict[str, Any]:
+        """What tables show of it: `Contrast.row`, the `bounds` that are quoted, and `p`; nothing without a contrast."""
+        if self.found is None:
+            return {}
+        # of one seed p is 1 whatever was found
+        p = self.found.p if len(self.found.seeds) > 1 else None
+        return self.found.row() | {"bounds": self.quoted, "p": p}
 
 
 class Headroom(NamedTuple):
@@ -111,10 +122,9 @@ def judged(
         len(found.seeds), found.p, lambda level: found.bounds(level).interval, sesoi, alpha,
         found.lower_is_better, complete, bool(limit),
     )  # fmt: skip
-    quoted = inner if word.is_small else outer
     need = needed(found.parts, sesoi, alpha) if found.parts else None
     more = bool(found.crossed and more_images_needed(found.crossed))
-    return Judged(word, alpha, found, quoted, outer, inner, limit, need, more)
+    return Judged(word, alpha, found, outer, inner, limit, need, more)
 
 
 def beaten(study: Study, metric: str, levels: tuple[float | None, float | None]) -> dict[int, list[str]]:

@@ -17,11 +17,11 @@ from knowhue.report.style import (
     SINGLE,
     SMALL,
     bare,
+    dot,
     entitle,
-    few_ticks,
-    grid,
     name_ends,
     note_diverged,
+    number_axis,
     panels,
 )
 from knowhue.report.text import spaced
@@ -163,9 +163,8 @@ def _frame(ax: "Axes", last: int) -> None:
     room = high - low
     ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.22 * room))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    few_ticks(ax, "y")
+    number_axis(ax, "y")
     ax.set_xlabel("Epoch")
-    grid(ax)
 
 
 def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
@@ -278,12 +277,10 @@ def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str,
     places = [100 * shift * point.share for point in points]
     for place, point in zip(places, points, strict=True):
         for seed, value in point.scores.items() if len(point.scores) > 1 else ():
-            inside = PAPER if seed in point.diverged else colour
+            lost = seed in point.diverged
+            style = {"markeredgewidth": 0.6, "alpha": 1 if lost else 0.5, "zorder": 2, "label": "seed"}
             # Beside the mean's marker, which would cover them.
-            ax.plot(
-                place * shift, 100 * value, "o", color=colour, markerfacecolor=inside, markersize=3.2,
-                markeredgewidth=0.6, alpha=1 if seed in point.diverged else 0.5, zorder=2, label="seed",
-            )  # fmt: skip
+            dot(ax, place * shift, 100 * value, colour, 3.2, hollow=lost, **style)
         if point.interval:
             ends = 100 * np.array(point.interval)
             ax.plot([place, place], ends, color=colour, linewidth=1.6, zorder=3, label="interval")
@@ -301,9 +298,8 @@ def _share_axis(ax: "Axes", shares: list[float]) -> None:
     ax.set_xlim(shares[0] / 1.3, shares[-1] * 1.3)
     ax.set_xticks(shares, [f"{share:g} %" for share in shares])
     ax.xaxis.set_minor_locator(NullLocator())
-    few_ticks(ax, "y")
+    number_axis(ax, "y")
     ax.set_xlabel("Share of the training labels that are known")
-    grid(ax)
 
 
 _MANY = 12

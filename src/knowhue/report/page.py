@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -132,7 +132,19 @@ def render_page(found: Conclusion, note: str = "") -> str:
         "page.html",
         **shared,
         results=found.results,
-        scores_link=_csv_link(_score_rows(study)),
+        # the tidy table of all scores but those of single images
+        scores_link=_csv_link(
+            [
+                {
+                    "arm": row.arm,
+                    "seed": row.seed,
+                    "metric": row.metric,
+                    "value": row.value,
+                    "class": row.label,
+                }
+                for row in tidy_scores(study)
+            ]
+        ),
         warnings=integrity.warnings(study),
         **_answer_parts(found),
         sections=_filled_sections(found.findings),
@@ -234,7 +246,8 @@ def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTION
         figures = [each for name in section.figures if (each := _figure(study, name))]
         for each in figures:
             each["number"] = count = count + 1
-        tables = _tables(findings, section.tables)
+        texts = [(TABLES[name], TABLES[name].text(findings)) for name in section.tables]
+        tables = [(table, rows) for table, rows in texts if table.has_numbers(rows)]
         # of distances there may be none, and nothing to say of them either
         is_empty = section.part == "distances" and not (tables or numbers.not_computed(study))
         part = "" if is_empty else section.part
@@ -243,16 +256,6 @@ def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTION
                 "title": section.title, "is_open": section.is_open, "figures": figures, "tables": tables, "part": part,
             })  # fmt: skip
     return shown
-
-
-def _tables(findings: Findings, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return tables as text; those without a number are left out."""
-    texts = [(TABLES[name], TABLES[name].text(findings)) for name in names]
-    return [
-        {"title": each.title, "note": each.note, "rows": rows, "kind": each.kind}
-        for each, rows in texts
-        if each.has_numbers(rows)
-    ]
 
 
 def _figure(study: Study, name: str) -> dict[str, Any]:
@@ -271,14 +274,6 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
         "data": _csv_link(rows) if rows else "",
         "file": f"{name}.csv",
     }
-
-
-def _score_rows(study: Study) -> list[Row]:
-    """Return the tidy table of all scores but those of single images."""
-    return [
-        {"arm": row.arm, "seed": row.seed, "metric": row.metric, "value": row.value, "class": row.label}
-        for row in tidy_scores(study)
-    ]
 
 
 def _csv_link(rows: Sequence[Row]) -> str:

@@ -55,7 +55,11 @@ def read_study(folder: Path) -> Study:
         damaged=() if samples is not None else ("images/samples.npz",),
         gates=gates,
         faults=faulty,
-        head_seconds=_head_seconds(folder, plan.seeds),
+        head_seconds=sum(
+            read_json(path).get("seconds", {}).get("heads") or 0.0
+            for seed in plan.seeds
+            for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")
+        ),
         costs=_optional_json(folder / "costs.json"),
         exploratory=tuple(_exploratory(folder, plan)),
     )
@@ -98,11 +102,6 @@ def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None,
     return (others[-1], False) if others else (None, True)
 
 
-def _head_seconds(folder: Path, seeds: Iterable[int]) -> float:
-    paths = [path for seed in seeds for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")]
-    return sum(read_json(path).get("seconds", {}).get("heads") or 0.0 for path in paths)
-
-
 def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
@@ -130,12 +129,10 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _truth(text: str) -> float | None:
-    return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
-
-
+_TRUTH = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 _CELLS: Mapping[str, Callable[[str], Any]] = {
-    "correct": _truth, "index": int, "path": str, "label": str, "predicted": str,
+    "correct": lambda text: _TRUTH.get(text.strip().lower()),
+    "index": int, "path": str, "label": str, "predicted": str,
 }  # fmt: skip
 """How the columns of `per_image.csv` are read that hold no plain number."""
 

@@ -188,7 +188,7 @@ def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
     the verdict quotes them in the primary metric, its `p`, None of one seed, and its `role` in the plan.
     """
     rows = _beside_baselines(findings.study, task, _metric_names(findings.study)[task])
-    return [row | _difference(findings, task, row["metric"]) for row in rows]
+    return [_difference(findings, task, row["metric"]) | row for row in rows]
 
 
 def _beside_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -221,15 +221,12 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
     found, test = contrast(study.table, name, *sides(study, task)), findings.secondary.get((task, name))
     if found is None:
         return {}
-    row = {**found.row(), "bounds": None, "role": ""}
     if asked is not None and asked.metric == name:
-        # of one seed p is 1 whatever was found
-        p = found.p if len(found.seeds) > 1 else None
-        return row | {"bounds": findings.verdicts[task].quoted, "p": p, "role": "primary"}
-    if test is not None:
-        role = "secondary" if asked and name in asked.secondary else "exploratory"
-        row |= {"bounds": test.bounds, "p": test.p_adjusted, "role": role}
-    return row
+        return findings.verdicts[task].row() | {"role": "primary"}
+    if test is None:
+        return found.row() | {"bounds": None}
+    role = "secondary" if asked and name in asked.secondary else "exploratory"
+    return found.row() | {"bounds": test.bounds, "p": test.p_adjusted, "role": role}
 
 
 def distance_rows(study: Study) -> list[dict[str, Any]]:

@@ -86,14 +86,14 @@ def read_scores(
     header, rows = _open(path)
     if seed_column is None and not {_plain(name) for name in header} & {*_SEED_NAMES}:
         first = list(islice(rows, _PEEKED))
-        _require_runs(path, header, first)
+        _require_no_means(path, header, first, has_seeds=False)
         rows = chain(first, rows)
     columns = _Columns(path, header, arm_column, seed_column)
     if columns.is_tidy:
         return ReadFile(_tidy_rows(columns, rows), columns.unused(()))
     metrics = columns.metrics(wanted)
     if not metrics:
-        _require_no_means(path, header, islice(rows, _PEEKED))
+        _require_no_means(path, header, islice(rows, _PEEKED), has_seeds=True)
         if "metric" in columns.places:
             raise TableError(
                 f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
@@ -108,30 +108,22 @@ def read_scores(
     return ReadFile(_wide_rows(columns, metrics, rows), columns.unused(metrics))
 
 
-def _require_runs(path: Path, header: Sequence[str], rows: Iterable[tuple[int, RowCells]]) -> None:
-    """Make sure that a table without seeds is none of means over seeds, which nobody can judge by.
+def _require_no_means(
+    path: Path, header: Sequence[str], rows: Iterable[tuple[int, RowCells]], has_seeds: bool
+) -> None:
+    """Make sure that a table is none of means over seeds, which nobody can judge by.
 
     Raises:
-        TableError: it has a column of deviations, or cells of a mean and its deviation.
+        TableError: it has cells of a mean and its deviation, or without seeds a column of deviations.
     """
+    besides, remedy = ("", "") if has_seeds else (", and no column `seed`", f" {_SEEDS}")
     names = [_plain(name) for name in header]
     for name, plain in zip(header, names, strict=True):
-        if deviates_from(plain, names):
-            raise TableError(f"{path}, column `{shown(name)}`, and no column `seed`. {ONLY_MEANS}. {_SEEDS}")
-    _require_no_means(path, header, rows, ", and no column `seed`", f" {_SEEDS}")
-
-
-def _require_no_means(
-    path: Path,
-    header: Sequence[str],
-    rows: Iterable[tuple[int, RowCells]],
-    besides: str = "",
-    remedy: str = "",
-) -> None:
-    """Make sure that no cell is a mean and its deviation."""
+        if not has_seeds and deviates_from(plain, names):
+            raise TableError(f"{path}, column `{shown(name)}`{besides}. {ONLY_MEANS}.{remedy}")
     for number, cells in rows:
-        for name, cell in zip(header, cells, strict=True):
-            if _plain(name) not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell):
+        for name, plain, cell in zip(header, names, cells, strict=True):
+            if plain not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell):
                 raise TableError(
                     f"{path}, row {number}: `{shown(cell)}` of `{shown(name)}`{besides}. {ONLY_MEANS}.{remedy}"
                 )
@@ -383,7 +375,10 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
             flat |= {f"{name}.{each['key']}": each.get("value") for each in inner}
         elif isinstance(inner, dict):
             group = {"summaryMetrics": "summary"}.get(name, name)
-            flat |= {f"{group}.{key}": _inner_value(each) for key, each in inner.items()}
+            flat |= {
+                f"{group}.{key}": each["value"] if isinstance(each, dict) and "value" in each else each
+                for key, each in inner.items()
+            }
         else:
             flat[name] = inner
     return flat
@@ -397,10 +392,6 @@ def _parsed(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
-
-
-def _inner_value(value: Any) -> Any:
-    return value["value"] if isinstance(value, dict) and "value" in value else value
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:

@@ -34,15 +34,6 @@ class ImageColumn(NamedTuple):
     places: "array[int]"
 
 
-class SourceFile(NamedTuple):
-    """A file that was read, as a page names it."""
-
-    name: str
-    sha256: str
-    rows: int
-    unused: tuple[str, ...]
-
-
 @dataclass(eq=False)
 class ScoreRows:
     """All that tables say, checked."""
@@ -73,7 +64,10 @@ class ScoreRows:
     """by metric and arm, the arm that it is compared with"""
     split: str = ""
     """of all rows, `test` or `validation`; empty where no column says"""
-    files: list[SourceFile] = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    """what a page says of each file: `file`, its name, `sha256`, and how many `rows`"""
+    unused: dict[str, None] = field(default_factory=dict)
+    """columns that nothing is made of, each once"""
 
     @property
     def metrics(self) -> list[str]:
@@ -117,7 +111,9 @@ def read_rows_of(
         before = reader.count
         for row in file.rows:
             reader.take(place, row)
-        found.files.append(SourceFile(path.name, file_digest(path), reader.count - before, file.unused))
+        rows = reader.count - before
+        found.tables.append({"file": path.name, "sha256": file_digest(path), "rows": rows})
+        found.unused |= dict.fromkeys(file.unused)
     if not found.totals and not found.images:
         raise TableError(f"{', '.join(map(str, paths))}: {reader.why_nothing()}")
     reader.check_baselines()
@@ -249,7 +245,13 @@ class _Reader:
                 raise self.fail(f"`better` should be lower or higher. Found `{shown(better)}`.")
             self._agree(found.better, metric, better, "better")
         if "sesoi" in values:
-            self._agree(found.sesoi, metric, self._sesoi(values["sesoi"]), "sesoi")
+            sesoi = _number(values["sesoi"])
+            if not (math.isfinite(sesoi) and sesoi > 0):
+                raise self.fail(
+                    "`sesoi` should be a number above 0, in the unit of the metric. Found "
+                    f"`{shown(str(values['sesoi']))}`."
+                )
+            self._agree(found.sesoi, metric, sesoi, "sesoi")
         if "unit" in values:
             self._agree(found.unit, metric, str(values["unit"]).strip(), "unit")
         self._take_split(str(values.get("split", "")))
@@ -269,14 +271,6 @@ class _Reader:
                 "settings are chosen on the one, and judged on the other."
             )
         self.found.split = split
-
-    def _sesoi(self, given: Any) -> float:
-        value = _number(given)
-        if math.isfinite(value) and value > 0:
-            return value
-        raise self.fail(
-            f"`sesoi` should be a number above 0, in the unit of the metric. Found `{shown(str(given))}`."
-        )
 
     def _agree(self, known: dict[Any, Any], key: Any, value: Any, column: str) -> None:
         if known.setdefault(key, value) != value:

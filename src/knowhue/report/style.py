@@ -154,18 +154,15 @@ def _place_tile(ax: "Axes", tile: Tile, x: float, y: float, side: float) -> None
         ax.text(x + side / 2, y + side + 0.04, tile.below, **style)
 
 
-def few_ticks(ax: "Axes", axis: Literal["x", "y"]) -> None:
-    """Leave few, round ticks on an axis of numbers."""
+def number_axis(ax: "Axes", axis: Literal["x", "y"]) -> None:
+    """Leave few, round ticks on an axis of numbers; from those of the y axis quiet lines run behind everything."""
     from matplotlib.ticker import MaxNLocator
 
     numbers = ax.xaxis if axis == "x" else ax.yaxis
     numbers.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-
-
-def grid(ax: "Axes") -> None:
-    """Draw quiet lines at the ticks of the y axis, behind everything."""
-    ax.grid(axis="y", color=RULE, linewidth=0.5)
-    ax.set_axisbelow(True)
+    if axis == "y":
+        ax.grid(axis="y", color=RULE, linewidth=0.5)
+        ax.set_axisbelow(True)
 
 
 def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
@@ -201,33 +198,21 @@ def name_ends(
         )  # fmt: skip
 
 
-def shade_margin(ax: "Axes", margin: float) -> None:
-    """Mark no difference, and the differences smaller than the smallest of interest."""
+def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
+    """Mark no difference and the band of differences smaller than the smallest of interest; say which side is better.
+
+    The axis has its limits already; the band is named at its top, within the panel wherever it lies.
+    """
     ax.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
     for edge in (-margin, margin):
         ax.axvline(edge, color=RULE, linewidth=0.6, zorder=0.5)
     ax.axvline(0, 0, 0.9, color=MUTED, linewidth=0.8, zorder=1)  # ends below the name of the band
-
-
-def name_margin(ax: "Axes") -> None:
-    """Name the band of `shade_margin` at its top, within the panel wherever the band lies."""
     low, high = ax.get_xlim()
     zero = -low / (high - low)
     side = "left" if zero < 0.32 else "right" if zero > 0.68 else "center"
     place = {"left": 0.01, "right": 0.99, "center": zero}[side]
     style = {"ha": side, "va": "top", "color": MUTED, "fontsize": SMALL, "zorder": 2}
     ax.text(place, 0.985, "smaller than matters", transform=ax.transAxes, **style)
-
-
-def head(ax: "Axes", title: str, subtitle: str) -> None:
-    """Write the title of a panel and a quiet line below it."""
-    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK, pad=20)
-    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
-    ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
-
-
-def name_directions(ax: "Axes", lower_is_better: bool) -> None:
-    """Say below the axis which side is better."""
     words = ("← better", "worse →") if lower_is_better else ("← worse", "better →")
     for place, text in zip((0, 1), words, strict=True):
         ax.annotate(
@@ -235,6 +220,13 @@ def name_directions(ax: "Axes", lower_is_better: bool) -> None:
             ha="right" if place else "left", va="top", fontsize=SMALL,
             color=MULTI if "better" in text else MUTED,
         )  # fmt: skip
+
+
+def head(ax: "Axes", title: str, subtitle: str) -> None:
+    """Write the title of a panel and a quiet line below it."""
+    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK, pad=20)
+    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
+    ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
 
 
 def axis_limits(values: Sequence[float], margin: float) -> Interval:
@@ -251,6 +243,14 @@ def as_label(name: str, longest: int = 24) -> str:
     """
     cut = name if len(name) <= longest else f"{name[: longest - 1]}..."
     return cut.replace("$", r"\$")
+
+
+def dot(
+    ax: "Axes", x: float, y: float, colour: str, size: float, *, hollow: bool = False, **style: Any
+) -> None:
+    """Draw a dot; hollow if a run diverged, as `note_diverged` explains."""
+    inside = PAPER if hollow else colour
+    ax.plot(x, y, "o", color=colour, markersize=size, markerfacecolor=inside, **style)
 
 
 def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:

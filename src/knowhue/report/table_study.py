@@ -1,12 +1,11 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from knowhue.config import Task, digest
+from knowhue.config import digest
 from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import QUESTIONS, Question
@@ -62,46 +61,37 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     own = [name for names in METRIC_NAMES.values() for name in names]
     wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *own])
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
-    _require_known("--metric", asked.metrics, rows.metrics)
-    _require_known("--better", asked.better, rows.metrics)
-    _require_known("--sesoi", asked.sesoi, rows.metrics)
-    _require_known("--against", [asked.against] if asked.against else [], rows.arms())
-    _require_known("--arm", asked.arms, rows.arms())
-    about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
-    questions = _questions(rows, asked, about)
-    arms = {arm for each in questions.values() for arm in (each.single, each.multi)}
-    asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
-    settings = {
-        "name": ", ".join(file.name for file in rows.files),
-        "questions": asks,
-        "alpha": asked.alpha,
-        "arms": {arm: {} for arm in rows.arms()},
-        "seeds": _seeds_of(rows, arms),
-        "purpose": "report",
-        "tables": [{"file": file.name, "sha256": file.sha256, "rows": file.rows} for file in rows.files],
-        "unused": list(dict.fromkeys(name for file in rows.files for name in file.unused)),
-    }
-    frozen = {key: settings[key] for key in ("questions", "alpha", "seeds")}
-    settings["hash"] = digest(frozen | {"tables": [file.sha256 for file in rows.files]})
-    table = ScoreTable(rows.scores(), about, rows.declared_scores())
-    return Study(
-        settings, _runs(rows, settings["seeds"]), baselines=dict(rows.baselines), metrics=about, scores=table
-    )
-
-
-def _require_known(option: str, names: Sequence[str] | Mapping[str, Any], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
+    named = {"--metric": asked.metrics, "--better": asked.better, "--sesoi": asked.sesoi}
+    arms = {"--against": [asked.against] if asked.against else [], "--arm": asked.arms}
+    for option, names in (named | arms).items():
+        known = rows.metrics if option in named else rows.arms()
+        for name in (each for each in names if each not in known):
             raise ConfigError(
                 f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(name)}`."
                 + did_you_mean(name, known)
             )
-
-
-def _seeds_of(rows: ScoreRows, arms: Collection[str]) -> list[int]:
-    """The seeds that the arms of any question have, or should have had."""
-    known = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
-    return sorted({seed for arm, seed in known if arm in arms})
+    about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
+    questions = _questions(rows, asked, about)
+    compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
+    scored = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
+    asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
+    settings = {
+        "name": ", ".join(each["file"] for each in rows.tables),
+        "questions": asks,
+        "alpha": asked.alpha,
+        "arms": {arm: {} for arm in rows.arms()},
+        # that arms of any question have, or should have had
+        "seeds": sorted({seed for arm, seed in scored if arm in compared}),
+        "purpose": "report",
+        "tables": rows.tables,
+        "unused": list(rows.unused),
+    }
+    frozen = {key: settings[key] for key in ("questions", "alpha", "seeds")}
+    settings["hash"] = digest(frozen | {"tables": [each["sha256"] for each in rows.tables]})
+    table = ScoreTable(rows.scores(), about, rows.declared_scores())
+    return Study(
+        settings, _runs(rows, settings["seeds"]), baselines=dict(rows.baselines), metrics=about, scores=table
+    )
 
 
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
@@ -185,7 +175,8 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
             "with, or name other metrics with --metric."
         )
     columns = {arm: by for (name, arm), by in rows.against.items() if name == metric}
-    usual = _usual_sides(metric)
+    own = (each for task, each in QUESTIONS.items() if metric in METRIC_NAMES[task])
+    usual = next(((each.single, each.multi) for each in own), None)
     if asked.against is not None:
         found = [(asked.against, arm) for arm in asked.arms or arms if arm != asked.against]
     elif columns:
@@ -211,11 +202,6 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
             f"are {few(arms, 12)}."
         )
     return found
-
-
-def _usual_sides(metric: str) -> tuple[str, str] | None:
-    tasks: list[Task] = [task for task, names in METRIC_NAMES.items() if metric in names]
-    return next(((QUESTIONS[task].single, QUESTIONS[task].multi) for task in tasks), None)
 
 
 def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:

@@ -8,7 +8,6 @@ from knowhue.report.conditions import (
     after_heads,
     class_transfer,
     deployment,
-    equal_images,
     equal_time,
     equal_train_loss,
     image_flips,
@@ -170,12 +169,6 @@ def _hurt(say: Callable[[Any], str]) -> Callable[[Study, Row], str]:
     return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
 
 
-def _reported(findings: Findings) -> list[dict[str, Any]]:
-    """Equal images, with the interval that the verdict quotes."""
-    rows = paired_table(findings.study, equal_images)
-    return [row | {"bounds": findings.verdicts[row["question"]].quoted} for row in rows]
-
-
 _DEPLOYED = {"encoders": "Encoders run on an image", "heads": "Heads run on an image", "seconds": "Training"}
 
 
@@ -231,16 +224,18 @@ def _scores(task: str) -> Shown:
 
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:
-    """Every question of a table of anybody's arms: both, their difference, and the verdict."""
-    rows = []
-    for name, asked in findings.study.questions.items():
-        judged = findings.verdicts[name]
-        row = {"question": name, "metric": asked.metric, "sesoi": asked.sesoi, "judged": judged}
-        if (found := judged.found) is not None:
-            p = found.p if len(found.seeds) > 1 else None
-            row |= {"bounds": judged.quoted, "p": p, "scores": found.scores.T.tolist(), **found.row()}
-        rows.append(row)
-    return rows
+    """Every question: both arms, their difference, and the verdict."""
+    asked, verdicts = findings.study.questions, findings.verdicts
+    return [
+        {
+            "question": name,
+            "metric": each.metric,
+            "sesoi": each.sesoi,
+            "judged": verdicts[name],
+            **verdicts[name].row(),
+        }
+        for name, each in asked.items()
+    ]
 
 
 def _further(findings: Findings) -> list[dict[str, Any]]:
@@ -248,7 +243,7 @@ def _further(findings: Findings) -> list[dict[str, Any]]:
     return [
         {
             **test.found.row(), "arms": f"{test.found.arms[1]} against {test.found.arms[0]}", "bounds": test.bounds,
-            "p": test.p_adjusted, "scores": test.found.scores.T.tolist(), "clear": test.is_clear,
+            "p": test.p_adjusted, "clear": test.is_clear,
         }
         for test in findings.secondary.values()
     ]  # fmt: skip
@@ -373,8 +368,8 @@ TABLES: dict[str, Shown] = {
         of_questions=True,
     ),
     "equal_images": Shown(
-        "Equal images", "Both arms saw the same images as often: the primary comparison.", _reported,
-        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _quoted, **_SEEDS}, of_questions=True,
+        "Equal images", "Both arms saw the same images as often: the primary comparison.", _questions,
+        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _quoted, **_SEEDS},
     ),
     "equal_time": Shown(
         "Equal time",

@@ -9,10 +9,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from knowhue.config import digest
 from knowhue.errors import RunError
@@ -78,18 +78,16 @@ class LoggedRun(NamedTuple):
         return digest([self.tags, self.parameters, self.points, self.scores])
 
     @property
-    def last_step(self) -> int:
-        """The last epoch."""
-        return max((each.step for each in self.points if not each.is_diagnosis), default=0)
-
-    @property
     def seconds(self) -> float:
         """Of training, in all."""
         return self.points[-1].seconds if self.points else 0.0
 
     def all_points(self) -> list[LoggedNumber]:
         """The log's, and the final scores as `score/...` of the last epoch."""
-        last, seconds = self.last_step, self.seconds
+        last, seconds = (
+            max((each.step for each in self.points if not each.is_diagnosis), default=0),
+            self.seconds,
+        )
         final = [LoggedNumber(f"score/{name}", last, seconds, value) for name, value in self.scores.items()]
         return [*self.points, *final]
 
@@ -133,7 +131,10 @@ def _read(folder: Path) -> LoggedRun:
         f"{folder.parent.name}/{folder.name}",
         frozen.get("name", root.name),
         tags,
-        {name: _scalar(value) for name, value in dotted(settings_of(config), is_for_readers=True)},
+        {
+            name: value if isinstance(value, Scalar) else "null" if value is None else str(value)
+            for name, value in dotted(settings_of(config), is_for_readers=True)
+        },
         points,
         {name: float(value) for name, value in scored.get("metrics", {}).items() if value is not None},
         until - (points[-1].seconds if points else 0.0),
@@ -154,10 +155,6 @@ def _points(log: list[dict[str, Any]], batch_size: int) -> Iterator[LoggedNumber
             yield from _numbers(part, entry[part], entry["epoch"], seconds)
         speed = {"seconds": entry["seconds"], "images_per_second": entry["images_per_second"]}
         yield from _numbers("speed", speed, entry["epoch"], seconds)
-
-
-def _scalar(value: Any) -> Scalar:
-    return value if isinstance(value, Scalar) else "null" if value is None else str(value)
 
 
 def _numbers(
@@ -184,28 +181,6 @@ class Logged(NamedTuple):
     """names of those that were there"""
     see: str
     """how to look at them"""
-
-
-class Tracker(Protocol):
-    """Where runs are logged."""
-
-    see: str
-    """how to look at them"""
-    remedy: str
-    """what to look at where its library fails"""
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What its library raises where it cannot be reached, or refuses a run."""
-        ...
-
-    def has(self, run: LoggedRun) -> bool:
-        """Whether a run is there as it is now."""
-        ...
-
-    def write(self, run: LoggedRun) -> None:
-        """Log a run in place of what an earlier log of it gave."""
-        ...
 
 
 def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | None = None) -> Logged:
@@ -247,11 +222,7 @@ class TensorBoard:
         self.see = f"tensorboard --logdir {self._top}"
 
     def has(self, run: LoggedRun) -> bool:
-        """As of a tracker.
-
-        Raises:
-            RunError: the run's folder is nobody's that was written here.
-        """
+        """As of any tracker; raises RunError where the run's folder is nobody's that was written here."""
         folder = self._folder(run)
         if folder.exists() and _mark(folder) is None:
             raise RunError(
@@ -396,11 +367,13 @@ class Wandb:
         return list((self._out / "wandb").glob(f"offline-run-*-{run.key}")) if self._is_local else []
 
 
-TRACKERS: dict[str, Callable[[Path, str | None], Tracker]] = {
+TRACKERS: dict[str, type[TensorBoard | MLflow | Wandb]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
     "wandb": Wandb,
 }
+"""Where runs are logged: `has` says whether a run is there as it is now, `write` logs it in place of an earlier log,
+`see` how to look at them; `errors` are those of a library that cannot be reached, and `remedy` what to look at then."""
 
 
 def _rows(run: LoggedRun) -> list[dict[str, float]]:

@@ -15,7 +15,7 @@ from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import Scores, order_of_rows
+from knowhue.scoring.table import Scores
 from knowhue.settings_text import describe_problem
 from knowhue.storage import read_json
 
@@ -83,7 +83,7 @@ def to_json(scores: Scores) -> dict[str, Any]:
             for name, m in scores.measures.items()
         },
         "rows": {
-            row: {"protocol": protocol, "values": dict(scores.values[row])} for row in order_of_rows(scores)
+            row: {"protocol": protocol, "values": dict(values)} for row, values in scores.values.items()
         },
         "reference": scores.reference,
         "differences": [each._asdict() for each in scores.differences],
@@ -216,10 +216,8 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
     yield ("image", "folder", "row", "protocol", *names)
     hash_ = short(scores.protocol.digest)
     folders = scores.pairs.clusters or ("",) * len(scores.pairs.truth)
-    for row in order_of_rows(scores):
-        values = [
-            scores.columns[row][name].tolist() if name in scores.columns[row] else None for name in names
-        ]
+    for row, own in scores.columns.items():
+        values = [own[name].tolist() if name in own else None for name in names]
         for number, (image, folder) in enumerate(zip(scores.pairs.truth, folders, strict=True)):
             yield (image, folder, row, hash_, *(None if each is None else each[number] for each in values))
 

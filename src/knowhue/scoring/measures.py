@@ -3,7 +3,7 @@
 SSIM takes the true image's windows once for all colourings beside it, in strips that the cache holds.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -286,15 +286,12 @@ def nearest_bins() -> NDArray[np.int64]:
     return np.concatenate(found).reshape(len(axis), len(axis))
 
 
-def _set_difference(column: str) -> Callable[[Columns, Columns], float]:
-    return lambda own, true: abs(float(own[column].mean()) - float(true[column].mean()))
-
-
-OVER_SET: Mapping[str, Callable[[Columns, Columns], float]] = {
-    "colourfulness_difference_of_means": _set_difference("colourfulness"),
-    "colourfulness_difference_of_means_absolute": _set_difference("colourfulness_absolute"),
+OF_MEANS = {
+    "colourfulness_difference_of_means": "colourfulness",
+    "colourfulness_difference_of_means_absolute": "colourfulness_absolute",
 }
-"""Measures of a set that are no mean, from the columns of the colourings and of the true images."""
+"""Measures of a set that are no mean: the distance between the means of the colourings and of the true images, and of
+which column."""
 
 
 def gray_of(truth: Seen, colour: tuple[float, ...] = (0.0, 0.0)) -> Pixels:

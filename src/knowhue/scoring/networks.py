@@ -35,7 +35,7 @@ from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
 from knowhue.scoring.parts import KeptArrays, Measured, Portion, best_of, cached_arrays, portions, row_pixels
 from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
-from knowhue.scoring.table import OfSets, SetDistance
+from knowhue.scoring.table import NetworkAnswers, SetDistance
 from knowhue.statistics.clustered import ClusteredMean, deal_groups, jackknifed
 
 PER_FEATURE = 2
@@ -172,13 +172,6 @@ class ScoreNetworks(NamedTuple):
         return found
 
 
-class NetworkAnswers(NamedTuple):
-    """What networks say: further columns by row, and numbers of sets."""
-
-    columns: Mapping[str, Mapping[str, NDArray[np.float64]]]
-    sets: OfSets
-
-
 def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
     """Open what is wanted, before work.
 
@@ -265,7 +258,7 @@ def ask_networks(
                 columns[row] |= networks.judge.columns(answers, true_answers)
     notes = [] if networks.judge is None else networks.judge.notes
     distances = _judged(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
-    return NetworkAnswers(columns, OfSets(values, distances, about, [*_notes(about, distances), *notes]))
+    return NetworkAnswers(columns, values, distances, about, [*_notes(about, distances), *notes])
 
 
 def _left_out(truths: Mapping[str, Truth], features: Mapping[str, Features]) -> dict[str, LeftOut]:
@@ -358,10 +351,3 @@ def _distances(
 def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
     # where a file lay says nothing: its weights have a hash
     return {name: each for name, each in about.items() if name not in ("value", "file")}
-
-
-def with_columns(measured: Mapping[str, Measured], found: NetworkAnswers) -> dict[str, Measured]:
-    """The rows with what networks say of each image."""
-    return {
-        row: each._replace(columns={**each.columns, **found.columns[row]}) for row, each in measured.items()
-    }

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from knowhue.errors import plural
 from knowhue.images.image import Pixels
-from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION, Metric
+from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION
 from knowhue.report.latex import fill_latex, tex_table
 from knowhue.report.page import fill
 from knowhue.report.text import MISSING, TableCell, p_text, p_words, signed
@@ -70,7 +70,11 @@ def render(
         tests=_test_table(scores),
         most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
         primary=scores.measures[scores.protocol.primary],
-        quotes=_quotes(scores.about),
+        quotes=[
+            (name, "; ".join(f"{key}: {value}" for key, value in each.items()))
+            for name, each in scores.about.items()
+            if isinstance(each, Mapping)
+        ],
         settings=json.dumps(scores.protocol.model_dump(mode="json"), indent=1),
         command=command,
     )
@@ -148,9 +152,10 @@ def sentence(scores: Scores, found: Difference) -> str:
     if found.word in (Nearness.NEARER_LITTLE, Nearness.FARTHER_LITTLE):
         said += ", by less than what matters"
     measure = scores.measures[found.measure]
-    ends = f" [{_ends(measure, found)}]" if found.interval else ""
-    shown = f"{measure.short} {_signed(measure, [found.estimate])[0]}{ends}"
-    p = f"; p {p_words(found.p_adjusted)} by Bonferroni" if found.interval else ""
+    shown, p = f"{measure.short} {signed([found.estimate], measure.places)[0]}", ""
+    if found.interval:
+        shown += f" [{' to '.join(signed(found.interval, measure.places))}]"
+        p = f"; p {p_words(found.p_adjusted)} by Bonferroni"
     return f"{said}: {shown}, {found.system} minus {scores.reference}{p}."
 
 
@@ -254,40 +259,26 @@ def with_ends(share: float, interval: Interval | None) -> str:
 def _distance_cell(scores: Scores, found: SetDistance) -> TableCell:
     measure = scores.measures[found.measure]
     values = [found.estimate, *(found.interval or ())]
-    shown = _signed(measure, values) if found.minus else [shown_value(measure, each) for each in values]
+    shown = [shown_value(measure, each) for each in values]
+    if found.minus:
+        shown = signed(values, measure.places)
     p = "" if found.p is None else f"; {_whole(f'p {p_text(found.p)}')}"
     return TableCell(shown[0], _whole(" to ".join(shown[1:])) + p)
 
 
 def _difference_cell(scores: Scores, found: Difference) -> TableCell:
     measure = scores.measures[found.measure]
-    ends = f"{_whole(_ends(measure, found))}; " if found.interval else ""
+    below = found.word.value
+    if found.interval:
+        ends = _whole(" to ".join(signed(found.interval, measure.places)))
+        below = f"{ends}; {_whole(f'p {p_text(found.p_adjusted)}')}: {below}"
     is_clear = found.word not in (Nearness.CANNOT_TELL, Nearness.UNKNOWN)
-    p = f"{_whole(f'p {p_text(found.p_adjusted)}')}: " if found.interval else ""
-    below = f"{ends}{p}{found.word.value}"
-    return TableCell(_signed(measure, [found.estimate])[0], below, is_clear)
+    return TableCell(signed([found.estimate], measure.places)[0], below, is_clear)
 
 
 def _whole(text: str) -> str:
     """A text that a narrow screen does not break."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _quotes(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What numbers of networks must be quoted with."""
-    return [
-        (name, "; ".join(f"{key}: {value}" for key, value in each.items()))
-        for name, each in about.items()
-        if isinstance(each, Mapping)
-    ]
-
-
-def _ends(measure: Metric, found: Difference) -> str:
-    return " to ".join(_signed(measure, found.interval or ()))
-
-
-def _signed(measure: Metric, values: Sequence[float]) -> list[str]:
-    return signed(values, measure.places)
 
 
 def _differ_most(scores: Scores, name: str) -> dict[str, Any]:

@@ -172,7 +172,8 @@ def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
         if why:
             skipped.append(why)
             continue
-        key = _key(path.relative_to(folder))
+        # macOS writes accents as signs of their own
+        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         files.setdefault(key, []).append(_stored(path))
     if not files:
         raise ImageError(
@@ -180,11 +181,6 @@ def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
         )
     others = f"{plural(len(skipped), 'other file')} {LEFT_ALONE}: {counted(skipped)}"
     return files, [others] if skipped else []
-
-
-def _key(path: Path) -> str:
-    # macOS writes accents as signs of their own
-    return unicodedata.normalize("NFC", path.with_suffix("").as_posix())
 
 
 def _stored(path: Path) -> Stored:

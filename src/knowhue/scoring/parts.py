@@ -28,7 +28,6 @@ from knowhue.scoring.measures import (
     MEASURES,
     Column,
     Seen,
-    balanced_area,
     distance,
     gray_of,
     measure_image,
@@ -55,21 +54,10 @@ _SHAPE = (len(chroma_bins()), FARTHEST_AB + 2)
 
 
 class Measured(NamedTuple):
-    """Values by column, (N,), and how many pixels have each true colour and distance, where there are any.
-
-    `places` are those in the flattened (313, 152) of `measures.measure_image`: most colours are in few images.
-    """
+    """Values by column, (N,), and how many pixels have each true colour and distance, see `measures.measure_image`."""
 
     columns: dict[str, Column]
-    places: NDArray[np.int64]
     counts: NDArray[np.int64]
-
-    @property
-    def balanced_area(self) -> float:
-        """See `measures.balanced_area`."""
-        counts = np.zeros(_SHAPE, np.int64)
-        counts.ravel()[self.places] = self.counts
-        return balanced_area(counts)
 
 
 class Portion(NamedTuple):
@@ -112,14 +100,19 @@ def measure_rows(
         nonlocal done
         columns: dict[str, list[dict[str, Column]]] = {}
         counts: dict[str, NDArray[np.int64]] = {}
-        for part, measured in _in_order(pool, work, parts, workers):
-            for row, each in measured.items():
-                columns.setdefault(row, []).append(each.columns)
+        for part, kept in _in_order(pool, work, parts, workers):
+            for row, arrays in kept.items():
+                places, own = arrays.pop("_places"), arrays.pop("_counts")
                 # added up at once: kept apart, those of 50,000 images would take gigabytes
-                counts.setdefault(row, np.zeros(_SHAPE, np.int64)).ravel()[each.places] += each.counts
+                counts.setdefault(row, np.zeros(_SHAPE, np.int64)).ravel()[places] += own
+                columns.setdefault(row, []).append(arrays)
             done += len(part.names) * len(part.rows)
             report({"stage": "score", "done": done, "total": total})
-        return {row: _joined(each, counts[row]) for row, each in columns.items()}
+        joined = {
+            row: {name: np.concatenate([each[name] for each in own]) for name in own[0]}
+            for row, own in columns.items()
+        }
+        return {row: Measured(own, counts[row]) for row, own in joined.items()}
 
     # products of matrices in several threads add up in another order
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
@@ -159,8 +152,8 @@ def _parts(
         yield Portion(some, tuple(pairs.truth[name] for name in some), colourings, made)
 
 
-Made = dict[str, Measured]
-"""By row."""
+Made = dict[str, KeptArrays]
+"""Columns by row, and their counts as `_places` and `_counts`: most colours are in few images."""
 
 
 def _in_order(
@@ -189,19 +182,10 @@ def _in_order(
         raise ImageError(*problems[:_MOST_PROBLEMS], *[left] * (len(problems) >= _MOST_PROBLEMS))
 
 
-def _joined(parts: Sequence[dict[str, Column]], counts: NDArray[np.int64]) -> Measured:
-    places = np.flatnonzero(counts)
-    columns = {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
-    return Measured(columns, places, counts.ravel()[places])
-
-
 def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
     """The rows of a part from the cache, or made and put there."""
     keys = {row: part.key(row, protocol) for row in part.rows}
-    found = cached_arrays(cache, keys, lambda rows: _measure(part, rows, protocol))
-    return {
-        row: Measured(arrays, arrays.pop("_places"), arrays.pop("_counts")) for row, arrays in found.items()
-    }
+    return cached_arrays(cache, keys, lambda rows: _measure(part, rows, protocol))
 
 
 def cached_arrays(
@@ -227,8 +211,8 @@ def cached_arrays(
     return found
 
 
-def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> dict[str, KeptArrays]:
-    """The columns of some rows of a part, and their counts as `_places` and `_counts`; raises all that is wrong."""
+def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
+    """What is kept of some rows of a part; raises all that is wrong."""
     columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}
     problems: list[str] = []
@@ -245,7 +229,11 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> dict[str
             truth = see(to_protocol(image, protocol))
             for row in rows:
                 try:
-                    values, found = _measure_row(row, number, part, truth, (height, width), protocol)
+                    if row in part.colourings:
+                        files = part.colourings[row][number]
+                        values, found = _measure_samples(files, truth, (height, width), protocol)
+                    else:
+                        values, found = measure_image(_made(row, part, truth), truth, protocol)
                 except KnowhueError as error:
                     problems.append(
                         f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}"
@@ -263,14 +251,6 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> dict[str
         found[row] = {name: np.array([each[name] for each in columns[row]]) for name in columns[row][0]}
         found[row] |= {"_places": places, "_counts": counts[row].ravel()[places]}
     return found
-
-
-def _measure_row(
-    row: str, number: int, part: Portion, truth: Seen, stored: tuple[int, ...], protocol: Protocol
-) -> tuple[dict[str, float], NDArray[np.int64]]:
-    if row in part.colourings:
-        return _measure_samples(part.colourings[row][number], truth, stored, protocol)
-    return measure_image(_made(row, part, truth), truth, protocol)
 
 
 def _made(row: str, part: Portion, truth: Seen) -> Seen:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ConfigError, few, one_of, plural
+from knowhue.errors import few, plural
 from knowhue.metric_table import RECOGNITION, Metric
-from knowhue.scoring.measures import BEST_OF, MEASURES, OVER_SET, Columns
-from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, Pairs
+from knowhue.scoring.measures import BEST_OF, MEASURES, OF_MEANS, Columns, balanced_area
+from knowhue.scoring.pairing import GRAY, TRUTH, Pairs
 from knowhue.scoring.parts import Measured
 from knowhue.scoring.protocols import Protocol
 from knowhue.statistics import FEWEST_IMAGES
@@ -80,12 +80,16 @@ class PairedShares(NamedTuple):
     """the same for all of them"""
 
 
-class OfSets(NamedTuple):
-    """What networks say of whole sets: numbers by row and measure, intervals, what they must be quoted with, notes."""
+class NetworkAnswers(NamedTuple):
+    """What networks say, if any are asked."""
 
+    columns: Mapping[str, Columns] = MappingProxyType({})
+    """further values of each image, by row and column"""
     values: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    """of whole sets, by row and measure"""
     distances: Sequence[SetDistance] = ()
     about: Mapping[str, Any] = MappingProxyType({})
+    """what they must be quoted with"""
     notes: Sequence[str] = ()
 
 
@@ -120,37 +124,33 @@ def make_scores(
     protocol: Protocol,
     measured: Mapping[str, Measured],
     reference: str | None = None,
-    sets: OfSets | None = None,
+    said: NetworkAnswers | None = None,
 ) -> Scores:
     """Put numbers together."""
-    sets = sets or OfSets()
-    columns = {row: each.columns for row, each in measured.items()}
+    said = said or NetworkAnswers()
+    columns = {row: {**each.columns, **said.columns.get(row, {})} for row, each in measured.items()}
+    best = [f"best_{name}" for name in BEST_OF]
+
+    def mean_of(row: str, column: str) -> float:
+        return float(columns[row][column].mean())
+
     values = {}
-    for row, each in measured.items():
-        own = {name: float(each.columns[name].mean()) for name in MEASURES if name in each.columns}
-        own |= {name: make(each.columns, columns[TRUTH]) for name, make in OVER_SET.items()}
-        own |= {"ab_auc_balanced": each.balanced_area}
-        best = (f"best_{name}" for name in BEST_OF)
-        own |= {name: float(each.columns[name].mean()) for name in best if name in each.columns}
-        values[row] = own | dict(sets.values.get(row, {}))
+    for row, found in columns.items():
+        values[row] = {
+            **{name: mean_of(row, name) for name in MEASURES if name in found},
+            **{name: abs(mean_of(row, column) - mean_of(TRUTH, column)) for name, column in OF_MEANS.items()},
+            "ab_auc_balanced": balanced_area(measured[row].counts),
+            **{name: mean_of(row, name) for name in best if name in found},
+            **said.values.get(row, {}),
+        }
     shown = {name: m for name, m in MEASURES.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
     found = paired_differences(pairs, protocol, columns, chosen, shown)
-    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *sets.notes]
+    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *said.notes]
     tests = paired_shares(pairs, protocol, columns, chosen)
     return Scores(
-        protocol, pairs, columns, values, chosen, found, notes, shown, sets.about, sets.distances, tests
+        protocol, pairs, columns, values, chosen, found, notes, shown, said.about, said.distances, tests
     )
-
-
-def require_system(names: Sequence[str], reference: str | None) -> None:
-    """Make sure, before work, that the reference is one of the systems.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if reference is not None and reference not in names:
-        raise ConfigError(one_of("--reference", reference, names))
 
 
 def paired_differences(
@@ -226,8 +226,3 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
         if still > 0:
             notes.append(f"{system.name}: {plural(still, 'colouring')} near-gray where the true image is not")
     return notes
-
-
-def order_of_rows(scores: Scores) -> list[str]:
-    """Systems as they were named, then the rows that are always there."""
-    return [*(each.name for each in scores.pairs.systems), *ALWAYS]
