@@ -264,13 +264,12 @@ def _of_oracle(row: Headroom, measured: Measure, sesoi: float, word: Word) -> st
 def _beaten_by_baseline(study: Study, question: str) -> str:
     """Say first which model is no better than knowing nothing."""
     asked = study.questions[question]
-    losers = beaten(study, asked.metric, levels(study, asked.metric, (asked.single, asked.multi)))
+    losers, trivial = beaten(study, asked.metric, levels(study, asked.metric, (asked.single, asked.multi)))
     if not losers:
         return ""
     measured = measure(study.metrics, asked)
     words = wording(study, question)
     names = " and ".join((words.single, words.multi)[place] for place in losers)
-    trivial = dict.fromkeys(name for each in losers.values() for name in each)
     values = ", ".join(
         f"“{spaced(name)}” {measured.level(study.baselines[name][asked.metric] or 0)}" for name in trivial
     )

@@ -191,7 +191,8 @@ def deployment(study: Study) -> list[dict[str, Any]]:
         return []
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
     one = mean([_seconds(pairs[0][1]) for pairs in trainings])
-    several = mean([_sum([_seconds(single) for single, _ in pairs]) for pairs in trainings])
+    spent = [[_seconds(single) for single, _ in pairs] for pairs in trainings]
+    several = mean([None if None in own else sum(filter(None, own)) for own in spent])
     rows: list[dict[str, Any]] = [
         {"what": "encoders", "one": 1, "several": len(asked)},
         {"what": "heads", "one": len(asked), "several": len(asked)},
@@ -209,11 +210,6 @@ def deployment(study: Study) -> list[dict[str, Any]]:
 def _seconds(run: Run) -> float | None:
     found = clock(run)
     return float(found[-1]) if len(found) else None
-
-
-def _sum(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
 
 
 def after_heads(study: Study) -> list[dict[str, Any]]:

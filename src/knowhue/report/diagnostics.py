@@ -143,7 +143,8 @@ def predictions(study: Study) -> list[dict[str, Any]]:
     """
     rows = []
     for question, asked in study.questions.items():
-        found, transfer = diagnosed(study, asked.multi), _transfer(study, question)
+        found, compared = diagnosed(study, asked.multi), primary(study, question)
+        transfer = dict(zip(compared.seeds, compared.gains.tolist(), strict=True)) if compared else {}
         for name, each in DIAGNOSTICS.items() if found else ():
             known = [
                 (value, transfer[seed])
@@ -156,12 +157,6 @@ def predictions(study: Study) -> list[dict[str, Any]]:
                 "correlation": correlation, "p": p, "word": word,
             })  # fmt: skip
     return rows
-
-
-def _transfer(study: Study, question: str) -> dict[int, float]:
-    """Return multi minus single by seed, turned so that positive is better."""
-    found = primary(study, question)
-    return {} if found is None else dict(zip(found.seeds, found.gains.tolist(), strict=True))
 
 
 def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float | None, float | None, str]:

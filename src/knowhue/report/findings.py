@@ -127,15 +127,18 @@ def judged(
     return Judged(word, alpha, found, outer, inner, limit, need, more)
 
 
-def beaten(study: Study, metric: str, levels: tuple[float | None, float | None]) -> dict[int, list[str]]:
-    """Return which of two levels (0 single-task, 1 multi-task) are not better than which trivial baselines."""
+def beaten(
+    study: Study, metric: str, levels: tuple[float | None, float | None]
+) -> tuple[list[int], list[str]]:
+    """Return which of two levels (0 single-task, 1 multi-task) are not better than some trivial baseline, and which."""
     lower, trivial = study.table.lower_is_better(metric), floors(study.baselines, metric)
-    found = {
-        place: [name for name, floor in trivial.items() if not_better(level, floor, lower)]
+    lost = [
+        (place, name)
         for place, level in enumerate(levels)
-        if level is not None
-    }
-    return {place: names for place, names in found.items() if names}
+        for name, floor in trivial.items()
+        if level is not None and not_better(level, floor, lower)
+    ]
+    return sorted({place for place, _ in lost}), list(dict.fromkeys(name for _, name in lost))
 
 
 def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | None, float | None]:

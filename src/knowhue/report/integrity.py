@@ -227,17 +227,16 @@ def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
             if about.get("better") not in ("lower", "higher") or about.get("task", question) != question:
                 continue
             scores, unit = levels(study, metric, arms), study.unit(metric)
-            losers = beaten(study, metric, scores)
+            losers, trivial = beaten(study, metric, scores)
             if not losers:
                 continue
             names = " and ".join(
                 f"{('single-task', 'multi-task')[place]} {number(scores[place], unit)}" for place in losers
             )
-            floors = dict.fromkeys(name for each in losers.values() for name in each)
-            trivial = ", ".join(
-                f"{spaced(name)} {number(study.baselines[name].get(metric), unit)}" for name in floors
+            floors = ", ".join(
+                f"{spaced(name)} {number(study.baselines[name].get(metric), unit)}" for name in trivial
             )
-            yield study.label(metric), f"{names} no better than a trivial baseline ({trivial})."
+            yield study.label(metric), f"{names} no better than a trivial baseline ({floors})."
 
 
 def _log_warnings(study: Study, arm: str) -> Iterator[tuple[str, str]]:

@@ -118,8 +118,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     if not ends:
         return
     levels = _levels(ax, study, panel)
-    _frame(ax, last)
-    _mark_phases(ax, last_frozen, last)
+    _frame(ax, last_frozen, last)
     name_ends(ax, ends, levels)
 
 
@@ -155,20 +154,16 @@ def _phases(study: Study) -> tuple[int, int]:
     return max(frozen, default=0), max((line["epoch"] for line in lines), default=1)
 
 
-def _frame(ax: "Axes", last: int) -> None:
-    """Set limits with room on top for the names of the phases, ticks and grid."""
+def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
+    """Set limits, ticks and grid, and name both phases, for which there is room on top."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = ax.get_ylim()
-    room = high - low
+    room, edge = high - low, last_frozen + 0.5
     ax.set(xlim=(0.6, last + 0.4), ylim=(low - 0.03 * room, high + 0.22 * room))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     number_axis(ax, "y")
     ax.set_xlabel("Epoch")
-
-
-def _mark_phases(ax: "Axes", last_frozen: int, last: int) -> None:
-    edge = last_frozen + 0.5
     if last_frozen:
         ax.axvspan(0.6, edge, color=SHADE, zorder=0, linewidth=0)
     for start, end, label in ((0.6, edge, "encoder frozen"), (edge, last + 0.4, "everything trains")):

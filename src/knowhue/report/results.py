@@ -231,20 +231,20 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
 
 def distance_rows(study: Study) -> list[dict[str, Any]]:
     """Return the distances by pretrained networks of both arms beside the baselines."""
-    titles = {name: entry["title"] for name, entry in _entries(study, "distribution") if _has_value(entry)}
+    titles = {name: entry["title"] for name, entry in _known(study, "distribution")}
     rows = _beside_baselines(study, "colour", titles)
     return [row | {"title": titles[row["metric"]], "unit": ""} for row in rows]
 
 
 def distance_warnings(study: Study) -> list[str]:
     """Return what a reader of the distances must know first, such as that a sample is small."""
-    texts = [entry.get("warning", "") for _, entry in _entries(study, "distribution") if _has_value(entry)]
+    texts = [entry.get("warning", "") for _, entry in _known(study, "distribution")]
     return [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(texts) if text]
 
 
 def provenance(study: Study, kind: str) -> list[str]:
     """Return what scores must be quoted with, a sentence a network; `kind` is `distribution` or `perceptual`."""
-    return list(dict.fromkeys(_provenance(entry) for _, entry in _entries(study, kind) if _has_value(entry)))
+    return list(dict.fromkeys(_provenance(entry) for _, entry in _known(study, kind)))
 
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
@@ -252,7 +252,7 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
     found = {
         entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
         for _, entry in _entries(study, "distribution", "perceptual")
-        if not _has_value(entry)
+        if entry.get("value") is None
     }
     asked = any("recognition" in question.secondary for question in study.questions.values())
     is_off = study.settings.get("config", {}).get("evaluation", {}).get("recognition") is False
@@ -263,9 +263,7 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
 
 def has_fid(study: Study) -> bool:
     """Whether an Inception distance is among the scores."""
-    return "fid" in study.metrics or any(
-        name == "fid" and _has_value(entry) for name, entry in _entries(study, "distribution")
-    )
+    return "fid" in study.metrics or "fid" in dict(_known(study, "distribution"))
 
 
 def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
@@ -275,8 +273,9 @@ def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
     return [pair for kind in kinds for row in rows for pair in (row.get(kind) or {}).items()]
 
 
-def _has_value(entry: Row) -> bool:
-    return entry.get("value") is not None
+def _known(study: Study, kind: str) -> list[tuple[str, Row]]:
+    """Those that are a value."""
+    return [pair for pair in _entries(study, kind) if pair[1].get("value") is not None]
 
 
 def _provenance(entry: Row) -> str:

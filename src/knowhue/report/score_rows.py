@@ -104,20 +104,19 @@ def read_rows_of(
     Raises:
         TableError: a row is not what it should be, stands twice, or scores of single images are not all there.
     """
-    found = ScoreRows()
-    reader = _Reader(found, paths)
+    found = _Reader(paths)
     for place, path in enumerate(paths):
         file = read_scores(path, wanted, arm_column, seed_column)
-        before = reader.count
+        before = found.count
         for row in file.rows:
-            reader.take(place, row)
-        rows = reader.count - before
+            found.take(place, row)
+        rows = found.count - before
         found.tables.append({"file": path.name, "sha256": file_digest(path), "rows": rows})
         found.unused |= dict.fromkeys(file.unused)
     if not found.totals and not found.images:
-        raise TableError(f"{', '.join(map(str, paths))}: {reader.why_nothing()}")
-    reader.check_baselines()
-    reader.check_images()
+        raise TableError(f"{', '.join(map(str, paths))}: {found.why_nothing()}")
+    found.check_baselines()
+    found.check_images()
     if not found.metrics:
         raise TableError(
             f"{', '.join(map(str, paths))}: every row has a `class`, so that no run has a score of all classes. Give "
@@ -126,9 +125,12 @@ def read_rows_of(
     return found
 
 
-class _Reader:
-    def __init__(self, found: ScoreRows, paths: Sequence[Path]) -> None:
-        self.found, self.paths = found, paths
+class _Reader(ScoreRows):
+    """All that tables say while they are read, and what tells whether it may be so."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__()
+        self.paths = paths
         self.left_out: Counter[str] = Counter()
         self.count = 0
         self.at = 0  # the row that is being read
@@ -145,7 +147,7 @@ class _Reader:
     def take(self, file: int, row: FileRow) -> None:
         """Put one row where it belongs."""
         self.count += 1
-        self.at, values, found = file << _ROW_BITS | row.number, row.values, self.found
+        self.at, values = file << _ROW_BITS | row.number, row.values
         arm, metric = self._name(values, "arm"), self._name(values, "metric")
         self._about(values, arm, metric)
         state = str(values.get("state", "finished")).strip().lower()
@@ -154,20 +156,20 @@ class _Reader:
             return
         seed = self._seed(values)
         if state not in (*FINISHED, DIVERGED):
-            found.states[arm, seed] = state
+            self.states[arm, seed] = state
             self.left_out[state] += 1
             return
         value = self._value(values, metric)
         if state == DIVERGED:
-            self._once(found.declared, (arm, seed, metric))
-            found.declared[arm, seed, metric] = value
-            found.states[arm, seed] = DIVERGED
+            self._once(self.declared, (arm, seed, metric))
+            self.declared[arm, seed, metric] = value
+            self.states[arm, seed] = DIVERGED
         elif "image" in values:
             self._take_image(values, (arm, seed, metric), value)
         else:
             key = (arm, seed, metric, str(values.get("class", "")).strip())
-            self._once(found.totals, key)
-            found.totals[key] = value, self.at
+            self._once(self.totals, key)
+            self.totals[key] = value, self.at
             given = values["value"]
             self.printed[key] = given if isinstance(given, str) else repr(value)
 
@@ -180,7 +182,7 @@ class _Reader:
         self._once(self.seedless, (arm, None, metric))
         value = self._value(values, metric)
         self.seedless[arm, None, metric] = value, self.at
-        self.found.baselines[arm][metric] = value
+        self.baselines[arm][metric] = value
 
     def _take_image(self, values: Mapping[str, Any], key: tuple[str, int, str], value: float) -> None:
         if key[2] in BY_CLASS:
@@ -188,15 +190,15 @@ class _Reader:
                 f"a single image has no `{key[2]}`. Call its row `{BY_CLASS[key[2]]}`, and give its class."
             )
         name, label = str(values["image"]).strip(), str(values.get("class", "")).strip()
-        number = self.found.image_names.setdefault(name, len(self.found.image_names))
-        usual = self.found.labels.setdefault(number, label) or label
+        number = self.image_names.setdefault(name, len(self.image_names))
+        usual = self.labels.setdefault(number, label) or label
         if label and usual != label:
             raise self.fail(
                 f"the image `{shown(name)}` is of the class `{shown(label)}`, and in a row above of `{shown(usual)}`. "
                 "Give it one class in all rows."
             )
-        self.found.labels[number] = usual
-        column = self.found.images[key]
+        self.labels[number] = usual
+        column = self.images[key]
         column.images.append(number)
         column.values.append(value)
         column.places.append(self.at)
@@ -230,7 +232,7 @@ class _Reader:
                 f"{_as_given(given)}. Give a run that diverged the score declared for it and the state `diverged`, or "
                 "take out the row: then there is no verdict."
             )
-        if (metric in SHARES or self.found.unit.get(metric) == "share") and not 0 <= value <= 1:
+        if (metric in SHARES or self.unit.get(metric) == "share") and not 0 <= value <= 1:
             raise self.fail(
                 f"`{metric}` is a share from 0 to 1. Found {value:g}. Divide it by 100, or give the metric another "
                 "name."
@@ -238,12 +240,11 @@ class _Reader:
         return value
 
     def _about(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
-        found = self.found
         if "better" in values:
             better = str(values["better"]).strip().lower()
             if better not in ("lower", "higher"):
                 raise self.fail(f"`better` should be lower or higher. Found `{shown(better)}`.")
-            self._agree(found.better, metric, better, "better")
+            self._agree(self.better, metric, better, "better")
         if "sesoi" in values:
             sesoi = _number(values["sesoi"])
             if not (math.isfinite(sesoi) and sesoi > 0):
@@ -251,26 +252,24 @@ class _Reader:
                     "`sesoi` should be a number above 0, in the unit of the metric. Found "
                     f"`{shown(str(values['sesoi']))}`."
                 )
-            self._agree(found.sesoi, metric, sesoi, "sesoi")
+            self._agree(self.sesoi, metric, sesoi, "sesoi")
         if "unit" in values:
-            self._agree(found.unit, metric, str(values["unit"]).strip(), "unit")
+            self._agree(self.unit, metric, str(values["unit"]).strip(), "unit")
         self._take_split(str(values.get("split", "")))
         if "against" in values:
-            self._agree(found.against, (metric, arm), str(values["against"]).strip(), "against")
+            self._agree(self.against, (metric, arm), str(values["against"]).strip(), "against")
 
     def _take_split(self, given: str) -> None:
         split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
         if split is None:
             raise self.fail(f"`split` should be test or validation. Found `{shown(given)}`.")
-        if self.count > 1 and self.found.split != split:
-            here, above = (
-                f"of the {each} images" if each else "of no split" for each in (split, self.found.split)
-            )
+        if self.count > 1 and self.split != split:
+            here, above = (f"of the {each} images" if each else "of no split" for each in (split, self.split))
             raise self.fail(
                 f"a score {here}, and rows above are {above}. Keep those of one split, named in all rows or in none: "
                 "settings are chosen on the one, and judged on the other."
             )
-        self.found.split = split
+        self.split = split
 
     def _agree(self, known: dict[Any, Any], key: Any, value: Any, column: str) -> None:
         if known.setdefault(key, value) != value:
@@ -290,13 +289,13 @@ class _Reader:
         if self.left_out:
             states = ", ".join(f"{count} of `{shown(state)}`" for state, count in self.left_out.items())
             return f"no row of a finished run ({states})."
-        if self.found.baselines:
+        if self.baselines:
             return "no row has a seed. Give each run the seed that it was trained with: runs of one seed are a pair."
         return "no row of a score. Give one row a number: arm, seed, metric, value."
 
     def check_baselines(self) -> None:
         """Make sure that no arm is its own baseline, by a row of its mean over seeds."""
-        trained = {arm for arm, *_ in (*self.found.totals, *self.found.images, *self.found.states)}
+        trained = {arm for arm, *_ in (*self.totals, *self.images, *self.states)}
         for (arm, _, metric), (_, code) in self.seedless.items():
             if arm in trained:
                 raise self.fail(
@@ -306,25 +305,24 @@ class _Reader:
 
     def check_images(self) -> None:
         """Make sure that runs are scored on the same images, once each, and totals are of these."""
-        found = self.found
         metrics: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for arm, seed, metric in found.images:
+        for arm, seed, metric in self.images:
             metrics[metric].append((arm, seed))
         for metric, runs in metrics.items():
-            first = np.sort(np.frombuffer(found.images[(*runs[0], metric)].images, np.int32))
+            first = np.sort(np.frombuffer(self.images[(*runs[0], metric)].images, np.int32))
             for arm, seed in runs:
                 self._check_column(arm, seed, metric, runs[0], first)
-            for arm, seed, name, label in list(found.totals):
+            for arm, seed, name, label in list(self.totals):
                 if name == metric and not label and (arm, seed) not in runs:
                     raise self.fail(
                         f"{_named(arm, seed, metric)} has no rows of single images, and {_named(*runs[0])} has. Give "
-                        "them for all runs, or for none.", at=found.totals[arm, seed, name, label][1],
+                        "them for all runs, or for none.", at=self.totals[arm, seed, name, label][1],
                     )  # fmt: skip
 
     def _check_column(
         self, arm: str, seed: int, metric: str, first_run: tuple[str, int], first: np.ndarray
     ) -> None:
-        column = self.found.images[arm, seed, metric]
+        column = self.images[arm, seed, metric]
         images = np.frombuffer(column.images, np.int32)
         order = np.argsort(images, kind="stable")
         ascending = images[order]
@@ -354,7 +352,7 @@ class _Reader:
         self, key: tuple[str, int, str, str], mean: float, column: ImageColumn, count: int
     ) -> None:
         """A total that is not given is the mean over images; one that is given must be it, but for its digits."""
-        total, code = self.found.totals.setdefault(key, (mean, column.places[0]))
+        total, code = self.totals.setdefault(key, (mean, column.places[0]))
         off, least = abs(total - mean), 1e-12 * abs(mean)
         if off <= least or (off := off - rounding_of_mean(np.frombuffer(column.values), count)) <= least:
             return
@@ -364,17 +362,17 @@ class _Reader:
                 "row, or give it the mean.", at=code,
             )  # fmt: skip
         # estimate and interval are of the same numbers
-        self.found.totals[key] = mean, code
+        self.totals[key] = mean, code
 
     def _check_by_class(self, key: tuple[str, int, str, str], column: ImageColumn) -> None:
         """The same of a metric whose classes count alike: the mean of their means."""
-        labels = [self.found.labels[image] for image in column.images]
+        labels = [self.labels[image] for image in column.images]
         if "" in labels:
-            if key in self.found.totals:
+            if key in self.totals:
                 image = self._image(column.images[labels.index("")])
                 raise self.fail(
                     f"{_named(*key)} counts all classes alike, and the image `{image}` has none. Give the rows of "
-                    f"single images their `class`, or take out the rows of `{key[2]}`.", at=self.found.totals[key][1],
+                    f"single images their `class`, or take out the rows of `{key[2]}`.", at=self.totals[key][1],
                 )  # fmt: skip
             return
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
@@ -384,7 +382,7 @@ class _Reader:
         self._check_total(key, float(means.mean()), column, len(counts) * int(counts.min()))
 
     def _image(self, number: int) -> str:
-        return shown(next(name for name, each in self.found.image_names.items() if each == number))
+        return shown(next(name for name, each in self.image_names.items() if each == number))
 
 
 def _number(given: Any) -> float:

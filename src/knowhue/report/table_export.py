@@ -31,16 +31,21 @@ COLUMNS = {
 }
 _TUNING = "tuning"
 """State of all rows of a study by which settings were chosen: nobody may judge by them."""
+_OF_NO_MODEL = {"seed": "", "sesoi": "", "against": ""}
 _CHUNK = 50_000
 
 
 def study_rows(study: Study) -> Iterator[list[Any]]:
     """Every number of a study by `COLUMNS`: baselines, scores of all images and of classes, and of single images."""
+    return ([row.get(name, "") for name in COLUMNS] for row in _rows(study))
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
     state = _TUNING if study.is_tuning else "finished"
     for name, values in study.baselines.items():
         for metric, value in flat_scores(values).items():
             if value is not None and math.isfinite(value):
-                yield _row(study, Score(name, 0, metric, value), "finished", seed="")
+                yield _row(study, Score(name, 0, metric, value), "finished") | _OF_NO_MODEL
     for score in tidy_scores(study):
         yield _row(study, score, state)
     for score in study.declared_scores():
@@ -54,32 +59,25 @@ def study_rows(study: Study) -> Iterator[list[Any]]:
             )
 
 
-def _row(study: Study, score: Score, state: str, seed: Any = None) -> list[Any]:
+def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
+    row = {
+        "arm": score.arm, "seed": score.seed, "metric": score.metric, "value": score.value, "class": score.label,
+        "state": state, "split": study.split,
+    }  # fmt: skip
+    if score.image is not None:
+        return row | {"image": score.image}
     about = study.metrics.get(score.metric, {})
-    asked = [
-        each
-        for each in study.questions.values()
-        if each.metric == score.metric and score.image is None and not score.label and seed is None
-    ]
-    against = next((each.single for each in asked if each.multi == score.arm), "")
-    better = about.get("better", "")
-    return [
-        score.arm,
-        score.seed if seed is None else seed,
-        score.metric,
-        score.value,
-        "" if score.image is None else score.image,
-        score.label,
-        state,
-        about.get("unit", "") if score.image is None else "",
-        better if better in ("lower", "higher") and score.image is None else "",
-        asked[0].sesoi if asked else "",
-        "" if study.is_comparison else against,
-        study.split,
-    ]
+    row["unit"] = about.get("unit", "")
+    row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
+    asked = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
+    if asked:
+        row["sesoi"] = asked[0].sesoi
+    if not study.is_comparison:
+        row["against"] = next((each.single for each in asked if each.multi == score.arm), "")
+    return row
 
 
-def _rows_without_a_score(study: Study) -> Iterator[list[Any]]:
+def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
     """One for each run that the plan asks for and that gives no number, so that none is missed unseen."""
     declared = {(row.arm, row.seed) for row in study.declared_scores()}
     for arm in study.runs:
@@ -89,7 +87,7 @@ def _rows_without_a_score(study: Study) -> Iterator[list[Any]]:
             if not run.finished and (arm, run.seed) not in declared:
                 state = run.state if run.state != "finished" else "other settings"
                 state = "no score" if state == DIVERGED else state
-                yield [arm, run.seed, metric, "", "", "", state, "", "", "", "", study.split]
+                yield {"arm": arm, "seed": run.seed, "metric": metric, "state": state, "split": study.split}
 
 
 def metrics_without_images(study: Study) -> set[str]:

@@ -104,10 +104,6 @@ def _share(key: str) -> Callable[[Study, Row], str]:
     return _text(key, lambda value: number(value, "share"))
 
 
-def _count(key: str) -> Callable[[Study, Row], int]:
-    return lambda _, row: len(row.get(key, ()))
-
-
 def _ends(like: str) -> Callable[[Study, Row], str]:
     return lambda study, row: ends_text(row.get(like), row.get("interval"), _unit(study, row))
 
@@ -120,7 +116,7 @@ _ARM: Cells = {"Arm": lambda study, row: arm_label(study, row["arm"])}
 _METRIC: Cells = {"Metric": lambda study, row: study.label(row["metric"])}
 _QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
 _CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
-_SEEDS: Cells = {"Seeds": _count("seeds")}
+_SEEDS: Cells = {"Seeds": lambda _, row: len(row.get("seeds", ()))}
 _BOTH: Cells = {
     "Single-task": _value("single"),
     "Multi-task": _value("multi"),
@@ -198,12 +194,6 @@ def _gradients(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def _diagnostic_ends(_: Study, row: Row) -> str:
-    if row["interval"] is None:
-        return "none: too few seeds"
-    return " to ".join(number(end, row["unit"]) for end in row["interval"])
-
-
 def _primary_scores(study: Study, row: Row) -> str:
     metrics = dict.fromkeys(asked.metric for asked in study.questions.values())
     known = {name: value for name in metrics if (value := row["metrics"].get(name)) is not None}
@@ -252,10 +242,6 @@ def _further(findings: Findings) -> list[dict[str, Any]]:
 def _marked_gap(study: Study, row: Row) -> TableCell:
     text = difference(row["single"], row["multi"], _unit(study, row))
     return TableCell(text, "clear" if row["clear"] else "", row["clear"])
-
-
-def _asked_about(study: Study, row: Row) -> str:
-    return ", ".join(study.label(study.questions[name].metric) for name in row["questions"])
 
 
 _TITLE: Cells = {"Question": lambda study, row: wording(study, row["question"]).title}
@@ -309,7 +295,9 @@ TABLES: dict[str, Shown] = {
         "like a per cent of another, so no verdict rests on it.",
         relative_gains,
         {
-            **_ARM, "Over the metrics": _asked_about,
+            **_ARM,
+            "Over the metrics":
+                lambda study, row: ", ".join(study.label(study.questions[name].metric) for name in row["questions"]),
             "Δm, %": _text("mean", lambda mean: difference(0.0, mean, "share")),
             OVER_SEEDS: _text("interval", lambda ends: ends_text(0.0, ends, "share")), **_SEEDS,
         },
@@ -410,7 +398,9 @@ TABLES: dict[str, Shown] = {
         lambda findings: diagnostic_means(findings.study),
         {
             "Diagnostic": _text("title"), "Mean over seeds": _value("mean"),
-            "95 % interval over seeds": _diagnostic_ends, "Lowest": _value("lowest"),
+            "95 % interval over seeds": lambda _, row:
+                " to ".join(number(end, row["unit"]) for end in row["interval"] or ()) or "none: too few seeds",
+            "Lowest": _value("lowest"),
             "Highest": _value("highest"), **_SEEDS,
         },
     ),

@@ -99,19 +99,15 @@ def read_logged(path: Path) -> list[LoggedRun]:
         RunError: there is none, or another version wrote it.
         DamagedError: a log is not as it was written.
     """
-    folders = [path] if (path / "config.json").exists() else _runs_below(path)
-    runs = [_read(folder) for folder in folders]
+    below = sorted(file.parent for file in path.glob("*/seed-*/config.json"))
+    folders = [folder for folder in below if folder.parent.name not in RESERVED]
+    runs = [_read(folder) for folder in ([path] if (path / "config.json").exists() else folders)]
     if not runs:
         raise RunError(
             f"`{path}` should be the folder of a run or a study. Found no run that has begun."
             + (taken_by(path) or " Name another, or train one with `knowhue study`.")
         )
     return runs
-
-
-def _runs_below(root: Path) -> list[Path]:
-    found = sorted(file.parent for file in root.glob("*/seed-*/config.json"))
-    return [folder for folder in found if folder.parent.name not in RESERVED]
 
 
 def _read(folder: Path) -> LoggedRun:
