@@ -552,7 +552,7 @@ def test_scores_of_a_model_have_the_digits_that_are_told():
     score = ScoreInterval(value=9.123456789, low=8.99999999, high=0.0012345678)
     changes = {"metrics": {"ab_l1": score}, "unknown_below": 1 / 3}
     network.description = network.description.model_copy(update=changes)
-    told = ModelAnswer.of("m", network)
+    told = ModelAnswer.of("m", Colorizer(network))
     assert told.metrics["ab_l1"] == ScoreInterval(value=9.123, low=9.0, high=0.001235)
     assert told.unknown_below == 0.3333
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from knowhue.cells import check_gate
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, WeightsError
+from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.export import export_hub_folder, export_safetensors, model_card
 from knowhue.inference.networks import open_torch, save_model
 from knowhue.models.encoder import weights_digest
@@ -273,7 +274,7 @@ def test_a_licence_goes_with_the_weights_and_paths_do_not(started, tmp_path, exp
     assert start.licence == "research use only"
     network.description = network.description.model_copy(update={"start": start, "config": config})
     said = "of `mine.safetensors`, which it started from: research use only"  # the API tells it, and no path
-    assert ModelAnswer.of("x", network).licence == network.description.licences == said
+    assert ModelAnswer.of("x", Colorizer(network)).licence == network.description.licences == said
     both = network.description.model_copy(update={"licence": "MIT"})
     assert both.licences == f"MIT; {said}"
     assert licensed.model_copy(update={"start": start}).licences == "research use only"

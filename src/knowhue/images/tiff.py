@@ -137,10 +137,8 @@ class _Directories:
         for tag, kind, values, inline in entry.iter_unpack(rows[: len(rows) // entry.size * entry.size]):
             size = values * _TYPE_BYTES.get(kind, 0)
             place = struct.unpack(self._order + place_type, inline)[0]
-            if (
-                len(inline) < size <= self._size_bytes - place
-            ):  # what reaches beyond the end is read by nobody
-                named_bytes += size
+            if len(inline) < size <= self._size_bytes - place:
+                named_bytes += size  # what reaches beyond the end is read by nobody
             if tag in _WANTED and kind in _TYPES and values:
                 form = f"{min(values, _MOST_VALUES)}{_TYPES[kind]}"
                 wanted[tag] = form, inline[:size] if size <= len(inline) else place

@@ -27,9 +27,8 @@ from knowhue.runs import Report
 from knowhue.storage import write_through, writing
 
 _MANY = 16  # images, from which on compiled code pays, even if they are small
-_BATCH_WAIT_SECONDS = (
-    0.2  # small images come within it: eight together cost the network two thirds of one by one
-)
+# small images come within it: eight together cost the network two thirds of one by one
+_BATCH_WAIT_SECONDS = 0.2
 STAGING = ".colorizing"
 """Folder in the output folder where images are written before they are put in their place."""
 
