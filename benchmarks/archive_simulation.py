@@ -32,19 +32,16 @@ HOUR = 3600.0
 
 
 class Engine(NamedTuple):
-    """What an engine does for shards.
-
-    Attributes:
-        starts_per_s: shards that it can begin a second.
-        starts_anew: whether each shard is begun by a process of its own.
-        noticed_s: from the loss of a worker until its shard may be begun again.
-        most: shards that may be queued at once by its own default.
-    """
+    """What an engine does for shards."""
 
     starts_per_s: float
+    """shards that it can begin a second"""
     starts_anew: bool
+    """whether each shard is begun by a process of its own"""
     noticed_s: float
+    """from the loss of a worker until its shard may be begun again"""
     most: int
+    """shards that may be queued at once by its own default"""
 
 
 ENGINES = {
@@ -58,38 +55,35 @@ ENGINES = {
 
 
 class Archive(NamedTuple):
-    """What is coloured, by whom, and what that takes.
-
-    Attributes:
-        image_s: of one core for a mean image.
-        start_s: of one core until a worker's first image: imports, the model, compiled code.
-        shard_spread: standard deviation of a shard's mean image, as a share: folders of large and of small photos.
-        slow_share: of the workers those that are slow, to `slow_speed` of the others.
-        losses_an_hour: of each worker; 0.01 is one in four days.
-        replaced_s: until there is another worker.
-        listing_s: before the first shard is known.
-        request_s: of a store for one image to come or to go; 0 for a file system.
-        refused: share of requests that the store answers 503, tried again after `retry_s`.
-        in_flight: requests that a worker has under way while it computes.
-        store_images_per_s: that the store takes of all workers together.
-    """
+    """What is coloured, by whom, and what that takes."""
 
     images: int
     shards: int
     workers: int
     image_s: float
+    """of one core for a mean image"""
     start_s: float
+    """of one core until a worker's first image: imports, the model, compiled code"""
     shard_spread: float = 0.2
+    """standard deviation of a shard's mean image, as a share: folders of large and of small photos"""
     slow_share: float = 0.02
+    """of the workers those that are slow, to `slow_speed` of the others"""
     slow_speed: float = 0.5
     losses_an_hour: float = 0.01
+    """of each worker; 0.01 is one in four days"""
     replaced_s: float = 300.0
+    """until there is another worker"""
     listing_s: float = 0.0
+    """before the first shard is known"""
     request_s: float = 0.0
+    """of a store for one image to come or to go; 0 for a file system"""
     refused: float = 0.0
+    """share of requests that the store answers 503, tried again after `retry_s`"""
     retry_s: float = 1.0
     in_flight: int = 8
+    """requests that a worker has under way while it computes"""
     store_images_per_s: float = float("inf")
+    """that the store takes of all workers together"""
 
     @property
     def work_s(self) -> float:
@@ -104,17 +98,14 @@ class Archive(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How it went.
-
-    Attributes:
-        wall_s: until the last image.
-        losses: workers that were lost.
-        again: images that were begun twice.
-    """
+    """How it went."""
 
     wall_s: float
+    """until the last image"""
     losses: int
+    """workers that were lost"""
     again: int
+    """images that were begun twice"""
 
     def efficiency(self, archive: Archive) -> float:
         """Share of the workers' time in which images were coloured that stayed."""

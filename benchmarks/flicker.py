@@ -35,21 +35,18 @@ SCENE_FRAMES = 6  # of the last kind
 
 
 class Video(NamedTuple):
-    """A drawn video, at the network's size.
-
-    Attributes:
-        seen: L* (T, h, w) of the frames with grain and flickering lamp.
-        truth: a*b* (T, h, w, 2) without.
-        flow: (T - 1, h, w, 2): where each point was a frame ago, small pixels.
-        same: (T - 1, h, w): whether it was there, and seen.
-        edge: (T, h, w): beside the moving part.
-    """
+    """A drawn video, at the network's size."""
 
     seen: FloatArray
+    """L* (T, h, w) of the frames with grain and flickering lamp"""
     truth: FloatArray
+    """a*b* (T, h, w, 2) without"""
     flow: FloatArray
+    """(T - 1, h, w, 2): where each point was a frame ago, small pixels"""
     same: NDArray[np.bool_]
+    """(T - 1, h, w): whether it was there, and seen"""
     edge: NDArray[np.bool_]
+    """(T, h, w): beside the moving part"""
 
 
 class Scores(NamedTuple):

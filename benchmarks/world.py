@@ -41,18 +41,16 @@ PORTRAITS = ("portrait", "child", "person")
 
 
 class Photo(NamedTuple):
-    """A photo and the gray that a model is given of it.
-
-    Attributes:
-        label: the name of its folder.
-        lightness: L* of the photo, (1, 1, H, W), and `chroma` a*b*.
-        gray: what is coloured.
-    """
+    """A photo and the gray that a model is given of it."""
 
     label: str
+    """the name of its folder"""
     lightness: Lightness
+    """L* of the photo, (1, 1, H, W)"""
     chroma: Chroma
+    """its a*b*"""
     gray: Image
+    """what is coloured"""
 
 
 def main() -> None:

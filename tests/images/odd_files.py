@@ -20,35 +20,32 @@ DAMAGED = "damaged or cut short"
 
 
 class Odd(NamedTuple):
-    """A file and what is expected of it.
-
-    Attributes:
-        data: makes it.
-        suffix: of its name.
-        channels: of its colours.
-        bits: of its codes in memory.
-        alpha: whether it is transparent somewhere.
-        size: height and width, upright.
-        notes: what each note contains, in order.
-        keeps: metadata that must be there again.
-        profile: whether what is written has one.
-        pixels: what must be read exactly.
-        dpi: resolution.
-        error: what the message contains; empty if it can be read.
-    """
+    """A file and what is expected of it."""
 
     data: Callable[[], bytes]
+    """makes it"""
     suffix: str
+    """of its name"""
     channels: int = 3
+    """of its colours"""
     bits: int = 8
+    """of its codes in memory"""
     alpha: bool = False
+    """whether it is transparent somewhere"""
     size: tuple[int, int] = (HEIGHT, WIDTH)
+    """height and width, upright"""
     notes: tuple[str, ...] = ()
+    """what each note contains, in order"""
     keeps: tuple[str, ...] = ()
+    """metadata that must be there again"""
     profile: bool = False
+    """whether what is written has one"""
     pixels: np.ndarray | None = None
+    """what must be read exactly"""
     dpi: float = 0.0
+    """resolution"""
     error: str = ""
+    """what the message contains; empty if it can be read"""
 
 
 def _noise(channels: int = 3, bits: int = 8, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

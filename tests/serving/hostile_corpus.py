@@ -44,21 +44,18 @@ NAMES = (
 
 
 class Sent(NamedTuple):
-    """A request.
-
-    Attributes:
-        kind: of attack.
-        path: with query, as it goes over the wire.
-        body: bytes.
-        headers: beside those that every request has.
-        method: of HTTP.
-    """
+    """A request."""
 
     kind: str
+    """of attack"""
     path: str
+    """with query, as it goes over the wire"""
     body: bytes = b""
+    """bytes"""
     headers: Mapping[str, str] = {"content-type": "image/jpeg"}
+    """beside those that every request has"""
     method: str = "POST"
+    """of HTTP"""
 
 
 class Got(NamedTuple):

@@ -77,17 +77,15 @@ def _said(answer: HTTPResponse) -> Answer:
 
 
 class Site:
-    """Two replicas behind nginx.
-
-    Attributes:
-        folder: of nginx: its log, the certificate.
-        units: where `systemctl` is, and the replicas' output.
-        ports: of the replicas.
-    """
+    """Two replicas behind nginx."""
 
     def __init__(self, root: Path) -> None:
-        self.folder, self.units = root / "nginx", root / "bin"
+        self.folder = root / "nginx"
+        """its log, the certificate"""
+        self.units = root / "bin"
+        """where `systemctl` is, and the replicas' output"""
         self.port, *self.ports = _free_ports(3)
+        """of nginx, and of the replicas"""
         self.folder.mkdir()
         (root / "serve.env").write_text(f"KNOWHUE_TOKEN={TOKEN}\nKNOWHUE_OPTIONS=--batch-size 1\n")
         unit = _changed("knowhue@.service", {
@@ -220,15 +218,13 @@ def photos() -> dict[bytes, Answer]:
 
 
 class Crowd:
-    """Clients that send photo after photo until they are told to stop.
-
-    Attributes:
-        right: answers that were those of one process.
-        wrong: what was answered otherwise.
-    """
+    """Clients that send photo after photo until they are told to stop."""
 
     def __init__(self, site: Site, photos: Mapping[bytes, Answer]) -> None:
-        self.right, self.wrong = 0, Counter[str]()
+        self.right = 0
+        """answers that were those of one process"""
+        self.wrong = Counter[str]()
+        """what was answered otherwise"""
         self._site, self._photos = site, list(photos.items())
         self._enough, self._lock = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=self._send, args=(each,)) for each in range(CLIENTS)]
