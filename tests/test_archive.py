@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,21 @@ def test_every_photo_has_its_line_in_one_ledger(photos, tmp_path):
     ]
     assert sorted(line["path"] for line in lines) == sorted(NAMES)
     assert {(line["width"], line["height"]) for line in lines} == {(28, 20)}
+
+
+def test_the_seconds_of_a_photo_have_those_of_its_fetching(photos, tmp_path, monkeypatch):
+    read = FolderStore.read
+
+    def slow(store, path):
+        if path == NAMES[0]:
+            time.sleep(0.4)
+        return read(store, path)
+
+    monkeypatch.setattr(FolderStore, "read", slow)
+    archive(photos, tmp_path / "out", shards=1)
+    (ledger,) = (tmp_path / "out" / STATE / "ledgers").iterdir()
+    seconds = {line["path"]: line["seconds"] for line in map(json.loads, ledger.read_text().splitlines()[1:])}
+    assert seconds[NAMES[0]] > 0.4
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 17])
@@ -565,6 +581,18 @@ def test_damage_is_one_line(photos, tmp_path, file, message):
     with pytest.raises(RunError, match=message) as caught:
         archive(photos, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lost", ["stamp", "novelty", "warnings"])
+def test_a_line_of_a_ledger_that_lacks_something_is_damage(photos, tmp_path, lost):
+    archive(photos, tmp_path / "out", shards=1)
+    (ledger,) = (tmp_path / "out" / STATE / "ledgers").iterdir()
+    head, first, *others = ledger.read_text().splitlines()
+    line = json.loads(first)
+    del line[lost]
+    ledger.write_text("\n".join([head, json.dumps(line), *others]) + "\n")
+    with pytest.raises(RunError, match="is damaged: it said what is done"):
+        archive(photos, tmp_path / "out", shards=1)
 
 
 def test_a_folder_that_is_called_as_the_built_in_model_is_not_it(photos, tmp_path, monkeypatch):

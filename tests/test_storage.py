@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sqlite3
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ from knowhue.storage import (
     replacing_folder,
     require_outputs,
     tables_on_disk,
+    write_arrays,
     write_csv,
     write_json,
     write_through,
@@ -302,6 +304,30 @@ def test_every_flipped_byte_of_arrays_is_found_or_changes_nothing(tmp_path):
         except DamagedError:
             continue
         assert all(np.array_equal(found[name], arrays[name]) for name in found.keys() & arrays.keys())
+
+
+def test_arrays_that_are_not_those_that_were_written_are_damaged(tmp_path):
+    path = tmp_path / "a.npz"
+    write_arrays(path, {"a": np.arange(3), "b": np.ones(2)})
+    assert sorted(read_arrays(path, sealed=True)) == ["a", "b"]
+    with np.load(path) as whole:
+        arrays = dict(whole)
+    for others in ({"a"}, {"a", "b", "c"}):
+        np.savez(path, sha256=arrays["sha256"], **dict.fromkeys(others, np.zeros(1)))
+        with pytest.raises(DamagedError, match="it should hold a, b, and holds a"):
+            read_arrays(path)
+    np.savez(path, a=arrays["a"], b=arrays["b"])
+    assert sorted(read_arrays(path)) == ["a", "b"]  # of anybody
+    with pytest.raises(DamagedError, match="no list of its arrays"):
+        read_arrays(path, sealed=True)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"number": 7}', "[]", "", '{"number": 7'])
+def test_what_is_kept_is_made_anew_where_something_else_stands_there(tmp_path, text):
+    path = tmp_path / "kept.json"
+    path.write_text(text)
+    read = partial(read_json, sealed=True)
+    assert cached(path, read, lambda to: write_json(to, {"number": 1})) == {"number": 1}
 
 
 @pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, file_digest])

@@ -59,7 +59,7 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
         "golden_step": golden.golden_step(work.engine),
     }
     with suppress(DamagedError):
-        if path.exists() and (kept := read_json(path)).get("proved") == proved:
+        if path.exists() and (kept := read_json(path, sealed=True)).get("proved") == proved:
             return kept
     found = {"proved": proved, **_try(work, config)}
     if work.engine.is_main:

@@ -2,8 +2,9 @@
 
 What is written is on the disk before it counts (`fsync` of the file, then of its folder), so a loss of power leaves the
 old file or the new one. JSON carries its own SHA-256, and .npz the checksums of zip, so a flipped bit is damage, not
-another number. Every command that writes a user's files asks `require_outputs` before work: never an input, never two
-things into one file, nothing that exists without --overwrite.
+another number; what is kept to spare work is read with `sealed`, so that nothing else is taken for it. Every command
+that writes a user's files asks `require_outputs` before work: never an input, never two things into one file, nothing
+that exists without --overwrite.
 """
 
 import errno
@@ -27,13 +28,13 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
 from knowhue.csv_text import csv_lines, read_rows
-from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, first_line, system_reason
+from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, first_line, system_reason
 
 JsonKind = TypeVar("JsonKind", dict, list)
 Value = TypeVar("Value")
 
 SEAL = "sha256"
-"""The key of a JSON file's own checksum; readers do not see it."""
+"""The key of a JSON file's own checksum, and of the names of a .npz file's arrays; readers do not see it."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
 _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -200,8 +201,13 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
     return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
-def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
+def read_json(path: Path, kind: type[JsonKind] = dict, sealed: bool = False) -> JsonKind:
     """Read JSON.
+
+    Args:
+        path: the file.
+        kind: of the value.
+        sealed: whether it must be an object that `write_json` wrote, as of a cache.
 
     Raises:
         DamagedError: it is not JSON, of another kind, or not as it was written.
@@ -212,7 +218,10 @@ def read_json(path: Path, kind: type[JsonKind] = dict) -> JsonKind:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     if not isinstance(value, kind):
         raise DamagedError(path, f"it should hold a {kind.__name__}, and holds a {type(value).__name__}")
-    if isinstance(value, dict) and (seal := value.pop(SEAL, None)) not in (None, _seal(value)):
+    seal = value.pop(SEAL, None) if isinstance(value, dict) else None
+    if seal is None and sealed:
+        raise DamagedError(path, "it has no checksum")
+    if isinstance(value, dict) and seal not in (None, _seal(value)):
         raise DamagedError(
             path, f"its content does not have the checksum {str(seal)[:8]}... that it was written with"
         )
@@ -228,13 +237,17 @@ def _refuse(constant: str) -> float:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name as .npz, whole or not at all."""
+    """Write arrays by name as .npz, whole or not at all, with the list of their names."""
     with replacing(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays, **{SEAL: np.array(sorted(arrays))})
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file by name.
+
+    Args:
+        path: the file.
+        sealed: whether it must be one that `write_arrays` wrote, as of a cache.
 
     Raises:
         DamagedError: it is no such file, or not as it was written.
@@ -246,7 +259,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         path.open("rb") as file,
         np.load(file, allow_pickle=False) as arrays,
     ):
-        return {name: arrays[name] for name in arrays.files}
+        found = {name: arrays[name] for name in arrays.files}
+    names = found.pop(SEAL, None)
+    if names is None and sealed:
+        raise DamagedError(path, "it has no list of its arrays")
+    if names is not None and names.tolist() != sorted(found):
+        raise DamagedError(
+            path, f"it should hold {few(names.tolist())}, and holds {few(sorted(found)) or 'none'}"
+        )
+    return found
 
 
 def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
@@ -347,7 +368,7 @@ def tables_on_disk() -> Iterator[sqlite3.Connection]:
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
-    """What is kept in a file; made anew where it is not there, or damaged."""
+    """What is kept in a file; made anew where it is not there, or damaged. `read` demands the seal."""
     if path.exists():
         with suppress(DamagedError):
             return read(path)

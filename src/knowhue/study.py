@@ -274,7 +274,8 @@ def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None
     # the version, too: another one may score otherwise
     key = fingerprint([work.prepared.fingerprint, settings.model_dump(mode="json"), described, __version__])
     kept = work.root / "features" / f"baselines-{key}.json"
-    scores = cached(kept, read_json, lambda path: write_json(path, _score_baselines(work, settings)))
+    read = partial(read_json, sealed=True)
+    scores = cached(kept, read, lambda path: write_json(path, _score_baselines(work, settings)))
     write_json(work.root / "baselines.json", scores)
     write_json(work.root / "metrics.json", described)
 

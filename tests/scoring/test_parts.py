@@ -85,6 +85,19 @@ def test_what_was_measured_is_not_measured_again_and_damage_is(folders, tmp_path
     assert len(measured) == 2 * 6
 
 
+@pytest.mark.parametrize("lost", ["_counts", "_places", "ab_l1", "sha256"])
+def test_what_was_kept_without_one_of_its_arrays_is_measured_again(folders, tmp_path, lost):
+    expected = bytes_of(run(folders, tmp_path / "cache"))
+    (kept, *_) = sorted((tmp_path / "cache").rglob("*.npz"))
+    with np.load(kept) as arrays:
+        others = {name: arrays[name] for name in arrays.files if name != lost}
+        assert len(others) == len(arrays.files) - 1
+    np.savez(kept, **others)
+    assert bytes_of(run(folders, tmp_path / "cache")) == expected
+    with np.load(kept) as arrays:
+        assert lost in arrays.files
+
+
 def test_other_pixels_protocols_and_truths_are_measured_anew(folders, tmp_path):
     first = run(folders, tmp_path / "cache")
     write_images(folders.ours, {"class0/image0": picture(40)})

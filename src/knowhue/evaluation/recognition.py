@@ -56,7 +56,7 @@ class Probe(NamedTuple):
         Raises:
             DamagedError: it is not as it was written.
         """
-        found = read_arrays(path)
+        found = read_arrays(path, sealed=True)
         return cls(*(found[name] for name in cls._fields))
 
 

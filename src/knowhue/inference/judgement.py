@@ -98,6 +98,10 @@ def is_novel(novelty: float | None) -> bool:
     return novelty is not None and not novelty <= 1  # and not `> 1`, which NaN is not
 
 
+NOTED = ("novelty", "label", "warnings", "found_in_reference")
+"""Of `as_record`, what `noteworthy` counts by."""
+
+
 def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """How many images a user should know something of, by what `as_record` says of each.
 

@@ -145,7 +145,7 @@ class Ledger:
             records = [json.loads(line) for line in whole]
         except (OSError, ValueError) as error:
             raise _unreadable(path, str(error)) from None
-        if not all(isinstance(record, dict) and {"path", "job"} <= record.keys() for record in records):
+        if not all(isinstance(record, dict) and _is_line(record) for record in records):
             raise _unreadable(path, "other lines")
         with suppress(ValueError, KeyError):
             record = json.loads(torn)
@@ -179,6 +179,11 @@ def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any
         f"{' and '.join(JOB[key].format(found.get(key)) for key in differing)}. Name another place, or have them "
         f"replaced with --overwrite{moved}."
     )
+
+
+def _is_line(record: dict[str, Any]) -> bool:
+    """Whether a line has what is read of it: of an image that failed, or of one that was made."""
+    return {"path", "job"} <= record.keys() and ("error" in record or {"output", "stamps"} <= record.keys())
 
 
 def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -252,9 +252,16 @@ def stages_of_many(
     Returns:
         Stages whose result is the line, in plain values, and what `put` returned.
     """
+    weighed: dict[Any, float] = {}  # seconds by item: to weigh an image that is afar is to fetch it
+
+    def timed_weigh(item: Any) -> int:
+        started = time.perf_counter()
+        weight = weigh(item)
+        weighed[item] = time.perf_counter() - started
+        return weight
 
     def decode(item: Any) -> tuple[DecodedRequest, float]:
-        started = time.perf_counter()
+        started = time.perf_counter() - weighed.pop(item)
         decoded = decode_request(colorizer, request_of(item), name="")  # the summary names it
         return decoded, time.perf_counter() - started
 
@@ -282,7 +289,7 @@ def stages_of_many(
         seconds = round(before + share + time.perf_counter() - started, 4)
         return line | {"model": colorizer.network.description.name, "seconds": seconds}, done
 
-    return Stages(weigh, decode, predict, paint, lambda read: read[0].network_input.shape)
+    return Stages(timed_weigh, decode, predict, paint, lambda read: read[0].network_input.shape)
 
 
 def reason_of(error: BaseException) -> str:

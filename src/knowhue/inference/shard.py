@@ -17,7 +17,7 @@ from knowhue.errors import ImageError, RunError
 from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
-from knowhue.inference.judgement import noteworthy
+from knowhue.inference.judgement import NOTED, noteworthy
 from knowhue.inference.pipeline import Limits, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
@@ -44,6 +44,8 @@ class ListedImage(NamedTuple):
     """stamp of what was there under that name when it was listed; None if nothing was"""
 
 
+_OF_MADE = {"stamp", *NOTED}
+"""What stands in the ledger's line of an image that was made."""
 _IN_THE_WAY = "`{}` is there already, and not made by this job; see --overwrite."
 
 
@@ -116,6 +118,8 @@ class _Shard:
             if head["job"] != self.task.job:
                 return {}
             self._is_again = head["run"] == self.task.run
+            if any("made" in record and not record.keys() >= _OF_MADE for record in records):
+                raise KeyError
             listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
         except (ValueError, KeyError, TypeError):

@@ -203,7 +203,7 @@ def cached_arrays(
     for name, path in paths.items():
         if path.exists():
             with suppress(DamagedError):  # it is made anew, and replaced
-                found[name] = read_arrays(path)
+                found[name] = read_arrays(path, sealed=True)
     if missing := [name for name in paths if name not in found]:
         for name, arrays in make(missing).items():
             write_arrays(paths[name], arrays)

@@ -5,6 +5,7 @@ What belongs to the true images (their features, the probe's weights) is compute
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,8 @@ def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Fe
         write_arrays(path, {"features": _features(work, work.prepared.positions(split), name, network)})
 
     key = fingerprint({"images": work.prepared.fingerprint, "split": split, **network.provenance})
-    return cached(work.root / "features" / f"truth-{name}-{key}.npz", read_arrays, write)["features"]
+    kept = work.root / "features" / f"truth-{name}-{key}.npz"
+    return cached(kept, partial(read_arrays, sealed=True), write)["features"]
 
 
 def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
