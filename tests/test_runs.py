@@ -5,7 +5,7 @@ import json
 import pytest
 
 from knowhue.errors import ConfigError, DamagedError, RunError
-from knowhue.presets import load_config
+from knowhue.presets import edit, load_config
 from knowhue.runs import (
     RUN_FILES,
     STUDY_SCHEMA,
@@ -154,13 +154,37 @@ def test_only_a_finished_run_is_put_to_work(tmp_path, state):
 def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_command(tmp_path):
     with pytest.raises(RunError, match=r"Found no finished run there\. Train one with `knowhue study`\.$"):
         finished_run(tmp_path)
-    run = tmp_path / "class" / "seed-0-1a2b3c4d"
+    run = tmp_path / "multi" / "seed-0-1a2b3c4d"
     write_json(run / "scores.json", {})
-    write_status(run, {"state": "finished"})  # of an arm that is not put to work unless it is named
+    write_status(run, {"state": "finished"})
     with pytest.raises(RunError, match=rf"Found no finished run itself, but in it: name {run}\.$"):
-        finished_run(tmp_path)
+        finished_run(run.parent)
     write_json(run / "config.json", {})
     assert finished_run(run) == run
+
+
+def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_path):
+    """Such as a comparison of ways to colour."""
+
+    def finish(arm, seed, tasks):
+        run = tmp_path / arm / f"seed-{seed}-1a2b3c4d"
+        write_config(run, edit(load_config("demo"), {"tasks": {"names": tasks}}))
+        write_status(run, {"state": "finished"})
+        return run
+
+    classes = finish("class", 0, ("class",))
+    with pytest.raises(
+        RunError, match=rf"runs of class \(learns class\)\. None of them colours\..* {classes}$"
+    ):
+        finished_run(tmp_path)
+    finish("l1", 1, ("colour",))
+    first = finish("l1", 0, ("colour",))
+    with pytest.raises(RunError) as refused:
+        finished_run(tmp_path)
+    assert "should have a finished run of `multi` or `colour`" in str(refused.value)
+    assert str(refused.value).endswith(
+        f"runs of class (learns class), l1 (learns colour). Name one of its runs: {first}"
+    )
 
 
 @pytest.mark.parametrize("state", [None, "running", "finished", "diverged"])

@@ -320,6 +320,8 @@ def finished_run(path: Path) -> Path:
     runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
     found = [run for run in runs if has_finished(run)]
     if not found:
+        if others := [run for run in sorted(path.glob("*/seed-*")) if has_finished(run)]:
+            raise _other_arms(path, others)
         if any(has_ended(run) for run in (path, *runs)):
             raise RunError(
                 f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
@@ -327,6 +329,19 @@ def finished_run(path: Path) -> Path:
             )
         raise no_finished_run(path, "run or study, such as runs/demo")
     return found[0]
+
+
+def _other_arms(study: Path, runs: Sequence[Path]) -> RunError:
+    """How a study is refused whose finished runs are of other arms than those that stand for it."""
+    firsts = {run.parent.name: run for run in reversed(runs)}
+    tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
+    colouring = [arm for arm, names in tasks.items() if "colour" in names]
+    arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
+    none = " None of them colours." * (not colouring)
+    return RunError(
+        f"A study that stands for a model should have a finished run of `multi` or `colour`. Found `{study}` with runs "
+        f"of {arms}.{none} Name one of its runs: {firsts[[*colouring, *tasks][0]]}"
+    )
 
 
 def no_finished_run(path: Path, wanted: str) -> RunError:
