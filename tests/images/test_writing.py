@@ -145,6 +145,11 @@ def test_transparency_stays_in_every_layer():
         assert (np.asarray(found.png(name).getchannel("A")) == alpha).all()
 
 
+def test_what_layers_cannot_hold_is_said_of_them():
+    image = Image(ramp(), origin=Origin(metadata=(("iptc-data", b"a caption"),)))
+    assert encode_layers(image, image)[1] == ["IPTC was left out: a layer of .ora, a PNG, cannot hold that"]
+
+
 def test_equal_layers_are_equal_files_whatever_the_clock_says():
     image = Image(ramp())
     assert encode_layers(image, image)[0] == encode_layers(image, image)[0]

@@ -40,13 +40,18 @@ _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
 def keep(
-    metadata: Metadata, suffix: str, height: int, width: int, computed_by: ComputedBy | None = None
+    metadata: Metadata,
+    suffix: str,
+    height: int,
+    width: int,
+    computed_by: ComputedBy | None = None,
+    called: str | None = None,
 ) -> tuple[Fields, list[str]]:
     """Choose what a kind of file can hold and is still true.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
     Orientation and size in XMP become those of the upright image. Thumbnails, and what XMP says of things that are not
-    written, go. Where colours are computed, XMP says so; see `declare`.
+    written, go. Where colours are computed, XMP says so; see `declare`. Notes name the kind of file as it is `called`.
 
     Returns:
         What goes along, by its names in libvips; what does not, in words.
@@ -60,7 +65,7 @@ def keep(
     for name, value in found.items():
         words = next(words for start, words in _WORDS.items() if name.startswith(start))
         if not name.startswith(_HOLDS[suffix]):
-            lost.append(f"{words} left out: {suffix} cannot hold that")
+            lost.append(f"{words} left out: {called or suffix} cannot hold that")
         elif suffix == ".jpg" and len(value) > _JPEG_BLOCK:
             lost.append(f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}")
         else:

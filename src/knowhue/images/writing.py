@@ -111,8 +111,10 @@ def encode_image(image: Image, suffix: str, quality: int | None = None) -> bytes
     return encode_with_notes(image, suffix, quality)[0]
 
 
-def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
-    """The bytes of an image file, and what it could not hold; as `write_image`."""
+def encode_with_notes(
+    image: Image, suffix: str, quality: int | None = None, called: str | None = None
+) -> tuple[bytes, list[str]]:
+    """The bytes of an image file, and what it could not hold, by what it is `called`; as `write_image`."""
     kind, metadata = kind_of(suffix, image), image.origin.metadata
     if quality is not None and not 1 <= quality <= 100:
         raise ConfigError(
@@ -120,7 +122,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
         )
     output, notes = _converted(image, kind)
     height, width = image.pixels.shape[:2]
-    kept, lost = keep(metadata, kind.suffix, height, width, image.origin.computed_by)
+    kept, lost = keep(metadata, kind.suffix, height, width, image.origin.computed_by, called)
     xmp = kept.pop("xmp-data", None) if kind.suffix == ".png" else None
     for name, value in kept.items():
         attach(output, name, value)
@@ -245,7 +247,8 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
 
 
 def _png(image: Image) -> tuple[bytes, list[str]]:
-    return encode_with_notes(image._replace(origin=image.origin._replace(profile=srgb_profile())), ".png")
+    in_srgb = image._replace(origin=image.origin._replace(profile=srgb_profile()))
+    return encode_with_notes(in_srgb, ".png", called=f"a layer of {OPENRASTER}, a PNG,")
 
 
 def _rgb(pixels: Pixels) -> Pixels:
