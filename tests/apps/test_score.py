@@ -143,7 +143,7 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         ),
         (
             ("gray=ours", "--truth", "truth"),
-            "as the rows that are always there. Found `gray`: give NAME=ours",
+            "as rows are that every table has. Found `gray`. Put another name before its folder: 'our gray=ours'",
         ),
         (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
         (("ours", "--truth", "truth", "--check", "none.json"), "none.json"),

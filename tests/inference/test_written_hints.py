@@ -56,6 +56,7 @@ def test_gray_means_exactly_no_colour(name):
         ("5,400=red", "0 to 399 pixels"),
         ("101%,5=red", "Found `101%` in"),
         ("1,1=rouge", "Found `rouge` in"),
+        ("1,1=oragne", "Did you mean `orange`?"),
         ("1,1=#c8323280", "opaque"),
         ("1,1=rgb(300, 0, 0)", "opaque"),
         ("1,1= ", "should name an opaque colour"),

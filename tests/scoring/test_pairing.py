@@ -135,6 +135,12 @@ def test_two_systems_of_the_same_bytes_are_said(folders, tmp_path):
     assert notes == ("ours and copy are the same files, byte for byte: nothing is compared by them",)
 
 
+def test_three_systems_of_the_same_bytes_are_said_once(folders, tmp_path):
+    systems = [str(folders.ours), f"a={folders.ours}", str(folders.theirs), f"b={folders.ours}"]
+    notes = pair(folders.truth, systems).notes
+    assert notes == ("ours, a and b are the same files, byte for byte: nothing is compared by them",)
+
+
 UNREADABLE = [name for name, odd in ODD_FILES.items() if odd.error]
 READABLE = [name for name, odd in ODD_FILES.items() if not odd.error]
 

@@ -305,7 +305,7 @@ def test_an_earlier_system_of_the_same_files_is_named(folders, tmp_path):
     write_json(path, to_json(scored(folders.truth, [folders.ours], tmp_path / "cache")))
     again = scored(folders.truth, [f"again={folders.ours}", folders.theirs], tmp_path / "cache")
     found = rows_beside([path], SMALL, again.pairs)
-    assert found.notes == ["ours and again are the same files, byte for byte: nothing is compared by them"]
+    assert found.notes == ["again and ours are the same files, byte for byte: nothing is compared by them"]
     page = render(again, again.values | found.rows, "", found)
     assert found.notes[0] in page
     assert found.remarks[0] in page

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -23,7 +24,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
 from knowhue.config import Section
-from knowhue.errors import KnowhueError, few, system_reason
+from knowhue.errors import KnowhueError, did_you_mean, few, system_reason
 from knowhue.metric_table import METRICS
 from knowhue.settings_text import meaning_of
 
@@ -90,6 +91,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:
             # of the click that typer brings along, whose names are private
+            if wrong := _NO_CHOICE.fullmatch(str(getattr(error, "message", ""))):
+                choices = _QUOTED.findall(wrong["choices"])
+                vars(error)["message"] = f"{wrong['said']}{did_you_mean(wrong['found'], choices)}"
             name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
             own = {each for option in inner.command.params for each in option.opts}
             among, unasked = UNASKED.get(str(name), ((), ""))
@@ -137,6 +141,9 @@ PLAIN = {
 }
 """What stands for our own signs where an encoding lacks them."""
 
+_NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
+"""What typer says where one of some words was expected."""
+_QUOTED = re.compile(r"'([^']+)'")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
 ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by

@@ -15,7 +15,7 @@ from pydantic import Field
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
 from knowhue.apps.program import OverwriteOption, Rare, say, say_json, with_options
 from knowhue.config import digest
-from knowhue.errors import ConfigError, ImageError, few, system_reason
+from knowhue.errors import ConfigError, ImageError, did_you_mean, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.runs import taken_by
 
@@ -267,7 +267,10 @@ def _hints_of(source: Path, file: Path | None) -> list[str]:
         text for name, texts in listed.items() if not name or path.endswith(f"/{name}") for text in texts
     ]
     if not found:
-        raise ConfigError(f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}")
+        raise ConfigError(
+            f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}."
+            + did_you_mean(source.name, listed)
+        )
     return found
 
 

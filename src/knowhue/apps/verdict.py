@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
-from knowhue.errors import ConfigError, shown
+from knowhue.errors import ConfigError, one_of, shown
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
 
@@ -98,7 +98,7 @@ def _directions(given: Sequence[str]) -> dict[str, str]:
     found = _pairs("--better", given, "loss=lower")
     for name, value in found.items():
         if value not in ("lower", "higher"):
-            raise ConfigError(f"`--better {shown(name)}` should be lower or higher. Found `{shown(value)}`.")
+            raise ConfigError(one_of(f"--better {shown(name)}", value, ("lower", "higher")))
     return found
 
 

@@ -1,14 +1,14 @@
 """What a source of images is: it lists items, each with its name, split and label, and reads them later."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 from PIL import Image
 
 from knowhue.config import Images
-from knowhue.errors import ConfigError, ExtraError, ImageError
+from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean
 from knowhue.images.image import of_no_format, to_rgb8, walk, why_hidden
 from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
@@ -107,7 +107,7 @@ def as_archives(reasons: Iterable[str]) -> str:
     return "".join(f"; {each} files are read with --set images.source={ARCHIVES[each]}" for each in named)
 
 
-def require_columns(columns: Iterable[str], images: Images) -> None:
+def require_columns(columns: Collection[str], images: Images) -> None:
     """Make sure that a table has the columns of images and labels.
 
     Raises:
@@ -117,7 +117,7 @@ def require_columns(columns: Iterable[str], images: Images) -> None:
         if column not in columns:
             raise ConfigError(
                 "`images.image_column` and `label_column` should be columns of the dataset: "
-                f"{', '.join(columns)}. Found `{column}`."
+                f"{', '.join(columns)}. Found `{column}`.{did_you_mean(column, columns)}"
             )
 
 

@@ -452,7 +452,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     for place, row in enumerate(rows, 1):
         unknown, missing = [name for name in row if name not in _COLUMNS], {*_COLUMNS[1:]} - row.keys()
         if unknown or missing:
-            meant = "".join(did_you_mean(name, _COLUMNS) for name in unknown[:1])
+            meant = "".join(did_you_mean(name, _COLUMNS) for name in unknown)
             raise ConfigError(
                 f"{file}, hint {place}: the columns should be {', '.join(_COLUMNS)} (`file` may be left out), parted "
                 f"by commas. Found {few([f'`{name}`' for name in row])}.{meant}"
@@ -484,7 +484,7 @@ def _chroma_of(colour: str, whole: str) -> tuple[float, float]:
     if len(rgb) != 3 or not all(0 <= code <= 255 for code in rgb):
         raise ConfigError(
             f"A hint should name an opaque colour as CSS does, `#c83232`, `rgb(200, 50, 50)` or `orange`. "
-            f"Found `{colour}` in `{whole}`."
+            f"Found `{colour}` in `{whole}`.{did_you_mean(colour, ImageColor.colormap)}"
         )
     _, a, b = srgb_to_lab(np.array(rgb) / 255).tolist()
     return (0.0, 0.0) if len(set(rgb)) == 1 else (a, b)

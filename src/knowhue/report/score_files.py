@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.csv_text import read_rows
-from knowhue.errors import TableError, few, missing_package, shown, system_reason
+from knowhue.errors import TableError, did_you_mean, few, missing_package, shown, system_reason
 from knowhue.runs import taken_by
 
 RowCells = Sequence[Any]
@@ -156,6 +156,7 @@ class _Columns:
         if given is not None:
             raise TableError(
                 f"{self.path}: no column `{shown(given)}`, which {option} names. Found {few(self.header, 12)}."
+                + did_you_mean(given, self.header)
             )
         unsure = next((f" {name}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
         raise TableError(

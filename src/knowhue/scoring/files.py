@@ -169,7 +169,9 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Besi
                 raise ConfigError(
                     f"`--beside {path}` should have systems of other names. Found `{name}` again."
                 )
-            found.notes.extend(are_twins(name, other) for other, own in hashes.items() if own == hash_)
+            # by the first alone: those of this command that are equal, too, have a note of their own
+            equal = next((other for other, own in hashes.items() if own == hash_), None)
+            found.notes.extend([are_twins(equal, name)] if equal else [])
             hashes[name] = hash_
             found.rows[name] = earlier["rows"][name]["values"]
     if found.rows:

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -102,15 +102,24 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
             f"{len(keys)} of {len(originals)} true images are scored: only those that all systems have"
         )
     notes = [*_copies(originals, keys), *_twins(kept)]
-    said: dict[str, list[str]] = {}
-    for system in kept:
-        notes += [f"{system.name}: {each}" for each in _originals(system, originals)]
-        for each in (*system.remarks, *_lossy(system)):
-            said.setdefault(each, []).append(system.name)
-    remarks += [f"{', '.join(names)}: {each}" for each, names in said.items()]
+    notes += said_once((each.name, _originals(each, originals)) for each in kept)
+    remarks += said_once((each.name, [*each.remarks, *_lossy(each)]) for each in kept)
     folders = tuple(str(PurePosixPath(key).parent) for key in keys)
     clusters = folders if len(set(folders)) > 1 else ()
     return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes), tuple(remarks))
+
+
+def said_once(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+    """What is to be said of systems: of several the same once.
+
+    >>> said_once([("ours", ["2 in JPEG"]), ("theirs", ["1 in JPEG"]), ("copy", ["2 in JPEG"])])
+    ['ours, copy: 2 in JPEG', 'theirs: 1 in JPEG']
+    """
+    names: dict[str, list[str]] = {}
+    for name, texts in found:
+        for text in texts:
+            names.setdefault(text, []).append(name)
+    return [f"{', '.join(own)}: {text}" for text, own in names.items()]
 
 
 def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
@@ -127,14 +136,17 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
         pairs.append((name.strip(), Path(path)))
     for name, path in pairs:
         if name in ALWAYS:
+            rows = ", ".join(f"`{each}`" for each in ALWAYS)
             raise ConfigError(
-                f"A system should not be called as the rows that are always there. Found `{name}`: give NAME={path}."
+                f"A system should not be called {rows}, as rows are that every table has. Found `{name}`. Put another "
+                f"name before its folder: {shlex.quote(f'our {name}={path}')}"
             )
         if not name:
             raise ConfigError(f"A system should have a name. Found `{path}`: give NAME=FOLDER.")
         if [other for other, _ in pairs].count(name) > 1:
             raise ConfigError(
-                f"Systems should have names of their own. Found `{name}` more than once: give NAME={path}."
+                f"Systems should have names of their own. Found `{name}` more than once. Put another name before a "
+                f"folder: {shlex.quote(f'{name}-2={path}')}"
             )
     return pairs
 
@@ -251,15 +263,17 @@ def _copies(truth: Mapping[str, Stored], keys: Iterable[str]) -> list[str]:
 
 
 def _twins(systems: Sequence[System]) -> list[str]:
-    digests = {
-        each.name: [[file.digest for file in files] for files in each.samples.values()] for each in systems
-    }
-    return [are_twins(*two) for two in combinations(digests, 2) if digests[two[0]] == digests[two[1]]]
+    alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for each in systems:
+        digests = tuple(tuple(file.digest for file in files) for files in each.samples.values())
+        alike.setdefault(digests, []).append(each.name)
+    return [are_twins(*names) for names in alike.values() if len(names) > 1]
 
 
-def are_twins(one: str, other: str) -> str:
-    """What is said of two systems whose files are equal."""
-    return f"{one} and {other} are the same files, byte for byte: nothing is compared by them"
+def are_twins(*names: str) -> str:
+    """What is said of systems whose files are equal."""
+    *others, last = names
+    return f"{', '.join(others)} and {last} are the same files, byte for byte: nothing is compared by them"
 
 
 def _lossy(system: System) -> list[str]:

@@ -1,6 +1,6 @@
 """What is said of systems: means of each measure, paired differences with intervals and words, warnings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from knowhue.errors import few, plural
 from knowhue.metric_table import RECOGNITION, Metric
 from knowhue.scoring.measures import BEST_OF, MEASURES, OF_MEANS, Columns, balanced_area
-from knowhue.scoring.pairing import GRAY, TRUTH, Pairs
+from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, said_once
 from knowhue.scoring.parts import Measured
 from knowhue.scoring.protocols import Protocol
 from knowhue.statistics import FEWEST_IMAGES
@@ -213,16 +213,19 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
         notes.append(
             f"{len(groups)} folders of images are few: intervals over folders are too narrow below about 10"
         )
-    for system in pairs.systems:
-        own = columns[system.name]
-        change, share = (float(own[name].mean()) for name in ("lightness_change", "lightness_changed"))
-        if share > 0.01:
-            notes.append(
-                f"{system.name}: L* is not the true image's: it changed by {change:.2f} on average, by more than "
-                f"{protocol.lightness_tolerance:g} in "
-                f"{100 * share:.1f} % of the pixels; a colouring should leave it alone"
-            )
-        still = int((own["colourfulness"] < protocol.near_gray_below).sum()) - len(gray)
-        if still > 0:
-            notes.append(f"{system.name}: {plural(still, 'colouring')} near-gray where the true image is not")
-    return notes
+    of_systems = (
+        (each.name, _system_notes(columns[each.name], protocol, len(gray))) for each in pairs.systems
+    )
+    return notes + said_once(of_systems)
+
+
+def _system_notes(own: Columns, protocol: Protocol, true_gray: int) -> Iterator[str]:
+    change, share = (float(own[name].mean()) for name in ("lightness_change", "lightness_changed"))
+    if share > 0.01:
+        yield (
+            f"L* is not the true image's: it changed by {change:.2f} on average, by more than "
+            f"{protocol.lightness_tolerance:g} in {100 * share:.1f} % of the pixels; a colouring should leave it alone"
+        )
+    still = int((own["colourfulness"] < protocol.near_gray_below).sum()) - true_gray
+    if still > 0:
+        yield f"{plural(still, 'colouring')} near-gray where the true image is not"
