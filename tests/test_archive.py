@@ -28,8 +28,8 @@ from knowhue.inference import store as store_file
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.folder import colorize_folder
-from knowhue.inference.store import FolderStore, StoredFile, is_url, open_store
-from knowhue.storage import tables_on_disk
+from knowhue.inference.store import FolderStore, StoredFile, open_store
+from knowhue.storage import is_url, tables_on_disk
 
 NAMES = [f"{number % 3}/p{number}.{kind}" for number, kind in enumerate(["png", "jpg", "tif"] * 6)]
 

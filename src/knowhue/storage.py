@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -35,6 +36,7 @@ Value = TypeVar("Value")
 
 SEAL = "sha256"
 """The key of a JSON file's own checksum, and of the names of a .npz file's arrays; readers do not see it."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
 _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -409,6 +411,15 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
         if isinstance(error, OSError) and not (damage and error.errno == errno.EINVAL):
             raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
         raise DamagedError(path, f"no {kind}: {first_line(error)}") from None
+
+
+def is_url(name: str) -> bool:
+    r"""Whether a name is that of an object store, not of a folder.
+
+    >>> is_url("s3://bucket/photos"), is_url("photos/1920"), is_url("C:\\photos")
+    (True, False, False)
+    """
+    return _URL.match(name) is not None
 
 
 def require_outputs(

@@ -18,6 +18,7 @@ from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, did_you_mean, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.runs import taken_by
+from knowhue.storage import is_url, require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
@@ -170,7 +171,6 @@ def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
 def _kind_of(arguments: ColorizeArguments) -> str:
     """`image`, `folder`, `video` or `archive`."""
     from knowhue.images.reading import is_image
-    from knowhue.inference.store import is_url
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
     if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
@@ -204,7 +204,6 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     """
     from knowhue.images.writing import MARK, OPENRASTER, check_output_suffix, kind_of, writable_suffix
     from knowhue.inference.video_formats import codec_of, writable_video_suffix
-    from knowhue.storage import require_outputs
 
     source, layers = Path(arguments.file), arguments.layers
     out = None if arguments.out is None else Path(arguments.out)
@@ -238,7 +237,6 @@ def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
     from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES, writable_suffix
     from knowhue.inference.listing import default_folder, list_folder
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
-    from knowhue.storage import require_outputs
 
     source, *others = arguments.inputs
     out = out or default_folder(source)
@@ -283,7 +281,6 @@ def _image(
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
     from knowhue.inference.hints import parse_hint, strokes_of
-    from knowhue.storage import require_outputs
 
     source, strokes = Path(arguments.file), arguments.strokes
     hints = [*(arguments.hint or ()), *_hints_of(source, arguments.hints)]
@@ -381,7 +378,6 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
     from knowhue.archive import colorize_archive
     from knowhue.engines.executor import open_engine
     from knowhue.inference.listing import default_folder
-    from knowhue.inference.store import is_url
 
     source = arguments.file
     if not is_url(source) and not Path(source).is_dir():

@@ -21,7 +21,8 @@ from knowhue.inference.judgement import NOTED, noteworthy
 from knowhue.inference.pipeline import Limits, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
-from knowhue.inference.store import is_url, open_store
+from knowhue.inference.store import open_store
+from knowhue.storage import is_url
 
 FLUSH_SECONDS = 30.0
 """Of work that a kill may cost."""

@@ -19,14 +19,13 @@ from knowhue.errors import ImageError, RunError, missing_package, system_reason
 from knowhue.images.image import STATE, SUFFIXES, identity, of_no_format, walk, why_hidden
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
-from knowhue.storage import write_through, writing
+from knowhue.storage import is_url, write_through, writing
 
 PARTS = f"{STATE}/parts"
 """What a folder's files are written to before they are put in their place."""
 _OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
 """What one name suffers, and others need not."""
 _WITHOUT_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class StoredFile(NamedTuple):
@@ -38,15 +37,6 @@ class StoredFile(NamedTuple):
     """changes when the file does"""
     skipped: str = ""
     """why it is no image to be coloured; nothing for an image"""
-
-
-def is_url(name: str) -> bool:
-    r"""Whether a name is that of an object store, not of a folder.
-
-    >>> is_url("s3://bucket/photos"), is_url("photos/1920"), is_url("C:\\photos")
-    (True, False, False)
-    """
-    return _URL.match(name) is not None
 
 
 class FolderStore:
