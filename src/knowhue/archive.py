@@ -25,7 +25,7 @@ from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import caveats_of_many
-from knowhue.inference.ledger import is_same_job
+from knowhue.inference.ledger import is_same_job, job_of
 from knowhue.inference.listing import (
     Summary,
     changed_since,
@@ -45,9 +45,9 @@ from knowhue.inference.shard import (
     end_path,
     manifest_path,
 )
-from knowhue.inference.store import PARTS, FolderStore, Store, is_url, open_store
+from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.runs import BUILT_IN, Report
-from knowhue.storage import tables_on_disk
+from knowhue.storage import is_url, tables_on_disk
 
 _TABLES = """
 CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
@@ -243,7 +243,9 @@ def colorize_archive(
             listing.add_taken(images, colours)
             if _read_plan(colours) is None and not overwrite:
                 listing.require_room(out)
-            plan = _plan(colours, _job(colorizer, source, options, suffix), shards, len(listing), overwrite)
+            place = source.rstrip("/") if is_url(source) else str(Path(source).resolve())
+            job = job_of(colorizer, place, options, suffix)
+            plan = _plan(colours, job, shards, len(listing), overwrite)
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         task = ShardTask(
             *places,
@@ -334,18 +336,6 @@ def _from_anywhere(name: str) -> str:
 
 def _model_from_anywhere(name: str) -> str:
     return _from_anywhere(name) if name != BUILT_IN and Path(name).exists() else name
-
-
-def _job(colorizer: Colorizer, source: str, options: ColorizeOptions, suffix: str | None) -> dict[str, Any]:
-    """What makes colours comparable."""
-    return {
-        "source": source.rstrip("/") if is_url(source) else str(Path(source).resolve()),
-        "model": colorizer.network.description.fingerprint(),
-        "sizes": colorizer.sizes,
-        "suffix": suffix,
-        "saturation": options.saturation,
-        "unknown_below": options.unknown_below,
-    }
 
 
 def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overwrite: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from knowhue.images.reading import read_image
 from knowhue.images.writing import check_output_suffix, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, noteworthy
-from knowhue.inference.ledger import Ledger, Stamp
+from knowhue.inference.ledger import Ledger, Stamp, job_of
 from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
@@ -81,10 +81,8 @@ def colorize_folder(
     _check(options, suffix, on_error)
     listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
     _check_names(hints, [item.path for item in listing.items], source)
-    with (
-        locked(out, "colorize"),
-        Ledger(out, _job(colorizer, source, options, suffix, album), overwrite) as ledger,
-    ):
+    job = job_of(colorizer, str(source.resolve()), options, suffix, album)
+    with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
         work = _Work(colorizer, options, hints, ledger, listing.items, on_error == "stop", report)
         work.run(limits, album)
     return work.summary(source, listing, time.monotonic() - started)
@@ -294,21 +292,3 @@ def _check_names(hints: Mapping[str, Sequence[str]], paths: Sequence[str], sourc
             raise ConfigError(
                 f"Hints should name an image of `{source}`, by its path below it. Found {found}"
             )
-
-
-def _job(
-    colorizer: Colorizer, source: Path, options: ColorizeOptions, suffix: str | None, album: bool
-) -> dict[str, Any]:
-    """What makes colours comparable."""
-    return {
-        "source": str(source.resolve()),
-        "model": colorizer.network.description.fingerprint(),
-        "sizes": colorizer.sizes,
-        "suffix": suffix,
-        "saturation": options.saturation,
-        "uncertainty": options.uncertainty,
-        "sample": options.sample,
-        "unknown_below": options.unknown_below,
-        "reference": None if options.reference is None else options.reference.digest,
-        "album": album,
-    }

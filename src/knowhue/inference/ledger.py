@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
 from knowhue.storage import replacing, writing
+
+if TYPE_CHECKING:
+    from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 
 JOB = {
     "source": "from another place (`{}`)",
@@ -160,6 +163,24 @@ class Ledger:
             for path, record in last.items()
             if is_same_job(self.out, record["job"], self.job, self._overwrite)
         }
+
+
+def job_of(
+    colorizer: "Colorizer", source: str, options: "ColorizeOptions", suffix: str | None, album: bool = False
+) -> dict[str, Any]:
+    """What makes colours comparable, by the names of `JOB`; of the images' place the name that it has anywhere."""
+    return {
+        "source": source,
+        "model": colorizer.network.description.fingerprint(),
+        "sizes": colorizer.sizes,
+        "suffix": suffix,
+        "saturation": options.saturation,
+        "uncertainty": options.uncertainty,
+        "sample": options.sample,
+        "unknown_below": options.unknown_below,
+        "reference": None if options.reference is None else options.reference.digest,
+        "album": album,
+    }
 
 
 def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any], overwrite: bool) -> bool:
