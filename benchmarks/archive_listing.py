@@ -38,7 +38,7 @@ def main() -> None:
         source.count = options.photos
         started = time.process_time()
         with tables_on_disk() as tables:
-            listing = ArchiveListing(tables, lambda suffix: suffix)
+            listing = ArchiveListing(tables)
             listing.add_images(source)
             listing.add_taken(source, out)
             listed = time.process_time()

@@ -389,7 +389,7 @@ def test_a_listing_does_not_fill_the_memory():
         source = Many(Path("nowhere"))
         source.count = count
         with tables_on_disk() as tables:
-            listing = ArchiveListing(tables, lambda suffix: suffix)
+            listing = ArchiveListing(tables)
             tracemalloc.start()
             listing.add_images(source)
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -21,7 +21,7 @@ from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import ARCHIVE_PLAN, COLOURED, LEDGER, LEDGERS, STATE, UNREADABLE, outputs_in
-from knowhue.images.writing import check_output_suffix, writable_suffix
+from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import caveats_of_many
@@ -63,18 +63,13 @@ FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.pat
 class ArchiveListing:
     """Photos, their outputs, and what lies there already."""
 
-    def __init__(self, tables: sqlite3.Connection, rename: Callable[[str], str]) -> None:
-        """Begin a listing.
-
-        Args:
-            tables: see `storage.tables_on_disk`.
-            rename: turns the suffix of an image into that of the coloured one.
-        """
+    def __init__(self, tables: sqlite3.Connection, suffix: str | None = None) -> None:
+        """Begin a listing in `storage.tables_on_disk`; `suffix` is that of all outputs, None keeps the formats."""
         self.notes: list[str] = []
         """what was left alone, in words"""
         self.unreadable: list[tuple[str, str]] = []
         """files and folders that cannot be read, and why"""
-        self._rename = rename
+        self._suffix = suffix
         self._listing = tables
         self._listing.executescript(_TABLES)
 
@@ -113,7 +108,7 @@ class ArchiveListing:
 
     def _add(self, path: str, stamp: str) -> None:
         name = PurePosixPath(path)
-        output, twin = output_of(name, self._rename), twin_of(name)
+        output, twin = output_of(name, self._suffix), twin_of(name)
         row = (path, stamp, str(output), str(twin), zlib.crc32(path.encode()))
         try:
             self._listing.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?)", row)
@@ -236,9 +231,8 @@ def colorize_archive(
     images, colours = map(open_store, places)
     with colours.held() as note:
         _require_no_left(executor)
-        rename = partial(_rename, suffix)
         with tables_on_disk() as tables:
-            listing = ArchiveListing(tables, rename)
+            listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
             listing.add_taken(images, colours)
             if _read_plan(colours) is None and not overwrite:
@@ -285,10 +279,6 @@ def _found(
         "model": description.name,
         "fast": colorizer.fast,
     }
-
-
-def _rename(suffix: str | None, found: str) -> str:
-    return suffix or writable_suffix(found)
 
 
 def _require_no_left(executor: Executor) -> None:

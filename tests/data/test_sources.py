@@ -303,13 +303,13 @@ def test_every_source_lists_in_the_same_order_twice(source, make_folder, hub):
 
 def test_training_and_colorize_take_the_same_files(tmp_path):
     junk = ["._a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg", "#recycle/a.jpg", "Thumbs.db", "notes.txt"]
-    names = [f"sea/{name}" for name in junk + [f"x{suffix}" for suffix in sorted(SUFFIXES)]]
+    names = [f"sea/{name}" for name in junk + [f"{suffix[1:]}{suffix}" for suffix in sorted(SUFFIXES)]]
     for name in [*names, "reef/y.jpg"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "reef" / "link.jpg").symlink_to("../sea/x.jpg")
+    (tmp_path / "reef" / "link.jpg").symlink_to("../sea/jpg.jpg")
     (tmp_path / "__MACOSX").mkdir()
-    coloured = list_folder(tmp_path, tmp_path / "out", lambda suffix: suffix).items
+    coloured = list_folder(tmp_path, tmp_path / "out").items
     trained = {name for name, _, _ in listed(path=str(tmp_path))}
     assert trained == {item.path for item in coloured}
     assert len(trained) == len(SUFFIXES) + 2

@@ -9,7 +9,7 @@ from knowhue.inference.listing import Summary, default_folder, list_folder
 
 
 def names(source: Path, out: Path, suffix: str | None = None) -> dict[str, str]:
-    items = list_folder(source, out, lambda own: suffix or own).items
+    items = list_folder(source, out, suffix).items
     assert all(item.source == source / item.path for item in items)
     return {item.path: item.output for item in items}
 
@@ -91,7 +91,7 @@ def test_what_is_named_as_coloured_from_another_image_there_is_left_alone(tmp_pa
         "reef-colour.JPG",
         "reef-colour.png",
     )
-    listing = list_folder(tmp_path, tmp_path / "out", lambda suffix: suffix)
+    listing = list_folder(tmp_path, tmp_path / "out")
     named = "made by knowhue from images beside them: reef-colour.JPG, sky-colour.png"
     assert listing.notes == [f"2 images were left alone, {named}"]
     assert [item.path for item in listing.items] == [

@@ -234,7 +234,7 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
 
 
 def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
-    from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES, writable_suffix
+    from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES
     from knowhue.inference.listing import default_folder, list_folder
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
@@ -245,7 +245,7 @@ def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
         raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
     require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
     # whose clashes are refused at once
-    listing = list_folder(source, out, lambda suffix: arguments.suffix or writable_suffix(suffix))
+    listing = list_folder(source, out, arguments.suffix)
     lost = {(out / item.output).resolve() for item in listing.items}
     for each in others:
         if each.resolve() in lost:

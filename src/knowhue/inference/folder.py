@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from knowhue.errors import ConfigError, did_you_mean
 from knowhue.images.reading import read_image
-from knowhue.images.writing import check_output_suffix, writable_suffix
+from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
@@ -79,7 +79,7 @@ def colorize_folder(
     started = time.monotonic()
     colorizer.require_options(options)
     _check(options, suffix, on_error)
-    listing = list_folder(source, out, lambda given: suffix or writable_suffix(given))
+    listing = list_folder(source, out, suffix)
     _check_names(hints, [item.path for item in listing.items], source)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,13 +33,13 @@ class Listing(NamedTuple):
     notes: list[str]
 
 
-def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listing:
+def list_folder(source: Path, out: Path, suffix: str | None = None) -> Listing:
     """All images of a folder and the folders in it, by name; the output keeps the names.
 
     Which files count is decided by `images.image.walk`; the output folder, if it lies inside, is left out, and so is
     what `knowhue colorize` names after another image beside it.
 
-    `rename` turns the suffix of an image into that of the coloured one.
+    `suffix` is that of all coloured ones; None keeps the formats.
 
     Raises:
         ImageError: no folder, or no image in it.
@@ -66,7 +66,7 @@ def list_folder(source: Path, out: Path, rename: Callable[[str], str]) -> Listin
     for file in found:
         name = file.relative_to(source)
         if file not in own:
-            items.append(Item(file, name.as_posix(), output_of(name, rename).as_posix()))
+            items.append(Item(file, name.as_posix(), output_of(name, suffix).as_posix()))
     if not items and not unreadable:
         raise nothing_there(source, notes)
     _refuse_clashes(items, out)
@@ -88,9 +88,9 @@ def default_folder(source: Path) -> Path:
     return folder.with_name(f"{folder.name}{MARK}")
 
 
-def output_of(name: _Name, rename: Callable[[str], str]) -> _Name:
-    """What an image becomes: its name with the suffix that `rename` makes of its own."""
-    return name.with_suffix(rename(name.suffix))
+def output_of(name: _Name, suffix: str | None) -> _Name:
+    """What an image becomes: its name with a suffix; with None its own, or that of a format that can be written."""
+    return name.with_suffix(suffix or writable_suffix(name.suffix))
 
 
 def twin_of(name: _Name) -> _Name:
