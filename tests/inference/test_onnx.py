@@ -193,7 +193,7 @@ def test_threads_change_no_answer(file, opened):
 
 def test_without_the_exporter_the_remedy_is_named(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ExtraError, match=r"needs onnxscript\. .*pip install -e '\.\[onnx\]'"):
+    with pytest.raises(ExtraError, match=r"needs `onnxscript`, .*pip install -e '\.\[onnx\]'"):
         export_onnx(network, tmp_path / "model.onnx")
 
 

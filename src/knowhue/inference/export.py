@@ -15,15 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.errors import (
-    ConfigError,
-    ExtraError,
-    RunError,
-    WeightsError,
-    first_line,
-    install_command,
-    one_of,
-)
+from knowhue.errors import ConfigError, RunError, WeightsError, first_line, missing_package, one_of
 from knowhue.inference.description import KEY, Description
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
@@ -236,11 +228,9 @@ def require_packages() -> None:
     Raises:
         ExtraError: it is not.
     """
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise ExtraError(
-            f"Export to ONNX needs {' and '.join(missing)}. Install what it needs with: {install_command('onnx')}"
-        )
+    for name in ("onnx", "onnxscript"):
+        if find_spec(name) is None:
+            raise missing_package("Export to ONNX", name, "onnx")
 
 
 def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]:
