@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_gray_codes_are_read_by_their_range(tmp_path: Path, told: int, expected:
     codes = np.full((2, 32, 48), 128, np.uint8)
     codes[:, :16] = 16
     video = make_video(tmp_path / "in.mkv", codes, Kind("ffv1", "gray", 2, told))
-    with video_reading.open_video(video) as found:
+    with closing(video_reading.Video(video)) as found:
         dark, light = next(iter(found.frames())).pixels[[0, 20], 0, 0]
     assert (dark, light) == expected
 
@@ -142,7 +143,10 @@ def test_a_turned_video_is_looked_at_upright_and_stays_turned(
 ):
     video = make_video(tmp_path / "in.mp4", drawn(3), Kind("libx264", rotation=rotation))
     colour(video, tmp_path / "out.mp4", Upward())
-    with video_reading.open_video(video) as old, video_reading.open_video(tmp_path / "out.mp4") as new:
+    with (
+        closing(video_reading.Video(video)) as old,
+        closing(video_reading.Video(tmp_path / "out.mp4")) as new,
+    ):
         assert new.matrix == old.matrix is not None
         pixels = new.orientation.upright(next(iter(new.frames())).pixels).astype(int)
     warmth = pixels[..., 0] - pixels[..., 2]

@@ -1,5 +1,6 @@
 """Videos to test with, drawn and encoded here, and what players would see of one."""
 
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from knowhue.inference.pixels import lightness
-from knowhue.inference.video_reading import open_video
+from knowhue.inference.video_reading import Video
 
 FRAMES, HEIGHT, WIDTH = 12, 32, 48
 TIME_BASE = Fraction(1, 600)
@@ -107,7 +108,7 @@ class Played(NamedTuple):
 
 def play(path: Path) -> Played:
     """Decode it all."""
-    with open_video(path) as video:
+    with closing(Video(path)) as video:
         frames = list(video.frames())
         seconds = [float(frame.pts * video.time_base) for frame in frames]
     return Played([f.pixels for f in frames], seconds, np.stack([lightness(f.pixels) for f in frames]))

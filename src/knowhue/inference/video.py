@@ -227,7 +227,7 @@ def colorize_video(
     require_outputs({"--out": out}, [source], overwrite=overwrite)
     # Hidden and without a video's suffix, so that no player or folder takes it for the whole.
     partial = out.with_name(f".{out.name}.colorizing")
-    with locked(out.parent, "colorize", name=f".{out.name}.lock"), reading.open_video(source) as video:
+    with locked(out.parent, "colorize", name=f".{out.name}.lock"), closing(reading.Video(source)) as video:
         work = _Work(colorizer.at_one_size(), video, options, strength, report)
         try:
             with closing(work.frames()) as frames:
@@ -241,8 +241,7 @@ def colorize_video(
 
 def require_video(source: Path) -> None:
     """Make sure, before a model is opened, that a file is a video; errors as of `colorize_video`."""
-    with _by_pyav()[0].open_video(source):
-        pass
+    _by_pyav()[0].Video(source).close()
 
 
 class _Painted(NamedTuple):

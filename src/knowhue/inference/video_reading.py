@@ -4,7 +4,6 @@ All times are counted from where the video begins, whatever its container's cloc
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +42,11 @@ class Video:
     """An open video file. Frames and other streams are read by readers of their own, so both can be read at once."""
 
     def __init__(self, path: Path) -> None:
+        """Open a video, until `close`.
+
+        Raises:
+            ImageError: it is missing, damaged, or has no moving images.
+        """
         self.path = path
         self._container = self._open()
         try:
@@ -204,15 +208,6 @@ class Video:
             f"`{self.path}` should be a whole video. Found it missing, damaged or of another kind ({reason}). Copy it "
             "again from where it came from."
         )
-
-
-def open_video(path: Path) -> closing[Video]:
-    """Open a video, until the context ends.
-
-    Raises:
-        ImageError: it is missing, damaged, or has no moving images.
-    """
-    return closing(Video(path))
 
 
 def address(path: Path) -> str:
