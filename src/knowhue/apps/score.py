@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,6 @@ from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
     from knowhue.scoring.files import Beside
-    from knowhue.scoring.networks import ScoreNetworks
     from knowhue.scoring.pairing import Pairs
     from knowhue.scoring.protocols import Protocol, Wanted
     from knowhue.scoring.table import Scores
@@ -85,7 +84,7 @@ class ScoreArguments(Options):
 @with_options
 def score(arguments: ScoreArguments) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
-    from knowhue.scoring.files import require_same_networks, rows_beside
+    from knowhue.scoring.files import rows_beside
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.protocols import read_protocol
 
@@ -101,9 +100,7 @@ def score(arguments: ScoreArguments) -> None:
     require_outputs({"--out": list(outputs.values())}, beside, overwrite=arguments.overwrite)
     pairs = pair(arguments.truth, arguments.systems, arguments.common)
     earlier = rows_beside(beside, chosen, pairs)
-    opened = _opened(arguments, pairs, chosen)
-    require_same_networks("--beside", beside, opened.about if opened else {})
-    _write(_scored(arguments, pairs, chosen, opened), outputs, earlier)
+    _write(_scored(arguments, pairs, chosen, "--beside", beside), outputs, earlier)
 
 
 def _require_check_alone(arguments: ScoreArguments) -> None:
@@ -138,21 +135,21 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
         raise ConfigError(one_of("--reference", arguments.reference, names))
 
 
-def _opened(arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol") -> "ScoreNetworks | None":
-    if arguments.networks is None and arguments.classifier is None:
-        return None
-    from knowhue.scoring.networks import open_scorers
-
-    return open_scorers(arguments.wanted, pairs, protocol.primary)
-
-
 def _scored(
-    arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol", opened: "ScoreNetworks | None"
+    arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol", option: str, others: Sequence[Path]
 ) -> "Scores":
+    """Measure, and ask the networks, which are to be those of the other scores that an option names."""
     from knowhue.apps.progress import showing_progress
+    from knowhue.scoring.files import require_same_networks
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
 
+    opened = None
+    if arguments.networks is not None or arguments.classifier is not None:
+        from knowhue.scoring.networks import open_scorers
+
+        opened = open_scorers(arguments.wanted, pairs, protocol.primary)
+    require_same_networks(option, others, opened.about if opened else {})
     began, threads = time.monotonic(), arguments.workers or os.cpu_count() or 1
     with showing_progress() as report:
         measured = measure_rows(pairs, protocol, arguments.kept, threads, report)
@@ -216,12 +213,7 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
 
 
 def _check(arguments: ScoreArguments, path: Path) -> None:
-    from knowhue.scoring.files import (
-        compare_json,
-        read_score_file,
-        require_same_networks,
-        to_json,
-    )
+    from knowhue.scoring.files import compare_json, read_score_file, to_json
     from knowhue.scoring.pairing import named_folders, pair
     from knowhue.scoring.protocols import Protocol
 
@@ -243,9 +235,7 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
         arguments = arguments.model_copy(update=changes)
         _require_arguments(arguments, chosen)
         pairs = pair(arguments.truth, arguments.systems, arguments.common)
-        opened = _opened(arguments, pairs, chosen)
-        require_same_networks("--check", [path], opened.about if opened else {})
-        scores = _scored(arguments, pairs, chosen, opened)
+        scores = _scored(arguments, pairs, chosen, "--check", [path])
     count, problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"

@@ -1,7 +1,7 @@
 """How multi-task differs from single-task: seed by seed, and beside every other arm and the placebos."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -193,120 +193,108 @@ def stacked(values: "np.ndarray", width: float) -> list[int]:
     return levels.tolist()
 
 
-class Compared(NamedTuple):
-    """One arm against the single-task arm of a question."""
+def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
+    """Hold every arm with another task beside a question's against its single-task arm, by question, then by arm.
 
-    question: str
-    """one of the study's"""
-    arm: str
-    """what is held against its single-task arm"""
-    primary: bool
-    """whether it is the question itself, judged at its share of alpha and not by Benjamini and Hochberg"""
-    same_targets: bool
-    """whether it learns the task from the same targets as the single-task arm; otherwise the difference is theirs"""
-    test: FamilyTest
-    """the difference, its interval at the level of the verdict, and p adjusted over all rows that are neither primary
-    nor of other targets, where a difference is certain"""
-
-    @property
-    def found(self) -> Contrast:
-        return self.test.found
-
-
-def compared_arms(study: Study) -> list[Compared]:
-    """Return all comparisons that have a number, by question and in the plan's order of arms."""
-    contrasts = {
-        (question, arm): contrast(study.table, asked.metric, asked.single, arm)
-        for question, asked in study.questions.items()
-        for arm in study.arms
-        # with another task beside the question's, or knowing what that would teach it
-        if arm != asked.single
-        and (len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm)))
+    Intervals are at the level of the verdict. p is adjusted over all that are neither a question itself, which has an
+    alpha of its own, nor of other targets, where a difference is certain; those have none.
+    """
+    tests = family_tests(
+        {
+            (question, arm): contrast(study.table, asked.metric, asked.single, arm)
+            for question, asked in study.questions.items()
+            for arm in study.arms
+            # the oracle knows what the other task would teach it
+            if arm != asked.single
+            and (len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm)))
+        },
+        1 - study.alpha,
+    )
+    family = {
+        (question, arm): test.found
+        for (question, arm), test in tests.items()
+        if arm != study.questions[question].multi and _has_same_targets(study, question, arm)
     }
-    rows = []
-    for (question, arm), test in family_tests(contrasts, 1 - study.alpha).items():
-        asked = study.questions[question]
-        is_same = _targets(study, question, arm) == _targets(study, question, asked.single)
-        rows.append(Compared(question, arm, arm == asked.multi, is_same, test))
-    # a primary question has an alpha of its own; with other targets a difference is certain
-    family = {row[:2]: row.found for row in rows if row.same_targets and not row.primary}
     adjusted = {key: test.p_adjusted for key, test in family_tests(family).items()}
-    return [row._replace(test=row.test._replace(p_adjusted=adjusted.get(row[:2]))) for row in rows]
+    rows: dict[str, dict[str, FamilyTest]] = {}
+    for (question, arm), test in tests.items():
+        rows.setdefault(question, {})[arm] = test._replace(p_adjusted=adjusted.get((question, arm)))
+    return rows
+
+
+def _has_same_targets(study: Study, question: str, arm: str) -> bool:
+    """Whether an arm learns a question's task as the single-task arm does; otherwise the difference is the targets'."""
+    own = {"class": "labels", "colour": "colours"}[question]
+    one, other = (
+        (labelled_share(study, each) if question == "class" else 1.0, placebo(study, each) == own)
+        for each in (arm, study.questions[question].single)
+    )
+    return one == other
 
 
 def forest_rows(study: Study) -> list[Row]:
     """Return the numbers of the drawing and their tests: one row per question and arm."""
     return [
         {
-            "question": each.question, "metric": each.found.metric, "arm": each.arm, "name": arm_name(each.arm),
-            "against": each.found.arms[0], "same_targets": each.same_targets, "seeds": len(each.found.seeds),
-            "diverged": len(each.found.diverged), "difference": each.found.estimate, **_ends(each.test.bounds),
-            "over": each.test.bounds.over, "p": each.test.p, "p_adjusted": each.test.p_adjusted,
-            "d_z": each.found.effect, "wins": each.found.wins.count,
+            "question": question, "metric": test.found.metric, "arm": arm, "name": arm_name(arm),
+            "against": test.found.arms[0], "same_targets": _has_same_targets(study, question, arm),
+            "seeds": len(test.found.seeds), "diverged": len(test.found.diverged), "difference": test.found.estimate,
+            **_ends(test.bounds), "over": test.bounds.over, "p": test.p, "p_adjusted": test.p_adjusted,
+            "d_z": test.found.effect, "wins": test.found.wins.count,
         }
-        for each in compared_arms(study)
+        for question, tests in compared_arms(study).items()
+        for arm, test in tests.items()
     ]  # fmt: skip
 
 
 def forest(study: Study) -> "dict[str, Figure]":
     """Draw for each question the mean paired difference of every arm; nothing where there is one arm alone."""
     rows = compared_arms(study)
-    if len({row.arm for row in rows}) < 2:
+    if len({arm for tests in rows.values() for arm in tests}) < 2:
         return {}
-    return {
-        f"forest_{question}": _forest(study, question, own)
-        for question in study.questions
-        if (own := [row for row in rows if row.question == question])
-    }
+    return {f"forest_{question}": _forest(study, question, tests) for question, tests in rows.items()}
 
 
-def _forest(study: Study, question: str, rows: list[Compared]) -> "Figure":
+def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figure":
     """Draw one question: a line for each arm, and its numbers beside it."""
-    asked, arms = study.questions[question], [row.arm for row in rows]
-    lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for row in rows for arm, seed in row.found.diverged)
-    figure, axes = panels(5.0, 0.3 * max(len(arms), 2) + 1.3 + 0.3 * bool(lost))
+    asked, runs = study.questions[question], [run for test in tests.values() for run in test.found.diverged]
+    lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for arm, seed in runs)
+    figure, axes = panels(5.0, 0.3 * max(len(tests), 2) + 1.3 + 0.3 * bool(lost))
     ax, measured = axes[0, 0], measure(study.metrics, asked)
     # rows with other targets may lie far out: the axis is not theirs, and they become arrows
-    likes = [row.test for row in rows if row.same_targets]
-    ends = [end for each in likes for end in each.bounds.interval or ()]
-    values = [measured.scale * value for value in (*(each.found.estimate for each in likes), *ends)]
+    likes = {arm: test for arm, test in tests.items() if _has_same_targets(study, question, arm)}
+    ends = [end for each in likes.values() for end in each.bounds.interval or ()]
+    values = [measured.scale * value for value in (*(each.found.estimate for each in likes.values()), *ends)]
     # upside down, so that the first arm is on top, with room above for the name of the band
-    ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(arms) - 0.5, -0.9))
-    for row in rows:
-        _line(ax, row, measured, arms.index(row.arm), len(study.seeds))
-    ax.set_yticks(range(len(arms)), [arm_name(arm) for arm in arms], fontsize=SMALL)
+    ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(tests) - 0.5, -0.9))
+    for height, (arm, test) in enumerate(tests.items()):
+        colour = MULTI if arm == asked.multi else INK if arm in likes else MUTED
+        _line(ax, test, colour, measured, height, len(study.seeds))
+    ax.set_yticks(range(len(tests)), [arm_name(arm) for arm in tests], fontsize=SMALL)
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
     head(ax, measured.titled(measured.difference_unit), f"difference from single-task {alone}")
-    mark_margin(ax, measured.scale * asked.sesoi, rows[0].found.lower_is_better)
+    mark_margin(ax, measured.scale * asked.sesoi, study.table.lower_is_better(asked.metric))
     note_diverged(figure, list(lost))
     return figure
 
 
-def _targets(study: Study, question: str, arm: str) -> tuple[float, bool]:
-    """Return what the task of a question is taught by in an arm: share of labels, and whether they are a placebo."""
-    own = {"class": "labels", "colour": "colours"}[question]
-    share = labelled_share(study, arm) if question == "class" else 1.0
-    return share, placebo(study, arm) == own
-
-
-def _line(ax: "Axes", row: Compared, measured: Measure, height: float, planned: int) -> None:
+def _line(ax: "Axes", test: FamilyTest, colour: str, measured: Measure, height: float, planned: int) -> None:
     """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
     low, high = ax.get_xlim()
-    value = measured.scale * row.found.estimate
-    colour = MULTI if row.primary else INK if row.same_targets else MUTED
+    value = measured.scale * test.found.estimate
     if low <= value <= high:
-        if interval := row.test.bounds.interval:
+        if interval := test.bounds.interval:
             ends = np.clip(measured.scale * np.array(interval), low, high)
             ax.plot(ends, [height, height], color=colour, linewidth=2, zorder=3, label="interval")
-        dot(ax, value, height, colour, 6, hollow=bool(row.found.diverged), zorder=4, label="estimate")
+        dot(ax, value, height, colour, 6, hollow=bool(test.found.diverged), zorder=4, label="estimate")
     else:
         edge, marker = (low, "<") if value < low else (high, ">")
         ax.plot(edge, height, marker, color=colour, markersize=5, clip_on=False, zorder=4, label="beyond")
-    weight = "bold" if row.primary else "normal"
+    weight = "bold" if colour == MULTI else "normal"
     ax.annotate(
-        _numbers(row.test, measured, planned), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
+        _numbers(test, measured, planned), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
         textcoords="offset points", va="center", color=colour, fontsize=SMALL, fontweight=weight,
         annotation_clip=False,
     )  # fmt: skip
