@@ -70,18 +70,6 @@ class Regime(NamedTuple):
     """seconds at equal wall-clock"""
 
 
-class MethodScore(NamedTuple):
-    """A metric of a method in a regime."""
-
-    mean: float | None
-    """over the finished seeds"""
-    by_seed: dict[int, float]
-    """of each"""
-    test: FamilyTest | None = None
-    """the method after the reference, over the seeds that both have, adjusted over all methods and metrics of the
-    regime; a diverged run has in the error the score declared for it. None of the reference itself."""
-
-
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A study whose arms are methods, seen method by method and regime by regime."""
@@ -129,27 +117,27 @@ class Comparison:
         return [name for name in QUALITY if any(study.table.finished(arm, name) for arm in study.runs)]
 
     @cached_property
-    def scores(self) -> dict[str, dict[tuple[str, str], MethodScore]]:
-        """Every metric of every method by regime, then by (method, metric)."""
-        return {name: self._scores(regime) for name, regime in self.regimes.items()}
+    def tests(self) -> dict[str, dict[tuple[str, str], FamilyTest]]:
+        """By regime, then by (method, metric): a method after the reference, over the seeds that both have.
 
-    def _scores(self, regime: Regime) -> dict[tuple[str, str], MethodScore]:
-        table = self.study.table
-        # adjusted over the whole table, for a reader looks for the bold numbers in all of it
-        tests = family_tests({
-            (method, metric): contrast(table, metric, regime.arms[self.reference], regime.arms[method])
-            for method in self.methods
-            for metric in self.metrics
-            if method != self.reference
-        })  # fmt: skip
-        own = {
-            (method, metric): table.finished(regime.arms[method], metric)
-            for method in self.methods
-            for metric in (*self.metrics, "diversity")
-        }
+        They are adjusted over the whole table of a regime, for a reader looks for the bold numbers in all of it; a
+        diverged run has in the error the score declared for it.
+        """
+        others = [method for method in self.methods if method != self.reference]
         return {
-            key: MethodScore(mean(list(each.values())), each, tests.get(key)) for key, each in own.items()
-        }
+            name: family_tests({
+                (method, metric): contrast(
+                    self.study.table, metric, regime.arms[self.reference], regime.arms[method]
+                )
+                for method in others
+                for metric in self.metrics
+            })
+            for name, regime in self.regimes.items()
+        }  # fmt: skip
+
+    def scores(self, regime: Regime, method: str, metric: str) -> dict[int, float]:
+        """By seed, of the finished runs."""
+        return self.study.table.finished(regime.arms[method], metric)
 
     @property
     def alpha(self) -> float:
@@ -218,11 +206,12 @@ def comparison_results(study: Study) -> dict[str, Any]:
 
 def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any]:
     judgement = compared.verdict(regime, method)
-    scores = {
-        metric: {"mean": each.mean, "by_seed": each.by_seed, "difference": each.test and each.test.numbers()}
-        for (name, metric), each in compared.scores[regime.name].items()
-        if name == method and each.by_seed
-    }
+    scores = {}
+    for metric in (*compared.metrics, "diversity"):
+        if own := compared.scores(regime, method, metric):
+            test = compared.tests[regime.name].get((method, metric))
+            average = mean(list(own.values()))
+            scores[metric] = {"mean": average, "by_seed": own, "difference": test and test.numbers()}
     return {
         "epochs": regime.epochs.get(method), "verdict": judgement and judgement.word.value, "scores": scores,
         "cost": compared.costs(regime, method),
@@ -231,13 +220,12 @@ def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any
 
 def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
     """One row a method, one column a metric, then the baselines; the header first."""
-    found = compared.scores[regime.name]
     names = list(compared.metrics)
-    names += ["diversity"] * any(found[method, "diversity"].by_seed for method in compared.methods)
+    names += ["diversity"] * any(compared.scores(regime, name, "diversity") for name in compared.methods)
     rows = [[TableCell(head) for head in ("", "error: verdict", *(column_head(name) for name in names))]]
     for name, method in compared.methods.items():
         title = TableCell(method.title, "reference" if name == compared.reference else "")
-        cells = [_quality_cell(found[name, metric], metric) for metric in names]
+        cells = [_quality_cell(compared, regime, name, metric) for metric in names]
         rows.append([title, verdict_cell(compared.verdict(regime, name)), *cells])
     for name, title in _BASELINES.items():
         if (row := compared.study.baselines.get(name)) is not None:
@@ -282,16 +270,17 @@ def markdown_tables(study: Study) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _quality_cell(score: MethodScore, metric: str) -> TableCell:
+def _quality_cell(compared: Comparison, regime: Regime, method: str, metric: str) -> TableCell:
     """A mean and below it its difference, with as many places, and its interval; `†`: over seeds alone."""
-    unit = METRICS[metric].unit
-    if score.test is None:
-        return TableCell(number(score.mean, unit))
-    found, bounds, like = score.test.found, score.test.bounds, score.mean or 0.0
+    unit, level = METRICS[metric].unit, mean(list(compared.scores(regime, method, metric).values()))
+    test = compared.tests[regime.name].get((method, metric))
+    if test is None:
+        return TableCell(number(level, unit))
+    found, bounds, like = test.found, test.bounds, level or 0.0
     ends = "no interval" if bounds.interval is None else ends_text(like, bounds.interval, unit)
     mark = "" if bounds.over == BOTH or bounds.interval is None else "†"
     below = f"{difference(like, like + found.estimate, unit)} ({ends}){mark}"
-    return TableCell(number(score.mean, unit), below, score.test.is_clear)
+    return TableCell(number(level, unit), below, test.is_clear)
 
 
 def column_head(metric: str) -> str:
@@ -409,14 +398,14 @@ def _draw_method(
     ax: "Axes", mark: Mark, compared: Comparison, regime: Regime, method: str, metric: str, scale: int
 ) -> tuple[float, float] | None:
     """Draw a method in a regime, each seed a dot; return where its mean stands."""
-    found, seconds = compared.scores[regime.name][method, metric], compared.costs(regime, method)["train_s"]
-    if found.mean is None or seconds is None:
+    by_seed, seconds = compared.scores(regime, method, metric), compared.costs(regime, method)["train_s"]
+    if not by_seed or seconds is None:
         return None
     for run in compared.study.finished(regime.arms[method]):
-        if run.seed in found.by_seed:
-            at, score = run_costs(run)["train_s"], scale * found.by_seed[run.seed]
+        if run.seed in by_seed:
+            at, score = run_costs(run)["train_s"], scale * by_seed[run.seed]
             ax.plot(at, score, marker=".", markersize=3, color=mark.colour, alpha=0.45, zorder=2)
-    end = (seconds, scale * found.mean)
+    end = (seconds, scale * float(np.mean(list(by_seed.values()))))
     _plot_mark(ax, end, mark, mark.colour if regime.name == "clock" else PAPER, zorder=4)
     return end
 
