@@ -14,19 +14,9 @@ import numpy as np
 from knowhue.metric_table import SHARES
 from knowhue.report.study import TASK_TITLES, ScoreTable, Study
 from knowhue.report.text import spaced
-from knowhue.statistics import FEWEST_IMAGES, LEVEL
+from knowhue.statistics import FEWEST_IMAGES, LEVEL, paired
 from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval
-from knowhue.statistics.paired import (
-    Interval,
-    Name,
-    Share,
-    benjamini_hochberg,
-    hedges_dz,
-    sided_share,
-    sign_flip_p,
-    t_interval,
-    wins,
-)
+from knowhue.statistics.paired import Interval, Name, Share
 from knowhue.statistics.verdicts import is_clear
 
 BOTH = "seeds and images"
@@ -164,7 +154,7 @@ class Contrast:
         seeds alone, and so on these test images, where no image has a score. Where the interval would reach beyond
         what the metric can be, or the images are too few, there is none.
         """
-        over, found, why_not = "seeds", t_interval(self.differences, level), "one seed has no interval"
+        over, found, why_not = "seeds", paired.t_interval(self.differences, level), "one seed has no interval"
         if self.images is not None:
             over, why_not = BOTH, self.images.too_few
             found = self.crossed and self.crossed.interval(level)
@@ -178,17 +168,17 @@ class Contrast:
     @property
     def p(self) -> float:
         """Exact sign-flip p."""
-        return sign_flip_p(self.differences)
+        return paired.sign_flip_p(self.differences)
 
     @property
     def effect(self) -> float | None:
         """Hedges-corrected d_z."""
-        return hedges_dz(self.differences)
+        return paired.hedges_dz(self.differences)
 
     @property
     def wins(self) -> Share:
         """Seeds in which after is better."""
-        return wins(self.differences, self.lower_is_better)
+        return paired.wins(self.differences, self.lower_is_better)
 
     @property
     def ties(self) -> int:
@@ -197,7 +187,7 @@ class Contrast:
 
     def hurt(self, margin: float) -> Share:
         """Seeds in which after is worse by more than `margin`: negative transfer."""
-        return sided_share(self.differences, margin, self.lower_is_better)
+        return paired.sided_share(self.differences, margin, self.lower_is_better)
 
 
 def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str = "") -> Contrast | None:
@@ -284,7 +274,7 @@ def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL
     """Test a family of contrasts, adjusted for their number; what is None is left out."""
     known = {name: found for name, found in contrasts.items() if found is not None}
     p = {name: found.p for name, found in known.items() if len(found.seeds) > 1}
-    adjusted = benjamini_hochberg(p)
+    adjusted = paired.benjamini_hochberg(p)
     return {
         name: FamilyTest(found, found.bounds(level), p.get(name), adjusted.get(name))
         for name, found in known.items()

@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knowhue.errors import plural
-from knowhue.report.differences import forest, forest_rows, transfer, transfer_rows
-from knowhue.report.levels import (
-    confusion_rows,
-    curve_rows,
-    curves,
-    draw_confusion,
-    draw_per_class,
-    draw_reliability,
-    drawn_sides,
-    label_fraction,
-    label_fraction_rows,
-    reliability_rows,
-)
+from knowhue.report import differences, levels
 from knowhue.report.methods import comparison_figures
 from knowhue.report.reading import read_study
 from knowhue.report.study import TASK_TITLES, Row, Run, Study, is_oracle, sides
@@ -92,7 +80,7 @@ def _truth(study: Study, place: int) -> str:
 def draw_extremes(study: Study) -> "dict[str, Drawing]":
     """Draw each arm's best and worst colourings of the shown seed, by their error, above the true images."""
     figures = {}
-    for side in drawn_sides(study, "colour"):
+    for side in levels.drawn_sides(study, "colour"):
         run = study.shown(side.arm)
         errors = [] if run is None else np.asarray(run.extremes.get("ab_l1", ())).tolist()
         if run is None or not errors:
@@ -194,8 +182,8 @@ FIGURES: dict[str, Figure] = {
         "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
         "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
         "difference is smaller than the smallest one that matters, {fixed}.",
-        transfer,
-        transfer_rows,
+        differences.transfer,
+        differences.transfer_rows,
     ),
     "forest": Figure(
         "All arms.",
@@ -204,8 +192,8 @@ FIGURES: dict[str, Figure] = {
         "task from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow "
         "is a value beyond the axis. A placebo of the other task that does as well as multi-task says that no "
         "information passed between the tasks.",
-        forest,
-        forest_rows,
+        differences.forest,
+        differences.forest_rows,
     ),
     "label_fraction": Figure(
         "With few labels.",
@@ -213,8 +201,8 @@ FIGURES: dict[str, Figure] = {
         "colouring. Large dots are means over seeds with 95\u00a0% intervals over seeds,"
         " on these test images, faint dots are seeds; the axis is "
         "logarithmic.",
-        label_fraction,
-        label_fraction_rows,
+        levels.label_fraction,
+        levels.label_fraction_rows,
     ),
     "samples": Figure(
         "Sample images.",
@@ -235,32 +223,32 @@ FIGURES: dict[str, Figure] = {
         "Colour error.",
         "Mean absolute error of a*b* on the validation images after each epoch; lower is better. "
         "{overlap_colour}",
-        partial(curves, name="error"),
-        partial(curve_rows, name="error"),
+        partial(levels.curves, name="error"),
+        partial(levels.curve_rows, name="error"),
     ),
     "accuracy": Figure(
         "Accuracy.",
         "Share of validation images classified right after each epoch. {overlap_class}",
-        partial(curves, name="accuracy"),
-        partial(curve_rows, name="accuracy"),
+        partial(levels.curves, name="accuracy"),
+        partial(levels.curve_rows, name="accuracy"),
     ),
     "losses": Figure(
         "Generator and discriminator.",
         "Adversarial training losses, mean of each epoch. Neither should run away from the other; where the "
         "discriminator judges nearly every patch right, a warning says so.",
-        partial(curves, name="losses"),
-        partial(curve_rows, name="losses"),
+        partial(levels.curves, name="losses"),
+        partial(levels.curve_rows, name="losses"),
     ),
     "per_class": Figure(
         "Class by class.",
         "Scores of each class on the {split} images; the bar joins the two arms. {spread}",
-        draw_per_class,
+        levels.draw_per_class,
     ),
     "confusion": Figure(
         "Confusion.",
         "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.",
-        draw_confusion,
-        confusion_rows,
+        levels.draw_confusion,
+        levels.confusion_rows,
     ),
     "reliability": Figure(
         "Does the probability mean what it says?",
@@ -268,8 +256,8 @@ FIGURES: dict[str, Figure] = {
         "width{pooled}: on the dashed line a probability of 80\u00a0% is right 80\u00a0% of the time, below "
         "it the model is too sure of itself. Larger dots hold more images. The expected calibration error "
         "(Guo et al. 2017) is the mean distance from the line.",
-        draw_reliability,
-        reliability_rows,
+        levels.draw_reliability,
+        levels.reliability_rows,
     ),
     "extremes": Figure(
         "Best and worst colourings.",

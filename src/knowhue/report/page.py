@@ -13,18 +13,11 @@ from markupsafe import Markup
 
 from knowhue.csv_text import to_csv
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
-from knowhue.report import integrity
+from knowhue.report import integrity, methods
 from knowhue.report import results as numbers
 from knowhue.report.contrasts import wording
 from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings
-from knowhue.report.methods import (
-    Comparison,
-    comparison_figures,
-    cost_table,
-    drawing_methods,
-    quality_table,
-)
 from knowhue.report.reading import read_study
 from knowhue.report.results import Conclusion, conclude
 from knowhue.report.study import Row, Study, tidy_scores
@@ -158,20 +151,14 @@ def render_page(found: Conclusion, note: str = "") -> str:
 
 def _methods_content(study: Study) -> dict[str, Any]:
     """All that the page of a comparison shows: its drawings as SVG, and what its template asks for the rest."""
-    compared, drawings = Comparison(study), {}
-    for name, figure in comparison_figures(study).items():
+    compared, drawings = methods.Comparison(study), {}
+    for name, figure in methods.comparison_figures(study).items():
         kind, _, regime = name.rpartition("_")
         title = compared.regimes[regime].title if regime in compared.regimes else ""
         description = _DRAWINGS_OF_METHODS[kind].format(title)
         drawings[name] = Markup(to_svg(figure, name.replace("_", "-"), description))
-    return {
-        "compared": compared,
-        "drawings": drawings,
-        "quality_table": quality_table,
-        "cost_table": cost_table,
-        "drawing_methods": drawing_methods,
-        "fewest": fewest_seeds(compared.alpha),
-    }
+    fewest = fewest_seeds(compared.alpha)
+    return {"compared": compared, "drawings": drawings, "methods": methods, "fewest": fewest}
 
 
 def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: str = "") -> None:

@@ -4,17 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from knowhue.report.conditions import (
-    after_heads,
-    class_transfer,
-    deployment,
-    equal_time,
-    equal_train_loss,
-    image_flips,
-    paired_table,
-    seed_transfer,
-    train_loss,
-)
+from knowhue.report import conditions
 from knowhue.report.contrasts import BOTH, Bounds, wording
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
 from knowhue.report.findings import Findings, readings, relative_gains
@@ -307,7 +297,7 @@ TABLES: dict[str, Shown] = {
         "Seeds",
         "Seeds in which multi-task is worse by more than the smallest effect of interest, with the Wilson interval of "
         "their share, and the seeds at both ends.",
-        lambda findings: seed_transfer(findings.study),
+        lambda findings: conditions.seed_transfer(findings.study),
         {
             **_QUESTION, **_METRIC, "Counts as worse beyond": _value("sesoi"),
             "Seeds worse": _hurt(lambda hurt: f"{hurt.count} of {hurt.of}"),
@@ -323,7 +313,7 @@ TABLES: dict[str, Shown] = {
         "adjusted over all rows (Benjamini-Hochberg), is at most 0.05, the interval over seeds and images of the "
         f"class excludes 0, and there are at least {MIN_SEEDS} seeds. p, and intervals with †, are over seeds "
         "alone, on these test images.",
-        lambda findings: class_transfer(findings.study),
+        lambda findings: conditions.class_transfer(findings.study),
         {
             **_CLASS,
             "Score": lambda study, row: "Recall, %" if row["unit"] else study.label(row["metric"]),
@@ -334,7 +324,7 @@ TABLES: dict[str, Shown] = {
     "flips": Shown(
         "Images that change sides",
         "Share of images that only the single-task classifier names right, or only the multi-task one.",
-        lambda findings: image_flips(findings.study),
+        lambda findings: conditions.image_flips(findings.study),
         {
             **_CLASS, "Images": _text("images"), "Right to wrong, %": _share("right_to_wrong"),
             "Wrong to right, %": _share("wrong_to_right"),
@@ -347,10 +337,10 @@ TABLES: dict[str, Shown] = {
         "Validation scores where each arm's training loss first comes to the lowest level that both reached in "
         "fine-tuning, on the line between two epochs; the arm that fits faster is caught before its learning rate "
         "has come down.",
-        lambda findings: paired_table(findings.study, equal_train_loss),
+        lambda findings: conditions.paired_table(findings.study, conditions.equal_train_loss),
         {
             **_QUESTION, **_METRIC,
-            "Train loss": lambda study, row: spaced(train_loss(study, row["question"]) or MISSING),
+            "Train loss": lambda study, row: spaced(conditions.train_loss(study, row["question"]) or MISSING),
             "At": _text("level", number), **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS,
         },
         of_questions=True,
@@ -364,7 +354,7 @@ TABLES: dict[str, Shown] = {
         "Of the validation split, epoch by epoch: the longer training is read where the shorter one ended, on the "
         "line between two epochs; cut before its learning rate came down, it stands at a disadvantage. "
         "Diagnostics are not on the clock, validation is.",
-        lambda findings: paired_table(findings.study, equal_time),
+        lambda findings: conditions.paired_table(findings.study, conditions.equal_time),
         {
             **_PAIRED, "Time": _text("seconds", duration), "Single-task in full": _text("single_seconds", duration),
             "Multi-task in full": _text("multi_seconds", duration),
@@ -375,7 +365,7 @@ TABLES: dict[str, Shown] = {
     ),
     "deployment": Shown(
         "Deployment", "One model for two tasks against one model for each.",
-        lambda findings: deployment(findings.study),
+        lambda findings: conditions.deployment(findings.study),
         {
             "": lambda study, row: _DEPLOYED.get(row["what"]) or study.label(row["metric"]),
             "One multi-task model": _deployed("one"), "One model a task": _deployed("several"),
@@ -385,7 +375,7 @@ TABLES: dict[str, Shown] = {
     "after_heads": Shown(
         "After the heads, and after fine-tuning",
         "Of the split that is reported on; with few labels, fine-tuning may cost what the heads had reached.",
-        lambda findings: after_heads(findings.study),
+        lambda findings: conditions.after_heads(findings.study),
         {
             **_ARM, **_METRIC, "After the heads": _value("heads"), "After fine-tuning": _value("tuned"), **_SEEDS,
         },

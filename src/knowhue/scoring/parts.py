@@ -22,17 +22,8 @@ from knowhue.images.image import Image, Pixels, flattened
 from knowhue.images.reading import read_image
 from knowhue.inference.pipeline import ByteBudget
 from knowhue.runs import Report
-from knowhue.scoring.measures import (
-    BEST_OF,
-    FARTHEST_AB,
-    MEASURES,
-    Column,
-    Seen,
-    distance,
-    gray_of,
-    measure_image,
-    see,
-)
+from knowhue.scoring import measures
+from knowhue.scoring.measures import Column, Seen, see
 from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, Stored, System
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, write_arrays
@@ -50,7 +41,7 @@ _MOST_PROBLEMS = 10
 
 
 KeptArrays = dict[str, NDArray[Any]]
-_SHAPE = (len(chroma_bins()), FARTHEST_AB + 2)
+_SHAPE = (len(chroma_bins()), measures.FARTHEST_AB + 2)
 
 
 class Measured(NamedTuple):
@@ -233,7 +224,7 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
                         files = part.colourings[row][number]
                         values, found = _measure_samples(files, truth, (height, width), protocol)
                     else:
-                        values, found = measure_image(_made(row, part, truth), truth, protocol)
+                        values, found = measures.measure_image(_made(row, part, truth), truth, protocol)
                 except KnowhueError as error:
                     problems.append(
                         f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}"
@@ -259,7 +250,7 @@ def _made(row: str, part: Portion, truth: Seen) -> Seen:
         return truth
     if row in JPEG_QUALITIES:
         return see(_as_jpeg(truth.pixels, JPEG_QUALITIES[row]))
-    return see(gray_of(truth, part.made[row] or (0.0, 0.0)))
+    return see(measures.gray_of(truth, part.made[row] or (0.0, 0.0)))
 
 
 def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
@@ -276,20 +267,24 @@ def _measure_samples(
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
     """Columns of one image: means over its samples, the best by each metric, and how far apart the samples are."""
     seen = [see(_colouring(file, truth, stored, protocol)) for file in files]
-    found = [measure_image(each, truth, protocol) for each in seen]
+    found = [measures.measure_image(each, truth, protocol) for each in seen]
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
     row = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
     if len(files) > 1:
-        row["diversity_ciede2000"] = float(np.mean([distance(*two) for two in combinations(seen, 2)]))
+        row["diversity_ciede2000"] = float(
+            np.mean([measures.distance(*two) for two in combinations(seen, 2)])
+        )
         row |= {
-            f"best_{name}": best_of(name, [each[name] for each in rows]) for name in BEST_OF if name in row
+            f"best_{name}": best_of(name, [each[name] for each in rows])
+            for name in measures.BEST_OF
+            if name in row
         }
     return row, counts
 
 
 def best_of(name: str, values: Sequence[float]) -> float:
     """The best of several samples by a measure."""
-    return min(values) if MEASURES[name].better == "lower" else max(values)
+    return min(values) if measures.MEASURES[name].better == "lower" else max(values)
 
 
 def _opaque(file: Stored) -> Image:
