@@ -78,7 +78,7 @@ def test_what_was_measured_is_not_measured_again_and_damage_is(folders, tmp_path
     kept[0].write_bytes(kept[0].read_bytes()[:-40])
     kept[1].write_bytes(b"")
     measured = []
-    monkeypatch.setattr(parts, "measure_image", lambda *given: measured.append(1) or measure_image(*given))
+    monkeypatch.setattr(parts.measures, "measure_image", lambda *given: measured.append(1) or measure_image(*given))
     assert bytes_of(run(folders, tmp_path / "cache")) == expected
     assert len(measured) == 2 * 6
     assert bytes_of(run(folders, tmp_path / "cache")) == expected
@@ -174,7 +174,7 @@ def test_several_samples_are_averaged_and_the_best_is_kept(tmp_path):
 
 
 def test_threads_have_only_so_many_pixels_together(folders, tmp_path, monkeypatch):
-    measure, together, most = parts.measure_image, [], []
+    measure, together, most = parts.measures.measure_image, [], []
 
     def counted(*given):
         together.append(1)
@@ -184,7 +184,7 @@ def test_threads_have_only_so_many_pixels_together(folders, tmp_path, monkeypatc
         together.pop()
         return found
 
-    monkeypatch.setattr(parts, "measure_image", counted)
+    monkeypatch.setattr(parts.measures, "measure_image", counted)
     monkeypatch.setattr(parts, "TOGETHER", 1)
     monkeypatch.setattr(parts, "_BUDGET", ByteBudget(32 * 32 * parts._PIXEL_BYTES))
     run(folders, tmp_path / "one", workers=4)
