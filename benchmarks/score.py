@@ -105,7 +105,7 @@ def of_an_image(truth: Path, made: Path) -> None:
     steps = {
         "decode both files": lambda: [read_image(path) for path in paths],
         "L*a*b* of both": lambda: [see(each) for each in pixels],
-        "SSIM": lambda: ssim_beside(colouring.rgb[0], true.windows),
+        "SSIM": lambda: ssim_beside(colouring.rgb[0], *true.windows),
         "CIEDE2000": lambda: distance(colouring, true),
         "all that is measured": lambda: measure_image(colouring, true, protocol),
         "six rows": together,

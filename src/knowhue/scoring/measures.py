@@ -3,10 +3,10 @@
 SSIM takes the true image's windows once for all colourings beside it, in strips that the cache holds.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -33,31 +33,20 @@ _SIDE = 32
 side, as in `similarity.ssim`."""
 
 
-class Windows(NamedTuple):
-    """What SSIM asks of the true image."""
-
-    values: FloatArray
-    """RGB about 0, (3, H, W) and as many columns of 0 as make whole blocks of windows"""
-    width: int
-    """W"""
-    means: tuple[FloatArray, ...]
-    """of each window, by strip (blocks, 3, rows, 32)"""
-
-
-def ssim_beside(rgb: FloatArray, true: Windows) -> float:
-    """SSIM of an image, RGB (3, H, W), 0 to 1, and the true one, as `similarity.ssim` has it."""
+def ssim_beside(rgb: FloatArray, true: FloatArray, true_means: Sequence[FloatArray]) -> float:
+    """SSIM of an image, RGB (3, H, W), 0 to 1, and the `Seen.windows` of a true one, as `similarity.ssim` has it."""
     values, total = _about_zero(rgb), 0.0
-    blocks = (values.shape[2] - _EDGE) // _SIDE
-    in_last = true.width - _EDGE - (blocks - 1) * _SIDE
-    for rows, means in zip(_strips(rgb.shape[1]), true.means, strict=True):
-        strip, like = values[:, rows], true.values[:, rows]
+    down, across = (side - _EDGE for side in rgb.shape[1:])
+    in_last = across - (values.shape[2] - _EDGE - _SIDE)
+    for rows, means in zip(_strips(rgb.shape[1]), true_means, strict=True):
+        strip, like = values[:, rows], true[:, rows]
         # squares of both together: a mean of each alone is less exact, and as dear
         squares = np.asarray(strip * strip + like * like, np.float32)
         asked: FloatArray = np.concatenate((strip, squares, strip * like), dtype=np.float32)
         found = _gaussian_means(asked)
         found = ssim_map(found[:, :3], means, found[:, 3:6], found[:, 6:])
         total += float(found[:-1].sum(dtype=np.float64) + found[-1, ..., :in_last].sum(dtype=np.float64))
-    return total / (3 * (rgb.shape[1] - _EDGE) * (true.width - _EDGE))
+    return total / (3 * down * across)
 
 
 def _about_zero(rgb: FloatArray) -> FloatArray:
@@ -130,10 +119,14 @@ class Seen:
     """M3, signed and absolute"""
 
     @cached_property
-    def windows(self) -> Windows:
-        """What SSIM asks of a true image, of 11 pixels a side or more."""
-        values, (height, width) = _about_zero(self.rgb[0]), self.rgb.shape[2:]
-        return Windows(values, width, tuple(_gaussian_means(values[:, rows]) for rows in _strips(height)))
+    def windows(self) -> tuple[FloatArray, list[FloatArray]]:
+        """What SSIM asks of a true image, of 11 pixels a side or more.
+
+        RGB about 0, (3, H, W) and as many columns of 0 as make whole blocks of windows; and the means of each window,
+        by strip (blocks, 3, rows, 32).
+        """
+        values = _about_zero(self.rgb[0])
+        return values, [_gaussian_means(values[:, rows]) for rows in _strips(values.shape[1])]
 
     @cached_property
     def colours(self) -> NDArray[np.int64]:
@@ -210,7 +203,7 @@ def measure_image(
     change = np.abs(colouring.lightness - truth.lightness)
     columns = {
         "psnr_rgb": protocol.equal_psnr_db if np.isinf(noise) else noise,
-        "ssim_rgb": ssim_beside(colouring.rgb[0], truth.windows),
+        "ssim_rgb": ssim_beside(colouring.rgb[0], *truth.windows),
         "ciede2000": distance(colouring, truth),
         "ab_l1": float(np.abs(off).mean(dtype=np.float64)),
         "ab_auc": float((counts.sum(0) @ AREA) / steps.size),

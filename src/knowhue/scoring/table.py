@@ -135,12 +135,12 @@ def make_scores(
         return float(columns[row][column].mean())
 
     values = {}
-    for row, found in columns.items():
+    for row, own in columns.items():
         values[row] = {
-            **{name: mean_of(row, name) for name in MEASURES if name in found},
+            **{name: mean_of(row, name) for name in MEASURES if name in own},
             **{name: abs(mean_of(row, column) - mean_of(TRUTH, column)) for name, column in OF_MEANS.items()},
             "ab_auc_balanced": balanced_area(measured[row].counts),
-            **{name: mean_of(row, name) for name in best if name in found},
+            **{name: mean_of(row, name) for name in best if name in own},
             **said.values.get(row, {}),
         }
     shown = {name: m for name, m in MEASURES.items() if any(name in own for own in values.values())}
