@@ -78,7 +78,9 @@ def test_what_was_measured_is_not_measured_again_and_damage_is(folders, tmp_path
     kept[0].write_bytes(kept[0].read_bytes()[:-40])
     kept[1].write_bytes(b"")
     measured = []
-    monkeypatch.setattr(parts.measures, "measure_image", lambda *given: measured.append(1) or measure_image(*given))
+    monkeypatch.setattr(
+        parts.measures, "measure_image", lambda *given: measured.append(1) or measure_image(*given)
+    )
     assert bytes_of(run(folders, tmp_path / "cache")) == expected
     assert len(measured) == 2 * 6
     assert bytes_of(run(folders, tmp_path / "cache")) == expected
