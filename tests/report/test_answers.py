@@ -20,6 +20,7 @@ from synthetic_study import (
 
 from knowhue.report.contrasts import image_differences
 from knowhue.report.differences import forest_rows, transfer_rows
+from knowhue.report.findings import find
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, ScoreTable
@@ -100,7 +101,7 @@ def test_an_effect_shown_to_be_small_is_called_no_difference_or_less_than_what_m
 def test_headline_figures_and_tables_quote_one_interval_with_its_level(eight_seeds: Path):
     study = read_study(eight_seeds)
     found = answer_of(study, "colour")
-    low, high = found.interval
+    low, high = find(study).verdicts["colour"].quoted.interval
     text = f"{low:+.2f} to {high:+.2f}".replace("-", "−")
     assert f"The 97.5 % interval over seeds and images is {text} CIELAB units." in found.detail
     (row,) = (row for row in scores_of(study, "colour").values() if row["role"] == "primary")
@@ -177,7 +178,7 @@ def test_a_diverged_seed_stays_in_with_the_declared_score(tmp_path: Path):
     )
     assert found.verdict == "inconclusive"
     assert "on these validation images" in found.headline
-    assert found.multi == pytest.approx(whole.multi + (15.6 - 11.0) / 8, abs=0.05)
+    assert found.found.levels[1] == pytest.approx(whole.found.levels[1] + (15.6 - 11.0) / 8, abs=0.05)
 
 
 def test_an_arm_without_a_finished_run_is_named_with_its_command(tmp_path: Path):

@@ -8,7 +8,6 @@ from knowhue.report.contrasts import Bounds, Contrast, Wording, wording
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
 from knowhue.report.text import Measure, measure, p_words, seeds_text, spaced
-from knowhue.statistics.paired import Interval
 from knowhue.statistics.verdicts import Word, fewest_seeds
 
 
@@ -25,14 +24,8 @@ class Answer:
     """what it must be read with: a trivial baseline is not beaten, or a run is not among the numbers"""
     evidence: str = ""
     """the intervals, tests and effect sizes behind a verdict; empty without one"""
-    single: float | None = None
-    """mean over seeds"""
-    multi: float | None = None
-    """likewise"""
-    difference: float | None = None
-    """mean over seeds of multi minus single, which floats may round otherwise than that of the means"""
-    interval: Interval | None = None
-    """the one that is quoted"""
+    found: Contrast | None = None
+    """what it is about; None without a pair of runs"""
 
     @property
     def sentence(self) -> str:
@@ -88,19 +81,8 @@ def _answer(findings: Findings, question: str) -> Answer:
     evidence = ""
     if verdict.word != Word.NO_VERDICT:
         evidence = _evidence(study, question, measured, verdict, found, headroom)
-    single, multi = found.levels
-    return Answer(
-        words.question,
-        verdict.word.value,
-        headline,
-        detail=_detail(study, words, measured, verdict, found, verdict.quoted),
-        caveat=caveat,
-        evidence=evidence,
-        single=single,
-        multi=multi,
-        difference=found.estimate,
-        interval=verdict.quoted.interval,
-    )
+    detail = _detail(study, words, measured, verdict, found, verdict.quoted)
+    return Answer(words.question, verdict.word.value, headline, detail, caveat, evidence, found)
 
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
