@@ -9,7 +9,6 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +24,6 @@ from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, 
 
 MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
-Check = Callable[[int, int], None]
-"""Called with width and height before anything is decoded; raises if that is too much."""
-
-
 _RAW_STARTS = (
     b"FUJIFILMCCD-RAW",
     b"IIRO",
@@ -64,7 +59,7 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
         with _opened(source) as file:
             head = file.read(HEAD_BYTES)
             kind = _kind(head)
-            decoded = _decode(file, kind, partial(_check_size, max_pixels))
+            decoded = _decode(file, kind, max_pixels)
         suffixes = FORMATS[kind].suffixes
         if isinstance(source, Path) and source.suffix.lower() not in suffixes:
             decoded.notes.append(f"it is {kind}, whatever its name says")
@@ -177,18 +172,18 @@ class Decoded:
     """how codes are to be read where there is no profile; None if they are sRGB's"""
 
 
-def _decode(file: File, kind: str, check: Check) -> Decoded:
+def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     known, page = FORMATS[kind], _page_of(file, kind)
     if not known.loader:
-        return _decode_by_pillow(file, kind, check)
+        return _decode_by_pillow(file, kind, max_pixels)
     try:
         image = _load(file, kind, page)
     except VipsError as error:
         # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
         if page != FIRST_PAGE:
             raise _damaged(kind, reason(error)) from None
-        return _decode_by_pillow(file, kind, check)
-    check(image.width, image.height)  # libvips has read the header alone so far
+        return _decode_by_pillow(file, kind, max_pixels)
+    _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
     try:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
@@ -279,10 +274,10 @@ def _png_chunks(file: File) -> dict[bytes, bytes]:
         at += 12 + length  # a length, a name and a checksum go with each
 
 
-def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
+def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
     """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
     try:
-        with _open_by_pillow(file, kind, check) as image:
+        with _open_by_pillow(file, kind, max_pixels) as image:
             return _pillow_decoded(image)
     except (ImageError, ExtraError):
         raise
@@ -290,19 +285,19 @@ def _decode_by_pillow(file: File, kind: str, check: Check) -> Decoded:
         raise _damaged(kind, first_line(error)) from None
 
 
-def _open_by_pillow(file: File, kind: str, check: Check) -> Pillow.Image:
+def _open_by_pillow(file: File, kind: str, max_pixels: int) -> Pillow.Image:
     file.seek(0)
     if kind != "HEIC":
         Pillow.init()
         image = Pillow.OPEN[FORMATS[kind].plugin][0](file, "")  # Pillow's `open` has a limit of its own
-        check(*image.size)
+        _check_size(max_pixels, *image.size)
         return image
     try:
         decoder = importlib.import_module("pillow_heif")
     except ImportError:
         raise ExtraError("HEIC needs a decoder: pip install pillow-heif; or save the image as JPEG") from None
     opened = decoder.open_heif(file)
-    check(*opened.size)
+    _check_size(max_pixels, *opened.size)
     return opened.to_pillow()
 
 

@@ -8,7 +8,7 @@ time on a CPU comes from the convolutions; what is left in float was chosen by m
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,28 +158,26 @@ def judge_cost(
 ) -> QuantizationCost:
     """Compare two networks of one description on examples."""
     pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in examples]
-    chroma = ab_l1 = agreement = accuracy = None
+    chroma = agreement = None
+    ab_l1 = accuracy = None, None
+
+    def means(score: Callable[[Predictions, Example], Any]) -> tuple[float, float]:
+        """Of a score over the examples, before and after."""
+        scores = [
+            [score(answer, each) for answer in pair] for pair, each in zip(pairs, examples, strict=True)
+        ]
+        first, second = np.mean(np.asarray(scores, np.float64), 0)
+        return float(first), float(second)
+
     if "colour" in before.description.tasks:
         chroma = float(np.mean([np.abs(_chroma(one) - _chroma(other)).mean() for one, other in pairs]))
-        ab_l1 = _mean_over(
-            pairs, examples, lambda answer, each: np.abs(_chroma(answer)[0] - each.chroma).mean()
-        )
+        ab_l1 = means(lambda answer, each: np.abs(_chroma(answer)[0] - each.chroma).mean())
     if "class" in before.description.tasks:
         names = before.description.classes
         agreement = float(np.mean([_class(one) == _class(other) for one, other in pairs]))
         if all(each.label in names for each in examples):
-            accuracy = _mean_over(pairs, examples, lambda answer, each: names[_class(answer)] == each.label)
-    lost = [each or (None, None) for each in (ab_l1, accuracy)]
-    return QuantizationCost(chroma, *lost[0], agreement, *lost[1], calibrated_on, len(examples))
-
-
-def _mean_over(
-    pairs: Sequence[Sequence[Predictions]], examples: Sequence[Example], score: Any
-) -> tuple[float, float]:
-    """Mean of a score over the examples, before and after."""
-    scores = [[score(answer, each) for answer in pair] for pair, each in zip(pairs, examples, strict=True)]
-    first, second = np.mean(np.asarray(scores, np.float64), 0)
-    return float(first), float(second)
+            accuracy = means(lambda answer, each: names[_class(answer)] == each.label)
+    return QuantizationCost(chroma, *ab_l1, agreement, *accuracy, calibrated_on, len(examples))
 
 
 def _chroma(answer: Predictions) -> FloatArray:
