@@ -271,8 +271,7 @@ class Colorizer:
         options: ColorizeOptions = ColorizeOptions(),
     ) -> Colorized:
         """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it."""
-        assert answers.chroma is not None  # `require` is called first
-        chroma, added, found = answers.chroma[0], None, None
+        chroma, added, found = answers.colours[0], None, None
         if options.sample != 1:
             chroma = self.distribution(coarse).sample(options.sample)
         if options.album is not None:
@@ -321,13 +320,10 @@ class Colorizer:
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
         if COLOUR_LOGITS in self.network.activation_names:
             return self.distribution(coarse).uncertainty()
-
-        def chroma(lightness: FloatArray) -> FloatArray:
-            found = self.network.predict(lightness).chroma
-            assert found is not None
-            return found
-
-        return spread_over_views(chroma, lambda scale: self.network_input(image, scale))
+        return spread_over_views(
+            lambda lightness: self.network.predict(lightness).colours,
+            lambda scale: self.network_input(image, scale),
+        )
 
 
 def write_colorized(original: Image, coloured: Image, target: Path) -> list[str]:

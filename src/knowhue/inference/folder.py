@@ -142,7 +142,7 @@ class _Work:
             lambda item: self._colorizer.weigh(item.source),
             lambda item: self._colorizer.network_input(read_image(item.source)),
             self._colorizer.predict,
-            lambda item, coarse, answer: _own_colour(answer),
+            lambda item, coarse, answer: photo_colour(answer.colours[0]),
             lambda coarse: coarse.shape,
         )
         found: list[AlbumColour] = []
@@ -231,7 +231,7 @@ class _Work:
         if item.path in self._hints:
             line["hints"] = self._hints[item.path]
         if self._options.album is not None:
-            line["album"] = {"colour": self._options.album, "own": _own_colour(answer)}
+            line["album"] = {"colour": self._options.album, "own": photo_colour(answer.colours[0])}
         if reply.colorized is not None and reply.colorized.uncertainty is not None:
             line["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         stamp = self._stamps.pop(item)
@@ -265,11 +265,6 @@ class _Work:
         here, total = self.made + len(self.failures), self.already + len(self.waiting)
         event = {"stage": "folder", "failed": len(self.failures)}
         self._report(event | progress(self._started, here, total, self.already))
-
-
-def _own_colour(answer: Predictions) -> AlbumColour:
-    assert answer.chroma is not None  # `require` was called
-    return photo_colour(answer.chroma[0])
 
 
 def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:

@@ -51,6 +51,12 @@ class Predictions(NamedTuple):
     """(B,), distance from the training images; 1 is the limit of the usual. None of a model of others, which does not
     tell"""
 
+    @property
+    def colours(self) -> FloatArray:
+        """The chroma, of a network that was made sure to have a colour head."""
+        assert self.chroma is not None
+        return self.chroma
+
 
 class Network(Protocol):
     """A model that is ready to predict; safe to call from several threads."""

@@ -170,19 +170,14 @@ def judge_cost(
         return float(first), float(second)
 
     if "colour" in before.description.tasks:
-        chroma = float(np.mean([np.abs(_chroma(one) - _chroma(other)).mean() for one, other in pairs]))
-        ab_l1 = means(lambda answer, each: np.abs(_chroma(answer)[0] - each.chroma).mean())
+        chroma = float(np.mean([np.abs(one.colours - other.colours).mean() for one, other in pairs]))
+        ab_l1 = means(lambda answer, each: np.abs(answer.colours[0] - each.chroma).mean())
     if "class" in before.description.tasks:
         names = before.description.classes
         agreement = float(np.mean([_class(one) == _class(other) for one, other in pairs]))
         if all(each.label in names for each in examples):
             accuracy = means(lambda answer, each: names[_class(answer)] == each.label)
     return QuantizationCost(chroma, *ab_l1, agreement, *accuracy, calibrated_on, len(examples))
-
-
-def _chroma(answer: Predictions) -> FloatArray:
-    assert answer.chroma is not None
-    return answer.chroma
 
 
 def _class(answer: Predictions) -> int:

@@ -331,8 +331,7 @@ class _Work:
         orientation = self._video.orientation
         upright = [orientation.upright(lightness) for lightness in inputs]
         for lightness, answer in zip(upright, self._colorizer.predict(upright), strict=True):
-            assert answer.chroma is not None  # `require` was called
-            yield orientation.stored(self._steadier.step(lightness, answer.chroma[0])), answer
+            yield orientation.stored(self._steadier.step(lightness, answer.colours[0])), answer
 
     def _paint(
         self, batch: list["Frame"], inputs: list[FloatArray], predicted: list[tuple[FloatArray, Predictions]]
