@@ -583,6 +583,17 @@ def test_damage_is_one_line(photos, tmp_path, file, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("lost", ["schema", "job", "shards"])
+def test_a_plan_that_lacks_something_is_damage(photos, tmp_path, lost):
+    archive(photos, tmp_path / "out")
+    path = tmp_path / "out" / STATE / "archive.json"
+    plan = json.loads(path.read_text())
+    del plan[lost]
+    path.write_text(json.dumps(plan))
+    with pytest.raises(RunError, match="should hold a plan"):
+        archive(photos, tmp_path / "out")
+
+
 @pytest.mark.parametrize("lost", ["stamp", "novelty", "warnings"])
 def test_a_line_of_a_ledger_that_lacks_something_is_damage(photos, tmp_path, lost):
     archive(photos, tmp_path / "out", shards=1)

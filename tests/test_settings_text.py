@@ -95,10 +95,14 @@ def test_a_key_may_stand_in_two_places_and_override_what_is_merged():
 def test_what_cannot_be_read_is_said_with_the_option(tmp_path, option):
     (tmp_path / "folder").mkdir()
     (tmp_path / "list.yaml").write_text("- 1")
+    (tmp_path / "text.txt").write_text("a photo")
+    (tmp_path / "number.yaml").write_text("3")
     for name, reason in (
         ("none.yaml", "no such file or directory; "),
         ("folder", "is a directory; "),
         ("list.yaml", "holds a list, but "),
+        ("text.txt", "holds text, but "),
+        ("number.yaml", "holds one value, but "),
     ):
         with pytest.raises(ConfigError) as caught:
             read_yaml(tmp_path / name, option)

@@ -351,7 +351,7 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
     """The plan that the output holds."""
     try:
         found = json.loads(out.read(ARCHIVE_PLAN))
-        if found["schema"] == _SCHEMA:
+        if found["schema"] == _SCHEMA and isinstance(found["job"], dict) and isinstance(found["shards"], int):
             return found
     except ImageError:
         return None

@@ -50,7 +50,8 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
         place = shown(" ".join(str(error).split()), 200)
         raise ConfigError(f"{path}: {option} takes valid YAML, not {place}") from None
     if not isinstance(values, Mapping | None):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}, but {option} takes `key: value` lines")
+        found = {str: "text", list: "a list"}.get(type(values), "one value")
+        raise ConfigError(f"{path}: holds {found}, but {option} takes `key: value` lines")
     return values or {}
 
 

@@ -355,3 +355,14 @@ def test_serve_refuses_before_a_model_is_opened(knowhue, monkeypatch, arguments,
     code, out, err = knowhue("serve", *arguments)
     assert (code, out, said in err) == (2, "", True)
     assert len(err.splitlines()) == 1
+
+
+def test_a_folder_that_holds_no_study_yet_is_served_and_said(knowhue, monkeypatch, tmp_path):
+    monkeypatch.setattr("knowhue.apps.serve._serve", lambda *_: None)
+    code, _, err = knowhue("serve", "--study", tmp_path)
+    assert (code, err) == (
+        0,
+        f"{tmp_path} holds no study yet: the page shows it once `knowhue study` has begun there\n",
+    )
+    (tmp_path / "study.json").touch()
+    assert knowhue("serve", "--study", tmp_path)[2] == ""

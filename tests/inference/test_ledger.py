@@ -129,6 +129,17 @@ def test_a_kill_before_or_after_the_move_is_told_apart(
         assert not ledger.in_the_way("a/x.jpg", "a/x.jpg")
 
 
+@pytest.mark.parametrize("lost", ["path", "job", "output", "stamps"])
+def test_a_line_that_lacks_something_is_none_that_knowhue_wrote(out: Path, lost: str):
+    with opened(out) as ledger:
+        commit(ledger)
+    (line,) = lines(out)
+    del line[lost]
+    (out / LEDGER).write_text(json.dumps(line) + "\n")
+    with pytest.raises(RunError, match=r"Found other lines\. Move the file away"):
+        opened(out)
+
+
 def test_a_failure_is_noted_and_forgotten_by_the_next_run(out: Path):
     with opened(out) as ledger:
         ledger.fail("bad.jpg", "no image")

@@ -11,7 +11,7 @@ from knowhue.apps.models import announce, open_model
 from knowhue.apps.program import Options, Rare, rare_option, say, with_options
 from knowhue.errors import ConfigError, missing_extra
 from knowhue.inference.description import Fast, ModelChoice
-from knowhue.runs import taken_by
+from knowhue.runs import FROZEN, taken_by
 
 if TYPE_CHECKING:
     from knowhue.serving.settings import ServerSettings
@@ -56,6 +56,11 @@ def serve_command(arguments: ServeArguments) -> None:
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one.{taken_by(folder)}")
+        if not (folder / FROZEN).exists():  # it may be about to begin
+            say(
+                f"{folder} holds no study yet: the page shows it once `knowhue study` has begun there",
+                err=True,
+            )
     _serve(
         _choices(_named(arguments.model or ["built-in"]), arguments.recipe or [], arguments.fast),
         settings,
