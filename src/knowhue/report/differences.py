@@ -84,7 +84,7 @@ def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
     words = wording(study, question)
     names = as_label(words.single), as_label(words.multi)
     _slopes(axes[0, 0], found, measured, names)
-    _differences(axes[0, 1], found, measured, names, asked.sesoi, len(study.seeds), study.alpha)
+    _differences(axes[0, 1], study, found, measured, names, asked.sesoi)
     arms = dict(zip(found.arms, names, strict=True))
     given = spaced(asked.if_diverged)
     note_diverged(figure, [f"{arms[arm]} seed {seed} (“{given}”)" for arm, seed in found.diverged])
@@ -126,17 +126,11 @@ def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
 
 
 def _differences(
-    ax: "Axes",
-    found: Contrast,
-    measured: Measure,
-    arms: tuple[str, str],
-    sesoi: float,
-    planned: int,
-    alpha: float,
+    ax: "Axes", study: Study, found: Contrast, measured: Measure, arms: tuple[str, str], sesoi: float
 ) -> None:
     """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
     values, mean = measured.scale * found.differences, measured.scale * found.estimate
-    bounds = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
+    bounds, planned = (found.bounds(1 - study.alpha), found.bounds(1 - 2 * study.alpha)), len(study.seeds)
     ends = [measured.scale * end for each in bounds for end in each.interval or ()]
     low, high = axis_limits([*values, *ends], measured.scale * sesoi)
     ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
