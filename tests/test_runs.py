@@ -163,6 +163,17 @@ def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_comm
     assert finished_run(run) == run
 
 
+def test_a_head_is_no_model_unless_the_study_itself_is_called_so(tmp_path):
+    head = tmp_path / "heads" / "colour" / "seed-0-1a2b3c4d"
+    write_json(head / "config.json", {})
+    write_status(head, {"state": "finished"})
+    for named in (head, head.parent.parent):
+        with pytest.raises(RunError, match=rf"no model without it\. Name a run of an arm of `{tmp_path}`\.$"):
+            finished_run(named)
+    (tmp_path / "heads" / "images").mkdir()
+    assert finished_run(tmp_path / "heads") == head
+
+
 def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_path):
     """Such as a comparison of ways to colour."""
 

@@ -316,7 +316,7 @@ def finished_run(path: Path) -> Path:
         RunError: neither is there.
     """
     if (path / "config.json").exists() and has_finished(path):
-        return path
+        return require_no_head(path)
     runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
     found = [run for run in runs if has_finished(run)]
     if not found:
@@ -328,7 +328,22 @@ def finished_run(path: Path) -> Path:
                 "other settings, such as a lower learning rate."
             )
         raise no_finished_run(path, "run or study, such as runs/demo")
-    return found[0]
+    return require_no_head(found[0])
+
+
+def require_no_head(run: Path) -> Path:
+    """The same run folder, unless it is a head's, which lies in a study as runs do and has the name of a task.
+
+    Raises:
+        RunError: it is a head's.
+    """
+    heads = run.absolute().parent.parent
+    if heads.name == "heads" and not (heads / "images").exists():  # a study's own folder may be called so
+        raise RunError(
+            f"`{run}` holds a head that was trained on the frozen encoder, which is no model without it. Name a run of "
+            f"an arm of `{heads.parent}`."
+        )
+    return run
 
 
 def _other_arms(study: Path, runs: Sequence[Path]) -> RunError:

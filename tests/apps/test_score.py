@@ -150,6 +150,8 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         (("ours", "--truth", "truth", "--check", "x.json", "-o", "x.html"), "Found `--out`: leave it out"),
         (("ours", "--truth", "truth", "--check", "x.json", "--networks", "lpips"), "Found `--networks`"),
         (("ours", "--truth", "truth", "--beside", "none.json"), "none.json"),
+        (("ours", "--truth", "truth", "--beside", "note.txt"), "should be a .json file of `knowhue score`"),
+        (("ours", "--truth", "truth", "--cache", __file__), "`--cache` should be a folder. Found the file"),
         (("ours", "--truth", "truth", "--protocol", "lpips.yaml"), "give --networks lpips"),
         (("ours", "--truth", "truth", "--protocol", "top1.yaml"), "give --classifier"),
         (("ours", "--truth", "truth", "--classes", "x.txt"), "what the outputs of `--classifier` stand for"),

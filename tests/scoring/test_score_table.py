@@ -243,11 +243,19 @@ def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path
     assert not any(line.startswith("rows.theirs") for line in changed)
 
 
-def test_what_is_no_score_is_damaged(tmp_path):
+def test_what_is_no_score_is_not_called_damaged(tmp_path):
+    """Nobody is to remove it."""
     path = tmp_path / "score.json"
-    write_json(path, {"schema": {"name": "knowhue-study", "version": 1}})
-    with pytest.raises(DamagedError, match="knowhue-score"):
-        read_score_file(path)
+    for other in ({"schema": {"name": "knowhue-study", "version": 1}}, {}):
+        write_json(path, other)
+        with pytest.raises(
+            ConfigError, match=r"a \.json file of `knowhue score`, which carries .*knowhue-score"
+        ):
+            read_score_file(path)
+    with pytest.raises(
+        ConfigError, match=r"should be a \.json file of `knowhue score`\. Found `.*note\.txt`"
+    ):
+        read_score_file(tmp_path / "note.txt")
 
 
 @pytest.mark.parametrize(

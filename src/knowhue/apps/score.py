@@ -130,6 +130,8 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
     from knowhue.scoring.protocols import require_networks
 
     require_networks(protocol, arguments.wanted)
+    if arguments.kept.is_file():
+        raise ConfigError(f"`--cache` should be a folder. Found the file `{arguments.kept}`.")
     names = require_folders(arguments.truth, arguments.systems)
     if arguments.reference is not None and arguments.reference not in names:
         raise ConfigError(one_of("--reference", arguments.reference, names))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, DamagedError
+from knowhue.errors import ConfigError, DamagedError, shown
 from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
@@ -115,13 +115,17 @@ def read_score_file(path: Path) -> dict[str, Any]:
     """Read a `score.json`.
 
     Raises:
-        DamagedError: it is something else, or not as it was written.
+        ConfigError: it is something else, or of another version.
+        DamagedError: it is not as it was written.
         RunError: it is missing or cannot be read.
     """
+    if path.suffix.lower() != ".json":
+        raise ConfigError(f"An earlier score should be a .json file of `knowhue score`. Found `{path}`.")
     found = read_json(path)
-    if found.get("schema") != SCORE_SCHEMA:
-        raise DamagedError(
-            path, f"it should carry the schema {SCORE_SCHEMA}, and carries {found.get('schema')}"
+    if (schema := found.get("schema")) != SCORE_SCHEMA:
+        raise ConfigError(
+            f"An earlier score should be a .json file of `knowhue score`, which carries the schema {SCORE_SCHEMA}. "
+            f"Found `{path}`, which carries {shown(schema)}."
         )
     try:
         content = _Content.model_validate(found)

@@ -38,6 +38,7 @@ from knowhue.runs import (
     read_config,
     read_log,
     read_status,
+    require_no_head,
     require_whole,
     require_writable,
     run_folder,
@@ -202,6 +203,7 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
     """
     if not has_ended(folder):
         raise no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
+    require_no_head(folder)
     config, root = read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
         require_no_jobs(left, root)
