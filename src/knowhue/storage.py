@@ -35,7 +35,9 @@ JsonKind = TypeVar("JsonKind", dict, list)
 Value = TypeVar("Value")
 
 SEAL = "sha256"
-"""The key of a JSON file's own checksum, and of the names of a .npz file's arrays; readers do not see it."""
+"""The key of a JSON file's own checksum; readers do not see it."""
+_NAMES = "names of arrays"
+"""The key of the list of a .npz file's arrays; readers do not see it."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
@@ -241,7 +243,7 @@ def _refuse(constant: str) -> float:
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays by name as .npz, whole or not at all, with the list of their names."""
     with replacing(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays, **{SEAL: np.array(sorted(arrays))})
+        np.savez(file, allow_pickle=False, **arrays, **{_NAMES: np.array(sorted(arrays))})
 
 
 def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
@@ -262,7 +264,7 @@ def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
         np.load(file, allow_pickle=False) as arrays,
     ):
         found = {name: arrays[name] for name in arrays.files}
-    names = found.pop(SEAL, None)
+    names = found.pop(_NAMES, None)
     if names is None and sealed:
         raise DamagedError(path, "it has no list of its arrays")
     if names is not None and names.tolist() != sorted(found):

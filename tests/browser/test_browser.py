@@ -604,7 +604,7 @@ def test_whoever_wants_it_fast_is_shown_and_given_photos_seen_at_one_size(opened
     upload(page, ("a.png", noisy := grain()))
     fast = page.get_by_label("Fast")
     expect(fast).to_have_accessible_description(
-        "Sees each photo at one size, not at three: a third of the time, more blotches."
+        "Sees each photo at one size, not at three: faster, with more blotches."
     )
     usual, once = coloured(page, 1), coloured(page, 0)
     tab_to(page, "#fast")

@@ -64,11 +64,11 @@ def test_a_claim_needs_the_sign_flip_test_as_well():
     assert said(-0.9, -0.3, p=0.025) == Word.HELPS
 
 
-def test_the_quoted_interval_is_the_one_that_decided():
+def test_what_is_small_is_so_by_the_inner_interval():
     helps, little, equal, open_ = (
         said(*ends, inner=0.03) for ends in ((-0.9, -0.3), (-0.27, -0.01), (-0.27, 0.2), (-0.3, 0.2))
     )
-    # what is small is so by the inner interval, at 1 - 2 alpha; a difference by the outer one
+    # at 1 - 2 alpha; a difference is one by the outer interval
     assert (helps, helps.is_small) == (Word.HELPS, False)
     assert (little, little.is_small) == (Word.HELPS_LITTLE, True)
     assert (equal, equal.is_small) == (Word.EQUIVALENT, True)

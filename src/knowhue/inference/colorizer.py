@@ -115,7 +115,7 @@ class Colorizer:
         """what whoever opened it should know, in words"""
         # here alone it is decided at how many sizes photos are seen
         self._several = network if isinstance(network, SeveralSizes) else None
-        self._at_one_size = network.network if isinstance(network, SeveralSizes) else network
+        self._network_at_one_size = network.network if isinstance(network, SeveralSizes) else network
         description = network.description
         # of a run without its folder, for what is written may be published
         name = model_as_used(description.name.partition(", of ")[0], self.fast)
@@ -159,9 +159,11 @@ class Colorizer:
     def at_one_size(self) -> "Colorizer":
         """The same model, fast, see `load`."""
         if self._several is not None:
-            return Colorizer(self._at_one_size)
+            return Colorizer(self._network_at_one_size)
         name = self.network.description.name
-        return Colorizer(self._at_one_size, [f"`fast` changes nothing: `{name}` sees a photo once anyway"])
+        return Colorizer(
+            self._network_at_one_size, [f"`fast` changes nothing: `{name}` sees a photo once anyway"]
+        )
 
     def weigh(self, source: Path | bytes, colour: bool = True) -> int:
         """Bytes that an image holds while it is coloured, or named alone, about; 0 if it is none. Never fails."""
@@ -241,7 +243,7 @@ class Colorizer:
             ConfigError: it has no colours, or the model gives no feature maps.
         """
         image = source if isinstance(source, Image) else read_image(source)
-        return make_reference(image, self._at_one_size)
+        return make_reference(image, self._network_at_one_size)
 
     def class_input(self, image: Image) -> FloatArray:
         """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""
@@ -278,7 +280,7 @@ class Colorizer:
             chroma = drawn_to(options.album, chroma)
         if options.reference is not None:
             chroma, found = take_colours(
-                flattened(image), coarse, chroma, options.reference, self._at_one_size
+                flattened(image), coarse, chroma, options.reference, self._network_at_one_size
             )
         # colours follow the edges of the pixels that are painted, whatever shines through them
         guide = coarse if image.alpha is None else self._input_of(image.pixels)

@@ -142,7 +142,10 @@ class Description(Section):
         return "; ".join(stated)
 
     def fingerprint(self) -> str:
-        """What tells two trainings apart, by the numbers fitted in each; a copy by another name has the same."""
+        """What tells two trainings apart, by the numbers fitted in each; a copy by another name has the same.
+
+        One whose weights are kept in another precision has another: it colours a little otherwise.
+        """
         return fingerprint(self.model_dump(mode="json", exclude={"name", "licence"}))
 
     @property

@@ -330,8 +330,6 @@ def _check(hints: Sequence[Hint]) -> None:
             )
 
 
-# As users write them
-
 MOST_HINTS_OF_AN_IMAGE = 500
 MOST_SAMPLES = 1 << 17
 """Pixels of strokes that are looked at: several for each point of the grid on which their colours spread."""

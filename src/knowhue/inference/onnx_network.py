@@ -189,9 +189,6 @@ def _check_signature(session: Session, description: Description, path: Path) -> 
         )
 
 
-# The runtime: whose threads are left where they do not end
-
-
 class _Worker:
     """A thread that does one thing after the other; it keeps the runtime's scratch memory warm between them."""
 
@@ -326,8 +323,6 @@ def _reason(error: Exception) -> str:
     # before it stand the names of the runtime and of its error, parted by colons
     return first_line(error).rpartition(" : ")[2].rstrip(".")
 
-
-# What a file may hold
 
 OPERATORS = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose",

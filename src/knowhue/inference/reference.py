@@ -266,8 +266,6 @@ def _means(values: FloatArray, side: int) -> FloatArray:
     return values.reshape(height // side, side, width // side, side, channels).mean((1, 3))
 
 
-# Of an album
-
 SHARE = 0.4
 """Of the way to the album's colour that a photo is drawn."""
 FARTHEST = 4.0

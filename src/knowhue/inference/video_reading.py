@@ -225,9 +225,6 @@ def written_metadata(holder: Any) -> dict[str, str]:
     return {key: value for key, value in holder.metadata.items() if key.lower() not in _INTERNAL}
 
 
-# Clocks
-
-
 def _origin_of(container: Any) -> Fraction:
     """Seconds on a container's clock at which its sound or frames begin.
 
@@ -300,8 +297,6 @@ def _dated(packets: Iterable[Any]) -> Iterator[Any]:
             packet.dts = packet.pts
             yield packet
 
-
-# What frames mean, in FFmpeg's numbers
 
 LIMITED, FULL = 1, 2  # FFmpeg's MPEG and JPEG ranges of codes
 # SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP | SWS_ACCURATE_RND

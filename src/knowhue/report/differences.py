@@ -262,8 +262,9 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     # upside down, so that the first arm is on top, with room above for the name of the band
     ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(tests) - 0.5, -0.9))
     for height, (arm, test) in enumerate(tests.items()):
-        colour = MULTI if arm == asked.multi else INK if arm in likes else MUTED
-        _line(ax, test, colour, measured, height, len(study.seeds))
+        is_multi = arm == asked.multi
+        colour, weight = (MULTI, "bold") if is_multi else (INK if arm in likes else MUTED, "normal")
+        _line(ax, test, measured, height, len(study.seeds), color=colour, fontweight=weight)
     ax.set_yticks(range(len(tests)), [arm_name(arm) for arm in tests], fontsize=SMALL)
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
@@ -274,22 +275,30 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     return figure
 
 
-def _line(ax: "Axes", test: FamilyTest, colour: str, measured: Measure, height: float, planned: int) -> None:
+def _line(
+    ax: "Axes",
+    test: FamilyTest,
+    measured: Measure,
+    height: float,
+    planned: int,
+    *,
+    color: str,
+    fontweight: str,
+) -> None:
     """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
     low, high = ax.get_xlim()
     value = measured.scale * test.found.estimate
     if low <= value <= high:
         if interval := test.bounds.interval:
             ends = np.clip(measured.scale * np.array(interval), low, high)
-            ax.plot(ends, [height, height], color=colour, linewidth=2, zorder=3, label="interval")
-        dot(ax, value, height, colour, 6, hollow=bool(test.found.diverged), zorder=4, label="estimate")
+            ax.plot(ends, [height, height], color=color, linewidth=2, zorder=3, label="interval")
+        dot(ax, value, height, color, 6, hollow=bool(test.found.diverged), zorder=4, label="estimate")
     else:
         edge, marker = (low, "<") if value < low else (high, ">")
-        ax.plot(edge, height, marker, color=colour, markersize=5, clip_on=False, zorder=4, label="beyond")
-    weight = "bold" if colour == MULTI else "normal"
+        ax.plot(edge, height, marker, color=color, markersize=5, clip_on=False, zorder=4, label="beyond")
     ax.annotate(
         _numbers(test, measured, planned), (1, height), xycoords=("axes fraction", "data"), xytext=(8, 0),
-        textcoords="offset points", va="center", color=colour, fontsize=SMALL, fontweight=weight,
+        textcoords="offset points", va="center", color=color, fontsize=SMALL, fontweight=fontweight,
         annotation_clip=False,
     )  # fmt: skip
 
