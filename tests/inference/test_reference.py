@@ -1,7 +1,9 @@
-"""Colours from another photo: taken where it shows the same, left where it does not."""
+"""Colours from another photo: taken where it shows the same, left where it does not; an album draws its photos."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stand import FakeNetwork, MatchingNetwork
 from tiny_models import lite0_network
 
@@ -10,10 +12,24 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.networks import Network
-from knowhue.inference.reference import SHARE_OF_ALIKE, Match, make_reference, match, take_colours, trust_in
+from knowhue.inference.reference import (
+    FARTHEST,
+    SHARE,
+    SHARE_OF_ALIKE,
+    AlbumColour,
+    Match,
+    colour_of_album,
+    drawn_to,
+    make_reference,
+    match,
+    photo_colour,
+    take_colours,
+    trust_in,
+)
 
 PREDICTED = np.array([20, 40])
 """What the networks here answer everywhere."""
+units = st.floats(-60, 60, width=32)
 
 
 def scene(seed: int = 0, width: int = 384) -> np.ndarray:
@@ -146,3 +162,38 @@ def test_a_digest_tells_two_references_apart():
     changed[0, 0] += 1
     assert make_reference(Image.of(scene()), network).digest == first.digest
     assert make_reference(Image.of(changed), network).digest != first.digest
+
+
+def varied(a: float, b: float) -> np.ndarray:
+    """A photo of that mean."""
+    noise = np.random.default_rng(0).normal(0, 3, (8, 12, 2))
+    return (noise - noise.mean((0, 1)) + (a, b)).astype(np.float32)
+
+
+@given(units, units, units, units)
+def test_a_mean_moves_towards_the_albums_and_never_far(a, b, album_a, album_b):
+    chroma, album = varied(a, b), AlbumColour(album_a, album_b)
+    moved = np.subtract(photo_colour(drawn_to(album, chroma)), (a, b))
+    way = np.subtract(album, (a, b))
+    assert np.hypot(*moved) <= min(SHARE * np.hypot(*way), FARTHEST) + 0.05
+    assert moved @ way >= -0.05 * np.hypot(*way)
+
+
+def test_an_even_photo_is_drawn_by_its_share():
+    chroma = np.tile(np.array([10, 0], np.float32), (8, 8, 1))
+    assert drawn_to(AlbumColour(15, 0), chroma) == pytest.approx(np.add(chroma, (SHARE * 5, 0)))
+    assert drawn_to(AlbumColour(10, 90), chroma) == pytest.approx(np.add(chroma, (0, FARTHEST)))
+
+
+def test_what_is_gray_stays_gray():
+    chroma = np.zeros((4, 4, 2), np.float32)
+    assert not drawn_to(AlbumColour(20, 20), chroma).any()
+    chroma[2:] = 20
+    drawn = drawn_to(AlbumColour(20, 20), chroma)
+    assert not drawn[:2].any()
+    assert (drawn[2:] > 20).all()
+
+
+def test_an_odd_photo_does_not_move_the_album():
+    usual = [AlbumColour(5, 6), AlbumColour(6, 7), AlbumColour(7, 8)]
+    assert colour_of_album([*usual, AlbumColour(-90, 90)]) == pytest.approx((5.5, 7.5))
