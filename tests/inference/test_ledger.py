@@ -8,7 +8,8 @@ import pytest
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
-from knowhue.inference.ledger import JOB, Ledger, Stamp
+from knowhue.inference.judgement import NOTED
+from knowhue.inference.ledger import JOB, OF_ALBUM, Ledger, Stamp
 
 THIS = dict.fromkeys(JOB, "this")
 
@@ -33,7 +34,7 @@ def stamp(out: Path) -> Stamp:
 def commit(ledger: Ledger, name: str = "a/x.jpg", **said: Any) -> None:
     written = ledger.out / "written"
     written.write_bytes(b"colours of " + os.fsencode(name))
-    ledger.commit({"path": name, "output": name, **said}, stamp(ledger.out), written)
+    ledger.commit({"path": name, "output": name, **dict.fromkeys(NOTED), **said}, stamp(ledger.out), written)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -129,15 +130,25 @@ def test_a_kill_before_or_after_the_move_is_told_apart(
         assert not ledger.in_the_way("a/x.jpg", "a/x.jpg")
 
 
-@pytest.mark.parametrize("lost", ["path", "job", "output", "stamps"])
+@pytest.mark.parametrize("lost", ["path", "job", "output", "stamps", *NOTED, *OF_ALBUM])
 def test_a_line_that_lacks_something_is_none_that_knowhue_wrote(out: Path, lost: str):
     with opened(out) as ledger:
-        commit(ledger)
+        commit(ledger, album=dict.fromkeys(OF_ALBUM, (1.0, 2.0)))
     (line,) = lines(out)
-    del line[lost]
+    del (line["album"] if lost in OF_ALBUM else line)[lost]
     (out / LEDGER).write_text(json.dumps(line) + "\n")
     with pytest.raises(RunError, match=r"Found other lines\. Move the file away"):
         opened(out)
+    (out / LEDGER).write_text(json.dumps(line))  # killed before the line's end
+    with opened(out) as ledger:
+        assert not ledger.records
+
+
+@pytest.mark.parametrize("torn", ["1", "null", "[]", '"a"'])
+def test_a_last_line_that_is_none_of_an_image_is_left_out(out: Path, torn: str):
+    (out / LEDGER).write_text(torn)
+    with opened(out) as ledger:
+        assert not ledger.records
 
 
 def test_a_failure_is_noted_and_forgotten_by_the_next_run(out: Path):

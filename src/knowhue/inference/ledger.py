@@ -6,7 +6,7 @@ whole image; a line without an end is decided, when the file is opened again, by
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
+from knowhue.inference.judgement import NOTED
 from knowhue.storage import replacing, writing
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ JOB = {
     "album": "made with or without one look for the album",
 }
 """What a line's `job` holds, and how to say that it differs, perhaps with what was found."""
+OF_ALBUM = ("colour", "own")
+"""What a line's `album` holds, where there is one: the album's colour, and the photo's."""
+_OF_MADE = ("output", "stamps", *NOTED)
 
 
 class Stamp(NamedTuple):
@@ -148,11 +152,11 @@ class Ledger:
             records = [json.loads(line) for line in whole]
         except (OSError, ValueError) as error:
             raise _unreadable(path, str(error)) from None
-        if not all(isinstance(record, dict) and _is_line(record) for record in records):
+        if not all(map(_is_line, records)):
             raise _unreadable(path, "other lines")
         with suppress(ValueError, KeyError):
             record = json.loads(torn)
-            if Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
+            if _is_line(record) and Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
                 records.append(record)
         return records
 
@@ -202,9 +206,16 @@ def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any
     )
 
 
-def _is_line(record: dict[str, Any]) -> bool:
+def _is_line(record: Any) -> bool:
     """Whether a line has what is read of it: of an image that failed, or of one that was made."""
-    return {"path", "job"} <= record.keys() and ("error" in record or {"output", "stamps"} <= record.keys())
+    if not _has(record, ("path", "job")):
+        return False
+    is_whole = "album" not in record or _has(record["album"], OF_ALBUM)
+    return "error" in record or (is_whole and _has(record, _OF_MADE))
+
+
+def _has(value: object, names: Iterable[str]) -> bool:
+    return isinstance(value, dict) and value.keys() >= {*names}
 
 
 def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
