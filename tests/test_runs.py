@@ -29,6 +29,7 @@ from knowhue.runs import (
     write_status,
 )
 from knowhue.storage import read_json, write_json
+from knowhue.training.run import evaluate_run
 
 
 def test_writable_folder_is_left_as_it_was(tmp_path):
@@ -163,26 +164,43 @@ def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_comm
     assert finished_run(run) == run
 
 
-def test_a_head_is_no_model_unless_the_study_itself_is_called_so(tmp_path):
-    head = tmp_path / "heads" / "colour" / "seed-0-1a2b3c4d"
-    write_json(head / "config.json", {})
-    write_status(head, {"state": "finished"})
-    for named in (head, head.parent.parent):
+@pytest.mark.parametrize("task", ["colour", "class"])
+@pytest.mark.parametrize("state", ["running", "finished"])
+@pytest.mark.parametrize("named", [".", "..", "../.."])
+def test_a_head_is_no_model_and_is_named_to_nobody(tmp_path, task, state, named):
+    head = tmp_path / "heads" / task / "seed-0-1a2b3c4d"
+    for name in ("config.json", "scores.json"):
+        write_json(head / name, {})
+    write_status(head, {"state": state})
+    for refuse in (finished_run, evaluate_run):
         with pytest.raises(RunError, match=rf"no model without it\. Name a run of an arm of `{tmp_path}`\.$"):
-            finished_run(named)
-    (tmp_path / "heads" / "images").mkdir()
-    assert finished_run(tmp_path / "heads") == head
+            refuse((head / named).resolve())
 
 
-def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_path):
-    """Such as a comparison of ways to colour."""
+def test_a_study_and_a_folder_of_studies_may_be_called_heads(tmp_path):
+    (tmp_path / "heads" / "images").mkdir(parents=True)
+    runs = [tmp_path / "heads" / place / "seed-0-1a2b3c4d" for place in ("colour", "study/multi")]
+    for run in runs:
+        write_json(run / "config.json", {})
+        write_status(run, {"state": "finished"})
+    assert [finished_run(run.parent.parent) for run in runs] == runs
 
-    def finish(arm, seed, tasks):
+
+@pytest.fixture
+def finish(tmp_path):
+    """Write a run of some tasks that has ended."""
+
+    def write(arm, seed, tasks, state="finished"):
         run = tmp_path / arm / f"seed-{seed}-1a2b3c4d"
         write_config(run, edit(load_config("demo"), {"tasks": {"names": tasks}}))
-        write_status(run, {"state": "finished"})
+        write_status(run, {"state": state})
         return run
 
+    return write
+
+
+def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_path, finish):
+    """Such as a comparison of ways to colour."""
     classes = finish("class", 0, ("class",))
     with pytest.raises(
         RunError, match=rf"runs of class \(learns class\)\. None of them colours\..* {classes}$"
@@ -195,6 +213,18 @@ def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_
     assert "should have a finished run of `multi` or `colour`" in str(refused.value)
     assert str(refused.value).endswith(
         f"runs of class (learns class), l1 (learns colour). Name one of its runs: {first}"
+    )
+
+
+def test_arms_that_diverged_are_named_where_another_has_finished(tmp_path, finish):
+    for arm, tasks in {"multi": ("colour", "class"), "colour": ("colour",)}.items():
+        finish(arm, 0, tasks, "diverged")
+    other = finish("class", 0, ("class",))
+    with pytest.raises(RunError) as refused:
+        finished_run(tmp_path)
+    assert str(refused.value).endswith(
+        "None of them colours. Training of colour and multi diverged. Train it with other settings, such as a lower "
+        f"learning rate, or name one of its runs: {other}"
     )
 
 

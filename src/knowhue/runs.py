@@ -42,6 +42,8 @@ ENDED = ("finished", "diverged")
 RUN_FILES = ("status.json", FROZEN)
 """Files that mark a folder which knowhue keeps itself."""
 
+_TRAIN_ANEW = "Train it with other settings, such as a lower learning rate"
+
 Report = Callable[[dict[str, Any]], None]
 """Reports progress: called with one small dict at a time; apps draw it."""
 ShareOut = Callable[[Sequence[Callable[[int | None], object]], Callable[[], None]], None]
@@ -315,47 +317,49 @@ def finished_run(path: Path) -> Path:
     Raises:
         RunError: neither is there.
     """
+    require_no_head(path)
     if (path / "config.json").exists() and has_finished(path):
-        return require_no_head(path)
+        return path
     runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
-    found = [run for run in runs if has_finished(run)]
-    if not found:
-        if others := [run for run in sorted(path.glob("*/seed-*")) if has_finished(run)]:
-            raise _other_arms(path, others)
-        if any(has_ended(run) for run in (path, *runs)):
-            raise RunError(
-                f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
-                "other settings, such as a lower learning rate."
-            )
-        raise no_finished_run(path, "run or study, such as runs/demo")
-    return require_no_head(found[0])
+    if found := [run for run in runs if has_finished(run)]:
+        return found[0]
+    diverged = [run for run in (path, *runs) if has_ended(run)]
+    if others := [run for run in sorted(path.glob("*/seed-*")) if has_finished(run)]:
+        raise _other_arms(path, others, sorted({run.parent.name for run in diverged}))
+    if diverged:
+        raise RunError(
+            f"`{path}` has no finished run: training diverged, so there is no model to put to work. {_TRAIN_ANEW}."
+        )
+    raise no_finished_run(path, "run or study, such as runs/demo")
 
 
-def require_no_head(run: Path) -> Path:
-    """The same run folder, unless it is a head's, which lies in a study as runs do and has the name of a task.
+def require_no_head(path: Path) -> None:
+    """Refuse a head, and a folder of heads: they lie in a study as runs and arms do, and have the name of a task.
 
     Raises:
-        RunError: it is a head's.
+        RunError: it is one.
     """
-    heads = run.absolute().parent.parent
-    if heads.name == "heads" and not (heads / "images").exists():  # a study's own folder may be called so
-        raise RunError(
-            f"`{run}` holds a head that was trained on the frozen encoder, which is no model without it. Name a run of "
-            f"an arm of `{heads.parent}`."
-        )
-    return run
+    for run in (path, *sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))):
+        heads = run.absolute().parent.parent
+        # a study's own folder may be called so, and so may one of studies
+        if heads.name == "heads" and (run / "config.json").exists() and not (heads / "images").exists():
+            raise RunError(
+                f"`{run}` holds a head that was trained on the frozen encoder, which is no model without it. Name a "
+                f"run of an arm of `{heads.parent}`."
+            )
 
 
-def _other_arms(study: Path, runs: Sequence[Path]) -> RunError:
+def _other_arms(study: Path, runs: Sequence[Path], diverged: Sequence[str]) -> RunError:
     """How a study is refused whose finished runs are of other arms than those that stand for it."""
     firsts = {run.parent.name: run for run in reversed(runs)}
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
     colouring = [arm for arm, names in tasks.items() if "colour" in names]
     arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
     none = " None of them colours." * (not colouring)
+    lost = f" Training of {' and '.join(diverged)} diverged. {_TRAIN_ANEW}, or name" if diverged else " Name"
     return RunError(
         f"A study that stands for a model should have a finished run of `multi` or `colour`. Found `{study}` with runs "
-        f"of {arms}.{none} Name one of its runs: {firsts[[*colouring, *tasks][0]]}"
+        f"of {arms}.{none}{lost} one of its runs: {firsts[[*colouring, *tasks][0]]}"
     )
 
 

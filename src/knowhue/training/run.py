@@ -201,9 +201,9 @@ def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
     Raises:
         RunError: `folder` is no run folder of a finished run, or another process works on its study.
     """
+    require_no_head(folder)
     if not has_ended(folder):
         raise no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
-    require_no_head(folder)
     config, root = read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
         require_no_jobs(left, root)
