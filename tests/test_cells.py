@@ -149,6 +149,18 @@ def test_a_cell_runs_once_one_of_its_heads_does(tiny, tmp_path):
     assert read_cells(tmp_path, plan) == [("l1", 0, "missing", 0, 4, 0.0), ("gan", 0, "running", 1, 4, 0.0)]
 
 
+@pytest.mark.parametrize("state", ["finished", "diverged"])
+def test_heads_that_have_ended_put_no_cell_to_work(tiny, tmp_path, state):
+    plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
+    colour, other = head_folders(tmp_path, plan.run_config("multi", 0))
+    for head in (colour, other):
+        write_log(head, [{"phase": "heads", "epoch": each, "seconds": 1.0} for each in (1, 2)])
+        write_status(head, {"state": state})
+    assert [(cell.state, cell.epochs) for cell in read_cells(tmp_path, plan)] == [("missing", 2)] * 3
+    write_status(other, {"state": "running"})
+    assert [cell.state for cell in read_cells(tmp_path, plan)] == ["missing", "running", "running"]
+
+
 def test_of_two_heads_a_cell_has_the_mean(tiny, tmp_path):
     plan = make_plan(tiny(), ["multi"], [0])
     for head, epochs in zip(head_folders(tmp_path, plan.run_config("multi", 0)), (2, 1), strict=True):

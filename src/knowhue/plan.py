@@ -381,8 +381,8 @@ class Cell(NamedTuple):
     arm: str
     seed: int
     state: str
-    """`missing`, `running` (or interrupted), `finished`, `diverged`; it runs as soon as one of its heads does, which
-    other arms may share"""
+    """`missing`, `running` (or interrupted), `finished`, `diverged`; it runs while one of its heads does, which other
+    arms may share"""
     epochs: int
     """done, of `of`; on the frozen encoder the mean of its heads"""
     of: int
@@ -439,7 +439,8 @@ def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     state, epochs = status.get("state", "missing"), heads + len(log)
     if not status:
         own = head_folders(root, config)
-        begun = [read_log(head) for head in own if read_status(head)]
-        state, epochs = "running" if begun else "missing", sum(map(len, begun)) // max(len(own), 1)
+        if any(read_status(head).get("state") == "running" for head in own):
+            state = "running"
+        epochs = sum(len(read_log(head)) for head in own) // max(len(own), 1)
     seconds = sum(entry["seconds"] for entry in log) + status.get("seconds", {}).get("evaluate", 0.0)
     return Cell(arm, seed, state, epochs, heads + tuned, round(seconds, 1))

@@ -128,9 +128,15 @@ def test_plain_lines_name_the_cells_that_have_begun(told):
     both = [went_on[0], began[1]._replace(state="running")]
     lines = told(*({"stage": "cells", "cells": cells} for cells in (began, went_on, both)))
     assert [line.partition("  ")[2].strip().partition("s  ")[2] for line in lines] == [
-        "0 of 2 cells have ended; l1, seed 0: 1/4 epochs",
-        "0 of 2 cells have ended; l1, seed 0: 2/4 epochs; gan, seed 0: 0/4 epochs",
+        "0 of 2 cells have ended; at work: l1 of seed 0 (1/4 epochs)",
+        "0 of 2 cells have ended; at work: l1 of seed 0 (2/4 epochs), gan of seed 0 (0/4 epochs)",
     ]
+
+
+def test_of_many_cells_at_work_a_line_names_a_few(told):
+    (line,) = told({"stage": "cells", "cells": [Cell(f"w{n}", 0, "running", 1, 4, 0.0) for n in range(10)]})
+    assert line.count(" of seed 0") == 6
+    assert line.endswith("w5 of seed 0 (1/4 epochs) and 4 more")
 
 
 def test_a_note_is_printed_whatever_it_holds(told, live):

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from knowhue.apps.program import printable
 from knowhue.config import TRAIN_LOSSES
+from knowhue.errors import few
 from knowhue.locks import is_first_process
 from knowhue.plan import Cell
 from knowhue.runs import ENDED, Report
@@ -74,7 +75,7 @@ class Plain:
             states = [cell.state for cell in event["cells"]]
             if states != self._states:
                 self._states = states
-                self._print("; ".join([cell_lines(event["cells"])[-1], *at_work(event["cells"])]), now)
+                self._print(cell_lines(event["cells"])[-1] + at_work(event["cells"]), now)
             return
         begins = self._stage.begins_with(event, now)
         done, total = extent(event)
@@ -191,17 +192,18 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     return [*lines, f"{ended} of {len(cells)} cells have ended"]
 
 
-def at_work(cells: Sequence[Cell]) -> list[str]:
-    """The cells that have begun and not ended.
+def at_work(cells: Sequence[Cell]) -> str:
+    """The cells that have begun and not ended, or some of them; nothing if there is none.
 
     >>> at_work([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
-    ['multi, seed 0: 1/2 epochs']
+    '; at work: multi of seed 0 (1/2 epochs)'
     """
-    return [
-        f"{cell.arm}, seed {cell.seed}: {cell.epochs}/{cell.of} epochs"
+    found = [
+        f"{cell.arm} of seed {cell.seed} ({cell.epochs}/{cell.of} epochs)"
         for cell in cells
         if cell.state == "running"
     ]
+    return f"; at work: {few(found)}" if found else ""
 
 
 def time_left(seconds: float) -> str:
