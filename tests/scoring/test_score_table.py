@@ -253,7 +253,7 @@ def test_what_is_no_score_is_not_called_damaged(tmp_path):
         ):
             read_score_file(path)
     with pytest.raises(
-        ConfigError, match=r"should be a \.json file of `knowhue score`\. Found `.*note\.txt`"
+        ConfigError, match=r"Found `.*note\.txt`\. Name the \.json that `knowhue score --out` wrote beside"
     ):
         read_score_file(tmp_path / "note.txt")
 

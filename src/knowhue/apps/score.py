@@ -131,7 +131,9 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
 
     require_networks(protocol, arguments.wanted)
     if arguments.kept.is_file():
-        raise ConfigError(f"`--cache` should be a folder. Found the file `{arguments.kept}`.")
+        raise ConfigError(
+            f"`--cache` should be a folder. Found the file `{arguments.kept}`. Name another, or move the file away."
+        )
     names = require_folders(arguments.truth, arguments.systems)
     if arguments.reference is not None and arguments.reference not in names:
         raise ConfigError(one_of("--reference", arguments.reference, names))

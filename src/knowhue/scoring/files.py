@@ -120,7 +120,10 @@ def read_score_file(path: Path) -> dict[str, Any]:
         RunError: it is missing or cannot be read.
     """
     if path.suffix.lower() != ".json":
-        raise ConfigError(f"An earlier score should be a .json file of `knowhue score`. Found `{path}`.")
+        raise ConfigError(
+            f"An earlier score should be a .json file of `knowhue score`. Found `{path}`. Name the .json that `knowhue "
+            "score --out` wrote beside the page."
+        )
     found = read_json(path)
     if (schema := found.get("schema")) != SCORE_SCHEMA:
         raise ConfigError(
