@@ -224,7 +224,7 @@ def test_arms_that_diverged_are_named_where_another_has_finished(tmp_path, finis
         finished_run(tmp_path)
     assert str(refused.value).endswith(
         "None of them colours. Training of colour and multi diverged. Train it with other settings, such as a lower "
-        f"learning rate, or name one of its runs: {other}"
+        f"learning rate, or to classify alone, name one of its runs: {other}"
     )
 
 

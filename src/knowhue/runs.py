@@ -356,7 +356,12 @@ def _other_arms(study: Path, runs: Sequence[Path], diverged: Sequence[str]) -> R
     colouring = [arm for arm, names in tasks.items() if "colour" in names]
     arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
     none = " None of them colours." * (not colouring)
-    lost = f" Training of {' and '.join(diverged)} diverged. {_TRAIN_ANEW}, or name" if diverged else " Name"
+    name = "name" if colouring else "to classify alone, name"
+    lost = (
+        f" Training of {' and '.join(diverged)} diverged. {_TRAIN_ANEW}, or {name}"
+        if diverged
+        else f" {name[0].upper()}{name[1:]}"
+    )
     return RunError(
         f"A study that stands for a model should have a finished run of `multi` or `colour`. Found `{study}` with runs "
         f"of {arms}.{none}{lost} one of its runs: {firsts[[*colouring, *tasks][0]]}"

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -256,3 +257,14 @@ def test_what_pillow_says_of_damaged_metadata_does_not_reach_the_terminal(monkey
         for module in ("PIL.TiffImagePlugin", "somebody.else"):
             warnings.warn_explicit("Metadata Warning", UserWarning, "file.py", 1, module=module)
     assert len(shown) == 1
+
+
+def test_an_interruption_that_python_drops_comes_again(monkeypatch):
+    class Removed:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", program.interrupt_again)
+    Removed()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(30)

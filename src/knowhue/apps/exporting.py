@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from knowhue.inference.networks import TorchNetwork
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
+_VISIBLE = 2.3
+"""CIELAB units that an eye just notices (Mahy, Van Eycken and Oosterlinck 1994)."""
 PRECISIONS_OF = {
     "safetensors": ("float32", "float16"),
     "hub-folder": ("float32", "float16"),
@@ -182,6 +184,7 @@ def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) 
     """In 8 bits if there are images that these can be calibrated on, else in float32."""
     from knowhue.inference.export import export_onnx
 
+    say("Writing the graph, and asking ONNX Runtime and torch the same ...", err=True)
     if calibrate is None:
         differences = export_onnx(network, target)
         say(_size(target), _differences(differences, "torch"))
@@ -191,6 +194,7 @@ def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) 
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float32.onnx"
         differences = export_onnx(network, whole)
+        say(f"Fitting 8 bits to half of the images of {calibrate}, measuring on the others ...", err=True)
         cost = quantize(whole, target, calibrate)
     say(_size(target), _differences(differences, "torch, before 8 bits"))
     say(f"in 8 bits, on {cost.measured_on} images ({cost.calibrated_on} others were calibrated on):")
@@ -204,6 +208,10 @@ def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) 
             f"  a*b* differ by {cost.chroma:.2f} CIELAB units on average",
             f"  a*b* error {cost.ab_l1_after:.2f} instead of {cost.ab_l1_before:.2f} CIELAB units",
         )
+        if cost.chroma > _VISIBLE:
+            few = cost.calibrated_on < CALIBRATED_ON
+            more = f"calibrate on up to {CALIBRATED_ON} images, or " * few
+            say(f"  That is seen. Where it matters {more}keep float32, without --precision.")
     if cost.agreement is not None:
         say(f"  the same class in {100 * cost.agreement:.1f} %")
     if cost.accuracy_before is not None and cost.accuracy_after is not None:

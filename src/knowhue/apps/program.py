@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
@@ -301,6 +302,15 @@ def _program(
     pass
 
 
+def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """What Python drops, as it drops all that is raised while an object is removed: an interruption is sent again."""
+    if lost.exc_type is KeyboardInterrupt:
+        # a moment later, from a thread: here it would be dropped once more
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> NoReturn:
     """Run the command line; what a user can mend is one line and exit code 2."""
     import knowhue.apps.cli  # noqa: F401  whose commands join the app
@@ -315,6 +325,7 @@ def main() -> NoReturn:
     # told to end, a command tidies up and says so as at Ctrl-C; torch.distributed.run ends its processes in its own way
     if "LOCAL_RANK" not in os.environ:
         signal.signal(signal.SIGTERM, end_as_interrupted)
+    sys.unraisablehook = interrupt_again
     # what Pillow says of damaged metadata; what matters of a file is reported by its name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     try:

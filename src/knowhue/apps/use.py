@@ -15,7 +15,7 @@ from pydantic import Field
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
 from knowhue.apps.program import OverwriteOption, Rare, say, say_json, with_options
 from knowhue.config import digest
-from knowhue.errors import ConfigError, ImageError, did_you_mean, few, system_reason
+from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.runs import taken_by
 from knowhue.storage import is_url, require_outputs
@@ -266,8 +266,8 @@ def _hints_of(source: Path, file: Path | None) -> list[str]:
     ]
     if not found:
         raise ConfigError(
-            f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}."
-            + did_you_mean(source.name, listed)
+            f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}. Write {source.name} "
+            "there, or leave the column out"
         )
     return found
 

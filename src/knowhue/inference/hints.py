@@ -452,8 +452,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         if unknown or missing:
             meant = "".join(did_you_mean(name, _COLUMNS) for name in unknown)
             raise ConfigError(
-                f"{file}, hint {place}: the columns should be {', '.join(_COLUMNS)} (`file` may be left out), parted "
-                f"by commas. Found {few([f'`{name}`' for name in row])}.{meant}"
+                f"{file}, hint {place}: the {'keys' if file.suffix.lower() == '.json' else 'columns'} should be "
+                f"{', '.join(_COLUMNS)} (`file` may be left out). Found {few([f'`{name}`' for name in row])}.{meant}"
             )
     return rows
 

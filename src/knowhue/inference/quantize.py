@@ -142,7 +142,8 @@ def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
     measured = read_examples(found[1::2], MEASURED_ON, size_px)
     model = _quantized(source, [each.lightness for each in calibration])
     del model.metadata_props[:]  # what was measured of the float model
-    described = before.description.model_copy(update={"precision": "int8"})
+    name = f"{before.description.name}, in 8 bits"
+    described = before.description.model_copy(update={"precision": "int8", "name": name})
     set_metadata(model, KEY, described.model_dump_json())
     after = network_of(model.SerializeToString(), target)
     cost = judge_cost(before, after, measured, len(calibration))
