@@ -45,11 +45,11 @@ def test_a_hub_folder_loads_again(knowhue, tmp_path):
     assert "drawn" in (tmp_path / "drawn" / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("left_out", [0, 10])
-def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
+@pytest.mark.parametrize(("left_out", "chroma"), [(0, 0.1), (10, 2.4)])
+def test_int8_says_what_was_left_out_and_what_is_seen(knowhue, tmp_path, monkeypatch, left_out, chroma):
     def quantize(_, target, __):
         target.write_bytes(b"")
-        return QuantizationCost(0.1, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
+        return QuantizationCost(chroma, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
 
     monkeypatch.setattr("knowhue.inference.export.export_onnx", lambda *_: {"chroma": 0.0})
     monkeypatch.setattr("knowhue.inference.quantize.quantize", quantize)
@@ -60,6 +60,7 @@ def test_int8_says_what_was_left_out(knowhue, tmp_path, monkeypatch, left_out):
     assert code == 0
     assert "on 137 images (128 others were calibrated on)" in said
     assert ("  10 more were left out: at most 128 are calibrated on" in said) == bool(left_out)
+    assert ("That is seen." in said) == (chroma > 2.3)
 
 
 def test_an_export_is_exported_again_only_from_its_weights(knowhue, tmp_path):

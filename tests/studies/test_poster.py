@@ -201,7 +201,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         *((f"images-{each}", f"images-{each}", 3000) for each in FEWER),
-        *((f"labels-{each}", f"labels-{each}", 3000) for each in (2, 25)),
+        *((f"labels-{each}", f"labels-{each}", 3000) for each in LABELS),
     ],
 )
 def test_a_sealed_study_is_whole_and_is_the_plans(name, study, numbers):
