@@ -176,7 +176,7 @@ def caveats_of_many(
 
 def _caveats(description: Description | RecipeDescription, novelty: float | None) -> list[str]:
     unlike = [
-        f"unlike the images that the model was trained on (distance {novelty or 0:.1f}, usual up to 1): "
+        f"unlike the images that the model was trained on (distance {novelty or 0:.2f}, usual up to 1): "
         f"{_are_guesses(description)}"
     ]
     return unlike * is_novel(novelty) + _cannot_tell(description)

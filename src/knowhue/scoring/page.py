@@ -142,6 +142,8 @@ def sentence(scores: Scores, found: Difference) -> str:
     """What is said of a system and the reference."""
     one, other = found.system, scores.reference
     like = "images like these" + ", from folders like these" * bool(scores.pairs.clusters)
+    if found.interval == (0, 0):  # the same files, or as good as that: no finding about two systems
+        return f"{one} and {other} score the same on every image: they are not compared."
     if found.word in (Nearness.FARTHER, Nearness.FARTHER_LITTLE):
         one, other = other, one
     said = {
