@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -385,7 +386,9 @@ def studied(monkeypatch, make_folder, tmp_path):
         out.mkdir()
 
     monkeypatch.setattr("knowhue.study.run_study", run_study)
-    monkeypatch.setattr("knowhue.report.page.summary", lambda folder: ["", "?", "  −0.57: to +0.01"])
+    said = SimpleNamespace(lines=["", "?", "  −0.57: to +0.01"])
+    monkeypatch.setattr("knowhue.report.reading.read_study", lambda folder: folder)
+    monkeypatch.setattr("knowhue.report.results.conclude", lambda study: said)
     return asked
 
 
@@ -450,8 +453,7 @@ def test_a_run_one_folder_deeper_is_named(knowhue, tmp_path):
         "status.json": '{"state": "finished"}',
     }.items():
         (run / name).write_text(text)
-    for above in ("study/class", "study"):
-        errs(knowhue("models", tmp_path / above), f"but in it: name {run}")
+    errs(knowhue("models", tmp_path / "study" / "class"), f"but in it: name {run}")
 
 
 def test_completion_of_the_shell_is_offered(knowhue):

@@ -258,8 +258,15 @@ def test_status_says_who_has_stopped_without_a_word(knowhue, tmp_path, tiny):
     code, said, _ = knowhue("status", tmp_path)
     assert code == 0
     assert said.splitlines()[-1] == (
-        "colour/seed-0-abc: lost since 2001-09-09 01:46 UTC (ada@n2, process 7, slurm 14, since 2001-09-09 01:00 UTC)"
+        "colour/seed-0-abc: lost since 2001-09-09 01:46 UTC; was ada@n2, process 7, slurm 14, since "
+        "2001-09-09 01:00 UTC (arm colour)"
     )
+
+
+def concludes(monkeypatch, *lines):
+    """A study that is only made up says so much at its end."""
+    monkeypatch.setattr("knowhue.report.reading.read_study", lambda folder: folder)
+    monkeypatch.setattr("knowhue.report.results.conclude", lambda study: SimpleNamespace(lines=lines))
 
 
 def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkeypatch):
@@ -270,7 +277,7 @@ def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkey
         return out / "report.html"
 
     monkeypatch.setattr("knowhue.study.run_study", run)
-    monkeypatch.setattr("knowhue.report.page.summary", lambda _: ["", "| a |", "| b |"])
+    concludes(monkeypatch, "", "| a |", "| b |")
     chosen = ["--methods", "l1,gan", "--reference", "l1", "--seeds", "2", "--budget", "9", "--set", "seed=4"]
     photos = make_folder({"cat": 1, "dog": 1})
     code, said, _ = knowhue("compare", photos, *chosen, "--workers", "2", "--out", tmp_path / "out")
@@ -290,7 +297,7 @@ def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, t
         return out / "report.html"
 
     monkeypatch.setattr("knowhue.study.run_study", run_study)
-    monkeypatch.setattr("knowhue.report.page.summary", lambda folder: ["", "Does it?", "  No: it does not."])
+    concludes(monkeypatch, "", "Does it?", "  No: it does not.")
     photos = make_folder({"cat": 1, "dog": 1})
     options = ["--arms", "colour,multi", "--seeds", "3", "--grid", "1,100", "--workers", "2"]
     code, said, _ = knowhue("study", photos, *options, "--out", tmp_path / "out")

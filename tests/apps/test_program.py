@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -265,6 +266,11 @@ def test_an_interruption_that_python_drops_comes_again(monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "unraisablehook", program.interrupt_again)
-    Removed()
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(30)
+    # processes that pytest hands tests to ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        Removed()
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(30)
+    finally:
+        signal.signal(signal.SIGINT, before)
