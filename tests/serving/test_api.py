@@ -288,7 +288,11 @@ def test_a_photo_may_be_seen_at_one_size():
         expected = several.at_one_size().colorize(noisy).image
         assert base64.b64decode(fast["image"]) == encode_image(expected, ".png")
         assert fast["image"] != usual["image"]
-        assert fast["warnings"] == usual["warnings"]
+        # how far it is from the images that were trained on depends on the sizes that it is seen at
+        warned = [
+            [each.partition(" (distance ")[0] for each in answer["warnings"]] for answer in (fast, usual)
+        ]
+        assert warned[0] == warned[1]
         assert (usual["fast"], fast["fast"]) == (False, True)
         assert [each["sizes"] for each in client.get("/v1/models").json()] == [3, 1]
         once, hurried = made(model="once"), made(model="once", fast=True)
