@@ -14,7 +14,7 @@ from knowhue.errors import RunError
 from knowhue.plan import read_plan
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.report.results import read_results
+from knowhue.report.results import conclude, read_results
 
 
 def test_reads_what_the_contract_says(one_seed: Path):
@@ -117,3 +117,10 @@ def test_results_carry_a_schema_and_another_is_refused_in_one_line(tmp_path: Pat
         with pytest.raises(RunError, match=r"results\.json: .*make it anew with `knowhue report`") as caught:
             read_results(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("arms", "asked"), [(("class",), False), (("class", "multi"), True)])
+def test_a_study_that_asks_nothing_says_so(tmp_path: Path, arms: tuple[str, ...], asked: bool):
+    lines = conclude(read_study(write_study(tmp_path, arms=arms))).lines
+    assert any("No question was asked" in line for line in lines) is not asked
+    assert any("Is classifying easier" in line for line in lines) is asked

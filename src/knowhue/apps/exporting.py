@@ -209,8 +209,8 @@ def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) 
             f"  a*b* error {cost.ab_l1_after:.2f} instead of {cost.ab_l1_before:.2f} CIELAB units",
         )
         if cost.chroma > _VISIBLE:
-            few = cost.calibrated_on < CALIBRATED_ON
-            more = f"calibrate on up to {CALIBRATED_ON} images, or " * few
+            are_few = cost.calibrated_on < CALIBRATED_ON
+            more = f"calibrate on up to {CALIBRATED_ON} images, or " * are_few
             say(f"  That is seen. Where it matters {more}keep float32, without --precision.")
     if cost.agreement is not None:
         say(f"  the same class in {100 * cost.agreement:.1f} %")

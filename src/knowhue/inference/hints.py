@@ -452,7 +452,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         if unknown or missing:
             meant = "".join(did_you_mean(name, _COLUMNS) for name in unknown)
             raise ConfigError(
-                f"{file}, hint {place}: the {'keys' if file.suffix.lower() == '.json' else 'columns'} should be "
+                f"{file}, hint {place}: the {'keys' if is_json else 'columns'} should be "
                 f"{', '.join(_COLUMNS)} (`file` may be left out). Found {few([f'`{name}`' for name in row])}.{meant}"
             )
     return rows

@@ -142,7 +142,8 @@ def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
     measured = read_examples(found[1::2], MEASURED_ON, size_px)
     model = _quantized(source, [each.lightness for each in calibration])
     del model.metadata_props[:]  # what was measured of the float model
-    name = f"{before.description.name}, in 8 bits"
+    model_name, of, folder = before.description.name.partition(", of ")  # the folder is not told to everybody
+    name = f"{model_name}, in 8 bits{of}{folder}"
     described = before.description.model_copy(update={"precision": "int8", "name": name})
     set_metadata(model, KEY, described.model_dump_json())
     after = network_of(model.SerializeToString(), target)

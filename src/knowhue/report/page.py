@@ -125,19 +125,7 @@ def render_page(found: Conclusion, note: str = "") -> str:
         "page.html",
         **shared,
         results=found.results,
-        # the tidy table of all scores but those of single images
-        scores_link=_csv_link(
-            [
-                {
-                    "arm": row.arm,
-                    "seed": row.seed,
-                    "metric": row.metric,
-                    "value": row.value,
-                    "class": row.label,
-                }
-                for row in tidy_scores(study)
-            ]
-        ),
+        scores_link=_csv_link(_score_rows(study)),
         warnings=integrity.warnings(study),
         **_answer_parts(found),
         sections=_filled_sections(found.findings),
@@ -261,6 +249,14 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
         "data": _csv_link(rows) if rows else "",
         "file": f"{name}.csv",
     }
+
+
+def _score_rows(study: Study) -> list[Row]:
+    """Return the tidy table of all scores but those of single images."""
+    return [
+        {"arm": row.arm, "seed": row.seed, "metric": row.metric, "value": row.value, "class": row.label}
+        for row in tidy_scores(study)
+    ]
 
 
 def _csv_link(rows: Sequence[Row]) -> str:

@@ -39,6 +39,11 @@ class Conclusion(NamedTuple):
         if self.findings.study.is_comparison:
             return ["", *markdown_tables(self.findings.study).splitlines()]
         answered = self.answers.values()
+        if not answered:
+            return [
+                "",
+                "No question was asked: each holds `multi` against `colour` or `class`. Scores: in the report.",
+            ]
         return [
             line for each in answered for line in ("", each.question, *(f"  {said}" for said in each.lines))
         ]

@@ -84,10 +84,8 @@ class LoggedRun(NamedTuple):
 
     def all_points(self) -> list[LoggedNumber]:
         """The log's, and the final scores as `score/...` of the last epoch."""
-        last, seconds = (
-            max((each.step for each in self.points if not each.is_diagnosis), default=0),
-            self.seconds,
-        )
+        last = max((each.step for each in self.points if not each.is_diagnosis), default=0)
+        seconds = self.seconds
         final = [LoggedNumber(f"score/{name}", last, seconds, value) for name, value in self.scores.items()]
         return [*self.points, *final]
 
