@@ -21,6 +21,7 @@ from knowhue.report.reading import read_study
 from knowhue.sealing import check
 
 POSTER = Path(__file__).parents[2] / "studies" / "poster"
+DOCS = Path(__file__).parents[2] / "docs"
 SPLITS = {"train": 1000, "validation": 250, "test": 1500}
 
 
@@ -219,6 +220,29 @@ def test_the_main_study_is_told_by_what_pretraining_has_seen(tmp_path):
         with zipfile.ZipFile(POSTER / f"{name}.zip") as archive:
             archive.extractall(tmp_path / name)
         assert list(parts.parts(read_study(tmp_path / name))) == expected
+
+
+def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path, monkeypatch, capsys):
+    overview, figure = script("overview"), tmp_path / "overview.svg"
+    asked = set()
+    for path in POSTER.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            frozen = json.loads(archive.read("study.json"))
+        if frozen["purpose"] == "report" and {"colour", "class"} <= set(frozen.get("questions") or ()):
+            asked.add(path.stem)
+    assert set(overview.STUDIES) == asked
+    monkeypatch.setattr(sys, "argv", ["overview.py", "-o", str(figure)])
+    overview.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 * (1 + len(asked))
+    assert set(lines) <= set((DOCS / "results.md").read_text().splitlines())
+    assert all(name in figure.read_text() for name in overview.STUDIES.values())
+
+
+def test_p_is_adjusted_for_all_studies_after_holm():
+    # 4 times the least, 3 times the next, none below the one before, none above 1
+    assert script("overview").holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
+    assert script("overview").holm([0.6, 0.9]) == [1, 1]
 
 
 def test_ways_to_colour_have_the_rates_that_their_tuning_chose(tmp_path, monkeypatch, capsys):

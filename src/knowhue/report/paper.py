@@ -62,14 +62,15 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
     for name, drawing in drawings.items():
         lay_out(drawing)
         for kind in ("pdf", "svg"):
-            _write_drawing(drawing, out / "figures" / f"{plain_label(name)}.{kind}")
+            write_drawing(drawing, out / "figures" / f"{plain_label(name)}.{kind}")
     return [out / name for name in (*texts, *images)]
 
 
-def _write_drawing(drawing: "Drawing", path: Path) -> None:
+def write_drawing(drawing: "Drawing", path: Path) -> None:
+    """Write a laid out figure as `.pdf` or `.svg`, text as text, on white; the same figure gives the same bytes."""
     import matplotlib
 
-    # fonts as outlines of TrueType, which publishers ask for; no date, so that the same study gives the same bytes
+    # fonts as outlines of TrueType, which publishers ask for
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.stem}
     date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[path.suffix[1:]]
     drawing.patch.set_visible(True)  # paper is white, also where a dark page shows it
