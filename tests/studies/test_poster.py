@@ -91,8 +91,7 @@ LABELS = (2, 5, 25)
 @pytest.mark.parametrize("images", FEWER)
 def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many_steps(images):
     fewer, report = plan(f"images-{images}"), plan("plan")
-    others = {seed for each in FEWER if each != images for seed in plan(f"images-{each}").seeds}
-    assert not set(fewer.seeds) & {*report.seeds, *report.tuned_on_seeds, *others}
+    assert not set(fewer.seeds) & _seeds_but(f"images-{images}")
     assert (fewer.questions, fewer.purpose) == (report.questions, report.purpose)
     for arm in fewer.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (fewer, report))
@@ -112,9 +111,7 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
 @pytest.mark.parametrize("percent", LABELS)
 def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_multi_task_alike(percent):
     few, report = plan(f"labels-{percent}"), plan("plan")
-    others = {seed for name in ("plan", "ocean5", "methods") for seed in plan(name).seeds}
-    others |= {seed for each in FEWER for seed in plan(f"images-{each}").seeds}
-    assert not set(few.seeds) & {*others, *report.tuned_on_seeds}
+    assert not set(few.seeds) & _seeds_but(*(f"labels-{each}" for each in LABELS))
     # of one seed the labels of a smaller share are among those of a larger one
     assert all(plan(f"labels-{each}").seeds == few.seeds for each in LABELS)
     assert (few.questions, few.purpose) == (report.questions, report.purpose)
@@ -126,14 +123,42 @@ def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_mult
         assert one == other
 
 
+def test_the_study_of_the_posters_length_is_the_main_one_but_for_its_epochs():
+    full, report = plan("full"), plan("plan")
+    assert not set(full.seeds) & _seeds_but("full")
+    assert (full.questions, full.purpose) == (report.questions, report.purpose)
+    for arm in full.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (full, report))
+        for phase, epochs in (("heads", 30), ("finetune", 15)):  # the poster's
+            assert one["training"][phase].pop("epochs") == epochs
+            assert other["training"][phase].pop("epochs") == 6
+        assert one["evaluation"].pop("every_epochs") != other["evaluation"].pop("every_epochs")
+        assert one == other
+
+
+def test_arms_of_the_study_of_class_weights_are_the_main_ones_but_for_their_weight():
+    weights, report = plan("weights"), plan("plan")
+    assert not set(weights.seeds) & _seeds_but("weights")
+    assert (weights.questions, weights.purpose) == (report.questions, report.purpose)
+    for arm, weight in {"colour": 10, "class": 10, "multi": 10, "multi-w3": 3, "multi-w30": 30}.items():
+        one, other = (
+            each.run_config(name, 0).model_dump()
+            for each, name in ((weights, arm), (report, arm.partition("-")[0]))
+        )
+        assert (one["tasks"]["weights"].pop("class"), other["tasks"]["weights"].pop("class")) == (weight, 10)
+        assert one["evaluation"].pop("every_epochs") != other["evaluation"].pop("every_epochs")
+        assert one == other
+
+
+def _seeds_but(*names):
+    """Seeds of every other plan: to choose by, or to report."""
+    plans = (plan(path.stem) for path in POSTER.glob("*.yaml") if path.stem not in names)
+    return {seed for each in plans for seed in (*each.seeds, *each.tuned_on_seeds)}
+
+
 def test_ways_to_colour_differ_by_what_they_are_and_by_what_was_chosen_for_each():
     ways, tuning, report = plan("methods"), plan("methods-tuning"), plan("plan")
-    others = {
-        seed
-        for name in ("plan", "ocean5", "labels-2", *(f"images-{each}" for each in FEWER))
-        for seed in plan(name).seeds
-    }
-    assert not set(ways.seeds) & {*others, *report.tuned_on_seeds, *ways.tuned_on_seeds}
+    assert not set(ways.seeds) & _seeds_but("methods")
     assert set(tuning.seeds) == set(ways.tuned_on_seeds)
     asked = {arm.partition("-")[0]: tuning.arm_settings(arm) for arm in tuning.arms}
     assert set(ways.arms) == set(asked) - {"palette"}
