@@ -126,30 +126,6 @@ def test_the_dial_is_the_share_of_images_in_their_own_palette():
     assert 0.5 <= free <= 0.7
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (
-            {"class_colour": 1.2},
-            "`class_colour` should be a number from 0 to 1. Found `class_colour = 1.2`.",
-        ),
-        (
-            {"class_colour": float("nan")},
-            "`class_colour` should be a number from 0 to 1. Found `class_colour = nan`.",
-        ),
-        ({"label": 5}, "`label` should be from 0 to 4. Found `label = 5`."),
-        ({"label": -1}, "`label` should be from 0 to 4. Found `label = -1`."),
-        ({"size_px": 8}, "`size_px` should be 16 or more. Found `size_px = 8`."),
-        ({"index": -1}, "`index` should be 0 or more. Found `index = -1`."),
-        ({"seed": -1}, "`seed` should be 0 or more. Found `seed = -1`."),
-    ],
-)
-def test_wrong_arguments_are_named(wrong, message):
-    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
-        image(**wrong)
-    assert str(error.value) == message
-
-
 @pytest.mark.parametrize("label", LABELS)
 def test_a_scene_is_the_same_at_any_size(label):
     """Lengths are in sheet units: twice the size shows the same, with finer edges."""

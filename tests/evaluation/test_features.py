@@ -77,14 +77,6 @@ def test_blocks_do_not_matter(monkeypatch):
     assert kernel_distance(normal(50), normal(40, seed=1)) == pytest.approx(whole, rel=1e-12)
 
 
-@pytest.mark.parametrize("between", [frechet, kernel_distance])
-def test_sets_that_do_not_fit_are_refused(between):
-    with pytest.raises(ValueError, match=r"\(N, D\) and \(M, D\)\. Found \(5, 8\) and \(5, 7\)"):
-        between(normal(5), normal(5, size=7))
-    with pytest.raises(ValueError, match="2 rows or more"):
-        between(normal(1), normal(5))
-
-
 def test_every_distance_has_its_provenance_or_a_reason():
     had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
     found = measure_distances({"lite0": normal(30)}, {"lite0": normal(20, seed=1)}, had)

@@ -82,11 +82,6 @@ def test_a_feature_that_never_varies_is_harmless(blobs):
     assert np.isfinite(fit_probe(features, blobs[1], 3).weight).all()
 
 
-def test_a_missing_class_is_named(blobs):
-    with pytest.raises(ValueError, match=r"every class from 0 to 4\. Found none of \[3, 4\]"):
-        fit_probe(*blobs, classes=5)
-
-
 def test_a_kept_probe_answers_alike(blobs, tmp_path):
     probe = fit_probe(*blobs, classes=3)
     probe.save(tmp_path / "probe.npz")
@@ -121,8 +116,3 @@ def test_classes_weigh_alike_in_balanced_accuracy_and_unknown_images_do_not():
     features = np.array([[9.0], [8.0], [7.0], [14.0], [5.0], [16.0], [3.0]])
     found = recognised(probe, features, np.array([0, 0, 0, 0, 1, -1, -1]))
     assert found == {"accuracy": 0.6, "balanced_accuracy": 0.375, "labelled": 5}
-
-
-def test_no_label_at_all_is_an_error(blobs):
-    with pytest.raises(ValueError, match=r"Found none of \[0, 1, 2\]"):
-        fit_probe(blobs[0], np.full(90, -1), 3)

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from knowhue.color import LIGHTNESS_SCALE
-from knowhue.errors import ConfigError
 from knowhue.models.heads import scale_chroma
 from knowhue.models.pix2pix import Discriminator, PatchGAN, Pix2PixUNet, depth_for
 
@@ -85,12 +84,9 @@ def _normalised(maps):
     return (maps - mean) / (variance + 1e-5).sqrt()
 
 
-@given(st.integers(-3, 6000))
+@given(st.integers(16, 6000))
 def test_depth_halves_to_one_pixel_but_no_deeper_than_the_paper(size_px):
-    if size_px < 16:
-        with pytest.raises(ConfigError, match=f"at least 16.*Found `size_px = {size_px}`"):
-            depth_for(size_px)
-    elif size_px < 256:
+    if size_px < 256:
         assert size_px // 2 ** depth_for(size_px) == 1
     else:
         assert depth_for(size_px) == 8
@@ -175,17 +171,6 @@ def _without_skip(_, inputs):
 
 def _detail_error(unet, gray):
     return (unet((gray,)) - torch.cat((gray, -gray), 1) / 2).abs().mean()
-
-
-@pytest.mark.parametrize("size", [(48, 64), (64, 65)])
-def test_a_side_that_halves_to_no_whole_pixel_is_refused(size):
-    with pytest.raises(ConfigError, match=f"multiples of 32. Found {size[0]} x {size[1]}. Pad them to 64 x "):
-        Pix2PixUNet(2, 5)((_gray(1, *size),))
-
-
-def test_one_halving_is_no_u_net():
-    with pytest.raises(ConfigError, match=r"`depth` should be at least 2. Found `depth = 1`"):
-        Pix2PixUNet(2, 1)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
@@ -320,9 +305,3 @@ def test_patchgan_lightness_counts_and_every_parameter_learns():
     patchgan(lightness, chroma).square().sum().backward()
     assert lightness.grad.abs().sum() > 0
     assert [n for n, p in patchgan.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-@pytest.mark.parametrize(("height", "width"), [(23, 64), (64, 16)])
-def test_an_image_too_small_for_a_patch_is_refused(height, width):
-    with pytest.raises(ConfigError, match=f"at least 24 pixels.*Found {height} x {width}.*`gan`"):
-        PatchGAN(2)(*_images(1, height, width))

@@ -5,7 +5,6 @@ import torch
 from safetensors.torch import load_file
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.models.multitask import build_model
 from knowhue.plan import make_plan
 from knowhue.presets import arm_config, edit, head_config
 from knowhue.runs import run_folder
@@ -98,9 +97,3 @@ def test_a_run_keeps_what_it_knows_and_cannot_be_put_to_work(tiny, make_work):
     with pytest.raises(RunError, match=r"run of an oracle, .* cannot be put to work") as caught:
         deploy(folder)
     assert "\n" not in str(caught.value)
-
-
-def test_a_model_that_is_not_told_says_so(tiny):
-    model = build_model(arm_config(tiny(), "oracle"), 2)
-    with pytest.raises(ConfigError, match="`label` should be given to an oracle"):
-        model(torch.zeros(1, 1, 32, 32))

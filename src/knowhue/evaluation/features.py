@@ -192,13 +192,9 @@ def frechet(first: Features, second: Features) -> float:
     Returns:
         At least 0 up to rounding; biased upwards by small samples.
 
-    Raises:
-        ValueError: D differs, or a set has fewer than two rows.
-
     >>> round(frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
     9.0
     """
-    _check(first, second)
     return frechet_between(gaussian_of([triangle(first)]), gaussian_of([triangle(second)]))
 
 
@@ -251,11 +247,7 @@ def kernel_distance(first: Features, second: Features) -> float:
 
     Returns:
         0 on average between samples of one distribution, so it may be negative.
-
-    Raises:
-        ValueError: D differs, or a set has fewer than two rows.
     """
-    _check(first, second)
     across = kernel_sum(first, second) / (len(first) * len(second))
     return _within(first) + _within(second) - 2 * across
 
@@ -325,17 +317,6 @@ def kernel_sum(x: Features, y: Features) -> float:
             kernel = some @ np.asarray(y[other : other + _BLOCK], np.float64).T / x.shape[1] + 1
             total += float((kernel * kernel * kernel).sum())
     return total
-
-
-def _check(first: Features, second: Features) -> None:
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"`first` and `second` should be (N, D) and (M, D). Found {first.shape} and {second.shape}."
-        )
-    if min(len(first), len(second)) < 2:
-        raise ValueError(
-            f"`first` and `second` should have 2 rows or more. Found {len(first)} and {len(second)}."
-        )
 
 
 LPIPS = "lpips_alex"

@@ -424,18 +424,3 @@ def hub_resolves() -> bool:
     except OSError:
         return False
     return True
-
-
-def require_whole_strides(images: Tensor, stride: int, name: str) -> None:
-    """Refuse images (B, C, H, W) that halving would not bring back to their own size.
-
-    Raises:
-        ConfigError: H or W is no whole multiple of `stride`, with the size to pad to.
-    """
-    height, width = images.shape[-2:]
-    if height % stride or width % stride:
-        padded = tuple(-(-side // stride) * stride for side in (height, width))
-        raise ConfigError(
-            f"The sides of `{name}` should be whole multiples of {stride}. Found {height} x {width}. "
-            f"Pad them to {padded[0]} x {padded[1]} and cut the answer."
-        )

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from knowhue.color import CHROMA_SCALE
-from knowhue.errors import ConfigError
 from knowhue.tensors import Chroma, Label, Logits, Pyramid
 
 
@@ -211,15 +210,9 @@ class Oracle(nn.Module):
         nn.init.zeros_(self.embedding.weight)
 
     def forward(self, pyramid: Pyramid, label: Label | None) -> Pyramid:
-        """Maps fine to coarse and labels (B,) to the maps, the last of them with the class in it.
-
-        Raises:
-            ConfigError: there are no labels.
-        """
-        if label is None:
-            raise ConfigError(
-                "`label` should be given to an oracle, which colours with the true class. Found none: it is a control "
-                "of a study and cannot be put to work."
-            )
+        """Maps fine to coarse and labels (B,) to the maps, the last of them with the class in it."""
+        assert (
+            label is not None
+        )  # an oracle is a control of a study, which knows them, and is never put to work
         given = self.embedding(label.clamp_min(0)) * (label >= 0)[:, None]
         return (*pyramid[:-1], pyramid[-1] + given[:, :, None, None].to(pyramid[-1].dtype))

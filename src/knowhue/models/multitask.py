@@ -90,9 +90,6 @@ class MultiTask(nn.Module):
         Returns:
             a*b* at the size of `lightness` and logits; None for a head that the model lacks, and a*b* None where
             its head's own loss is given and nothing judges the answer.
-
-        Raises:
-            ConfigError: an oracle is not given the classes.
         """
         pyramid = self.features(lightness) if features is None else features
         # apart in the graph, so that each task's gradient at the shared features can be seen and weighted

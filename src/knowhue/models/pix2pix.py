@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from knowhue.color import LIGHTNESS_SCALE
-from knowhue.errors import ConfigError
-from knowhue.models.encoder import require_whole_strides
 from knowhue.models.heads import scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
@@ -67,7 +65,7 @@ class PatchGAN(_Patches):
     """
 
     SMALLEST_PX = 24
-    """The least height and width that leave a score, and no map of one pixel to normalise."""
+    """The least height and width that leave a score, and no map of one pixel to normalise; training refuses less."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -80,20 +78,6 @@ class PatchGAN(_Patches):
             nn.Conv2d(8 * width, 1, 4, 1, padding=1),
         )
         self.body.apply(draw_weights)
-
-    def forward(self, lightness: Lightness, chroma: Chroma) -> Tensor:
-        """One unbounded score a patch, (B, 1, h, w); high is real.
-
-        Raises:
-            ConfigError: The image is under 24 pixels high or wide.
-        """
-        height, width = lightness.shape[-2:]
-        if min(height, width) < self.SMALLEST_PX:
-            raise ConfigError(
-                f"The images should be at least {self.SMALLEST_PX} pixels high and wide for the PatchGAN of pix2pix. "
-                f"Found {height} x {width}. Train at a larger size, or with the colour method `gan`."
-            )
-        return super().forward(lightness, chroma)
 
 
 def _block(incoming: int, outgoing: int, stride: int) -> tuple[nn.Module, ...]:
@@ -114,7 +98,6 @@ def draw_weights(layer: nn.Module) -> None:
 
 _DEEPEST = 8
 _DROPOUT_BLOCKS = 3
-_SMALLEST_PX = 16
 
 
 class Pix2PixUNet(nn.Module):
@@ -149,10 +132,6 @@ class Pix2PixUNet(nn.Module):
 
     def __init__(self, width: int = 64, depth: int = _DEEPEST) -> None:
         super().__init__()
-        if depth < 2:
-            raise ConfigError(
-                f"`depth` should be at least 2. Found `depth = {depth}`. The paper's is {_DEEPEST}."
-            )
         self.taps: tuple[int, ...] = (0,)
         self.stride = 2**depth
         channels = [min(width * 2**i, 8 * width) for i in range(depth)]
@@ -161,13 +140,8 @@ class Pix2PixUNet(nn.Module):
         self.apply(draw_weights)
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """(gray,), (B, 1, H, W) in -1..1, to scaled a*b* (B, 2, H, W) in -1..1.
-
-        Raises:
-            ConfigError: H or W is no whole multiple of `stride`.
-        """
+        """(gray,), (B, 1, H, W) in -1..1, H and W multiples of `stride`, to scaled a*b* (B, 2, H, W) in -1..1."""
         (features,) = pyramid
-        require_whole_strides(features, self.stride, "gray")
         skips = []
         for block in self.encoder:
             features = block(features)
@@ -184,17 +158,9 @@ def depth_for(size_px: int) -> int:
 
     Between powers of two, the halvings of the power below: the image is then padded less than twofold.
 
-    Raises:
-        ConfigError: `size_px` is under 16.
-
     >>> [depth_for(size_px) for size_px in (16, 64, 100, 256, 512)]
     [4, 6, 6, 8, 8]
     """
-    if size_px < _SMALLEST_PX:
-        raise ConfigError(
-            f"`size_px` should be at least {_SMALLEST_PX} for pix2pix. Found `size_px = {size_px}`. "
-            "Train at a larger size."
-        )
     return min(size_px.bit_length() - 1, _DEEPEST)
 
 

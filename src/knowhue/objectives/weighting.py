@@ -9,14 +9,14 @@ their sum does; `mgda` weights that sum to 1, as their mean does; `cagrad` begin
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 from knowhue.config import Tasks
-from knowhue.errors import ConfigError, missing_package
+from knowhue.errors import missing_package
 
 # Our own forms, not torchjd's: its uncertainty has a Gaussian for each task, where colour's L1 needs a Laplace, and
 # its DWA keeps epochs outside of `state_dict`, so that a resumed run would forget them.
@@ -57,13 +57,9 @@ class LossWeighting(nn.Module):
         """Take in one step.
 
         Args:
-            losses: each task's statically weighted loss, 0 or more.
+            losses: each task's statically weighted loss, finite and 0 or more; above 0 in the first step.
             norms: L2 norm of each such loss's gradient at the shared features, before this weighting's factor;
                 `None` where the encoder is frozen.
-
-        Raises:
-            ConfigError: a loss or norm is missing, negative or not finite; or the first loss is 0, which later ones
-                are divided by.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
@@ -102,7 +98,7 @@ class Uncertainty(LossWeighting):
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
         """One Adam step on s: the gradient is 1 - exp(-s) L for colour, 1/2 - exp(-s) L for class."""
         slope = torch.tensor([1.0, 0.5], dtype=torch.float64)
-        self._descend(self.log_scale, slope - torch.exp(-self.log_scale) * _checked("losses", losses))
+        self._descend(self.log_scale, slope - torch.exp(-self.log_scale) * _in_order(losses))
 
 
 class DynamicWeightAverage(LossWeighting):
@@ -135,7 +131,7 @@ class DynamicWeightAverage(LossWeighting):
         return _by_task(len(TASKS) * torch.softmax(ratio / self.tasks.dwa_temperature, dim=0))
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        self.errors.copy_(torch.stack((self.errors[1], _checked("train", train))))
+        self.errors.copy_(torch.stack((self.errors[1], _in_order(train))))
 
 
 class GradNorm(LossWeighting):
@@ -172,17 +168,13 @@ class GradNorm(LossWeighting):
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
         """One Adam step on w; none without norms, or where no task has any loss left."""
-        loss = _checked("losses", losses)
+        loss = _in_order(losses)
         if self.first.isnan().any():
-            if not loss.all():
-                raise ConfigError(
-                    f"`losses` should be above 0 at the first step. Found `losses = {dict(losses)}`."
-                )
             self.first.copy_(loss)
         share = loss / self.first
         if norms is None or not share.any():
             return
-        norm = _checked("norms", norms)
+        norm = _in_order(norms)
         weighted = self.factors * norm
         target = weighted.mean() * (share / share.mean()) ** self.tasks.gradnorm_alpha
         self._descend(self.factors, torch.sign(weighted - target) * norm)
@@ -215,15 +207,10 @@ def criterion(strip: Sequence[float], lowest: float, validation: float, importan
         rest, and the paper's reading, that a task which still falls is worth going on with, should count, not the sign
         of a quotient that flips there. Of a strip of zeros the first term is that of a level error.
 
-    Raises:
-        ValueError: the strip holds a single error.
-
     >>> criterion([1.0, 1.0, 1.0], lowest=1.0, validation=1.5, importance=0.5)
     2.0
     """
     span = len(strip) - 1
-    if span < 1:
-        raise ValueError(f"`strip` should hold 2 errors or more. Found `len(strip) = {len(strip)}`.")
     middle = span * median(strip)
     rest = math.fsum(strip) - middle
     if any(strip) and rest <= 0:
@@ -267,7 +254,7 @@ class TaskConstrained(LossWeighting):
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
         """Keep the strip and the least error, and stop what exceeds the threshold."""
-        errors, held_out = _checked("train", train), _checked("validation", validation)
+        errors, held_out = _in_order(train), _in_order(validation)
         self.epochs += 1
         self.strip.copy_(torch.cat((self.strip[:, 1:], errors[:, None]), dim=1))
         self.lowest.copy_(torch.minimum(self.lowest, errors))
@@ -287,14 +274,7 @@ def _by_task(values: Tensor) -> dict[str, float]:
     return dict(zip(TASKS, values.tolist(), strict=True))
 
 
-def _checked(name: str, values: Mapping[str, float]) -> Tensor:
-    """One number a task in the order of TASKS, checked: a negative loss has no likelihood and no ratio."""
-    if set(values) != set(TASKS) or not all(isfinite(value) and value >= 0 for value in values.values()):
-        raise ConfigError(
-            f"`{name}` should be finite and 0 or more for each of {', '.join(TASKS)}. "
-            f"Found `{name} = {dict(values)}`. If that is a generator's hinge loss, which can be negative, "
-            "take another `colour.gan_loss`, or `tasks.weighting = static`."
-        )
+def _in_order(values: Mapping[str, float]) -> Tensor:
     return torch.tensor([values[task] for task in TASKS], dtype=torch.float64)
 
 
@@ -337,18 +317,9 @@ def conflict_averse(product: Tensor, c: float = 0.5) -> Tensor:
     Returns:
         Weights (2,) of the two gradients, each at least 1/2.
 
-    Raises:
-        ValueError: not two tasks, or `c` out of range.
-
     >>> conflict_averse(torch.eye(2)).tolist()
     [0.75, 0.75]
     """
-    if product.shape != (2, 2):
-        raise ValueError(
-            f"`product` should be of shape (2, 2). Found `product.shape = {tuple(product.shape)}`."
-        )
-    if not 0 <= c < 1:
-        raise ValueError(f"`c` should be from 0 to below 1. Found `c = {c}`.")
     (own, cross), (_, other) = product.double().tolist()
     radius = c * sqrt(max(own + 2 * cross + other, 0.0)) / 2
     share = _least_share(own, cross, other, radius)
