@@ -14,12 +14,12 @@ from knowhue.settings_text import read_yaml
 STUDIES = sorted(Path(__file__).parents[1].glob("studies/*/*.yaml"))
 
 
-@pytest.mark.parametrize("need", NEEDS, ids=lambda need: f"{need.settings[0]} needs {need.other}")
+@pytest.mark.parametrize("need", NEEDS, ids=lambda need: f"{need.settings.split()[0]} needs {need.other}")
 def test_every_need_names_settings_and_is_met_by_some_method_or_setting(need):
     known = list(DEFAULTS)
     assert need.other in known
     assert [
-        name for name in need.settings if not any(f"{each}.".startswith(f"{name}.") for each in known)
+        name for name in need.settings.split() if not any(f"{each}.".startswith(f"{name}.") for each in known)
     ] == []
     first, last = need.wanted.split()[0].rstrip(","), need.wanted.split()[-1]
     own = {

@@ -68,12 +68,17 @@ class Method(NamedTuple):
     """for tables"""
     source: str
     """whose it is"""
-    edits: Mapping[str, Any]
-    """what makes it of any configuration"""
+    settings: Mapping[str, Any]
+    """what makes it of any configuration, but for the task"""
+
+    @property
+    def edits(self) -> dict[str, Any]:
+        """What makes an arm of it."""
+        return {**THREE_ARMS["colour"], **self.settings}
 
 
 def _on_encoder(title: str, source: str, **colour: Any) -> Method:
-    return Method(title, source, {"tasks": {"names": ("colour",)}, "colour": colour})
+    return Method(title, source, {"colour": colour})
 
 
 def _pix2pix(width: int, **training: Any) -> Method:
@@ -83,12 +88,8 @@ def _pix2pix(width: int, **training: Any) -> Method:
     return Method(
         "pix2pix, from scratch",
         "Isola, Zhu, Zhou and Efros 2017",
-        {
-            "tasks": {"names": ("colour",)},
-            "colour": colour,
-            # the paper's Adam has no weight decay
-            "training": {"finetune": peaks, "weight_decay": 0.0, **training},
-        },
+        # the paper's Adam has no weight decay
+        {"colour": colour, "training": {"finetune": peaks, "weight_decay": 0.0, **training}},
     )
 
 
@@ -98,7 +99,6 @@ def _palette(space: str, learning_rate: float, **settings: Any) -> Method:
         f"Palette in {space_name}, from scratch",
         "Saharia et al. 2022" + (", in another space" if space == "ab" else ""),
         {
-            "tasks": {"names": ("colour",)},
             "colour": {"method": "palette", "palette": {"space": space, **settings}},
             "training": {"finetune": {"learning_rate": learning_rate}},
         },
@@ -136,10 +136,6 @@ PAPER_METHODS: dict[str, Method] = {
 ALL_METHODS = METHODS | PAPER_METHODS
 
 
-def _without_tasks(method: Method) -> dict[str, Any]:
-    return {section: values for section, values in method.edits.items() if section != "tasks"}
-
-
 # not the poster's own: a*b* errors of 13.8 against 15.1 CIELAB units, see docs/decisions.md
 DEFAULT_PRESET = "unet"
 """What `Config()` says, with both tasks: the poster's schedule on a ResNet-18, its head with skips."""
@@ -155,10 +151,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
     # which tasks they are trained on, arms say
-    **{name: _without_tasks(method) for name, method in METHODS.items() if name != DEFAULT_PRESET},
-    **{
-        name: {**_without_tasks(method), "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()
-    },
+    **{name: method.settings for name, method in METHODS.items() if name != DEFAULT_PRESET},
+    **{name: {**method.settings, "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
 }
 
 

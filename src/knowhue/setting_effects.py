@@ -14,8 +14,8 @@ USER_TABLES = ("wordnet_ids",)
 class Need(NamedTuple):
     """What some settings need."""
 
-    settings: tuple[str, ...]
-    """by their dotted names; a section stands for all that is in it"""
+    settings: str
+    """by their dotted names, with spaces between; a section stands for all that is in it"""
     other: str
     """the setting that decides whether they have an effect"""
     wanted: str
@@ -29,32 +29,20 @@ def _either(values: Sequence[str]) -> str:
 
 
 def _where(settings: str, other: str, *values: str) -> Need:
-    return Need(
-        tuple(settings.split()),
-        other,
-        _either(values),
-        lambda config: attrgetter(other)(config) in values,
-    )
+    return Need(settings, other, _either(values), lambda config: attrgetter(other)(config) in values)
 
 
 def _with(settings: str, other: str, value: str) -> Need:
-    return Need(
-        tuple(settings.split()),
-        other,
-        f"a list with {value}",
-        lambda config: value in attrgetter(other)(config),
-    )
+    return Need(settings, other, f"a list with {value}", lambda config: value in attrgetter(other)(config))
 
 
 def _above_0(settings: str, other: str) -> Need:
-    return Need(tuple(settings.split()), other, "above 0", lambda config: attrgetter(other)(config) > 0)
+    return Need(settings, other, "above 0", lambda config: attrgetter(other)(config) > 0)
 
 
 def _on_encoder(settings: str) -> Need:
     # a class head stands on the encoder whatever the colour method
-    return Need(
-        tuple(settings.split()), "colour.method", _either(_SHARING), lambda config: config.has_encoder
-    )
+    return Need(settings, "colour.method", _either(_SHARING), lambda config: config.has_encoder)
 
 
 _SHARING = ("unet", "gan", "feedforward")
@@ -69,7 +57,7 @@ NEEDS: tuple[Need, ...] = (
     _where("images.label_column", "images.source", "huggingface", "parquet", "webdataset"),
     _where("images.drawn_count images.drawn_seed images.class_colour", "images.source", "drawn"),
     Need(
-        ("supervision.labelled_batch_share",),
+        "supervision.labelled_batch_share",
         "supervision.labelled_share",
         "below 1",
         # of other sources images may come without a label
@@ -77,7 +65,7 @@ NEEDS: tuple[Need, ...] = (
     ),
     _with(f"colour tasks.weights.colour {_HEADS_PEAK} {_PEAK}", "tasks.names", "colour"),
     _with("class tasks.weights.class", "tasks.names", "class"),
-    Need(("tasks.weighting",), "tasks.names", "colour and class", lambda config: len(config.tasks.names) > 1),
+    Need("tasks.weighting", "tasks.names", "colour and class", lambda config: len(config.tasks.names) > 1),
     _where("tasks.main tasks.stop_strip_epochs tasks.stop_threshold", "tasks.weighting", "task_constrained"),
     _where("tasks.dwa_temperature", "tasks.weighting", "dwa"),
     _where("tasks.gradnorm_alpha", "tasks.weighting", "gradnorm"),
@@ -99,13 +87,7 @@ NEEDS: tuple[Need, ...] = (
     _where("colour.palette", "colour.method", "palette"),
     _above_0("training.heads", "training.heads.epochs"),
     Need(
-        (
-            "training.finetune",
-            "training.shift_px",
-            "training.degraded_share",
-            "tasks.weighting",
-            "tasks.weights",
-        ),
+        "training.finetune training.shift_px training.degraded_share tasks.weighting tasks.weights",
         "training.finetune.epochs",
         "above 0",
         # a network from scratch is fine-tuned for the epochs of both phases
@@ -179,7 +161,7 @@ def require_effect(names: Iterable[str], configs: Sequence[Config], where: str =
 
 def _unmet(name: str, config: Config) -> list[Need]:
     """What a setting needs and has not, and what that needs in turn."""
-    needs = (need for need in NEEDS if name != need.other and _is_among(name, need.settings))
+    needs = (need for need in NEEDS if name != need.other and _is_among(name, need.settings.split()))
     unmet = [need for need in needs if not need.is_met(config)]
     for need in unmet:
         unmet += [each for each in _unmet(need.other, config) if each not in unmet]
