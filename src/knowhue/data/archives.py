@@ -15,6 +15,7 @@ from knowhue.config import Images
 from knowhue.data.items import (
     UNLABELLED,
     SourceItem,
+    archive_path,
     archives,
     known_label,
     read_training_image,
@@ -60,26 +61,21 @@ class WebDataset:
         """The samples of each tar, and what is no sample."""
         for archive in archives(self.root, ".tar"):
             if archive.skipped:
-                yield SourceItem(archive.name, "train", None, "", archive.skipped)
+                yield archive
                 continue
-            for _, sample in groupby(_members(archive.path), key=lambda member: member.key):
+            path = archive_path(self.root, archive.name)
+            for _, sample in groupby(_members(path), key=lambda member: member.key):
                 members = {f".{member.kind}": member for member in sample}
                 image = next((each for kind, each in members.items() if kind in SUFFIXES), None)
                 named = image or next(iter(members.values()))
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
                 skipped = hidden or ("" if image else "a sample without an image")
-                label = None if skipped else self._label(archive.path, members, named)
+                label = None if skipped else self._label(path, members, named)
                 if not skipped and label is None and archive.split != "train":
                     skipped = "unlabelled images train only"
                 place = f"{named.start} {named.size} {archive.name}"
-                yield SourceItem(
-                    f"{archive.name}/{named.name}",
-                    archive.split,
-                    label,
-                    f"{archive.stamp} {place}",
-                    skipped,
-                    place=place,
-                )
+                name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
+                yield SourceItem(name, archive.split, label, stamp, skipped, place=place)
 
     def _label(self, path: Path, members: Mapping[str, Member], image: Member) -> str | None:
         label: object = PurePosixPath(image.name).parent.name
@@ -98,9 +94,8 @@ class WebDataset:
     def load(self, item: SourceItem) -> Image.Image:
         """Read the bytes of a member, wherever in its tar they lie."""
         start, size, name = item.place.split(" ", 2)
-        path = self.root if self.root.is_file() else self.root / name
         try:
-            data = _bytes_of(path, Member(item.name, "", "", int(start), int(size)))
+            data = _bytes_of(archive_path(self.root, name), Member(item.name, "", "", int(start), int(size)))
         except OSError as error:
             raise ImageError(f"unreadable: {error.strerror}") from None
         return read_training_image(data)
@@ -170,10 +165,11 @@ class Parquet:
         """The rows of each file."""
         for archive in archives(self.root, ".parquet"):
             if archive.skipped:
-                yield SourceItem(archive.name, "train", None, "", archive.skipped)
+                yield archive
                 continue
+            path = archive_path(self.root, archive.name)
             try:
-                with self._open(archive.path) as file:
+                with self._open(path) as file:
                     require_columns(file.schema_arrow.names, self.images)
                     for row, (group, at, label) in enumerate(self._rows(file)):
                         alone = "unlabelled images train only"
@@ -182,9 +178,7 @@ class Parquet:
                         yield SourceItem(name, archive.split, label, archive.stamp, skipped, place=place)
             except self._errors as error:
                 reason = str(error).partition("\n")[0]
-                raise ImageError(
-                    f"{archive.path}: it is damaged or no parquet ({reason}); copy it again"
-                ) from None
+                raise ImageError(f"{path}: it is damaged or no parquet ({reason}); copy it again") from None
 
     def _rows(self, file: Any) -> Iterator[tuple[int, int, str | None]]:
         """Group, place in it, and label of each row."""
@@ -198,10 +192,9 @@ class Parquet:
     def load(self, item: SourceItem) -> Image.Image:
         """Read the image of a row, from its group of rows."""
         group, at, name = item.place.split(" ", 2)
-        path = self.root if self.root.is_file() else self.root / name
         try:
             with self._lock:
-                column = self._group(path, int(group))
+                column = self._group(archive_path(self.root, name), int(group))
             found = column[int(at)].as_py()
         except self._errors as error:
             raise ImageError(f"unreadable: {error}") from None

@@ -6,7 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations, islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,34 +61,23 @@ def source_checksum(image: Image.Image, origin: str = "") -> str:
     return found.hexdigest()
 
 
-def stratified_split(
-    labels: Sequence[str | None], names: Sequence[str], shares: Mapping[str, float], seed: int
-) -> list[str]:
-    """Give each image a split; every class gives the same shares, unlabelled images train.
+def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Choose the images of a class that leave training, and their splits; every class gives the same shares.
 
-    Each class is put in an order that its images' names and the seed decide one by one, so an image more or less
-    moves no other, but for the one at the border.
+    It is put in an order that its images' names and the seed decide one by one, so an image more or less moves no
+    other, but for the one at the border.
 
     Args:
-        labels: class name, or None where unknown.
         names: of the images, all different.
-        shares: of each class, by split, together below 1; rounded, at least one image. The rest trains.
+        shares: by split, together below 1; rounded, at least one image.
         seed: of the order.
 
-    >>> stratified_split(["a", "a", "b", "b", None], "vwxyz", {"validation": 0.5}, 0).count("validation")
-    2
+    >>> list(split_off("vwxyz", {"test": 0.2, "validation": 0.4}, 0).values())
+    ['test', 'validation', 'validation']
     """
-    splits = ["train"] * len(labels)
-    for label in sorted({label for label in labels if label is not None}):
-        members = [i for i, each in enumerate(labels) if each == label]
-        members.sort(key=lambda i: stream_seed(seed, "split", names[i]))
-        taken = 0
-        for split, share in shares.items():
-            count = max(1, round(share * len(members)))
-            for position in members[taken : taken + count]:
-                splits[position] = split
-            taken += count
-    return splits
+    ordered = iter(sorted(names, key=lambda name: stream_seed(seed, "split", name)))
+    counts = {split: max(1, round(share * len(names))) for split, share in shares.items()}
+    return {name: split for split, count in counts.items() for name in islice(ordered, count)}
 
 
 def refuse_odd_names(names: Iterable[str]) -> None:

@@ -121,35 +121,28 @@ def require_columns(columns: Collection[str], images: Images) -> None:
             )
 
 
-class Archive(NamedTuple):
-    """A file that holds many images, or a file among them that is skipped."""
-
-    path: Path
-    name: str
-    split: str
-    stamp: str
-    skipped: str = ""
-
-
-def archives(root: Path, suffix: str) -> Iterator[Archive]:
-    """The files of many images below a folder, or the one that it is.
+def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
+    """The files of many images below a folder, or the one that it is, and files among them that are skipped.
 
     The split of one is told by a folder that it lies in (`train/`, `val/`, `test/`), or else by the first word of its
     name (`val-000012.tar`, `test_3.parquet`); where neither names one, it is `train`.
     """
     for path, reason in [(root, "")] if root.is_file() else walk(root, {suffix}):
         name = path.name if path == root else path.relative_to(root).as_posix()
+        if reason:
+            is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
+            yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
+            continue
         *folders, file = name.lower().split("/")
         words = [*folders, re.split(r"[-_.]", file)[0]]
         split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
-        if reason:
-            skipped = (
-                f"no {suffix} file" if path.suffix.lower() != suffix and not why_hidden(path.name) else reason
-            )
-            yield Archive(path, name, split, "", skipped)
-        else:
-            status = path.stat()
-            yield Archive(path, name, split, f"{status.st_size}-{status.st_mtime_ns}")
+        status = path.stat()
+        yield SourceItem(name, split, None, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def archive_path(root: Path, name: str) -> Path:
+    """Where a file that `archives` names lies."""
+    return root if root.is_file() else root / name
 
 
 def known_label(value: object) -> str | None:

@@ -329,10 +329,8 @@ def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
     missing = {split: share for split, share in shares.items() if share and split not in given}
     for label in listing.classes() if missing else []:
         names = listing.training_names(label)
-        chosen = checks.stratified_split(
-            [label] * len(names), list(names.values()), missing, images.split_seed
-        )
-        listing.set_splits(dict(zip(names, chosen, strict=True)))
+        chosen = checks.split_off(list(names.values()), missing, images.split_seed)
+        listing.set_splits({position: chosen[name] for position, name in names.items() if name in chosen})
     for kind, found in copies.items():  # again: the original may be of another split now
         listing.leave_out(found, kind)
 

@@ -277,8 +277,6 @@ def _open_local(root: Path, workers: int | None, settings: EngineSettings) -> Ex
     del root, settings
     if workers is None or workers == 1:
         return InProcess()
-    from knowhue.engines.executor import LocalProcesses
-
     return LocalProcesses(workers)
 
 
