@@ -2,8 +2,10 @@
 
 What is written is on the disk before it counts (`fsync` of the file, then of its folder), so a loss of power leaves the
 old file or the new one. JSON carries its own SHA-256, and .npz the checksums of zip, so a flipped bit is damage, not
-another number; what is kept to spare work is read with `sealed`, so that nothing else is taken for it. Every command
-that writes a user's files asks `require_outputs` before work: never an input, never two things into one file, nothing
+another number; what is kept to spare work is read with `sealed`, so that nothing else is taken for it. What writes
+raises `RunError` where the folder cannot be written or has no room. What reads raises it where a file is missing or
+cannot be read, and `DamagedError` where it is of another kind or not as it was written. Every command that writes a
+user's files asks `require_outputs` before work: never an input, never two things into one file, nothing
 that exists without --overwrite.
 """
 
@@ -48,11 +50,7 @@ _OF_ARRAYS = (Exception,)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line why `path` cannot be written, whichever library writes it.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
+    """Say in one line why `path` cannot be written, whichever library writes it."""
     try:
         yield
     except Exception as error:
@@ -92,9 +90,6 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that takes the place of `path` only when everything was written.
 
     A crash at any moment leaves the old file or the new one, never half of one.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
     """
     text: dict[str, Any] = (
         {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
@@ -132,11 +127,7 @@ def _without_descriptor(file: IO[bytes]) -> Any:
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Move a file that was written beside `path` over it, once it is on the disk.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
+    """Move a file that was written beside `path` over it, once it is on the disk."""
     with writing(path):
         with written.open("rb") as file:
             os.fsync(file.fileno())
@@ -145,11 +136,7 @@ def put_in_place(written: Path, path: Path) -> None:
 
 
 def write_through(path: Path, data: bytes) -> None:
-    """Write a file whose bytes are on the disk afterwards, while its name may not be: it is to be moved.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
+    """Write a file whose bytes are on the disk afterwards, while its name may not be: it is to be moved."""
     with writing(path), path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -158,11 +145,7 @@ def write_through(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes the place of `path` when everything in it was written; for one process.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
+    """A folder to be filled, which takes the place of `path` when everything in it was written; for one process."""
     temporary = path.with_name(f".{path.name}")
     with writing(path):
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
@@ -212,10 +195,6 @@ def read_json(path: Path, kind: type[JsonKind] = dict, sealed: bool = False) -> 
         path: the file.
         kind: of the value.
         sealed: whether it must be an object that `write_json` wrote, as of a cache.
-
-    Raises:
-        DamagedError: it is not JSON, of another kind, or not as it was written.
-        RunError: the file is missing or cannot be read.
     """
     with _reading(path, "JSON", (ValueError, RecursionError)):
         # Python reads NaN and Infinity, which JSON does not have
@@ -252,10 +231,6 @@ def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
     Args:
         path: the file.
         sealed: whether it must be one that `write_arrays` wrote, as of a cache.
-
-    Raises:
-        DamagedError: it is no such file, or not as it was written.
-        RunError: it is missing or cannot be read.
     """
     # opened here, for numpy leaves open what it cannot read; a pickle may run code
     with (
@@ -274,23 +249,14 @@ def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
     return found
 
 
-def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
-    """The array of an .npy file.
-
-    Raises:
-        DamagedError: it is no such file, or cut.
-        RunError: it is missing or cannot be read.
-    """
+def read_array(path: Path) -> NDArray[Any]:
+    """The array of an .npy file, memory-mapped."""
     with _reading(path, "array", _OF_ARRAYS):
-        return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[Any, Any]:
-    """Make a .npy file to be filled through memory, with its room on the disk reserved.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk has no room.
-    """
+    """Make a .npy file to be filled through memory, with its room on the disk reserved."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
         with writing(path):
@@ -308,11 +274,7 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
 
 
 def require_disk(path: Path, size: int) -> None:
-    """Make sure, before work, that so many bytes fit where `path` is to be, in a folder that is made.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk has no room.
-    """
+    """Make sure, before work, that so many bytes fit where `path` is to be, in a folder that is made."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < size:
@@ -326,22 +288,12 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote.
-
-    Raises:
-        DamagedError: it is no table, or cut.
-        RunError: it is missing or cannot be read.
-    """
+    """Read what `write_csv` wrote."""
     return list(iterate_csv(path))
 
 
 def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
-    """The same, row by row: of a table that may not fit into memory.
-
-    Raises:
-        DamagedError: it is no table, or cut.
-        RunError: it is missing or cannot be read.
-    """
+    """The same, row by row: of a table that may not fit into memory."""
     with _reading(path, "table", (ValueError,)), path.open(encoding="utf-8", newline="") as file:
         rows = read_rows(file)
         header = next(rows, [])
@@ -351,11 +303,7 @@ def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def tables_on_disk() -> Iterator[sqlite3.Connection]:
-    """A database for tables that may not fit into memory, in a temporary file without a name; gone afterwards.
-
-    Raises:
-        RunError: there is no room for it.
-    """
+    """A database for tables that may not fit into memory, in a temporary file without a name; gone afterwards."""
     with closing(sqlite3.connect("")) as tables:
         tables.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -100000;"
@@ -381,11 +329,7 @@ def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], No
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes.
-
-    Raises:
-        RunError: it is missing or cannot be read.
-    """
+    """The SHA-256 of a file's bytes."""
     with _reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -395,10 +339,6 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
     """Say in one line that a file is missing, cannot be read, or holds something else than its kind.
 
     A file that cannot be read is no damage: what is damaged is made anew, which may take hours and replaces it.
-
-    Raises:
-        DamagedError: it is no such file, or cut.
-        RunError: it is missing or cannot be read.
     """
     try:
         yield

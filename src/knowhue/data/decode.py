@@ -52,7 +52,7 @@ class MappedFiles(Sequence[NDArray[np.uint8]]):
         return len(self._paths)
 
     def __getitem__(self, key: Any) -> Any:
-        return read_array(self._paths[key], memory_map=True)
+        return read_array(self._paths[key])
 
 
 class Shards:
@@ -113,7 +113,7 @@ def open_shards(paths: Sequence[Path]) -> PreparedPixels:
         RunError: one is missing or cannot be read.
         DamagedError: one holds no array, or is cut.
     """
-    parts = [read_array(path, memory_map=True) for path in paths]
+    parts = [read_array(path) for path in paths]
     return parts[0] if len(parts) == 1 else Shards(parts)
 
 

@@ -88,7 +88,7 @@ def cache_features(
                 _fill(model, prepared, positions, home, missing, engine, report)
     except RunError as error:
         raise RunError(f"{error} Or do without the cache: --set training.cache_gib=0") from None
-    arrays = [read_array(home / f"tap-{tap}.npy", memory_map=True) for tap in model.taps]
+    arrays = [read_array(home / f"tap-{tap}.npy") for tap in model.taps]
     return FeatureCache(arrays, positions, engine.device)
 
 
