@@ -38,13 +38,7 @@ from knowhue.inference.listing import (
     twin_of,
 )
 from knowhue.inference.pipeline import progress
-from knowhue.inference.shard import (
-    MOST_FAILURES,
-    ShardTask,
-    colour_shard,
-    end_path,
-    manifest_path,
-)
+from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.runs import BUILT_IN, Report
 from knowhue.storage import is_url, tables_on_disk
@@ -258,10 +252,7 @@ def colorize_archive(
 
 
 def _found(
-    ends: Sequence[Mapping[str, Any]],
-    listing: ArchiveListing,
-    colorizer: Colorizer,
-    notes: Sequence[str],
+    ends: Sequence[Mapping[str, Any]], listing: ArchiveListing, colorizer: Colorizer, notes: Sequence[str]
 ) -> dict[str, Any]:
     """What the shards' ends and the listing say together, by the fields of a summary."""
     sums: dict[str, Any] = {

@@ -23,12 +23,7 @@ from knowhue.training import golden
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.golden import blocks_of, finished_with, golden_step
 from knowhue.training.loop import training_batches
-from knowhue.training.phases import (
-    Networks,
-    PhaseName,
-    build_networks,
-    make_train_state,
-)
+from knowhue.training.phases import Networks, PhaseName, build_networks, make_train_state
 from knowhue.training.run import run_arm, run_head, warm_features
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step

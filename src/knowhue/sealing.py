@@ -17,14 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.errors import (
-    ConfigError,
-    KnowhueError,
-    RunError,
-    few,
-    plural,
-    system_reason,
-)
+from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_study

@@ -179,11 +179,7 @@ def parts_to_read(scratch: Path, total: int, side: int) -> list[ImagePart]:
 
 
 def read_all(
-    listing: ImageListing,
-    images: Images,
-    scratch: Path,
-    report: Report,
-    share_out: ShareOut | None = None,
+    listing: ImageListing, images: Images, scratch: Path, report: Report, share_out: ShareOut | None = None
 ) -> None:
     """Read every image into a part of `scratch`, but for parts that an earlier process has finished."""
     side, total = images.size_px, len(listing)

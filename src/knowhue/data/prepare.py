@@ -36,14 +36,7 @@ from knowhue.errors import ImageError, KnowhueError, RunError, plural
 from knowhue.images.image import counted, kinds_of
 from knowhue.locks import locked
 from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty, require_writable
-from knowhue.storage import (
-    file_digest,
-    iterate_csv,
-    read_json,
-    remove_all,
-    write_csv,
-    write_json,
-)
+from knowhue.storage import file_digest, iterate_csv, read_json, remove_all, write_csv, write_json
 
 PREPARED_VERSION = 5
 """Of how images are read and prepared; arrays of another one are made anew, or refused under runs."""
@@ -90,10 +83,7 @@ class Prepared:
 
 
 def prepare(
-    images: Images,
-    folder: Path,
-    report: Report = lambda _: None,
-    share_out: ShareOut | None = None,
+    images: Images, folder: Path, report: Report = lambda _: None, share_out: ShareOut | None = None
 ) -> Prepared:
     """Make `folder` hold the configured images; work already done is not repeated, damage heals.
 
@@ -275,12 +265,7 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
 
 
 def _prepare(
-    listing: ImageListing,
-    images: Images,
-    folder: Path,
-    key: str,
-    report: Report,
-    share_out: ShareOut | None,
+    listing: ImageListing, images: Images, folder: Path, key: str, report: Report, share_out: ShareOut | None
 ) -> None:
     require_writable(folder)
     # named by all that its parts depend on: what is finished in it is worth keeping

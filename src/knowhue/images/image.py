@@ -114,10 +114,7 @@ def why_hidden(name: str) -> str:
 
 
 def walk(
-    root: Path,
-    suffixes: Collection[str] = SUFFIXES,
-    avoid: Path | None = None,
-    takes_coloured: bool = False,
+    root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None, takes_coloured: bool = False
 ) -> Iterator[Found]:
     """Everything below a folder, by name, but for what knowhue itself writes beside images; links to folders last.
 

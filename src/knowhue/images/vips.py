@@ -61,11 +61,7 @@ def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
 
 def attach(image: VipsImage, name: str, value: bytes | str | int) -> None:
     """Set a field of an image that nobody else holds."""
-    kinds = {
-        bytes: pyvips.GValue.blob_type,
-        str: pyvips.GValue.gstr_type,
-        int: pyvips.GValue.gint_type,
-    }
+    kinds = {bytes: pyvips.GValue.blob_type, str: pyvips.GValue.gstr_type, int: pyvips.GValue.gint_type}
     image.set_type(kinds[type(value)], name, value)  # pyright: ignore[reportArgumentType]
 
 

@@ -176,10 +176,7 @@ class _Shard:
         colorizer = _open(self.task.model)
         paint_compiled()  # from the first image on, or the same image would be rounded otherwise in another shard
         stages = stages_of_many(colorizer, self._fetch, self._request, self._put)
-        with (
-            one_core_each(colorizer.network.runtime),
-            closing(run(stages, waiting, limits)) as outcomes,
-        ):
+        with one_core_each(colorizer.network.runtime), closing(run(stages, waiting, limits)) as outcomes:
             for image, future in outcomes:
                 if (error := future.exception()) is None:
                     line, made = future.result()
