@@ -204,7 +204,7 @@ def read_all(
     if share_out is None or len(missing) < 2:
         source = SOURCES[images.source](images)
         for part in missing:
-            _read_part(part, side, partial(_read, source, images), os.cpu_count(), tell)
+            _read_part(part, source, images, os.cpu_count(), tell)
     else:
         _read_elsewhere(missing, images, share_out, tell)
     for part in parts:
@@ -233,8 +233,7 @@ def _read_elsewhere(
 
 def _read_here(part: ImagePart, images: Images, threads: int | None) -> None:
     """Read a part in another process."""
-    source = SOURCES[images.source](images)
-    _read_part(part, images.size_px, partial(_read, source, images), threads)
+    _read_part(part, SOURCES[images.source](images), images, threads)
 
 
 def _is_read(part: ImagePart) -> bool:
@@ -251,8 +250,8 @@ def _digests(part: ImagePart) -> dict[str, str]:
 
 def _read_part(
     part: ImagePart,
-    side: int,
-    read: Callable[[SourceItem], tuple[NDArray[np.uint8], dict[str, str]]],
+    source: ImageSource,
+    images: Images,
     threads: int | None,
     report: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -260,14 +259,14 @@ def _read_part(
     with (
         part.items.open(encoding="utf-8") as lines,
         replacing(part.table) as table,
-        writing_shard(part.pixels, (part.stop - part.start, side)) as write,
+        writing_shard(part.pixels, (part.stop - part.start, images.size_px)) as write,
         # threads are enough for photos, since decoding and resizing release Python's lock
         ThreadPoolExecutor(threads) as pool,
     ):
         table.write(to_csv([READ_COLUMNS]))
         items = (SourceItem(*json.loads(line)) for line in lines)
-        while block := list(islice(items, images_a_block(side))):
-            for image, row in pool.map(read, block):
+        while block := list(islice(items, images_a_block(images.size_px))):
+            for image, row in pool.map(partial(_read, source, images), block):
                 write(image)
                 table.write(to_csv([[row[name] for name in READ_COLUMNS]]))
                 report(1)

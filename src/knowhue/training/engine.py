@@ -70,10 +70,6 @@ class Engine:
         # DDP notes only when it wraps which parameters require gradients
         return self._accelerator.prepare_model(module) if self.share.world > 1 else module  # pyright: ignore
 
-    def bare(self, module: nn.Module) -> Any:
-        """The module itself, without what `distribute` wrapped around it."""
-        return self._accelerator.unwrap_model(module)
-
     def backward(self, loss: Tensor) -> None:
         """Backpropagate; gradients come out averaged over the processes."""
         self._accelerator.backward(loss)

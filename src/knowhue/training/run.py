@@ -170,7 +170,8 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     _announce(work, config, arm, "finetune")
     networks = make_networks(work, config, *heads)
     for head in heads:
-        _require_same_start(head, _start_digests(config, networks) | _arithmetic(work))
+        arithmetic = {"precision": work.engine.precision, "golden_step": golden.golden_step(work.engine)}
+        _require_same_start(head, _start_digests(config, networks) | arithmetic)
     return _run(work, config, folder, networks, "finetune", heads)
 
 
@@ -313,10 +314,6 @@ def _start_digests(config: Config, networks: Networks) -> dict[str, Any]:
         "encoder_weights": weights_digest(networks.model.encoder),
         "start": None if start is None else start.sha256,
     }
-
-
-def _arithmetic(work: Workspace) -> dict[str, Any]:
-    return {"precision": work.engine.precision, "golden_step": golden.golden_step(work.engine)}
 
 
 def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
