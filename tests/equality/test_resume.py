@@ -1,9 +1,13 @@
 """An interrupted run that goes on ends with the numbers of one that was never interrupted."""
 
+import math
+
 import pytest
 
+from knowhue.objectives import weighting
 from knowhue.presets import edit
 from knowhue.runs import has_ended, read_log
+from knowhue.training import checkpoint
 from knowhue.training.run import run_arm
 
 TIMES = ("seconds", "train_seconds", "images_per_second")
@@ -104,3 +108,31 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tiny, make_wor
     ]
     first, again, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
     assert first == again != other
+
+
+def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, monkeypatch):
+    """Stopped after the second epoch of four; the criterion would let it go on ever after."""
+    verdicts = iter(())
+    monkeypatch.setattr(weighting, "criterion", lambda *_: next(verdicts, None))
+    config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1, **UNSCORED)
+    config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}})
+    verdicts = iter([math.inf])
+    whole = run_arm(make_work(config, "whole"), config, "multi")
+    save = checkpoint.save_checkpoint
+
+    def until_cut(folder, epoch, modules, *rest):
+        save(folder, epoch, modules, *rest)
+        if "encoder" in modules and epoch == cut:
+            raise Interrupted
+
+    for cut in (1, 2):
+        verdicts = iter([math.inf])
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save_checkpoint", until_cut)
+            with pytest.raises(Interrupted):
+                run_arm(make_work(config, f"cut-{cut}"), config, "multi")
+        resumed = run_arm(make_work(config, f"cut-{cut}"), config, "multi")
+        assert [e["train"]["weight_class"] for e in read_log(resumed, "finetune")] == [1.0, 1.0, 0.0, 0.0]
+        assert numbers(resumed) == numbers(whole)
+        for name in ("model.safetensors", "per_image.csv"):
+            assert (resumed / name).read_bytes() == (whole / name).read_bytes(), (cut, name)

@@ -1,208 +1,181 @@
+"""Hints as they are written, on the command line, in tables, as strokes, and what becomes of them in a photo."""
+
+import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from PIL import Image as Pillow
 from scipy.ndimage import distance_transform_edt
 from skimage.color import rgb2lab
+from test_hint_spreading import REGION, from_points, pixel_of
 
+from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image
+from knowhue.images.reading import read_image
+from knowhue.inference import hints
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Given, Hint, Strokes, chroma_at, parse_hint, spread
+from knowhue.inference.hints import Hint, Strokes, chroma_at, parse_hint, read_hints, strokes_of
 from knowhue.inference.pixels import enlarge, paint_compiled
 
-REGION = 0.15  # of the short side
-RED = Hint(0.25, 0.5, 60.0, 30.0)
 
-
-def halves(height: int, width: int) -> np.ndarray:
-    """Dark left, light right: an edge of 40 L*."""
-    lightness = np.full((height, width), 30, np.float32)
-    lightness[:, width // 2 :] = 70
-    return lightness
-
-
-def disc(size: int) -> np.ndarray:
-    """A light disc of a fifth of the size's diameter at the centre of a dark ground."""
-    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-    return np.where(x**2 + y**2 < 0.01, 80, 40).astype(np.float32)
-
-
-def ramp(height: int, width: int) -> np.ndarray:
-    return np.linspace(0, 100, width, dtype=np.float32)[None].repeat(height, 0)
-
-
-def flat(height: int, width: int) -> np.ndarray:
-    return np.full((height, width), 50, np.float32)
-
-
-def noise(height: int, width: int, scale: float, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(50 - scale, 50 + scale, (height, width)).astype(np.float32)
-
-
-SCENES = {"halves": halves(96, 128), "disc": disc(96), "ramp": ramp(96, 128), "noise": noise(96, 128, 15)}
-
-
-def pixel_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
-    return min(int(hint.y * shape[0]), shape[0] - 1), min(int(hint.x * shape[1]), shape[1] - 1)
-
-
-def pulled(lightness: np.ndarray, *hints: Hint) -> np.ndarray:
-    """What spreads from points at the pixels' centres where nothing was predicted."""
-    rows, columns = np.array([pixel_of(hint, lightness.shape) for hint in hints]).T
-    points = Given(rows, columns, lightness[rows, columns], np.array([hint[2:] for hint in hints]))
-    return spread(lightness, points, None, (1 / min(lightness.shape),) * 2)
-
-
-def from_points(shape: tuple[int, ...], *hints: Hint) -> np.ndarray:
-    """Distance from the nearest point's pixel, in short sides."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    away = [np.hypot(y - row, x - column) for row, column in (pixel_of(hint, shape) for hint in hints)]
-    return np.min(away, 0) / min(shape)
-
-
-@pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
-def test_the_result_at_a_hint_is_the_hint(lightness):
-    hints = [RED, Hint(0.7, 0.2, -40, 10), Hint(0.0, 1.0, 0, 0), Hint(1.0, 0.999, 5, -70)]
-    found = pulled(lightness, *hints)
-    assert found.dtype == np.float32
-    for hint in hints:
-        assert found[pixel_of(hint, lightness.shape)] == pytest.approx(hint[2:], abs=0.01)
-
-
-@pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
-def test_out_of_reach_nothing_changes_at_all(lightness):
-    hints = [RED, Hint(0.7, 0.2, -40, 10)]
-    found = pulled(lightness, *hints)
-    assert not found[from_points(lightness.shape, *hints) > REGION].any()
-
-
-def test_in_a_flat_place_the_pull_is_flat_at_the_point_and_fades_without_a_rim():
-    along = pulled(flat(192, 256), Hint(0.5, 0.5, 100, 0))[96, 128:, 0]
-    reach = round(REGION * 192)
-    assert (np.diff(along) <= 1e-4).all()
-    assert along[reach // 4] > 75
-    assert 35 < along[reach // 2] < 60
-    assert along[reach - 2] < 2
-
-
-@pytest.mark.parametrize("step", [10, 20, 50])
-def test_an_edge_of_lightness_ends_the_region(step):
-    lightness = flat(192, 192)
-    lightness[:, 96:] += step
-    change = pulled(lightness, Hint(0.47, 0.5, 60, 0))[..., 0]  # 6 pixels from the edge
-    assert change[96, 95] > 40
-    assert change[:, 96:].max() < 1
-
-
-def test_an_enclosed_place_is_filled_and_its_surroundings_stay():
-    lightness = disc(192)
-    inside = lightness > 60
-    change = pulled(lightness, Hint(0.5, 0.5, 60, 0))[..., 0]
-    assert change[inside].min() > 40
-    assert change[~inside].max() < 0.1
-    around = pulled(lightness, Hint(0.5, 0.36, 60, 0))[..., 0]
-    assert around[inside].max() < 1
-
-
-def test_a_hint_beside_an_edge_does_not_colour_the_other_side():
-    lightness = halves(192, 192)
-    point = Given(np.array([96]), np.array([95.4]), np.array([30]), np.array([[60, 0]]))
-    found = spread(lightness, point, None, (1 / 192, 1 / 192))[..., 0]
-    assert 0.6 * found[96, 95] + 0.4 * found[96, 96] == pytest.approx(60, abs=0.01)
-    assert found[:, 90:96].max(0).min() > 50
-    found[96, 96] = 0  # that the point's colour is interpolated from
-    assert found[:, 96:].max() < 0.05
-
-
-def test_a_diagonal_line_one_pixel_wide_holds():
-    lightness = np.full((96, 96), 30, np.float32)
-    lightness[np.arange(96), np.arange(96)] = 90
-    change = pulled(lightness, Hint(0.55, 0.45, 60, 0))[..., 0]
-    assert change[46, 49] > 30
-    assert np.tril(change, -1).max() < 0.05
-
-
-def test_a_slope_of_lightness_shortens_the_reach_along_it_only():
-    lightness = ramp(96, 96) * 3 % 300  # 3 L* a pixel
-    change = pulled(lightness, Hint(0.5, 0.5, 60, 0))[..., 0]
-    assert change[48, 54] < change[54, 48] - 1
-
-
-@pytest.mark.parametrize("apart", [1, 1.5, 2, 3, 8])
-def test_two_near_points_each_meet_their_colour(apart):
-    wanted, columns = np.array([[60, 0], [-60, 20]]), np.array([50.2, 50.2 + apart])
-    points = Given(np.full(2, 40.3), columns, np.full(2, 50), wanted)
-    found = spread(flat(96, 128), points, None, (1 / 96, 1 / 96))
-    for column, expected in zip(columns, wanted, strict=True):
-        left = int(column)
-        rows = 0.7 * found[40] + 0.3 * found[41]
-        share = column - left
-        assert rows[left] * (1 - share) + rows[left + 1] * share == pytest.approx(expected, abs=0.1)
-
-
-def test_contradictory_hints_at_one_pixel_are_averaged_whatever_their_order():
-    lightness = noise(96, 96, 5)
-    hints = [Hint(0.5, 0.5, 60, 0), Hint(0.5, 0.5, -20, 30), Hint(0.2, 0.2, 9, 9)]
-    forth, back = (pulled(lightness, *order) for order in (hints, hints[::-1]))
-    assert forth[48, 48] == pytest.approx([20, 15], abs=0.01)
-    assert np.abs(forth - back).max() < 1e-4
-
-
-@pytest.mark.parametrize("lightness", SCENES.values(), ids=SCENES)
-def test_a_mirrored_image_gives_the_mirrored_result(lightness):
-    hints = [Hint(0.26, 0.51, 50, -20), Hint(0.81, 0.13, -30, 5)]
-    found = pulled(lightness, *hints)
-    across = pulled(lightness[:, ::-1], *(hint._replace(x=1 - hint.x) for hint in hints))
-    turned = pulled(lightness.T, *(Hint(hint.y, hint.x, hint.a, hint.b) for hint in hints))
-    assert np.abs(found - across[:, ::-1]).max() < 1e-4
-    assert np.abs(found - turned.transpose(1, 0, 2)).max() < 1e-4
-
-
-def test_the_result_is_linear_in_the_colours():
-    lightness = noise(80, 112, 5)
-    places = [(0.3, 0.4), (0.4, 0.45), (0.5, 0.1)]
-    one, two = np.random.default_rng(2).uniform(-50, 50, (2, 3, 2))
-
-    def found(colours: np.ndarray) -> np.ndarray:
-        return pulled(lightness, *(Hint(x, y, a, b) for (x, y), (a, b) in zip(places, colours, strict=True)))
-
-    assert np.abs(found(2 * one - 0.5 * two) - (2 * found(one) - 0.5 * found(two))).max() < 1e-3
-
-
-@pytest.mark.parametrize("scene", [lambda s: halves(s, s), disc, lambda s: flat(s, s)])
-def test_the_same_scene_at_another_size_gives_a_like_result(scene):
-    hints = [Hint(0.45, 0.52, 60, 0), Hint(0.8, 0.8, 0, -60)]
-    small, large = (pulled(scene(size), *hints) for size in (96, 192))
-    again = large.reshape(96, 2, 96, 2, 2).mean((1, 3))
-    assert np.abs(small - again).mean() < 0.5
-    assert np.quantile(np.abs(small - again), 0.99) < 10  # of 60: discs and edges fall between pixels
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    shape=st.tuples(st.integers(1, 24), st.integers(1, 24)),
-    contrast=st.sampled_from([0.0, 3.0, 20.0, 50.0]),
-    hints=st.lists(
-        st.builds(
-            Hint,
-            st.floats(0, 1),
-            st.floats(0, 1),
-            st.floats(-110, 110, width=32),
-            st.floats(-110, 110, width=32),
-        ),
-        min_size=1,
-        max_size=6,
-    ),
+@pytest.mark.parametrize(
+    ("text", "x", "y"),
+    [
+        ("120,80=#c83232", 120.5 / 600, 80.5 / 400),
+        ("30%,40%=#c83232", 0.3, 0.4),
+        (" 0 , 100% = rgb(200, 50, 50) ", 0.5 / 600, 1.0),
+        ("599,12.5%=#C83232", 599.5 / 600, 0.125),
+        ("120.0,80.00=#c83232", 120.5 / 600, 80.5 / 400),
+    ],
 )
-def test_differences_never_leave_the_range_of_nothing_and_those_given(shape, contrast, hints):
-    change = pulled(noise(*shape, contrast), *hints)
-    given = np.array([hint[2:] for hint in hints])
-    assert np.isfinite(change).all()
-    assert (change <= np.maximum(given.max(0), 0) + 1e-3).all()
-    assert (change >= np.minimum(given.min(0), 0) - 1e-3).all()
+def test_a_hint_is_read_in_pixels_or_percent(text, x, y):
+    found = parse_hint(text, 600, 400)
+    assert found[:2] == pytest.approx((x, y))
+    assert found[2:] == pytest.approx((58.196, 36.489), abs=0.01)
+
+
+def test_colours_agree_with_an_independent_library():
+    skimage_color = pytest.importorskip("skimage.color")
+    for name, rgb in {"orange": (255, 165, 0), "navy": (0, 0, 128), "#123": (17, 34, 51)}.items():
+        expected = skimage_color.rgb2lab(np.array(rgb, float) / 255)[1:]
+        assert parse_hint(f"1,1={name}", 9, 9)[2:] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["gray", "#808080", "black", "white", "rgb(1, 1, 1)"])
+def test_gray_means_exactly_no_colour(name):
+    assert parse_hint(f"0,0={name}", 9, 9)[2:] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "should be `120,80=#c83232`"),
+        ("120,80", "Found `120,80`"),
+        ("120=#c83232", "should be `120,80=#c83232`"),
+        ("1,2,3=red", "should be"),
+        ("a,2=red", "Found `a` in"),
+        ("1.5,2=red", "Found `1.5` in"),
+        ("nan%,2=red", "Found `nan%` in"),
+        ("600,80=red", "0 to 599 pixels"),
+        ("-1,80=red", "0 to 599 pixels"),
+        ("5,400=red", "0 to 399 pixels"),
+        ("101%,5=red", "Found `101%` in"),
+        ("1,1=rouge", "Found `rouge` in"),
+        ("1,1=oragne", "Did you mean `orange`?"),
+        ("1,1=#c8323280", "opaque"),
+        ("1,1=rgb(300, 0, 0)", "opaque"),
+        ("1,1= ", "should name an opaque colour"),
+    ],
+)
+def test_nonsense_is_refused_in_words(text, said):
+    with pytest.raises(ConfigError) as caught:
+        parse_hint(text, 600, 400)
+    assert said in str(caught.value)
+
+
+# Tables
+
+TABLE = 'file,x,y,colour\na.png,120,80,#c83232\ndeep/b.png,30%,40%,orange\na.png,1,2,"rgb(1, 2, 3)"\n'
+FOUND = {"a.png": ["120,80=#c83232", "1,2=rgb(1, 2, 3)"], "deep/b.png": ["30%,40%=orange"]}
+
+
+def test_tables_of_both_kinds_are_read_alike(tmp_path):
+    (tmp_path / "h.csv").write_text("\ufeff" + TABLE, encoding="utf-8")
+    rows = [
+        {"file": "a.png", "x": 120, "y": 80, "colour": "#c83232"},
+        {"file": "deep/b.png", "x": "30%", "y": "40%", "colour": "orange"},
+        {"file": "a.png", "x": "1", "y": 2, "colour": "rgb(1, 2, 3)"},
+    ]
+    (tmp_path / "h.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert read_hints(tmp_path / "h.csv") == read_hints(tmp_path / "h.json") == FOUND
+
+
+def test_a_table_for_one_image_needs_no_names(tmp_path):
+    (tmp_path / "h.csv").write_text("x,y,colour\n1,2,red\n")
+    assert read_hints(tmp_path / "h.csv") == {"": ["1,2=red"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("none.csv", None, "none.csv: no such file"),
+        ("h.csv", "", "no hints; write one a line below a header `file,x,y,colour`"),
+        ("h.csv", "x,y,colour\n", "no hints"),
+        ("h.csv", "x,y\n1,2\n", "hint 1: the columns should be file, x, y, colour .* Found `x`, `y`"),
+        ("h.csv", "x,y,colour,size\n1,2,red,3\n", "Found `x`, `y`, `colour`, `size`"),
+        ("h.csv", "x;y;colour\n1;2;red\n", "Found `x;y;colour`"),
+        ("h.csv", "x,y,colour\n1,2\n", "as many cells in each line"),
+        ("h.csv", "x,y,colour\n1,2,red\n1,2,rouge\n", "h.csv, hint 2: .*Found `rouge`"),
+        ("h.csv", "x,y,colour\n120%,2,red\n", "hint 1: .*Found `120%`"),
+        ("h.json", "{", "no table of hints"),
+        pytest.param("h.json", 100_000 * "[", "no table of hints", id="brackets"),
+        ("h.json", "[1]", "no hints"),
+        ("h.json", '{"x": 1}', "no hints"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_before_any_image_is_read(tmp_path, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_hints(tmp_path / name)
+
+
+def test_a_table_without_end_is_refused(tmp_path):
+    (tmp_path / "h.csv").write_text("x,y,colour\n" + "1,2,red\n" * 501)
+    with pytest.raises(ConfigError, match=r"up to 500 hints .* Found 501 .* --strokes"):
+        read_hints(tmp_path / "h.csv")
+
+
+# Strokes
+
+
+def read_strokes(file, width, height):
+    return strokes_of(read_image(file), str(file), width, height)
+
+
+def painted(tmp_path, mode: str = "RGBA", size: tuple[int, int] = (40, 30)):
+    image = Pillow.new(mode, size, 0)
+    if mode == "RGBA":
+        image.paste((200, 50, 50, 255), (5, 10, 15, 12))
+        image.paste((90, 90, 90, 255), (30, 20, 31, 21))
+        image.paste((0, 0, 255, 100), (0, 0, 3, 3))  # too faint to count
+    image.save(tmp_path / "strokes.png")
+    return tmp_path / "strokes.png"
+
+
+def test_strokes_are_the_opaque_pixels(tmp_path):
+    x, y, chroma = read_strokes(painted(tmp_path), 40, 30)
+    assert len(x) == len(y) == 21
+    red = srgb_to_lab(np.array([200, 50, 50]) / 255)[1:]
+    assert chroma[:20] == pytest.approx(np.tile(red, (20, 1)))
+    assert ((x[:20] * 40).min(), (x[:20] * 40).max()) == pytest.approx((5.5, 14.5))
+    assert ((y[:20] * 30).min(), (y[:20] * 30).max()) == pytest.approx((10.5, 11.5))
+    assert chroma[20].tolist() == [0.0, 0.0]
+
+
+def test_of_very_many_pixels_some_are_taken_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(hints, "MOST_SAMPLES", 1000)
+    Pillow.new("RGBA", (200, 160), (200, 50, 50, 255)).save(tmp_path / "all.png")
+    x, y, _ = read_strokes(tmp_path / "all.png", 200, 160)
+    assert len(x) == 1000
+    for share, bins in ((x, 20), (y, 20)):
+        assert np.histogram(share, bins, (0, 1))[0].min() > 25
+    assert len(np.unique(np.stack([x // 0.1, y // 0.1]), axis=1).T) == 100
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: painted(folder, size=(41, 30)), "as large as the photo, 40 x 30. Found 41 x 30"),
+        (lambda folder: painted(folder, "RGB"), "no transparency"),
+        (lambda folder: painted(folder, "LA"), "transparent everywhere"),
+    ],
+)
+def test_what_are_no_strokes_is_said(tmp_path, make, said):
+    with pytest.raises(ConfigError, match=said):
+        read_strokes(make(tmp_path), 40, 30)
 
 
 @pytest.fixture(scope="module")
@@ -377,14 +350,6 @@ def test_strokes_and_hints_are_both_met(colorizer):
     found = stroked(colorizer, pixels, stroke((240, 320), (20, -15), *BAND), hint)
     assert found[pixel_of(hint, (240, 320))][1:] == pytest.approx((-20, 20), abs=1)
     assert np.linalg.norm(found[BAND][..., 1:] - (20, -15), axis=-1).max() < 2
-
-
-def test_a_stroke_beside_an_edge_does_not_colour_the_other_side():
-    lightness = halves(96, 128)
-    painted = Given(np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1)))
-    found = spread(lightness, None, painted, (1 / 96, 1 / 96))[..., 0]
-    assert found[45, 55] > 5
-    assert found[45, 70] < 0.5
 
 
 def test_two_strokes_side_by_side_keep_their_colours(colorizer):
