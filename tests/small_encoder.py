@@ -9,9 +9,12 @@ processes which do not call `add_small_encoder`, or are about how the real one l
 
 def add_small_encoder() -> None:
     """Let this process know it; not before tests are collected, for some run over all encoders."""
-    from knowhue.models.encoder import ENCODERS, Backbone
+    from knowhue.config import ENCODERS
+    from knowhue.models.encoder import BACKBONES, Backbone
 
-    ENCODERS[SMALL_ENCODER] = Backbone()
+    if SMALL_ENCODER not in ENCODERS:
+        ENCODERS.append(SMALL_ENCODER)
+    BACKBONES[SMALL_ENCODER] = Backbone()
 
 
 def begin_worker(*arguments: object) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from knowhue.errors import one_of
+
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
 METHOD_LOSSES: dict[str, tuple[ColourLoss, ...]] = {
@@ -119,6 +121,10 @@ class Supervision(Section):
         return self
 
 
+ENCODERS = ["resnet18", "resnet34", "resnet50", "convnext_tiny", "tf_efficientnet_lite0", "mobilenetv2_100"]
+"""Names of encoders, which are timm's; `models.encoder.BACKBONES` says what is their own."""
+
+
 class EncoderSettings(Section):
     """The shared encoder: a pretrained feature extractor that sees gray."""
 
@@ -129,6 +135,13 @@ class EncoderSettings(Section):
     a run or a study, or an exported file), or `none`"""
     with_heads: bool = False
     """heads start from that trained model, too, where they fit it; --start-from sets both"""
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in ENCODERS:
+            raise ValueError(one_of("encoder.name", name, ENCODERS))
+        return name
 
     @model_validator(mode="after")
     def _heads_come_with_a_model(self) -> "EncoderSettings":

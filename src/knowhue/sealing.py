@@ -54,6 +54,8 @@ _COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 class Checked(NamedTuple):
     """What came of checking a sealed study."""
 
+    about: Sequence[str]
+    """lines that tell which file and which study it is, by their SHA-256"""
     files: int
     """that it consists of"""
     numbers: int
@@ -141,7 +143,8 @@ def check(path: Path) -> Checked:
             summary += said
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
         left = [*unchecked, *_left_alone(root)]
-        return Checked(len(listed) + 1, numbers, problems, left, [] if problems else summary)
+        about = [f"{path.name}: SHA-256 {file_digest(path)}", *_about(root)]
+        return Checked(about, len(listed) + 1, numbers, problems, left, [] if problems else summary)
 
 
 @contextmanager
@@ -166,6 +169,14 @@ def shown_problems(problems: Sequence[str]) -> Iterator[str]:
         yield from of_file[:_MOST_PROBLEMS]
         if more := len(of_file[_MOST_PROBLEMS:]):
             yield f"{name}: {plural(more, 'more problem')}"
+
+
+def _about(root: Path) -> Iterator[str]:
+    """When and by what the study says that it was frozen, and its hash."""
+    with suppress(KnowhueError, LookupError):  # of a file that was changed that is said
+        frozen = read_frozen(root)
+        yield f"Study {frozen['name']}, frozen {frozen['created']} by Knowhue {frozen['version']}"
+        yield f"Plan, images and encoder's weights: SHA-256 {frozen['hash']}"
 
 
 def _left_alone(root: Path) -> list[str]:

@@ -25,7 +25,7 @@ from knowhue.inference.networks import (
     open_network,
 )
 from knowhue.inference.onnx_network import OPERATORS, foreign_operator, open_onnx, within
-from knowhue.models.encoder import ENCODERS
+from knowhue.models.encoder import BACKBONES
 from knowhue.models.multitask import Deployed, build_model
 from knowhue.presets import edit
 
@@ -422,7 +422,7 @@ def test_weights_without_a_description_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("head", [("unet", "l1"), ("feedforward", "classification")])
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", BACKBONES)
 def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encoder, head):
     """Whatever is in no file, such as constants of layers, is made when it is built."""
     changes = {"encoder": {"name": encoder}, "colour": dict(zip(("method", "loss"), head, strict=True))}

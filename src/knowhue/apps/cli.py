@@ -398,10 +398,13 @@ def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pac
     """Compute the scores and results of a sealed study again, and print its answers; ends with 1 if any differs."""
     from knowhue.sealing import check, shown_problems
 
-    files, numbers, problems, unchecked, summary = check(sealed)
-    say(*shown_problems(problems), *(f"not computed again: {each}" for each in unchecked), err=True)
+    about, files, numbers, problems, unchecked, summary = check(sealed)
+    if problems:
+        say(*shown_problems(problems), err=True)
     found = plural(len(problems), "problem") if problems else "all as sealed"
-    say(f"{files} files, {numbers} numbers computed again: {found}", *summary)
+    say(*about, f"{files} files, {numbers:,} numbers computed again: {found}", *summary)
+    if unchecked:
+        say("", *(f"Not computed again: {each}" for each in unchecked))
     if problems:
         raise typer.Exit(1)
 

@@ -156,7 +156,7 @@ def open_classifier(given: str) -> ImageClassifier:
 
     Args:
         given: `timm:NAME`, whose weights are downloaded; `timm:NAME=FILE`; or `timm:NAME=package` for those of a pip
-            package, see `models.encoder.ENCODERS`.
+            package, see `models.encoder.BACKBONES`.
 
     Raises:
         ConfigError: no such network, or its weights cannot be loaded.

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import ConfigError, RunError, WeightsError, one_of
+from knowhue.errors import RunError, WeightsError
 from knowhue.runs import model_file
 from knowhue.tensors import RGB, Lightness, Pyramid
 
@@ -96,7 +96,7 @@ def _in_timms_order(name: str, path: Path, install: str) -> Weights:
     return dict(zip(names, theirs, strict=True))
 
 
-ENCODERS: dict[str, Backbone] = {
+BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone(),
     "resnet34": Backbone(),
     "resnet50": Backbone(),
@@ -115,9 +115,7 @@ class _Pretrained(nn.Module):
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
-        if name not in ENCODERS:
-            raise ConfigError(one_of("encoder.name", name, ENCODERS))
-        backbone, usual = ENCODERS[name], cast(Any, timm.get_pretrained_cfg(name))
+        backbone, usual = BACKBONES[name], cast(Any, timm.get_pretrained_cfg(name))
         self.body: Any = timm.create_model(name, pretrained=False, **options)
         own = backbone.mean_and_deviation
         mean, deviation = (usual.mean, usual.std) if own is None else ((each,) * 3 for each in own)
@@ -200,7 +198,6 @@ def build_encoder(config: EncoderSettings) -> Encoder:
     An encoder pretrained on gray images is taken as it is, see `spread_gray`.
 
     Raises:
-        ConfigError: unknown name.
         WeightsError: the weights cannot be loaded or do not fit, with the three ways to name others.
     """
     encoder = Encoder(config.name)
@@ -224,7 +221,6 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
     """A frozen pretrained network that sees colour and gives pooled features, for the evaluation.
 
     Raises:
-        ConfigError: unknown name.
         WeightsError: the weights cannot be loaded or do not fit.
     """
     network = PooledFeatures(name)
@@ -263,9 +259,9 @@ def packaged(name: str) -> Weights:
     Raises:
         WeightsError: none has.
     """
-    package = ENCODERS[name].package if name in ENCODERS else None
+    package = BACKBONES[name].package if name in BACKBONES else None
     if package is None:
-        having = ", ".join(each for each, backbone in ENCODERS.items() if backbone.package)
+        having = ", ".join(each for each, backbone in BACKBONES.items() if backbone.package)
         raise WeightsError(f"No pip package has the weights of `{name}`, only of {having}.")
     return package()
 
