@@ -262,7 +262,7 @@ def _found(
     sums["failed"] += len(listing.unreadable)
     failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
     description = colorizer.network.description
-    caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "images")
+    caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "image")
     changed = changed_since([output for end in ends for output in end["changed"]])
     return sums | {
         "failures": tuple(failures[:MOST_FAILURES]),

@@ -157,3 +157,7 @@ METRIC_NAMES: dict[Task, tuple[str, ...]] = {
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
 SHARES = tuple(name for names in METRIC_NAMES.values() for name in names if METRICS[name].unit == "share")
 """Those of a question that go from 0 to 1."""
+NEVER_NEGATIVE = tuple(
+    name for names in METRIC_NAMES.values() for name in names if METRICS[name].better == "lower"
+)
+"""Those of a question that are errors or losses, and at best 0."""

@@ -27,7 +27,7 @@ from knowhue.presets import (
 )
 from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
 from knowhue.setting_effects import changed, differing, require_effect
-from knowhue.statistics import ALPHA
+from knowhue.statistics import ALPHA, LEAST_ALPHA
 
 SET_ASIDE = "set-aside"
 """Folder of what was computed with another golden step than its block is now, see `training.golden`."""
@@ -37,6 +37,7 @@ CLOCK = "-clock"
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
+Alpha = Annotated[float, Field(ge=LEAST_ALPHA, lt=0.5)]
 Epochs = tuple[int, int]
 """On the frozen encoder, and of fine-tuning; a network from scratch has all in the second."""
 
@@ -81,7 +82,7 @@ class Plan(Section):
 
     questions: dict[Task, Question] = QUESTIONS
     """the co-primary questions; by default those whose arms are there"""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = ALPHA
+    alpha: Alpha = ALPHA
     """rate of false claims of any kind over all questions together, shared out"""
     arms: dict[str, dict[str, Any]] = Field(default=THREE_ARMS, min_length=1)
     """name to the changes that make the arm from `config`"""

@@ -1,9 +1,11 @@
-"""Settings that somebody wrote: YAML read within bounds, and what is wrong with a setting in words."""
+"""Settings that somebody wrote: YAML read within bounds, numbers, and what is wrong with a setting in words."""
 
 import difflib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -90,6 +92,21 @@ def parse_yaml(text: str) -> Any:
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise ValueError(f"a number of {value.bit_length()} bits")
     return values
+
+
+def plain_number(given: Any) -> float:
+    """What somebody wrote, or a table holds, as a number; NaN if it is none.
+
+    >>> plain_number(" 0.8"), plain_number("8e-3"), plain_number("0_8"), plain_number("0,8")
+    (0.8, 0.008, nan, nan)
+    """
+    # digits apart by `_` are numbers to Python alone
+    if not isinstance(given, str | int | float | Decimal) or (isinstance(given, str) and "_" in given):
+        return math.nan
+    try:
+        return float(given)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:

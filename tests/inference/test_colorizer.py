@@ -130,12 +130,12 @@ def test_gray_that_was_asked_for_is_not_the_models_fault(saturation, chroma, war
 
 
 def test_of_many_it_is_said_how_many():
-    assert caveats_of_many(MANY, 3, 5, "images") == [
+    assert caveats_of_many(MANY, 3, 5, "image") == [
         "3 of 5 images are unlike the images that this model was trained on: colours and class are guesses"
     ]
-    assert caveats_of_many(MANY, 0, 5, "images") == []
-    assert "too few" in caveats_of_many(FEW, 0, 5, "images")[0]
-    assert caveats_of_many(FEW, 0, 0, "images") == []
+    assert caveats_of_many(MANY, 0, 5, "image") == []
+    assert "too few" in caveats_of_many(FEW, 0, 5, "image")[0]
+    assert caveats_of_many(FEW, 0, 0, "image") == []
 
 
 @pytest.fixture(scope="module")

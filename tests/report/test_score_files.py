@@ -294,6 +294,48 @@ def test_a_number_beyond_all_floats_is_told_in_one_line(tmp_path, column):
         found(tmp_path / "t.json")
 
 
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"value": "0_8"}, "should be a finite number"),
+        ({"value": 2e100}, "should be between -1e+100 and 1e+100. Found `2e+100`"),
+        ({"value": -1e300}, "should be between -1e+100 and 1e+100"),
+        ({"seed": "1_0"}, "`seed` should be a whole number"),
+        ({"seed": True}, "`seed` should be a whole number"),
+        ({"sesoi": 1e-200}, "`sesoi` should be a number above 0, 1e-100 to 1e+100"),
+        ({"sesoi": 1e200}, "`sesoi` should be a number above 0, 1e-100 to 1e+100"),
+        ({"metric": "ab_l1", "value": -0.5}, "`ab_l1` is never below 0. Found -0.5"),
+        ({"arm": "\ud800"}, "no JSON"),
+    ],
+)
+def test_what_python_alone_takes_for_a_number_or_nothing_can_be_computed_of_is_told(tmp_path, cells, message):
+    (tmp_path / "t.json").write_text(json.dumps([TIDY[0] | cells]))
+    with pytest.raises(TableError) as error:
+        found(tmp_path / "t.json")
+    assert message in str(error.value)
+
+
+def test_moments_that_python_has_no_type_for_are_no_fault_of_a_table(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    # pandas writes nanoseconds
+    moments = {"ns": 1_700_000_000_123_456_789, "us": 2**62}
+    table = pyarrow.Table.from_pylist(TIDY)
+    for unit, moment in moments.items():
+        table = table.append_column(unit, pyarrow.array([moment] * len(TIDY), pyarrow.timestamp(unit)))
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert found(tmp_path / "t.parquet") == SCORES
+    lasting = pyarrow.array([2**62 + 1] * len(TIDY), pyarrow.duration("ns"))
+    parquet.write_table(table.append_column("took", lasting), tmp_path / "t.parquet")
+    with pytest.raises(TableError, match="cells of no known kind"):
+        found(tmp_path / "t.parquet")
+
+
+def test_a_column_without_a_name_is_named_by_its_place(tmp_path):
+    head, *rows = csv_text(TIDY).splitlines()
+    (tmp_path / "t.csv").write_text("\n".join([f",{head}", *(f"{n},{row}" for n, row in enumerate(rows))]))
+    assert read_scores(tmp_path / "t.csv", []).unused == ("1 (without a name)",)
+
+
 @pytest.mark.parametrize("options", [{}, {"arm_column": "name"}])
 def test_names_that_several_seeds_have_are_of_arms_and_stay_whole(tmp_path, options):
     pairs = [(f"model-{arm}", seed) for arm in (1, 2) for seed in range(4)]

@@ -58,6 +58,15 @@ def test_every_word_and_both_its_edges(low: float, high: float, word: Word):
     assert said(low, high, lower_is_better=False).direction == mirrored
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.8, 0.81), (0.05, 0.06), (0.06, 0.07), (0.98, 0.99)])
+def test_what_touches_the_smallest_effect_does_so_however_it_is_rounded(before: float, after: float):
+    found = crossed(np.full((10, 30), after - before))
+    assert found is not None
+    word = judge(10, 0.002, found.interval, 0.01, ALPHA, lower_is_better=False)
+    assert word == Word.HELPS_UNKNOWN_SIZE
+    assert beliefs(found, 0.01, lower_is_better=False, level=0.95).equal == 1
+
+
 def test_a_claim_needs_the_sign_flip_test_as_well():
     assert said(-0.9, -0.3, p=0.026) == Word.INCONCLUSIVE
     assert said(-0.2, -0.1, p=0.026) == Word.EQUIVALENT

@@ -117,7 +117,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
         f"  {score_line(name, score.value, (score.low, score.high))}"
         for name, score in described.metrics.items()
     ]
-    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "images")]
+    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "image")]
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licences or 'not stated'}"]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from knowhue.plan import QUESTIONS, Plan, Question
 from knowhue.presets import read_setting
 from knowhue.report.results import read_results
 from knowhue.setting_effects import differing, require_effect
-from knowhue.settings_text import meaning_of
+from knowhue.settings_text import meaning_of, plain_number
 from knowhue.statistics.power import (
     Design,
     Variances,
@@ -114,10 +113,9 @@ def grid_weights(text: str | None) -> list[float]:
     Raises:
         ConfigError: it is something else.
     """
-    with suppress(ValueError):
-        weights = [] if text is None else [float(weight) for weight in text.split(",")]
-        if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
-            return weights
+    weights = [] if text is None else [plain_number(weight) for weight in text.split(",")]
+    if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
+        return weights
     raise ConfigError(
         f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(text)}`."
     )
@@ -190,12 +188,9 @@ def stated(text: str, option: str) -> dict[str, float]:
     Raises:
         ConfigError: it is something else.
     """
-    try:
-        pairs = [part.split("=") for part in text.split(",") if part]
-        found = {name.strip(): float(value) for name, value in pairs}
-    except ValueError:
-        found = {}
-    if not found or any(not 0 <= value < float("inf") for value in found.values()):
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    found = {name.strip(): plain_number(value) for name, _, value in pairs}
+    if not found or len(found) < len(pairs) or any(not 0 <= value < math.inf for value in found.values()):
         raise ConfigError(
             f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "
             f"Found `{option} {shown(text)}`."

@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say, with_options
-from knowhue.errors import ConfigError, few, one_of
+from knowhue.errors import ConfigError, few, one_of, plural
 from knowhue.storage import require_outputs
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ def _scored(
     began, threads = time.monotonic(), arguments.workers or os.cpu_count() or 1
     with showing_progress() as report:
         measured = measure_rows(pairs, protocol, arguments.kept, threads, report)
-    say(f"{len(pairs.truth)} images, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
+    say(
+        f"{plural(len(pairs.truth), 'image')}, {len(measured)} rows: {time.monotonic() - began:.1f} s",
+        err=True,
+    )
     if opened is None:
         return make_scores(pairs, protocol, measured, arguments.reference)
     from knowhue.scoring.networks import ask_networks

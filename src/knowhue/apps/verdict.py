@@ -1,6 +1,5 @@
 """`knowhue verdict`: anybody's table of scores judged as a study is."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,8 @@ import typer
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
 from knowhue.errors import ConfigError, one_of, shown
-from knowhue.statistics import ALPHA
+from knowhue.settings_text import plain_number
+from knowhue.statistics import ALPHA, LEAST_ALPHA, MAGNITUDES
 from knowhue.storage import require_outputs
 
 
@@ -48,8 +48,10 @@ def verdict_command(arguments: VerdictArguments) -> None:
     from knowhue.report.results import conclude
     from knowhue.report.table_study import Asked, further_lines, notices, read_table
 
-    if not 0 < arguments.alpha < 0.5:
-        raise ConfigError(f"`--alpha` should be above 0 and below 0.5. Found `--alpha {arguments.alpha:g}`.")
+    if not LEAST_ALPHA <= arguments.alpha < 0.5:
+        raise ConfigError(
+            f"`--alpha` should be at least {LEAST_ALPHA:g} and below 0.5. Found `--alpha {arguments.alpha:g}`."
+        )
     asked = Asked(
         metrics=arguments.metric or (),
         better=_directions(arguments.better or ()),
@@ -105,10 +107,10 @@ def _directions(given: Sequence[str]) -> dict[str, str]:
 def _effects(given: Sequence[str]) -> dict[str, float]:
     effects = {}
     for name, text in _pairs("--sesoi", given, "accuracy=0.01").items():
-        try:
-            effects[name] = float(text)
-        except ValueError:
-            effects[name] = math.nan
-        if not (math.isfinite(effects[name]) and effects[name] > 0):
-            raise ConfigError(f"`--sesoi {shown(name)}` should be a number above 0. Found `{shown(text)}`.")
+        effects[name] = plain_number(text)
+        if not MAGNITUDES[0] <= effects[name] <= MAGNITUDES[1]:
+            raise ConfigError(
+                f"`--sesoi {shown(name)}` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}. Found "
+                f"`{shown(text)}`."
+            )
     return effects

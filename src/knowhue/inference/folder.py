@@ -190,7 +190,7 @@ class _Work:
     def summary(self, source: Path, listing: Listing, seconds: float) -> Summary:
         description = self._colorizer.network.description
         count, found = self.made + self.already, self._noteworthy
-        caveats = caveats_of_many(description, found["novel"], count, "images")
+        caveats = caveats_of_many(description, found["novel"], count, "image")
         if hardly := found["hardly_found"]:
             caveats.append(f"hardly anything of {hardly} of {count} images was found in the reference")
         failures = (*listing.unreadable, *self.failures)

@@ -463,7 +463,7 @@ def _fraction(text: str, side: int, whole: str) -> float:
     if re.fullmatch(r"[+-]?\d+(\.\d+)?%", text):
         fraction = float(text[:-1]) / 100
     elif re.fullmatch(r"[+-]?\d+(\.0+)?", text):  # tables write whole numbers so where a cell is empty
-        fraction = (int(float(text)) + 0.5) / side
+        fraction = (float(text) + 0.5) / side
     else:
         raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
     if not 0 <= fraction <= 1:

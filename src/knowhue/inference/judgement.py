@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.color import FloatArray
+from knowhue.errors import plural
 from knowhue.inference.description import Description
 from knowhue.inference.pixels import PaintStats
 from knowhue.inference.recipes import RecipeDescription
@@ -168,8 +169,8 @@ def caveats_of_many(
 ) -> list[str]:
     """What a user should know before trusting many answers."""
     unlike = [
-        f"{novel} of {of} {what} are unlike the images that this model was trained on: "
-        f"{_are_guesses(description)}"
+        f"{novel} of {plural(of, what)} {'is' if novel == 1 else 'are'} unlike the images that this model was trained "
+        f"on: {_are_guesses(description)}"
     ]
     return unlike * (novel > 0) + _cannot_tell(description) * (of > 0)
 

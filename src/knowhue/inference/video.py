@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates, uniform_filter
 from skimage.registration import optical_flow_ilk
 
 from knowhue.color import FloatArray
-from knowhue.errors import ConfigError, few, missing_package
+from knowhue.errors import ConfigError, few, missing_package, plural
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
@@ -175,7 +175,7 @@ class VideoSummary(NamedTuple):
         """What the command prints."""
         per_second = self.frames / self.seconds if self.seconds else 0.0
         lines = [
-            f"{self.frames} frames of {self.width} x {self.height} -> {self.out}",
+            f"{plural(self.frames, 'frame')} of {self.width} x {self.height} -> {self.out}",
             f"  coloured in {self.seconds:.0f} s ({per_second:.1f} a second)",
         ]
         lines += [f"  note: {warning}" for warning in (*self.judgement.warnings, *self.notes)]
@@ -294,7 +294,7 @@ class _Work:
             self._options.saturation,
         )
         if self._novel:
-            notes = [*caveats_of_many(description, self._novel, count, "frames"), *notes]
+            notes = [*caveats_of_many(description, self._novel, count, "frame"), *notes]
         if self._damaged:
             damage = f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
             notes = [*notes, damage]

@@ -146,7 +146,7 @@ def _gap(measured: Measure, found: Contrast) -> str:
 def _these_images(study: Study, found: Contrast) -> str:
     """Return how many images of which split a difference is of; `these` where it speaks of no others."""
     if found.images is not None:
-        return f"the {found.images.differences.shape[1]} {study.split} images"
+        return f"the {plural(found.images.differences.shape[1], f'{study.split} image')}"
     # Without scores of single images, the runs themselves say how many they were scored on.
     counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
     count = next(filter(None, counts), None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.csv_text import read_rows
-from knowhue.errors import TableError, did_you_mean, few, missing_package, shown, system_reason
+from knowhue.errors import TableError, did_you_mean, few, missing_package, plural, shown, system_reason
 from knowhue.runs import taken_by
 
 RowCells = Sequence[Any]
@@ -47,6 +47,7 @@ _NUMBER = r"[-−+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 _MEAN_AND_DEVIATION = re.compile(rf"{_NUMBER}(±{_NUMBER}|\(±?{_NUMBER}\))", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"_\{?\s*\\pm|_\{(\s*±)?|\\pm|\+/?[-−]")
 _OF_TYPESETTING = re.compile(r"\\[a-zA-Z]+|[\s$%*{}]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|info)[./](?=.)")
 _METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
 
@@ -184,7 +185,11 @@ class _Columns:
         else:
             used |= {place for place, name in enumerate(self.header) if _PREFIX.sub("", name, 1) in metrics}
             used |= {self.places[name] for name in _STATES if name in self.places}
-        return tuple(name for place, name in enumerate(self.header) if place not in used)
+        # pandas writes the numbers of its rows without a name
+        names = (
+            (place, name.strip() or f"{place + 1} (without a name)") for place, name in enumerate(self.header)
+        )
+        return tuple(name for place, name in names if place not in used)
 
 
 def _plain(name: str) -> str:
@@ -302,8 +307,8 @@ def _whole(
             )
         if len(cells) != len(header):
             raise TableError(
-                f"{path}, row {number}: {len(cells)} cells, where the first row has {len(header)}. Quote cells that "
-                "hold a separator."
+                f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)}. Quote "
+                "cells that hold a separator."
             )
         yield number, cells
 
@@ -339,6 +344,8 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         found = json.loads(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
+        if _SURROGATE.search(text):  # one without its other half is no character, and no page can hold it
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
     if isinstance(found, dict) and isinstance(found.get("runs"), list):
@@ -397,20 +404,31 @@ def _parsed(value: Any) -> Any:
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet, string, types
     except ImportError:
         raise missing_package(f"{path}: parquet", "pyarrow", "parquet") from None
-    problems = (ArrowException, OSError)
+    # a damaged file is an OSError at times, and Python's times lack nanoseconds and years beyond 9999
+    problems = (ArrowException, OSError, ValueError, OverflowError)
+
+    def cells(column: Any) -> list[Any]:
+        is_moment = (
+            types.is_timestamp(column.type) or types.is_date(column.type) or types.is_time(column.type)
+        )
+        return (column.cast(string()) if is_moment else column).to_pylist()
 
     def rows() -> Iterator[RowCells]:
         try:
             for batch in file.iter_batches():
-                yield from zip(*(each.to_pylist() for each in batch.columns), strict=True)
+                yield from zip(*map(cells, batch.columns), strict=True)
         except problems as error:  # pages are read, and found damaged, as they are asked for
-            raise TableError(f"{path}: no parquet file ({str(error)[:80]}).") from None
+            raise TableError(
+                f"{path}: no parquet file, or of cells of no known kind ({str(error)[:80]})."
+            ) from None
 
     try:
         file = parquet.ParquetFile(path)
-    except ArrowException as error:
+    except problems as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # of the disk, not of what the file holds
         raise TableError(f"{path}: no parquet file ({str(error)[:80]}).") from None
     return file.schema_arrow.names, enumerate(rows(), 1)

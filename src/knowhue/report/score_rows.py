@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.errors import TableError, plural, shown
-from knowhue.metric_table import SHARES
+from knowhue.metric_table import NEVER_NEGATIVE, SHARES
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.report.score_files import FINISHED, ONLY_MEANS, FileRow, is_mean_with_deviation, read_scores
 from knowhue.report.study import Score
+from knowhue.settings_text import plain_number
+from knowhue.statistics import MAGNITUDES
 from knowhue.storage import file_digest
 
 DIVERGED = "diverged"
@@ -211,19 +213,20 @@ class _Reader(ScoreRows):
         return name
 
     def _seed(self, values: Mapping[str, Any]) -> int:
-        number = _number(values.get("seed"))
+        given = values.get("seed")
+        number = math.nan if isinstance(given, bool) else plain_number(given)
         if number.is_integer() and 0 <= number < _MOST_SEED:
             return int(number)
         # larger ones are not all told apart once a table has held them as floats
         most = " below 2^53" if number >= _MOST_SEED else ""
         raise self.fail(
             f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found "
-            f"{_as_given(values.get('seed'))}."
+            f"{_as_given(given)}."
         )
 
     def _value(self, values: Mapping[str, Any], metric: str) -> float:
         given = values.get("value")
-        value = _number(given)
+        value = plain_number(given)
         if not math.isfinite(value):
             if is_mean_with_deviation(str(given)):
                 raise self.fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
@@ -231,6 +234,15 @@ class _Reader(ScoreRows):
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
                 f"{_as_given(given)}. Give a run that diverged the score declared for it and the state `diverged`, or "
                 "take out the row: then there is no verdict."
+            )
+        if abs(value) > MAGNITUDES[1]:
+            raise self.fail(
+                f"the value of `{shown(metric)}` should be between -{MAGNITUDES[1]:g} and {MAGNITUDES[1]:g}. Found "
+                f"{_as_given(given)}. Give the metric in another unit, or its logarithm."
+            )
+        if metric in NEVER_NEGATIVE and value < 0:
+            raise self.fail(
+                f"`{metric}` is never below 0. Found {value:g}. Leave out the sign, or give the metric another name."
             )
         if (metric in SHARES or self.unit.get(metric) == "share") and not 0 <= value <= 1:
             raise self.fail(
@@ -246,11 +258,11 @@ class _Reader(ScoreRows):
                 raise self.fail(f"`better` should be lower or higher. Found `{shown(better)}`.")
             self._agree(self.better, metric, better, "better")
         if "sesoi" in values:
-            sesoi = _number(values["sesoi"])
-            if not (math.isfinite(sesoi) and sesoi > 0):
+            sesoi = plain_number(values["sesoi"])
+            if not MAGNITUDES[0] <= sesoi <= MAGNITUDES[1]:
                 raise self.fail(
-                    "`sesoi` should be a number above 0, in the unit of the metric. Found "
-                    f"`{shown(str(values['sesoi']))}`."
+                    f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of the "
+                    f"metric. Found {_as_given(values['sesoi'])}."
                 )
             self._agree(self.sesoi, metric, sesoi, "sesoi")
         if "unit" in values:
@@ -383,14 +395,6 @@ class _Reader(ScoreRows):
 
     def _image(self, number: int) -> str:
         return shown(next(name for name, each in self.image_names.items() if each == number))
-
-
-def _number(given: Any) -> float:
-    """A cell as a number; NaN if it is none."""
-    try:
-        return float(given) if isinstance(given, str | int | float | Decimal) else math.nan
-    except (ValueError, OverflowError):
-        return math.nan
 
 
 def _as_given(cell: Any) -> str:

@@ -196,9 +196,10 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
                     f"{few(arms, 12)}. Name others with --against and --arm, or the metrics with --metric."
                 )
     if not found or any(before == after for before, after in found):
-        alone = shown(found[0][0] if found else ", ".join(asked.arms))
+        alone = shown(next((before for before, after in found if before == after), ", ".join(asked.arms)))
+        by = "The column `against`" if columns and asked.against is None else "`--arm`"
         raise ConfigError(
-            f"`--arm` should name an arm to compare with another in `{shown(metric)}`. Found `{alone}` alone. The arms "
+            f"{by} should name an arm to compare with another in `{shown(metric)}`. Found `{alone}` alone. The arms "
             f"are {few(arms, 12)}."
         )
     return found

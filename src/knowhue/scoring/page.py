@@ -130,7 +130,7 @@ def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
     ]
     protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
     asked = f" Networks: {'; '.join(networks)}." if networks else ""
-    return f"{len(scores.pairs.truth)} images, {protocol}; {said}{asked}"
+    return f"{plural(len(scores.pairs.truth), 'image')}, {protocol}; {said}{asked}"
 
 
 def _named(about: Mapping[str, Any]) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
-from knowhue.config import Images, Section, digest
+from knowhue.config import Images, Positive, Section, digest
 from knowhue.errors import ConfigError, one_of
 from knowhue.images.image import Image, Pixels
 from knowhue.metric_table import OF_CLASSIFIER
+from knowhue.plan import Alpha
 from knowhue.presets import checked
 from knowhue.settings_text import read_yaml
 from knowhue.statistics import ALPHA
@@ -57,9 +58,9 @@ class Protocol(Section):
     """colourfulness (signed, M3) of a true image below which it is called near-gray; it counts all the same"""
     primary: str = "ciede2000"
     """metric that the first sentence speaks of"""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = ALPHA
+    alpha: Alpha = ALPHA
     """rate of false claims over all differences of a table, by Bonferroni"""
-    margins: Mapping[str, Annotated[float, Field(gt=0)]] = MARGINS
+    margins: Mapping[str, Positive] = MARGINS
     """smallest differences of interest by metric"""
 
     @model_validator(mode="after")

@@ -206,7 +206,8 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
             f"({few(gray, 3)}); they count all the same"
         )
     if len(names) < FEWEST_IMAGES:
-        notes.append(f"{len(names)} images are too few for intervals ({FEWEST_IMAGES} are needed)")
+        few_images = f"{plural(len(names), 'image')} {'is' if len(names) == 1 else 'are'} too few"
+        notes.append(f"{few_images} for intervals ({FEWEST_IMAGES} are needed)")
     elif len(names) < 30:
         notes.append(f"{len(names)} images are few: intervals stand on a normal mean")
     if len(names) >= FEWEST_IMAGES and 0 < len(groups := set(pairs.clusters)) < 10:

@@ -126,7 +126,8 @@ def hedges_dz(differences: Differences) -> float | None:
     1.1284
     """
     d = _checked(differences)
-    if len(d) < 3 or _constant(d):
+    # of differences as small as 1e-200 the squares vanish
+    if len(d) < 3 or _constant(d) or not d.std():
         return None
     half = (len(d) - 1) / 2
     # by logarithms, since gamma itself overflows beyond 171

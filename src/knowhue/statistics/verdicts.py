@@ -169,9 +169,10 @@ def judge(
         return Word.CANNOT_TELL
     if outer is None or inner is None:
         return Word.INCONCLUSIVE
-    small = -sesoi < inner[0] and inner[1] < sesoi
+    # what ends at the smallest effect but for rounding touches it, and is neither below nor beyond
+    small = max(map(abs, inner)) < sesoi * (1 - _ROUNDING)
     if p <= alpha and (outer[0] > 0 or outer[1] < 0):
-        place = 0 if min(map(abs, outer)) > sesoi else 1 if small else 2
+        place = 0 if min(map(abs, outer)) > sesoi * (1 + _ROUNDING) else 1 if small else 2
         helps = (outer[1] < 0) == lower_is_better
         helping = (Word.HELPS, Word.HELPS_LITTLE, Word.HELPS_UNKNOWN_SIZE)
         return (helping if helps else (Word.HURTS, Word.HURTS_LITTLE, Word.HURTS_UNKNOWN_SIZE))[place]
@@ -248,10 +249,11 @@ def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -
     [0.0, 0.017, 0.983]
     """
     part = found.widest(level)
-    if part.variance == 0:
-        below, above = float(found.estimate < -sesoi), float(found.estimate > sesoi)
+    scale = part.variance**0.5
+    if scale <= _ROUNDING * sesoi:
+        beyond = sesoi * (1 + _ROUNDING)
+        below, above = float(found.estimate < -beyond), float(found.estimate > beyond)
     else:
-        scale = part.variance**0.5
         below = float(special.stdtr(part.freedom, (-sesoi - found.estimate) / scale))
         # by the mirrored tail: 1 minus what is nearly 1 has no digits left
         above = float(special.stdtr(part.freedom, (found.estimate - sesoi) / scale))
