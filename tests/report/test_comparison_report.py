@@ -134,7 +134,7 @@ def test_by_the_seeds_alone_nothing_is_bold_and_the_verdict_is_of_these_images(t
     found = judged_comparison(tmp_path, USUAL)
     assert not found.tests["images"]["l1", "ab_l1"].is_clear
     row = quality_table(found, found.regimes["images"])[1]
-    assert row[1] == ("helps, by what matters", "on these test images", False)
+    assert row[1] == ("helps, by what matters", "on these images", False)
     assert not any(cell.clear for cell in row)
 
 

@@ -373,7 +373,8 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     assert numbers["schema"] == {"name": "knowhue-results", "version": 1}
     assert numbers["verdicts"] == {"loss": "helps, by what matters"}
     # the cell of the table says no more than the sentence
-    assert page.count("on these test images") >= 2
+    assert "On these test images" in page
+    assert "on these images" in page
 
 
 @pytest.mark.parametrize("metric", ["loss", "mean_b", "adversarial"])

@@ -199,7 +199,7 @@ FIGURES: dict[str, Figure] = {
         "With few labels.",
         "Balanced accuracy when only a share of the training labels is known, while every image still trains "
         "colouring. Large dots are means over seeds with 95\u00a0% intervals over seeds,"
-        " on these test images, faint dots are seeds; the axis is "
+        " on these images, faint dots are seeds; the axis is "
         "logarithmic.",
         levels.label_fraction,
         levels.label_fraction_rows,

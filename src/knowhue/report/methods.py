@@ -259,7 +259,7 @@ def markdown_tables(study: Study) -> str:
     compared = Comparison(study)
     parts = [
         f"Below each value: its difference to “{compared.methods[compared.reference].title}” over the seeds that both "
-        "have, with its 95 % interval over seeds and images; †: over seeds alone, so on these test images. Bold: clear "
+        "have, with its 95 % interval over seeds and images; †: over seeds alone, so on these images. Bold: clear "
         "when adjusted for all methods and metrics of a table (Benjamini and Hochberg)."
     ]
     for regime in compared.regimes.values():
@@ -290,11 +290,11 @@ def column_head(metric: str) -> str:
 
 
 def verdict_cell(found: Judged | None) -> TableCell:
-    """A verdict; by the seeds alone it speaks of these test images and not of the method."""
+    """A verdict; by the seeds alone it speaks of these images and not of the method."""
     if found is None:
         return TableCell(MISSING)
     here = found.word != Word.NO_VERDICT and found.quoted is not None and found.quoted.over != BOTH
-    return TableCell(found.word.value, "on these test images" if here else "")
+    return TableCell(found.word.value, "on these images" if here else "")
 
 
 def _timed(own: float | None, reference: float | None) -> TableCell:

@@ -245,7 +245,7 @@ TABLES: dict[str, Shown] = {
     "questions": Shown(
         "Questions",
         "Mean ± standard deviation over seeds; the difference, paired by seed, is after minus before. An interval with "
-        "† is not over seeds and images, so it speaks of these test images alone. p: exact sign-flip over seeds.",
+        "† is not over seeds and images, so it speaks of these images alone. p: exact sign-flip over seeds.",
         _questions,
         {
             **_TITLE, **_SMALLEST, **_TWO_ARMS, "Difference": _gap("single", "multi"), **_TESTED,
@@ -255,7 +255,7 @@ TABLES: dict[str, Shown] = {
     ),
     "further": Shown(
         "Further metrics",
-        "No question asks about these. Intervals are at 95 %, those with † on these test images alone; p is adjusted "
+        "No question asks about these. Intervals are at 95 %, those with † on these images alone; p is adjusted "
         "for their number (Benjamini-Hochberg). A difference is called clear by p at most .05, an interval over seeds "
         f"and images that excludes 0, and {MIN_SEEDS} seeds.",
         _further, {"Arms": _text("arms"), **_METRIC, **_TWO_ARMS, "Difference": _marked_gap, **_TESTED}, names=2,
@@ -312,7 +312,7 @@ TABLES: dict[str, Shown] = {
         "Mean paired difference of each class. A class is called helped or hurt only where the exact sign-flip p, "
         "adjusted over all rows (Benjamini-Hochberg), is at most 0.05, the interval over seeds and images of the "
         f"class excludes 0, and there are at least {MIN_SEEDS} seeds. p, and intervals with †, are over seeds "
-        "alone, on these test images.",
+        "alone, on these images.",
         lambda findings: conditions.class_transfer(findings.study),
         {
             **_CLASS,
