@@ -12,10 +12,9 @@ import torch
 
 from knowhue import __version__
 from knowhue.cells import arithmetic_elsewhere, do_in_worker, run_cells, worker_place
-from knowhue.color import rgb_to_lab
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.listing import list_items
-from knowhue.data.loaders import plain_batches, to_rgb
+from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import Prepared, count_seen
 from knowhue.engines.executor import Executor, InProcess, Job, await_jobs, share_out
 from knowhue.errors import ConfigError, RunError
@@ -304,11 +303,9 @@ def constant_colours(prepared: Prepared, batch_size: int = 256) -> tuple[torch.T
     total = torch.zeros(2, dtype=torch.float64)
     # a histogram in steps of .01: all pixels of a large set would not fit into memory
     counts = torch.zeros(2, 25_600, dtype=torch.float64)
-    for start in range(0, len(positions), batch_size):
-        chosen = prepared.rgb[positions[start : start + batch_size]]
-        chroma = rgb_to_lab(to_rgb(chosen, torch.device("cpu")))[1]
-        total += chroma.double().mean((2, 3)).sum(0)
-        flat = chroma.transpose(0, 1).flatten(1)
+    for batch in plain_batches(prepared, positions, batch_size, torch.device("cpu")):
+        total += batch.chroma.double().mean((2, 3)).sum(0)
+        flat = batch.chroma.transpose(0, 1).flatten(1)
         counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in flat])
     below = counts.cumsum(1)
     # the middle of the bin; that of the first is -127.995

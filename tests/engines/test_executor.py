@@ -140,7 +140,6 @@ def test_the_local_engine_is_this_process_or_several():
             {"name": "slrm"},
             "`engine` should be one of local, slurm, ray. Found `engine = slrm`. Did you mean `slurm`?",
         ),
-        ({"workers": 0}, "`workers` should be 1 or more. Found `workers = 0`."),
         (
             {"settings": ["slurm.cpus=2"]},
             "`--engine-set` should be left out with `--engine local`. Found `slurm.cpus`.",

@@ -107,12 +107,7 @@ def shard_names(count: int, side: int) -> list[str]:
 
 
 def open_shards(paths: Sequence[Path]) -> PreparedPixels:
-    """The images of some files, memory-mapped.
-
-    Raises:
-        RunError: one is missing or cannot be read.
-        DamagedError: one holds no array, or is cut.
-    """
+    """The images of some files, memory-mapped."""
     parts = [read_array(path) for path in paths]
     return parts[0] if len(parts) == 1 else Shards(parts)
 
@@ -123,9 +118,6 @@ def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDAr
 
     Yields:
         What writes an image, or several.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
     """
     count, side = shape
     with replacing(path, "wb") as file:

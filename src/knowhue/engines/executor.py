@@ -318,8 +318,6 @@ def open_engine(
     """
     if name not in ENGINES:
         raise ConfigError(one_of("engine", name, ENGINES))
-    if workers is not None and workers < 1:
-        raise ConfigError(f"`workers` should be 1 or more. Found `workers = {workers}`.")
     values: dict[str, Any] = {}
     for text in settings:
         nested = read_setting(text, "--engine-set", "slurm.partition=gpu")

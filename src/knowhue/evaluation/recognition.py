@@ -51,11 +51,7 @@ class Probe(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Probe":
-        """Read what `save` kept.
-
-        Raises:
-            DamagedError: it is not as it was written.
-        """
+        """Read what `save` kept."""
         found = read_arrays(path, sealed=True)
         return cls(*(found[name] for name in cls._fields))
 

@@ -32,11 +32,7 @@ def save_checkpoint(
     golden_step: str,
     log: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Keep the state after `epoch` and drop older ones; a crash leaves the older one whole.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
+    """Keep the state after `epoch` and drop older ones; a crash leaves the older one whole."""
     with replacing_folder(folder / f"epoch-{epoch:04d}") as home:
         for name, module in modules.items():
             save_weights(home / f"{name}.safetensors", module.state_dict())
@@ -118,11 +114,7 @@ def computed_with(folder: Path) -> str | None:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file, whole or not at all.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
+    """Write tensors to a safetensors file, whole or not at all."""
     with replacing(path, "wb") as file:
         # safetensors refuses tensors that are not contiguous, as channels_last weights are
         file.write(to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from knowhue.color import rgb_to_lab
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.listing import list_items
-from knowhue.data.loaders import find_targets, to_rgb
+from knowhue.data.loaders import find_targets, plain_batches
 from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import require_apart
 from knowhue.errors import ConfigError, RunError, WeightsError
@@ -359,9 +358,8 @@ def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: 
     A colour is averaged over squares of `_AVERAGED_PX` first, as the head does with what it learns.
     """
     counts = torch.zeros(len(centres()))
-    for start in range(0, len(positions), batch_size):
-        rgb = to_rgb(prepared.rgb[positions[start : start + batch_size]], torch.device("cpu"))
-        counts += count_bins(avg_pool2d(rgb_to_lab(rgb)[1], _AVERAGED_PX))
+    for batch in plain_batches(prepared, positions, batch_size, torch.device("cpu")):
+        counts += count_bins(avg_pool2d(batch.chroma, _AVERAGED_PX))
     return counts
 
 
