@@ -98,8 +98,10 @@ def test_version(knowhue):
         ("plan", ["Settings", "Design of the study", "Power"]),
         ("prepare", ["Settings", "Where the work is done"]),
         ("compare", ["Settings", "Design of the study", "Where the work is done"]),
-        ("colorize", ["Rarely needed", "Archives"]),
+        ("colorize", ["Which colours", "Archives", "Rarely needed"]),
         ("export", ["Rarely needed"]),
+        ("verdict", ["Rarely needed"]),
+        ("score", ["Networks", "Rarely needed"]),
         ("serve", ["Rarely needed"]),
     ],
 )
@@ -135,19 +137,19 @@ class More(Few):
     is_fast: Annotated[bool, Field(description="soon")] = False
 
 
-def test_fields_of_a_class_are_the_options_of_a_command_those_of_its_base_first():
+def test_fields_of_a_class_are_the_options_of_a_command_those_of_its_base_first_and_rare_ones_last():
     @cli.with_options
     def command(given: More):
         """Words."""
         return given
 
     assert command.__doc__ == "Words."
-    assert list(inspect.signature(command).parameters) == ["first", "set_", "file", "is_fast"]
+    assert list(inspect.signature(command).parameters) == ["set_", "file", "is_fast", "first"]
     odd = "photo\udcff.jpg"  # a byte that is no UTF-8
     assert command(first=2, set_=None, file=odd, is_fast=True).file == odd
     one = typer.Typer()
     one.command()(command)
-    first, set_, file, is_fast = typer.main.get_command(one).params[:4]
+    set_, file, is_fast, first = typer.main.get_command(one).params[:4]
     assert (first.opts, first.help, first.rich_help_panel) == (["--first"], "How many.", "Rarely needed")
     ends = [CliRunner().invoke(one, ["f", "--first", number]).exit_code for number in ("9", "10")]
     assert ends == [0, 2]

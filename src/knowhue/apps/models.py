@@ -22,7 +22,7 @@ class ModelOptions(Options):
     """--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md"""
     sha256: Rare[str | None] = None
     """SHA-256 that another's file must have"""
-    fast: Rare[Fast] = False
+    fast: Fast = False
 
     @property
     def choice(self) -> ModelChoice:

@@ -151,7 +151,9 @@ ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
 
 
 _Value = TypeVar("_Value")
-rare_option = partial(typer.Option, rich_help_panel="Rarely needed")
+RARELY_NEEDED = "Rarely needed"
+"""The last panel of `--help`."""
+rare_option = partial(typer.Option, rich_help_panel=RARELY_NEEDED)
 Rare = Annotated[_Value, rare_option()]
 OverwriteOption = Annotated[bool, Field(description="replace files that exist")]
 
@@ -168,7 +170,9 @@ class Options(Section):
 def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
     """Give a command whose one argument is of a class of `Options` an option for each of its fields."""
     (given,) = inspect.signature(command).parameters.values()
-    options = [_parameter(name, field) for name, field in given.annotation.model_fields.items()]
+    fields = given.annotation.model_fields
+    # panels stand in `--help` in the order in which they first come up
+    options = sorted((_parameter(name, field) for name, field in fields.items()), key=_is_rare)
 
     @wraps(command)
     def run(**values: Any) -> Any:
@@ -194,6 +198,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.is_required() else field.default
     kind = Annotated[field.annotation, shown]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _is_rare(option: inspect.Parameter) -> bool:
+    return option.annotation.__metadata__[0].rich_help_panel == RARELY_NEEDED
 
 
 def say(*lines: str, err: bool = False) -> None:

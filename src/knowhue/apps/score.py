@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import Field
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from knowhue.scoring.protocols import Protocol, Wanted
     from knowhue.scoring.table import Scores
 
+_Value = TypeVar("_Value")
+OfNetworks = Annotated[
+    _Value, typer.Option(rich_help_panel="Networks: what colourings are to them; they need torch and time")
+]
 CACHE = ".knowhue-score"
 MOST_THREADS = 256
 
@@ -40,17 +44,18 @@ class ScoreArguments(Options):
     """system that the others are compared with; the first unless named"""
     check: Path | None = None
     """compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs"""
-    networks: str | None = None
+    networks: OfNetworks[str | None] = None
     """networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), `lpips`,
-    `recognition` (by a probe of true colours; folders are classes). They need torch and time"""
-    classifier: str | None = None
+    `recognition` (by a probe of true colours; folders are classes)"""
+    classifier: OfNetworks[str | None] = None
     """a classifier of timm that names what colourings show: `timm:resnet50` (downloaded), `timm:resnet50=FILE`
     (.safetensors, .pth), `timm:tf_efficientnet_lite0=package`"""
-    classes: Annotated[Path | None, typer.Option(show_default="folders are called by WordNet ids")] = None
-    """text file with a line for each output of the classifier: the folder that it stands for, or empty"""
-    inception_weights: Rare[Path | None] = None
+    classes: OfNetworks[Path | None] = None
+    """text file with a line for each output of the classifier: the folder that it stands for, or empty; without it
+    folders are called by WordNet ids"""
+    inception_weights: OfNetworks[Path | None] = None
     """file of torch-fidelity's Inception-v3; downloaded if not given"""
-    lpips_weights: Rare[Path | None] = None
+    lpips_weights: OfNetworks[Path | None] = None
     """file of torchvision's AlexNet; downloaded if not given"""
     common: Rare[bool] = False
     """score the images that all systems have, instead of refusing the rest"""

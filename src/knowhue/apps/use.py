@@ -48,6 +48,7 @@ _ARTICLES = {
     "archive": "an archive (--shards, or a URL)",
 }
 _Value = TypeVar("_Value")
+OfColours = Annotated[_Value, typer.Option(rich_help_panel="Which colours: hints, photos, choices")]
 OfArchive = Annotated[
     _Value, typer.Option(rich_help_panel="Archives: many images, an object store, a cluster")
 ]
@@ -60,27 +61,27 @@ class ColorizeArguments(ModelOptions):
     """an image, a folder of images or a store's URL, a video"""
     out: Annotated[str | None, typer.Option("--out", "-o")] = None
     """where to write; INPUT's name with `-colour` if not given; of a URL it must be"""
-    hint: list[str] | None = None
+    hint: OfColours[list[str] | None] = None
     """a point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated"""
-    hints: Rare[Path | None] = None
+    hints: OfColours[Path | None] = None
     """table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder"""
-    strokes: Rare[Path | None] = None
+    strokes: OfColours[Path | None] = None
     """transparent PNG as large as the photo; what is painted on it is met there"""
-    reference: Path | None = None
+    reference: OfColours[Path | None] = None
     """colour photo of the same scene or of like things, whose colours are taken"""
-    album: Rare[bool] = False
+    album: OfColours[bool] = False
     """folders: one look, not warm here and cool there, for all photos"""
-    saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
+    saturation: Annotated[OfColours[float], Field(ge=0, le=4)] = 1.0
     """factor on the predicted chroma"""
-    layers: Rare[bool] = False
+    layers: bool = False
     """write OpenRaster (.ora): the gray photo, and above it its colours as a layer"""
-    samples: Annotated[int, Field(ge=1, le=16)] = 1
+    samples: Annotated[OfColours[int], Field(ge=1, le=16)] = 1
     """how many different answers for a photo, to choose from; the first is the usual one"""
-    uncertainty: Rare[Path | None] = None
+    uncertainty: Path | None = None
     """image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit"""
     unknown_below: Annotated[Rare[float | None], Field(ge=0, le=1)] = None
     """answer `unknown` for a class less probable than this"""
-    json_: Rare[bool] = False
+    json_: bool = False
     """print JSON instead of words: a line an image, or one for a folder or an archive"""
     overwrite: OverwriteOption = False
     on_error: Rare[OnError] = OnError.skip
