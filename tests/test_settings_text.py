@@ -165,5 +165,5 @@ def test_a_missing_part_of_a_question_is_explained():
         Plan.model_validate({"questions": {"colour": question}})
     message = describe_problem(caught.value.errors()[0], Plan)
     assert message.startswith(
-        "`questions.colour.sesoi` is missing. It is the smallest effect of interest, in the "
+        "`questions.colour.sesoi` is missing. Meaning: smallest effect of interest, in the "
     )

@@ -165,7 +165,7 @@ def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
 
 def _meaning(place: Sequence[str], model: type[BaseModel]) -> str:
     texts = (text for path, text in _settings(model).items() if _matches(place, path))
-    return next((f" It is the {text}." for text in texts if text), "")
+    return next((f" Meaning: {text}." for text in texts if text), "")
 
 
 def _matches(place: Sequence[str], path: Sequence[str]) -> bool:

@@ -292,21 +292,31 @@ WRONG = [
     (["colorize", "p.png", "--saturation", "inf"], "saturation"),
     (["colorize", "p.png", "--saturation", "nan"], "saturation"),
     (["colorize", "p.png", "--unknown-below", "nan"], "unknown-below"),
-    (["colorize", ""], "INPUT is empty"),
-    (["export", ""], "Found no"),
-    (["models", ""], "Found no"),
+    *(
+        (arguments, "is a variable of the shell not set?")
+        for arguments in (
+            ["colorize", ""],
+            ["colorize", ".", "--out", ""],
+            ["colorize", ".", "--out="],
+            ["export", " "],
+            ["models", ""],
+            ["score", ".", "--truth", ""],
+            ["study", "photos", "--out="],
+            ["verdict", "-o", "", "t.csv"],
+        )
+    ),
     (["models", "bulit-in"], "Did you mean `built-in`?"),
     (["plan", "photos", "--seeds", "99999999999"], "seeds"),
     (["study", "photos", "--workers", "99999999"], "workers"),
     (["compare", "photos", "--seeds", "99999999999"], "seeds"),
     (["compare", "photos", "--budget", "inf"], "budget"),
-    (["compare", "photos", "--methods", ""], "`methods` should be some of"),
+    (["compare", "photos", "--methods", ","], "`methods` should be some of"),
     (["compare", "photos", "--methods", "l1,l1"], "each once"),
-    (["plan", "photos", "--arms", ""], "`arms` should be some of"),
+    (["plan", "photos", "--arms", ","], "`arms` should be some of"),
     (["plan", "photos", "--arms", "colour,colour"], "each once"),
     *(
         (["plan", "photos", "--grid", grid], "`--grid` should be")
-        for grid in ("nan", "inf", "0", "-1", "1,1", "1,,2", "")
+        for grid in ("nan", "inf", "0", "-1", "1,1", "1,,2", ",")
     ),
     (
         ["plan", "photos", "--images", "30", "--image-sd", "class=1", "--seed-sd", "clas=1"],

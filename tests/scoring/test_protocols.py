@@ -106,6 +106,10 @@ def test_a_protocol_of_ones_own_is_read_from_yaml(tmp_path):
             "`primary` should be one of ab_l1",
         ),
         ("name: own\ngeometri: crop\n", "`geometri` is not a setting"),
+        (
+            "name: crop-256\ngeometry: crop\nsize_px: 64\ninterpolation: area\ncodes: 8-bit\n",
+            "`name` of .* should be one of its own: `crop-256` is knowhue's protocol",
+        ),
         ("[1]", "own.yaml"),
     ],
 )

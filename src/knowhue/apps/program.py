@@ -25,7 +25,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
 from knowhue.config import Section
-from knowhue.errors import KnowhueError, did_you_mean, few, system_reason
+from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, system_reason
 from knowhue.metric_table import METRICS
 from knowhue.settings_text import meaning_of
 
@@ -86,6 +86,15 @@ class Commands(TyperGroup):
             ctx.fail(f"No such command {args[0]!r}. Did you mean '--{args[0]}'?")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what is empty: a path of no letters is the current folder, where nobody meant to write."""
+        if not ctx.resilient_parsing and (empty := [each for each in args if _EMPTY.fullmatch(each)]):
+            raise ConfigError(
+                f"{empty[0].strip() or 'An argument'} is empty: knowhue {shlex.join(args)}. Name something there, or "
+                "leave it out; is a variable of the shell not set?"
+            )
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; where it has no option of that name, what stands in for it is said."""
         try:
@@ -144,6 +153,8 @@ PLAIN = {
 
 _NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
 """What typer says where one of some words was expected."""
+_EMPTY = re.compile(r"(--[\w-]+=)?\s*")
+"""An argument without a letter, or an option with none."""
 _QUOTED = re.compile(r"'([^']+)'")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji

@@ -180,8 +180,6 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         )
     if arguments.shards is not None or is_url(arguments.file) or is_url(arguments.out or ""):
         return "archive"
-    if not arguments.file:  # a path of no letters is the current folder
-        raise ConfigError("INPUT is empty; name an image, a folder or a video")
     source = Path(arguments.file)
     try:
         mode = source.stat().st_mode

@@ -126,13 +126,15 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     """Name and folder of each system, given as a folder or as `NAME=FOLDER`.
 
     Raises:
-        ConfigError: a name that is empty, is there twice or is that of a row of `ALWAYS`.
+        ConfigError: a name or a folder that is empty, a name that is there twice or is that of a row of `ALWAYS`.
     """
     pairs = []
     for given in systems:
         name, equals, path = given.partition("=")
         if not equals or Path(given).exists():  # a folder may be called so
             name, path = Path(given).resolve().name, given
+        if not name.strip() or not path.strip():
+            raise ConfigError(f"A system should have a name and a folder. Found `{given}`: give NAME=FOLDER.")
         pairs.append((name.strip(), Path(path)))
     for name, path in pairs:
         if name in ALWAYS:
@@ -141,8 +143,6 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
                 f"A system should not be called {rows}, as rows are that every table has. Found `{name}`. Put another "
                 f"name before its folder: {shlex.quote(f'our {name}={path}')}"
             )
-        if not name:
-            raise ConfigError(f"A system should have a name. Found `{path}`: give NAME=FOLDER.")
         if [other for other, _ in pairs].count(name) > 1:
             raise ConfigError(
                 f"Systems should have names of their own. Found `{name}` more than once. Put another name before a "

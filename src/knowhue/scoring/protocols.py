@@ -60,7 +60,7 @@ class Protocol(Section):
     """metric that the first sentence speaks of"""
     alpha: Alpha = ALPHA
     """rate of false claims over all differences of a table, by Bonferroni"""
-    margins: Mapping[str, Positive] = MARGINS
+    margins: Annotated[Mapping[str, Positive], Field(min_length=1)] = MARGINS
     """smallest differences of interest by metric"""
 
     @model_validator(mode="after")
@@ -164,7 +164,12 @@ def read_protocol(name: str) -> Protocol:
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     if Path(name).suffix.lower() in (".yaml", ".yml"):
-        return checked(Protocol, read_yaml(Path(name), "--protocol"))
+        found = checked(Protocol, read_yaml(Path(name), "--protocol"))
+        if found != PROTOCOLS.get(found.name, found):
+            raise ConfigError(
+                f"`name` of {name} should be one of its own: `{found.name}` is knowhue's protocol, and this is another."
+            )
+        return found
     raise ConfigError(f"{one_of('--protocol', name, PROTOCOLS)} Or name a YAML file of your own.")
 
 
