@@ -94,11 +94,6 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_precision_lists_the_known(network, tmp_path):
-    with pytest.raises(ConfigError, match=r"one of float32, float16\. Found `precision = int3`"):
-        export_safetensors(network, tmp_path / "x.safetensors", "int3")
-
-
 @pytest.fixture(scope="module")
 def folder(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "reef-colours"

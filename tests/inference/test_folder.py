@@ -352,14 +352,14 @@ def test_stops_at_the_first_failure_and_goes_on_later(tmp_path: Path):
     source = make_images(tmp_path / "in", [f"{n:03}.png" for n in range(60)])
     good = (source / "005.png").read_bytes()
     (source / "005.png").write_bytes(b"no image")
-    summary = colour(source, tmp_path / "out", on_error="stop", limits=Limits(1, 1))
+    summary = colour(source, tmp_path / "out", stops=True, limits=Limits(1, 1))
     assert summary.failed == 1
     assert 5 <= summary.made < 59
     assert summary.made + summary.left == 59
     assert "not begun" in "\n".join(summary.lines())
     assert len(contents(tmp_path / "out")) == summary.made  # what was in flight was finished
     (source / "005.png").write_bytes(good)
-    again = colour(source, tmp_path / "out", on_error="stop")
+    again = colour(source, tmp_path / "out", stops=True)
     assert (again.made, again.already, again.left) == (60 - summary.made, summary.made, 0)
 
 
@@ -450,7 +450,6 @@ def test_what_cannot_be_is_said_before_work(source: Path, tmp_path: Path):
     for error, said, changes in [
         (ConfigError, "would both become `a.webp`", {"suffix": ".webp"}),
         (ConfigError, "should end in one of .jpg", {"suffix": ".xyz"}),
-        (ConfigError, "should be `skip` or `stop`", {"on_error": "weep"}),
         (ConfigError, "should hold no hints", {"options": ColorizeOptions(hints=("a hint",))}),  # pyright: ignore
         (
             ConfigError,

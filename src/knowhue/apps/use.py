@@ -367,7 +367,8 @@ def _folder(arguments: ColorizeArguments, out: Path) -> "Summary":
     with showing_progress() as report:
         return colorize_folder(
             colorizer, Path(arguments.file), out, options=options, hints=hints, suffix=arguments.suffix,
-            album=arguments.album, overwrite=arguments.overwrite, on_error=arguments.on_error.value, report=report,
+            album=arguments.album, overwrite=arguments.overwrite, stops=arguments.on_error is OnError.stop,
+            report=report,
         )  # fmt: skip
 
 

@@ -275,9 +275,7 @@ class EngineSettings(Section):
 
 def _open_local(root: Path, workers: int | None, settings: EngineSettings) -> Executor:
     del root, settings
-    if workers is None or workers == 1:
-        return InProcess()
-    return LocalProcesses(workers)
+    return InProcess() if workers in (None, 1) else LocalProcesses(workers)
 
 
 def _open_slurm(root: Path, workers: int | None, settings: EngineSettings) -> Executor:

@@ -132,7 +132,7 @@ def ssim(predicted: "Values", true: "Values") -> Any:
         )
     # about 0, float32 keeps the small variances of flat windows; they are the same wherever the zero is
     x, y = _single(predicted) - 0.5, _single(true) - 0.5
-    down, across = (_window_means(side, x) for side in x.shape[2:])
+    down, across = (_as(window_weights(side), x) for side in x.shape[2:])
     means = (down @ each @ across.T for each in (x, y, x * x + y * y, x * y))
     return ssim_map(*means).mean((1, 2, 3))
 
@@ -145,10 +145,6 @@ def ssim_map(mean_x: Any, mean_y: Any, mean_squares: Any, mean_xy: Any) -> Any:
     luminance = (2 * product + total) / (squares + total)
     structure = (2 * (mean_xy - product) + _K2**2) / (mean_squares - squares + _K2**2)
     return luminance * structure
-
-
-def _window_means(side: int, like: Any) -> Any:
-    return _as(window_weights(side), like)
 
 
 @lru_cache(64)

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, RunError, WeightsError, first_line, missing_package, one_of
+from knowhue.errors import ConfigError, RunError, WeightsError, first_line, missing_package
 from knowhue.inference.description import KEY, Description
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
@@ -52,12 +52,9 @@ def export_safetensors(
         Largest difference to the network's predictions by output: chroma in CIELAB units, probabilities and novelty.
 
     Raises:
-        ConfigError: unknown precision.
         WeightsError: the weights are too large for the precision.
         RunError: the file cannot be written.
     """
-    if precision not in DTYPES:
-        raise ConfigError(one_of("precision", precision, DTYPES))
     described = (description or network.description).model_copy(update={"precision": precision})
     weights = {
         name: tensor.detach()
@@ -285,7 +282,7 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
         What `export_safetensors` returns.
 
     Raises:
-        ConfigError: `folder` is a run's, or the precision unknown.
+        ConfigError: `folder` is a run's.
         WeightsError: the weights are too large for the precision.
         RunError: the folder cannot be written.
     """

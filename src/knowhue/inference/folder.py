@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from knowhue.errors import ConfigError, did_you_mean
 from knowhue.images.reading import read_image
@@ -43,7 +43,7 @@ def colorize_folder(
     suffix: str | None = None,
     album: bool = False,
     overwrite: bool = False,
-    on_error: Literal["skip", "stop"] = "skip",
+    stops: bool = False,
     limits: Limits = Limits(),
     report: Report = lambda _: None,
 ) -> Summary:
@@ -65,7 +65,7 @@ def colorize_folder(
         album: whether all get one look, see `reference.drawn_to`: they are looked at before any is coloured, and done
             again where photos came or went so that the album's colour is another.
         overwrite: whether files that this job did not make may be replaced.
-        on_error: whether to go on after an image that fails, or to begin no other.
+        stops: whether no other image is begun after one that fails.
         limits: threads and memory.
         report: called with `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
             `seconds_left` after every image.
@@ -78,12 +78,12 @@ def colorize_folder(
     """
     started = time.monotonic()
     colorizer.require_options(options)
-    _check(options, suffix, on_error)
+    _check(options, suffix)
     listing = list_folder(source, out, suffix)
     _check_names(hints, [item.path for item in listing.items], source)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
-        work = _Work(colorizer, options, hints, ledger, listing.items, on_error == "stop", report)
+        work = _Work(colorizer, options, hints, ledger, listing.items, stops, report)
         work.run(limits, album)
     return work.summary(source, listing, time.monotonic() - started)
 
@@ -267,7 +267,7 @@ class _Work:
         self._report(event | progress(self._started, here, total, self.already))
 
 
-def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
+def _check(options: ColorizeOptions, suffix: str | None) -> None:
     if options.hints or options.strokes is not None:
         raise ConfigError(
             "`options` should hold no hints and no strokes for a folder: they are of one image. Found some. Name the "
@@ -275,8 +275,6 @@ def _check(options: ColorizeOptions, suffix: str | None, on_error: str) -> None:
         )
     if suffix is not None:
         check_output_suffix(suffix)
-    if on_error not in ("skip", "stop"):
-        raise ConfigError(f"`on_error` should be `skip` or `stop`. Found `{on_error}`.")
 
 
 def _check_names(hints: Mapping[str, Sequence[str]], paths: Sequence[str], source: Path) -> None:

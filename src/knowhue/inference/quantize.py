@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,29 +188,19 @@ def _class(answer: Predictions) -> int:
     return int(answer.probabilities[0].argmax())
 
 
-class _Reader:
-    """Hands images to the calibrator, one at a time."""
-
-    def __init__(self, images: Sequence[FloatArray]) -> None:
-        self.waiting = iter(images)
-
-    def get_next(self) -> dict[str, FloatArray] | None:
-        image = next(self.waiting, None)
-        return None if image is None else {INPUT: image[None, None]}
-
-
 def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    waiting = ({INPUT: image[None, None]} for image in calibration)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         ready, done = (Path(folder) / name for name in ("ready.onnx", "done.onnx"))
         quant_pre_process(source, ready, skip_symbolic_shape=True)
         quantize_static(
             ready,
             done,
-            _Reader(calibration),  # pyright: ignore[reportArgumentType]
+            SimpleNamespace(get_next=lambda: next(waiting, None)),  # pyright: ignore[reportArgumentType]
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
