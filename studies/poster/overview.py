@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 HOME = Path(__file__).parent
 GROUPS = (
-    {"main": "main study: 995 images, all labels"},
+    {"main": "main study, 6 + 6 epochs", "full": "30 + 15 epochs, as the poster"},
     {"ocean5": "other photos, of sea animals"},
     {"images-500": "500 images", "images-250": "250 images", "images-125": "125 images"},
     {"labels-25": "50 labels a class", "labels-5": "10 labels a class", "labels-2": "4 labels a class"},
@@ -138,7 +138,7 @@ def _bold(verdict: str) -> str:
 def draw(found: dict[str, list[Answer]]) -> "Figure":
     """Draw a panel a question, a line a study; orange where together is better, blue where alone is."""
     heights = [place + 0.6 * group for group, place in _places()]
-    figure, axes = panels(7.4, 0.25 * heights[-1] + 1.3, columns=len(found), sharey=True)
+    figure, axes = panels(7.6, 0.25 * heights[-1] + 1.3, columns=len(found), sharey=True)
     for ax, (question, own) in zip(axes.flat, found.items(), strict=True):
         _panel(ax, question, own, heights)
     axes[0, 0].set_yticks(heights, STUDIES.values(), fontsize=SMALL, color=INK)

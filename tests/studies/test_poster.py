@@ -224,6 +224,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
     [
         ("plan", "main", 10_000),
         ("ocean5", "ocean5", 6000),
+        ("full", "full", 2700),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         *((f"images-{each}", f"images-{each}", 3000) for each in FEWER),
