@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowhue.apps.planning import commented_yaml
-from knowhue.config import Config, EncoderSettings
+from knowhue.config import Config
 from knowhue.errors import ConfigError
-from knowhue.models.encoder import build_encoder
 from knowhue.models.multitask import build_model
 from knowhue.plan import QUESTIONS, Plan, make_comparison, make_plan
 from knowhue.presets import ARMS, PRESETS, arm_config, checked, edit, load_config, merge
@@ -252,7 +251,7 @@ def test_what_is_wrong_with_a_plan_is_readable(values, said):
         lambda: arm_config(Config(), "mulit"),
         lambda: make_plan(Config(), ["colour", "clas"]),
         lambda: make_comparison(Config(), ["l1", "pallete-rgb"]),
-        lambda: build_encoder(EncoderSettings(name="resnet-18")),
+        lambda: checked(Config, {"encoder": {"name": "resnet-18"}}),
     ],
 )
 def test_misspelt_presets_arms_methods_and_bases_name_the_one_that_is_meant(ask):

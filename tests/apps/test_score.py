@@ -145,6 +145,7 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
             ("gray=ours", "--truth", "truth"),
             "as rows are that every table has. Found `gray`. Put another name before its folder: 'our gray=ours'",
         ),
+        (("ours=", "--truth", "truth"), "a name and a folder. Found `ours=`"),
         (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
         (("ours", "--truth", "truth", "--check", "none.json"), "none.json"),
         (("ours", "--truth", "truth", "--check", "x.json", "-o", "x.html"), "Found `--out`: leave it out"),
