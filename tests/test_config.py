@@ -48,6 +48,9 @@ from knowhue.presets import edit
         ),
         ({"training": {"heads": {"epochs": 0}, "finetune": {"epochs": 0}}}, "should not both be 0"),
         ({"training": 3}, "Found `training = 3`."),
+        ({"training": {"batch_size": True}}, "`training.batch_size` should be a whole number. Found"),
+        ({"tasks": {"weights": {"class": True}}}, "`tasks.weights.class` should be a number. Found"),
+        ({"training": {"cache_gib": False}}, "`training.cache_gib` should be a number. Found"),
     ],
 )
 def test_what_is_wrong_is_named(changes, message):

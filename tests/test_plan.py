@@ -103,6 +103,12 @@ CLASS = {"metric": "balanced_accuracy", "single": "class", "sesoi": 0.01, "if_di
             r"`questions\.class\.secondary` should be .* = psnr`",
         ),
         (
+            "class",
+            {"secondary": ["cross_entropy", "cross_entropy"]},
+            r"`questions\.class\.secondary` should be other metrics than `questions\.class\.metric`, each once",
+        ),
+        ("colour", {"secondary": ["ab_l1"]}, r"`questions\.colour\.secondary` should be other metrics"),
+        (
             "colour",
             {"if_diverged": "nope"},
             r"should be one of gray, mean_colour, median_colour\. Found `.* = nope`",

@@ -235,6 +235,10 @@ def test_a_far_fetched_setting_gets_no_guess():
         ({"seeds": ["a"]}, "`seeds.0` should be a whole number. Found `seeds.0 = a`."),
         ({"arms": {}}, "`arms` should have at least 1 item, not 0."),
         ({"alpha": None}, "`alpha` should be a number. Found `alpha = null`."),
+        ({"seeds": [0, True]}, "`seeds` should be a whole number. Found `seeds = [0, True]`."),
+        ({"alpha": 1e-300}, "`alpha` should be greater than or equal to 0.000001. Found `alpha = 1e-300`."),
+        ({"arms": {"a" * 61: {}}}, "`arms` should be named by at most 60 letters"),
+        ({"budget_s": 5}, "`budget_s` should be left out of a study without a `reference`"),
         ({3: 4}, "`3` should be text, as every key."),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from knowhue.errors import one_of
 
@@ -34,6 +35,12 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
 
+def _leaves(kind: Any) -> set[Any]:
+    """The types that a type is made of."""
+    inner = [each for each in get_args(kind) if each is not Ellipsis]
+    return {kind} if not inner else set[Any]().union(*map(_leaves, inner))
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses keys it does not know; `class_` is written `class`.
 
@@ -49,6 +56,23 @@ class Section(BaseModel):
         serialize_by_alias=True,
         use_attribute_docstrings=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `yes` for a number, which YAML reads as true and Python counts as 1."""
+        parts = (
+            value
+            if isinstance(value, list | tuple)
+            else value.values()
+            if isinstance(value, dict)
+            else (value,)
+        )
+        if any(isinstance(each, bool) for each in parts):
+            kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+            if not kinds & {bool, Any} and (numbers := kinds & {int, float}):
+                raise PydanticKnownError("float_type" if float in numbers else "int_type")
+        return value
 
 
 class Images(Section):

@@ -34,7 +34,7 @@ SET_ASIDE = "set-aside"
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 CLOCK = "-clock"
 """Ends the arms of a comparison that are trained for equal wall-clock."""
-_ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 
 
 Alpha = Annotated[float, Field(ge=LEAST_ALPHA, lt=0.5)]
@@ -140,8 +140,8 @@ class Plan(Section):
         for name in self.arms:
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
-                    "`arms` should be named by letters, digits, `-`, `.` and `_`, and not as the study folder's own "
-                    f"{', '.join(RESERVED)}. Found `{name}`."
+                    "`arms` should be named by at most 60 letters, digits, `-`, `.` and `_`, and not as the study "
+                    f"folder's own {', '.join(RESERVED)}. Found `{shown(name)}`."
                 )
             try:
                 own = self.arm_settings(name)
@@ -156,6 +156,11 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _reference_is_an_arm(self) -> "Plan":
+        if self.budget_s is not None and self.reference is None:
+            raise ValueError(
+                "`budget_s` should be left out of a study without a `reference`, which trains nothing for equal "
+                f"wall-clock. Found `budget_s = {self.budget_s:g}`."
+            )
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(
                 f"`reference` should be one of the methods {', '.join(self.arms)}. "
@@ -179,6 +184,11 @@ class Plan(Section):
             ):
                 if value not in known:
                     raise ValueError(one_of(f"{key}.{name}", value, known))
+            if len({question.metric, *question.secondary}) <= len(question.secondary):
+                raise ValueError(
+                    f"`{key}.secondary` should be other metrics than `{key}.metric`, each once. Found "
+                    f"`{key}.secondary = {list(question.secondary)}`."
+                )
             if question.metric in SHARES and question.sesoi >= 1:
                 raise ValueError(
                     f"`{key}.sesoi` should be a share, such as 0.01 for one point of {question.metric}. "

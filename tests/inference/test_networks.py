@@ -324,6 +324,8 @@ LIES = {
     "encoder": (("config", "encoder", "name"), ["resnet18", "nothing", "../../x"]),
     "schema": (("schema",), ["knowhue.run", "", None]),
     "schema version": (("schema_version",), [0, 2, "1.0"]),
+    "class names": (("classes",), [["a", "b", "a"]]),
+    "metrics": (("metrics",), [{"made_up": {"value": 1, "low": 0, "high": 2}}]),
     "unknown key": (("more",), [1]),
 }
 

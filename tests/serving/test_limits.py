@@ -231,6 +231,19 @@ def test_who_sends_too_much_still_reads_the_answer(server):
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/v1/models", "/docs", "/openapi.json", "/nowhere", "/v1/colorize"]
+)
+def test_head_is_answered_as_get_is_without_its_body(server, path: str):
+    seen, asked = (
+        exchange(server, f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        for method in ("GET", "HEAD")
+    )
+    head, _, body = asked.partition(b"\r\n\r\n")
+    assert (head.lower(), body) == (seen.partition(b"\r\n\r\n")[0].lower(), b"")
+    assert status_of(asked) == {"/nowhere": 404, "/v1/colorize": 405}.get(path, 200)
+
+
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "9" * 400, "1, 2"])
 def test_a_length_that_is_none_is_refused(server, length: str):
     assert status_of(exchange(server, post_of(length))) in (400, 413)

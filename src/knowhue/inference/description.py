@@ -9,7 +9,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, ValidationError, model_validator
 
 from knowhue.config import Config, Count, Fraction, Section, Task, fingerprint
-from knowhue.errors import WeightsError
+from knowhue.errors import WeightsError, shown
+from knowhue.metric_table import METRICS
 from knowhue.runs import Start
 
 KEY = "knowhue"
@@ -127,6 +128,10 @@ class Description(Section):
             raise ValueError(f"`{self.config.colour.method}`, a network from scratch, cannot be put to work")
         if "class" in self.tasks and len(self.classes) < 2:
             raise ValueError(f"two classes or more are needed, found {len(self.classes)}")
+        if len({*self.classes}) < len(self.classes):
+            raise ValueError("classes need names of their own, found one twice")
+        if unknown := [name for name in self.metrics if name not in METRICS]:
+            raise ValueError(f"scores are named as in METRICS, found {shown(unknown[0])}")
         return self
 
     @property

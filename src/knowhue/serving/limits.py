@@ -177,7 +177,9 @@ class Shield:
                 elsewhere = self._access.check(scope, headers)
                 exchange.check_length(headers)
                 if elsewhere is None:
-                    await self.app(scope, exchange.receive, exchange.send)
+                    # HEAD is GET without a body (RFC 9110, 9.3.2), which whoever speaks HTTP leaves out
+                    asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                    await self.app(asked, exchange.receive, exchange.send)
                 else:
                     await exchange.answer(303, b"", elsewhere)
             except Refusal as refusal:
