@@ -155,11 +155,6 @@ def test_equal_layers_are_equal_files_whatever_the_clock_says():
     assert encode_layers(image, image)[0] == encode_layers(image, image)[0]
 
 
-def test_layers_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"as large as `coloured`, \(48, 64\)"):
-        encode_layers(Image(ramp()[:40]), Image(ramp()))
-
-
 def test_other_suffixes_are_written_as_ever_and_unknown_ones_name_layers_too(tmp_path):
     original = Image(ramp())
     made = Image(coloured(original.pixels))

@@ -154,12 +154,6 @@ def test_flicker_counts_only_the_same_places():
     assert np.isnan(flicker(now, before, np.zeros((2, 2), bool)))
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.0])
-def test_a_strength_out_of_range_is_refused(strength: float):
-    with pytest.raises(ValueError, match="`strength` should be from 0 to below 1"):
-        Steadier(strength)
-
-
 @pytest.mark.parametrize("turned", [Orientation(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])  # pyright: ignore
 def test_turning_there_and_back(turned: Orientation):
     values = np.arange(24).reshape(2, 3, 4)

@@ -43,9 +43,10 @@ def calibration_bins(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
     1
     """
     labelled = [row for row in rows if row["correct"] is not None]
-    probability, correct = (
-        np.array([row[name] for row in labelled], float) for name in ("probability", "correct")
-    )
+    return _bins(*(np.array([row[name] for row in labelled], float) for name in ("probability", "correct")))
+
+
+def _bins(probability: NDArray[np.floating], correct: NDArray[np.generic]) -> list[Bin]:
     edges = np.linspace(0, 1, BINS + 1)
     probability = probability.round(DECIMALS)
     # an edge belongs to the bin below it, and 0 to the first
@@ -63,7 +64,10 @@ def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
 
     Guo et al. 2017, equation 3. NaN without a labelled image.
     """
-    bins = calibration_bins(rows)
+    return _mean_gap(calibration_bins(rows))
+
+
+def _mean_gap(bins: Sequence[Bin]) -> float:
     total = sum(each.images for each in bins)
     gaps = sum(each.images * abs((each.confidence or 0.0) - (each.accuracy or 0.0)) for each in bins)
     return gaps / total if total else float("nan")
@@ -135,9 +139,4 @@ def judge_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) 
 
 def _error(logits: NDArray[np.floating], label: NDArray[np.integer]) -> float:
     probability = np.exp(log_softmax(logits, axis=1))
-    named = probability.argmax(1)
-    rows = [
-        {"probability": float(row[k]), "correct": int(k == y)}
-        for row, k, y in zip(probability, named, label, strict=True)
-    ]
-    return calibration_error(rows)
+    return _mean_gap(_bins(probability.max(1), probability.argmax(1) == label))

@@ -223,11 +223,6 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
     Returns:
         The file's bytes. PNGs of 8 or 16 bits in sRGB, whatever profile the photo came with.
     """
-    if gray.pixels.shape[:2] != coloured.pixels.shape[:2]:
-        raise ValueError(
-            f"`gray` should be as large as `coloured`, {coloured.pixels.shape[:2]}. Found "
-            f"`gray.pixels.shape[:2] = {gray.pixels.shape[:2]}`."
-        )
     # metadata go with the colours, which they say are computed
     photo, _ = _png(gray._replace(pixels=_rgb(gray.pixels), origin=gray.origin._replace(metadata=())))
     colours, notes = _png(coloured)

@@ -60,14 +60,9 @@ class Steadier:
 
     Args:
         strength: share of the past, 0 (each frame alone) to below 1.
-
-    Raises:
-        ValueError: the strength is out of range.
     """
 
     def __init__(self, strength: float = STRENGTH) -> None:
-        if not 0 <= strength < 1:
-            raise ValueError(f"`strength` should be from 0 to below 1. Found `strength = {strength}`.")
         self.past: Past | None = None
         """the frame before; None before the first frame. Never changed in place."""
         self.cuts = 0
