@@ -363,6 +363,18 @@ ODD_FILES: dict[str, Odd] = {
         lambda: tiff(RGB16.astype(np.float32), photometric="rgb"),
         ".tif", bits=16, notes=("0 to 65535,",), pixels=RGB16,
     ),
+    "tiff float rgb to 255": Odd(
+        lambda: tiff(RGB.astype(np.float32), photometric="rgb"), ".tif", bits=16, notes=("0 to 255,",),
+        pixels=RGB.astype(np.uint16) * 257,
+    ),
+    "tiff 32 bit of 16": Odd(
+        lambda: tiff(GRAY16.astype(np.uint32)), ".tif", channels=1, bits=16,
+        notes=("32-bit values were read as 16-bit ones",), pixels=GRAY16[..., None],
+    ),
+    "tiff 32 bit of 8": Odd(
+        lambda: tiff(GRAY.astype(np.uint32)), ".tif", channels=1,
+        notes=("32-bit values were read as 8-bit ones",), pixels=GRAY[..., None],
+    ),
     "tiff half": Odd(lambda: tiff(FLOAT.astype(np.float16)), ".tif", channels=1, bits=16, notes=("0 to 1,",)),
     "tiff 32 bit": Odd(
         lambda: tiff(GRAY16.astype(np.uint32) << 16), ".tif", channels=1, bits=16,
@@ -403,6 +415,7 @@ ODD_FILES: dict[str, Odd] = {
     ),
     "avif": Odd(AVIF, ".avif"),
     "avif alpha": Odd(partial(pillow, RGBA, "AVIF"), ".avif", alpha=True),
+    "avif frames": Odd(partial(frames, "AVIF"), ".avif", notes=("the first image of a sequence",)),
     "avif turned": Odd(partial(turned, 6, "AVIF"), ".avif", keeps=("exif",)),
     **{
         f"avif {bits} bit": Odd(

@@ -24,6 +24,8 @@ from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, 
 
 MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
+_SEQUENCES = (b"ftypavis", b"ftypmsf1", b"ftyphevc", b"ftyphevx")
+"""How files of AVIF and HEIC begin that hold a sequence of images (ISO/IEC 23008-12)."""
 _RAW_STARTS = (
     b"FUJIFILMCCD-RAW",
     b"IIRO",
@@ -44,7 +46,8 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
 
     Of several frames or pages the first is read, with a note, unless that is a preview of another. Raw files of
     cameras, which hold previews and a sensor's values, are refused. 8 bits stay 8, 16 stay 16; other depths become 16.
-    Floating-point values are taken for 0 to 1, or 0 to 65535 if one is above 1, sRGB-encoded.
+    Floating-point values are taken for sRGB-encoded ones of 0 to 1, to 255 or to 65535, 32-bit ones for those of 8, 16
+    or 32 bits: the first range that holds all of them.
 
     Args:
         source: a file, or the bytes of one.
@@ -60,6 +63,8 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
             head = file.read(HEAD_BYTES)
             kind = _kind(head)
             decoded = _decode(file, kind, max_pixels)
+        if head[4:12] in _SEQUENCES:  # libheif shows the still image alone
+            decoded.notes.append("the first image of a sequence")
         suffixes = FORMATS[kind].suffixes
         if isinstance(source, Path) and source.suffix.lower() not in suffixes:
             decoded.notes.append(f"it is {kind}, whatever its name says")
@@ -141,7 +146,7 @@ def _check_size(max_pixels: int, width: int, height: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"it has {width} x {height} = {width * height:,} pixels, more than {max_pixels:,}; make it smaller, or "
-            "raise `max_pixels` if you trust it"
+            "read it in Python with a larger `max_pixels`"
         )
 
 
@@ -382,8 +387,9 @@ def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     if values.dtype in (np.uint8, np.uint16):
         return values
     if values.dtype == np.uint32:
-        notes.append("32-bit values were cut to 16 bits")
-        return (values >> 16).astype(np.uint16)
+        bits = max(8, 1 << (int(values.max()).bit_length() - 1).bit_length())  # 8, 16 or 32
+        notes.append(f"32-bit values were read as {bits}-bit ones" + ", cut to 16" * (bits == 32))
+        return values.astype(np.uint8) if bits == 8 else (values >> max(0, bits - 16)).astype(np.uint16)
     if values.dtype.kind != "f":
         raise ImageError(
             f"its values are signed ({values.dtype}) and no intensities; save it with unsigned ones"
@@ -391,7 +397,7 @@ def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ImageError("some of its values are NaN or infinite; replace them")
-    top = 1 if high <= 1 else 65535
+    top = next((each for each in (1, 255) if high <= each), 65535)
     notes.append(f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits")
     if low < 0 or high > top:
         notes.append(f"values from {low:g} to {high:g} were cut to that")
