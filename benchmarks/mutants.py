@@ -35,7 +35,7 @@ MUTANTS = (
     ("statistics", "(d if lower_is_better else -d) > margin", "(d if lower_is_better else -d) >= margin"),
     ("statistics", "return alpha / max(questions, 1)", "return alpha"),
     ("statistics", "max(MIN_SEEDS, 1 + math.ceil(-math.log2(alpha) - 1e-9))", "MIN_SEEDS"),
-    ("statistics", "small = -sesoi < inner[0] and inner[1] < sesoi", "small = -sesoi < outer[0] and outer[1] < sesoi"),
+    ("statistics", "small = max(map(abs, inner)) < sesoi", "small = max(map(abs, outer)) < sesoi"),
     ("statistics", "p <= alpha and (outer[0] > 0 or outer[1] < 0)", "p <= alpha"),
     ("statistics", "0 if min(map(abs, outer)) > sesoi", "0 if max(map(abs, outer)) > sesoi"),
     ("statistics", "self.over_images.variance - self.residual.variance", "self.over_images.variance"),
