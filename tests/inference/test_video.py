@@ -326,6 +326,26 @@ def test_a_damaged_piece_is_left_out_and_told(tmp_path: Path):
     assert "1 damaged" in "\n".join(summary.lines())
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_video_that_was_cut_short_is_told_by_its_length(tmp_path: Path, suffix: str):
+    times = range(0, 25 * 24 * FRAMES, 25 * 24)  # a frame a second
+    whole = make_video(tmp_path / "in.mkv", kind=Kind("mjpeg", "yuvj420p", 5, 2), times=times)
+    video = tmp_path / f"whole{suffix}"
+    with av.open(str(whole)) as old, av.open(str(video), "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    assert "cut short" not in "\n".join(colour(video, tmp_path / "a.mkv").lines())
+    data = video.read_bytes()
+    video.write_bytes(data[: len(data) // 2])
+    summary = colour(video, tmp_path / "b.mkv")
+    assert summary.frames < FRAMES
+    assert "it may be cut short" in "\n".join(summary.lines())
+    assert any("it may be cut short" in each for each in summary.as_record()["warnings"])
+
+
 def test_attachments_stay_in_mkv_and_are_missed_elsewhere(tmp_path: Path):
     video = make_video(tmp_path / "in.mkv", kind=Kind("ffv1", sound="aac"))
     with av.open(str(video)) as old, av.open(str(tmp_path / "two.mkv"), "w") as new:

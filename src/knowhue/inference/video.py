@@ -290,6 +290,7 @@ class _Work:
         )
         if self._novel:
             notes = [*caveats_of_many(description, self._novel, count, "frame"), *notes]
+        notes = [*notes, *video.shortage()]
         if self._damaged:
             damage = f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
             notes = [*notes, damage]

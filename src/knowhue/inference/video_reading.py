@@ -22,6 +22,8 @@ from knowhue.images.image import Pixels
 _CLOCKS = frozenset({"mpegts", "mpeg"})
 """Formats whose clock may begin anywhere, below zero once it has run over, and anew where recordings were joined."""
 _JUMPS_SECONDS = (-0.2, 10)  # back and ahead; the latter as FFmpeg's own program has it
+_SHORT_SECONDS, _SHORT_SHARE = Fraction(1), Fraction(1, 50)
+"""By how much images must end before their time, in seconds and of the whole, for a file to be called cut short."""
 _INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 
 
@@ -48,6 +50,7 @@ class Video:
             ImageError: it is missing, damaged, or has no moving images.
         """
         self.path = path
+        self._end = Fraction(0)  # of the frames so far, in seconds
         self._container = self._open()
         try:
             self._stream = self._stream_in(self._container)
@@ -80,6 +83,17 @@ class Video:
                 self._require_size(frame)
                 pixels = pixels_of(frame, stream.codec_context.name)
                 yield Frame(pixels, last, int(frame.duration or 0), damaged)
+                self._end = (last + int(frame.duration or 0)) * self.time_base
+
+    def shortage(self) -> list[str]:
+        """What is to be said, after `frames`, where they end long before the file says that they do."""
+        announced = min(filter(None, (self._seconds(), self._container_seconds())), default=Fraction(0))
+        least = max(_SHORT_SECONDS, _SHORT_SHARE * announced)
+        # the length of a transport stream is guessed from its clock
+        if self._container.format.name in _CLOCKS or announced - self._end < least:
+            return []
+        ends, whole = float(self._end), float(announced)
+        return [f"its images end at {ends:.1f} s, and the file announces {whole:.1f} s: it may be cut short"]
 
     def others(self) -> list[Any]:
         """All streams but the one that is coloured."""
@@ -148,7 +162,10 @@ class Video:
         """seconds in a unit of time"""
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(24)
         """frames a second, on average"""
-        counts = stream.frames, self._estimate()  # the first counts what an edit list hides, too
+        counts = (
+            stream.frames,
+            round(self._seconds() * self.rate),
+        )  # the first counts what an edit list hides, too
         self.total = min(filter(None, counts), default=0)
         """how many frames there should be; 0 if unknown"""
         self.matrix = display_matrix(first)
@@ -189,14 +206,16 @@ class Video:
                 f"{self.height}. Cut it where the size changes."
             )
 
-    def _estimate(self) -> int:
+    def _seconds(self) -> Fraction:
+        """How long the images are by what the file says; 0 if unknown."""
         if self._stream.duration and self._stream.time_base:
-            seconds = self._stream.duration * self._stream.time_base
-        else:
-            seconds = Fraction(self._container.duration or 0, 1_000_000)
-            if "matroska" in self._container.format.name:  # it has the end, not the length
-                seconds -= self._origin
-        return round(seconds * self.rate)
+            return self._stream.duration * self._stream.time_base
+        return self._container_seconds()
+
+    def _container_seconds(self) -> Fraction:
+        seconds = Fraction(self._container.duration or 0, 1_000_000)
+        # Matroska has the end, not the length
+        return seconds - self._origin * (seconds > 0 and "matroska" in self._container.format.name)
 
     def _moved(self, chapter: Any) -> Any:
         begin = round(self._origin / chapter["time_base"])
