@@ -606,6 +606,20 @@ def test_a_line_of_a_ledger_that_lacks_something_is_damage(photos, tmp_path, los
         archive(photos, tmp_path / "out", shards=1)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"path": 1}, {"made": 7}, {"stamp": None}, {"novelty": "far"}, {"warnings": 3}, {"label": []}],
+    ids=str,
+)
+def test_a_line_of_a_ledger_of_another_shape_is_damage(photos, tmp_path, wrong):
+    archive(photos, tmp_path / "out", shards=1)
+    (ledger,) = (tmp_path / "out" / STATE / "ledgers").iterdir()
+    head, first, *others = ledger.read_text().splitlines()
+    ledger.write_text("\n".join([head, json.dumps(json.loads(first) | wrong), *others]) + "\n")
+    with pytest.raises(RunError, match="is damaged: it said what is done"):
+        archive(photos, tmp_path / "out", shards=1)
+
+
 def test_a_folder_that_is_called_as_the_built_in_model_is_not_it(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "built-in").mkdir()

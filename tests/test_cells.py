@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from knowhue import cells
 from knowhue.cells import CellStep, arithmetic_elsewhere, cell_jobs, check_gate, run_cells
-from knowhue.engines.executor import InProcess, each_once
+from knowhue.engines.executor import Executor, InProcess, each_once
 from knowhue.errors import ConfigError, RunError
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.plan import head_folders, make_comparison, make_plan, read_cells
@@ -181,10 +181,11 @@ def test_a_step_is_called_by_its_cell(tiny, kind, name, title):
     assert CellStep(kind, name, tiny(), ("gan", 3)).title == title
 
 
-class Inline:
+class Inline(Executor):
     """Runs the jobs of an engine in this process."""
 
-    name, threads = "inline", None
+    name = "inline"
+    threads = None
 
     def __init__(self, is_elsewhere):
         self.is_elsewhere = is_elsewhere
@@ -323,7 +324,7 @@ def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
     def clipped(state, batch):
         losses = step(state, batch)
         parameters = [p for p in state.model.parameters() if p.grad is not None]
-        norm = sum(p.grad.square().sum() for p in parameters).sqrt()
+        norm = torch.stack([p.grad.square().sum() for p in parameters]).sum().sqrt()
         with torch.no_grad():
             for p in parameters:
                 p.sub_(1e-3 * p.grad / norm)
@@ -372,6 +373,7 @@ def test_gate_notices_an_encoder_that_moves_with_its_batch_statistics_in_one_arm
     def moving(engine, networks, config, phase):
         if phase == "finetune" and len(config.tasks.names) > 1:
             norm = next(m for m in networks.model.encoder.modules() if isinstance(m, nn.BatchNorm2d))
+            assert norm.running_mean is not None
             norm.running_mean.add_(0.01)
         return make(engine, networks, config, phase)
 

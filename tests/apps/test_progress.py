@@ -91,9 +91,9 @@ def live():
             for event in events:
                 bars._shown = -1e9  # as if the bars had not moved for a while
                 bars(event)
-            paper = Console(file=io.StringIO(), width=120)
-            paper.print(bars.get_renderable())
-            return paper.file.getvalue().splitlines()
+            paper = io.StringIO()
+            Console(file=paper, width=120).print(bars.get_renderable())
+            return paper.getvalue().splitlines()
 
         yield show
 

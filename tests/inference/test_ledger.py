@@ -34,7 +34,11 @@ def stamp(out: Path) -> Stamp:
 def commit(ledger: Ledger, name: str = "a/x.jpg", **said: Any) -> None:
     written = ledger.out / "written"
     written.write_bytes(b"colours of " + os.fsencode(name))
-    ledger.commit({"path": name, "output": name, **dict.fromkeys(NOTED), **said}, stamp(ledger.out), written)
+    ledger.commit(
+        {"path": name, "output": name, **dict.fromkeys(NOTED), "warnings": [], **said},
+        stamp(ledger.out),
+        written,
+    )
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -140,6 +144,30 @@ def test_a_line_that_lacks_something_is_none_that_knowhue_wrote(out: Path, lost:
     with pytest.raises(RunError, match=r"Found other lines\. Move the file away"):
         opened(out)
     (out / LEDGER).write_text(json.dumps(line))  # killed before the line's end
+    with opened(out) as ledger:
+        assert not ledger.records
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({key: value} for key in ("path", "output", "job") for value in (1, None, ["a"])),
+        *({"stamps": value} for value in (7, None, "ab", [], [1, 2], [[1], [2]], [[1, 2, 3]] * 2, {"0": [1, 2]})),
+        *({"novelty": value} for value in ("far", [1], {})),
+        *({"warnings": value} for value in (None, 3, "dark")),
+        *({key: [1]} for key in NOTED if key != "warnings"),
+        *({"album": value} for value in (None, [], "red", {"colour": 1, "own": 2})),
+        *({"album": {"colour": [1.0, 2.0], "own": value}} for value in (None, [1.0], ["a", "b"], [1, 2, 3])),
+    ],
+)  # fmt: skip
+def test_a_line_of_another_shape_is_none_that_knowhue_wrote(out: Path, wrong: dict[str, Any]):
+    with opened(out) as ledger:
+        commit(ledger)
+    (line,) = lines(out)
+    (out / LEDGER).write_text(json.dumps(line | wrong) + "\n")
+    with pytest.raises(RunError, match=r"Found other lines\. Move the file away"):
+        opened(out)
+    (out / LEDGER).write_text(json.dumps(line | wrong))  # killed before the line's end
     with opened(out) as ledger:
         assert not ledger.records
 

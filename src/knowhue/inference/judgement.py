@@ -103,6 +103,20 @@ NOTED = ("novelty", "label", "warnings", "found_in_reference")
 """Of `as_record`, what `noteworthy` counts by."""
 
 
+def is_noted(record: object) -> bool:
+    """Whether a record that was read from a file has what `noteworthy` counts by, as `as_record` writes it."""
+    match record:
+        case {
+            "novelty": None | int() | float(),
+            "label": None | str(),
+            "warnings": list(),
+            "found_in_reference": None | int() | float(),
+        }:
+            return True
+        case _:
+            return False
+
+
 def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """How many images a user should know something of, by what `as_record` says of each.
 

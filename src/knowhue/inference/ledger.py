@@ -6,7 +6,7 @@ whole image; a line without an end is decided, when the file is opened again, by
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
-from knowhue.inference.judgement import NOTED
+from knowhue.inference.judgement import is_noted
 from knowhue.storage import replacing, writing
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ JOB = {
 """What a line's `job` holds, and how to say that it differs, perhaps with what was found."""
 OF_ALBUM = ("colour", "own")
 """What a line's `album` holds, where there is one: the album's colour, and the photo's."""
-_OF_MADE = ("output", "stamps", *NOTED)
 
 
 class Stamp(NamedTuple):
@@ -208,14 +207,26 @@ def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any
 
 def _is_line(record: Any) -> bool:
     """Whether a line has what is read of it: of an image that failed, or of one that was made."""
-    if not _has(record, ("path", "job")):
-        return False
-    is_whole = "album" not in record or _has(record["album"], OF_ALBUM)
-    return "error" in record or (is_whole and _has(record, _OF_MADE))
+    match record:
+        case {"path": str(), "job": dict(), "error": _}:
+            return True
+        case {
+            "path": str(),
+            "job": dict(),
+            "output": str(),
+            "stamps": [[int(), int()], [int(), int()]],
+        }:
+            return is_noted(record) and ("album" not in record or _is_album(record["album"]))
+        case _:
+            return False
 
 
-def _has(value: object, names: Iterable[str]) -> bool:
-    return isinstance(value, dict) and value.keys() >= {*names}
+def _is_album(found: object) -> bool:
+    match found:
+        case {"colour": [int() | float(), int() | float()], "own": [int() | float(), int() | float()]}:
+            return True
+        case _:
+            return False
 
 
 def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from knowhue.errors import ImageError, RunError
 from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
-from knowhue.inference.judgement import NOTED, noteworthy
+from knowhue.inference.judgement import is_noted, noteworthy
 from knowhue.inference.pipeline import Limits, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
@@ -45,8 +45,6 @@ class ListedImage(NamedTuple):
     """stamp of what was there under that name when it was listed; None if nothing was"""
 
 
-_OF_MADE = {"stamp", *NOTED}
-"""What stands in the ledger's line of an image that was made."""
 _IN_THE_WAY = "`{}` is there already, and not made by this job; see --overwrite."
 
 
@@ -119,8 +117,8 @@ class _Shard:
             if head["job"] != self.task.job:
                 return {}
             self._is_again = head["run"] == self.task.run
-            if any("made" in record and not record.keys() >= _OF_MADE for record in records):
-                raise KeyError
+            if not all(map(_is_line, records)):
+                raise ValueError("other lines")
             listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
         except (ValueError, KeyError, TypeError):
@@ -217,6 +215,17 @@ class _Shard:
     def _put(self, image: ListedImage, reply: ImageReply, *_: object) -> str:
         replace = self.task.overwrite or image.path in self._own
         return self.out.write(image.output, reply.data, replace)
+
+
+def _is_line(record: Any) -> bool:
+    """Whether a line has what is read of it: of an image that was made, that is planned, or that failed."""
+    match record:
+        case {"path": str(), "made": made}:
+            return isinstance(made, str) and isinstance(record.get("stamp"), str) and is_noted(record)
+        case {"path": str()}:
+            return True
+        case _:
+            return False
 
 
 @lru_cache(maxsize=1)
