@@ -56,6 +56,7 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
     with suppress(DamagedError):
         if path.exists() and (kept := read_json(path, sealed=True)).get("proved") == proved:
             return kept
+    work.report({"stage": "gate", "seed": config.seed})
     found = {"proved": proved, **_try(work, config)}
     if work.engine.is_main:
         write_json(path, found)
@@ -213,7 +214,9 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
     }
     whole = _whole_cells(work, plan)
     if isinstance(executor, InProcess):
-        executor.execute(cell_jobs(plan, gated, _step_runner(work, len(plan.cells)), whole))
+        total = len(plan.cells)
+        executor.execute(cell_jobs(plan, gated, _step_runner(work, total), whole))
+        work.report({"stage": "cell", "done": total, "total": total})
         return
     do = partial(do_in_worker, *worker_place(work, plan, executor))
     jobs = cell_jobs(plan, gated, do, whole)
@@ -280,8 +283,7 @@ def _step_runner(work: Workspace, cells: int) -> Callable[[CellStep], None]:
 
     def do(step: CellStep) -> None:
         if step.cell not in begun:
-            arm, seed = step.cell
-            work.report({"stage": "cell", "done": len(begun), "total": cells, "arm": arm, "seed": seed})
+            work.report({"stage": "cell", "done": len(begun), "total": cells})
             begun.append(step.cell)
         step(work)
 

@@ -199,6 +199,7 @@ def run_study(
         # the main process has written it by now, and all read the same
         plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
         is_comparison = plan.reference is not None
+        report({"stage": "golden"})
         now = elsewhere.golden_step if elsewhere else golden_step(engine, executor.threads)
         more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
         begin_anew(work, blocks_of([plan]), now, more_to_come)
@@ -236,6 +237,7 @@ def _freeze_and_score(
     work: Workspace, plan: Plan, description: dict[str, Any], checked: dict[str, Any] | None
 ) -> None:
     """Freeze the plan, and score what needs no training."""
+    work.report({"stage": "baselines"})
     if work.engine.is_main:
         freeze(plan, work.root, description, hashed_parts(work), checked)
         write_baselines(work, plan.config.evaluation)
@@ -252,6 +254,7 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
     work.engine.wait()
     plan = read_plan(work.root)
     run_cells(work, plan, executor, now)
+    work.report({"stage": "costs"})
     if executor.is_elsewhere:  # where the methods were trained, so that seconds can be compared
         costs = partial(do_in_worker, *worker_place(work, plan, executor), partial(write_costs, plan=plan))
         executor.execute([Job("costs", costs)])

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from knowhue.apps.progress import CurrentStage, Live, Plain, showing_progress, time_left
+from knowhue.apps.progress import CurrentStage, Live, Plain, showing_progress, time_left, title_of
 from knowhue.plan import Cell
 
 
@@ -17,7 +17,7 @@ def told():
         for event in events:
             plain._last = -1e9  # as if the last line were a while ago
             plain(event)
-        return stream.getvalue().splitlines()
+        return stream.getvalue().splitlines()[1:]  # after what says that it starts
 
     return tell
 
@@ -87,12 +87,12 @@ def live():
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     with Live(console) as bars:
 
-        def show(*events):
+        def show(*events, width=120):
             for event in events:
                 bars._shown = -1e9  # as if the bars had not moved for a while
                 bars(event)
             paper = io.StringIO()
-            Console(file=paper, width=120).print(bars.get_renderable())
+            Console(file=paper, width=width).print(bars.get_renderable())
             return paper.getvalue().splitlines()
 
         yield show
@@ -101,18 +101,62 @@ def live():
 def test_bars_show_the_work_at_hand_and_the_cells(live):
     run = {"stage": "run", "phase": "finetune", "arm": "multi", "seed": 1}
     lines = live({"stage": "cell", "done": 1, "total": 6, "arm": "multi", "seed": 1}, run, train(20))
-    assert any("multi, seed 1: fine-tuning everything" in line and "20/100" in line for line in lines)
-    assert any("arms x seeds" in line and "1/6" in line for line in lines)
+    assert lines[0].rstrip() == "multi, seed 1: fine-tuning everything"
+    assert lines[1].rstrip() == "epoch 1/1"
+    assert "20/100 steps" in lines[2]
+    assert "1/6 arms x seeds" in lines[3]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_bars_cut_nothing(live, width):
+    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 1, "tasks": ("colour", "class")}
+    losses = dict.fromkeys(("l1", "generator", "discriminator", "cross_entropy"), 0.693)
+    step = {**train(20), "epoch": 12, "epochs": 30, "losses": losses}
+    lines = live({"stage": "cell", "done": 1, "total": 6}, run, step, width=width)
+    assert [line.rstrip() for line in lines[:2]] == [
+        "multi, seed 1: colour and class head on the frozen encoder",
+        "epoch 12/30  L1 0.693  G 0.693  D 0.693  CE 0.693",
+    ]
+    assert "1120/3000 steps" in lines[2]
+    assert len(lines) == 4
+
+
+def test_the_beginning_shows_at_once(capsys, live):
+    with showing_progress():
+        assert capsys.readouterr().err.endswith("0 s  starting\n")
+    assert live()[0].rstrip() == "starting"
+
+
+def test_bars_of_the_stage_before_are_gone_in_the_next(live):
+    lines = live(folder(6, 0.0, None), {"stage": "report"})
+    assert lines[0].rstrip() == "writing the report"
+    assert "6/100" not in lines[1]
+
+
+def test_steps_after_features_go_on_under_the_title_of_their_run(told):
+    run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 0, "tasks": ("class",)}
+    lines = told(run, {"stage": "features", "done": 4, "total": 4}, train(20))
+    assert "features of the frozen encoder  4/4 images" in lines[-2]
+    assert "multi, seed 0: class head on the frozen encoder  epoch 1/1" in lines[-1]
+
+
+def test_every_stage_of_a_study_has_its_title():
+    stages = ("open", "prepare", "golden", "baselines", "features", "evaluate", "costs", "report", "deploy")
+    assert all(title_of({"stage": stage}) for stage in stages)
+    assert title_of({"stage": "gate", "seed": 3}) == "A/A gate, seed 3"
 
 
 def test_the_table_of_cells_takes_the_place_of_the_bars(live):
     cells = [Cell("colour", 0, "finished", 2, 2, 1.0), Cell("multi", 0, "running", 1, 2, 1.0)]
-    lines = live(folder(6, 0.0, None), {"stage": "cells", "cells": cells})
+    at_work = {"stage": "cells", "cells": cells}
+    lines = live(folder(6, 0.0, None), at_work)
     assert [line.rstrip() for line in lines] == [
         " seed  colour  multi",
         "    0    done    1/2",
         "1 of 2 cells have ended",
     ]
+    lines = live({"stage": "report"})
+    assert [line.rstrip() for line in lines[2:4]] == ["1 of 2 cells have ended", "writing the report"]
 
 
 def test_plain_lines_say_once_that_a_cell_has_ended(told):

@@ -540,4 +540,5 @@ def test_nothing_prepared(tmp_path):
 def test_progress_counts_every_image(photos, tmp_path):
     events = []
     prepare(rules(photos), tmp_path / "out", events.append)
-    assert events == [{"stage": "prepare", "done": n, "total": 15} for n in range(1, 16)]
+    assert events[0] == {"stage": "prepare", "done": 0, "total": 0}  # while they are listed
+    assert events[1:] == [{"stage": "prepare", "done": n, "total": 15} for n in range(1, 16)]

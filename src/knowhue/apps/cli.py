@@ -207,12 +207,13 @@ def _run_study(
     executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
-    from knowhue.report.reading import read_study
-    from knowhue.report.results import conclude
-    from knowhue.study import run_study
 
     description = {"name": out.resolve().name, "command": command_line(), **preset}
     with showing_progress() as report:
+        from knowhue.report.reading import read_study
+        from knowhue.report.results import conclude
+        from knowhue.study import run_study
+
         page = run_study(plan, out, executor, description, report, tuned_on)
     if is_first_process():
         say(*conclude(read_study(out)).lines, "", f"Report: {page}")
@@ -279,6 +280,7 @@ def prepare_command(given: PrepareOptions) -> None:
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
     executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
+    # from here: this loads no torch
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
@@ -309,9 +311,10 @@ def train_command(given: TrainOptions) -> None:
     _require_planned(out, arm, config, own)
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
-    from knowhue.training.run import train as run
 
     with showing_progress() as report:
+        from knowhue.training.run import train as run
+
         folder = run(config, out, arm, report)
     if is_first_process():
         _print_scores(folder)

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from knowhue.apps.program import printable
@@ -16,6 +17,7 @@ from knowhue.locks import is_first_process
 from knowhue.plan import Cell
 from knowhue.runs import ENDED, Report
 
+STARTING = "starting"
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2
 SHORT = {
@@ -26,17 +28,24 @@ SHORT = {
     "cross_entropy": "CE",
 }
 TITLES = {
+    "open": "loading the encoder",
     "prepare": "preparing images",
+    "golden": "looking how this machine computes",
+    "baselines": "scoring what needs no training",
+    "features": "features of the frozen encoder",
+    "evaluate": "scoring what was trained",
+    "costs": "timing predictions",
+    "report": "writing the report",
+    "deploy": "fitting a trained model to be used",
     "album": "looking at the album",
     **dict.fromkeys(("folder", "video"), "colouring"),
     "score": "measuring",
-    "report": "writing the report",
 }
+"""Every stage that may take longer than some seconds; heads, gates and arms have titles of their own."""
 _STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
 COUNTED = {
     "prepare": "images",
-    "features": "images through the frozen encoder",
-    **dict.fromkeys(("album", "folder", "score"), "images"),
+    **dict.fromkeys(("features", "album", "folder", "score"), "images"),
     "video": "frames",
 }
 """What is counted in stages that go from image to image."""
@@ -46,7 +55,10 @@ MEASURED = ("train", *COUNTED)
 
 @contextmanager
 def showing_progress() -> Iterator[Report]:
-    """A function that takes progress events; the screen is left tidy whatever happens. Only one process shows."""
+    """A function that takes progress events; the screen is left tidy whatever happens. Only one process shows.
+
+    Commands enter it before they import what loads torch: that takes seconds, of which something should be seen.
+    """
     # standard output is for results, which may be piped
     console = Console(stderr=True)
     if not is_first_process():
@@ -67,6 +79,7 @@ class Plain:
         self._last = 0.0
         self._states: list[str] = []
         self._started = time.monotonic()
+        self._print(STARTING, self._started)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print an event that begins or ends something, or if the last line is a while ago."""
@@ -111,6 +124,7 @@ class CurrentStage:
         self.done_before = 0
         self._name = ""
         self._done = 0
+        self._run = ""
 
     def begins_with(self, event: Mapping[str, Any], now: float) -> bool:
         """Whether a titled stage begins with this event."""
@@ -120,56 +134,81 @@ class CurrentStage:
             return False
         # a count that falls is the same stage begun again
         is_new = name != self._name or done < self._done or name not in MEASURED
+        if name == "run":
+            self._run = title
         if is_new:
-            self.title, self.began, self.done_before, self._name = title or self.title, now, done, name
+            # features may be computed between the beginning of a run and its first step
+            self.title, self.began, self.done_before, self._name = title or self._run, now, done, name
         self._done = done
         return is_new and bool(title)
 
 
 class Live(Progress):
-    """Two bars: the work at hand with its losses, and the cells of the study; a table of them side by side."""
+    """The work at hand above a bar with its losses, and a bar of the study's cells; a table of them side by side."""
 
     def __init__(self, console: Console) -> None:
         self._table = Text()
+        self._stage = CurrentStage()
+        self._losses = ""
+        self._are_cells_at_work = False
         super().__init__(
-            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(overflow="fold")),
+            TimeElapsedColumn(),
+            TimeLeftColumn(),
             console=console,
             transient=True,
         )
         self._cells: TaskID | None = None
-        self._now = self.add_task("starting", total=None, losses="")
-        self._stage = CurrentStage()
+        self._now = self.add_task("", total=None)
         self._shown = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Move the bars."""
         if event["stage"] == "cells":
             self._table = Text("\n".join(cell_lines(event["cells"])))
+            self._are_cells_at_work = True
             return
         if event["stage"] == "cell":
             if self._cells is None:
-                self._cells = self.add_task("arms x seeds", total=event["total"], losses="")
-            self.update(self._cells, completed=event["done"])
+                self._cells = self.add_task("", total=event["total"])
+            done, total = event["done"], event["total"]
+            self.update(self._cells, total=total, completed=done, description=f"{done}/{total} arms x seeds")
         if self._stage.begins_with(event, time.monotonic()):
+            self._are_cells_at_work = False
+            self._losses = ""
             # what was done before counts as done, so that the time left is by this process's pace
-            before = self._stage.done_before
-            self.reset(self._now, total=None, completed=before, description=self._stage.title, losses="")
+            self.reset(self._now, completed=self._stage.done_before, description="")
+            self._tasks[self._now].total = None  # which `reset` would leave as it was
         if event["stage"] == "note":
             self.console.print(printable(describe_event(event)), markup=False, emoji=False)
         done, total = extent(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
-            title, losses = self._stage.title, describe_event(event)
-            self.update(self._now, total=total, completed=done, description=title, losses=losses)
+            text = describe_event(event)
+            if (
+                event["stage"] not in COUNTED
+            ):  # images and frames are counted in words of their own, steps are not
+                self._losses, text = text, f"{done}/{total} steps"
+            self.update(self._now, total=total, completed=done, description=text)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What rich draws: the table takes the place of the bars once there is one."""
-        return (self._table,) if self._table else super().get_renderables()
+        """What rich draws: the table takes the place of the bars while cells are at work side by side."""
+        if self._table:
+            yield self._table
+        if not self._are_cells_at_work:
+            lines = (printable(self._stage.title) or STARTING, self._losses)
+            yield Text("\n".join(filter(None, lines)))
+            yield self.make_tasks_table(self.tasks)
+
+
+class TimeLeftColumn(ProgressColumn):
+    """What a bar's work will still take, where that is known."""
+
+    def render(self, task: Task) -> Text:
+        """As the plain lines say it."""
+        seconds = task.time_remaining
+        return Text(f"about {time_left(seconds)} left" if seconds else "")
 
 
 def cell_lines(cells: Sequence[Cell]) -> list[str]:
@@ -229,6 +268,8 @@ def pace(per_second: float) -> str:
 
 def title_of(event: Mapping[str, Any]) -> str:
     """What the stage of this event is called; nothing for one within another."""
+    if event["stage"] == "gate":
+        return f"A/A gate, seed {event['seed']}"
     if event["stage"] != "run":
         return TITLES.get(event["stage"], "")
     what = "fine-tuning everything"
@@ -250,6 +291,8 @@ def describe_event(event: Mapping[str, Any]) -> str:
         losses = "  ".join(f"{SHORT[k]} {float(v):.3f}" for k, v in event["losses"].items() if k in SHORT)
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
     if event["stage"] in COUNTED:
+        if not event["done"] and not event["total"]:
+            return ""  # they are being listed
         of = f"/{event['total']}" if event["total"] else ""
         counts = f"{event['done']}{of} {COUNTED[event['stage']]}"
         rate = f", {pace(event['per_second'])}" if event.get("per_second") else ""

@@ -90,7 +90,8 @@ def prepare(
     Args:
         images: where they come from, their size, the rules.
         folder: where the array, the manifest and the summary go; below the study folder.
-        report: called with `{"stage": "prepare", "done": n, "total": n}`, and in one note what was left out.
+        report: called with `{"stage": "prepare", "done": n, "total": n}`, total 0 while they are listed, and in one
+            note what was left out.
         share_out: who reads the images; None is this process, with all cores.
 
     Raises:
@@ -99,6 +100,7 @@ def prepare(
         RunError: the folder cannot be written, or runs beside it were trained on other images.
     """
     require_apart(images, folder.parent)
+    report({"stage": "prepare", "done": 0, "total": 0})  # to list them may take long
     with open_listing(images) as listing:
         checks.refuse_odd_names(listing.classes())
         # whatever would give another array: how it is prepared, the settings, the files as they are now

@@ -115,6 +115,7 @@ def open_workspace(
     Raises:
         KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
     """
+    report({"stage": "open"})
     engine = engine or Engine(config.training)
     require_apart(config.images, root)
     encoders: dict[str, str] = {}
@@ -412,6 +413,7 @@ def _run(
 
 def _score(work: Workspace, config: Config, folder: Path, networks: Networks, final: bool) -> Scored:
     """Score a model on the validation images, and write all of `OUTCOME`, with the golden step of what scored it."""
+    work.report({"stage": "evaluate"})
     step = golden.golden_step(work.engine)
     scored = validate(work, config, networks, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
