@@ -151,6 +151,14 @@ UNWRITABLE = {
     "an image for a folder": (["sub", "-o", "nothere.jpg"], "sub is a folder, so --out should be one"),
     "a video for a folder": (["sub", "-o", "nothere.mkv"], "sub is a folder, so --out should be one"),
     "a file for a folder": (["sub", "-o", "there.png"], "sub is a folder, so --out should be one"),
+    "an image for an archive": (
+        ["sub", "--shards", "2", "-o", "nothere.jpg"],
+        "sub is a folder, so --out should",
+    ),
+    "a file for an archive": (
+        ["sub", "--shards", "2", "-o", "there.png"],
+        "sub is a folder, so --out should be one",
+    ),
     "a folder below a file": (["sub", "-o", "there.png/out"], "cannot be written: not a directory"),
     "a photo for a video": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
     "a video as it is": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], "is an input"),

@@ -132,6 +132,7 @@ def test_what_somebody_else_made_is_not_replaced(source: Path, tmp_path: Path):
     with pytest.raises(RunError, match=r"1 other file in the way, such as `deep/a.png`.*--overwrite"):
         colour(source, out)
     assert contents(out) == {"deep/a.png": b"mine"}
+    assert not (out / LEDGER).exists()
     assert colour(source, out, overwrite=True).made == 4
     assert (out / "deep/a.png").read_bytes() != b"mine"
 
@@ -566,7 +567,7 @@ def test_a_model_that_fails_for_one_fails_for_all_and_ends_the_folder(source: Pa
 
     with pytest.raises(ZeroDivisionError, match="a broken model"):
         colour(source, tmp_path / "out", FakeNetwork(on_predict=fail))
-    assert lines(tmp_path / "out") == []
+    assert tree(tmp_path / "out") == []
 
 
 def test_uncertainty_is_in_the_line(source: Path, tmp_path: Path):

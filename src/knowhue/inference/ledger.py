@@ -76,9 +76,12 @@ class Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
+        is_empty = not self._file.seek(0, os.SEEK_END)
         self._file.close()
         if self._replaces_others:
             self._rewrite(_last(self._read()))
+        if is_empty:  # of a job that was refused: nothing of it stays in somebody's folder
+            (self.out / LEDGER).unlink(missing_ok=True)
 
     def _rewrite(self, last: dict[str, dict[str, Any]]) -> None:
         """One line an image, without failures; of an image that waits to be replaced its former line."""
