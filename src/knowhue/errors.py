@@ -170,3 +170,12 @@ class _Short(reprlib.Repr):
 _short = _Short()
 _short.maxlevel, _short.maxstring, _short.maxother = 2, 80, 80
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _short.maxfrozenset = 4
+
+
+def spaced(name: str) -> str:
+    """A name from a file, as of a class, as words for people; files and JSON keep the name.
+
+    >>> spaced("coral_reef")
+    'coral reef'
+    """
+    return name.replace("_", " ")

@@ -550,20 +550,34 @@ def test_a_chart_names_what_is_had_without_a_model_and_lays_the_only_epoch_above
 def test_what_models_are_called_and_have_seen_is_said_of_each_where_they_differ(visit):
     page = visit().page
     told = page.evaluate("""async () => {
-        const { leadOf, percent, titled } = await import("./page/card.js");
+        const { Card, leadOf, percent, titled } = await import("./page/card.js");
         const model = (name, images, tasks = ["colour", "class"]) => ({ name, tasks, classes: [], trained_on: { images, source: null } });
         const said = (...models) => leadOf(titled(models));
+        const shown = (fast) => {
+            const card = new Card(titled([model("a", 1)])[0], 1);
+            const answer = { fast, label: "sea_lion", novelty: 0.5, probabilities: { sea_lion: 0.9, coral_reef: 0.1 }, warnings: [] };
+            const views = new Map([["a", { answer, map: null, url: null }]]);
+            card.show({ name: "photo", before: "", full: { width: 1, height: 1, kind: "" }, choices: new Map(), views });
+            return card.root.textContent;
+        };
         return {
             titles: titled([model("old", 1), model("new <1>", 1), model("b", 1, ["colour"])]).map(({ title }) => title),
             kinds: titled([model("a", 1), model("b", 1, ["colour"])]).map(({ title }) => title),
+            alone: titled([model("built-in", 1)])[0].title,
+            classes: said({ ...model("a", 96), classes: ["coral_reef", "sea_lion"] }),
             named: said(model("multi", 96), model("built", 2400)),
             kind: said(model("a", 96), model("b", 2400, ["colour"])),
             one: said(model("a", 96)), same: said(model("a", 96), model("b", 96)),
             shares: [0.9999, 0.984, 0.5, 0.002].map(percent),
+            ...Object.fromEntries([true, false].map((fast) => [fast ? "fast" : "full", shown(fast)])),
         };
     }""")
     assert told["titles"] == ["old", "new <1>", "Single-task"]
     assert told["kinds"] == ["Multi-task", "Single-task"]
+    assert told["alone"] == "built-in"
+    assert "of coral reef, sea lion;" in told["classes"]
+    assert all("Sees sea lion" in told[how] and "coral reef" in told[how] for how in ("fast", "full"))
+    assert ["seen at one size" in told[how] for how in ("fast", "full")] == [True, False]
     assert "The model multi has seen 96 images" in told["named"]
     assert "The model built has seen 2,400 images" in told["named"]
     assert "The multi-task model has seen 96" in told["kind"]

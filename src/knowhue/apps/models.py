@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.program import Options, Rare, say
+from knowhue.errors import spaced
 from knowhue.inference.description import Description, Fast, ModelChoice
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     if described.start is not None:
         lines.append(f"  {described.start.sentence()}")
     if "class" in described.tasks:
-        lines.append(f"  classes: {', '.join(described.classes)}")
+        lines.append(f"  classes: {', '.join(map(spaced, described.classes))}")
     lines += [
         f"  {score_line(name, score.value, (score.low, score.high))}"
         for name, score in described.metrics.items()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.color import FloatArray
-from knowhue.errors import plural
+from knowhue.errors import plural, spaced
 from knowhue.inference.description import Description
 from knowhue.inference.pixels import PaintStats
 from knowhue.inference.recipes import RecipeDescription
@@ -56,8 +56,8 @@ class Judgement(NamedTuple):
 
         Why a class is unknown of an image like the training images is said.
 
-        >>> Judgement("cat", 0.75, {"cat": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
-        'cat (cat 75 %, dog 25 %)'
+        >>> Judgement("sea_lion", 0.75, {"sea_lion": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
+        'sea lion (sea lion 75 %, dog 25 %)'
         >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
         'unknown'
         >>> Judgement("unknown", 0.4, {"cat": 0.4, "dog": 0.3}, 0.5, None, None, None, ()).headline()
@@ -66,10 +66,10 @@ class Judgement(NamedTuple):
         if self.label is None or self.is_novel:
             return self.label
         shares = ", ".join(
-            f"{name} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
+            f"{spaced(name)} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
         )
         why = ", for none is sure enough" if self.label == UNKNOWN else ""
-        return f"{self.label}{why} ({shares})"
+        return f"{spaced(self.label)}{why} ({shares})"
 
     def with_reference(self, found: float) -> "Judgement":
         """The same of an image of which so large a share was found in a reference."""

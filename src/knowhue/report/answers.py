@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from knowhue.errors import few, plural
+from knowhue.errors import few, plural, spaced
 from knowhue.report.contrasts import Bounds, Contrast, Wording, wording
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
-from knowhue.report.text import Measure, measure, p_words, seeds_text, spaced
+from knowhue.report.text import Measure, measure, p_words, seeds_text
 from knowhue.statistics.verdicts import Word, fewest_seeds
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from knowhue.errors import spaced
 from knowhue.metric_table import SHARES
 from knowhue.report.study import TASK_TITLES, ScoreTable, Study
-from knowhue.report.text import spaced
 from knowhue.statistics import FEWEST_IMAGES, LEVEL, paired
 from knowhue.statistics.crossed import Crossed, Part, crossed, image_interval
 from knowhue.statistics.paired import Interval, Name, Share

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from knowhue.errors import spaced
 from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary, wording
 from knowhue.report.study import Row, Study, arm_name, is_oracle, labelled_share, placebo, tasks
 from knowhue.report.style import (
@@ -22,7 +23,7 @@ from knowhue.report.style import (
     number_axis,
     panels,
 )
-from knowhue.report.text import Measure, measure, spaced
+from knowhue.report.text import Measure, measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

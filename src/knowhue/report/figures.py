@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knowhue.errors import plural
+from knowhue.errors import plural, spaced
 from knowhue.report import differences, levels
 from knowhue.report.methods import comparison_figures
 from knowhue.report.reading import read_study
@@ -27,7 +27,7 @@ from knowhue.report.style import (
     image_grid,
     panels,
 )
-from knowhue.report.text import plain, spaced
+from knowhue.report.text import plain
 from knowhue.storage import replacing, require_outputs
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from knowhue.errors import ConfigError, few, plural
+from knowhue.errors import ConfigError, few, plural, spaced
 from knowhue.plan import Plan
 from knowhue.presets import checked
 from knowhue.report.diagnostics import gradient_warnings
 from knowhue.report.findings import beaten, levels
 from knowhue.report.reading import GATE_PARTS, block, gate_failures
 from knowhue.report.study import TASK_TITLES, UNPAIRED, Row, Run, Study, arm_label, sides, tasks
-from knowhue.report.text import number, seeds_text, spaced, span
+from knowhue.report.text import number, seeds_text, span
 from knowhue.runs import Start
 
 STATES = {

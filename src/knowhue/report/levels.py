@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from knowhue.errors import spaced
 from knowhue.report.study import Row, Run, Study, labelled_share, placebo, sides, tasks
 from knowhue.report.style import (
     INK,
@@ -24,7 +25,6 @@ from knowhue.report.style import (
     number_axis,
     panels,
 )
-from knowhue.report.text import spaced
 from knowhue.statistics.paired import Interval, bounded_interval
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from knowhue.errors import spaced
 from knowhue.metric_table import METRICS
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, Plan, plan_of
 from knowhue.presets import ALL_METHODS, Method, edit
@@ -15,7 +16,7 @@ from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
 from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, bare, entitle, image_grid, panels
-from knowhue.report.text import MISSING, TableCell, difference, ends_text, number, spaced
+from knowhue.report.text import MISSING, TableCell, difference, ends_text, number
 from knowhue.setting_effects import dotted
 from knowhue.statistics import ALPHA
 from knowhue.statistics.paired import mean

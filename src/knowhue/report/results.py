@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from knowhue.errors import RunError, shown
+from knowhue.errors import RunError, shown, spaced
 from knowhue.images.image import kinds_of
 from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import Bounds, contrast
@@ -14,7 +14,7 @@ from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings, find, readings, relative_gains
 from knowhue.report.methods import comparison_results, markdown_tables
 from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
-from knowhue.report.text import duration, spaced
+from knowhue.report.text import duration
 from knowhue.statistics.paired import bca_interval, mean, t_interval
 from knowhue.statistics.verdicts import Beliefs
 from knowhue.storage import read_json

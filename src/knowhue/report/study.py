@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from knowhue.errors import spaced
 from knowhue.metric_table import IMAGE_COLUMNS, LOWER_IS_BETTER, METRICS
 from knowhue.plan import QUESTIONS, Question
 from knowhue.presets import checked
-from knowhue.report.text import spaced, titled
+from knowhue.report.text import titled
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 

@@ -7,11 +7,11 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from knowhue.errors import missing_package
+from knowhue.errors import missing_package, spaced
 from knowhue.metric_table import IMAGE_COLUMNS
 from knowhue.report.score_rows import DIVERGED
 from knowhue.report.study import Score, Study, flat_scores, tidy_scores
-from knowhue.report.text import measure, spaced
+from knowhue.report.text import measure
 from knowhue.statistics import ALPHA
 from knowhue.storage import replacing, write_csv
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from knowhue.config import digest
-from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown
+from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown, spaced
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
-from knowhue.report.text import TableCell, spaced
+from knowhue.report.text import TableCell
 from knowhue.statistics import ALPHA
 
 MOST_QUESTIONS = 60

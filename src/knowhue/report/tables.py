@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from knowhue.errors import spaced
 from knowhue.report import conditions
 from knowhue.report.contrasts import BOTH, Bounds, wording
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
@@ -21,7 +22,6 @@ from knowhue.report.text import (
     number,
     p_text,
     probability_text,
-    spaced,
     with_spread,
 )
 from knowhue.statistics import MIN_SEEDS

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from knowhue.errors import spaced
 from knowhue.metric_table import METRICS
 from knowhue.plan import Question
 from knowhue.statistics.paired import Interval, mean
@@ -145,15 +146,6 @@ def plain(value: object) -> str:
     ('100', '0.5', '–')
     """
     return f"{value:g}" if isinstance(value, int | float) else MISSING
-
-
-def spaced(name: str) -> str:
-    """Return a name from a file as words.
-
-    >>> spaced("coral_reef")
-    'coral reef'
-    """
-    return name.replace("_", " ")
 
 
 def titled(title: str, unit: str) -> str:

@@ -19,14 +19,18 @@ export const element = (tag, attributes = {}, ...children) => {
   return made;
 };
 
+// The name of a class, which is that of a folder, as words.
+export const spaced = (name) => name.replaceAll("_", " ");
+
 export const kindOf = (model) => KINDS[["colour", "class"].filter((task) => model.tasks.includes(task))];
 
-// What each model is called: its kind, or where several are of one kind the names that they are served by.
+// What each model is called: its kind, which tells it from others; the name that it is served by where it stands alone or
+// several are of one kind.
 export function titled(models) {
   const kinds = models.map((model) => kindOf(model)[0]);
   return models.map((model, place) => {
-    const isAlone = kinds.filter((kind) => kind === kinds[place]).length === 1;
-    return { ...model, title: isAlone ? kinds[place] : model.name, isNamed: !isAlone };
+    const isTold = models.length > 1 && kinds.filter((kind) => kind === kinds[place]).length === 1;
+    return { ...model, title: isTold ? kinds[place] : model.name, isNamed: !isTold };
   });
 }
 
@@ -34,7 +38,7 @@ export function titled(models) {
 export function leadOf(models) {
   const learned = models.map(({ trained_on, classes }) => {
     const what = trained_on.source === "drawn" ? "drawn scenes" : "images";
-    const list = classes.join(", "), count = trained_on.images?.toLocaleString("en") ?? "an unknown number of";
+    const list = classes.map(spaced).join(", "), count = trained_on.images?.toLocaleString("en") ?? "an unknown number of";
     return `${count} ${what}${list && list.length <= LONGEST_LIST ? ` of ${list}` : ""}`;
   });
   const rest = (who) => `what ${who} of anything else is a guess.`;
@@ -64,7 +68,7 @@ export class Card {
     this.root.setAttribute("aria-labelledby", `card-${number}`);
     this.find("h2").id = `card-${number}`;
     this.find("h2").textContent = model.title;
-    this.find("header p").textContent = taught;
+    this.find("header p").textContent = this.taught = taught;
     this.find(".split").setAttribute("aria-label", `${model.title}: gray on the left of, colours on the right of`);
     this.find(".aim").setAttribute("aria-label",
       `${model.title}: place a colour point. Arrow keys move the cross, Enter places the colour.`);
@@ -81,6 +85,7 @@ export class Card {
     this.find(".after").src = url ?? photo.before;
     this.find(".after").alt = `${photo.name}, coloured by the ${this.model.title} model`;
     this.find(".download span").textContent = `${width} × ${height} ${photo.full.kind}`;
+    this.find("header p").textContent = this.taught + (answer.fast ? "; fast: this photo was seen at one size" : "");
     this.find(".warnings").replaceChildren(...answer.warnings.map((each) => element("li", {}, sentence(each))));
     this.showClasses(answer);
     this.showSpread(photo.views.get(this.model.name));
@@ -123,12 +128,12 @@ export class Card {
     table.hidden = !none.hidden;
     none.textContent = isNovel ? "Class unknown." : "No class: this model was not trained on any.";
     if (table.hidden) return;
-    const best = label === "unknown" ? ["Not sure what it sees"] : ["Sees ", element("b", {}, label)];
+    const best = label === "unknown" ? ["Not sure what it sees"] : ["Sees ", element("b", {}, spaced(label))];
     table.caption.replaceChildren(...best);
     table.tBodies[0].replaceChildren(...Object.entries(probabilities).slice(0, MOST_CLASSES).map(([name, share]) => {
       const bar = element("span");
       bar.style.width = `max(1px, ${100 * share}%)`;
-      return element("tr", {}, element("th", { scope: "row" }, name),
+      return element("tr", {}, element("th", { scope: "row" }, spaced(name)),
         element("td", { class: "bar", "aria-hidden": "true" }, bar), element("td", {}, percent(share)));
     }));
   }
