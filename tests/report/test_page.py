@@ -179,6 +179,12 @@ def test_metrics_of_a_missing_arm_keep_their_table(tmp_path: Path):
     assert error["Multi-task"] != "–"
 
 
+def test_a_page_of_validation_images_speaks_of_no_test_images(tmp_path: Path):
+    text, _ = read(write_report(write_study(tmp_path / "demo", seeds=tuple(range(8)))))
+    assert "exact sign-flip over seeds, on these validation images" in text
+    assert "test images" not in text
+
+
 def test_writing_twice_gives_the_same_page(page: Path):
     before = page.read_bytes()
     assert write_report(page.parent).read_bytes() == before
