@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import copy
 
 import numpy as np
 import pytest
@@ -126,6 +127,16 @@ def test_a_table_without_end_is_refused(tmp_path):
     (tmp_path / "h.csv").write_text("x,y,colour\n" + "1,2,red\n" * 501)
     with pytest.raises(ConfigError, match=r"up to 500 hints .* Found 501 .* --strokes"):
         read_hints(tmp_path / "h.csv")
+
+
+def test_a_hint_beyond_its_image_is_named_by_table_and_place(tmp_path):
+    """Which is seen when the image is read, long after the table was."""
+    (tmp_path / "h.csv").write_text("x,y,colour\n1,2,red\n640,2,red\n")
+    first, second = read_hints(tmp_path / "h.csv")[""]
+    assert parse_hint(first, 640, 480)
+    with pytest.raises(ConfigError, match=r"h\.csv, hint 2: A hint should lie in the image, 0 to 639 pixels"):
+        parse_hint(second, 640, 480)
+    assert copy(second).place == second.place
 
 
 # Strokes

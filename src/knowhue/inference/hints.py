@@ -345,6 +345,18 @@ _FORMS = (
 )
 
 
+class ListedHint(str):
+    """A hint of a table, as it would be written on the command line; what is wrong with it is said of its place."""
+
+    __slots__ = ("place",)
+
+    def __new__(cls, text: str, place: str = "") -> "ListedHint":
+        """A hint that stands at a place, such as `hints.csv, hint 3`."""
+        made = super().__new__(cls, text)
+        made.place = place
+        return made
+
+
 def parse_hint(text: str, width: int, height: int) -> Hint:
     """Read a hint as it is written on the command line.
 
@@ -361,11 +373,16 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     >>> [round(value, 4) for value in hint]
     [0.3, 0.1013, 58.1958, 36.489]
     """
-    found = _HINT.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
-    across, down, colour = (part.strip() for part in found.groups())
-    return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
+    try:
+        found = _HINT.fullmatch(text)
+        if found is None:
+            raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
+        across, down, colour = (part.strip() for part in found.groups())
+        return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
+    except ConfigError as error:
+        if isinstance(text, ListedHint):
+            raise ConfigError(f"{text.place}: {error}") from None
+        raise
 
 
 def read_hints(file: Path) -> dict[str, list[str]]:
@@ -380,11 +397,8 @@ def read_hints(file: Path) -> dict[str, list[str]]:
     """
     hints: dict[str, list[str]] = {}
     for place, row in enumerate(_rows(file), 1):
-        text = f"{row['x']},{row['y']}={row['colour']}"
-        try:
-            parse_hint(text, _ANYWHERE, _ANYWHERE)  # whose image is not read yet
-        except ConfigError as error:
-            raise ConfigError(f"{file}, hint {place}: {error}") from None
+        text = ListedHint(f"{row['x']},{row['y']}={row['colour']}", f"{file}, hint {place}")
+        parse_hint(text, _ANYWHERE, _ANYWHERE)  # whose image is not read yet
         hints.setdefault(str(row.get("file") or ""), []).append(text)
     for name, texts in hints.items():
         if len(texts) > MOST_HINTS_OF_AN_IMAGE:
