@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -258,7 +258,7 @@ def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
     return out
 
 
-def _hints_of(source: Path, file: Path | None) -> list[str]:
+def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
     """What a table says of a single image: all that names none, and what names this one, by any end of its path."""
     from knowhue.inference.hints import read_hints
 

@@ -385,7 +385,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
         raise
 
 
-def read_hints(file: Path) -> dict[str, list[str]]:
+def read_hints(file: Path) -> dict[str, list[ListedHint]]:
     """Hints from a table, as `parse_hint` reads them, by the name of their image; of no name where none is given.
 
     Args:
@@ -395,7 +395,7 @@ def read_hints(file: Path) -> dict[str, list[str]]:
     Raises:
         ConfigError: the file cannot be read, has other columns, or a line is no hint.
     """
-    hints: dict[str, list[str]] = {}
+    hints: dict[str, list[ListedHint]] = {}
     for place, row in enumerate(_rows(file), 1):
         text = ListedHint(f"{row['x']},{row['y']}={row['colour']}", f"{file}, hint {place}")
         parse_hint(text, _ANYWHERE, _ANYWHERE)  # whose image is not read yet
