@@ -136,18 +136,21 @@ def test_samples_and_reports_are_served_once_there_are_any(study, plan):
             assert answer.status_code == 404
             assert "study" in answer.json()["error"]
         (study / "images").mkdir()
-        np.savez(study / "images" / "samples.npz", gray=tiles, truth=tiles)
+        np.savez(study / "images" / "samples.npz", gray=tiles, truth=tiles, label=[1, 0, -1])
+        write_json(study / "images" / "prepared.json", {"classes": ["coral_reef", "shark"]})
         run = run_folder(study, "multi", plan.run_config("multi", 1))
         run.mkdir(parents=True)
         np.savez(run / "samples.npz", rgb=tiles)
         (study / "report.html").write_text("<h1>Report</h1>")
-        rows = client.get("/page/studies.json").json()[0]["samples"]
+        shown = client.get("/page/studies.json").json()[0]
+        rows = shown["samples"]
+        assert shown["classes"] == ["shark", "coral_reef", ""]
         assert list(rows) == ["gray", "multi", "truth"]
         assert all(version.isdecimal() for version in rows.values())
         for row in rows:
             answer = client.get(f"/page/studies/0/{row}.png")
-            shown = np.asarray(Image.open(io.BytesIO(answer.content)))
-            assert np.array_equal(shown, np.concatenate(list(tiles), axis=1))
+            strip = np.asarray(Image.open(io.BytesIO(answer.content)))
+            assert np.array_equal(strip, np.concatenate(list(tiles), axis=1))
         assert client.get("/page/studies/0/colour.png").status_code == 404
         report = client.get("/page/studies/0/report.html")
         assert report.text == "<h1>Report</h1>"

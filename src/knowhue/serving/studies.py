@@ -73,7 +73,8 @@ def study_progress(root: Path) -> dict[str, Any]:
     Returns:
         `name`, and `problem` if it cannot be read; else `ended` of `runs`, `seeds`, `has_report`, `arms` (name, kind
         `multi` or `single`, cells), `charts` (of `CHARTS`, with `level`, the baseline's score or None, and `curves` by
-        arm, one a run, from the first epoch of the heads on), `samples` (the version of each row).
+        arm, one a run, from the first epoch of the heads on), `samples` (the version of each row), `classes` (of each
+        sample).
     """
     name = root.resolve().name
     try:
@@ -97,6 +98,7 @@ def study_progress(root: Path) -> dict[str, Any]:
             "charts": _charts(root, plan),
             # the version makes a browser load a row anew once its file has changed
             "samples": {row: str(path.stat().st_mtime_ns) for row, path in _sample_files(root, plan).items()},
+            "classes": _sample_classes(root),
         }
     except _UNREADABLE as error:
         if not isinstance(error, KnowhueError):
@@ -153,3 +155,12 @@ def _sample_files(root: Path, plan: Plan) -> dict[str, Path]:
             # Runs of an arm go on in turn; the newest shows where training is now.
             found[arm] = max(written, key=lambda path: path.stat().st_mtime_ns)
     return found | {"truth": given}
+
+
+def _sample_classes(root: Path) -> list[str]:
+    """Of each sample image that is shown, from left to right; nothing of one without a class."""
+    given, prepared = (root / "images" / name for name in ("samples.npz", "prepared.json"))
+    if not given.is_file():
+        return []
+    names = read_json(prepared)["classes"]
+    return [names[label] if label >= 0 else "" for label in read_arrays(given)["label"][:_MOST_SAMPLES]]

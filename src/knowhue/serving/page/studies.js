@@ -1,5 +1,5 @@
 // Studies while they run: how far each run is, curves of two metrics, the newest samples, and the finished report.
-import { element } from "./card.js";
+import { element, spaced } from "./card.js";
 
 const TICK_MS = 3000;
 const WIDTH = 440, HEIGHT = 180, LEFT = 52, BOTTOM = 24;
@@ -87,13 +87,16 @@ function table({ seeds, arms }) {
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs by arm and seed" }, made);
 }
 
-function samples({ arms, samples: versions }, place) {
+function samples({ arms, samples: versions, classes }, place) {
   if (Object.keys(versions).length < 3) return [];
+  const names = classes.map(spaced);
   const rows = Object.entries(versions).map(([name, version]) => {
     const label = name === "gray" ? "given" : name, kind = arms.find((arm) => arm.name === name)?.kind ?? "";
-    const strip = element("img", { src: `page/studies/${place}/${name}.png?v=${version}`, alt: `Sample images, ${label}` });
+    const strip = element("img", { src: `page/studies/${place}/${name}.png?v=${version}`, alt: `Sample images, ${label}: ${names.join(", ")}` });
     return element("tr", {}, element("th", { scope: "row", class: kind }, label), element("td", {}, strip));
   });
+  const below = element("div", { class: "names" }, ...names.map((name) => element("span", {}, name)));
+  rows.push(element("tr", {}, element("th", { scope: "row" }, "class"), element("td", {}, below)));
   return [element("table", { class: "samples" }, element("caption", {}, "Newest samples"), element("tbody", {}, ...rows))];
 }
 
