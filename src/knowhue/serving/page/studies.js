@@ -95,7 +95,11 @@ function samples({ arms, samples: versions, classes }, place) {
     const strip = element("img", { src: `page/studies/${place}/${name}.png?v=${version}`, alt: `Sample images, ${label}: ${names.join(", ")}` });
     return element("tr", {}, element("th", { scope: "row", class: kind }, label), element("td", {}, strip));
   });
-  const below = element("div", { class: "names" }, ...names.map((name) => element("span", {}, name)));
+  const below = element("div", { class: "names" });
+  names.forEach((name, place) => { // neighbours of one class share its name
+    if (place && name === names[place - 1]) below.lastChild.style.flexGrow = Number(below.lastChild.style.flexGrow) + 1;
+    else below.append(Object.assign(element("span", {}, name), { style: "flex-grow: 1" }));
+  });
   rows.push(element("tr", {}, element("th", { scope: "row" }, "class"), element("td", {}, below)));
   return [element("table", { class: "samples" }, element("caption", {}, "Newest samples"), element("tbody", {}, ...rows))];
 }
