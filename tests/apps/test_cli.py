@@ -356,6 +356,8 @@ def test_wrong_values_are_refused_before_work(knowhue, make_folder, tmp_path, mo
         ("colorize a.jpg --force", "No such option: --force. Instead: --overwrite."),
         ("colorize a.jpg --gpu", "No such option: --gpu. Instead: Training and exported models use a GPU"),
         ("serve -v", "No such option: -v. Instead: All progress and all warnings are shown anyway."),
+        ("pack --metric x", "No such option: --metric. There are --out, --overwrite."),
+        ("evaluate --metric x", "No such option: --metric. There are none besides --help."),
         ("help", "No such command 'help'. Did you mean '--help'?"),
         ("version", "No such command 'version'. Did you mean '--version'?"),
     ],

@@ -110,6 +110,11 @@ class Commands(TyperGroup):
             advice = OTHER_OPTIONS.get(str(name), unasked if own.intersection(among) else "")
             if advice and (not advice.startswith("--") or advice.split()[0] in own):
                 inner.fail(f"No such option: {name}. Instead: {advice}.")
+            if name and not getattr(error, "possibilities", True):  # none is near
+                listed = (
+                    ", ".join(sorted(each for each in own if each.startswith("--"))) or "none besides --help"
+                )
+                inner.fail(f"No such option: {name}. There are {listed}.")
             raise
 
 
