@@ -228,6 +228,9 @@ def test_a_missing_run_means_no_verdict_and_is_named(tmp_path):
     found = conclude(read_table([path], LOSS))
     assert found.results["verdicts"] == {"loss": "no verdict"}
     assert found.answers["loss"].caveat == "Left out of the numbers: new seed 9 (has no row)."
+    reason, numbers = found.answers["loss"].lines
+    assert reason.endswith(". Left out of the numbers: new seed 9 (has no row).")
+    assert numbers.startswith("With 9 seeds (a claim needs at least 8, all of them finished), on ")
 
 
 def test_a_diverged_run_counts_with_what_was_declared(tmp_path):

@@ -26,6 +26,8 @@ class Answer:
     """the intervals, tests and effect sizes behind a verdict; empty without one"""
     found: Contrast | None = None
     """what it is about; None without a pair of runs"""
+    lost: str = ""
+    """of the caveat, which runs are not among the numbers: that alone forbids a verdict"""
 
     @property
     def sentence(self) -> str:
@@ -34,7 +36,11 @@ class Answer:
 
     @property
     def lines(self) -> list[str]:
-        """The same for a terminal: the answer comes first, then what it must be read with."""
+        """The same for a terminal: the answer, or why there is none, then what it must be read with."""
+        if self.lost and self.verdict == Word.NO_VERDICT:
+            rest = " ".join(self.caveat.replace(self.lost, "", 1).split())
+            numbers = f"{self.detail[0].upper()}{self.detail[1:]} {self.evidence}".strip()
+            return [f"{self.headline}. {self.lost}", numbers, *([f"But: {rest}"] if rest else [])]
         return [self._said, f"But: {self.caveat}"] if self.caveat else [self._said]
 
     @property
@@ -68,9 +74,8 @@ def _answer(findings: Findings, question: str) -> Answer:
     study, verdict = findings.study, findings.verdicts[question]
     words, measured = wording(study, question), measure(study.metrics, study.questions[question])
     headroom = findings.headroom[question]
-    before = (
-        _beaten_by_baseline(study, question), _gains_little(study, question, headroom), _lost(study, question)
-    )  # fmt: skip
+    lost, given = _lost(study, question)
+    before = _beaten_by_baseline(study, question), _gains_little(study, question, headroom), lost, given
     caveat = " ".join(filter(None, before))
     found = verdict.found
     if found is None or verdict.quoted is None:
@@ -82,7 +87,7 @@ def _answer(findings: Findings, question: str) -> Answer:
     if verdict.word != Word.NO_VERDICT:
         evidence = _evidence(study, question, measured, verdict, found, headroom)
     detail = _detail(study, words, measured, verdict, found, verdict.quoted)
-    return Answer(words.question, verdict.word.value, headline, detail, caveat, evidence, found)
+    return Answer(words.question, verdict.word.value, headline, detail, caveat, evidence, found, lost)
 
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
@@ -272,7 +277,7 @@ def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
     )
 
 
-def _lost(study: Study, question: str) -> str:
+def _lost(study: Study, question: str) -> tuple[str, str]:
     """Name the runs that give no number, and those that were given one: none is dropped in silence."""
     asked, words = study.questions[question], wording(study, question)
     arms = ((words.single, asked.single), (words.multi, asked.multi))
@@ -285,11 +290,10 @@ def _lost(study: Study, question: str) -> str:
     ])  # fmt: skip
     given = ", ".join(name for name, run in runs if run.state == "diverged")
     declared = f"the score of “{spaced(asked.if_diverged)}” as declared"
-    parts = (
-        lost and f"Left out of the numbers: {lost}.",
-        given and f"Diverged, and given {declared}: {given}.",
+    return (
+        f"Left out of the numbers: {lost}." if lost else "",
+        f"Diverged, and given {declared}: {given}." if given else "",
     )
-    return " ".join(filter(None, parts))
 
 
 def _what_is_missing(study: Study, question: str) -> str:
