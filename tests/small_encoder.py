@@ -9,11 +9,11 @@ processes which do not call `add_small_encoder`, or are about how the real one l
 
 def add_small_encoder() -> None:
     """Let this process know it; not before tests are collected, for some run over all encoders."""
-    from knowhue.config import ENCODERS
+    from knowhue import config
     from knowhue.models.encoder import BACKBONES, Backbone
 
-    if SMALL_ENCODER not in ENCODERS:
-        ENCODERS.append(SMALL_ENCODER)
+    if SMALL_ENCODER not in config.ENCODERS:
+        config.ENCODERS += (SMALL_ENCODER,)
     BACKBONES[SMALL_ENCODER] = Backbone()
 
 

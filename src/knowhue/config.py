@@ -145,7 +145,7 @@ class Supervision(Section):
         return self
 
 
-ENCODERS = ["resnet18", "resnet34", "resnet50", "convnext_tiny", "tf_efficientnet_lite0", "mobilenetv2_100"]
+ENCODERS = ("resnet18", "resnet34", "resnet50", "convnext_tiny", "tf_efficientnet_lite0", "mobilenetv2_100")
 """Names of encoders, which are timm's; `models.encoder.BACKBONES` says what is their own."""
 
 

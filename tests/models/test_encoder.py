@@ -16,8 +16,9 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 from torchvision.models import mobilenet_v2
 
+import knowhue.config as config_module
 import knowhue.models.encoder as encoder_module
-from knowhue.config import ENCODERS, EncoderSettings
+from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError
 from knowhue.inference.networks import read_model
 from knowhue.models.encoder import (
@@ -293,7 +294,7 @@ def test_a_package_that_is_missing_says_how_to_install_it(monkeypatch):
 def test_an_encoder_is_named_as_it_is_known_before_anything_is_built():
     with pytest.raises(ConfigError, match=r"resnet18, .*Found `encoder\.name = resnt18`.*`resnet18`"):
         checked(EncoderSettings, {"name": "resnt18"})
-    assert list(BACKBONES) == ENCODERS
+    assert tuple(BACKBONES) == config_module.ENCODERS
 
 
 def randomise(network):
