@@ -48,9 +48,7 @@ def read_study(folder: Path) -> Study:
             }
             for arm, own in runs.items()
         },
-        prepared=_optional_json(folder / "images" / "prepared.json"),
-        baselines=_optional_json(folder / "baselines.json"),
-        metrics=_optional_json(folder / "metrics.json"),
+        **_shared(folder, any(run.state != "missing" for own in runs.values() for run in own.values())),
         samples=samples or {},
         damaged=() if samples is not None else ("images/samples.npz",),
         gates=gates,
@@ -100,6 +98,23 @@ def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None,
         return expected, True
     others = sorted((root / arm).glob(f"seed-{seed}-*"), key=lambda path: path.stat().st_mtime)
     return (others[-1], False) if others else (None, True)
+
+
+def _shared(folder: Path, has_begun: bool) -> dict[str, Any]:
+    """What is written before the first run, and what its scores say is said with: without baselines no floor is seen.
+
+    Raises:
+        DamagedError: one is not there though a run is.
+    """
+    paths = {
+        "prepared": folder / "images" / "prepared.json",
+        "baselines": folder / "baselines.json",
+        "metrics": folder / "metrics.json",
+    }
+    found = {name: _optional_json(path) for name, path in paths.items()}
+    if lost := [paths[name] for name, value in found.items() if has_begun and not value]:
+        raise DamagedError(lost[0], "it is gone, or empty")
+    return found
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
