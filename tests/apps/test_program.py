@@ -204,7 +204,7 @@ def test_progress_shows_names_as_they_are_and_steers_nothing():
     written.reconfigure(errors=program.ERRORS)
     plain = progress.Plain(Console(file=written, width=200))
     plain({"stage": "note", "text": "\x1b[31m[bold]海[/] −1"})
-    assert written.text().split("s", 1)[1].strip() == r"\x1b[31m[bold]\u6d77[/] -1"
+    assert written.text().splitlines()[-1].split("s", 1)[1].strip() == r"\x1b[31m[bold]\u6d77[/] -1"
 
 
 def run(*arguments, encoding, **options):

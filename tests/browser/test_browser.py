@@ -379,7 +379,7 @@ def pale() -> Iterator[str]:
 def test_the_page_says_what_its_model_knows_before_anything_is_uploaded(opened, strange):
     page = opened(strange).page
     expect(page.locator("h1:visible")).to_have_text("Colour a gray photo")
-    expect(page.locator(".lead")).to_contain_text("has seen 2,400 drawn scenes of sea_star, shark")
+    expect(page.locator(".lead")).to_contain_text("has seen 2,400 drawn scenes of sea star, shark")
     expect(page.locator(".lead")).to_contain_text("anything else is a guess")
 
 
