@@ -32,16 +32,33 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 
 def from_csv(text: str) -> list[dict[str, str]]:
-    r"""Read what `to_csv` wrote: one table row a line, by the names in the header, in the text that went in.
+    r"""Read what `to_csv` wrote, in the text that went in, or anybody's: one table row a line, by the header's names.
 
     Raises:
-        ValueError: a row has more or fewer cells than the header, or the text is no CSV.
+        ValueError: a row has more or fewer cells than the header, which has a name twice, or the text is no CSV.
 
     >>> from_csv("class,error\n'=cmd|calc,-0.5\n")
     [{'class': '=cmd|calc', 'error': '-0.5'}]
     """
-    header, *rows = list(read_rows(io.StringIO(text, newline=""))) or [[]]
+    lines = io.StringIO(text, newline="")
+    header, *rows = list(read_rows(lines, separator_of(text.partition("\n")[0]))) or [[]]
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise ValueError(f"two columns are named {twice[0]}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(
+                f"row {number} has another number of cells than the first: {len(row)}, not {len(header)}"
+            )
     return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def separator_of(first_line: str) -> str:
+    """What stands between the cells of anybody's table: many a spreadsheet separates by something else than commas.
+
+    >>> separator_of("x;y;colour"), separator_of("x,y;z"), separator_of("x")
+    (';', ',', ',')
+    """
+    return next((each for each in ",;\t" if each in first_line), ",")
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:

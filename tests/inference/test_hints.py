@@ -106,8 +106,14 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
         ("h.csv", "x,y,colour\n", "no hints"),
         ("h.csv", "x,y\n1,2\n", "hint 1: the columns should be file, x, y, colour .* Found `x`, `y`"),
         ("h.csv", "x,y,colour,size\n1,2,red,3\n", "Found `x`, `y`, `colour`, `size`"),
-        ("h.csv", "x;y;colour\n1;2;red\n", "Found `x;y;colour`"),
-        ("h.csv", "x,y,colour\n1,2\n", "as many cells in each line"),
+        ("h.csv", "x|y|colour\n1|2|red\n", r"Found `x\|y\|colour`"),
+        (
+            "h.csv",
+            "x,y,colour\n1,2,red\n1,2\n",
+            r"row 3 has another number of cells than the first: 2, not 3\)",
+        ),
+        ("h.csv", "x,x,y,colour\n1,9,2,red\n", "two columns are named x"),
+        ("h.csv", "x,y,colour\n" + "9" * 400 + ",2,red\n", "hint 1: A hint should lie in the image"),
         ("h.csv", "x,y,colour\n1,2,red\n1,2,rouge\n", "h.csv, hint 2: .*Found `rouge`"),
         ("h.csv", "x,y,colour\n120%,2,red\n", "hint 1: .*Found `120%`"),
         ("h.json", "{", "no table of hints"),
@@ -121,6 +127,12 @@ def test_what_is_wrong_with_a_table_is_said_before_any_image_is_read(tmp_path, n
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=said):
         read_hints(tmp_path / name)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_is_read_whatever_a_spreadsheet_separates_by(tmp_path, separator):
+    (tmp_path / "h.csv").write_text(separator.join(("x", "y", "colour\n1", "2%", "red\n")))
+    assert read_hints(tmp_path / "h.csv") == {"": ["1,2%=red"]}
 
 
 def test_a_table_without_end_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from PIL import ImageColor
 
 from knowhue.color import FloatArray, Floats, srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few, system_reason
+from knowhue.errors import ConfigError, did_you_mean, few, first_line, system_reason
 from knowhue.images.image import Image, Pixels
 from knowhue.inference.pixels import interpolated, lightness, neighbours
 
@@ -452,9 +452,10 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         rows = json.loads(text) if is_json else from_csv(text.strip())
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
-    except (ValueError, RecursionError):  # JSON of many brackets
+    except (ValueError, RecursionError) as error:  # JSON of many brackets
         raise ConfigError(
-            f"{file}: no table of hints; write .csv with a header and as many cells in each line, or .json"
+            f"{file}: no table of hints ({first_line(error)}); write .csv with a header and as many cells in each "
+            "line, or .json"
         ) from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         form = (

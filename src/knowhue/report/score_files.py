@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.csv_text import read_rows
+from knowhue.csv_text import read_rows, separator_of
 from knowhue.errors import TableError, did_you_mean, few, missing_package, plural, shown, system_reason
 from knowhue.runs import taken_by
 
@@ -323,9 +323,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline(2**16)
-            # many a spreadsheet separates by something else
-            separator = next((each for each in ",;\t" if each in first), ",")
+            separator = separator_of(file.readline(2**16))
             file.seek(0)
             for number, cells in enumerate(read_rows(file, separator), 1):
                 if cells:
