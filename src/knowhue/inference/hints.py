@@ -453,14 +453,11 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
     except (ValueError, RecursionError) as error:  # JSON of many brackets
-        raise ConfigError(
-            f"{file}: no table of hints ({first_line(error)}); write .csv with a header and as many cells in each "
-            "line, or .json"
-        ) from None
+        fault = f"{file}: no table of hints ({first_line(error)}); write .csv with a header, or .json"
+        raise ConfigError(fault) from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        form = (
-            f"a list of objects, {_JSON}" if is_json else f"one a line below a header `{','.join(_COLUMNS)}`"
-        )
+        header = f"one a line below a header `{','.join(_COLUMNS)}`"
+        form = f"a list of objects, {_JSON}" if is_json else header
         raise ConfigError(f"{file}: no hints; write {form}")
     for place, row in enumerate(rows, 1):
         unknown, missing = [name for name in row if name not in _COLUMNS], {*_COLUMNS[1:]} - row.keys()
