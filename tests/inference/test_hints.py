@@ -148,6 +148,8 @@ def test_a_hint_beyond_its_image_is_named_by_table_and_place(tmp_path):
     assert parse_hint(first, 640, 480)
     with pytest.raises(ConfigError, match=r"h\.csv, hint 2: A hint should lie in the image, 0 to 639 pixels"):
         parse_hint(second, 640, 480)
+    with pytest.raises(ConfigError, match=r"in the image, 0% to 100%\. Found `300%`"):
+        parse_hint("300%,2=red", 640, 480)
     assert copy(second).place == second.place
 
 

@@ -359,7 +359,7 @@ def main() -> NoReturn:
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
-            say("", "knowhue: stopped. The same command goes on where it stopped.", err=True)
+            say("", "knowhue: stopped. The same command goes on from what was done by then.", err=True)
             sys.exit(TERMINATED if told_to_end else INTERRUPTED)
         raise
     except OSError as error:

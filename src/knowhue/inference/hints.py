@@ -479,9 +479,8 @@ def _fraction(text: str, side: int, whole: str) -> float:
     else:
         raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
     if not 0 <= fraction <= 1:
-        raise ConfigError(
-            f"A hint should lie in the image, 0 to {side - 1} pixels or 0% to 100%. Found `{text}` in `{whole}`."
-        )
+        room = "0% to 100%" if text.endswith("%") else f"0 to {side - 1} pixels"
+        raise ConfigError(f"A hint should lie in the image, {room}. Found `{text}` in `{whole}`.")
     return fraction
 
 
