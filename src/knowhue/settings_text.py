@@ -97,11 +97,13 @@ def parse_yaml(text: str) -> Any:
 def plain_number(given: Any) -> float:
     """What somebody wrote, or a table holds, as a number; NaN if it is none.
 
-    >>> plain_number(" 0.8"), plain_number("8e-3"), plain_number("0_8"), plain_number("0,8")
-    (0.8, 0.008, nan, nan)
+    >>> plain_number(" 0.8"), plain_number("8e-3"), plain_number("0_8"), plain_number("0,8"), plain_number(True)
+    (0.8, 0.008, nan, nan, nan)
     """
-    # digits apart by `_` are numbers to Python alone
-    if not isinstance(given, str | int | float | Decimal) or (isinstance(given, str) and "_" in given):
+    if isinstance(given, bool) or not isinstance(given, str | int | float | Decimal):
+        return math.nan
+    # digits apart by `_`, and those of other scripts, are numbers to Python alone
+    if isinstance(given, str) and ("_" in given or not given.isascii()):
         return math.nan
     try:
         return float(given)

@@ -344,6 +344,11 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
         found = json.loads(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
         if _SURROGATE.search(text):  # one without its other half is no character, and no page can hold it
             json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise TableError(
+            f"{path}: `{half}` is half a character, which cannot be shown. Take it out."
+        ) from None
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
     if isinstance(found, dict) and isinstance(found.get("runs"), list):
@@ -402,17 +407,18 @@ def _parsed(value: Any) -> Any:
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     try:
-        from pyarrow import ArrowException, parquet, string, types
+        from pyarrow import ArrowException, int64, parquet, string, types
     except ImportError:
         raise missing_package(f"{path}: parquet", "pyarrow", "parquet") from None
     # a damaged file is an OSError at times, and Python's times lack nanoseconds and years beyond 9999
     problems = (ArrowException, OSError, ValueError, OverflowError)
 
     def cells(column: Any) -> list[Any]:
-        is_moment = (
-            types.is_timestamp(column.type) or types.is_date(column.type) or types.is_time(column.type)
-        )
-        return (column.cast(string()) if is_moment else column).to_pylist()
+        kind = column.type
+        if types.is_duration(kind):
+            column = column.cast(int64())  # which is their only way to text
+        is_time = types.is_temporal(kind) and not types.is_interval(kind)
+        return (column.cast(string()) if is_time else column).to_pylist()
 
     def rows() -> Iterator[RowCells]:
         try:

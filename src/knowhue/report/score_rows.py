@@ -214,7 +214,7 @@ class _Reader(ScoreRows):
 
     def _seed(self, values: Mapping[str, Any]) -> int:
         given = values.get("seed")
-        number = math.nan if isinstance(given, bool) else plain_number(given)
+        number = plain_number(given)
         if number.is_integer() and 0 <= number < _MOST_SEED:
             return int(number)
         # larger ones are not all told apart once a table has held them as floats
