@@ -55,6 +55,7 @@ def test_gray_means_exactly_no_colour(name):
         ("", "should be `120,80=#c83232`"),
         ("120,80", "Found `120,80`"),
         ("120=#c83232", "should be `120,80=#c83232`"),
+        ("١,٢=red", "should be `120,80=#c83232`"),
         ("1,2,3=red", "should be"),
         ("a,2=red", "Found `a` in"),
         ("1.5,2=red", "Found `1.5` in"),

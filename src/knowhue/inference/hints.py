@@ -472,9 +472,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 def _fraction(text: str, side: int, whole: str) -> float:
     """A coordinate to 0..1; pixel k is meant at its centre."""
-    if re.fullmatch(r"[+-]?\d+(\.\d+)?%", text):
+    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?%", text):
         fraction = float(text[:-1]) / 100
-    elif re.fullmatch(r"[+-]?\d+(\.0+)?", text):  # tables write whole numbers so where a cell is empty
+    elif re.fullmatch(r"[+-]?[0-9]+(\.0+)?", text):  # tables write whole numbers so where a cell is empty
         fraction = (float(text) + 0.5) / side
     else:
         raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
