@@ -378,7 +378,7 @@ ODD_FILES: dict[str, Odd] = {
     "tiff half": Odd(lambda: tiff(FLOAT.astype(np.float16)), ".tif", channels=1, bits=16, notes=("0 to 1,",)),
     "tiff 32 bit": Odd(
         lambda: tiff(GRAY16.astype(np.uint32) << 16), ".tif", channels=1, bits=16,
-        notes=("32-bit",), pixels=GRAY16[..., None],
+        notes=("32-bit values were cut to 16 bits",), pixels=GRAY16[..., None],
     ),
     "tiff lab": Odd(partial(lab, 8), ".tif"),
     "tiff lab 16": Odd(partial(lab, 16), ".tif", bits=16),

@@ -524,6 +524,14 @@ def test_a_float_tiff_says_what_was_cut():
     assert image.pixels.ravel().tolist() == [0, 32768, 65535]
 
 
+@pytest.mark.parametrize("top", [1, 255])
+def test_a_float_tiff_that_resampling_made_overshoot_keeps_its_range(top):
+    image = read_image(tiff(np.array([[0, 0.5, 1.02]], np.float32) * np.float32(top)))
+    assert image.pixels.ravel().tolist() == [0, 32768, 65535]
+    assert f"0 to {top}, sRGB" in image.origin.notes[0]
+    assert f"from 0 to {1.02 * top:g} were cut" in image.origin.notes[1]
+
+
 def test_one_file_that_many_write_at_once_is_always_one_whole_image_of_theirs(tmp_path):
     """Why a single photo takes no lock."""
     target = tmp_path / "photo.png"

@@ -37,6 +37,8 @@ _RAW_STARTS = (
     b"\0MRM",
 )
 """How raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta begin; others begin as TIFF."""
+_OVERSHOOT = 1.25
+"""By how much floating-point values may exceed their range's top: resampled edges and corners do by up to a fifth."""
 _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
@@ -47,7 +49,7 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
     Of several frames or pages the first is read, with a note, unless that is a preview of another. Raw files of
     cameras, which hold previews and a sensor's values, are refused. 8 bits stay 8, 16 stay 16; other depths become 16.
     Floating-point values are taken for sRGB-encoded ones of 0 to 1, to 255 or to 65535, 32-bit ones for those of 8, 16
-    or 32 bits: the first range that holds all of them.
+    or 32 bits: the first range that holds all of them, but for what resampling makes overshoot a floating-point one.
 
     Args:
         source: a file, or the bytes of one.
@@ -388,7 +390,7 @@ def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
         return values
     if values.dtype == np.uint32:
         bits = max(8, 1 << (int(values.max()).bit_length() - 1).bit_length())  # 8, 16 or 32
-        notes.append(f"32-bit values were read as {bits}-bit ones" + ", cut to 16" * (bits == 32))
+        notes.append(f"32-bit values were {'cut to 16 bits' if bits == 32 else f'read as {bits}-bit ones'}")
         return values.astype(np.uint8) if bits == 8 else (values >> max(0, bits - 16)).astype(np.uint16)
     if values.dtype.kind != "f":
         raise ImageError(
@@ -397,7 +399,7 @@ def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ImageError("some of its values are NaN or infinite; replace them")
-    top = next((each for each in (1, 255) if high <= each), 65535)
+    top = next((each for each in (1, 255) if high <= _OVERSHOOT * each), 65535)
     notes.append(f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits")
     if low < 0 or high > top:
         notes.append(f"values from {low:g} to {high:g} were cut to that")
