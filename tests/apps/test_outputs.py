@@ -148,16 +148,29 @@ UNWRITABLE = {
     "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long"),
-    "an image for a folder": (["sub", "-o", "nothere.jpg"], "sub is a folder, so --out should be one"),
-    "a video for a folder": (["sub", "-o", "nothere.mkv"], "sub is a folder, so --out should be one"),
-    "a file for a folder": (["sub", "-o", "there.png"], "sub is a folder, so --out should be one"),
+    "an image for a folder": (
+        ["sub", "-o", "nothere.jpg"],
+        "many images go to a folder; --out nothere.jpg names a file",
+    ),
+    "a video for a folder": (
+        ["sub", "-o", "nothere.mkv"],
+        "many images go to a folder; --out nothere.mkv names a file",
+    ),
+    "a file for a folder": (
+        ["sub", "-o", "there.png"],
+        "many images go to a folder; --out there.png names a file",
+    ),
     "an image for an archive": (
         ["sub", "--shards", "2", "-o", "nothere.jpg"],
-        "sub is a folder, so --out should",
+        "many images go to a folder; --out nothere.jpg names a file",
     ),
     "a file for an archive": (
         ["sub", "--shards", "2", "-o", "there.png"],
-        "sub is a folder, so --out should be one",
+        "many images go to a folder; --out there.png names a file",
+    ),
+    "an image for a bucket": (
+        ["s3://bucket/photos", "-o", "nothere.jpg"],
+        "many images go to a folder; --out nothere.jpg",
     ),
     "a folder below a file": (["sub", "-o", "there.png/out"], "cannot be written: not a directory"),
     "a photo for a video": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),

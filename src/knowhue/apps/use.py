@@ -232,14 +232,14 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     return outputs
 
 
-def _require_folder(source: str, out: Path) -> None:
+def _require_folder(out: Path) -> None:
     """Make sure that what becomes of many images is a folder, and not called as a file."""
     from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES
     from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
     files = {*OUTPUT_SUFFIXES, OPENRASTER, *VIDEO_SUFFIXES}
     if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
-        raise ConfigError(f"{source} is a folder, so --out should be one; {out} names a file")
+        raise ConfigError(f"many images go to a folder; --out {out} names a file")
 
 
 def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
@@ -247,7 +247,7 @@ def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
 
     source, *others = arguments.inputs
     out = out or default_folder(source)
-    _require_folder(arguments.file, out)
+    _require_folder(out)
     require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
     # whose clashes are refused at once
     listing = list_folder(source, out, arguments.suffix)
@@ -396,7 +396,7 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
         )
     out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     if not is_url(out):
-        _require_folder(source, Path(out))
+        _require_folder(Path(out))
     # what an engine writes down for its jobs needs a folder that all machines see
     root = Path(STATE) / digest(out)[:12] if is_url(out) else Path(out) / STATE
     executor = open_engine(arguments.engine, root, arguments.workers, arguments.engine_set or ())
