@@ -105,6 +105,9 @@ def test_bars_show_the_work_at_hand_and_the_cells(live):
     assert lines[1].rstrip() == "epoch 1/1"
     assert "20/100 steps" in lines[2]
     assert "1/6 arms x seeds" in lines[3]
+    lines = live(run)
+    assert "steps" not in lines[1]
+    assert "1/6 arms x seeds" in lines[2]
 
 
 @pytest.mark.parametrize("width", [80, 120])

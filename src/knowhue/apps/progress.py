@@ -178,17 +178,16 @@ class Live(Progress):
             self._are_cells_at_work = False
             self._losses = ""
             # what was done before counts as done, so that the time left is by this process's pace
-            self.reset(self._now, completed=self._stage.done_before, description="")
-            self._tasks[self._now].total = None  # which `reset` would leave as it was
+            self.remove_task(self._now)
+            self._now = self.add_task("", total=None, completed=self._stage.done_before)
         if event["stage"] == "note":
             self.console.print(printable(describe_event(event)), markup=False, emoji=False)
         done, total = extent(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # reading a loss waits for the device
             text = describe_event(event)
-            if (
-                event["stage"] not in COUNTED
-            ):  # images and frames are counted in words of their own, steps are not
+            # images and frames are counted in words of their own, steps are not
+            if event["stage"] not in COUNTED:
                 self._losses, text = text, f"{done}/{total} steps"
             self.update(self._now, total=total, completed=done, description=text)
 
@@ -199,7 +198,8 @@ class Live(Progress):
         if not self._are_cells_at_work:
             lines = (printable(self._stage.title) or STARTING, self._losses)
             yield Text("\n".join(filter(None, lines)))
-            yield self.make_tasks_table(self.tasks)
+            # of the cells last
+            yield self.make_tasks_table(sorted(self.tasks, key=lambda task: task.id == self._cells))
 
 
 class TimeLeftColumn(ProgressColumn):
