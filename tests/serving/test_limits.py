@@ -240,8 +240,13 @@ def test_head_is_answered_as_get_is_without_its_body(server, path: str):
         for method in ("GET", "HEAD")
     )
     head, _, body = asked.partition(b"\r\n\r\n")
-    assert (head.lower(), body) == (seen.partition(b"\r\n\r\n")[0].lower(), b"")
+    assert (_undated(head), body) == (_undated(seen.partition(b"\r\n\r\n")[0]), b"")
     assert status_of(asked) == {"/nowhere": 404, "/v1/colorize": 405}.get(path, 200)
+
+
+def _undated(head: bytes) -> list[bytes]:
+    """Lines of an answer's head without its date, which a second may part."""
+    return [line for line in head.lower().split(b"\r\n") if not line.startswith(b"date:")]
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "9" * 400, "1, 2"])
