@@ -183,7 +183,9 @@ def _left_alone(root: Path) -> list[str]:
     """What nobody computes again without images and weights."""
     from knowhue.metric_table import RUN_METRICS
 
-    report = ["report.html: what it says is not compared; the answers here are computed"]
+    left = []
+    if (root / "report.html").exists():
+        left.append("report.html: what it says is not compared; the answers here are computed")
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
     parts: dict[str, None] = {}
     for folder in _runs(root):
@@ -192,9 +194,9 @@ def _left_alone(root: Path) -> list[str]:
             parts |= dict.fromkeys(name for name in found if name not in _COMPUTED)
             parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
     files += [f"of scores.json {', '.join(parts)}"] if parts else []
-    return report * (root / "report.html").exists() + [
-        f"{'; '.join(files)}: they take images or weights"
-    ] * bool(files)
+    if files:
+        left.append(f"{'; '.join(files)}: they take images or weights")
+    return left
 
 
 def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> dict[str, Any]:

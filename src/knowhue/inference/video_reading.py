@@ -162,10 +162,8 @@ class Video:
         """seconds in a unit of time"""
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(24)
         """frames a second, on average"""
-        counts = (
-            stream.frames,
-            round(self._seconds() * self.rate),
-        )  # the first counts what an edit list hides, too
+        # the first counts what an edit list hides, too
+        counts = stream.frames, round(self._seconds() * self.rate)
         self.total = min(filter(None, counts), default=0)
         """how many frames there should be; 0 if unknown"""
         self.matrix = display_matrix(first)

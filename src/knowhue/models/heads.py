@@ -211,8 +211,7 @@ class Oracle(nn.Module):
 
     def forward(self, pyramid: Pyramid, label: Label | None) -> Pyramid:
         """Maps fine to coarse and labels (B,) to the maps, the last of them with the class in it."""
-        assert (
-            label is not None
-        )  # an oracle is a control of a study, which knows them, and is never put to work
+        # an oracle is a control of a study, which knows them, and is never put to work
+        assert label is not None
         given = self.embedding(label.clamp_min(0)) * (label >= 0)[:, None]
         return (*pyramid[:-1], pyramid[-1] + given[:, :, None, None].to(pyramid[-1].dtype))
