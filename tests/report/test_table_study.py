@@ -414,6 +414,20 @@ def test_the_split_is_named_and_two_are_not_judged_together(tmp_path):
         read_table([other], LOSS)
 
 
+def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
+    good = totals([0.1] * 8)
+    assert notices(read_table([write(tmp_path / "t.csv", good)], LOSS)) == []
+    misspelt = [good[0].replace("old", "olld"), *good[1:]]
+    (asked,) = notices(read_table([write(tmp_path / "n.csv", misspelt)], LOSS))
+    assert asked == "“olld” has 1 seed, others have 8. Did you mean `old`?"
+    arm, seed, metric, value = good[3].split(",")
+    slipped = [*good[:3], f"{arm},{seed},{metric},{float(value) * 100}", *good[4:]]
+    (asked,) = notices(read_table([write(tmp_path / "p.csv", slipped)], LOSS))
+    assert asked.startswith(
+        "loss of “new” with seed 1 is 520, all others are at most 5.8: is its decimal point"
+    )
+
+
 def test_arms_whose_scores_are_all_alike_look_like_copies(tmp_path):
     path = write(tmp_path / "t.csv", totals([0.0] * 8))
     assert notices(read_table([path], LOSS)) == [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from knowhue.config import digest
-from knowhue.errors import ConfigError, TableError, did_you_mean, few, shown, spaced
+from knowhue.errors import ConfigError, TableError, did_you_mean, few, plural, shown, spaced
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
@@ -17,6 +17,8 @@ from knowhue.report.text import TableCell
 from knowhue.statistics import ALPHA
 
 MOST_QUESTIONS = 60
+FAR_BEYOND = 20
+"""A score so many times as large as the next is asked about."""
 _DECLARED = "what the table says"
 _OWN = {each.metric: each for each in QUESTIONS.values()}
 """Knowhue's own questions by their metric."""
@@ -231,8 +233,32 @@ def _copies(study: Study) -> Iterator[tuple[str, str]]:
             yield each
 
 
+def _slips(study: Study) -> Iterator[str]:
+    """What looks like a slip of the pen: an arm's name that few rows have, a score far beyond all others."""
+    counts = {arm: len(study.finished(arm)) for arm in study.runs}
+    for arm, count in counts.items():
+        others = [other for other in counts if counts[other] > 2 * count]
+        if count and (meant := did_you_mean(arm, others)):
+            yield f"“{arm}” has {plural(count, 'seed')}, others have {max(counts.values())}.{meant}"
+    for metric in study.metrics:
+        scores = [
+            (abs(run.scores["metrics"][metric]), arm, run.seed)
+            for arm in study.runs
+            for run in study.finished(arm)
+            if metric in run.scores["metrics"]
+        ]
+        if len(scores) < 3:
+            continue
+        (next_, *_), (most, arm, seed) = sorted(scores)[-2:]
+        if 0 < FAR_BEYOND * next_ < most:
+            yield (
+                f"{spaced(metric)} of “{arm}” with seed {seed} is {most:g}, all others are at most {next_:g}: is its "
+                "decimal point where it should be, or is it a percentage among shares?"
+            )
+
+
 def notices(study: Study) -> list[str]:
-    """Say of a table which arms look like copies, and what went into no number: runs, columns, metrics."""
+    """Say of a table what looks like a slip or a copy, and what went into no number: runs, columns, metrics."""
     lost = [
         f"{run.arm} seed {run.seed} ({run.state})"
         for own in study.runs.values()
@@ -241,8 +267,11 @@ def notices(study: Study) -> list[str]:
     ]
     aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
     found = [
-        f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
-        for one, other in _copies(study)
+        *_slips(study),
+        *(
+            f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
+            for one, other in _copies(study)
+        ),
     ]
     left_out = {
         "Left out, not finished:": lost,
