@@ -346,6 +346,17 @@ def test_a_video_that_was_cut_short_is_told_by_its_length(tmp_path: Path, suffix
     assert any("it may be cut short" in each for each in summary.as_record()["warnings"])
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_images_that_end_before_their_sound_are_whole(tmp_path: Path, suffix: str):
+    video = tmp_path / f"in{suffix}"
+    make_video(video, kind=Kind("mjpeg", "yuvj420p", 5, 2, sound="aac", sound_seconds=4))
+    assert "cut short" not in "\n".join(colour(video, tmp_path / "a.mkv").lines())
+    data = video.read_bytes()
+    if suffix == ".mkv":  # of MP4 the index, which is behind, would be lost
+        video.write_bytes(data[: len(data) // 2])
+        assert "it ends at" in "\n".join(colour(video, tmp_path / "b.mkv").lines())
+
+
 def test_attachments_stay_in_mkv_and_are_missed_elsewhere(tmp_path: Path):
     video = make_video(tmp_path / "in.mkv", kind=Kind("ffv1", sound="aac"))
     with av.open(str(video)) as old, av.open(str(tmp_path / "two.mkv"), "w") as new:

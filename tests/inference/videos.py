@@ -35,6 +35,7 @@ class Kind(NamedTuple):
     rotation: int = 0
     sound: str = ""
     subtitles: bool = False
+    sound_seconds: float = 20480 / 48000
 
 
 def make_video(path: Path, codes: np.ndarray | None = None, kind: Kind = Kind(), times: Any = None) -> Path:  # noqa: B008
@@ -87,7 +88,7 @@ def _others(file: Any, kind: Kind) -> list[Any]:
     if kind.sound:
         sound: Any = file.add_stream(kind.sound, 48000)
         sound.metadata["language"] = "fra"
-        for start in range(0, 20480, 1024):
+        for start in range(0, round(48000 * kind.sound_seconds), 1024):
             tone = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32)
             frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]), "fltp", "stereo")
             if kind.sound == "libopus":

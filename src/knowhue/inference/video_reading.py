@@ -86,14 +86,24 @@ class Video:
                 self._end = (last + int(frame.duration or 0)) * self.time_base
 
     def shortage(self) -> list[str]:
-        """What is to be said, after `frames`, where they end long before the file says that they do."""
+        """What is to be said, after `frames`, where they, or all streams, end long before the file says so."""
         announced = min(filter(None, (self._seconds(), self._container_seconds())), default=Fraction(0))
         least = max(_SHORT_SECONDS, _SHORT_SHARE * announced)
         # the length of a transport stream is guessed from its clock
         if self._container.format.name in _CLOCKS or announced - self._end < least:
             return []
-        ends, whole = float(self._end), float(announced)
-        return [f"its images end at {ends:.1f} s, and the file announces {whole:.1f} s: it may be cut short"]
+        end = self._end if self._stream.duration else self._end_of_all()
+        if announced - end < least:
+            return []
+        times = f"{float(end):.1f} s, and the file announces {float(announced):.1f} s"
+        return [f"it ends at {times}: it may be cut short"]
+
+    def _end_of_all(self) -> Fraction:
+        """Where the last stream ends: what Matroska announces, whose images may end before their sound."""
+        with self._open() as container:
+            dated = (each for each in container.demux() if each.pts is not None)
+            ends = ((each.pts + (each.duration or 0)) * each.time_base for each in dated)
+            return max(ends, default=self._origin) - self._origin
 
     def others(self) -> list[Any]:
         """All streams but the one that is coloured."""
