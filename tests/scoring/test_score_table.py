@@ -270,6 +270,11 @@ def test_what_is_no_score_is_not_called_damaged(tmp_path):
         lambda found: found["rows"]["ours"].update(values={"psnr_rgb": "high"}),
         lambda found: found.update(networks=[]),
         lambda found: found.update(reference=None),
+        lambda found: found.pop("files"),
+        lambda found: found.update(files=[1]),
+        lambda found: found["networks"].update(classifier=5),
+        lambda found: found["networks"].update(classifier={}),
+        lambda found: found["networks"].update(lite0=[1]),
     ],
 )
 def test_a_score_of_another_content_is_damaged(scores, tmp_path, spoil):

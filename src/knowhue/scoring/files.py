@@ -46,8 +46,15 @@ class _Row(BaseModel):
     values: dict[str, float]
 
 
-class _Asked(BaseModel):
+class _Classifier(BaseModel):
+    network: str
+
+
+class _Asked(BaseModel, extra="allow"):
+    # as pydantic has it: the type of all other fields
+    __pydantic_extra__: dict[str, dict[str, Any]]  # pyright: ignore[reportIncompatibleVariableOverride]
     asked: str | None = None
+    classifier: _Classifier | None = None
 
 
 class _Content(BaseModel):
@@ -58,6 +65,7 @@ class _Content(BaseModel):
     systems: list[_System]
     rows: dict[str, _Row]
     reference: str
+    files: list[str]
     networks: _Asked
 
 
