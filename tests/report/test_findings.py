@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from knowhue.report.contrasts import contrast, primary
-from knowhue.report.findings import verdicts
+from knowhue.report.contrasts import Bounds, contrast, primary
+from knowhue.report.findings import ORACLE, Headroom, verdicts
 from knowhue.report.study import Run, Study
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.crossed import crossed
@@ -159,6 +159,12 @@ def test_at_the_ceiling_and_at_the_floor_nothing_can_be_told():
     assert {each.limit for each in verdicts(blind).values()} == {"floor"}
     one_sees = study(noise(8, 0.1, -1.0), noise(8, 0.01, 0.2), levels=(30.0, 0.1))
     assert verdicts(one_sees)["class"].word == Word.HELPS
+
+
+def test_headroom_that_is_what_matters_but_for_rounding_is_not_below_it():
+    for gain, below in ((0.06 - 0.05, False), (0.0099, True)):
+        row = Headroom(ORACLE, gain, 0.01 / gain, Bounds((0.0, gain), 0.9, "seeds"))
+        assert row.below(0.01) is below
 
 
 def test_claims_without_effect_stay_below_alpha_end_to_end():

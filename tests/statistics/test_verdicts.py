@@ -67,6 +67,14 @@ def test_what_touches_the_smallest_effect_does_so_however_it_is_rounded(before: 
     assert beliefs(found, 0.01, lower_is_better=False, level=0.95).equal == 1
 
 
+def test_rounding_grows_with_the_levels():
+    touched = 1e6 + 1e-4 - 1e6
+    assert abs(touched - 1e-4) > 1e-9 * 1e-4
+    ends = {"interval": lambda _: (touched, touched), "sesoi": 1e-4, "alpha": ALPHA, "lower_is_better": False}
+    assert judge(10, 0.002, **ends, scale=1e6) == Word.HELPS_UNKNOWN_SIZE
+    assert judge(10, 0.002, **ends) != Word.HELPS_UNKNOWN_SIZE
+
+
 def test_a_claim_needs_the_sign_flip_test_as_well():
     assert said(-0.9, -0.3, p=0.026) == Word.INCONCLUSIVE
     assert said(-0.2, -0.1, p=0.026) == Word.EQUIVALENT

@@ -8,7 +8,7 @@ from knowhue.report.contrasts import Bounds, Contrast, Wording, wording
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
 from knowhue.report.text import Measure, measure, p_words, seeds_text
-from knowhue.statistics.verdicts import Word, fewest_seeds
+from knowhue.statistics.verdicts import Word, beside_margin, fewest_seeds
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _of_oracle(row: Headroom, measured: Measure, sesoi: float, word: Word) -> st
     else:
         share = f"The smallest effect of interest is {100 * row.share:.0f} % of"
         sentence = f"{share} what the true class gives {given}"
-    is_open = word == Word.EQUIVALENT and row.gain < sesoi
+    is_open = word == Word.EQUIVALENT and beside_margin(row.gain, sesoi) < 0
     return sentence + "; that it could not have helped by what matters is not shown" * is_open + "."
 
 
@@ -273,7 +273,7 @@ def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
         f"{subject} gains only {measured.amount(row.gain)} over {spaced(row.name)}, less than the smallest "
         f"effect of interest ({measured.amount(asked.sesoi)}): train longer before reading this."
         for row in headroom
-        if row.name != ORACLE and 0 < row.gain < asked.sesoi
+        if row.name != ORACLE and row.gain > 0 and beside_margin(row.gain, asked.sesoi) < 0
     )
 
 

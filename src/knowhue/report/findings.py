@@ -15,6 +15,7 @@ from knowhue.statistics.verdicts import (
     Word,
     at_limit,
     beliefs,
+    beside_margin,
     delta_m,
     judge,
     more_images_needed,
@@ -75,7 +76,7 @@ class Headroom(NamedTuple):
     def below(self, sesoi: float) -> bool:
         """Whether the gain is shown to be smaller: by the upper end of its interval, not by the estimate."""
         ends = self.bounds and self.bounds.interval
-        return ends is not None and ends[1] < sesoi
+        return ends is not None and beside_margin(ends[1], sesoi) < 0
 
 
 class Findings(NamedTuple):
@@ -120,7 +121,7 @@ def judged(
     outer, inner = found.bounds(1 - alpha), found.bounds(1 - 2 * alpha)
     word = judge(
         len(found.seeds), found.p, lambda level: found.bounds(level).interval, sesoi, alpha,
-        found.lower_is_better, complete, bool(limit),
+        found.lower_is_better, complete, bool(limit), max(map(abs, found.levels)),
     )  # fmt: skip
     need = needed(found.parts, sesoi, alpha) if found.parts else None
     more = bool(found.crossed and more_images_needed(found.crossed))

@@ -119,11 +119,26 @@ def at_limit(
     >>> at_limit((0.99, 1.0), 1.0, 0.01, [0.2], False), at_limit((0.2, 0.1), 1.0, 0.01, [0.2], False)
     ('ceiling', 'floor')
     """
-    if all(abs(level - best) <= sesoi + _ROUNDING * (sesoi + abs(level)) for level in levels):
+    if all(beside_margin(abs(level - best), sesoi, level) <= 0 for level in levels):
         return "ceiling"
     known = list(floors)
     lost = (any(not_better(level, floor, lower_is_better) for floor in known) for level in levels)
     return "floor" if all(lost) else ""
+
+
+def beside_margin(size: float, sesoi: float, scale: float = 0.0) -> int:
+    """Return -1 for a difference below the smallest effect, 1 for one beyond, 0 for one that is it but for rounding.
+
+    Args:
+        size: of the difference, or how much better it is; a loss is below, too.
+        sesoi: the smallest effect of interest.
+        scale: a level of those that it lies between: rounding grows with them.
+
+    >>> beside_margin(0.98 - 0.97, 0.01, 0.98), beside_margin(0.009, 0.01), beside_margin(0.011, 0.01)
+    (0, -1, 1)
+    """
+    beyond = size - sesoi
+    return 0 if abs(beyond) <= _ROUNDING * (sesoi + abs(scale)) else 1 if beyond > 0 else -1
 
 
 def not_better(level: float, floor: float, lower_is_better: bool) -> bool:
@@ -145,6 +160,7 @@ def judge(
     lower_is_better: bool,
     complete: bool = True,
     at_limit: bool = False,
+    scale: float = 0.0,
 ) -> Word:
     """Judge one question.
 
@@ -157,6 +173,7 @@ def judge(
         lower_is_better: whether a negative difference is an improvement.
         complete: whether all primary questions have all their seeds.
         at_limit: whether the metric cannot tell the arms apart: both at its ceiling, or none above a trivial baseline.
+        scale: the larger of their levels, for rounding.
 
     >>> judge(10, 0.002, lambda level: (-1.2, -0.8), 0.25, 0.025, lower_is_better=True).value
     'helps, by what matters'
@@ -169,10 +186,9 @@ def judge(
         return Word.CANNOT_TELL
     if outer is None or inner is None:
         return Word.INCONCLUSIVE
-    # what ends at the smallest effect but for rounding touches it, and is neither below nor beyond
-    small = max(map(abs, inner)) < sesoi * (1 - _ROUNDING)
+    small = beside_margin(max(map(abs, inner)), sesoi, scale) < 0
     if p <= alpha and (outer[0] > 0 or outer[1] < 0):
-        place = 0 if min(map(abs, outer)) > sesoi * (1 + _ROUNDING) else 1 if small else 2
+        place = 0 if beside_margin(min(map(abs, outer)), sesoi, scale) > 0 else 1 if small else 2
         helps = (outer[1] < 0) == lower_is_better
         helping = (Word.HELPS, Word.HELPS_LITTLE, Word.HELPS_UNKNOWN_SIZE)
         return (helping if helps else (Word.HURTS, Word.HURTS_LITTLE, Word.HURTS_UNKNOWN_SIZE))[place]
@@ -251,8 +267,8 @@ def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -
     part = found.widest(level)
     scale = part.variance**0.5
     if scale <= _ROUNDING * sesoi:
-        beyond = sesoi * (1 + _ROUNDING)
-        below, above = float(found.estimate < -beyond), float(found.estimate > beyond)
+        beyond = beside_margin(abs(found.estimate), sesoi) > 0
+        below, above = float(beyond and found.estimate < 0), float(beyond and found.estimate > 0)
     else:
         below = float(special.stdtr(part.freedom, (-sesoi - found.estimate) / scale))
         # by the mirrored tail: 1 minus what is nearly 1 has no digits left
