@@ -419,7 +419,10 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     assert notices(read_table([write(tmp_path / "t.csv", good)], LOSS)) == []
     misspelt = [good[0].replace("old", "olld"), *good[1:]]
     (asked,) = notices(read_table([write(tmp_path / "n.csv", misspelt)], LOSS))
-    assert asked == "“olld” has 1 seed, others have 8. Did you mean `old`?"
+    assert asked == "“olld” has 1 seed, which others lack. Did you mean `old`?"
+    # an arm of its own, with seeds that all have
+    fewer = [*good, *(f"older,{seed},loss,5" for seed in range(2))]
+    assert not notices(read_table([write(tmp_path / "f.csv", fewer)], LOSS))
     arm, seed, metric, value = good[3].split(",")
     slipped = [*good[:3], f"{arm},{seed},{metric},{float(value) * 100}", *good[4:]]
     (asked,) = notices(read_table([write(tmp_path / "p.csv", slipped)], LOSS))

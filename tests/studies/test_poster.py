@@ -89,11 +89,17 @@ FEWER = (125, 250, 500)
 LABELS = (2, 5, 25)
 
 
+def beside_main(name, *others):
+    """A plan that asks what the main one does, with seeds that only `others` may have; and the main one."""
+    own, report = plan(name), plan("plan")
+    assert not set(own.seeds) & _seeds_but(name, *others)
+    assert (own.questions, own.purpose) == (report.questions, report.purpose)
+    return own, report
+
+
 @pytest.mark.parametrize("images", FEWER)
 def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many_steps(images):
-    fewer, report = plan(f"images-{images}"), plan("plan")
-    assert not set(fewer.seeds) & _seeds_but(f"images-{images}")
-    assert (fewer.questions, fewer.purpose) == (report.questions, report.purpose)
+    fewer, report = beside_main(f"images-{images}")
     for arm in fewer.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (fewer, report))
         for phase in ("heads", "finetune"):
@@ -111,11 +117,9 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
 
 @pytest.mark.parametrize("percent", LABELS)
 def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_multi_task_alike(percent):
-    few, report = plan(f"labels-{percent}"), plan("plan")
-    assert not set(few.seeds) & _seeds_but(*(f"labels-{each}" for each in LABELS))
+    few, report = beside_main(f"labels-{percent}", *(f"labels-{each}" for each in LABELS))
     # of one seed the labels of a smaller share are among those of a larger one
     assert all(plan(f"labels-{each}").seeds == few.seeds for each in LABELS)
-    assert (few.questions, few.purpose) == (report.questions, report.purpose)
     for arm in few.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (few, report))
         assert one["supervision"].pop("labelled_share") == percent / 100
@@ -125,9 +129,7 @@ def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_mult
 
 
 def test_the_study_of_the_posters_length_is_the_main_one_but_for_its_epochs():
-    full, report = plan("full"), plan("plan")
-    assert not set(full.seeds) & _seeds_but("full")
-    assert (full.questions, full.purpose) == (report.questions, report.purpose)
+    full, report = beside_main("full")
     for arm in full.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (full, report))
         for phase, epochs in (("heads", 30), ("finetune", 15)):  # the poster's
@@ -138,9 +140,7 @@ def test_the_study_of_the_posters_length_is_the_main_one_but_for_its_epochs():
 
 
 def test_arms_of_the_study_of_class_weights_are_the_main_ones_but_for_their_weight():
-    weights, report = plan("weights"), plan("plan")
-    assert not set(weights.seeds) & _seeds_but("weights")
-    assert (weights.questions, weights.purpose) == (report.questions, report.purpose)
+    weights, report = beside_main("weights")
     for arm, weight in {"colour": 10, "class": 10, "multi": 10, "multi-w3": 3, "multi-w30": 30}.items():
         one, other = (
             each.run_config(name, 0).model_dump()

@@ -280,7 +280,6 @@ def prepare_command(given: PrepareOptions) -> None:
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
     executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
-    # from here: this loads no torch
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))

@@ -234,12 +234,12 @@ def _copies(study: Study) -> Iterator[tuple[str, str]]:
 
 
 def _slips(study: Study) -> Iterator[str]:
-    """What looks like a slip of the pen: an arm's name that few rows have, a score far beyond all others."""
-    counts = {arm: len(study.finished(arm)) for arm in study.runs}
-    for arm, count in counts.items():
-        others = [other for other in counts if counts[other] > 2 * count]
-        if count and (meant := did_you_mean(arm, others)):
-            yield f"“{arm}” has {plural(count, 'seed')}, others have {max(counts.values())}.{meant}"
+    """What looks like a slip of the pen: an arm whose seeds another one lacks, a score far beyond all others."""
+    seeds = {arm: {run.seed for run in study.finished(arm)} for arm in study.runs}
+    for arm, own in seeds.items():
+        lacking = [other for other, theirs in seeds.items() if len(theirs) > len(own) and not own & theirs]
+        if own and (meant := did_you_mean(arm, lacking)):
+            yield f"“{arm}” has {plural(len(own), 'seed')}, which others lack.{meant}"
     for metric in study.metrics:
         scores = [
             (abs(run.scores["metrics"][metric]), arm, run.seed)
