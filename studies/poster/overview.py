@@ -80,8 +80,10 @@ class Answer(NamedTuple):
 def main() -> None:
     """Print the tables, and draw the figure where a path is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", type=Path, metavar="FILE.svg", help="also draw the figure")
+    parser.add_argument("-o", type=Path, metavar="FILE", help="also draw the figure, .svg or .pdf")
     asked = parser.parse_args()
+    if asked.o and asked.o.suffix not in (".svg", ".pdf"):
+        parser.error(f"-o should name an .svg or a .pdf. Found {asked.o}")
     found = {question: [answer(study, question) for study in STUDIES] for question in TASKS}
     over_all = iter(holm([each.p for own in found.values() for each in own]))
     for question, own in found.items():
