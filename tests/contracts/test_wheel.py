@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -27,9 +26,10 @@ def wheel(tmp_path_factory) -> Path:
     if not (ROOT / ".git").exists():
         pytest.skip("the wheel is built from the files that git tracks; there is no repository here")
     folder = tmp_path_factory.mktemp("wheel")
-    run("git", "-c", f"safe.directory={ROOT}", "archive", "-o", str(folder / "tree.tar"), "HEAD", cwd=ROOT)
-    with tarfile.open(folder / "tree.tar") as tree:
-        tree.extractall(folder / "tree", filter="data")
+    # a ZIP: of a tar the first releases of Python 3.11 do not know how to unpack it safely
+    run("git", "-c", f"safe.directory={ROOT}", "archive", "-o", str(folder / "tree.zip"), "HEAD", cwd=ROOT)
+    with zipfile.ZipFile(folder / "tree.zip") as tree:
+        tree.extractall(folder / "tree")
     flags = ("--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check")
     run(sys.executable, "-m", "pip", "wheel", *flags, "-w", str(folder), str(folder / "tree"), cwd=folder)
     return next(folder.glob("*.whl"))
