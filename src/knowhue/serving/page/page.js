@@ -456,7 +456,7 @@ async function connect() {
   await attempt(async () => { models = titled(await fetched("v1/models", "json")); });
   if (!models.length) {
     const again = element("button", { type: "button", class: "quiet" }, "Try again");
-    again.onclick = connect;
+    again.onclick = () => { again.disabled = true; connect(); }; // asked twice at once, all cards would be there twice
     $("#alert").append(" ", again);
     return;
   }
