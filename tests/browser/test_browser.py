@@ -830,7 +830,8 @@ def test_a_server_that_names_no_models_yet_is_said_and_asked_again(opened, serve
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("The server is stopping.")
     page.locator("#photos").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": scene()})
-    with page.expect_response("**/v1/models"):  # the words of the first refusal stand until the second has come
+    # the words of the first refusal stand until the second has come
+    with page.expect_response("**/v1/models"):
         page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("button", name="Try again")).to_be_enabled()
     expect(page.get_by_role("alert")).to_contain_text("The server is stopping.")
