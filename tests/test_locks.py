@@ -324,7 +324,7 @@ def test_a_worker_gives_signs_of_life(tmp_path, monkeypatch):
     with working_on(tmp_path, "gate multi", name=".seed-3.lock"):
         path = tmp_path / ".seed-3.lock"
         os.utime(path, (1e9, 1e9))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while path.stat().st_mtime == 1e9 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert abs(path.stat().st_mtime - time.time()) < 10

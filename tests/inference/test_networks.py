@@ -280,10 +280,9 @@ def test_what_computes_for_ever_is_left_and_not_asked_again(tmp_path, monkeypatc
     monkeypatch.setattr(onnx_network, "SECONDS", 0.1)
     with pytest.raises(WeightsError, match=r"did not answer in many times the time .*Use another"):
         network.predict(noise(1, 8, 8))
-    started = time.monotonic()
+    monkeypatch.setattr(onnx_network, "within", lambda *_: pytest.fail("it was asked again"))
     with pytest.raises(WeightsError, match="is not asked again"):
         network.predict(noise(1, 8, 8))
-    assert time.monotonic() - started < 0.1
 
 
 def test_the_built_in_model_may_take_its_time_and_is_asked_again(monkeypatch):

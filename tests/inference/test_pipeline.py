@@ -37,7 +37,7 @@ def stages(**changes: Any) -> Stages:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.001)
