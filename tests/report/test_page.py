@@ -278,6 +278,10 @@ def test_the_most_serious_warning_stands_first_whole_and_counted(tmp_path: Path)
     text = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
     notice = re.sub(r"\s+", " ", text[text.index("Read with care") : text.index("<main>")])
     assert f"{len(found)} warnings</a> from these runs, this one first: {' – '.join(found[0])}</p>" in notice
+    assert re.findall("<li>(.*?)</li>", notice) == [
+        "Accuracy, % – single-task 80.3 and multi-task 82.0 no better than a trivial baseline",
+        "The question about colouring – is not asked",
+    ]
 
 
 def test_calibration_is_no_contest_with_a_constant_guess(tmp_path: Path):

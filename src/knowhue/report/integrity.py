@@ -1,5 +1,6 @@
 """What to know before trusting a number: what was run of what was frozen, on which images, and every warning."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -209,6 +210,19 @@ def warnings(study: Study) -> list[tuple[str, str]]:
             if name not in study.questions
         ),
     ]
+
+
+def in_brief(found: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Warnings without their explanations and numbers, those that then say the same as one, in their order.
+
+    >>> in_brief([("Seed 1", "diverged: its losses are no numbers."), ("Seed 2", "diverged."), ("SSIM", "low (0.2).")])
+    [('Seed 1, Seed 2', 'diverged'), ('SSIM', 'low')]
+    """
+    kinds: dict[str, list[str]] = {}
+    for who, what in found:
+        # a colon behind a digit ends the epochs in which it was so
+        kinds.setdefault(re.split(r"(?<!\d)[:;.](?:\s|$)| \(", what)[0], []).append(who)
+    return [(few(names), what) for what, names in kinds.items()]
 
 
 def _not_whole(study: Study, run: Run) -> list[tuple[str, str]]:
