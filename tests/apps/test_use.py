@@ -117,6 +117,10 @@ def test_a_table_of_hints_serves_a_folder(knowhue, photo, tmp_path):
     table.write_text("file,x,y,colour\nc.png,40,30,#c03030\n")
     code, _, err = knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", "--hints", table)
     assert (code, "Found `c.png`" in err) == (2, True)
+    table.write_text("file,x,y,colour\nb.png,1200,30,red\n")
+    code, _, err = knowhue("colorize", tmp_path / "in", "-o", tmp_path / "new", "--hints", table)
+    words = f"b.png: {table}, hint 1: A hint should lie in the image, 0 to 89 pixels. Found `1200`"
+    assert (code, words in err, (tmp_path / "new").exists()) == (2, True, False)
 
 
 def test_a_reference_gives_its_colours_to_a_photo_and_to_a_folder(knowhue, photo, tmp_path):
@@ -153,7 +157,7 @@ def test_what_is_no_reference_is_refused_in_one_line(knowhue, photo, tmp_path):
     for name, words in (
         ("text.jpg", "text.jpg"),
         ("nowhere.jpg", "nowhere.jpg: no such file"),
-        ("photo.png", "The reference has no colours to take; name a colour photo."),
+        ("photo.png", "photo.png has no colours to take; name a colour photo"),
     ):
         source = photo()
         code, _, err = knowhue("colorize", source, "-o", tmp_path / "c.jpg", "--reference", tmp_path / name)

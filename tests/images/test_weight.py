@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowhue.images.reading import weigh_image
+from knowhue.images.reading import read_image, weigh_image
 
 
 def size_bytes(image: np.ndarray) -> int:
@@ -20,8 +20,21 @@ def test_is_known_from_the_header_and_grows_with_the_pixels(tmp_path: Path, suff
         weights.append(weigh_image(tmp_path / f"a{suffix}").held_bytes)
     assert weights[0] >= 2 * size_bytes(noise)  # what was read and what is painted
     assert weights[1] == pytest.approx(4 * weights[0], rel=0.02)
-    # of what Pillow reads, the size of the file must do
-    assert weigh_image(tmp_path / f"a{suffix}").shape == (None if suffix == ".bmp" else (120, 160))
+    assert weigh_image(tmp_path / f"a{suffix}").shape == (120, 160)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_the_shape_is_that_of_the_upright_image(tmp_path: Path, suffix: str):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 60)).save(tmp_path / f"a{suffix}", exif=exif)
+    assert weigh_image(tmp_path / f"a{suffix}").shape == (80, 60)
+    assert read_image(tmp_path / f"a{suffix}").pixels.shape == (80, 60, 3)
+
+
+def test_a_header_that_is_cut_says_no_shape(tmp_path: Path):
+    (tmp_path / "a.bmp").write_bytes(b"BM cut")
+    assert weigh_image(tmp_path / "a.bmp").shape is None
 
 
 def test_sixteen_bits_and_gray_weigh_what_is_painted(tmp_path: Path):

@@ -16,7 +16,7 @@ from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import Hint
 from knowhue.inference.pipeline import Busy, Late, Limits, Stopping
-from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError, require_hinted
 
 WIDE, TALL = photo(width=48), photo(width=20)
 
@@ -262,3 +262,34 @@ def test_many_threads_may_ask(make_batcher):
     for thread in threads:
         thread.join(20)
     assert labels == {number: "bright" if number % 2 else "dark" for number in range(24)}
+
+
+def test_hints_of_many_images_are_refused_before_any_is_coloured(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = {name: tmp_path / name for name in ("wide.jpg", "turned.jpg", "old.bmp", "cut.png")}
+    for name in ("wide.jpg", "turned.jpg", "old.bmp"):
+        Image.new("L", (80, 60)).save(images[name], exif=exif if name == "turned.jpg" else b"")
+    images["cut.png"].write_bytes(b"no image")
+    inside = {"wide.jpg": ["79,59=red"], "turned.jpg": ["59,79=red"], "old.bmp": ["50%,59=red"]}
+    require_hinted(inside | {"cut.png": ["9999,0=red"]}, images, tmp_path)  # that is said when it is read
+    outside = {
+        "wide.jpg": ["1,60=red", "0,0=rde"],
+        "turned.jpg": ["60,0=red"],
+        "old.bmp": ["-1,0=red"],
+        "no.png": [],
+    }
+    with pytest.raises(ConfigError) as raised:
+        require_hinted(outside, images, tmp_path)
+    *misplaced, unnamed = raised.value.args
+    assert [problem.split(":")[0] for problem in misplaced] == [
+        "wide.jpg",
+        "wide.jpg",
+        "turned.jpg",
+        "old.bmp",
+    ]
+    assert "0 to 59 pixels. Found `60` in `1,60=red`" in misplaced[0]
+    assert "Found `no.png`" in unnamed
+    with pytest.raises(ConfigError) as raised:
+        require_hinted({"wide.jpg": [f"{x},0=red" for x in range(90)]}, images, tmp_path)
+    assert raised.value.args[-1] == "and 4 hints more"

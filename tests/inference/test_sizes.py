@@ -158,8 +158,10 @@ def test_what_the_logits_of_an_image_take_is_weighed(count, shape):
     data = photo(*(10 * side for side in shape))
     several, plain = Colorizer(network), Colorizer(colours_network())
     assert several.weigh(data) == plain.weigh(data) + of_photo > of_photo
-    # its shape is known once it is read: the longest that there is
-    unknown = photo(60, 80, "BMP")
+    bitmap = photo(60, 80, "BMP")
+    assert several.weigh(bitmap) == plain.weigh(bitmap) + network.answer_bytes(60, 80)
+    # where the header does not say the shape, the longest that there is
+    unknown = bitmap[:20]
     assert several.weigh(unknown) == plain.weigh(unknown) + network.answer_bytes(60, 9999)
     assert several.weigh(b"no image") == plain.weigh(b"no image") == 0
 

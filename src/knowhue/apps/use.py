@@ -345,7 +345,9 @@ def _open_with_reference(
     photo = None if arguments.reference is None else read_image(arguments.reference)
     announce([arguments.choice])
     colorizer = open_model(arguments.choice, "colour")
-    return colorizer, options if photo is None else options._replace(reference=colorizer.reference(photo))
+    if photo is not None:
+        options = options._replace(reference=colorizer.reference(photo, str(arguments.reference)))
+    return colorizer, options
 
 
 def _video(arguments: ColorizeArguments, out: Path) -> "VideoSummary":

@@ -7,7 +7,9 @@ data; Pillow reads what libvips does not.
 import importlib
 import io
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +86,7 @@ class Weight(NamedTuple):
     held_bytes: int = 0
     """that reading, painting and encoding it hold at once, about; 0 if it is no image"""
     shape: tuple[int, int] | None = None
-    """height and width as they lie in the file; None where the header alone does not say"""
+    """height and width, upright; None where the header alone does not say"""
 
 
 def is_image(file: Path) -> bool:
@@ -104,13 +106,27 @@ def weigh_image(source: Path | bytes) -> Weight:
             if kind is None:
                 return Weight()
             if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
-                return Weight(_COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed)
+                held_bytes = _COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed
+                return Weight(held_bytes, _shape_by_pillow(file, kind))
             image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-            return Weight(held_bytes, (image.height, image.width))
+            return Weight(held_bytes, _upright(image.height, image.width, attached(image, "orientation")))
     except (ImageError, OSError, VipsError):
         return Weight()
+
+
+def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
+    if not FORMATS[kind].plugin:  # its decoder reads more than the header
+        return None
+    # damaged ones raise anything, see `_decode_by_pillow`
+    with suppress(Exception), _open_by_pillow(file, kind, sys.maxsize) as image:
+        return _upright(image.height, image.width, image.getexif().get(0x0112))
+    return None
+
+
+def _upright(height: int, width: int, orientation: int | None) -> tuple[int, int]:
+    return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
 def _opened(source: Path | bytes) -> File:
@@ -358,6 +374,7 @@ _UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     8: np.rot90,
 }
 """How an image with an EXIF orientation (CIPA DC-008, 4.6.5.1.6) is put upright."""
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
@@ -377,7 +394,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     if is_lab or interpretation == "cmyk" or profile is not None or decoded.space is not None:
         pixels, profile, more = to_srgb(pixels, interpretation, profile, bits, decoded.space)
         notes += more
-    if decoded.orientation in (5, 6, 7, 8):
+    if decoded.orientation in _SIDEWAYS:
         pixels_per_mm = pixels_per_mm[1], pixels_per_mm[0]
     metadata = tuple(decoded.metadata)
     origin = Origin(suffix, profile, metadata, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))

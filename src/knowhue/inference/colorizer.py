@@ -235,15 +235,21 @@ class Colorizer:
         # at the largest size, too, a small network's own is the least that there is
         return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
 
-    def reference(self, source: Image | Path | bytes) -> Reference:
+    def reference(self, source: Image | Path | bytes, name: str | None = None) -> Reference:
         """A colour photo, made ready once for this model to take colours from.
+
+        Args:
+            source: an image, its file, or the bytes of one.
+            name: that messages call it by; None is a file's path.
 
         Raises:
             ImageError: the file cannot be read as an image.
             ConfigError: it has no colours, or the model gives no feature maps.
         """
-        image = source if isinstance(source, Image) else read_image(source)
-        return make_reference(image, self._network_at_one_size)
+        if name is None:
+            name = str(source) if isinstance(source, Path) else "the reference"
+        image = source if isinstance(source, Image) else read_image(source, name=name)
+        return make_reference(image, self._network_at_one_size, name)
 
     def class_input(self, image: Image) -> FloatArray:
         """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""

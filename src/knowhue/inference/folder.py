@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from knowhue.errors import ConfigError, did_you_mean
+from knowhue.errors import ConfigError
 from knowhue.images.reading import read_image
 from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
@@ -21,7 +21,14 @@ from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.reference import AlbumColour, colour_of_album, photo_colour
-from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
+from knowhue.inference.requests import (
+    ImageReply,
+    ImageRequest,
+    one_core_each,
+    reason_of,
+    require_hinted,
+    stages_of_many,
+)
 from knowhue.locks import locked
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing
@@ -72,7 +79,7 @@ def colorize_folder(
 
     Raises:
         ImageError: no folder, or no image in it.
-        ConfigError: names that clash, hints without an image, or a model without a colour head.
+        ConfigError: names that clash, hints without an image or outside theirs, or a model without a colour head.
         RunError: `out` holds other files or another job's colours, another process writes to it, or it cannot be
             written (any more).
     """
@@ -80,7 +87,7 @@ def colorize_folder(
     colorizer.require_options(options)
     _check(options, suffix)
     listing = list_folder(source, out, suffix)
-    _check_names(hints, [item.path for item in listing.items], source)
+    require_hinted(hints, {item.path: item.source for item in listing.items}, source)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
         work = _Work(colorizer, options, hints, ledger, listing.items, stops, report)
@@ -275,13 +282,3 @@ def _check(options: ColorizeOptions, suffix: str | None) -> None:
         )
     if suffix is not None:
         check_output_suffix(suffix)
-
-
-def _check_names(hints: Mapping[str, Sequence[str]], paths: Sequence[str], source: Path) -> None:
-    """Make sure that every hint has its image."""
-    for name in hints:
-        if name not in paths:
-            found = f"`{name}`.{did_you_mean(name, paths)}" if name else "one without a name."
-            raise ConfigError(
-                f"Hints should name an image of `{source}`, by its path below it. Found {found}"
-            )

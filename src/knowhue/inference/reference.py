@@ -79,11 +79,11 @@ class Match(NamedTuple):
     """whether that one leads back, and those of the cells around it lie together (rows, columns)"""
 
 
-def make_reference(image: Image, network: Network) -> Reference:
+def make_reference(image: Image, network: Network, name: str = "the reference") -> Reference:
     """What is needed of a colour photo to take colours from it.
 
     Raises:
-        ConfigError: the photo has no colours, or the model gives no feature maps.
+        ConfigError: the photo, called `name`, has no colours, or the model gives no feature maps.
     """
     strides = _strides(network)
     pixels = flattened(image)
@@ -91,7 +91,7 @@ def make_reference(image: Image, network: Network) -> Reference:
     lab = srgb_to_lab(np.broadcast_to(small, (*small.shape[:2], 3))).astype(np.float32)
     chroma = lab[..., 1:]
     if pixels.shape[2] == 1 or np.quantile(np.linalg.norm(chroma, axis=-1), 0.99) < COLOURLESS:
-        raise ConfigError("The reference has no colours to take; name a colour photo.")
+        raise ConfigError(f"{name} has no colours to take; name a colour photo")
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     return Reference(
         _maps(lab[..., 0], network, strides),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
+from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError, WeightsError, did_you_mean, plural
 from knowhue.images.image import FORMATS, Image, Pixels, recognise
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
@@ -23,6 +23,7 @@ from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
 
 IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
 """Names of the files in a form, by which messages call them, too: never by the name that came with one."""
+_MOST_PROBLEMS = 6  # with hints that are told; of a table in other units every line has one
 _LOG = logging.getLogger(__name__)
 
 
@@ -67,6 +68,40 @@ class ImageReply(NamedTuple):
     """the coloured image itself; None if it was only classified"""
     full: tuple[int, int, str] = (0, 0, "")
     """width, height and suffix of what would be written without `max_px` and `suffix`"""
+
+
+def require_hinted(hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path) -> None:
+    """Make sure, by headers alone, that hints of many images can be met: before the first of these is coloured.
+
+    Args:
+        hints: of images, by their path below `source`, as `parse_hint` reads them.
+        images: their files, by the same.
+        source: folder of the images.
+
+    Raises:
+        ConfigError: hints that name no image, that cannot be read, or that lie outside theirs; each is said.
+    """
+    problems = []
+    for name, texts in hints.items():
+        if name not in images:
+            found = f"`{name}`.{did_you_mean(name, images)}" if name else "one without a name."
+            problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {found}")
+        elif shape := weigh_image(
+            images[name]
+        ).shape:  # what cannot be read is said when it is to be coloured
+            problems += [f"{name}: {error}" for error in _misplaced(texts, *shape)]
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"and {plural(len(problems) - _MOST_PROBLEMS, 'hint')} more"]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _misplaced(texts: Sequence[str], height: int, width: int) -> Iterator[ConfigError]:
+    for text in texts:
+        try:
+            parse_hint(text, width, height)
+        except ConfigError as error:
+            yield error
 
 
 class DecodedRequest(NamedTuple):
@@ -139,7 +174,7 @@ def decode_request(
         image = read_image(source, max_pixels=max_pixels, name=name)
     if request.reference is not None:
         reference = _read_upload(request.reference, max_pixels, REFERENCE_FIELD)
-        options = options._replace(reference=colorizer.reference(reference))
+        options = options._replace(reference=colorizer.reference(reference, f"`{REFERENCE_FIELD}`"))
     height, width = image.pixels.shape[:2]
     if request.strokes is not None:
         painted = _read_upload(request.strokes, max_pixels, STROKES_FIELD)
