@@ -280,6 +280,7 @@ def test_the_most_serious_warning_stands_first_whole_and_counted(tmp_path: Path)
     assert f"{len(found)} warnings</a> from these runs, this one first: {' – '.join(found[0])}</p>" in notice
     assert re.findall("<li>(.*?)</li>", notice) == [
         "Accuracy, % – single-task 80.3 and multi-task 82.0 no better than a trivial baseline",
+        "Multi-task, seeds 0, 1 – epochs 8 to 10: discriminator saturated",
         "The question about colouring – is not asked",
     ]
 
