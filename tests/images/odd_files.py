@@ -354,7 +354,24 @@ ODD_FILES: dict[str, Odd] = {
         partial(
             tiff, np.dstack([RGBA, GRAY]), photometric="rgb", extrasamples=["unassalpha", "unspecified"]
         ),
-        ".tif", alpha=True, notes=("1 further channels",), pixels=RGB,
+        ".tif", alpha=True, notes=("1 further channel was",), pixels=RGB,
+    ),
+    "tiff infrared channel": Odd(
+        partial(tiff, RGBA, photometric="rgb", extrasamples=["unspecified"]),
+        ".tif", notes=("1 further channel was",), pixels=RGB,
+    ),
+    "tiff gray and another 16": Odd(
+        partial(
+            tiff, np.dstack([GRAY16, GRAY16]), photometric="minisblack", extrasamples=["unspecified"],
+            planarconfig="contig",
+        ),
+        ".tif", channels=1, bits=16, notes=("1 further channel was",), pixels=GRAY16[..., None],
+    ),
+    "tiff infrared, then transparency": Odd(
+        partial(
+            tiff, np.dstack([RGB, GRAY, _alpha()]), photometric="rgb", extrasamples=["unspecified", "unassalpha"]
+        ),
+        ".tif", alpha=True, notes=("1 further channel was",), pixels=RGB,
     ),
     "tiff float": Odd(
         partial(tiff, FLOAT), ".tif", channels=1, bits=16, notes=("0 to 1,",), pixels=GRAY16[..., None]
@@ -447,6 +464,8 @@ ODD_FILES: dict[str, Odd] = {
     ),
     "bad checksum": Odd(bad_crc, ".png", error=DAMAGED),
     "signed": Odd(lambda: tiff(GRAY.astype(np.int16) - 99), ".tif", channels=1, error="signed"),
+    "64 bit": Odd(lambda: tiff(FLOAT.astype(np.float64)), ".tif", error="no decoder reads; save it with 8, 16"),
+    "complex": Odd(lambda: tiff(FLOAT.astype(np.complex64)), ".tif", error="no decoder reads"),
     "nan": Odd(lambda: tiff(np.full((4, 4), np.nan, np.float32)), ".tif", error="NaN"),
     "heic": Odd(lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), ".heic", error="pip install pillow-heif"),
     **{

@@ -2,7 +2,7 @@
 
 Relative colorimetric, no black point compensation. A colour that sRGB does not have is moved towards the gray of its
 own luminance until it has it; clipping each channel, as colour engines do, would change L* by up to 4.5. Curves and
-a matrix (ICC.1:2022, 8.3.2 and 8.3.4, or a PNG's cICP, sRGB, gAMA and cHRM) are computed exactly for 16 bits, where
+a matrix (ICC.1:2022, 8.3.2 and 8.3.4, a PNG's cICP, sRGB, gAMA and cHRM, an AVIF's nclx) are computed exactly for 16 bits, where
 lcms' tables are up to 0.4 L* off in the dark; for 8, and for profiles with tables, libvips' own engine (lcms) serves.
 """
 
@@ -138,7 +138,7 @@ def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> Floats
     return np.where(d <= _CODES, (a * _CODES + b).clip(0) ** gamma + e, c * _CODES + f)
 
 
-# Described by a PNG
+# Described by a PNG, an AVIF or an HEIC
 
 _USUAL_GAMMA = 0.45455
 _INSIGNIFICANT = 0.05
@@ -153,6 +153,9 @@ _PRIMARIES = {
 _SRGB_CURVE = 13
 _GAMMAS = {4: 1 / 2.2, 5: 1 / 2.8, 8: 1.0}
 """By code of ITU-T H.273, table 3."""
+_UNSPECIFIED = 2
+_AS_SRGB = {_UNSPECIFIED: _SRGB_CURVE, 1: _SRGB_CURVE, 6: _SRGB_CURVE, 14: _SRGB_CURVE, 15: _SRGB_CURVE}
+"""Curves of video cameras (ITU-R BT.709, 601, 2020), and none, of which stills are shown by sRGB's."""
 _SpaceAndNotes = tuple[RGBSpace | None, tuple[str, ...]]
 
 
@@ -165,7 +168,7 @@ def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
     if b"iCCP" in chunks:
         return None, ()
     if len(chunks.get(b"cICP", b"")) == 4:
-        return _by_cicp(chunks[b"cICP"], is_gray)
+        return _by_codes("cICP", tuple(chunks[b"cICP"]), is_gray)
     return (None, ()) if b"sRGB" in chunks else _by_gamma(chunks, is_gray)
 
 
@@ -186,17 +189,24 @@ def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
     return space, (f"read by {named}; it is written as sRGB",)
 
 
-def _by_cicp(codes: bytes, is_gray: bool) -> _SpaceAndNotes:
-    primaries, transfer, matrix, full = codes
+def heif_space(primaries: int, transfer: int) -> _SpaceAndNotes:
+    """The same of the codes of an AVIF or HEIC image without a profile, whose matrix and range are undone."""
+    own = 1 if primaries == _UNSPECIFIED else primaries
+    return _by_codes("nclx", (own, _AS_SRGB.get(transfer, transfer)), is_gray=False)
+
+
+def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> _SpaceAndNotes:
+    """By primaries and transfer of ITU-T H.273; where two more follow, the matrix should be none, the range full."""
+    primaries, transfer, *undone = codes
     is_srgb_curve = transfer == _SRGB_CURVE
     if (primaries == 1 or is_gray) and is_srgb_curve:
         return None, ()
-    is_known = primaries in _PRIMARIES and (transfer in _GAMMAS or is_srgb_curve) and not matrix and full
-    if not is_known:
-        return None, (f"its colours (cICP {'-'.join(map(str, codes))}) were read as if they were sRGB's",)
+    is_known = primaries in _PRIMARIES and (transfer in _GAMMAS or is_srgb_curve)
+    if not is_known or (undone and (undone[0] or not undone[1])):
+        return None, (f"its colours ({named} {'-'.join(map(str, codes))}) were read as if they were sRGB's",)
     curve = srgb_to_linear(_CODES) if is_srgb_curve else _CODES ** (1 / _GAMMAS[transfer])
     space = _by_primaries(curve, None if is_gray else _PRIMARIES[primaries])
-    return space, (f"read by its cICP ({primaries}-{transfer}); it is written as sRGB",)
+    return space, (f"read by its {named} ({primaries}-{transfer}); it is written as sRGB",)
 
 
 def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from knowhue.errors import ExtraError, ImageError, first_line
+from knowhue.errors import ExtraError, ImageError, first_line, plural
+from knowhue.images.heif import colour_codes
 from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
-from knowhue.images.profiles import RGBSpace, png_space, to_srgb
-from knowhue.images.tiff import FIRST_PAGE, RAW, Choice, File, choose_page, exif_of_tiff
+from knowhue.images.profiles import RGBSpace, heif_space, png_space, to_srgb
+from knowhue.images.tiff import RAW, Choice, File, choose_page, exif_of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -191,6 +192,8 @@ class Decoded:
     metadata: list[tuple[str, bytes | str]] = field(default_factory=list)
     pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
     notes: list[str] = field(default_factory=list)
+    alpha: int | None = 0
+    """which of the channels beside the colours is transparency; None if none is"""
     space: RGBSpace | None = None
     """how codes are to be read where there is no profile; None if they are sRGB's"""
 
@@ -198,12 +201,12 @@ class Decoded:
 def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     known, page = FORMATS[kind], _page_of(file, kind)
     if not known.loader:
-        return _decode_by_pillow(file, kind, max_pixels)
+        return _with_codes(_decode_by_pillow(file, kind, max_pixels), file, kind)
     try:
         image = _load(file, kind, page)
     except VipsError as error:
         # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
-        if page != FIRST_PAGE:
+        if page is not None and not page.is_first:
             raise _damaged(kind, reason(error)) from None
         return _decode_by_pillow(file, kind, max_pixels)
     _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
@@ -213,6 +216,7 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         raise _damaged(kind, reason(error)) from None
     if page is not None:
         decoded.notes = page.notes or decoded.notes
+        decoded.alpha = page.alpha
         if exif := exif_of_tiff(file):
             decoded.metadata.append(("exif-data", exif))
     elif kind == "JPEG":
@@ -223,6 +227,15 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         decoded.notes += notes
         if (frames := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big")) > 1:
             decoded.notes.append(f"the still image of its {frames} frames")
+    return _with_codes(decoded, file, kind)
+
+
+def _with_codes(decoded: Decoded, file: File, kind: str) -> Decoded:
+    """What was decoded, with what an AVIF or HEIC without a profile says of its colours."""
+    is_heif = kind in ("AVIF", "HEIC") and decoded.profile is None
+    if is_heif and (codes := colour_codes(file)) is not None:
+        decoded.space, notes = heif_space(*codes)
+        decoded.notes += notes
     return decoded
 
 
@@ -305,6 +318,10 @@ def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
+        if str(error) == "unknown pixel mode":  # Pillow's word for a sound TIFF of 64-bit or complex numbers
+            raise ImageError(
+                "its values are of a kind that no decoder reads; save it with 8, 16 or 32 bits a channel"
+            ) from None
         raise _damaged(kind, first_line(error)) from None
 
 
@@ -386,9 +403,10 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
         values = _UPRIGHT[decoded.orientation](values)
     count = _COLOURS.get(interpretation, 1 if values.shape[2] < 3 else 3)
     pixels, further = np.ascontiguousarray(values[..., :count]), values.shape[2] - count
-    alpha = np.ascontiguousarray(values[..., count]) if further and not is_lab else None
+    place = None if is_lab or decoded.alpha is None or decoded.alpha >= further else count + decoded.alpha
+    alpha = None if place is None else np.ascontiguousarray(values[..., place])
     if left := further - (alpha is not None):
-        notes.append(f"{left} further channels were left out")
+        notes.append(f"{plural(left, 'further channel')} {'was' if left == 1 else 'were'} left out")
     bits = 8 if min(decoded.bits, 8 * values.itemsize) <= 8 else 16
     profile = decoded.profile
     if is_lab or interpretation == "cmyk" or profile is not None or decoded.space is not None:

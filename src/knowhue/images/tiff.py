@@ -15,11 +15,15 @@ from knowhue.images.image import Metadata
 File = io.FileIO | io.BytesIO
 Directory = dict[int, tuple[int, ...]]
 
-_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 255, 262, 330, 50706
+_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
 _EXIF, _GPS = 0x8769, 0x8825
-_WANTED = frozenset({_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION, _EXIF, _GPS})
+_WANTED = frozenset({
+    _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION, _EXIF, _GPS,
+})  # fmt: skip
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (TIFF 6.0, page 36)
 _OLD_REDUCED = 2
+_TRANSPARENCY = (1, 2)
+"""Extra samples that are: associated with the colours, or not (TIFF 6.0, page 31). An infrared channel is none."""
 _SENSOR = frozenset({32803, 34892})
 """Photometric interpretations of a sensor: colour filter array, linear raw (DNG 1.7, chapter 4)."""
 _RAW_MARKS = {(8, b"CR"), (8, b"IIII"), (8, b"MMMM")}
@@ -36,15 +40,30 @@ RAW = "it is a camera's raw file, of which only a preview could be read; develop
 
 
 class Choice(NamedTuple):
-    """The directory to read: its page, counted from 0; which of the page's own further ones, -1 for none."""
+    """The directory to read, and what it says of the channels beside its colours."""
 
     page: int = 0
+    """counted from 0"""
     sub: int = -1
+    """which of the page's own further directories, -1 for none"""
+    extra_samples: tuple[int, ...] = ()
+    """of each further channel: 1 or 2 if it is transparency, 0 if it is something else; empty where nothing is said"""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the directory that every decoder reads."""
+        return (self.page, self.sub) == (0, -1)
 
     @property
     def options(self) -> dict[str, int]:
         """Of libvips' loader."""
-        return {"page": self.page, "subifd": self.sub} if self != FIRST_PAGE else {}
+        return {} if self.is_first else {"page": self.page, "subifd": self.sub}
+
+    @property
+    def alpha(self) -> int | None:
+        """Which of the further channels is transparency: the first that is called so; the first where none is named."""
+        named = (place for place, kind in enumerate(self.extra_samples) if kind in _TRANSPARENCY)
+        return next(named, None) if self.extra_samples else 0
 
     @property
     def notes(self) -> list[str]:
@@ -52,9 +71,6 @@ class Choice(NamedTuple):
         if self.sub >= 0:
             return ["the full-size image; what comes before it is a preview"]
         return [f"page {self.page + 1}; what comes before it is a preview"] if self.page else []
-
-
-FIRST_PAGE = Choice()
 
 
 def choose_page(file: File) -> Choice:
@@ -73,11 +89,11 @@ def choose_page(file: File) -> Choice:
         raise ImageError(RAW)
     for number, (main, *subs) in enumerate(pages):
         if _is_whole(main):
-            return Choice(number)
+            return Choice(number, extra_samples=main.get(_EXTRA_SAMPLES, ()))
         whole = next((k for k, sub in enumerate(subs) if _is_whole(sub)), None)
         if whole is not None:
-            return Choice(number, whole)
-    return FIRST_PAGE
+            return Choice(number, whole, subs[whole].get(_EXTRA_SAMPLES, ()))
+    return Choice(extra_samples=pages[0][0].get(_EXTRA_SAMPLES, ()) if pages else ())
 
 
 def _is_sensors(directory: Directory) -> bool:
