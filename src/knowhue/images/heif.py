@@ -21,7 +21,7 @@ class ColourCodes(NamedTuple):
 
 
 def colour_codes(file: File) -> ColourCodes | None:
-    """The codes of the primary image (ISO/IEC 23008-12, 6.5.5); None if it has none, or an ICC profile, or is damaged."""
+    """The codes of the primary image (ISO/IEC 23008-12, 6.5.5); None if it has none or a profile, or is damaged."""
     try:
         meta = _meta(file)
         boxes = dict(_boxes(meta[4:]))  # behind the version of a full box

@@ -2,8 +2,9 @@
 
 Relative colorimetric, no black point compensation. A colour that sRGB does not have is moved towards the gray of its
 own luminance until it has it; clipping each channel, as colour engines do, would change L* by up to 4.5. Curves and
-a matrix (ICC.1:2022, 8.3.2 and 8.3.4, a PNG's cICP, sRGB, gAMA and cHRM, an AVIF's nclx) are computed exactly for 16 bits, where
-lcms' tables are up to 0.4 L* off in the dark; for 8, and for profiles with tables, libvips' own engine (lcms) serves.
+a matrix (ICC.1:2022, 8.3.2 and 8.3.4, a PNG's cICP, sRGB, gAMA and cHRM, an AVIF's nclx) are computed exactly for 16
+bits, where lcms' tables are up to 0.4 L* off in the dark; for 8, and for profiles with tables, libvips' own engine
+(lcms) serves.
 """
 
 import struct
