@@ -435,7 +435,7 @@ def test_the_answers_of_a_study_are_told_in_any_encoding(
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", stream)
-        code, *_ = knowhue("study", make_folder({"cat": 1, "dog": 1}), "--out", tmp_path / "out")
+        code, *_ = knowhue("study", make_folder({"cat": 1, "dog": 1}), *SET, "--out", tmp_path / "out")
     assert code == 0
     stream.flush()
     assert ("−" if encoding == "utf-8" else "-") + "0.57: to +0.01" in stream.buffer.getvalue().decode(

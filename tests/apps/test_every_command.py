@@ -271,6 +271,10 @@ def concludes(monkeypatch, *lines):
     monkeypatch.setattr("knowhue.report.results.conclude", lambda study: SimpleNamespace(lines=lines))
 
 
+NO_WEIGHTS = ("--set", "encoder.weights=none")
+"""For tests without a network, which is asked for weights before anything else."""
+
+
 def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkeypatch):
     calls = []
 
@@ -280,7 +284,19 @@ def test_compare_passes_on_what_was_asked(knowhue, make_folder, tmp_path, monkey
 
     monkeypatch.setattr("knowhue.study.run_study", run)
     concludes(monkeypatch, "", "| a |", "| b |")
-    chosen = ["--methods", "l1,gan", "--reference", "l1", "--seeds", "2", "--budget", "9", "--set", "seed=4"]
+    chosen = [
+        "--methods",
+        "l1,gan",
+        "--reference",
+        "l1",
+        "--seeds",
+        "2",
+        "--budget",
+        "9",
+        "--set",
+        "seed=4",
+        *NO_WEIGHTS,
+    ]
     photos = make_folder({"cat": 1, "dog": 1})
     code, said, _ = knowhue("compare", photos, *chosen, "--workers", "2", "--out", tmp_path / "out")
     assert (code, said) == (0, f"\n| a |\n| b |\n\nReport: {tmp_path / 'out' / 'report.html'}\n")
@@ -301,7 +317,7 @@ def test_a_study_passes_on_its_plan_and_its_tuning_study(knowhue, make_folder, t
     monkeypatch.setattr("knowhue.study.run_study", run_study)
     concludes(monkeypatch, "", "Does it?", "  No: it does not.")
     photos = make_folder({"cat": 1, "dog": 1})
-    options = ["--arms", "colour,multi", "--seeds", "3", "--grid", "1,100", "--workers", "2"]
+    options = ["--arms", "colour,multi", "--seeds", "3", "--grid", "1,100", "--workers", "2", *NO_WEIGHTS]
     code, said, _ = knowhue("study", photos, *options, "--out", tmp_path / "out")
     assert code == 0
     assert "  No: it does not." in said.splitlines()

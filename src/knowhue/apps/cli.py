@@ -208,6 +208,7 @@ def _run_study(
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
 
+    _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)
     description = {"name": out.resolve().name, "command": command_line(), **preset}
     with showing_progress() as report:
         from knowhue.report.reading import read_study
@@ -308,6 +309,7 @@ def train_command(given: TrainOptions) -> None:
     own = arm_config(config, arm)
     given.require_set_effect([own])
     _require_planned(out, arm, config, own)
+    _require_weights([own])
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
 
@@ -317,6 +319,15 @@ def train_command(given: TrainOptions) -> None:
         folder = run(config, out, arm, report)
     if is_first_process():
         _print_scores(folder)
+
+
+def _require_weights(configs: "Iterable[Config]") -> None:
+    from knowhue.data.listing import images_first
+    from knowhue.models.weights import require_weights
+
+    for config in configs:
+        with images_first(config.images):
+            require_weights(config)
 
 
 def _require_planned(out: Path, arm: str, config: "Config", own: "Config") -> None:

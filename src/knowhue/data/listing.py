@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from knowhue.config import Images
 from knowhue.data.items import SPLITS, ImageSource, SourceItem, as_archives
 from knowhue.data.sources import SOURCES
-from knowhue.errors import ImageError
+from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
 from knowhue.storage import tables_on_disk
 
@@ -196,6 +196,17 @@ def open_listing(images: Images) -> Iterator[ImageListing]:
                 "try the built-in set: knowhue study --preset demo"
             )
         yield listing
+
+
+@contextmanager
+def images_first(images: Images) -> Iterator[None]:
+    """Within it weights that cannot be had give way to images that are not there: they are mended first."""
+    try:
+        yield
+    except WeightsError:
+        if images.source in ("folder", "imagenet"):
+            list_items(images)
+        raise
 
 
 def list_items(images: Images) -> list[SourceItem]:

@@ -21,8 +21,9 @@ from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
 from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
 from knowhue.metric_table import METRICS
-from knowhue.models.encoder import Conv2dSame, hub_resolves
+from knowhue.models.encoder import Conv2dSame
 from knowhue.models.multitask import Deployed, DeployedOutput
+from knowhue.models.weights import hub_resolves
 from knowhue.presets import edit
 from knowhue.runs import WEIGHTS, require_no_run
 from knowhue.storage import replacing

