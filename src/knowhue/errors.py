@@ -57,12 +57,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("mulit", ["colour", "class", "multi"])
     ' Did you mean `multi`?'
+    >>> did_you_mean("ResNet50", ["resnet18", "resnet50"])
+    ' Did you mean `resnet50`?'
     >>> did_you_mean("nonsense", ["colour", "class", "multi"])
     ''
     """
+    # case is no difference to whoever mistakes one for the other
+    spelt = {each.casefold(): each for each in reversed(list(known))}
     # cut, for difflib's time grows with the square of the length
-    near = difflib.get_close_matches(name[:80], list(known), 1)
-    return f" Did you mean `{near[0]}`?" if near else ""
+    near = difflib.get_close_matches(name[:80].casefold(), list(reversed(spelt)), 1)
+    return f" Did you mean `{spelt[near[0]]}`?" if near else ""
 
 
 def one_of(name: str, found: str, known: Iterable[str]) -> str:

@@ -158,7 +158,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 def load_config(
     preset: str = DEFAULT_PRESET,
-    files: Sequence[Path] = (),
+    files: Sequence[str | Path] = (),
     settings: Sequence[str] = (),
     under: Mapping[str, Any] = {},
     over: Mapping[str, Any] = {},
@@ -181,7 +181,7 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
     base = reduce(merge, (under, PRESETS[preset], over), Config().model_dump(by_alias=True))
-    own: dict[str, Any] = reduce(merge, (*map(read_yaml, files), *map(read_setting, settings)), {})
+    own: dict[str, Any] = reduce(merge, (*map(read_yaml, map(Path, files)), *map(read_setting, settings)), {})
     config = checked(Config, merge(base, own))
     # what a preset says and these settings leave without effect nobody asked for
     idle = without_effect(changed(config).keys() - dict(dotted(own)).keys(), [config])

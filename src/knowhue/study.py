@@ -152,11 +152,11 @@ def _mean(values: Sequence[float]) -> float:
 
 def run_study(
     plan: Plan,
-    root: Path,
+    root: str | Path,
     executor: Executor | None = None,
     description: dict[str, Any] | None = None,
     report: Report = lambda _: None,
-    tuned_on: Path | None = None,
+    tuned_on: str | Path | None = None,
 ) -> Path:
     """Freeze a plan, train its arms with its seeds below `root`, compare, and write the report.
 
@@ -179,6 +179,7 @@ def run_study(
             process works on it.
     """
     _require_test_split(plan)
+    root, tuned_on = Path(root), None if tuned_on is None else Path(tuned_on)
     executor = executor or InProcess()
     with locked(root, "study", engine=executor.name) as left:
         await_jobs(executor, left, root, report)

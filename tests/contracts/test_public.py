@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ def test_public_names_are_sorted_and_there():
     assert knowhue.__all__ == sorted(knowhue.__all__)
     for name in knowhue.__all__:
         assert getattr(knowhue, name).__doc__
+
+
+def test_a_path_may_be_text_wherever_somebody_calls():
+    verbs = [getattr(knowhue, name) for name in knowhue.__all__]
+    methods = [getattr(knowhue.Colorizer, name) for name in ("load", "colorize", "classify", "reference")]
+    for verb in [*filter(inspect.isfunction, verbs), *methods]:
+        for name, parameter in inspect.signature(verb).parameters.items():
+            taken = str(parameter.annotation)
+            assert ("Path" in taken) <= ("str" in taken), f"{verb.__name__}({name}: {taken})"
 
 
 def test_unknown_name_lists_the_public_ones():

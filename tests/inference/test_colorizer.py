@@ -149,11 +149,44 @@ def photo(seed: int = 0, height: int = 40, width: int = 56, channels: int = 3) -
 
 
 def test_a_file_its_bytes_and_its_pixels_are_coloured_alike(colorizer, tmp_path):
-    write_image(photo(), tmp_path / "photo.png")
-    data = (tmp_path / "photo.png").read_bytes()
-    made = [colorizer.colorize(source) for source in (photo(), tmp_path / "photo.png", data)]
+    path = tmp_path / "photo.png"
+    write_image(photo(), str(path))
+    made = [colorizer.colorize(source) for source in (photo(), path, str(path), path.read_bytes())]
     assert all(np.array_equal(each.image.pixels, made[0].image.pixels) for each in made)
-    assert [each.judgement for each in made] == [made[0].judgement] * 3
+    assert [each.judgement for each in made] == [made[0].judgement] * 4
+    assert colorizer.classify(str(path)).label == made[0].judgement.label
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            r"a path or the bytes of a file. Found ndarray. .*Image.of\(pixels\)",
+        ),
+        (Image.of(np.zeros((8, 8, 3))), "uint8 or uint16. Found `pixels.dtype = float64`"),
+        (Image.of(np.zeros((8, 8, 1), bool)), "Found `pixels.dtype = bool`"),
+        (Image.of(np.zeros((8, 8), np.uint8)), r"Found `pixels.shape = \(8, 8\)`"),
+        (Image.of(np.zeros((0, 8, 3), np.uint8)), r"Found `pixels.shape = \(0, 8, 3\)`"),
+        (Image.of(np.zeros((8, 8, 4), np.uint8)), r"Found `pixels.shape = \(8, 8, 4\)`"),
+        (Image(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 4), np.uint8)), r"Found `alpha.shape = \(8, 4\)`"),
+        (Image(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.uint16)), "`alpha.dtype = uint16`"),
+    ],
+)
+def test_what_is_no_image_is_said_as_it_was_given(colorizer, tmp_path, source, said):
+    with pytest.raises(ValueError, match=said):
+        colorizer.colorize(source)
+    with pytest.raises(ValueError, match=said):
+        colorizer.classify(source)
+    if isinstance(source, Image):
+        with pytest.raises(ValueError, match=said):
+            write_image(source, tmp_path / "out.png")
+
+
+@pytest.mark.parametrize("unknown_below", [-0.1, 1.5, float("nan")])
+def test_a_limit_that_is_no_probability_is_refused(colorizer, unknown_below):
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        colorizer.classify(photo(), unknown_below)
 
 
 @given(st.permutations([(32, 40), (32, 33), (40, 32), (32, 40), (32, 33)]))

@@ -479,3 +479,27 @@ def test_one_difference_is_rounded_once(tmp_path):
     page = (tmp_path / "v.html").read_text(encoding="utf-8")
     (shown,) = re.findall(r"<dt>difference</dt><dd>\+([0-9.]+)", page)
     assert f": {shown} mIoU more" in page or f": {shown} more" in page
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-30])
+def test_a_small_metric_is_written_with_its_digits(tmp_path, scale):
+    rows = [
+        f"{arm},{seed},loss,{level * scale!r}"
+        for arm, level in (("old", 1.0), ("new", 1.3))
+        for seed in range(9)
+    ]
+    asked = Asked(sesoi={"loss": 0.1 * scale}, better={"loss": "lower"}, against="old")
+    answer = conclude(read_table([write(tmp_path / "t.csv", rows)], asked)).answers["loss"]
+    zeros = "0" * round(-math.log10(scale))
+    digits = f"0.{zeros}30" if scale == 1 else f"0.{zeros[:-1]}030"
+    assert f"{digits} more" in answer.sentence
+    assert "the same to the last digit shown" not in answer.sentence
+    assert f"+{digits} to +{digits}" in answer.sentence
+
+
+def test_levels_below_0_have_a_minus(tmp_path):
+    rows = totals([0.5] * 9, level=-5.0)
+    assert (
+        "“old” has loss −4.60"
+        in conclude(read_table([write(tmp_path / "t.csv", rows)], LOSS)).answers["loss"].sentence
+    )

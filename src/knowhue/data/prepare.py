@@ -83,7 +83,7 @@ class Prepared:
 
 
 def prepare(
-    images: Images, folder: Path, report: Report = lambda _: None, share_out: ShareOut | None = None
+    images: Images, folder: str | Path, report: Report = lambda _: None, share_out: ShareOut | None = None
 ) -> Prepared:
     """Make `folder` hold the configured images; work already done is not repeated, damage heals.
 
@@ -99,6 +99,7 @@ def prepare(
         ConfigError: it lies among the images.
         RunError: the folder cannot be written, or runs beside it were trained on other images.
     """
+    folder = Path(folder)
     require_apart(images, folder.parent)
     report({"stage": "prepare", "done": 0, "total": 0})  # to list them may take long
     with open_listing(images) as listing:

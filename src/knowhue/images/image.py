@@ -285,6 +285,40 @@ class Image(NamedTuple):
         return cls(np.ascontiguousarray(pixels))
 
 
+def require_pixels(pixels: Pixels) -> None:
+    """Make sure, before work, that an array is what all code takes for pixels.
+
+    Raises:
+        ValueError: it has another shape, type or order in memory.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+        raise ValueError(
+            f"`pixels` should be (H, W, 1 or 3), H and W 1 or more. Found `pixels.shape = {pixels.shape}`."
+        )
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"`pixels` should be uint8 or uint16. Found `pixels.dtype = {pixels.dtype}`.")
+    if not pixels.flags.c_contiguous:
+        raise ValueError(
+            f"`pixels` should be C-contiguous. Found `pixels.strides = {pixels.strides}`. Pass "
+            "`numpy.ascontiguousarray(pixels)`."
+        )
+
+
+def require_image(image: Image) -> None:
+    """The same of an image that somebody has made; of its transparency, too.
+
+    Raises:
+        ValueError: pixels or transparency have another shape, type or order in memory.
+    """
+    require_pixels(image.pixels)
+    alpha, wanted = image.alpha, (image.pixels.shape[:2], image.pixels.dtype)
+    if alpha is not None and (alpha.shape, alpha.dtype) != wanted:
+        raise ValueError(
+            f"`alpha` should be (H, W) of the pixels' type, {wanted[0]} {wanted[1]}. Found `alpha.shape = "
+            f"{alpha.shape}`, `alpha.dtype = {alpha.dtype}`."
+        )
+
+
 def over_white(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
     """Pixels (H, W, C) over white, by their transparency (H, W)."""
     top = np.iinfo(pixels.dtype).max

@@ -46,7 +46,7 @@ _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
 
-def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
+def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
     """Read an image: upright, in sRGB, in its own depth, with what else its file says.
 
     Of several frames or pages the first is read, with a note, unless that is a preview of another. Raw files of
@@ -62,7 +62,15 @@ def read_image(source: Path | bytes, max_pixels: int = MAX_PIXELS, name: str | N
     Raises:
         ImageError: the file is missing, no image, damaged, cut short, too large, or holds no intensities.
         ExtraError: it is HEIC and the decoder is not installed.
+        ValueError: the source is neither.
     """
+    if isinstance(source, str):
+        source = Path(source)
+    if not isinstance(source, Path | bytes):
+        raise ValueError(
+            f"`source` should be a path or the bytes of a file. Found {type(source).__name__}. Pixels become an image "
+            "by `knowhue.images.image.Image.of(pixels)`."
+        )
     try:
         with _opened(source) as file:
             head = file.read(HEAD_BYTES)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.image import Image, Pixels, over_white, to_rgb8
+from knowhue.images.image import Image, Pixels, over_white, require_image, to_rgb8
 from knowhue.images.metadata import keep, with_xmp
 from knowhue.images.profiles import from_srgb, srgb_profile
 from knowhue.images.tiff import with_exif
@@ -88,7 +88,7 @@ def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind |
     return kind_of(suffix, image, (*OUTPUT_SUFFIXES, OPENRASTER))
 
 
-def write_image(image: Image, target: Path, *, quality: int | None = None) -> list[str]:
+def write_image(image: Image, target: str | Path, *, quality: int | None = None) -> list[str]:
     """Write an image, whole or not at all; returns what the kind of file could not hold, in words.
 
     Args:
@@ -99,7 +99,10 @@ def write_image(image: Image, target: Path, *, quality: int | None = None) -> li
     Raises:
         ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the image is too long for it, or the quality is none.
         RunError: the file cannot be written.
+        ValueError: pixels or transparency are not as `Image` has them.
     """
+    require_image(image)
+    target = Path(target)
     data, notes = encode_with_notes(image, target.suffix, quality)
     with replacing(target, "wb") as file:
         file.write(data)

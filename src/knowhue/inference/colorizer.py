@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.images.image import ComputedBy, Image, Pixels, flattened
+from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
 from knowhue.inference.colour_distribution import (
@@ -173,7 +173,7 @@ class Colorizer:
         return held_bytes + self._several.answer_bytes(*(shape or (1, LONGEST)))
 
     def colorize(
-        self, source: Image | Path | bytes, options: ColorizeOptions = ColorizeOptions()
+        self, source: Image | str | Path | bytes, options: ColorizeOptions = ColorizeOptions()
     ) -> Colorized:
         """Colour and classify an image.
 
@@ -186,11 +186,11 @@ class Colorizer:
             ConfigError: the model has no colour head, or cannot do what the options ask for.
         """
         self.require_options(options)
-        image = source if isinstance(source, Image) else read_image(source)
+        image = _image(source)
         coarse = self.network_input(image)
         return self.finish(image, coarse, self.predict([coarse])[0], options)
 
-    def classify(self, source: Image | Path | bytes, unknown_below: float | None = None) -> Judgement:
+    def classify(self, source: Image | str | Path | bytes, unknown_below: float | None = None) -> Judgement:
         """Classify an image without colouring it.
 
         Raises:
@@ -198,7 +198,7 @@ class Colorizer:
             ConfigError: the model has no class head.
         """
         self.require("class")
-        image = source if isinstance(source, Image) else read_image(source)
+        image = _image(source)
         answers = self.predict_classes([self.class_input(image)])[0]
         return self.judge(image, answers, ColorizeOptions(unknown_below=unknown_below))
 
@@ -235,7 +235,7 @@ class Colorizer:
         # at the largest size, too, a small network's own is the least that there is
         return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
 
-    def reference(self, source: Image | Path | bytes, name: str | None = None) -> Reference:
+    def reference(self, source: Image | str | Path | bytes, name: str | None = None) -> Reference:
         """A colour photo, made ready once for this model to take colours from.
 
         Args:
@@ -247,9 +247,8 @@ class Colorizer:
             ConfigError: it has no colours, or the model gives no feature maps.
         """
         if name is None:
-            name = str(source) if isinstance(source, Path) else "the reference"
-        image = source if isinstance(source, Image) else read_image(source, name=name)
-        return make_reference(image, self._network_at_one_size, name)
+            name = str(source) if isinstance(source, str | Path) else "the reference"
+        return make_reference(_image(source, name), self._network_at_one_size, name)
 
     def class_input(self, image: Image) -> FloatArray:
         """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""
@@ -334,7 +333,14 @@ class Colorizer:
         )
 
 
-def write_colorized(original: Image, coloured: Image, target: Path) -> list[str]:
+def _image(source: Image | str | Path | bytes, name: str | None = None) -> Image:
+    if not isinstance(source, Image):
+        return read_image(source, name=name)
+    require_image(source)
+    return source
+
+
+def write_colorized(original: Image, coloured: Image, target: str | Path) -> list[str]:
     """Write a coloured image, or it and its original as layers, whole or not at all.
 
     Args:
@@ -349,6 +355,7 @@ def write_colorized(original: Image, coloured: Image, target: Path) -> list[str]
         ConfigError: nothing is written by that suffix, or the image is too long for it.
         RunError: the file cannot be written.
     """
+    target = Path(target)
     data, notes = encode_colorized(original, coloured, target.suffix)
     with replacing(target, "wb") as file:
         file.write(data)

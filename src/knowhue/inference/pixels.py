@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from knowhue import color
 from knowhue.color import FloatArray
-from knowhue.images.image import Pixels
+from knowhue.images.image import Pixels, require_pixels
 from knowhue.images.vips import OVERSAMPLING, block_size, shrink
 from knowhue.inference import kernels
 from knowhue.inference.pipeline import usable_cores
@@ -216,17 +216,7 @@ def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> No
 
 def _to_read(pixels: Pixels) -> Pixels:
     """Checked pixels, never writable: numba would compile once more for those that are."""
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
-        raise ValueError(
-            f"`pixels` should be (H, W, 1 or 3), H and W 1 or more. Found `pixels.shape = {pixels.shape}`."
-        )
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"`pixels` should be uint8 or uint16. Found `pixels.dtype = {pixels.dtype}`.")
-    if not pixels.flags.c_contiguous:
-        raise ValueError(
-            f"`pixels` should be C-contiguous. Found `pixels.strides = {pixels.strides}`. Pass "
-            "`numpy.ascontiguousarray(pixels)`."
-        )
+    require_pixels(pixels)
     view = pixels.view()
     view.flags.writeable = False
     return view

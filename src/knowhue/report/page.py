@@ -92,7 +92,7 @@ _TABLE_SECTIONS = (
 """Of the page on anybody's table."""
 
 
-def write_report(folder: Path, note: str = "") -> Path:
+def write_report(folder: str | Path, note: str = "") -> Path:
     """Write `results.json` and `report.html` of a study, in whatever state it is.
 
     Returns:
@@ -101,6 +101,7 @@ def write_report(folder: Path, note: str = "") -> Path:
     Raises:
         RunError: the folder is no study, or cannot be written.
     """
+    folder = Path(folder)
     read_frozen(folder)  # before a lock is laid into any folder
     page = folder / "report.html"
     with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):

@@ -12,8 +12,10 @@ from knowhue.plan import Question
 from knowhue.statistics.paired import Interval, mean
 
 MISSING = "–"
-_NOTHING = 1e-9
-"""A rounding error, not a difference; in the unit that is shown."""
+_ROUNDING_PLACES = 6
+"""Digits beyond those that are shown below which a difference is a rounding error."""
+_LEAST = 1e-15
+"""Below it a number of unknown scale is a rounding error."""
 
 
 class TableCell(NamedTuple):
@@ -27,8 +29,8 @@ class TableCell(NamedTuple):
 def number(value: float | None, unit: str = "") -> str:
     """Return a number as text, shares in per cent.
 
-    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.0002), number(None)
-    ('84.1', '13.21', '0.512', '0.000', '–')
+    >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.00021), number(None)
+    ('84.1', '13.21', '0.512', '−0.00021', '–')
     """
     return MISSING if value is None else _fixed(value, unit, value)
 
@@ -75,7 +77,7 @@ def signed(values: Sequence[float], places: int) -> list[str]:
     >>> signed([0.0021, 0.034], 2), signed([-0.16], 2), signed([0.0], 2), signed([-0.004, 0.0], 1)
     (['+0.002', '+0.034'], ['−0.16'], ['0.00'], ['−0.004', '0.000'])
     """
-    counts = [abs(value) > _NOTHING for value in values]
+    counts = [abs(value) > 10.0 ** -(places + _ROUNDING_PLACES) for value in values]
     for value, count in zip(values, counts, strict=True):
         while count and not round(abs(value), places):  # no rounding takes a sign away
             places += 1
@@ -92,7 +94,7 @@ def p_text(p: float | None) -> str:
     ('0.016', '<0.001', '–')
     """
     # below .0005 it would be rounded to 0
-    return "<0.001" if p is not None and p < 0.0005 else number(p)
+    return MISSING if p is None else "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def probability_text(value: float | None) -> str:
@@ -189,7 +191,7 @@ class Measure(NamedTuple):
         return titled(self.title, unit)
 
     def level(self, value: float) -> str:
-        return f"{self.scale * value:.{self.places}f}"
+        return f"{self.scale * value:.{self.places}f}".replace("-", "−")
 
     def signed(self, value: float) -> str:
         return signed([self.scale * value], self.places)[0]
@@ -219,7 +221,11 @@ def _signed(values: Sequence[float], unit: str, like: float) -> list[str]:
 
 
 def _places(unit: str, like: float) -> int:
-    return 1 if unit == "share" else 3 if abs(like) < 1.5 else 2 if abs(like) < 100 else 1
+    """Digits after the point; of what is small, as many as show two."""
+    size = abs(like)
+    if unit == "share" or size >= 100:
+        return 1
+    return 2 if size >= 1.5 else 3 if size < _LEAST else max(3, 1 - math.floor(math.log10(size)))
 
 
 def _fixed(value: float, unit: str, like: float) -> str:

@@ -33,7 +33,7 @@ MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
 """Columns of `per_image.csv` whose mean is a score of that name."""
 
 
-def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> Path:
+def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "") -> Path:
     """Make `colorizer.safetensors` in a run's folder, unless it is there.
 
     Temperature, the probability from which on a class is named, and the limit of novelty are fitted on the
@@ -48,7 +48,7 @@ def deploy(folder: Path, report: Report = lambda _: None, licence: str = "") -> 
         RunError: no finished run is there, it is of an oracle or of a network from scratch, its images are gone,
             or the folder cannot be written.
     """
-    folder = finished_run(folder)
+    folder = finished_run(Path(folder))
     path = folder / DEPLOYED
     if not path.exists():
         require_deployable(folder)

@@ -66,7 +66,7 @@ from knowhue.training.start import require_fit, start_of
 _AVERAGED_PX = 4
 
 
-def train(config: Config, root: Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
+def train(config: Config, root: str | Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
     """Prepare the images, train one arm with one seed below `root`, and score it.
 
     The same command continues an interrupted run and does not repeat a finished one.
@@ -83,7 +83,7 @@ def train(config: Config, root: Path, arm: str = "multi", report: Report = lambd
     Raises:
         KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
     """
-    config = arm_config(config, arm)
+    config, root = arm_config(config, arm), Path(root)
     with locked(root, "train") as left:
         require_no_jobs(left, root)
         engine = Engine(config.training)
@@ -192,12 +192,13 @@ def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
     return _run(work, own, folder, _with_cached_features(work, own, make_networks(work, own)), "heads", [])
 
 
-def evaluate_run(folder: Path, report: Report = lambda _: None) -> Scored:
+def evaluate_run(folder: str | Path, report: Report = lambda _: None) -> Scored:
     """Score a trained run again, on its study's reporting split, and write its scores anew.
 
     Raises:
         RunError: `folder` is no run folder of a finished run, or another process works on its study.
     """
+    folder = Path(folder)
     require_no_head(folder)
     if not has_ended(folder):
         raise no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")

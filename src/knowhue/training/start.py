@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 def start_from(
-    model: str, preset: str | None = None, files: Sequence[Path] = (), settings: Sequence[str] = ()
+    model: str, preset: str | None = None, files: Sequence[str | Path] = (), settings: Sequence[str] = ()
 ) -> Config:
     """Settings as `load_config` reads them, for a run that starts from a trained model.
 
