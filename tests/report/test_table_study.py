@@ -420,6 +420,14 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     misspelt = [good[0].replace("old", "olld"), *good[1:]]
     (asked,) = notices(read_table([write(tmp_path / "n.csv", misspelt)], LOSS))
     assert asked == "“olld” has 1 seed, which others lack. Did you mean `old`?"
+    misspelt = [good[0].replace("loss", "los"), *good[1:]]
+    asked, _ = notices(read_table([write(tmp_path / "l.csv", misspelt)], LOSS))
+    assert asked == "“los” has 1 score, which others lack. Did you mean `loss`?"
+    # a metric that not all runs have beside the other
+    assert not any(
+        "lack" in each
+        for each in notices(read_table([write(tmp_path / "b.csv", [*good, "old,0,los,1"])], LOSS))
+    )
     # an arm of its own, with seeds that all have
     fewer = [*good, *(f"older,{seed},loss,5" for seed in range(2))]
     assert not notices(read_table([write(tmp_path / "f.csv", fewer)], LOSS))

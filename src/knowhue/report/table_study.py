@@ -1,7 +1,7 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -234,12 +234,11 @@ def _copies(study: Study) -> Iterator[tuple[str, str]]:
 
 
 def _slips(study: Study) -> Iterator[str]:
-    """What looks like a slip of the pen: an arm whose seeds another one lacks, a score far beyond all others."""
-    seeds = {arm: {run.seed for run in study.finished(arm)} for arm in study.runs}
-    for arm, own in seeds.items():
-        lacking = [other for other, theirs in seeds.items() if len(theirs) > len(own) and not own & theirs]
-        if own and (meant := did_you_mean(arm, lacking)):
-            yield f"“{arm}” has {plural(len(own), 'seed')}, which others lack.{meant}"
+    """What looks like a slip of the pen: a name of an arm or a metric, a score far beyond all others."""
+    runs = [(arm, run) for arm in study.runs for run in study.finished(arm)]
+    yield from _misspelt("seed", [(arm, run.seed) for arm, run in runs])
+    scored = [(name, (arm, run.seed)) for arm, run in runs for name in run.scores["metrics"]]
+    yield from _misspelt("score", scored)
     for metric in study.metrics:
         scores = [
             (abs(run.scores["metrics"][metric]), arm, run.seed)
@@ -255,6 +254,17 @@ def _slips(study: Study) -> Iterator[str]:
                 f"{spaced(metric)} of “{arm}” with seed {seed} is {most:g}, all others are at most {next_:g}: is its "
                 "decimal point where it should be, or is it a percentage among shares?"
             )
+
+
+def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
+    """Names that have what another, like name with more of them lacks."""
+    by_name: dict[str, set[Hashable]] = defaultdict(set)
+    for name, each in held:
+        by_name[name].add(each)
+    for name, own in by_name.items():
+        lacking = [other for other, theirs in by_name.items() if len(theirs) > len(own) and not own & theirs]
+        if meant := did_you_mean(name, lacking):
+            yield f"“{name}” has {plural(len(own), noun)}, which others lack.{meant}"
 
 
 def notices(study: Study) -> list[str]:
