@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -92,6 +93,15 @@ def parse_yaml(text: str) -> Any:
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise ValueError(f"a number of {value.bit_length()} bits")
     return values
+
+
+def plain_name(given: str) -> str:
+    r"""A name that somebody wrote, or a file has, with one sign for each letter: equal names are then equal text.
+
+    >>> plain_name("e\u0301tang") == "\u00e9tang"  # macOS writes accents as signs of their own
+    True
+    """
+    return given if given.isascii() else unicodedata.normalize("NFC", given)
 
 
 def plain_number(given: Any) -> float:

@@ -39,6 +39,14 @@ def test_train_and_validation_folders(make_folder, validation):
     ]
 
 
+def test_a_class_whose_accents_are_written_in_two_ways_is_one(make_folder):
+    one, other = "\u00e9toile", "e\u0301toile"
+    root = make_folder({f"train/{one}": 1, f"train/{other}": 1, f"val/{other}": 1})
+    found = listed(path=str(root))
+    assert [(split, label) for _, split, label in found] == [("train", one)] * 2 + [("validation", one)]
+    assert len({name for name, *_ in found}) == 3  # files keep their names
+
+
 def test_training_folder_alone_is_split_later(make_folder):
     root = make_folder({"train/a": 1, "train/b": 1})
     assert {split for _, split, _ in listed(path=str(root))} == {"train"}

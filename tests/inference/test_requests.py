@@ -272,7 +272,8 @@ def test_hints_of_many_images_are_refused_before_any_is_coloured(tmp_path: Path)
         Image.new("L", (80, 60)).save(images[name], exif=exif if name == "turned.jpg" else b"")
     images["cut.png"].write_bytes(b"no image")
     inside = {"wide.jpg": ["79,59=red"], "turned.jpg": ["59,79=red"], "old.bmp": ["50%,59=red"]}
-    require_hinted(inside | {"cut.png": ["9999,0=red"]}, images, tmp_path)  # that is said when it is read
+    given = inside | {"cut.png": ["9999,0=red"]}  # that is said when it is read
+    assert require_hinted(given, images, tmp_path) == given
     outside = {
         "wide.jpg": ["1,60=red", "0,0=rde"],
         "turned.jpg": ["60,0=red"],
@@ -293,3 +294,9 @@ def test_hints_of_many_images_are_refused_before_any_is_coloured(tmp_path: Path)
     with pytest.raises(ConfigError) as raised:
         require_hinted({"wide.jpg": [f"{x},0=red" for x in range(90)]}, images, tmp_path)
     assert raised.value.args[-1] == "and 4 hints more"
+
+
+def test_hints_find_their_image_however_its_accents_are_written(tmp_path: Path):
+    name, written = "e\u0301tang.png", "\u00e9tang.png"
+    Image.new("L", (8, 8)).save(tmp_path / name)
+    assert require_hinted({written: ["0,0=red"]}, {name: tmp_path / name}, tmp_path) == {name: ["0,0=red"]}

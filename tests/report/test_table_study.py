@@ -136,6 +136,17 @@ def test_several_arms_are_each_a_question_and_columns_say_what_options_would(tmp
     assert several.alpha == pytest.approx(0.025)
 
 
+def test_names_are_the_same_however_their_accents_are_written(tmp_path):
+    one, other = "\u00e9t\u00e9", "e\u0301te\u0301"
+    lines = totals([0.1] * 8, other, (other, "new"))
+    lines[0] = lines[0].replace(other, one)
+    study = read_table([write(tmp_path / "t.csv", lines)], Asked((), {one: "lower"}, {one: 0.25}, other))
+    assert [*study.runs] == [one, "new"]
+    assert notices(study) == []
+    (question,) = study.questions.values()
+    assert (question.single, question.metric) == (one, one)
+
+
 def test_tables_are_read_together(tmp_path):
     lines = totals([-0.5] * 8)
     first, second = (

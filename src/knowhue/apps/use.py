@@ -18,6 +18,7 @@ from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.runs import taken_by
+from knowhue.settings_text import plain_name
 from knowhue.storage import is_url, require_outputs
 
 if TYPE_CHECKING:
@@ -265,9 +266,12 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
     if file is None:
         return []
     listed = read_hints(file)
-    path = f"/{source.absolute().as_posix()}"
+    path = plain_name(f"/{source.absolute().as_posix()}")
     found = [
-        text for name, texts in listed.items() if not name or path.endswith(f"/{name}") for text in texts
+        text
+        for name, texts in listed.items()
+        if not name or path.endswith(f"/{plain_name(name)}")
+        for text in texts
     ]
     if not found:
         raise ConfigError(

@@ -13,6 +13,7 @@ from knowhue.data.items import SPLITS, ImageSource, SourceItem, as_archives
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
+from knowhue.settings_text import plain_name
 from knowhue.storage import tables_on_disk
 
 READ_COLUMNS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
@@ -221,7 +222,8 @@ def list_items(images: Images) -> list[SourceItem]:
 
 
 def _listed(item: SourceItem) -> tuple[object, ...]:
-    label = None if item.label is None else _bytes(item.label)
+    # a class whose folders were made on several systems is one
+    label = None if item.label is None else _bytes(plain_name(item.label))
     others = map(_bytes, (item.stamp, item.skipped, item.origin, item.place))
     return _bytes(item.name), SPLITS.index(item.split), label, *others, len(item.name)
 

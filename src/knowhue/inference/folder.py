@@ -87,7 +87,7 @@ def colorize_folder(
     colorizer.require_options(options)
     _check(options, suffix)
     listing = list_folder(source, out, suffix)
-    require_hinted(hints, {item.path: item.source for item in listing.items}, source)
+    hints = require_hinted(hints, {item.path: item.source for item in listing.items}, source)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
         work = _Work(colorizer, options, hints, ledger, listing.items, stops, report)

@@ -20,6 +20,7 @@ from knowhue.inference.hints import parse_hint, strokes_of
 from knowhue.inference.judgement import Judgement
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
+from knowhue.settings_text import plain_name
 
 IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
 """Names of the files in a form, by which messages call them, too: never by the name that came with one."""
@@ -70,7 +71,9 @@ class ImageReply(NamedTuple):
     """width, height and suffix of what would be written without `max_px` and `suffix`"""
 
 
-def require_hinted(hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path) -> None:
+def require_hinted(
+    hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path
+) -> dict[str, list[str]]:
     """Make sure, by headers alone, that hints of many images can be met: before the first of these is coloured.
 
     Args:
@@ -78,22 +81,29 @@ def require_hinted(hints: Mapping[str, Sequence[str]], images: Mapping[str, Path
         images: their files, by the same.
         source: folder of the images.
 
+    Returns:
+        The hints by the names that `images` have, which macOS may spell otherwise than whoever wrote a table.
+
     Raises:
         ConfigError: hints that name no image, that cannot be read, or that lie outside theirs; each is said.
     """
+    spelt = {plain_name(name): name for name in images} if hints else {}
+    found: dict[str, list[str]] = {}
     problems = []
-    for name, texts in hints.items():
-        if name not in images:
-            found = f"`{name}`.{did_you_mean(name, images)}" if name else "one without a name."
-            problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {found}")
-        elif shape := weigh_image(
-            images[name]
-        ).shape:  # what cannot be read is said when it is to be coloured
+    for given, texts in hints.items():
+        name = given if given in images else spelt.get(plain_name(given))
+        if name is None:
+            what = f"`{given}`.{did_you_mean(given, images)}" if given else "one without a name."
+            problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {what}")
+            continue
+        found.setdefault(name, []).extend(texts)
+        if shape := weigh_image(images[name]).shape:  # what cannot be read is said when it is to be coloured
             problems += [f"{name}: {error}" for error in _misplaced(texts, *shape)]
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"and {plural(len(problems) - _MOST_PROBLEMS, 'hint')} more"]
     if problems:
         raise ConfigError(*problems)
+    return found
 
 
 def _misplaced(texts: Sequence[str], height: int, width: int) -> Iterator[ConfigError]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from knowhue.csv_text import read_rows, separator_of
 from knowhue.errors import TableError, did_you_mean, few, missing_package, plural, shown, system_reason
 from knowhue.runs import taken_by
+from knowhue.settings_text import plain_name
 
 RowCells = Sequence[Any]
 MOST_ROWS = 20_000_000
@@ -293,7 +294,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
             f"{path}: one column, `{shown(header[0].strip())}`. Commas, semicolons or tabs should stand between "
             "columns, such as arm,seed,metric,value."
         )
-    return header, _whole(path, header, rows)
+    return [plain_name(name) for name in header], _whole(path, header, rows)
 
 
 def _whole(
@@ -310,7 +311,7 @@ def _whole(
                 f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)}. Quote "
                 "cells that hold a separator."
             )
-        yield number, cells
+        yield number, [plain_name(cell) if isinstance(cell, str) else cell for cell in cells]
 
 
 def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from knowhue.config import digest
 from knowhue.errors import ConfigError, TableError, did_you_mean, few, plural, shown, spaced
@@ -14,6 +15,7 @@ from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
 from knowhue.report.text import TableCell
+from knowhue.settings_text import plain_name
 from knowhue.statistics import ALPHA
 
 MOST_QUESTIONS = 60
@@ -45,6 +47,17 @@ class Asked:
     seed_column: str | None = None
     """the same of the seed"""
 
+    def plain(self) -> "Asked":
+        """The same by names as tables are read to have them, see `plain_name`."""
+
+        def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
+            return {plain_name(name): value for name, value in given.items()}
+
+        given = {name: [*map(plain_name, getattr(self, name))] for name in ("metrics", "arms")}
+        alone = {name: getattr(self, name) for name in ("against", "arm_column", "seed_column")}
+        alone = {name: each and plain_name(each) for name, each in alone.items()}
+        return replace(self, **given, **alone, better=by_name(self.better), sesoi=by_name(self.sesoi))
+
 
 def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     """Read tables of scores as one study, ready for `findings.find`.
@@ -60,6 +73,7 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
         TableError: a table cannot be read or judged.
         ConfigError: an option names what is not there, or something is neither given nor known.
     """
+    asked = asked.plain()
     own = [name for names in METRIC_NAMES.values() for name in names]
     wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *own])
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)

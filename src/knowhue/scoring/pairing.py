@@ -3,7 +3,6 @@
 import hashlib
 import re
 import shlex
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 from knowhue.runs import taken_by
+from knowhue.settings_text import plain_name
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
@@ -184,8 +184,7 @@ def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
         if why:
             skipped.append(why)
             continue
-        # macOS writes accents as signs of their own
-        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        key = plain_name(path.relative_to(folder).with_suffix("").as_posix())
         files.setdefault(key, []).append(_stored(path))
     if not files:
         raise ImageError(
