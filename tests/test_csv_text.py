@@ -38,6 +38,14 @@ def test_file_keeps_line_ends_within_cells(tmp_path):
     assert read_csv(tmp_path / "a.csv") == [{"name": "one\r\ntwo\rthree\nfour", "x": "1"}]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["sep=;\na;b\n1,5;2\n", "SEP=;\r\na;b\r\n1,5;2\r\n", '"sep=;"\na;b\n1,5;2\n', "sep=\t\na\tb\n1,5\t2\n"],
+)
+def test_the_first_line_of_excel_says_what_separates(text):
+    assert from_csv(text) == [{"a": "1,5", "b": "2"}]
+
+
 @pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n"1,2\n'])
 def test_damaged_table_is_one_line(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)

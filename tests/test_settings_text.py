@@ -1,5 +1,6 @@
 """Settings from YAML are read within bounds, and every misspelt one is recognised."""
 
+import re
 from typing import Any
 
 import pytest
@@ -11,8 +12,16 @@ from pydantic import BaseModel, ValidationError
 from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.plan import Plan
-from knowhue.presets import merge
-from knowhue.settings_text import MAX_DEPTH, MAX_VALUES, describe_problem, meaning_of, parse_yaml, read_yaml
+from knowhue.presets import load_config, merge
+from knowhue.settings_text import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    describe_problem,
+    meaning_of,
+    parse_json,
+    parse_yaml,
+    read_yaml,
+)
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 NESTED = st.recursive(
@@ -167,3 +176,40 @@ def test_a_missing_part_of_a_question_is_explained():
     assert message.startswith(
         "`questions.colour.sesoi` is missing. Meaning: smallest effect of interest, in the "
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("012", "10"),
+        ("-012", "-10"),
+        ("1:30", "90"),
+        ("1:30.5", "90.5"),
+        ("1_0", "10"),
+        ("0.1_5", "0.15"),
+        ("0x1F", "31"),
+        ("0b11", "3"),
+    ],
+)
+def test_a_number_that_yaml_takes_for_another_one_is_refused(text, taken):
+    for written in (text, f"a: {text}", f"- {text}", f"{text}: a"):
+        with pytest.raises(
+            ValueError, match=rf"^`{re.escape(text)}`, which YAML takes for {taken}; write {taken}"
+        ):
+            parse_yaml(written)
+    assert parse_yaml(f"'{text}'") == text
+    with pytest.raises(
+        ConfigError, match=rf"`seed` should be a value in YAML. Found `{text}`: .* takes for {taken}"
+    ):
+        load_config(settings=[f"seed={text}"])
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "10", "+5", "0.5", ".5", "1.", "-1.5e-3", "007.5", ".inf"])
+def test_decimal_numbers_are_what_they_are(text):
+    assert parse_yaml(text) == float(text.replace(".inf", "inf"))
+
+
+def test_json_with_a_key_twice_is_refused():
+    assert parse_json('[{"a": 1}, {"a": 2, "b": {"a": 3}}]') == [{"a": 1}, {"a": 2, "b": {"a": 3}}]
+    with pytest.raises(ValueError, match="the key `seed` twice in one object"):
+        parse_json('{"arm": {"seed": 1, "x": 2, "seed": 3}}')

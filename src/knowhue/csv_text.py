@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _RUNS = re.compile(r"\s*['=+\-@|%＝＋－＠]|[\t\r\n\0]")
@@ -12,6 +12,7 @@ _RUNS = re.compile(r"\s*['=+\-@|%＝＋－＠]|[\t\r\n\0]")
 _MARK = "'"
 _SPLITS = re.compile(r"""[",;\s]""")
 """Signs at which some spreadsheet would cut a cell; the standard library's writer leaves a lone return unquoted."""
+_SAID_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_NOTHING = '""'
 
 
@@ -40,8 +41,7 @@ def from_csv(text: str) -> list[dict[str, str]]:
     >>> from_csv("class,error\n'=cmd|calc,-0.5\n")
     [{'class': '=cmd|calc', 'error': '-0.5'}]
     """
-    lines = io.StringIO(text, newline="")
-    header, *rows = list(read_rows(lines, separator_of(text.partition("\n")[0]))) or [[]]
+    header, *rows = list(table_rows(io.StringIO(text, newline=""))) or [[]]
     if twice := [name for name in header if header.count(name) > 1]:
         raise ValueError(f"two columns are named {twice[0]}")
     for number, row in enumerate(rows, 2):
@@ -52,13 +52,22 @@ def from_csv(text: str) -> list[dict[str, str]]:
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def separator_of(first_line: str) -> str:
-    """What stands between the cells of anybody's table: many a spreadsheet separates by something else than commas.
+def table_rows(file: TextIO) -> Iterator[list[str]]:
+    r"""Read anybody's table, row by row, whatever it separates cells by: many a spreadsheet takes other than commas.
 
-    >>> separator_of("x;y;colour"), separator_of("x,y;z"), separator_of("x")
-    (';', ',', ',')
+    A first line `sep=;`, which is Excel's own, is no row, as it is none there.
+
+    Raises:
+        ValueError: it is no CSV.
+
+    >>> [list(table_rows(io.StringIO(text))) for text in ("x;y,z\n", "x,y;z\n", "sep=;\nx,y\n")]
+    [[['x;y', 'z']], [['x', 'y;z']], [['x,y']]]
     """
-    return next((each for each in ",;\t" if each in first_line), ",")
+    first = file.readline(2**16)
+    said = _SAID_SEPARATOR.fullmatch(first)
+    if said is None:
+        file.seek(0)
+    return read_rows(file, said[1] if said else next((each for each in ",;\t" if each in first), ","))
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:

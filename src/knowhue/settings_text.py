@@ -1,6 +1,7 @@
 """Settings that somebody wrote: YAML read within bounds, numbers, and what is wrong with a setting in words."""
 
 import difflib
+import json
 import math
 import re
 import unicodedata
@@ -8,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -18,6 +19,8 @@ from knowhue.errors import ConfigError, did_you_mean, shown, system_reason
 
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
+_NO_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
+_Number = TypeVar("_Number", int, float)
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -59,7 +62,11 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: YAML takes the last, and an arm or a setting would be lost in silence."""
+    """Refuses what YAML takes for something else in silence.
+
+    Of a key that stands twice it takes the last, and an arm or a setting would be lost; `012` is ten to it, and `1:30`
+    ninety.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -71,12 +78,32 @@ class _Loader(yaml.SafeLoader):
             )
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return self._as_written(node, super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return self._as_written(node, super().construct_yaml_float(node))
+
+    def _as_written(self, node: yaml.ScalarNode, number: _Number) -> _Number:
+        """A number, if it is what everybody reads."""
+        if "_" in node.value or ":" in node.value or _NO_DECIMAL.match(node.value):
+            raise ValueError(
+                f"`{shown(node.value)}`, which YAML takes for {shown(number)}; write {shown(number)}, or quotes around "
+                "it if it is a name"
+            )
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
 
 def parse_yaml(text: str) -> Any:
     """Settings from YAML; what would take for ever to read, or cannot be written again, is refused.
 
     Raises:
-        ValueError: it is no YAML, too much, nested too deeply, or has a key twice or numbers of more than 64 bits.
+        ValueError: it is no YAML, too much, nested too deeply, has a key twice, numbers of more than 64 bits, or some
+            that are written otherwise than in decimals.
     """
     try:
         values = yaml.load(text, _Loader)
@@ -93,6 +120,23 @@ def parse_yaml(text: str) -> Any:
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise ValueError(f"a number of {value.bit_length()} bits")
     return values
+
+
+def parse_json(text: str) -> Any:
+    """What somebody wrote as JSON.
+
+    Raises:
+        ValueError: it is none, or has a key twice, of which readers take the last in silence.
+    """
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key `{shown(twice)}` twice in one object")
+    return found
 
 
 def plain_name(given: str) -> str:

@@ -86,6 +86,7 @@ FILES = {
     "tabs.tsv": csv_text(TIDY, "\t"),
     "windows.csv": csv_text(TIDY).replace("\n", "\r\n") + "\r\n",
     "floats.csv": csv_text([row | {"seed": f"{row['seed']}.0"} for row in TIDY]),
+    "excel.csv": "sep=;\r\n" + csv_text(TIDY, ";").replace("\n", "\r\n"),
     "records.json": json.dumps(TIDY),
     "columns.json": json.dumps({"columns": list(TIDY[0]), "data": [list(row.values()) for row in TIDY]}),
     "lines.jsonl": "\n".join(map(json.dumps, TIDY)),
@@ -217,6 +218,8 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
         ("t.json", b"[1, 2]", "should hold a list of records"),
         ("t.jsonl", b'{"arm": "a"}\n[]\n', "should hold a list of records"),
         ("t.jsonl", b'{"arm": "a"}\n\n{\n', "t.jsonl, row 3: no JSON"),
+        ("t.jsonl", b'{"arm": "a", "arm": "b"}', "t.jsonl, row 1: no JSON .the key `arm` twice"),
+        ("t.json", b'[{"arm": "a", "arm": "b"}]', "t.json: no JSON .the key `arm` twice"),
         ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "row 2: no CSV (field larger than"),
     ],
 )

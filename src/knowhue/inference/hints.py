@@ -3,7 +3,6 @@
 They are written as a point on the command line, a table of points, or strokes on a transparent image.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from knowhue.csv_text import from_csv
 from knowhue.errors import ConfigError, did_you_mean, few, first_line, system_reason
 from knowhue.images.image import Image, Pixels
 from knowhue.inference.pixels import interpolated, lightness, neighbours
+from knowhue.settings_text import parse_json
 
 REACH = 0.15
 """Farthest from its point that a hint changes anything, in short sides of the image, as all lengths here."""
@@ -449,7 +449,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     is_json = file.suffix.lower() == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the encoding
-        rows = json.loads(text) if is_json else from_csv(text.strip())
+        rows = parse_json(text) if is_json else from_csv(text.strip())
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
     except (ValueError, RecursionError) as error:  # JSON of many brackets

@@ -11,10 +11,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowhue.csv_text import read_rows, separator_of
+from knowhue.csv_text import table_rows
 from knowhue.errors import TableError, did_you_mean, few, missing_package, plural, shown, system_reason
 from knowhue.runs import taken_by
-from knowhue.settings_text import plain_name
+from knowhue.settings_text import parse_json, plain_name
 
 RowCells = Sequence[Any]
 MOST_ROWS = 20_000_000
@@ -324,9 +324,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = separator_of(file.readline(2**16))
-            file.seek(0)
-            for number, cells in enumerate(read_rows(file, separator), 1):
+            for number, cells in enumerate(table_rows(file), 1):
                 if cells:
                     yield number, cells
     except UnicodeDecodeError:
@@ -342,7 +340,7 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
         raise TableError(f"{path}: more than {MOST_JSON_BYTES >> 20} MB of JSON. Give it as CSV or parquet.")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = json.loads(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
+        found = parse_json(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
         if _SURROGATE.search(text):  # one without its other half is no character, and no page can hold it
             json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -370,7 +368,7 @@ def _json_lines(path: Path, text: str) -> list[Any]:
     # `splitlines` would cut at separators that JSON allows within a string, too
     for number, line in enumerate(text.split("\n"), 1):
         try:
-            found += [json.loads(line)] if line.strip() else []
+            found += [parse_json(line)] if line.strip() else []
         except (ValueError, RecursionError) as error:
             raise TableError(f"{path}, row {number}: no JSON ({str(error)[:80]}).") from None
     return found
@@ -400,7 +398,7 @@ def _parsed(value: Any) -> Any:
     # the API of Weights & Biases gives `config` and `summaryMetrics` as text
     if isinstance(value, str) and value.startswith("{"):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except (ValueError, RecursionError):
             return value
     return value
