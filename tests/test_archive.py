@@ -92,6 +92,27 @@ def test_every_photo_has_its_line_in_one_ledger(photos, tmp_path):
     assert {(line["width"], line["height"]) for line in lines} == {(28, 20)}
 
 
+def test_what_is_said_of_a_photo_is_what_a_folder_says_of_it(photos, tmp_path):
+    (photos / NAMES[0]).rename(photos / "misnamed.jpg")
+    (photos / "empty.png").touch()
+    (photos / "text.png").write_text("no photo")
+    (photos / "lost.png").symlink_to("nowhere")
+    colorize_folder(Colorizer.load("fake"), photos, tmp_path / "whole")
+    archive(photos, tmp_path / "out", shards=1)
+    whole, shard_ = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (tmp_path / "whole" / LEDGER, tmp_path / "out" / STATE / "ledgers" / "000000.jsonl")
+    )
+    ours = {"job", "stamps", "stamp", "made", "seconds"}
+    said, same = (
+        {line["path"]: {name: line[name] for name in line if name not in ours} for line in lines}
+        for lines in (whole, shard_[1:])
+    )
+    assert said == same
+    assert "it is PNG, whatever its name says" in said["misnamed.jpg"]["warnings"]
+    assert said["lost.png"]["error"] == "a link to nothing (nowhere is not there)"
+
+
 def test_the_seconds_of_a_photo_have_those_of_its_fetching(photos, tmp_path, monkeypatch):
     read = FolderStore.read
 
@@ -184,7 +205,7 @@ def test_what_cannot_be_read_fails_alone_and_is_tried_again(photos, tmp_path):
     summary = archive(photos, tmp_path / "out")
     assert (summary.made, summary.failed) == (18, 1)
     assert summary.failures[0] == ("bad.png", summary.failures[0][1])
-    assert "not an image that can be read" in summary.failures[0][1]
+    assert "it is none of JPEG" in summary.failures[0][1]
     shutil.copy(photos / NAMES[0], photos / "bad.png")
     assert archive(photos, tmp_path / "out").made == 1
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,9 @@ _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
 
-def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image:
+def read_image(
+    source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None, path: str | None = None
+) -> Image:
     """Read an image: upright, in sRGB, in its own depth, with what else its file says.
 
     Of several frames or pages the first is read, with a note, unless that is a preview of another. Raw files of
@@ -58,6 +60,7 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: s
         source: a file, or the bytes of one.
         max_pixels: refused above, from the header alone.
         name: what messages begin with; the file's path if None, nothing if empty.
+        path: of the file that bytes are from, where that is known.
 
     Raises:
         ImageError: the file is missing, no image, damaged, cut short, too large, or holds no intensities.
@@ -79,7 +82,9 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: s
         if head[4:12] in _SEQUENCES:  # libheif shows the still image alone
             decoded.notes.append("the first image of a sequence")
         suffixes = FORMATS[kind].suffixes
-        if isinstance(source, Path) and source.suffix.lower() not in suffixes:
+        if path is None and isinstance(source, Path):
+            path = source.name
+        if path is not None and PurePath(path).suffix.lower() not in suffixes:
             decoded.notes.append(f"it is {kind}, whatever its name says")
         is_lossless = kind == "WebP" and b"VP8L" in head  # the chunk of lossless pixels
         return _to_image(decoded, suffixes[0], is_lossless)

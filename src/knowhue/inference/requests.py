@@ -167,21 +167,27 @@ def _weigh(colorizer: Colorizer, request: ImageRequest) -> int:
 
 
 def decode_request(
-    colorizer: Colorizer, request: ImageRequest, max_pixels: int = MAX_PIXELS, name: str | None = None
+    colorizer: Colorizer, request: ImageRequest, max_pixels: int = MAX_PIXELS, path: str | None = None
 ) -> DecodedRequest:
     """Read a request's image, and make the network's input of it.
 
+    Args:
+        colorizer: the model.
+        request: what is wanted.
+        max_pixels: refused above.
+        path: of one of many images, by which whoever reports it names it; None of what was sent.
+
     Raises:
-        NoImageError: bytes begin as no known kind of image.
+        NoImageError: what was sent begins as no known kind of image.
         ImageError: it is damaged or too large.
         ConfigError: a hint cannot be read, the reference has no colours, the strokes do not fit, or the model cannot
             do what is asked.
     """
     source, options = request.source, request.options
-    if isinstance(source, bytes):
-        image = _read_upload(source, max_pixels, IMAGE_FIELD if name is None else name)
+    if path is None and isinstance(source, bytes):
+        image = _read_upload(source, max_pixels, IMAGE_FIELD)
     else:
-        image = read_image(source, max_pixels=max_pixels, name=name)
+        image = read_image(source, max_pixels, name=None if path is None else "", path=path)
     if request.reference is not None:
         reference = _read_upload(request.reference, max_pixels, REFERENCE_FIELD)
         options = options._replace(reference=colorizer.reference(reference, f"`{REFERENCE_FIELD}`"))
@@ -210,8 +216,7 @@ def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Pred
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
     if recognise(data[:4096]) is None:
-        what = f"`{name}` is" if name else "it is"
-        raise NoImageError(f"{what} not an image that can be read ({', '.join(FORMATS)}).")
+        raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(FORMATS)}).")
     return read_image(data, max_pixels=max_pixels, name=name)
 
 
@@ -307,7 +312,7 @@ def stages_of_many(
 
     def decode(item: Any) -> tuple[DecodedRequest, float]:
         started = time.perf_counter() - weighed.pop(item)
-        decoded = decode_request(colorizer, request_of(item), name="")  # the summary names it
+        decoded = decode_request(colorizer, request_of(item), path=item.path)
         return decoded, time.perf_counter() - started
 
     def predict(batch: Sequence[tuple[DecodedRequest, float]]) -> list[tuple[Predictions, float]]:
