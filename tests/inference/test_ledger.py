@@ -8,9 +8,11 @@ import pytest
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
-from knowhue.inference.judgement import NOTED
-from knowhue.inference.ledger import JOB, OF_ALBUM, Ledger, Stamp
+from knowhue.inference.ledger import JOB, Ledger, Stamp
 
+NOTED = ("novelty", "label", "warnings", "found_in_reference")
+"""What `judgement.noteworthy` counts by."""
+OF_ALBUM = ("colour", "own")
 THIS = dict.fromkeys(JOB, "this")
 
 

@@ -192,7 +192,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
-    if (hint := taken_by(source)) and not is_image(source):  # whatever its name says
+    if not is_image(source) and (hint := taken_by(source)):  # whatever its name says
         raise ImageError(f"{source}: no image.{hint}")
     return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
 

@@ -47,7 +47,10 @@ _COPIES = 3
 
 
 def read_image(
-    source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: str | None = None, path: str | None = None
+    source: str | Path | bytes,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+    file_name: str | None = None,
 ) -> Image:
     """Read an image: upright, in sRGB, in its own depth, with what else its file says.
 
@@ -60,7 +63,7 @@ def read_image(
         source: a file, or the bytes of one.
         max_pixels: refused above, from the header alone.
         name: what messages begin with; the file's path if None, nothing if empty.
-        path: of the file that bytes are from, where that is known.
+        file_name: of the file that bytes are from, where that is known.
 
     Raises:
         ImageError: the file is missing, no image, damaged, cut short, too large, or holds no intensities.
@@ -82,9 +85,9 @@ def read_image(
         if head[4:12] in _SEQUENCES:  # libheif shows the still image alone
             decoded.notes.append("the first image of a sequence")
         suffixes = FORMATS[kind].suffixes
-        if path is None and isinstance(source, Path):
-            path = source.name
-        if path is not None and PurePath(path).suffix.lower() not in suffixes:
+        if isinstance(source, Path):
+            file_name = source.name
+        if file_name is not None and PurePath(file_name).suffix.lower() not in suffixes:
             decoded.notes.append(f"it is {kind}, whatever its name says")
         is_lossless = kind == "WebP" and b"VP8L" in head  # the chunk of lossless pixels
         return _to_image(decoded, suffixes[0], is_lossless)

@@ -170,7 +170,9 @@ class _Work:
 
     def run(self, limits: Limits, album: bool) -> None:
         """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
-        self._refuse_strangers()
+        outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
+        if strangers := list(outputs):
+            raise no_room(self._ledger.out, len(strangers), strangers[0])
         shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
         with writing(self._staging):
             self._staging.mkdir()
@@ -217,11 +219,6 @@ class _Work:
             self._colorizer.fast,
             left=len(self.waiting) - self.made - len(self.failures),
         )
-
-    def _refuse_strangers(self) -> None:
-        outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
-        if strangers := list(outputs):
-            raise no_room(self._ledger.out, len(strangers), strangers[0])
 
     def _request(self, item: Item) -> ImageRequest:
         self._stamps[item] = Stamp.of(item.source)  # before reading: what changes meanwhile is done again

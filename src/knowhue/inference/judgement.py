@@ -99,10 +99,6 @@ def is_novel(novelty: float | None) -> bool:
     return novelty is not None and not novelty <= 1  # and not `> 1`, which NaN is not
 
 
-NOTED = ("novelty", "label", "warnings", "found_in_reference")
-"""Of `as_record`, what `noteworthy` counts by."""
-
-
 def is_noted(record: object) -> bool:
     """Whether a record that was read from a file has what `noteworthy` counts by, as `as_record` writes it."""
     match record:

@@ -33,8 +33,6 @@ JOB = {
     "album": "made with or without one look for the album",
 }
 """What a line's `job` holds, and how to say that it differs, perhaps with what was found."""
-OF_ALBUM = ("colour", "own")
-"""What a line's `album` holds, where there is one: the album's colour, and the photo's."""
 
 
 class Stamp(NamedTuple):

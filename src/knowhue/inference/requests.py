@@ -187,7 +187,7 @@ def decode_request(
     if path is None and isinstance(source, bytes):
         image = _read_upload(source, max_pixels, IMAGE_FIELD)
     else:
-        image = read_image(source, max_pixels, name=None if path is None else "", path=path)
+        image = read_image(source, max_pixels=max_pixels, name=None if path is None else "", file_name=path)
     if request.reference is not None:
         reference = _read_upload(request.reference, max_pixels, REFERENCE_FIELD)
         options = options._replace(reference=colorizer.reference(reference, f"`{REFERENCE_FIELD}`"))
