@@ -415,6 +415,11 @@ def test_limit_is_checked_before_decoding():
         read_image(data, max_pixels=620)
 
 
+def test_of_an_image_that_ends_in_its_header_the_decoder_says_why():
+    with pytest.raises(ImageError, match=r"damaged or cut short \(premature end of JPEG image\)"):
+        read_image(pillow(NOISE, "JPEG")[:200])
+
+
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_small_images_are_decoded_as_large_ones_are(monkeypatch, suffix, bits):

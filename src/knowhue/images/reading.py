@@ -222,7 +222,7 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         image = _load(file, kind, page)
     except VipsError as error:
         # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
-        if page is not None and not page.is_first:
+        if page is None or not page.is_first:
             raise _damaged(kind, reason(error)) from None
         return _decode_by_pillow(file, kind, max_pixels)
     _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
