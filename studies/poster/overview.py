@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
 HOME = Path(__file__).parent
 GROUPS = (
-    {"main": "main study, 6 + 6 epochs", "full": "30 + 15 epochs, as the poster"},
+    {
+        "main": "main study, 6 + 6 epochs",
+        "weights": "the same, ten other seeds",
+        "full": "30 + 15 epochs, as the poster",
+    },
     {"ocean5": "other photos, of sea animals"},
     {"images-500": "500 images", "images-250": "250 images", "images-125": "125 images"},
     {"labels-25": "50 labels a class", "labels-5": "10 labels a class", "labels-2": "4 labels a class"},

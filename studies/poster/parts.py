@@ -32,6 +32,7 @@ PAIRS = (
     ("colour", "multi"), ("colour", "placebo-labels"), ("placebo-labels", "multi"), ("colour", "oracle"),
     ("class", "multi"), ("class", "placebo-colours"), ("placebo-colours", "multi"),
     ("colour", "multi-w3"), ("colour", "multi-w30"), ("class", "multi-w3"), ("class", "multi-w30"),
+    ("multi-w3", "multi-w30"),
 )  # fmt: skip
 COLOURS = ("ab_l1", "ab_l1_vivid", "ciede2000", "mean_a", "mean_b", "colourfulness")
 CLASSES = ("balanced_accuracy", "cross_entropy")

@@ -226,6 +226,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("plan", "main", 10_000),
         ("ocean5", "ocean5", 6000),
         ("full", "full", 2700),
+        ("weights", "weights", 5000),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         *((f"images-{each}", f"images-{each}", 3000) for each in FEWER),
@@ -271,7 +272,7 @@ def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path
     assert drawn == shown
     assert set(overview.STUDIES.values()) <= set(drawn)
     page = (DOCS / "poster.md").read_text()
-    numbers = {8: "eight", 9: "nine", 10: "ten"}, {16: "sixteen", 18: "eighteen", 20: "twenty"}
+    numbers = {9: "nine", 10: "ten", 11: "eleven"}, {18: "eighteen", 20: "twenty", 22: "twenty-two"}
     assert f"in {numbers[0][len(asked)]} studies of" in page
     assert f"over all {numbers[1][2 * len(asked)]} answers" in page
 
