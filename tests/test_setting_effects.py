@@ -142,6 +142,21 @@ def test_what_an_arm_says_has_to_have_an_effect_in_that_arm():
         with_effect(checked(Plan, {"arms": arms}))
 
 
+@pytest.mark.parametrize(
+    ("place", "plan"),
+    [
+        ("config", {"config": {"seed": 7}}),
+        ("arms.colour", {"arms": {"colour": {**ARMS["colour"], "seed": 7}}}),
+    ],
+)
+def test_a_plan_sets_no_seed_beside_its_seeds(place, plan):
+    with pytest.raises(
+        ConfigError, match=rf"^`{place}\.seed` should be left out .* `{place}\.seed = 7` and `seeds = "
+    ):
+        with_effect(checked(Plan, {"seeds": [1, 2], **plan}))
+    assert with_effect(Plan(seeds=(1, 2))).seeds == (1, 2)
+
+
 def test_an_arm_may_spell_out_a_default():
     arms = {"plain": {"tasks": {"names": ["colour"], "weighting": DEFAULTS["tasks.weighting"]}}}
     assert with_effect(Plan(arms=arms)).arms == arms

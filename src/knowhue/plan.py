@@ -360,8 +360,15 @@ def with_effect(plan: Plan) -> Plan:
     Not a part of reading one: a study that is sealed or running stays as it is.
 
     Raises:
-        ConfigError: a shared setting has an effect in no arm, or one of an arm has none in it.
+        ConfigError: a shared setting has an effect in no arm, or one of an arm has none in it; or either sets the seed.
     """
+    set_by = {"config": {"seed": plan.config.seed}, **{f"arms.{arm}": own for arm, own in plan.arms.items()}}
+    for place, own in set_by.items():
+        if own.get("seed"):
+            raise ConfigError(
+                f"`{place}.seed` should be left out of a study file: every arm is trained with each of `seeds`. Found "
+                f"`{place}.seed = {own['seed']}` and `seeds = {list(plan.seeds)}`."
+            )
     configs = {arm: plan.arm_settings(arm) for arm in plan.arms}
     # shared settings may serve arms that another study of the same settings has
     require_effect(changed(plan.config), [plan.config, *configs.values()])
