@@ -1,6 +1,7 @@
 """`knowhue export`: what is written loads again, and contradictions are refused before work."""
 
 import pytest
+from PIL import Image
 from synthetic_study import change, run_of, write_study
 
 from knowhue.inference.colorizer import Colorizer
@@ -45,8 +46,36 @@ def test_a_hub_folder_loads_again(knowhue, tmp_path):
     assert "drawn" in (tmp_path / "drawn" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def colour_images(tmp_path):
+    """A folder of so many images in colour."""
+
+    def make(count):
+        (tmp_path / "images").mkdir()
+        for number in range(count):
+            Image.new("RGB", (16, 16), (number, 90, 200)).save(tmp_path / "images" / f"{number}.png")
+        return tmp_path / "images"
+
+    return make
+
+
+def test_too_few_images_for_int8_are_told_before_the_graph_is_written(
+    knowhue, tmp_path, monkeypatch, colour_images
+):
+    monkeypatch.setattr("knowhue.inference.export.export_onnx", lambda *_: pytest.fail("written"))
+    folder = colour_images(15)
+    arguments = ("export", "built-in", "--to", "onnx", "--precision", "int8", "--calibrate", folder)
+    code, _, err = knowhue(*arguments, "-o", tmp_path / "m.onnx")
+    assert (code, "at least 16 colour images, better some hundreds. Found 15" in err) == (2, True)
+    Image.new("L", (16, 16)).save(folder / "gray.png")
+    code, _, err = knowhue(*arguments, "-o", tmp_path / "m.onnx")
+    assert (code, "at least 16 images in colour. Found 7 in colour among 8" in err) == (2, True)
+
+
 @pytest.mark.parametrize(("left_out", "chroma"), [(0, 0.1), (10, 2.4)])
-def test_int8_says_what_was_left_out_and_what_is_seen(knowhue, tmp_path, monkeypatch, left_out, chroma):
+def test_int8_says_what_was_left_out_and_what_is_seen(
+    knowhue, tmp_path, monkeypatch, colour_images, left_out, chroma
+):
     def quantize(_, target, __):
         target.write_bytes(b"")
         return QuantizationCost(chroma, 13.1, 13.2, 0.99, None, None, 128, 137, left_out)
@@ -55,7 +84,7 @@ def test_int8_says_what_was_left_out_and_what_is_seen(knowhue, tmp_path, monkeyp
     monkeypatch.setattr("knowhue.inference.quantize.quantize", quantize)
     code, said, _ = knowhue(
         *("export", "built-in", "--to", "onnx", "--precision", "int8"),
-        *("--calibrate", tmp_path, "-o", tmp_path / "m.onnx"),
+        *("--calibrate", colour_images(16), "-o", tmp_path / "m.onnx"),
     )
     assert code == 0
     assert "on 137 images (128 others were calibrated on)" in said

@@ -183,19 +183,20 @@ def _export_weights(network: "TorchNetwork", target: Path, precision: str, kind:
 def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) -> None:
     """In 8 bits if there are images that these can be calibrated on, else in float32."""
     from knowhue.inference.export import export_onnx
+    from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize, read_examples
 
+    # before the graph, which takes half a minute
+    examples = None if calibrate is None else read_examples(calibrate, network.description.size_px)
     say("Writing the graph, and asking ONNX Runtime and torch the same ...", err=True)
-    if calibrate is None:
+    if examples is None:
         differences = export_onnx(network, target)
         say(_size(target), _differences(differences, "torch"))
         return
-    from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize
-
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "float32.onnx"
         differences = export_onnx(network, whole)
         say(f"Fitting 8 bits to half of the images of {calibrate}, measuring on the others ...", err=True)
-        cost = quantize(whole, target, calibrate)
+        cost = quantize(whole, target, examples)
     say(_size(target), _differences(differences, "torch, before 8 bits"))
     say(f"in 8 bits, on {cost.measured_on} images ({cost.calibrated_on} others were calibrated on):")
     if cost.left_out:

@@ -63,12 +63,30 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def read_examples(files: Sequence[Path], most: int, size_px: int) -> list[Example]:
-    """Up to `most` of some files, evenly spread, those that are in colour.
+class Examples(NamedTuple):
+    """Images of a folder to fit 8 bits to, and others to measure what these cost."""
+
+    calibration: list[Example]
+    measured: list[Example]
+    left_out: int
+    """beyond the most, or gray"""
+
+
+def read_examples(folder: Path, size_px: int) -> Examples:
+    """Every other image of a folder to calibrate on, the others to measure on.
 
     Raises:
         ImageError: one cannot be read, or too few are in colour.
     """
+    found = find_images(folder)
+    # every other image: both halves hold all classes, and none measures itself
+    calibration = _read_half(found[::2], CALIBRATED_ON, size_px)
+    measured = _read_half(found[1::2], MEASURED_ON, size_px)
+    return Examples(calibration, measured, len(found) - len(calibration) - len(measured))
+
+
+def _read_half(files: Sequence[Path], most: int, size_px: int) -> list[Example]:
+    """Up to `most` of some files, evenly spread, those that are in colour."""
     # evenly spread, not the first: files are sorted, and folders are classes
     chosen = np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))
     examples = [_read_example(files[place], size_px) for place in chosen]
@@ -114,14 +132,15 @@ class QuantizationCost(NamedTuple):
     """images of the folder that were neither calibrated nor measured on: beyond the most, or gray"""
 
 
-def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
+def quantize(source: Path, target: Path, images: Path | Examples) -> QuantizationCost:
     """Write a model in 8 bits, and say in it and here what that costs.
 
     Args:
         source: .onnx file in float32 that `knowhue export` made.
         target: .onnx file to write; replaced if it is there.
         images: folder of colour images like those to be coloured; every other one is calibrated on (up to 128),
-            the others are measured on (up to 256). In folders named as the model's classes they measure accuracy.
+            the others are measured on (up to 256). In folders named as the model's classes they measure accuracy. Or
+            what `read_examples` made of it.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
@@ -137,19 +156,16 @@ def quantize(source: Path, target: Path, images: Path) -> QuantizationCost:
             f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
             "to ONNX first."
         )
-    # every other image: both halves hold all classes, and none measures itself
-    found, size_px = find_images(images), before.description.size_px
-    calibration = read_examples(found[::2], CALIBRATED_ON, size_px)
-    measured = read_examples(found[1::2], MEASURED_ON, size_px)
-    model = _quantized(source, [each.lightness for each in calibration])
+    examples = read_examples(images, before.description.size_px) if isinstance(images, Path) else images
+    model = _quantized(source, [each.lightness for each in examples.calibration])
     del model.metadata_props[:]  # what was measured of the float model
     model_name, of, folder = before.description.name.partition(", of ")  # the folder is not told to everybody
     name = f"{model_name}, in 8 bits{of}{folder}"
     described = before.description.model_copy(update={"precision": "int8", "name": name})
     set_metadata(model, KEY, described.model_dump_json())
     after = network_of(model.SerializeToString(), target)
-    cost = judge_cost(before, after, measured, len(calibration))
-    cost = cost._replace(left_out=len(found) - len(calibration) - len(measured))
+    cost = judge_cost(before, after, examples.measured, len(examples.calibration))
+    cost = cost._replace(left_out=examples.left_out)
     set_metadata(model, INT8_KEY, json.dumps(cost._asdict()))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
