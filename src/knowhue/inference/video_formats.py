@@ -1,12 +1,20 @@
 """What can be written: how each container's images are encoded, and what else it has a place for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.errors import ConfigError
 
 if TYPE_CHECKING:
     from knowhue.inference.video_reading import Video
+
+
+_INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+
+
+def written_metadata(holder: Any) -> dict[str, str]:
+    """What people wrote of a container or a stream; the rest is the container's to write anew."""
+    return {key: value for key, value in holder.metadata.items() if key.lower() not in _INTERNAL}
 
 
 class Codec(NamedTuple):

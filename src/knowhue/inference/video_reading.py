@@ -3,6 +3,7 @@
 All times are counted from where the video begins, whatever its container's clock says then.
 """
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 
 from knowhue.errors import ImageError
 from knowhue.images.image import Pixels
+from knowhue.inference.video_formats import written_metadata
 
 _CLOCKS = frozenset({"mpegts", "mpeg"})
 """Formats whose clock may begin anywhere, below zero once it has run over, and anew where recordings were joined."""
 _JUMPS_SECONDS = (-0.2, 10)  # back and ahead; the latter as FFmpeg's own program has it
 _SHORT_SECONDS, _SHORT_SHARE = Fraction(1), Fraction(1, 50)
 """By how much images must end before their time, in seconds and of the whole, for a file to be called cut short."""
-_INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+_TIME = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 
 
 class Frame(NamedTuple):
@@ -88,15 +90,13 @@ class Video:
     def shortage(self) -> list[str]:
         """What is to be said, after `frames`, where they, or all streams, end long before the file says so."""
         announced = min(filter(None, (self._seconds(), self._container_seconds())), default=Fraction(0))
-        least = max(_SHORT_SECONDS, _SHORT_SHARE * announced)
+        latest = announced - max(_SHORT_SECONDS, _SHORT_SHARE * announced)
         # the length of a transport stream is guessed from its clock
-        if self._container.format.name in _CLOCKS or announced - self._end < least:
+        if self._container.format.name in _CLOCKS or self._end > latest:
             return []
         end = self._end if self._stream.duration else self._end_of_all()
-        if announced - end < least:
-            return []
         times = f"{float(end):.1f} s, and the file announces {float(announced):.1f} s"
-        return [f"it ends at {times}: it may be cut short"]
+        return [f"it ends at {times}: it may be cut short"] * (end <= latest)
 
     def _end_of_all(self) -> Fraction:
         """Where the last stream ends: what Matroska announces, whose images may end before their sound."""
@@ -173,7 +173,7 @@ class Video:
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(24)
         """frames a second, on average"""
         # the first counts what an edit list hides, too
-        counts = stream.frames, round(self._seconds() * self.rate)
+        counts = stream.frames, round((self._tagged_seconds() or self._seconds()) * self.rate)
         self.total = min(filter(None, counts), default=0)
         """how many frames there should be; 0 if unknown"""
         self.matrix = display_matrix(first)
@@ -220,6 +220,11 @@ class Video:
             return self._stream.duration * self._stream.time_base
         return self._container_seconds()
 
+    def _tagged_seconds(self) -> Fraction:
+        found = _TIME.fullmatch(self._stream.metadata.get("DURATION", ""))  # as Matroska has of each stream
+        hours, minutes, seconds = map(Fraction, found.groups() if found else (0, 0, 0))
+        return max(3600 * hours + 60 * minutes + seconds - self._origin, Fraction(0))
+
     def _container_seconds(self) -> Fraction:
         seconds = Fraction(self._container.duration or 0, 1_000_000)
         # Matroska has the end, not the length
@@ -245,11 +250,6 @@ def address(path: Path) -> str:
 def is_attached(stream: Any) -> bool:
     """Whether it is an image that belongs to the video and is none of it, such as a cover."""
     return bool(stream.disposition & Disposition.attached_pic)
-
-
-def written_metadata(holder: Any) -> dict[str, str]:
-    """What people wrote of a container or a stream; the rest is the container's to write anew."""
-    return {key: value for key, value in holder.metadata.items() if key.lower() not in _INTERNAL}
 
 
 def _origin_of(container: Any) -> Fraction:

@@ -17,7 +17,14 @@ from av.filter import Graph
 from av.stream import Disposition
 
 from knowhue.errors import ConfigError, RunError
-from knowhue.inference.video_formats import CODECS, Codec, concessions, field_options, pixel_format
+from knowhue.inference.video_formats import (
+    CODECS,
+    Codec,
+    concessions,
+    field_options,
+    pixel_format,
+    written_metadata,
+)
 from knowhue.inference.video_reading import (
     EXACT,
     FULL,
@@ -26,7 +33,6 @@ from knowhue.inference.video_reading import (
     Video,
     address,
     is_attached,
-    written_metadata,
 )
 
 _MATROSKA = (".mkv", ".webm")
