@@ -1,4 +1,5 @@
 import base64
+import gzip
 import io
 import json
 import re
@@ -371,6 +372,11 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
     [
         ({"content": JPEG}, 415, "Content-Type"),
         ({"content": JPEG, "headers": {"content-type": "text/plain"}}, 415, "Content-Type"),
+        (
+            {"content": gzip.compress(JPEG), "headers": AS_JPEG | {"content-encoding": "gzip"}},
+            415,
+            "`Content-Encoding` should be left out",
+        ),
         ({"content": b"", "headers": AS_JPEG}, 400, "Found none"),
         ({"content": b"hello", "headers": AS_JPEG}, 415, "not an image that can be read"),
         ({"content": JPEG[:300], "headers": AS_JPEG}, 422, "damaged"),

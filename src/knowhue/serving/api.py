@@ -383,6 +383,13 @@ def _not_an_option(name: str, kind: type[ClassOptions]) -> str:
 
 async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
     """Read a request whole: the bytes of its files, and names and values of the form around them, if any."""
+    packed = request.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity"):
+        raise Refusal(
+            415,
+            "kind",
+            f"`Content-Encoding` should be left out: images come as they are. Found {shown(packed)}.",
+        )
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: list[tuple[str, str]] = []
     if kind == "multipart/form-data":
