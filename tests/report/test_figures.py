@@ -224,3 +224,27 @@ def test_one_epoch_is_no_epochs(tmp_path: Path):
     assert "frozen 1 epoch, then tuned" in " ".join(
         text.get_text() for text in draw("setup", study).findobj(Text)
     )
+
+
+def test_a_class_of_any_name_is_drawn(tmp_path: Path):
+    write_study(
+        tmp_path / "run", seeds=(0, 1), classes=[r"$\bad$", "x" * 200, "a few words that are many", "coral"]
+    )
+    study = read_study(tmp_path / "run")
+    drawn = {name: each for figure in FIGURES.values() for name, each in figure.draw(study).items()}
+    pages = {name: to_svg(each, name, "") for name, each in drawn.items()}  # a warning would be an error
+    assert all(r"$\bad$" in pages[name] for name in ("confusion_multi", "per_class_class", "samples"))
+    assert not any("x" * 24 in page for page in pages.values())
+    write_figures(tmp_path / "run", tmp_path / "figures", overwrite=False)
+
+
+def test_names_below_a_confusion_matrix_are_upright_where_they_fit(tmp_path: Path):
+    def turned(*classes: str) -> set[float]:
+        folder = tmp_path / classes[0]
+        write_study(folder, classes=list(classes))
+        ax = FIGURES["confusion"].draw(read_study(folder))["confusion_multi"].axes[0]
+        return {label.get_rotation() for label in ax.get_xticklabels()}
+
+    assert turned("coral reef", "sea lion") == {0.0}
+    assert turned("coral", "bicycle-and-motorcycle") == {40.0}
+    assert turned("reef", "one word and another") == {40.0}

@@ -522,3 +522,15 @@ def test_levels_below_0_have_a_minus(tmp_path):
         "“old” has loss −4.60"
         in conclude(read_table([write(tmp_path / "t.csv", rows)], LOSS)).answers["loss"].sentence
     )
+
+
+def test_a_name_with_dollar_signs_is_no_formula(tmp_path):
+    rows = [
+        f"{arm},{seed},$\\bad$,{0.8 + 0.01 * (arm != 'old') + seed / 100}"
+        for arm in ("old", r"$x_$")
+        for seed in range(9)
+    ]
+    asked = Asked(sesoi={r"$\bad$": 0.01}, better={r"$\bad$": "higher"}, against="old")
+    found = conclude(read_table([write(tmp_path / "t.csv", rows)], asked))
+    write_verdict(found, tmp_path / "t.html", tmp_path / "t.json", "knowhue verdict")
+    assert r"$\bad$" in (tmp_path / "t.html").read_text(encoding="utf-8")

@@ -23,8 +23,10 @@ from knowhue.report.style import (
     SMALL,
     TEXT,
     Tile,
+    as_label,
     bare,
     image_grid,
+    lay_out,
     panels,
 )
 from knowhue.report.text import plain
@@ -49,6 +51,10 @@ def draw_samples(study: Study) -> "dict[str, Drawing]":
     }
 
 
+_BELOW = 13
+"""Letters of a class that fit below an image, with its probability."""
+
+
 def _row(study: Study, place: int) -> list[Tile]:
     index, truth = int(study.samples["index"][place]), _truth(study, place)
     tiles = [Tile(study.samples["gray"][place])]
@@ -58,10 +64,12 @@ def _row(study: Study, place: int) -> list[Tile]:
             predicted = study.classes[int(named["predicted"])]
             mark = "" if predicted == truth else "✗ "
             sure = round(float(named.get("probability", np.nan)), 4)
-            below = f"{mark}{spaced(predicted)}" + (f" {100 * sure:.0f} %" if np.isfinite(sure) else "")
+            below = f"{mark}{as_label(spaced(predicted), _BELOW)}" + (
+                f" {100 * sure:.0f} %" if np.isfinite(sure) else ""
+            )
         image = _sample(study.shown(colour_arm), index).get("rgb")
         tiles.append(Tile(image, below, INK if mark else MUTED, "not\ntrained"))
-    return [*tiles, Tile(study.samples["truth"][place], spaced(truth), INK)]
+    return [*tiles, Tile(study.samples["truth"][place], as_label(spaced(truth), _BELOW), INK)]
 
 
 def _sample(run: Run | None, index: int) -> dict[str, np.ndarray]:
@@ -328,6 +336,7 @@ def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool) 
     for path in (*paths, out / "figures.md"):
         require_outputs({"--figures": path}, overwrite=overwrite)
     for path, drawing in paths.items():
+        lay_out(drawing)
         drawing.patch.set_visible(True)
         with replacing(path, "wb") as file:
             drawing.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")

@@ -17,6 +17,7 @@ from knowhue.report.style import (
     SHADE,
     SINGLE,
     SMALL,
+    as_label,
     bare,
     dot,
     entitle,
@@ -338,7 +339,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
     if len(centres) == 2:
         ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
     ax.set_ylim(len(places) - 0.4, -0.6)
-    ax.set_yticks(places, [spaced(label) for label in classes])
+    ax.set_yticks(places, [as_label(spaced(label)) for label in classes])
     ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
     ax.spines["left"].set_visible(False)
     ax.legend(
@@ -349,7 +350,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
 
 def draw_confusion(study: Study) -> "dict[str, Figure]":
     """Draw the confusion matrix of each arm, each row in per cent of its class."""
-    names = [spaced(name) for name in study.classes]
+    names = [as_label(spaced(name)) for name in study.classes]
     height = max(0.36 * len(names) if len(names) <= _MANY else 4.0, 1.4) + 1.1
     figures = {}
     for side, counts in _counted(study):
@@ -393,8 +394,10 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     ax.tick_params(length=0)
     if len(names) <= 4 * _MANY:
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-        # few names fit upright, a word a line; more are slanted
-        below = [name.replace(" ", "\n") for name in names] if len(names) <= 6 else names
+        # few names of short words fit upright, a word a line; others are slanted
+        words = [name.split() for name in names]
+        fit = len(names) <= 6 and all(len(own) <= 3 and max(map(len, own)) <= 12 for own in words)
+        below = ["\n".join(own) for own in words] if fit else names
         ax.set_xticks(range(len(names)), below, color=MUTED, **(turn if below is names else {}))
         ax.set_yticks(range(len(names)), names, color=MUTED)
     ax.set_xlabel("Predicted class")

@@ -236,13 +236,12 @@ def axis_limits(values: Sequence[float], margin: float) -> Interval:
 
 
 def as_label(name: str, longest: int = 24) -> str:
-    r"""A user's own name as a figure shows it: cut where it is long, and no formula where it has dollar signs.
+    """A user's own name as a figure shows it: cut where it is long.
 
-    >>> print(as_label("a$b$" * 9))
-    a\$b\$a\$b\$a\$b\$a\$b\$a\$b\$a\$b...
+    >>> as_label("bicycle and motorcycle"), as_label("a" * 30)
+    ('bicycle and motorcycle', 'aaaaaaaaaaaaaaaaaaaaaaa...')
     """
-    cut = name if len(name) <= longest else f"{name[: longest - 1]}..."
-    return cut.replace("$", r"\$")
+    return name if len(name) <= longest else f"{name[: longest - 1]}..."
 
 
 def dot(
@@ -263,7 +262,14 @@ def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
 
 
 def lay_out(figure: "Figure") -> None:
-    """Place what a figure shows, once: `savefig` would draw everything once more, to nowhere, for this alone."""
+    """Place what a figure shows, once: `savefig` would draw everything once more, to nowhere, for this alone.
+
+    Names with dollar signs, as of classes and metrics, are no formulas.
+    """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     if layout := figure.get_layout_engine():
         layout.execute(figure)
         figure.set_layout_engine("none")
