@@ -424,18 +424,21 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         colour(tmp_path / "in.mp4", tmp_path / "out.mp4")
 
 
-def test_what_is_read_otherwise_than_meant_is_said(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("curve", "said"), [(16, "PQ (high dynamic range): its"), (8, "linear light: its codes")]
+)
+def test_what_is_read_otherwise_than_meant_is_said(tmp_path: Path, curve: int, said: str):
     with av.open(str(tmp_path / "in.mkv"), "w") as file:
         stream: Any = file.add_stream("ffv1", Fraction(24))
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuva420p"
-        stream.codec_context.color_trc = 16
+        stream.codec_context.color_trc = curve
         for number, codes in enumerate(drawn(2)):
             frame = av.VideoFrame.from_ndarray(codes, "gray").reformat(format="yuva420p")
-            frame.pts, frame.color_trc = number, 16
+            frame.pts, frame.color_trc = number, curve
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     warnings = colour(tmp_path / "in.mkv", tmp_path / "out.mkv").judgement.warnings
-    assert any("PQ (high dynamic range)" in warning for warning in warnings)
+    assert any(said in warning for warning in warnings)
     assert "its transparency was left out" in warnings
 
 

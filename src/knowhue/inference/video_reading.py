@@ -333,7 +333,7 @@ MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrices as videos are tagged, to those of FFmpeg's converter."""
 _LIMITED_UNLESS_TAGGED = frozenset({"h264", "hevc"})
 """Codecs whose standard says what an untagged range is; other gray videos use all codes."""
-_HDR = {16: "PQ", 18: "HLG"}
+_UNLIKE_SRGB = {8: "linear light", 16: "PQ (high dynamic range)", 18: "HLG (high dynamic range)"}
 _LOST = {
     "A53_CC": "closed captions",
     "STEREO3D": "stereoscopic layout",
@@ -489,10 +489,8 @@ def doubts(frame: Any) -> tuple[str, ...]:
         notes.append(
             "interlaced: both fields of a frame were coloured and written together; deinterlace it first for the best"
         )
-    if frame.color_trc in _HDR:
-        notes.append(
-            f"{_HDR[frame.color_trc]} (high dynamic range): its codes were read as if they were sRGB's"
-        )
+    if frame.color_trc in _UNLIKE_SRGB:
+        notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its codes were read as if they were sRGB's")
     if any(part.is_alpha for part in frame.format.components):
         notes.append("its transparency was left out")
     carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
