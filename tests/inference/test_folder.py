@@ -294,7 +294,7 @@ def test_an_album_gets_one_look_and_is_done_again_when_its_colour_changes(tmp_pa
     made = Colorizer(Coloured()).colorize(source / "160.png", ColorizeOptions(album=album))
     assert np.array_equal(pixels(out / "160.png"), made.image.pixels)
     assert colour(source, out, Coloured(), album=True).already == 3
-    with pytest.raises(RunError, match="with or without one look for the album"):
+    with pytest.raises(RunError, match="Found colours made with --album"):
         colour(source, out, Coloured())
     make_album(tmp_path / "more", (200, 210))
     for path in (tmp_path / "more").iterdir():

@@ -25,12 +25,12 @@ JOB = {
     "model": "made by another model",
     "suffix": "written in another format",
     "saturation": "made with saturation {}",
-    "uncertainty": "made with or without the uncertainty",
+    "uncertainty": "made {} `uncertainty`",
     "sample": "made as another sample",
     "sizes": "seen at another number of sizes ({}; 1 is that of --fast)",
     "unknown_below": "judged with another `unknown_below`",
-    "reference": "made with another reference, or with or without one",
-    "album": "made with or without one look for the album",
+    "reference": "made with another reference, or without one",
+    "album": "made {} --album",
 }
 """What a line's `job` holds, and how to say that it differs, perhaps with what was found."""
 
@@ -201,9 +201,13 @@ def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any
     moved = "; images that were only moved are not coloured again" if "source" in differing else ""
     raise RunError(
         f"`{out}` should be empty, or hold the colours of this job. Found colours "
-        f"{' and '.join(JOB[key].format(found.get(key)) for key in differing)}. Name another place, or have them "
+        f"{' and '.join(_differing(key, found.get(key)) for key in differing)}. Name another place, or have them "
         f"replaced with --overwrite{moved}."
     )
+
+
+def _differing(key: str, value: Any) -> str:
+    return JOB[key].format(("without", "with")[value] if isinstance(value, bool) else value)
 
 
 def _is_line(record: Any) -> bool:
