@@ -97,6 +97,7 @@ def test_what_is_said_of_a_photo_is_what_a_folder_says_of_it(photos, tmp_path):
     (photos / "empty.png").touch()
     (photos / "text.png").write_text("no photo")
     (photos / "lost.png").symlink_to("nowhere")
+    os.mkfifo(photos / "pipe.png")
     colorize_folder(Colorizer.load("fake"), photos, tmp_path / "whole")
     archive(photos, tmp_path / "out", shards=1)
     whole, shard_ = (

@@ -78,7 +78,7 @@ def read_image(
             "by `knowhue.images.image.Image.of(pixels)`."
         )
     try:
-        with _opened(source) as file:
+        with open_file(source) as file:
             head = file.read(HEAD_BYTES)
             kind = _kind(head)
             decoded = _decode(file, kind, max_pixels)
@@ -118,7 +118,7 @@ def is_image(file: Path) -> bool:
 def weigh_image(source: Path | bytes) -> Weight:
     """What an image takes, from its header alone. Never fails: reading the image says what is wrong with it."""
     try:
-        with _opened(source) as file:
+        with open_file(source) as file:
             kind = recognise(file.read(HEAD_BYTES))
             if kind is None:
                 return Weight()
@@ -146,7 +146,12 @@ def _upright(height: int, width: int, orientation: int | None) -> tuple[int, int
     return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
-def _opened(source: Path | bytes) -> File:
+def open_file(source: Path | bytes) -> File:
+    """Open a file to be read, or its bytes, and never wait for who may write it.
+
+    Raises:
+        ImageError: it is missing or no file, or cannot be read.
+    """
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if source.is_dir():

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, missing_package, system_reason
-from knowhue.images.image import STATE, SUFFIXES, dangling, identity, of_no_format, walk, why_hidden
+from knowhue.images.image import STATE, SUFFIXES, identity, of_no_format, walk, why_hidden
+from knowhue.images.reading import open_file
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
 from knowhue.storage import is_url, write_through, writing
@@ -75,14 +76,12 @@ class FolderStore:
         Raises:
             ImageError: there is none.
         """
-        file = self.root / path
+        if not os.path.lexists(self.root / path):
+            raise ImageError("it is gone")
         try:
-            if file.exists() and not file.is_file():  # opening a pipe would wait for ever
-                raise ImageError("it is a device or a pipe; save it as a file first")
-            return file.read_bytes()
-        except FileNotFoundError:
-            raise ImageError(dangling(file) if file.is_symlink() else "it is gone") from None
-        except OSError as error:
+            with open_file(self.root / path) as file:
+                return file.read()
+        except OSError as error:  # of a drive that went away meanwhile
             raise ImageError(system_reason(error)) from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
