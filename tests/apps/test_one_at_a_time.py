@@ -29,7 +29,7 @@ def test_commands_that_train(knowhue, tmp_path, command):
         code, _, error = knowhue(command, *TINY, "--out", tmp_path / "out")
     assert code == 2
     said, refused = error.strip().splitlines()
-    assert said.endswith("starting")
+    assert said.endswith("starting: loading libraries")
     assert "is in use by another process. Wait" in refused
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
 

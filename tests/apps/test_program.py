@@ -274,3 +274,12 @@ def test_an_interruption_that_python_drops_comes_again(monkeypatch):
             time.sleep(30)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
+    code = (
+        "import atexit, gc, sys; from knowhue.apps import program; sys.argv = ['knowhue', '--version']\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000)); program.main()"  # the first one runs last
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True"

@@ -110,6 +110,14 @@ def test_bars_show_the_work_at_hand_and_the_cells(live):
     assert "1/6 arms x seeds" in lines[2]
 
 
+def test_what_is_left_of_cells_is_said_of_the_arms_alone(live, monkeypatch):
+    monkeypatch.setattr("knowhue.apps.progress.Task.time_remaining", 5400)
+    lines = [line.rstrip() for line in live({"stage": "cell", "done": 1, "total": 6}, train(20), width=80)]
+    assert lines[-2].endswith("about 90 min left")
+    assert "arms" not in lines[-2]
+    assert lines[-1].endswith("arms: about 90 min left")
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_bars_cut_nothing(live, width):
     run = {"stage": "run", "phase": "heads", "arm": "multi", "seed": 1, "tasks": ("colour", "class")}
@@ -126,8 +134,8 @@ def test_bars_cut_nothing(live, width):
 
 def test_the_beginning_shows_at_once(capsys, live):
     with showing_progress():
-        assert capsys.readouterr().err.endswith("0 s  starting\n")
-    assert live()[0].rstrip() == "starting"
+        assert capsys.readouterr().err.endswith("0 s  starting: loading libraries\n")
+    assert live()[0].rstrip() == "starting: loading libraries"
 
 
 def test_bars_of_the_stage_before_are_gone_in_the_next(live):

@@ -1,6 +1,8 @@
 """The program `knowhue`: what it prints steers no terminal, whatever files are called; how it begins and ends."""
 
+import atexit
 import codecs
+import gc
 import inspect
 import io
 import json
@@ -340,6 +342,8 @@ def main() -> NoReturn:
     import knowhue.apps.cli  # noqa: F401  whose commands join the app
 
     settle_streams()
+    # an ending interpreter looks through all that lives for what is no longer used: with torch a second of its own
+    atexit.register(gc.freeze)
     told_to_end = []
 
     def end_as_interrupted(*_: object) -> NoReturn:

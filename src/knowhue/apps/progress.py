@@ -17,7 +17,7 @@ from knowhue.locks import is_first_process
 from knowhue.plan import Cell
 from knowhue.runs import ENDED, Report
 
-STARTING = "starting"
+STARTING = "starting: loading libraries"
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.2
 SHORT = {
@@ -171,7 +171,7 @@ class Live(Progress):
             return
         if event["stage"] == "cell":
             if self._cells is None:
-                self._cells = self.add_task("", total=event["total"])
+                self._cells = self.add_task("", total=event["total"], of="arms: ")
             done, total = event["done"], event["total"]
             self.update(self._cells, total=total, completed=done, description=f"{done}/{total} arms x seeds")
         if self._stage.begins_with(event, time.monotonic()):
@@ -206,9 +206,9 @@ class TimeLeftColumn(ProgressColumn):
     """What a bar's work will still take, where that is known."""
 
     def render(self, task: Task) -> Text:
-        """As the plain lines say it."""
+        """As the plain lines say it; of cells it is said of the arms, for gates and the report come beside them."""
         seconds = task.time_remaining
-        return Text(f"about {time_left(seconds)} left" if seconds else "")
+        return Text(f"{task.fields.get('of', '')}about {time_left(seconds)} left" if seconds else "")
 
 
 def cell_lines(cells: Sequence[Cell]) -> list[str]:
