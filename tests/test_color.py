@@ -24,6 +24,7 @@ from knowhue.color import (
     lab_to_rgb,
     linear_to_srgb,
     rgb_to_lab,
+    srgb_to_lab,
     srgb_to_linear,
 )
 
@@ -142,6 +143,13 @@ def test_the_curve_goes_there_and_back(steps):
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(codes)), codes, atol=1e-7)
 
 
+def test_the_curve_goes_on_below_0_as_the_independent_ones_do():
+    codes = np.linspace(-1, 1, 101)[:, None].repeat(3, 1)  # a warning would be an error
+    np.testing.assert_allclose(srgb_to_lab(codes), rgb2lab(codes), atol=1e-3)  # its slope has four digits
+    np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(codes)), codes, atol=1e-7)
+    assert np.isnan(srgb_to_linear(np.array([np.nan]))).all()
+
+
 def test_the_root_is_continuous_and_gives_lightness():
     around = cube_root(np.array([FOOT * (1 - 1e-9), FOOT * (1 + 1e-9)]))
     np.testing.assert_allclose(around, FOOT_ROOT, atol=1e-8)
@@ -180,6 +188,16 @@ def test_colourfulness_is_the_same_of_arrays_and_tensors():
     assert isinstance(found, np.ndarray)
     assert colourfulness(torch.from_numpy(array(noise))).tolist() == pytest.approx(found.tolist(), rel=1e-12)
     assert colourfulness(array(noise), absolute=True) < found
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float16, ">f8"])
+def test_colourfulness_is_the_same_of_codes_of_any_type(dtype):
+    noise = array(np.random.default_rng(0).integers(0, 256, (16, 16, 3)))
+    assert colourfulness(noise.astype(dtype)) == pytest.approx(colourfulness(noise))
+    if dtype != ">f8":  # torch has no such order of bytes
+        assert colourfulness(torch.from_numpy(noise.astype(dtype))).numpy() == pytest.approx(
+            colourfulness(noise)
+        )
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,15 @@ Floats = NDArray[np.floating[Any]]
 
 
 def srgb_to_linear(codes: Floats) -> Floats:
-    """Light, 0 to 1, of sRGB codes, 0 to 1, of any shape."""
-    return np.where(codes <= TOE_CODE, codes / TOE_SLOPE, ((codes + GAMMA_SHIFT) / GAMMA_SCALE) ** GAMMA)
+    """Light, 0 to 1, of sRGB codes, 0 to 1, of any shape; the line goes on below 0."""
+    powered = ((np.maximum(codes, TOE_CODE) + GAMMA_SHIFT) / GAMMA_SCALE) ** GAMMA
+    return np.where(codes <= TOE_CODE, codes / TOE_SLOPE, powered)
 
 
 def linear_to_srgb(light: Floats) -> Floats:
     """The inverse of `srgb_to_linear`."""
-    return np.where(light <= TOE_LIGHT, TOE_SLOPE * light, GAMMA_SCALE * light ** (1 / GAMMA) - GAMMA_SHIFT)
+    powered = GAMMA_SCALE * np.maximum(light, TOE_LIGHT) ** (1 / GAMMA) - GAMMA_SHIFT
+    return np.where(light <= TOE_LIGHT, TOE_SLOPE * light, powered)
 
 
 def cube_root(light: Floats) -> Floats:
@@ -105,7 +107,7 @@ def colourfulness(rgb: "Floats | Tensor", absolute: bool = False) -> Any:
     >>> colourfulness(np.full((1, 3, 4, 4), 99.0)).tolist()
     [0.0]
     """
-    red, green, blue = rgb[:, 0], rgb[:, 1], rgb[:, 2]
+    red, green, blue = (_wide(rgb[:, channel]) for channel in range(3))
     opponents = (red - green, (red + green) / 2 - blue)
     if absolute:
         opponents = tuple(map(abs, opponents))
@@ -114,6 +116,13 @@ def colourfulness(rgb: "Floats | Tensor", absolute: bool = False) -> Any:
     spread = sum((each**2).mean((1, 2)) for each in off)
     # 0.3 is the paper's, fitted to how people rated images
     return spread**0.5 + 0.3 * sum(mean**2 for mean in means) ** 0.5
+
+
+def _wide(values: Any) -> Any:
+    """Numbers whose differences and squares are theirs: bytes would begin anew at 0, float16 ends at 65504."""
+    if isinstance(values, np.ndarray):
+        return values if values.dtype.kind == "f" and values.itemsize >= 4 else values.astype(np.float64)
+    return values if values.is_floating_point() and values.element_size() >= 4 else values.double()
 
 
 COLOUR_STRIDE = 4

@@ -257,3 +257,13 @@ def test_ciede2000_does_not_broadcast():
         similarity.ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
     with pytest.raises(ValueError, match="11 pixels"):
         similarity.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))
+
+
+@pytest.mark.parametrize("measure", [similarity.psnr, similarity.ssim])
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy])
+def test_codes_are_refused_where_shares_are_compared(measure, make):
+    codes = make(np.zeros((1, 3, 16, 16), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"from 0 to 1\. Found `predicted.dtype = .*uint8`: divide codes by 255"
+    ):
+        measure(codes, codes)

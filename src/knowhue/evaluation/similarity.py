@@ -102,12 +102,13 @@ def psnr(predicted: "Values", true: "Values") -> Any:
         true: the same.
 
     Raises:
-        ValueError: the shapes differ (nothing is broadcast).
+        ValueError: the shapes differ (nothing is broadcast), or they are whole numbers.
 
     >>> psnr(np.zeros((1, 3, 2, 2)), np.full((1, 3, 2, 2), 0.1)).round().tolist()
     [20.0]
     """
     require_same_shape(predicted, true)
+    _require_shares(predicted, true)
     with np.errstate(divide="ignore"):
         return -10 * _library(true).log10(_library(true).square(predicted - true).mean((1, 2, 3)))
 
@@ -123,9 +124,10 @@ def ssim(predicted: "Values", true: "Values") -> Any:
         true: the same.
 
     Raises:
-        ValueError: the shapes differ, or a side is below 11 pixels.
+        ValueError: the shapes differ, a side is below 11 pixels, or they are whole numbers.
     """
     require_same_shape(predicted, true)
+    _require_shares(predicted, true)
     if min(predicted.shape[2:]) < SSIM_WINDOW:
         raise ValueError(
             f"`predicted` should be {SSIM_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
@@ -166,6 +168,16 @@ def require_same_shape(predicted: "Values", true: "Values") -> None:
         raise ValueError(
             f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."
         )
+
+
+def _require_shares(predicted: Any, true: Any) -> None:
+    """Make sure that none are codes of 0 to 255, whose differences would begin anew at 0, too."""
+    for name, values in (("predicted", predicted), ("true", true)):
+        is_float = values.dtype.kind == "f" if isinstance(values, np.ndarray) else values.is_floating_point()
+        if not is_float:
+            raise ValueError(
+                f"`{name}` should be RGB from 0 to 1. Found `{name}.dtype = {values.dtype}`: divide codes by 255."
+            )
 
 
 def _library(like: Any) -> Any:
