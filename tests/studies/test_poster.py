@@ -151,6 +151,33 @@ def test_arms_of_the_study_of_class_weights_are_the_main_ones_but_for_their_weig
         assert one == other
 
 
+def test_the_second_encoder_is_asked_as_the_first_but_for_what_was_chosen_for_it():
+    second, report = beside_main("lite0")
+    gan, tuning = plan("lite0-gan"), plan("lite0-tuning")
+    for chosen in (gan, tuning):
+        assert (chosen.purpose, chosen.config.evaluation.split) == ("tuning", "validation")
+        assert set(chosen.seeds) <= set(second.tuned_on_seeds)
+        for part in ("images", "encoder", "training.heads"):
+            assert _part(chosen.config, part) == _part(second.config, part)
+    for arm in second.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (second, report))
+        assert one["encoder"].pop("name") == "tf_efficientnet_lite0" != other["encoder"].pop("name")
+        assert one["encoder"].pop("weights") == "package" != other["encoder"].pop("weights")
+        for each in (one, other):
+            del each["colour"]["adversarial_weight"], each["evaluation"]["every_epochs"]
+            del each["training"]["finetune"]["encoder_learning_rate"]
+        assert one == other
+    # the smallest weight whose share of colour's gradient at the fork is a quarter
+    with zipfile.ZipFile(POSTER / "lite0-gan.zip") as archive:
+        found = json.loads(archive.read("results.json"))["gradients"]
+    pulls = [
+        weight for weight in (1, 10, 30) if found[f"gan-{weight}"]["fork"]["adversarial_of_colour"] >= 0.25
+    ]
+    assert (
+        second.config.colour.adversarial_weight == tuning.config.colour.adversarial_weight == min(pulls) == 30
+    )
+
+
 def _seeds_but(*names):
     """Seeds of every other plan: to choose by, or to report."""
     plans = (plan(path.stem) for path in POSTER.glob("*.yaml") if path.stem not in names)
@@ -183,6 +210,8 @@ def _part(config, path):
 def test_every_task_has_as_many_trials():
     trials = Counter(arm.split("-")[0] for arm in plan("tuning").arms)
     assert trials == {"colour": 9, "class": 9, "multi": 9}
+    second = Counter(arm.split("-")[0] for arm in plan("lite0-tuning").arms)
+    assert second == {"colour": 4, "class": 4, "multi": 4}
     ways = Counter(arm.split("-")[0] for arm in plan("methods-tuning").arms)
     assert set(ways.values()) == {3}
     assert len(ways) == 7
@@ -227,6 +256,8 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("ocean5", "ocean5", 6000),
         ("full", "full", 2700),
         ("weights", "weights", 5000),
+        ("lite0-tuning", "lite0-tuning", 2000),
+        ("lite0-gan", "lite0-gan", 900),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         *((f"images-{each}", f"images-{each}", 3000) for each in FEWER),
@@ -283,13 +314,19 @@ def test_p_is_adjusted_for_all_studies_after_holm():
     assert script("overview").holm([0.6, 0.9]) == [1, 1]
 
 
-def test_ways_to_colour_have_the_rates_that_their_tuning_chose(tmp_path, monkeypatch, capsys):
-    with zipfile.ZipFile(POSTER / "methods-tuning.zip") as archive:
+WAYS = ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5", "palette-r100"]
+
+
+@pytest.mark.parametrize(
+    ("study", "expected"), [("methods", WAYS), ("lite0", ["colour-r1", "class-r30", "multi-r30"])]
+)
+def test_a_study_has_the_rates_that_its_tuning_chose(study, expected, tmp_path, monkeypatch, capsys):
+    with zipfile.ZipFile(POSTER / f"{study}-tuning.zip") as archive:
         archive.extractall(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "methods.yaml")])
+    monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / f"{study}.yaml")])
     script("choose").main()
     chosen = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("*")]
-    assert chosen == ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5", "palette-r100"]
+    assert chosen == expected
 
 
 def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
