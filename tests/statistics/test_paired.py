@@ -19,6 +19,7 @@ from knowhue.statistics.paired import (
     hedges_dz,
     sided_share,
     sign_flip_p,
+    sign_flip_p_of_few,
     t_interval,
     wilson_interval,
     wins,
@@ -61,6 +62,17 @@ def test_sign_flip_p_is_the_share_of_patterns_counted(d: list[float]):
 @pytest.mark.parametrize("seeds", [1, 2, 5, 13, 20])
 def test_sign_flip_p_of_one_direction_is_two_patterns(seeds: int):
     assert sign_flip_p(np.linspace(0.1, 0.9, seeds)) == 2 / 2**seeds
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 7, 12])
+def test_sign_flip_p_of_many_rows_is_that_of_each(seeds: int):
+    """With ties, zeros and rows of one direction among them; more rows than are counted at once."""
+    generator = np.random.default_rng(seeds)
+    rows = np.concatenate(
+        (generator.normal(0.5, 1, (600, seeds)), generator.integers(-2, 3, (60, seeds)) / 10)
+    )
+    assert sign_flip_p_of_few(rows).tolist() == [sign_flip_p(row) for row in rows]
+    assert sign_flip_p_of_few(rows[:0]).tolist() == []
 
 
 def test_sign_flip_p_is_scipy_s_permutation_test():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from knowhue.statistics.crossed import Crossed, Part
-from knowhue.statistics.paired import sign_flip_p
+from knowhue.statistics.paired import sign_flip_p, sign_flip_p_of_few
 from knowhue.statistics.verdicts import POWER, Word, judge
 
 STUDIES = 4000
@@ -145,7 +145,7 @@ def _near_p(means: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
     """Return each study's sign-flip p, or the t test's where that is far from the level: the two agree on its side."""
     count, seeds = means.shape
     if seeds <= _ALWAYS_EXACT:
-        return np.array([sign_flip_p(each) for each in means])
+        return sign_flip_p_of_few(means)
     spread = means.var(axis=1, ddof=1)
     varied = spread > 0
     # of seeds that are all alike, by an sd of 0: of all signs, the two that agree are as extreme
