@@ -29,8 +29,9 @@ poster:  ## the poster's study, hours: make poster PICTURES=FOLDER WEIGHTS=FILE,
 test: install browser  ## everything that must hold before a change lands
 	$(MAKE) --jobs lint tests
 
+# Where the environment forbids to keep compiled sources, each process that a test starts would compile them anew
 tests: install  ## a file to a process, the long ones first: by number of tests, as is usual, they would be last
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## every combination of what `make test` samples: each file of a study damaged in each way
 	$(BIN)/python -m pytest -n auto -m slow
