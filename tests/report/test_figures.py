@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 from synthetic_study import change, put, run_of, write_study
@@ -248,3 +249,18 @@ def test_names_below_a_confusion_matrix_are_upright_where_they_fit(tmp_path: Pat
     assert turned("coral reef", "sea lion") == {0.0}
     assert turned("coral", "bicycle-and-motorcycle") == {40.0}
     assert turned("reef", "one word and another") == {40.0}
+
+
+def test_many_classes_make_no_large_page(tmp_path: Path):
+    write_study(tmp_path, classes=[f"class_{number}" for number in range(100)] + ["_", "__"])
+    study = read_study(tmp_path)
+    for name, drawing in FIGURES["confusion"].draw(study).items():
+        ax = drawing.axes[0]
+        assert not [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+        alpha = ax.images[0].get_array()[..., 3]
+        counts = [row["images"] for row in confusion_rows(study) if name.endswith(row["arm"])]
+        if counts:
+            assert (alpha > 0.06).sum() == np.count_nonzero(counts)
+    named = FIGURES["per_class"].draw(study)["per_class_colour"].axes[0].get_yticklabels()
+    assert len(named) == 51
+    assert named[1].get_text() == "class 2"

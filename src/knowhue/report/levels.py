@@ -300,6 +300,8 @@ def _share_axis(ax: "Axes", shares: list[float]) -> None:
 
 _MANY = 12
 """More classes than this leave no room for numbers in the cells."""
+_MOST_NAMED = 80
+"""Names that stand clear of each other below each other in the tallest figure."""
 
 
 def draw_per_class(study: Study) -> "dict[str, Figure]":
@@ -339,7 +341,8 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
     if len(centres) == 2:
         ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
     ax.set_ylim(len(places) - 0.4, -0.6)
-    ax.set_yticks(places, [as_label(spaced(label)) for label in classes])
+    named = slice(None, None, -(-len(classes) // _MOST_NAMED))  # of more, names would overprint
+    ax.set_yticks(places[named], [as_label(spaced(label)) for label in classes[named]])
     ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
     ax.spines["left"].set_visible(False)
     ax.legend(
@@ -379,16 +382,15 @@ def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
 
 
 def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for row, column in np.ndindex(*counts.shape):
-        share, corner = shares[row, column], (column - 0.47, row - 0.47)
-        ax.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0))
-        if len(names) <= _MANY and counts[row, column]:
-            # numbers stay legible on cells of full colour
-            ink = PAPER if share > 0.5 else INK
-            ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=SMALL)
+    if len(names) <= _MANY:
+        _cells(ax, counts, shares, colour)
+    else:  # as an image: of a thousand classes a million cells would be drawn one by one
+        from matplotlib.colors import to_rgb
+
+        hue = np.broadcast_to(to_rgb(colour), (*counts.shape, 3))
+        image = np.dstack((hue, 0.05 + 0.95 * shares))
+        ax.imshow(image, interpolation="none", aspect="auto")
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     bare(ax)
     ax.tick_params(length=0)
@@ -396,11 +398,24 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         # few names of short words fit upright, a word a line; others are slanted
         words = [name.split() for name in names]
-        fit = len(names) <= 6 and all(len(own) <= 3 and max(map(len, own)) <= 12 for own in words)
+        fit = len(names) <= 6 and all(len(own) <= 3 and all(len(word) <= 12 for word in own) for own in words)
         below = ["\n".join(own) for own in words] if fit else names
         ax.set_xticks(range(len(names)), below, color=MUTED, **(turn if below is names else {}))
         ax.set_yticks(range(len(names)), names, color=MUTED)
     ax.set_xlabel("Predicted class")
+
+
+def _cells(ax: "Axes", counts: np.ndarray, shares: np.ndarray, colour: str) -> None:
+    """Cells of a matrix, with their numbers."""
+    from matplotlib.patches import Rectangle
+
+    for row, column in np.ndindex(*counts.shape):
+        share, corner = shares[row, column], (column - 0.47, row - 0.47)
+        ax.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0))
+        if counts[row, column]:
+            # numbers stay legible on cells of full colour
+            ink = PAPER if share > 0.5 else INK
+            ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=SMALL)
 
 
 def draw_reliability(study: Study) -> "dict[str, Figure]":
