@@ -12,7 +12,7 @@ from knowhue.report.findings import Findings, find
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
 from knowhue.report.tables import TABLES
-from knowhue.report.text import ends_text
+from knowhue.report.text import difference, ends_text, number
 
 METRIC = {"colour": "ab_l1", "class": "balanced_accuracy"}
 
@@ -159,3 +159,9 @@ def test_no_interval_of_a_difference_of_shares_reaches_beyond_one():
     colour, classes = paired_table(study(*three()), lambda *_: (pairs, {}))
     assert classes["interval"] is None
     assert colour["interval"][1] > 1
+
+
+def test_a_score_that_is_no_number_is_written_as_that():
+    assert number(math.nan) == "nan"
+    assert difference(math.nan, 1.0) == difference(1.0, math.nan) == "nan"
+    assert ends_text(12.0, (math.nan, 1.0)) == "nan to +1.00"

@@ -77,12 +77,13 @@ def signed(values: Sequence[float], places: int) -> list[str]:
     >>> signed([0.0021, 0.034], 2), signed([-0.16], 2), signed([0.0], 2), signed([-0.004, 0.0], 1)
     (['+0.002', '+0.034'], ['−0.16'], ['0.00'], ['−0.004', '0.000'])
     """
-    counts = [abs(value) > 10.0 ** -(places + _ROUNDING_PLACES) for value in values]
+    # not `>`, which NaN is not: it would be written as no difference
+    counts = [not abs(value) <= 10.0 ** -(places + _ROUNDING_PLACES) for value in values]
     for value, count in zip(values, counts, strict=True):
         while count and not round(abs(value), places):  # no rounding takes a sign away
             places += 1
     return [
-        f"{value:+.{places}f}".replace("-", "−") if count else f"{0:.{places}f}"
+        f"{value:+.{places}f}".replace("-", "−").replace("+nan", "nan") if count else f"{0:.{places}f}"
         for value, count in zip(values, counts, strict=True)
     ]
 
@@ -225,7 +226,9 @@ def _places(unit: str, like: float) -> int:
     size = abs(like)
     if unit == "share" or size >= 100:
         return 1
-    return 2 if size >= 1.5 else 3 if size < _LEAST else max(3, 1 - math.floor(math.log10(size)))
+    if not size >= _LEAST:  # and not `<`, which NaN is not
+        return 3
+    return 2 if size >= 1.5 else max(3, 1 - math.floor(math.log10(size)))
 
 
 def _fixed(value: float, unit: str, like: float) -> str:
