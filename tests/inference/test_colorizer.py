@@ -1,6 +1,7 @@
 """Colouring and classifying in one call, what is said of an image, how unsure its colours are."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,8 +186,11 @@ def test_what_is_no_image_is_said_as_it_was_given(colorizer, tmp_path, source, s
 
 @pytest.mark.parametrize("unknown_below", [-0.1, 1.5, float("nan")])
 def test_a_limit_that_is_no_probability_is_refused(colorizer, unknown_below):
+    nowhere = Path("nowhere.png")  # before the image is read
     with pytest.raises(ConfigError, match="from 0 to 1"):
-        colorizer.classify(photo(), unknown_below)
+        colorizer.classify(nowhere, unknown_below)
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        colorizer.colorize(nowhere, ColorizeOptions(unknown_below=unknown_below))
 
 
 @given(st.permutations([(32, 40), (32, 33), (40, 32), (32, 40), (32, 33)]))

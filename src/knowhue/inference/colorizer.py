@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from knowhue.errors import ConfigError
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
@@ -195,9 +196,10 @@ class Colorizer:
 
         Raises:
             ImageError: the file cannot be read as an image.
-            ConfigError: the model has no class head.
+            ConfigError: the model has no class head, or `unknown_below` is no probability.
         """
         self.require("class")
+        _require_probability(unknown_below)
         image = _image(source)
         answers = self.predict_classes([self.class_input(image)])[0]
         return self.judge(image, answers, ColorizeOptions(unknown_below=unknown_below))
@@ -214,9 +216,10 @@ class Colorizer:
         """Make sure, before work, that the model can colour as is asked.
 
         Raises:
-            ConfigError: it has no colour head, or cannot do something.
+            ConfigError: it has no colour head, or cannot do something, or `unknown_below` is no probability.
         """
         self.require("colour")
+        _require_probability(options.unknown_below)
         description = self.network.description
         if isinstance(description, RecipeDescription):
             require_supported(description.recipe, {name: name for name in options.changed()})
@@ -330,6 +333,13 @@ class Colorizer:
         return spread_over_views(
             lambda lightness: self.network.predict(lightness).colours,
             lambda scale: self.network_input(image, scale),
+        )
+
+
+def _require_probability(unknown_below: float | None) -> None:
+    if unknown_below is not None and not 0 <= unknown_below <= 1:
+        raise ConfigError(
+            f"`unknown_below` should be a probability from 0 to 1. Found `unknown_below = {unknown_below:g}`."
         )
 
 

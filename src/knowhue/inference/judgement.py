@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.color import FloatArray
-from knowhue.errors import ConfigError, plural, spaced
+from knowhue.errors import plural, spaced
 from knowhue.inference.description import Description
 from knowhue.inference.pixels import PaintStats
 from knowhue.inference.recipes import RecipeDescription
@@ -153,14 +153,7 @@ def judge_image(
         notes: what reading the image found.
         unknown_below: probability below which the class is `unknown`; the description's if None.
         saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
-
-    Raises:
-        ConfigError: `unknown_below` is no probability.
     """
-    if unknown_below is not None and not 0 <= unknown_below <= 1:
-        raise ConfigError(
-            f"`unknown_below` should be a probability from 0 to 1. Found `unknown_below = {unknown_below:g}`."
-        )
     label = probability = None
     ranked: dict[str, float] = {}
     if probabilities is not None:
