@@ -71,3 +71,4 @@ def test_a_damaged_description_says_nothing():
             damaged[place] = generator.integers(0, 256)
         colour_codes(io.BytesIO(bytes(damaged)))
     assert colour_codes(io.BytesIO(b"")) is None
+    assert colour_codes(io.BytesIO(struct.pack(">I4sQ", 1, b"free", 2**64 - 1) + whole)) is None

@@ -51,6 +51,8 @@ def _meta(file: File) -> bytes:
             file.seek(at + start)
             return file.read(size - start)
         at += max(size, start)
+        if at >= end:
+            break
     raise KeyError
 
 
@@ -76,7 +78,6 @@ def _places(ipma: bytes, item: int) -> list[int]:
         found = struct.unpack_from(f">{count}{form}", ipma, at + 1)
         at += 1 + count * (2 if wide_place else 1)
         if number == item:
-            return [
-                place & (0x7FFF if wide_place else 0x7F) for place in found
-            ]  # the top bit: is it essential
+            # the top bit says whether it is essential
+            return [place & (0x7FFF if wide_place else 0x7F) for place in found]
     return []

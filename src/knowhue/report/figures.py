@@ -64,9 +64,8 @@ def _row(study: Study, place: int) -> list[Tile]:
             predicted = study.classes[int(named["predicted"])]
             mark = "" if predicted == truth else "✗ "
             sure = round(float(named.get("probability", np.nan)), 4)
-            below = f"{mark}{as_label(spaced(predicted), _BELOW)}" + (
-                f" {100 * sure:.0f} %" if np.isfinite(sure) else ""
-            )
+            below = f"{mark}{as_label(spaced(predicted), _BELOW)}"
+            below += f" {100 * sure:.0f} %" if np.isfinite(sure) else ""
         image = _sample(study.shown(colour_arm), index).get("rgb")
         tiles.append(Tile(image, below, INK if mark else MUTED, "not\ntrained"))
     return [*tiles, Tile(study.samples["truth"][place], as_label(spaced(truth), _BELOW), INK)]
