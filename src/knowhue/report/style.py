@@ -238,10 +238,10 @@ def axis_limits(values: Sequence[float], margin: float) -> Interval:
 def as_label(name: str, longest: int = 24) -> str:
     """A user's own name as a figure shows it: cut where it is long.
 
-    >>> as_label("bicycle and motorcycle"), as_label("a" * 30)
-    ('bicycle and motorcycle', 'aaaaaaaaaaaaaaaaaaaaaaa...')
+    >>> as_label("bicycle and motorcycle"), as_label("a" * 25)
+    ('bicycle and motorcycle', 'aaaaaaaaaaaaaaaaaaaaa...')
     """
-    return name if len(name) <= longest else f"{name[: longest - 1]}..."
+    return name if len(name) <= longest else f"{name[: longest - 3]}..."
 
 
 def dot(
