@@ -12,7 +12,7 @@ _RUNS = re.compile(r"\s*['=+\-@|%＝＋－＠]|[\t\r\n\0]")
 _MARK = "'"
 _SPLITS = re.compile(r"""[",;\s]""")
 """Signs at which some spreadsheet would cut a cell; the standard library's writer leaves a lone return unquoted."""
-_SAID_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_NOTHING = '""'
 
 
@@ -64,10 +64,10 @@ def table_rows(file: TextIO) -> Iterator[list[str]]:
     [[['x;y', 'z']], [['x', 'y;z']], [['x,y']]]
     """
     first = file.readline(2**16)
-    said = _SAID_SEPARATOR.fullmatch(first)
-    if said is None:
+    declared = _SEPARATOR_LINE.fullmatch(first)
+    if declared is None:
         file.seek(0)
-    return read_rows(file, said[1] if said else next((each for each in ",;\t" if each in first), ","))
+    return read_rows(file, declared[1] if declared else next((each for each in ",;\t" if each in first), ","))
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:

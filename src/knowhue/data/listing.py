@@ -201,7 +201,7 @@ def open_listing(images: Images) -> Iterator[ImageListing]:
 
 @contextmanager
 def images_first(images: Images) -> Iterator[None]:
-    """Within it weights that cannot be had give way to images that are not there: they are mended first."""
+    """Where weights cannot be had within it and images are not there either, report the images, which come first."""
     try:
         yield
     except WeightsError:
