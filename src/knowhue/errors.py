@@ -1,6 +1,7 @@
 """The one root of every error that a user can mend, and what its message says of names and values."""
 
 import difflib
+import errno
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -109,6 +110,17 @@ def plural(count: int | None, noun: str) -> str:
     ('1 seed', '3 arms', '– epochs')
     """
     return f"{'–' if count is None else count} {noun}{'s' * (count != 1)}"
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch raises a plain RuntimeError for both on a CPU and in older libraries
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "cublas", "cudnn")
+    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ user's files asks `require_outputs` before work: never an input, never two thing
 that exists without --overwrite.
 """
 
+import codecs
 import errno
 import hashlib
 import json
@@ -46,6 +47,15 @@ _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
 _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _OF_ARRAYS = (Exception,)
 """Damaged bytes make zip, zlib and numpy raise all kinds."""
+
+
+_FIRST_BYTES = 1024
+_KINDS = {
+    "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),
+    "an HTML page, which a site may send in place of a file": (b"<!doctype html", b"<html"),
+    "an image": (b"\xff\xd8\xff", b"\x89png\r\n", b"gif8", b"ii*\0", b"mm\0*", b"riff"),
+}
+"""What a file is that begins like this, in lower case and without the white space before it."""
 
 
 @contextmanager
@@ -332,6 +342,27 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     with _reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def kind_of_file(path: Path) -> str | None:
+    """What somebody else's file is, where its first bytes tell: empty, a page, a pointer, an image or text.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        first = file.read(_FIRST_BYTES)
+    if not first:
+        return "an empty file"
+    start = first.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    known = next((kind for kind, beginnings in _KINDS.items() if start.startswith(beginnings)), None)
+    if known is not None:
+        return known
+    try:  # a letter may be cut by where the first bytes end
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)
+    except UnicodeDecodeError:
+        return None
+    return "text" if all(letter.isprintable() or letter.isspace() for letter in text) else None
 
 
 @contextmanager

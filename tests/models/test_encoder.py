@@ -2,7 +2,9 @@
 
 import copy
 import json
+import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ import knowhue.config as config_module
 import knowhue.models.encoder as encoder_module
 from knowhue.config import EncoderSettings
 from knowhue.errors import ConfigError, WeightsError
+from knowhue.images.image import Image
+from knowhue.images.writing import encode_image
 from knowhue.inference.networks import read_model
 from knowhue.models.encoder import (
     BACKBONES,
@@ -25,6 +29,7 @@ from knowhue.models.encoder import (
     Encoder,
     build_encoder,
     pretrained_features,
+    read_weights,
     weights_digest,
 )
 from knowhue.presets import checked
@@ -202,6 +207,60 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, message):
         torch.save(timm.create_model(LITE0, pretrained=False).state_dict(), path)
     with pytest.raises(WeightsError, match=message):
         build_encoder(EncoderSettings(name="resnet18", weights=str(path)))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b"\n<!DOCTYPE html><html><title>404</title>", "an HTML page"),
+        (b"\xef\xbb\xbf<HTML>Not found", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1a\nsize 9\n", "a git-LFS pointer"),
+        (encode_image(Image.of(np.zeros((8, 8, 3), np.uint8)), ".jpg"), "an image"),
+        (encode_image(Image.of(np.zeros((8, 8, 3), np.uint8)), ".png"), "an image"),
+        (encode_image(Image.of(np.zeros((8, 8, 3), np.uint8)), ".tif"), "an image"),
+        (encode_image(Image.of(np.zeros((8, 8, 3), np.uint8)), ".webp"), "an image"),
+        (b"this is a text file\n" * 20, "text"),
+        (b'{"message": "Not Found"}', "text"),
+        (b"x" + "ü".encode() * 600, "text"),  # whose 1024th byte is half a letter
+        (bytes(2000), "no weights that can be read safely"),
+        (pickle.dumps({"weights": {1, 2}}), "no weights that can be read safely"),
+        (pickle.dumps(Path("code")), "no weights that can be read safely"),
+        (b"PK\x03\x04" + bytes(100), "no weights that can be read safely"),
+    ],
+)
+def test_what_an_unreadable_file_is_stands_in_one_line(tmp_path, content, found, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    message = str(caught.value)
+    assert message.startswith(f"`{path}` should be a .safetensors or .pth file of tensors. Found {found}")
+    assert message.endswith(". Fetch it again.")
+    assert "\n" not in message
+    assert "weights_only" not in message
+
+
+@pytest.mark.parametrize("error", [IndexError("pop from empty list"), ValueError(), KeyError(7), TypeError()])
+def test_whatever_torch_raises_of_a_file_is_one_error(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    (tmp_path / "weights.pth").write_bytes(b"\x80")
+    with pytest.raises(WeightsError, match="Found no weights that can be read safely"):
+        read_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_no_fault_of_a_file(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        read_weights(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize(

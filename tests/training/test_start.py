@@ -378,7 +378,7 @@ def test_settings_are_compared_before_any_image_is_read(started, tmp_path):
         ("", "finished run or study"),
         ("empty", "Found no finished run there"),
         ("model.onnx", r"should be .* or a \.safetensors file.*knowhue export"),
-        ("text.safetensors", "should be a readable safetensors file"),
+        ("text.safetensors", r"should be a readable safetensors file\. Found: text\. Copy it again"),
         ("bare.safetensors", "weights without a description"),
     ],
 )

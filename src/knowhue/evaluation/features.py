@@ -1,8 +1,6 @@
 """Pretrained networks: features, DISTANCES between those of two sets of images, LPIPS (Zhang et al. 2018)."""
 
-import errno
 import io
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cache, partial
@@ -18,9 +16,9 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knowhue.config import Evaluation
-from knowhue.errors import WeightsError, first_line, install_command
+from knowhue.errors import WeightsError, first_line, install_command, of_the_machine
 from knowhue.metric_table import METRICS
-from knowhue.models.encoder import pretrained_features, weights_digest
+from knowhue.models.encoder import pretrained_features, read_weights, weights_digest
 from knowhue.tensors import RGB
 
 Features = NDArray[np.floating[Any]]
@@ -65,21 +63,12 @@ def open_once(opener: Opener[Opened], file: str | None, device: torch.device) ->
     except ImportError as error:
         return Unavailable(f"not computed: {error}; {install_command(opener.extra)}")
     # a missing, damaged or foreign file, or a download without a network
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, WeightsError) as error:
+    except (OSError, RuntimeError, WeightsError) as error:
         if of_the_machine(error):
             raise
         return Unavailable(
             f"not computed: the weights of {opener.name} could not be loaded ({first_line(error)})"
         )
-
-
-def of_the_machine(error: Exception) -> bool:
-    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    # torch raises a plain RuntimeError for both on a CPU and in older libraries
-    words = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "cublas", "cudnn")
-    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
 
 
 def resize(rgb: RGB, side_px: int) -> RGB:
@@ -128,7 +117,7 @@ def _inception(file: str | None, device: torch.device) -> FeatureNetwork:
 
     path = None if file is None else str(Path(file).expanduser())
     if path is not None:  # the package unpickles it without this check
-        torch.load(path, map_location="cpu", weights_only=True)
+        read_weights(Path(path))
     network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
     network = network.to(device)
     title = "Inception-v3 (2015-12-05), 2048 pooled features"
@@ -390,7 +379,7 @@ def _distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:
 def _fill(alexnet: nn.Module, file: str | None) -> None:
     """Load ImageNet's weights from a file in torchvision's form, or its download, checked by its hash."""
     if file is not None:
-        stored = torch.load(Path(file).expanduser(), map_location="cpu", weights_only=True)
+        stored = read_weights(Path(file).expanduser())
     else:
         from torchvision.models import AlexNet_Weights
 
@@ -398,8 +387,6 @@ def _fill(alexnet: nn.Module, file: str | None) -> None:
             stored = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
                 progress=False, check_hash=True, weights_only=True
             )
-    if not isinstance(stored, Mapping):
-        raise WeightsError("the file holds no tensors by name")
     # slice2.3.weight is torchvision's features.3.weight
     names = {name: f"features.{name.partition('.')[2]}" for name in alexnet.state_dict()}
     if missing := [name for name in names.values() if name not in stored]:

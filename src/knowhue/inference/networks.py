@@ -23,7 +23,7 @@ from knowhue.runs import (
     read_status,
     taken_by,
 )
-from knowhue.storage import replacing
+from knowhue.storage import kind_of_file, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -325,7 +325,8 @@ def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description,
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        fault = f"`{path}` should be a readable safetensors file. Found: {error}. Copy it again, or export it anew."
+        found = str(error) if isinstance(error, OSError) else kind_of_file(path) or str(error)
+        fault = f"`{path}` should be a readable safetensors file. Found: {found}. Copy it again, or export it anew."
         raise WeightsError(fault) from None
     text = metadata.get(KEY)
     description = read_description(text, path)

@@ -1,7 +1,6 @@
 """Shared encoders: gray image to feature pyramid, pretrained, BatchNorm statistics never moving."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,15 +10,14 @@ from typing import Any, NamedTuple, cast
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import WeightsError, first_line
-from knowhue.models.weights import asking_hub, not_downloaded, ways_to_weights, weights_file
+from knowhue.errors import WeightsError, first_line, of_the_machine
+from knowhue.models.weights import asking_hub, no_weights, not_downloaded, ways_to_weights, weights_file
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
@@ -333,15 +331,16 @@ def read_weights(path: Path) -> Weights:
 
     Raises:
         WeightsError: it is no .safetensors or .pth file of tensors.
+        OSError, RuntimeError, MemoryError: too little memory.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(
-            f"`{path}` should be a .safetensors or .pth file of tensors. Found: {error}"
-        ) from None
+    except Exception as error:  # torch's unpickler obeys the bytes that it finds, and fails by any error
+        if of_the_machine(error):
+            raise
+        raise WeightsError(no_weights(path)) from None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise WeightsError(
             f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found something else."

@@ -11,8 +11,9 @@ from urllib.request import getproxies
 from huggingface_hub import constants
 
 from knowhue.config import Config
-from knowhue.errors import RunError, WeightsError
+from knowhue.errors import RunError, WeightsError, system_reason
 from knowhue.runs import model_file
+from knowhue.storage import kind_of_file
 
 _CLIENT = "huggingface_hub.utils._http"
 
@@ -48,6 +49,16 @@ def weights_file(name: str) -> Path:
         raise WeightsError(
             f"{error} (`encoder.weights` may be `pretrained`, `package` or `none`, too.)"
         ) from None
+
+
+def no_weights(path: Path) -> str:
+    """What is wrong with a file of which no weights can be read; not in torch's words, which advise to run its code."""
+    wanted = f"`{path}` should be a .safetensors or .pth file of tensors."
+    try:
+        found = kind_of_file(path) or "no weights that can be read safely"
+    except OSError as error:
+        return f"{wanted} Found {system_reason(error)}."
+    return f"{wanted} Found {found}. Fetch it again."
 
 
 def not_downloaded(name: str, reason: str) -> str:
