@@ -47,6 +47,7 @@ GROUPS = (
         "weights": "the same, ten other seeds",
         "full": "30 + 15 epochs, as the poster",
     },
+    {"lite0": "encoder EfficientNet-Lite0"},
     {"ocean5": "other photos, of sea animals"},
     {"images-500": "500 images", "images-250": "250 images", "images-125": "125 images"},
     {"labels-25": "50 labels a class", "labels-5": "10 labels a class", "labels-2": "4 labels a class"},

@@ -256,6 +256,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("ocean5", "ocean5", 6000),
         ("full", "full", 2700),
         ("weights", "weights", 5000),
+        ("lite0", "lite0", 3000),
         ("lite0-tuning", "lite0-tuning", 2000),
         ("lite0-gan", "lite0-gan", 900),
         ("methods", "methods", 7000),
