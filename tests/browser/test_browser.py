@@ -701,7 +701,7 @@ def test_a_reference_gives_its_colours_until_it_is_removed_and_a_gray_one_is_ref
     expect(page.locator("#reference .found")).to_have_text("100 % of the photo was found in it.")
     expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()
     page.locator("#reference-file").set_input_files(given | {"name": "gray.png", "buffer": gray.getvalue()})
-    expect(page.get_by_role("alert")).to_contain_text("The reference has no colours")
+    expect(page.get_by_role("alert")).to_contain_text("`reference` has no colours to take")
     expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()  # the one before stays
     remove = page.get_by_role("button", name="Remove reference")
     assert np.array_equal(change(page, remove.click, 0), own)

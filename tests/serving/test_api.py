@@ -235,7 +235,7 @@ def test_a_reference_comes_in_a_form_beside_the_image():
         assert plain["found_in_reference"] is None
         assert plain["image"] != answer["image"]
         for sent, status, words in (
-            (files | {"reference": image}, 422, "The reference has no colours"),
+            (files | {"reference": image}, 422, "`reference` has no colours to take"),
             (files | {"reference": b"hello"}, 415, "`reference` is not an image"),
             (files | {"reference": b""}, 400, "`reference` should be the bytes of an image"),
             (
