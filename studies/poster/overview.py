@@ -165,12 +165,12 @@ def _panel(ax: "Axes", question: str, answers: list[Answer], heights: list[float
     ax.set(xlim=axis_limits(ends, written.scale * sesoi), ylim=(heights[-1] + 0.6, -1.2))
     for height, each in zip(heights, answers, strict=True):
         word = each.verdict.partition(";")[0]
-        colour = {"helps": MULTI, "hurts": SINGLE}.get(word, MUTED)
+        colour = {"helps": MULTI, "hurts": SINGLE}.get(word.partition(",")[0], MUTED)
         interval = [written.scale * end for end in each.interval]
         ax.plot(interval, [height, height], color=colour, linewidth=2, zorder=3)
         dot(ax, written.scale * each.difference, height, colour, 6, zorder=4)
         ax.annotate(
-            word, (1, height), xycoords=("axes fraction", "data"), xytext=(6, 0),
+            word.replace(", ", ",\n"), (1, height), xycoords=("axes fraction", "data"), xytext=(6, 0),
             textcoords="offset points", va="center", color=colour, fontsize=SMALL, annotation_clip=False,
         )  # fmt: skip
     ax.spines["left"].set_visible(False)
