@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -233,8 +234,11 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, message):
 def test_what_an_unreadable_file_is_stands_in_one_line(tmp_path, content, found, suffix):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(WeightsError) as caught:
-        read_weights(path)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(WeightsError) as caught:
+            read_weights(path)
+    assert not warned
     message = str(caught.value)
     assert message.startswith(f"`{path}` should be a .safetensors or .pth file of tensors. Found {found}")
     assert message.endswith(". Fetch it again.")

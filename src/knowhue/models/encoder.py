@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -336,7 +337,8 @@ def read_weights(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch asks the user to report a foreign pickle to it
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler obeys the bytes that it finds, and fails by any error
         if of_the_machine(error):
             raise
