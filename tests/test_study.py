@@ -149,6 +149,23 @@ def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
     assert read_plan(tmp_path).frozen == make_plan(config, seeds=[0, 1]).frozen
 
 
+def test_a_plan_that_is_replaced_before_anything_was_trained_is_told(config, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("knowhue.study.run_cells", stop)
+    told = []
+    for seeds in ([0], [0], [0, 1]):
+        events = []
+        with pytest.raises(KeyboardInterrupt):
+            run_study(make_plan(config, seeds=seeds), tmp_path, report=events.append)
+        told.append([event["text"] for event in events if "replaced" in event.get("text", "")])
+    replaced = (
+        f"{tmp_path / 'study.json'}: another plan stood there, of which nothing was trained; it is replaced"
+    )
+    assert told == [[], [], [replaced]]
+
+
 @pytest.mark.parametrize("part", ["images", "encoder_weights"])
 def test_other_weights_or_images_under_the_same_name_are_refused(study, config, part):
     parts = read_json(study / "study.json")["parts"]

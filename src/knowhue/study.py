@@ -240,7 +240,11 @@ def _freeze_and_score(
     """Freeze the plan, and score what needs no training."""
     work.report({"stage": "baselines"})
     if work.engine.is_main:
-        freeze(plan, work.root, description, hashed_parts(work), checked)
+        parts = hashed_parts(work)
+        if _is_replaced(work.root, plan.hash(parts)):
+            text = f"{work.root / FROZEN}: another plan stood there, of which nothing was trained; it is replaced"
+            work.report({"stage": "note", "text": text})
+        freeze(plan, work.root, description, parts, checked)
         write_baselines(work, plan.config.evaluation)
         write_truth(work)
     work.engine.wait()
@@ -386,7 +390,7 @@ def freeze(
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
     has_begun = _has_begun(root)
     _refuse_other_parts(root, parts)
-    # another plan of the same folder, which no run has followed, was never the frozen one
+    # another plan of the same folder, see `_is_replaced`, was never the frozen one
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     described = {
         **STUDY_SCHEMA,
@@ -418,6 +422,11 @@ def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
             f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder with "
             "--out."
         )
+
+
+def _is_replaced(root: Path, digest: str) -> bool:
+    """Whether another plan was frozen in a folder, and no run has followed it."""
+    return (root / FROZEN).exists() and not _has_begun(root) and read_frozen(root)["hash"] != digest
 
 
 def _has_begun(root: Path) -> bool:
