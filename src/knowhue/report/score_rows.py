@@ -232,8 +232,7 @@ class _Reader(ScoreRows):
                 raise self.fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
             raise self.fail(
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
-                f"{_as_given(given)}. Give a run that diverged the score declared for it and the state `diverged`, or "
-                "take out the row: then there is no verdict."
+                f"{_as_given(given)}. {_way_to_number(given)}"
             )
         if abs(value) > MAGNITUDES[1]:
             raise self.fail(
@@ -399,6 +398,20 @@ class _Reader(ScoreRows):
 
 def _as_given(cell: Any) -> str:
     return "nothing" if cell is None else f"`{shown(str(cell))}`"
+
+
+def _way_to_number(cell: Any) -> str:
+    """How to mend a score that is no finite number."""
+    text = str(cell).strip()
+    share = text.removesuffix("%").strip()
+    if share != text and math.isfinite(number := plain_number(share.replace(",", ".", 1))):
+        return f"Give the share without the sign: {Decimal(str(number)) / 100}."
+    if math.isfinite(plain_number(text.replace(",", ".", 1))):
+        return "Write a point for a decimal comma."
+    return (
+        "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: then there "
+        "is no verdict."
+    )
 
 
 def half_digit(printed: str) -> float:
