@@ -22,6 +22,7 @@ from knowhue.images.profiles import profile_space, profile_tags, srgb_profile
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, write_image
+from knowhue.inference.colorizer import Colorized
 
 READ = [name for name, odd in ODD_FILES.items() if not odd.error]
 REFUSED = [name for name, odd in ODD_FILES.items() if odd.error]
@@ -387,6 +388,22 @@ def test_colour_is_not_subsampled(suffix):
 def test_what_cannot_be_written_is_refused(tmp_path, suffix, quality, shape, message):
     with pytest.raises(ConfigError, match=message):
         write_image(OurImage.of(np.zeros(shape, np.uint8)), tmp_path / f"out{suffix}", quality=quality)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            Colorized(OurImage.of(NOISE), None),
+            r"Found a `Colorized`\. Pass `made\.image`",
+        ),
+        (NOISE, r"Found a `ndarray`\. Pass what `read_image` gives, or `Image\.of\(pixels\)`"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_to_pass(tmp_path, made, message):
+    with pytest.raises(TypeError, match=r"`image` should be an `Image`\. " + message):
+        write_image(made, tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -91,8 +91,10 @@ def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind |
 def write_image(image: Image, target: str | Path, *, quality: int | None = None) -> list[str]:
     """Write an image, whole or not at all; returns what the kind of file could not hold, in words.
 
+    A file that exists is replaced.
+
     Args:
-        image: as it was read, or coloured since.
+        image: as it was read, or coloured since; of a `Colorized` its `image`.
         target: its suffix is one of `OUTPUT_SUFFIXES`.
         quality: 1 to 100, of kinds that lose something; each has its own if None.
 
@@ -100,6 +102,7 @@ def write_image(image: Image, target: str | Path, *, quality: int | None = None)
         ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the image is too long for it, or the quality is none.
         RunError: the file cannot be written.
         ValueError: pixels or transparency are not as `Image` has them.
+        TypeError: it is no `Image`.
     """
     require_image(image)
     target = Path(target)
