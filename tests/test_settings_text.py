@@ -194,7 +194,8 @@ def test_a_missing_part_of_a_question_is_explained():
 def test_a_number_that_yaml_takes_for_another_one_is_refused(text, taken):
     for written in (text, f"a: {text}", f"- {text}", f"{text}: a"):
         with pytest.raises(
-            ValueError, match=rf"^`{re.escape(text)}`, which YAML takes for {taken}; write {taken}"
+            ValueError,
+            match=rf"^`{re.escape(text)}`, which YAML takes for {taken}; write the number that is meant",
         ):
             parse_yaml(written)
     assert parse_yaml(f"'{text}'") == text

@@ -88,8 +88,8 @@ class _Loader(yaml.SafeLoader):
         """A number, if it is what everybody reads."""
         if "_" in node.value or ":" in node.value or _NO_DECIMAL.match(node.value):
             raise ValueError(
-                f"`{shown(node.value)}`, which YAML takes for {shown(number)}; write {shown(number)}, or quotes around "
-                "it if it is a name"
+                f"`{shown(node.value)}`, which YAML takes for {shown(number)}; write the number that is meant in plain "
+                "decimals without a 0 in front, or quotes around it if it is a name"
             )
         return number
 
