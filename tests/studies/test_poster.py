@@ -37,8 +37,8 @@ def plan(name):
     return checked(Plan, yaml.safe_load((POSTER / f"{name}.yaml").read_text()))
 
 
-def rows():
-    with (POSTER / "images.csv").open(newline="") as file:
+def rows(name="images"):
+    with (POSTER / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -65,8 +65,7 @@ def test_studies_that_choose_never_see_the_test_part_and_have_other_seeds():
 
 
 def test_the_second_set_is_split_by_its_files_alone_and_asked_as_the_first():
-    with (POSTER / "ocean5.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
+    found = rows("ocean5")
     assert len({row["sha256"] for row in found}) == len(found) == 2698
     assert not {row["sha256"] for row in found} & {row["sha256"] for row in rows()}
     by_class = {}
@@ -112,6 +111,27 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
         for section, names in apart.items():
             for name in names:
                 assert one[section].pop(name) != other[section].pop(name)
+        assert one == other
+
+
+def test_the_study_of_more_images_trains_on_test_images_of_the_main_one_for_as_many_steps():
+    more, report = beside_main("images-2000")
+    by_class, moved = {}, set()
+    for row in sorted(rows(), key=lambda row: row["sha256"]):
+        if (row["split"], row["path"].split("/")[0]) == ("test", "train"):
+            by_class.setdefault(row["path"].split("/")[1], []).append(row["path"])
+    for own in by_class.values():
+        moved |= set(own[:200])
+    assert len(moved) == 1000
+    expected = [{**row, "split": "train" if row["path"] in moved else row["split"]} for row in rows()]
+    assert rows("images-2000") == expected
+    for arm in more.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (more, report))
+        for phase in ("heads", "finetune"):
+            epochs = one["training"][phase].pop("epochs"), other["training"][phase].pop("epochs")
+            assert epochs[0] * (2000 // 32) == pytest.approx(epochs[1] * (1000 // 32), rel=0.02)
+        for section, name in (("images", "path"), ("evaluation", "every_epochs")):
+            assert one[section].pop(name) != other[section].pop(name)
         assert one == other
 
 
