@@ -114,6 +114,15 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
         assert one == other
 
 
+def test_the_study_of_larger_images_is_that_of_the_second_set_in_all_else():
+    larger, smaller = beside_main("ocean5-128")[0], plan("ocean5")
+    for arm in larger.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (larger, smaller))
+        assert (one["images"].pop("size_px"), other["images"].pop("size_px")) == (128, 64)
+        assert one["evaluation"].pop("every_epochs") != other["evaluation"].pop("every_epochs")
+        assert one == other
+
+
 def test_the_study_of_more_images_trains_on_test_images_of_the_main_one_for_as_many_steps():
     more, report = beside_main("images-2000")
     by_class, moved = {}, set()
