@@ -1,4 +1,4 @@
-"""What the poster's study says of each part of its test images, and of the colours: tables in Markdown.
+"""What the poster's study says of each part of its test images, of each class, and of the colours: tables in Markdown.
 
     python studies/poster/parts.py studies/poster/main.zip
 
@@ -11,17 +11,20 @@ import argparse
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from knowhue.errors import KnowhueError
+from knowhue.errors import KnowhueError, spaced
 from knowhue.evaluation.evaluate import score_rows
 from knowhue.metric_table import METRICS
+from knowhue.report.conditions import class_transfer
 from knowhue.report.contrasts import FamilyTest, contrast, family_tests
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
 from knowhue.report.text import MISSING, difference, ends_text, number
+from knowhue.statistics.paired import Interval
 
 PARTS: dict[str, Callable[[str], bool]] = {
     "all": lambda path: True,
@@ -40,6 +43,10 @@ SETS = ("kd_lite0", "fd_lite0")
 """Of a whole set of colourings to the true images; of all test images alone, and over seeds alone."""
 HEAD = """| arm | against | metric | arm | against | difference, 95 % interval | p, adjusted |
 |---|---|---|---|---|---|---|"""
+CLASS_HEAD = (
+    "| class | images | a\\*b\\* error alone | together | difference, 95 % interval "
+    "| right alone, % | together | points, 95 % interval |\n|---|---|---|---|---|---|---|---|"
+)
 
 
 def main() -> None:
@@ -67,6 +74,8 @@ def main() -> None:
         print("\n".join(rows(cut, COLOURS, CLASSES)))
         if lost:
             print(f"\nWithout {', '.join(lost)}, and without those seeds where they are compared.")
+    print("\n## Class by class, all images\n")
+    print(f"{CLASS_HEAD}\n" + "\n".join(class_rows(study)))
     print("\n## Sets of colourings, over seeds alone\n")
     print(f"{HEAD}\n" + "\n".join(set_rows(study)))
 
@@ -124,15 +133,30 @@ def set_rows(study: Study) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
 
 
+def class_rows(study: Study) -> Iterator[str]:
+    """A line a class, with both questions; p of which the bold differences speak is adjusted over all of them."""
+    images = Counter(row["label"] for row in study.finished("multi")[0].images)
+    found = {(row["question"], row["label"]): row for row in class_transfer(study)}
+    for name in study.classes:
+        cells = [spaced(name), str(images[name])]
+        for question in ("colour", "class"):
+            row = found[question, name]
+            cells += _levels(
+                row["single"], row["multi"], row["bounds"].interval, row["unit"], bool(row["word"])
+            )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _levels(single: float, multi: float, interval: Interval, unit: str, is_clear: bool) -> list[str]:
+    mark = "**" if is_clear else ""
+    change = f"{mark}{difference(single, multi, unit)}{mark} ({ends_text(single, interval, unit)})"
+    return [number(single, unit), number(multi, unit), change]
+
+
 def _row(study: Study, before: str, after: str, metric: str, test: FamilyTest) -> str:
-    unit, found, mark = study.unit(metric), test.found, "**" if test.is_clear else ""
-    single, multi = found.levels
-    interval = ends_text(single, test.bounds.interval, unit)
+    levels = _levels(*test.found.levels, test.bounds.interval, study.unit(metric), test.is_clear)
     p = MISSING if test.p_adjusted is None else f"{test.p_adjusted:.3g}"
-    cells = (
-        before, after, study.label(metric), number(single, unit), number(multi, unit),
-        f"{mark}{difference(single, multi, unit)}{mark} ({interval})", p,
-    )  # fmt: skip
+    cells = (before, after, study.label(metric), *levels, p)
     return f"| {' | '.join(cells)} |"
 
 

@@ -311,6 +311,15 @@ def test_the_main_study_is_told_by_what_pretraining_has_seen(tmp_path):
         assert list(parts.parts(read_study(tmp_path / name))) == expected
 
 
+@pytest.mark.parametrize("name", ["main", "ocean5"])
+def test_the_docs_say_of_every_class_what_the_sealed_study_says(name, tmp_path):
+    with zipfile.ZipFile(POSTER / f"{name}.zip") as archive:
+        archive.extractall(tmp_path)
+    lines = list(script("parts").class_rows(read_study(tmp_path)))
+    assert len(lines) == 5
+    assert set(lines) <= set((DOCS / "results.md").read_text().splitlines())
+
+
 def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path, monkeypatch, capsys):
     overview, figure = script("overview"), tmp_path / "overview.svg"
     asked = set()
