@@ -14,7 +14,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from knowhue.errors import KnowhueError, spaced
 from knowhue.evaluation.evaluate import score_rows
@@ -24,6 +28,7 @@ from knowhue.report.contrasts import FamilyTest, contrast, family_tests
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
 from knowhue.report.text import MISSING, difference, ends_text, number
+from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import Interval
 
 PARTS: dict[str, Callable[[str], bool]] = {
@@ -76,6 +81,8 @@ def main() -> None:
             print(f"\nWithout {', '.join(lost)}, and without those seeds where they are compared.")
     print("\n## Class by class, all images\n")
     print(f"{CLASS_HEAD}\n" + "\n".join(class_rows(study)))
+    print("\n## Of two colourings of a photo\n")
+    print("\n".join(nearer(study)))
     print("\n## Sets of colourings, over seeds alone\n")
     print(f"{HEAD}\n" + "\n".join(set_rows(study)))
 
@@ -133,6 +140,32 @@ def set_rows(study: Study) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
 
 
+def nearer(study: Study) -> Iterator[str]:
+    """How often multi's colouring of a photo is the nearer one, and what another arm or another seed changes."""
+    alone, together = (_errors(study, arm) for arm in ("colour", "multi"))
+    seeds = sorted(alone.keys() & together.keys())
+    one, other = (np.array([errors[seed] for seed in seeds]) for errors in (alone, together))
+    found = crossed((other < one) + 0.5 * (other == one))
+    assert found is not None
+    low, high = (f"{100 * end:.0f}" for end in found.interval(0.95))
+    share = 100 * found.estimate
+    yield f"Together is nearer in {share:.0f} % ({low} to {high}), by a\\*b\\* error, over seeds and images."
+    arm, by_alone, by_both = np.abs(other - one).mean(), _between_seeds(one), _between_seeds(other)
+    yield (
+        f"A photo's error differs between the two by {arm:.1f} units on average; between two seeds of colour alone"
+        f" by {by_alone:.1f}, of both tasks by {by_both:.1f}."
+    )
+
+
+def _errors(study: Study, arm: str) -> dict[int, list[float]]:
+    return {run.seed: [row["ab_l1"] for row in run.images] for run in study.finished(arm)}
+
+
+def _between_seeds(errors: NDArray[np.float64]) -> float:
+    """Mean absolute difference of the rows, two at a time."""
+    return float(np.mean([np.abs(one - other).mean() for one, other in combinations(errors, 2)]))
+
+
 def class_rows(study: Study) -> Iterator[str]:
     """A line a class, with both questions; p of which the bold differences speak is adjusted over all of them."""
     images = Counter(row["label"] for row in study.finished("multi")[0].images)
@@ -147,7 +180,7 @@ def class_rows(study: Study) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _levels(single: float, multi: float, interval: Interval, unit: str, is_clear: bool) -> list[str]:
+def _levels(single: float, multi: float, interval: Interval | None, unit: str, is_clear: bool) -> list[str]:
     mark = "**" if is_clear else ""
     change = f"{mark}{difference(single, multi, unit)}{mark} ({ends_text(single, interval, unit)})"
     return [number(single, unit), number(multi, unit), change]

@@ -409,6 +409,20 @@ def test_a_picture_that_is_gone_or_another_one_is_named_and_nothing_is_written(p
     assert not out.exists()
 
 
+def test_how_often_together_is_nearer_is_counted_over_photos_and_seeds(tmp_path):
+    parts, study = script("parts"), read_study(write_study(tmp_path / "demo", seeds=(0, 1, 2)))
+    alone, together = (
+        np.array([[row["ab_l1"] for row in run.images] for run in study.finished(arm)])
+        for arm in ("colour", "multi")
+    )
+    share, changes = parts.nearer(study)
+    expected = 100 * np.mean(np.sign(alone - together) / 2 + 0.5)
+    assert f"nearer in {expected:.0f} % (" in share
+    apart = np.mean([np.abs(alone[i] - alone[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))])
+    assert f"by {np.abs(alone - together).mean():.1f} units on average" in changes
+    assert f"colour alone by {apart:.1f}," in changes
+
+
 def test_a_part_of_the_test_images_is_judged_by_its_own_images(tmp_path):
     parts, study = script("parts"), read_study(write_study(tmp_path / "demo", seeds=(0, 1, 2)))
 
