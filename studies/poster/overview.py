@@ -49,7 +49,12 @@ GROUPS = (
     },
     {"lite0": "encoder EfficientNet-Lite0"},
     {"ocean5": "other photos, of sea animals"},
-    {"images-500": "500 images", "images-250": "250 images", "images-125": "125 images"},
+    {
+        "images-2000": "2,000 images; 500 test",
+        "images-500": "500 images",
+        "images-250": "250 images",
+        "images-125": "125 images",
+    },
     {"labels-25": "50 labels a class", "labels-5": "10 labels a class", "labels-2": "4 labels a class"},
 )
 """Sealed studies that ask the two questions, and what of each is its own."""
