@@ -282,7 +282,7 @@ def test_unknown_names_list_the_known():
 @pytest.mark.parametrize("arm", ARMS)
 def test_arms_differ_in_their_edits_alone(arm):
     config = load_config("demo")
-    changed = arm_config(config, arm, seed=7)
+    changed = edit(arm_config(config, arm), {"seed": 7})
     assert {name: getattr(changed.tasks, name) for name in ARMS[arm]["tasks"]} == ARMS[arm]["tasks"]
     assert not set(ARMS[arm]) - {"tasks", "supervision", "training", "colour"}
     kept = {name: getattr(config, name) for name in (*ARMS[arm], "seed")}

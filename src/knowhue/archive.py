@@ -10,7 +10,7 @@ import sqlite3
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -385,17 +385,9 @@ def _execute(
     if not isinstance(executor, InProcess):
         first = "each worker opens the model first, and what is done is counted as shards end"
         report({"stage": "note", "text": f"beginning {plural(len(tasks), 'shard')}: {first}"})
-    jobs = [Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks]
-    if isinstance(executor, InProcess):  # which has nobody else to say how far it is
-        jobs = [job._replace(run=partial(_then, job.run, watch)) for job in jobs]
-    executor.execute(jobs, watch)
+    executor.execute([Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks], watch)
     watch()
     lost = [task.shard for task in tasks if end_path(task.shard) not in ends]
     if lost:
         raise RunError(f"{len(lost)} shards have not ended, such as {lost[0]}. Run the same command again.")
     return [ends[end_path(task.shard)] for task in tasks]
-
-
-def _then(run: Callable[[], object], after: Callable[[], None]) -> None:
-    run()
-    after()

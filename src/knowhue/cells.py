@@ -69,7 +69,7 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
     tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
     # what combines gradients is the treatment itself: the arms differ in it by intent
     static = edit(config, {"tasks": {"weighting": "static"}})
-    alone = {task: _alone(static, task) for task, _ in tasks}
+    alone = {task: edit(static, {"tasks": {"names": (task,)}}) for task, _ in tasks}
     both, single = _build(work, config), {task: _build(work, each) for task, each in alone.items()}
     heads: dict[str, Tensor] = {}
     for task, each in alone.items():
@@ -81,10 +81,6 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
         lone = _train(work, alone[task], "finetune", single[task], heads)
         found[f"finetune_{task}"] = _compare(lone, _train(work, beside, "finetune", both, heads))
     return found
-
-
-def _alone(config: Config, task: Task) -> Config:
-    return edit(config, {"tasks": {"names": (task,)}})
 
 
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -132,11 +128,9 @@ class CellStep(NamedTuple):
     """What one job does."""
 
     kind: Literal["head", "gate", "arm"]
-    """`head`, `gate` or `arm`"""
     name: str
     """task or arm"""
     config: Config
-    """of the run"""
     cell: tuple[str, int]
     """arm and seed that it is done for; a head is done for the first arm that needs it"""
 

@@ -55,24 +55,15 @@ def cube_root(light: Floats) -> Floats:
 def srgb_to_lab(codes: Floats) -> Floats:
     """L*a*b* of sRGB codes, 0 to 1, both (..., 3).
 
-    >>> srgb_to_lab(np.array([1.0, 0.0, 0.0])).round(2).tolist()
-    [53.24, 80.09, 67.2]
+    >>> srgb_to_lab(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])).round(2).tolist()
+    [[53.24, 80.09, 67.2], [87.74, -86.18, 83.18]]
     """
-    return linear_to_lab(srgb_to_linear(codes))
-
-
-def linear_to_lab(light: Floats) -> Floats:
-    """L*a*b* of linear sRGB, 0 to 1, both (..., 3).
-
-    >>> linear_to_lab(np.array([0.0, 1.0, 0.0])).round(2).tolist()
-    [87.74, -86.18, 83.18]
-    """
-    planes = np.moveaxis(light, -1, 0)
+    planes = np.moveaxis(srgb_to_linear(codes), -1, 0)
     return np.moveaxis(planes_to_lab(planes.reshape(3, -1)).reshape(planes.shape), 0, -1)
 
 
 def planes_to_lab(light: Floats) -> Floats:
-    """`linear_to_lab` of planes, both (3, N)."""
+    """L*a*b* of linear sRGB, 0 to 1, both (3, N)."""
     x, y, z = cube_root(SRGB_TO_XYZ @ light / WHITE[:, None])
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 

@@ -292,9 +292,7 @@ def _described(holder: Mapping[str, Any]) -> str:
 
 def _by_whom(path: Path) -> str:
     holder = _holder(path)
-    if holder is None:
-        return " by another process"
-    return f" by {_described(holder)}"
+    return " by another process" if holder is None else f" by {_described(holder)}"
 
 
 def _is_held(path: Path) -> bool:

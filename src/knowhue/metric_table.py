@@ -9,13 +9,10 @@ class Metric(NamedTuple):
     """A score over a set of images."""
 
     title: str
-    """for the reader"""
     unit: str
     """`share` goes from 0 to 1, and is shown in per cent"""
     better: Literal["lower", "higher", "neither"]
-    """its direction"""
     task: Task
-    """whose it is"""
     column: str | None = None
     """what it reads of each image's row in a run's `per_image.csv`, and where it compares with the true images,
     `<column>_true` too; None of what is not made of these rows"""

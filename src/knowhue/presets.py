@@ -65,7 +65,6 @@ class Method(NamedTuple):
     """A way to colour."""
 
     title: str
-    """for tables"""
     source: str
     """whose it is"""
     settings: Mapping[str, Any]
@@ -198,8 +197,8 @@ def edit(config: Config, changes: Mapping[str, Any]) -> Config:
     return checked(Config, merge(config.model_dump(by_alias=True), changes))
 
 
-def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
-    """The settings of one arm, and one seed, of a study.
+def arm_config(config: Config, arm: str) -> Config:
+    """The settings of one arm of a study.
 
     Raises:
         ConfigError: unknown arm, or settings that name tasks.
@@ -207,7 +206,7 @@ def arm_config(config: Config, arm: str, seed: int | None = None) -> Config:
     if arm not in ARMS:
         raise ConfigError(one_of("arm", arm, ARMS))
     require_arms_choose_tasks(config)
-    return edit(config, ARMS[arm] if seed is None else {**ARMS[arm], "seed": seed})
+    return edit(config, ARMS[arm])
 
 
 def require_arms_choose_tasks(config: Config) -> None:

@@ -147,7 +147,7 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def require_no_run(folder: Path, option: str = "--out") -> None:
+def require_no_run(folder: Path) -> None:
     """Make sure that files of a run are not replaced, or added to.
 
     Raises:
@@ -157,7 +157,7 @@ def require_no_run(folder: Path, option: str = "--out") -> None:
     if found:
         raise ConfigError(
             f"{folder} holds a run or a study ({found[0]}), whose files are never replaced; name another folder with "
-            f"{option}"
+            "--out"
         )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
+from knowhue.metric_table import RUN_METRICS
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_study
@@ -181,8 +182,6 @@ def _about(root: Path) -> Iterator[str]:
 
 def _left_alone(root: Path) -> list[str]:
     """What nobody computes again without images and weights."""
-    from knowhue.metric_table import RUN_METRICS
-
     left = []
     if (root / "report.html").exists():
         left.append("report.html: what it says is not compared; the answers here are computed")
@@ -306,7 +305,6 @@ def _runs(root: Path) -> list[Path]:
 def _check_scores(folder: Path, root: Path) -> _Part:
     """A run's scores against the mean over its images, and each class's."""
     from knowhue.evaluation.evaluate import score_rows  # needs torch
-    from knowhue.metric_table import RUN_METRICS
 
     sealed, rows = _read(folder / "scores.json"), [_typed(row) for row in read_csv(folder / "per_image.csv")]
     classes = {name: number for number, name in enumerate(sealed["per_class"])}

@@ -21,7 +21,6 @@ class Need(NamedTuple):
     wanted: str
     """what that should be, in words"""
     is_met: Callable[[Config], bool]
-    """whether it is"""
 
 
 def _either(values: Sequence[str]) -> str:

@@ -34,7 +34,6 @@ from numpy.typing import DTypeLike, NDArray
 from knowhue.csv_text import csv_lines, read_rows
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, first_line, system_reason
 
-JsonKind = TypeVar("JsonKind", dict, list)
 Value = TypeVar("Value")
 
 SEAL = "sha256"
@@ -186,11 +185,10 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all, an object with its checksum; NaN is refused."""
-    sealed = {**value, SEAL: _seal(value)} if isinstance(value, dict) else value
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as JSON with its checksum, whole or not at all; NaN is refused."""
     with replacing(path) as file:
-        json.dump(sealed, file, indent=1, allow_nan=False)
+        json.dump({**value, SEAL: _seal(value)}, file, indent=1, allow_nan=False)
 
 
 def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -198,30 +196,29 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
     return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
-def read_json(path: Path, kind: type[JsonKind] = dict, sealed: bool = False) -> JsonKind:
-    """Read JSON.
+def read_json(path: Path, sealed: bool = False) -> dict[str, Any]:
+    """Read an object from JSON.
 
     Args:
         path: the file.
-        kind: of the value.
-        sealed: whether it must be an object that `write_json` wrote, as of a cache.
+        sealed: whether `write_json` must have written it, as of a cache.
     """
     with _reading(path, "JSON", (ValueError, RecursionError)):
         # Python reads NaN and Infinity, which JSON does not have
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    if not isinstance(value, kind):
-        raise DamagedError(path, f"it should hold a {kind.__name__}, and holds a {type(value).__name__}")
-    seal = value.pop(SEAL, None) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise DamagedError(path, f"it should hold a dict, and holds a {type(value).__name__}")
+    seal = value.pop(SEAL, None)
     if seal is None and sealed:
         raise DamagedError(path, "it has no checksum")
-    if isinstance(value, dict) and seal not in (None, _seal(value)):
+    if seal not in (None, _seal(value)):
         raise DamagedError(
             path, f"its content does not have the checksum {str(seal)[:8]}... that it was written with"
         )
     return value
 
 
-def _seal(value: dict[Any, Any]) -> str:
+def _seal(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, allow_nan=False).encode()).hexdigest()
 
 

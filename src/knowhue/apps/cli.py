@@ -10,7 +10,7 @@ from pydantic import Field
 
 from knowhue.apps import models, serve, use
 from knowhue.apps.exporting import export, log_command
-from knowhue.apps.program import OneInput, Options, app, command_line, say, with_options
+from knowhue.apps.program import OneInput, Options, app, command_line, say, score_line, with_options
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, plural
@@ -19,6 +19,7 @@ from knowhue.storage import read_json
 
 if TYPE_CHECKING:
     from knowhue.config import Config
+    from knowhue.engines.executor import Executor
     from knowhue.plan import Plan
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
@@ -34,22 +35,6 @@ power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and 
 
 OutOption = Annotated[Path, Field(description="Study folder. The same command goes on where it stopped.")]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
-WorkersOption = Annotated[
-    int | None,
-    Field(
-        ge=1,
-        le=MOST_WORKERS,
-        description="jobs side by side: 1, or as many as an engine has room for, unless given",
-    ),
-]
-EngineOption = Annotated[
-    OfWork[str],
-    Field(description="`local` is this machine; `slurm` and `ray` are clusters (docs/scale.md)"),
-]
-EngineSetOption = Annotated[
-    OfWork[list[str] | None],
-    Field(description="its settings, such as `slurm.partition=gpu`; may be repeated"),
-]
 
 
 class SettingsOptions(Options):
@@ -104,6 +89,24 @@ class SettingsOptions(Options):
         require_set_effect(self.set_, list(configs))
 
 
+class EngineOptions(SettingsOptions):
+    """Settings, and what does the work where."""
+
+    workers: Annotated[int | None, Field(ge=1, le=MOST_WORKERS)] = None
+    """jobs side by side: 1, or as many as an engine has room for, unless given"""
+    engine: OfWork[str] = "local"
+    """`local` is this machine; `slurm` and `ray` are clusters (docs/scale.md)"""
+    engine_set: OfWork[list[str] | None] = None
+    """its settings, such as `slurm.partition=gpu`; may be repeated"""
+    out: OutOption = Path("runs/study")
+
+    def open_engine(self) -> "Executor":
+        """The engine that was chosen."""
+        from knowhue.engines.executor import open_engine
+
+        return open_engine(self.engine, self.out, self.workers, self.engine_set or [])
+
+
 class PlanOptions(SettingsOptions):
     """A study as a command line describes it."""
 
@@ -138,15 +141,11 @@ class PlanOptions(SettingsOptions):
         return plan
 
 
-class StudyOptions(PlanOptions):
+class StudyOptions(EngineOptions, PlanOptions):
     """What a study is run with."""
 
     plan: OfDesign[Path | None] = None
     """study file, as `knowhue plan` prints it, in place of all other options of images, settings and design"""
-    workers: WorkersOption = None
-    engine: EngineOption = "local"
-    engine_set: EngineSetOption = None
-    out: OutOption = Path("runs/study")
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
@@ -160,8 +159,8 @@ def study_command(given: StudyOptions) -> None:
     _run_study(given, plan, preset, given.tuned_on)
 
 
-class CompareOptions(SettingsOptions):
-    """What a comparison of methods is run with."""
+class MethodOptions(SettingsOptions):
+    """A comparison of methods as a command line describes it."""
 
     methods: str | None = None
     """ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, `palette-rgb`,
@@ -173,9 +172,11 @@ class CompareOptions(SettingsOptions):
     """how many seeds, from `seed` on"""
     budget: Annotated[OfDesign[float | None], Field(ge=0.001, le=1e9)] = None
     """seconds of training at equal wall-clock; unless named, what the reference takes at equal images"""
-    workers: WorkersOption = None
-    engine: EngineOption = "local"
-    engine_set: EngineSetOption = None
+
+
+class CompareOptions(EngineOptions, MethodOptions):
+    """What a comparison of methods is run with."""
+
     out: OutOption = Path("runs/compare")
 
 
@@ -201,10 +202,7 @@ def _run_study(
 ) -> None:
     """Run it, and say what it answers."""
     # before the imports that load torch: mistakes are reported at once
-    from knowhue.engines.executor import open_engine
-
-    out = given.out
-    executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
+    out, executor = given.out, given.open_engine()
     from knowhue.apps.progress import showing_progress
     from knowhue.locks import is_first_process
 
@@ -257,30 +255,21 @@ def status_command(study: StudyArgument) -> None:
     say(*cell_lines(read_cells(study, plan)), *(sign.sentence() for sign in read_signs(study)))
 
 
-class PrepareOptions(SettingsOptions):
-    """What images are made ready with."""
-
-    workers: WorkersOption = None
-    engine: EngineOption = "local"
-    engine_set: EngineSetOption = None
-    out: OutOption = Path("runs/study")
-
-
 @app.command(
     "prepare", epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`"
 )
 @with_options
-def prepare_command(given: PrepareOptions) -> None:
+def prepare_command(given: EngineOptions) -> None:
     """Check, split and resize the images; `images/manifest.csv` lists which were left out, and why."""
     config, out = given.settings_with_images(), given.out
     from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
-    from knowhue.engines.executor import await_jobs, open_engine, share_out
+    from knowhue.engines.executor import await_jobs, share_out
     from knowhue.locks import locked
     from knowhue.setting_effects import changed, require_effect
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
-    executor = open_engine(given.engine, out, given.workers, given.engine_set or [])
+    executor = given.open_engine()
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
@@ -462,6 +451,5 @@ def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
 
 
 def _print_scores(folder: Path) -> None:
-    from knowhue.apps.program import score_lines
-
-    say(*score_lines(read_json(folder / "scores.json")["metrics"]), f"Run: {folder}")
+    scores = read_json(folder / "scores.json")["metrics"]
+    say(*(score_line(name, value) for name, value in scores.items()), f"Run: {folder}")

@@ -243,8 +243,7 @@ def log_command(
         Path, typer.Option("--out", "-o", help="Folder to write to; the tracker's own folder is made in it.")
     ] = Path("logs"),
     project: Annotated[
-        str | None,
-        rare_option(help="Project or experiment.", show_default="the study's name"),
+        str | None, rare_option(help="Project or experiment.", show_default="the study's name")
     ] = None,
 ) -> None:
     """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowhue.apps.program import Options, Rare, say
+from knowhue.apps.program import Options, Rare, say, score_line
 from knowhue.errors import spaced
 from knowhue.inference.description import Description, Fast, ModelChoice
 
@@ -98,7 +98,6 @@ def require_choice(choice: ModelChoice, flags: Iterable[str]) -> None:
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:
-    from knowhue.apps.program import score_line
     from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description

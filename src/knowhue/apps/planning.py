@@ -16,14 +16,7 @@ from knowhue.presets import read_setting
 from knowhue.report.results import read_results
 from knowhue.setting_effects import differing, require_effect
 from knowhue.settings_text import meaning_of, plain_number
-from knowhue.statistics.power import (
-    Design,
-    Variances,
-    chances,
-    claimed,
-    sign_flip_effect,
-    smallest_effect,
-)
+from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 
 _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}

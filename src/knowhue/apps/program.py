@@ -14,7 +14,7 @@ import sys
 import threading
 import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
 from functools import partial, wraps
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -190,7 +190,8 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
     (given,) = inspect.signature(command).parameters.values()
     fields = given.annotation.model_fields
     # panels stand in `--help` in the order in which they first come up
-    options = sorted((_parameter(name, field) for name, field in fields.items()), key=_is_rare)
+    options = [_parameter(name, field) for name, field in fields.items()]
+    options.sort(key=lambda each: each.annotation.__metadata__[0].rich_help_panel == RARELY_NEEDED)
 
     @wraps(command)
     def run(**values: Any) -> Any:
@@ -216,10 +217,6 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.is_required() else field.default
     kind = Annotated[field.annotation, shown]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-
-def _is_rare(option: inspect.Parameter) -> bool:
-    return option.annotation.__metadata__[0].rich_help_panel == RARELY_NEEDED
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -259,11 +256,6 @@ def settle_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
-
-
-def score_lines(scores: Mapping[str, float | None]) -> list[str]:
-    """One line a score, by the names of `METRICS`."""
-    return [score_line(name, value) for name, value in scores.items()]
 
 
 def score_line(name: str, value: float | None, interval: tuple[float, float] | None = None) -> str:

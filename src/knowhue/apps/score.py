@@ -78,12 +78,9 @@ class ScoreArguments(Options):
 
     @property
     def wanted(self) -> "Wanted":
-        """The networks."""
         from knowhue.scoring.protocols import Wanted
 
-        return Wanted(
-            self.networks, self.classifier, self.classes, self.inception_weights, self.lpips_weights
-        )
+        return Wanted._make(getattr(self, name) for name in Wanted._fields)
 
 
 @with_options

@@ -22,7 +22,7 @@ from knowhue.settings_text import plain_name
 from knowhue.storage import is_url, require_outputs
 
 if TYPE_CHECKING:
-    from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer
+    from knowhue.inference.colorizer import ColorizeOptions, Colorizer
     from knowhue.inference.listing import Summary
     from knowhue.inference.video import VideoSummary
 
@@ -156,11 +156,12 @@ def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) 
 def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
     """Make sure that the options that were given go with the input."""
     for name in given:
-        kinds, article = GOES_WITH[name], _ARTICLES
+        kinds = GOES_WITH[name]
         if kind not in kinds:
             table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
             raise ConfigError(
-                f"{name} goes with {' or '.join(map(article.__getitem__, kinds))}; {source} is {article[kind]}{table}"
+                f"{name} goes with {' or '.join(_ARTICLES[each] for each in kinds)}; {source} is "
+                f"{_ARTICLES[kind]}{table}"
             )
 
 
@@ -286,7 +287,7 @@ def _image(
 ) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import check_output_suffix, writable_suffix
+    from knowhue.images.writing import check_output_suffix, writable_suffix, write_image
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
     from knowhue.inference.hints import parse_hint, strokes_of
@@ -327,17 +328,11 @@ def _image(
             )
         if made.uncertainty is not None and isinstance(map_file, Path):
             free({"--uncertainty": map_file})
-            record["uncertainty"] = _write_uncertainty(made, map_file)
+            write_image(made.uncertainty_map(), map_file)
+            mean = round(float(made.uncertainty.mean()), 3)
+            record["uncertainty"] = {"mean": mean, "map": str(map_file)}
         record |= {"model": colorizer.network.description.name, "fast": made.fast}
         yield record, made.judgement.headline()
-
-
-def _write_uncertainty(made: "Colorized", target: Path) -> dict[str, Any]:
-    from knowhue.images.writing import write_image
-
-    assert made.uncertainty is not None
-    write_image(made.uncertainty_map(), target)
-    return {"mean": round(float(made.uncertainty.mean()), 3), "map": str(target)}
 
 
 def _open_with_reference(

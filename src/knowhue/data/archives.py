@@ -39,9 +39,8 @@ class Member(NamedTuple):
     kind: str
     """its name from the first dot, lower case"""
     start: int
-    """of its bytes in the tar"""
+    """of its bytes in the tar; `size` is how many"""
     size: int
-    """of them"""
 
 
 class WebDataset:

@@ -63,10 +63,7 @@ class ImageListing:
 
     def __len__(self) -> int:
         """Images to be read."""
-        return self._one("SELECT count(*) FROM images")
-
-    def _one(self, query: str, *values: object) -> int:
-        return self._table.execute(query, values).fetchone()[0]
+        return self._table.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
         """Images to be read, from one position to before another."""

@@ -16,6 +16,7 @@ from knowhue.data.items import (
     ImageSource,
     SourceItem,
     as_archives,
+    known_label,
     read_training_image,
     require_columns,
     source_root,
@@ -218,12 +219,10 @@ class HuggingFace:
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the library's own name for what a dataset holds
             for row, value in enumerate(dataset[self.label_column]):
-                # class labels are stored as numbers, and unknown ones as -1
-                is_known = value is not None and value != -1
-                label = feature.int2str(value) if is_known and hasattr(feature, "int2str") else value
-                yield SourceItem(
-                    f"{name}/{row:07d}", SPLIT_NAMES[name], str(label) if is_known else None, stamp
-                )
+                label = known_label(value)
+                if label is not None and hasattr(feature, "int2str"):  # class labels are stored as numbers
+                    label = feature.int2str(value)
+                yield SourceItem(f"{name}/{row:07d}", SPLIT_NAMES[name], label, stamp)
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read the image of a row."""

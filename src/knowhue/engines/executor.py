@@ -64,13 +64,12 @@ class Executor(Protocol):
 
         Args:
             jobs: in the order in which they are wanted; needs come before what needs them.
-            watch: called every few seconds while jobs run elsewhere, and after the last one.
+            watch: called every few seconds while jobs run elsewhere, or after each one here, and after the last one.
 
         Raises:
             KnowhueError: the first that a job raised, or the engine lost a job for good. What runs is stopped, what
                 waits is not begun, and what has ended is kept: the same call goes on.
         """
-        ...
 
 
 class InProcess(Executor):
@@ -81,10 +80,9 @@ class InProcess(Executor):
     is_elsewhere = False
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`; `watch` is not called."""
-        del watch
         for job in each_once(jobs):
             job.run()
+            watch()
 
 
 def share_out(executor: Executor, name: str) -> ShareOut | None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from knowhue.errors import ConfigError, WeightsError, did_you_mean, shown
 from knowhue.evaluation.features import Features
-from knowhue.images.image import Pixels
+from knowhue.images.image import Pixels, to_8_bits
 from knowhue.models.encoder import Weights, downloaded, packaged, read_weights, weights_digest
 from knowhue.randomness import stream
 from knowhue.storage import read_arrays, write_arrays
@@ -174,8 +174,7 @@ def open_classifier(given: str) -> ImageClassifier:
     show = cast(Callable[[Pillow.Image], torch.Tensor], create_transform(**config))
 
     def answer(pixels: Pixels) -> NDArray[np.int64]:
-        codes = pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
-        scores = network(show(Pillow.fromarray(codes))[None])[0].double().numpy()
+        scores = network(show(Pillow.fromarray(to_8_bits(pixels)))[None])[0].double().numpy()
         if not np.isfinite(scores).all():
             raise ConfigError(f"`--classifier {shown(given)}` should give numbers. Found some that are none.")
         return np.argsort(-scores, kind="stable")[:LIKELIEST]

@@ -242,7 +242,6 @@ class ComputedBy(NamedTuple):
     """What computed the colours of an image."""
 
     model: str
-    """its name"""
     fingerprint: str
     """what tells it from other models of that name"""
 
@@ -345,8 +344,11 @@ def to_rgb8(image: Image) -> NDArray[np.uint8]:
     >>> to_rgb8(Image.of(np.full((1, 1, 1), 65535, np.uint16))).tolist()
     [[[255, 255, 255]]]
     """
-    pixels = flattened(image)
-    if pixels.dtype == np.uint16:
-        # 257 = 65535 / 255; dropping the low byte would darken by half a code
-        pixels = (pixels / 257).round().astype(np.uint8)
+    pixels = to_8_bits(flattened(image))
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))  # a view: gray is not copied three times
+
+
+def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:
+    """Pixels (H, W, C) in 8 bits, rounded."""
+    # 257 = 65535 / 255; dropping the low byte would darken by half a code
+    return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)

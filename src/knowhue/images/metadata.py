@@ -44,8 +44,8 @@ def keep(
     suffix: str,
     height: int,
     width: int,
-    computed_by: ComputedBy | None = None,
-    called: str | None = None,
+    computed_by: ComputedBy | None,
+    called: str | None,
 ) -> tuple[Fields, list[str]]:
     """Choose what a kind of file can hold and is still true.
 

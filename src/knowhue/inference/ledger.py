@@ -215,12 +215,7 @@ def _is_line(record: Any) -> bool:
     match record:
         case {"path": str(), "job": dict(), "error": _}:
             return True
-        case {
-            "path": str(),
-            "job": dict(),
-            "output": str(),
-            "stamps": [[int(), int()], [int(), int()]],
-        }:
+        case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]}:
             return is_noted(record) and ("album" not in record or _is_album(record["album"]))
         case _:
             return False

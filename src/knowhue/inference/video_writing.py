@@ -25,15 +25,7 @@ from knowhue.inference.video_formats import (
     pixel_format,
     written_metadata,
 )
-from knowhue.inference.video_reading import (
-    EXACT,
-    FULL,
-    MATRICES,
-    Frame,
-    Video,
-    address,
-    is_attached,
-)
+from knowhue.inference.video_reading import EXACT, FULL, MATRICES, Frame, Video, address, is_attached
 
 _MATROSKA = (".mkv", ".webm")
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -143,6 +143,11 @@ def _norm(channels: int) -> nn.Module:
     return nn.GroupNorm(groups, channels)
 
 
+def pool(features: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, C), the mean over the image, in float32."""
+    return features.float().mean((2, 3))
+
+
 class Classifier(nn.Module):
     """Logits from the mean over the coarsest map of the encoder."""
 
@@ -152,8 +157,7 @@ class Classifier(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> Logits:
         """(B, C, h, w), the last of the pyramid, to (B, classes)."""
-        pooled: Tensor = pyramid[-1].float().mean((2, 3))
-        return self.linear(pooled).float()
+        return self.linear(pool(pyramid[-1])).float()
 
 
 class AttentionClassifier(nn.Module):

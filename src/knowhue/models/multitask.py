@@ -12,7 +12,7 @@ from knowhue.config import Config
 from knowhue.errors import ConfigError
 from knowhue.models.colour_classes import ColourClasses
 from knowhue.models.encoder import Encoder, NoEncoder, build_encoder
-from knowhue.models.heads import CLASSIFIERS, Decoder, Oracle, unscale_chroma
+from knowhue.models.heads import CLASSIFIERS, Decoder, Oracle, pool, unscale_chroma
 from knowhue.models.palette import Palette
 from knowhue.models.pix2pix import Discriminator, PatchGAN, Pix2PixUNet, depth_for
 from knowhue.randomness import initialised_by
@@ -46,9 +46,7 @@ class MultiTask(nn.Module):
         self.encoder = encoder
         """the shared encoder, or the gray image alone for a head that is a whole network"""
         self.colour = colour
-        """head of the colour task, or None"""
         self.classifier = classifier
-        """head of the class task, or None"""
         self.stride: int = getattr(colour, "stride", encoder.strides[-1])
         """images are padded to whole multiples of it"""
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
@@ -255,8 +253,3 @@ class Deployed(nn.Module):
         similarity = F.normalize(pooled, dim=1) @ self.references.T
         nearest = similarity.topk(min(NOVELTY_NEIGHBOURS, len(self.references)), dim=1).values
         return 1 - nearest[:, -1]
-
-
-def pool(features: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, C), the mean over the image, in float32."""
-    return features.float().mean((2, 3))

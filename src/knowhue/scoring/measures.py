@@ -108,7 +108,7 @@ class Seen:
     """An image as it is measured."""
 
     pixels: Pixels
-    """(H, W, 3) codes"""
+    """(H, W, 3)"""
     rgb: FloatArray
     """(1, 3, H, W), 0 to 1, float32"""
     lightness: Floats

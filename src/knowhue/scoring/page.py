@@ -11,7 +11,7 @@ from markupsafe import Markup
 from PIL import Image as Pillow
 
 from knowhue.errors import plural
-from knowhue.images.image import Pixels
+from knowhue.images.image import Pixels, to_8_bits
 from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION
 from knowhue.report.latex import fill_latex, tex_table
 from knowhue.report.page import fill
@@ -318,8 +318,7 @@ def _shown(scores: Scores, name: str, place: int) -> dict[str, Any]:
 
 def _link(pixels: Pixels) -> Markup:
     """An image as a link that holds it."""
-    codes = pixels if pixels.dtype == np.uint8 else np.round(pixels / 257).astype(np.uint8)
-    picture = Pillow.fromarray(codes)
+    picture = Pillow.fromarray(to_8_bits(pixels))
     picture.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
     file = BytesIO()
     picture.save(file, "JPEG", quality=90, subsampling="4:4:4")

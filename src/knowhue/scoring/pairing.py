@@ -27,7 +27,6 @@ class Stored(NamedTuple):
     """A file that was listed."""
 
     path: Path
-    """where it is"""
     digest: str
     """SHA-256 of its bytes"""
     kind: str | None

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from knowhue.color import chroma_bins
 from knowhue.config import digest
 from knowhue.errors import DamagedError, ImageError, KnowhueError
-from knowhue.images.image import Image, Pixels, flattened
+from knowhue.images.image import Image, Pixels, flattened, to_8_bits
 from knowhue.images.reading import read_image
 from knowhue.inference.pipeline import ByteBudget
 from knowhue.runs import Report
@@ -254,12 +254,10 @@ def _made(row: str, part: Portion, truth: Seen) -> Seen:
 
 
 def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
-    is_deep = pixels.dtype == np.uint16
-    codes = np.round(pixels / 257).astype(np.uint8) if is_deep else pixels
     file = BytesIO()
-    Pillow.fromarray(codes).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    Pillow.fromarray(to_8_bits(pixels)).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     found = np.asarray(Pillow.open(file))
-    return found.astype(np.uint16) * 257 if is_deep else found
+    return found.astype(np.uint16) * 257 if pixels.dtype == np.uint16 else found
 
 
 def _measure_samples(

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from knowhue.config import Images, Positive, Section, digest
 from knowhue.errors import ConfigError, one_of
-from knowhue.images.image import Image, Pixels
+from knowhue.images.image import Image, Pixels, to_8_bits
 from knowhue.metric_table import OF_CLASSIFIER
 from knowhue.plan import Alpha
 from knowhue.presets import checked
@@ -182,8 +182,8 @@ def to_protocol(image: Image, protocol: Protocol, given_as: tuple[int, int] | No
         given_as: height and width that are left as they are: the protocol's own size, where a system made it.
     """
     pixels = image.pixels if image.pixels.shape[2] == 3 else np.repeat(image.pixels[..., :1], 3, axis=2)
-    if protocol.codes == "8-bit" and pixels.dtype == np.uint16:
-        pixels = np.round(pixels / 257).astype(np.uint8)
+    if protocol.codes == "8-bit":
+        pixels = to_8_bits(pixels)
     if protocol.size_px is None or pixels.shape[:2] == given_as:
         return pixels
     if protocol.geometry == "crop":

@@ -33,7 +33,6 @@ class Difference(NamedTuple):
     p_adjusted: float
     """the same for all differences of the table (Bonferroni)"""
     word: Nearness
-    """what is said"""
 
 
 class SetDistance(NamedTuple):
@@ -56,15 +55,13 @@ class PairedShares(NamedTuple):
     """Whether one row has more images recognised than another, of the same images."""
 
     first: str
-    """a row"""
+    """a row, as is `second`"""
     second: str
-    """another"""
     measure: str
     """one of `RECOGNITION`"""
     only_first: int
     """images recognised of the first alone"""
     only_second: int
-    """of the second alone"""
     p: float
     """of McNemar's exact test, two-sided, which takes images as independent"""
     p_adjusted: float
@@ -97,7 +94,6 @@ class Scores(NamedTuple):
     """All that is known."""
 
     protocol: Protocol
-    """how images were compared"""
     pairs: Pairs
     columns: Mapping[str, Columns]
     """values of each image, by row and column"""
@@ -106,7 +102,6 @@ class Scores(NamedTuple):
     reference: str
     """the system that others are compared with"""
     differences: Sequence[Difference]
-    """of the others"""
     notes: Sequence[str]
     """what a reader must know"""
     measures: Mapping[str, Metric]

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -39,7 +40,7 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
 from knowhue.serving.limits import Refusal, Shield, prefers_json
-from knowhue.serving.monitoring import CONTENT_TYPE_LATEST, Monitor, Trimmer
+from knowhue.serving.monitoring import Monitor, Trimmer
 from knowhue.serving.schemas import (
     IMAGE_FIELD,
     IMAGES,

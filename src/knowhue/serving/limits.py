@@ -74,11 +74,9 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """of HTTP"""
         self.reason = reason
         """one word for the metrics, or none"""
         self.headers = headers or {}
-        """further ones"""
 
     @property
     def body(self) -> bytes:

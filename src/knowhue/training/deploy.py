@@ -18,7 +18,8 @@ from knowhue.evaluation.calibration import fit_temperature, fit_unknown_below, j
 from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW, Calibration, Description, ScoreInterval
 from knowhue.inference.networks import require_task, save_model
 from knowhue.locks import locked
-from knowhue.models.multitask import Deployed, MultiTask, pool
+from knowhue.models.heads import pool
+from knowhue.models.multitask import Deployed, MultiTask
 from knowhue.runs import DEPLOYED, Report, finished_run, read_config, read_start
 from knowhue.statistics.paired import wilson_interval
 from knowhue.storage import read_csv

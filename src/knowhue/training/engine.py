@@ -111,13 +111,9 @@ class Workspace:
     """What every run in a study folder shares."""
 
     root: Path
-    """the folder"""
     engine: Engine
-    """device, processes, arithmetic"""
     prepared: Prepared
-    """the images"""
     report: Report
-    """called with progress"""
     encoders: Mapping[str, str] = field(default_factory=dict)
     """digest of the weights of each encoder that the runs start from"""
 

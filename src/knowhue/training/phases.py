@@ -124,20 +124,16 @@ class TrainState:
     """Everything that an update of a phase needs."""
 
     engine: Engine
-    """device, processes, arithmetic"""
     config: Config
-    """settings of the run"""
     phase: PhaseName
     networks: Networks
     """bare"""
     model: nn.Module
     """the model, distributed over the processes"""
     optimizer: Optimizer
-    """of the model"""
     discriminator: nn.Module | None = None
     """distributed too, or None where nothing is adversarial"""
     discriminator_optimizer: Optimizer | None = None
-    """its own"""
     weighting: LossWeighting | GradientWeighting | None = None
     """of two tasks' losses or gradients, besides the static weights; None without one"""
 

@@ -107,7 +107,8 @@ def find_source(name: str) -> Source:
             f"`--start-from` should be `{BUILT_IN}`, the folder of a run or a study, or a .safetensors file. Found "
             f"`{name}`. Export the model's run with `knowhue export RUN --to safetensors`."
         )
-    source = _of_run(path.parent) if _is_of_run(path) else _of_file(name, path)
+    is_of_run = all((path.parent / each).exists() for each in ("config.json", "status.json"))
+    source = _of_run(path.parent) if is_of_run and path.name != DEPLOYED else _of_file(name, path)
     config = source.config
     if not config.has_encoder or (config.colour.oracle and "colour" in config.tasks.names):
         found = (
@@ -120,14 +121,6 @@ def find_source(name: str) -> Source:
             "a run of another arm, such as colour or multi."
         )
     return source
-
-
-def _is_of_run(path: Path) -> bool:
-    return (
-        (path.parent / "config.json").exists()
-        and (path.parent / "status.json").exists()
-        and path.name != DEPLOYED
-    )
 
 
 def _of_run(folder: Path) -> Source:
