@@ -244,9 +244,8 @@ def test_every_metric_is_told_with_unit_and_direction(name):
 
 
 def test_what_is_no_number_has_no_unit():
-    assert program.score_lines({"ab_l1": None}) == [
-        "Mean absolute error of a*b*: not a number (lower is better)"
-    ]
+    shown = program.score_line("ab_l1", None)
+    assert shown == "Mean absolute error of a*b*: not a number (lower is better)"
 
 
 def test_what_pillow_says_of_damaged_metadata_does_not_reach_the_terminal(monkeypatch):

@@ -172,12 +172,10 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
 def _export_weights(network: "TorchNetwork", target: Path, precision: str, kind: str) -> None:
     from knowhue.inference.export import HUB_FILES, export_hub_folder, export_safetensors
 
-    if kind == "hub-folder":
-        differences = export_hub_folder(network, target, precision)
-        say(f"{target}: {', '.join(HUB_FILES)}", _differences(differences, "the original"))
-    else:
-        differences = export_safetensors(network, target, precision)
-        say(_size(target), _differences(differences, "the original"))
+    is_folder = kind == "hub-folder"
+    differences = (export_hub_folder if is_folder else export_safetensors)(network, target, precision)
+    made = f"{target}: {', '.join(HUB_FILES)}" if is_folder else _size(target)
+    say(made, _differences(differences, "the original"))
 
 
 def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) -> None:
