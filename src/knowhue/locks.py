@@ -46,7 +46,6 @@ class Left(NamedTuple):
     """What a driver that was killed may have left running."""
 
     engine: str
-    """with which its jobs are"""
     jobs: tuple[str, ...]
     """their ids, as far as they were written down"""
 

@@ -135,7 +135,6 @@ class ScoreNetworks(NamedTuple):
     perceptual: Perceptual | Unavailable
     """LPIPS, or why there is none"""
     has_probe: bool
-    """whether a probe is asked"""
     judge: Judge | None = None
     """a classifier of the user's, if one is asked"""
 

@@ -57,7 +57,6 @@ class Portion(NamedTuple):
     names: tuple[str, ...]
     """of the images"""
     truth: tuple[Stored, ...]
-    """their true images"""
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
     """files of each image by system"""
     made: Mapping[str, tuple[float, ...]]

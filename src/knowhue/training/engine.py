@@ -33,7 +33,6 @@ class Engine:
         # no mixed precision of accelerate's: the autocast below covers the networks alone
         self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
         self.device: torch.device = self._accelerator.device
-        """where this process computes"""
         self.share = ProcessShare(self._accelerator.process_index, self._accelerator.num_processes)
         """which process of how many"""
         self.precision = resolve_precision(training.precision, self.device)

@@ -31,7 +31,6 @@ class Source(NamedTuple):
     name: str
     """`built-in`, the folder of its run, or its file"""
     config: Config
-    """its settings"""
     classes: tuple[str, ...]
     """by label; none where it does not classify"""
     licence: str
