@@ -18,7 +18,7 @@ class Metric(NamedTuple):
     `<column>_true` too; None of what is not made of these rows"""
     over: Literal["images", "classes", "set"] = "images"
     """`images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that the
-    images have together alone, see `evaluation.evaluate.OF_SETS`"""
+    images have together alone, see `evaluation.aggregation.OF_SETS`"""
     short: str = ""
     """over a column of a table"""
     places: int = 2

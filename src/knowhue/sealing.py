@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
+from knowhue.evaluation.aggregation import score_rows
 from knowhue.metric_table import RUN_METRICS
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
@@ -304,8 +305,6 @@ def _runs(root: Path) -> list[Path]:
 
 def _check_scores(folder: Path, root: Path) -> _Part:
     """A run's scores against the mean over its images, and each class's."""
-    from knowhue.evaluation.evaluate import score_rows  # needs torch
-
     sealed, rows = _read(folder / "scores.json"), [_typed(row) for row in read_csv(folder / "per_image.csv")]
     classes = {name: number for number, name in enumerate(sealed["per_class"])}
     of_class: dict[str, list[dict[str, Any]]] = {name: [] for name in classes}

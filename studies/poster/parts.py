@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.errors import KnowhueError, spaced
-from knowhue.evaluation.evaluate import score_rows
+from knowhue.evaluation.aggregation import score_rows
 from knowhue.metric_table import METRICS
 from knowhue.report.conditions import class_transfer
 from knowhue.report.contrasts import FamilyTest, contrast, family_tests

@@ -10,6 +10,7 @@ from skimage.metrics import structural_similarity
 
 from knowhue.color import lab_to_rgb
 from knowhue.data.loaders import ProcessShare, split_batches
+from knowhue.evaluation.aggregation import score_rows
 from knowhue.evaluation.evaluate import (
     ab_l1,
     ab_l1_vivid,
@@ -21,7 +22,6 @@ from knowhue.evaluation.evaluate import (
     predict_class,
     predict_colour,
     predict_gray,
-    score_rows,
     to_rows,
 )
 from knowhue.evaluation.features import LPIPS

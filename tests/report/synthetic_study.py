@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from knowhue.evaluation.evaluate import score_rows
+from knowhue.evaluation.aggregation import score_rows
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
 from knowhue.report.answers import Answer, answers

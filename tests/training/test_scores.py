@@ -8,7 +8,7 @@ import torch
 
 from knowhue.data.loaders import ProcessShare
 from knowhue.errors import RunError
-from knowhue.evaluation.evaluate import OF_SETS
+from knowhue.evaluation.aggregation import OF_SETS
 from knowhue.metric_table import IMAGE_COLUMNS, RUN_METRICS
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.runs import write_status

@@ -130,8 +130,8 @@ def keep_busy(
         watch()
 
 
-# what the cell of a study imports, torch among it
-_PRELOADED = ("knowhue.cells", "knowhue.training.run")
+# what the cell of a study imports, torch among it; kornia once it has images
+_PRELOADED = ("knowhue.cells", "knowhue.training.run", "kornia.color")
 _Result = TypeVar("_Result")
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from knowhue.report.contrasts import primary
 from knowhue.report.study import Row, Run, Study, arm_label
@@ -166,6 +165,8 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
     # what never varies has no correlation
     if not np.ptp(first) or not np.ptp(second):
         return None, None, "no" if promise else "no promise"
+    from scipy import stats  # half a second to import
+
     # one side alone is permuted, so the other is ranked once
     ranks = stats.rankdata(second)
     found = stats.permutation_test(

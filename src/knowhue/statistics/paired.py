@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from knowhue.statistics import LEVEL
 
@@ -131,6 +131,8 @@ def bca_interval(
     >>> low < 4.0 < high
     True
     """
+    from scipy import stats  # half a second to import
+
     d = _checked(differences)
     if len(d) < 2 or _constant(d):
         return None
@@ -171,6 +173,8 @@ def wilson_interval(count: int, of: int, confidence: float = LEVEL) -> Interval:
     """
     if not 0 <= count <= of or of == 0:
         raise ValueError(f"`count` should be in 0..of, and `of` above 0. Found `count = {count}, of = {of}`.")
+    from scipy import stats  # half a second to import
+
     low, high = stats.binomtest(count, of).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
 
@@ -263,6 +267,8 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
     McNemar(only_first=6, only_second=0, p=0.03125)
     """
+    from scipy import stats  # half a second to import
+
     before, after = _right_or_wrong({"first": first, "second": second}, ("images",))
     one, other = int((before > after).sum()), int((before < after).sum())
     p = float(stats.binomtest(one, one + other).pvalue) if one + other else 1.0
@@ -283,6 +289,8 @@ def benjamini_hochberg(p: Mapping[Name, float]) -> dict[Name, float]:
     >>> benjamini_hochberg({"psnr": 0.01, "ssim": 0.04, "fid": 0.04})
     {'psnr': 0.03, 'ssim': 0.04, 'fid': 0.04}
     """
+    from scipy import stats  # half a second to import
+
     adjusted = stats.false_discovery_control(list(p.values())) if p else ()
     return dict(zip(p, map(float, adjusted), strict=True))
 

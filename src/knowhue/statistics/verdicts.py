@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from knowhue.statistics import ALPHA, MIN_SEEDS
 from knowhue.statistics.crossed import Crossed
@@ -202,6 +202,8 @@ def needed(found: Crossed, sesoi: float, alpha: float) -> Needed:
     at hand. The range comes from the chi-square distribution of the variance of a seed's mean over these images, which
     holds a part of the residual (5 to 95 %): with eight seeds it is known to a factor of two at best.
     """
+    from scipy import stats  # half a second to import
+
     seed, image, rest = found.components
     over_seeds = seed**2 + rest**2 / found.images
     freedom = found.seeds - 1

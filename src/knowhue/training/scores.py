@@ -18,13 +18,12 @@ from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import plain_batches, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError
+from knowhue.evaluation.aggregation import ImageRow, column_mean
 from knowhue.evaluation.calibration import DECIMALS, calibration_bins
 from knowhue.evaluation.evaluate import (
-    ImageRow,
     Predict,
     Scored,
     class_metrics,
-    column_mean,
     confusion_matrix,
     evaluate,
 )

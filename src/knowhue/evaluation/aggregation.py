@@ -1,0 +1,63 @@
+"""Scores of `RUN_METRICS`, made of one row an image; needs no torch, so that a sealed study is soon checked."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from knowhue.evaluation.calibration import calibration_error
+from knowhue.metric_table import METRICS, RUN_COLUMNS
+
+ImageRow = dict[str, Any]
+
+
+def column_mean(rows: Sequence[ImageRow], column: str) -> float:
+    """The plain mean of a column over the images that have it; NaN where none has."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def balanced(rows: Sequence[ImageRow], column: str) -> float:
+    """Mean over the classes of a column's mean, so that each class counts alike.
+
+    >>> balanced([{"label": 0, "x": 1}, {"label": 0, "x": 1}, {"label": 1, "x": 0}], "x")
+    0.5
+    """
+    labels = sorted({row["label"] for row in rows if row["label"] >= 0})
+    means = [column_mean([row for row in rows if row["label"] == label], column) for label in labels]
+    return float(np.mean(means)) if means else float("nan")
+
+
+def ratio(rows: Sequence[ImageRow], column: str) -> float:
+    """Mean of a column over the mean of its truth."""
+    return column_mean(rows, column) / max(column_mean(rows, f"{column}_true"), 1e-9)
+
+
+def difference_of_means(rows: Sequence[ImageRow], column: str) -> float:
+    """Absolute difference between the mean of a column and the mean of its truth."""
+    return abs(column_mean(rows, column) - column_mean(rows, f"{column}_true"))
+
+
+def mean_difference(rows: Sequence[ImageRow], column: str) -> float:
+    """Mean over the images of the absolute difference between a column and its truth."""
+    return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
+
+
+OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
+    "chroma_ratio": ratio,
+    "colourfulness_difference_of_means": difference_of_means,
+    "mean_colourfulness_difference": mean_difference,
+    "ece": lambda rows, _: calibration_error(rows),
+}
+"""The metrics of `RUN_METRICS` that are no mean over images or classes: made of the images' rows and their column."""
+
+
+def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
+    """Every metric whose columns the rows have."""
+    columns = rows[0] if rows else {}
+    means = {"images": column_mean, "classes": balanced}
+    return {
+        name: (means.get(METRICS[name].over) or OF_SETS[name])(rows, column)
+        for name, column in RUN_COLUMNS.items()
+        if column in columns
+    }
