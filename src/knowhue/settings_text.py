@@ -79,6 +79,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > 2 * MAX_BITS:  # which Python refuses from some length on, in words about itself
+            raise ValueError(f"a number of {len(node.value):,} signs")
         return self._as_written(node, super().construct_yaml_int(node))
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
