@@ -2,6 +2,7 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import colour
@@ -56,9 +57,11 @@ def as_expected(image, odd):
         assert np.multiply(image.origin.pixels_per_mm, 25.4) == pytest.approx(odd.dpi, abs=0.1)
 
 
-def test_there_are_many_odd_files():
+def test_there_are_many_odd_files_as_many_as_is_said():
     assert len(READ) >= 60
     assert len(REFUSED) >= 30
+    page = (Path(__file__).parents[2] / "docs" / "colorize.md").read_text(encoding="utf-8")
+    assert f"Tested with {len(ODD_FILES)} unusual files" in page
 
 
 @pytest.mark.parametrize("name", READ)
