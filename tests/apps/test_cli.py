@@ -289,7 +289,20 @@ def test_interrupted_command_has_the_shells_code(interrupted):
 
 
 def test_interrupted_command_says_how_to_go_on(interrupted):
-    assert "The same command goes on" in interrupted[3]
+    assert "The same command goes on with what is not finished" in interrupted[3]
+
+
+def test_of_an_interrupted_video_is_said_that_it_begins_again(knowhue, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("knowhue.inference.video.require_video", lambda _: None)
+    monkeypatch.setattr("knowhue.inference.video.colorize_video", interrupt)
+    (tmp_path / "video.mp4").touch()
+    code, _, err = knowhue("colorize", tmp_path / "video.mp4", "-o", tmp_path / "colour.mp4")
+    assert code == 130
+    assert "video.mp4: of an unfinished video nothing is kept; it begins again" in err
+    assert list(tmp_path.iterdir()) == [tmp_path / "video.mp4"]
 
 
 WRONG = [

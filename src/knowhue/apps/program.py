@@ -355,7 +355,7 @@ def main() -> NoReturn:
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
-            say("", "knowhue: stopped. The same command goes on from what was done by then.", err=True)
+            say("", "knowhue: stopped. The same command goes on with what is not finished.", err=True)
             sys.exit(TERMINATED if told_to_end else INTERRUPTED)
         raise
     except OSError as error:

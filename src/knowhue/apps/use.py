@@ -358,10 +358,14 @@ def _video(arguments: ColorizeArguments, out: Path) -> "VideoSummary":
     require_video(source)
     _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
-    with showing_progress() as report:
-        return colorize_video(
-            colorizer, source, out, options=options, overwrite=arguments.overwrite, report=report
-        )
+    try:
+        with showing_progress() as report:
+            return colorize_video(
+                colorizer, source, out, options=options, overwrite=arguments.overwrite, report=report
+            )
+    except KeyboardInterrupt:
+        say("", f"knowhue: {source}: of an unfinished video nothing is kept; it begins again", err=True)
+        raise
 
 
 def _folder(arguments: ColorizeArguments, out: Path) -> "Summary":
