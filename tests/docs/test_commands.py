@@ -105,3 +105,14 @@ def test_files_that_the_pages_name_exist():
             r"\b((?:tests|benchmarks|src)/[\w/]+\.py)\b", page.read_text(encoding="utf-8")
         ):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_no_system_and_no_python_is_promised_that_nothing_is_tested_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    tested = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"runs-on: (\S+)", tested)) == {"ubuntu-latest"}
+    promised = [each.split(" :: ") for each in project["classifiers"]]
+    assert [each[1:] for each in promised if each[0] == "Operating System"] == [["POSIX", "Linux"]]
+    (matrix,) = re.findall(r"^ +python: \[(.+)\]", tested, flags=re.M)
+    versions = [each[2] for each in promised if each[1] == "Python" and "." in each[-1]]
+    assert versions == re.findall(r"[\d.]+", matrix)
