@@ -196,7 +196,7 @@ def read_all(
     if share_out is None or len(missing) < 2:
         source = SOURCES[images.source](images)
         for part in missing:
-            _read_part(part, source, images, os.cpu_count(), tell)
+            _read_part(part, images, os.cpu_count(), tell, source)
     else:
         _read_elsewhere(missing, images, share_out, tell)
     for part in parts:
@@ -219,13 +219,8 @@ def _read_elsewhere(
             tell(sum(part.stop - part.start for part in ended))
 
     there = [part._replace(pixels=part.pixels.absolute()) for part in missing]
-    share_out([partial(_read_here, part, images) for part in there], watch)
+    share_out([partial(_read_part, part, images) for part in there], watch)
     watch()
-
-
-def _read_here(part: ImagePart, images: Images, threads: int | None) -> None:
-    """Read a part in another process."""
-    _read_part(part, SOURCES[images.source](images), images, threads)
 
 
 def _is_read(part: ImagePart) -> bool:
@@ -242,12 +237,13 @@ def _digests(part: ImagePart) -> dict[str, str]:
 
 def _read_part(
     part: ImagePart,
-    source: ImageSource,
     images: Images,
     threads: int | None,
     report: Callable[[int], None] = lambda _: None,
+    source: ImageSource | None = None,
 ) -> None:
     """Write the pixels of some images, and the table of what was found, then the mark that both are whole."""
+    source = source or SOURCES[images.source](images)
     with (
         part.items.open(encoding="utf-8") as lines,
         replacing(part.table) as table,
