@@ -16,7 +16,7 @@ from knowhue.errors import (
     WeightsError,
     did_you_mean,
     install_command,
-    missing_extra,
+    needing,
     one_of,
     shown,
 )
@@ -95,10 +95,17 @@ def test_what_is_meant_is_one_of_the_known_names_or_nothing(name, known):
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it():
-    error = missing_extra(
-        ModuleNotFoundError("No module named 'av.video'", name="av.video"), "colorize", "video"
-    )
-    assert str(error) == f"`knowhue colorize` needs `av`, which is not installed: {install_command('video')}"
-    error = missing_extra(ImportError("cannot import name 'x'", name="av"), "colorize", "video")
-    assert "of another version (cannot import name 'x')" in str(error)
-    assert missing_extra(ImportError("cannot import name 'x'"), "colorize", "video") is None
+    with pytest.raises(ExtraError) as found, needing("A video", "video"):
+        raise ModuleNotFoundError("No module named 'av.video'", name="av.video")
+    assert str(found.value) == f"A video needs `av`, which is not installed: {install_command('video')}"
+    with (
+        pytest.raises(ExtraError, match=r"of another version \(cannot import name 'x'\)"),
+        needing("A video", "video"),
+    ):
+        raise ImportError("cannot import name 'x'", name="av")
+
+
+@pytest.mark.parametrize("name", [None, "knowhue.inference.video"])
+def test_an_import_that_fails_by_a_fault_of_ours_is_no_missing_package(name):
+    with pytest.raises(ImportError, match="cannot import name 'x'"), needing("A video", "video"):
+        raise ImportError("cannot import name 'x'", name=name)

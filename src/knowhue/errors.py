@@ -3,7 +3,8 @@
 import difflib
 import errno
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -155,26 +156,30 @@ def install_command(extra: str) -> str:
     return f"pip install -e '.[{extra}]'"
 
 
-def missing_package(what: str, package: str, extra: str) -> ExtraError:
-    """How it is mended that the package of an extra is not there.
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """Say of an import that fails for want of another's package how it is mended.
 
-    >>> str(missing_package("`--engine ray`", "ray", "ray"))
-    "`--engine ray` needs `ray`, which is not installed: pip install -e '.[ray]'"
+    Args:
+        what: it is for.
+        extra: of which the package is.
+
+    Raises:
+        ExtraError: the package is not installed, or of another version.
+
+    >>> with needing("`--engine ray`", "ray"):
+    ...     raise ModuleNotFoundError(name="ray")
+    Traceback (most recent call last):
+    knowhue.errors.ExtraError: `--engine ray` needs `ray`, which is not installed: pip install -e '.[ray]'
     """
-    return ExtraError(f"{what} needs `{package}`, which is not installed: {install_command(extra)}")
-
-
-def missing_extra(error: ImportError, command: str, extra: str) -> ExtraError | None:
-    """How an import that failed is mended; None if it is not for want of another's package.
-
-    >>> missing_extra(ImportError("cannot import name 'x'", name="knowhue.serving.api"), "serve", "serve") is None
-    True
-    """
-    package = (error.name or "knowhue").partition(".")[0]
-    if package == "knowhue":
-        return None
-    found = "not installed" if isinstance(error, ModuleNotFoundError) else f"of another version ({error})"
-    return ExtraError(f"`knowhue {command}` needs `{package}`, which is {found}: {install_command(extra)}")
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "knowhue").partition(".")[0]
+        if package == "knowhue":
+            raise
+        found = "not installed" if isinstance(error, ModuleNotFoundError) else f"of another version ({error})"
+        raise ExtraError(f"{what} needs `{package}`, which is {found}: {install_command(extra)}") from None
 
 
 class _Short(reprlib.Repr):

@@ -47,14 +47,14 @@ def calls_of(name):
 
 
 def test_messages_name_extras_that_exist():
-    places = {"install_command": 0, "missing_extra": 2, "missing_package": 2, "Opener": 2}
+    places = {"install_command": 0, "needing": 1, "Opener": 2}
     given = [
         (source, arguments[place]) for name, place in places.items() for source, arguments in calls_of(name)
     ]
     named = [(source, extra.value) for source, extra in given if isinstance(extra, ast.Constant)]
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
-    # of `open_engine`, of `missing_package` and `missing_extra`, of a tracker, of an `Opener`
-    assert sorted(passed_on) == ["errors.py", "errors.py", "executor.py", "exporting.py", "features.py"]
+    # of `needing`, of `open_engine`, of a tracker, of an `Opener`
+    assert sorted(passed_on) == ["errors.py", "executor.py", "exporting.py", "features.py"]
     assert set(TrackerName) <= set(EXTRAS)
     assert {extra for _, extra in named} == {
         *("aggregators", "archive", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),

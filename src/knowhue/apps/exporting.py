@@ -10,7 +10,7 @@ import typer
 
 from knowhue.apps.models import announce, deploy_once
 from knowhue.apps.program import Options, OverwriteOption, Rare, rare_option, say, with_options
-from knowhue.errors import ConfigError, few, missing_extra
+from knowhue.errors import ConfigError, few, needing
 from knowhue.inference.description import ModelChoice
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
@@ -250,11 +250,8 @@ def log_command(
 
     runs = read_logged(run)
     require_no_run(out)
-    with locked(out, "log"):
-        try:
-            found = log_runs(to.value, runs, out, project)
-        except ImportError as error:
-            raise (missing_extra(error, f"log --to {to.value}", to.value) or error) from None
+    with locked(out, "log"), needing(f"`knowhue log --to {to.value}`", to.value):
+        found = log_runs(to.value, runs, out, project)
     say(
         *(f"{name}: written" for name in found.written), *(f"{name}: there already" for name in found.already)
     )

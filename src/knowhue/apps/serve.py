@@ -9,7 +9,7 @@ from pydantic import Field
 
 from knowhue.apps.models import announce, open_model
 from knowhue.apps.program import Options, Rare, rare_option, say, with_options
-from knowhue.errors import ConfigError, missing_extra
+from knowhue.errors import ConfigError, needing
 from knowhue.inference.description import Fast, ModelChoice
 from knowhue.runs import FROZEN, taken_by
 
@@ -71,10 +71,8 @@ def serve_command(arguments: ServeArguments) -> None:
 def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:
     """Open models by their names, and serve them until the process is ended."""
     announce(choices.values())
-    try:
+    with needing("`knowhue serve`", "serve"):
         from knowhue.serving.run import serve as run
-    except ImportError as error:
-        raise (missing_extra(error, "serve", "serve") or error) from None
 
     models = {name: open_model(choice) for name, choice in choices.items()}
     for name, colorizer in models.items():

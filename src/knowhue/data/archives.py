@@ -22,7 +22,7 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.errors import ImageError, missing_package
+from knowhue.errors import ImageError, needing
 from knowhue.images.image import SUFFIXES, why_hidden
 
 _COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -151,10 +151,8 @@ class Parquet:
             ExtraError: pyarrow is not there.
             ImageError: there is no such folder or file.
         """
-        try:
+        with needing("`images.source: parquet`", "parquet"):
             from pyarrow import ArrowException, parquet
-        except ImportError:
-            raise missing_package("`images.source: parquet`", "pyarrow", "parquet") from None
         self.root, self.images = source_root(images, may_be_file=True), images
         self._open, self._errors = parquet.ParquetFile, (ArrowException, OSError)
         # images are asked for in order, by several threads: one reads their group of rows, the others find it

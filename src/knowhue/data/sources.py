@@ -21,7 +21,7 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.errors import ConfigError, ImageError, missing_package
+from knowhue.errors import ConfigError, ImageError, needing
 from knowhue.images.image import CIRCLE, counted, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
@@ -191,10 +191,8 @@ class HuggingFace:
             ConfigError: `images.path` is missing, or the dataset has no such column.
             ImageError: no dataset is there, or it cannot be reached.
         """
-        try:
+        with needing("`images.source: huggingface`", "huggingface"):
             import datasets  # pyright: ignore[reportMissingImports]
-        except ModuleNotFoundError:
-            raise missing_package("`images.source: huggingface`", "datasets", "huggingface") from None
         if not images.path:
             raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
         try:

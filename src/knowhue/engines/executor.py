@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from pydantic import Field
 
 from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
-from knowhue.errors import ConfigError, KnowhueError, RunError, few, missing_extra, one_of
+from knowhue.errors import ConfigError, KnowhueError, RunError, few, needing, one_of
 from knowhue.locks import LOCK, Left, note_jobs
 from knowhue.presets import checked, merge, read_setting
 from knowhue.runs import Report, ShareOut
@@ -319,10 +319,8 @@ def open_engine(
         nested = read_setting(text, "--engine-set", "slurm.partition=gpu")
         _require_known(name, text.partition("=")[0].strip())
         values = merge(values, nested)
-    try:
+    with needing(f"`knowhue ... --engine {name}`", name):
         return ENGINES[name](root, workers, checked(EngineSettings, values))
-    except ImportError as error:
-        raise missing_extra(error, f"... --engine {name}", name) or error from None
 
 
 def _require_known(engine: str, key: str) -> None:

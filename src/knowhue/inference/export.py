@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, RunError, WeightsError, first_line, missing_package
+from knowhue.errors import ConfigError, RunError, WeightsError, first_line, needing
 from knowhue.inference.description import KEY, Description
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
@@ -226,9 +226,10 @@ def require_packages() -> None:
     Raises:
         ExtraError: it is not.
     """
-    for name in ("onnx", "onnxscript"):
-        if find_spec(name) is None:
-            raise missing_package("Export to ONNX", name, "onnx")
+    with needing("Export to ONNX", "onnx"):
+        for name in ("onnx", "onnxscript"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
 
 
 def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]:

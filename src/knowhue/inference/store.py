@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from knowhue.errors import ImageError, RunError, missing_package, system_reason
+from knowhue.errors import ImageError, RunError, needing, system_reason
 from knowhue.images.image import STATE, SUFFIXES, identity, of_no_format, walk, why_hidden
 from knowhue.images.reading import open_file
 from knowhue.inference.ledger import Stamp
@@ -313,11 +313,9 @@ def _why_skipped(path: str) -> str:
 
 
 def _open(url: str) -> tuple[Any, Any]:
-    try:
+    with needing(f"`{url}`", "archive"):
         import obstore
         from obstore.exceptions import BaseError
-    except ImportError:
-        raise missing_package(f"`{url}`", "obstore", "archive") from None
     try:
         return obstore, obstore.store.from_url(url, retry_config=_RETRIES)
     except (BaseError, ValueError) as error:

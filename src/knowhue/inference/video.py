@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates, uniform_filter
 from skimage.registration import optical_flow_ilk
 
 from knowhue.color import FloatArray
-from knowhue.errors import ConfigError, few, missing_package, plural
+from knowhue.errors import ConfigError, few, needing, plural
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
@@ -355,10 +355,6 @@ class _Work:
 
 def _by_pyav() -> tuple[Any, Any]:
     """The two modules that need PyAV."""
-    try:
+    with needing("A video", "video"):
         from knowhue.inference import video_reading, video_writing
-    except ModuleNotFoundError as error:
-        if error.name != "av":
-            raise
-        raise missing_package("A video", "av", "video") from None
     return video_reading, video_writing

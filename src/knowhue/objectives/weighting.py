@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from knowhue.config import Tasks
-from knowhue.errors import missing_package
+from knowhue.errors import needing
 
 # Our own forms, not torchjd's: its uncertainty has a Gaussian for each task, where colour's L1 needs a Laplace, and
 # its DWA keeps epochs outside of `state_dict`, so that a resumed run would forget them.
@@ -380,7 +380,5 @@ def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
         return None
     if tasks.weighting in LOSS_WEIGHTINGS:
         return LOSS_WEIGHTINGS[tasks.weighting](tasks)
-    try:
+    with needing(f"`tasks.weighting = {tasks.weighting}`", "aggregators"):
         return GRADIENT_WEIGHTINGS[tasks.weighting]()
-    except ImportError:
-        raise missing_package(f"`tasks.weighting = {tasks.weighting}`", "torchjd", "aggregators") from None

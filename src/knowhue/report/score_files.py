@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.csv_text import table_rows
-from knowhue.errors import TableError, did_you_mean, few, missing_package, plural, shown, system_reason
+from knowhue.errors import TableError, did_you_mean, few, needing, plural, shown, system_reason
 from knowhue.runs import taken_by
 from knowhue.settings_text import parse_json, plain_name
 
@@ -405,10 +405,8 @@ def _parsed(value: Any) -> Any:
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
-    try:
+    with needing(f"{path}: parquet", "parquet"):
         from pyarrow import ArrowException, int64, parquet, string, types
-    except ImportError:
-        raise missing_package(f"{path}: parquet", "pyarrow", "parquet") from None
     # a damaged file is an OSError at times, and Python's times lack nanoseconds and years beyond 9999
     problems = (ArrowException, OSError, ValueError, OverflowError)
 

@@ -7,7 +7,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from knowhue.errors import missing_package, spaced
+from knowhue.errors import needing, spaced
 from knowhue.metric_table import IMAGE_COLUMNS
 from knowhue.report.score_rows import DIVERGED
 from knowhue.report.study import Score, Study, flat_scores, tidy_scores
@@ -153,11 +153,9 @@ def write_table(study: Study, path: Path) -> int:
 
 
 def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> None:
-    try:
+    with needing(f"{path}: parquet", "parquet"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError:
-        raise missing_package(f"{path}: parquet", "pyarrow", "parquet") from None
     whole, real = pyarrow.int64(), pyarrow.float64()
     kinds = {"seed": whole, "value": real, "image": whole, "sesoi": real}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
