@@ -53,3 +53,8 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'knowhue' has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """The public names, which completion in a notebook would not find before their first use."""
+    return sorted({*globals(), *__all__})

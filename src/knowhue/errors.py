@@ -22,6 +22,10 @@ class ConfigError(KnowhueError):
     """A setting is unknown, of the wrong type, out of range, or contradicts another."""
 
 
+class ArgumentError(ConfigError, TypeError):
+    """An argument of a function is of another type than it should be."""
+
+
 class ImageError(KnowhueError):
     """The images cannot be used: none found, unreadable, one class, too few of one."""
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
+from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Positive, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, one_of, shown
 from knowhue.metric_table import METRIC_NAMES, SHARES
@@ -272,6 +273,7 @@ class Plan(Section):
         return checked(Plan, {**self.model_dump(mode="json"), "arms": arms})
 
 
+@checked_arguments
 def make_plan(
     config: Config,
     arms: Sequence[str] | None = None,
@@ -315,6 +317,7 @@ def make_plan(
     return with_effect(checked(Plan, values))
 
 
+@checked_arguments
 def make_comparison(
     config: Config,
     methods: Sequence[str] = tuple(METHODS),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task
 from knowhue.errors import ConfigError, one_of, shown
 from knowhue.setting_effects import DEFAULTS, USER_TABLES, changed, dotted, without_effect
@@ -155,6 +156,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 }
 
 
+@checked_arguments
 def load_config(
     preset: str = DEFAULT_PRESET,
     files: Sequence[str | Path] = (),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from knowhue import __version__
+from knowhue.arguments import checked_arguments
 from knowhue.cells import arithmetic_elsewhere, do_in_worker, run_cells, worker_place
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.listing import list_items
@@ -150,6 +151,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+@checked_arguments
 def run_study(
     plan: Plan,
     root: str | Path,

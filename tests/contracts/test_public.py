@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,12 @@ def test_public_names_are_sorted_and_there():
     assert knowhue.__all__ == sorted(knowhue.__all__)
     for name in knowhue.__all__:
         assert getattr(knowhue, name).__doc__
+
+
+def test_completion_finds_the_public_names_before_their_first_use():
+    script = "import knowhue, sys; print(*dir(knowhue)); assert 'knowhue.plan' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert set(knowhue.__all__) <= set(found.split())
 
 
 def test_a_path_may_be_text_wherever_somebody_calls():

@@ -399,9 +399,12 @@ def test_what_cannot_be_written_is_refused(tmp_path, suffix, quality, shape, mes
     [
         (
             Colorized(OurImage.of(NOISE), None),
-            r"Found a `Colorized`\. Pass `made\.image`",
+            r"Found .* of the type `Colorized`\. Pass its `image`",
         ),
-        (NOISE, r"Found a `ndarray`\. Pass what `read_image` gives, or `Image\.of\(pixels\)`"),
+        (
+            NOISE,
+            r"Found .* of the type `ndarray`\. It is made by `read_image`, or of pixels by `.*Image\.of`",
+        ),
     ],
 )
 def test_what_is_no_image_is_refused_with_what_to_pass(tmp_path, made, message):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from knowhue.arguments import checked_arguments
 from knowhue.config import Images, digest_each, fingerprint
 from knowhue.data import checks
 from knowhue.data.decode import (
@@ -82,6 +83,7 @@ class Prepared:
         return "test" if has_test and self.evaluated_on == "auto" else "validation"
 
 
+@checked_arguments
 def prepare(
     images: Images, folder: str | Path, report: Report = lambda _: None, share_out: ShareOut | None = None
 ) -> Prepared:

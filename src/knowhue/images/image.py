@@ -308,12 +308,7 @@ def require_image(image: Image) -> None:
 
     Raises:
         ValueError: pixels or transparency have another shape, type or order in memory.
-        TypeError: it is no `Image`.
     """
-    if not isinstance(image, Image):
-        is_in = isinstance(getattr(image, "image", None), Image)  # as `Colorizer.colorize` gives it
-        remedy = "`made.image` for `made`" if is_in else "what `read_image` gives, or `Image.of(pixels)`"
-        raise TypeError(f"`image` should be an `Image`. Found a `{type(image).__name__}`. Pass {remedy}.")
     require_pixels(image.pixels)
     alpha, wanted = image.alpha, (image.pixels.shape[:2], image.pixels.dtype)
     if alpha is not None and (alpha.shape, alpha.dtype) != wanted:

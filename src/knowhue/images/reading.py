@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from knowhue.arguments import checked_arguments
 from knowhue.errors import ExtraError, ImageError, first_line, plural
 from knowhue.images.heif import colour_codes
 from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
@@ -46,6 +47,7 @@ _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
 
+@checked_arguments
 def read_image(
     source: str | Path | bytes,
     max_pixels: int = MAX_PIXELS,
@@ -68,15 +70,10 @@ def read_image(
     Raises:
         ImageError: the file is missing, no image, damaged, cut short, too large, or holds no intensities.
         ExtraError: it is HEIC and the decoder is not installed.
-        ValueError: the source is neither.
+        ArgumentError: an argument is of another type.
     """
     if isinstance(source, str):
         source = Path(source)
-    if not isinstance(source, Path | bytes):
-        raise ValueError(
-            f"`source` should be a path or the bytes of a file. Found {type(source).__name__}. Pixels become an image "
-            "by `knowhue.images.image.Image.of(pixels)`."
-        )
     try:
         with open_file(source) as file:
             head = file.read(HEAD_BYTES)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image, Pixels, over_white, require_image, to_rgb8
 from knowhue.images.metadata import keep, with_xmp
@@ -88,6 +89,7 @@ def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind |
     return kind_of(suffix, image, (*OUTPUT_SUFFIXES, OPENRASTER))
 
 
+@checked_arguments
 def write_image(image: Image, target: str | Path, *, quality: int | None = None) -> list[str]:
     """Write an image, whole or not at all; returns what the kind of file could not hold, in words.
 
@@ -102,7 +104,7 @@ def write_image(image: Image, target: str | Path, *, quality: int | None = None)
         ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the image is too long for it, or the quality is none.
         RunError: the file cannot be written.
         ValueError: pixels or transparency are not as `Image` has them.
-        TypeError: it is no `Image`.
+        ArgumentError: it is no `Image`.
     """
     require_image(image)
     target = Path(target)

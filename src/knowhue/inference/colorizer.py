@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
@@ -123,6 +124,7 @@ class Colorizer:
         self._computed_by = ComputedBy(name, description.fingerprint())
 
     @classmethod
+    @checked_arguments
     def load(
         cls,
         source: str | Path = BUILT_IN,
@@ -173,6 +175,7 @@ class Colorizer:
             return held_bytes
         return held_bytes + self._several.answer_bytes(*(shape or (1, LONGEST)))
 
+    @checked_arguments
     def colorize(
         self, source: Image | str | Path | bytes, options: ColorizeOptions = ColorizeOptions()
     ) -> Colorized:
@@ -191,6 +194,7 @@ class Colorizer:
         coarse = self.network_input(image)
         return self.finish(image, coarse, self.predict([coarse])[0], options)
 
+    @checked_arguments
     def classify(self, source: Image | str | Path | bytes, unknown_below: float | None = None) -> Judgement:
         """Classify an image without colouring it.
 
@@ -238,6 +242,7 @@ class Colorizer:
         # at the largest size, too, a small network's own is the least that there is
         return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
 
+    @checked_arguments
     def reference(self, source: Image | str | Path | bytes, name: str | None = None) -> Reference:
         """A colour photo, made ready once for this model to take colours from.
 
@@ -350,6 +355,7 @@ def _image(source: Image | str | Path | bytes, name: str | None = None) -> Image
     return source
 
 
+@checked_arguments
 def write_colorized(original: Image, coloured: Image, target: str | Path) -> list[str]:
     """Write a coloured image, or it and its original as layers, whole or not at all.
 

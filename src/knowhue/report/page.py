@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from knowhue.arguments import checked_arguments
 from knowhue.csv_text import to_csv
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
 from knowhue.report import integrity, methods
@@ -92,6 +93,7 @@ _TABLE_SECTIONS = (
 """Of the page on anybody's table."""
 
 
+@checked_arguments
 def write_report(folder: str | Path, note: str = "") -> Path:
     """Write `results.json` and `report.html` of a study, in whatever state it is.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from knowhue import __version__
+from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import load_prepared
@@ -34,6 +35,7 @@ MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
 """Columns of `per_image.csv` whose mean is a score of that name."""
 
 
+@checked_arguments
 def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "") -> Path:
     """Make `colorizer.safetensors` in a run's folder, unless it is there.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.listing import images_first
 from knowhue.data.loaders import find_targets, plain_batches
@@ -66,6 +67,7 @@ from knowhue.training.start import require_fit, start_of
 _AVERAGED_PX = 4
 
 
+@checked_arguments
 def train(config: Config, root: str | Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
     """Prepare the images, train one arm with one seed below `root`, and score it.
 
@@ -192,6 +194,7 @@ def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
     return _run(work, own, folder, _with_cached_features(work, own, make_networks(work, own)), "heads", [])
 
 
+@checked_arguments
 def evaluate_run(folder: str | Path, report: Report = lambda _: None) -> Scored:
     """Score a trained run again, on its study's reporting split, and write its scores anew.
 

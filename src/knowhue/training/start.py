@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task, digest
 from knowhue.errors import ConfigError, RunError, WeightsError, shown
 from knowhue.inference.networks import read_model
@@ -37,6 +38,7 @@ class Source(NamedTuple):
     """of its weights, where it states one"""
 
 
+@checked_arguments
 def start_from(
     model: str, preset: str | None = None, files: Sequence[str | Path] = (), settings: Sequence[str] = ()
 ) -> Config:

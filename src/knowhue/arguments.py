@@ -1,0 +1,117 @@
+"""Arguments of the public functions, checked by their annotations before work: a notebook has no type checker."""
+
+import functools
+import inspect
+import numbers
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from knowhue.errors import ArgumentError, shown
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "True or False", str: "text", bytes: "the bytes of a file",
+    type(None): "None", Callable: "a function", Mapping: "a dict", Sequence: "a list",
+}  # fmt: skip
+_MADE_BY = {
+    "AlbumColour": "`inference.reference.colour_of_album`",
+    "ColorizeOptions": "`ColorizeOptions(saturation=1.2)`",
+    "Config": "`load_config()`",
+    "Executor": "`engines.executor.open_engine`",
+    "Hint": "`inference.hints.parse_hint('30%,40%=orange', width, height)`",
+    "Image": "`read_image`, or of pixels by `images.image.Image.of`",
+    "Images": "`load_config().images`",
+    "Plan": "`make_plan(load_config())`",
+    "Reference": "`Colorizer.reference`",
+    "Strokes": "`inference.hints.strokes_of`",
+}
+
+
+def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Have a public function refuse arguments of another type than it is annotated with.
+
+    Raises:
+        ArgumentError: of the first such: what it should be, and what makes one.
+
+    >>> @checked_arguments
+    ... def paint(saturation: float = 1.0) -> None: ...
+    >>> paint("2")
+    Traceback (most recent call last):
+    knowhue.errors.ArgumentError: `saturation` should be a number. Found `saturation = '2'`, of the type `str`.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        kinds = _kinds_of_fields(function)
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            for misfit in _misfits(name, value, kinds[name]) if name in kinds else ():
+                raise ArgumentError(_message(*misfit))
+        return function(*args, **kwargs)
+
+    return checking
+
+
+@functools.cache
+def _kinds_of_fields(annotated: Any) -> dict[str, list[Any]]:
+    return {name: _kinds(each) for name, each in typing.get_type_hints(annotated).items()}
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that an annotation allows."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return list(get_args(annotation)) if is_union else [annotation]
+
+
+def _misfits(name: str, value: Any, kinds: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Name, value and allowed types of what is of another type: the value, or what stands in it."""
+    kind = next((each for each in kinds if _is_of(value, each)), None)
+    if kind is None:
+        yield name, value, kinds
+    elif get_origin(kind) is Sequence:
+        for place, each in enumerate(value):
+            yield from _misfits(f"{name}[{place}]", each, _kinds(*get_args(kind)))
+    elif hasattr(kind, "_fields"):
+        for field, inner in _kinds_of_fields(kind).items():
+            yield from _misfits(f"{name}.{field}", getattr(value, field), inner)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    kind = get_origin(kind) or kind
+    if kind is Any:
+        return True
+    if kind in (int, float):  # numpy's, too
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind is Sequence:  # keys of a dict and arrays, too, but no text, the commonest mistake
+        is_several = hasattr(value, "__len__") and hasattr(value, "__iter__")
+        return is_several and not isinstance(value, str | bytes | Mapping)
+    if getattr(kind, "_is_protocol", False) and kind is not Callable:
+        return all(hasattr(value, name) for name in vars(kind) | kind.__annotations__ if name[0] != "_")
+    return isinstance(value, kind)
+
+
+def _message(name: str, value: Any, kinds: list[Any]) -> str:
+    found = " ".join((repr(value[:80]) if isinstance(value, str) else shown(value)).split())
+    text = (
+        f"`{name}` should be {' or '.join(map(_word, kinds))}. "
+        f"Found `{name} = {found}`, of the type `{type(value).__name__}`."
+    )
+    makers = [_MADE_BY[each.__name__] for each in kinds if getattr(each, "__name__", "") in _MADE_BY]
+    fields = getattr(value, "_fields", ())  # as `image` of a `Colorized`
+    if own := [
+        each for each in fields if makers and any(_is_of(getattr(value, each), kind) for kind in kinds)
+    ]:
+        return f"{text} Pass its `{own[0]}`."
+    return text + "".join(f" It is made by {maker}." for maker in makers)
+
+
+def _word(kind: Any) -> str:
+    origin = get_origin(kind) or kind
+    if origin is Sequence:
+        return f"a list, each {' or '.join(map(_word, _kinds(*get_args(kind))))}"
+    return _WORDS.get(origin, f"a{'n' * (origin.__name__[0] in 'AEIOU')} `{origin.__name__}`")

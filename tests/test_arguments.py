@@ -1,0 +1,91 @@
+"""Arguments of another type than a public function takes are refused before any work, by name."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import knowhue
+from knowhue import ColorizeOptions, Colorizer, Config, Hint, load_config, make_plan, read_image, run_study
+from knowhue.errors import ArgumentError
+from knowhue.images.image import Image
+
+ODD = (None, "x", Path("x"), ["x"], [3], {}, {"x": 3}, 3, True, object())
+FITTING = {  # by what an annotation says first; of text and paths it says nothing that is asked here
+    "Config": Config(), "Plan": make_plan(Config()), "Images": Config().images,
+    "Image": Image.of(np.zeros((1, 1, 3), np.uint8)),
+}  # fmt: skip
+
+
+def _public_functions():
+    functions = [value for name in knowhue.__all__ if inspect.isfunction(value := getattr(knowhue, name))]
+    methods = [getattr(Colorizer, name) for name in ("load", "colorize", "classify", "reference")]
+    return {each.__qualname__: each for each in [*functions, *methods]}
+
+
+@pytest.mark.parametrize("name", _public_functions())
+def test_every_public_function_refuses_what_does_not_fit_its_annotations(name, tmp_path, monkeypatch):
+    """Each argument in turn: none of these values may reach the function, where Python's own errors would arise."""
+    monkeypatch.chdir(tmp_path)
+    function = _public_functions()[name]
+    parameters = inspect.signature(function).parameters
+    fitting = {
+        name: FITTING.get(getattr(each.annotation, "__name__", ""), "x")
+        for name, each in parameters.items()
+        if each.default is inspect.Parameter.empty and name != "self"
+    }
+    own = {"self": Colorizer.load()} if "self" in parameters else {}
+    for parameter in parameters.keys() - {"self"}:
+        with pytest.raises(ArgumentError, match=rf"^`{parameter}` should be .* Found `{parameter} = .*`"):
+            function(**own, **{**fitting, parameter: object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_plan("demo"), r"`config` should be a `Config`\. Found `config = 'demo'`, of the type `str`"),
+        (lambda: make_plan(Config(), "multi"), r"`arms` should be a list, each text or None\. Found `arms = 'multi'`"),
+        (lambda: make_plan(Config(), seeds=3), r"`seeds` should be a list, each a whole number\. Found `seeds = 3`"),
+        (lambda: make_plan(Config(), seeds=["3"]), r"`seeds\[0\]` should be a whole number\. Found `seeds\[0\] = '3'`"),
+        (lambda: run_study(Config(), "x"), r"`plan` should be a `Plan`.*made by `make_plan\(load_config\(\)\)`"),
+        (lambda: run_study(make_plan(Config()), "x", "slurm"), "`executor` should be .*made by .*open_engine"),
+        (lambda: load_config(settings="seed=3"), r"`settings` should be a list, each text\. Found"),
+        (lambda: load_config(None), "`preset` should be text. Found `preset = null`, of the type `NoneType`"),
+        (lambda: read_image(np.zeros((2, 2, 3), np.uint8)), r"`source` should be text or a `Path` or the bytes"),
+    ],
+)  # fmt: skip
+def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ColorizeOptions(saturation="x"), r"`options\.saturation` should be a number\. Found `.* = 'x'`"),
+        (ColorizeOptions(hints="30%,40%=red"), r"`options\.hints` should be a list, each a `Hint`\. Found"),
+        (ColorizeOptions(hints=["30%,40%=red"]), r"`options\.hints\[0\]` should be a `Hint`\. .*parse_hint"),
+        (ColorizeOptions(hints=[Hint(0.5, "x", 3, 4)]), r"`options\.hints\[0\]\.y` should be a number\."),
+        (ColorizeOptions(sample=None), r"`options\.sample` should be a whole number\. Found `.* = null`"),
+        (ColorizeOptions(reference="red.jpg"), r"`options\.reference` .*made by `Colorizer\.reference`"),
+        (
+            {"saturation": 2},
+            r"`options` should be a `ColorizeOptions`\. Found .*`ColorizeOptions\(saturation=1\.2\)`",
+        ),
+    ],
+)
+def test_what_stands_in_options_is_checked_too(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Colorizer.load().colorize(FITTING["Image"], options)
+
+
+def test_what_numbers_and_lists_others_have_is_taken():
+    config = load_config("demo", files=(), settings=("training.heads.epochs=3",))
+    plan = make_plan(
+        config, dict.fromkeys(("colour", "class")).keys(), seeds=np.arange(2), task_weight_grid=()
+    )
+    assert (list(plan.arms), plan.seeds) == (["colour", "class"], (0, 1))
+    options = ColorizeOptions(saturation=np.float32(1.5), hints=(Hint(0.5, np.float64(0.5), 3, 4),))
+    assert Colorizer.load().colorize(FITTING["Image"], options).image.pixels.shape == (1, 1, 3)
