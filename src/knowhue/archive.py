@@ -265,7 +265,7 @@ def _found(
     caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "image")
     changed = changed_since([output for end in ends for output in end["changed"]])
     return sums | {
-        "failures": tuple(failures[:MOST_FAILURES]),
+        "failures": tuple(sorted(failures)[:MOST_FAILURES]),
         "notes": (*colorizer.notes, *caveats, *changed, *notes, *listing.notes),
         "model": description.name,
         "fast": colorizer.fast,

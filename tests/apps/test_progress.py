@@ -1,6 +1,7 @@
 """Progress in plain lines: what is left is what the rate says."""
 
 import io
+import signal
 
 import pytest
 from rich.console import Console
@@ -50,6 +51,34 @@ def test_a_resumed_folder_is_titled_and_promises_nothing_before_work(told):
     lines = told(folder(6, 0.0, None), folder(7, 2.0, 46.5))
     assert lines[0].endswith("colouring  6/100 images")
     assert lines[1].endswith("colouring  7/100 images, 2.0 a second  about 46 s left")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_answered_at_once(capsys, monkeypatch, is_terminal, number):
+    """Before what is at work has ended, which is after the line that raises."""
+    monkeypatch.setattr(Console, "is_terminal", is_terminal)
+
+    said = []
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    def work():
+        with showing_progress():
+            try:
+                signal.raise_signal(number)
+            finally:
+                said.append(capsys.readouterr().err)
+
+    usual = signal.signal(number, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert "stopping ..." in said[0]
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, usual)
 
 
 def train(step):

@@ -17,6 +17,7 @@ from tiny_others import painted
 
 from knowhue.apps.serve import serve_command
 from knowhue.errors import ExtraError
+from knowhue.inference import listing
 from knowhue.inference.colour_distribution import MOST_ANSWERS
 from knowhue.inference.networks import open_network
 from knowhue.presets import arm_config, load_config
@@ -119,8 +120,26 @@ def test_a_table_of_hints_serves_a_folder(knowhue, photo, tmp_path):
     assert (code, "Found `c.png`" in err) == (2, True)
     table.write_text("file,x,y,colour\nb.png,1200,30,red\n")
     code, _, err = knowhue("colorize", tmp_path / "in", "-o", tmp_path / "new", "--hints", table)
-    words = f"b.png: {table}, hint 1: A hint should lie in the image, 0 to 89 pixels. Found `1200`"
+    words = f"b.png: {table}, row 2: A hint should lie in the image, 0 to 89 pixels. Found `1200`"
     assert (code, words in err, (tmp_path / "new").exists()) == (2, True, False)
+
+
+def test_a_folder_is_listed_once_and_its_hints_are_read_before_the_model(
+    knowhue, photo, tmp_path, monkeypatch
+):
+    listed = []
+    own = listing.walk
+    monkeypatch.setattr(
+        listing, "walk", lambda *given, **options: listed.append(given) or own(*given, **options)
+    )
+    (tmp_path / "in").mkdir()
+    photo("in/a.png")
+    assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out")[0] == 0
+    assert len(listed) == 1
+    (tmp_path / "hints.csv").write_text("file,x,y,colour\na.png,40,30,rde\nb.png,1,1,red\n")
+    given = ("--hints", tmp_path / "hints.csv", "--model", tmp_path / "none.onnx")
+    code, _, err = knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", *given)
+    assert (code, "row 2: A hint should name" in err, "Found `b.png`" in err) == (2, True, True)
 
 
 def test_a_reference_gives_its_colours_to_a_photo_and_to_a_folder(knowhue, photo, tmp_path):

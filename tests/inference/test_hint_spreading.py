@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.hints import Given, Hint, spread
+from knowhue.inference.hint_spreading import Given, spread
+from knowhue.inference.hints import Hint
 
 REGION = 0.15  # of the short side
 RED = Hint(0.25, 0.5, 60.0, 30.0)

@@ -17,7 +17,16 @@ from knowhue.images.image import Image
 from knowhue.images.reading import read_image
 from knowhue.inference import hints
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Hint, Strokes, chroma_at, parse_hint, read_hints, strokes_of
+from knowhue.inference.hint_spreading import chroma_at
+from knowhue.inference.hints import (
+    Hint,
+    Strokes,
+    parse_hint,
+    parse_hints,
+    read_hints,
+    require_hinted,
+    strokes_of,
+)
 from knowhue.inference.pixels import enlarge, paint_compiled
 
 
@@ -105,7 +114,7 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
         ("none.csv", None, "none.csv: no such file"),
         ("h.csv", "", "no hints; write one a line below a header `file,x,y,colour`"),
         ("h.csv", "x,y,colour\n", "no hints"),
-        ("h.csv", "x,y\n1,2\n", "hint 1: the columns should be file, x, y, colour .* Found `x`, `y`"),
+        ("h.csv", "x,y\n1,2\n", "h.csv: the columns should be file, x, y, colour .* Found `x`, `y`"),
         ("h.csv", "x,y,colour,size\n1,2,red,3\n", "Found `x`, `y`, `colour`, `size`"),
         ("h.csv", "x|y|colour\n1|2|red\n", r"Found `x\|y\|colour`"),
         (
@@ -114,9 +123,9 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
             r"row 3 has another number of cells than the first: 2, not 3\)",
         ),
         ("h.csv", "x,x,y,colour\n1,9,2,red\n", "two columns are named x"),
-        ("h.csv", "x,y,colour\n" + "9" * 400 + ",2,red\n", "hint 1: A hint should lie in the image"),
-        ("h.csv", "x,y,colour\n1,2,red\n1,2,rouge\n", "h.csv, hint 2: .*Found `rouge`"),
-        ("h.csv", "x,y,colour\n120%,2,red\n", "hint 1: .*Found `120%`"),
+        ("h.csv", "x,y,colour\n" + "9" * 400 + ",2,red\n", "row 2: A hint should lie in the image"),
+        ("h.csv", "x,y,colour\n1,2,red\n1,2,rouge\n", "h.csv, row 3: .*Found `rouge`"),
+        ("h.csv", "x,y,colour\n120%,2,red\n", "row 2: .*Found `120%`"),
         ("h.json", "{", "no table of hints"),
         pytest.param("h.json", 100_000 * "[", "no table of hints", id="brackets"),
         ("h.json", "[1]", "no hints"),
@@ -127,7 +136,29 @@ def test_what_is_wrong_with_a_table_is_said_before_any_image_is_read(tmp_path, n
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=said):
-        read_hints(tmp_path / name)
+        require_hinted(read_hints(tmp_path / name), {"": tmp_path / "unread.png"}, tmp_path)
+
+
+def test_all_that_is_wrong_with_a_table_is_said_at_once_by_rows(tmp_path):
+    Pillow.new("L", (90, 60)).save(tmp_path / "a.png")
+    (tmp_path / "h.csv").write_text("file,x,y,colour\na.png,1,2,rde\na.png,90,2,red\nb.png,x,2,red\n")
+    with pytest.raises(ConfigError) as raised:
+        require_hinted(read_hints(tmp_path / "h.csv"), {"a.png": tmp_path / "a.png"}, tmp_path)
+    colour, place, image, form = raised.value.args
+    assert "h.csv, row 2: A hint should name an opaque colour" in colour
+    assert "h.csv, row 3: A hint should lie in the image, 0 to 89 pixels" in place
+    assert "Found `b.png`. Did you mean `a.png`?" in image
+    assert "h.csv, row 4: A hint should be" in form
+    (tmp_path / "h.json").write_text(
+        '[{"x": 1, "y": 2, "color": "red"}, {"x": 1, "y": 2, "colour": "red"}, {"x": 1}]'
+    )
+    with pytest.raises(ConfigError) as raised:
+        read_hints(tmp_path / "h.json")
+    assert [problem.partition(": ")[0][-6:] for problem in raised.value.args] == ["hint 1", "hint 3"]
+    assert "Did you mean `colour`?" in raised.value.args[0]
+    with pytest.raises(ConfigError) as raised:
+        parse_hints(["1,2=red", "1,2=rde", "9,99=red"], 90, 60)
+    assert len(raised.value.args) == 2
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -147,7 +178,7 @@ def test_a_hint_beyond_its_image_is_named_by_table_and_place(tmp_path):
     (tmp_path / "h.csv").write_text("x,y,colour\n1,2,red\n640,2,red\n")
     first, second = read_hints(tmp_path / "h.csv")[""]
     assert parse_hint(first, 640, 480)
-    with pytest.raises(ConfigError, match=r"h\.csv, hint 2: A hint should lie in the image, 0 to 639 pixels"):
+    with pytest.raises(ConfigError, match=r"h\.csv, row 3: A hint should lie in the image, 0 to 639 pixels"):
         parse_hint(second, 640, 480)
     with pytest.raises(ConfigError, match=r"in the image, 0% to 100%\. Found `300%`"):
         parse_hint("300%,2=red", 640, 480)

@@ -14,9 +14,9 @@ from knowhue.images.image import FORMATS
 from knowhue.images.reading import MAX_PIXELS, weigh_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Hint
+from knowhue.inference.hints import Hint, require_hinted
 from knowhue.inference.pipeline import Busy, Late, Limits, Stopping
-from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError, require_hinted
+from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
 
 WIDE, TALL = photo(width=48), photo(width=20)
 

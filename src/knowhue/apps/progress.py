@@ -1,8 +1,11 @@
 """Progress of long work: live bars in a terminal, plain lines elsewhere."""
 
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -64,10 +67,35 @@ def showing_progress() -> Iterator[Report]:
     if not is_first_process():
         yield lambda _: None
     elif console.is_terminal:
-        with Live(console) as bars:
+        with Live(console) as bars, _saying_that_it_stops(console):
             yield bars
     else:
-        yield Plain(console)
+        with _saying_that_it_stops(console):
+            yield Plain(console)
+
+
+@contextmanager
+def _saying_that_it_stops(console: Console) -> Iterator[None]:
+    """Answer Ctrl-C at once: what is at work is brought to an end first, which may take seconds."""
+    usual = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # it came while a line was written
+            console.print("stopping ...", highlight=False)
+        handler = usual[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+    # only the main thread may set what signals do; one that is ignored, or ends the process, is left so
+    ours = [each for each, handler in usual.items() if callable(handler)]
+    ours = ours if threading.current_thread() is threading.main_thread() else []
+    for each in ours:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, usual[each])
 
 
 class Plain:

@@ -23,7 +23,7 @@ from knowhue.storage import is_url, require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-    from knowhue.inference.listing import Summary
+    from knowhue.inference.listing import Listing, Summary
     from knowhue.inference.video import VideoSummary
 
 
@@ -128,16 +128,10 @@ def colorize(arguments: ColorizeArguments) -> None:
     restricted = arguments.restricted()
     _require_kind(arguments.file, kind, restricted)
     require_choice(arguments.choice, restricted)
-    if kind == "archive":
-        summary = _archive(arguments)
-    else:
-        outputs = _settle(kind, arguments)
-        if kind == "image":
-            _say_each(_image(arguments, outputs), arguments.json_)
-            return
-        target = outputs["--out"]
-        assert isinstance(target, Path)  # several are an image's samples
-        summary = (_video if kind == "video" else _folder)(arguments, target)
+    if kind == "image":
+        _say_each(_image(arguments, _settle(kind, arguments)), arguments.json_)
+        return
+    summary = {"archive": _archive, "folder": _folder, "video": _video}[kind](arguments)
     _say_what_was_made(summary.as_record(), summary.lines(), arguments.json_)
     # a script should notice; what could be read is written
     if summary.failed:
@@ -208,8 +202,6 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
 
     source, layers = Path(arguments.file), arguments.layers
     out = None if arguments.out is None else Path(arguments.out)
-    if kind == "folder":
-        return {"--out": _settle_folder(arguments, out)}
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
     suffix = arguments.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
@@ -244,11 +236,12 @@ def _require_folder(out: Path) -> None:
         raise ConfigError(f"many images go to a folder; --out {out} names a file")
 
 
-def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
+def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
+    """Where a folder's images go, and which they are."""
     from knowhue.inference.listing import default_folder, list_folder
 
     source, *others = arguments.inputs
-    out = out or default_folder(source)
+    out = default_folder(source) if arguments.out is None else Path(arguments.out)
     _require_folder(out)
     require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
     # whose clashes are refused at once
@@ -257,7 +250,7 @@ def _settle_folder(arguments: ColorizeArguments, out: Path | None) -> Path:
     for each in others:
         if each.resolve() in lost:
             raise ConfigError(f"{each} would be replaced by a colouring; name another folder with --out")
-    return out
+    return out, listing
 
 
 def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
@@ -290,7 +283,7 @@ def _image(
     from knowhue.images.writing import check_output_suffix, writable_suffix, write_image
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
-    from knowhue.inference.hints import parse_hint, strokes_of
+    from knowhue.inference.hints import parse_hints, strokes_of
 
     source, strokes = Path(arguments.file), arguments.strokes
     hints = [*(arguments.hint or ()), *_hints_of(source, arguments.hints)]
@@ -301,7 +294,7 @@ def _image(
     _say_if_renamed(source.suffix, writable_suffix(source.suffix), files[0])
     height, width = image.pixels.shape[:2]
     options = arguments.options()._replace(
-        hints=tuple(parse_hint(text, width, height) for text in hints),
+        hints=parse_hints(hints, width, height),
         strokes=None if strokes is None else strokes_of(read_image(strokes), str(strokes), width, height),
     )
     for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
@@ -349,12 +342,13 @@ def _open_with_reference(
     return colorizer, options
 
 
-def _video(arguments: ColorizeArguments, out: Path) -> "VideoSummary":
+def _video(arguments: ColorizeArguments) -> "VideoSummary":
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.video import colorize_video, require_video
     from knowhue.inference.video_formats import writable_video_suffix
 
-    source = Path(arguments.file)
+    source, out = Path(arguments.file), _settle("video", arguments)["--out"]
+    assert isinstance(out, Path)  # several are an image's samples
     require_video(source)
     _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
@@ -368,18 +362,19 @@ def _video(arguments: ColorizeArguments, out: Path) -> "VideoSummary":
         raise
 
 
-def _folder(arguments: ColorizeArguments, out: Path) -> "Summary":
+def _folder(arguments: ColorizeArguments) -> "Summary":
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.folder import colorize_folder
     from knowhue.inference.hints import read_hints
 
-    hints = {} if arguments.hints is None else read_hints(arguments.hints)
+    source = Path(arguments.file)
+    out, listing = _settle_folder(arguments)
+    hints = {} if arguments.hints is None else listing.require_hinted(read_hints(arguments.hints), source)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_folder(
-            colorizer, Path(arguments.file), out, options=options, hints=hints, suffix=arguments.suffix,
-            album=arguments.album, overwrite=arguments.overwrite, stops=arguments.on_error is OnError.stop,
-            report=report,
+            colorizer, source, out, options=options, hints=hints, suffix=arguments.suffix, album=arguments.album,
+            overwrite=arguments.overwrite, stops=arguments.on_error is OnError.stop, report=report, listing=listing,
         )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from knowhue.inference.colour_distribution import (
     require_sample,
 )
 from knowhue.inference.description import model_as_used
-from knowhue.inference.hints import SIDE_PX, Hint, Strokes, corrections
+from knowhue.inference.hint_spreading import SIDE_PX, corrections
+from knowhue.inference.hints import Hint, Strokes
 from knowhue.inference.judgement import Judgement, judge_image
 from knowhue.inference.networks import (
     COLOUR_LOGITS,

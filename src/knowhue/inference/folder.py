@@ -26,7 +26,6 @@ from knowhue.inference.requests import (
     ImageRequest,
     one_core_each,
     reason_of,
-    require_hinted,
     stages_of_many,
 )
 from knowhue.locks import locked
@@ -53,6 +52,7 @@ def colorize_folder(
     stops: bool = False,
     limits: Limits = Limits(),
     report: Report = lambda _: None,
+    listing: Listing | None = None,
 ) -> Summary:
     """Colour all images of a folder and the folders in it; the same call goes on after a kill.
 
@@ -76,6 +76,7 @@ def colorize_folder(
         limits: threads and memory.
         report: called with `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
             `seconds_left` after every image.
+        listing: of the folder, by `list_folder`, where it is known already; None lists it.
 
     Raises:
         ImageError: no folder, or no image in it.
@@ -86,8 +87,8 @@ def colorize_folder(
     started = time.monotonic()
     colorizer.require_options(options)
     _check(options, suffix)
-    listing = list_folder(source, out, suffix)
-    hints = require_hinted(hints, {item.path: item.source for item in listing.items}, source)
+    listing = listing or list_folder(source, out, suffix)
+    hints = listing.require_hinted(hints, source)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
         work = _Work(colorizer, options, hints, ledger, listing.items, stops, report)
@@ -202,7 +203,9 @@ class _Work:
         caveats = caveats_of_many(description, found["novel"], count, "image")
         if hardly := found["hardly_found"]:
             caveats.append(f"hardly anything of {hardly} of {count} images was found in the reference")
-        failures = (*listing.unreadable, *self.failures)
+        failures = tuple(
+            sorted((*listing.unreadable, *self.failures))
+        )  # by name, as threads end in any order
         return Summary(
             str(source),
             str(self._ledger.out),

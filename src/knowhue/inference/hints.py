@@ -1,11 +1,7 @@
-"""Colour hints: points and strokes whose colour a user gives, read, met there and spread over like lightness around.
+"""Colours that a user gives: a point on the command line, a table of points, strokes on a transparent image."""
 
-They are written as a point on the command line, a table of points, or strokes on a transparent image.
-"""
-
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,33 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
-from knowhue.color import FloatArray, Floats, srgb_to_lab
+from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few, first_line, system_reason
-from knowhue.images.image import Image, Pixels
-from knowhue.inference.pixels import interpolated, lightness, neighbours
-from knowhue.settings_text import parse_json
-
-REACH = 0.15
-"""Farthest from its point that a hint changes anything, in short sides of the image, as all lengths here."""
-EDGE = 8.0
-"""A step of L* above this ends a hint's region."""
-SIDE_PX = 192
-"""Short side of the grid on which hints spread: fine enough for their colour to end where the edge is seen."""
-LIKE = 2.0
-"""Neighbours whose L* differ by this pass exp(-1/2) of the pull on; by `EDGE`, 1 in 3,000."""
-DISC = 0.02
-"""Radius of what a hint colours outright."""
-RESISTANCE = 1.0
-"""k of `spread`, in units of 1 / `REACH`^2."""
-STIFFNESS = 1e6
-"""Pull towards what is given, far above that of any neighbour, so that it is met."""
-WEAKEST = 0.1
-"""Below it two points share too many pixels to be distinguished; 1 is a point on a pixel of its own."""
-LEAST_SHARE = 1e-3
-"""Of a stroke's pixel; a pixel of the grid with less is not between which it lies."""
-NOWHERE = -1e3
-"""An L* unlike any other: no pull passes."""
+from knowhue.errors import ConfigError, did_you_mean, few, first_line, plural, system_reason
+from knowhue.images.image import Image
+from knowhue.images.reading import weigh_image
+from knowhue.settings_text import parse_json, plain_name
 
 
 class Hint(NamedTuple):
@@ -66,276 +41,13 @@ class Strokes(NamedTuple):
     """a*b* (n, 2), CIELAB units"""
 
 
-class Given(NamedTuple):
-    """What n points or pixels of strokes give, on the grid on which it spreads."""
-
-    rows: NDArray[np.floating]
-    """of each (n,); whole numbers are centres of the grid's pixels"""
-    columns: NDArray[np.floating]
-    """the same"""
-    lightness: NDArray[np.floating]
-    """L* of the image there (n,), 0 to 100"""
-    differences: NDArray[np.floating]
-    """a*b* (n, 2), what is to be added there, CIELAB units"""
-
-
-class _Discs(NamedTuple):
-    """What is given, on the grid on which it spreads."""
-
-    given: NDArray[np.float64]
-    """differences of a*b* (h, w, 2)"""
-    held: NDArray[np.bool_]
-    """whether one is given (h, w)"""
-    across: NDArray[np.bool_]
-    """whether the pixel lies beyond an edge from its point (h, w)"""
-    distance: NDArray[np.float64]
-    """from the nearest point in short sides, infinite out of reach (h, w)"""
-
-
-def corrections(
-    pixels: Pixels,
-    coarse: FloatArray,
-    lines: FloatArray,
-    hints: Sequence[Hint],
-    strokes: Strokes | None = None,
-) -> FloatArray:
-    """What hints and strokes add to the colours of an image, for `paint`; 0 outside their regions.
-
-    At its point the sum is a hint's colour, whatever was predicted and at any saturation; along a stroke nearly.
-
-    Args:
-        pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded.
-        coarse: L* (h, w) of the same image, on which the hints spread; its shorter side is `SIDE_PX` at most.
-        lines: the colours without hints, as `chroma_lines` gives them.
-        hints: points with a colour.
-        strokes: painted on the image; hints or strokes are needed.
-
-    Returns:
-        a*b* (h, w, 2), CIELAB units.
-
-    Raises:
-        ConfigError: a hint lies outside the image or is not finite.
-    """
-    _check(hints)
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    down, across = coarse.shape[0] / height, coarse.shape[1] / width
-
-    def at(x: Floats, y: Floats, wanted: Floats) -> Given:
-        rows = np.minimum((y * height).astype(int), height - 1)
-        columns = np.minimum((x * width).astype(int), width - 1)
-        own = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
-        chroma = chroma_at(lines, own, (rows + 0.5) / height, (columns + 0.5) / width)
-        return Given((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
-
-    given = np.array(hints, np.float64).reshape(-1, 4)
-    points = at(given[:, 0], given[:, 1], given[:, 2:]) if hints else None
-    painted = None if strokes is None else at(*strokes)
-    return spread(coarse, points, painted, (1 / (down * short), 1 / (across * short)))
-
-
-def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
-    """a*b* (..., 2) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
-    here = interpolated(lines, y, x)
-    return here[..., :2] * np.asarray(lightness)[..., None] + here[..., 2:]
-
-
-def spread(
-    lightness: FloatArray, points: Given | None, strokes: Given | None, step: tuple[float, float]
-) -> FloatArray:
-    """Spread differences of colour from points and strokes over the regions of like lightness around them.
-
-    The result d is the minimum of sum_rs c_rs (d_r - d_s)^2 + sum_r k d_r^2 over neighbours r, s (left, right,
-    above, below). It is given on a small disc around each point, and 0 from `REACH` on. The first part of
-    c_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)) / (4 t^2 (1 - t^2)) halts d at edges. The second, t being the distance from
-    the nearest point over `REACH`, has it fade as (1 - t^2)^2 where there are none and k is small: flat at the point,
-    and without a rim. k keeps what leaks through an edge from filling an enclosed place behind it. d never leaves the
-    range of 0 and the given differences, if points are three pixels or more apart, and adds to the prediction, whose
-    own variation stays. A pixel in several discs belongs to the nearest point; contradictory points at one place are
-    averaged. Along strokes d is given at the pixels that they lie between, and at no others.
-
-    After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences,
-    compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: one scribble
-    colours all that no other holds. The pairwise energy makes d obey a maximum principle.
-
-    Args:
-        lightness: L* (h, w), 0 to 100.
-        points: where colours are given.
-        strokes: the same of strokes; points or strokes are needed.
-        step: height and width of a pixel in short sides of the image.
-
-    Returns:
-        a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
-
-    >>> flat = np.full((48, 64), 50, np.float32)
-    >>> point = Given(np.array([24]), np.array([32]), np.array([50]), np.array([[40, 0]]))
-    >>> found = spread(flat, point, None, (1 / 48, 1 / 48))
-    >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
-    [40, 25, 2, 0]
-    """
-    discs = _discs(lightness, points, strokes, step)
-    free = (discs.distance < REACH) | discs.held
-    passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
-    found = np.zeros(discs.given.shape, np.float32)
-    found[free] = _solve(passing, RESISTANCE * step[0] * step[1] / REACH**2, discs, free)
-    return found
-
-
-def _discs(
-    lightness: FloatArray, points: Given | None, strokes: Given | None, step: tuple[float, float]
-) -> _Discs:
-    """Where differences are given.
-
-    A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side. Only the
-    pixels that the point lies between belong to it in any case, because its colour is interpolated from them.
-    """
-    given, held, across, distance = _along(lightness, strokes, step)
-    # a stroke says where it ends, and a disc does not: a pixel in both is the stroke's
-    count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
-    for row, column, light, difference in zip(*points or ([],) * 4, strict=True):
-        rows, columns, window = _window(lightness.shape, (row, column), step)
-        away = np.hypot((rows - row) * step[0], (columns - column) * step[1])
-        between = (np.abs(rows - row) < 1) & (np.abs(columns - column) < 1)
-        around, beside = lightness[window], lightness[window][between]
-        # the pixel beside the point that is most like it: at an edge the point lies on one of its sides
-        like = np.abs(around - beside[np.abs(beside - light).argmin()]) <= EDGE
-        inside = between | (away <= DISC) & like
-        closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
-        given[window] = np.where(closer[..., None], difference, given[window] + equal[..., None] * difference)
-        count[window] = np.where(closer, 1, count[window] + equal)
-        across[window] = np.where(closer, ~like, across[window])
-        nearest[window] = np.where(closer, away, nearest[window])
-        distance[window] = np.minimum(distance[window], away)
-    given /= np.maximum(count, 1)[..., None]
-    if points is not None:
-        _meet(given, points)
-    return _Discs(given, count > 0, across, distance)
-
-
-def _along(lightness: NDArray[np.floating], strokes: Given | None, step: tuple[float, float]) -> _Discs:
-    """What strokes give: at each pixel of the grid the mean over what lies beside it, weighted as by interpolation."""
-    shape = lightness.shape
-    if strokes is None:
-        nothing = np.zeros(shape, bool)
-        return _Discs(np.zeros((*shape, 2)), nothing, nothing.copy(), np.full(shape, np.inf))
-    from scipy.ndimage import distance_transform_edt
-
-    top, bottom, down = neighbours(strokes.rows, shape[0])
-    left, right, across = neighbours(strokes.columns, shape[1])
-    rows, columns = np.concatenate([top, top, bottom, bottom]), np.concatenate([left, right, left, right])
-    up, aside = 1 - down, 1 - across
-    weights = np.concatenate([up * aside, up * across, down * aside, down * across])
-
-    def summed(values: Floats) -> NDArray[np.float64]:
-        sums = np.bincount(rows * shape[1] + columns, weights * np.tile(values, 4), lightness.size)
-        return sums.reshape(shape).astype(np.float64, copy=False)
-
-    total = summed(np.ones(len(down)))
-    held = total > LEAST_SHARE
-    a, b, light = (
-        summed(values) * held / np.where(held, total, 1)
-        for values in (*strokes.differences.T, strokes.lightness)
-    )
-    distance = distance_transform_edt(~held, sampling=step)
-    return _Discs(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), np.asarray(distance))
-
-
-def _meet(given: NDArray[np.float64], points: Given) -> None:
-    """Change what is given by the least that has each point meet its difference, though it shares pixels with another.
-
-    The nearer two are, the more that takes; nearer than about half a pixel they are averaged instead.
-    """
-    rows, columns = (
-        np.maximum(1 - np.abs(np.arange(length) - along[:, None]), 0)
-        for length, along in zip(given.shape, np.array(points[:2], np.float64), strict=False)
-    )
-    used = np.nonzero(rows.T @ columns)
-    shares = rows[:, used[0]] * columns[:, used[1]]
-    shares /= shares.sum(1, keepdims=True)  # less than 1 between the outermost centres and the border
-    missing = points.differences - shares @ given[used]
-    # the pseudo-inverse without weak directions, in which near points would be pulled apart without bound
-    strength, turn = np.linalg.eigh(shares @ shares.T)
-    turn, strength = turn[:, strength > WEAKEST], strength[strength > WEAKEST]
-    given[used] += shares.T @ (turn / strength @ (turn.T @ missing))
-
-
-def _window(
-    shape: tuple[int, ...], point: tuple[float, float], step: tuple[float, float]
-) -> tuple[NDArray[np.int_], NDArray[np.int_], tuple[slice, slice]]:
-    """Rows and columns within reach of a point, and the same as slices."""
-    spans = [
-        slice(max(0, int(place - REACH / size)), min(length, int(place + REACH / size) + 2))
-        for place, size, length in zip(point, step, shape, strict=False)
-    ]
-    rows, columns = (np.arange(span.start, span.stop) for span in spans)
-    return rows[:, None], columns[None], (spans[0], spans[1])
-
-
-def _conductances(
-    lightness: NDArray[np.float64], distance: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How readily the pull passes between a pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
-    # at t = 0 and t = 1 the conductance would be infinite
-    share = np.clip(distance / REACH, DISC / REACH, 0.999) ** 2
-    anywhere = 1 / (4 * share * (1 - share))
-
-    def between(axis: int) -> NDArray[np.float64]:
-        like = np.exp(-(np.diff(lightness, axis=axis) ** 2) / (2 * LIKE**2))
-        first, second = (np.take(anywhere, range(k, anywhere.shape[axis] - 1 + k), axis) for k in (0, 1))
-        return like * (first + second) / 2
-
-    return between(0), between(1)
-
-
-def _solve(
-    passing: tuple[NDArray[np.float64], NDArray[np.float64]],
-    resistance: float,
-    discs: _Discs,
-    free: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """The minimum at the free pixels (n, 2), with 0 around them: one sparse factorisation, two right-hand sides.
-
-    Four neighbours, not eight: a diagonal line one pixel wide then holds the pull back as any other does.
-    """
-    # a sixth of a second to import, which an image without hints is spared
-    from scipy.sparse import coo_array
-    from scipy.sparse.linalg import splu
-
-    stiffness = STIFFNESS * discs.held[free]
-    size = len(stiffness)
-    number = np.where(free, np.cumsum(free).reshape(free.shape) - 1, size)
-    first = np.concatenate([number[:-1].ravel(), number[:, :-1].ravel()])
-    second = np.concatenate([number[1:].ravel(), number[:, 1:].ravel()])
-    weight = np.concatenate([each.ravel() for each in passing])
-    diagonal = stiffness + resistance
-    for ends in (first, second):
-        diagonal += np.bincount(ends, weight, size + 1)[:size]
-    both = (first < size) & (second < size)
-    first, second, weight = first[both], second[both], weight[both]
-    rows = np.concatenate([np.arange(size), first, second])
-    columns = np.concatenate([np.arange(size), second, first])
-    matrix = coo_array((np.concatenate([diagonal, -weight, -weight]), (rows, columns)), shape=(size, size))
-    # symmetric and diagonally dominant: pivots may stay on the diagonal, which keeps the factor thin
-    options = {"SymmetricMode": True}
-    factor = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
-    return factor.solve(stiffness[:, None] * discs.given[free])
-
-
-def _check(hints: Sequence[Hint]) -> None:
-    for hint in hints:
-        if not (0 <= hint.x <= 1 and 0 <= hint.y <= 1 and math.isfinite(hint.a) and math.isfinite(hint.b)):
-            raise ConfigError(
-                f"`hints` should have x and y within 0 to 1, fractions of width and height, and finite a and b. "
-                f"Found `{hint}`."
-            )
-
-
 MOST_HINTS_OF_AN_IMAGE = 500
 MOST_SAMPLES = 1 << 17
 """Pixels of strokes that are looked at: several for each point of the grid on which their colours spread."""
 _COLUMNS = ("file", "x", "y", "colour")
 _JSON = '[{"x": 120, "y": 80, "colour": "#c83232"}]'
-_ANYWHERE = 10**9  # a size in which every pixel lies
+_ANYWHERE = 10**9, 10**9  # a size in which every pixel lies
+_MOST_PROBLEMS = 6  # with hints that are told; of a table in other units every line has one
 _GOLDEN = 0.618034  # multiples of it, less their whole part, are spread evenly
 
 _HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
@@ -351,7 +63,7 @@ class ListedHint(str):
     __slots__ = ("place",)
 
     def __new__(cls, text: str, place: str = "") -> "ListedHint":
-        """A hint that stands at a place, such as `hints.csv, hint 3`."""
+        """A hint that stands at a place, such as `hints.csv, row 3`."""
         made = super().__new__(cls, text)
         made.place = place
         return made
@@ -385,21 +97,82 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
         raise
 
 
+def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ...]:
+    """Read the hints of an image, each as `parse_hint` does.
+
+    Raises:
+        ConfigError: some cannot be read; each is a problem of its own.
+    """
+    found, problems = _parsed(texts, width, height)
+    _raise_all(problems)
+    return tuple(found)
+
+
+def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], list[str]]:
+    found, problems = [], []
+    for text in texts:
+        try:
+            found.append(parse_hint(text, width, height))
+        except ConfigError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _raise_all(problems: list[str]) -> None:
+    more = len(problems) - _MOST_PROBLEMS
+    if problems:
+        raise ConfigError(*problems[:_MOST_PROBLEMS], *[f"and {plural(more, 'hint')} more"] * (more > 0))
+
+
+def require_hinted(
+    hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path
+) -> dict[str, list[str]]:
+    """Make sure, by headers alone, that hints of many images can be met: before the first of these is coloured.
+
+    Args:
+        hints: of images, by their path below `source`, as `parse_hint` reads them.
+        images: their files, by the same.
+        source: folder of the images.
+
+    Returns:
+        The hints by the names that `images` have, which macOS may spell otherwise than whoever wrote a table.
+
+    Raises:
+        ConfigError: hints that name no image, that cannot be read, or that lie outside theirs; each is said.
+    """
+    spelt = {plain_name(name): name for name in images} if hints else {}
+    found: dict[str, list[str]] = {}
+    problems = []
+    for given, texts in hints.items():
+        name, shape = given if given in images else spelt.get(plain_name(given)), None
+        if name is None:
+            what = f"`{given}`.{did_you_mean(given, images)}" if given else "one without a name."
+            problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {what}")
+        else:
+            found.setdefault(name, []).extend(texts)
+            shape = weigh_image(images[name]).shape  # what cannot be read is said when it is to be coloured
+        height, width = shape or _ANYWHERE
+        problems += [f"{name or given}: {problem}" for problem in _parsed(texts, width, height)[1]]
+    _raise_all(problems)
+    return found
+
+
 def read_hints(file: Path) -> dict[str, list[ListedHint]]:
-    """Hints from a table, as `parse_hint` reads them, by the name of their image; of no name where none is given.
+    """Hints from a table, by the name of their image; of no name where none is given.
+
+    They are what `parse_hints` reads, once the size of their image is known: then all that is wrong is said at once.
 
     Args:
         file: .csv with a header, or .json with a list of objects: `x`, `y`, `colour`, and for a folder `file`, an
             image's path below it with `/`.
 
     Raises:
-        ConfigError: the file cannot be read, has other columns, or a line is no hint.
+        ConfigError: the file cannot be read, has other columns, or too many hints for an image.
     """
     hints: dict[str, list[ListedHint]] = {}
-    for place, row in enumerate(_rows(file), 1):
-        text = ListedHint(f"{row['x']},{row['y']}={row['colour']}", f"{file}, hint {place}")
-        parse_hint(text, _ANYWHERE, _ANYWHERE)  # whose image is not read yet
-        hints.setdefault(str(row.get("file") or ""), []).append(text)
+    for place, row in _rows(file):
+        hint = ListedHint(f"{row['x']},{row['y']}={row['colour']}", place)
+        hints.setdefault(str(row.get("file") or ""), []).append(hint)
     for name, texts in hints.items():
         if len(texts) > MOST_HINTS_OF_AN_IMAGE:
             raise ConfigError(
@@ -445,7 +218,8 @@ def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
     return Strokes((columns + 0.5) / width, (rows + 0.5) / height, chroma)
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a table, each with its place: as a spreadsheet counts rows, or of a list from 1."""
     is_json = file.suffix.lower() == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the encoding
@@ -459,15 +233,25 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         header = f"one a line below a header `{','.join(_COLUMNS)}`"
         form = f"a list of objects, {_JSON}" if is_json else header
         raise ConfigError(f"{file}: no hints; write {form}")
-    for place, row in enumerate(rows, 1):
-        unknown, missing = [name for name in row if name not in _COLUMNS], {*_COLUMNS[1:]} - row.keys()
-        if unknown or missing:
-            meant = "".join(did_you_mean(name, _COLUMNS) for name in unknown)
-            raise ConfigError(
-                f"{file}, hint {place}: the {'keys' if is_json else 'columns'} should be "
-                f"{', '.join(_COLUMNS)} (`file` may be left out). Found {few([f'`{name}`' for name in row])}.{meant}"
-            )
-    return rows
+    if not is_json and (problem := _misnamed(rows[0], "columns")):  # the same in all
+        raise ConfigError(f"{file}: {problem}")
+    places = [
+        f"{file}, {f'hint {number}' if is_json else f'row {number + 1}'}"
+        for number in range(1, len(rows) + 1)
+    ]
+    found = list(zip(places, rows, strict=True))
+    _raise_all([f"{place}: {problem}" for place, row in found if (problem := _misnamed(row, "keys"))])
+    return found
+
+
+def _misnamed(row: Mapping[str, Any], what: str) -> str:
+    unknown, missing = [name for name in row if name not in _COLUMNS], {*_COLUMNS[1:]} - row.keys()
+    if not unknown and not missing:
+        return ""
+    return (
+        f"the {what} should be {', '.join(_COLUMNS)} (`file` may be left out). Found "
+        f"{few([f'`{name}`' for name in row])}.{''.join(did_you_mean(name, _COLUMNS) for name in unknown)}"
+    )
 
 
 def _fraction(text: str, side: int, whole: str) -> float:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +10,7 @@ from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import LEDGER, LEDGERS, SUFFIXES, UNREADABLE, counted, identity, walk
 from knowhue.images.writing import MARK, writable_suffix
 from knowhue.inference.description import model_as_used
+from knowhue.inference.hints import require_hinted
 
 _Name = TypeVar("_Name", bound=PurePath)
 _ANOTHER = (
@@ -31,6 +32,10 @@ class Listing(NamedTuple):
     items: list[Item]
     unreadable: list[tuple[str, str]]
     notes: list[str]
+
+    def require_hinted(self, hints: Mapping[str, Sequence[str]], source: Path) -> dict[str, list[str]]:
+        """Make sure that hints can be met, see `hints.require_hinted`."""
+        return require_hinted(hints, {item.path: item.source for item in self.items}, source)
 
 
 def list_folder(source: Path, out: Path, suffix: str | None = None) -> Listing:

@@ -23,7 +23,7 @@ from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError
 from knowhue.images.image import Image, Pixels, flattened
 from knowhue.images.vips import shrink
-from knowhue.inference.hints import chroma_at
+from knowhue.inference.hint_spreading import chroma_at
 from knowhue.inference.networks import FEATURES, FloatArray, Network
 from knowhue.inference.pixels import chroma_lines, interpolated, lightness, working_size
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError, WeightsError, did_you_mean, plural
+from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
 from knowhue.images.image import FORMATS, Image, Pixels, recognise
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
-from knowhue.inference.hints import parse_hint, strokes_of
+from knowhue.inference.hints import parse_hints, strokes_of
 from knowhue.inference.judgement import Judgement
 from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
-from knowhue.settings_text import plain_name
 
 IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
 """Names of the files in a form, by which messages call them, too: never by the name that came with one."""
-_MOST_PROBLEMS = 6  # with hints that are told; of a table in other units every line has one
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,49 +67,6 @@ class ImageReply(NamedTuple):
     """the coloured image itself; None if it was only classified"""
     full: tuple[int, int, str] = (0, 0, "")
     """width, height and suffix of what would be written without `max_px` and `suffix`"""
-
-
-def require_hinted(
-    hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path
-) -> dict[str, list[str]]:
-    """Make sure, by headers alone, that hints of many images can be met: before the first of these is coloured.
-
-    Args:
-        hints: of images, by their path below `source`, as `parse_hint` reads them.
-        images: their files, by the same.
-        source: folder of the images.
-
-    Returns:
-        The hints by the names that `images` have, which macOS may spell otherwise than whoever wrote a table.
-
-    Raises:
-        ConfigError: hints that name no image, that cannot be read, or that lie outside theirs; each is said.
-    """
-    spelt = {plain_name(name): name for name in images} if hints else {}
-    found: dict[str, list[str]] = {}
-    problems = []
-    for given, texts in hints.items():
-        name = given if given in images else spelt.get(plain_name(given))
-        if name is None:
-            what = f"`{given}`.{did_you_mean(given, images)}" if given else "one without a name."
-            problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {what}")
-            continue
-        found.setdefault(name, []).extend(texts)
-        if shape := weigh_image(images[name]).shape:  # what cannot be read is said when it is to be coloured
-            problems += [f"{name}: {error}" for error in _misplaced(texts, *shape)]
-    if len(problems) > _MOST_PROBLEMS:
-        problems[_MOST_PROBLEMS:] = [f"and {plural(len(problems) - _MOST_PROBLEMS, 'hint')} more"]
-    if problems:
-        raise ConfigError(*problems)
-    return found
-
-
-def _misplaced(texts: Sequence[str], height: int, width: int) -> Iterator[ConfigError]:
-    for text in texts:
-        try:
-            parse_hint(text, width, height)
-        except ConfigError as error:
-            yield error
 
 
 class DecodedRequest(NamedTuple):
@@ -195,9 +150,7 @@ def decode_request(
     if request.strokes is not None:
         painted = _read_upload(request.strokes, max_pixels, STROKES_FIELD)
         options = options._replace(strokes=strokes_of(painted, f"`{STROKES_FIELD}`", width, height))
-    options = options._replace(
-        hints=(*options.hints, *(parse_hint(text, width, height) for text in request.hints))
-    )
+    options = options._replace(hints=(*options.hints, *parse_hints(request.hints, width, height)))
     if request.colour:
         colorizer.require_options(options)
     suffix = request.suffix or writable_suffix(image.origin.suffix)

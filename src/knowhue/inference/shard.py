@@ -140,7 +140,7 @@ class _Shard:
             "made": self.made,
             "already": len(self.images) - len(waiting) - self._in_the_way,
             "failed": len(self.failures),
-            "failures": self.failures[:MOST_FAILURES],
+            "failures": sorted(self.failures)[:MOST_FAILURES],
             "changed": self._changed,
             "seconds": round(time.monotonic() - self.began, 3),
         }

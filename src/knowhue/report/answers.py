@@ -28,6 +28,8 @@ class Answer:
     """what it is about; None without a pair of runs"""
     lost: str = ""
     """of the caveat, which runs are not among the numbers: that alone forbids a verdict"""
+    rounding: str = ""
+    """said where levels and difference do not add up as shown; no part of the sentence that studies are sealed with"""
 
     @property
     def sentence(self) -> str:
@@ -39,9 +41,10 @@ class Answer:
         """The same for a terminal: the answer, or why there is none, then what it must be read with."""
         if self.lost and self.verdict == Word.NO_VERDICT:
             rest = " ".join(self.caveat.replace(self.lost, "", 1).split())
-            numbers = f"{self.detail[0].upper()}{self.detail[1:]} {self.evidence}".strip()
+            numbers = f"{self.detail[0].upper()}{self.detail[1:]} {self.evidence} {self.rounding}".strip()
             return [f"{self.headline}. {self.lost}", numbers, *([f"But: {rest}"] if rest else [])]
-        return [self._said, f"But: {self.caveat}"] if self.caveat else [self._said]
+        said = f"{self._said} {self.rounding}".strip()
+        return [said, f"But: {self.caveat}"] if self.caveat else [said]
 
     @property
     def _said(self) -> str:
@@ -58,6 +61,7 @@ _LIMITS = {
     "ceiling": "both arms are at the ceiling",
     "floor": "neither arm is better than a trivial baseline",
 }
+_ROUNDING = "The difference is taken before the levels are rounded."
 _STATES = {"running": "not finished", "missing": "not started", "unpaired": "its block is not compared"}
 
 
@@ -87,7 +91,10 @@ def _answer(findings: Findings, question: str) -> Answer:
     if verdict.word != Word.NO_VERDICT:
         evidence = _evidence(study, question, measured, verdict, found, headroom)
     detail = _detail(study, words, measured, verdict, found, verdict.quoted)
-    return Answer(words.question, verdict.word.value, headline, detail, caveat, evidence, found, lost)
+    rounding = "" if measured.adds_up(found.levels, found.estimate) else _ROUNDING
+    return Answer(
+        words.question, verdict.word.value, headline, detail, caveat, evidence, found, lost, rounding
+    )
 
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from knowhue.statistics.paired import Interval, mean
 MISSING = "–"
 _ROUNDING_PLACES = 6
 """Digits beyond those that are shown below which a difference is a rounding error."""
+_MOST_PLACES = 10
+_MOST = 1e10
+"""Numbers with more digits after the point, or from this on, are written by a power of ten, or no table would fit."""
 _LEAST = 1e-15
 """Below it a number of unknown scale is a rounding error."""
 
@@ -31,6 +35,8 @@ def number(value: float | None, unit: str = "") -> str:
 
     >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.00021), number(None)
     ('84.1', '13.21', '0.512', '−0.00021', '–')
+    >>> number(1.25e-21), number(-1.25e21)
+    ('1.25e−21', '−1.25e21')
     """
     return MISSING if value is None else _fixed(value, unit, value)
 
@@ -76,14 +82,18 @@ def signed(values: Sequence[float], places: int) -> list[str]:
 
     >>> signed([0.0021, 0.034], 2), signed([-0.16], 2), signed([0.0], 2), signed([-0.004, 0.0], 1)
     (['+0.002', '+0.034'], ['−0.16'], ['0.00'], ['−0.004', '0.000'])
+    >>> signed([-2e21, 0.0], 2)
+    ['−2.00e21', '0']
     """
     # not `>`, which NaN is not: it would be written as no difference
     counts = [not abs(value) <= 10.0 ** -(places + _ROUNDING_PLACES) for value in values]
     for value, count in zip(values, counts, strict=True):
         while count and not round(abs(value), places):  # no rounding takes a sign away
             places += 1
+    most = max(map(abs, values), default=0.0)
+    nothing = "0" if _by_power_of_ten(most, places) else f"{0:.{places}f}"
     return [
-        f"{value:+.{places}f}".replace("-", "−").replace("+nan", "nan") if count else f"{0:.{places}f}"
+        _written(value, places, most, "+").replace("+nan", "nan") if count else nothing
         for value, count in zip(values, counts, strict=True)
     ]
 
@@ -192,7 +202,7 @@ class Measure(NamedTuple):
         return titled(self.title, unit)
 
     def level(self, value: float) -> str:
-        return f"{self.scale * value:.{self.places}f}".replace("-", "−")
+        return _written(self.scale * value, self.places)
 
     def signed(self, value: float) -> str:
         return signed([self.scale * value], self.places)[0]
@@ -204,6 +214,12 @@ class Measure(NamedTuple):
     def ends(self, interval: Interval) -> str:
         """Return the ends of an interval of a difference; none that excludes 0 is rounded to 0."""
         return " to ".join(signed([self.scale * end for end in interval], self.places))
+
+    def adds_up(self, levels: tuple[float, float], difference: float) -> bool:
+        """Whether a difference that is shown is that of the two levels that are shown: all are rounded apart."""
+        texts = [*map(self.level, levels), self.signed(difference)]
+        before, after, between = (Decimal(text.replace("−", "-")) for text in texts)
+        return after - before == between
 
 
 def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
@@ -232,5 +248,15 @@ def _places(unit: str, like: float) -> int:
 
 
 def _fixed(value: float, unit: str, like: float) -> str:
-    text = f"{100 * value if unit == 'share' else value:.{_places(unit, like)}f}"
-    return text.replace("-", "−" if float(text) else "")  # what is rounded to 0 has no sign
+    text = _written(100 * value if unit == "share" else value, _places(unit, like))
+    return text if float(text.replace("−", "-")) else text.lstrip("−")  # what is rounded to 0 has no sign
+
+
+def _written(value: float, places: int, like: float | None = None, sign: Literal["", "+"] = "") -> str:
+    """A number to so many places, or by a power of ten where one that is `like` it is so written."""
+    form = ".2e" if _by_power_of_ten(value if like is None else like, places) else f".{places}f"
+    return f"{value:{sign}{form}}".replace("e+", "e").replace("-", "−")
+
+
+def _by_power_of_ten(value: float, places: int) -> bool:
+    return places > _MOST_PLACES or abs(value) >= _MOST
