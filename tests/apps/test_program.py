@@ -282,3 +282,23 @@ def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("plan", "--seeds", "0"), "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 0`."),
+        (("plan", "--seeds", "x"), "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds x`."),
+        (
+            ("colorize", "x", "--shards", "0"),
+            "`--shards` should be a whole number, 1 or more. Found `--shards 0`.",
+        ),
+        (
+            ("colorize", "x", "--saturation=7"),
+            "`--saturation` should be a number from 0 to 4. Found `--saturation 7`.",
+        ),
+        (("verdict", "x", "--alpha", "y"), "`--alpha` should be a number. Found `--alpha y`."),
+    ],
+)
+def test_an_option_says_which_numbers_it_takes(knowhue, given, said):
+    assert knowhue(*given) == (2, "", f"knowhue: {said}\n")

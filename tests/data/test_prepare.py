@@ -542,3 +542,15 @@ def test_progress_counts_every_image(photos, tmp_path):
     prepare(rules(photos), tmp_path / "out", events.append)
     assert events[0] == {"stage": "prepare", "done": 0, "total": 0}  # while they are listed
     assert events[1:] == [{"stage": "prepare", "done": n, "total": 15} for n in range(1, 16)]
+
+
+def test_too_few_drawn_images_are_refused_before_any_is_drawn(tmp_path):
+    told = []
+    with pytest.raises(ImageError, match=r"`images\.drawn_count` should be at least 55, 11 for each"):
+        prepare(Images(source="drawn", drawn_count=3), tmp_path / "images", report=told.append)
+    assert told == []
+    few = Images(source="drawn", drawn_count=60, size_px=16, validation_share=0.4)
+    with pytest.raises(
+        ImageError, match=r"at least 10 usable train images\. .*Raise `images\.drawn_count`, or"
+    ):
+        prepare(few, tmp_path / "images")

@@ -17,17 +17,17 @@ import warnings
 from collections.abc import Callable
 from copy import copy
 from functools import partial, wraps
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import typer
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
 from knowhue.config import Section
-from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, system_reason
+from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, shown, system_reason
 from knowhue.metric_table import METRICS
 from knowhue.settings_text import meaning_of
 
@@ -103,6 +103,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:
             # of the click that typer brings along, whose names are private
+            if of_number := _number_needed(error):
+                raise of_number from None
             if wrong := _NO_CHOICE.fullmatch(str(getattr(error, "message", ""))):
                 choices = _QUOTED.findall(wrong["choices"])
                 vars(error)["message"] = f"{wrong['said']}{did_you_mean(wrong['found'], choices)}"
@@ -118,6 +120,21 @@ class Commands(TyperGroup):
                 )
                 inner.fail(f"No such option: {name}. There are {listed}.")
             raise
+
+
+def _number_needed(error: Exception) -> ConfigError | None:
+    """Which numbers an option takes that was given another value; None of any other error."""
+    option, cause = getattr(error, "param", None), error.__cause__
+    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    kinds = {kind, *get_args(kind)} & {int, float}
+    if option is None or not kinds or not isinstance(cause, ValidationError):
+        return None
+    least, most = (None if each is None else f"{each:,g}" for each in (option.min, option.max))
+    bounds = f" from {least} to {most}" if least and most else f", {least} or more" if least else ""
+    bounds = f", {most} or less" if most and not least else bounds
+    name, found = option.opts[0], shown(str(cause.errors()[0]["input"]))
+    what = "a whole number" if int in kinds else "a number"
+    return ConfigError(f"`{name}` should be {what}{bounds}. Found `{name} {found}`.")
 
 
 class OneInput(TyperCommand):
@@ -206,16 +223,17 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """An option, or an argument where typer's word stands in the field's type."""
     kinds = (each for each in field.metadata if isinstance(each, ArgumentInfo | OptionInfo))
-    shown = copy(next(kinds, typer.Option()))
+    parameter = copy(next(kinds, typer.Option()))
     text = meaning_of(field)
-    shown.help = f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+    parameter.help = f"{text[:1].upper()}{text[1:].removesuffix('.')}."
     # a first name that was given is what typer takes for the default; of a switch without one it would make two
-    if isinstance(shown, OptionInfo) and not isinstance(shown.default, str):
-        shown.param_decls = (f"--{name.strip('_').replace('_', '-')}",)
+    if isinstance(parameter, OptionInfo) and not isinstance(parameter.default, str):
+        parameter.param_decls = (f"--{name.strip('_').replace('_', '-')}",)
     for bound in field.metadata:
-        shown.min, shown.max = getattr(bound, "ge", shown.min), getattr(bound, "le", shown.max)
+        parameter.min = getattr(bound, "ge", parameter.min)
+        parameter.max = getattr(bound, "le", parameter.max)
     default = inspect.Parameter.empty if field.is_required() else field.default
-    kind = Annotated[field.annotation, shown]
+    kind = Annotated[field.annotation, parameter]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 

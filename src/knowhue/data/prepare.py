@@ -30,6 +30,7 @@ from knowhue.data.decode import (
     shard_names,
     writing_shard,
 )
+from knowhue.data.drawn import CLASSES
 from knowhue.data.items import SPLITS
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
@@ -103,6 +104,7 @@ def prepare(
     """
     folder = Path(folder)
     require_apart(images, folder.parent)
+    _require_drawn(images)
     report({"stage": "prepare", "done": 0, "total": 0})  # to list them may take long
     with open_listing(images) as listing:
         checks.refuse_odd_names(listing.classes())
@@ -325,6 +327,19 @@ def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
         listing.leave_out(found, kind)
 
 
+_MORE_DRAWN = "Raise `images.drawn_count`"
+
+
+def _require_drawn(images: Images) -> None:
+    """Make sure, before any is drawn, that each class may have the images that it needs, and one to judge by."""
+    needed = len(CLASSES) * (images.min_per_class + 1)
+    if images.source == "drawn" and images.drawn_count < needed:
+        raise ImageError(
+            f"`images.drawn_count` should be at least {needed}, {images.min_per_class + 1} for each class. Found "
+            f"`images.drawn_count = {images.drawn_count}`. {_MORE_DRAWN}, or lower `images.min_per_class`."
+        )
+
+
 def _require_enough(listing: ImageListing, images: Images) -> None:
     classes, became_all = listing.classes(), listing.counts()
     left_out = kinds_of(listing.reasons())
@@ -348,9 +363,10 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
     for split, need in needed.items():
         if few := [name for name in classes if became[name][split] < need]:
             short = "; ".join(f"{name} {became[name][split]} ({_of(became[name])})" for name in few)
+            remedy = "Add images, remove the class" if images.source != "drawn" else _MORE_DRAWN
             raise ImageError(
-                f"Each class needs at least {need} usable {split} images. Found {short}.{why} Add images, remove the "
-                "class, or lower `images.min_per_class`."
+                f"Each class needs at least {need} usable {split} images. Found {short}.{why} {remedy}, or lower "
+                "`images.min_per_class`."
             )
 
 
