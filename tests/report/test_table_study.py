@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -464,6 +465,35 @@ def test_arms_whose_scores_are_all_alike_look_like_copies(tmp_path):
     assert "is one a copy of the other?" in notices(read_table([more], LOSS))[0]
 
 
+def test_a_run_whose_images_all_have_the_scores_of_another_looks_like_a_copy(tmp_path):
+    table = np.random.default_rng(3).normal(0.3, 0.1, (8, 20))
+    table[[2, 5]] = 0.0
+    head = HEAD.replace("\n", ",image,class\n")
+    (said,) = notices(read_table([write(tmp_path / "i.csv", of_images(table), head)], LOSS))
+    assert (
+        said
+        == "“old” and “new” have the same score of every image with seeds 2, 5: is one a copy of the other?"
+    )
+    table[5, 3], table[2, 4] = 0.01, 0.01
+    assert notices(read_table([write(tmp_path / "i.csv", of_images(table), head)], LOSS)) == []
+
+
+def test_a_misspelt_class_is_asked_about(tmp_path):
+    head, lines = HEAD.replace("\n", ",class\n"), [f"{line}," for line in totals([0.1] * 8)]
+    lines += [f"{line},jellyfish" for line in totals([0.1] * 8)]
+    assert notices(read_table([write(tmp_path / "c.csv", lines, head)], LOSS)) == []
+    lines[-1] = lines[-1].replace("jellyfish", "jelyfish")
+    (said,) = notices(read_table([write(tmp_path / "c.csv", lines, head)], LOSS))
+    assert said == "“jelyfish” has 1 run, which others lack. Did you mean `jellyfish`?"
+
+
+def test_an_attempt_that_was_replaced_by_its_rerun_is_told(tmp_path):
+    head = HEAD.replace("\n", ",state\n")
+    lines = ["old,3,loss,,crashed", *(f"{line},finished" for line in totals([0.1] * 8))]
+    (said,) = notices(read_table([write(tmp_path / "r.csv", lines, head)], LOSS))
+    assert said == "Left out, for another row of the run finished: old seed 3 (crashed)."
+
+
 def test_arms_without_a_common_seed_are_told_which_they_have(tmp_path):
     lines = [
         f"{arm},{seed},loss,{seed}"
@@ -504,8 +534,11 @@ def test_one_difference_is_rounded_once(tmp_path):
     assert f": {shown} mIoU more" in page or f": {shown} more" in page
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-30])
-def test_a_small_metric_is_written_with_its_digits(tmp_path, scale):
+@pytest.mark.parametrize(
+    ("scale", "digits"),
+    [(1.0, "0.30"), (1e-6, "0.00000030"), (1e-12, "3.00e−13"), (1e-30, "3.00e−31"), (1e21, "3.00e20")],
+)
+def test_a_small_or_large_metric_is_written_with_its_digits_or_by_a_power_of_ten(tmp_path, scale, digits):
     rows = [
         f"{arm},{seed},loss,{level * scale!r}"
         for arm, level in (("old", 1.0), ("new", 1.3))
@@ -513,11 +546,36 @@ def test_a_small_metric_is_written_with_its_digits(tmp_path, scale):
     ]
     asked = Asked(sesoi={"loss": 0.1 * scale}, better={"loss": "lower"}, against="old")
     answer = conclude(read_table([write(tmp_path / "t.csv", rows)], asked)).answers["loss"]
-    zeros = "0" * round(-math.log10(scale))
-    digits = f"0.{zeros}30" if scale == 1 else f"0.{zeros[:-1]}030"
     assert f"{digits} more" in answer.sentence
     assert "the same to the last digit shown" not in answer.sentence
     assert f"+{digits} to +{digits}" in answer.sentence
+
+
+def test_a_difference_that_is_not_that_of_the_levels_shown_says_why(tmp_path):
+    """5.534 and 5.506 are shown as 5.53 and 5.51, and differ by 0.03."""
+    table = read_table([write(tmp_path / "t.csv", totals([-0.028] * 9, level=5.134))], LOSS)
+    found = conclude(table)
+    said = "The difference is taken before the levels are rounded."
+    assert "“new” has loss 5.51 and “old” has loss 5.53: 0.03 less" in found.answers["loss"].sentence
+    assert said not in found.answers["loss"].sentence  # which studies are sealed with
+    assert said in found.answers["loss"].lines[0]
+    write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
+    assert said in (tmp_path / "v.html").read_text(encoding="utf-8")
+    adding_up = conclude(read_table([write(tmp_path / "t.csv", totals([-0.03] * 9, level=5.13))], LOSS))
+    assert said not in adding_up.answers["loss"].lines[0]
+
+
+def test_a_misspelt_column_that_is_not_used_is_asked_about(tmp_path):
+    head = HEAD.replace("\n", ",imgae\n")
+    table = read_table([write(tmp_path / "t.csv", [f"{line},x" for line in totals([-1.0] * 9)], head)], LOSS)
+    assert "Not used: the columns imgae. Did you mean `image`?" in notices(table)
+    wide = "arm,seed,loss,acuracy\n"
+    rows = [
+        f"{arm},{seed},{seed / 9 + (arm == 'old')},0.{seed}" for arm in ("old", "new") for seed in range(9)
+    ]
+    asked = replace(LOSS, metrics=("loss", "accuracy"))
+    with pytest.raises(ConfigError, match=r"Found `accuracy`\. Did you mean `acuracy`"):
+        read_table([write(tmp_path / "w.csv", rows, wide)], asked)
 
 
 def test_levels_below_0_have_a_minus(tmp_path):

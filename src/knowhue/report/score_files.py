@@ -21,7 +21,7 @@ MOST_ROWS = 20_000_000
 MOST_JSON_BYTES = 256 * 2**20
 """JSON is read whole, and takes some ten times its size."""
 TIDY = ("arm", "seed", "metric", "value")
-_ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
+ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
 """Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
 _UNSURE_NAMES = ("method", "model")
@@ -103,9 +103,14 @@ def read_scores(
             )
         known = ", ".join(f"`{name}`" for name in wanted) or "none"
         example = next(iter(columns.unused(())), "NAME")
+        # `metrc` of a tidy table, or a metric that somebody named
+        meant = next(
+            filter(None, (did_you_mean(name, columns.unused(())) for name in (*TIDY[2:], *wanted))), ""
+        )
         raise TableError(
             f"{path}: no column `metric` and `value`, and none of a metric that is known ({known}). Found "
-            f"{few(header, 12)}. Name metrics with --better, such as --better {shown(example)}=higher, or =lower."
+            f"{few(header, 12)}.{meant} Name metrics with --better, such as --better {shown(example)}=higher, or "
+            "=lower."
         )
     return ReadFile(_wide_rows(columns, metrics, rows), columns.unused(metrics))
 
@@ -137,7 +142,7 @@ class _Columns:
     def __init__(self, path: Path, header: Sequence[str], arm: str | None, seed: str | None) -> None:
         self.path, self.header, self.is_arm_named = path, list(header), arm is not None
         plain = [_plain(name) for name in header]
-        twice = {name for name in plain if plain.count(name) > 1 and name in (*TIDY, *_ABOUT)}
+        twice = {name for name in plain if plain.count(name) > 1 and name in (*TIDY, *ABOUT)}
         if twice:
             raise TableError(
                 f"{path}: more than one column is named {few(sorted(twice))}. Rename all but one."
@@ -164,6 +169,7 @@ class _Columns:
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with "
             f"{option}{unsure * (option == '--arm-column')}, or give a table with the columns arm, seed, metric, value."
+            + did_you_mean(usual[0], self.header)
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
@@ -182,7 +188,7 @@ class _Columns:
     def unused(self, metrics: Collection[str]) -> tuple[str, ...]:
         used = {self.arm, self.seed}
         if self.is_tidy:
-            used |= {self.places[name] for name in (*TIDY[2:], *_ABOUT) if name in self.places}
+            used |= {self.places[name] for name in (*TIDY[2:], *ABOUT) if name in self.places}
         else:
             used |= {place for place, name in enumerate(self.header) if _PREFIX.sub("", name, 1) in metrics}
             used |= {self.places[name] for name in _STATES if name in self.places}
@@ -220,7 +226,7 @@ def is_mean_with_deviation(text: str) -> bool:
 
 def _tidy_rows(columns: _Columns, rows: Iterable[tuple[int, RowCells]]) -> Iterator[FileRow]:
     places = {"arm": columns.arm, "seed": columns.seed}
-    places |= {name: columns.places[name] for name in (*TIDY[2:], *_ABOUT) if name in columns.places}
+    places |= {name: columns.places[name] for name in (*TIDY[2:], *ABOUT) if name in columns.places}
     for number, cells in rows:
         yield FileRow(number, {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])})
 

@@ -14,7 +14,14 @@ import numpy as np
 from knowhue.errors import TableError, plural, shown
 from knowhue.metric_table import NEVER_NEGATIVE, SHARES
 from knowhue.report.contrasts import BY_CLASS
-from knowhue.report.score_files import FINISHED, ONLY_MEANS, FileRow, is_mean_with_deviation, read_scores
+from knowhue.report.score_files import (
+    FINISHED,
+    NO_SCORE,
+    ONLY_MEANS,
+    FileRow,
+    is_mean_with_deviation,
+    read_scores,
+)
 from knowhue.report.study import Score
 from knowhue.settings_text import plain_number
 from knowhue.statistics import MAGNITUDES
@@ -81,6 +88,15 @@ class ScoreRows:
         found = [arm for arm, _, name, label in self.totals if metric in (None, name) and not label]
         found += [arm for arm, _, name in self.declared if metric in (None, name)]
         return list(dict.fromkeys(found))
+
+    def replaced(self) -> list[str]:
+        """Attempts that did not finish, and whose run another row has finished."""
+        ended = {(arm, seed) for arm, seed, *_ in self.totals}
+        return [
+            f"{arm} seed {seed} ({state})"
+            for (arm, seed), state in self.states.items()
+            if (arm, seed) in ended and state not in (DIVERGED, NO_SCORE)
+        ]
 
     def scores(self) -> Iterator[Score]:
         """The rows of the tidy table."""

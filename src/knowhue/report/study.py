@@ -24,6 +24,8 @@ NO_SKILL = ("ece",)
 """Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
 UNPAIRED = "unpaired"
 """State of an ended run whose block is not compared."""
+FEWEST_ALIKE = 20
+"""Images from which on equal scores are no chance."""
 TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
 _ARM_NAMES = {
     "multi": "multi-task",
@@ -103,6 +105,20 @@ class ScoreTable:
     def of_images(self, arm: str, seed: int, metric: str) -> dict[int, float]:
         """Return the scores of single images by their index; empty where the metric has none."""
         return dict(zip(*self._images.get((arm, seed, metric), ((), ())), strict=True))
+
+    def classes(self, metric: str) -> Iterator[tuple[str, str, int]]:
+        """Class, arm and seed of each score of a class alone that was given."""
+        for (arm, name, label), own in self._totals.items():
+            if label and name == metric:
+                yield from ((label, arm, seed) for seed in own)
+
+    def alike(self, one: str, other: str, seed: int, metric: str) -> bool:
+        """Whether two runs have the same score of each of `FEWEST_ALIKE` images or more, which are not all the same."""
+        found = []
+        for images, values in (self._images.get((arm, seed, metric), ((), ())) for arm in (one, other)):
+            order = np.argsort(np.array(images, np.int64))
+            found.append(np.array(values)[order])
+        return len(found[0]) >= FEWEST_ALIKE and np.array_equal(*found) and bool(np.ptp(found[0]))
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether a smaller value is the better one."""

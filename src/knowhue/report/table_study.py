@@ -11,10 +11,11 @@ from knowhue.errors import ConfigError, TableError, did_you_mean, few, plural, s
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
+from knowhue.report.score_files import ABOUT
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
-from knowhue.report.text import TableCell
+from knowhue.report.text import TableCell, seeds_text
 from knowhue.settings_text import plain_name
 from knowhue.statistics import ALPHA
 
@@ -84,7 +85,7 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
         for name in (each for each in names if each not in known):
             raise ConfigError(
                 f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(name)}`."
-                + did_you_mean(name, known)
+                + did_you_mean(name, [*known, *rows.unused] if option in named else known)
             )
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
     questions = _questions(rows, asked, about)
@@ -101,6 +102,7 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
         "purpose": "report",
         "tables": rows.tables,
         "unused": list(rows.unused),
+        "replaced": rows.replaced(),
     }
     frozen = {key: settings[key] for key in ("questions", "alpha", "seeds")}
     settings["hash"] = digest(frozen | {"tables": [each["sha256"] for each in rows.tables]})
@@ -247,12 +249,33 @@ def _copies(study: Study) -> Iterator[tuple[str, str]]:
             yield each
 
 
+def _copied_runs(study: Study) -> Iterator[str]:
+    """Runs of arms that are compared and are not all alike, where single images tell that one is a copy."""
+    assert study.scores is not None
+    for one, other in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
+        ended = [{run.seed for run in study.finished(arm)} for arm in (one, other)]
+        seeds = [
+            seed
+            for seed in sorted(ended[0] & ended[1])
+            if any(study.scores.alike(one, other, seed, metric) for metric in study.metrics)
+        ]
+        if seeds and (one, other) not in _copies(study):
+            yield (
+                f"“{one}” and “{other}” have the same score of every image with {seeds_text(seeds)}: is one a copy of "
+                "the other?"
+            )
+
+
 def _slips(study: Study) -> Iterator[str]:
     """What looks like a slip of the pen: a name of an arm or a metric, a score far beyond all others."""
+    assert study.scores is not None
     runs = [(arm, run) for arm in study.runs for run in study.finished(arm)]
     yield from _misspelt("seed", [(arm, run.seed) for arm, run in runs])
     scored = [(name, (arm, run.seed)) for arm, run in runs for name in run.scores["metrics"]]
     yield from _misspelt("score", scored)
+    for metric in study.metrics:
+        of_classes = study.scores.classes(metric)
+        yield from _misspelt("run", [(label, (arm, seed)) for label, arm, seed in of_classes])
     for metric in study.metrics:
         scores = [
             (abs(run.scores["metrics"][metric]), arm, run.seed)
@@ -296,13 +319,17 @@ def notices(study: Study) -> list[str]:
             f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
             for one, other in _copies(study)
         ),
+        *_copied_runs(study),
     ]
     left_out = {
+        "Left out, for another row of the run finished:": study.settings["replaced"],
         "Left out, not finished:": lost,
         "Not compared, for it is not known whether more or less is better (--better):": aimless,
         "Not used: the columns": study.settings["unused"],
     }
-    return found + [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
+    meant = "".join(did_you_mean(name, ABOUT) for name in study.settings["unused"])
+    ends = {what: f".{meant}" if what.startswith("Not used") else "." for what in left_out}
+    return found + [f"{what} {few(names, 8)}{ends[what]}" for what, names in left_out.items() if names]
 
 
 def further_lines(findings: Findings) -> list[str]:
