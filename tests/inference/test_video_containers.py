@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -21,6 +22,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.video import VideoSummary, colorize_video
 from knowhue.inference.video_formats import CODECS
+from knowhue.inference.video_reading import Video
 
 LENGTH = FRAMES / 24
 TICK = 0.0011  # a unit of Matroska's clock
@@ -532,3 +534,11 @@ def test_pixels_are_as_they_were_whatever_the_container(tmp_path: Path):
     video = plain(tmp_path)
     late = remux(video, tmp_path / "late.mkv", 100)
     assert np.array_equal(play(late).lightness, play(video).lightness)
+
+
+@pytest.mark.parametrize("tag", ["DURATION", "DURATION-eng"])
+def test_the_length_that_matroska_tags_a_stream_with_is_found_in_any_language(tag):
+    """mkvmerge names the language, ffmpeg doesn't."""
+    reader = object.__new__(Video)
+    reader._stream, reader._origin = SimpleNamespace(metadata={tag: "00:01:02.500"}), Fraction(1, 2)
+    assert reader._tagged_seconds() == 62

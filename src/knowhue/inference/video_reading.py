@@ -221,7 +221,9 @@ class Video:
         return self._container_seconds()
 
     def _tagged_seconds(self) -> Fraction:
-        found = _TIME.fullmatch(self._stream.metadata.get("DURATION", ""))  # as Matroska has of each stream
+        # as Matroska has of each stream; mkvmerge adds the language, `DURATION-eng`
+        tags = (text for name, text in self._stream.metadata.items() if name.partition("-")[0] == "DURATION")
+        found = _TIME.fullmatch(next(tags, ""))
         hours, minutes, seconds = map(Fraction, found.groups() if found else (0, 0, 0))
         return max(3600 * hours + 60 * minutes + seconds - self._origin, Fraction(0))
 

@@ -236,12 +236,13 @@ def axis_limits(values: Sequence[float], margin: float) -> Interval:
 
 
 def as_label(name: str, longest: int = 24) -> str:
-    """A user's own name as a figure shows it: cut where it is long.
+    """A user's own name as a figure shows it: where it is long without its middle, for names differ at their ends.
 
-    >>> as_label("bicycle and motorcycle"), as_label("a" * 25)
-    ('bicycle and motorcycle', 'aaaaaaaaaaaaaaaaaaaaa...')
+    >>> as_label("bicycle and motorcycle"), as_label("multi-task, class weight 3"), as_label("a" * 9 + "b" * 9, 13)
+    ('bicycle and motorcycle', 'multi-task,...s weight 3', 'aaaaa...bbbbb')
     """
-    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+    end = (longest - 3) // 2
+    return name if len(name) <= longest else f"{name[: longest - 3 - end]}...{name[-end:]}"
 
 
 def dot(
