@@ -52,6 +52,7 @@ def test_every_public_function_refuses_what_does_not_fit_its_annotations(name, t
         (lambda: run_study(Config(), "x"), r"`plan` should be a `Plan`.*made by `make_plan\(load_config\(\)\)`"),
         (lambda: run_study(make_plan(Config()), "x", "slurm"), "`executor` should be .*made by .*open_engine"),
         (lambda: load_config(settings="seed=3"), r"`settings` should be a list, each text\. Found"),
+        (lambda: Colorizer("built-in"), r"Found `network = built-in`\. `Colorizer\.load` opens one"),
         (lambda: load_config(None), "`preset` should be text. Found `preset = null`, of the type `NoneType`"),
         (lambda: read_image(np.zeros((2, 2, 3), np.uint8)), r"`source` should be text or a `Path` or the bytes"),
     ],

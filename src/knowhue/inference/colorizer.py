@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.arguments import checked_arguments
-from knowhue.errors import ConfigError
+from knowhue.errors import ArgumentError, ConfigError
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
@@ -113,6 +113,10 @@ class Colorizer:
     """
 
     def __init__(self, network: Network | SeveralSizes, notes: Sequence[str] = ()) -> None:
+        if isinstance(network, str | Path):
+            raise ArgumentError(
+                f"`network` should be an open model. Found `network = {network}`. `Colorizer.load` opens one."
+            )
         self.network = network
         self.notes = tuple(notes)
         """what whoever opened it should know, in words"""

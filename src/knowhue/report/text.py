@@ -35,8 +35,8 @@ def number(value: float | None, unit: str = "") -> str:
 
     >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.00021), number(None)
     ('84.1', '13.21', '0.512', '−0.00021', '–')
-    >>> number(1.25e-21), number(-1.25e21)
-    ('1.25e−21', '−1.25e21')
+    >>> number(1.25e-12), number(-1.25e21)
+    ('1.25e−12', '−1.25e21')
     """
     return MISSING if value is None else _fixed(value, unit, value)
 
