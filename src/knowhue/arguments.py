@@ -23,7 +23,7 @@ _MADE_BY = {
     "Config": "`load_config()`",
     "Executor": "`engines.executor.open_engine`",
     "Hint": "`inference.hints.parse_hint('30%,40%=orange', width, height)`",
-    "Image": "`read_image`, or of pixels by `images.image.Image.of`",
+    "Image": "`read_image`, or of pixels by `images.image.Image.of(pixels)`",
     "Images": "`load_config().images`",
     "Plan": "`make_plan(load_config())`",
     "Reference": "`Colorizer.reference`",
@@ -101,13 +101,18 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
         f"`{name}` should be {' or '.join(map(_word, kinds))}. "
         f"Found `{name} = {found}`, of the type `{type(value).__name__}`."
     )
-    makers = [_MADE_BY[each.__name__] for each in kinds if getattr(each, "__name__", "") in _MADE_BY]
+    made = [each for each in kinds if getattr(each, "__name__", "") in _MADE_BY]
+    makers = [
+        f" {_word(each)[:1].upper()}{_word(each)[1:]} is made by {_MADE_BY[each.__name__]}." for each in made
+    ]
     fields = getattr(value, "_fields", ())  # as `image` of a `Colorized`
     if own := [
         each for each in fields if makers and any(_is_of(getattr(value, each), kind) for kind in kinds)
     ]:
         return f"{text} Pass its `{own[0]}`."
-    return text + "".join(f" It is made by {maker}." for maker in makers)
+    if type(value).__name__ == "ndarray" and bytes in kinds and not makers:
+        makers = [f" An image is made by {_MADE_BY['Image']}."]
+    return text + "".join(makers)
 
 
 def _word(kind: Any) -> str:
