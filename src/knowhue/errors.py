@@ -204,3 +204,12 @@ def spaced(name: str) -> str:
     'coral reef'
     """
     return name.replace("_", " ")
+
+
+def percent(share: float) -> str:
+    """A probability in whole per cent, for people; none is rounded to certainty. The server's page says it so, too.
+
+    >>> percent(0.514), percent(0.996), percent(0.004)
+    ('51 %', '> 99 %', '< 1 %')
+    """
+    return "> 99 %" if share >= 0.995 else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"

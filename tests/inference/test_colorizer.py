@@ -103,6 +103,13 @@ def test_no_class_is_named_beyond_the_usual_distance(weights, novelty, limit):
         assert said.warnings[0] == "a note"
 
 
+def test_no_probability_is_rounded_to_certainty_and_no_distance_to_the_usual():
+    assert "> 99 %" in str(judge_image(MANY, CERTAIN, 0.5, None).headline())
+    assert "100 %" not in str(judge_image(MANY, CERTAIN, 0.5, None).headline())
+    assert "(distance 1.004, usual up to 1)" in judge_image(MANY, CERTAIN, 1.004, None).warnings[0]
+    assert "(distance 1.04, usual up to 1)" in judge_image(MANY, CERTAIN, 1.04, None).warnings[0]
+
+
 @pytest.mark.parametrize(
     ("tasks", "said"),
     [(("colour", "class"), "colours and class are"), (("colour",), "colours are"), (("class",), "class is")],

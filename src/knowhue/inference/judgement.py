@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.color import FloatArray
-from knowhue.errors import plural, spaced
+from knowhue.errors import percent, plural, spaced
 from knowhue.inference.description import Description
 from knowhue.inference.pixels import PaintStats
 from knowhue.inference.recipes import RecipeDescription
@@ -66,7 +66,7 @@ class Judgement(NamedTuple):
         if self.label is None or self.is_novel:
             return self.label
         shares = ", ".join(
-            f"{spaced(name)} {100 * share:.0f} %" for name, share in list(self.probabilities.items())[:3]
+            f"{spaced(name)} {percent(share)}" for name, share in list(self.probabilities.items())[:3]
         )
         why = ", for none is sure enough" if self.label == UNKNOWN else ""
         return f"{spaced(self.label)}{why} ({shares})"
@@ -187,10 +187,16 @@ def caveats_of_many(
 
 def _caveats(description: Description | RecipeDescription, novelty: float | None) -> list[str]:
     unlike = [
-        f"unlike the images that the model was trained on (distance {novelty or 0:.2f}, usual up to 1): "
+        f"unlike the images that the model was trained on (distance {_beyond_1(novelty)}, usual up to 1): "
         f"{_are_guesses(description)}"
     ]
     return unlike * is_novel(novelty) + _cannot_tell(description)
+
+
+def _beyond_1(novelty: float | None) -> str:
+    """With so many digits that what is beyond 1 does not read as 1."""
+    texts = (f"{novelty or 0:.{places}f}" for places in range(2, 7))
+    return next((text for text in texts if float(text) > 1), f"{novelty or 0:.2f}")
 
 
 def _are_guesses(description: Description | RecipeDescription) -> str:

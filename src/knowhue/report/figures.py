@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knowhue.errors import plural, spaced
+from knowhue.errors import percent, plural, spaced
 from knowhue.report import differences, levels
 from knowhue.report.methods import comparison_figures
 from knowhue.report.reading import read_study
@@ -65,7 +65,7 @@ def _row(study: Study, place: int) -> list[Tile]:
             mark = "" if predicted == truth else "✗ "
             sure = round(float(named.get("probability", np.nan)), 4)
             below = f"{mark}{as_label(spaced(predicted), _BELOW)}"
-            below += f" {100 * sure:.0f} %" if np.isfinite(sure) else ""
+            below += f" {percent(sure)}" if np.isfinite(sure) else ""
         image = _sample(study.shown(colour_arm), index).get("rgb")
         tiles.append(Tile(image, below, INK if mark else MUTED, "not\ntrained"))
     return [*tiles, Tile(study.samples["truth"][place], as_label(spaced(truth), _BELOW), INK)]

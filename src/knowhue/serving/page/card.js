@@ -52,7 +52,7 @@ export function leadOf(models) {
 
 // A probability for people; never a certainty.
 export function percent(share) {
-  if (share > 0.995) return "> 99 %";
+  if (share >= 0.995) return "> 99 %";
   return share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`;
 }
 
