@@ -17,11 +17,14 @@ _SPECIAL = {
     "†": r"\textdagger{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "←": r"$\leftarrow$",
     "✗": r"$\times$", "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\ldots{}",
     "\N{NO-BREAK SPACE}": "~", "\N{THIN SPACE}": r"\,", "○": r"$\circ$", "²": r"$^2$", "√": r"$\surd$",
+    "\N{ZERO WIDTH SPACE}": r"\allowbreak{}",
 }  # fmt: skip
 _MOST_ROWS = 40
 """A table of more breaks over pages."""
 _BROAD = 18
 """Letters of a cell before it is broken into lines."""
+_LONGEST_WORD = 40
+"""Letters of a word before it is broken, or a table with one of 200 would be shrunk until nobody could read it."""
 _LATIN = 0x17F
 """Up to here pdflatex has glyphs for letters."""
 
@@ -121,7 +124,7 @@ def _column(cells: Sequence[Any], is_first: bool) -> str:
     longest = max(map(len, texts[1:]), default=0)
     # what `tex` holds together is one word
     held = (text.replace(" %", "_%").replace("\N{NO-BREAK SPACE}", "_") for text in texts)
-    word = max(len(each) for text in held for each in text.split() or [""])
+    word = min(max(len(each) for text in held for each in text.split() or [""]), _LONGEST_WORD)
     side = "raggedright" if is_first else "raggedleft"
     return rf">{{\{side}\arraybackslash}}p{{{0.56 * max(word, min(longest, _BROAD)) + 0.5:.1f}em}}"
 
@@ -130,7 +133,7 @@ def _cell(cell: Any) -> str:
     if cell is None:
         return tex(MISSING)
     if not isinstance(cell, TableCell):
-        return tex(str(cell))
+        return tex(re.sub(rf"\S{{{_LONGEST_WORD}}}(?=\S)", "\\g<0>\N{ZERO WIDTH SPACE}", str(cell)))
     below = tex(cell.below)
     below = rf"\textbf{{{below}}}" if cell.clear else below
     return f"{tex(cell.value)} {{\\scriptsize {below}}}" if below else tex(cell.value)

@@ -244,8 +244,9 @@ _TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text), **_SEEDS}
 TABLES: dict[str, Shown] = {
     "questions": Shown(
         "Questions",
-        "Mean ± standard deviation over seeds; the difference, paired by seed, is after minus before. An interval with "
-        "† is not over seeds and images, so it speaks of these images alone. p: exact sign-flip over seeds.",
+        "Mean ± standard deviation over seeds; the difference, paired by seed, is after minus before, taken before "
+        "rounding. An interval with † is not over seeds and images, so it speaks of these images alone. p: exact "
+        "sign-flip over seeds.",
         _questions,
         {
             **_TITLE, **_SMALLEST, **_TWO_ARMS, "Difference": _gap("single", "multi"), **_TESTED,
