@@ -72,6 +72,10 @@ def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
         (ColorizeOptions(sample=None), r"`options\.sample` should be a whole number\. Found `.* = null`"),
         (ColorizeOptions(reference="red.jpg"), r"`options\.reference` .*made by `Colorizer\.reference`"),
         (
+            ColorizeOptions(reference=FITTING["Image"]),
+            r"`options\.reference` .*made by `Colorizer\.reference`",
+        ),
+        (
             {"saturation": 2},
             r"`options` should be a `ColorizeOptions`\. Found .*`ColorizeOptions\(saturation=1\.2\)`",
         ),

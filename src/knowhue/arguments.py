@@ -106,9 +106,7 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
         f" {_word(each)[:1].upper()}{_word(each)[1:]} is made by {_MADE_BY[each.__name__]}." for each in made
     ]
     fields = getattr(value, "_fields", ())  # as `image` of a `Colorized`
-    if own := [
-        each for each in fields if makers and any(_is_of(getattr(value, each), kind) for kind in kinds)
-    ]:
+    if own := [each for each in fields if any(_is_of(getattr(value, each), kind) for kind in made)]:
         return f"{text} Pass its `{own[0]}`."
     if type(value).__name__ == "ndarray" and bytes in kinds and not makers:
         makers = [f" An image is made by {_MADE_BY['Image']}."]

@@ -17,10 +17,11 @@ from knowhue.errors import ConfigError, RunError, WeightsError
 from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
-from knowhue.inference.hints import Hint
+from knowhue.inference.hints import Hint, Strokes
 from knowhue.inference.networks import open_network
 from knowhue.inference.onnx_network import OPERATORS, Session
 from knowhue.inference.recipes import FURTHER_OPERATORS, RECIPES, UNSUPPORTED, open_recipe
+from knowhue.inference.reference import Reference
 from knowhue.inference.video import colorize_video
 
 FREE = ["batch", None, "height", "width"]
@@ -183,7 +184,8 @@ def model(tmp_path):
 
 WANTED = {
     "hints": (Hint(0.5, 0.5, 10, 10),), "uncertainty": True, "sample": 2, "unknown_below": 0.5,
-    "strokes": "painted", "reference": "a photo",
+    "strokes": Strokes(np.array([0.5]), np.array([0.5]), np.array([[10, 10]])),
+    "reference": Reference((), np.zeros((1, 1, 2), np.float32), "", ""),
 }  # fmt: skip
 
 
