@@ -22,6 +22,20 @@ NAMED = sorted({
 FILES = sorted(set(re.findall(r"`((?:tests|benchmarks|src)/[\w/]+\.py)`", TEXT)))
 
 
+TREE = TEXT.partition("```\nsrc/knowhue/")[2].partition("```")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_house_has_a_word_for_every_file(module):
+    name = module.rpartition(".")[2]
+    assert name == "__main__" or re.search(rf"\b{name}\b", TREE)
+
+
+def test_the_house_names_no_file_that_is_gone():
+    there = {module.rpartition(".")[2] for module in MODULES}
+    assert set(re.findall(r"(\w+)\.py", TREE)) <= there
+
+
 def has(found: object, names: list[str]) -> bool:
     """Whether there is such an attribute, or such a setting of a section."""
     for name in names:
