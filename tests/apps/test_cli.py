@@ -213,11 +213,23 @@ def test_run_or_study_that_is_not_there(knowhue, tmp_path):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [["studdy"], ["train", "--arms", "x"], ["study", "--seeds", "0"]])
-def test_misspelt_command_or_option(knowhue, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["studdy"], "Usage"),
+        (["train", "--arms", "x"], "Usage"),
+        (
+            ["study", "--seeds", "0"],
+            "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 0`.",
+        ),
+    ],
+)
+def test_a_command_or_option_that_there_is_not_or_a_number_out_of_its_range_is_refused(
+    knowhue, arguments, said
+):
     code, _, err = knowhue(*arguments)
     assert code == 2
-    assert "Usage" in err
+    assert said in err
 
 
 def test_of_several_inputs_the_folder_is_to_be_named(knowhue):

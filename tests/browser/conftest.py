@@ -107,7 +107,7 @@ def opened(context_of: Callable[..., Any]) -> Iterator[Callable[..., Visit]]:
         page.bring_to_front()
         seen = Visit(page, [])
         visits.append((context, seen, _origin(url)))
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)  # of a machine that does other work, too
         page.on("request", lambda request: seen.asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
