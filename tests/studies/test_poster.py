@@ -420,7 +420,7 @@ def test_how_often_together_is_nearer_is_counted_over_photos_and_seeds(tmp_path)
     )
     share, changes = parts.nearer(study)
     expected = 100 * np.mean(np.sign(alone - together) / 2 + 0.5)
-    assert f"nearer in {expected:.0f} % (" in share
+    assert f"nearer in {expected:.1f} % (" in share
     apart = np.mean([np.abs(alone[i] - alone[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))])
     assert f"by {np.abs(alone - together).mean():.1f} units on average" in changes
     assert f"colour alone by {apart:.1f}," in changes
