@@ -1,17 +1,19 @@
 """Arguments of another type than a public function takes are refused before any work, by name."""
 
+import importlib
 import inspect
-from pathlib import Path
+import re
+from functools import reduce
 
 import numpy as np
 import pytest
 
 import knowhue
 from knowhue import ColorizeOptions, Colorizer, Config, Hint, load_config, make_plan, read_image, run_study
+from knowhue.arguments import _MADE_BY
 from knowhue.errors import ArgumentError
 from knowhue.images.image import Image
 
-ODD = (None, "x", Path("x"), ["x"], [3], {}, {"x": 3}, 3, True, object())
 FITTING = {  # by what an annotation says first; of text and paths it says nothing that is asked here
     "Config": Config(), "Plan": make_plan(Config()), "Images": Config().images,
     "Image": Image.of(np.zeros((1, 1, 3), np.uint8)),
@@ -26,7 +28,7 @@ def _public_functions():
 
 @pytest.mark.parametrize("name", _public_functions())
 def test_every_public_function_refuses_what_does_not_fit_its_annotations(name, tmp_path, monkeypatch):
-    """Each argument in turn: none of these values may reach the function, where Python's own errors would arise."""
+    """Each argument in turn: nothing may reach the function, where Python's own errors would arise."""
     monkeypatch.chdir(tmp_path)
     function = _public_functions()[name]
     parameters = inspect.signature(function).parameters
@@ -52,8 +54,10 @@ def test_every_public_function_refuses_what_does_not_fit_its_annotations(name, t
         (lambda: run_study(Config(), "x"), r"`plan` should be a `Plan`.*made by `make_plan\(load_config\(\)\)`"),
         (lambda: run_study(make_plan(Config()), "x", "slurm"), "`executor` should be .*made by .*open_engine"),
         (lambda: load_config(settings="seed=3"), r"`settings` should be a list, each text\. Found"),
-        (lambda: Colorizer("built-in"), r"Found `network = built-in`\. `Colorizer\.load` opens one"),
-        (lambda: load_config(None), "`preset` should be text. Found `preset = null`, of the type `NoneType`"),
+        (lambda: make_plan(Config(), seeds=np.array(3)), r"`seeds` should be a list, each a whole number\. Found"),
+        (lambda: Colorizer("built-in"), r"Found `network = 'built-in'`\. `Colorizer\.load` opens one"),
+        (lambda: Colorizer(None), r"Found `network = None`\. `Colorizer\.load` opens one"),
+        (lambda: load_config(None), "`preset` should be text. Found `preset = None`, of the type `NoneType`"),
         (lambda: read_image(np.zeros((2, 2, 3), np.uint8)), r"`source` should be text or a .*Image\.of\(pixels\)"),
     ],
 )  # fmt: skip
@@ -63,13 +67,39 @@ def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
 
 
 @pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make_plan(confg=Config()), r"^make_plan\(\) got an unexpected keyword argument 'confg'"),
+        (make_plan, r"^make_plan\(\) missing 1 required positional argument: 'config'"),
+    ],
+)
+def test_of_another_name_or_number_of_arguments_python_says_which_function(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "maker", [name for text in _MADE_BY.values() for name in re.findall(r"`([\w.]+)", text)]
+)
+def test_what_is_said_to_make_an_argument_is_there(maker):
+    """By its place below `knowhue`, or by the name that is public."""
+    *modules, last = maker.split(".")
+    if modules and modules[0].islower():
+        inner = [name for name in modules if name[0].isupper()]
+        home = importlib.import_module(".".join(["knowhue", *modules[: len(modules) - len(inner)]]))
+        assert callable(reduce(getattr, [*inner, last], home))
+    else:
+        assert reduce(getattr, [*modules, last], knowhue)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (ColorizeOptions(saturation="x"), r"`options\.saturation` should be a number\. Found `.* = 'x'`"),
         (ColorizeOptions(hints="30%,40%=red"), r"`options\.hints` should be a list, each a `Hint`\. Found"),
         (ColorizeOptions(hints=["30%,40%=red"]), r"`options\.hints\[0\]` should be a `Hint`\. .*parse_hint"),
         (ColorizeOptions(hints=[Hint(0.5, "x", 3, 4)]), r"`options\.hints\[0\]\.y` should be a number\."),
-        (ColorizeOptions(sample=None), r"`options\.sample` should be a whole number\. Found `.* = null`"),
+        (ColorizeOptions(sample=None), r"`options\.sample` should be a whole number\. Found `.* = None`"),
         (ColorizeOptions(reference="red.jpg"), r"`options\.reference` .*made by `Colorizer\.reference`"),
         (
             ColorizeOptions(reference=FITTING["Image"]),

@@ -47,8 +47,12 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
 
     @functools.wraps(function)
     def checking(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # too many, too few, or of another name: Python's own words say of which function
+            return function(*args, **kwargs)
         kinds = _kinds_of_fields(function)
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        for name, value in given.items():
             for misfit in _misfits(name, value, kinds[name]) if name in kinds else ():
                 raise ArgumentError(_message(*misfit))
         return function(*args, **kwargs)
@@ -89,14 +93,17 @@ def _is_of(value: Any, kind: Any) -> bool:
         return isinstance(value, number) and not isinstance(value, bool)
     if kind is Sequence:  # keys of a dict and arrays, too, but no text, the commonest mistake
         is_several = hasattr(value, "__len__") and hasattr(value, "__iter__")
-        return is_several and not isinstance(value, str | bytes | Mapping)
+        is_one = isinstance(value, str | bytes | Mapping) or getattr(value, "shape", None) == ()
+        return is_several and not is_one
     if getattr(kind, "_is_protocol", False) and kind is not Callable:
         return all(hasattr(value, name) for name in vars(kind) | kind.__annotations__ if name[0] != "_")
     return isinstance(value, kind)
 
 
 def _message(name: str, value: Any, kinds: list[Any]) -> str:
-    found = " ".join((repr(value[:80]) if isinstance(value, str) else shown(value)).split())
+    short = value[:80] if isinstance(value, str) else value
+    # as Python writes it: `shown` is for settings, where None is `null`
+    found = " ".join((repr(short) if isinstance(short, str | bool | None) else shown(short)).split())
     text = (
         f"`{name}` should be {' or '.join(map(_word, kinds))}. "
         f"Found `{name} = {found}`, of the type `{type(value).__name__}`."

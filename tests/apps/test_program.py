@@ -297,6 +297,10 @@ def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
             ("colorize", "x", "--saturation=7"),
             "`--saturation` should be a number from 0 to 4. Found `--saturation 7`.",
         ),
+        (
+            ("compare", "--budget", "0"),
+            "`--budget` should be a number from 0.001 to 1,000,000,000. Found `--budget 0`.",
+        ),
         (("verdict", "x", "--alpha", "y"), "`--alpha` should be a number. Found `--alpha y`."),
     ],
 )

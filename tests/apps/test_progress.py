@@ -81,6 +81,15 @@ def test_an_interruption_is_answered_at_once(capsys, monkeypatch, is_terminal, n
         signal.signal(number, usual)
 
 
+def test_an_interruption_that_nobody_can_be_told_ends_the_work_all_the_same(monkeypatch):
+    def print_nothing(*_, **__):
+        raise BrokenPipeError
+
+    with pytest.raises(KeyboardInterrupt), showing_progress():
+        monkeypatch.setattr(Console, "print", print_nothing)
+        signal.raise_signal(signal.SIGINT)
+
+
 def train(step):
     return {"stage": "train", "epoch": 1, "epochs": 1, "step": step, "steps": 100, "losses": {}}
 

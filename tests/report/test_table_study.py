@@ -478,6 +478,22 @@ def test_a_run_whose_images_all_have_the_scores_of_another_looks_like_a_copy(tmp
     assert notices(read_table([write(tmp_path / "i.csv", of_images(table), head)], LOSS)) == []
 
 
+@pytest.mark.parametrize("other_scores_differ", [True, False])
+def test_answers_that_are_right_of_the_same_images_are_no_sign_of_a_copy(tmp_path, other_scores_differ):
+    """Good models fail at the same few images; of many, the other scores tell the two apart."""
+    wrong, metrics = (
+        (40, {"accuracy": "higher", "loss": "lower"}) if other_scores_differ else (3, {"accuracy": "higher"})
+    )
+    rows = []
+    for arm, seed, image in itertools.product(("old", "new"), range(9), range(100)):
+        is_another = (arm, seed) == ("new", 0)
+        scores = {"accuracy": int(image >= wrong + is_another), "loss": image + seed + (arm == "new")}
+        rows += [f"{arm},{seed},{metric},{scores[metric]},{image}" for metric in metrics]
+    asked = Asked(better=metrics, sesoi={"accuracy": 0.01}, against="old")
+    table = read_table([write(tmp_path / "i.csv", rows, HEAD.replace("\n", ",image\n"))], asked)
+    assert notices(table) == []
+
+
 def test_a_misspelt_class_is_asked_about(tmp_path):
     head, lines = HEAD.replace("\n", ",class\n"), [f"{line}," for line in totals([0.1] * 8)]
     lines += [f"{line},jellyfish" for line in totals([0.1] * 8)]

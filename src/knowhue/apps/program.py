@@ -129,7 +129,7 @@ def _number_needed(error: Exception) -> ConfigError | None:
     kinds = {kind, *get_args(kind)} & {int, float}
     if option is None or not kinds or not isinstance(cause, ValidationError):
         return None
-    least, most = (None if each is None else f"{each:,g}" for each in (option.min, option.max))
+    least, most = (None if each is None else f"{each:,.15g}" for each in (option.min, option.max))
     bounds = f" from {least} to {most}" if least and most else f", {least} or more" if least else ""
     bounds = f", {most} or less" if most and not least else bounds
     name, found = option.opts[0], shown(str(cause.errors()[0]["input"]))

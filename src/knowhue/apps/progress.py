@@ -80,7 +80,7 @@ def _saying_that_it_stops(console: Console) -> Iterator[None]:
     usual = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        with suppress(RuntimeError):  # it came while a line was written
+        with suppress(RuntimeError, OSError):  # it came while a line was written, or nobody reads any more
             console.print("stopping ...", highlight=False)
         handler = usual[signal.Signals(number)]
         assert callable(handler)

@@ -50,6 +50,8 @@ MANIFEST, SUMMARY = "manifest.csv", "prepared.json"
 _DIGESTS = ("source_sha256", "sha256")
 """An image is the same by either: at full size, or as it was prepared."""
 
+_MORE_DRAWN = "Raise `images.drawn_count`"
+
 ManifestRow = dict[str, str]
 """A line of the manifest, by `MANIFEST_COLUMNS`; `status` is kept, left out or skipped."""
 
@@ -325,9 +327,6 @@ def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
         listing.set_splits({position: chosen[name] for position, name in names.items() if name in chosen})
     for kind, found in copies.items():  # again: the original may be of another split now
         listing.leave_out(found, kind)
-
-
-_MORE_DRAWN = "Raise `images.drawn_count`"
 
 
 def _require_drawn(images: Images) -> None:

@@ -113,9 +113,9 @@ class Colorizer:
     """
 
     def __init__(self, network: Network | SeveralSizes, notes: Sequence[str] = ()) -> None:
-        if isinstance(network, str | Path):
+        if not hasattr(network, "description"):
             raise ArgumentError(
-                f"`network` should be an open model. Found `network = {network}`. `Colorizer.load` opens one."
+                f"`network` should be an open model. Found `network = {network!r}`. `Colorizer.load` opens one."
             )
         self.network = network
         self.notes = tuple(notes)

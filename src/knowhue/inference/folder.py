@@ -203,9 +203,8 @@ class _Work:
         caveats = caveats_of_many(description, found["novel"], count, "image")
         if hardly := found["hardly_found"]:
             caveats.append(f"hardly anything of {hardly} of {count} images was found in the reference")
-        failures = tuple(
-            sorted((*listing.unreadable, *self.failures))
-        )  # by name, as threads end in any order
+        # by name: threads end in any order
+        failures = tuple(sorted((*listing.unreadable, *self.failures)))
         return Summary(
             str(source),
             str(self._ledger.out),

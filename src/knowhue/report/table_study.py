@@ -257,7 +257,7 @@ def _copied_runs(study: Study) -> Iterator[str]:
         seeds = [
             seed
             for seed in sorted(ended[0] & ended[1])
-            if any(study.scores.alike(one, other, seed, metric) for metric in study.metrics)
+            if study.scores.alike(one, other, seed, study.metrics)
         ]
         if seeds and (one, other) not in _copies(study):
             yield (
