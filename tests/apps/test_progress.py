@@ -85,9 +85,13 @@ def test_an_interruption_that_nobody_can_be_told_ends_the_work_all_the_same(monk
     def print_nothing(*_, **__):
         raise BrokenPipeError
 
-    with pytest.raises(KeyboardInterrupt), showing_progress():
-        monkeypatch.setattr(Console, "print", print_nothing)
-        signal.raise_signal(signal.SIGINT)
+    def work():
+        with showing_progress():
+            monkeypatch.setattr(Console, "print", print_nothing)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
 
 
 def train(step):
