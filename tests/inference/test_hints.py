@@ -149,6 +149,12 @@ def test_all_that_is_wrong_with_a_table_is_said_at_once_by_rows(tmp_path):
     assert "h.csv, row 3: A hint should lie in the image, 0 to 89 pixels" in place
     assert "Found `b.png`. Did you mean `a.png`?" in image
     assert "h.csv, row 4: A hint should be" in form
+    (tmp_path / "h.csv").write_text("x,y,colour\n1,2,rde\n")
+    with pytest.raises(ConfigError) as raised:
+        require_hinted(read_hints(tmp_path / "h.csv"), {"a.png": tmp_path / "a.png"}, tmp_path)
+    unnamed, colour = raised.value.args
+    assert unnamed.endswith("Found one without a name.")
+    assert colour.startswith(f"{tmp_path / 'h.csv'}, row 2: A hint should name")
     (tmp_path / "h.json").write_text(
         '[{"x": 1, "y": 2, "color": "red"}, {"x": 1, "y": 2, "colour": "red"}, {"x": 1}]'
     )

@@ -322,8 +322,7 @@ def _image(
         if made.uncertainty is not None and isinstance(map_file, Path):
             free({"--uncertainty": map_file})
             write_image(made.uncertainty_map(), map_file)
-            mean = round(float(made.uncertainty.mean()), 3)
-            record["uncertainty"] = {"mean": mean, "map": str(map_file)}
+            record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(map_file)}
         record |= {"model": colorizer.network.description.name, "fast": made.fast}
         yield record, made.judgement.headline()
 

@@ -152,7 +152,8 @@ def require_hinted(
             found.setdefault(name, []).extend(texts)
             shape = weigh_image(images[name]).shape  # what cannot be read is said when it is to be coloured
         height, width = shape or _ANYWHERE
-        problems += [f"{name or given}: {problem}" for problem in _parsed(texts, width, height)[1]]
+        of_image = f"{name or given}: " if name or given else ""
+        problems += [f"{of_image}{problem}" for problem in _parsed(texts, width, height)[1]]
     _raise_all(problems)
     return found
 
