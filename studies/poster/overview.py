@@ -48,7 +48,7 @@ GROUPS = (
         "full": "30 + 15 epochs, as the poster",
     },
     {"lite0": "encoder EfficientNet-Lite0"},
-    {"ocean5": "other photos, of sea animals"},
+    {"ocean5": "other photos, of sea animals", "ocean5-128": "these at 128 pixels"},
     {
         "images-2000": "2,000 images; 500 test",
         "images-500": "500 images",

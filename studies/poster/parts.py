@@ -46,7 +46,7 @@ COLOURS = ("ab_l1", "ab_l1_vivid", "ciede2000", "mean_a", "mean_b", "colourfulne
 CLASSES = ("balanced_accuracy", "cross_entropy")
 SETS = ("kd_lite0", "fd_lite0")
 """Of a whole set of colourings to the true images; of all test images alone, and over seeds alone."""
-HEAD = """| arm | against | metric | arm | against | difference, 95 % interval | p, adjusted |
+HEAD = """| first | second | metric | first | second | second minus first, 95 % interval | p, adjusted |
 |---|---|---|---|---|---|---|"""
 CLASS_HEAD = (
     "| class | images | a\\*b\\* error alone | together | difference, 95 % interval "
@@ -65,6 +65,9 @@ def main() -> None:
             zipfile.ZipFile(folder).extractall(temporary)
             folder = Path(temporary)
         study = read_study(folder)
+    if not study.finished("multi"):
+        sys.exit(f"{asked.study}: should have an arm `multi` that has ended. Found {', '.join(study.runs)}")
+    print("Bold: p, adjusted, and the interval over seeds and images agree that there is a difference.")
     for part, holds in parts(study).items():
         cut = of_part(study, holds)
         count = len(cut.finished("multi")[0].images)
