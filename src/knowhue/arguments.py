@@ -18,16 +18,16 @@ _WORDS: dict[Any, str] = {
     type(None): "None", Callable: "a function", Mapping: "a dict", Sequence: "a list",
 }  # fmt: skip
 _MADE_BY = {
-    "AlbumColour": "`inference.reference.colour_of_album`",
+    "AlbumColour": "`knowhue.inference.reference.colour_of_album`",
     "ColorizeOptions": "`ColorizeOptions(saturation=1.2)`",
     "Config": "`load_config()`",
-    "Executor": "`engines.executor.open_engine`",
-    "Hint": "`inference.hints.parse_hint('30%,40%=orange', width, height)`",
-    "Image": "`read_image`, or of pixels by `images.image.Image.of(pixels)`",
+    "Executor": "`knowhue.engines.executor.open_engine`",
+    "Hint": "`knowhue.inference.hints.parse_hint('30%,40%=orange', width, height)`",
+    "Image": "`read_image`, or of pixels by `knowhue.images.image.Image.of(pixels)`",
     "Images": "`load_config().images`",
     "Plan": "`make_plan(load_config())`",
     "Reference": "`Colorizer.reference`",
-    "Strokes": "`inference.hints.strokes_of`",
+    "Strokes": "`knowhue.inference.hints.strokes_of`",
 }
 
 
@@ -117,6 +117,8 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
         return f"{text} Pass its `{own[0]}`."
     if type(value).__name__ == "ndarray" and bytes in kinds and not makers:
         makers = [f" An image is made by {_MADE_BY['Image']}."]
+    if isinstance(value, str) and Sequence[str] in kinds:
+        makers = [f" Put it into a list: `{name} = [{found}]`."]
     return text + "".join(makers)
 
 
