@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from knowhue.apps.program import main
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
-from knowhue.plan import make_comparison, read_plan
+from knowhue.plan import make_comparison, read_plan, read_planned
 from knowhue.presets import ALL_METHODS, METHODS, PAPER_METHODS, edit
 from knowhue.runs import run_folder
 from knowhue.storage import read_json
@@ -236,6 +236,11 @@ def test_status_and_report_know_a_comparison(compared, capsys, monkeypatch, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {
         "trade_off.png", "samples_images.png", "samples_clock.png", "drawn_images.png", "drawn_clock.png",
     }  # fmt: skip
+
+
+def test_the_frozen_plan_is_what_was_asked(plan, compared):
+    assert set(read_plan(compared).arms) > set(plan.arms)
+    assert list(read_planned(compared).arms) == list(plan.arms)
 
 
 def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from knowhue.apps.program import main
 from knowhue.config import Images
 from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, KnowhueError, RunError
@@ -141,6 +143,18 @@ def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
         with pytest.raises(RunError, match=rf"frozen on .*, before its first run; now {key} would differ"):
             run_study(plan, study)
     assert (study / "study.json").read_bytes() == before
+
+
+def test_the_command_that_the_refusal_of_another_plan_names_goes_on(study, config, monkeypatch):
+    before, described = runs(study), read_json(study / "study.json")
+    with pytest.raises(RunError, match=r"or go on with the frozen plan: `knowhue .*`\.$") as refused:
+        run_study(make_plan(config, seeds=[0, 1]), study)
+    monkeypatch.setattr("sys.argv", shlex.split(str(refused.value).split("`")[-2]))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert runs(study) == before
+    assert read_json(study / "study.json")["hash"] == described["hash"]
 
 
 def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):

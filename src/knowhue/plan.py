@@ -421,6 +421,17 @@ def read_plan(root: Path) -> Plan:
     return plan_of(read_frozen(root))
 
 
+def read_planned(root: Path) -> Plan:
+    """The frozen plan of a study folder as it was asked, without the arms that equal wall-clock added since.
+
+    Raises:
+        RunError: there is none, or it is of another version.
+        ConfigError: it is damaged.
+    """
+    plan = read_plan(root)
+    return plan.model_copy(update={"arms": {arm: plan.arms[arm] for arm in plan.planned_arms}})
+
+
 def plan_of(frozen: Mapping[str, Any]) -> Plan:
     """The plan that stands in `study.json`, among what else it says."""
     return checked(Plan, {key: frozen[key] for key in Plan.model_fields if key in frozen})

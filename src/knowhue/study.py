@@ -1,5 +1,6 @@
 """Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -449,11 +450,12 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
         f"--set training.precision={before.config.training.precision}"
     )
     if changed:
+        going_on = shlex.join(["knowhue", "study", "--plan", str(root / FROZEN), "--out", str(root)])
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {read_frozen(root)['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
             "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, "
-            f"or go on with the plan in `{root / FROZEN}`.{remedy * ('config.training.precision' in changed)}"
+            f"or go on with the frozen plan: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
         )
 
 

@@ -145,7 +145,8 @@ class StudyOptions(EngineOptions, PlanOptions):
     """What a study is run with."""
 
     plan: OfDesign[Path | None] = None
-    """study file, as `knowhue plan` prints it, in place of all other options of images, settings and design"""
+    """study file, as `knowhue plan` prints it, or `study.json` of a study's folder, in place of all other options of
+    images, settings and design"""
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
@@ -433,8 +434,9 @@ app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`
 
 def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
     from knowhue.data.sources import require_source
-    from knowhue.plan import Plan, with_effect
+    from knowhue.plan import Plan, read_planned, with_effect
     from knowhue.presets import checked
+    from knowhue.runs import FROZEN
     from knowhue.settings_text import read_yaml
 
     # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
@@ -445,7 +447,10 @@ def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
             "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "
             "--plan out."
         )
-    plan = with_effect(checked(Plan, read_yaml(path, "--plan")))
+    if path.name == FROZEN and path.exists():
+        plan = read_planned(path.parent)
+    else:
+        plan = with_effect(checked(Plan, read_yaml(path, "--plan")))
     require_source(plan.config.images)
     return plan
 
