@@ -114,6 +114,16 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
         assert one == other
 
 
+def test_the_placebos_of_the_second_encoder_are_its_multi_with_other_targets():
+    own, lite0 = beside_main("lite0-placebos")[0], plan("lite0")
+    for arm in lite0.arms:
+        assert own.run_config(arm, 0) == lite0.run_config(arm, 0)
+    for kind in ("labels", "colours"):
+        one, other = (own.run_config(arm, 0).model_dump() for arm in (f"placebo-{kind}", "multi"))
+        assert (one["supervision"].pop("placebo"), other["supervision"].pop("placebo")) == (kind, "none")
+        assert one == other
+
+
 def test_the_study_of_larger_images_is_that_of_the_second_set_in_all_else():
     larger, smaller = beside_main("ocean5-128")[0], plan("ocean5")
     for arm in larger.arms:
