@@ -1,6 +1,7 @@
 """Nothing that a command prints steers a terminal, takes more than its line, or fails for a sign that is missing."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -9,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from knowhue.__main__ import load_and_run
 from knowhue.apps import program, progress, use
 from knowhue.inference.colorizer import Colorizer
 from knowhue.metric_table import METRICS
@@ -273,6 +277,31 @@ def test_an_interruption_that_python_drops_comes_again(monkeypatch):
             time.sleep(30)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("loaded", ["typer", "knowhue.config", "knowhue.apps.cli"])
+def test_a_program_that_is_stopped_while_it_loads_says_so(loaded):
+    code = f"""
+import runpy, signal, sys
+
+class Stopping:
+    def find_spec(self, name, *_):
+        if name == {loaded!r}:
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Stopping())
+sys.argv = ["knowhue", "--version"]
+runpy.run_module("knowhue", run_name="__main__")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr.strip()) == (130, "", "knowhue: stopped.")
+
+
+def test_the_installed_program_begins_where_the_module_does():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    module, _, name = project["project"]["scripts"]["knowhue"].partition(":")
+    assert getattr(importlib.import_module(module), name) is load_and_run
 
 
 def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
