@@ -260,6 +260,8 @@ def test_what_an_archive_cannot_be(photos, tmp_path):
         archive(photos, photos)
     with pytest.raises(ConfigError, match="saturation and `unknown_below` alone"):
         archive(photos, out, options=ColorizeOptions(sample=2))
+    with pytest.raises(ConfigError, match=r"`saturation` should be 0 .* Found `saturation = -1`"):
+        archive(photos, out, options=ColorizeOptions(saturation=-1))
     with pytest.raises(ConfigError, match="`shards` should be 1 to"):
         archive(photos, out, shards=0)
     (tmp_path / "file").write_text("")

@@ -218,7 +218,7 @@ def colorize_archive(
     inside = _inside(source, out)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
-    colorizer.require("colour")
+    colorizer.require_options(options)
     started = time.monotonic()
     report({"stage": "note", "text": f"looking for images in {source}"})
     places = _from_anywhere(source), _from_anywhere(out)

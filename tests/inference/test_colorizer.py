@@ -15,6 +15,7 @@ from knowhue.images.writing import encode_image, write_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, spread_over_views
 from knowhue.inference.judgement import UNKNOWN, caveats_of_many, judge_image
 from knowhue.inference.pixels import PaintStats, enlarge, lightness
+from knowhue.inference.reference import AlbumColour
 
 
 def test_a_coloured_image_says_which_model_computed_its_colours_but_not_where_that_lies():
@@ -198,6 +199,14 @@ def test_a_limit_that_is_no_probability_is_refused(colorizer, unknown_below):
         colorizer.classify(nowhere, unknown_below)
     with pytest.raises(ConfigError, match="from 0 to 1"):
         colorizer.colorize(nowhere, ColorizeOptions(unknown_below=unknown_below))
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 1e300])
+@pytest.mark.parametrize("option", ["saturation", "album"])
+def test_colours_out_of_range_are_refused_before_the_image_is_read(colorizer, option, value):
+    given = {"saturation": value, "album": AlbumColour(0.0, value * 1e4)}[option]
+    with pytest.raises(ConfigError, match=rf"`{option}` should .* Found `{option} = "):
+        colorizer.colorize(Path("nowhere.png"), ColorizeOptions()._replace(**{option: given}))
 
 
 @given(st.permutations([(32, 40), (32, 33), (40, 32), (32, 40), (32, 33)]))

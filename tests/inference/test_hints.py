@@ -353,11 +353,38 @@ def test_images_one_pixel_wide_are_coloured_too(colorizer, shape):
 
 
 @pytest.mark.parametrize(
-    "hint", [Hint(1.2, 0, 0, 0), Hint(0, -0.1, 0, 0), Hint(math.nan, 0, 0, 0), Hint(0, 0, math.inf, 0)]
+    "hint",
+    [
+        Hint(1.2, 0, 0, 0),
+        Hint(0, -0.1, 0, 0),
+        Hint(math.nan, 0, 0, 0),
+        Hint(0, 0, math.inf, 0),
+        Hint(0, 0, 0, math.nan),
+        Hint(0, 0, 1e300, 0),
+    ],
 )
 def test_hints_outside_the_image_or_not_finite_are_refused(colorizer, hint):
     with pytest.raises(ConfigError, match="`hints` should have x and y within 0 to 1"):
         coloured(colorizer, PHOTOS["gray"], hint)
+
+
+@pytest.mark.parametrize(
+    "strokes",
+    [
+        ([], [], np.zeros((0, 2))),
+        ([0.5, 0.5], [0.5], [[1, 1]]),
+        ([0.5], [0.5], [[1, 1, 1]]),
+        ([5.0], [0.5], [[1, 1]]),
+        ([0.5], [-0.1], [[1, 1]]),
+        ([math.nan], [0.5], [[1, 1]]),
+        ([0.5], [0.5], [[math.nan, 1]]),
+        ([0.5], [0.5], [[1e300, 1]]),
+    ],
+)
+def test_strokes_outside_the_image_or_of_no_colour_are_refused(colorizer, strokes):
+    options = ColorizeOptions(strokes=Strokes(*map(np.array, strokes)))
+    with pytest.raises(ConfigError, match=r"`strokes` should have x and y .* Found x "):
+        colorizer.colorize(Image.of(PHOTOS["gray"]), options)
 
 
 def test_chroma_at_a_point_is_that_of_the_image():

@@ -19,7 +19,7 @@ from knowhue.inference.colour_distribution import (
     require_sample,
 )
 from knowhue.inference.description import model_as_used
-from knowhue.inference.hint_spreading import SIDE_PX, corrections
+from knowhue.inference.hint_spreading import MOST_CHROMA, SIDE_PX, corrections
 from knowhue.inference.hints import Hint, Strokes
 from knowhue.inference.judgement import Judgement, judge_image
 from knowhue.inference.networks import (
@@ -48,7 +48,8 @@ MAP_CODES = 5
 """Of the map of uncertainty, gray levels a CIELAB unit."""
 SCALES = (1.0, 1.5, 2.0)
 """Of the network's size, at which `spread_over_views` predicts."""
-
+MOST_SATURATION = 1_000
+"""Far beyond where every colour is at the rim of sRGB, and from where numbers overflow."""
 
 EVERYWHERE = ("saturation", "unknown_below")
 """Options that go with whatever is coloured, videos and archives too."""
@@ -60,7 +61,7 @@ class ColorizeOptions(NamedTuple):
     hints: Sequence[Hint] = ()
     """points with a colour, which stays as it is at any saturation"""
     saturation: float = 1.0
-    """what the predicted chroma is multiplied by, 0 and up"""
+    """what the predicted chroma is multiplied by, 0 to `MOST_SATURATION`"""
     uncertainty: bool = False
     """whether to say where the colours are unsure; one more prediction, or six, see `Colorized`"""
     unknown_below: float | None = None
@@ -225,10 +226,11 @@ class Colorizer:
         """Make sure, before work, that the model can colour as is asked.
 
         Raises:
-            ConfigError: it has no colour head, or cannot do something, or `unknown_below` is no probability.
+            ConfigError: it has no colour head, or cannot do something, or a number is out of its range.
         """
         self.require("colour")
         _require_probability(options.unknown_below)
+        _require_colours(options)
         description = self.network.description
         if isinstance(description, RecipeDescription):
             require_supported(description.recipe, {name: name for name in options.changed()})
@@ -350,6 +352,19 @@ def _require_probability(unknown_below: float | None) -> None:
     if unknown_below is not None and not 0 <= unknown_below <= 1:
         raise ConfigError(
             f"`unknown_below` should be a probability from 0 to 1. Found `unknown_below = {unknown_below:g}`."
+        )
+
+
+def _require_colours(options: ColorizeOptions) -> None:
+    saturation, album = options.saturation, options.album
+    if not 0 <= saturation <= MOST_SATURATION:
+        raise ConfigError(
+            f"`saturation` should be 0 (gray) to {MOST_SATURATION:,}, and 1 leaves colours as they are. Found "
+            f"`saturation = {saturation:g}`."
+        )
+    if album is not None and not all(abs(each) <= MOST_CHROMA for each in album):
+        raise ConfigError(
+            f"`album` should have a and b within -{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found `album = {album}`."
         )
 
 

@@ -1,6 +1,5 @@
 """Hints met where they are given, and spread over like lightness around: by how much the predicted colours change."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +30,8 @@ WEAKEST = 0.1
 """Below it two points share too many pixels to be distinguished; 1 is a point on a pixel of its own."""
 LEAST_SHARE = 1e-3
 """Of a stroke's pixel; a pixel of the grid with less is not between which it lies."""
+MOST_CHROMA = 1_000
+"""Of a wanted a* or b*: beyond any colour, and far from where numbers overflow."""
 NOWHERE = -1e3
 """An L* unlike any other: no pull passes."""
 
@@ -83,9 +84,9 @@ def corrections(
         a*b* (h, w, 2), CIELAB units.
 
     Raises:
-        ConfigError: a hint lies outside the image or is not finite.
+        ConfigError: a hint or a stroke lies outside the image, or is of no colour.
     """
-    _check(hints)
+    _check(hints, strokes)
     height, width = pixels.shape[:2]
     short = min(height, width)
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
@@ -290,10 +291,30 @@ def _solve(
     return factor.solve(stiffness[:, None] * discs.given[free])
 
 
-def _check(hints: Sequence[Hint]) -> None:
+def _check(hints: Sequence[Hint], strokes: Strokes | None) -> None:
     for hint in hints:
-        if not (0 <= hint.x <= 1 and 0 <= hint.y <= 1 and math.isfinite(hint.a) and math.isfinite(hint.b)):
+        if not (
+            0 <= hint.x <= 1
+            and 0 <= hint.y <= 1
+            and abs(hint.a) <= MOST_CHROMA
+            and abs(hint.b) <= MOST_CHROMA
+        ):
             raise ConfigError(
-                f"`hints` should have x and y within 0 to 1, fractions of width and height, and finite a and b. "
-                f"Found `{hint}`."
+                f"`hints` should have x and y within 0 to 1, fractions of width and height, and a and b within "
+                f"-{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found `{hint}`."
             )
+    if strokes is None:
+        return
+    x, y, chroma = map(np.asarray, strokes)
+    if not (x.ndim == 1 and x.size and y.shape == x.shape and chroma.shape == (x.size, 2)):
+        raise ConfigError(
+            "`strokes` should have x and y (n,), n 1 or more, and chroma (n, 2), as `strokes_of` makes them. Found "
+            f"x {x.shape}, y {y.shape}, chroma {chroma.shape}."
+        )
+    # said so that what is not a number is refused, too
+    if not (((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)).all() and (abs(chroma) <= MOST_CHROMA).all()):
+        raise ConfigError(
+            "`strokes` should have x and y within 0 to 1, fractions of width and height, and chroma within "
+            f"-{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}, "
+            f"chroma {chroma.min():g} to {chroma.max():g}."
+        )
