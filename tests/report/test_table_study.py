@@ -346,6 +346,17 @@ OPTIONS = {
     "no effect": (TWO, Asked(against="old"), "known of none of the metrics loss. Give it,"),
     "no effect of it": (TWO, Asked(metrics=["loss"]), "of interest of `loss` is not known"),
     "no direction": (TWO, Asked(sesoi=ONE), "Whether more or less of `loss` is better is not known"),
+    "own metric misspelt": (
+        totals([0.1] * 3, "acuracy"), Asked(sesoi={"acuracy": 0.01}, against="old"),
+        "--better acuracy=higher, or =lower. Did you mean `accuracy`?",
+    ),
+    "effect of own metric misspelt": (
+        totals([0.1] * 3, "ciede200"), Asked(metrics=["ciede200"], against="old"),
+        "--sesoi ciede200=0.01. Did you mean `ciede2000`?",
+    ),
+    "own metric misspelt, of no effect": (
+        totals([0.1] * 3, "acuracy"), Asked(against="old"), "--sesoi acuracy=0.01. Did you mean `accuracy`?",
+    ),
     "no arm": (TWO, Asked(sesoi=ONE, better=LESS), "Say it: --against old. Found the arms old, new."),
     "another arm": (TWO, Asked(against="odl"), "has: old, new. Found `odl`. Did you mean `old`?"),
     "another metric": (TWO, Asked(metrics=["los"]), "`--metric` should name what the table has: loss. Found `los`"),
@@ -367,6 +378,12 @@ def test_what_cannot_be_known_is_asked_for(tmp_path, case):
         read_table([write(tmp_path / "t.csv", lines)], asked)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_of_an_own_metric_nobody_asks_whether_it_was_meant(tmp_path):
+    lines = totals([0.1] * 3, "accuracy", level=0.1)
+    with pytest.raises(ConfigError, match=r"--sesoi accuracy=0\.01$"):
+        read_table([write(tmp_path / "t.csv", lines)], Asked(metrics=["accuracy"], against="old"))
 
 
 def test_more_questions_than_any_alpha_can_serve_are_refused(tmp_path):

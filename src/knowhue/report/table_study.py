@@ -25,6 +25,8 @@ FAR_BEYOND = 20
 _DECLARED = "what the table says"
 _OWN = {each.metric: each for each in QUESTIONS.values()}
 """Knowhue's own questions by their metric."""
+_OWN_NAMES = [name for names in METRIC_NAMES.values() for name in names]
+"""Of all its metrics."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,7 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
         ConfigError: an option names what is not there, or something is neither given nor known.
     """
     asked = asked.plain()
-    own = [name for names in METRIC_NAMES.values() for name in names]
-    wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *own])
+    wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *_OWN_NAMES])
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
     named = {"--metric": asked.metrics, "--better": asked.better, "--sesoi": asked.sesoi}
     arms = {"--against": [asked.against] if asked.against else [], "--arm": asked.arms}
@@ -114,7 +115,7 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
 
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     """What is known of a metric: `title`, `unit`, which side is `better`, and the `least` value that it can have."""
-    is_own = any(metric in names for names in METRIC_NAMES.values())
+    is_own = metric in _OWN_NAMES
     usual = ("lower" if metric in LOWER_IS_BETTER else "higher") if is_own else None
     said = {
         f"--better {metric}={asked.better.get(metric)}": asked.better.get(metric),
@@ -141,6 +142,7 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
         raise ConfigError(
             "The smallest effect of interest decides what counts as a difference that matters, and is known of none "
             f"of the metrics {few(rows.metrics, 12)}. Give it, in the metric's unit: --sesoi {rows.metrics[0]}=0.01"
+            + _own_name_meant(rows.metrics[0], ".")
         )
     questions = {}
     for metric in dict.fromkeys(primary):
@@ -148,12 +150,12 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
         if smallest is None:
             raise ConfigError(
                 f"The smallest effect of interest of `{shown(metric)}` is not known. Give it, in its unit: "
-                f"--sesoi {metric}=0.01"
+                f"--sesoi {metric}=0.01{_own_name_meant(metric, '.')}"
             )
         if "better" not in about[metric]:
             raise ConfigError(
                 f"Whether more or less of `{shown(metric)}` is better is not known. Say it: "
-                f"--better {metric}=higher, or =lower."
+                f"--better {metric}=higher, or =lower.{_own_name_meant(metric)}"
             )
         if about[metric]["unit"] == "share" and smallest >= 1:
             raise ConfigError(
@@ -172,6 +174,12 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
             "--arm."
         )
     return questions
+
+
+def _own_name_meant(metric: str, end: str = "") -> str:
+    """A question after Knowhue's own metric of a like name, of which more is known; nothing if none is near."""
+    meant = "" if metric in _OWN_NAMES else did_you_mean(metric, _OWN_NAMES)
+    return meant and end + meant
 
 
 def _sesoi(rows: ScoreRows, asked: Asked, metric: str) -> float | None:
