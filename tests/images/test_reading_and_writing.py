@@ -430,6 +430,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 # Limits, names, threads
 
 
+def test_only_of_a_file_is_said_that_python_reads_larger_images(tmp_path):
+    """By HTTP there are bytes, and all that a browser's user can do is to make the image smaller."""
+    (tmp_path / "large.png").write_bytes(pillow(NOISE, "PNG"))
+    with pytest.raises(ImageError, match=r"619; make it smaller$"):
+        read_image((tmp_path / "large.png").read_bytes(), max_pixels=619)
+    with pytest.raises(
+        ImageError, match=r"619; make it smaller, or read it in Python with a larger `max_pixels`$"
+    ):
+        read_image(tmp_path / "large.png", max_pixels=619)
+
+
 def test_limit_is_checked_before_decoding():
     data = pillow(NOISE, "PNG")[:60]  # header alone
     with pytest.raises(ImageError, match="31 x 20 = 620 pixels, more than 619;"):

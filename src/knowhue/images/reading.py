@@ -47,6 +47,10 @@ _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
 
+class _LargeImageError(ImageError):
+    """It has more pixels than are read."""
+
+
 @checked_arguments
 def read_image(
     source: str | Path | bytes,
@@ -91,7 +95,10 @@ def read_image(
     except (ImageError, ExtraError) as error:
         if name is None:
             name = str(source) if isinstance(source, Path) else "the image"
-        raise type(error)(f"{name}: {error}" if name else str(error)) from None
+        # whoever sent bytes to a server has no Python to read them in
+        in_python = isinstance(error, _LargeImageError) and isinstance(source, Path)
+        remedy = ", or read it in Python with a larger `max_pixels`" * in_python
+        raise type(error)(f"{name}: {error}{remedy}" if name else f"{error}{remedy}") from None
 
 
 class Weight(NamedTuple):
@@ -181,9 +188,8 @@ def _kind(head: bytes) -> str:
 
 def _check_size(max_pixels: int, width: int, height: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(
-            f"it has {width} x {height} = {width * height:,} pixels, more than {max_pixels:,}; make it smaller, or "
-            "read it in Python with a larger `max_pixels`"
+        raise _LargeImageError(
+            f"it has {width} x {height} = {width * height:,} pixels, more than {max_pixels:,}; make it smaller"
         )
 
 
