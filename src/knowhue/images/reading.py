@@ -97,7 +97,7 @@ def read_image(
             name = str(source) if isinstance(source, Path) else "the image"
         # whoever sent bytes to a server has no Python to read them in
         in_python = isinstance(error, _LargeImageError) and isinstance(source, Path)
-        remedy = ", or read it in Python with a larger `max_pixels`" * in_python
+        remedy = ", or read it in Python with a larger `max_pixels`" if in_python else ""
         raise type(error)(f"{name}: {error}{remedy}" if name else f"{error}{remedy}") from None
 
 
