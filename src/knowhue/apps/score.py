@@ -78,9 +78,12 @@ class ScoreArguments(Options):
 
     @property
     def wanted(self) -> "Wanted":
+        """The networks that are asked for, with their files."""
         from knowhue.scoring.protocols import Wanted
 
-        return Wanted._make(getattr(self, name) for name in Wanted._fields)
+        return Wanted(
+            self.networks, self.classifier, self.classes, self.inception_weights, self.lpips_weights
+        )
 
 
 @with_options
