@@ -133,6 +133,12 @@ def test_the_study_of_larger_images_is_that_of_the_second_set_in_all_else():
         assert one == other
 
 
+def test_larger_images_are_asked_again_with_other_seeds_alone():
+    again, first = beside_main("ocean5-128-again")[0], plan("ocean5-128")
+    assert len(again.seeds) == 10
+    assert again.model_copy(update={"seeds": first.seeds}) == first
+
+
 def test_the_study_of_more_images_trains_on_test_images_of_the_main_one_for_as_many_steps():
     more, report = beside_main("images-2000")
     by_class, moved = {}, set()
