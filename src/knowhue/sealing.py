@@ -10,7 +10,8 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -24,7 +25,7 @@ from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import compare, conclude
-from knowhue.runs import ENDED, read_frozen, require_whole, run_folder, taken_by
+from knowhue.runs import ENDED, damaged_files, read_frozen, require_whole, run_folder, taken_by
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 
 CRATE = "ro-crate-metadata.json"
@@ -121,8 +122,10 @@ def check(path: Path) -> Checked:
         numbers, skipped = 0, list[str]()
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
         is_changed = bool(problems)
+        problems += _changed_in_runs(root, {each.partition(": ")[0] for each in problems})
         summary: list[str] = []
-        for name, part in {"study.json": _check_hash, **scores, RESULTS: _check_results}.items():
+        parts = {"study.json": _check_hash, **scores, RESULTS: _check_results, CRATE: _check_crate}
+        for name, part in parts.items():
             try:
                 count, found, said = part(root)
             except (
@@ -247,7 +250,14 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
                     f"{path}: {size / 2**30:.0f} GiB in {len(archive.infolist())} files when unpacked, which no sealed "
                     "study has"
                 )
-            archive.extractall(root)
+            places = Counter(archive.extract(entry, root) for entry in archive.infolist())
+        if twice := [
+            Path(place).relative_to(root).as_posix() for place, count in places.items() if count > 1
+        ]:
+            raise RunError(
+                f"{path}: {few(twice, 3)} stands in it twice, and programs differ in which one they read; no sealed "
+                "study has that"
+            )
         crate = json.loads((root / CRATE).read_text(encoding="utf-8"))
         return {str(each["@id"]): each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
     except OSError as error:
@@ -280,6 +290,15 @@ def _changed_files(root: Path, listed: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}: gone"
         elif file_digest(root / name) != listed[name]:
             yield f"{name}: not as it was sealed"
+
+
+def _changed_in_runs(root: Path, said: Collection[str]) -> Iterator[str]:
+    """Files of runs and heads that are not as when these ended, but for those that something was said of."""
+    for folder in _runs(root):
+        with suppress(KnowhueError):  # of a status that is no longer one that is said
+            for path in damaged_files(folder, _OF_RUN):
+                if (name := _name(path, root)) not in said:
+                    yield f"{name}: not as it was when its run ended"
 
 
 class _Part(NamedTuple):
@@ -336,6 +355,18 @@ def _check_results(root: Path) -> _Part:
     found = conclude(read_study(root))
     numbers, problems = compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)
     return _Part(numbers, problems, found.lines)
+
+
+def _check_crate(root: Path) -> _Part:
+    """What the crate says of the study and its files: the answers, the hash, when and by what it was frozen, sizes."""
+    said = {each["@id"]: each for each in _read(root / CRATE)["@graph"]}
+    names = [name for name, each in said.items() if each.get("@type") == "File" and (root / name).is_file()]
+    there = {each["@id"]: each for each in _describe(root, names, read_frozen(root))["@graph"]}
+    # which files there are, and which were changed, was said already
+    del there["./"]["hasPart"]
+    found = {name: each for name, each in there.items() if each.get("sha256") == said[name].get("sha256")}
+    kept = {name: {key: said[name].get(key) for key in each} for name, each in found.items()}
+    return _Part(0, compare(kept, found, f"{CRATE}: ", 0)[1])
 
 
 def _name(path: Path, root: Path) -> str:

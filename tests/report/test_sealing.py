@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import zipfile
 from hashlib import sha256
 
@@ -126,6 +127,36 @@ def test_a_change_is_named(sealed, tmp_path, pattern, old, new, named, reseal):
     assert (f"{name}: not as it was sealed" in problems) == (not reseal)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r'("description": ")', r"\1All is well. "),
+        (r'("identifier": "sha256:)\w{4}', r"\g<1>0000"),
+        (r'("datePublished": ")20', r"\g<1>19"),
+        (r'("contentSize": )', r"\g<1>1"),
+        (r'("version": ")', r"\g<1>7"),
+    ],
+)
+def test_what_the_crate_says_beside_checksums_is_compared(sealed, tmp_path, old, new):
+    files = contents(sealed)
+    text = files[CRATE].decode()
+    changed = re.sub(old, new, text, count=1)
+    assert changed != text
+    (problem,) = check(rewrite(tmp_path / "a.zip", files | {CRATE: changed.encode()})).problems
+    assert problem.startswith(f"{CRATE}: ")
+
+
+@pytest.mark.parametrize("name", ["results.json", "../results.json"])
+def test_a_name_that_stands_in_it_twice_is_refused(sealed, tmp_path, name):
+    path = tmp_path / "twice.zip"
+    path.write_bytes(sealed.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's own: of a name that is there already
+        archive.writestr(name, b"{}")
+    with pytest.raises(RunError, match=r"results\.json stands in it twice"):
+        check(path)
+
+
 def test_a_long_text_is_quoted_where_it_parts():
     long = "Colouring: helps. " * 40
     (said,) = compare(long + "12.73 units", long + "12.83 units", "x", 0)[1]
@@ -188,6 +219,18 @@ def test_a_damaged_study_is_not_sealed(tmp_path):
     (run / "log.jsonl").write_text("{}\n")
     with pytest.raises(DamagedError, match=r"log\.jsonl"):
         pack(study, tmp_path / "a.zip")
+
+
+def test_a_file_of_a_run_is_compared_with_what_it_was_when_that_ended(tmp_path):
+    study = write_study(tmp_path / "demo")
+    for run in study.glob("*/seed-*"):
+        write_status(run, read_status(run))
+    pack(study, tmp_path / "demo.zip")
+    before = check(tmp_path / "demo.zip").problems
+    name, problems = change(
+        tmp_path / "demo.zip", tmp_path / "a.zip", RUN + "environment.json", "2.14.0", "2.13.0", reseal=True
+    )
+    assert f"{name}: not as it was when its run ended" in set(problems) - set(before)
 
 
 def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
