@@ -1,10 +1,12 @@
 """CSV: no cell is a formula, and every text comes back as it went in."""
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowhue.csv_text import from_csv, to_csv
+from knowhue.csv_text import from_csv, read_rows, to_csv
 from knowhue.errors import RunError
 from knowhue.storage import read_csv, write_csv
 
@@ -30,7 +32,7 @@ TEXT = st.text(
 @given(st.integers(1, 3).flatmap(lambda width: st.lists(st.lists(TEXT, min_size=width, max_size=width))))
 def test_reading_gives_what_was_written(rows):
     header = [f"=column {i}" for i in range(len(rows[0]) if rows else 1)]
-    assert from_csv(to_csv([header, *rows])) == [dict(zip(header, row, strict=True)) for row in rows]
+    assert list(read_rows(io.StringIO(to_csv([header, *rows]), newline=""))) == [header, *rows]
 
 
 def test_file_keeps_line_ends_within_cells(tmp_path):
@@ -43,7 +45,23 @@ def test_file_keeps_line_ends_within_cells(tmp_path):
     ["sep=;\na;b\n1,5;2\n", "SEP=;\r\na;b\r\n1,5;2\r\n", '"sep=;"\na;b\n1,5;2\n', "sep=\t\na\tb\n1,5\t2\n"],
 )
 def test_the_first_line_of_excel_says_what_separates(text):
-    assert from_csv(text) == [{"a": "1,5", "b": "2"}]
+    assert from_csv(text) == [(2, {"a": "1,5", "b": "2"})]
+
+
+@pytest.mark.parametrize("above", ["", "\n", "\r\n\r\n", "  \n", "{0}\n{0}{0}\n"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_rows_without_text_are_counted_and_left_out(above, separator):
+    above = above.format(separator)
+    table = f"{above}a{separator}b\n1{separator}2\n\n{separator}\n3{separator}4\n\n"
+    header = above.count("\n") + 1
+    assert from_csv(table) == [(header + 1, {"a": "1", "b": "2"}), (header + 4, {"a": "3", "b": "4"})]
+
+
+def test_a_fault_is_said_of_its_row():
+    with pytest.raises(ValueError, match=r"^row 5: "):
+        from_csv('\na,b\n1,2\n\n"1,2\n')
+    with pytest.raises(ValueError, match=r"^row 4 has another number of cells than row 2: 1, not 2"):
+        from_csv("\na,b\n\n1\n")
 
 
 @pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n"1,2\n'])

@@ -14,6 +14,8 @@ _SPLITS = re.compile(r"""[",;\s]""")
 """Signs at which some spreadsheet would cut a cell; the standard library's writer leaves a lone return unquoted."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_NOTHING = '""'
+_SEPARATORS = ",;\t"
+_NO_TEXT = f"{_SEPARATORS} \r\n"
 
 
 def to_csv(rows: Iterable[Sequence[Any]]) -> str:
@@ -32,42 +34,55 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
     return (f"{','.join(map(_cell, row)) or _QUOTED_NOTHING}\n" for row in rows)
 
 
-def from_csv(text: str) -> list[dict[str, str]]:
-    r"""Read what `to_csv` wrote, in the text that went in, or anybody's: one table row a line, by the header's names.
+def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
+    r"""Read anybody's table: each row by the header's names, with its number as a spreadsheet counts rows.
 
     Raises:
         ValueError: a row has more or fewer cells than the header, which has a name twice, or the text is no CSV.
 
-    >>> from_csv("class,error\n'=cmd|calc,-0.5\n")
-    [{'class': '=cmd|calc', 'error': '-0.5'}]
+    >>> from_csv("class,error\n\n'=cmd|calc,-0.5\n")
+    [(3, {'class': '=cmd|calc', 'error': '-0.5'})]
     """
-    header, *rows = list(table_rows(io.StringIO(text, newline=""))) or [[]]
+    rows = table_rows(io.StringIO(text, newline=""))
+    header_row, header = next(rows, (1, []))
     if twice := [name for name in header if header.count(name) > 1]:
         raise ValueError(f"two columns are named {twice[0]}")
-    for number, row in enumerate(rows, 2):
+    found = []
+    for number, row in rows:
         if len(row) != len(header):
             raise ValueError(
-                f"row {number} has another number of cells than the first: {len(row)}, not {len(header)}"
+                f"row {number} has another number of cells than row {header_row}: {len(row)}, not {len(header)}"
             )
-    return [dict(zip(header, row, strict=True)) for row in rows]
+        found.append((number, dict(zip(header, row, strict=True))))
+    return found
 
 
-def table_rows(file: TextIO) -> Iterator[list[str]]:
-    r"""Read anybody's table, row by row, whatever it separates cells by: many a spreadsheet takes other than commas.
+def table_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    r"""Read anybody's table, whatever it separates cells by: many a spreadsheet takes other than commas.
 
-    A first line `sep=;`, which is Excel's own, is no row, as it is none there.
+    Each row comes with its number as a spreadsheet counts them. Rows without text are counted and left out; a first
+    line `sep=;`, which is Excel's own, is no row, as it is none there.
 
     Raises:
         ValueError: it is no CSV.
 
-    >>> [list(table_rows(io.StringIO(text))) for text in ("x;y,z\n", "x,y;z\n", "sep=;\nx,y\n")]
-    [[['x;y', 'z']], [['x', 'y;z']], [['x,y']]]
+    >>> [list(table_rows(io.StringIO(text))) for text in ("x;y,z\n", "\nx,y;z\n", "sep=;\nx,y\n")]
+    [[(1, ['x;y', 'z'])], [(2, ['x', 'y;z'])], [(1, ['x,y'])]]
     """
     first = file.readline(2**16)
     declared = _SEPARATOR_LINE.fullmatch(first)
     if declared is None:
+        while first and not first.strip(_NO_TEXT):
+            first = file.readline(2**16)
         file.seek(0)
-    return read_rows(file, declared[1] if declared else next((each for each in ",;\t" if each in first), ","))
+    separator = declared[1] if declared else next((each for each in _SEPARATORS if each in first), ",")
+    number = 0
+    try:
+        for number, row in enumerate(read_rows(file, separator), 1):
+            if any(cell.strip() for cell in row):
+                yield number, row
+    except ValueError as error:
+        raise ValueError(f"row {number + 1}: {error}") from None
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:

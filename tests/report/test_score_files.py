@@ -200,7 +200,7 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
         ("", "no table; the first row should name the columns"),
         ("arm,seed,metric,value\na,0,m\n", "t.csv, row 2: 3 cells, where the first row has 4"),
-        ('arm,seed,metric,value\na,0,m,"1\n', "t.csv, row 2: no CSV"),
+        ('arm,seed,metric,value\na,0,m,"1\n', "t.csv: no CSV (row 2: "),
     ],
 )
 def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
@@ -224,7 +224,7 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
         ("t.jsonl", b'{"arm": "a"}\n\n{\n', "t.jsonl, row 3: no JSON"),
         ("t.jsonl", b'{"arm": "a", "arm": "b"}', "t.jsonl, row 1: no JSON .the key `arm` twice"),
         ("t.json", b'[{"arm": "a", "arm": "b"}]', "t.json: no JSON .the key `arm` twice"),
-        ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "row 2: no CSV (field larger than"),
+        ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "no CSV (row 2: field larger than"),
     ],
 )
 def test_bytes_that_are_none(tmp_path, name, data, message):

@@ -224,25 +224,27 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     is_json = file.suffix.lower() == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the encoding
-        rows = parse_json(text) if is_json else from_csv(text.strip())
+        found = _listed(parse_json(text)) if is_json else from_csv(text)
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
     except (ValueError, RecursionError) as error:  # JSON of many brackets
         fault = f"{file}: no table of hints ({first_line(error)}); write .csv with a header, or .json"
         raise ConfigError(fault) from None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    if not found:
         header = f"one a line below a header `{','.join(_COLUMNS)}`"
         form = f"a list of objects, {_JSON}" if is_json else header
         raise ConfigError(f"{file}: no hints; write {form}")
-    if not is_json and (problem := _misnamed(rows[0], "columns")):  # the same in all
+    if not is_json and (problem := _misnamed(found[0][1], "columns")):  # the same in all
         raise ConfigError(f"{file}: {problem}")
-    places = [
-        f"{file}, {f'hint {number}' if is_json else f'row {number + 1}'}"
-        for number in range(1, len(rows) + 1)
-    ]
-    found = list(zip(places, rows, strict=True))
-    _raise_all([f"{place}: {problem}" for place, row in found if (problem := _misnamed(row, "keys"))])
-    return found
+    placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]
+    _raise_all([f"{place}: {problem}" for place, row in placed if (problem := _misnamed(row, "keys"))])
+    return placed
+
+
+def _listed(value: Any) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a list, each with its number; none where it is another value."""
+    rows = value if isinstance(value, list) else []
+    return list(enumerate(rows, 1)) if all(isinstance(row, dict) for row in rows) else []
 
 
 def _misnamed(row: Mapping[str, Any], what: str) -> str:

@@ -326,18 +326,15 @@ def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file with their numbers, as a spreadsheet counts them; empty lines are none."""
-    number = 0
+    """The rows of a CSV file with text in them, with their numbers."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, cells in enumerate(table_rows(file), 1):
-                if cells:
-                    yield number, cells
+            yield from table_rows(file)
     except UnicodeDecodeError:
         remedy = taken_by(path) or " Save it as CSV in UTF-8."
         raise TableError(f"{path}: no text in UTF-8.{remedy}") from None
     except ValueError as error:
-        raise TableError(f"{path}, row {number + 1}: no CSV ({error}). Save it as CSV again.") from None
+        raise TableError(f"{path}: no CSV ({error}). Save it as CSV again.") from None
 
 
 def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
