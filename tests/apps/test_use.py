@@ -124,7 +124,7 @@ def test_a_table_of_hints_serves_a_folder(knowhue, photo, tmp_path):
     assert (code, words in err, (tmp_path / "new").exists()) == (2, True, False)
 
 
-def test_a_folder_is_listed_once_and_its_hints_are_read_before_the_model(
+def test_a_folder_is_listed_once_and_its_hints_are_checked_once_and_before_the_model(
     knowhue, photo, tmp_path, monkeypatch
 ):
     listed = []
@@ -136,8 +136,15 @@ def test_a_folder_is_listed_once_and_its_hints_are_read_before_the_model(
     photo("in/a.png")
     assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out")[0] == 0
     assert len(listed) == 1
+    checked = []
+    require = listing.require_hinted
+    monkeypatch.setattr(listing, "require_hinted", lambda *given: checked.append(given) or require(*given))
+    (tmp_path / "hints.csv").write_text("file,x,y,colour\na.png,40,30,red\n")
+    table = ("--hints", tmp_path / "hints.csv")
+    assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", *table)[0] == 0
+    assert (len(listed), len(checked)) == (2, 1)
     (tmp_path / "hints.csv").write_text("file,x,y,colour\na.png,40,30,rde\nb.png,1,1,red\n")
-    given = ("--hints", tmp_path / "hints.csv", "--model", tmp_path / "none.onnx")
+    given = (*table, "--model", tmp_path / "none.onnx")
     code, _, err = knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", *given)
     assert (code, "row 2: A hint should name" in err, "Found `b.png`" in err) == (2, True, True)
 

@@ -237,7 +237,8 @@ def _require_folder(out: Path) -> None:
 
 
 def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
-    """Where a folder's images go, and which they are."""
+    """Where a folder's images go, and which they are, with their hints."""
+    from knowhue.inference.hints import read_hints
     from knowhue.inference.listing import default_folder, list_folder
 
     source, *others = arguments.inputs
@@ -245,7 +246,8 @@ def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
     _require_folder(out)
     require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
     # whose clashes are refused at once
-    listing = list_folder(source, out, arguments.suffix)
+    hints = {} if arguments.hints is None else read_hints(arguments.hints)
+    listing = list_folder(source, out, arguments.suffix, hints)
     lost = {(out / item.output).resolve() for item in listing.items}
     for each in others:
         if each.resolve() in lost:
@@ -364,15 +366,13 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
 def _folder(arguments: ColorizeArguments) -> "Summary":
     from knowhue.apps.progress import showing_progress
     from knowhue.inference.folder import colorize_folder
-    from knowhue.inference.hints import read_hints
 
     source = Path(arguments.file)
     out, listing = _settle_folder(arguments)
-    hints = {} if arguments.hints is None else listing.require_hinted(read_hints(arguments.hints), source)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_folder(
-            colorizer, source, out, options=options, hints=hints, suffix=arguments.suffix, album=arguments.album,
+            colorizer, source, out, options=options, suffix=arguments.suffix, album=arguments.album,
             overwrite=arguments.overwrite, stops=arguments.on_error is OnError.stop, report=report, listing=listing,
         )  # fmt: skip
 

@@ -76,7 +76,7 @@ def colorize_folder(
         limits: threads and memory.
         report: called with `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
             `seconds_left` after every image.
-        listing: of the folder, by `list_folder`, where it is known already; None lists it.
+        listing: of the folder with its hints, by `list_folder`, where it is known already; None lists it.
 
     Raises:
         ImageError: no folder, or no image in it.
@@ -87,11 +87,10 @@ def colorize_folder(
     started = time.monotonic()
     colorizer.require_options(options)
     _check(options, suffix)
-    listing = listing or list_folder(source, out, suffix)
-    hints = listing.require_hinted(hints, source)
+    listing = listing or list_folder(source, out, suffix, hints)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
-        work = _Work(colorizer, options, hints, ledger, listing.items, stops, report)
+        work = _Work(colorizer, options, listing, ledger, stops, report)
         work.run(limits, album)
     return work.summary(source, listing, time.monotonic() - started)
 
@@ -103,20 +102,19 @@ class _Work:
         self,
         colorizer: Colorizer,
         options: ColorizeOptions,
-        hints: Mapping[str, Sequence[str]],
+        listing: Listing,
         ledger: Ledger,
-        items: Sequence[Item],
         stops: bool,
         report: Report,
     ) -> None:
-        self._colorizer, self._options, self._ledger, self._items = colorizer, options, ledger, items
-        self._hints = {path: list(texts) for path, texts in hints.items()}
+        self._colorizer, self._options, self._ledger = colorizer, options, ledger
+        self._items, self._hints = listing.items, listing.hints
         self._stops, self._report = stops, report
         self._staging = ledger.out / STAGING
         self._numbers = count()
         self._stamps: dict[Item, Stamp | None] = {}
         # Asked once, before any work: an image that changes from now on is done again by the next run.
-        self._divide({item for item in items if self._is_done(item)})
+        self._divide({item for item in listing.items if self._is_done(item)})
         self.made = 0
         self.failures: list[tuple[str, str]] = []
         self._started = time.monotonic()

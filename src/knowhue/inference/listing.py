@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
@@ -27,28 +28,34 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is to be coloured, by path; folders that cannot be read, and why; what was left alone, in words."""
+    """What is to be coloured, by path."""
 
     items: list[Item]
+    hints: dict[str, list[str]]
+    """of items, by path"""
     unreadable: list[tuple[str, str]]
+    """folders, and why"""
     notes: list[str]
-
-    def require_hinted(self, hints: Mapping[str, Sequence[str]], source: Path) -> dict[str, list[str]]:
-        """Make sure that hints can be met, see `hints.require_hinted`."""
-        return require_hinted(hints, {item.path: item.source for item in self.items}, source)
+    """what was left alone, in words"""
 
 
-def list_folder(source: Path, out: Path, suffix: str | None = None) -> Listing:
+def list_folder(
+    source: Path,
+    out: Path,
+    suffix: str | None = None,
+    hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Listing:
     """All images of a folder and the folders in it, by name; the output keeps the names.
 
     Which files count is decided by `images.image.walk`; the output folder, if it lies inside, is left out, and so is
     what `knowhue colorize` names after another image beside it.
 
-    `suffix` is that of all coloured ones; None keeps the formats.
+    `suffix` is that of all coloured ones; None keeps the formats. `hints` are what `hints.require_hinted` takes.
 
     Raises:
         ImageError: no folder, or no image in it.
-        ConfigError: two images would become one file, or an image would be replaced by what is made of it.
+        ConfigError: two images would become one file, an image would be replaced by what is made of it, or hints are
+            without an image or outside theirs.
     """
     if not source.is_dir():
         raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
@@ -78,7 +85,8 @@ def list_folder(source: Path, out: Path, suffix: str | None = None) -> Listing:
     if own:
         named = sorted(file.relative_to(source).as_posix() for file in own)
         notes.insert(0, left_alone(named, len(named)))
-    return Listing(sorted(items, key=lambda item: item.path), unreadable, notes)
+    found_hints = require_hinted(hints, {item.path: item.source for item in items}, source)
+    return Listing(sorted(items, key=lambda item: item.path), found_hints, unreadable, notes)
 
 
 def default_folder(source: Path) -> Path:
