@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import re
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -67,6 +68,8 @@ def error_of(answer) -> str:
     assert answer.headers["content-type"] == "application/json"
     assert list(answer.json()) == ["error"]
     assert "\n" not in answer.json()["error"]
+    # advice is for who asked, who has neither our command line nor the server's packages
+    assert not re.search(r"--[a-z]|pip install|\.png\b", answer.json()["error"])
     return answer.json()["error"]
 
 
@@ -215,7 +218,23 @@ def test_a_model_that_gives_one_colouring_says_so(client: TestClient):
     assert client.get("/v1/models").json()[0]["samples"] == 1
     refused = client.post("/v1/colorize", params={"sample": 2}, content=JPEG, headers=AS_JPEG)
     assert refused.status_code == 422
-    assert "a head of 313 colours to give several answers" in refused.json()["error"]
+    assert "which gives one. Ask for that, `sample = 1`, or use a model" in error_of(refused)
+
+
+@pytest.mark.parametrize("name", ["image", "reference", "strokes"])
+def test_what_the_server_cannot_decode_is_to_be_sent_as_another_kind(client: TestClient, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+    refused = client.post("/v1/colorize", files={"image": JPEG} | {name: heic})
+    assert refused.status_code == 415
+    assert error_of(refused).startswith(f"`{name}` is of a kind that this server has no decoder for (HEIC).")
+
+
+def test_an_answer_too_long_for_its_format_is_to_be_had_in_another(client: TestClient):
+    long = encode_image(KnowhueImage.of(np.zeros((2, 20_000, 1), np.uint8)), ".png")
+    refused = client.post("/v1/colorize", params={"format": "webp"}, content=long, headers=AS_JPEG)
+    assert refused.status_code == 422
+    assert "up to 16,383 pixels a side. Found 20000 x 2. Choose PNG or TIFF." in error_of(refused)
 
 
 def test_a_reference_comes_in_a_form_beside_the_image():

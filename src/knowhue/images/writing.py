@@ -146,7 +146,7 @@ def encode_with_notes(
         data = encode(output, kind.saver, **options)
     except VipsError as error:
         raise RunError(
-            f"The image cannot be written as {suffix}: {reason(error)}. Write .png or .tif."
+            f"The image cannot be written as {suffix}: {reason(error)}. Choose PNG or TIFF."
         ) from None
     if isinstance(xmp, bytes):
         data = with_xmp(data, xmp)
@@ -167,8 +167,8 @@ def kind_of(
     height, width = image.pixels.shape[:2] if image else (0, 0)
     if max(height, width) > kind.longest_px:
         raise ConfigError(
-            f"`{suffix}` should hold images up to {kind.longest_px:,} pixels a side. Found {width} x {height}. Write "
-            ".png or .tif."
+            f"`{suffix}` should hold images up to {kind.longest_px:,} pixels a side. Found {width} x {height}. "
+            "Choose PNG or TIFF."
         )
     return kind
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ImageError, KnowhueError, RunError, WeightsError
+from knowhue.errors import ExtraError, ImageError, KnowhueError, RunError, WeightsError
 from knowhue.images.image import FORMATS, Image, Pixels, recognise
 from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
@@ -170,7 +170,12 @@ def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Pred
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
     if recognise(data[:4096]) is None:
         raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(FORMATS)}).")
-    return read_image(data, max_pixels=max_pixels, name=name)
+    try:
+        return read_image(data, max_pixels=max_pixels, name=name)
+    except ExtraError:  # whoever sent it cannot install the decoder
+        raise NoImageError(
+            f"`{name}` is of a kind that this server has no decoder for (HEIC). Send it as JPEG."
+        ) from None
 
 
 def paint_request(colorizer: Colorizer, decoded: DecodedRequest, answer: Predictions) -> ImageReply:

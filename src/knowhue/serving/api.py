@@ -25,7 +25,6 @@ from knowhue import __version__
 from knowhue.config import Task
 from knowhue.errors import (
     ConfigError,
-    ExtraError,
     ImageError,
     KnowhueError,
     RunError,
@@ -78,7 +77,6 @@ _FORMS = "`multipart/form-data` with a file `image`, or the image's bytes with i
 T = TypeVar("T", bound=ClassOptions)
 STATUSES: dict[type[KnowhueError], tuple[int, str]] = {
     NoImageError: (415, "kind"),
-    ExtraError: (415, "kind"),
     ImageError: (422, "image"),
     ConfigError: (422, "option"),
     RunError: (422, "format"),

@@ -132,9 +132,8 @@ class Access:
         host = headers.get("host", "")
         if self._names is not None and not self._is_mine(host):
             names = ", ".join(self._names)
-            raise Refusal(
-                421, "host", f"`Host` should be one of {names}. Found another; see `--allowed-host`."
-            )
+            named = "the server's `--allowed-host` names more"
+            raise Refusal(421, "host", f"`Host` should be one of {names}. Found another; {named}.")
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _place(origin) != host:
             raise Refusal(403, "origin", "`Origin` should be this server's own. Found another site's.")
