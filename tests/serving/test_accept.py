@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stand import colorizer, photo
 
+from knowhue.images.image import recognise
 from knowhue.serving.api import make_app
 from knowhue.serving.limits import JSON, prefers_json, quality
 from knowhue.serving.settings import ServerSettings
@@ -84,6 +85,11 @@ def test_what_else_stands_there_changes_nothing(weight: float, other: str):
         (["image/jpeg, application/json;q=0.1"], JPEG),
         (["application/json;q=0"], JPEG),
         (["image/jpeg;q=0.1", "application/json"], JSON),
+        (["image/png, application/json;q=0.5"], "image/png"),
+        (["image/png;q=0.4", "application/json;q=0.5"], JSON),
+        (["image/tiff;q=0.4, image/*;q=0.3, application/json;q=0.3"], "image/tiff"),
+        (["image/webp, image/*, */*;q=0.8"], JPEG),
+        (["image/heic, image/svg+xml"], JPEG),
         ([], JPEG),
     ],
 )
@@ -95,3 +101,13 @@ def test_the_api_answers_so(lines: list[str], kind: str):
         answer = client.post("/v1/colorize", content=photo(), headers=headers)
     assert answer.headers["content-type"] == kind
     assert answer.headers["vary"] == "accept"
+    if kind != JSON:
+        assert recognise(answer.content) == kind.removeprefix("image/").upper()
+
+
+def test_a_format_that_is_named_is_not_negotiated():
+    app = make_app({"fake": colorizer()}, ServerSettings(workers=1))
+    with TestClient(app, base_url="http://localhost") as client:
+        headers = {"content-type": JPEG, "accept": "image/png"}
+        answer = client.post("/v1/colorize?format=webp", content=photo(), headers=headers)
+    assert answer.headers["content-type"] == "image/webp"

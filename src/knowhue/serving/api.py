@@ -34,11 +34,13 @@ from knowhue.errors import (
     one_of,
     shown,
 )
-from knowhue.images.writing import encode_image
+from knowhue.images.image import FORMATS, recognise
+from knowhue.images.reading import HEAD_BYTES
+from knowhue.images.writing import encode_image, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
-from knowhue.serving.limits import Refusal, Shield, prefers_json
+from knowhue.serving.limits import Refusal, Shield, preferred_image, prefers_json
 from knowhue.serving.monitoring import Monitor, Trimmer
 from knowhue.serving.schemas import (
     IMAGE_FIELD,
@@ -159,7 +161,7 @@ _router = APIRouter()
     response_model=ColourAnswer,
     responses={
         200: {
-            "description": "The image; or JSON, if `Accept` would rather have it.",
+            "description": "The image, in `format` or as `Accept` would have it; or JSON, if that weighs more there.",
             "content": IMAGES,
             "headers": {
                 "Knowhue-Model": header("percent-encoded name"),
@@ -181,11 +183,14 @@ async def colorize_upload(request: Request) -> Response:
         **options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
     )
     batcher.colorizer.require_options(asked)
+    accept = ", ".join(request.headers.getlist("accept"))
     wanted = ImageRequest(
         files[IMAGE_FIELD],
         asked,
         options.hints,
-        suffix=None if options.format is None else f".{options.format}",
+        suffix=_accepted_suffix(accept, files[IMAGE_FIELD])
+        if options.format is None
+        else f".{options.format}",
         max_px=options.max_px,
         reference=files.get(REFERENCE_FIELD),
         strokes=files.get(STROKES_FIELD),
@@ -194,7 +199,7 @@ async def colorize_upload(request: Request) -> Response:
     del files  # held by the queue alone
     reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
-    if prefers_json(", ".join(request.headers.getlist("accept")), media_type):
+    if prefers_json(accept, media_type):
         # base64 of a large image would hold up all other requests
         return await asyncio.to_thread(_as_json, name, reply, options.max_px is not None)
     return Response(reply.data, media_type=media_type, headers=_judgement_headers(name, reply))
@@ -253,6 +258,16 @@ async def readyz(request: Request) -> StatusAnswer:
 async def metrics(request: Request) -> Response:
     """Return counts of requests and refusals, their durations and the lengths of the queues."""
     return Response(request.app.state.monitor.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _accepted_suffix(accept: str, data: bytes) -> str | None:
+    """Of the format that an image is rather wanted in than in its own; None for that."""
+    kind = recognise(data[:HEAD_BYTES])
+    if kind is None:
+        return None  # which is said when it is read
+    own = MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
+    wanted = preferred_image(accept, own, IMAGES)
+    return None if wanted == own else next(suffix for suffix, each in MEDIA_TYPES.items() if each == wanted)
 
 
 async def _received(request: Request, kind: type[T], task: Task) -> tuple[dict[str, bytes], T, str, Batcher]:

@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -364,6 +364,17 @@ def _place(origin: str) -> str:
 def _same(shown: str, secret: str) -> bool:
     """In a time that does not depend on how much of it was right."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
+
+
+def preferred_image(accept: str, own: str, others: Iterable[str]) -> str:
+    """The media type that a client would have an image in: its own, unless another has a larger weight.
+
+    >>> preferred_image("image/png, application/json;q=0.5", "image/jpeg", ["image/png", "image/webp"])
+    'image/png'
+    >>> preferred_image("image/webp, image/*", "image/jpeg", ["image/png", "image/webp"])
+    'image/jpeg'
+    """
+    return max(own, *others, key=lambda kind: quality(accept, kind)[0])
 
 
 def prefers_json(accept: str, image: str) -> bool:
