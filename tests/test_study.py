@@ -163,6 +163,19 @@ def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
     assert read_plan(tmp_path).frozen == make_plan(config, seeds=[0, 1]).frozen
 
 
+def test_a_command_that_goes_on_leaves_the_record_of_the_one_that_froze_the_plan(config, tmp_path):
+    asked = {"name": "asked", "command": "knowhue study --preset demo", "preset": "demo"}
+    freeze(make_plan(config), tmp_path, asked, PARTS)
+    frozen = read_json(tmp_path / "study.json")
+    freeze(
+        make_plan(config), tmp_path, {"name": "moved", "command": "knowhue study --plan study.json"}, PARTS
+    )
+    assert read_json(tmp_path / "study.json") == frozen | {"name": "moved"}
+    freeze(make_plan(config, seeds=[0, 1]), tmp_path, {"command": "knowhue study --seeds 2"}, PARTS)
+    replaced = read_json(tmp_path / "study.json")
+    assert (replaced["command"], replaced.get("preset")) == ("knowhue study --seeds 2", None)
+
+
 def test_a_plan_that_is_replaced_before_anything_was_trained_is_told(config, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

@@ -375,6 +375,9 @@ def hashed_parts(work: Workspace) -> dict[str, Any]:
     return {"images": work.prepared.fingerprint, "encoder_weights": dict(work.encoders)}
 
 
+_HOW_IT_WAS_FROZEN = ("created", "command", "preset")
+
+
 def freeze(
     plan: Plan,
     root: Path,
@@ -382,7 +385,7 @@ def freeze(
     parts: dict[str, Any],
     tuned_on: dict[str, Any] | None = None,
 ) -> None:
-    """Write `study.json`: the plan, its hash and the parts of that, when it was frozen, and the command.
+    """Write `study.json`: the plan, its hash and the parts of that, when it was frozen, and by which command.
 
     `tuned_on` is what was found when the test images were sought in the tuning study. A command that goes on without
     naming that keeps what was found of the same plan and images.
@@ -399,8 +402,10 @@ def freeze(
         **STUDY_SCHEMA,
         "name": root.name,
         "version": __version__,
-        "created": same.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **description,
+        # a command that goes on, such as one of the frozen plan alone, says less of how that came about
+        **{name: same[name] for name in _HOW_IT_WAS_FROZEN if name in same},
         "hash": plan.hash(parts),
         "parts": parts,
         "tuned_on": tuned_on or same.get("tuned_on"),
