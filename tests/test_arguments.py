@@ -69,11 +69,38 @@ def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_plan(confg=Config()), r"^make_plan\(\) got an unexpected keyword argument 'confg'"),
+        (
+            lambda: make_plan(confg=Config()),
+            r"^`make_plan` should be given config, .* Found `confg`\. Did you mean",
+        ),
+        (
+            lambda: Colorizer.load().colorize(FITTING["Image"], saturation=1),
+            r"given source, options\. Found `saturation`\. Give it as `options = ColorizeOptions\(saturation=\.\.\.\)`",
+        ),
+        (
+            lambda: Colorizer.load().colorize(""),
+            "^`source` should name a file or a folder. Found `source = ''`",
+        ),
+        (lambda: load_config(files=[""]), r"^`files\[0\]` should name a file or a folder"),
+        (lambda: make_plan(""), r"^`config` should be a `Config`\. Found `config = ''`"),
+        (
+            lambda: Config("demo"),
+            "^`Config` should be given its settings by name. Found demo. `load_config` reads",
+        ),
+    ],
+)
+def test_what_has_no_name_or_another_is_told_with_what_is_right(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
         (make_plan, r"^make_plan\(\) missing 1 required positional argument: 'config'"),
     ],
 )
-def test_of_another_name_or_number_of_arguments_python_says_which_function(call, message):
+def test_of_another_number_of_arguments_python_says_which_function(call, message):
     with pytest.raises(TypeError, match=message):
         call()
 

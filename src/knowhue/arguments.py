@@ -6,9 +6,10 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from knowhue.errors import ArgumentError, shown
+from knowhue.errors import ArgumentError, did_you_mean, shown
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -35,7 +36,7 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
     """Have a public function refuse arguments of another type than it is annotated with.
 
     Raises:
-        ArgumentError: of the first such: what it should be, and what makes one.
+        ArgumentError: of the first such: what it should be, and what makes one; or of a name that is none of its own.
 
     >>> @checked_arguments
     ... def paint(saturation: float = 1.0) -> None: ...
@@ -47,11 +48,13 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
 
     @functools.wraps(function)
     def checking(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        kinds = _kinds_of_fields(function)
+        for name in kwargs.keys() - signature.parameters.keys():
+            raise ArgumentError(_unknown(function.__name__, name, [*signature.parameters], kinds))
         try:
             given = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # too many, too few, or of another name: Python's own words say of which function
+        except TypeError:  # too many or too few: Python's own words say of which function
             return function(*args, **kwargs)
-        kinds = _kinds_of_fields(function)
         for name, value in given.items():
             for misfit in _misfits(name, value, kinds[name]) if name in kinds else ():
                 raise ArgumentError(_message(*misfit))
@@ -74,7 +77,7 @@ def _kinds(annotation: Any) -> list[Any]:
 def _misfits(name: str, value: Any, kinds: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
     """Name, value and allowed types of what is of another type: the value, or what stands in it."""
     kind = next((each for each in kinds if _is_of(value, each)), None)
-    if kind is None:
+    if kind is None or (kind is str and not value and Path in kinds):
         yield name, value, kinds
     elif get_origin(kind) is Sequence:
         for place, each in enumerate(value):
@@ -100,7 +103,20 @@ def _is_of(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
+def _unknown(function: str, name: str, known: list[str], kinds: Mapping[str, list[Any]]) -> str:
+    """What is wrong with an argument of a name that a function has not."""
+    own = [each for each in known if each != "self"]
+    text = f"`{function}` should be given {', '.join(own)}. Found `{name}`."
+    for argument in own:
+        for kind in kinds.get(argument, ()):
+            if name in getattr(kind, "_fields", ()):
+                return f"{text} Give it as `{argument} = {kind.__name__}({name}=...)`."
+    return f"{text}{did_you_mean(name, own)}"
+
+
 def _message(name: str, value: Any, kinds: list[Any]) -> str:
+    if isinstance(value, str) and not value and Path in kinds:  # which as a path is the current folder
+        return f"`{name}` should name a file or a folder. Found `{name} = ''`."
     short = value[:80] if isinstance(value, str) else value
     # as Python writes it: `shown` is for settings, where None is `null`
     found = " ".join((repr(short) if isinstance(short, str | bool | None) else shown(short)).split())

@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from knowhue.errors import one_of
+from knowhue.errors import ArgumentError, one_of, shown
 
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
@@ -56,6 +56,17 @@ class Section(BaseModel):
         serialize_by_alias=True,
         use_attribute_docstrings=True,
     )
+
+    if not TYPE_CHECKING:  # which knows from pydantic how a section is made
+
+        def __new__(cls, *given: Any, **_: Any) -> "Section":
+            """Refuse settings without a name, of which pydantic says nothing but a count."""
+            if given:
+                raise ArgumentError(
+                    f"`{cls.__name__}` should be given its settings by name. Found {shown(given[0])}. "
+                    "`load_config` reads presets and YAML files."
+                )
+            return super().__new__(cls)
 
     @field_validator("*", mode="before")
     @classmethod
