@@ -486,6 +486,15 @@ def test_too_little_says_how_to_mend_it(make_folder, tmp_path, layout, changes, 
     assert not (tmp_path / "out").exists()
 
 
+def test_images_beside_the_only_folder_are_named_where_classes_are_missing(make_folder, tmp_path):
+    root = make_folder({"cat": 3, "dog": 2})
+    for photo in sorted((root / "dog").iterdir()):
+        photo.rename(root / photo.name)
+    (root / "dog").rmdir()
+    with pytest.raises(ImageError, match=r"Found 1: cat\. Left out: 2 in no folder of a class\. Put them"):
+        prepare(rules(root), tmp_path / "out")
+
+
 def test_too_little_after_the_checks_says_what_was_left_out(make_folder, tmp_path):
     root = make_folder({"cat": 4, "dog": 4})
     for path in (root / "dog").iterdir():

@@ -342,7 +342,8 @@ def _require_drawn(images: Images) -> None:
 def _require_enough(listing: ImageListing, images: Images) -> None:
     classes, became_all = listing.classes(), listing.counts()
     left_out = kinds_of(listing.reasons())
-    why = f" Left out: {counted(listing.reasons())}." if left_out else ""
+    left_words = counted([*listing.reasons(), *Counter(listing.skipped()).elements()])
+    why = f" Left out: {left_words}." if left_words else ""
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
