@@ -491,7 +491,7 @@ def test_images_beside_the_only_folder_are_named_where_classes_are_missing(make_
     for photo in sorted((root / "dog").iterdir()):
         photo.rename(root / photo.name)
     (root / "dog").rmdir()
-    with pytest.raises(ImageError, match=r"Found 1: cat\. Left out: 2 in no folder of a class\. Put them"):
+    with pytest.raises(ImageError, match=r"Found 1: cat\. Left out: 2 in no class folder\. Put them"):
         prepare(rules(root), tmp_path / "out")
 
 

@@ -127,7 +127,7 @@ def test_files_outside_the_classes_are_named(make_folder):
     )
     skipped = {item.name: item.skipped for item in list_items(Images(path=str(root))) if item.skipped}
     assert skipped == {
-        "train/00.png": "in no folder of a class",
+        "train/00.png": "in no class folder",
         "extra/c/00.png": "outside train, val",
         "val/unlabelled/00.png": "unlabelled images train only",
     }

@@ -104,7 +104,7 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
     elif splits and folders[:1] != (UNLABELLED,):
         skipped = skipped or "outside " + ", ".join(splits)
     if not folders:
-        skipped = skipped or "in no folder of a class"
+        skipped = skipped or "in no class folder"
     elif folders[0] != UNLABELLED:
         label = folders[0]
     elif split != "train":
