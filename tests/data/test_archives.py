@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tarfile
+from collections import Counter
 
 import numpy as np
 import pyarrow
@@ -173,6 +174,29 @@ def test_samples_of_a_tar(tmp_path):
         ("a.tar/._3.jpg", None, "hidden"),
         ("a.tar/sea/2.txt", None, "a sample without an image"),
     ]
+
+
+def test_a_tar_of_a_whole_set_has_its_splits_within_it(photos, tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(photos, "photos")
+    packed, lying = (
+        list_items(settings(tmp_path / "photos.tar", "webdataset")),
+        list_items(Images(path=str(photos))),
+    )
+    found, expected = (
+        [(each.split, each.label) for each in items if not each.skipped] for items in (packed, lying)
+    )
+    assert Counter(found) == Counter(expected)
+
+
+def test_a_column_of_splits_is_followed(tmp_path):
+    table = {"image": [b"x"] * 4, "label": [*"abab"], "split": ["train", "Val", "test", None]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")
+    found = list_items(settings(tmp_path, "parquet"))
+    assert Counter(item.split for item in found) == {"train": 2, "validation": 1, "test": 1}
+    parquet.write_table(pyarrow.table({**table, "split": ["x"] * 4}), tmp_path / "train.parquet")
+    with pytest.raises(ImageError, match=r"A column `split` should name splits: train, val.* Found `x`"):
+        list_items(settings(tmp_path, "parquet"))
 
 
 @pytest.mark.parametrize("spoil", ["cut", "compressed", "no tar"])

@@ -149,6 +149,19 @@ def test_duplicate_across_parts_leaves_the_training_copy_out(make_folder, tmp_pa
     assert len(prepared.rgb) == 8
 
 
+def test_the_same_photo_in_two_classes_is_told(photos, tmp_path):
+    shutil.copy(photos / "cat/00.png", photos / "dog/again.png")
+    shutil.copy(photos / "dog/00.png", photos / "dog/once more.png")
+    notes = []
+    prepare(rules(photos), tmp_path / "out", notes.append)
+    (text,) = [each["text"] for each in notes if each["stage"] == "note"]
+    assert "2 of 17 images left out (2 duplicate)" in text
+    assert (
+        "1 of them in another class than the image that is kept, such as dog/again.png than cat/00.png"
+        in text
+    )
+
+
 def test_near_duplicate_across_parts_leaves_the_training_copy_out(make_folder, tmp_path):
     root = make_folder({"train/cat": 3, "val/cat": 1, "train/dog": 3, "val/dog": 1})
     scene = Image.fromarray(draw(0, 0, 90, class_colour=1.0, seed=0))

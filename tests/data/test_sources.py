@@ -90,6 +90,20 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
     assert ("1 hidden, 1 of no image format (.cr2)" in str(raised.value)) == bool(junk)
 
 
+@pytest.mark.parametrize("home", ["val/", "test/"])
+def test_a_split_without_images_is_an_error_that_names_it(make_folder, home):
+    root = make_folder({"train/a": 2, "train/b": 2, home: 2})
+    with pytest.raises(ImageError, match=rf"{home[:-1]}: no images of a split, but 2 in no folder"):
+        listed(path=str(root))
+
+
+@pytest.mark.parametrize("layout", ["a/{}", "photos/{}/a", "train/a/{}", "a/more/{}"])
+def test_splits_within_a_class_are_not_drawn_anew(make_folder, layout):
+    root = make_folder({layout.format(split): 2 for split in ("train", "Val")} | {"b": 1})
+    with pytest.raises(ImageError, match=r"holds a folder (train|Val), which names a split"):
+        listed(path=str(root))
+
+
 def test_class_that_is_a_link_to_nowhere_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "gone")

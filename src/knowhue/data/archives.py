@@ -4,7 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, ClassVar, NamedTuple
@@ -13,11 +13,13 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.data.items import (
+    SPLIT_NAMES,
     UNLABELLED,
     SourceItem,
     archive_path,
     archives,
     known_label,
+    named_split,
     read_training_image,
     require_columns,
     source_root,
@@ -27,6 +29,7 @@ from knowhue.images.image import SUFFIXES, why_hidden
 
 _COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
 """First bytes of what these programs write."""
+_SPLIT = "split"
 
 
 class Member(NamedTuple):
@@ -48,7 +51,8 @@ class WebDataset:
 
     The image of a sample is its file with a suffix that is read, such as `KEY.jpg`. Its class is what `KEY.cls` says,
     or `KEY.json` under `images.label_column`, or else the folder that it lies in within the tar; of no class (an empty
-    label, -1, `unlabelled`) it trains colour only. For splits see `archives`.
+    label, -1, `unlabelled`) it trains colour only. Its split is that of a folder within the tar (`val/`), or else that
+    of the tar, see `archives`.
     """
 
     is_sorted: ClassVar[bool] = False
@@ -70,11 +74,13 @@ class WebDataset:
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
                 skipped = hidden or ("" if image else "a sample without an image")
                 label = None if skipped else self._label(path, members, named)
-                if not skipped and label is None and archive.split != "train":
+                # a tar of a whole set has its splits within it
+                split = named_split(f"{PurePosixPath(named.name).parent}/") or archive.split
+                if not skipped and label is None and split != "train":
                     skipped = "unlabelled images train only"
                 place = f"{named.start} {named.size} {archive.name}"
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
-                yield SourceItem(name, archive.split, label, stamp, skipped, place=place)
+                yield SourceItem(name, split, label, stamp, skipped, place=place)
 
     def _label(self, path: Path, members: Mapping[str, Member], image: Member) -> str | None:
         label: object = PurePosixPath(image.name).parent.name
@@ -134,11 +140,22 @@ def _bytes_of(path: Path, member: Member) -> bytes:
         return file.read(member.size)
 
 
+def _known_split(value: object) -> str | None:
+    """What a column of splits says of a row; None where it says nothing."""
+    name = "" if value is None else str(value).strip().lower()
+    if name and name not in SPLIT_NAMES:
+        raise ImageError(
+            f"A column `{_SPLIT}` should name splits: {', '.join(SPLIT_NAMES)}. Found `{value}`. Name it so, or take "
+            "the column out."
+        )
+    return SPLIT_NAMES.get(name)
+
+
 class Parquet:
     """Parquet files with a column of images (structs of `bytes` and `path`, or bytes alone) and one of labels.
 
     Names of classes are those of Hugging Face's `ClassLabel` in a file's metadata, else the labels as text; -1 and null
-    train colour only. For splits see `archives`.
+    train colour only. The split of a row is what a column `split` says, or else that of its file, see `archives`.
     """
 
     is_sorted: ClassVar[bool] = False
@@ -168,23 +185,32 @@ class Parquet:
             try:
                 with self._open(path) as file:
                     require_columns(file.schema_arrow.names, self.images)
-                    for row, (group, at, label) in enumerate(self._rows(file)):
+                    for row, (group, at, label, own) in enumerate(self._rows(file)):
+                        split = own or archive.split
                         alone = "unlabelled images train only"
-                        skipped = alone if label is None and archive.split != "train" else ""
+                        skipped = alone if label is None and split != "train" else ""
                         name, place = f"{archive.name}/{row:07d}", f"{group} {at} {archive.name}"
-                        yield SourceItem(name, archive.split, label, archive.stamp, skipped, place=place)
+                        yield SourceItem(name, split, label, archive.stamp, skipped, place=place)
             except self._errors as error:
                 reason = str(error).partition("\n")[0]
                 raise ImageError(f"{path}: it is damaged or no parquet ({reason}); copy it again") from None
 
-    def _rows(self, file: Any) -> Iterator[tuple[int, int, str | None]]:
-        """Group, place in it, and label of each row."""
+    def _rows(self, file: Any) -> Iterator[tuple[int, int, str | None, str | None]]:
+        """Group, place in it, label of each row, and its split where a column of that name says it."""
         column = self.images.label_column
         names = _class_names(file.schema_arrow.metadata, column)
+        has_split = _SPLIT in file.schema_arrow.names and column != _SPLIT
         for group in range(file.num_row_groups):
-            for at, value in enumerate(file.read_row_group(group, columns=[column]).column(0).to_pylist()):
+            table = file.read_row_group(group, columns=[column, _SPLIT][: 1 + has_split])
+            splits = table.column(_SPLIT).to_pylist() if has_split else repeat(None)
+            for at, (value, split) in enumerate(zip(table.column(column).to_pylist(), splits, strict=False)):
                 label = known_label(value)
-                yield group, at, names[int(value)] if names and label is not None else label
+                yield (
+                    group,
+                    at,
+                    names[int(value)] if names and label is not None else label,
+                    _known_split(split),
+                )
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read the image of a row, from its group of rows."""

@@ -133,11 +133,19 @@ def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
             is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
             yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
             continue
-        *folders, file = name.lower().split("/")
-        words = [*folders, re.split(r"[-_.]", file)[0]]
-        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
         status = path.stat()
-        yield SourceItem(name, split, None, f"{status.st_size}-{status.st_mtime_ns}")
+        yield SourceItem(name, named_split(name) or "train", None, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def named_split(path: str) -> str | None:
+    """The split that a path names by one of its folders, or else by the first word of its file; None if neither does.
+
+    >>> named_split("photos/Val/7.tar"), named_split("test_3.parquet"), named_split("trainers/7.tar")
+    ('validation', 'test', None)
+    """
+    *folders, file = path.lower().split("/")
+    words = [*folders, re.split(r"[-_.]", file)[0]]
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
 def archive_path(root: Path, name: str) -> Path:

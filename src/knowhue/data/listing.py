@@ -56,6 +56,8 @@ class ImageListing:
     def __init__(self, source: ImageSource, tables: sqlite3.Connection) -> None:
         """List everything that a source has in `storage.tables_on_disk`."""
         self._table = tables
+        self.contradicting: dict[int, int] = {}
+        """copies that lie in another class than what they are copies of"""
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_listed, source.items()))
@@ -136,10 +138,21 @@ class ImageListing:
         Called again when splits are drawn, it says the split that the image is in then.
         """
         for copy, original in copies.items():
-            found = self._table.execute("SELECT name, split FROM images WHERE position = ?", (original,))
-            name, split = found.fetchone()
+            found = self._table.execute(
+                "SELECT name, split, label FROM images WHERE position = ?", (original,)
+            )
+            name, split, label = found.fetchone()
+            (own,) = self._table.execute("SELECT label FROM images WHERE position = ?", (copy,)).fetchone()
+            if None not in (own, label) and own != label:
+                self.contradicting[copy] = original
             reason = _bytes(f"{kind} of {_text(name)} ({SPLITS[split]})")
             self._table.execute("UPDATE images SET reason = ? WHERE position = ?", (reason, copy))
+
+    def name(self, position: int) -> str:
+        """The name of an image."""
+        return _text(
+            self._table.execute("SELECT name FROM images WHERE position = ?", (position,)).fetchone()[0]
+        )
 
     def reasons(self) -> Iterator[str]:
         """Why each image that is left out is."""

@@ -255,6 +255,11 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     parts = []
     if reasons := [row["reason"] for row in summary["left_out"]]:
         parts.append(f"{len(reasons)} of {summary['images']} images left out ({counted(reasons)})")
+    if others := summary.get("contradicting"):
+        copy, original = others[0]
+        parts.append(
+            f"{len(others)} of them in another class than the image that is kept, such as {copy} than {original}"
+        )
     if skipped := list(Counter(summary["skipped"]).elements()):
         parts.append(f"{plural(len(skipped), 'other file')} skipped ({counted(skipped)})")
     return "; ".join(parts)
@@ -432,6 +437,9 @@ def _summary(listing: ImageListing, images: Images) -> dict[str, Any]:
             {name: row[name] for name in ("path", "split", "reason")}
             for row in listing.rows()
             if row["reason"]
+        ],
+        "contradicting": [
+            [listing.name(each) for each in pair] for pair in sorted(listing.contradicting.items())
         ],
         "skipped": listing.skipped(),
     }

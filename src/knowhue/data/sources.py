@@ -67,12 +67,14 @@ class Folder:
     def items(self) -> Iterator[SourceItem]:
         """Every file below the root."""
         splits, root = _splits_of(self.root), self.root
-        # why files are skipped, by the folder of their class; images have no reason
+        # why files are skipped, by the folder of their class, and of their split; images have no reason
         skipped: dict[str, Counter[str]] = defaultdict(Counter)
         depth = 2 if splits else 1
         for found in walk(root):
             item = _placed(root, found.path, found.skipped, splits)
-            skipped["/".join(item.name.split("/", depth)[:depth])][item.skipped] += 1
+            folders = item.name.split("/", depth)
+            for count in range(1, depth + 1):
+                skipped["/".join(folders[:count])][item.skipped] += 1
             yield item
         for home in splits or [""]:
             _require_images(root, home, skipped)
@@ -107,9 +109,20 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
         skipped = skipped or "in no class folder"
     elif folders[0] != UNLABELLED:
         label = folders[0]
+        if not skipped:
+            _refuse_split_within(root, folders)
     elif split != "train":
         skipped = skipped or "unlabelled images train only"
     return _item(path, "/".join(below) or ".", split, label, skipped)
+
+
+def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
+    """Whoever puts splits into classes has chosen them: they are not to be drawn anew in silence."""
+    if within := [name for name in folders[1:] if name.lower() in SPLIT_NAMES]:
+        raise ImageError(
+            f"{root}: its class {folders[0]} holds a folder {within[0]}, which names a split; put classes into splits "
+            f"({within[0]}/{folders[0]}/), or name the folder whose own folders are train/ and so on"
+        )
 
 
 def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:
@@ -122,7 +135,12 @@ def _item(path: Path, name: str, split: str, label: str | None, skipped: str) ->
 
 
 def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
-    """No class may vanish because its folder is empty, holds other kinds of files, or is a link that leads nowhere."""
+    """No split or class may vanish because its folder is empty, or holds other kinds of files or links to nowhere."""
+    if home and not skipped.get(home, {}).get(""):
+        others = _others(Counter(skipped.get(home, {})).elements())
+        raise ImageError(
+            f"{root / home}: no images of a split{others}; put them into {home}/<class>/, or remove the folder"
+        )
     for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
         if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
