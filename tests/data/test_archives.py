@@ -189,6 +189,35 @@ def test_a_tar_of_a_whole_set_has_its_splits_within_it(photos, tmp_path):
     assert Counter(found) == Counter(expected)
 
 
+def labels_of(folder, labels, metadata=None):
+    """The classes that are listed of a parquet file with these labels."""
+    table = pyarrow.table({"image": [b"x"] * len(labels), "label": labels}).replace_schema_metadata(metadata)
+    parquet.write_table(table, folder / "a.parquet")
+    listed = {each.name: each.label for each in list_items(settings(folder, "parquet"))}
+    return [listed[name] for name in sorted(listed)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([1.0, -1.0, float("nan"), 2.0, None], ["1", None, None, "2", None]),
+        ([b"cat", b"", b"-1"], ["cat", None, None]),
+        (["cat", "unlabelled", "1.0"], ["cat", None, "1.0"]),
+        ([True, False], ["True", "False"]),
+    ],
+)
+def test_a_label_is_the_same_however_it_is_stored(tmp_path, labels, classes):
+    assert labels_of(tmp_path, labels) == classes
+
+
+def test_labels_that_are_no_class_are_refused(tmp_path):
+    with pytest.raises(ImageError, match=r"A label should be one text or number.* Found `\['cat', 'dog'\]`"):
+        labels_of(tmp_path, [["cat", "dog"], ["cat"]])
+    names = {"huggingface": json.dumps({"info": {"features": {"label": {"names": list(CLASSES)}}}})}
+    with pytest.raises(ImageError, match=r"should be the number of a class, below 2.* Found `2`"):
+        labels_of(tmp_path, [0, 2], names)
+
+
 def test_a_column_of_splits_is_followed(tmp_path):
     table = {"image": [b"x"] * 4, "label": [*"abab"], "split": ["train", "Val", "test", None]}
     parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")

@@ -2,7 +2,7 @@
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby, repeat
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,6 @@ from PIL import Image
 from knowhue.config import Images
 from knowhue.data.items import (
     SPLIT_NAMES,
-    UNLABELLED,
     SourceItem,
     archive_path,
     archives,
@@ -24,7 +23,7 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.errors import ImageError, needing
+from knowhue.errors import ImageError, few, needing
 from knowhue.images.image import SUFFIXES, why_hidden
 
 _COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -94,7 +93,7 @@ class WebDataset:
                     f"{path}: {members['.json'].name} is no JSON ({error}); write it anew, or take the sample out"
                 ) from None
             label = described.get(self.label_column, label) if isinstance(described, dict) else label
-        return None if label == UNLABELLED else known_label(label)
+        return known_label(label)
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read the bytes of a member, wherever in its tar they lie."""
@@ -205,12 +204,7 @@ class Parquet:
             splits = table.column(_SPLIT).to_pylist() if has_split else repeat(None)
             for at, (value, split) in enumerate(zip(table.column(column).to_pylist(), splits, strict=False)):
                 label = known_label(value)
-                yield (
-                    group,
-                    at,
-                    names[int(value)] if names and label is not None else label,
-                    _known_split(split),
-                )
+                yield group, at, _class_name(names, label), _known_split(split)
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read the image of a row, from its group of rows."""
@@ -229,6 +223,18 @@ class Parquet:
     def _read_group(self, path: Path, group: int) -> Any:
         with self._open(path) as file:
             return file.read_row_group(group, columns=[self.images.image_column]).column(0)
+
+
+def _class_name(names: Sequence[str], label: str | None) -> str | None:
+    """The name of a class that is stored as a number, where there are names."""
+    if not names or label is None:
+        return label
+    if not label.isdecimal() or int(label) >= len(names):
+        raise ImageError(
+            f"A label should be the number of a class, below {len(names)}: the file names {few(names, 3)}. Found "
+            f"`{label}`. Write the file anew with all names, or without any."
+        )
+    return names[int(label)]
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What a source of images is: it lists items, each with its name, split and label, and reads them later."""
 
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import ClassVar, NamedTuple, Protocol
 from PIL import Image
 
 from knowhue.config import Images
-from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean
+from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, shown
 from knowhue.images.image import of_no_format, to_rgb8, walk, why_hidden
 from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
@@ -154,13 +155,25 @@ def archive_path(root: Path, name: str) -> Path:
 
 
 def known_label(value: object) -> str | None:
-    """A label as text; None for those that mean that there is none: empty, null, -1.
+    """A label as text; None for those that mean that there is none: empty, null, NaN, -1, `unlabelled`.
 
-    >>> known_label(3), known_label("reef"), known_label(-1), known_label(" ")
-    ('3', 'reef', None, None)
+    Whole numbers are one however they are stored: a table with gaps holds them as floats.
+
+    Raises:
+        ImageError: it is several labels.
+
+    >>> known_label(3), known_label(3.0), known_label(b"reef"), known_label(-1.0), known_label(" ")
+    ('3', '3', 'reef', None, None)
     """
-    text = "" if value is None else str(value).strip()
-    return None if text in ("", "-1") else text
+    if isinstance(value, list | tuple | set | dict):
+        raise ImageError(
+            f"A label should be one text or number, the class of an image. Found `{shown(value)}`. Name what holds one "
+            "with --set images.label_column=..."
+        )
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    text = value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
+    return None if text.strip() in ("", "-1", UNLABELLED) else text.strip()
 
 
 def read_training_image(source: Path | bytes) -> Image.Image:
