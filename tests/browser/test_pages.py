@@ -16,6 +16,7 @@ from synthetic_comparison import write_comparison  # noqa: E402
 from synthetic_study import write_study  # noqa: E402
 
 from knowhue.report.page import write_report  # noqa: E402
+from knowhue.storage import read_json, write_json  # noqa: E402
 
 expect = playwright.expect
 SCREENS = {
@@ -71,6 +72,24 @@ def test_a_report_shows_all_of_its_figures(opened, request, kind, screen):
     assert page.locator("figure").count() >= 1
     assert_drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+
+
+def test_a_command_is_code_and_breaks_between_its_words(opened, tmp_path, screen):
+    folder = write_study(tmp_path / "demo", seeds=(0, 1))
+    command = (
+        "knowhue study --preset demo --set training.heads.epochs=3 --tuned-on runs/other --out runs/demo"
+    )
+    frozen = read_json(folder / "study.json")
+    write_json(folder / "study.json", frozen | {"command": command})
+    for status in folder.glob("class/seed-*/status.json"):
+        write_json(status, read_json(status) | {"state": "running"})
+    page = opened(write_report(folder).as_uri(), **screen).page
+    page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")
+    sentence = page.locator(".answer p").filter(has_text="Make it with")
+    for code in (sentence.locator("code"), page.locator("pre code")):
+        expect(code).to_have_text(command)
+        heights = code.locator("span").evaluate_all("all => all.map(e => e.offsetHeight)")
+        assert (len(heights), len({*heights})) == (len(command.split()), 1)  # no word takes two lines
 
 
 def test_no_table_of_a_report_is_cut_on_a_desktop(opened, report):

@@ -187,7 +187,7 @@ def test_an_arm_without_a_finished_run_is_named_with_its_command(tmp_path: Path)
     found = ask(tmp_path, "class")
     assert found.verdict == "missing"
     assert "single-task arm (“class”)" in found.sentence
-    assert found.sentence.endswith("Make it with: knowhue study --preset demo --out runs/demo")
+    assert found.sentence.endswith("Make it with `knowhue study --preset demo --out runs/demo`.")
     assert ask(tmp_path, "colour").verdict == "no verdict"
 
 
@@ -195,7 +195,7 @@ def test_the_command_no_longer_leaves_the_arm_out(tmp_path: Path):
     write_study(tmp_path)
     change(run_of(tmp_path, "multi") / "status.json", lambda status: status.update(state="running"))
     change(tmp_path / "study.json", lambda study: study.update(command="knowhue study --arms colour --out x"))
-    assert ask(tmp_path, "colour").sentence.endswith("Make it with: knowhue study --out x")
+    assert ask(tmp_path, "colour").sentence.endswith("Make it with `knowhue study --out x`.")
 
 
 def test_only_what_is_asked_is_answered(tmp_path: Path):

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from knowhue.errors import few, plural, spaced
+from knowhue.errors import few, minus, plural, spaced
 from knowhue.report.contrasts import Bounds, Contrast, Wording, wording
 from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
 from knowhue.report.study import Study
@@ -193,7 +193,7 @@ def _evidence(
     assert inner is not None
     assert verdict.quoted is not None
     other = inner if verdict.quoted == outer else outer
-    effect = "no spread" if found.effect is None else f"{found.effect:.2f}".replace("-", "−")
+    effect = "no spread" if found.effect is None else minus(f"{found.effect:.2f}")
     size = (
         "Effect size d_z (mean difference over its standard deviation between seeds, corrected after Hedges)"
     )
@@ -318,4 +318,4 @@ def _what_is_missing(study: Study, question: str) -> str:
         return f"there is {missing}. Add its rows to the table.{have}"
     # Whoever trained some arms alone must train the others, too.
     command = re.sub(r"\s--arms?[ =]\S+", "", str(study.settings.get("command") or "knowhue study"))
-    return f"there is {missing}. Make it with: {command}"
+    return f"there is {missing}. Make it with `{command}`."

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from knowhue.arguments import checked_arguments
 from knowhue.csv_text import to_csv
@@ -33,6 +34,7 @@ from knowhue.storage import replacing, write_json
 
 RESULTS = "results.json"
 _LONGEST_LIST = 300
+_TYPED = re.compile(r"`([^`]+)`")
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
 
 _DRAWINGS_OF_METHODS = {
@@ -210,9 +212,24 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sentence"] = _sentence
+    environment.filters["command"] = _command
     # our own file: escaped, its quotes would break
     environment.globals["css"] = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
     return environment
+
+
+def _sentence(text: str) -> Markup:
+    """A sentence as HTML: what is to be typed stands between backticks, as in a terminal."""
+    return Markup("".join(
+        _command(part) if place % 2 else escape(part) for place, part in enumerate(_TYPED.split(text))
+    ))  # fmt: skip
+
+
+def _command(text: str) -> Markup:
+    """A command as HTML, each word apart: a browser would break a line behind the hyphens of an option."""
+    words = Markup(" ").join(Markup("<span>{}</span>").format(word) for word in text.split(" "))
+    return Markup("<code>{}</code>").format(words)
 
 
 def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
