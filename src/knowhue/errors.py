@@ -2,10 +2,13 @@
 
 import difflib
 import errno
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+_HYPHEN_OF_A_NUMBER = re.compile(r"(?<![^\s\[(])-(?=\.?\d)")
 
 
 class KnowhueError(Exception):
@@ -115,6 +118,15 @@ def plural(count: int | None, noun: str) -> str:
     ('1 seed', '3 arms', '– epochs')
     """
     return f"{'–' if count is None else count} {noun}{'s' * (count != 1)}"
+
+
+def minus(text: str) -> str:
+    """Give the numbers of a sentence a minus sign; data and what is typed keep the hyphen.
+
+    >>> minus("a b-1: -0.5 [-1 to 1], 2-3")
+    'a b-1: −0.5 [−1 to 1], 2-3'
+    """
+    return _HYPHEN_OF_A_NUMBER.sub("\N{MINUS SIGN}", text)
 
 
 def of_the_machine(error: Exception) -> bool:

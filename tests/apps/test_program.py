@@ -22,6 +22,7 @@ from PIL import Image
 
 from knowhue.__main__ import load_and_run
 from knowhue.apps import program, progress, use
+from knowhue.errors import minus
 from knowhue.inference.colorizer import Colorizer
 from knowhue.metric_table import METRICS
 
@@ -244,7 +245,7 @@ def test_every_metric_is_told_with_unit_and_direction(name):
         metric.better == "lower",
         metric.better == "higher",
     )
-    assert ("50.0 % [25.0 % to 75.0 %]" if metric.unit == "share" else metric.unit) in line
+    assert ("50.0 % [25.0 % to 75.0 %]" if metric.unit == "share" else minus(metric.unit)) in line
 
 
 def test_what_is_no_number_has_no_unit():

@@ -27,7 +27,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
 from knowhue.config import Section
-from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, shown, system_reason
+from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, minus, shown, system_reason
 from knowhue.metric_table import METRICS
 from knowhue.settings_text import meaning_of
 
@@ -283,13 +283,15 @@ def score_line(name: str, value: float | None, interval: tuple[float, float] | N
     'Mean absolute error of a*b*: 11.980 CIELAB units (lower is better)'
     >>> score_line("accuracy", 0.9, (0.85, 0.935))
     'Accuracy: 90.0 % [85.0 % to 93.5 %] (higher is better)'
+    >>> score_line("ssim_rgb", -0.25, (-0.5, 0.0))
+    'SSIM of RGB (L* is given): −0.250 (−1 to 1) [−0.500 to 0.000] (higher is better)'
     """
     metric = METRICS[name]
     texts = [_number(each, metric.unit) for each in (value, *(interval or ()))]
     ends = f" [{texts[1]} to {texts[2]}]" if interval else ""
     unit = "" if metric.unit == "share" or value is None else f" {_unit(metric.unit)}"
     better = f" ({metric.better} is better)" if metric.better in ("lower", "higher") else ""
-    return f"{metric.title}: {texts[0]}{unit}{ends}{better}"
+    return minus(f"{metric.title}: {texts[0]}{unit}{ends}{better}")
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from knowhue.apps.program import printable
 from knowhue.config import TRAIN_LOSSES
-from knowhue.errors import few
+from knowhue.errors import few, minus
 from knowhue.locks import is_first_process
 from knowhue.plan import Cell
 from knowhue.runs import ENDED, Report
@@ -316,7 +316,9 @@ def extent(event: Mapping[str, Any]) -> tuple[int, int]:
 def describe_event(event: Mapping[str, Any]) -> str:
     """Epoch and losses, or counts."""
     if event["stage"] == "train":
-        losses = "  ".join(f"{SHORT[k]} {float(v):.3f}" for k, v in event["losses"].items() if k in SHORT)
+        losses = "  ".join(
+            minus(f"{SHORT[k]} {float(v):.3f}") for k, v in event["losses"].items() if k in SHORT
+        )
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
     if event["stage"] in COUNTED:
         if not event["done"] and not event["total"]:

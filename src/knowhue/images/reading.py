@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
-from knowhue.errors import ExtraError, ImageError, first_line, plural
+from knowhue.errors import ExtraError, ImageError, first_line, minus, plural
 from knowhue.images.heif import colour_codes
 from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
 from knowhue.images.profiles import RGBSpace, heif_space, png_space, to_srgb
@@ -461,5 +461,5 @@ def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     top = next((each for each in (1, 255) if high <= _OVERSHOOT * each), 65535)
     notes.append(f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits")
     if low < 0 or high > top:
-        notes.append(f"values from {low:g} to {high:g} were cut to that")
+        notes.append(minus(f"values from {low:g} to {high:g} were cut to that"))
     return (values.clip(0, top) * (65535 / top)).round().astype(np.uint16)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import spaced
+from knowhue.errors import minus, spaced
 from knowhue.metric_table import METRICS
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, Plan, plan_of
 from knowhue.presets import ALL_METHODS, Method, edit
@@ -391,7 +391,7 @@ def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Ma
     _seconds_axis(ax)
     entitle(ax, column_head(metric))
     if METRICS[metric].unit != "share":
-        ax.set_ylabel(METRICS[metric].unit, color=MUTED)
+        ax.set_ylabel(minus(METRICS[metric].unit), color=MUTED)
     _reference_lines(ax, compared, metric, scale)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from knowhue.errors import spaced
+from knowhue.errors import minus, spaced
 from knowhue.report import conditions
 from knowhue.report.contrasts import BOTH, Bounds, wording
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
@@ -172,8 +172,8 @@ def _deployment_gap(study: Study, row: Row) -> str:
     if row["what"] == "score":
         return difference(several, one, _unit(study, row))
     if row["what"] == "seconds":
-        return f"{100 * (one / several - 1):+.0f} %".replace("-", "−") if one and several else MISSING
-    return f"{one - several:+d}".replace("-", "−").replace("+0", "0")
+        return minus(f"{100 * (one / several - 1):+.0f} %") if one and several else MISSING
+    return minus(f"{one - several:+d}").replace("+0", "0")
 
 
 def _gradients(findings: Findings) -> list[dict[str, Any]]:

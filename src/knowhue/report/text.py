@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from knowhue.errors import spaced
+from knowhue.errors import minus, spaced
 from knowhue.metric_table import METRICS
 from knowhue.plan import Question
 from knowhue.statistics.paired import Interval, mean
@@ -134,7 +134,7 @@ def correlation_text(value: float | None) -> str:
     >>> correlation_text(-0.5), correlation_text(None)
     ('−0.50', '–')
     """
-    return MISSING if value is None else f"{value:+.2f}".replace("-", "−")
+    return MISSING if value is None else minus(f"{value:+.2f}")
 
 
 def duration(seconds: float | None) -> str:
@@ -166,9 +166,11 @@ def titled(title: str, unit: str) -> str:
 
     >>> titled("Accuracy", "share"), titled("CIEDE2000", "CIEDE2000 units"), titled("PSNR", "dB")
     ('Accuracy, %', 'CIEDE2000', 'PSNR, dB')
+    >>> titled("SSIM", "-1 to 1")
+    'SSIM, −1 to 1'
     """
     shown = "" if unit.startswith(title) else "%" if unit == "share" else unit
-    return f"{title}, {shown}" if shown else title
+    return f"{title}, {minus(shown)}" if shown else title
 
 
 def seeds_text(seeds: Iterable[int]) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, DamagedError, shown
+from knowhue.errors import ConfigError, DamagedError, minus, shown
 from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
@@ -241,4 +241,4 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 
 def shown_value(measure: Metric, value: float | None) -> str:
     """A number as tables show it."""
-    return "–" if value is None else f"{value:.{measure.places}f}".replace("-", "−")
+    return "–" if value is None else minus(f"{value:.{measure.places}f}")
