@@ -376,3 +376,18 @@ def test_delta_m_of_scores_that_are_no_ratios_is_none_and_of_other_shapes_refuse
     assert delta_m([[[-3.0, -2.0]]], [False]) is None
     with pytest.raises(ValueError, match="one table"):
         delta_m([[[1.0, 1.0]]], [True, False])
+
+
+@pytest.mark.parametrize("unit", [1e-69, 1e-40, 1e69])
+def test_seeds_that_are_needed_depend_on_no_unit(unit: float):
+    """Down to the smallest scores that a table may hold, whose variances have squares that vanish."""
+    d = np.random.default_rng(0).normal(0.1, 0.3, (10, 200)) + np.random.default_rng(1).normal(
+        0, 0.1, (10, 1)
+    )
+    found, same = crossed(d), crossed(d * unit)
+    assert found is not None
+    assert same is not None
+    assert needed(same, 0.2 * unit, ALPHA) == needed(found, 0.2, ALPHA)
+    tiny = crossed(np.full((10, 200), unit) * (1 + np.arange(200) * 1e-15))
+    assert tiny is not None
+    assert needed(tiny, unit, ALPHA).seeds == 8

@@ -250,10 +250,10 @@ class _Reader(ScoreRows):
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
                 f"{_as_given(given)}. {_way_to_number(given)}"
             )
-        if abs(value) > MAGNITUDES[1]:
+        if value and not MAGNITUDES[0] <= abs(value) <= MAGNITUDES[1]:
             raise self.fail(
-                f"the value of `{shown(metric)}` should be between -{MAGNITUDES[1]:g} and {MAGNITUDES[1]:g}. Found "
-                f"{_as_given(given)}. Give the metric in another unit, or its logarithm."
+                f"the value of `{shown(metric)}` should be 0, or {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g} without its "
+                f"sign. Found {_as_given(given)}. Give the metric in another unit, or its logarithm."
             )
         if metric in NEVER_NEGATIVE and value < 0:
             raise self.fail(

@@ -4,8 +4,8 @@ ALPHA = 0.05
 """Rate of false claims where a plan does not say another."""
 LEAST_ALPHA = 1e-6
 """Below, 1 - alpha over many questions has too few digits left for an interval."""
-MAGNITUDES = (1e-100, 1e100)
-"""Of scores and of the smallest effects of interest: their squares neither vanish nor overflow."""
+MAGNITUDES = (1e-70, 1e70)
+"""Of scores but 0, and of the smallest effects of interest: squares of variances neither vanish nor overflow."""
 LEVEL = 1 - ALPHA
 """Of every interval on which no verdict rests."""
 MIN_SEEDS = 8

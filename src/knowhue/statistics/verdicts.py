@@ -229,7 +229,9 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
         total = sum(parts)
         if total == 0:
             return True
-        freedom = total**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (images - 1))
+        # by shares: squares of variances may vanish
+        shares = parts[0] / total, parts[1] / total
+        freedom = 1 / (shares[0] ** 2 / (n - 1) + shares[1] ** 2 / (images - 1))
         found = special.stdtrit(freedom, 1 - alpha / 2) + special.ndtri(POWER)
         # both one-sided tests must succeed: each may fail in half of the cases that POWER leaves
         equal = special.stdtrit(freedom, 1 - alpha) + special.ndtri((1 + POWER) / 2)
