@@ -5,7 +5,6 @@ from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -537,8 +536,20 @@ def test_pixels_are_as_they_were_whatever_the_container(tmp_path: Path):
 
 
 @pytest.mark.parametrize("tag", ["DURATION", "DURATION-eng"])
-def test_the_length_that_matroska_tags_a_stream_with_is_found_in_any_language(tag):
-    """mkvmerge names the language, ffmpeg doesn't."""
-    reader = object.__new__(Video)
-    reader._stream, reader._origin = SimpleNamespace(metadata={tag: "00:01:02.500"}), Fraction(1, 2)
-    assert reader._tagged_seconds() == 62
+def test_the_length_that_matroska_tags_a_stream_with_is_found_in_any_language(tmp_path: Path, tag: str):
+    """mkvmerge names the language, ffmpeg doesn't; it counts from 0, wherever the images begin."""
+    path = tmp_path / "tagged.mkv"
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("ffv1", 24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.metadata[tag] = "00:01:02.500000000"
+        for k in range(12, 20):
+            frame = av.VideoFrame(48, 32, "yuv420p")
+            frame.pts, frame.time_base = k, Fraction(1, 24)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    if tag == "DURATION":  # which ffmpeg writes anew
+        path.write_bytes(re.sub(rb"00:00:00\.\d{9}", b"00:01:02.500000000", path.read_bytes()))
+    video = Video(path)
+    video.close()
+    assert video.total == 62 * 24

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -181,8 +181,6 @@ def _context() -> Any:
 
     Forked from this one, they would share CUDA and the threads of torch; spawned, each would import all anew.
     """
-    if "forkserver" not in get_all_start_methods():  # on Windows
-        return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
     return context

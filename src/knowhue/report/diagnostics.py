@@ -165,7 +165,7 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
     # what never varies has no correlation
     if not np.ptp(first) or not np.ptp(second):
         return None, None, "no" if promise else "no promise"
-    from scipy import stats  # half a second to import
+    from scipy import stats
 
     # one side alone is permuted, so the other is ranked once
     ranks = stats.rankdata(second)

@@ -1,4 +1,7 @@
-"""What may be concluded from paired runs: intervals, tests, multiplicity, power; numbers in, numbers out."""
+"""What may be concluded from paired runs: intervals, tests, multiplicity, power; numbers in, numbers out.
+
+`scipy.stats` takes half a second to import: what needs it imports it when it is called, `scipy.special` does for most.
+"""
 
 ALPHA = 0.05
 """Rate of false claims where a plan does not say another."""

@@ -131,7 +131,7 @@ def bca_interval(
     >>> low < 4.0 < high
     True
     """
-    from scipy import stats  # half a second to import
+    from scipy import stats
 
     d = _checked(differences)
     if len(d) < 2 or _constant(d):
@@ -173,7 +173,7 @@ def wilson_interval(count: int, of: int, confidence: float = LEVEL) -> Interval:
     """
     if not 0 <= count <= of or of == 0:
         raise ValueError(f"`count` should be in 0..of, and `of` above 0. Found `count = {count}, of = {of}`.")
-    from scipy import stats  # half a second to import
+    from scipy import stats
 
     low, high = stats.binomtest(count, of).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
@@ -267,7 +267,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
     McNemar(only_first=6, only_second=0, p=0.03125)
     """
-    from scipy import stats  # half a second to import
+    from scipy import stats
 
     before, after = _right_or_wrong({"first": first, "second": second}, ("images",))
     one, other = int((before > after).sum()), int((before < after).sum())
@@ -289,7 +289,7 @@ def benjamini_hochberg(p: Mapping[Name, float]) -> dict[Name, float]:
     >>> benjamini_hochberg({"psnr": 0.01, "ssim": 0.04, "fid": 0.04})
     {'psnr': 0.03, 'ssim': 0.04, 'fid': 0.04}
     """
-    from scipy import stats  # half a second to import
+    from scipy import stats
 
     adjusted = stats.false_discovery_control(list(p.values())) if p else ()
     return dict(zip(p, map(float, adjusted), strict=True))

@@ -202,7 +202,7 @@ def needed(found: Crossed, sesoi: float, alpha: float) -> Needed:
     at hand. The range comes from the chi-square distribution of the variance of a seed's mean over these images, which
     holds a part of the residual (5 to 95 %): with eight seeds it is known to a factor of two at best.
     """
-    from scipy import stats  # half a second to import
+    from scipy import stats
 
     seed, image, rest = found.components
     over_seeds = seed**2 + rest**2 / found.images
