@@ -228,6 +228,19 @@ def test_a_column_of_splits_is_followed(tmp_path):
         list_items(settings(tmp_path, "parquet"))
 
 
+@pytest.mark.parametrize(
+    "names", [("1.jpg", "2.jpg", "1.cls", "2.cls"), ("1.jpg", "2.json", "1.cls", "2.jpg")]
+)
+def test_a_label_that_does_not_lie_beside_its_image_is_refused(tmp_path, names):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            put(tar, name, b'"sea"')
+    with pytest.raises(
+        ImageError, match=r"a\.tar: the label of [12]\.jpg does not lie beside it.* tar --sort=name"
+    ):
+        list_items(settings(tmp_path, "webdataset"))
+
+
 @pytest.mark.parametrize("spoil", ["cut", "compressed", "no tar"])
 def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
     path = next(as_tars(photos, tmp_path / "packed").rglob("*.tar"))

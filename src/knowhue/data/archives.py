@@ -2,7 +2,7 @@
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby, repeat
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,8 @@ from knowhue.images.image import SUFFIXES, why_hidden
 _COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
 """First bytes of what these programs write."""
 _SPLIT = "split"
+_LABELS = {".cls", ".json"}
+"""What holds the label of a sample in a tar."""
 
 
 class Member(NamedTuple):
@@ -66,9 +68,12 @@ class WebDataset:
                 yield archive
                 continue
             path = archive_path(self.root, archive.name)
-            for _, sample in groupby(_members(path), key=lambda member: member.key):
+            alone: set[str] = set()
+            for key, sample in groupby(_members(path), key=lambda member: member.key):
                 members = {f".{member.kind}": member for member in sample}
                 image = next((each for kind, each in members.items() if kind in SUFFIXES), None)
+                if image is None and members.keys() & _LABELS:
+                    alone.add(key)
                 named = image or next(iter(members.values()))
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
                 skipped = hidden or ("" if image else "a sample without an image")
@@ -80,6 +85,8 @@ class WebDataset:
                 place = f"{named.start} {named.size} {archive.name}"
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
                 yield SourceItem(name, split, label, stamp, skipped, place=place)
+            if alone:
+                _require_side_by_side(path, alone)
 
     def _label(self, path: Path, members: Mapping[str, Member], image: Member) -> str | None:
         label: object = PurePosixPath(image.name).parent.name
@@ -125,6 +132,16 @@ def _members(path: Path) -> Iterator[Member]:
         raise ImageError(f"{path}: it is damaged or cut short ({error}); copy it again") from None
     except OSError as error:
         raise ImageError(f"{path}: it cannot be read: {error.strerror}") from None
+
+
+def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
+    """Make sure that labels without an image have none elsewhere in their tar: it would be taken for unlabelled."""
+    for member in _members(path):
+        if member.key in keys and f".{member.kind}" in SUFFIXES:
+            raise ImageError(
+                f"{path}: the label of {member.name} does not lie beside it, as the files of a sample must; write it "
+                "anew: tar --sort=name -cf NEW.tar FOLDER"
+            )
 
 
 def _compressed_by(path: Path) -> str | None:
