@@ -37,7 +37,7 @@ from knowhue.inference.listing import (
     output_of,
     twin_of,
 )
-from knowhue.inference.pipeline import progress
+from knowhue.inference.pipeline import Pace
 from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.runs import BUILT_IN, Report
@@ -363,7 +363,7 @@ def _execute(
     ends: dict[str, dict[str, Any]] = {}
     stamps: dict[str, str] = {}
     reported: list[int] = []
-    started = time.monotonic()
+    pace = Pace()
 
     def watch() -> None:
         for path, stamp, _ in out.files(_ENDED):
@@ -377,7 +377,7 @@ def _execute(
         )
         if reported != [here + failed, already]:
             reported[:] = here + failed, already
-            report({"stage": "folder", "failed": failed} | progress(started, here + failed, total, already))
+            report({"stage": "folder", "failed": failed} | pace.after(here + failed, total, already))
 
     for path, stamp, _ in out.files(_ENDED):  # of earlier runs
         stamps[path] = stamp

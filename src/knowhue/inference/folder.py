@@ -18,7 +18,7 @@ from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
 from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Stages, progress, run, usable_cores
+from knowhue.inference.pipeline import Limits, Pace, Stages, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.reference import AlbumColour, colour_of_album, photo_colour
 from knowhue.inference.requests import (
@@ -117,7 +117,6 @@ class _Work:
         self._divide({item for item in listing.items if self._is_done(item)})
         self.made = 0
         self.failures: list[tuple[str, str]] = []
-        self._started = time.monotonic()
 
     def _divide(self, done: Collection[Item]) -> None:
         """The images into those that are done and those that wait."""
@@ -152,13 +151,13 @@ class _Work:
             lambda coarse: coarse.shape,
         )
         found: list[AlbumColour] = []
-        started = time.monotonic()
+        pace = Pace()
         with closing(run(stages, self.waiting, limits)) as outcomes:
             for done, (_, future) in enumerate(outcomes, 1):
                 # what fails here fails again when it is to be coloured, and is told then
                 if future.exception() is None:
                     found.append(future.result())
-                self._report({"stage": "album"} | progress(started, done, len(self.waiting)))
+                self._report({"stage": "album"} | pace.after(done, len(self.waiting)))
         return found
 
     def _is_done(self, item: Item) -> bool:
@@ -185,6 +184,7 @@ class _Work:
             with one_core_each(self._colorizer.network.runtime):
                 if album:
                     self._set_album_colour(limits)
+                self._pace = Pace()  # of colouring alone
                 self._report_progress()
                 if self.waiting and len(self._items) >= _MANY:  # of all, so that a kill changes no rounding
                     paint_compiled()
@@ -268,7 +268,7 @@ class _Work:
     def _report_progress(self) -> None:
         here, total = self.made + len(self.failures), self.already + len(self.waiting)
         event = {"stage": "folder", "failed": len(self.failures)}
-        self._report(event | progress(self._started, here, total, self.already))
+        self._report(event | self._pace.after(here, total, self.already))
 
 
 def _check(options: ColorizeOptions, suffix: str | None) -> None:

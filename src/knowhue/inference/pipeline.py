@@ -394,14 +394,30 @@ def run(
         pipeline.abort()
 
 
-def progress(started: float, here: int, total: int, before: int = 0) -> dict[str, Any]:
-    """How far a folder or a video is: `here` done since `started` (`time.monotonic`), `before` earlier, of `total`.
+class Pace:
+    """How far a folder or a video is, and how fast it goes: by the later half of the time since this was made.
 
-    The total is 0 if it is not known.
+    The first images of a folder, or the first of a model, may be the slowest.
     """
-    per_second = here / max(time.monotonic() - started, 1e-9)
-    left = (total - before - here) / per_second if total and per_second else None
-    return {"done": before + here, "total": total, "per_second": per_second, "seconds_left": left}
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._marks = deque([(self._started, 0)])
+
+    def after(self, here: int, total: int, before: int = 0) -> dict[str, Any]:
+        """What is to be reported when `here` are done, and `before` by earlier runs, of `total`; 0 if not known."""
+        now = time.monotonic()
+        elapsed = now - self._started
+        while len(self._marks) > 1 and self._marks[1][0] <= self._started + elapsed / 2:
+            self._marks.popleft()
+        since, first = self._marks[0]
+        if (
+            now - self._marks[-1][0] >= elapsed / 100
+        ):  # some seventy are enough, however many images there are
+            self._marks.append((now, here))
+        per_second = (here - first) / max(now - since, 1e-9)
+        left = (total - before - here) / per_second if total and per_second else None
+        return {"done": before + here, "total": total, "per_second": per_second, "seconds_left": left}
 
 
 def usable_cores() -> int:

@@ -22,7 +22,7 @@ from knowhue.images.image import Image
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Stages, progress, run
+from knowhue.inference.pipeline import Limits, Pace, Stages, run
 from knowhue.inference.pixels import PaintStats, paint, paint_compiled
 from knowhue.inference.recipes import RecipeDescription
 from knowhue.inference.video_formats import codec_of
@@ -265,7 +265,7 @@ class _Work:
 
     def frames(self) -> Generator["Frame"]:
         """All frames, coloured, in the order of presentation."""
-        started = time.monotonic()
+        pace = Pace()
         paint_compiled()
         # weighed as nothing: few batches are on their way, and `_batches` bounds each
         stages = Stages(lambda batch: 0, self._decode, self._predict, self._paint)
@@ -274,7 +274,7 @@ class _Work:
             for _, future in batches:
                 for painted in future.result():
                     yield painted.frame
-                    self._add(painted, started)
+                    self._add(painted, pace)
 
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
         """Means over all frames; `notes` say what could not be kept."""
@@ -338,7 +338,7 @@ class _Work:
             painted.append(_Painted(frame._replace(pixels=pixels), stats, answer))
         return painted
 
-    def _add(self, painted: _Painted, started: float) -> None:
+    def _add(self, painted: _Painted, pace: Pace) -> None:
         """Count a frame that was encoded, and report."""
         frame, stats, answer = painted
         self._done += 1
@@ -350,7 +350,7 @@ class _Work:
         if answer.probabilities is not None:
             self._probabilities += answer.probabilities[0].astype(np.float64)
         total = max(self._video.total, self._done) if self._video.total else 0
-        self._report({"stage": "video"} | progress(started, self._done, total))
+        self._report({"stage": "video"} | pace.after(self._done, total))
 
 
 def _by_pyav() -> tuple[Any, Any]:
