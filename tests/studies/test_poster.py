@@ -303,6 +303,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("full", "full", 2700),
         ("weights", "weights", 5000),
         ("lite0", "lite0", 3000),
+        ("lite0-placebos", "lite0-placebos", 5000),
         ("lite0-tuning", "lite0-tuning", 2000),
         ("lite0-gan", "lite0-gan", 900),
         ("methods", "methods", 7000),
@@ -360,8 +361,8 @@ def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path
     assert set(overview.STUDIES.values()) <= set(drawn)
     page = (DOCS / "poster.md").read_text()
     numbers = (
-        {11: "eleven", 12: "twelve", 13: "thirteen"},
-        {22: "twenty-two", 24: "twenty-four", 26: "twenty-six"},
+        {13: "thirteen", 14: "fourteen", 15: "fifteen"},
+        {26: "twenty-six", 28: "twenty-eight", 30: "thirty"},
     )
     assert f"in {numbers[0][len(asked)]} studies of" in page
     assert f"over all {numbers[1][2 * len(asked)]} answers" in page
