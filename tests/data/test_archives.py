@@ -218,6 +218,15 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
         labels_of(tmp_path, [0, 2], names)
 
 
+@pytest.mark.parametrize("images", [["a.png"], [[1, 2]], [[b"x"]], [{"path": "a.png"}], [1]])
+def test_a_column_that_holds_no_files_is_refused(tmp_path, images):
+    parquet.write_table(pyarrow.table({"image": images, "label": ["cat"]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        ConfigError, match=r"should name a column with the bytes of image files.* Found `image` of"
+    ):
+        list_items(settings(tmp_path, "parquet"))
+
+
 def test_a_column_of_splits_is_followed(tmp_path):
     table = {"image": [b"x"] * 4, "label": [*"abab"], "split": ["train", "Val", "test", None]}
     parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")

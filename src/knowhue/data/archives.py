@@ -23,7 +23,7 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.errors import ImageError, few, needing
+from knowhue.errors import ConfigError, ImageError, few, needing, shown
 from knowhue.images.image import SUFFIXES, why_hidden
 
 _COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -201,6 +201,9 @@ class Parquet:
             try:
                 with self._open(path) as file:
                     require_columns(file.schema_arrow.names, self.images)
+                    _require_bytes(
+                        self.images.image_column, file.schema_arrow.field(self.images.image_column).type
+                    )
                     for row, (group, at, label, own) in enumerate(self._rows(file)):
                         split = own or archive.split
                         alone = "unlabelled images train only"
@@ -240,6 +243,18 @@ class Parquet:
     def _read_group(self, path: Path, group: int) -> Any:
         with self._open(path) as file:
             return file.read_row_group(group, columns=[self.images.image_column]).column(0)
+
+
+def _require_bytes(column: str, kind: Any) -> None:
+    """Make sure that a column holds files: text in it would be taken for names of files that lie anywhere."""
+    is_struct = str(kind).startswith("struct") and kind.get_field_index("bytes") >= 0
+    inner = str(kind.field("bytes").type if is_struct else kind)
+    if not inner.startswith(("binary", "large_binary", "fixed_size_binary", "dictionary<values=binary")):
+        raise ConfigError(
+            "`images.image_column` should name a column with the bytes of image files, alone or as `bytes` of a "
+            f"struct. Found `{column}` of the type {shown(str(kind))}. Write the files themselves "
+            "into it, or lay them into folders."
+        )
 
 
 def _class_name(names: Sequence[str], label: str | None) -> str | None:
