@@ -162,6 +162,14 @@ def test_the_same_photo_in_two_classes_is_told(photos, tmp_path):
     )
 
 
+def test_classes_that_may_be_meant_as_one_are_told(make_folder, tmp_path):
+    notes = []
+    prepare(rules(make_folder({"Sea lion": 3, "reef": 3, "sea_lion": 3})), tmp_path / "out", notes.append)
+    assert [each["text"] for each in notes if each["stage"] == "note"] == [
+        "The classes `Sea lion` and `sea_lion` are two; give them one spelling if they are one"
+    ]
+
+
 def test_near_duplicate_across_parts_leaves_the_training_copy_out(make_folder, tmp_path):
     root = make_folder({"train/cat": 3, "val/cat": 1, "train/dog": 3, "val/dog": 1})
     scene = Image.fromarray(draw(0, 0, 90, class_colour=1.0, seed=0))

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,6 +93,22 @@ def refuse_odd_names(names: Iterable[str]) -> None:
                 "The name of a class should be printable text: no control characters, and UTF-8. "
                 f"Found {name!a}. Rename its folder."
             )
+
+
+def alike_names(names: Iterable[str]) -> list[str]:
+    """Sentences on classes whose names differ only in case or in what is between words: they may be meant as one.
+
+    >>> alike_names(["Sea lion", "reef", "sea_lion"])
+    ['The classes `Sea lion` and `sea_lion` are two; give them one spelling if they are one']
+    """
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        alike[re.sub(r"[\s_-]+", "", name.casefold())].append(name)
+    pairs = [pair for each in alike.values() for pair in pairwise(each)]
+    return [
+        f"The classes `{one}` and `{other}` are two; give them one spelling if they are one"
+        for one, other in pairs
+    ]
 
 
 class Signatures(NamedTuple):

@@ -118,6 +118,8 @@ def prepare(
             if not _is_there(folder, key, report):
                 _prepare(listing, images, folder, key, report, share_out)
     summary = read_summary(folder)
+    for sentence in checks.alike_names(summary["classes"]):
+        report({"stage": "note", "text": sentence})
     if sentence := left_out_sentence(summary):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
     return _open(folder, summary)  # what its files should be was just compared, or just made
