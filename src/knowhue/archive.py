@@ -226,29 +226,34 @@ def colorize_archive(
     with colours.held() as note:
         _require_no_left(executor)
         with tables_on_disk() as tables:
-            listing = ArchiveListing(tables, suffix)
-            listing.add_images(images, inside)
-            listing.add_taken(images, colours)
-            if _read_plan(colours) is None and not overwrite:
-                listing.require_room(out)
+            listing = _listed(
+                ArchiveListing(tables, suffix), images, colours, inside, "" if overwrite else out
+            )
             place = source.rstrip("/") if is_url(source) else str(Path(source).resolve())
             job = job_of(colorizer, place, options, suffix)
             plan = _plan(colours, job, shards, len(listing), overwrite)
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         task = ShardTask(
-            *places,
-            model=model._replace(model=_model_from_anywhere(model.model)),
-            shard=0,
-            options=options,
-            overwrite=overwrite,
-            # what is of another place counts where `_plan` lets it
-            job=digest({**plan["job"], "source": None, "shards": plan["shards"]}),
-            run=uuid4().hex,
-            threads=executor.threads or 0,
-        )
+            *places, model=model._replace(model=_model_from_anywhere(model.model)), shard=0, options=options,
+            overwrite=overwrite, job=_job_of_shards(plan), run=uuid4().hex, threads=executor.threads or 0,
+        )  # fmt: skip
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
     found = _found(ends, listing, colorizer, [note] if note else [])
     return Summary(source, out, **found, seconds=time.monotonic() - started, shards=plan["shards"])
+
+
+def _job_of_shards(plan: Mapping[str, Any]) -> str:
+    """By which a shard knows what is done of it; what is of another place counts where `_plan` lets it."""
+    return digest({**plan["job"], "source": None, "shards": plan["shards"]})
+
+
+def _listed(listing: ArchiveListing, images: Store, colours: Store, inside: str, free: str) -> ArchiveListing:
+    """A listing of what is there and what is taken; in a place that is to be `free`, a new job has room for all."""
+    listing.add_images(images, inside)
+    listing.add_taken(images, colours)
+    if free and _read_plan(colours) is None:
+        listing.require_room(free)
+    return listing
 
 
 def _found(

@@ -13,7 +13,7 @@ import torch
 
 from knowhue import __version__
 from knowhue.arguments import checked_arguments
-from knowhue.cells import arithmetic_elsewhere, do_in_worker, run_cells, worker_place
+from knowhue.cells import Arithmetic, arithmetic_elsewhere, do_in_worker, run_cells, worker_place
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.listing import list_items
 from knowhue.data.loaders import plain_batches
@@ -186,25 +186,12 @@ def run_study(
     executor = executor or InProcess()
     with locked(root, "study", engine=executor.name) as left:
         await_jobs(executor, left, root, report)
-        engine = Engine(plan.config.training)
-        _require_one_way(executor, engine)
-        _refuse_another_plan(plan, root)
-        open_study = partial(_open_study, plan, root, report, tuned_on, engine, executor)
-        # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
-        # one the cluster is asked before images are prepared, which may take as long
-        opened = open_study() if _has_begun(root) else None
-        elsewhere = (
-            arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
-        )
-        plan = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
-        _refuse_another_plan(plan, root)
-        work, checked = opened or open_study()
-        _freeze_and_score(work, plan, description or {}, checked)
+        work, elsewhere = _begin(plan, root, executor, description or {}, report, tuned_on)
         # the main process has written it by now, and all read the same
         plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
         is_comparison = plan.reference is not None
         report({"stage": "golden"})
-        now = elsewhere.golden_step if elsewhere else golden_step(engine, executor.threads)
+        now = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
         more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
         begin_anew(work, blocks_of([plan]), now, more_to_come)
         run_cells(work, plan, executor, now)
@@ -215,6 +202,34 @@ def run_study(
             write_report(root)
         work.engine.wait()
     return root / "report.html"
+
+
+def _begin(
+    plan: Plan,
+    root: Path,
+    executor: Executor,
+    description: dict[str, Any],
+    report: Report,
+    tuned_on: Path | None,
+) -> tuple[Workspace, Arithmetic | None]:
+    """Refuse what cannot be, freeze the plan in the precision of where it runs, and score what needs no training.
+
+    Returns:
+        What the cells share, and how the machines of an engine compute; None where this one does.
+    """
+    engine = Engine(plan.config.training)
+    _require_one_way(executor, engine)
+    _refuse_another_plan(plan, root)
+    open_study = partial(_open_study, plan, root, report, tuned_on, engine, executor)
+    # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
+    # one the cluster is asked before images are prepared, which may take as long
+    opened = open_study() if _has_begun(root) else None
+    elsewhere = arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
+    plan = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
+    _refuse_another_plan(plan, root)
+    work, checked = opened or open_study()
+    _freeze_and_score(work, plan, description, checked)
+    return work, elsewhere
 
 
 def _require_one_way(executor: Executor, engine: Engine) -> None:

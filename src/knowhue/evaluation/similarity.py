@@ -60,24 +60,32 @@ def ciede2000(
         library.where(across == 0, library.copysign(across, b1), across), a1 * a2 + b1 * b2
     )
     hue = library.arctan2(b1, a1) + turn / 2
-    hue_weight = (
+    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
+    hue_weight = 1 + 0.015 * middle * _hue_weight(library, hue)
+    hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(turn / 2) / hue_weight
+    rotation = -2 * _saturation(middle) * library.sin(2 * math.radians(30) * _blueness(library, hue))
+    squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
+    if predicted_lightness is not None:
+        squared = squared + _lightness_term(_single(predicted_lightness), _single(lightness)) ** 2
+    # rounding may leave less than nothing of equal colours
+    return library.sqrt(library.clip(squared, 0, None)).mean((1, 2))
+
+
+def _hue_weight(library: Any, hue: Any) -> Any:
+    """The paper's T."""
+    return (
         1
         - 0.17 * library.cos(hue - math.radians(30))
         + 0.24 * library.cos(2 * hue)
         + 0.32 * library.cos(3 * hue + math.radians(6))
         - 0.20 * library.cos(4 * hue - math.radians(63))
     )
-    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
-    hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(turn / 2) / (1 + 0.015 * middle * hue_weight)
-    # hues near 275 degrees, blue, that is -85
+
+
+def _blueness(library: Any, hue: Any) -> Any:
+    """Near 1 for hues near 275 degrees, which is -85, too."""
     degrees = library.rad2deg(hue)
-    blueness = library.exp(-(((library.where(degrees < 0, degrees + 360, degrees) - 275) / 25) ** 2))
-    rotation = -2 * _saturation(middle) * library.sin(2 * math.radians(30) * blueness)
-    squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
-    if predicted_lightness is not None:
-        squared = squared + _lightness_term(_single(predicted_lightness), _single(lightness)) ** 2
-    # rounding may leave less than nothing of equal colours
-    return library.sqrt(library.clip(squared, 0, None)).mean((1, 2))
+    return library.exp(-(((library.where(degrees < 0, degrees + 360, degrees) - 275) / 25) ** 2))
 
 
 def _lightness_term(predicted: Any, true: Any) -> Any:

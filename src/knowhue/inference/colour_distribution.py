@@ -6,6 +6,7 @@ What a network mistakes at one size it rarely mistakes in the same way at anothe
 are outvoted by the mean over three, and blotches are fewer: test-time augmentation by scale.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -172,7 +173,13 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
     diagonal = own + np.pad(down, ((0, 1), (0, 0), (0, 0))) + np.pad(down, ((1, 0), (0, 0), (0, 0)))
     diagonal += np.pad(across, ((0, 0), (0, 1), (0, 0))) + np.pad(across, ((0, 0), (1, 0), (0, 0)))
     answer = colours.astype(np.float32)
-    residual = own * answer - normal(answer)
+    return _conjugate_gradients(normal, diagonal, answer, own * answer - normal(answer))
+
+
+def _conjugate_gradients(
+    normal: Callable[[FloatArray], FloatArray], diagonal: FloatArray, answer: FloatArray, residual: FloatArray
+) -> FloatArray:
+    """Where `normal` gives what is wanted, from `answer`, which lacks `residual`; preconditioned by the diagonal."""
     direction = (residual / diagonal).astype(np.float32)
     size = first = (residual * direction).sum((0, 1))
     for _ in range(_ROUNDS):

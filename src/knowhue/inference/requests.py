@@ -260,44 +260,66 @@ def stages_of_many(
     Returns:
         Stages whose result is the line, in plain values, and what `put` returned.
     """
-    weighed: dict[Any, float] = {}  # seconds by item: to weigh an image that is afar is to fetch it
+    of_many = _OfMany(colorizer, weigh, request_of, put)
+    return Stages(
+        of_many.weigh,
+        of_many.decode,
+        of_many.predict,
+        of_many.paint,
+        lambda read: read[0].network_input.shape,
+    )
 
-    def timed_weigh(item: Any) -> int:
+
+class _OfMany:
+    """What `stages_of_many` does, and how long each image takes of it."""
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        weigh: Callable[[Any], int],
+        request_of: Callable[[Any], ImageRequest],
+        put: Callable[[Any, ImageReply, dict[str, Any], Predictions], Any],
+    ) -> None:
+        self._colorizer, self._weigh, self._request_of, self._put = colorizer, weigh, request_of, put
+        # seconds by item: to weigh an image that is afar is to fetch it
+        self._weighed: dict[Any, float] = {}
+
+    def weigh(self, item: Any) -> int:
         started = time.perf_counter()
-        weight = weigh(item)
-        weighed[item] = time.perf_counter() - started
+        weight = self._weigh(item)
+        self._weighed[item] = time.perf_counter() - started
         return weight
 
-    def decode(item: Any) -> tuple[DecodedRequest, float]:
-        started = time.perf_counter() - weighed.pop(item)
-        decoded = decode_request(colorizer, request_of(item), path=item.path)
+    def decode(self, item: Any) -> tuple[DecodedRequest, float]:
+        started = time.perf_counter() - self._weighed.pop(item)
+        decoded = decode_request(self._colorizer, self._request_of(item), path=item.path)
         return decoded, time.perf_counter() - started
 
-    def predict(batch: Sequence[tuple[DecodedRequest, float]]) -> list[tuple[Predictions, float]]:
+    def predict(self, batch: Sequence[tuple[DecodedRequest, float]]) -> list[tuple[Predictions, float]]:
         """Predictions, each with its share of the seconds."""
         started = time.perf_counter()
         try:
-            answers = _predict(colorizer, [decoded for decoded, _ in batch])
+            answers = _predict(self._colorizer, [decoded for decoded, _ in batch])
         except Exception as error:
             raise _ModelFault from error
         share = (time.perf_counter() - started) / len(batch)
         return [(answer, share) for answer in answers]
 
-    def paint(item: Any, read: tuple[DecodedRequest, float], predicted: tuple[Predictions, float]) -> Any:
+    def paint(
+        self, item: Any, read: tuple[DecodedRequest, float], predicted: tuple[Predictions, float]
+    ) -> Any:
         started = time.perf_counter()
         (decoded, before), (answer, share) = read, predicted
         try:
-            reply = paint_request(colorizer, decoded, answer)
+            reply = paint_request(self._colorizer, decoded, answer)
         except RunError as error:  # of the format: one of the disk or the store would end the whole job
             raise ImageError(str(error)) from None
         height, width = decoded.image.pixels.shape[:2]
         line = {"path": item.path, "output": item.output, "width": width, "height": height}
         line |= reply.judgement.as_record()
-        done = put(item, reply, line, answer)
+        done = self._put(item, reply, line, answer)
         seconds = round(before + share + time.perf_counter() - started, 4)
-        return line | {"model": colorizer.network.description.name, "seconds": seconds}, done
-
-    return Stages(timed_weigh, decode, predict, paint, lambda read: read[0].network_input.shape)
+        return line | {"model": self._colorizer.network.description.name, "seconds": seconds}, done
 
 
 def reason_of(error: BaseException) -> str:

@@ -192,8 +192,8 @@ def colorize_video(
 ) -> VideoSummary:
     """Colour a video. Until it is whole it is a hidden file beside `out`; the same call after a kill begins anew.
 
-    Frames are seen at one size: steadying averages over frames what three sizes average over views.
-    Size, frame times, sound, subtitles, chapters, metadata and orientation are kept. H.264 (VP9 for .webm) is written.
+    Frames are seen at one size: steadying averages over frames what three sizes average over views. All else that the
+    file holds is kept. H.264 (VP9 for .webm) is written.
 
     Args:
         colorizer: a model with a colour head.
@@ -214,10 +214,8 @@ def colorize_video(
     colorizer.require_options(options)
     reading, writing = _by_pyav()
     if others := options.changed(but=EVERYWHERE):
-        raise ConfigError(
-            f"`options` should hold `saturation` and `unknown_below` alone for a video. Found {few(others)}. Colour a "
-            "single image."
-        )
+        allowed = "`options` should hold `saturation` and `unknown_below` alone for a video."
+        raise ConfigError(f"{allowed} Found {few(others)}. Colour a single image.")
     codec_of(out)  # raises for what cannot be written
     require_outputs({"--out": out}, [source], overwrite=overwrite)
     # Hidden and without a video's suffix, so that no player or folder takes it for the whole.

@@ -232,13 +232,12 @@ def ask_networks(
     # a row after the other: the features of all, of many images, would not fit
     with threadpool_limits(1), torch.no_grad():
         for row in rows:
-            parts: dict[str, list[NDArray[Any]]] = {}
+            kept = []
             for portion in portions(pairs, measured):
-                for name, each in _kept(portion, row, protocol, networks, cache).items():
-                    parts.setdefault(name, []).append(each)
+                kept.append(_kept(portion, row, protocol, networks, cache))
                 done += len(portion.names)
                 report({"stage": "score", "done": done, "total": total})
-            found = {name: np.concatenate(each) for name, each in parts.items()}
+            found = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]}
             own = {name: found.pop(name) for name in networks.opened}
             answers = found.pop(_ANSWERS, None)
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
