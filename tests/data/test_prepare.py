@@ -162,6 +162,16 @@ def test_the_same_photo_in_two_classes_is_told(photos, tmp_path):
     )
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_share_of_a_split_that_is_given_is_told(make_folder, tmp_path, split):
+    root = make_folder({f"{part}/{name}": 3 for part in ("train", split) for name in ("cat", "dog")})
+    notes = []
+    prepare(rules(root, validation_share=0.3, test_share=0.3), tmp_path / "out", notes.append)
+    assert [each["text"] for each in notes if each["stage"] == "note"] == [
+        f"The images have a {split} split of their own: `images.{split}_share = 0.3` has no effect"
+    ]
+
+
 def test_classes_that_may_be_meant_as_one_are_told(make_folder, tmp_path):
     notes = []
     prepare(rules(make_folder({"Sea lion": 3, "reef": 3, "sea_lion": 3})), tmp_path / "out", notes.append)

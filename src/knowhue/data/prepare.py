@@ -5,7 +5,7 @@ finished of that is not read again. Then copies are found and splits drawn, and 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -110,6 +110,7 @@ def prepare(
     report({"stage": "prepare", "done": 0, "total": 0})  # to list them may take long
     with open_listing(images) as listing:
         checks.refuse_odd_names(listing.classes())
+        unused = _unused_shares(listing.splits(), images)
         # whatever would give another array: how it is prepared, the settings, the files as they are now
         stamps = digest_each((item.name, item.split, item.label, item.stamp) for item in listing.items())
         key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
@@ -118,7 +119,7 @@ def prepare(
             if not _is_there(folder, key, report):
                 _prepare(listing, images, folder, key, report, share_out)
     summary = read_summary(folder)
-    for sentence in checks.alike_names(summary["classes"]):
+    for sentence in (*unused, *checks.alike_names(summary["classes"])):
         report({"stage": "note", "text": sentence})
     if sentence := left_out_sentence(summary):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
@@ -334,6 +335,17 @@ def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
         listing.set_splits({position: chosen[name] for position, name in names.items() if name in chosen})
     for kind, found in copies.items():  # again: the original may be of another split now
         listing.leave_out(found, kind)
+
+
+def _unused_shares(given: Collection[str], images: Images) -> list[str]:
+    """Sentences on shares that were asked for, of splits that the source gives."""
+    asked = {"validation": images.validation_share, "test": images.test_share}
+    usual = {split: Images.model_fields[f"{split}_share"].default for split in asked}
+    return [
+        f"The images have a {split} split of their own: `images.{split}_share = {share:g}` has no effect"
+        for split, share in asked.items()
+        if split in given and share != usual[split]
+    ]
 
 
 def _require_drawn(images: Images) -> None:
