@@ -16,6 +16,7 @@ from rich.text import Text
 from knowhue.apps.program import printable
 from knowhue.config import TRAIN_LOSSES
 from knowhue.errors import few, minus
+from knowhue.inference.pipeline import Pace
 from knowhue.locks import is_first_process
 from knowhue.plan import Cell
 from knowhue.runs import ENDED, Report
@@ -118,45 +119,45 @@ class Plain:
                 self._states = states
                 self._print(cell_lines(event["cells"])[-1] + at_work(event["cells"]), now)
             return
-        begins = self._stage.begins_with(event, now)
+        begins = self._stage.begins_with(event)
         done, total = extent(event)
         is_due = 0 < done == total or (total and now - self._last > PLAIN_SECONDS)
         if event["stage"] == "note" or begins or is_due:
             self._last = now
-            self._print(f"{self._stage.title}  {describe_event(event)}{self._left(event, now)}".rstrip(), now)
+            self._print(f"{self._stage.title}  {describe_event(event)}{self._left(event)}".rstrip(), now)
 
     def _print(self, text: str, now: float) -> None:
         # names of files and classes may look like rich's markup, highlights or emoji codes
         line = printable(f"{now - self._started:6.0f} s  {text}")
         self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
-    def _left(self, event: Mapping[str, Any], now: float) -> str:
+    def _left(self, event: Mapping[str, Any]) -> str:
         """How long the work at hand will still take: as the event says, else once this process did a bit of it."""
         done, total = extent(event)
         seconds = event.get("seconds_left")
-        here = done - self._stage.done_before
-        if seconds is None and here > 0 and done / max(total, 1) > 0.02:
-            seconds = (now - self._stage.began) * (total - done) / here
+        if seconds is None and done / max(total, 1) > 0.02:
+            seconds = self._stage.seconds_left
         return f"  about {time_left(seconds)} left" if seconds and done < total else ""
 
 
 class CurrentStage:
-    """The stage at hand: its title, and when and at what count this process began it.
+    """The stage at hand: its title, at what count this process began it, and how long it will still take.
 
     What earlier runs had done counts as done, not as work of this process.
     """
 
     def __init__(self) -> None:
         self.title = ""
-        self.began = 0.0
         self.done_before = 0
+        self.seconds_left: float | None = None
+        self._pace = Pace()
         self._name = ""
         self._done = 0
         self._run = ""
 
-    def begins_with(self, event: Mapping[str, Any], now: float) -> bool:
+    def begins_with(self, event: Mapping[str, Any]) -> bool:
         """Whether a titled stage begins with this event."""
-        done, _ = extent(event)
+        done, total = extent(event)
         name, title = event["stage"], title_of(event)
         if not title and name not in MEASURED:
             return False
@@ -166,8 +167,10 @@ class CurrentStage:
             self._run = title
         if is_new:
             # features may be computed between the beginning of a run and its first step
-            self.title, self.began, self.done_before, self._name = title or self._run, now, done, name
+            self.title, self.done_before, self._name, self._pace = title or self._run, done, name, Pace()
         self._done = done
+        here = done - self.done_before
+        self.seconds_left = self._pace.after(here, total, self.done_before)["seconds_left"]
         return is_new and bool(title)
 
 
@@ -202,7 +205,7 @@ class Live(Progress):
                 self._cells = self.add_task("", total=event["total"], of="arms: ")
             done, total = event["done"], event["total"]
             self.update(self._cells, total=total, completed=done, description=f"{done}/{total} arms x seeds")
-        if self._stage.begins_with(event, time.monotonic()):
+        if self._stage.begins_with(event):
             self._are_cells_at_work = False
             self._losses = ""
             # what was done before counts as done, so that the time left is by this process's pace
