@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from knowhue.data.loaders import ProcessShare
+from knowhue.data.prepare import Prepared
 from knowhue.errors import RunError
 from knowhue.evaluation.aggregation import OF_SETS
 from knowhue.metric_table import IMAGE_COLUMNS, RUN_METRICS
@@ -77,6 +78,20 @@ def test_samples_are_the_first_of_each_class(scored):
     assert np.array_equal(samples["rgb"], truth["gray"])
     assert np.ptp(truth["gray"].astype(int), axis=-1).max() <= 1  # rounding
     assert samples["rgb"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(("classes", "step"), [(40, 1), (41, 2), (1000, 25)])
+def test_of_many_classes_some_are_shown(classes, step):
+    prepared = Prepared(
+        classes=tuple(map(str, range(classes))),
+        rgb=np.zeros((3 * classes, 1, 1, 3), np.uint8),
+        label=np.repeat(np.arange(classes), 3),
+        split=np.full(3 * classes, "validation"),
+        paths=("",) * (3 * classes),
+        fingerprint="",
+    )
+    shown = prepared.label[sample_positions(prepared)]
+    assert shown.tolist() == [number for number in range(0, classes, step) for _ in range(2)]
 
 
 def test_bytes_of_colours():

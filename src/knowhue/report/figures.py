@@ -213,9 +213,9 @@ FIGURES: dict[str, Figure] = {
     ),
     "samples": Figure(
         "Sample images.",
-        "Of the {split} split. Below a colouring stands the class that the arm names, with its probability (below "
-        "single-task: by the single-task classifier); ✗ marks a wrong one. The images were fixed before training, none "
-        "was picked afterwards. Seed {seed}, last epoch.",
+        "Of the {split} split{sampled}. Below a colouring stands the class that the arm names, with its probability "
+        "(below single-task: by the single-task classifier); ✗ marks a wrong one. The images were fixed before "
+        "training, none was picked afterwards. Seed {seed}, last epoch.",
         draw_samples,
     ),
     "setup": Figure(
@@ -253,7 +253,7 @@ FIGURES: dict[str, Figure] = {
     ),
     "confusion": Figure(
         "Confusion.",
-        "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.",
+        "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.{unlisted}",
         levels.draw_confusion,
         levels.confusion_rows,
     ),
@@ -283,6 +283,7 @@ def facts(study: Study) -> dict[str, object]:
     many = len(study.seeds) > 1
     thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
     frozen = study.config("training", "heads", "epochs")
+    sampled = len({int(label) for label in study.samples.get("label", ())}) or len(study.classes)
     same = (
         "While the encoder is frozen (shaded) both arms are the same computation, so their curves coincide: "
         "single-task is dashed over multi-task."
@@ -305,6 +306,8 @@ def facts(study: Study) -> dict[str, object]:
         },
         "spread": "Small dots are seeds, large ones their mean." if many else "",
         "pooled": ", all seeds together" if many else "",
+        "sampled": f", of {sampled} of {len(study.classes)} classes" if sampled < len(study.classes) else "",
+        "unlisted": " Its table lists what is above 0." if len(study.classes) > levels.MANY else "",
     }
 
 

@@ -298,8 +298,8 @@ def _share_axis(ax: "Axes", shares: list[float]) -> None:
     ax.set_xlabel("Share of the training labels that are known")
 
 
-_MANY = 12
-"""More classes than this leave no room for numbers in the cells."""
+MANY = 12
+"""More classes than this leave no room for numbers in the cells, nor for cells of 0 in their table."""
 _MOST_NAMED = 80
 """Names that stand clear of each other below each other in the tallest figure."""
 
@@ -354,7 +354,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
 def draw_confusion(study: Study) -> "dict[str, Figure]":
     """Draw the confusion matrix of each arm, each row in per cent of its class."""
     names = [as_label(spaced(name)) for name in study.classes]
-    height = max(0.36 * len(names) if len(names) <= _MANY else 4.0, 1.4) + 1.1
+    height = max(0.36 * len(names) if len(names) <= MANY else 4.0, 1.4) + 1.1
     figures = {}
     for side, counts in _counted(study):
         figures[f"confusion_{side.name}"], axes = panels(5.0, height)
@@ -364,12 +364,13 @@ def draw_confusion(study: Study) -> "dict[str, Figure]":
 
 
 def confusion_rows(study: Study) -> list[Row]:
-    """Return the numbers of the matrices: one row per arm, true class and predicted class."""
+    """Return the numbers of the matrices: one row per arm, true class and predicted class; of `MANY` those above 0."""
     return [
         {"arm": side.arm, "true": true, "predicted": named, "images": count}
         for side, counts in _counted(study)
         for true, line in zip(study.classes, counts.tolist(), strict=True)
         for named, count in zip(study.classes, line, strict=True)
+        if count or len(study.classes) <= MANY
     ]
 
 
@@ -383,7 +384,7 @@ def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
 
 def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    if len(names) <= _MANY:
+    if len(names) <= MANY:
         _cells(ax, counts, shares, colour)
     else:  # as an image: of a thousand classes a million cells would be drawn one by one
         from matplotlib.colors import to_rgb
@@ -394,7 +395,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     bare(ax)
     ax.tick_params(length=0)
-    if len(names) <= 4 * _MANY:
+    if len(names) <= 4 * MANY:
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         # few names of short words fit upright, a word a line; others are slanted
         words = [name.split() for name in names]

@@ -49,6 +49,8 @@ from knowhue.training.phases import predict
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
 """The files of a run that scoring its weights again makes anew."""
 SAMPLES_PER_CLASS = 2
+SAMPLED_CLASSES = 40
+"""Images of a thousand classes would be predicted in one batch, and fill a page of 100 MB."""
 EXTREMES = 4
 DRAWN = 4
 _ORDER = (
@@ -108,11 +110,15 @@ def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
-    """The images that every report shows, (N,): the first `SAMPLES_PER_CLASS` of each class of the reporting split."""
+    """The images that every report shows, (N,): the first `SAMPLES_PER_CLASS` of each class of the reporting split.
+
+    Of more classes than `SAMPLED_CLASSES` every second, third and so on is shown.
+    """
     # the first, so that nobody has chosen them
     positions = prepared.positions(prepared.reporting_split)
-    labels = prepared.label[positions]
-    return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in range(len(prepared.classes))])
+    labels, count = prepared.label[positions], len(prepared.classes)
+    shown = range(0, count, -(-count // SAMPLED_CLASSES))
+    return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in shown])
 
 
 def write_samples(work: Workspace, folder: Path, model: MultiTask) -> None:
