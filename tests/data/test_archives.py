@@ -189,6 +189,25 @@ def test_a_tar_of_a_whole_set_has_its_splits_within_it(photos, tmp_path):
     assert Counter(found) == Counter(expected)
 
 
+@pytest.mark.parametrize("beside", [[], ["1.cls"]])
+def test_a_folder_of_a_split_is_no_class(tmp_path, beside):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("train/1.jpg", *(f"train/{each}" for each in beside), "val/2.jpg", "val/2.cls"):
+            put(tar, name, b"sea")
+    found = {each.split: each.label for each in list_items(settings(tmp_path, "webdataset"))}
+    assert found == {"train": "sea" if beside else None, "validation": "sea"}
+
+
+def test_splits_within_a_class_of_a_tar_are_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("photos/Val/1.jpg", "photos/Val/1.cls", "cat/train/2.jpg"):
+            put(tar, name, b"sea")
+    with pytest.raises(
+        ImageError, match=r"cat/train/2\.jpg lies in train/, which names a split; put .*train/cat/"
+    ):
+        list_items(settings(tmp_path, "webdataset"))
+
+
 def labels_of(folder, labels, metadata=None):
     """The classes that are listed of a parquet file with these labels."""
     table = pyarrow.table({"image": [b"x"] * len(labels), "label": labels}).replace_schema_metadata(metadata)
@@ -229,9 +248,11 @@ def test_a_column_that_holds_no_files_is_refused(tmp_path, images):
 
 def test_a_column_of_splits_is_followed(tmp_path):
     table = {"image": [b"x"] * 4, "label": [*"abab"], "split": ["train", "Val", "test", None]}
-    parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")
-    found = list_items(settings(tmp_path, "parquet"))
-    assert Counter(item.split for item in found) == {"train": 2, "validation": 1, "test": 1}
+    as_bytes = [b"train", b"Val", b"test", b""]
+    for splits in (table["split"], as_bytes, pyarrow.array(table["split"]).dictionary_encode()):
+        parquet.write_table(pyarrow.table(table | {"split": splits}), tmp_path / "train.parquet")
+        found = list_items(settings(tmp_path, "parquet"))
+        assert Counter(item.split for item in found) == {"train": 2, "validation": 1, "test": 1}
     parquet.write_table(pyarrow.table({**table, "split": ["x"] * 4}), tmp_path / "train.parquet")
     with pytest.raises(ImageError, match=r"A column `split` should name splits: train, val.* Found `x`"):
         list_items(settings(tmp_path, "parquet"))

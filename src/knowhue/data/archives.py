@@ -89,18 +89,18 @@ class WebDataset:
                 _require_side_by_side(path, alone)
 
     def _label(self, path: Path, members: Mapping[str, Member], image: Member) -> str | None:
-        label: object = PurePosixPath(image.name).parent.name
         if ".cls" in members:
-            label = _bytes_of(path, members[".cls"]).decode(errors="replace").strip()
-        elif ".json" in members:
+            return known_label(_bytes_of(path, members[".cls"]))
+        if ".json" in members:
             try:
                 described = json.loads(_bytes_of(path, members[".json"]))
             except ValueError as error:
                 raise ImageError(
                     f"{path}: {members['.json'].name} is no JSON ({error}); write it anew, or take the sample out"
                 ) from None
-            label = described.get(self.label_column, label) if isinstance(described, dict) else label
-        return known_label(label)
+            if isinstance(described, dict) and self.label_column in described:
+                return known_label(described[self.label_column])
+        return known_label(_class_folder(path, image.name))
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read the bytes of a member, wherever in its tar they lie."""
@@ -144,6 +144,19 @@ def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
             )
 
 
+def _class_folder(path: Path, name: str) -> str | None:
+    """The folder that an image lies in within its tar; one that names a split is none of a class."""
+    *above, folder = ("", *PurePosixPath(name).parts[:-1])
+    if folder.lower() not in SPLIT_NAMES:
+        return folder
+    if above[-1]:
+        raise ImageError(
+            f"{path}: {name} lies in {folder}/, which names a split; put classes into splits ({folder}/{above[-1]}/), "
+            "or labels beside the images (.cls)"
+        )
+    return None
+
+
 def _compressed_by(path: Path) -> str | None:
     with path.open("rb") as file:
         first = file.read(6)
@@ -158,13 +171,13 @@ def _bytes_of(path: Path, member: Member) -> bytes:
 
 def _known_split(value: object) -> str | None:
     """What a column of splits says of a row; None where it says nothing."""
-    name = "" if value is None else str(value).strip().lower()
-    if name and name not in SPLIT_NAMES:
+    name = known_label(value)
+    if name and name.lower() not in SPLIT_NAMES:
         raise ImageError(
-            f"A column `{_SPLIT}` should name splits: {', '.join(SPLIT_NAMES)}. Found `{value}`. Name it so, or take "
+            f"A column `{_SPLIT}` should name splits: {', '.join(SPLIT_NAMES)}. Found `{name}`. Name them so, or take "
             "the column out."
         )
-    return SPLIT_NAMES.get(name)
+    return name and SPLIT_NAMES[name.lower()]
 
 
 class Parquet:
