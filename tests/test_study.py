@@ -172,6 +172,7 @@ def test_a_command_that_goes_on_leaves_the_record_of_the_one_that_froze_the_plan
     )
     assert read_json(tmp_path / "study.json") == frozen | {"name": "moved"}
     freeze(make_plan(config, seeds=[0, 1]), tmp_path, {"command": "knowhue study --seeds 2"}, PARTS)
+    freeze(make_plan(config, seeds=[0, 1]), tmp_path, asked, PARTS)  # the same settings, found in another way
     replaced = read_json(tmp_path / "study.json")
     assert (replaced["command"], replaced.get("preset")) == ("knowhue study --seeds 2", None)
 

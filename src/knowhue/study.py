@@ -413,14 +413,14 @@ def freeze(
     _refuse_other_parts(root, parts)
     # another plan of the same folder, see `_is_replaced`, was never the frozen one
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
+    frozen_by = same or {"created": datetime.now(UTC).isoformat(timespec="seconds"), **description}
     described = {
         **STUDY_SCHEMA,
         "name": root.name,
         "version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **description,
+        **{name: each for name, each in description.items() if name not in _HOW_IT_WAS_FROZEN},
         # a command that goes on, such as one of the frozen plan alone, says less of how that came about
-        **{name: same[name] for name in _HOW_IT_WAS_FROZEN if name in same},
+        **{name: frozen_by[name] for name in _HOW_IT_WAS_FROZEN if name in frozen_by},
         "hash": plan.hash(parts),
         "parts": parts,
         "tuned_on": tuned_on or same.get("tuned_on"),
