@@ -70,7 +70,7 @@ def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
     ("call", "message"),
     [
         (
-            lambda: make_plan(confg=Config()),
+            lambda: make_plan(confg=Config(), seed=[0]),
             r"^`make_plan` should be given config, .* Found `confg`\. Did you mean",
         ),
         (
@@ -85,7 +85,7 @@ def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
         (lambda: make_plan(""), r"^`config` should be a `Config`\. Found `config = ''`"),
         (
             lambda: Config("demo"),
-            "^`Config` should be given its settings by name. Found demo. `load_config` reads",
+            "^`Config` should be given its settings by name. Found `demo`. `load_config` reads",
         ),
     ],
 )

@@ -49,8 +49,8 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
     @functools.wraps(function)
     def checking(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         kinds = _kinds_of_fields(function)
-        for name in kwargs.keys() - signature.parameters.keys():
-            raise ArgumentError(_unknown(function.__name__, name, [*signature.parameters], kinds))
+        if unknown := [name for name in kwargs if name not in signature.parameters]:
+            raise ArgumentError(_unknown(function.__name__, unknown[0], [*signature.parameters], kinds))
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:  # too many or too few: Python's own words say of which function

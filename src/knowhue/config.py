@@ -62,23 +62,16 @@ class Section(BaseModel):
         def __new__(cls, *given: Any, **_: Any) -> "Section":
             """Refuse settings without a name, of which pydantic says nothing but a count."""
             if given:
-                raise ArgumentError(
-                    f"`{cls.__name__}` should be given its settings by name. Found {shown(given[0])}. "
-                    "`load_config` reads presets and YAML files."
-                )
+                found = f"`{cls.__name__}` should be given its settings by name. Found `{shown(given[0])}`."
+                raise ArgumentError(f"{found} `load_config` reads presets and YAML files.")
             return super().__new__(cls)
 
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `yes` for a number, which YAML reads as true and Python counts as 1."""
-        parts = (
-            value
-            if isinstance(value, list | tuple)
-            else value.values()
-            if isinstance(value, dict)
-            else (value,)
-        )
+        values = value.values() if isinstance(value, dict) else value
+        parts = values if isinstance(value, dict | list | tuple) else (value,)
         if any(isinstance(each, bool) for each in parts):
             kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
             if not kinds & {bool, Any} and (numbers := kinds & {int, float}):
