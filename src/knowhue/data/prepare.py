@@ -261,7 +261,7 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     if others := summary.get("contradicting"):
         copy, original = others[0]
         parts.append(
-            f"{len(others)} of them in another class than the image that is kept, such as {copy} than {original}"
+            f"{len(others)} of them in another class than the image that is kept, such as {copy}, a copy of {original}"
         )
     if skipped := list(Counter(summary["skipped"]).elements()):
         parts.append(f"{plural(len(skipped), 'other file')} skipped ({counted(skipped)})")

@@ -411,9 +411,8 @@ class Pace:
         while len(self._marks) > 1 and self._marks[1][0] <= self._started + elapsed / 2:
             self._marks.popleft()
         since, first = self._marks[0]
-        if (
-            now - self._marks[-1][0] >= elapsed / 100
-        ):  # some seventy are enough, however many images there are
+        # some seventy are enough, however many images there are
+        if now - self._marks[-1][0] >= elapsed / 100:
             self._marks.append((now, here))
         per_second = (here - first) / max(now - since, 1e-9)
         left = (total - before - here) / per_second if total and per_second else None

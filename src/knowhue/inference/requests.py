@@ -12,7 +12,7 @@ import numpy as np
 
 from knowhue.errors import ExtraError, ImageError, KnowhueError, RunError, WeightsError
 from knowhue.images.image import FORMATS, Image, Pixels, recognise
-from knowhue.images.reading import MAX_PIXELS, read_image, weigh_image
+from knowhue.images.reading import HEAD_BYTES, MAX_PIXELS, read_image, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
@@ -168,7 +168,7 @@ def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Pred
 
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
-    if recognise(data[:4096]) is None:
+    if recognise(data[:HEAD_BYTES]) is None:
         raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(FORMATS)}).")
     try:
         return read_image(data, max_pixels=max_pixels, name=name)

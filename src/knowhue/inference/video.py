@@ -192,8 +192,8 @@ def colorize_video(
 ) -> VideoSummary:
     """Colour a video. Until it is whole it is a hidden file beside `out`; the same call after a kill begins anew.
 
-    Frames are seen at one size: steadying averages over frames what three sizes average over views. All else that the
-    file holds is kept. H.264 (VP9 for .webm) is written.
+    Frames are seen at one size: steadying averages over frames what three sizes average over views.
+    Size, frame times, sound, subtitles, chapters, metadata and orientation are kept. H.264 (VP9 for .webm) is written.
 
     Args:
         colorizer: a model with a colour head.

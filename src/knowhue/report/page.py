@@ -34,8 +34,8 @@ from knowhue.storage import replacing, write_json
 
 RESULTS = "results.json"
 _LONGEST_LIST = 300
-_TYPED = re.compile(r"`([^`]+)`")
 """Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
+_TYPED = re.compile(r"`([^`]+)`")
 
 _DRAWINGS_OF_METHODS = {
     "trade": "Quality of each method over its training time",
