@@ -253,6 +253,28 @@ def test_huggingface_dataset(hub, tmp_path):
     assert prepared.label.tolist() == [0, 1, -1, -1, 1, 1, 0]
 
 
+def test_huggingface_images_without_a_label_train_only(hub, tmp_path):
+    hub(train=FakeSplit([0, 1, 0, 1, 0, -1]), test=FakeSplit([-1, -1]))
+    settings = {"source": "huggingface", "path": "some/set"}
+    items = list_items(Images(**settings))
+    assert [each.name for each in items if each.skipped == "unlabelled images train only"] == [
+        "test/0000000", "test/0000001"
+    ]  # fmt: skip
+    prepared = prepare(Images(size_px=16, min_per_class=1, **settings), tmp_path / "out")
+    assert prepared.reporting_split == "validation"
+
+
+def test_huggingface_split_of_another_name_is_told(hub):
+    hub(train=FakeSplit([0, 1]), dev=FakeSplit([0, 1]))
+    (skipped,) = [each for each in list_items(Images(source="huggingface", path="x")) if each.skipped]
+    assert (skipped.name, skipped.skipped[:37]) == ("dev", "a split that is called otherwise than")
+    hub(all=FakeSplit([0, 1]))
+    with pytest.raises(
+        ImageError, match=r"x: no images in its splits, but 1 a split that is called otherwise"
+    ):
+        list_items(Images(source="huggingface", path="x"))
+
+
 def test_huggingface_names_of_classes_that_are_text(hub):
     hub(train=FakeSplit(["cat", "dog", None, "", "-1"], names=None))
     labels = [label for _, _, label in listed(source="huggingface", path="x")]

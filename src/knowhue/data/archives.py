@@ -80,8 +80,6 @@ class WebDataset:
                 label = None if skipped else self._label(path, members, named)
                 # a tar of a whole set has its splits within it
                 split = named_split(f"{PurePosixPath(named.name).parent}/") or archive.split
-                if not skipped and label is None and split != "train":
-                    skipped = "unlabelled images train only"
                 place = f"{named.start} {named.size} {archive.name}"
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
                 yield SourceItem(name, split, label, stamp, skipped, place=place)
@@ -219,10 +217,8 @@ class Parquet:
                     )
                     for row, (group, at, label, own) in enumerate(self._rows(file)):
                         split = own or archive.split
-                        alone = "unlabelled images train only"
-                        skipped = alone if label is None and split != "train" else ""
                         name, place = f"{archive.name}/{row:07d}", f"{group} {at} {archive.name}"
-                        yield SourceItem(name, split, label, archive.stamp, skipped, place=place)
+                        yield SourceItem(name, split, label, archive.stamp, place=place)
             except self._errors as error:
                 reason = str(error).partition("\n")[0]
                 raise ImageError(f"{path}: it is damaged or no parquet ({reason}); copy it again") from None

@@ -15,6 +15,8 @@ from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
 
 UNLABELLED = "unlabelled"
+TRAIN_ONLY = "unlabelled images train only"
+"""Why an image without a class is skipped in another split than `train`."""
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test",

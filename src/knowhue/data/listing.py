@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.items import SPLITS, ImageSource, SourceItem, as_archives
+from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, as_archives
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
@@ -43,7 +43,7 @@ SELECT position, original FROM (
     FROM images WHERE reason = x''
 ) WHERE position != original
 """
-_LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files"}
+_LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files", "huggingface": "its splits"}
 
 
 class ImageListing:
@@ -234,7 +234,9 @@ def list_items(images: Images) -> list[SourceItem]:
 def _listed(item: SourceItem) -> tuple[object, ...]:
     # a class whose folders were made on several systems is one
     label = None if item.label is None else _bytes(plain_name(item.label))
-    others = map(_bytes, (item.stamp, item.skipped, item.origin, item.place))
+    is_of_no_use = item.label is None and item.split != "train"
+    skipped = item.skipped or (TRAIN_ONLY if is_of_no_use else "")
+    others = map(_bytes, (item.stamp, skipped, item.origin, item.place))
     return _bytes(item.name), SPLITS.index(item.split), label, *others, len(item.name)
 
 

@@ -12,6 +12,7 @@ from knowhue.data import drawn
 from knowhue.data.archives import Parquet, WebDataset
 from knowhue.data.items import (
     SPLIT_NAMES,
+    TRAIN_ONLY,
     UNLABELLED,
     ImageSource,
     SourceItem,
@@ -112,7 +113,7 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
         if not skipped:
             _refuse_split_within(root, folders)
     elif split != "train":
-        skipped = skipped or "unlabelled images train only"
+        skipped = skipped or TRAIN_ONLY
     return _item(path, "/".join(below) or ".", split, label, skipped)
 
 
@@ -220,6 +221,7 @@ class HuggingFace:
             raise ImageError(f"{images.path}: no Hugging Face dataset that can be reached: {error}") from None
         self.image_column, self.label_column = images.image_column, images.label_column
         named = [name for name in splits if name in SPLIT_NAMES]
+        self.others = [name for name in splits if name not in SPLIT_NAMES]
         self.splits = {
             name: splits[name] for name in sorted(named, key=lambda name: SPLIT_NAMES[name] != "train")
         }
@@ -230,7 +232,11 @@ class HuggingFace:
             self.encoded[name] = dataset.cast_column(images.image_column, as_file)
 
     def items(self) -> Iterator[SourceItem]:
-        """The rows of each split."""
+        """The rows of each split, and splits of other names."""
+        for name in self.others:
+            yield SourceItem(
+                name, "train", None, "", f"a split that is called otherwise than {', '.join(SPLIT_NAMES)}"
+            )
         for name, dataset in self.splits.items():
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the library's own name for what a dataset holds
