@@ -255,8 +255,8 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
             Path(place).relative_to(root).as_posix() for place, count in places.items() if count > 1
         ]:
             raise RunError(
-                f"{path}: {few(twice, 3)} stands in it twice, and programs differ in which one they read; no sealed "
-                "study has that"
+                f"{path}: twice in it, where programs differ in which one they read: {few(twice, 3)}; no sealed study "
+                "has that"
             )
         crate = json.loads((root / CRATE).read_text(encoding="utf-8"))
         return {str(each["@id"]): each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
@@ -358,15 +358,19 @@ def _check_results(root: Path) -> _Part:
 
 
 def _check_crate(root: Path) -> _Part:
-    """What the crate says of the study and its files: the answers, the hash, when and by what it was frozen, sizes."""
-    said = {each["@id"]: each for each in _read(root / CRATE)["@graph"]}
-    names = [name for name, each in said.items() if each.get("@type") == "File" and (root / name).is_file()]
-    there = {each["@id"]: each for each in _describe(root, names, read_frozen(root))["@graph"]}
-    # which files there are, and which were changed, was said already
-    del there["./"]["hasPart"]
-    found = {name: each for name, each in there.items() if each.get("sha256") == said[name].get("sha256")}
-    kept = {name: {key: said[name].get(key) for key in each} for name, each in found.items()}
-    return _Part(0, compare(kept, found, f"{CRATE}: ", 0)[1])
+    """All that the crate says, against the study and its files; which of these were changed was said already."""
+    sealed = _read(root / CRATE)
+    files = {each["@id"]: each["sha256"] for each in sealed["@graph"] if each.get("@type") == "File"}
+    same = [
+        name for name, kept in files.items() if (root / name).is_file() and file_digest(root / name) == kept
+    ]
+    changed = files.keys() - same
+    for each in sealed["@graph"]:
+        if "hasPart" in each:
+            each["hasPart"] = [part for part in each["hasPart"] if part["@id"] not in changed]
+    sealed["@graph"] = [each for each in sealed["@graph"] if each["@id"] not in changed]
+    found = _describe(root, same, read_frozen(root))
+    return _Part(0, compare(sealed, found, f"{CRATE}: ", 0)[1])
 
 
 def _name(path: Path, root: Path) -> str:
