@@ -91,6 +91,22 @@ def test_the_band_is_the_smallest_effect_of_interest():
         np.testing.assert_allclose([band.x0, band.x1], [-margin, margin])
 
 
+def test_the_line_of_no_difference_passes_every_arm_and_no_name():
+    study = make_study()
+    for name in (f"multi-{number}" for number in range(30)):
+        study.runs[name] = study.runs["multi"]
+        study.settings["arms"][name] = ARMS["multi"]
+    figure = draw(study)
+    (ax,) = figure.axes
+    figure.draw_without_rendering()
+    (line,) = [each.arrow_patch for each in ax.texts if getattr(each, "arrow_patch", None)]
+    top = line.get_window_extent().y1
+    (name,) = [each for each in ax.texts if each.get_text() == "smaller than matters"]
+    rows = [ax.transData.transform((0, height))[1] for height in drawn(figure, "interval")]
+    assert len(rows) > 30
+    assert max(rows) < top < name.get_window_extent().y0
+
+
 def test_adjusted_p_is_that_of_all_secondary_comparisons_with_the_same_targets():
     rows = records(make_study())
     family = {

@@ -206,13 +206,18 @@ def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
     ax.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
     for edge in (-margin, margin):
         ax.axvline(edge, color=RULE, linewidth=0.6, zorder=0.5)
-    ax.axvline(0, 0, 0.9, color=MUTED, linewidth=0.8, zorder=1)  # ends below the name of the band
+    # down from below the name of the band, however high the panel is
+    ax.annotate(
+        "", (0, 0), (0, 1), ("data", "axes fraction"), ("data", "axes fraction"), zorder=1,
+        arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.8, "shrinkA": 1.7 * SMALL, "shrinkB": 0},
+    )  # fmt: skip
     low, high = ax.get_xlim()
     zero = -low / (high - low)
     side = "left" if zero < 0.32 else "right" if zero > 0.68 else "center"
     place = {"left": 0.01, "right": 0.99, "center": zero}[side]
     style = {"ha": side, "va": "top", "color": MUTED, "fontsize": SMALL, "zorder": 2}
-    ax.text(place, 0.985, "smaller than matters", transform=ax.transAxes, **style)
+    at_top = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
+    ax.annotate("smaller than matters", (place, 1), **at_top, **style)
     words = ("← better", "worse →") if lower_is_better else ("← worse", "better →")
     for place, text in zip((0, 1), words, strict=True):
         ax.annotate(
