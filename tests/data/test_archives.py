@@ -258,6 +258,16 @@ def test_a_column_of_splits_is_followed(tmp_path):
         list_items(settings(tmp_path, "parquet"))
 
 
+def test_a_further_image_of_a_sample_is_told(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("sea/1.jpg", "sea/1.png", "sea/2.png"):
+            put(tar, name, b"x")
+    found = {item.name: item.skipped for item in list_items(settings(tmp_path, "webdataset"))}
+    assert found == {
+        "a.tar/sea/1.jpg": "", "a.tar/sea/2.png": "", "a.tar/sea/1.png": "a further image in its sample",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "names", [("1.jpg", "2.jpg", "1.cls", "2.cls"), ("1.jpg", "2.json", "1.cls", "2.jpg")]
 )

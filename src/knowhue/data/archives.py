@@ -71,7 +71,7 @@ class WebDataset:
             alone: set[str] = set()
             for key, sample in groupby(_members(path), key=lambda member: member.key):
                 members = {f".{member.kind}": member for member in sample}
-                image = next((each for kind, each in members.items() if kind in SUFFIXES), None)
+                image, *further = [each for kind, each in members.items() if kind in SUFFIXES] or [None]
                 if image is None and members.keys() & _LABELS:
                     alone.add(key)
                 named = image or next(iter(members.values()))
@@ -83,6 +83,10 @@ class WebDataset:
                 place = f"{named.start} {named.size} {archive.name}"
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
                 yield SourceItem(name, split, label, stamp, skipped, place=place)
+                for each in filter(None, further):
+                    yield SourceItem(
+                        f"{archive.name}/{each.name}", split, None, "", "a further image in its sample"
+                    )
             if alone:
                 _require_side_by_side(path, alone)
 
