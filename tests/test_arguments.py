@@ -74,6 +74,10 @@ def test_a_wrong_type_is_told_with_what_makes_the_right_one(call, message):
             r"^`make_plan` should be given config, .* Found `confg`\. Did you mean",
         ),
         (
+            lambda: Colorizer.load(sourc="x"),
+            "^`load` should be given source, recipe, .* Found `sourc`. Did you mean `source`",
+        ),
+        (
             lambda: Colorizer.load().colorize(FITTING["Image"], saturation=1),
             r"given source, options\. Found `saturation`\. Give it as `options = ColorizeOptions\(saturation=\.\.\.\)`",
         ),

@@ -105,7 +105,7 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 def _unknown(function: str, name: str, known: list[str], kinds: Mapping[str, list[Any]]) -> str:
     """What is wrong with an argument of a name that a function has not."""
-    own = [each for each in known if each != "self"]
+    own = [each for each in known if each not in ("self", "cls")]
     text = f"`{function}` should be given {', '.join(own)}. Found `{name}`."
     for argument in own:
         for kind in kinds.get(argument, ()):

@@ -234,9 +234,7 @@ class HuggingFace:
     def items(self) -> Iterator[SourceItem]:
         """The rows of each split, and splits of other names."""
         for name in self.others:
-            yield SourceItem(
-                name, "train", None, "", f"a split that is called otherwise than {', '.join(SPLIT_NAMES)}"
-            )
+            yield SourceItem(name, "train", None, "", f"split named otherwise than {', '.join(SPLIT_NAMES)}")
         for name, dataset in self.splits.items():
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the library's own name for what a dataset holds
