@@ -185,8 +185,9 @@ def class_rows(study: Study) -> Iterator[str]:
 
 def _levels(single: float, multi: float, interval: Interval | None, unit: str, is_clear: bool) -> list[str]:
     mark = "**" if is_clear else ""
-    change = f"{mark}{difference(single, multi, unit)}{mark} ({ends_text(single, interval, unit)})"
-    return [number(single, unit), number(multi, unit), change]
+    larger = max(single, multi, key=abs)
+    change = f"{mark}{difference(single, multi, unit)}{mark} ({ends_text(larger, interval, unit)})"
+    return [number(single, unit, larger), number(multi, unit, larger), change]
 
 
 def _row(study: Study, before: str, after: str, metric: str, test: FamilyTest) -> str:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, write_study
+from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, scores_of, write_study
 
 from knowhue.errors import RunError
+from knowhue.metric_table import METRICS
 from knowhue.plan import read_plan
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
@@ -64,6 +65,22 @@ def test_a_run_that_did_not_finish_stays_in_sight(tmp_path: Path, state: str):
     assert table["arms"]["multi"]["finished"] == 1
     said = "seed 1 (not finished)" if state == "running" else "as declared: multi-task seed 1."
     assert said in table["answers"]["colour"]
+
+
+def test_levels_of_a_row_have_the_digits_of_the_larger_of_both_arms(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    levels = {"colour": -1.379, "multi": -1.803}
+    for arm, level in levels.items():
+        for seed in (0, 1):
+            change(
+                run_of(tmp_path, arm, seed) / "scores.json",
+                lambda scores, level=level: scores["metrics"].update(mean_b=level),
+            )
+    change(tmp_path / "baselines.json", lambda baselines: baselines["gray"].update(mean_b=0.0031))
+    change(tmp_path / "metrics.json", lambda metrics: metrics.update(mean_b=METRICS["mean_b"]._asdict()))
+    (row,) = [each for name, each in scores_of(read_study(tmp_path), "colour").items() if "b*, blue" in name]
+    shown = [row[name] for name in ("Single-task", "Multi-task", "Difference", "Gray")]
+    assert shown == ["−1.38 ± 0.00", "−1.80 ± 0.00", "−0.42", "0.00"]
 
 
 def test_a_null_score_makes_the_mean_null(tmp_path: Path):

@@ -403,7 +403,7 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     assert "results.json" not in page
     assert "<i>" not in page
     assert "&lt;i&gt;o$x$" in page
-    assert "knowhue verdict t.csv" in page
+    assert "<code><span>knowhue</span> <span>verdict</span> <span>t.csv</span></code>" in page
     assert found.results["tables"][0]["sha256"] in page
     numbers = read_json(tmp_path / "v.json")
     assert numbers["schema"] == {"name": "knowhue-results", "version": 1}

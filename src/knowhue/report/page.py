@@ -220,9 +220,10 @@ def _templates() -> Environment:
 
 
 def _sentence(text: str) -> Markup:
-    """A sentence as HTML: what is to be typed stands between backticks, as in a terminal."""
+    """A sentence as HTML: what is to be typed stands between backticks, as in a terminal; no line ends in `p =`."""
     return Markup("".join(
-        _command(part) if place % 2 else escape(part) for place, part in enumerate(_TYPED.split(text))
+        _command(part) if place % 2 else escape(part.replace("p = .", "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}."))
+        for place, part in enumerate(_TYPED.split(text))
     ))  # fmt: skip
 
 

@@ -300,12 +300,17 @@ class Study:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
+    def about(self, metric: str) -> Row:
+        """What `metrics.json` says of a metric, or what is known of it here: that names only what every run has."""
+        own = METRICS.get(metric)
+        return self.metrics.get(metric) or (own._asdict() if own else {})
+
     def unit(self, metric: str) -> str:
-        return self.metrics.get(metric, {}).get("unit", "")
+        return self.about(metric).get("unit", "")
 
     def label(self, metric: str) -> str:
         """Return a metric's title and unit, shares in per cent."""
-        return titled(self.metrics.get(metric, {}).get("title", spaced(metric)), self.unit(metric))
+        return titled(self.about(metric).get("title", spaced(metric)), self.unit(metric))
 
     def metric_names(self, arm: str) -> list[str]:
         """Return the metrics that finished runs of an arm have, in the order of `metrics.json`, unknown ones last."""

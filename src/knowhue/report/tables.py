@@ -25,6 +25,7 @@ from knowhue.report.text import (
     with_spread,
 )
 from knowhue.statistics import MIN_SEEDS
+from knowhue.statistics.paired import mean
 
 _ARROWS = {"lower": "↓", "higher": "↑"}
 OVER_SEEDS = "95 % interval over seeds, on these images"
@@ -69,7 +70,7 @@ class Shown:
         return any(any(cell not in (MISSING, None, 0) for cell in row[self.names :]) for row in table[1:])
 
 
-def bounds_text(level: float, bounds: Bounds | None, unit: str = "") -> str:
+def bounds_text(level: float | None, bounds: Bounds | None, unit: str = "") -> str:
     """Return an interval with its level, `†` where it is not over seeds and images; a dash without one."""
     if bounds is None or bounds.interval is None:
         return MISSING
@@ -86,6 +87,12 @@ def _unit(study: Study, row: Row) -> str:
     return row["unit"] if "unit" in row else study.unit(row["metric"])
 
 
+def _like(row: Row) -> float | None:
+    """The larger of both arms' levels, whose digits all levels of a row have; None without any."""
+    levels = (row.get("single"), row.get("multi"), *map(mean, row.get("scores", ())))
+    return max((level for level in levels if level is not None), key=abs, default=None)
+
+
 def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> Callable[[Study, Row], Any]:
     return lambda _, row: say(row.get(key))
 
@@ -94,8 +101,12 @@ def _share(key: str) -> Callable[[Study, Row], str]:
     return _text(key, lambda value: number(value, "share"))
 
 
-def _ends(like: str) -> Callable[[Study, Row], str]:
-    return lambda study, row: ends_text(row.get(like), row.get("interval"), _unit(study, row))
+def _level(side: str) -> Callable[[Study, Row], str]:
+    return lambda study, row: number(row.get(side), _unit(study, row), _like(row))
+
+
+def _ends(study: Study, row: Row) -> str:
+    return ends_text(_like(row), row.get("interval"), _unit(study, row))
 
 
 def _gap(before: str, after: str) -> Callable[[Study, Row], str]:
@@ -108,26 +119,26 @@ _QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
 _CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
 _SEEDS: Cells = {"Seeds": lambda _, row: len(row.get("seeds", ()))}
 _BOTH: Cells = {
-    "Single-task": _value("single"),
-    "Multi-task": _value("multi"),
+    "Single-task": _level("single"),
+    "Multi-task": _level("multi"),
     "Difference": _gap("single", "multi"),
 }
-_PAIRED = {**_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS}
+_PAIRED = {**_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends, **_SEEDS}
 
 
 def _baseline(name: str) -> Callable[[Study, Row], str]:
-    return lambda study, row: number(row["baselines"].get(name), _unit(study, row))
+    return lambda study, row: number(row["baselines"].get(name), _unit(study, row), _like(row))
 
 
 def _of_seeds(side: int) -> Callable[[Study, Row], str]:
     return lambda study, row: (
-        with_spread(row["scores"][side], _unit(study, row)) if "scores" in row else MISSING
+        with_spread(row["scores"][side], _unit(study, row), _like(row)) if "scores" in row else MISSING
     )
 
 
 def _scored(study: Study, row: Row) -> TableCell:
     """A metric, which direction is better, and its role in the plan."""
-    better = study.metrics.get(row["metric"], {}).get("better", "")
+    better = study.about(row["metric"]).get("better", "")
     return TableCell(f"{study.label(row['metric'])} {_ARROWS.get(better, '')}".strip(), row.get("role", ""))
 
 
@@ -135,9 +146,7 @@ _OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
 
 
 def _quoted(study: Study, row: Row) -> str:
-    return (
-        MISSING if row.get("single") is None else bounds_text(row["single"], row["bounds"], _unit(study, row))
-    )
+    return MISSING if row.get("single") is None else bounds_text(_like(row), row["bounds"], _unit(study, row))
 
 
 def _extreme(key: str) -> Callable[[Study, Row], str]:
@@ -342,7 +351,7 @@ TABLES: dict[str, Shown] = {
         {
             **_QUESTION, **_METRIC,
             "Train loss": lambda study, row: spaced(conditions.train_loss(study, row["question"]) or MISSING),
-            "At": _text("level", number), **_BOTH, OVER_SEEDS: _ends("single"), **_SEEDS,
+            "At": _text("level", number), **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
         },
         of_questions=True,
     ),

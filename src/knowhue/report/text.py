@@ -30,15 +30,17 @@ class TableCell(NamedTuple):
     clear: bool = False
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """Return a number as text, shares in per cent.
+def number(value: float | None, unit: str = "", like: float | None = None) -> str:
+    """Return a number as text, shares in per cent, with as many digits as one that it is `like`; None is itself.
 
     >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.00021), number(None)
     ('84.1', '13.21', '0.512', '−0.00021', '–')
     >>> number(1.25e-12), number(-1.25e21)
     ('1.25e−12', '−1.25e21')
+    >>> number(-1.379), number(-1.379, like=-1.804)
+    ('−1.379', '−1.38')
     """
-    return MISSING if value is None else _fixed(value, unit, value)
+    return MISSING if value is None else _fixed(value, unit, value if like is None else like)
 
 
 def difference(single: float | None, multi: float | None, unit: str = "") -> str:
@@ -49,7 +51,7 @@ def difference(single: float | None, multi: float | None, unit: str = "") -> str
     """
     if single is None or multi is None:
         return MISSING
-    return _signed([multi - single], unit, single)[0]
+    return _signed([multi - single], unit, max(single, multi, key=abs))[0]
 
 
 def ends_text(level: float | None, interval: Interval | None, unit: str = "") -> str:
@@ -61,16 +63,17 @@ def ends_text(level: float | None, interval: Interval | None, unit: str = "") ->
     return MISSING if level is None or interval is None else " to ".join(_signed(interval, unit, level))
 
 
-def with_spread(values: list[float | None], unit: str = "") -> str:
-    """Return mean ± standard deviation over seeds; the mean alone of one seed.
+def with_spread(values: Sequence[float | None], unit: str = "", like: float | None = None) -> str:
+    """Return mean ± standard deviation over seeds; the mean alone of one seed. For `like` see `number`.
 
     >>> with_spread([2.0, 4.0]), with_spread([2.0]), with_spread([2.0, None])
     ('3.00 ± 1.41', '2.00', '–')
     """
     centre = mean(values)
     if centre is None or len(values) < 2:
-        return number(centre, unit)
-    return f"{number(centre, unit)} ± {_fixed(float(np.std(np.array(values, float), ddof=1)), unit, centre)}"
+        return number(centre, unit, like)
+    spread = float(np.std(np.array(values, float), ddof=1))
+    return f"{number(centre, unit, like)} ± {number(spread, unit, centre if like is None else like)}"
 
 
 def signed(values: Sequence[float], places: int) -> list[str]:
