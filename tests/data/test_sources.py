@@ -93,7 +93,10 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
 @pytest.mark.parametrize("home", ["val/", "test/"])
 def test_a_split_without_images_is_an_error_that_names_it(make_folder, home):
     root = make_folder({"train/a": 2, "train/b": 2, home: 2})
-    with pytest.raises(ImageError, match=rf"{home[:-1]}: no images of a split, but 2 in no class folder"):
+    remedy = rf"put them into {home[:-1]}/<class>/, or name \S+/photos/train alone"
+    with pytest.raises(
+        ImageError, match=rf"{home[:-1]}: no images of a split, but 2 in no class folder; {remedy}"
+    ):
         listed(path=str(root))
 
 

@@ -139,9 +139,12 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
     """No split or class may vanish because its folder is empty, or holds other kinds of files or links to nowhere."""
     if home and not skipped.get(home, {}).get(""):
         others = _others(Counter(skipped.get(home, {})).elements())
-        raise ImageError(
-            f"{root / home}: no images of a split{others}; put them into {home}/<class>/, or remove the folder"
+        alone = (
+            ""
+            if home == "train"
+            else f", or name {root / 'train'} alone, of which validation images are drawn"
         )
+        raise ImageError(f"{root / home}: no images of a split{others}; put them into {home}/<class>/{alone}")
     for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
         if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
