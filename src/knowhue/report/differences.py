@@ -267,6 +267,7 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
         colour, weight = (MULTI, "bold") if is_multi else (INK if arm in likes else MUTED, "normal")
         _line(ax, test, measured, height, len(study.seeds), color=colour, fontweight=weight)
     ax.set_yticks(range(len(tests)), [arm_name(arm) for arm in tests], fontsize=SMALL)
+    ax.tick_params(axis="y", pad=7)  # an arrow at the edge is not to touch a name
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
