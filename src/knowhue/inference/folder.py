@@ -66,15 +66,13 @@ def colorize_folder(
         source: folder of images.
         out: folder of coloured images, with the names of the originals.
         options: for every image, such as one reference for all; without hints and strokes.
-        hints: of images, by their path below `source` with `/`, as `parse_hint` reads them; where they change, an
-            image is done again.
+        hints: of images, by path below `source` with `/`, as `parse_hint` reads them; other ones colour it anew.
         suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
         album: whether all get one look, see `reference.drawn_to`; where photos came or went, all may be done again.
         overwrite: whether files that this job did not make may be replaced.
         stops: whether no other image is begun after one that fails.
         limits: threads and memory.
-        report: called with `done` (with those of earlier runs and the failed), `total`, `failed`, `per_second` and
-            `seconds_left` after every image.
+        report: called after every image with what `Pace.after` says, and `failed`, which `done` counts, too.
         listing: of the folder with its hints, by `list_folder`, where it is known already; None lists it.
 
     Raises:
