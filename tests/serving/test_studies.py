@@ -88,8 +88,14 @@ def test_a_metric_that_an_arm_does_not_have_is_no_curve(study, plan):
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ({"gray": {"ab_l1": 14.256}, "majority_class": {"balanced_accuracy": 0.25}}, [14.256, 0.25]),
-        ({"gray": {"ab_l1": None}, "majority_class": {}}, [None, None]),
+        (
+            {
+                "gray": {"ab_l1": 13.1, "validation": {"ab_l1": 14.256}},
+                "majority_class": {"balanced_accuracy": 0.3, "validation": {"balanced_accuracy": 0.25}},
+            },
+            [14.256, 0.25],
+        ),
+        ({"gray": {"ab_l1": 13.1, "validation": {"ab_l1": None}}, "majority_class": {}}, [None, None]),
         ({}, [None, None]),
     ],
 )

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from knowhue.color import srgb_to_lab
 from knowhue.data.loaders import ProcessShare
 from knowhue.data.prepare import Prepared
 from knowhue.errors import RunError
 from knowhue.evaluation.aggregation import OF_SETS
+from knowhue.evaluation.evaluate import predict_gray
 from knowhue.metric_table import IMAGE_COLUMNS, RUN_METRICS
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.runs import write_status
@@ -21,6 +23,7 @@ from knowhue.training.scores import (
     FROM_ROW,
     inspect_run,
     sample_positions,
+    score_baseline,
     to_bytes,
     write_samples,
     write_scores,
@@ -101,6 +104,20 @@ def test_bytes_of_colours():
         .expand(1, 3, 1, 7)
     )
     assert to_bytes(rgb)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 0, 1]
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_a_baseline_is_scored_on_the_images_of_the_epochs_too(tiny, make_work, test):
+    config = tiny(evaluation__networks=())
+    work = make_work(config, test=test)
+    row = score_baseline(work, config.evaluation, predict_gray)
+    of_epochs, of_report = (
+        np.abs(srgb_to_lab(work.prepared.rgb[work.prepared.positions(split)] / 255)[..., 1:]).mean()
+        for split in ("validation", work.prepared.reporting_split)
+    )
+    assert row["validation"]["ab_l1"] == pytest.approx(of_epochs, rel=1e-4)
+    assert row["ab_l1"] == pytest.approx(of_report, rel=1e-4)
+    assert (row["validation"]["ab_l1"] == row["ab_l1"]) == (not test)
 
 
 def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatch):

@@ -176,10 +176,11 @@ def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
 
 
 def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
-    """Draw what a trivial baseline gives, thin and dashed; return those to be named."""
-    if panel.split != "validation":
-        return []
-    named = ((values.get(panel.name), spaced(title)) for title, values in study.baselines.items())
+    """Draw what a trivial baseline gives of the same images, thin and dashed; return those to be named."""
+    named = (
+        (values.get(panel.split, {}).get(panel.name), spaced(title))
+        for title, values in study.baselines.items()
+    )
     levels = [(value * panel.scale, title) for value, title in named if value is not None]
     for level, _ in levels:
         ax.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)

@@ -135,7 +135,8 @@ def _charts(root: Path, plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             **chart,
-            "level": baselines.get(chart["baseline"], {}).get(chart["metric"]),
+            # of the images that the curves are of
+            "level": baselines.get(chart["baseline"], {}).get("validation", {}).get(chart["metric"]),
             "curves": {arm: curves(chart["metric"], arm) for arm in plan.arms},
         }
         for chart in CHARTS

@@ -221,12 +221,21 @@ def _recognition(work: Workspace, settings: Evaluation, features: Mapping[str, F
 
 
 def score_baseline(work: Workspace, settings: Evaluation, predict: Predict) -> dict[str, Any]:
-    """The row of a baseline in `baselines.json`: its metrics, and `distribution` if it colours."""
-    device = work.engine.device
+    """The row of a baseline in `baselines.json`: its metrics, and `distribution` if it colours.
+
+    `validation` has those of the validation images, which every epoch of a run is scored on.
+    """
+    device, split = work.engine.device, work.prepared.reporting_split
     networks, perceptual = available_networks(settings, device), open_perceptual(settings, device)
-    batches = _batches(work, work.prepared.positions(work.prepared.reporting_split))
+    batches = _batches(work, work.prepared.positions(split))
     scored = evaluate(predict, batches, full=True, networks=networks, perceptual=perceptual)
-    return finite_or_none(scored.metrics) | measure_set(work, settings, scored.features)
+    epochs = (
+        scored
+        if split == "validation"
+        else evaluate(predict, _batches(work, work.prepared.positions("validation")))
+    )
+    of_set = measure_set(work, settings, scored.features)
+    return finite_or_none(scored.metrics) | {"validation": finite_or_none(epochs.metrics)} | of_set
 
 
 def noise_floor(work: Workspace, settings: Evaluation) -> dict[str, Any]:
