@@ -193,7 +193,7 @@ class Study:
     runs: Mapping[str, Mapping[int, Run]]
     """by arm and seed"""
     prepared: Row = field(default_factory=dict)
-    baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    baselines: Mapping[str, Row] = field(default_factory=dict)
     metrics: Mapping[str, Row] = field(default_factory=dict)
     samples: Arrays = field(default_factory=dict)
     gates: Mapping[int, Row] = field(default_factory=dict)
@@ -331,7 +331,7 @@ def flat_scores(found: Row) -> dict[str, float | None]:
     return flat | ({"recognition": shown_to[0]["accuracy"]} if shown_to else {})
 
 
-def floors(baselines: Mapping[str, Mapping[str, float | None]], metric: str) -> dict[str, float]:
+def floors(baselines: Mapping[str, Row], metric: str) -> dict[str, float]:
     """Return what each trivial baseline scores in a metric: all that costs nothing, but not other real images.
 
     A metric of `NO_SKILL` has none: a constant guess is as well calibrated as can be, and knows nothing.
