@@ -63,7 +63,8 @@ class Section(BaseModel):
             """Refuse settings without a name, of which pydantic says nothing but a count."""
             if given:
                 found = f"`{cls.__name__}` should be given its settings by name. Found `{shown(given[0])}`."
-                raise ArgumentError(f"{found} `load_config` reads presets and YAML files.")
+                read = " `load_config` reads presets and YAML files." if cls is Config else ""
+                raise ArgumentError(found + read)
             return super().__new__(cls)
 
     @field_validator("*", mode="before")

@@ -9,6 +9,7 @@ from odd_files import pillow
 from PIL import Image
 
 from knowhue.config import Images
+from knowhue.data.items import TRAIN_ONLY
 from knowhue.data.listing import list_items
 from knowhue.data.prepare import prepare
 from knowhue.data.sources import SOURCES, HuggingFace, require_apart
@@ -146,7 +147,7 @@ def test_files_outside_the_classes_are_named(make_folder):
     assert skipped == {
         "train/00.png": "in no class folder",
         "extra/c/00.png": "outside train, val",
-        "val/unlabelled/00.png": "unlabelled images train only",
+        "val/unlabelled/00.png": TRAIN_ONLY,
     }
 
 
@@ -260,7 +261,7 @@ def test_huggingface_images_without_a_label_train_only(hub, tmp_path):
     hub(train=FakeSplit([0, 1, 0, 1, 0, -1]), test=FakeSplit([-1, -1]))
     settings = {"source": "huggingface", "path": "some/set"}
     items = list_items(Images(**settings))
-    assert [each.name for each in items if each.skipped == "unlabelled images train only"] == [
+    assert [each.name for each in items if each.skipped == TRAIN_ONLY] == [
         "test/0000000", "test/0000001"
     ]  # fmt: skip
     prepared = prepare(Images(size_px=16, min_per_class=1, **settings), tmp_path / "out")

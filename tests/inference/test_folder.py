@@ -25,7 +25,7 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import STAGING, colorize_folder
 from knowhue.inference.hints import Hint
 from knowhue.inference.ledger import JOB
-from knowhue.inference.listing import Summary
+from knowhue.inference.listing import Summary, list_folder
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits
 from knowhue.inference.reference import AlbumColour
@@ -227,6 +227,13 @@ def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path
     assert any("1 coloured image found changed or damaged, and left so (" in note for note in kept.notes)
     assert colour(source, out, overwrite=True).made == 1
     assert contents(out) == before
+
+
+def test_hints_beside_a_listing_that_has_its_own_are_refused(source: Path, tmp_path: Path):
+    listing = list_folder(source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="`hints` should be left out beside a `listing`"):
+        colour(source, tmp_path / "out", listing=listing, hints={"deep/a.png": ["50%,50%=blue"]})
+    assert not (tmp_path / "out").exists()
 
 
 def test_hints_count_for_their_image_alone_and_when_they_change_it_is_done_again(

@@ -15,7 +15,7 @@ from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
 
 UNLABELLED = "unlabelled"
-TRAIN_ONLY = "unlabelled images train only"
+TRAIN_ONLY = "unlabelled, of use in training alone"
 """Why an image without a class is skipped in another split than `train`."""
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {

@@ -82,7 +82,7 @@ def colorize_folder(
     """
     started = time.monotonic()
     colorizer.require_options(options)
-    _check(options, suffix)
+    _check(options, suffix, hints if listing else {})
     listing = listing or list_folder(source, out, suffix, hints)
     job = job_of(colorizer, str(source.resolve()), options, suffix, album)
     with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
@@ -267,7 +267,9 @@ class _Work:
         self._report(event | self._pace.after(here, total, self.already))
 
 
-def _check(options: ColorizeOptions, suffix: str | None) -> None:
+def _check(options: ColorizeOptions, suffix: str | None, lost: Mapping[str, Sequence[str]]) -> None:
+    if lost:
+        raise ConfigError("`hints` should be left out beside a `listing`, which has its own. Found both.")
     if options.hints or options.strokes is not None:
         raise ConfigError(
             "`options` should hold no hints and no strokes for a folder: they are of one image. Found some. Name the "
