@@ -494,6 +494,7 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
     [
         ({"cat": 10}, {}, r"at least 2 classes.*Found 1: cat.*Put them into <class>/ folders"),
         ({"unlabelled": 10}, {}, r"at least 2 classes.*Found 0: none"),
+        ({"unlabelled": 10}, {}, r"Colours alone need two, too, for validation.*any two will do"),
         ({}, {}, r"no images in <class>/, or in train/<class>/.*--preset demo"),
         (
             {"cat": 10, "dog": 3},
@@ -562,6 +563,26 @@ def test_files_of_many_images_are_told_how_they_are_read(tmp_path, suffix, sourc
     named = path if path.stem == "alone" else tmp_path / "in"
     with pytest.raises(ImageError, match=rf"\.{suffix} files are read with --set images\.source={source}"):
         prepare(rules(named), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"),
+    [
+        ("labels.csv", r"tables of labels \(\.csv\) are not read: put .* columns image, label and split"),
+        ("images.tar.gz", r"\.gz files are not read: unpack them; .* images\.source=webdataset"),
+        ("images.zip", r"\.zip files are not read: unpack them"),
+    ],
+)
+@pytest.mark.parametrize("photos", [{}, {"unlabelled": 2}])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_what_is_no_folder_a_class_is_told_how_to_become_one(
+    make_folder, tmp_path, place, remedy, photos, is_named
+):
+    root = make_folder(photos)
+    root.mkdir(exist_ok=True)
+    (root / place).write_bytes(b"image,label\n")
+    with pytest.raises(ImageError, match=remedy):
+        prepare(rules(root / place if is_named else root), tmp_path / "out")
 
 
 def test_folder_that_cannot_be_written(photos, tmp_path):

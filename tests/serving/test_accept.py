@@ -89,6 +89,8 @@ def test_what_else_stands_there_changes_nothing(weight: float, other: str):
         (["image/png;q=0.4", "application/json;q=0.5"], JSON),
         (["image/tiff;q=0.4, image/*;q=0.3, application/json;q=0.3"], "image/tiff"),
         (["image/webp, image/*, */*;q=0.8"], JPEG),
+        (["image/webp;q=.5, image/png;q=.9"], "image/png"),  # without the zero, as many programs send it
+        (["image/png;q=1., image/jpeg;q=.5"], "image/png"),
         (["image/heic, image/svg+xml"], JPEG),
         ([], JPEG),
     ],

@@ -7,6 +7,7 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,6 +229,23 @@ def test_what_the_server_cannot_decode_is_to_be_sent_as_another_kind(client: Tes
     refused = client.post("/v1/colorize", files={"image": JPEG} | {name: heic})
     assert refused.status_code == 415
     assert error_of(refused).startswith(f"`{name}` is of a kind that this server has no decoder for (HEIC).")
+    # nor is it listed among what is read
+    other = error_of(client.post("/v1/colorize", files={"image": JPEG} | {name: b"text"}))
+    assert other.startswith(f"`{name}` is not an image that can be read (JPEG, ")
+    assert "HEIC" not in other
+
+
+def test_heic_is_listed_where_its_decoder_is_installed(client: TestClient, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(__spec__="a module's"))
+    assert "AVIF, HEIC, BMP" in error_of(client.post("/v1/colorize", files={"image": b"text"}))
+
+
+def test_a_body_without_an_images_type_is_told_which_it_has(client: TestClient):
+    form = "application/x-www-form-urlencoded"  # what `curl --data-binary @photo.jpg` sends
+    for kind, found in ((form, form), ("", "none")):
+        refused = client.post("/v1/colorize", content=JPEG, headers={"content-type": kind})
+        assert refused.status_code == 415
+        assert error_of(refused).endswith(f"such as `image/jpeg`. Found {found}.")
 
 
 def test_an_answer_too_long_for_its_format_is_to_be_had_in_another(client: TestClient):

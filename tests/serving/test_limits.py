@@ -5,10 +5,12 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
+from urllib.error import HTTPError
 
 import httpx2 as httpx
 import numpy as np
 import pytest
+from api_client import colorize
 from fastapi.testclient import TestClient
 from PIL import Image
 from stand import colorizer, photo, running, wait_until
@@ -213,7 +215,8 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch):
 def test_an_announced_size_is_refused_before_anything_comes(server):
     answer = exchange(server, post_of(10**9, "expect: 100-continue\r\n"))
     assert status_of(answer) == 413  # nor 100, which asks for it; who waited for it would answer 408
-    assert b"at most 0.25 MiB" in answer
+    said = b"at most 0.25 MiB. Found 953.7 MiB. Send a smaller image, or save it as JPEG."
+    assert said in answer
 
 
 def test_a_size_that_was_not_announced_is_refused_when_it_is_reached(server):
@@ -222,11 +225,20 @@ def test_a_size_that_was_not_announced_is_refused_when_it_is_reached(server):
     assert status_of(exchange(server, head, *[chunk] * 6, b"0\r\n\r\n")) == 413
 
 
-def test_who_sends_too_much_still_reads_the_answer(server):
+def test_a_size_just_beyond_the_limit_is_not_shown_as_the_limit(server):
+    assert b"Found 0.3 MiB" in exchange(server, post_of((1 << 18) + 1, "expect: 100-continue\r\n"))
+
+
+def test_who_sends_too_much_still_reads_the_answer(server, tmp_path):
     answer = httpx.post(
         f"http://{server[0]}:{server[1]}/v1/colorize", content=bytes(3 << 20), headers=AS_JPEG, timeout=30
     )
     assert answer.status_code == 413
+    # 70 MiB by the client of docs/serve.md, which reads nothing before it has sent all
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(bytes(70 << 20))
+    with pytest.raises(HTTPError, match="413"):
+        colorize(photo, f"http://{server[0]}:{server[1]}")
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,9 @@ def test_a_photo_is_kept_on_no_disk_and_too_large_a_one_is_refused_in_json(site)
     assert "buffered to a temporary file" not in (site.folder / "error.log").read_text()
     refused = site.ask("POST", "/v1/colorize", None, **headers, Content_Length=str(65 << 20))
     assert refused.status == 413
-    assert json.loads(refused.body) == {"error": "The request should have at most 64 MiB. Found more."}
+    assert json.loads(refused.body) == {
+        "error": "The request should have at most 64 MiB. Found more. Send a smaller image, or save it as JPEG."
+    }
     assert refused.headers["content-type"] == "application/json"
 
 

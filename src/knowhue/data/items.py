@@ -83,7 +83,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
     root = Path(images.path).expanduser()
     if not (root.is_dir() or (may_be_file and root.is_file())):
         found = (
-            f"a file, not a folder of images{as_archives([of_no_format(root.suffix)])}"
+            f"a file, not a folder of images{remedies_for([of_no_format(root.suffix)])}"
             if root.exists()
             else "no such folder"
         )
@@ -92,22 +92,32 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
     return root
 
 
-ARCHIVES = {".tar": "webdataset", ".parquet": "parquet"}
-"""Which source reads files of many images, by suffix."""
+_TABLE = (
+    "tables of labels ({0}) are not read: put the images into <class>/ or <split>/<class>/, or write parquet with the "
+    "columns image, label and split, which is read with --set images.source=parquet"
+)
+_PACKED = "{0} files are not read: unpack them; WebDataset's plain tars are read with --set images.source=webdataset"
+_REMEDIES = {
+    ".tar": ".tar files are read with --set images.source=webdataset",
+    ".parquet": ".parquet files are read with --set images.source=parquet",
+    **dict.fromkeys((".csv", ".tsv"), _TABLE),
+    **dict.fromkeys((".gz", ".tgz", ".zip"), _PACKED),
+}
+"""What to do with files that hold many images or their labels, by suffix."""
 
 
-def as_archives(reasons: Iterable[str]) -> str:
-    """How files of many images are read, to be put behind what was found instead of images; nothing if it was others.
+def remedies_for(reasons: Iterable[str]) -> str:
+    """What to do with files of many images or labels, to be put behind what was found instead; nothing for others.
 
     Args:
         reasons: why files were skipped.
 
-    >>> as_archives([of_no_format(".tar"), "hidden"]), as_archives(["hidden"])
+    >>> remedies_for([of_no_format(".tar"), "hidden"]), remedies_for(["hidden"])
     ('; .tar files are read with --set images.source=webdataset', '')
     """
     found = set(reasons)
-    named = [suffix for suffix in ARCHIVES if of_no_format(suffix) in found]
-    return "".join(f"; {each} files are read with --set images.source={ARCHIVES[each]}" for each in named)
+    named = [suffix for suffix in _REMEDIES if of_no_format(suffix) in found]
+    return "".join(f"; {_REMEDIES[each].format(each)}" for each in named)
 
 
 def require_columns(columns: Collection[str], images: Images) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, as_archives
+from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
@@ -200,7 +200,7 @@ def open_listing(images: Images) -> Iterator[ImageListing]:
         listing = ImageListing(SOURCES[images.source](images), tables)
         if not len(listing):
             skipped = Counter(listing.skipped())
-            others = f", but {counted(skipped.elements())}{as_archives(skipped)}" if skipped else ""
+            others = f", but {counted(skipped.elements())}{remedies_for(skipped)}" if skipped else ""
             where = _LOOKED_IN.get(images.source, "<class>/, or in train/<class>/ and val/<class>/")
             raise ImageError(
                 f"{images.path}: no images in {where}{others}; check the path, or "

@@ -31,7 +31,7 @@ from knowhue.data.decode import (
     writing_shard,
 )
 from knowhue.data.drawn import CLASSES
-from knowhue.data.items import SPLITS
+from knowhue.data.items import SPLITS, remedies_for
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError, plural
@@ -362,11 +362,12 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
     classes, became_all = listing.classes(), listing.counts()
     left_out = kinds_of(listing.reasons())
     left_words = counted([*listing.reasons(), *Counter(listing.skipped()).elements()])
-    why = f" Left out: {left_words}." if left_words else ""
+    why = f" Left out: {left_words}{remedies_for(listing.skipped())}." if left_words else ""
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
-            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders."
+            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders. Colours "
+            "alone need two, too, for validation images are drawn from each; any two will do, such as albums."
         )
     if left_out["near-gray"] == len(listing):
         raise ImageError(

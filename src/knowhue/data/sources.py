@@ -16,9 +16,9 @@ from knowhue.data.items import (
     UNLABELLED,
     ImageSource,
     SourceItem,
-    as_archives,
     known_label,
     read_training_image,
+    remedies_for,
     require_columns,
     source_root,
 )
@@ -158,7 +158,7 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
 
 def _others(skipped: Iterable[str]) -> str:
     reasons = list(skipped)
-    return f", but {counted(reasons)}{as_archives(reasons)}" if reasons else ""
+    return f", but {counted(reasons)}{remedies_for(reasons)}" if reasons else ""
 
 
 class ImageNet:

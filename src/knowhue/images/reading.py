@@ -5,6 +5,7 @@ data; Pillow reads what libvips does not.
 """
 
 import importlib
+import importlib.util
 import io
 import re
 import sys
@@ -43,6 +44,7 @@ _RAW_STARTS = (
 """How raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta begin; others begin as TIFF."""
 _OVERSHOOT = 1.25
 """By how much floating-point values may exceed their range's top: resampled edges and corners do by up to a fifth."""
+_HEIC_DECODER = "pillow_heif"
 _COPIES = 3
 """Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
 
@@ -172,6 +174,11 @@ def open_file(source: Path | bytes) -> File:
         raise ImageError(f"it cannot be read: {error.strerror}") from None
 
 
+def readable_formats() -> list[str]:
+    """The keys of `FORMATS` that are read here: HEIC only where its decoder is installed."""
+    return [kind for kind in FORMATS if kind != "HEIC" or importlib.util.find_spec(_HEIC_DECODER)]
+
+
 def _kind(head: bytes) -> str:
     """The key of `FORMATS`, or why there is none."""
     if head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
@@ -181,7 +188,7 @@ def _kind(head: bytes) -> str:
     kind = recognise(head)
     if kind is None:
         raise ImageError(
-            f"it is none of {', '.join(FORMATS)}, or its first bytes are damaged; save it as one of these"
+            f"it is none of {', '.join(readable_formats())}, or its first bytes are damaged; save it as one of these"
         )
     return kind
 
@@ -357,7 +364,7 @@ def _open_by_pillow(file: File, kind: str, max_pixels: int) -> Pillow.Image:
         _check_size(max_pixels, *image.size)
         return image
     try:
-        decoder = importlib.import_module("pillow_heif")
+        decoder = importlib.import_module(_HEIC_DECODER)
     except ImportError:
         raise ExtraError("HEIC needs a decoder: pip install pillow-heif; or save the image as JPEG") from None
     opened = decoder.open_heif(file)

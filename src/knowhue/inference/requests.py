@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.errors import ExtraError, ImageError, KnowhueError, RunError, WeightsError
-from knowhue.images.image import FORMATS, Image, Pixels, recognise
-from knowhue.images.reading import HEAD_BYTES, MAX_PIXELS, read_image, weigh_image
+from knowhue.images.image import Image, Pixels, recognise
+from knowhue.images.reading import HEAD_BYTES, MAX_PIXELS, read_image, readable_formats, weigh_image
 from knowhue.images.vips import shrink
 from knowhue.images.writing import writable_suffix
 from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, encode_colorized
@@ -169,7 +169,7 @@ def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Pred
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
     if recognise(data[:HEAD_BYTES]) is None:
-        raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(FORMATS)}).")
+        raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(readable_formats())}).")
     try:
         return read_image(data, max_pixels=max_pixels, name=name)
     except ExtraError:  # whoever sent it cannot install the decoder

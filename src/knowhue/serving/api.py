@@ -411,7 +411,7 @@ async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, byt
     elif kind.startswith("image/"):
         files = {IMAGE_FIELD: b"".join([chunk async for chunk in request.stream()])}
     else:
-        raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found another.")
+        raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found {shown(kind) or 'none'}.")
     for name, data in files.items():
         if not data:
             raise Refusal(400, "form", f"`{name}` should be the bytes of an image. Found none.")

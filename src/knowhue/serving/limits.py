@@ -36,14 +36,15 @@ SLOWEST_READING = 16 * 1024
 """Bytes a second; who reads more slowly is cut off once that has cost `READING_SECONDS`."""
 _CHUNK_BYTES = 64 * 1024
 """In which answers are handed on; smaller ones are not counted."""
-_LINGER_BYTES, _LINGER_SECONDS = 8 * MIB, 2.0
+_LINGER_BYTES, _LINGER_SECONDS = 256 * MIB, 5.0
+"""Of a refused upload that are thrown away, for clients that read an answer only once they have sent all."""
 _ONCE = ("host", "content-length", "transfer-encoding", "content-type", "authorization", "origin")
 _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
 JSON = "application/json"
-_WEIGHT = re.compile(rb"0(\.\d*)?|1(\.0*)?")
+_WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")  # RFC 9110 has no `.5`, which many programs send
 _LOG = logging.getLogger(__name__)
 
 HEADERS = {
@@ -226,12 +227,15 @@ class _Exchange:
         self._waits_to_send = "expect" in headers  # such a client sends no body before a 100
         length = headers.get("content-length", "0")
         self._is_received = length == "0" and "transfer-encoding" not in headers
-        self._check_size(int(length) if length.isdecimal() else math.inf)
+        size = int(length) if length.isdecimal() else math.inf
+        # to a tenth above, or what is just too large would read as what is allowed
+        self._check_size(size, f"{math.ceil(size / MIB * 10) / 10:,.1f} MiB" if size < math.inf else "more")
 
-    def _check_size(self, size: float) -> None:
+    def _check_size(self, size: float, found: str) -> None:
         limit = self._settings.max_upload_mib
         if size > limit * MIB:
-            raise Refusal(413, "size", f"The request should have at most {limit:g} MiB. Found more.")
+            allowed = f"The request should have at most {limit:g} MiB. Found {found}."
+            raise Refusal(413, "size", f"{allowed} Send a smaller image, or save it as JPEG.")
 
     def _hold(self, size: int) -> None:
         self._shield.hold(size)
@@ -252,7 +256,7 @@ class _Exchange:
             raise Refusal(408, "slow", text, {"connection": "close"}) from None
         # The announced length may be too small, and a chunked body announces none: what comes is counted too.
         size = len(message.get("body", b""))
-        self._check_size(self._received + size)
+        self._check_size(self._received + size, "more")
         self._hold(size)
         self._received += size
         self._is_received = not message.get("more_body", False)
@@ -268,7 +272,7 @@ class _Exchange:
             await self._send_start(message)
             return
         body, is_last = message.get("body", b""), not message.get("more_body", False)
-        # many clients read an answer only once they have sent all: its end waits until `_drain` has taken the rest
+        # its end waits until `_drain` has taken the rest
         is_early = is_last and not self._is_received and not self._waits_to_send
         for start in range(0, len(body) or 1, _CHUNK_BYTES):
             end = start + _CHUNK_BYTES
