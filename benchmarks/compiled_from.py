@@ -16,9 +16,9 @@ import sys
 
 import numpy as np
 
-from knowhue.inference import pixels
+from knowhue.inference import kernels, pixels
 
-pixels.COMPILED_FROM = int(sys.argv[2])
+kernels.COMPILED_FROM = int(sys.argv[2])
 width = int((float(sys.argv[1]) * 1.5e6) ** 0.5)
 height = int(width / 1.5)
 draw = np.random.default_rng(0)

@@ -559,7 +559,7 @@ def test_a_damaged_profile_of_curves_is_no_space(spoil):
 
 def test_a_float_tiff_says_what_was_cut():
     image = read_image(tiff(np.array([[-0.5, 0.5, 1.0]], np.float32)))
-    assert "-0.5 to 1" in image.origin.notes[1]
+    assert "−0.5 to 1" in image.origin.notes[1]
     assert image.pixels.ravel().tolist() == [0, 32768, 65535]
 
 

@@ -1,5 +1,8 @@
 """What a network sees of an image; painting keeps lightness, hue and everything else that is not chroma."""
 
+from threading import Event
+from threading import enumerate as enumerate_threads
+
 import numpy as np
 import pytest
 import torch
@@ -342,8 +345,8 @@ def test_arrays_and_compiled_code_paint_the_same(seed, height, width, channels, 
     painted = []
     for compiled_from in (2**62, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "COMPILED_FROM", compiled_from)
-            patch.setattr(module, "_work", module._Work())
+            patch.setattr(module.kernels, "COMPILED_FROM", compiled_from)
+            patch.setattr(module, "_work", module.kernels.Work())
             patch.setattr(module.kernels, "compiled", lambda: COMPILED)
             painted.append(paint(image, *small(seed, largest=largest), added=added))
     (by_arrays, one), (by_code, other) = painted
@@ -371,12 +374,58 @@ def test_lines_are_those_of_the_guided_filter_over_windows_that_continue_the_edg
 
 def test_compiled_code_takes_over_once_it_pays(monkeypatch):
     monkeypatch.setattr(module.kernels, "compiled", lambda: "compiled")
-    work = module._Work()
-    assert work.compiled(module.COMPILED_FROM) is None
+    work, byte = module.kernels.Work(), np.dtype(np.uint8)
+    assert work.compiled(module.kernels.COMPILED_FROM, byte) is None
     work.add(1)
-    assert work.compiled(module.COMPILED_FROM - 1) is None
-    assert work.compiled(module.COMPILED_FROM) == "compiled"
-    assert work.compiled(1) == "compiled"  # it is there now
+    assert work.compiled(module.kernels.COMPILED_FROM - 1, byte) is None
+    assert work.compiled(module.kernels.COMPILED_FROM, byte) == "compiled"
+    assert work.compiled(1, byte) == "compiled"  # it is there now
+
+
+def test_who_does_not_wait_for_compiled_code_gets_it_once_its_depth_is_ready(monkeypatch):
+    begun, may_go_on = [], {np.dtype(dtype): Event() for dtype in DEPTHS}
+
+    def paint_first(pixels, *_):
+        begun.append(pixels.dtype)
+        may_go_on[pixels.dtype].wait(30)
+
+    made = module.kernels.Compiled(paint_first, lambda *_: None, lambda *_: None)
+    monkeypatch.setattr(module.kernels, "compiled", lambda: made)
+    work, much = module.kernels.Work(), module.kernels.COMPILED_FROM + 1
+    work.waits = False
+    threads = {}
+    for dtype in may_go_on:
+        others = set(enumerate_threads())
+        assert work.compiled(much, dtype) is None
+        assert work.compiled(much, dtype) is None  # which begins no other
+        (threads[dtype],) = set(enumerate_threads()) - others
+    for dtype in reversed(may_go_on):
+        may_go_on[dtype].set()
+        threads[dtype].join()
+        assert [work.compiled(1, each) is made for each in may_go_on] == [
+            not threads[each].is_alive() for each in may_go_on
+        ]
+    assert len(begun) == 2  # each once
+    work.waits = True
+    assert work.compiled(1, np.dtype(np.uint8)) is made
+
+
+@pytest.mark.parametrize("dtype", DEPTHS)
+def test_what_is_compiled_meanwhile_is_all_that_images_of_a_depth_need(monkeypatch, dtype):
+    made = module.kernels.compiled()
+    for call in module.kernels._first_calls(made, np.dtype(dtype)):
+        call()
+    known = [len(function.signatures) for function in made]
+    monkeypatch.setattr(module.kernels, "COMPILED_FROM", 0)
+    monkeypatch.setattr(module.kernels, "compiled", lambda: made)
+    monkeypatch.setattr(module, "_work", module.kernels.Work())
+    for channels in (1, 3):
+        image = scene(0, (600, 900, channels), dtype)
+        for added in (None, small(1)[0]):
+            paint(image, *small(0), added=added)
+        for size_px in (32, 700):  # of means of blocks, and of the codes themselves
+            network_input(image, size_px)
+    assert [len(function.signatures) for function in made] == known
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
@@ -393,8 +442,8 @@ ONE_CODE = 0.004  # L* between neighbours of 16 bits, at the steepest
 
 def seen_by(way: str, pixels: np.ndarray, size_px: int) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "COMPILED_FROM", {"arrays": 2**62, "compiled code": 0}[way])
-        patch.setattr(module, "_work", module._Work())
+        patch.setattr(module.kernels, "COMPILED_FROM", {"arrays": 2**62, "compiled code": 0}[way])
+        patch.setattr(module, "_work", module.kernels.Work())
         patch.setattr(module.kernels, "compiled", lambda: COMPILED)
         return network_input(pixels, size_px)
 

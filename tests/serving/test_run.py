@@ -9,6 +9,8 @@ from fastapi.testclient import TestClient
 from stand import colorizer
 
 from knowhue.errors import ConfigError
+from knowhue.inference import kernels, pixels
+from knowhue.serving import run
 from knowhue.serving.api import make_app
 from knowhue.serving.run import address_of, listening, serve, warm
 from knowhue.serving.settings import ServerSettings
@@ -36,6 +38,22 @@ print({"torch", "numba", "scipy", "matplotlib"} & {*sys.modules})
 def test_a_server_of_the_built_in_model_starts_without_what_takes_long_to_import():
     done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_server_lets_nobody_wait_for_a_compiler(monkeypatch):
+    waits = []
+
+    def note(batchers):
+        waits.append(pixels._work.waits)
+        for batcher in batchers.values():
+            batcher.close(1)
+
+    monkeypatch.setattr(pixels, "_work", kernels.Work())
+    monkeypatch.setattr(run, "warm", note)
+    monkeypatch.setattr(run.Server, "run", lambda *_, **__: None)
+    serve({"fake": colorizer()}, ServerSettings(port=0, workers=1), with_page=False)
+    pixels.paint_compiled()  # as folders do, whose files must not depend on time
+    assert [*waits, pixels._work.waits] == [False, True]
 
 
 def test_addresses_are_what_a_browser_opens():

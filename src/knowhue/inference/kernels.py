@@ -8,7 +8,9 @@ Loops are short and without branches, for the compiler to make vectors of them; 
 out.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,9 @@ from numpy.polynomial import Chebyshev, Polynomial
 
 from knowhue import color
 
+COMPILED_FROM = 1 << 20
+"""Pixels of a process, with those of the image to paint, beyond which compiled code pays for its start (see
+docs/decisions.md)."""
 BISECTIONS = 14
 VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
 _CHUNK = 1024  # pixels of a row at a time: all that is between input and output stays in the nearest cache
@@ -363,3 +368,69 @@ def compiled() -> Compiled:
         return Compiled(*(numba.njit(cache=True, **settings)(each) for each in whole))
     except RuntimeError:  # there is no such folder: every process compiles again, some seconds
         return Compiled(*(numba.njit(**settings)(each) for each in whole))
+
+
+class Work:
+    """How many pixels a process has painted, and the compiled code that pays for its start from some number on."""
+
+    def __init__(self) -> None:
+        self.waits = True
+        """whether an image waits for compiled code; else it is painted by arrays while a thread compiles"""
+        self._painted = 0
+        self._compiled: Compiled | None = None
+        self._begun: set[np.dtype[Any]] = set()
+        self._ready: set[np.dtype[Any]] = set()
+        self._lock, self._starting = threading.Lock(), threading.Lock()
+
+    def compiled(self, ahead: int, dtype: np.dtype[Any]) -> Compiled | None:
+        """Compiled code, if it pays with so many pixels of a depth that are to be painted now; else None."""
+        with self._lock:
+            if self._painted + ahead <= COMPILED_FROM and self._compiled is None:
+                return None
+            if not self.waits and dtype not in self._begun:
+                self._begun.add(dtype)
+                threading.Thread(target=self._compile, args=(dtype,)).start()
+        if not self.waits:
+            return self._compiled if dtype in self._ready else None
+        return self._start()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._painted += count
+
+    def _start(self) -> Compiled:
+        with self._starting:
+            if self._compiled is None:
+                self._compiled = compiled()
+            return self._compiled
+
+    def _compile(self, dtype: np.dtype[Any]) -> None:
+        for call in _first_calls(self._start(), dtype):
+            if not threading.main_thread().is_alive():
+                return  # the process is ending, and waits for this thread
+            call()
+        self._ready.add(dtype)
+
+
+def _first_calls(compiled: Compiled, dtype: np.dtype[Any]) -> Iterator[Callable[[], Any]]:
+    """Calls on one pixel that have all compiled which is needed for images of a depth."""
+    pixels, tables, small = (
+        np.zeros((1, 1, 1), dtype),
+        np.zeros((1, 1 << 16), np.float32),
+        np.zeros((1, 1, 4), np.float32),
+    )
+    pixels.flags.writeable = False  # as `pixels` passes them
+    means, none = np.empty((1, 1, 1), np.float32), np.empty((0, 0, 2), np.float32)
+    taps = np.zeros((1, 1), np.int32), np.ones((1, 1))
+    yield partial(compiled.paint, pixels, tables, small, none, 0, 1, np.empty((1, 1, 3), dtype))
+    yield partial(compiled.block_means, pixels, 0, 1, 1, means)
+    for values in (means, pixels):
+        yield partial(
+            compiled.small_lightness,
+            values,
+            *taps,
+            *taps,
+            np.float32(1),
+            tables,
+            np.empty((1, 1), np.float32),
+        )

@@ -2,12 +2,12 @@
 
 Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
 as the image. A process that paints a photo or a few paints by arrays, which begins at once. Compiled code, ten times as
-fast, paints from the image on with which more than `COMPILED_FROM` pixels are reached, which may be the first, and
-where `paint_compiled` was called. Both give the same pixels to the last digit, and statistics within 1e-12. Of what a
-network sees, one code of 16 bits in a hundred is the next one, as compiled code adds up rows before columns.
+fast, paints from the image on with which more than `kernels.COMPILED_FROM` pixels are reached, which may be the first,
+and where `paint_compiled` was called; after `compile_meanwhile` from when it is ready, which no image waits for. Both
+give the same pixels to the last digit, and statistics within 1e-12. Of what a network sees, one code of 16 bits in a
+hundred is the next one, as compiled code adds up rows before columns.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -27,9 +27,6 @@ BAND_PIXELS = 1 << 18
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 25.0
 """Of the guided filter, pixels and squared L*; chosen by `benchmarks/upsampling.py`."""
 THREADS = usable_cores()
-COMPILED_FROM = 1 << 20
-"""Pixels of a process, with those of the image to paint, beyond which compiled code pays for its start (see
-docs/decisions.md)."""
 _BLOCK_PIXELS = 1 << 14  # painted at a time by arrays, which then stay in the cache
 Neighbours = tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.floating[Any]]]
 """The whole numbers that places in a row lie between, and the share of the second."""
@@ -98,7 +95,7 @@ def paint(
     """
     pixels = _to_read(pixels)
     height, width = pixels.shape[:2]
-    compiled = _work.compiled(height * width)
+    compiled = _work.compiled(height * width, pixels.dtype)
     lines = chroma_lines(chroma, guide, saturation)
     more = _to_add(added)
     out = np.empty((height, width, 3), pixels.dtype)
@@ -271,32 +268,18 @@ def _tables(pixels: Pixels) -> FloatArray:
     return _TABLES[pixels.dtype.type][pixels.shape[2]]
 
 
-class _Work:
-    """How many pixels this process has painted, and the compiled code that pays for its start from some number on."""
-
-    def __init__(self) -> None:
-        self._painted = 0
-        self._compiled: kernels.Compiled | None = None
-        self._lock = threading.Lock()
-
-    def compiled(self, ahead: int) -> kernels.Compiled | None:
-        """Compiled code, if it pays with so many pixels that are to be painted now; else None."""
-        with self._lock:
-            if self._compiled is None and self._painted + ahead > COMPILED_FROM:
-                self._compiled = kernels.compiled()
-            return self._compiled
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._painted += count
-
-
-_work = _Work()
+_work = kernels.Work()
 
 
 def paint_compiled() -> None:
     """Paint by compiled code from now on: many images are coming, for which its start pays."""
-    _work.add(COMPILED_FROM + 1)
+    _work.waits = True
+    _work.add(kernels.COMPILED_FROM + 1)
+
+
+def compile_meanwhile() -> None:
+    """Paint by arrays until compiled code is ready: whoever asks waits for an answer, not for a compiler."""
+    _work.waits = False
 
 
 def paint_arrays(
@@ -400,7 +383,7 @@ def network_input(
     """
     is_side = isinstance(size_px, int)
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px) if is_side else size_px
-    compiled = _work.compiled(pixels.shape[0] * pixels.shape[1])
+    compiled = _work.compiled(pixels.shape[0] * pixels.shape[1], pixels.dtype)
     if compiled is not None:
         return _by_compiled_code(compiled, _to_read(pixels), height, width, oversampling)
     small = shrink(pixels, height, width, oversampling)

@@ -16,6 +16,7 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import Colorizer
+from knowhue.inference.pixels import compile_meanwhile
 from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
@@ -51,6 +52,7 @@ def serve(
     """
     app = make_app(models, settings, with_page)
     with listening(settings) as opened:
+        compile_meanwhile()
         warm(app.state.batchers)
         announce(address_of(opened, settings))
         try:
@@ -111,7 +113,7 @@ class Server(uvicorn.Server):
 
 
 def warm(batchers: Mapping[str, Batcher]) -> None:
-    """Colour a gray and an RGB image by every model, so that nobody waits for what is compiled on first use."""
+    """Colour a gray and an RGB image by every model, so that nobody waits for what is loaded on first use."""
     for batcher in batchers.values():
         colours = "colour" in batcher.colorizer.network.description.tasks
         for bands in (1, 3):
