@@ -20,6 +20,11 @@ from knowhue.errors import ConfigError, did_you_mean, shown, system_reason
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
 _NO_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
+_GROUPED = re.compile(
+    r"(?P<whole>[-+]?[1-9][0-9]{0,2}(?P<separator>[,.'’_\s])[0-9]{3}((?P=separator)[0-9]{3})*)"
+    r"(?P<rest>((?!(?P=separator))[.,][0-9]+)?)"
+)
+"""A number with a sign between its thousands."""
 _Number = TypeVar("_Number", int, float)
 _WORDS = {
     "int": "a whole number",
@@ -165,6 +170,26 @@ def plain_number(given: Any) -> float:
         return float(given)
     except (ValueError, OverflowError):
         return math.nan
+
+
+def number_meant(given: Any) -> str:
+    """How to write what is a number to somebody, and none to `plain_number`; nothing where it is none to anybody.
+
+    >>> number_meant("0,8"), number_meant("806,440.9")
+    ('Write a point for a decimal comma.', 'Leave out what stands between thousands: 806440.9.')
+    >>> number_meant("806,440")
+    'Write a point for a decimal comma, and nothing between thousands.'
+    """
+    text = str(given).strip()
+    grouped = _GROUPED.fullmatch(text)
+    if math.isfinite(plain_number(text)):
+        return ""
+    if math.isfinite(plain_number(text.replace(",", ".", 1))):
+        return f"Write a point for a decimal comma{', and nothing between thousands' * bool(grouped)}."
+    if grouped is None:
+        return ""
+    whole, separator, rest = grouped.group("whole", "separator", "rest")
+    return f"Leave out what stands between thousands: {whole.replace(separator, '')}{rest.replace(',', '.')}."
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:

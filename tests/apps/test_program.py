@@ -299,6 +299,19 @@ runpy.run_module("knowhue", run_name="__main__")
     assert (run.returncode, run.stdout, run.stderr.strip()) == (130, "", "knowhue: stopped.")
 
 
+def test_a_second_ctrl_c_adds_nothing_to_what_the_first_one_said():
+    code = """
+import atexit, runpy, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(signal.raise_signal, signal.SIGINT)
+sys.argv = ["knowhue", "--version"]
+runpy.run_module("knowhue", run_name="__main__")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (-signal.SIGINT, "")
+
+
 def test_the_installed_program_begins_where_the_module_does():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     module, _, name = project["project"]["scripts"]["knowhue"].partition(":")
@@ -332,6 +345,10 @@ def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
             "`--budget` should be a number from 0.001 to 1,000,000,000. Found `--budget 0`.",
         ),
         (("verdict", "x", "--alpha", "y"), "`--alpha` should be a number. Found `--alpha y`."),
+        (
+            ("verdict", "x", "--alpha", "0,1"),
+            "`--alpha` should be a number. Found `--alpha 0,1`. Write a point for a decimal comma.",
+        ),
     ],
 )
 def test_an_option_says_which_numbers_it_takes(knowhue, given, said):

@@ -262,7 +262,8 @@ FAULTS = {
     "comma": (HEAD, ['old,0,loss,"0,8687"'], "Found `0,8687`. Write a point for a decimal comma."),
     "sign": (HEAD, ["old,0,accuracy,84.8 %"], "Found `84.8 %`. Give the share without the sign: 0.848."),
     "both": (HEAD, ['old,0,accuracy,"84,8%"'], "Found `84,8%`. Give the share without the sign: 0.848."),
-    "thousands": (HEAD, ['old,0,loss,"1,234,567"'], "Found `1,234,567`. Give a run that diverged"),
+    "thousands": (HEAD, ['old,0,loss,"1,234,567"'], "Leave out what stands between thousands: 1234567."),
+    "thousands and decimals": (HEAD, ['old,0,loss,"806,440.9"'], "thousands: 806440.9."),
     "nothing": (HEAD, ["old,0,loss,"], "Found nothing"),
     "seed": (HEAD, ["old,one,loss,1"], "row 2: `seed` should be a whole number from 0 on"),
     "half a seed": (HEAD, ["old,0.5,loss,1"], "Found `0.5`"),
@@ -278,6 +279,9 @@ FAULTS = {
         "row 3: `better` of `loss` is `higher`, and in a row above `lower`",
     ),
     "effect": ("arm,seed,metric,value,sesoi\n", ["old,0,loss,1,0"], "`sesoi` should be a number above 0"),
+    "effect with a comma": (
+        "arm,seed,metric,value,sesoi\n", ['old,0,loss,1,"0,1"'], "Found `0,1`. Write a point for a decimal comma.",
+    ),
     "image twice": (
         IMAGES, ["old,0,loss,1,x,a", "old,0,loss,1,x,a"],
         "row 3: a second row of arm `old`, seed 0, metric `loss` for the image `x`. The first is",
@@ -456,6 +460,13 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     misspelt = [good[0].replace("loss", "los"), *good[1:]]
     asked, _ = notices(read_table([write(tmp_path / "l.csv", misspelt)], LOSS))
     assert asked == "“los” has 1 score, which others lack. Did you mean `loss`?"
+    # as many of both, and the first in the table is meant
+    in_capitals = [
+        row.replace("old", "OLD") if seed % 2 else row for seed, row in enumerate(totals([0.1] * 8)[::2])
+    ]
+    mixed = [*in_capitals, *totals([0.1] * 8)[1::2]]
+    (asked,) = notices(read_table([write(tmp_path / "c.csv", mixed)], LOSS))
+    assert asked == "“OLD” has 4 seeds, which others lack. Did you mean `old`?"
     # a metric that not all runs have beside the other
     assert not any(
         "lack" in each

@@ -29,7 +29,7 @@ from knowhue import __version__
 from knowhue.config import Section
 from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, minus, shown, system_reason
 from knowhue.metric_table import METRICS
-from knowhue.settings_text import meaning_of
+from knowhue.settings_text import meaning_of, number_meant
 
 # what shells give for a program that a signal ended: 128 + its number
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -74,6 +74,10 @@ UNASKED = {
     **dict.fromkeys(("--resume", "--continue"), (("--out",), "The same command goes on where it stopped")),
 }
 """What our commands do without an option of other programs, those that have one of the options named first."""
+
+
+GOING_ON = frozenset({"study", "compare", "prepare", "train", "colorize", "score", "log"})
+"""Commands that keep what they have done when they are stopped; others begin again."""
 
 
 class Commands(TyperGroup):
@@ -134,7 +138,10 @@ def _number_needed(error: Exception) -> ConfigError | None:
     bounds = f", {most} or less" if most and not least else bounds
     name, found = option.opts[0], shown(str(cause.errors()[0]["input"]))
     what = "a whole number" if int in kinds else "a number"
-    return ConfigError(f"`{name}` should be {what}{bounds}. Found `{name} {found}`.")
+    text = (
+        f"`{name}` should be {what}{bounds}. Found `{name} {found}`. {number_meant(found) * (float in kinds)}"
+    )
+    return ConfigError(text.rstrip())
 
 
 class OneInput(TyperCommand):
@@ -375,7 +382,9 @@ def main() -> NoReturn:
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
-            say("", "knowhue: stopped. The same command goes on with what is not finished.", err=True)
+            goes_on = GOING_ON.intersection(sys.argv[1:2])
+            then = "goes on with what is not finished" if goes_on else "begins again"
+            say("", f"knowhue: stopped. The same command {then}.", err=True)
             sys.exit(TERMINATED if told_to_end else INTERRUPTED)
         raise
     except OSError as error:

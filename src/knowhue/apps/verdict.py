@@ -8,7 +8,7 @@ import typer
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
 from knowhue.errors import ConfigError, one_of, shown
-from knowhue.settings_text import plain_number
+from knowhue.settings_text import number_meant, plain_number
 from knowhue.statistics import ALPHA, LEAST_ALPHA, MAGNITUDES
 from knowhue.storage import require_outputs
 
@@ -111,6 +111,6 @@ def _effects(given: Sequence[str]) -> dict[str, float]:
         if not MAGNITUDES[0] <= effects[name] <= MAGNITUDES[1]:
             raise ConfigError(
                 f"`--sesoi {shown(name)}` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}. Found "
-                f"`{shown(text)}`."
+                f"`{shown(text)}`. {number_meant(text)}".rstrip()
             )
     return effects

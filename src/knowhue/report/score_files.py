@@ -298,7 +298,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     if len(header) == 1:
         raise TableError(
             f"{path}: one column, `{shown(header[0].strip())}`. Commas, semicolons or tabs should stand between "
-            "columns, such as arm,seed,metric,value."
+            "columns, such as arm,seed,metric,value, in the first row: take out a title above it."
         )
     return [plain_name(name) for name in header], _whole(path, header, rows)
 

@@ -23,7 +23,7 @@ from knowhue.report.score_files import (
     read_scores,
 )
 from knowhue.report.study import Score
-from knowhue.settings_text import plain_number
+from knowhue.settings_text import number_meant, plain_number
 from knowhue.statistics import MAGNITUDES
 from knowhue.storage import file_digest
 
@@ -277,7 +277,7 @@ class _Reader(ScoreRows):
             if not MAGNITUDES[0] <= sesoi <= MAGNITUDES[1]:
                 raise self.fail(
                     f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of the "
-                    f"metric. Found {_as_given(values['sesoi'])}."
+                    f"metric. Found {_as_given(values['sesoi'])}. {number_meant(values['sesoi'])}".rstrip()
                 )
             self._agree(self.sesoi, metric, sesoi, "sesoi")
         if "unit" in values:
@@ -422,9 +422,7 @@ def _way_to_number(cell: Any) -> str:
     share = text.removesuffix("%").strip()
     if share != text and math.isfinite(number := plain_number(share.replace(",", ".", 1))):
         return f"Give the share without the sign: {Decimal(str(number)) / 100}."
-    if math.isfinite(plain_number(text.replace(",", ".", 1))):
-        return "Write a point for a decimal comma."
-    return (
+    return number_meant(text) or (
         "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: then there "
         "is no verdict."
     )

@@ -302,12 +302,19 @@ def _slips(study: Study) -> Iterator[str]:
 
 
 def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
-    """Names that have what another, like name with more of them lacks."""
+    """Names that have what another, like name with more of them lacks; as many where they differ in case alone."""
     by_name: dict[str, set[Hashable]] = defaultdict(set)
+    above: dict[str, str] = {}
     for name, each in held:
         by_name[name].add(each)
     for name, own in by_name.items():
-        lacking = [other for other, theirs in by_name.items() if len(theirs) > len(own) and not own & theirs]
+        above.setdefault(name.casefold(), name)
+        lacking = [
+            other
+            for other, theirs in by_name.items()
+            if not own & theirs
+            and (len(theirs) > len(own) or (len(theirs) == len(own) and other == above[name.casefold()]))
+        ]
         if meant := did_you_mean(name, lacking):
             yield f"“{name}” has {plural(len(own), noun)}, which others lack.{meant}"
 
