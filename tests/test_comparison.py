@@ -245,7 +245,7 @@ def test_the_frozen_plan_is_what_was_asked(plan, compared, tmp_path):
     frozen["arms"]["l1-clock"] = frozen["arms"]["l1"] | {"training": {"finetune": {"epochs": 2}}}
     (tmp_path / "study.json").write_text(json.dumps(frozen))
     assert list(read_plan(tmp_path).arms) == [*plan.arms, "l1-clock"]
-    assert list(read_planned(tmp_path).arms) == list(plan.arms)
+    assert list(read_planned(tmp_path / "study.json").arms) == list(plan.arms)
 
 
 def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):

@@ -26,7 +26,7 @@ from knowhue.presets import (
     merge,
     require_arms_choose_tasks,
 )
-from knowhue.runs import read_frozen, read_log, read_status, run_folder, settled
+from knowhue.runs import read_frozen, read_log, read_status, read_study_file, run_folder, settled
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA, LEAST_ALPHA
 
@@ -421,14 +421,14 @@ def read_plan(root: Path) -> Plan:
     return plan_of(read_frozen(root))
 
 
-def read_planned(root: Path) -> Plan:
-    """The frozen plan of a study folder as it was asked, without the arms that equal wall-clock added since.
+def read_planned(path: Path) -> Plan:
+    """The frozen plan of a study's file as it was asked, without the arms that equal wall-clock added since.
 
     Raises:
-        RunError: there is none, or it is of another version.
-        ConfigError: it is damaged.
+        RunError: it is not there, damaged, or of another version.
+        ConfigError: its plan is none.
     """
-    plan = read_plan(root)
+    plan = plan_of(read_study_file(path))
     return plan.model_copy(update={"arms": {arm: plan.arms[arm] for arm in plan.planned_arms}})
 
 

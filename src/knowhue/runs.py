@@ -199,9 +199,28 @@ def read_frozen(root: Path) -> dict[str, Any]:
             f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no {FROZEN} there."
             + (" It holds single runs: see them with `knowhue evaluate`." if single else taken_by(root))
         )
-    frozen = read_json(root / FROZEN)
-    require_schema(frozen, STUDY_SCHEMA, root / FROZEN)
+    return read_study_file(root / FROZEN)
+
+
+def read_study_file(path: Path) -> dict[str, Any]:
+    """The same of the file itself, whatever it is called.
+
+    Raises:
+        RunError: another version wrote it, or it is damaged.
+    """
+    frozen = read_json(path)
+    require_schema(frozen, STUDY_SCHEMA, path)
     return frozen
+
+
+def is_study_file(path: Path) -> bool:
+    """Whether a file begins as `study.json` does, of any version, though it may be damaged."""
+    start = b""
+    with suppress(OSError):
+        if path.is_file():  # a pipe can be read but once
+            with path.open("rb") as file:
+                start = file.read(4096)
+    return start.lstrip().startswith(b"{") and f'"{STUDY_SCHEMA["schema"]["name"]}"'.encode() in start
 
 
 def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:

@@ -71,7 +71,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, cause: OSError) -> RunError:
     """Why the system did not write a file, and how that is mended."""
-    in_the_way = [each for each in path.parents if each.is_file()]
+    # a file is asked for files in it as if it were a folder
+    among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
+    in_the_way = [each for each in among if each.is_file()]
     found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else cause.strerror or str(cause)
     remedy = "Make it writable, or name"
     if cause.errno in _FULL:
@@ -451,15 +453,32 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
 
 
 def _require_room(path: Path, option: str) -> None:
-    """Try the nearest folder that exists: those below it are made when the file is written."""
-    folder = Path(os.path.realpath(path.parent))
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        _try_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error, option) from None
+
+
+def require_folder(folder: Path) -> Path:
+    """Make sure, before work, that files can be written into a folder, which may be made for them.
+
+    Raises:
+        RunError: they cannot.
+    """
+    try:
+        _try_folder(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return folder
+
+
+def _try_folder(folder: Path) -> None:
+    """Try the nearest folder that exists: those below it are made when a file is written."""
+    folder = Path(os.path.realpath(folder))
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _unwritable(path: Path, error: OSError, option: str) -> RunError:

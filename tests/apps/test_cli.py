@@ -10,10 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from knowhue.apps import cli
-from knowhue.apps.program import OTHER_NAMES, OTHER_OPTIONS, app
+from knowhue.apps.program import GOING_ON, OTHER_NAMES, OTHER_OPTIONS, app
+from knowhue.plan import make_plan
+from knowhue.presets import load_config
 from knowhue.runs import STUDY_SCHEMA
 from knowhue.storage import write_json
 
@@ -304,6 +307,18 @@ def test_interrupted_command_says_how_to_go_on(interrupted):
     assert "The same command goes on with what is not finished" in interrupted[3]
 
 
+def test_of_an_interrupted_command_that_keeps_nothing_is_said_that_it_begins_again(
+    knowhue, monkeypatch, tmp_path
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("knowhue.sealing.check", interrupt)
+    code, _, err = knowhue("check", tmp_path / "study.zip")
+    assert (code, err.strip()) == (130, "knowhue: stopped. The same command begins again.")
+    assert set(vars(get_command(app))["commands"]) >= GOING_ON
+
+
 def test_of_an_interrupted_video_is_said_that_it_begins_again(knowhue, monkeypatch, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -447,6 +462,25 @@ def test_a_study_from_a_plan_records_no_preset(knowhue, make_folder, tmp_path, s
     assert (described["name"], told["name"]) == ("planned", "asked")
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_studys_own_file_is_known_by_what_it_holds(knowhue, tmp_path, studied, damage):
+    plan = make_plan(load_config("demo"), ["colour"])
+    copy = tmp_path / "copy.json"
+    write_json(copy, {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
+    if damage:
+        copy.write_text(copy.read_text()[:-20])
+        errs(knowhue("study", "--plan", copy, "--out", tmp_path / "out"), f"`{copy}` is damaged")
+        return
+    assert knowhue("study", "--plan", copy, "--out", tmp_path / "out")[0] == 0
+    ((asked, _),) = studied
+    assert asked.hash({}) == plan.hash({})
+    # and no other file by its name
+    code, text, _ = knowhue("plan", "--preset", "demo", "--arms", "colour")
+    assert code == 0
+    (tmp_path / "study.json").write_text(text, encoding="utf-8")
+    assert knowhue("study", "--plan", tmp_path / "study.json", "--out", tmp_path / "other")[0] == 0
+
+
 @pytest.mark.parametrize("more", [["--preset", "poster"], ["--seeds", "2"], ["--set", "seed=1"], ["photos"]])
 def test_a_plan_leaves_nothing_to_be_asked_beside_it(knowhue, tmp_path, studied, more):
     (tmp_path / "plan.yaml").write_text("seeds: [0]")
@@ -473,11 +507,6 @@ def test_the_answers_of_a_study_are_told_in_any_encoding(
 
 
 def test_one_is_not_many(knowhue, make_folder, tmp_path):
-    from knowhue.plan import make_plan
-    from knowhue.presets import load_config
-    from knowhue.runs import STUDY_SCHEMA
-    from knowhue.storage import write_json
-
     plan = make_plan(load_config("demo"), ["colour"])
     write_json(tmp_path / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
     code, out, _ = knowhue("status", tmp_path)

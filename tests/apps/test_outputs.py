@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -301,3 +303,28 @@ def test_json_names_what_was_written(knowhue, place):
     assert (record["output"], record["uncertainty"]["map"]) == ("c.png", "u.png")
     assert (place / "c.png").exists()
     assert (place / "u.png").exists()
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_loaded(make_folder, tmp_path):
+    code = """
+import sys
+from knowhue.apps.program import main
+
+photos, out = sys.argv[1:]
+for command in ("study", "compare", "prepare", "train"):
+    sys.argv = ["knowhue", command, photos, "--out", out]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 2
+print("torch" in sys.modules)
+"""
+    (tmp_path / "small.jpg").touch()
+    found = f"`{tmp_path / 'small.jpg'}` is a file, not a folder. Name another folder with --out."
+    for out in ("small.jpg", "small.jpg/out"):
+        arguments = [make_folder({"a": 2, "b": 2}), tmp_path / out]
+        run = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
+        assert run.stderr == f"knowhue: Cannot write `{tmp_path / out}`: {found}\n" * 4
+        assert run.stdout == "False\n"

@@ -15,7 +15,7 @@ from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, plural
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import read_json
+from knowhue.storage import read_json, require_folder
 
 if TYPE_CHECKING:
     from knowhue.config import Config
@@ -33,7 +33,12 @@ OfWork = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done"
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
-OutOption = Annotated[Path, Field(description="Study folder. The same command goes on where it stopped.")]
+OutOption = Annotated[
+    Path,
+    # at once, for what writes there loads for seconds
+    typer.Option(callback=require_folder),
+    Field(description="Study folder. The same command goes on where it stopped."),
+]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
 
 
@@ -436,7 +441,7 @@ def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
     from knowhue.data.sources import require_source
     from knowhue.plan import Plan, read_planned, with_effect
     from knowhue.presets import checked
-    from knowhue.runs import FROZEN
+    from knowhue.runs import is_study_file
     from knowhue.settings_text import read_yaml
 
     # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
@@ -447,10 +452,9 @@ def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
             "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "
             "--plan out."
         )
-    if path.name == FROZEN and path.exists():
-        plan = read_planned(path.parent)
-    else:
-        plan = with_effect(checked(Plan, read_yaml(path, "--plan")))
+    plan = (
+        read_planned(path) if is_study_file(path) else with_effect(checked(Plan, read_yaml(path, "--plan")))
+    )
     require_source(plan.config.images)
     return plan
 
