@@ -10,8 +10,7 @@ from PIL import Image
 from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.images.image import FORMATS
-from knowhue.images.reading import MAX_PIXELS, weigh_image
+from knowhue.images.reading import MAX_PIXELS, readable_formats, weigh_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.hints import Hint, require_hinted
@@ -174,7 +173,7 @@ def test_a_failure_is_one_images_own(make_batcher):
 def test_what_is_no_image_is_told_every_format_that_is_read(make_batcher):
     with pytest.raises(NoImageError) as caught:
         make_batcher().submit(ImageRequest(b"hello")).result(10)
-    assert all(name in str(caught.value) for name in FORMATS)
+    assert f"({', '.join(readable_formats())})" in str(caught.value)
 
 
 @pytest.mark.parametrize(
