@@ -16,7 +16,7 @@ from knowhue.errors import spaced
 from knowhue.metric_table import IMAGE_COLUMNS, LOWER_IS_BETTER, METRICS
 from knowhue.plan import QUESTIONS, Question
 from knowhue.presets import checked
-from knowhue.report.text import titled
+from knowhue.report.text import about_metric, titled
 from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 
@@ -301,9 +301,7 @@ class Study:
         return value
 
     def about(self, metric: str) -> Row:
-        """What `metrics.json` says of a metric, or what is known of it here: that names only what every run has."""
-        own = METRICS.get(metric)
-        return self.metrics.get(metric) or (own._asdict() if own else {})
+        return about_metric(self.metrics, metric)
 
     def unit(self, metric: str) -> str:
         return self.about(metric).get("unit", "")

@@ -227,12 +227,16 @@ class Measure(NamedTuple):
         return after - before == between
 
 
+def about_metric(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
+    """What a study's `metrics.json` says of a metric; it names what every run has: of others, what is known here."""
+    own = METRICS.get(metric)
+    return (own._asdict() if own else {}) | dict(metrics.get(metric, {}))
+
+
 def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
     """Return how the metric of a question is written, to two digits of its smallest effect of interest."""
-    about = metrics.get(asked.metric, {})
-    own = METRICS.get(asked.metric)  # where a study's `metrics.json` is not there
-    title = str(about.get("title", own.title if own else spaced(asked.metric).capitalize()))
-    unit = about.get("unit", own.unit if own else "")
+    about = about_metric(metrics, asked.metric)
+    title, unit = str(about.get("title", spaced(asked.metric).capitalize())), about.get("unit", "")
     scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
     return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
 
