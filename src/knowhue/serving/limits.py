@@ -292,6 +292,8 @@ class _Exchange:
         if length > _CHUNK_BYTES:
             self._hold(length)
         usual = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
+        if not self._is_received:
+            usual |= {"connection": "close"}  # or what `_drain` leaves would be read without end
         added = [(name.encode(), value.encode()) for name, value in usual.items()]
         headers = [*message.get("headers", []), *(pair for pair in added if pair[0] not in given)]
         self.status = message["status"]
