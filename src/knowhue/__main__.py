@@ -13,10 +13,10 @@ def load_and_run() -> NoReturn:
 
             main()
         finally:
-            # all is said but a line: a second Ctrl-C ends the process, and Python has nothing to say about it
+            # all is said but a line: a second Ctrl-C ends the process as the system does, without exit hooks
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
-    except KeyboardInterrupt:  # before `main` looks out for it, so that nothing has begun
+    except KeyboardInterrupt:  # before `main` looks out for it, or a second one while it says so
         print("\nknowhue: stopped.", file=sys.stderr)
         sys.exit(130)  # as shells give it for SIGINT
 

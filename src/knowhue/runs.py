@@ -20,6 +20,7 @@ DIR/.slurm/                          what Slurm's jobs are made of, and what the
 """
 
 import json
+import re
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, fe
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
 FROZEN = "study.json"
+_STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
+"""However it is laid out: `schema` is written first."""
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
 """The schemas that `study.json` and `config.json` carry; others are refused."""
@@ -203,7 +206,7 @@ def read_frozen(root: Path) -> dict[str, Any]:
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
-    """The same of the file itself, whatever it is called.
+    """What `study.json` holds, by the file, whatever it is called.
 
     Raises:
         RunError: another version wrote it, or it is damaged.
@@ -220,7 +223,8 @@ def is_study_file(path: Path) -> bool:
         if path.is_file():  # a pipe can be read but once
             with path.open("rb") as file:
                 start = file.read(4096)
-    return start.lstrip().startswith(b"{") and f'"{STUDY_SCHEMA["schema"]["name"]}"'.encode() in start
+    is_cut = path.name == FROZEN and path.is_file() and not start.strip()
+    return is_cut or _STUDY_START.match(start) is not None
 
 
 def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:

@@ -71,9 +71,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, cause: OSError) -> RunError:
     """Why the system did not write a file, and how that is mended."""
-    # a file is asked for files in it as if it were a folder
+    # where a folder should be, what was named may be no folder itself
     among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
-    in_the_way = [each for each in among if each.is_file()]
+    in_the_way = [each for each in among if os.path.exists(each) and not os.path.isdir(each)]
     found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else cause.strerror or str(cause)
     remedy = "Make it writable, or name"
     if cause.errno in _FULL:
@@ -459,7 +459,7 @@ def _require_room(path: Path, option: str) -> None:
         raise _unwritable(path, error, option) from None
 
 
-def require_folder(folder: Path) -> Path:
+def require_writable_folder(folder: Path) -> Path:
     """Make sure, before work, that files can be written into a folder, which may be made for them.
 
     Raises:

@@ -474,6 +474,12 @@ def test_a_studys_own_file_is_known_by_what_it_holds(knowhue, tmp_path, studied,
     assert knowhue("study", "--plan", copy, "--out", tmp_path / "out")[0] == 0
     ((asked, _),) = studied
     assert asked.hash({}) == plan.hash({})
+    # no plan that has its name
+    copy.write_text('{"name": "knowhue-study", "arms": 3}')
+    assert "damaged" not in knowhue("study", "--plan", copy, "--out", tmp_path / "out")[2]
+    # a file that was emptied is a plan no more
+    (tmp_path / "study.json").touch()
+    errs(knowhue("study", "--plan", tmp_path / "study.json", "--out", tmp_path / "out"), "is damaged")
     # and no other file by its name
     code, text, _ = knowhue("plan", "--preset", "demo", "--arms", "colour")
     assert code == 0

@@ -105,7 +105,8 @@ def test_a_split_without_images_is_an_error_that_names_it(make_folder, home):
 def test_splits_within_a_class_are_not_drawn_anew(make_folder, layout):
     root = make_folder({layout.format(split): 2 for split in ("train", "Val")} | {"b": 1})
     with pytest.raises(
-        ImageError, match=r"holds a folder (train|Val), which names a split; .* rename it if it is no split"
+        ImageError,
+        match=r"holds a folder (train|Val), which names a split; .* rename (train|Val)/ if it is no split",
     ):
         listed(path=str(root))
 

@@ -410,6 +410,23 @@ def test_who_does_not_wait_for_compiled_code_gets_it_once_its_depth_is_ready(mon
     assert work.compiled(1, np.dtype(np.uint8)) is made
 
 
+def test_a_compiler_that_fails_meanwhile_is_told_once_and_painted_without(monkeypatch, caplog):
+    def fail():
+        raise OSError("no space left")
+
+    monkeypatch.setattr(module.kernels, "compiled", fail)
+    work, byte = module.kernels.Work(), np.dtype(np.uint8)
+    work.waits = False
+    others = set(enumerate_threads())
+    for _ in range(2):
+        assert work.compiled(module.kernels.COMPILED_FROM + 1, byte) is None
+        for thread in set(enumerate_threads()) - others:
+            thread.join()
+    assert [record.getMessage() for record in caplog.records] == [
+        "not compiled, so that painting stays ten times as slow: no space left"
+    ]
+
+
 @pytest.mark.parametrize("dtype", DEPTHS)
 def test_what_is_compiled_meanwhile_is_all_that_images_of_a_depth_need(monkeypatch, dtype):
     made = module.kernels.compiled()

@@ -52,7 +52,7 @@ def test_a_server_lets_nobody_wait_for_a_compiler(monkeypatch):
     monkeypatch.setattr(run, "warm", note)
     monkeypatch.setattr(run.Server, "run", lambda *_, **__: None)
     serve({"fake": colorizer()}, ServerSettings(port=0, workers=1), with_page=False)
-    pixels.paint_compiled()  # as folders do, whose files must not depend on time
+    # what is painted after it, such as a folder, must not depend on time
     assert [*waits, pixels._work.waits] == [False, True]
 
 

@@ -15,7 +15,7 @@ from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, plural
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import read_json, require_folder
+from knowhue.storage import read_json, require_writable_folder
 
 if TYPE_CHECKING:
     from knowhue.config import Config
@@ -36,7 +36,7 @@ power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and 
 OutOption = Annotated[
     Path,
     # at once, for what writes there loads for seconds
-    typer.Option(callback=require_folder),
+    typer.Option(callback=require_writable_folder),
     Field(description="Study folder. The same command goes on where it stopped."),
 ]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]

@@ -154,7 +154,7 @@ def _class_folder(path: Path, name: str) -> str | None:
     if above[-1]:
         raise ImageError(
             f"{path}: {name} lies in {folder}/, which names a split; put classes into splits ({folder}/{above[-1]}/), "
-            "put labels beside the images (.cls), or rename it if it is no split"
+            "put labels beside the images (.cls), or rename the folder if it is no split"
         )
     return None
 

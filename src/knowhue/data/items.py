@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
@@ -114,10 +115,15 @@ def remedies_for(reasons: Iterable[str]) -> str:
 
     >>> remedies_for([of_no_format(".tar"), "hidden"]), remedies_for(["hidden"])
     ('; .tar files are read with --set images.source=webdataset', '')
+    >>> remedies_for(map(of_no_format, (".tgz", ".zip"))).split(":")[0]
+    '; .tgz, .zip files are not read'
     """
     found = set(reasons)
-    named = [suffix for suffix in _REMEDIES if of_no_format(suffix) in found]
-    return "".join(f"; {_REMEDIES[each].format(each)}" for each in named)
+    named = defaultdict(list)
+    for suffix, remedy in _REMEDIES.items():
+        if of_no_format(suffix) in found:
+            named[remedy].append(suffix)
+    return "".join(f"; {remedy.format(', '.join(suffixes))}" for remedy, suffixes in named.items())
 
 
 def require_columns(columns: Collection[str], images: Images) -> None:

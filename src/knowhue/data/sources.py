@@ -122,8 +122,8 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
     if within := [name for name in folders[1:] if name.lower() in SPLIT_NAMES]:
         raise ImageError(
             f"{root}: its class {folders[0]} holds a folder {within[0]}, which names a split; put classes into splits "
-            f"({within[0]}/{folders[0]}/), name the folder whose own folders are train/ and so on, or rename it if it "
-            "is no split"
+            f"({within[0]}/{folders[0]}/), name the folder whose own folders are train/ and so on, or rename "
+            f"{within[0]}/ if it is no split"
         )
 
 

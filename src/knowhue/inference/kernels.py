@@ -8,6 +8,7 @@ Loops are short and without branches, for the compiler to make vectors of them; 
 out.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +19,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 
 from knowhue import color
 
+_LOG = logging.getLogger(__name__)
 COMPILED_FROM = 1 << 20
 """Pixels of a process, with those of the image to paint, beyond which compiled code pays for its start (see
 docs/decisions.md)."""
@@ -405,15 +407,19 @@ class Work:
             return self._compiled
 
     def _compile(self, dtype: np.dtype[Any]) -> None:
-        for call in _first_calls(self._start(), dtype):
-            if not threading.main_thread().is_alive():
-                return  # the process is ending, and waits for this thread
-            call()
-        self._ready.add(dtype)
+        try:
+            for call in _first_calls(self._start(), dtype):
+                if not threading.main_thread().is_alive():
+                    return  # the process is ending, and waits for this thread
+                call()
+        except Exception as error:  # whatever a compiler may raise: images are painted without it
+            _LOG.warning("not compiled, so that painting stays ten times as slow: %s", error)
+        else:
+            self._ready.add(dtype)
 
 
 def _first_calls(compiled: Compiled, dtype: np.dtype[Any]) -> Iterator[Callable[[], Any]]:
-    """Calls on one pixel that have all compiled which is needed for images of a depth."""
+    """Calls on one pixel that make numba compile all that images of a depth need."""
     pixels, tables, small = (
         np.zeros((1, 1, 1), dtype),
         np.zeros((1, 1 << 16), np.float32),

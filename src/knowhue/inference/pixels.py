@@ -3,13 +3,14 @@
 Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
 as the image. A process that paints a photo or a few paints by arrays, which begins at once. Compiled code, ten times as
 fast, paints from the image on with which more than `kernels.COMPILED_FROM` pixels are reached, which may be the first,
-and where `paint_compiled` was called; after `compile_meanwhile` from when it is ready, which no image waits for. Both
+and where `paint_compiled` was called; within `compiling_meanwhile` once it is ready, which no image waits for. Both
 give the same pixels to the last digit, and statistics within 1e-12. Of what a network sees, one code of 16 bits in a
 hundred is the next one, as compiled code adds up rows before columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -277,9 +278,14 @@ def paint_compiled() -> None:
     _work.add(kernels.COMPILED_FROM + 1)
 
 
-def compile_meanwhile() -> None:
+@contextmanager
+def compiling_meanwhile() -> Iterator[None]:
     """Paint by arrays until compiled code is ready: whoever asks waits for an answer, not for a compiler."""
     _work.waits = False
+    try:
+        yield
+    finally:
+        _work.waits = True
 
 
 def paint_arrays(

@@ -16,7 +16,7 @@ from knowhue.errors import ConfigError
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.pixels import compile_meanwhile
+from knowhue.inference.pixels import compiling_meanwhile
 from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings
@@ -51,8 +51,7 @@ def serve(
         ConfigError: others could reach it without a token, or the port is taken.
     """
     app = make_app(models, settings, with_page)
-    with listening(settings) as opened:
-        compile_meanwhile()
+    with listening(settings) as opened, compiling_meanwhile():
         warm(app.state.batchers)
         announce(address_of(opened, settings))
         try:
