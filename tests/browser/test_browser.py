@@ -54,7 +54,14 @@ def coloured(page: Any, card: int = 1) -> np.ndarray:
         page.locator(".after")
         .nth(card)
         .evaluate("""async image => {
-        await image.decode();
+        for (let decoded = false; !decoded;) {
+            const source = image.src;
+            // another answer that takes its place meanwhile ends the decoding of this one
+            decoded = await image.decode().then(() => true, error => {
+                if (image.src === source) throw error;
+                return false;
+            });
+        }
         const canvas = document.createElement("canvas");
         [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
         canvas.getContext("2d").drawImage(image, 0, 0);
