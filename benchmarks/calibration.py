@@ -38,28 +38,34 @@ class Question(NamedTuple):
     effects: tuple[float, ...] = (0.0, 1.0)
 
 
-def normal(variances: Variances) -> Question:
-    """Errors: every part normal."""
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def _normal(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.normal(size=count)
+
+
+def _heavy(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Student's t with 4 degrees of freedom."""
+    return rng.standard_t(4, count) / np.sqrt(2)
+
+
+def _some_worse(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Exponential, skewness 2: a few errors are much larger, most a little smaller."""
+    return rng.exponential(size=count) - 1
+
+
+def _some_better(rng: np.random.Generator, count: int) -> np.ndarray:
+    return -_some_worse(rng, count)
+
+
+def errors(variances: Variances, seeds: Draw = _normal, images: Draw = _normal) -> Question:
+    """Errors: what is of a seed and of an image, drawn with variance 1, and a normal rest."""
 
     def draw(rng: np.random.Generator, n: int, m: int, effect: float) -> np.ndarray:
-        seeds, images = rng.normal(size=(n, 1)), rng.normal(size=m)
-        return (
-            effect
-            + variances.seed * seeds
-            + variances.image * images
-            + variances.residual * rng.normal(size=(n, m))
-        )
-
-    return Question(0.25, True, draw, variances)
-
-
-def heavy(variances: Variances) -> Question:
-    """Errors whose images have the tails of Student's t with 4 degrees of freedom."""
-
-    def draw(rng: np.random.Generator, n: int, m: int, effect: float) -> np.ndarray:
-        images = rng.standard_t(4, m) / np.sqrt(2)
-        seeds = variances.seed * rng.normal(size=(n, 1))
-        return effect + seeds + variances.image * images + variances.residual * rng.normal(size=(n, m))
+        of_seeds, of_images = seeds(rng, n)[:, None], images(rng, m)
+        rest = rng.normal(size=(n, m))
+        return effect + variances.seed * of_seeds + variances.image * of_images + variances.residual * rest
 
     return Question(0.25, True, draw, variances)
 
@@ -96,14 +102,17 @@ def _share(odds: np.ndarray) -> float:
     return float((1 / (1 + np.exp(-odds))).mean())
 
 
+LITTLE_FROM_SEEDS, MUCH_FROM_SEEDS = Variances(0.076, 1.45, 0.8), Variances(0.25, 1.45, 2.0)
 QUESTIONS = {
-    "a*b*, seeds .076, images 1.45, residual .8": normal(Variances(0.076, 1.45, 0.8))._replace(
-        effects=(0, 1, 2)
-    ),
+    "a*b*, seeds .076, images 1.45, residual .8": errors(LITTLE_FROM_SEEDS)._replace(effects=(0, 1, 2)),
     "balanced accuracy about 88 %": accuracy(3.4)._replace(effects=(0, 1, 2)),
     "balanced accuracy about 97 %": accuracy(6.5),
-    "a*b*, seeds .25, images 1.45, residual 2": normal(Variances(0.25, 1.45, 2.0)),
-    "a*b*, seeds .076, images 1.45 with heavy tails": heavy(Variances(0.076, 1.45, 0.8)),
+    "a*b*, seeds .25, images 1.45, residual 2": errors(MUCH_FROM_SEEDS),
+    "a*b*, seeds .076, images 1.45 with heavy tails": errors(LITTLE_FROM_SEEDS, images=_heavy),
+    "a*b*, seeds .076, a few much worse": errors(LITTLE_FROM_SEEDS, seeds=_some_worse),
+    "a*b*, seeds .076, a few much better": errors(LITTLE_FROM_SEEDS, seeds=_some_better),
+    "a*b*, seeds .25, a few much worse": errors(MUCH_FROM_SEEDS, seeds=_some_worse),
+    "a*b*, seeds .25, a few much better": errors(MUCH_FROM_SEEDS, seeds=_some_better),
 }
 
 

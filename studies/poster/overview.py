@@ -48,7 +48,11 @@ GROUPS = (
         "full": "30 + 15 epochs, as the poster",
     },
     {"lite0": "encoder EfficientNet-Lite0", "lite0-placebos": "EfficientNet-Lite0, ten other seeds"},
-    {"ocean5": "other photos, of sea animals", "ocean5-128": "these at 128 pixels"},
+    {
+        "ocean5": "other photos, of sea animals",
+        "ocean5-128": "these at 128 pixels",
+        "ocean5-128-again": "at 128 pixels, ten other seeds",
+    },
     {
         "images-2000": "2,000 images; 500 test",
         "images-500": "500 images",

@@ -300,6 +300,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("plan", "main", 10_000),
         ("ocean5", "ocean5", 6000),
         ("ocean5-128", "ocean5-128", 2000),
+        ("ocean5-128-again", "ocean5-128-again", 3000),
         ("full", "full", 2700),
         ("weights", "weights", 5000),
         ("lite0", "lite0", 3000),
