@@ -168,6 +168,14 @@ def test_a_value_of_another_kind_is_said_with_what_is_expected(name):
     assert message == f"`{name}` should be {kind}. Found `{name} = perhaps so`."
 
 
+def test_a_number_that_is_written_otherwise_is_said_as_it_is_meant():
+    told = problem(Config, "training.batch_size", "1,024")
+    assert told.endswith("Leave out what stands between thousands: 1024.")
+    assert problem(Config, "training.batch_size", "1,5").endswith("Found `training.batch_size = 1,5`.")
+    told = problem(Config, "training.finetune.learning_rate", "0,001")
+    assert told.endswith("Write a point for a decimal comma.")
+
+
 def test_a_missing_part_of_a_question_is_explained():
     question = {"metric": "ab_l1", "single": "colour", "if_diverged": "gray"}
     with pytest.raises(ValidationError) as caught:

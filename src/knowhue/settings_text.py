@@ -172,22 +172,35 @@ def plain_number(given: Any) -> float:
         return math.nan
 
 
-def number_meant(given: Any) -> str:
+def number_meant(given: Any, is_whole: bool = False) -> str:
     """How to write what is a number to somebody, and none to `plain_number`; nothing where it is none to anybody.
+
+    Args:
+        given: what was written.
+        is_whole: whether a whole number was asked for, in which a comma stands between thousands alone.
 
     >>> number_meant("0,8"), number_meant("806,440.9")
     ('Write a point for a decimal comma.', 'Leave out what stands between thousands: 806440.9.')
     >>> number_meant("806,440")
     'Write a point for a decimal comma, and nothing between thousands.'
+    >>> number_meant("806,440", is_whole=True), number_meant("1.5 %")
+    ('Leave out what stands between thousands: 806440.', 'Give the share without the sign: 0.015.')
     """
     text = str(given).strip()
     grouped = _GROUPED.fullmatch(text)
+    if is_whole:
+        return "" if grouped is None or grouped["rest"] else _without_separator(grouped)
     if math.isfinite(plain_number(text)):
         return ""
+    share = text.removesuffix("%").strip().replace(",", ".", 1)
+    if text.endswith("%") and math.isfinite(number := plain_number(share)):
+        return f"Give the share without the sign: {Decimal(str(number)) / 100}."
     if math.isfinite(plain_number(text.replace(",", ".", 1))):
         return f"Write a point for a decimal comma{', and nothing between thousands' * bool(grouped)}."
-    if grouped is None:
-        return ""
+    return "" if grouped is None else _without_separator(grouped)
+
+
+def _without_separator(grouped: re.Match[str]) -> str:
     whole, separator, rest = grouped.group("whole", "separator", "rest")
     return f"Leave out what stands between thousands: {whole.replace(separator, '')}{rest.replace(',', '.')}."
 
@@ -212,8 +225,10 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
         return problem["msg"].removeprefix("Value error, ")
     if place and place[-1] == "[key]":  # of a table
         key, problem = ".".join(place[:-2]), problem | {"input": place[-2]}
-    found = shown(problem["input"])
-    return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{did_you_mean(found, _choices(problem))}"
+    found, kind = shown(problem["input"]), problem["type"].partition("_")[0]
+    meant = number_meant(found, kind == "int") if kind in ("int", "float") else ""
+    ending = f" {meant}" if meant else did_you_mean(found, _choices(problem))
+    return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{ending}"
 
 
 def _choices(problem: Any) -> list[str]:

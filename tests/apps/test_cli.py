@@ -319,7 +319,7 @@ def test_of_an_interrupted_command_that_keeps_nothing_is_said_that_it_begins_aga
     assert set(vars(get_command(app))["commands"]) >= GOING_ON
 
 
-def test_of_an_interrupted_video_is_said_that_it_begins_again(knowhue, monkeypatch, tmp_path):
+def test_of_an_interrupted_video_or_photo_is_said_that_it_begins_again(knowhue, monkeypatch, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -327,9 +327,14 @@ def test_of_an_interrupted_video_is_said_that_it_begins_again(knowhue, monkeypat
     monkeypatch.setattr("knowhue.inference.video.colorize_video", interrupt)
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "-o", tmp_path / "colour.mp4")
-    assert code == 130
-    assert "video.mp4: of an unfinished video nothing is kept; it begins again" in err
+    assert (code, "goes on" in err) == (130, False)
+    assert err.endswith("knowhue: stopped. The same command begins again.\n")
     assert list(tmp_path.iterdir()) == [tmp_path / "video.mp4"]
+    monkeypatch.setattr("knowhue.apps.use.open_model", interrupt)
+    Image.new("L", (8, 8)).save(tmp_path / "photo.png")
+    code, _, err = knowhue("colorize", tmp_path / "photo.png")
+    assert (code, "goes on" in err) == (130, False)
+    assert err.endswith("knowhue: stopped. The same command begins again.\n")
 
 
 WRONG = [

@@ -168,6 +168,15 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
             "one column, `| arm | seed | f1 |`. Commas, semicolons or tabs",
         ),
         ("# my runs\narm,seed,f1\na,0,0.5\n", "value, in the first row: take out a title above it."),
+        (
+            "Results, run 3, f1\narm,seed,f1\na,0,0.5\n",
+            "no column `arm`. Found Results,  run 3,  f1. Name it with --arm-column, or give a table whose first row, "
+            "without a title above it, names",
+        ),
+        (
+            "A, b\narm,seed,f1\na,0,0.5\n",
+            "has 2 (A, b). Quote cells that hold a separator, and take out a title",
+        ),
         ("am,seed,accuracy\na,0,1\n", "columns arm, seed, metric, value. Did you mean `am`?"),
         ("arm,sede,accuracy\na,0,1\n", "columns arm, seed, metric, value. Did you mean `sede`?"),
         ("arm,seed,metrc,value\na,0,b,1\n", "Found arm, seed, metrc, value. Did you mean `metrc`?"),

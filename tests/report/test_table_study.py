@@ -465,8 +465,12 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
         row.replace("old", "OLD") if seed % 2 else row for seed, row in enumerate(totals([0.1] * 8)[::2])
     ]
     mixed = [*in_capitals, *totals([0.1] * 8)[1::2]]
-    (asked,) = notices(read_table([write(tmp_path / "c.csv", mixed)], LOSS))
-    assert asked == "“OLD” has 4 seeds, which others lack. Did you mean `old`?"
+    with pytest.raises(TableError, match=r"`old` \(4 seeds\) and `OLD` \(4 seeds\) differ in case alone"):
+        read_table([write(tmp_path / "c.csv", mixed)], LOSS)
+    # beside what must be answered first
+    with pytest.raises(ConfigError) as asked:
+        read_table([write(tmp_path / "n.csv", [good[0].replace("old", "olld"), *good[1:]])])
+    assert asked.value.args[1:] == ("“olld” has 1 seed, which others lack. Did you mean `old`?",)
     # a metric that not all runs have beside the other
     assert not any(
         "lack" in each

@@ -2,6 +2,7 @@ import json
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 
@@ -10,6 +11,10 @@ def colorize(
 ) -> tuple[bytes, dict[str, Any]]:
     """The coloured image's file, and what is said of it: `label`, `probability`, `warnings`, ..."""
     headers = {"Content-Type": "image/*", "Accept": "application/json", "Authorization": f"Bearer {token}"}
-    with urlopen(Request(f"{server}/v1/colorize", photo.read_bytes(), headers), timeout=90) as answer:
-        said: dict[str, Any] = json.load(answer)
+    try:
+        with urlopen(Request(f"{server}/v1/colorize", photo.read_bytes(), headers), timeout=90) as answer:
+            said: dict[str, Any] = json.load(answer)
+    except HTTPError as refused:  # whose text says what is wrong
+        refused.msg = refused.read().decode()
+        raise
     return b64decode(said.pop("image")), said

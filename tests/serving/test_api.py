@@ -8,6 +8,7 @@ import threading
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -638,6 +639,8 @@ def test_the_client_of_the_documentation(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     with running(token="a-token-of-some-length") as (host, port, _):
         image, said = colorize(tmp_path / "photo.jpg", f"http://{host}:{port}", "a-token-of-some-length")
+        with pytest.raises(HTTPError, match=r'401.*"error": "`Authorization` should be'):
+            colorize(tmp_path / "photo.jpg", f"http://{host}:{port}")
     assert image == encode_image(colorizer().colorize(JPEG).image, ".jpg")
     assert said["label"] in CLASSES
 

@@ -80,6 +80,10 @@ GOING_ON = frozenset({"study", "compare", "prepare", "train", "colorize", "score
 """Commands that keep what they have done when they are stopped; others begin again."""
 
 
+class BeginsAgain(Exception):
+    """One of `GOING_ON` was stopped at work of which nothing is kept."""
+
+
 class Commands(TyperGroup):
     """The commands; for a name of other programs ours is suggested, with what it does."""
 
@@ -138,9 +142,7 @@ def _number_needed(error: Exception) -> ConfigError | None:
     bounds = f", {most} or less" if most and not least else bounds
     name, found = option.opts[0], shown(str(cause.errors()[0]["input"]))
     what = "a whole number" if int in kinds else "a number"
-    text = (
-        f"`{name}` should be {what}{bounds}. Found `{name} {found}`. {number_meant(found) * (float in kinds)}"
-    )
+    text = f"`{name}` should be {what}{bounds}. Found `{name} {found}`. {number_meant(found, int in kinds)}"
     return ConfigError(text.rstrip())
 
 
@@ -375,17 +377,22 @@ def main() -> NoReturn:
     sys.unraisablehook = interrupt_again
     # what Pillow says of damaged metadata; what matters of a file is reported by its name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+
+    def end_stopped(goes_on: bool) -> NoReturn:
+        then = "goes on with what is not finished" if goes_on else "begins again"
+        say("", f"knowhue: stopped. The same command {then}.", err=True)
+        sys.exit(TERMINATED if told_to_end else INTERRUPTED)
+
     try:
         app(standalone_mode=True)
+    except BeginsAgain:
+        end_stopped(False)
     except KnowhueError as error:
         say(f"knowhue: {error.args[0]}", *map(str, error.args[1:]), err=True)
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == INTERRUPTED:
-            goes_on = GOING_ON.intersection(sys.argv[1:2])
-            then = "goes on with what is not finished" if goes_on else "begins again"
-            say("", f"knowhue: stopped. The same command {then}.", err=True)
-            sys.exit(TERMINATED if told_to_end else INTERRUPTED)
+            end_stopped(bool(GOING_ON.intersection(sys.argv[1:2])))
         raise
     except OSError as error:
         # printing to a full disk raises an error without a file's name

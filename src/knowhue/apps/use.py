@@ -13,7 +13,7 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
-from knowhue.apps.program import OverwriteOption, Rare, say, say_json, with_options
+from knowhue.apps.program import BeginsAgain, OverwriteOption, Rare, say, say_json, with_options
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
@@ -128,6 +128,15 @@ def colorize(arguments: ColorizeArguments) -> None:
     restricted = arguments.restricted()
     _require_kind(arguments.file, kind, restricted)
     require_choice(arguments.choice, restricted)
+    try:
+        _colorize(kind, arguments)
+    except KeyboardInterrupt:
+        if kind in ("image", "video"):
+            raise BeginsAgain from None
+        raise
+
+
+def _colorize(kind: str, arguments: ColorizeArguments) -> None:
     if kind == "image":
         _say_each(_image(arguments, _settle(kind, arguments)), arguments.json_)
         return
@@ -353,14 +362,10 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
     require_video(source)
     _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
-    try:
-        with showing_progress() as report:
-            return colorize_video(
-                colorizer, source, out, options=options, overwrite=arguments.overwrite, report=report
-            )
-    except KeyboardInterrupt:
-        say("", f"knowhue: {source}: of an unfinished video nothing is kept; it begins again", err=True)
-        raise
+    with showing_progress() as report:
+        return colorize_video(
+            colorizer, source, out, options=options, overwrite=arguments.overwrite, report=report
+        )
 
 
 def _folder(arguments: ColorizeArguments) -> "Summary":

@@ -168,8 +168,8 @@ class _Columns:
         unsure = next((f" {name}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with "
-            f"{option}{unsure * (option == '--arm-column')}, or give a table with the columns arm, seed, metric, value."
-            + did_you_mean(usual[0], self.header)
+            f"{option}{unsure * (option == '--arm-column')}, or give a table whose first row, without a title above "
+            "it, names the columns arm, seed, metric, value." + did_you_mean(usual[0], self.header)
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
@@ -314,8 +314,9 @@ def _whole(
             )
         if len(cells) != len(header):
             raise TableError(
-                f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)}. Quote "
-                "cells that hold a separator."
+                f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)} "
+                f"({shown(', '.join(map(str.strip, header)))}). Quote cells that hold a separator, and take out a "
+                "title above the row that names the columns."
             )
         yield number, [plain_name(cell) if isinstance(cell, str) else cell for cell in cells]
 

@@ -418,11 +418,7 @@ def _as_given(cell: Any) -> str:
 
 def _way_to_number(cell: Any) -> str:
     """How to mend a score that is no finite number."""
-    text = str(cell).strip()
-    share = text.removesuffix("%").strip()
-    if share != text and math.isfinite(number := plain_number(share.replace(",", ".", 1))):
-        return f"Give the share without the sign: {Decimal(str(number)) / 100}."
-    return number_meant(text) or (
+    return number_meant(cell) or (
         "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: then there "
         "is no verdict."
     )

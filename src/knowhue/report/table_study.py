@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from knowhue.config import digest
-from knowhue.errors import ConfigError, TableError, did_you_mean, few, plural, shown, spaced
+from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, few, plural, shown, spaced
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
@@ -89,7 +90,11 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
                 + did_you_mean(name, [*known, *rows.unused] if option in named else known)
             )
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
-    questions = _questions(rows, asked, about)
+    slips = _misspelt_arms(rows)
+    try:
+        questions = _questions(rows, asked, about)
+    except KnowhueError as error:  # whoever answers it would meet the slip afterwards
+        raise type(error)(*error.args, *slips) from None
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
     scored = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
     asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
@@ -299,6 +304,26 @@ def _slips(study: Study) -> Iterator[str]:
                 f"{spaced(metric)} of “{arm}” with seed {seed} is {most:g}, all others are at most {next_:g}: is its "
                 "decimal point where it should be, or is it a percentage among shares?"
             )
+
+
+def _misspelt_arms(rows: ScoreRows) -> list[str]:
+    """Arms that look like a slip of the pen.
+
+    Raises:
+        TableError: two differ in case alone and have no seed in common, so that they are one.
+    """
+    held = list(dict.fromkeys((arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)))
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for arm, seed in held:
+        seeds[arm].add(seed)
+    for one, other in combinations(seeds, 2):
+        if one.casefold() == other.casefold() and not seeds[one] & seeds[other]:
+            raise TableError(
+                f"The arms `{shown(one)}` ({plural(len(seeds[one]), 'seed')}) and `{shown(other)}` "
+                f"({plural(len(seeds[other]), 'seed')}) differ in case alone, and have no seed in common. Spell them "
+                "alike if they are one, else give them names that differ in letters."
+            )
+    return list(_misspelt("seed", held))
 
 
 def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
