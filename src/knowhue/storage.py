@@ -42,12 +42,15 @@ _NAMES = "names of arrays"
 """The key of the list of a .npz file's arrays; readers do not see it."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OF_THE_PLACE = {errno.ENOENT, errno.ENAMETOOLONG}
+"""Nothing that is done there would help."""
 _OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
 _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _OF_ARRAYS = (Exception,)
 """Damaged bytes make zip, zlib and numpy raise all kinds."""
 
 
+_LONGEST_NAME_BYTES = 255
 _FIRST_BYTES = 1024
 _KINDS = {
     "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),
@@ -69,7 +72,7 @@ def writing(path: Path) -> Iterator[None]:
         raise unwritable(path, cause) from None
 
 
-def unwritable(path: Path, cause: OSError) -> RunError:
+def unwritable(path: Path, cause: OSError, option: str = "--out") -> RunError:
     """Why the system did not write a file, and how that is mended."""
     # where a folder should be, what was named may be no folder itself
     among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
@@ -78,9 +81,9 @@ def unwritable(path: Path, cause: OSError) -> RunError:
     remedy = "Make it writable, or name"
     if cause.errno in _FULL:
         remedy = "Free some space and run the same command again, or name"
-    elif in_the_way:
+    elif in_the_way or cause.errno in _OF_THE_PLACE:
         remedy = "Name"
-    return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder with --out.")
+    return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder with {option}.")
 
 
 def _cause(error: BaseException | None) -> OSError | None:
@@ -454,12 +457,12 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
 
 def _require_room(path: Path, option: str) -> None:
     try:
-        _try_folder(path.parent)
+        _try_folder(path.parent, path.name)
     except OSError as error:
         raise _unwritable(path, error, option) from None
 
 
-def require_writable_folder(folder: Path) -> Path:
+def require_writable_folder(folder: Path, option: str = "--out") -> Path:
     """Make sure, before work, that files can be written into a folder, which may be made for them.
 
     Raises:
@@ -468,17 +471,26 @@ def require_writable_folder(folder: Path) -> Path:
     try:
         _try_folder(folder)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise unwritable(folder, error, option) from None
     return folder
 
 
-def _try_folder(folder: Path) -> None:
-    """Try the nearest folder that exists: those below it are made when a file is written."""
+def _try_folder(folder: Path, name: str = "") -> None:
+    """Try the nearest folder that exists: those below it, and a file of that name, are made later."""
     folder = Path(os.path.realpath(folder))
+    names = [name]
     while not os.path.lexists(folder) and folder != folder.parent:
+        names.append(folder.name)
         folder = folder.parent
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileNotFoundError:  # of the file: the folder is there, but one of the system, such as /proc
+        raise OSError(errno.ENOENT, f"`{folder}` takes no files") from None
+    # the system looks at a name only once the folders above it are made
+    longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else _LONGEST_NAME_BYTES
+    if any(len(os.fsencode(each)) > longest for each in names):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def _unwritable(path: Path, error: OSError, option: str) -> RunError:

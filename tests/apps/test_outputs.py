@@ -152,29 +152,42 @@ UNWRITABLE = {
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long"),
     "an image for a folder": (
         ["sub", "-o", "nothere.jpg"],
-        "many images go to a folder; --out nothere.jpg names a file",
+        "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
     ),
     "a video for a folder": (
         ["sub", "-o", "nothere.mkv"],
-        "many images go to a folder; --out nothere.mkv names a file",
+        "`--out` should name a folder, which many files go to. Found `--out nothere.mkv`",
     ),
     "a file for a folder": (
         ["sub", "-o", "there.png"],
-        "many images go to a folder; --out there.png names a file",
+        "`--out` should name a folder, which many files go to. Found `--out there.png`",
     ),
     "an image for an archive": (
         ["sub", "--shards", "2", "-o", "nothere.jpg"],
-        "many images go to a folder; --out nothere.jpg names a file",
+        "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
     ),
     "a file for an archive": (
         ["sub", "--shards", "2", "-o", "there.png"],
-        "many images go to a folder; --out there.png names a file",
+        "`--out` should name a folder, which many files go to. Found `--out there.png`",
     ),
     "an image for a bucket": (
         ["s3://bucket/photos", "-o", "nothere.jpg"],
-        "many images go to a folder; --out nothere.jpg",
+        "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
     ),
-    "a folder below a file": (["sub", "-o", "there.png/out"], "cannot be written: not a directory"),
+    "a file's name for a folder": (
+        ["sub", "-o", "nothere.zip"],
+        "Found `--out nothere.zip`, the name of a file",
+    ),
+    "a folder below a file": (
+        ["sub", "-o", "there.png/out"],
+        "there.png` is a file, not a folder. Name another",
+    ),
+    "a folder of the system": (
+        ["sub", "-o", "/proc/x"],
+        "Cannot write `/proc/x`: `/proc` takes no files. Name another folder with --out.",
+    ),
+    "a long name far below": (["p.png", "-o", f"x/{'c' * 300}.png"], "file name too long"),
+    "a folder of a long name": (["sub", "-o", f"x/{'c' * 300}"], "File name too long. Name another folder"),
     "a photo for a video": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
     "a video as it is": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], "is an input"),
     "a video that exists": (["clip.mp4", "-o", "other.mp4"], "already exists"),
@@ -290,7 +303,7 @@ def test_an_export_replaces_neither_its_source_nor_a_run(knowhue, tmp_path, monk
         (["hub", "--to", "hub-folder", "-o", "hub"], "is an input"),
         (["built-in", "-o", "run/model.safetensors"], "holds a run or a study"),
         (["built-in", "--to", "hub-folder", "-o", "run"], "holds a run or a study"),
-        (["built-in", "--to", "hub-folder", "-o", "m.safetensors"], "is a file"),
+        (["built-in", "--to", "hub-folder", "-o", "m.safetensors"], "m.safetensors`, the name of a file"),
     ]:
         code, _, err = knowhue("export", *arguments, "--overwrite")
         assert (code, said in err) == (2, True), err
@@ -319,12 +332,18 @@ for command in ("study", "compare", "prepare", "train"):
         assert end.code == 2
 print("torch" in sys.modules)
 """
-    (tmp_path / "small.jpg").touch()
-    found = f"`{tmp_path / 'small.jpg'}` is a file, not a folder. Name another folder with --out."
-    for out in ("small.jpg", "small.jpg/out"):
+    (tmp_path / "small").touch()
+    found = f"`{tmp_path / 'small'}` is a file, not a folder. Name another folder with --out."
+    messages = {
+        "small": f"Cannot write `{tmp_path / 'small'}`: {found}",
+        "small/out": f"Cannot write `{tmp_path / 'small/out'}`: {found}",
+        "small.jpg": f"`--out` should name a folder, which many files go to. Found `--out {tmp_path / 'small.jpg'}`, "
+        "the name of a file. Name a folder.",
+    }
+    for out, message in messages.items():
         arguments = [make_folder({"a": 2, "b": 2}), tmp_path / out]
         run = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
         )
-        assert run.stderr == f"knowhue: Cannot write `{tmp_path / out}`: {found}\n" * 4
+        assert run.stderr == f"knowhue: {message}\n" * 4
         assert run.stdout == "False\n"

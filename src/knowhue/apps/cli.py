@@ -10,12 +10,21 @@ from pydantic import Field
 
 from knowhue.apps import models, serve, use
 from knowhue.apps.exporting import export, log_command
-from knowhue.apps.program import OneInput, Options, app, command_line, say, score_line, with_options
+from knowhue.apps.program import (
+    OneInput,
+    Options,
+    app,
+    command_line,
+    require_folder,
+    say,
+    score_line,
+    with_options,
+)
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.errors import ConfigError, plural
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import read_json, require_writable_folder
+from knowhue.storage import read_json
 
 if TYPE_CHECKING:
     from knowhue.config import Config
@@ -33,10 +42,15 @@ OfWork = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done"
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """What is needed less often has panels of its own in `--help`."""
 
+
+def _require_out(out: Path) -> Path:
+    return require_folder(out)  # of one argument, as typer takes it
+
+
 OutOption = Annotated[
     Path,
     # at once, for what writes there loads for seconds
-    typer.Option(callback=require_writable_folder),
+    typer.Option(callback=_require_out),
     Field(description="Study folder. The same command goes on where it stopped."),
 ]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
@@ -370,6 +384,9 @@ def report_command(
     from knowhue.report.page import write_report
 
     # what may be refused first; the report itself is always made anew
+    for option, folder in (("--paper", paper), ("--figures", figures)):
+        if folder is not None:
+            require_folder(folder, option)
     if paper:
         from knowhue.report.paper import write_paper
 

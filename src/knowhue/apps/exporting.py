@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.models import announce, deploy_once
-from knowhue.apps.program import Options, OverwriteOption, Rare, rare_option, say, with_options
+from knowhue.apps.program import (
+    Options,
+    OverwriteOption,
+    Rare,
+    rare_option,
+    require_folder,
+    say,
+    with_options,
+)
 from knowhue.errors import ConfigError, few, needing
 from knowhue.inference.description import ModelChoice
 from knowhue.runs import require_no_run
@@ -154,9 +162,7 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
     if kind == "hub-folder":
         from knowhue.inference.export import HUB_FILES
 
-        require_no_run(target)
-        if target.exists() and not target.is_dir():
-            raise ConfigError(f"{target} is a file; name a folder with --out")
+        require_no_run(require_folder(target))
         outputs = [target / name for name in HUB_FILES]
     else:
         if target.suffix != f".{kind}":
@@ -249,7 +255,7 @@ def log_command(
     from knowhue.report.trackers import log_runs, read_logged
 
     runs = read_logged(run)
-    require_no_run(out)
+    require_no_run(require_folder(out))
     with locked(out, "log"), needing(f"`knowhue log --to {to.value}`", to.value):
         found = log_runs(to.value, runs, out, project)
     say(

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from copy import copy
 from functools import partial, wraps
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 import typer
@@ -28,8 +29,11 @@ from typer.models import ArgumentInfo, OptionInfo
 from knowhue import __version__
 from knowhue.config import Section
 from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, minus, shown, system_reason
+from knowhue.images.image import SUFFIXES
+from knowhue.inference.video_formats import VIDEO_SUFFIXES
 from knowhue.metric_table import METRICS
 from knowhue.settings_text import meaning_of, number_meant
+from knowhue.storage import require_writable_folder
 
 # what shells give for a program that a signal ended: 128 + its number
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -190,6 +194,11 @@ _EMPTY = re.compile(r"(--[\w-]+=)?\s*")
 """An argument without a letter, or an option with none."""
 _QUOTED = re.compile(r"'([^']+)'")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_OF_FILES = frozenset(
+    {".csv", ".html", ".json", ".jsonl", ".md", ".onnx", ".ora", ".parquet", ".pdf", ".safetensors", ".svg"}
+    | {".tar", ".txt", ".yaml", ".yml", ".zip"}
+)
+"""Suffixes of files beside those of images and videos."""
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
 ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
 
@@ -244,6 +253,21 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.is_required() else field.default
     kind = Annotated[field.annotation, parameter]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def require_folder(folder: Path, option: str = "--out") -> Path:
+    """Make sure, before work, that what many files go to is a folder, or may become one, and is not called as a file.
+
+    Raises:
+        ConfigError: it has the name of a file.
+        RunError: nothing can be written there.
+    """
+    if not folder.is_dir() and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:
+        raise ConfigError(
+            f"`{option}` should name a folder, which many files go to. Found `{option} {folder}`, the name of a file. "
+            "Name a folder."
+        )
+    return require_writable_folder(folder, option)
 
 
 def say(*lines: str, err: bool = False) -> None:

@@ -13,7 +13,15 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
-from knowhue.apps.program import BeginsAgain, OverwriteOption, Rare, say, say_json, with_options
+from knowhue.apps.program import (
+    BeginsAgain,
+    OverwriteOption,
+    Rare,
+    require_folder,
+    say,
+    say_json,
+    with_options,
+)
 from knowhue.config import digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
@@ -235,16 +243,6 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     return outputs
 
 
-def _require_folder(out: Path) -> None:
-    """Make sure that what becomes of many images is a folder, and not called as a file."""
-    from knowhue.images.writing import OPENRASTER, OUTPUT_SUFFIXES
-    from knowhue.inference.video_formats import VIDEO_SUFFIXES
-
-    files = {*OUTPUT_SUFFIXES, OPENRASTER, *VIDEO_SUFFIXES}
-    if not out.is_dir() and (out.exists() or out.suffix.lower() in files):
-        raise ConfigError(f"many images go to a folder; --out {out} names a file")
-
-
 def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
     """Where a folder's images go, and which they are, with their hints."""
     from knowhue.inference.hints import read_hints
@@ -252,8 +250,7 @@ def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
 
     source, *others = arguments.inputs
     out = default_folder(source) if arguments.out is None else Path(arguments.out)
-    _require_folder(out)
-    require_outputs({"--out": out / "colorized.jsonl"}, overwrite=True)
+    require_folder(out)
     # whose clashes are refused at once
     hints = {} if arguments.hints is None else read_hints(arguments.hints)
     listing = list_folder(source, out, arguments.suffix, hints)
@@ -400,7 +397,7 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
         )
     out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     if not is_url(out):
-        _require_folder(Path(out))
+        require_folder(Path(out))
     # what an engine writes down for its jobs needs a folder that all machines see
     root = Path(STATE) / digest(out)[:12] if is_url(out) else Path(out) / STATE
     executor = open_engine(arguments.engine, root, arguments.workers, arguments.engine_set or ())
