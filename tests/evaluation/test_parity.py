@@ -74,14 +74,21 @@ def arrays(rgb: torch.Tensor) -> np.ndarray:
 
 
 def sharma() -> Pair:
-    """Their pairs of equal lightness, which is what two colourings of one image have."""
     rows = [[float(x) for x in line.split()] for line in SHARMA.split("\n") if line]
     table = torch.tensor(rows, dtype=torch.float64)
     assert len(table) == 34
-    table = table[table[:, 0] == table[:, 3]]
-    assert len(table) == 20
+    light, other = (table[:, column].reshape(-1, 1, 1, 1) for column in (3, 0))
     chromas = (table[:, columns].reshape(-1, 2, 1, 1) for columns in ([1, 2], [4, 5]))
-    return similarity.ciede2000(table[:, 0].reshape(-1, 1, 1, 1), *chromas), table[:, 6], 6e-5
+    return similarity.ciede2000(light, *chromas, predicted_lightness=other), table[:, 6], 6e-5
+
+
+def opposite() -> Pair:
+    """Hues exactly opposite, of which the mean is that of their angles from 0 to 360 degrees."""
+    one = torch.tensor([[8.0, 0], [-8, 0], [8, -0.0], [-8, -0.0], [0, 8], [0, -8]])
+    both = [torch.cat((torch.full((6, 1), 50.0), each), 1).double() for each in (one, one * -6)]
+    expected = colour.delta_E(*both, method="CIE 2000")
+    chromas = (each[:, 1:].reshape(-1, 2, 1, 1) for each in both)
+    return similarity.ciede2000(torch.full((6, 1, 1, 1), 50.0), *chromas), expected, 1e-4
 
 
 def difference() -> Pair:
@@ -197,7 +204,8 @@ def kernel_torchmetrics() -> Pair:
 
 
 PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
-    "CIEDE2000": ("Sharma et al. 2005, 20 pairs", sharma),
+    "CIEDE2000": ("Sharma et al. 2005, 34 pairs", sharma),
+    "CIEDE2000 of opposite hues": ("colour-science", opposite),
     "ciede2000": ("colour-science", difference),
     "ciede2000 ": ("scikit-image", difference_skimage),
     "psnr_rgb": ("scikit-image", psnr_skimage),
