@@ -28,7 +28,7 @@ from knowhue.evaluation.similarity import ciede2000
 from knowhue.images.image import SUFFIXES, Image
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.judgement import UNKNOWN
+from knowhue.runs import UNKNOWN
 from knowhue.tensors import RGB, Chroma, Lightness
 
 DRAWS = 2000

@@ -133,6 +133,13 @@ def test_lost_run_alone_is_trained_again(study, config):
     assert (folder / "model.safetensors").read_bytes() == weights
 
 
+def test_a_run_that_lies_in_the_place_of_another_is_refused(study, config):
+    (multi,), (colour,) = (list((study / arm).iterdir()) for arm in ("multi", "colour"))
+    shutil.copytree(colour, multi, dirs_exist_ok=True)
+    with pytest.raises(RunError, match=rf"`{multi}` should hold the run that it is named after"):
+        run_study(make_plan(config), study)
+
+
 def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
     before = (study / "study.json").read_bytes()
     for plan, key in (

@@ -124,6 +124,8 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
 
 BUILT_IN = "built-in"
 BUILT_IN_FILE = Path(__file__).parent / "inference" / "built_in.safetensors"
+UNKNOWN = "unknown"
+"""What a model answers where it is sure of no class, so that none may be called so."""
 WEIGHTS = "model.safetensors"
 """All that a run has trained, by part."""
 DEPLOYED = "colorizer.safetensors"
@@ -262,6 +264,13 @@ def read_config(folder: Path) -> Config:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run anew.") from None
+
+
+def is_as_named(folder: Path) -> bool:
+    """Whether a run is of the settings that its folder is named by: people move, copy and exchange folders."""
+    if not (folder / "config.json").exists():  # it has not begun
+        return True
+    return run_folder(folder.parent.parent, folder.parent.name, read_config(folder)) == folder
 
 
 def read_start(folder: Path) -> Start | None:

@@ -60,6 +60,14 @@ def test_class_names_that_no_figure_can_hold_are_refused_in_one_line(name):
     assert str(raised.value).isprintable()
 
 
+def test_a_class_that_would_read_as_none_is_refused():
+    with pytest.raises(
+        ImageError, match=r"not be called `unknown`: so a model answers .* are called `unlabelled`"
+    ):
+        refuse_odd_names(["fine", "unknown"])
+    refuse_odd_names(["Unknown", "unknown bird"])
+
+
 def test_other_odd_class_names_are_kept():
     refuse_odd_names(
         ["=cmd|calc!A1", "@home", "-rf", "+1", "<b>", "珊瑚", "🐠", "a\u200db", "Ä", '"', "'", "a,b;c"]

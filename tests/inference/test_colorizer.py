@@ -13,9 +13,10 @@ from knowhue.errors import ArgumentError, ConfigError
 from knowhue.images.image import Image, to_rgb8
 from knowhue.images.writing import encode_image, write_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, spread_over_views
-from knowhue.inference.judgement import UNKNOWN, caveats_of_many, judge_image
+from knowhue.inference.judgement import caveats_of_many, judge_image
 from knowhue.inference.pixels import PaintStats, enlarge, lightness
 from knowhue.inference.reference import AlbumColour
+from knowhue.runs import UNKNOWN
 
 
 def test_a_coloured_image_says_which_model_computed_its_colours_but_not_where_that_lies():

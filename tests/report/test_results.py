@@ -13,9 +13,11 @@ from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, sco
 from knowhue.errors import RunError
 from knowhue.metric_table import METRICS
 from knowhue.plan import read_plan
+from knowhue.report.integrity import cells_sentence, warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import conclude, read_results
+from knowhue.runs import write_config
 
 
 def test_reads_what_the_contract_says(one_seed: Path):
@@ -99,6 +101,25 @@ def test_a_run_with_other_settings_is_marked(tmp_path: Path):
     write_study(tmp_path)
     change(tmp_path / "study.json", lambda study: study["config"]["training"].update(batch_size=16))
     assert not read_study(tmp_path).runs["multi"][0].same_settings
+
+
+def test_runs_that_changed_places_are_no_runs_of_their_arms(tmp_path: Path):
+    write_study(tmp_path, seeds=(0, 1))
+    plan = read_plan(tmp_path)
+    for arm, seed in plan.cells:
+        write_config(run_of(tmp_path, arm, seed), plan.run_config(arm, seed))
+    assert all(run.finished for own in read_study(tmp_path).runs.values() for run in own.values())
+    places = run_of(tmp_path, "multi"), run_of(tmp_path, "colour")
+    places[0].rename(tmp_path / "moved")
+    places[1].rename(places[0])
+    (tmp_path / "moved").rename(places[1])
+    shutil.copytree(run_of(tmp_path, "class", 0), run_of(tmp_path, "class", 1), dirs_exist_ok=True)
+    study = read_study(tmp_path)
+    found = {cell for cell in plan.cells if not study.runs[cell[0]][cell[1]].same_settings}
+    assert found == {("multi", 0), ("colour", 0), ("class", 1)}
+    assert cells_sentence(study).endswith("3 finished, 3 run with other settings.")
+    told = [what for who, what in warnings(study) if who == "Multi-task, seed 0"]
+    assert told == ["was made with other settings, or another seed, than this study's; train it again."]
 
 
 def test_only_study_json_is_needed(tmp_path: Path):

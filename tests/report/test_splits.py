@@ -39,8 +39,8 @@ def test_tuning_study_gives_no_verdict_where_the_same_numbers_would_give_one(stu
             "All seeds train on the same 40 % of the training images: intervals do not cover",
         ),
         (
-            {"image_share": 0.4, "resample": True},
-            "Each seed trains on 40 % of the training images, drawn anew",
+            {"image_share": 0.125, "resample": True},
+            "Each seed trains on 12.5 % of the training images, drawn anew",
         ),
     ],
 )

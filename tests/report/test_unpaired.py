@@ -77,6 +77,14 @@ def test_runs_of_a_seed_with_different_golden_steps_are_not_paired(folder: Path,
     assert "3 not to be compared" in cells_sentence(study)
 
 
+def test_a_run_of_another_study_of_other_images_is_not_paired(folder: Path):
+    change(run_of(folder, "multi", 3) / "environment.json", lambda found: found.update(images="ffff"))
+    study = read_study(folder)
+    assert list(study.faults) == [3]
+    assert {each.word for each in verdicts(study).values()} == {Word.NO_VERDICT}
+    assert "trained on other images than the plan was frozen with" in write_report(folder).read_text()
+
+
 def test_blocks_of_several_machines_are_said_and_compared(folder: Path):
     for arm in ("class", "colour", "multi"):
         other_machine(folder, arm, 7)

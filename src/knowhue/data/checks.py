@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from knowhue.data.items import UNLABELLED
 from knowhue.errors import ImageError
 from knowhue.randomness import stream_seed
+from knowhue.runs import UNKNOWN
 
 BITS = 64
 _COSINES, _THUMB = 8, 8
@@ -82,12 +84,17 @@ def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> d
 
 
 def refuse_odd_names(names: Iterable[str]) -> None:
-    """Class names go into figures, tables and pages: what these cannot hold is refused before anything is read.
+    """Class names go into figures, tables and answers: what these cannot hold is refused before anything is read.
 
     Raises:
-        ImageError: a name is empty, is not UTF-8, or holds control characters.
+        ImageError: a name is empty, is not UTF-8, holds control characters, or is what stands for no class.
     """
     for name in sorted(names):
+        if name == UNKNOWN:
+            raise ImageError(
+                f"A class should not be called `{UNKNOWN}`: so a model answers where it is sure of none. Rename it; "
+                f"images whose class nobody knows are called `{UNLABELLED}`, and train colour only."
+            )
         if not name.strip() or any(unicodedata.category(sign) in _NO_TEXT for sign in name):
             raise ImageError(
                 "The name of a class should be printable text: no control characters, and UTF-8. "

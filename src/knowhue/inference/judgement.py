@@ -11,8 +11,8 @@ from knowhue.errors import percent, plural, spaced
 from knowhue.inference.description import Description
 from knowhue.inference.pixels import PaintStats
 from knowhue.inference.recipes import RecipeDescription
+from knowhue.runs import UNKNOWN
 
-UNKNOWN = "unknown"
 STILL_GRAY = 4.0
 """Mean chroma, CIELAB units, below which an image looks gray."""
 OFTEN_REDUCED = 0.25

@@ -12,7 +12,7 @@ from knowhue.report.diagnostics import gradient_warnings
 from knowhue.report.findings import beaten, levels
 from knowhue.report.reading import GATE_PARTS, block, gate_failures
 from knowhue.report.study import TASK_TITLES, UNPAIRED, Row, Run, Study, arm_label, sides, tasks
-from knowhue.report.text import number, seeds_text, span
+from knowhue.report.text import number, plain, seeds_text, span
 from knowhue.runs import Start
 
 STATES = {
@@ -24,7 +24,7 @@ STATES = {
     "other": "run with other settings",
 }
 """What became of a cell, in the order in which cells are counted."""
-_OTHER_SETTINGS = "was made with other settings than this study's; train it again."
+_OTHER_SETTINGS = "was made with other settings, or another seed, than this study's; train it again."
 _DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
 _NOT_USED = {
     "running": "is not finished: its curves are shown, its scores are not used.",
@@ -186,11 +186,11 @@ def _trained_on(study: Study) -> str:
         return "All seeds train on the same images: intervals do not cover the choice of the training images."
     if study.config("supervision", "resample"):
         return (
-            f"Each seed trains on {100 * share:.0f} % of the training images, drawn anew: intervals cover their "
+            f"Each seed trains on {plain(100 * share)} % of the training images, drawn anew: intervals cover their "
             f"choice, too. {baselines}"
         )
     return (
-        f"All seeds train on the same {100 * share:.0f} % of the training images: intervals do not cover the choice "
+        f"All seeds train on the same {plain(100 * share)} % of the training images: intervals do not cover the choice "
         f"of the training images. {baselines}"
     )
 
@@ -227,8 +227,8 @@ def in_brief(found: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _not_whole(study: Study, run: Run) -> list[tuple[str, str]]:
     label = f"{arm_label(study, run.arm)}, seed {run.seed}"
-    found = [(label, _OTHER_SETTINGS)] if not run.same_settings else []
-    found += [(label, _NOT_USED.get(run.state, run.state))] if not run.finished else []
+    why = _NOT_USED.get(run.state, run.state) if run.same_settings else _OTHER_SETTINGS
+    found = [] if run.finished else [(label, why)]
     return found + [(f"{label}, {name}", _DAMAGED) for name in run.damaged]
 
 

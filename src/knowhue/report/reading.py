@@ -11,7 +11,16 @@ from knowhue.config import Config, digest
 from knowhue.errors import DamagedError
 from knowhue.plan import RESERVED, Plan, read_plan
 from knowhue.report.study import UNPAIRED, Arrays, Row, Run, Runs, Study
-from knowhue.runs import ENDED, read_frozen, read_log, read_status, require_whole, run_folder, trained_by
+from knowhue.runs import (
+    ENDED,
+    is_as_named,
+    read_frozen,
+    read_log,
+    read_status,
+    require_whole,
+    run_folder,
+    trained_by,
+)
 from knowhue.storage import iterate_csv, read_arrays, read_json
 
 GATE_PARTS = {
@@ -37,7 +46,7 @@ def read_study(folder: Path) -> Study:
     samples = _arrays(folder / "images" / "samples.npz")
     runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
     gates = _read_gates(folder, plan, runs)
-    faulty = faults(runs, gates, plan.seeds)
+    faulty = faults(runs, gates, plan.seeds, settings.get("parts", {}).get("images"))
     return Study(
         settings=settings,
         runs={
@@ -95,7 +104,7 @@ def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None,
     """
     expected = run_folder(root, arm, plan.run_config(arm, seed))
     if expected.is_dir():
-        return expected, True
+        return expected, is_as_named(expected)
     others = sorted((root / arm).glob(f"seed-{seed}-*"), key=lambda path: path.stat().st_mtime)
     return (others[-1], False) if others else (None, True)
 
@@ -203,13 +212,26 @@ def gate_failures(gate: Row) -> dict[str, list[str]]:
     return {name: gate[name]["differ"] for name in GATE_PARTS if gate.get(name, {}).get("differ")}
 
 
-def faults(runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int]) -> dict[int, str]:
-    """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them."""
+def faults(
+    runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int], images: str | None = None
+) -> dict[int, str]:
+    """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them.
+
+    Args:
+        runs: of the study, by arm and seed.
+        gates: by seed.
+        seeds: of the study.
+        images: digest of those that the plan was frozen with; None where it is not known.
+    """
     found = {}
     for seed in seeds:
         ended = [run for run in block(runs, seed) if run.state in (*ENDED, UNPAIRED)]
         steps = sorted({str(run.environment.get("golden_step")) for run in ended})
-        if len(steps) > 1:
+        if images and any(run.environment.get("images", images) != images for run in ended):
+            found[seed] = (
+                "runs of it were trained on other images than the plan was frozen with: they are another study's"
+            )
+        elif len(steps) > 1:
             found[seed] = (
                 f"its runs were computed in {len(steps)} ways (golden steps {', '.join(s[:12] for s in steps)}: "
                 "another processor, other threads, libraries or code); the study's command begins it anew"

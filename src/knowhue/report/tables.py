@@ -22,6 +22,7 @@ from knowhue.report.text import (
     number,
     p_text,
     probability_text,
+    signed,
     with_spread,
 )
 from knowhue.statistics import MIN_SEEDS
@@ -181,7 +182,7 @@ def _deployment_gap(study: Study, row: Row) -> str:
     if row["what"] == "score":
         return difference(several, one, _unit(study, row))
     if row["what"] == "seconds":
-        return minus(f"{100 * (one / several - 1):+.0f} %") if one and several else MISSING
+        return f"{signed([100 * (one / several - 1)], 0)[0]} %" if one and several else MISSING
     return minus(f"{one - several:+d}").replace("+0", "0")
 
 

@@ -134,10 +134,10 @@ def p_words(p: float) -> str:
 def correlation_text(value: float | None) -> str:
     """Return a correlation as text.
 
-    >>> correlation_text(-0.5), correlation_text(None)
-    ('−0.50', '–')
+    >>> correlation_text(-0.5), correlation_text(-0.001), correlation_text(None)
+    ('−0.50', '−0.001', '–')
     """
-    return MISSING if value is None else minus(f"{value:+.2f}")
+    return MISSING if value is None else signed([value], 2)[0]
 
 
 def duration(seconds: float | None) -> str:

@@ -34,6 +34,7 @@ from knowhue.runs import (
     Report,
     ShareOut,
     has_ended,
+    is_as_named,
     no_finished_run,
     read_config,
     read_log,
@@ -269,7 +270,11 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     if not damaged:
         if is_trained:
             # a run of another version is refused, not taken for one that this version made
-            read_config(folder)
+            if not is_as_named(folder):
+                raise RunError(
+                    f"`{folder}` should hold the run that it is named after. Found one of other settings or another "
+                    "seed, moved or copied there. Remove it, and run the same command again."
+                )
             if work.engine.is_main:  # it may have been killed just before this
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return is_trained
