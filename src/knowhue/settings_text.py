@@ -40,8 +40,8 @@ _WORDS = {
 """What is expected, by the first part of pydantic's name for a value of another type."""
 
 
-def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
-    """Read a file of nested `key: value` lines, given to an option of the command line.
+def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -> Mapping[str, Any]:
+    """Read a file of nested `key: value` lines, given to an option of the command line that takes one of this kind.
 
     Raises:
         ConfigError: it cannot be read, or holds something else.
@@ -52,7 +52,7 @@ def read_yaml(path: Path, option: str = "--config") -> Mapping[str, Any]:
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = system_reason(error) if isinstance(error, OSError) else "no text in UTF-8"
-        raise ConfigError(f"{path}: {reason}; {option} takes a YAML file") from None
+        raise ConfigError(f"{path}: {reason}; {option} takes {kind}") from None
     if len(data) > MAX_YAML_BYTES:
         raise ConfigError(f"{path}: larger than 1 MiB; {option} takes a YAML file of settings")
     try:

@@ -492,6 +492,31 @@ def test_a_studys_own_file_is_known_by_what_it_holds(knowhue, tmp_path, studied,
     assert knowhue("study", "--plan", tmp_path / "study.json", "--out", tmp_path / "other")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "empty.yaml",
+            "",
+            "holds nothing; --plan takes a study file, as `knowhue plan` prints it, or `study.json` of",
+        ),
+        (
+            "results.json",
+            '{"schema": 1, "splits": 2}',
+            "holds `schema`, `splits`, nothing that a study file has; ",
+        ),
+        ("settings.yaml", "training: {}", "of a study's folder. Settings alone go with --config"),
+        ("nothere.json", None, "no such file or directory; --plan takes a study file"),
+        ("model.onnx", "x", "no study file. It is a model"),
+    ],
+)
+def test_what_is_no_study_file_is_said_with_what_is_one(knowhue, tmp_path, studied, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    errs(knowhue("study", "--plan", tmp_path / name, "--out", tmp_path / "out"), f"{name}: ", said)
+    assert studied == []
+
+
 @pytest.mark.parametrize("more", [["--preset", "poster"], ["--seeds", "2"], ["--set", "seed=1"], ["photos"]])
 def test_a_plan_leaves_nothing_to_be_asked_beside_it(knowhue, tmp_path, studied, more):
     (tmp_path / "plan.yaml").write_text("seeds: [0]")

@@ -149,7 +149,7 @@ UNWRITABLE = {
     "below a file": (["p.png", "-o", "there.png/c.png"], "cannot be written: not a directory"),
     "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
-    "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long"),
+    "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long; name another with --out"),
     "an image for a folder": (
         ["sub", "-o", "nothere.jpg"],
         "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
@@ -187,7 +187,8 @@ UNWRITABLE = {
         "Cannot write `/proc/x`: `/proc` takes no files. Name another folder with --out.",
     ),
     "a long name far below": (["p.png", "-o", f"x/{'c' * 300}.png"], "file name too long"),
-    "a folder of a long name": (["sub", "-o", f"x/{'c' * 300}"], "File name too long. Name another folder"),
+    "a folder of a long name": (["sub", "-o", "c" * 300], "File name too long. Name another folder"),
+    "a folder of a long name far below": (["sub", "-o", f"x/{'c' * 300}"], "too long. Name another folder"),
     "a photo for a video": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
     "a video as it is": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], "is an input"),
     "a video that exists": (["clip.mp4", "-o", "other.mp4"], "already exists"),

@@ -174,7 +174,7 @@ def study_command(given: StudyOptions) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
     from knowhue.presets import DEFAULT_PRESET
 
-    plan = given.as_plan() if given.plan is None else _read_plan_file(given.plan, given)
+    plan = given.as_plan() if given.plan is None else _planned(given.plan, given)
     preset = {"preset": given.preset or DEFAULT_PRESET} if given.plan is None else {}
     _run_study(given, plan, preset, given.tuned_on)
 
@@ -454,12 +454,10 @@ app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 
-def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
+def _planned(path: Path, given: PlanOptions) -> "Plan":
+    """The plan of `--plan`, beside which nothing else of a study is given."""
+    from knowhue.apps.planning import read_plan_file
     from knowhue.data.sources import require_source
-    from knowhue.plan import Plan, read_planned, with_effect
-    from knowhue.presets import checked
-    from knowhue.runs import is_study_file
-    from knowhue.settings_text import read_yaml
 
     # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
     others = (getattr(given, name) for name in PlanOptions.model_fields if name != "tuned_on")
@@ -469,9 +467,7 @@ def _read_plan_file(path: Path, given: PlanOptions) -> "Plan":
             "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "
             "--plan out."
         )
-    plan = (
-        read_planned(path) if is_study_file(path) else with_effect(checked(Plan, read_yaml(path, "--plan")))
-    )
+    plan = read_plan_file(path)
     require_source(plan.config.images)
     return plan
 

@@ -9,16 +9,18 @@ import yaml
 from pydantic import BaseModel
 
 from knowhue.config import Config
-from knowhue.errors import ConfigError, RunError, one_of, plural, shown
+from knowhue.errors import ConfigError, RunError, few, one_of, plural, shown
 from knowhue.metric_table import SHARES
-from knowhue.plan import QUESTIONS, Plan, Question
-from knowhue.presets import read_setting
+from knowhue.plan import QUESTIONS, Plan, Question, read_planned, with_effect
+from knowhue.presets import checked, read_setting
 from knowhue.report.results import read_results
+from knowhue.runs import is_study_file, taken_by
 from knowhue.setting_effects import differing, require_effect
-from knowhue.settings_text import meaning_of, plain_number
+from knowhue.settings_text import meaning_of, plain_number, read_yaml
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 
+_STUDY_FILE = "a study file, as `knowhue plan` prints it, or `study.json` of a study's folder"
 _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
 """Shares are given in per cent, and differences of them in percentage points, as in the report."""
 
@@ -66,6 +68,28 @@ def _inline(value: Any) -> str:
     # PyYAML folds long lines, and ends a lone scalar with `...`
     text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def read_plan_file(path: Path) -> Plan:
+    """A study's plan: a file as `knowhue plan` prints it, or a study's own.
+
+    Raises:
+        ConfigError, RunError: it is not there, or something else.
+    """
+    if is_study_file(path):
+        return read_planned(path)
+    if hint := taken_by(path):
+        raise ConfigError(f"{path}: no study file.{hint}")
+    values = read_yaml(path, "--plan", _STUDY_FILE)
+    # other files of a study name their schema, too
+    if "schema" in values or values.keys().isdisjoint(Plan.model_fields):
+        names = [f"`{shown(str(name))}`" for name in values]
+        found = f"holds {few(names, 3)}, and is no study file" if names else "holds nothing"
+        settings = (
+            "" if values.keys().isdisjoint(Config.model_fields) else ". Settings alone go with --config"
+        )
+        raise ConfigError(f"{path}: {found}; --plan takes {_STUDY_FILE}{settings}")
+    return with_effect(checked(Plan, values))
 
 
 def power_lines(

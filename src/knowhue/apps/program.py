@@ -262,7 +262,8 @@ def require_folder(folder: Path, option: str = "--out") -> Path:
         ConfigError: it has the name of a file.
         RunError: nothing can be written there.
     """
-    if not folder.is_dir() and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:
+    # of `os`: where a name is too long, that of `Path` raises
+    if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:
         raise ConfigError(
             f"`{option}` should name a folder, which many files go to. Found `{option} {folder}`, the name of a file. "
             "Name a folder."

@@ -222,7 +222,7 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
     suffix = arguments.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
-    if out is not None and out.is_dir():
+    if out is not None and os.path.isdir(out):
         target = out / source.with_suffix(suffix).name
     elif arguments.out is not None and arguments.out.endswith(("/", os.sep)):
         raise ConfigError(f"{arguments.out}: no such folder; make it first, or name a file")
