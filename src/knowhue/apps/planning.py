@@ -85,9 +85,8 @@ def read_plan_file(path: Path) -> Plan:
     if "schema" in values or values.keys().isdisjoint(Plan.model_fields):
         names = [f"`{shown(str(name))}`" for name in values]
         found = f"holds {few(names, 3)}, and is no study file" if names else "holds nothing"
-        settings = (
-            "" if values.keys().isdisjoint(Config.model_fields) else ". Settings alone go with --config"
-        )
+        are_settings = bool(values) and values.keys() <= Config.model_fields.keys()
+        settings = ". Settings alone go with --config" * are_settings
         raise ConfigError(f"{path}: {found}; --plan takes {_STUDY_FILE}{settings}")
     return with_effect(checked(Plan, values))
 
