@@ -219,6 +219,14 @@ def test_notes_tell_of_lightness_gray_and_few_images(tmp_path):
     assert "2 images are too few for intervals (20 are needed)" in notes
 
 
+def test_gray_photos_that_were_coloured_hide_none_that_were_left_gray(tmp_path):
+    gray = np.full((24, 24, 3), 90, np.uint8)
+    truth = write_images(tmp_path / "truth", {"a": picture(0), "b": gray})
+    swapped = write_images(tmp_path / "swapped", {"a": gray, "b": picture(0)})
+    notes = scored(truth, [swapped], tmp_path / "cache").notes
+    assert "swapped: 1 colouring near-gray where the true image is not" in notes
+
+
 def test_a_page_of_few_images_speaks_of_no_interval(scores):
     assert scores.notes[0] == "6 images are too few for intervals (20 are needed)"
     page = render(scores, scores.values, "")

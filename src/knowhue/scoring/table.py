@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knowhue.errors import few, plural
 from knowhue.metric_table import RECOGNITION, Metric
@@ -193,8 +194,8 @@ def paired_shares(
 def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns]) -> list[str]:
     """What the measured images say: changed lightness, colourings still gray, true images that are near-gray."""
     names, notes = list(pairs.truth), []
-    true = columns[TRUTH]["colourfulness"]
-    gray = [names[place] for place in np.flatnonzero(true < protocol.near_gray_below)]
+    is_gray = columns[TRUTH]["colourfulness"] < protocol.near_gray_below
+    gray = [names[place] for place in np.flatnonzero(is_gray)]
     if gray:
         notes.append(
             f"{len(gray)} of {len(names)} true images are near-gray, colourfulness below {protocol.near_gray_below:g} "
@@ -209,19 +210,16 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
         notes.append(
             f"{len(groups)} folders of images are few: intervals over folders are too narrow below about 10"
         )
-    of_systems = (
-        (each.name, _system_notes(columns[each.name], protocol, len(gray))) for each in pairs.systems
-    )
+    of_systems = ((each.name, _system_notes(columns[each.name], protocol, is_gray)) for each in pairs.systems)
     return notes + said_once(of_systems)
 
 
-def _system_notes(own: Columns, protocol: Protocol, true_gray: int) -> Iterator[str]:
+def _system_notes(own: Columns, protocol: Protocol, is_gray: NDArray[np.bool_]) -> Iterator[str]:
     change, share = (float(own[name].mean()) for name in ("lightness_change", "lightness_changed"))
     if share > 0.01:
         yield (
             f"L* is not the true image's: it changed by {change:.2f} on average, by more than "
             f"{protocol.lightness_tolerance:g} in {100 * share:.1f} % of the pixels; a colouring should leave it alone"
         )
-    still = int((own["colourfulness"] < protocol.near_gray_below).sum()) - true_gray
-    if still > 0:
+    if still := int(((own["colourfulness"] < protocol.near_gray_below) & ~is_gray).sum()):
         yield f"{plural(still, 'colouring')} near-gray where the true image is not"
