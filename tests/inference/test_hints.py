@@ -86,6 +86,17 @@ def test_nonsense_is_refused_in_words(text, said):
     assert said in str(caught.value)
 
 
+def test_a_point_that_is_given_two_colours_is_refused(tmp_path):
+    """Their mean, which a viewer would get, is a colour that nobody asked for."""
+    said = r"A point should have one colour\. Found `1,2=red` and `1,2=blue`\."
+    with pytest.raises(ConfigError, match=f"^{said}$"):
+        parse_hints(["1,2=red", "3,4=blue", "1,2=blue"], 600, 400)
+    (tmp_path / "h.csv").write_text("x,y,colour\n1,2,red\n1,2,blue\n")
+    with pytest.raises(ConfigError, match=rf"h\.csv, row 3: {said}$"):
+        parse_hints(read_hints(tmp_path / "h.csv")[""], 600, 400)
+    assert len(parse_hints(["1,2=red", "1,2=#ff0000"], 600, 400)) == 2
+
+
 # Tables
 
 TABLE = 'file,x,y,colour\na.png,120,80,#c83232\ndeep/b.png,30%,40%,orange\na.png,1,2,"rgb(1, 2, 3)"\n'

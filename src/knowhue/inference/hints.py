@@ -109,12 +109,20 @@ def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ..
 
 
 def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], list[str]]:
-    found, problems = [], []
+    found, problems = list[Hint](), list[str]()
+    at: dict[tuple[float, float], tuple[Hint, str]] = {}
     for text in texts:
         try:
-            found.append(parse_hint(text, width, height))
+            hint = parse_hint(text, width, height)
         except ConfigError as error:
             problems.append(str(error))
+            continue
+        # the mean of both is a colour that nobody asked for
+        first, first_text = at.setdefault(hint[:2], (hint, text))
+        if hint != first:
+            place = f"{text.place}: " if isinstance(text, ListedHint) else ""
+            problems.append(f"{place}A point should have one colour. Found `{first_text}` and `{text}`.")
+        found.append(hint)
     return found, problems
 
 

@@ -27,7 +27,7 @@ const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
 // Options of the API: less strength is a blend towards gray, and so one factor with saturation.
 function optionsOf(photo, model) {
   const saturation = Math.round(1e4 * share("strength") * share("saturation")) / 1e4;
-  const hints = photo.points.map(({ x, y, colour }) => ["hints", `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%=${colour}`]);
+  const hints = photo.points.map((point) => ["hints", `${placeOf(point)}=${point.colour}`]);
   const sample = model.samples > 1 ? [["sample", photo.sample]] : [];
   const fast = model.sizes > 1 ? [["fast", $("#fast").checked]] : [];
   return [["model", model.name], ["saturation", saturation], ...sample, ...fast, ...hints];
@@ -280,11 +280,16 @@ function attemptOrUndo(photo, undo, done) {
   return attempt(() => updateChosen(photo).catch((error) => { undo(); throw error; }), done);
 }
 
+const placeOf = ({ x, y }) => `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%`;
+
 async function addPoint(photo, point) {
-  photo.points.push(point);
+  // a place has one colour, the last
+  const replaced = photo.points.filter((each) => placeOf(each) === placeOf(point));
+  const without = (gone) => photo.points.filter((each) => !gone.includes(each));
+  photo.points = [...without(replaced), point];
   showPoints();
   await attemptOrUndo(photo, () => {
-    photo.points = photo.points.filter((each) => each !== point);
+    photo.points = [...without([point]), ...replaced];
     showPoints();
   }, `Point ${photo.points.length} placed.`);
 }
