@@ -246,6 +246,15 @@ def test_ways_to_colour_differ_by_what_they_are_and_by_what_was_chosen_for_each(
     assert reference == main
 
 
+def test_palette_is_asked_as_the_other_ways_were():
+    palette, ways = plan("palette"), plan("methods")
+    assert not set(palette.seeds) & _seeds_but("palette")
+    assert (list(palette.arms), palette.reference) == (["gan30", "palette"], ways.reference)
+    one, other = (each.run_config("gan30", 0).model_dump() for each in (palette, ways))
+    del one["evaluation"]["gradient_batches"], other["evaluation"]["gradient_batches"]
+    assert one == other
+
+
 def _part(config, path):
     for name in path.split("."):
         config = getattr(config, name)
@@ -379,10 +388,15 @@ WAYS = ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5",
 
 
 @pytest.mark.parametrize(
-    ("study", "expected"), [("methods", WAYS), ("lite0", ["colour-r1", "class-r30", "multi-r30"])]
+    ("study", "tuning", "expected"),
+    [
+        ("methods", "methods-tuning", WAYS),
+        ("palette", "methods-tuning", WAYS),
+        ("lite0", "lite0-tuning", ["colour-r1", "class-r30", "multi-r30"]),
+    ],
 )
-def test_a_study_has_the_rates_that_its_tuning_chose(study, expected, tmp_path, monkeypatch, capsys):
-    with zipfile.ZipFile(POSTER / f"{study}-tuning.zip") as archive:
+def test_a_study_has_the_rates_that_its_tuning_chose(study, tuning, expected, tmp_path, monkeypatch, capsys):
+    with zipfile.ZipFile(POSTER / f"{tuning}.zip") as archive:
         archive.extractall(tmp_path)
     monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / f"{study}.yaml")])
     script("choose").main()
