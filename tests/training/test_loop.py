@@ -12,6 +12,7 @@ from knowhue.runs import read_log, write_status
 from knowhue.storage import read_json, write_json
 from knowhue.training.loop import run_phase
 from knowhue.training.run import make_networks, run_arm, run_head
+from knowhue.training.step import train_step
 
 
 @pytest.fixture
@@ -151,6 +152,23 @@ def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
     before = (folder / "status.json").stat().st_mtime_ns
     run_head(work, config, "class", "multi")
     assert (folder / "status.json").stat().st_mtime_ns == before
+
+
+def test_a_run_whose_last_step_diverged_is_named_too(tiny, make_work, monkeypatch):
+    """No loss shows it, and what it scores would count as chance."""
+    config = tiny(tasks__names=("class",))
+    work = make_work(config)
+
+    def stepped(state, batch):
+        losses = train_step(state, batch)
+        with torch.no_grad():
+            state.networks.model.classifier.linear.bias.fill_(math.inf)
+        return {name: torch.ones_like(value) for name, value in losses.items()}
+
+    monkeypatch.setattr("knowhue.training.loop.train_step", stepped)
+    status = read_json(run_head(work, config, "class", "multi") / "status.json")
+    assert status["state"] == "diverged"
+    assert status["reason"].startswith("a weight is not finite after heads epoch 2: ")
 
 
 def test_arm_of_a_diverged_head_is_diverged_too(tiny, make_work, diverging):

@@ -30,7 +30,7 @@ _NOT_USED = {
     "running": "is not finished: its curves are shown, its scores are not used.",
     "missing": "was not started.",
     UNPAIRED: "is not used: its block is not compared.",
-    "diverged": "diverged: its losses ceased to be numbers; its scores are not used.",
+    "diverged": "diverged: its losses or weights ceased to be numbers; its scores are not used.",
 }
 
 

@@ -39,11 +39,11 @@ Entry = dict[str, Any]
 
 
 class Diverged(Exception):
-    """A loss is no longer finite; the run ends, and is named."""
+    """A loss, or at the end a weight, is no longer finite; the run ends, and is named."""
 
-    def __init__(self, log: list[Entry]) -> None:
+    def __init__(self, log: list[Entry], what: str = "a loss is not finite in") -> None:
         last = log[-1]
-        super().__init__(f"a loss is not finite in {last['phase']} epoch {last['epoch']}: {last['train']}")
+        super().__init__(f"{what} {last['phase']} epoch {last['epoch']}: {last['train']}")
         self.log = log
         """the entries of the epochs until then"""
 
@@ -59,7 +59,7 @@ def run_phase(
         One entry an epoch, as in `log.jsonl`.
 
     Raises:
-        Diverged: a loss is not finite.
+        Diverged: a loss is not finite, or a weight at the end.
         RunError: the state to go on from is damaged, or another golden step computed it.
     """
     state = make_train_state(work.engine, networks, config, phase)
@@ -76,6 +76,12 @@ def run_phase(
             checkpoint.save_checkpoint(folder / "checkpoints", epoch + 1, modules, optimizers, step, log)
         work.engine.wait()
         _refuse_divergence(log)  # after it was saved, so that the next call ends here, too
+    # what the last step left shows in no loss, and a class is named by weights that are no numbers, too
+    weights = (
+        each for module in networks.modules(with_encoder=True).values() for each in module.parameters()
+    )
+    if log and not all(torch.isfinite(each).all() for each in weights):
+        raise Diverged(log, "a weight is not finite after")
     _keep_gradient_shares(work, state, folder, "end")
     return log
 
