@@ -303,9 +303,14 @@ def make_plan(
             "`--grid` should be other weights than that of the arm `multi`, or it is trained twice. Found "
             f"{config.tasks.weights.class_:g}, which `tasks.weights.class` is. Leave it out."
         )
-    for weight in task_weight_grid:
-        weights = {"tasks": {"weights": {"class": float(weight)}}}
-        chosen[f"multi-class{weight:g}"] = merge(ARMS["multi"], weights)
+    by_weight = {f"multi-class{weight:g}": float(weight) for weight in task_weight_grid}
+    if len(by_weight) < len(task_weight_grid):
+        raise ConfigError(
+            "`--grid` should be weights that differ within six digits, each once. Found "
+            f"`--grid {','.join(map(str, task_weight_grid))}`."
+        )
+    for arm, weight in by_weight.items():
+        chosen[arm] = merge(ARMS["multi"], {"tasks": {"weights": {"class": weight}}})
     changes = {"evaluation": {"split": "validation"}} if is_tuning else {}
     values = {
         "arms": chosen,
