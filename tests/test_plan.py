@@ -21,6 +21,7 @@ from knowhue.plan import (
     plan_of,
     read_cells,
     read_plan,
+    with_effect,
 )
 from knowhue.presets import ARMS, METHODS, checked, edit, load_config, read_yaml
 from knowhue.runs import run_folder, write_log
@@ -327,3 +328,14 @@ def test_arms_at_equal_wall_clock_are_no_part_of_the_frozen_plan(methods, epochs
         )
         == plan
     )
+
+
+def test_a_method_that_is_called_as_equal_wall_clock_calls_them_is_refused():
+    """It would be trained, and left out of hash and report."""
+    values = make_comparison(Config(), ["gan", "unet"]).model_dump(mode="json")
+    values["arms"]["fast-clock"] = values["arms"]["unet"]
+    with pytest.raises(ConfigError, match=r"should not end in `-clock`.* Found `fast-clock`\."):
+        with_effect(checked(Plan, values))
+    assert with_effect(
+        Plan(arms={"colour-clock": {"tasks": {"names": ["colour"]}}})
+    ).arms  # of a study it is a name

@@ -368,8 +368,15 @@ def with_effect(plan: Plan) -> Plan:
     Not a part of reading one: a study that is sealed or running stays as it is.
 
     Raises:
-        ConfigError: a shared setting has an effect in no arm, or one of an arm has none in it; or either sets the seed.
+        ConfigError: a shared setting has an effect in no arm, or one of an arm has none in it; or either sets the seed;
+            or a method is called as those are that equal wall-clock adds.
     """
+    if plan.planned_arms != list(plan.arms):
+        taken = next(arm for arm in plan.arms if arm not in plan.planned_arms)
+        raise ConfigError(
+            f"`arms` of a comparison should not end in `{CLOCK}`, as a method does that is trained again for equal "
+            f"wall-clock. Found `{taken}`. Give it another name."
+        )
     set_by = {"config": {"seed": plan.config.seed}, **{f"arms.{arm}": own for arm, own in plan.arms.items()}}
     for place, own in set_by.items():
         if own.get("seed"):
