@@ -345,9 +345,10 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
 
-    def run(models, settings, announce, page):
+    def run(models, settings, announce, page, stopping):
         calls.append((models, settings, page))
         announce("http://127.0.0.1:1234")
+        stopping()
 
     def named(choice):
         return SimpleNamespace(network=SimpleNamespace(description=SimpleNamespace(name=choice.model)))
@@ -355,7 +356,14 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
     monkeypatch.setattr("knowhue.apps.serve.open_model", named)
     monkeypatch.setattr("knowhue.serving.run.serve", run)
     code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
-    assert (code, said) == (0, "Knowhue is at http://127.0.0.1:1234\n")
+    assert (code, said.splitlines()) == (
+        0,
+        [
+            "Knowhue is at http://127.0.0.1:1234",
+            "Stopping: accepted requests are finished ...",
+            "Knowhue has stopped.",
+        ],
+    )
     lines = [f"{name}: {path}" for name, path in paths.items() if name != path]
     assert err.splitlines() == [f"Opening {', '.join(paths.values())} ...", *lines]
     ((models, settings, page),) = calls

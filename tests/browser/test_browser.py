@@ -17,7 +17,6 @@ from tiny_models import colours_network
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import SeveralSizes
 from knowhue.inference.networks import Predictions
-from knowhue.serving.studies import CHARTS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 expect = playwright.expect
@@ -437,31 +436,6 @@ def test_where_colours_are_unsure_is_seen_on_any_colour(visit):
         assert np.ptp(light, axis=1).min() > 50, photo  # in every row
 
 
-def test_a_chart_of_a_study_has_different_numbers_at_its_ends(visit, log_epoch):
-    log_epoch("multi", 1, 2, ab_l1=12.04, balanced_accuracy=0.467)
-    log_epoch("colour", 1, 2, ab_l1=12.01, balanced_accuracy=0.468)
-    page = visit().page
-    page.get_by_role("tab", name="Studies").click()
-    page.locator(".charts figure").first.wait_for()
-    for chart in page.locator(".charts svg").all():
-        ends = chart.locator("text").all_text_contents()[:2]
-        assert ends[0] != ends[1]
-        assert all("." in end and len(end) >= 5 for end in ends)  # units of a hundredth
-
-
-def test_a_study_is_followed_while_it_runs(visit, log_epoch, served):
-    log_epoch("multi", 0, 1, ab_l1=14.0, balanced_accuracy=0.6)
-    page = visit().page
-    page.get_by_role("tab", name="Studies").click()
-    expect(page.get_by_text("0 of 6 runs done")).to_be_visible()
-    first = page.locator(".cells td.running, .cells td.missing").all_inner_texts()
-    log_epoch("multi", 0, 3, ab_l1=12.0, balanced_accuracy=0.7)
-    expect(page.locator(".charts figure")).to_have_count(2)
-    expect(page.locator(".charts text", has_text="epoch 3").first).to_be_visible()
-    assert first
-    assert page.locator(".study h2").inner_text() == "small"
-
-
 def luminance(colour: str) -> float:
     channels = [float(each) / 255 for each in re.findall(r"[\d.]+", colour)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
@@ -497,65 +471,6 @@ def test_axe_would_say_so(visit, axe):
     page = visit().page
     page.evaluate("document.querySelector('h1').append(document.createElement('button'))")
     assert any(each.startswith("button-name") for each in axe(page))
-
-
-def test_numbers_of_a_chart_are_written_as_in_the_report_and_its_ends_are_outside_all_values(visit):
-    """A share in per cent with one place, CIELAB units with two: never 0.467 here and 46.7 % there."""
-    families = [
-        [0.0],
-        [1.0],
-        [0.467],
-        [0.467, 0.4671],
-        [12.0, 12.000001],
-        [12.004, 12.006],
-        [0.1, 0.9],
-        [1 / 3, 2 / 3],
-    ]
-    page = visit().page
-    found = page.evaluate(
-        """async ([charts, families]) => {
-            const { ends, written } = await import("./page/studies.js");
-            return charts.map((metric) => [metric, written(metric, 0.467), families.map((values) => {
-                const [low, high] = ends(metric, values);
-                return [low, high, written(metric, low), written(metric, high)];
-            })]);
-        }""",
-        [CHARTS, families],
-    )
-    assert [text for _, text, _ in found] == ["0.47", "46.7 %"]
-    for metric, _, all_ends in found:
-        for values, (low, high, first, last) in zip(families, all_ends, strict=True):
-            assert low - 1e-6 / metric["scale"] <= min(values) <= max(values) <= high + 1e-6 / metric["scale"]
-            assert first != last
-            for end, text in ((low, first), (high, last)):
-                assert float(text.removesuffix(metric["unit"])) == pytest.approx(metric["scale"] * end)
-            assert low >= 0
-            assert high <= 1 or max(values) > 1  # never 100.1 %
-
-
-def test_a_chart_names_what_is_had_without_a_model_and_lays_the_only_epoch_above_its_number(visit):
-    page = visit().page
-    drawn = page.evaluate(
-        """async (charts) => {
-        const { draw } = await import("./page/studies.js");
-        const texts = (figure) => [...figure.querySelectorAll("text")].map((each) => each.textContent);
-        const line = (values) => [{ style: "multi", values }];
-        const many = draw({ ...charts[0], level: 14.256 }, line([13, 12])), one = draw({ ...charts[1], level: null }, line([0.3]));
-        return {
-            many: texts(many), levels: many.querySelectorAll(".level").length, path: many.querySelector(".multi").getAttribute("d"),
-            one: texts(one), none: one.querySelectorAll(".level").length, across: one.querySelector("circle").cx.baseVal.value,
-            label: many.querySelector("svg").getAttribute("aria-label"),
-        };
-    }""",
-        CHARTS,
-    )
-    assert drawn["many"][:2] == ["14.26", "12.00"]
-    assert "gray 14.26" in drawn["many"]
-    assert (drawn["levels"], drawn["none"]) == (1, 0)
-    assert len(drawn["path"].split("L")) == 2
-    assert drawn["label"].endswith("from 13.00 to 12.00")
-    assert drawn["one"][3] == "epoch 1"
-    assert drawn["across"] == pytest.approx(440, abs=10)
 
 
 def test_what_models_are_called_and_have_seen_is_said_of_each_where_they_differ(visit):

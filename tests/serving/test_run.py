@@ -1,5 +1,6 @@
 """Starting a server: what is said when it cannot."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -54,6 +55,35 @@ def test_a_server_lets_nobody_wait_for_a_compiler(monkeypatch):
     serve({"fake": colorizer()}, ServerSettings(port=0, workers=1), with_page=False)
     # what is painted after it, such as a folder, must not depend on time
     assert [*waits, pixels._work.waits] == [False, True]
+
+
+def test_who_stops_a_server_is_told_so_before_it_waits_for_what_was_accepted():
+    app, told = make_app({"fake": colorizer()}, ServerSettings(workers=1), with_page=False), []
+    batchers = app.state.batchers.values()
+    server = run.Server(app, ServerSettings(), lambda: told.extend(each.is_open for each in batchers))
+    with TestClient(app), pytest.raises(AttributeError):  # of uvicorn, which was not started
+        asyncio.run(server.shutdown())
+    assert told == [True]
+
+
+WHILE_IT_COMPILES = """
+import threading
+import numpy as np
+from knowhue.inference import kernels
+begun = threading.Event()
+def compiling(*_):
+    begun.set()
+    threading.Event().wait()
+kernels.compiled = lambda: kernels.Compiled(compiling, compiling, compiling)
+work = kernels.Work()
+work.waits = False
+work.compiled(kernels.COMPILED_FROM + 1, np.dtype(np.uint8))
+begun.wait()
+"""
+
+
+def test_an_ending_process_waits_for_no_compiler():
+    subprocess.run([sys.executable, "-c", WHILE_IT_COMPILES], timeout=120, check=True)
 
 
 def test_addresses_are_what_a_browser_opens():

@@ -78,7 +78,11 @@ def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page:
     for name, colorizer in models.items():
         if name != colorizer.network.description.name:
             say(f"{name}: {colorizer.network.description.name}", err=True)
-    run(models, settings, lambda address: say(f"Knowhue is at {address}"), page)
+    run(
+        models, settings, lambda address: say(f"Knowhue is at {address}"), page,
+        lambda: say("Stopping: accepted requests are finished ..."),
+    )  # fmt: skip
+    say("Knowhue has stopped.")
 
 
 def _choices(paths: Mapping[str, str], recipes: list[str], fast: bool) -> dict[str, ModelChoice]:

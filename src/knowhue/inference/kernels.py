@@ -391,7 +391,8 @@ class Work:
                 return None
             if not self.waits and dtype not in self._begun:
                 self._begun.add(dtype)
-                threading.Thread(target=self._compile, args=(dtype,)).start()
+                # an ending process waits for no compiler
+                threading.Thread(target=self._compile, args=(dtype,), daemon=True).start()
         if not self.waits:
             return self._compiled if dtype in self._ready else None
         return self._start()
@@ -409,8 +410,6 @@ class Work:
     def _compile(self, dtype: np.dtype[Any]) -> None:
         try:
             for call in _first_calls(self._start(), dtype):
-                if not threading.main_thread().is_alive():
-                    return  # the process is ending, and waits for this thread
                 call()
         except Exception as error:  # whatever a compiler may raise: images are painted without it
             _LOG.warning("not compiled, so that painting stays ten times as slow: %s", error)

@@ -38,6 +38,7 @@ def serve(
     settings: ServerSettings,
     announce: Announce = lambda address: None,
     with_page: bool = True,
+    stopping: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve some models until SIGINT or SIGTERM, then finish what was accepted.
 
@@ -46,6 +47,7 @@ def serve(
         settings: where, for whom, and how much.
         announce: called with the address once it is known.
         with_page: whether there is a page beside the API.
+        stopping: called when it is told to stop, before what was accepted is finished.
 
     Raises:
         ConfigError: others could reach it without a token, or the port is taken.
@@ -55,7 +57,7 @@ def serve(
         warm(app.state.batchers)
         announce(address_of(opened, settings))
         try:
-            Server(app, settings).run(sockets=[opened])
+            Server(app, settings, stopping).run(sockets=[opened])
         except KeyboardInterrupt:
             return  # uvicorn has stopped in order, and raises the signal again
 
@@ -79,7 +81,9 @@ class _Connection(H11Protocol):
 class Server(uvicorn.Server):
     """Stops in three steps: no new work, then the answers to what was accepted, then the connections."""
 
-    def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
+    def __init__(
+        self, app: FastAPI, settings: ServerSettings, stopping: Callable[[], object] = lambda: None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -98,9 +102,11 @@ class Server(uvicorn.Server):
         )
         self._batchers: Mapping[str, Batcher] = app.state.batchers
         self._settings = settings
+        self._stopping = stopping
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what was accepted; what comes meanwhile is answered 503."""
+        self._stopping()
         for batcher in self._batchers.values():
             batcher.stop()
         until = time.monotonic() + self._settings.request_seconds

@@ -416,7 +416,9 @@ function onPoints() {
 
 function onTabs(whenShown) {
   const tabs = [...document.querySelectorAll("[role=tab]")];
+  // the address names the view, for who loads it again or sends it to others
   const open = (tab) => {
+    history.replaceState(null, "", tab === tabs[0] ? location.pathname : `#${tab.getAttribute("aria-controls")}`);
     for (const each of tabs) {
       each.setAttribute("aria-selected", each === tab);
       each.tabIndex = each === tab ? 0 : -1;
@@ -433,6 +435,9 @@ function onTabs(whenShown) {
       open(next);
     };
   });
+  const named = () => tabs.find((tab) => location.hash === `#${tab.getAttribute("aria-controls")}`) ?? tabs[0];
+  open(named());
+  addEventListener("hashchange", () => open(named()));
 }
 
 function summary() {

@@ -37,7 +37,9 @@ function level(chart, y) {
     drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${chart.baseline.replace("_", " ")} ${written(chart, chart.level)}`)];
 }
 
-// Thin lines, one a run, from the first epoch of the heads on; dotted what is predicted without a model.
+const isWide = ({ style }) => style.startsWith("multi");
+
+// Lines, one a run, from the first epoch of the heads on; dotted what is predicted without a model.
 export function draw(chart, curves) {
   const [low, high] = ends(chart, [...(chart.level === null ? [] : [chart.level]), ...curves.flatMap(({ values }) => values)]);
   const longest = Math.max(...curves.map(({ values }) => values.length)), bottom = HEIGHT - BOTTOM;
@@ -52,7 +54,8 @@ export function draw(chart, curves) {
     drawing("text", { x: LEFT, y: HEIGHT - 6 }, "0"),
     drawing("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${longest}`),
     ...(chart.level === null ? [] : level(chart, down(chart.level))),
-    ...curves.map(({ style, values }) => values.length === 1
+    // of arms that score alike the wide line is seen beside the thin one on it
+    ...[...curves].sort((one, other) => isWide(other) - isWide(one)).map(({ style, values }) => values.length === 1
       ? drawing("circle", { class: style, cx: across(1), cy: down(values[0]), r: 2.5 })
       : drawing("path", { class: style, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
   );
