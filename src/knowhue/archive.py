@@ -37,9 +37,9 @@ from knowhue.inference.listing import (
     output_of,
     twin_of,
 )
-from knowhue.inference.pipeline import Pace
 from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
+from knowhue.pace import Pace
 from knowhue.runs import BUILT_IN, Report
 from knowhue.storage import is_url, tables_on_disk
 

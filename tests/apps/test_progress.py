@@ -2,6 +2,7 @@
 
 import io
 import signal
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -108,7 +109,8 @@ def train(step):
 def clock(monkeypatch):
     """Seconds, which a test lets pass."""
     now = [0.0]
-    monkeypatch.setattr("knowhue.inference.pipeline.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in ("pace", "apps.progress"):
+        monkeypatch.setattr(f"knowhue.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
@@ -132,6 +134,17 @@ def test_what_is_left_is_told_by_how_it_goes_now(clock):
         plain._last = -1e9
         plain(train(step))
     assert stream.getvalue().rstrip().endswith("about 25 s left")
+
+
+def test_the_first_seconds_of_a_stage_are_not_silent_and_hours_of_it_not_long(clock):
+    stream = io.StringIO()
+    plain = Plain(Console(file=stream, width=200))
+    for second in range(101):
+        clock[0] = float(second)
+        plain({"stage": "prepare", "done": second, "total": 1000})
+    times = [int(line.split(" s ")[0]) for line in stream.getvalue().splitlines()[1:]]
+    assert times[:4] == [0, 4, 11, 24]
+    assert {after - before for before, after in pairwise(times[3:])} == {16}
 
 
 def test_a_stage_begins_with_its_first_event_and_with_its_next_run():

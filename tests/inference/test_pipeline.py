@@ -2,7 +2,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from knowhue.inference.pipeline import (
     ByteBudget,
     Late,
     Limits,
-    Pace,
     Pipeline,
     Stages,
     Stopping,
@@ -356,34 +354,6 @@ def test_errors_name_no_server_as_folders_and_videos_have_none():
         assert not re.search("server|request|image", str(error), re.IGNORECASE)
     assert "2 items" in str(Busy(2, 1))
     assert "0.5 s" in str(Late(0.5))
-
-
-@pytest.mark.parametrize(
-    ("here", "total", "before", "left"), [(0, 10, 0, None), (4, 10, 0, 12), (4, 10, 2, 8), (4, 0, 0, None)]
-)
-def test_progress_counts_what_earlier_runs_did_but_not_as_speed(monkeypatch, here, total, before, left):
-    now = [100.0]
-    monkeypatch.setattr("knowhue.inference.pipeline.time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = Pace()
-    now[0] = 108.0
-    event = pace.after(here, total, before)
-    assert event["done"] == before + here
-    assert event["total"] == total
-    assert event["per_second"] == here / 8
-    assert event["seconds_left"] == left
-
-
-def test_the_time_left_forgets_that_the_first_were_slow(monkeypatch):
-    """200 images, of which the first 5 take 10 s each and all others half a second."""
-    now = [0.0]
-    monkeypatch.setattr("knowhue.inference.pipeline.time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace, errors = Pace(), []
-    for done in range(1, 201):
-        now[0] += 10 if done <= 5 else 0.5
-        left = pace.after(done, 200)["seconds_left"]
-        errors.append(left - 0.5 * (200 - done))
-    assert errors[4] > 1000
-    assert max(map(abs, errors[105:])) < 2  # after as long again
 
 
 def test_batches_are_full_while_those_that_paint_have_enough_to_do():

@@ -16,13 +16,14 @@ from rich.text import Text
 from knowhue.apps.program import printable
 from knowhue.config import TRAIN_LOSSES
 from knowhue.errors import few, minus
-from knowhue.inference.pipeline import Pace
 from knowhue.locks import is_first_process
+from knowhue.pace import Pace
 from knowhue.plan import Cell
 from knowhue.runs import ENDED, Report
 
 STARTING = "starting: loading libraries"
-PLAIN_SECONDS = 15.0
+PLAIN_SECONDS = 3.0, 15.0
+"""Until the second line of a stage, and at most between two: each pause is twice the one before."""
 LIVE_SECONDS = 0.2
 SHORT = {
     **{name: name.upper() for name in TRAIN_LOSSES["colour"]},
@@ -106,6 +107,7 @@ class Plain:
         self._console = console
         self._stage = CurrentStage()
         self._last = 0.0
+        self._pause = PLAIN_SECONDS[0]
         self._states: list[str] = []
         self._started = time.monotonic()
         self._print(STARTING, self._started)
@@ -121,9 +123,10 @@ class Plain:
             return
         begins = self._stage.begins_with(event)
         done, total = extent(event)
-        is_due = 0 < done == total or (total and now - self._last > PLAIN_SECONDS)
-        if event["stage"] == "note" or begins or is_due:
+        is_late = total and now - self._last > self._pause
+        if event["stage"] == "note" or begins or is_late or 0 < done == total:
             self._last = now
+            self._pause = PLAIN_SECONDS[0] if begins else min(2 * self._pause, PLAIN_SECONDS[1])
             self._print(f"{self._stage.title}  {describe_event(event)}{self._left(event)}".rstrip(), now)
 
     def _print(self, text: str, now: float) -> None:

@@ -18,7 +18,7 @@ from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
 from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Pace, Stages, run, usable_cores
+from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.reference import AlbumColour, colour_of_album, photo_colour
 from knowhue.inference.requests import (
@@ -29,6 +29,7 @@ from knowhue.inference.requests import (
     stages_of_many,
 )
 from knowhue.locks import locked
+from knowhue.pace import Pace
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing
 

@@ -22,11 +22,12 @@ from knowhue.images.image import Image
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Pace, Stages, run
+from knowhue.inference.pipeline import Limits, Stages, run
 from knowhue.inference.pixels import PaintStats, paint, paint_compiled
 from knowhue.inference.recipes import RecipeDescription
 from knowhue.inference.video_formats import codec_of
 from knowhue.locks import locked
+from knowhue.pace import Pace
 from knowhue.runs import Report
 from knowhue.storage import put_in_place, require_outputs
 
