@@ -240,5 +240,11 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 
 
 def shown_value(measure: Metric, value: float | None) -> str:
-    """A number as tables show it."""
-    return "–" if value is None else minus(f"{value:.{measure.places}f}")
+    """A number as tables show it; what is rounded to 0 has no sign.
+
+    >>> from knowhue.scoring.measures import MEASURES
+    >>> [shown_value(MEASURES["kd_lite0"], value) for value in (-0.0123, -1e-9, None)]
+    ['−0.0123', '0.0000', '–']
+    """
+    text = "–" if value is None else f"{value:.{measure.places}f}"
+    return text.lstrip("-") if not text.strip("-0.") else minus(text)
