@@ -26,6 +26,7 @@ MAX_COLOUR_DIFFERENCE = 8.0
 
 Of 100 copies with 3 % cropped off, 99 differ by less; different real photos of like layout by 20 or more.
 """
+_LIKE_UNLABELLED = re.compile(r"un[\W_]?labell?ed", re.IGNORECASE)
 _MAX_GAIN = 1.2
 """Brightness that copies may differ in before their colours are compared."""
 _CELLS = 2**16
@@ -87,13 +88,14 @@ def refuse_odd_names(names: Iterable[str]) -> None:
     """Class names go into figures, tables and answers: what these cannot hold is refused before anything is read.
 
     Raises:
-        ImageError: a name is empty, is not UTF-8, holds control characters, or is what stands for no class.
+        ImageError: a name is empty, is not UTF-8, holds control characters, or means that there is no class.
     """
     for name in sorted(names):
-        if name == UNKNOWN:
+        if name == UNKNOWN or _LIKE_UNLABELLED.fullmatch(name):
+            why = "so a model answers where it is sure of none" if name == UNKNOWN else "that reads as none"
             raise ImageError(
-                f"A class should not be called `{UNKNOWN}`: so a model answers where it is sure of none. Rename it; "
-                f"images whose class nobody knows are called `{UNLABELLED}`, and train colour only."
+                f"A class should not be called `{name}`: {why}. Rename it; images whose class nobody knows are called "
+                f"`{UNLABELLED}`, and train colour only."
             )
         if not name.strip() or any(unicodedata.category(sign) in _NO_TEXT for sign in name):
             raise ImageError(
