@@ -110,8 +110,9 @@ def test_a_table_of_hints_serves_a_folder(knowhue, photo, tmp_path):
     (tmp_path / "in/deep").mkdir(parents=True)
     photo("in/deep/a.png")
     photo("in/b.png")
+    photo("in/a.png")  # another image than deep/a.png
     table = tmp_path / "hints.csv"
-    table.write_text("file,x,y,colour\ndeep/a.png,40,30,#c03030\n")
+    table.write_text("file,x,y,colour\na.png,40,30,blue\ndeep/a.png,40,30,#c03030\n")
     assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", "--hints", table)[0] == 0
     assert knowhue("colorize", tmp_path / "in/deep/a.png", "-o", tmp_path / "a.png", "--hints", table)[0] == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "out/deep/a.png").read_bytes()

@@ -262,19 +262,17 @@ def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
 
 
 def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
-    """What a table says of a single image: all that names none, and what names this one, by any end of its path."""
+    """What a table says of a single image: all that names none, and what names it by the longest end of its path."""
     from knowhue.inference.hints import read_hints
 
     if file is None:
         return []
     listed = read_hints(file)
     path = plain_name(f"/{source.absolute().as_posix()}")
-    found = [
-        text
-        for name, texts in listed.items()
-        if not name or path.endswith(f"/{plain_name(name)}")
-        for text in texts
-    ]
+    own = [name for name in map(plain_name, listed) if name and path.endswith(f"/{name}")]
+    # of a folder's table `a.png` is another image than `deep/a.png`
+    nearest = max(own, key=len, default="")
+    found = [text for name, texts in listed.items() if plain_name(name) in ("", nearest) for text in texts]
     if not found:
         raise ConfigError(
             f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}. Write {source.name} "
