@@ -12,7 +12,7 @@ from pathlib import Path
 
 from knowhue.archive import ArchiveListing
 from knowhue.inference.store import FolderStore, StoredFile
-from knowhue.storage import tables_on_disk
+from knowhue.temporary import tables_on_disk
 
 
 class Named(FolderStore):

@@ -198,3 +198,13 @@ def make_work(tmp_path: Path, make_prepared: "Callable[..., Prepared]") -> "Call
         return Workspace(tmp_path / name, Engine(config.training), make_prepared(**prepared), report)
 
     return make
+
+
+@pytest.fixture
+def small_disk():
+    """Files may hold 4,000 bytes: beyond that the system refuses every writer, in whatever language it is written."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)

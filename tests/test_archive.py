@@ -29,7 +29,8 @@ from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.store import FolderStore, StoredFile, open_store
-from knowhue.storage import is_url, tables_on_disk
+from knowhue.storage import is_url
+from knowhue.temporary import tables_on_disk
 
 NAMES = [f"{number % 3}/p{number}.{kind}" for number, kind in enumerate(["png", "jpg", "tif"] * 6)]
 

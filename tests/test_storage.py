@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import sqlite3
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +26,6 @@ from knowhue.storage import (
     replacing,
     replacing_folder,
     require_outputs,
-    tables_on_disk,
     write_arrays,
     write_csv,
     write_json,
@@ -81,16 +79,6 @@ def test_file_where_a_folder_should_be(tmp_path):
         pytest.fail("nothing to write to")
 
 
-@pytest.fixture
-def small_disk():
-    """Files may hold 4,000 bytes: beyond that the system refuses every writer, in whatever language it is written."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 WRITERS = {
     "json": lambda file: file.write(json.dumps(NOISE.tolist()).encode()),
@@ -128,17 +116,6 @@ def test_full_disk_in_a_folder_leaves_the_old_folder(tmp_path, small_disk, write
     ):
         WRITERS[writer](file)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["home", "home/old"]
-
-
-def test_full_disk_under_a_table_is_said(small_disk):
-    script = "PRAGMA cache_size = 1; CREATE TABLE a (b); INSERT INTO a VALUES (zeroblob(100000));"
-    with pytest.raises(RunError, match=r"Found no room.*TMPDIR=/large"), tables_on_disk() as tables:
-        tables.executescript(script)
-
-
-def test_a_table_that_is_not_there_is_no_full_disk():
-    with pytest.raises(sqlite3.OperationalError, match="no such table"), tables_on_disk() as tables:
-        tables.execute("SELECT * FROM names")
 
 
 @pytest.mark.parametrize(

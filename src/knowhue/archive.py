@@ -41,7 +41,8 @@ from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.pace import Pace
 from knowhue.runs import BUILT_IN, Report
-from knowhue.storage import is_url, tables_on_disk
+from knowhue.storage import is_url
+from knowhue.temporary import tables_on_disk
 
 _TABLES = """
 CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
@@ -58,7 +59,7 @@ class ArchiveListing:
     """Photos, their outputs, and what lies there already."""
 
     def __init__(self, tables: sqlite3.Connection, suffix: str | None = None) -> None:
-        """Begin a listing in `storage.tables_on_disk`; `suffix` is that of all outputs, None keeps the formats."""
+        """Begin a listing in `temporary.tables_on_disk`; `suffix` is that of all outputs, None keeps the formats."""
         self.notes: list[str] = []
         """what was left alone, in words"""
         self.unreadable: list[tuple[str, str]] = []

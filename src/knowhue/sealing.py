@@ -7,7 +7,6 @@ holds the SHA-256 of each file. Equal studies give equal files, by one version o
 
 import json
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -27,6 +26,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.results import compare, conclude
 from knowhue.runs import ENDED, damaged_files, read_frozen, require_whole, run_folder, taken_by
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
+from knowhue.temporary import temporary_folder
 
 CRATE = "ro-crate-metadata.json"
 _OF_RUN = (
@@ -93,8 +93,7 @@ def pack(folder: Path, out: Path) -> int:
         )
     for arm, seed in plan.cells:
         require_whole(run_folder(folder, arm, plan.run_config(arm, seed)), _OF_RUN)
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
+    with temporary_folder("The files of a study without its images") as root:
         for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):
             target = root / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -159,8 +158,8 @@ def unpacked(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
     Raises:
         RunError: it cannot be read, or is no sealed study.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary), _unpack(path, Path(temporary))
+    with temporary_folder("A sealed study, unpacked,") as root:
+        yield root, _unpack(path, root)
 
 
 def shown_problems(problems: Sequence[str]) -> Iterator[str]:

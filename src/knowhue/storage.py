@@ -17,12 +17,11 @@ import math
 import os
 import re
 import shutil
-import sqlite3
 import stat
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, TypeVar
@@ -41,11 +40,11 @@ SEAL = "sha256"
 _NAMES = "names of arrays"
 """The key of the list of a .npz file's arrays; readers do not see it."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system calls a disk without room."""
 _OF_THE_PLACE = {errno.ENOENT, errno.ENAMETOOLONG}
 """Nothing that is done there would help."""
-_OF_THE_DISK = _FULL | {errno.EIO, errno.EROFS}
-_OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_OF_THE_DISK = DISK_FULL | {errno.EIO, errno.EROFS}
 _OF_ARRAYS = (Exception,)
 """Damaged bytes make zip, zlib and numpy raise all kinds."""
 
@@ -79,7 +78,7 @@ def unwritable(path: Path, cause: OSError, option: str = "--out") -> RunError:
     in_the_way = [each for each in among if os.path.exists(each) and not os.path.isdir(each)]
     found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else cause.strerror or str(cause)
     remedy = "Make it writable, or name"
-    if cause.errno in _FULL:
+    if cause.errno in DISK_FULL:
         remedy = "Free some space and run the same command again, or name"
     elif in_the_way or cause.errno in _OF_THE_PLACE:
         remedy = "Name"
@@ -311,24 +310,6 @@ def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
         header = next(rows, [])
         for row in rows:
             yield dict(zip(header, row, strict=True))
-
-
-@contextmanager
-def tables_on_disk() -> Iterator[sqlite3.Connection]:
-    """A database for tables that may not fit into memory, in a temporary file without a name; gone afterwards."""
-    with closing(sqlite3.connect("")) as tables:
-        tables.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -100000;"
-        )
-        try:
-            yield tables
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _OF_TABLES:
-                raise
-            raise RunError(
-                "The table of all images should fit into the folder for temporary files. Found no room: "
-                f"{error}. Free some space there, or name another folder before the command: TMPDIR=/large/folder"
-            ) from None
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:

@@ -6,7 +6,7 @@ import pytest
 
 from knowhue.data.items import SourceItem
 from knowhue.data.listing import READ_COLUMNS, ImageListing
-from knowhue.storage import tables_on_disk
+from knowhue.temporary import tables_on_disk
 
 NAMES = ["b.jpg", "a (1).jpg", "a.jpg", "unlabelled/a.jpg", "val.jpg", "test.jpg", "ä\udcff.jpg"]
 LABELS = ["x", "x", "x", None, "y", "x", "y"]

@@ -1,6 +1,5 @@
 """`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
 
-import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +22,7 @@ from knowhue.inference.description import ModelChoice
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
+from knowhue.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from knowhue.inference.networks import TorchNetwork
@@ -196,8 +196,8 @@ def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) 
         differences = export_onnx(network, target)
         say(_size(target), _differences(differences, "torch"))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "float32.onnx"
+    with temporary_folder("The graph before 8 bits") as folder:
+        whole = folder / "float32.onnx"
         differences = export_onnx(network, whole)
         say(f"Fitting 8 bits to half of the images of {calibrate}, measuring on the others ...", err=True)
         cost = quantize(whole, target, examples)

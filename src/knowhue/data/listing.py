@@ -14,7 +14,7 @@ from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
 from knowhue.settings_text import plain_name
-from knowhue.storage import tables_on_disk
+from knowhue.temporary import tables_on_disk
 
 READ_COLUMNS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
 """What reading an image says of it; `reason` is why it cannot be used, or empty."""
@@ -54,7 +54,7 @@ class ImageListing:
     """
 
     def __init__(self, source: ImageSource, tables: sqlite3.Connection) -> None:
-        """List everything that a source has in `storage.tables_on_disk`."""
+        """List everything that a source has in `temporary.tables_on_disk`."""
         self._table = tables
         self.contradicting: dict[int, int] = {}
         """copies that lie in another class than what they are copies of"""

@@ -1,0 +1,53 @@
+"""The folder for temporary files: tables and folders that are gone afterwards, and what is said of a full one."""
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from knowhue.errors import RunError
+from knowhue.storage import DISK_FULL
+
+_OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+
+@contextmanager
+def tables_on_disk() -> Iterator[sqlite3.Connection]:
+    """A database for tables that may not fit into memory, in a temporary file without a name; gone afterwards."""
+    with closing(sqlite3.connect("")) as tables:
+        tables.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -100000;"
+        )
+        try:
+            yield tables
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _OF_TABLES:
+                raise
+            raise _no_room("The table of all images", str(error)) from None
+
+
+@contextmanager
+def temporary_folder(what: str) -> Iterator[Path]:
+    """A folder that is gone afterwards.
+
+    Args:
+        what: goes there, as the message begins that says that there is no room.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            yield Path(name)
+        except (OSError, RunError) as error:
+            # what names another file ran out of room elsewhere; not every writer names its own
+            cause = error if isinstance(error, OSError) else error.__context__
+            is_here = name in str(error) or (isinstance(error, OSError) and error.filename is None)
+            if isinstance(cause, OSError) and cause.errno in DISK_FULL and is_here:
+                raise _no_room(what, cause.strerror or str(cause)) from None
+            raise
+
+
+def _no_room(what: str, found: str) -> RunError:
+    return RunError(
+        f"{what} should fit into the folder for temporary files, `{tempfile.gettempdir()}`. Found no room: {found}. "
+        "Free some space there, or name another folder before the command: TMPDIR=/large/folder"
+    )
