@@ -17,7 +17,7 @@ from pyarrow import parquet
 from knowhue.config import Images
 from knowhue.data.drawn import draw
 from knowhue.data.items import archives
-from knowhue.data.listing import list_items
+from knowhue.data.listing import list_items, open_listing
 from knowhue.data.prepare import MANIFEST, kept_rows, prepare
 from knowhue.errors import ConfigError, ExtraError, ImageError
 from knowhue.storage import read_csv
@@ -266,6 +266,23 @@ def test_a_further_image_of_a_sample_is_told(tmp_path):
     assert found == {
         "a.tar/sea/1.jpg": "", "a.tar/sea/2.png": "", "a.tar/sea/1.png": "a further image in its sample",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "twice"),
+    [
+        (("1.jpg", "2.jpg", "1.jpg"), "a.tar/1.jpg"),
+        (("1.jpg", "1.jpg"), "a.tar/1.jpg"),
+        (("1.jpg", "1.cls", "1.cls"), "a.tar/1.cls"),
+    ],
+)
+def test_a_file_that_was_added_to_a_tar_again_is_refused(tmp_path, names, twice):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            put(tar, name, b"x")
+    said = pytest.raises(ImageError, match=f"{twice}: stands twice in its archive")
+    with said, open_listing(settings(tmp_path, "webdataset")):
+        pytest.fail("it was listed")
 
 
 @pytest.mark.parametrize(

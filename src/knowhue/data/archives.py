@@ -22,6 +22,7 @@ from knowhue.data.items import (
     read_training_image,
     require_columns,
     source_root,
+    stands_twice,
 )
 from knowhue.errors import ConfigError, ImageError, few, needing, shown
 from knowhue.images.image import SUFFIXES, why_hidden
@@ -70,7 +71,10 @@ class WebDataset:
             path = archive_path(self.root, archive.name)
             alone: set[str] = set()
             for key, sample in groupby(_members(path), key=lambda member: member.key):
-                members = {f".{member.kind}": member for member in sample}
+                members: dict[str, Member] = {}
+                for member in sample:
+                    if members.setdefault(f".{member.kind}", member) is not member:
+                        raise stands_twice(f"{archive.name}/{member.name}")
                 image, *further = [each for kind, each in members.items() if kind in SUFFIXES] or [None]
                 if image is None and members.keys() & _LABELS:
                     alone.add(key)

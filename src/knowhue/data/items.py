@@ -140,6 +140,14 @@ def require_columns(columns: Collection[str], images: Images) -> None:
             )
 
 
+def stands_twice(name: str) -> ImageError:
+    """How an archive is refused with two files of one name: to add one to a tar again leaves the first in it."""
+    return ImageError(
+        f"{name}: stands twice in its archive, as where it was added again; write the archive anew, with one of them: "
+        "tar --sort=name -cf NEW.tar FOLDER"
+    )
+
+
 def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
     """The files of many images below a folder, or the one that it is, and files among them that are skipped.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for
+from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for, stands_twice
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
@@ -43,6 +43,7 @@ SELECT position, original FROM (
     FROM images WHERE reason = x''
 ) WHERE position != original
 """
+_TWICE = "SELECT name FROM listed GROUP BY name HAVING count(*) > 1 LIMIT 1"
 _LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files", "huggingface": "its splits"}
 
 
@@ -61,6 +62,8 @@ class ImageListing:
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_listed, source.items()))
+        if twice := self._table.execute(_TWICE).fetchone():
+            raise stands_twice(_text(twice[0]))
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
     def __len__(self) -> int:
