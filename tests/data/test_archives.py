@@ -7,6 +7,7 @@ import shutil
 import sys
 import tarfile
 from collections import Counter
+from decimal import Decimal
 
 import numpy as np
 import pyarrow
@@ -223,6 +224,7 @@ def labels_of(folder, labels, metadata=None):
         ([b"cat", b"", b"-1"], ["cat", None, None]),
         (["cat", "unlabelled", "1.0"], ["cat", None, "1.0"]),
         ([True, False], ["True", "False"]),
+        ([Decimal("1.00"), Decimal("-1.00")], ["1", None]),
     ],
 )
 def test_a_label_is_the_same_however_it_is_stored(tmp_path, labels, classes):
@@ -232,6 +234,10 @@ def test_a_label_is_the_same_however_it_is_stored(tmp_path, labels, classes):
 def test_labels_that_are_no_class_are_refused(tmp_path):
     with pytest.raises(ImageError, match=r"A label should be one text or number.* Found `\['cat', 'dog'\]`"):
         labels_of(tmp_path, [["cat", "dog"], ["cat"]])
+    with pytest.raises(
+        ImageError, match=r"or a whole number\. Found `0\.73`, .* --set images\.label_column="
+    ):
+        labels_of(tmp_path, [0.73, 1.0])
     names = {"huggingface": json.dumps({"info": {"features": {"label": {"names": list(CLASSES)}}}})}
     with pytest.raises(ImageError, match=r"should be the number of a class, below 2.* Found `2`"):
         labels_of(tmp_path, [0, 2], names)

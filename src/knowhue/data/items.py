@@ -4,6 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -186,7 +187,7 @@ def known_label(value: object) -> str | None:
     Whole numbers are one however they are stored: a table with gaps holds them as floats.
 
     Raises:
-        ImageError: it is several labels.
+        ImageError: it is several labels, or a number that is not whole.
 
     >>> known_label(3), known_label(3.0), known_label(b"reef"), known_label(-1.0), known_label(" ")
     ('3', '3', 'reef', None, None)
@@ -196,8 +197,13 @@ def known_label(value: object) -> str | None:
             f"A label should be one text or number, the class of an image. Found `{shown(value)}`. Name what holds one "
             "with --set images.label_column=..."
         )
-    if isinstance(value, float):
-        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    if isinstance(value, float | Decimal):
+        if not math.isnan(value) and (math.isinf(value) or value % 1):
+            raise ImageError(
+                f"A label should be the name of a class, or a whole number. Found `{shown(str(value))}`, of which each "
+                "image may have another. Name what holds the classes with --set images.label_column=..."
+            )
+        value = None if math.isnan(value) else int(value)
     text = value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
     return None if text.strip() in ("", "-1", UNLABELLED) else text.strip()
 
