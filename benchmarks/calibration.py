@@ -198,6 +198,8 @@ def main() -> None:
     parser.add_argument("--question", action="append", help="part of a question's name; all")
     asked = parser.parse_args()
     names = [name for name in QUESTIONS if not asked.question or any(part in name for part in asked.question)]
+    if not names:
+        parser.error(f"--question should be part of one of: {'; '.join(QUESTIONS)}")
     cells = [
         Cell(name, effect, n, m) for name in names for effect in QUESTIONS[name].effects for n, m in DESIGNS
     ]
