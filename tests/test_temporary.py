@@ -2,13 +2,14 @@
 
 import errno
 import sqlite3
+from contextlib import nullcontext
 
 import pytest
 from synthetic_study import write_study
 
 from knowhue.errors import RunError
 from knowhue.sealing import pack
-from knowhue.storage import write_json
+from knowhue.storage import write_json, writing
 from knowhue.temporary import tables_on_disk, temporary_folder
 
 NO_ROOM = r"should fit into the folder for temporary files, `.*`\. Found no room: .*TMPDIR=/large"
@@ -30,6 +31,21 @@ def test_a_full_folder_is_said_whichever_way_its_files_are_written(small_disk):
         write_json(folder / "a.json", {"a": "x" * 9000})
     with pytest.raises(RunError, match=NO_ROOM), temporary_folder("Files") as folder:
         (folder / "a").write_bytes(bytes(9000))
+
+
+@pytest.mark.parametrize("names_it", [True, False])
+def test_a_library_that_hides_a_full_disk_behind_an_error_of_its_own_is_heard(small_disk, names_it):
+    """As torch and numpy do."""
+
+    def write(path):
+        with writing(path) if names_it else nullcontext():
+            try:
+                path.write_bytes(bytes(9000))
+            except OSError:
+                raise RuntimeError("it failed")  # noqa: B904  as libraries do
+
+    with pytest.raises(RunError, match=f"^Files {NO_ROOM}"), temporary_folder("Files") as folder:
+        write(folder / "a")
 
 
 def test_room_that_lacks_elsewhere_is_none_of_the_temporary_folder(tmp_path, small_disk):

@@ -65,7 +65,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = _cause(error)
+        cause = system_cause(error)
         if cause is None:
             raise
         raise unwritable(path, cause) from None
@@ -85,7 +85,7 @@ def unwritable(path: Path, cause: OSError, option: str = "--out") -> RunError:
     return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder with {option}.")
 
 
-def _cause(error: BaseException | None) -> OSError | None:
+def system_cause(error: BaseException | None) -> OSError | None:
     """The system's own error that lies behind another; None if there is none."""
     if isinstance(error, KnowhueError):
         return None

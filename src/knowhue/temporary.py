@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from knowhue.errors import RunError
-from knowhue.storage import DISK_FULL
+from knowhue.storage import DISK_FULL, system_cause
 
 _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 
@@ -37,13 +37,16 @@ def temporary_folder(what: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         try:
             yield Path(name)
-        except (OSError, RunError) as error:
+        except Exception as error:
+            # a RunError is what `storage.writing` made of it
+            has_name = isinstance(error, RunError)
+            cause = system_cause(error.__context__ if has_name else error)
+            if cause is None or cause.errno not in DISK_FULL:
+                raise
             # what names another file ran out of room elsewhere; not every writer names its own
-            cause = error if isinstance(error, OSError) else error.__context__
-            is_here = name in str(error) or (isinstance(error, OSError) and error.filename is None)
-            if isinstance(cause, OSError) and cause.errno in DISK_FULL and is_here:
-                raise _no_room(what, cause.strerror or str(cause)) from None
-            raise
+            if name not in f"{error} {cause}" and (has_name or cause.filename is not None):
+                raise
+            raise _no_room(what, cause.strerror or str(cause)) from None
 
 
 def _no_room(what: str, found: str) -> RunError:

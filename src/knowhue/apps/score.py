@@ -1,7 +1,6 @@
 """`knowhue score`: anybody's colourings against the true images."""
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say, with_options
 from knowhue.errors import ConfigError, few, one_of, plural
 from knowhue.storage import require_outputs
+from knowhue.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from knowhue.scoring.files import Beside
@@ -237,12 +237,12 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
         )
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
     _require_classifier(arguments, earlier, path)
-    with tempfile.TemporaryDirectory() as empty:
+    with temporary_folder("What is measured again") as empty:
         changes = {
             "systems": [f"{name}={folders[name]}" for name in names],  # in the order of the file
             "networks": earlier["networks"].get("asked") or None,
             "reference": earlier["reference"],
-            "cache": Path(empty),  # nothing is believed that was measured before
+            "cache": empty,  # nothing is believed that was measured before
         }
         arguments = arguments.model_copy(update=changes)
         _require_arguments(arguments, chosen)

@@ -7,7 +7,6 @@ time on a CPU comes from the convolutions; what is left in float was chosen by m
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from knowhue.inference.networks import FloatArray, Network, Predictions
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
 from knowhue.inference.pixels import working_size
 from knowhue.storage import replacing
+from knowhue.temporary import temporary_folder
 
 CALIBRATED_ON = 128
 MEASURED_ON = 256
@@ -210,8 +210,8 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     waiting = ({INPUT: image[None, None]} for image in calibration)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        ready, done = (Path(folder) / name for name in ("ready.onnx", "done.onnx"))
+    with temporary_folder("The graph in 8 bits") as folder, _quiet():
+        ready, done = (folder / name for name in ("ready.onnx", "done.onnx"))
         quant_pre_process(source, ready, skip_symbolic_shape=True)
         quantize_static(
             ready,
