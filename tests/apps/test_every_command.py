@@ -356,16 +356,14 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
     monkeypatch.setattr("knowhue.apps.serve.open_model", named)
     monkeypatch.setattr("knowhue.serving.run.serve", run)
     code, said, err = knowhue("serve", *arguments, "--port", "0", "--no-page", "--queue-length", "3")
-    assert (code, said.splitlines()) == (
-        0,
-        [
-            "Knowhue is at http://127.0.0.1:1234",
-            "Stopping: accepted requests are finished ...",
-            "Knowhue has stopped.",
-        ],
-    )
+    assert (code, said) == (0, "Knowhue is at http://127.0.0.1:1234\n")
     lines = [f"{name}: {path}" for name, path in paths.items() if name != path]
-    assert err.splitlines() == [f"Opening {', '.join(paths.values())} ...", *lines]
+    assert err.splitlines() == [
+        f"Opening {', '.join(paths.values())} ...",
+        *lines,
+        "Stopping: accepted requests are finished ...",
+        "Knowhue has stopped.",
+    ]
     ((models, settings, page),) = calls
     assert list(models) == list(paths)
     assert (settings.port, settings.queue_length, page) == (0, 3, False)

@@ -102,13 +102,14 @@ def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 12
 def running(
     models: dict[str, Colorizer] | None = None,
     with_page: bool = False,
+    stopping: Callable[[], object] = lambda: None,
     **changes: Any,
 ) -> Iterator[tuple[str, int, Server]]:
     """A real server on a free port, in a thread: its host and port, and itself."""
     settings = ServerSettings(port=0, **{"workers": 2, **changes})
     served = models or {"fake": colorizer()}
     app = make_app(served, settings, with_page)
-    server = Server(app, settings)
+    server = Server(app, settings, stopping)
     with listening(settings) as opened:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), daemon=True)
         thread.start()

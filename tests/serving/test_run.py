@@ -1,13 +1,12 @@
 """Starting a server: what is said when it cannot."""
 
-import asyncio
 import socket
 import subprocess
 import sys
 
 import pytest
 from fastapi.testclient import TestClient
-from stand import colorizer
+from stand import colorizer, running
 
 from knowhue.errors import ConfigError
 from knowhue.inference import kernels, pixels
@@ -57,13 +56,17 @@ def test_a_server_lets_nobody_wait_for_a_compiler(monkeypatch):
     assert [*waits, pixels._work.waits] == [False, True]
 
 
-def test_who_stops_a_server_is_told_so_before_it_waits_for_what_was_accepted():
-    app, told = make_app({"fake": colorizer()}, ServerSettings(workers=1), with_page=False), []
-    batchers = app.state.batchers.values()
-    server = run.Server(app, ServerSettings(), lambda: told.extend(each.is_open for each in batchers))
-    with TestClient(app), pytest.raises(AttributeError):  # of uvicorn, which was not started
-        asyncio.run(server.shutdown())
+def test_who_stops_a_server_is_told_so_before_it_waits_for_what_was_accepted_and_may_be_gone():
+    told = []
+
+    def stopping():
+        told.extend(each.is_open for each in server._batchers.values())
+        raise BrokenPipeError
+
+    with running(stopping=stopping) as (*_, server):
+        pass
     assert told == [True]
+    assert not any(each.is_open for each in server._batchers.values())
 
 
 WHILE_IT_COMPILES = """

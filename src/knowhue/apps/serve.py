@@ -80,9 +80,9 @@ def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page:
             say(f"{name}: {colorizer.network.description.name}", err=True)
     run(
         models, settings, lambda address: say(f"Knowhue is at {address}"), page,
-        lambda: say("Stopping: accepted requests are finished ..."),
+        lambda: say("Stopping: accepted requests are finished ...", err=True),
     )  # fmt: skip
-    say("Knowhue has stopped.")
+    say("Knowhue has stopped.", err=True)
 
 
 def _choices(paths: Mapping[str, str], recipes: list[str], fast: bool) -> dict[str, ModelChoice]:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 import uvicorn
@@ -106,7 +107,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what was accepted; what comes meanwhile is answered 503."""
-        self._stopping()
+        with suppress(OSError):  # nobody may be there to be told; what was accepted is finished all the same
+            self._stopping()
         for batcher in self._batchers.values():
             batcher.stop()
         until = time.monotonic() + self._settings.request_seconds
