@@ -133,9 +133,12 @@ def test_lost_run_alone_is_trained_again(study, config):
     assert (folder / "model.safetensors").read_bytes() == weights
 
 
-def test_a_run_that_lies_in_the_place_of_another_is_refused(study, config):
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_run_that_lies_in_the_place_of_another_is_refused(study, config, has_ended):
     (multi,), (colour,) = (list((study / arm).iterdir()) for arm in ("multi", "colour"))
     shutil.copytree(colour, multi, dirs_exist_ok=True)
+    if not has_ended:  # the study would go on with it
+        (multi / "status.json").unlink()
     with pytest.raises(RunError, match=rf"`{multi}` should hold the run that it is named after"):
         run_study(make_plan(config), study)
 

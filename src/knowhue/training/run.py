@@ -268,15 +268,14 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         [inspect_run(folder) if work.engine.is_main else (False, [])]
     )
     if not damaged:
-        if is_trained:
-            # a run of another version is refused, not taken for one that this version made
-            if not is_as_named(folder):
-                raise RunError(
-                    f"`{folder}` should hold the run that it is named after. Found one of other settings or another "
-                    "seed, moved or copied there. Remove it, and run the same command again."
-                )
-            if work.engine.is_main:  # it may have been killed just before this
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        # a run of another version is refused, too, not taken for one that this version made or goes on with
+        if not is_as_named(folder):
+            raise RunError(
+                f"`{folder}` should hold the run that it is named after. Found one of other settings or another seed, "
+                "moved or copied there. Remove it, and run the same command again."
+            )
+        if is_trained and work.engine.is_main:  # it may have been killed just before this
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return is_trained
     how = "scored" if is_trained else "trained"
     what = f"{', '.join(damaged)} damaged or gone"
