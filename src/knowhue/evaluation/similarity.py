@@ -57,9 +57,8 @@ def ciede2000(
     across = a1 * b2 - b1 * a2
     # from -pi to pi; of opposite hues, whose turn is as long either way, the one that does not pass 0
     side = library.where(b1 == 0, a1, b1)  # on the a* axis hues are 0 and pi, whatever the sign of a zero
-    turn = library.arctan2(
-        library.where(across == 0, library.copysign(across, side), across), a1 * a2 + b1 * b2
-    )
+    across = library.where(across == 0, library.copysign(across, side), across)
+    turn = library.arctan2(across, a1 * a2 + b1 * b2)
     hue = library.arctan2(b1, a1) + turn / 2
     chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
     hue_weight = 1 + 0.015 * middle * _hue_weight(library, hue)

@@ -80,21 +80,14 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     asked = asked.plain()
     wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *_OWN_NAMES])
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
-    named = {"--metric": asked.metrics, "--better": asked.better, "--sesoi": asked.sesoi}
-    arms = {"--against": [asked.against] if asked.against else [], "--arm": asked.arms}
-    for option, names in (named | arms).items():
-        known = rows.metrics if option in named else rows.arms()
-        for name in (each for each in names if each not in known):
-            raise ConfigError(
-                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(name)}`."
-                + did_you_mean(name, [*known, *rows.unused] if option in named else known)
-            )
+    _require_known(rows, asked)
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
     slips = _misspelt_arms(rows)
     try:
         questions = _questions(rows, asked, about)
     except KnowhueError as error:  # whoever answers it would meet the slip afterwards
-        raise type(error)(*error.args, *slips) from None
+        error.args += tuple(slips)
+        raise
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
     scored = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
     asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
@@ -116,6 +109,19 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     return Study(
         settings, _runs(rows, settings["seeds"]), baselines=dict(rows.baselines), metrics=about, scores=table
     )
+
+
+def _require_known(rows: ScoreRows, asked: Asked) -> None:
+    """Make sure that options name metrics and arms of the table."""
+    named = {"--metric": asked.metrics, "--better": asked.better, "--sesoi": asked.sesoi}
+    arms = {"--against": [asked.against] if asked.against else [], "--arm": asked.arms}
+    for option, names in (named | arms).items():
+        known = rows.metrics if option in named else rows.arms()
+        for name in (each for each in names if each not in known):
+            raise ConfigError(
+                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(name)}`."
+                + did_you_mean(name, [*known, *rows.unused] if option in named else known)
+            )
 
 
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
