@@ -97,20 +97,22 @@ def test_curves_that_are_alike_are_all_seen(visit):
     page = visit().page
     drawn = page.evaluate(
         """async (charts) => {
-        const { draw } = await import("./page/studies.js"), values = [13, 12];
-        const curves = ["single", "single dash1", "multi", "multi dash1"].map((style) => ({ style, values }));
-        const figure = draw({ ...charts[0], level: null }, curves), root = document.createElement("div");
+        const { draw } = await import("./page/studies.js"), styles = ["single", "single dash1", "multi", "multi dash1"];
+        const of = (values) => draw({ ...charts[0], level: null }, styles.map((style) => ({ style, values })));
+        const figure = of([13, 12]), root = document.createElement("div");
         root.className = "charts";
         root.append(figure);
         document.body.append(root);
-        const lines = [...figure.querySelectorAll(".single, .multi")];
-        return lines.map((line) => [line.getAttribute("class"), parseFloat(getComputedStyle(line).strokeWidth)]);
+        const lines = [...figure.querySelectorAll(".single, .multi")], dots = [...of([13]).querySelectorAll("circle")];
+        const sizes = [...lines.map((line) => parseFloat(getComputedStyle(line).strokeWidth)), ...dots.map((dot) => dot.r.baseVal.value)];
+        return [...lines, ...dots].map((each, place) => [each.getAttribute("class"), sizes[place]]);
     }""",
         CHARTS,
     )
-    assert [style for style, _ in drawn] == ["multi", "multi dash1", "single", "single dash1"]
-    widths = [width for _, width in drawn]
-    assert min(widths[:2]) > 2 * max(widths[2:])
+    for shown in (drawn[:4], drawn[4:]):  # lines, and the dots of a single epoch
+        assert [style for style, _ in shown] == ["multi", "multi dash1", "single", "single dash1"]
+        sizes = [size for _, size in shown]
+        assert min(sizes[:2]) >= 2 * max(sizes[2:])
 
 
 def test_the_address_names_the_view_so_that_loading_again_keeps_it(visit):

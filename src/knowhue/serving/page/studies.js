@@ -56,7 +56,7 @@ export function draw(chart, curves) {
     ...(chart.level === null ? [] : level(chart, down(chart.level))),
     // of arms that score alike the wide line is seen beside the thin one on it
     ...[...curves].sort((one, other) => isWide(other) - isWide(one)).map(({ style, values }) => values.length === 1
-      ? drawing("circle", { class: style, cx: across(1), cy: down(values[0]), r: 2.5 })
+      ? drawing("circle", { class: style, cx: across(1), cy: down(values[0]), r: isWide({ style }) ? 4 : 2 })
       : drawing("path", { class: style, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
   );
   return element("figure", {}, element("figcaption", {}, chart.title), svg);
