@@ -1,16 +1,18 @@
 """A study as a table: nothing is lost on the way out and back, and the verdicts are the same to the last digit."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
 from synthetic_study import change, results_of, run_of, write_study
 
 from knowhue.errors import TableError
+from knowhue.metric_table import METRICS
 from knowhue.report.reading import read_study
 from knowhue.report.results import conclude
-from knowhue.report.table_export import COLUMNS, dictionary_path, study_rows, write_table
-from knowhue.report.table_study import Asked, read_table
+from knowhue.report.table_export import COLUMNS, dictionary_path, dictionary_rows, study_rows, write_table
+from knowhue.report.table_study import Asked, notices, read_table
 
 QUESTIONS = {"colour": "ab_l1", "class": "balanced_accuracy"}
 SECONDARY = (
@@ -129,6 +131,26 @@ def test_the_dictionary_explains_every_column_metric_and_question(one_seed, tmp_
     assert rows["metric", "accuracy"]["better"] == "higher"
     assert "smallest effect of interest 0.25 CIELAB units" in rows["question", "colour"]["meaning"]
     assert len(rows["plan", "hash"]["meaning"]) == 64
+
+
+def test_distances_and_what_no_direction_is_better_of_are_known_in_the_table_and_to_its_verdict(tmp_path):
+    folder, values = write_study(tmp_path / "study", seeds=(0, 1)), {"fd_lite0": {"value": 9.5}}
+    for arm, seed in itertools.product(("class", "colour", "multi"), (0, 1)):
+        more = {"distribution": values, "recognition": {"lite0": {"accuracy": 0.5}}}
+        change(run_of(folder, arm, seed) / "scores.json", lambda scores, more=more: scores.update(more))
+        change(
+            run_of(folder, arm, seed) / "scores.json",
+            lambda scores: scores["metrics"].update(chroma_ratio=0.9, speed=3),
+        )
+    study = read_study(folder)
+    rows = {name: rest for name, kind, *rest in dictionary_rows(study) if kind == "metric"}
+    for name in ("fd_lite0", "recognition", "chroma_ratio"):
+        assert rows[name] == [METRICS[name].title, METRICS[name].unit, METRICS[name].better]
+    write_table(study, tmp_path / "t.csv")
+    assert notices(read_table([tmp_path / "t.csv"])) == [
+        "Not compared, for neither more nor less is better: chroma_ratio.",
+        "Not compared, for it is not known whether more or less is better (--better): speed.",
+    ]
 
 
 def test_images_without_a_score_leave_their_metric_without_rows_of_images(tmp_path):

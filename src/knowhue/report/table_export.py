@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
     }  # fmt: skip
     if score.image is not None:
         return row | {"image": score.image}
-    about = study.metrics.get(score.metric, {})
+    about = study.about(score.metric)
     row["unit"] = about.get("unit", "")
     row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
     asked = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
@@ -111,9 +111,9 @@ def dictionary_rows(study: Study) -> list[list[Any]]:
     rows: list[list[Any]] = [["name", "kind", "meaning", "unit", "better"]]
     rows += [[name, "column", meaning, "", ""] for name, meaning in COLUMNS.items()]
     for name in dict.fromkeys(score.metric for score in tidy_scores(study)):
-        about: Mapping[str, Any] = study.metrics.get(name, {})
-        better = about.get("better", "")
-        rows.append([name, "metric", about.get("title", spaced(name)), about.get("unit", ""), better])
+        about = study.about(name)
+        title, better = about.get("title", spaced(name)), about.get("better", "")
+        rows.append([name, "metric", title, about.get("unit", ""), better])
     for task, asked in study.questions.items():
         effect = measure(study.metrics, asked).amount(asked.sesoi)
         meaning = (

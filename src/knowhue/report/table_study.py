@@ -359,6 +359,7 @@ def notices(study: Study) -> list[str]:
         if run.state not in ("finished", "missing", DIVERGED)
     ]
     aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
+    neither = [metric for metric in aimless if metric in METRICS and METRICS[metric].better == "neither"]
     found = [
         *_slips(study),
         *(
@@ -370,7 +371,10 @@ def notices(study: Study) -> list[str]:
     left_out = {
         "Left out, for another row of the run finished:": study.settings["replaced"],
         "Left out, not finished:": lost,
-        "Not compared, for it is not known whether more or less is better (--better):": aimless,
+        "Not compared, for neither more nor less is better:": neither,
+        "Not compared, for it is not known whether more or less is better (--better):": [
+            metric for metric in aimless if metric not in neither
+        ],
         "Not used: the columns": study.settings["unused"],
     }
     meant = "".join(did_you_mean(name, ABOUT) for name in study.settings["unused"])
