@@ -146,7 +146,7 @@ def check(path: Path) -> Checked:
             problems += found
             summary += said
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
-        left = [*unchecked, *_left_alone(root)]
+        left = [*unchecked, *_left_alone(root, has_answers=not problems)]
         about = [f"{path.name}: SHA-256 {file_digest(path)}", *_about(root)]
         return Checked(about, len(listed) + 1, numbers, problems, left, [] if problems else summary)
 
@@ -183,11 +183,12 @@ def _about(root: Path) -> Iterator[str]:
         yield f"Plan, images and encoder's weights: SHA-256 {frozen['hash']}"
 
 
-def _left_alone(root: Path) -> list[str]:
-    """What nobody computes again without images and weights."""
+def _left_alone(root: Path, has_answers: bool) -> list[str]:
+    """What nobody computes again without images and weights; the report, beside answers if any are shown."""
     left = []
     if (root / "report.html").exists():
-        left.append("report.html: what it says is not compared; the answers here are computed")
+        computed = "; the answers here are computed" if has_answers else ""
+        left.append(f"report.html: what it says is not compared{computed}")
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
     parts: dict[str, None] = {}
     for folder in _runs(root):
@@ -369,7 +370,15 @@ def _check_crate(root: Path) -> _Part:
             each["hasPart"] = [part for part in each["hasPart"] if part["@id"] not in changed]
     sealed["@graph"] = [each for each in sealed["@graph"] if each["@id"] not in changed]
     found = _describe(root, same, read_frozen(root))
-    return _Part(0, compare(sealed, found, f"{CRATE}: ", 0)[1])
+    # it repeats the answers of another file, and either may be the one that was changed
+    texts = [_taken(crate["@graph"], "description") for crate in (sealed, found)]
+    said = [] if texts[0] == texts[1] else [f"{CRATE}: `description` and the answers in {RESULTS} disagree"]
+    return _Part(0, said + compare(sealed, found, f"{CRATE}: ", 0)[1])
+
+
+def _taken(entries: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    """What entries of a crate have by a key, which they lose."""
+    return [each.pop(key) for each in entries if key in each]
 
 
 def _name(path: Path, root: Path) -> str:

@@ -127,6 +127,17 @@ def test_a_change_is_named(sealed, tmp_path, pattern, old, new, named, reseal):
     assert (f"{name}: not as it was sealed" in problems) == (not reseal)
 
 
+def test_of_changed_answers_the_crate_that_repeats_them_is_not_called_wrong(sealed, tmp_path):
+    _, problems = change(
+        sealed, tmp_path / "a.zip", "results.json", r'("answers": {\s*"\w+": ")', r"\1Not ", False
+    )
+    assert f"{CRATE}: `description` and the answers in results.json disagree" in problems
+    assert not any(each.startswith(CRATE) and "is kept as" in each for each in problems)
+    for path in (sealed, tmp_path / "a.zip"):
+        left = check(path).unchecked
+        assert any("the answers here are computed" in each for each in left) == (path == sealed)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
