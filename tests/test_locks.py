@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(
-            RunError, match=r"^Cannot write .*/file` is a file, not a folder\. Name another folder with --out"
+            RunError, match=r"^Cannot write .*/file` is a file, not a folder\. Name another folder\.$"
         ):
             enter(out)
 

@@ -73,7 +73,7 @@ def test_full_disk_is_said(tmp_path):
 def test_file_where_a_folder_should_be(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(RunError, match=r"Cannot write `.*file/below/x\.json`: .*--out"),
+        pytest.raises(RunError, match=r"Cannot write `.*file/below/x\.json`: .*Name another folder\.$"),
         replacing(tmp_path / "file" / "below" / "x.json"),
     ):
         pytest.fail("nothing to write to")

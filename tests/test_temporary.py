@@ -49,7 +49,7 @@ def test_a_library_that_hides_a_full_disk_behind_an_error_of_its_own_is_heard(sm
 
 
 def test_room_that_lacks_elsewhere_is_none_of_the_temporary_folder(tmp_path, small_disk):
-    with pytest.raises(RunError, match=r"another folder with --out"), temporary_folder("Files"):
+    with pytest.raises(RunError, match=r"name another folder\.$"), temporary_folder("Files"):
         write_json(tmp_path / "a.json", {"a": "x" * 9000})
     with pytest.raises(PermissionError), temporary_folder("Files") as folder:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder / "a"))

@@ -71,8 +71,8 @@ def writing(path: Path) -> Iterator[None]:
         raise unwritable(path, cause) from None
 
 
-def unwritable(path: Path, cause: OSError, option: str = "--out") -> RunError:
-    """Why the system did not write a file, and how that is mended."""
+def unwritable(path: Path, cause: OSError, option: str = "") -> RunError:
+    """Why the system did not write a file, and how that is mended; `option` names another in a command line."""
     # where a folder should be, what was named may be no folder itself
     among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
     in_the_way = [each for each in among if os.path.exists(each) and not os.path.isdir(each)]
@@ -82,7 +82,8 @@ def unwritable(path: Path, cause: OSError, option: str = "--out") -> RunError:
         remedy = "Free some space and run the same command again, or name"
     elif in_the_way or cause.errno in _OF_THE_PLACE:
         remedy = "Name"
-    return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder with {option}.")
+    by = f" with {option}" if option else ""
+    return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder{by}.")
 
 
 def system_cause(error: BaseException | None) -> OSError | None:
@@ -443,7 +444,7 @@ def _require_room(path: Path, option: str) -> None:
         raise _unwritable(path, error, option) from None
 
 
-def require_writable_folder(folder: Path, option: str = "--out") -> Path:
+def require_writable_folder(folder: Path, option: str) -> Path:
     """Make sure, before work, that files can be written into a folder, which may be made for them.
 
     Raises:

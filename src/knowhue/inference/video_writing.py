@@ -65,7 +65,7 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
     except _TakesNot as error:
         raise _refusal(video, suffix, error, covers) from None
     except (FFmpegError, OSError) as error:
-        remedy = "Free some space." if error.errno == errno.ENOSPC else "Name another file with --out."
+        remedy = "Free some space." if error.errno == errno.ENOSPC else "Name another file."
         raise RunError(f"Cannot write `{out}`: {error.strerror or error}. {remedy}") from None
     notes = [*concessions(video, codec), *_left_out(video, suffix)]
     notes += [f"{lost} damaged pieces of sound or subtitles were left out"] * bool(lost)
