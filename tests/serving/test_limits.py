@@ -217,6 +217,8 @@ def test_an_announced_size_is_refused_before_anything_comes(server):
     assert status_of(answer) == 413  # nor 100, which asks for it; who waited for it would answer 408
     said = b"at most 0.25 MiB. Found 953.7 MiB. Send a smaller image, or save it as JPEG."
     assert said in answer
+    counted = exchange(server, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    assert b'knowhue_requests_total{route="/v1/colorize",status="413"}' in counted
 
 
 def test_a_size_that_was_not_announced_is_refused_when_it_is_reached(server):

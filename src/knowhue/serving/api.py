@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
@@ -126,6 +127,8 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
     app.state.batchers, app.state.monitor = batchers, monitor
     app.include_router(_router)
     _add_files(app, settings, with_page)
+    routes = (*_router.routes, *app.routes)
+    monitor.paths = frozenset(route.path for route in routes if isinstance(route, APIRoute))
     for kind in (HTTPException, KnowhueError):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(Shield, settings=settings, monitor=monitor)

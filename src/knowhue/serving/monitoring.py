@@ -33,6 +33,8 @@ class Monitor:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self.paths: frozenset[str] = frozenset()
+        """of the server's routes"""
         counter, gauge = partial(Counter, registry=self._registry), partial(Gauge, registry=self._registry)
         histogram = partial(Histogram, registry=self._registry)
         seconds = partial(histogram, buckets=BUCKET_SECONDS)
@@ -60,8 +62,9 @@ class Monitor:
             try:
                 yield
             finally:
-                # set by FastAPI once a route fits; what was refused before has none
-                route = getattr(scope.get("route"), "path", None) or OTHER
+                # set by FastAPI once a route fits; what was refused before has none, but for a path of the server
+                known = scope["path"] if scope["path"] in self.paths else OTHER
+                route = getattr(scope.get("route"), "path", None) or known
                 self._requests.labels(route, str(status() or "none")).inc()
                 self._seconds.labels(route).observe(time.perf_counter() - started)
 
