@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -386,6 +387,13 @@ def test_serve_refuses_before_a_model_is_opened(knowhue, monkeypatch, arguments,
     code, out, err = knowhue("serve", *arguments)
     assert (code, out, said in err) == (2, "", True)
     assert len(err.splitlines()) == 1
+
+
+def test_serve_says_before_a_model_is_opened_that_the_port_is_taken(knowhue, monkeypatch):
+    monkeypatch.setattr("knowhue.apps.serve.open_model", lambda _: pytest.fail("a model was opened"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        code, out, err = knowhue("serve", "--port", other.getsockname()[1])
+    assert (code, out, "Cannot listen on 127.0.0.1 port" in err) == (2, "", True)
 
 
 def test_a_folder_that_holds_no_study_yet_is_served_and_said(knowhue, monkeypatch, tmp_path):

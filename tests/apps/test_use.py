@@ -520,7 +520,9 @@ def test_serving_says_a_line_before_the_work(knowhue, monkeypatch, tmp_path):
 
     monkeypatch.setattr("knowhue.apps.serve.open_model", open_model)
     (tmp_path / "there.onnx").touch()
-    _, _, err = knowhue("serve", "--model", "built-in", "--model", f"old={tmp_path / 'there.onnx'}")
+    _, _, err = knowhue(
+        "serve", "--port", 0, "--model", "built-in", "--model", f"old={tmp_path / 'there.onnx'}"
+    )
     assert err.splitlines()[0] == f"Opening built-in, {tmp_path / 'there.onnx'} ..."
     assert [each.model for each in opened] == ["built-in"]
 

@@ -1,6 +1,7 @@
 """Start a server, and run it until it is stopped."""
 
 import asyncio
+import errno
 import math
 import os
 import socket
@@ -147,9 +148,14 @@ def listening(settings: ServerSettings) -> socket.socket:
         return opened
     except OSError as error:
         opened.close()
+        is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = (
+            "Name an address of this machine with `--host`."
+            if is_elsewhere
+            else "Name another with `--port`, or 0 for any."
+        )
         raise ConfigError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Name another with `--port`, or 0 for any."
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. {remedy}"
         ) from None
 
 
