@@ -80,7 +80,7 @@ def test_what_was_asked_stays_when_wall_clock_is_set():
             r"`reference` should be one of the methods l1, l2\. .*--reference",
         ),
         ({"methods": ("gan",)}, "two or more, each once. Found `methods = gan`"),
-        ({"seeds": ()}, r"`seeds` should be different whole numbers\. Found `seeds = \[\]`"),
+        ({"seeds": ()}, r"`seeds` should be different whole numbers, one at least\. Found `seeds = \[\]`"),
         ({"budget_s": -1.0}, "`budget_s` should be greater than 0"),
     ],
 )

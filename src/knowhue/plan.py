@@ -114,7 +114,9 @@ class Plan(Section):
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"`seeds` should be different whole numbers. Found `seeds = {list(seeds)}`.")
+            raise ValueError(
+                f"`seeds` should be different whole numbers, one at least. Found `seeds = {list(seeds)}`."
+            )
         return seeds
 
     @model_validator(mode="after")
