@@ -33,6 +33,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
+MOST_SATURATION = 4
+Saturation = Annotated[float, Field(ge=0, le=MOST_SATURATION)]
 
 
 def _leaves(kind: Any) -> set[Any]:
@@ -226,15 +228,13 @@ class Colour(Section):
     """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016); gan and unet: l1, or
     classification, whose answer the discriminator judges"""
     temperature: Positive = 0.38
-    """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable one, patchy; paper:
-    0.38"""
+    """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable, patchy; paper: 0.38"""
     logit_adjustment: Fraction = 0.0
     """classification: how far predictions take back that rare colours count more in training; 1 is wholly, paper: 0"""
-    saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
+    saturation: Saturation = 1.0
     """what the chroma of predictions is multiplied by; training does not depend on it"""
     decoder: Literal["auto", "transposed"] = "auto"
-    """head from features to chroma: transposed reads the coarsest map; auto is that for gan and else reads all
-    maps"""
+    """head from features to chroma: transposed reads the coarsest map; auto is that for gan, else reads all maps"""
     width: Count = 32
     """channels of the decoder's last stage; doubles towards the encoder"""
     gan_loss: Literal["bce", "lsgan", "hinge"] = "lsgan"

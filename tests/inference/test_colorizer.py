@@ -1,5 +1,6 @@
 """Colouring and classifying in one call, what is said of an image, how unsure its colours are."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -202,8 +203,13 @@ def test_a_limit_that_is_no_probability_is_refused(colorizer, unknown_below):
         colorizer.colorize(nowhere, ColorizeOptions(unknown_below=unknown_below))
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 1e300])
-@pytest.mark.parametrize("option", ["saturation", "album"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *itertools.product(("saturation", "album"), (-1, float("nan"), float("inf"), 1e300)),
+        ("saturation", 4.01),  # as for the command and the server
+    ],
+)
 def test_colours_out_of_range_are_refused_before_the_image_is_read(colorizer, option, value):
     given = {"saturation": value, "album": AlbumColour(0.0, value * 1e4)}[option]
     with pytest.raises(ConfigError, match=rf"`{option}` should .* Found `{option} = "):

@@ -22,7 +22,7 @@ from knowhue.apps.program import (
     say_json,
     with_options,
 )
-from knowhue.config import digest
+from knowhue.config import MOST_SATURATION, digest
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.runs import taken_by
@@ -80,7 +80,7 @@ class ColorizeArguments(ModelOptions):
     """colour photo of the same scene or of like things, whose colours are taken"""
     album: OfColours[bool] = False
     """folders: one look, not warm here and cool there, for all photos"""
-    saturation: Annotated[OfColours[float], Field(ge=0, le=4)] = 1.0
+    saturation: Annotated[OfColours[float], Field(ge=0, le=MOST_SATURATION)] = 1.0
     """factor on the predicted chroma"""
     layers: bool = False
     """write OpenRaster (.ora): the gray photo, and above it its colours as a layer"""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.arguments import checked_arguments
+from knowhue.config import MOST_SATURATION
 from knowhue.errors import ArgumentError, ConfigError
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
@@ -48,9 +49,6 @@ MAP_CODES = 5
 """Of the map of uncertainty, gray levels a CIELAB unit."""
 SCALES = (1.0, 1.5, 2.0)
 """Of the network's size, at which `spread_over_views` predicts."""
-MOST_SATURATION = 1_000
-"""Far beyond where every colour is at the rim of sRGB, and from where numbers overflow."""
-
 EVERYWHERE = ("saturation", "unknown_below")
 """Options that go with whatever is coloured, videos and archives too."""
 
@@ -359,7 +357,7 @@ def _require_colours(options: ColorizeOptions) -> None:
     saturation, album = options.saturation, options.album
     if not 0 <= saturation <= MOST_SATURATION:
         raise ConfigError(
-            f"`saturation` should be 0 (gray) to {MOST_SATURATION:,}, and 1 leaves colours as they are. Found "
+            f"`saturation` should be 0 (gray) to {MOST_SATURATION}, and 1 leaves colours as they are. Found "
             f"`saturation = {saturation:g}`."
         )
     if album is not None and not all(abs(each) <= MOST_CHROMA for each in album):

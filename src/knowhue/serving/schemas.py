@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from knowhue.config import Count, Fraction, Section, Task
+from knowhue.config import Count, Fraction, Saturation, Section, Task
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
 from knowhue.inference.description import Fast, ScoreInterval
@@ -48,7 +48,7 @@ class ColourOptions(ClassOptions):
         REFERENCE_FIELD: "a colour photo of the same scene, or of like things, whose colours are taken; in forms alone",
         STROKES_FIELD: "a transparent image as large as the photo; what is painted on it is met there; in forms alone",
     }
-    saturation: Annotated[float, Field(ge=0, le=4)] = 1.0
+    saturation: Saturation = 1.0
     """what the chroma is multiplied by; 0 is gray"""
     hints: Annotated[tuple[_HintText, ...], Field(max_length=MOST_HINTS)] = ()
     """points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`"""
