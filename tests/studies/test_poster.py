@@ -318,6 +318,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("lite0-gan", "lite0-gan", 900),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
+        ("palette", "palette", 3000),
         *((f"images-{each}", f"images-{each}", 3000) for each in (*FEWER, 2000)),
         *((f"labels-{each}", f"labels-{each}", 3000) for each in LABELS),
     ],
