@@ -276,12 +276,18 @@ def test_everything_can_be_done_with_the_keyboard_alone(visit):
     expect(page.locator(".unsure").first).to_be_visible()
     tab_to(page, ".swatch")
     page.keyboard.press("Enter")
-    tab_to(page, ".aim")
+    expect(page.locator(".aim").first).to_be_focused()
+    expect(page.locator("#palette .note")).to_contain_text(
+        "arrows move a cross, Enter places the colour, Esc ends"
+    )
     for key in ("ArrowLeft", "ArrowUp", "Enter"):
         page.keyboard.press(key)
     expect(page.locator("#points li")).to_contain_text("at 48 %, 48 %")
     page.keyboard.press("Escape")
     expect(page.locator(".aim").first).to_be_hidden()
+    expect(page.get_by_role("button", name="Place points")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".aim").first).to_be_focused()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -338,6 +338,12 @@ function setMode(mode) {
   $("#point-mode").textContent = mode === "points" ? "Done" : "Place points";
 }
 
+// By keyboard or screen reader, which `detail` tells from a pointer, the cross is what comes next.
+function startPoints({ detail }) {
+  setMode("points");
+  if (!detail) [...document.querySelectorAll(".aim")].find((each) => each.offsetParent)?.focus();
+}
+
 function onAim(surface) {
   const cross = surface.querySelector(".cross");
   let x = 0.5, y = 0.5;
@@ -353,7 +359,7 @@ function onAim(surface) {
       cross.style.left = `${100 * x}%`;
       cross.style.top = `${100 * y}%`;
     } else if (event.key === "Enter" || event.key === " ") place(x, y);
-    else if (event.key === "Escape") setMode("compare");
+    else if (event.key === "Escape") { setMode("compare"); $("#point-mode").focus(); }
     else return;
     event.preventDefault();
   });
@@ -406,11 +412,11 @@ function onPoints() {
   $("#swatches").append(...Object.entries(SWATCHES).map(([colour, name]) => {
     const swatch = element("button", { type: "button", class: "swatch", "aria-label": name, title: name });
     swatch.style.background = colour;
-    swatch.onclick = () => { $("#point-colour").value = colour; setMode("points"); };
+    swatch.onclick = (event) => { $("#point-colour").value = colour; startPoints(event); };
     return swatch;
   }));
   $("#point-colour").onchange = () => setMode("points");
-  $("#point-mode").onclick = () => setMode(document.body.dataset.mode === "points" ? "compare" : "points");
+  $("#point-mode").onclick = (event) => (document.body.dataset.mode === "points" ? setMode("compare") : startPoints(event));
   $("#clear-points").onclick = () => { chosen.points = []; showPoints(); attempt(recolour, "Removed."); };
 }
 
