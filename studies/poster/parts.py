@@ -9,8 +9,6 @@ images, as in the report.
 
 import argparse
 import sys
-import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,6 +26,7 @@ from knowhue.report.contrasts import FamilyTest, contrast, family_tests
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
 from knowhue.report.text import MISSING, difference, ends_text, number
+from knowhue.sealing import unpacked
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import Interval
 
@@ -59,12 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path, help="sealed study, or its folder")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.study
-        if zipfile.is_zipfile(folder):
-            zipfile.ZipFile(folder).extractall(temporary)
-            folder = Path(temporary)
-        study = read_study(folder)
+    try:
+        study = read_whole(asked.study)
+    except KnowhueError as error:
+        sys.exit(str(error))
     if not study.finished("multi"):
         sys.exit(f"{asked.study}: should have an arm `multi` that has ended. Found {', '.join(study.runs)}")
     print("Bold: p, adjusted, and the interval over seeds and images agree that there is a difference.")
@@ -88,6 +85,14 @@ def main() -> None:
     print("\n".join(nearer(study)))
     print("\n## Sets of colourings, over seeds alone\n")
     print(f"{HEAD}\n" + "\n".join(set_rows(study)))
+
+
+def read_whole(path: Path) -> Study:
+    """A study from its folder, or as it was sealed."""
+    if path.is_dir():
+        return read_study(path)
+    with unpacked(path) as (root, _):
+        return read_study(root)
 
 
 def parts(study: Study) -> dict[str, Callable[[str], bool]]:

@@ -485,3 +485,12 @@ def test_a_part_of_the_test_images_is_judged_by_its_own_images(tmp_path):
     lines = list(parts.rows(cut, parts.COLOURS, parts.CLASSES))
     assert any(line.startswith("| colour | multi | Mean absolute error") for line in lines)
     assert any(line.startswith("| class | multi | Balanced accuracy") for line in lines)
+
+
+def test_a_file_that_is_no_sealed_study_is_said_by_the_parts_as_by_the_check(tmp_path, monkeypatch):
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes((POSTER / "tuning.zip").read_bytes()[:9000])
+    for path, said in ((tmp_path / "nope.zip", "no such file"), (cut, "or damaged")):
+        monkeypatch.setattr(sys, "argv", ["parts.py", str(path)])
+        with pytest.raises(SystemExit, match=said):
+            script("parts").main()
