@@ -163,6 +163,8 @@ def test_a_card_promises_only_what_the_model_does():
     classes = model_card(describe(("class",)))
     assert ": a model that colours grayscale photographs\n" in colours
     assert ": a model that classifies grayscale photographs\n" in classes
+    assert colours.count("colours grayscale photographs") == 1
+    assert "from knowhue import Colorizer\n" in colours
     assert "Classes:" not in colours
     assert "image-classification" not in colours
     assert "knowhue colorize" not in classes
