@@ -257,12 +257,14 @@ def _places(unit: str, like: float) -> int:
 
 
 def _fixed(value: float, unit: str, like: float) -> str:
-    text = _written(100 * value if unit == "share" else value, _places(unit, like))
-    return text if float(text.replace("−", "-")) else text.lstrip("−")  # what is rounded to 0 has no sign
+    return _written(100 * value if unit == "share" else value, _places(unit, like))
 
 
-def _written(value: float, places: int, like: float | None = None, sign: Literal["", "+"] = "") -> str:
-    """A number to so many places, or by a power of ten where one that is `like` it is so written."""
+def _written(value: float, places: int, like: float | None = None, sign: Literal["z", "+"] = "z") -> str:
+    """A number to so many places, or by a power of ten where one that is `like` it is so written.
+
+    With the sign "z", Python's, what is rounded to 0 has none.
+    """
     form = ".2e" if _by_power_of_ten(value if like is None else like, places) else f".{places}f"
     return f"{value:{sign}{form}}".replace("e+", "e").replace("-", "−")
 

@@ -246,5 +246,4 @@ def shown_value(measure: Metric, value: float | None) -> str:
     >>> [shown_value(MEASURES["kd_lite0"], value) for value in (-0.0123, -1e-9, None)]
     ['−0.0123', '0.0000', '–']
     """
-    text = "–" if value is None else f"{value:.{measure.places}f}"
-    return text.lstrip("-") if not text.strip("-0.") else minus(text)
+    return "–" if value is None else minus(f"{value:z.{measure.places}f}")
