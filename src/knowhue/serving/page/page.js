@@ -284,14 +284,11 @@ const placeOf = ({ x, y }) => `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%
 
 async function addPoint(photo, point) {
   // a place has one colour, the last
-  const replaced = photo.points.filter((each) => placeOf(each) === placeOf(point));
-  const without = (gone) => photo.points.filter((each) => !gone.includes(each));
-  photo.points = [...without(replaced), point];
-  showPoints();
-  await attemptOrUndo(photo, () => {
-    photo.points = [...without([point]), ...replaced];
-    showPoints();
-  }, `Point ${photo.points.length} placed.`);
+  const replaced = photo.points.find((each) => placeOf(each) === placeOf(point));
+  const put = (old, now) => { photo.points = photo.points.flatMap((each) => (each === old ? now : each)); showPoints(); };
+  if (!replaced) photo.points.push(point);
+  put(replaced, point);
+  await attemptOrUndo(photo, () => put(point, replaced ?? []), `Point ${photo.points.indexOf(point) + 1} placed.`);
 }
 
 let references = 0;
