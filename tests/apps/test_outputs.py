@@ -130,6 +130,11 @@ def test_what_comes_while_it_is_coloured_is_not_replaced(knowhue, place, monkeyp
     assert (place / "c.png").read_bytes() == b"precious"
 
 
+def test_a_folder_that_is_named_as_one_is_made_for_a_single_photo(knowhue, place):
+    assert knowhue("colorize", "p.png", "-o", "new/deep/")[0] == 0
+    assert (place / "new" / "deep" / "p.png").is_file()
+
+
 def test_a_link_is_replaced_and_its_target_stays(knowhue, place):
     (place / "linked.png").symlink_to("there.png")
     assert knowhue("colorize", "p.png", "-o", "linked.png", "--overwrite")[0] == 0
@@ -148,6 +153,10 @@ UNWRITABLE = {
     "a map that is a folder": (["p.png", "-o", "c.png", "--uncertainty", "dir.png"], "is a folder"),
     "below a file": (["p.png", "-o", "there.png/c.png"], "cannot be written: not a directory"),
     "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
+    "a file for a folder of one photo": (
+        ["p.png", "-o", "there.png/"],
+        "`--out` should name a folder, which many files go to. Found `--out there.png`",
+    ),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long; name another with --out"),
     "an image for a folder": (

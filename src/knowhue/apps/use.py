@@ -222,10 +222,9 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
     suffix = arguments.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
-    if out is not None and os.path.isdir(out):
-        target = out / source.with_suffix(suffix).name
-    elif arguments.out is not None and arguments.out.endswith(("/", os.sep)):
-        raise ConfigError(f"{arguments.out}: no such folder; make it first, or name a file")
+    # one that is not there yet is made, as folders above a file are
+    if out is not None and (os.path.isdir(out) or str(arguments.out).endswith(("/", os.sep))):
+        target = require_folder(out) / source.with_suffix(suffix).name
     if layers and target.suffix.lower() != OPENRASTER:
         raise ConfigError(
             f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"
