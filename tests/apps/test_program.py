@@ -333,7 +333,8 @@ def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
         (("plan", "--seeds", "0"), "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 0`."),
         (
             ("plan", "--seeds", "1,000"),
-            "Found `--seeds 1,000`. Leave out what stands between thousands: 1000.",
+            "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 1,000`. Leave out what stands between "
+            "thousands: 1000.",
         ),
         (("plan", "--seeds", "x"), "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds x`."),
         (

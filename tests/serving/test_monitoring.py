@@ -29,7 +29,7 @@ def test_prometheus_reads_what_happened():
         found = values(client.get("/metrics").text)
     assert found["knowhue_requests_total", "/v1/colorize", "200"] == 3
     assert found["knowhue_requests_total", "/v1/colorize", "415"] == 1
-    assert found["knowhue_requests_total", "421", "other"] == 1
+    assert found["knowhue_requests_total", "/healthz", "421"] == 1
     assert found["knowhue_refused_total", "kind"] == 1
     assert found["knowhue_refused_total", "host"] == 1
     assert found["knowhue_stage_seconds_count", "fake", "paint"] == 3
