@@ -96,7 +96,7 @@ def interrupted(plan, finished, tmp_path_factory):
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.checkpoint, "save", kill)
+        patch.setattr(loop.checkpoint, "save_checkpoint", kill)
         with pytest.raises(Killed):
             run_study(plan, root)
     assert list(root.glob("multi/*/checkpoints/epoch-0001"))

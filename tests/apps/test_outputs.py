@@ -52,6 +52,10 @@ def refuses(knowhue, folder, arguments, *said):
     assert [part for part in said if part not in lines[-1]] == []
 
 
+def called_as_a_file(out):
+    return f"`--out` should name a folder, which many files go to. Found `--out {out}`"
+
+
 def link(folder, name="link.png"):
     (folder / name).symlink_to("p.png")
     return name
@@ -155,33 +159,33 @@ UNWRITABLE = {
     "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
     "a file for a folder of one photo": (
         ["p.png", "-o", "there.png/"],
-        "`--out` should name a folder, which many files go to. Found `--out there.png`",
+        called_as_a_file("there.png"),
     ),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long; name another with --out"),
     "an image for a folder": (
         ["sub", "-o", "nothere.jpg"],
-        "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
+        called_as_a_file("nothere.jpg"),
     ),
     "a video for a folder": (
         ["sub", "-o", "nothere.mkv"],
-        "`--out` should name a folder, which many files go to. Found `--out nothere.mkv`",
+        called_as_a_file("nothere.mkv"),
     ),
     "a file for a folder": (
         ["sub", "-o", "there.png"],
-        "`--out` should name a folder, which many files go to. Found `--out there.png`",
+        called_as_a_file("there.png"),
     ),
     "an image for an archive": (
         ["sub", "--shards", "2", "-o", "nothere.jpg"],
-        "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
+        called_as_a_file("nothere.jpg"),
     ),
     "a file for an archive": (
         ["sub", "--shards", "2", "-o", "there.png"],
-        "`--out` should name a folder, which many files go to. Found `--out there.png`",
+        called_as_a_file("there.png"),
     ),
     "an image for a bucket": (
         ["s3://bucket/photos", "-o", "nothere.jpg"],
-        "`--out` should name a folder, which many files go to. Found `--out nothere.jpg`",
+        called_as_a_file("nothere.jpg"),
     ),
     "a file's name for a folder": (
         ["sub", "-o", "nothere.zip"],

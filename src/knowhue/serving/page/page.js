@@ -421,7 +421,7 @@ function onTabs(whenShown) {
   const tabs = [...document.querySelectorAll("[role=tab]")];
   // the address names the view, for who loads it again or sends it to others
   const open = (tab) => {
-    history.replaceState(null, "", tab === tabs[0] ? location.pathname : `#${tab.getAttribute("aria-controls")}`);
+    history.replaceState(null, "", tab === tabs[0] ? location.pathname + location.search : `#${tab.getAttribute("aria-controls")}`);
     for (const each of tabs) {
       each.setAttribute("aria-selected", each === tab);
       each.tabIndex = each === tab ? 0 : -1;
