@@ -394,6 +394,7 @@ def test_serve_says_before_a_model_is_opened_that_the_port_is_taken(knowhue, mon
     with socket.create_server(("127.0.0.1", 0)) as other:
         code, out, err = knowhue("serve", "--port", other.getsockname()[1])
     assert (code, out, "Cannot listen on 127.0.0.1 port" in err) == (2, "", True)
+    assert len(err.splitlines()) == 1
 
 
 def test_a_folder_that_holds_no_study_yet_is_served_and_said(knowhue, monkeypatch, tmp_path):

@@ -23,9 +23,12 @@ def test_a_port_that_is_taken_is_said_with_the_remedy():
             serve({"fake": colorizer()}, settings, with_page=False)
 
 
-def test_an_address_that_is_not_this_machines_is_said_with_the_remedy():
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "fe80::1"]
+)  # of the documentation's addresses; without a scope
+def test_an_address_that_is_not_this_machines_is_said_with_the_remedy(host):
     with pytest.raises(ConfigError, match="Name an address of this machine with `--host`"):
-        listening(ServerSettings(host="192.0.2.1", port=0))  # of the documentation's addresses
+        listening(ServerSettings(host=host, port=0))
 
 
 START = """

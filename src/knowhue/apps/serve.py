@@ -70,12 +70,12 @@ def serve_command(arguments: ServeArguments) -> None:
 
 def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:
     """Open models by their names, and serve them until the process is ended."""
-    announce(choices.values())
     with needing("`knowhue serve`", "serve"):
         from knowhue.serving.run import listening
         from knowhue.serving.run import serve as run
 
     listening(settings).close()  # what cannot be listened on is said before any model is opened
+    announce(choices.values())
     models = {name: open_model(choice) for name, choice in choices.items()}
     for name, colorizer in models.items():
         if name != colorizer.network.description.name:

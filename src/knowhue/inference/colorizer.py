@@ -59,7 +59,7 @@ class ColorizeOptions(NamedTuple):
     hints: Sequence[Hint] = ()
     """points with a colour, which stays as it is at any saturation"""
     saturation: float = 1.0
-    """what the predicted chroma is multiplied by, 0 to `MOST_SATURATION`"""
+    """what the predicted chroma is multiplied by, 0 to 4"""
     uncertainty: bool = False
     """whether to say where the colours are unsure; one more prediction, or six, see `Colorized`"""
     unknown_below: float | None = None
@@ -358,7 +358,7 @@ def _require_colours(options: ColorizeOptions) -> None:
     if not 0 <= saturation <= MOST_SATURATION:
         raise ConfigError(
             f"`saturation` should be 0 (gray) to {MOST_SATURATION}, and 1 leaves colours as they are. Found "
-            f"`saturation = {saturation:g}`."
+            f"`saturation = {saturation}`."
         )
     if album is not None and not all(abs(each) <= MOST_CHROMA for each in album):
         raise ConfigError(

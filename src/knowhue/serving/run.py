@@ -148,11 +148,10 @@ def listening(settings: ServerSettings) -> socket.socket:
         return opened
     except OSError as error:
         opened.close()
-        is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         remedy = (
-            "Name an address of this machine with `--host`."
-            if is_elsewhere
-            else "Name another with `--port`, or 0 for any."
+            "Name another with `--port`, or 0 for any."
+            if error.errno in (errno.EADDRINUSE, errno.EACCES)
+            else "Name an address of this machine with `--host`."
         )
         raise ConfigError(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. {remedy}"
