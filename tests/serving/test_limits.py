@@ -1,5 +1,6 @@
 import asyncio
 import io
+import json
 import re
 import socket
 import threading
@@ -402,6 +403,22 @@ def test_who_reads_slowly_but_fast_enough_gets_all(monkeypatch):
             time.sleep(0.1)
     head, _, body = received.partition(b"\r\n\r\n")
     assert len(body) == int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+
+
+def test_what_is_no_http_is_answered_like_any_other_mistake_though_more_is_coming():
+    head = b"POST /v1/colorize HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\n"
+    with running() as (host, port, _), socket.create_connection((host, port), timeout=5) as link:
+        link.sendall(head)
+        for _ in range(20):
+            time.sleep(0.01)  # the answer has been sent, and a connection that was closed would be reset
+            link.sendall(b"x" * 10_000)
+        received = b""
+        while chunk := link.recv(1 << 16):
+            received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"x-content-type-options: nosniff" in head
+    assert json.loads(body)["error"].startswith("The request should be HTTP/1.1")
 
 
 def slow_link(host: str, port: int) -> socket.socket:

@@ -36,7 +36,7 @@ SLOWEST_READING = 16 * 1024
 """Bytes a second; who reads more slowly is cut off once that has cost `READING_SECONDS`."""
 _CHUNK_BYTES = 64 * 1024
 """In which answers are handed on; smaller ones are not counted."""
-_LINGER_BYTES, _LINGER_SECONDS = 256 * MIB, 5.0
+_LINGER_BYTES, LINGER_SECONDS = 256 * MIB, 5.0
 """Of a refused upload that are thrown away, for clients that read an answer only once they have sent all."""
 _ONCE = ("host", "content-length", "transfer-encoding", "content-type", "authorization", "origin")
 _HOST = re.compile(
@@ -313,7 +313,7 @@ class _Exchange:
         """Take what is still coming, for a moment: closing at once would reset the connection and lose the answer."""
         left, more = _LINGER_BYTES, True
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
+            async with asyncio.timeout(LINGER_SECONDS):
                 while more and left > 0:
                     message = await self._receive()
                     left -= len(message.get("body", b""))

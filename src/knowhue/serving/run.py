@@ -21,6 +21,7 @@ from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.pixels import compiling_meanwhile
 from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.serving.api import make_app
+from knowhue.serving.limits import HEADERS, JSON, LINGER_SECONDS, STRICT, Refusal
 from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
@@ -33,6 +34,19 @@ _INCOMPLETE_BYTES = 32_768
 _KEEP_ALIVE_SECONDS = 5
 _POLL_SECONDS = 0.05
 Announce = Callable[[str], None]
+
+
+def _no_http_answer() -> bytes:
+    """An answer to what is no HTTP, with the line and the headers that every refusal has."""
+    body = Refusal(
+        400,
+        "",
+        f"The request should be HTTP/1.1, with headers below {_INCOMPLETE_BYTES:,} bytes. Found other bytes.",
+    ).body
+    own = {"content-type": JSON, "content-length": len(body), "connection": "close"}
+    headers = HEADERS | {"content-security-policy": STRICT} | own
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 400 Bad Request\r\n{lines}\r\n".encode() + body
 
 
 def serve(
@@ -78,6 +92,25 @@ class _Connection(H11Protocol):
         if len(connected) > MAX_CONNECTIONS:
             silent = [each for each in connected if each.cycle is None or each.cycle.response_complete]
             min(silent, key=lambda each: each._since).transport.abort()  # this one, if all others are busy
+        self._is_refused = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_refused:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as any other mistake; what still comes is thrown away for a moment.
+
+        Closing at once, as uvicorn does, would reset the connection of whoever is still sending, and lose the answer.
+        """
+        self._is_refused = True
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_no_http_answer())
+        self.transport.write_eof()
 
 
 class Server(uvicorn.Server):
