@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -77,17 +76,23 @@ def test_what_is_no_standard_deviation_is_refused(text: str):
         stated(text, "--seed-sd")
 
 
-def test_what_is_printed_reads_back_to_the_plan(knowhue, tmp_path: Path):
-    for name in ("ant", "bee"):
-        (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "x.npy", np.zeros(1))
+def test_what_is_printed_reads_back_to_the_plan(knowhue, make_folder):
+    photos = str(make_folder({"ant": 1, "bee": 1}))
     stated_sds = ("--seed-sd", "colour=.08", "--image-sd", "colour=1.5", "--images", "1500")
-    code, out, _ = knowhue("plan", str(tmp_path), "--seeds", "8", *stated_sds)
+    code, out, _ = knowhue("plan", photos, "--seeds", "8", *stated_sds)
     assert code == 0
     assert out.startswith("# colour: 8 seeds x 1500 images")
     assert len(checked(Plan, yaml.safe_load(out)).seeds) == 8
-    code, _, err = knowhue("plan", str(tmp_path), "--seed-sd", "colour=.08")
+    code, _, err = knowhue("plan", photos, "--seed-sd", "colour=.08")
     assert (code, "should be given together" in err) == (2, True)
+
+
+def test_a_plan_is_refused_whose_classes_have_no_images_as_a_study_is(knowhue, make_folder, tmp_path: Path):
+    photos = make_folder({"ant": 1, "bee": 0})
+    said = f"knowhue: {photos / 'bee'}: no images of a class; put some there, or remove the folder"
+    for command in (["plan"], ["study", "--out", tmp_path / "out"]):
+        code, printed, err = knowhue(*command, photos)
+        assert (code, printed, err.splitlines()[-1]) == (2, "", said)
 
 
 @pytest.mark.parametrize(

@@ -222,9 +222,9 @@ def run(*arguments, encoding, **options):
     )
 
 
-def test_a_real_pipe_of_latin_1(tmp_path):
+def test_a_real_pipe_of_latin_1(make_folder, tmp_path):
     """As a Windows pipe or a Latin-1 locale would have it; a plan names the folder so that it is read back."""
-    (tmp_path / "海−").mkdir()
+    make_folder({"cat": 1, "dog": 1}, root="海−")
     done = run("plan", tmp_path / "海−", encoding="cp1252")
     assert (done.returncode, done.stderr) == (0, b"")
     (tmp_path / "plan.yaml").write_bytes(done.stdout)

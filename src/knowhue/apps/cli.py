@@ -256,8 +256,10 @@ class PowerOptions(PlanOptions):
 def plan_command(given: PowerOptions) -> None:
     """Print a study file to edit and run with `knowhue study --plan`, and what effects it can detect."""
     from knowhue.apps.planning import commented_yaml, known_variances, power_lines
+    from knowhue.data.listing import require_images
 
     wanted, images = given.as_plan(), given.test_images
+    require_images(wanted.config.images)
     known, count = known_variances(given.variances, given.seed_sd, given.image_sd, images)
     say(*power_lines(wanted, known, count, None if images else given.variances), *commented_yaml(wanted))
 

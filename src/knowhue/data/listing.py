@@ -218,9 +218,19 @@ def images_first(images: Images) -> Iterator[None]:
     try:
         yield
     except WeightsError:
-        if images.source in ("folder", "imagenet"):
-            list_items(images)
+        require_images(images)
         raise
+
+
+def require_images(images: Images) -> None:
+    """Refuse files that `prepare` would, before any is read; what has to be opened or fetched is not looked at.
+
+    Raises:
+        ImageError, ConfigError: as `list_items` would.
+    """
+    if images.source in ("folder", "imagenet"):
+        with open_listing(images):
+            pass
 
 
 def list_items(images: Images) -> list[SourceItem]:
