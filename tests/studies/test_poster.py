@@ -236,6 +236,17 @@ def test_the_other_head_is_tuned_as_the_posters_was():
     assert tuning.config.tasks == report.config.tasks
 
 
+def test_the_other_head_is_asked_as_the_posters_but_for_what_was_chosen_for_it():
+    other_head, report = beside_main("unet")
+    assert len(other_head.seeds) == 20
+    for arm in other_head.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (other_head, report))
+        assert one["colour"].pop("method") == "unet" != other["colour"].pop("method")
+        for each in (one, other):
+            del each["training"]["finetune"]["encoder_learning_rate"], each["evaluation"]["every_epochs"]
+        assert one == other
+
+
 def _seeds_but(*names):
     """Seeds of every other plan: to choose by, or to report."""
     plans = (plan(path.stem) for path in POSTER.glob("*.yaml") if path.stem not in names)
@@ -330,6 +341,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("lite0-tuning", "lite0-tuning", 2000),
         ("lite0-gan", "lite0-gan", 900),
         ("unet-gan", "unet-gan", 900),
+        ("unet-tuning", "unet-tuning", 2000),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         ("palette", "palette", 3000),
@@ -410,6 +422,7 @@ WAYS = ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5",
         ("methods", "methods-tuning", WAYS),
         ("palette", "methods-tuning", WAYS),
         ("lite0", "lite0-tuning", ["colour-r1", "class-r30", "multi-r30"]),
+        ("unet", "unet-tuning", ["colour-r1", "multi-r10"]),
     ],
 )
 def test_a_study_has_the_rates_that_its_tuning_chose(study, tuning, expected, tmp_path, monkeypatch, capsys):
