@@ -307,8 +307,8 @@ def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None
 
 def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
     prepared = work.prepared
-    train = prepared.label[(prepared.split == "train") & (prepared.label >= 0)]
-    counts = torch.bincount(torch.from_numpy(train), minlength=len(prepared.classes))
+    labels = prepared.label[(prepared.split == "train") & (prepared.label >= 0)]
+    counts = torch.bincount(torch.from_numpy(labels), minlength=len(prepared.classes))
     mean_ab, median_ab = constant_colours(prepared)
     baselines = {
         "gray": predict_gray,
@@ -316,8 +316,13 @@ def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
         "median_colour": predict_colour(median_ab),
         "majority_class": predict_class((counts / counts.sum()).tolist()),
     }
-    scores = {name: score_baseline(work, settings, predict) for name, predict in baselines.items()}
-    return scores | {"real": noise_floor(work, settings)}
+    split = prepared.reporting_split
+    reported, train = len(prepared.positions(split)), len(prepared.positions("train"))
+    of_epochs = 0 if split == "validation" else len(prepared.positions("validation"))
+    passes = len(baselines) * (reported + of_epochs) + reported + min(reported, train)
+    count = work.counting("baselines", passes)
+    scores = {name: score_baseline(work, settings, predict, count) for name, predict in baselines.items()}
+    return scores | {"real": noise_floor(work, settings, count)}
 
 
 def constant_colours(prepared: Prepared, batch_size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,6 +44,15 @@ def test_nothing_is_promised_of_a_video_of_unknown_length(told):
     assert told(video(1, 0, 2.0, None))[0].endswith("colouring  1 frames, 2.0 a second")
 
 
+def test_what_scores_images_is_titled_before_and_while_it_counts(told):
+    counts = [{"done": done, "total": 900} for done in (64, 900)]
+    lines = told({"stage": "baselines"}, *({"stage": "baselines", **each} for each in counts))
+    title = "  scoring what needs no training"
+    assert lines[0].endswith(title)
+    assert f"{title}  64/900 images" in lines[1]
+    assert lines[2].endswith(f"{title}  900/900 images")
+
+
 def folder(done, per_second, seconds_left):
     counts = {"done": done, "total": 100, "per_second": per_second}
     return {"stage": "folder", "failed": 0, "seconds_left": seconds_left, **counts}

@@ -129,6 +129,19 @@ def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatc
     assert read_json(work.root / "baselines.json") == whole
 
 
+@pytest.mark.parametrize("test", [True, False])
+def test_baselines_and_runs_report_how_many_images_are_scored(tiny, make_work, test):
+    told, config = [], tiny()
+    work = make_work(config, test=test, report=told.append)
+    write_baselines(work)
+    validate(work, config, make_networks(work, config), full=True, split=work.prepared.reporting_split)
+    for stage in ("baselines", "evaluate"):
+        events = [event for event in told if event["stage"] == stage]
+        done, total = [event["done"] for event in events], events[0]["total"]
+        assert (done, done[-1]) == (sorted(set(done)), total)
+    assert told[-1]["total"] == len(work.prepared.positions(work.prepared.reporting_split))
+
+
 @pytest.mark.parametrize("name", RUN_METRICS)
 def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
     """Where a mean over the images were not known to be one, its interval would be over seeds alone."""

@@ -37,6 +37,7 @@ TITLES = {
     "prepare": "preparing images",
     "golden": "looking how this machine computes",
     "baselines": "scoring what needs no training",
+    "truth": "features of the true images",
     "features": "features of the frozen encoder",
     "evaluate": "scoring what was trained",
     "costs": "timing predictions",
@@ -50,7 +51,7 @@ TITLES = {
 _STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
 COUNTED = {
     "prepare": "images",
-    **dict.fromkeys(("features", "album", "folder", "score"), "images"),
+    **dict.fromkeys(("truth", "baselines", "features", "evaluate", "album", "folder", "score"), "images"),
     "video": "frames",
 }
 """What is counted in stages that go from image to image."""
@@ -316,7 +317,7 @@ def extent(event: Mapping[str, Any]) -> tuple[int, int]:
     """How much of the work at hand is done, of how much; steps over all epochs of a phase."""
     if event["stage"] == "train":
         return (event["epoch"] - 1) * event["steps"] + event["step"], event["epochs"] * event["steps"]
-    return (event["done"], event["total"]) if event["stage"] in COUNTED else (0, 0)
+    return (event.get("done", 0), event.get("total", 0)) if event["stage"] in COUNTED else (0, 0)
 
 
 def describe_event(event: Mapping[str, Any]) -> str:
@@ -327,10 +328,11 @@ def describe_event(event: Mapping[str, Any]) -> str:
         )
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
     if event["stage"] in COUNTED:
-        if not event["done"] and not event["total"]:
+        done, total = extent(event)
+        if not done and not total:
             return ""  # they are being listed
-        of = f"/{event['total']}" if event["total"] else ""
-        counts = f"{event['done']}{of} {COUNTED[event['stage']]}"
+        of = f"/{total}" if total else ""
+        counts = f"{done}{of} {COUNTED[event['stage']]}"
         rate = f", {pace(event['per_second'])}" if event.get("per_second") else ""
         return counts + rate + (f", {event['failed']} failed" if event.get("failed") else "")
     return str(event["text"]) if event["stage"] == "note" else ""

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,8 +19,11 @@ from knowhue.data.loaders import ProcessShare
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError
 from knowhue.runs import Report
+from knowhue.tensors import Batch
 
 Module = TypeVar("Module", bound=nn.Module)
+Counting = Callable[[Iterable[Batch]], Iterator[Batch]]
+"""Hands batches on and reports how many of a stage's images are done."""
 
 
 class Engine:
@@ -115,6 +118,19 @@ class Workspace:
     report: Report
     encoders: Mapping[str, str] = field(default_factory=dict)
     """digest of the weights of each encoder that the runs start from"""
+
+    def counting(self, stage: str, total: int) -> Counting:
+        """Return what reports the progress of a stage of one or more passes over images, `total` of them in all."""
+        done = 0
+
+        def count(batches: Iterable[Batch]) -> Iterator[Batch]:
+            nonlocal done
+            for batch in batches:
+                yield batch
+                done += len(batch.position)
+                self.report({"stage": stage, "done": done, "total": total})
+
+        return count
 
 
 def _sum_in_one_order() -> None:

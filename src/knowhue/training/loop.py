@@ -181,6 +181,9 @@ def validate(
     batches = split_batches(work.prepared, split, 64, engine.share, engine.device)
     if networks.features is not None:
         batches = map(networks.features.attach, batches)
+    if full:  # pretrained networks make a pass of it that takes a while
+        share = work.prepared.positions(split)[engine.share.rank :: engine.share.world]
+        batches = work.counting("evaluate", len(share))(batches)
     critic = None
     if discriminator is not None:
         critic = partial(_adversarial_losses, engine, discriminator.eval(), config.colour.gan_loss)

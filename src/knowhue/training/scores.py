@@ -43,7 +43,7 @@ from knowhue.randomness import stream
 from knowhue.runs import damaged_files, has_ended
 from knowhue.storage import cached, finite_or_none, read_arrays, write_arrays, write_csv, write_json
 from knowhue.tensors import RGB, Batch, Prediction
-from knowhue.training.engine import Workspace
+from knowhue.training.engine import Counting, Workspace
 from knowhue.training.phases import predict
 
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
@@ -220,35 +220,37 @@ def _recognition(work: Workspace, settings: Evaluation, features: Mapping[str, F
     }
 
 
-def score_baseline(work: Workspace, settings: Evaluation, predict: Predict) -> dict[str, Any]:
+def score_baseline(
+    work: Workspace, settings: Evaluation, predict: Predict, count: Counting = iter
+) -> dict[str, Any]:
     """The row of a baseline in `baselines.json`: its metrics, and `distribution` if it colours.
 
-    `validation` has those of the validation images, which every epoch of a run is scored on.
+    `validation` has those of the validation images, which every epoch of a run is scored on. `count` reports progress.
     """
     device, split = work.engine.device, work.prepared.reporting_split
     networks, perceptual = available_networks(settings, device), open_perceptual(settings, device)
-    batches = _batches(work, work.prepared.positions(split))
+    batches = count(_batches(work, work.prepared.positions(split)))
     scored = evaluate(predict, batches, full=True, networks=networks, perceptual=perceptual)
     epochs = (
         scored
         if split == "validation"
-        else evaluate(predict, _batches(work, work.prepared.positions("validation")))
+        else evaluate(predict, count(_batches(work, work.prepared.positions("validation"))))
     )
     of_set = measure_set(work, settings, scored.features)
     return finite_or_none(scored.metrics) | {"validation": finite_or_none(epochs.metrics)} | of_set
 
 
-def noise_floor(work: Workspace, settings: Evaluation) -> dict[str, Any]:
+def noise_floor(work: Workspace, settings: Evaluation, count: Counting = iter) -> dict[str, Any]:
     """What real images score: as many from the training split, drawn by their own stream, against those reported on.
 
-    Only scores of whole sets have such a floor; other images have no error.
+    Only scores of whole sets have such a floor; other images have no error. `count` reports progress.
     """
     prepared, networks = work.prepared, available_networks(settings, work.engine.device)
     reported = prepared.positions(prepared.reporting_split)
-    reference = evaluate(_truth, _batches(work, reported), full=True)
+    reference = evaluate(_truth, count(_batches(work, reported)), full=True)
     # as many, for a Frechet distance grows as sets shrink
     chosen = np.sort(stream(0, "noise-floor").permutation(prepared.positions("train"))[: len(reported)])
-    scored = evaluate(_truth, _batches(work, chosen), full=True, networks=networks)
+    scored = evaluate(_truth, count(_batches(work, chosen)), full=True, networks=networks)
     colourfulness = scored.metrics["colourfulness"]
     true_colourfulness = column_mean(reference.rows, "colourfulness_true")
     found = {
@@ -295,7 +297,8 @@ def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Pr
 
 
 def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: FeatureNetwork) -> Features:
-    return evaluate(_truth, _batches(work, positions), networks={name: network}).features[name]
+    batches = work.counting("truth", len(positions))(_batches(work, positions))
+    return evaluate(_truth, batches, networks={name: network}).features[name]
 
 
 def _batches(work: Workspace, positions: NDArray[np.int64]) -> Iterator[Batch]:
