@@ -285,6 +285,16 @@ def _part(config, path):
     return config
 
 
+def test_smaller_rates_of_colour_alone_are_tried_as_the_least_of_the_tuning_was():
+    smaller, tuning = plan("rates-tuning"), plan("tuning")
+    assert (smaller.purpose, set(smaller.seeds)) == ("tuning", set(plan("plan").tuned_on_seeds))
+    runs = [tuning.run_config("colour-r1", 100), *(smaller.run_config(arm, 100) for arm in smaller.arms)]
+    found = [run.model_dump() for run in runs]
+    rates = [each["training"]["finetune"].pop("encoder_learning_rate") for each in found]
+    assert rates == [1e-5, 1e-6, 3e-6, 1e-5]
+    assert all(each == found[0] for each in found)
+
+
 def test_every_task_has_as_many_trials():
     trials = Counter(arm.split("-")[0] for arm in plan("tuning").arms)
     assert trials == {"colour": 9, "class": 9, "multi": 9}
