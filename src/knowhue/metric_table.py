@@ -151,6 +151,8 @@ METRIC_NAMES: dict[Task, tuple[str, ...]] = {
     "class": _of_task("class"),
 }
 """What a question may ask about: the metrics of each task that have a better direction."""
+SET_DISTANCES = tuple(name for name, each in METRICS.items() if each.unit == "distance")
+"""Distances between whole sets of images: described beside other real images, and tested only if a question asks."""
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
 SHARES = tuple(name for names in METRIC_NAMES.values() for name in names if METRICS[name].unit == "share")
 """Those of a question that go from 0 to 1."""

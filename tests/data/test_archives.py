@@ -274,6 +274,15 @@ def test_a_further_image_of_a_sample_is_told(tmp_path):
     }  # fmt: skip
 
 
+def test_files_of_a_tar_that_differ_in_case_are_no_file_that_stands_twice(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("sea/1.jpg", "sea/1.JPG"):
+            put(tar, name, b"x")
+    said = r"a\.tar/sea/1\.JPG: differs in case alone from sea/1\.jpg, .* name one of them anew, before its first dot"
+    with pytest.raises(ImageError, match=said):
+        list_items(settings(tmp_path, "webdataset"))
+
+
 @pytest.mark.parametrize(
     ("names", "twice"),
     [

@@ -58,6 +58,17 @@ def test_the_verdicts_are_the_same_to_the_last_digit(eight_seeds, tmp_path, suff
     assert_alike(own, back)
 
 
+def test_a_distance_between_sets_is_tested_where_a_question_asks_alone(eight_seeds, tmp_path):
+    for arm, seed in itertools.product(("class", "colour", "multi"), range(8)):
+        more = {"distribution": {"kd_lite0": {"value": 0.01 * seed}, "fid": {"value": 9.0 + seed}}}
+        change(run_of(eight_seeds, arm, seed) / "scores.json", lambda scores, more=more: scores.update(more))
+    own, back = there_and_back(eight_seeds, tmp_path)
+    assert_alike(own, back)
+    assert not {"kd_lite0", "fid"} & {row["metric"] for row in back["secondary"]}
+    asked = Asked(metrics=("fid",), sesoi={"fid": 1.0}, against="colour", arms=("multi",))
+    assert list(conclude(read_table([tmp_path / "runs.csv"], asked)).results["tests"]) == ["fid"]
+
+
 def test_so_they_are_of_one_seed_of_other_arms_and_of_a_study_with_runs_that_did_not_end(one_seed, tmp_path):
     assert_alike(*there_and_back(one_seed, tmp_path))
     arms = ("class", "colour", "multi", "oracle", "placebo-labels")
@@ -149,6 +160,7 @@ def test_distances_and_what_no_direction_is_better_of_are_known_in_the_table_and
     write_table(study, tmp_path / "t.csv")
     assert notices(read_table([tmp_path / "t.csv"])) == [
         "Not compared, for neither more nor less is better: chroma_ratio.",
+        "Not compared unless asked about (--sesoi), as distances between sets of images: fd_lite0.",
         "Not compared, for it is not known whether more or less is better (--better): speed.",
     ]
 

@@ -467,6 +467,13 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     mixed = [*in_capitals, *totals([0.1] * 8)[1::2]]
     with pytest.raises(TableError, match=r"`old` \(4 seeds\) and `OLD` \(4 seeds\) differ in case alone"):
         read_table([write(tmp_path / "c.csv", mixed)], LOSS)
+    # neither is compared
+    third = [f"{'Mid' if seed < 4 else 'mid'},{seed},loss,5.{seed}" for seed in range(8)]
+    path = write(tmp_path / "m.csv", [*good, *third])
+    (asked,) = notices(read_table([path], replace(LOSS, arms=("new",))))
+    assert asked == "“mid” has 4 seeds, which others lack. Did you mean `Mid`?"
+    with pytest.raises(TableError, match=r"`Mid` \(4 seeds\) and `mid` \(4 seeds\) differ in case alone"):
+        read_table([path], LOSS)
     # beside what must be answered first
     with pytest.raises(ConfigError) as asked:
         read_table([write(tmp_path / "n.csv", [good[0].replace("old", "olld"), *good[1:]])])

@@ -73,8 +73,9 @@ class WebDataset:
             for key, sample in groupby(_members(path), key=lambda member: member.key):
                 members: dict[str, Member] = {}
                 for member in sample:
-                    if members.setdefault(f".{member.kind}", member) is not member:
-                        raise stands_twice(f"{archive.name}/{member.name}")
+                    before = members.setdefault(f".{member.kind}", member)
+                    if before is not member:
+                        raise _again(archive.name, before.name, member.name)
                 image, *further = [each for kind, each in members.items() if kind in SUFFIXES] or [None]
                 if image is None and members.keys() & _LABELS:
                     alone.add(key)
@@ -138,6 +139,16 @@ def _members(path: Path) -> Iterator[Member]:
         raise ImageError(f"{path}: it is damaged or cut short ({error}); copy it again") from None
     except OSError as error:
         raise ImageError(f"{path}: it cannot be read: {error.strerror}") from None
+
+
+def _again(archive: str, before: str, name: str) -> ImageError:
+    """How a sample with two files of one kind is refused."""
+    if before == name:
+        return stands_twice(f"{archive}/{name}")
+    return ImageError(
+        f"{archive}/{name}: differs in case alone from {before}, and so is of the same sample, which has one file of a "
+        "kind; name one of them anew, before its first dot"
+    )
 
 
 def _require_side_by_side(path: Path, keys: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from knowhue.metric_table import SET_DISTANCES
 from knowhue.report.contrasts import Bounds, Contrast, FamilyTest, contrast, family_tests, primary
 from knowhue.report.study import Study, floors, sides
 from knowhue.statistics import LEVEL
@@ -149,7 +150,7 @@ def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | No
 
 
 def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
-    """Test every metric with a better direction that both arms of a question have, by question and metric.
+    """Test every metric with a better direction that both arms of a question have but `SET_DISTANCES`, by both names.
 
     The plan names some beforehand; they and the exploratory others are each adjusted for their own number.
     """
@@ -177,7 +178,7 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
 
 def _is_judged(study: Study, metric: str, question: str) -> bool:
     about = study.metrics.get(metric, {})
-    if about.get("task", question) != question:
+    if about.get("task", question) != question or metric in SET_DISTANCES:
         return False
     return metric == "recognition" or about.get("better") in ("lower", "higher")
 

@@ -1,7 +1,7 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from knowhue.config import digest
 from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, few, plural, shown, spaced
-from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SHARES
+from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SET_DISTANCES, SHARES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
 from knowhue.report.score_files import ABOUT
@@ -82,13 +82,15 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
     _require_known(rows, asked)
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
-    slips = _misspelt_arms(rows)
+    seeds = _seeds(rows)
+    slips = list(_misspelt("seed", [(arm, seed) for arm, own in seeds.items() for seed in own]))
     try:
         questions = _questions(rows, asked, about)
     except KnowhueError as error:  # whoever answers it would meet the slip afterwards
         error.args += tuple(slips)
         raise
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
+    _require_letters_that_differ(seeds, compared)
     scored = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
     asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
     settings = {
@@ -312,24 +314,24 @@ def _slips(study: Study) -> Iterator[str]:
             )
 
 
-def _misspelt_arms(rows: ScoreRows) -> list[str]:
-    """Arms that look like a slip of the pen.
+def _seeds(rows: ScoreRows) -> dict[str, dict[int, None]]:
+    """The seeds of each arm, in the order of the rows."""
+    seeds: dict[str, dict[int, None]] = defaultdict(dict)
+    for arm, seed, *_ in (*rows.totals, *rows.declared):
+        seeds[arm][seed] = None
+    return seeds
 
-    Raises:
-        TableError: two differ in case alone and have no seed in common, so that they are one.
-    """
-    held = list(dict.fromkeys((arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)))
-    seeds: dict[str, set[int]] = defaultdict(set)
-    for arm, seed in held:
-        seeds[arm].add(seed)
+
+def _require_letters_that_differ(seeds: Mapping[str, Mapping[int, None]], compared: Collection[str]) -> None:
+    """Refuse two arms that differ in case alone and have no seed in common, as one does, if either is compared."""
     for one, other in combinations(seeds, 2):
-        if one.casefold() == other.casefold() and not seeds[one] & seeds[other]:
+        are_alike = one.casefold() == other.casefold() and not seeds[one].keys() & seeds[other].keys()
+        if are_alike and (one in compared or other in compared):
             raise TableError(
                 f"The arms `{shown(one)}` ({plural(len(seeds[one]), 'seed')}) and `{shown(other)}` "
                 f"({plural(len(seeds[other]), 'seed')}) differ in case alone, and have no seed in common. Spell them "
                 "alike if they are one, else give them names that differ in letters."
             )
-    return list(_misspelt("seed", held))
 
 
 def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
@@ -360,6 +362,7 @@ def notices(study: Study) -> list[str]:
     ]
     aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
     neither = [metric for metric in aimless if metric in METRICS and METRICS[metric].better == "neither"]
+    asked = {each.metric for each in study.questions.values()}
     found = [
         *_slips(study),
         *(
@@ -372,8 +375,11 @@ def notices(study: Study) -> list[str]:
         "Left out, for another row of the run finished:": study.settings["replaced"],
         "Left out, not finished:": lost,
         "Not compared, for neither more nor less is better:": neither,
+        "Not compared unless asked about (--sesoi), as distances between sets of images:": [
+            metric for metric in study.metrics if metric in SET_DISTANCES and metric not in asked
+        ],
         "Not compared, for it is not known whether more or less is better (--better):": [
-            metric for metric in aimless if metric not in neither
+            metric for metric in aimless if metric not in (*neither, *SET_DISTANCES)
         ],
         "Not used: the columns": study.settings["unused"],
     }
