@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from knowhue.report.answers import answers
 from knowhue.report.contrasts import Bounds, contrast, primary
-from knowhue.report.findings import ORACLE, Headroom, verdicts
+from knowhue.report.findings import ORACLE, Headroom, find, verdicts
+from knowhue.report.integrity import warnings
 from knowhue.report.study import Run, Study
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.crossed import crossed
@@ -198,3 +200,33 @@ def test_worst_seed_and_wins_follow_the_direction():
     assert found.seeds[found.gains.argmin()] == 1
     assert (found.wins.count, found.wins.of) == (5, 7)
     assert found.hurt(0.25).count == 1
+
+
+@pytest.mark.parametrize("level", [0.6, 0.3])
+def test_a_question_about_recognition_has_its_floor_and_declared_score_where_networks_said_them(level):
+    kept = {"recognition": {"lite0": {"accuracy": 0.35}}}
+    asked = {"metric": "recognition", "single": "colour", "sesoi": 0.01, "if_diverged": "gray"}
+    runs = {
+        arm: {
+            n: dataclasses.replace(
+                run(arm, n), scores={"metrics": {}, "recognition": {"lite0": {"accuracy": level + gain}}}
+            )
+            for n in range(8)
+        }
+        for arm, gain in (("colour", 0.0), ("multi", 0.01))
+    }
+    runs["multi"][3] = dataclasses.replace(run("multi", 3), state="diverged")
+    data = Study(
+        {"seeds": list(range(8)), "questions": {"colour": asked}},
+        runs,
+        baselines={"gray": kept},
+        metrics={"recognition": {"better": "higher", "unit": "share", "task": "colour"}},
+    )
+    found = primary(data, "colour")
+    assert found is not None
+    assert found.scores[3].tolist() == [level, 0.35]
+    said = answers(find(data))["colour"].sentence
+    assert ("Not better than a trivial baseline: single-task and multi-task (“gray” 35.0" in said) == (
+        level < 0.35
+    )
+    assert any("gray 35.0" in text for _, text in warnings(data)) == (level < 0.35)

@@ -16,6 +16,7 @@ from knowhue.report.conditions import (
     paired_table,
     seed_transfer,
 )
+from knowhue.report.contrasts import primary
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
 
@@ -92,6 +93,19 @@ def test_seeds_worse_by_more_than_the_margin_are_counted():
         "−0.40 (seed 2)",
     ]
     assert table_text(data, "seeds")[2][3:] == ["–"] * 5
+
+
+def test_seeds_that_touch_the_margin_are_not_beyond_it_and_equal_ones_tie_however_they_are_rounded():
+    pairs = ((0.84, 0.83), (0.98, 0.97), (0.57, 0.56), ((0.6 + 0.64 + 0.94) / 3, (0.6 + 0.94 + 0.64) / 3))
+    assert pairs[3][0] != pairs[3][1]
+    data = study(*(scored(arm, seed, "balanced_accuracy", pair[arm == "multi"])
+                   for seed, pair in enumerate(pairs) for arm in ("class", "multi")))  # fmt: skip
+    (row,) = seed_transfer(data)
+    assert row["hurt"][:2] == (0, 4)
+    assert (row["worst"], row["best"]) == ((-0.01, 0, 2), (0.0, 3, 0))
+    found = primary(data, "class")
+    assert found is not None
+    assert (found.wins.count, found.ties) == (0, 1)
 
 
 def test_worst_and_best_follow_the_direction_of_the_metric():

@@ -429,3 +429,39 @@ def test_a_metric_may_be_named_with_its_prefix(tmp_path):
     path.write_text("name,seed,metrics.acc\na,0,.5\nb,0,.6\n")
     rows = [row.values["metric"] for row in read_scores(path, ["metrics.acc"]).rows]
     assert rows == ["metrics.acc"] * 2
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("arm,seed,acc,acc", "`acc` (3), `acc` (4)"),
+        ("arm,seed,metrics.acc,summary.acc", "`metrics.acc` (3), `summary.acc` (4)"),
+        ("arm,seed,acc,summary/acc", "`acc` (3), `summary/acc` (4)"),
+    ],
+)
+def test_of_two_columns_of_a_metric_none_is_taken_in_silence(tmp_path, header, columns):
+    (tmp_path / "t.csv").write_text(f"{header}\na,0,.5,.6\n")
+    with pytest.raises(TableError) as error:
+        read_scores(tmp_path / "t.csv", ["acc"])
+    assert f"2 columns hold `acc`: {columns}. Take out all but one" in str(error.value)
+    # of a metric that nobody asks about there may be as many as one likes
+    (tmp_path / "t.csv").write_text(f"{header},loss\na,0,.5,.6,1\n")
+    assert [row.values["metric"] for row in read_scores(tmp_path / "t.csv", ["loss"]).rows] == ["loss"]
+
+
+@pytest.mark.parametrize("header", ["name,name,seed,acc", "group,run,run_id,state,state,seed,group,acc"])
+def test_of_two_columns_of_arms_or_states_none_is_taken_in_silence(tmp_path, header):
+    (tmp_path / "t.csv").write_text(f"{header}\n")
+    with pytest.raises(TableError, match="more than one column is named"):
+        read_scores(tmp_path / "t.csv", ["acc"])
+
+
+def test_a_history_of_a_metric_is_not_its_last_step_in_silence(tmp_path):
+    steps = [{"key": "acc", "value": value, "step": step} for step, value in enumerate((0.5, 0.9))]
+    record = {
+        "info": {"run_name": "a"},
+        "data": {"metrics": steps, "params": [{"key": "seed", "value": "0"}]},
+    }
+    (tmp_path / "t.json").write_text(json.dumps({"runs": [record]}))
+    with pytest.raises(TableError, match=r"the key `acc` twice in `metrics`\. Keep one of them"):
+        read_scores(tmp_path / "t.json", ["acc"])

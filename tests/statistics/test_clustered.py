@@ -172,3 +172,9 @@ def test_clusters_stay_whole_and_groups_are_alike_in_size():
 def test_few_images_or_one_group_tell_nothing():
     assert deal_groups(FEWEST_IMAGES - 1).max() == 0
     assert jackknifed(3.0, np.array([np.nan]), np.array([40])).interval(0.95) is None
+
+
+def test_what_touches_the_margin_is_not_below_it_however_it_is_rounded():
+    same = clustered_mean([0.03 - 0.02] * 20)  # 0.00999... for 0.01
+    assert same.estimate < 0.01
+    assert judge_nearness(same, 0.01, 0.05, 1, lower_is_better=True) is Nearness.FARTHER

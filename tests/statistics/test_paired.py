@@ -17,6 +17,7 @@ from knowhue.statistics.paired import (
     bounded_interval,
     flips,
     hedges_dz,
+    paired_differences,
     sided_share,
     sign_flip_p,
     sign_flip_p_of_few,
@@ -179,6 +180,31 @@ def test_a_tie_is_neither_a_win_nor_a_loss():
     assert wins(d, lower_is_better=True)[:3] == (2, 5, 0.4)
     assert wins(d, lower_is_better=False)[:3] == (1, 5, 0.2)
     assert wins(d, lower_is_better=True).interval == wilson_interval(2, 5)
+
+
+def test_what_rounding_leaves_of_a_tie_is_no_win_and_of_the_margin_none_beyond_it():
+    right = [[0.6, 0.64, 0.94], [0.6, 0.94, 0.64], [0.94, 0.6, 0.64]]  # by class, of three models
+    levels = [sum(each) / 3 for each in right]
+    assert len(set(levels)) > 1
+    tied = paired_differences(levels, levels[1:] + levels[:1])
+    assert tied.tolist() == [0.0] * 3
+    assert wins([*(np.array(levels) - levels[0]), 0.01], lower_is_better=False).count == 1
+    assert wins(tied, lower_is_better=False).count == 0
+    for margin, pairs in {0.01: [(0.84, 0.83), (0.98, 0.97), (0.57, 0.56)], 0.1: [(0.93, 0.83)]}.items():
+        lost = [after - before for before, after in pairs]
+        assert max(-each for each in lost) > margin  # as floats have it
+        assert sided_share(lost, margin, lower_is_better=False).count == 0
+        assert sided_share([each * 1.001 for each in lost], margin, lower_is_better=False).share == 1.0
+
+
+@given(vectors, st.sampled_from([1e-60, 1e-3, 1.0, 1e60]))
+@settings(deadline=None, max_examples=25)
+def test_differences_are_those_of_their_scores(d: list[float], unit: float):
+    level = np.full(len(d), 12.5 * unit)
+    assert paired_differences(level, level + np.array(d) * unit) == pytest.approx(
+        np.array(d) * unit, abs=1e-11 * unit
+    )
+    assert paired_differences([], []).tolist() == []
 
 
 @given(vectors, st.sampled_from([0.0, 0.25, 3.0]), st.booleans())

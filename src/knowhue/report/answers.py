@@ -264,9 +264,7 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
     measured = measure(study.metrics, asked)
     words = wording(study, question)
     names = " and ".join((words.single, words.multi)[place] for place in losers)
-    values = ", ".join(
-        f"“{spaced(name)}” {measured.level(study.baselines[name][asked.metric] or 0)}" for name in trivial
-    )
+    values = ", ".join(f"“{spaced(name)}” {measured.level(level)}" for name, level in trivial.items())
     # a metric without a unit leaves a space behind
     return f"Not better than a trivial baseline: {names} ({values} {measured.unit}).".replace(" )", ")")
 

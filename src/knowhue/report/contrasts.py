@@ -102,7 +102,7 @@ class Contrast:
     @property
     def differences(self) -> np.ndarray:
         """(seeds,), after minus before."""
-        return self.scores[:, 1] - self.scores[:, 0]
+        return paired.paired_differences(*self.scores.T)
 
     @property
     def levels(self) -> tuple[float, float]:

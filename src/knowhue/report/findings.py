@@ -131,8 +131,8 @@ def judged(
 
 def beaten(
     study: Study, metric: str, levels: tuple[float | None, float | None]
-) -> tuple[list[int], list[str]]:
-    """Return which of two levels (0 single-task, 1 multi-task) are not better than some trivial baseline, and which."""
+) -> tuple[list[int], dict[str, float]]:
+    """Return which of two levels (0 single-task, 1 multi-task) are no better than some trivial baseline; and those."""
     lower, trivial = study.table.lower_is_better(metric), floors(study.baselines, metric)
     lost = [
         (place, name)
@@ -140,7 +140,7 @@ def beaten(
         for name, floor in trivial.items()
         if level is not None and not_better(level, floor, lower)
     ]
-    return sorted({place for place, _ in lost}), list(dict.fromkeys(name for _, name in lost))
+    return sorted({place for place, _ in lost}), {name: trivial[name] for _, name in lost}
 
 
 def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | None, float | None]:

@@ -247,9 +247,7 @@ def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
             names = " and ".join(
                 f"{('single-task', 'multi-task')[place]} {number(scores[place], unit)}" for place in losers
             )
-            floors = ", ".join(
-                f"{spaced(name)} {number(study.baselines[name].get(metric), unit)}" for name in trivial
-            )
+            floors = ", ".join(f"{spaced(name)} {number(level, unit)}" for name, level in trivial.items())
             yield study.label(metric), f"{names} no better than a trivial baseline ({floors})."
 
 

@@ -6,6 +6,7 @@ a row a run, a column a metric, as Weights & Biases and MLflow export their tabl
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -142,17 +143,19 @@ class _Columns:
     def __init__(self, path: Path, header: Sequence[str], arm: str | None, seed: str | None) -> None:
         self.path, self.header, self.is_arm_named = path, list(header), arm is not None
         plain = [_plain(name) for name in header]
-        twice = {name for name in plain if plain.count(name) > 1 and name in (*TIDY, *ABOUT)}
-        if twice:
-            raise TableError(
-                f"{path}: more than one column is named {few(sorted(twice))}. Rename all but one."
-            )
+        self._require_one(name for name in (*TIDY, *ABOUT) if plain.count(name) > 1)
         # the first of two columns of one name, such as a parameter and a summary of it
         self.places = {name: place for place, name in reversed(list(enumerate(plain)))}
         self.is_tidy = {"metric", "value"} <= self.places.keys()
         usual = [name for name in _ARM_NAMES if name != "run" or self.places.keys().isdisjoint(_UNSURE_NAMES)]
         self.arm = self._named("--arm-column", arm, ["arm"] if self.is_tidy else usual)
         self.seed = self._named("--seed-column", seed, _SEED_NAMES)
+        read = {self.header[self.arm], self.header[self.seed], *_STATES}
+        self._require_one(name for name in read if self.header.count(name) > 1)
+
+    def _require_one(self, twice: Iterable[str]) -> None:
+        if names := sorted(twice):
+            raise TableError(f"{self.path}: more than one column is named {few(names)}. Rename all but one.")
 
     def _named(self, option: str, given: str | None, usual: Sequence[str]) -> int:
         if given in self.header:
@@ -173,17 +176,30 @@ class _Columns:
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
-        """The columns of a wide table that hold a wanted metric."""
-        found = {}
+        """The columns of a wide table that hold a wanted metric.
+
+        Raises:
+            TableError: two columns hold one, of which nobody knows which is meant.
+        """
+        sure, others = defaultdict[str, list[int]](list), {}
         for place, name in enumerate(self.header):
             plain = _PREFIX.sub("", name.strip(), count=1)
             if name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed):
                 continue
             if name in wanted:  # named with its prefix, it keeps it
-                found[name] = place
-            elif plain in wanted and (plain not in found or name.startswith(_METRIC_PREFIXES)):
-                found[plain] = place
-        return found
+                sure[name].append(place)
+            elif plain in wanted and name.startswith(_METRIC_PREFIXES):
+                sure[plain].append(place)
+            elif plain in wanted:
+                others.setdefault(plain, place)
+        for metric, places in sure.items():
+            if len(places) > 1:
+                columns = ", ".join(f"`{shown(self.header[place])}` ({place + 1})" for place in places)
+                raise TableError(
+                    f"{self.path}: {len(places)} columns hold `{shown(metric)}`: {columns}. Take out all but one, or "
+                    "rename them."
+                )
+        return others | {metric: place for metric, (place,) in sure.items()}
 
     def unused(self, metrics: Collection[str]) -> tuple[str, ...]:
         used = {self.arm, self.seed}
@@ -362,7 +378,10 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise TableError(f"{path}: should hold a list of records, such as "
                          '[{"arm": "a", "seed": 0, "metric": "accuracy", "value": 0.9}].')  # fmt: skip
-    records = [_flat(each) for each in found]
+    try:
+        records = [_flat(each) for each in found]
+    except ValueError as error:
+        raise TableError(f"{path}: {error}. Keep one of them, such as the last step.") from None
     names = list(dict.fromkeys(name for each in records for name in each))
     return names, enumerate(([each.get(name) for name in names] for each in records), 1)
 
@@ -386,7 +405,10 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         if name in ("info", "data") and isinstance(inner, dict):  # of MLflow
             flat |= _flat(inner)
         elif isinstance(inner, list) and all(isinstance(each, dict) and "key" in each for each in inner):
-            flat |= {f"{name}.{each['key']}": each.get("value") for each in inner}
+            keys = [str(each["key"]) for each in inner]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise ValueError(f"the key `{shown(twice[0])}` twice in `{shown(name)}`")
+            flat |= {f"{name}.{key}": each.get("value") for key, each in zip(keys, inner, strict=True)}
         elif isinstance(inner, dict):
             group = {"summaryMetrics": "summary"}.get(name, name)
             flat |= {

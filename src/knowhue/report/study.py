@@ -231,7 +231,7 @@ class Study:
         """Return what is declared for diverged runs: in a question's metric, the score of a trivial baseline."""
         lost = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
         for question in [QUESTIONS["colour"]] if self.is_comparison else self.questions.values():
-            value = self.baselines.get(question.if_diverged, {}).get(question.metric)
+            value = flat_scores(self.baselines.get(question.if_diverged, {})).get(question.metric)
             if value is not None:
                 yield from (Score(run.arm, run.seed, question.metric, value) for run in lost)
 

@@ -12,6 +12,7 @@ from scipy import special
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.crossed import variance_of_two_more
 from knowhue.statistics.paired import Interval
+from knowhue.statistics.verdicts import beside_margin
 
 
 class ClusteredMean(NamedTuple):
@@ -122,7 +123,7 @@ def judge_nearness(
     inner = mean.interval(1 - 2 * alpha / questions)
     if inner is None:
         return Nearness.UNKNOWN
-    is_small = -margin < inner[0] and inner[1] < margin
+    is_small = beside_margin(max(map(abs, inner)), margin) < 0
     if mean.p <= alpha / questions:
         if (mean.estimate < 0) == lower_is_better:
             return Nearness.NEARER_LITTLE if is_small else Nearness.NEARER

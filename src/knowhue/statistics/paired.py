@@ -23,7 +23,9 @@ EXACT_SEEDS = 40
 """Up to so many seeds every sign pattern is counted; beyond, `RANDOM_PATTERNS` are drawn."""
 RANDOM_PATTERNS = 2**20
 _ROUNDING = 1e-12  # relative
-_TIE = 1e-9  # of the sum of absolute differences: far above rounding, far below any measured score
+_TIE = 1e-9  # of the differences, as sizes go: far above rounding, far below any measured score
+_DIGITS = 13
+"""Of a score: equal ones, summed up in another order, agree in more, and none is measured to as many."""
 
 
 class Share(NamedTuple):
@@ -33,6 +35,19 @@ class Share(NamedTuple):
     of: int
     share: float
     interval: Interval
+
+
+def paired_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
+    """Return after minus before by seed, to as many digits as scores have: what rounding alone leaves of a tie is 0.
+
+    >>> paired_differences([0.84, 0.3], [0.83, 0.1 + 0.2]).tolist()
+    [-0.01, 0.0]
+    """
+    first, second = np.asarray(before, float), np.asarray(after, float)
+    largest = float(np.abs([first, second]).max(initial=0.0))
+    places = _DIGITS - math.ceil(math.log10(largest)) if largest and math.isfinite(largest) else 0
+    gaps: NDArray[np.float64] = second - first
+    return np.round(gaps, places)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -199,13 +214,15 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
     Raises:
         ValueError: there is no seed, or the margin is negative.
 
-    >>> sided_share([0.2, 0.0, -0.1, -0.4], margin=0.1, lower_is_better=False)[:3]
+    >>> sided_share([0.2, 0.0, 0.83 - 0.93, -0.4], margin=0.1, lower_is_better=False)[:3]
     (1, 4, 0.25)
     """
     d = _checked(differences)
     if not margin >= 0:
         raise ValueError(f"`margin` should be at least 0. Found `margin = {margin}`.")
-    count = int(np.count_nonzero((d if lower_is_better else -d) > margin))
+    # one that is the margin but for rounding is not beyond
+    tie = _TIE * (margin + float(np.abs(d).max(initial=0.0)))
+    count = int(np.count_nonzero((d if lower_is_better else -d) - margin > tie))
     interval = wilson_interval(count, len(d))
     return Share(count, len(d), count / len(d), interval)
 
