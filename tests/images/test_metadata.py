@@ -8,13 +8,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
-from PIL import Image
+from PIL import Image, ImageOps
 
 from knowhue import __version__
 from knowhue.images.image import ComputedBy, Origin
 from knowhue.images.image import Image as OurImage
 from knowhue.images.metadata import SOURCE_TYPE
-from knowhue.images.reading import read_image
+from knowhue.images.png import with_texts
+from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_with_notes
 
 SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".avif"]
@@ -391,3 +392,42 @@ def test_a_damaged_field_costs_that_field_alone():
     image = OurImage(RGB, None, Origin(metadata=(("exif-data", block),)))
     with Image.open(io.BytesIO(encode_with_notes(image, ".tif")[0])) as opened:
         assert opened.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+
+
+# Orientation
+
+TURNED = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"%s</rdf:Description></rdf:RDF></x:xmpmeta>'
+)
+FORMS = [b' tiff:Orientation="6">', b"><tiff:Orientation>6</tiff:Orientation>"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_orientation_is_that_of_xmp_where_exif_says_none(kind: str, form: bytes):
+    if kind == "PNG":
+        data = with_texts(pillow(RGB, "PNG"), {"xmp-data": TURNED % form})
+    else:
+        data = pillow(RGB, kind, xmp=TURNED % form, **({"lossless": True} if kind == "WEBP" else {}))
+    read = read_image(data)
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        assert np.abs(np.asarray(ImageOps.exif_transpose(opened)).astype(int) - read.pixels).max() <= 2
+    assert weigh_image(data).shape in (None, read.pixels.shape[:2])
+    again = read_image(encode_with_notes(read, ".png")[0])
+    assert np.array_equal(again.pixels, read.pixels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_orientation_of_exif_counts_more_than_that_of_xmp(kind: str):
+    found = exif(1)
+    data = pillow(RGB, kind, xmp=TURNED % FORMS[0], exif=found)
+    assert read_image(data).pixels.shape == RGB.shape
+
+
+@pytest.mark.parametrize(
+    "told", [b' tiff:Orientation="9">', b' tiff:Orientation="">', b"><tiff:Orientation/>"]
+)
+def test_an_orientation_of_xmp_that_is_none_turns_nothing(told: bytes):
+    assert read_image(pillow(RGB, "JPEG", xmp=TURNED % told)).pixels.shape == RGB.shape

@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from odd_files import GRAY, GRAY16, RGB, pillow, tiff
 
 from knowhue.errors import ImageError
 from knowhue.images.reading import read_image, weigh_image
-from knowhue.images.tiff import Choice, choose_page, exif_of_tiff
-from knowhue.images.writing import encode_with_notes
+from knowhue.images.tiff import Choice, choose_page, metadata_of_tiff
+from knowhue.images.writing import encode_image, encode_with_notes
 
 PREVIEW = RGB[::4, ::4].copy()
 REDUCED, MASK = 1, 4
@@ -192,7 +193,7 @@ def test_directories_with_entries_without_end_are_refused(tmp_path: Path, count:
     data = big_tiff(count, directories)
     with pytest.raises(ImageError, match=r"directories have .* entries, more than 65,536"):
         choose_page(io.BytesIO(data))
-    assert exif_of_tiff(io.BytesIO(data)) is None
+    assert metadata_of_tiff(io.BytesIO(data)) == []
     (tmp_path / "many.tif").write_bytes(data)
     assert weigh_image(tmp_path / "many.tif").held_bytes == 0
 
@@ -209,3 +210,60 @@ def test_a_further_directory_that_cannot_be_read_hides_no_other():
         place = file.pages[0].tags[330].valueoffset
     struct.pack_into("<I", data, place, len(data) - 1)
     assert np.array_equal(read_image(bytes(data)).pixels, RGB)
+
+
+# What the main directory says of the image
+
+GEOGRAPHY = {
+    33550: (0.5, 0.5, 0.0),
+    33922: (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0),
+    34735: (1, 1, 0, 1, 1024, 0, 1, 1),
+    34737: "WGS 84|",
+    42113: "-9999",
+}
+FORMS = {33550: "d", 33922: "d", 34735: "H"}
+WORDS = {269: "Mappe 3", 270: "Åre, sommaren", 285: "Blad 7", 316: "skanner"}
+
+
+def told(fields: dict[int, Any]) -> bytes:
+    texts = [
+        (tag, 2, 0, each.encode() + b"\0", True) for tag, each in fields.items() if isinstance(each, str)
+    ]
+    numbers = [(tag, FORMS[tag], len(each), each, True) for tag, each in fields.items() if tag in FORMS]
+    return tiff(GRAY, extratags=texts + numbers)
+
+
+def test_what_the_main_directory_says_goes_along():
+    data = encode_image(read_image(told(GEOGRAPHY | WORDS)), ".tif")
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        tags = opened.pages[0].tags
+        assert {tag: tags[tag].value for tag in GEOGRAPHY | WORDS} == GEOGRAPHY | WORDS
+        assert opened.asarray().shape == GRAY.shape
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif"])
+def test_places_on_earth_are_missed_where_there_is_no_place_for_them(suffix: str):
+    data, notes = encode_with_notes(read_image(told(GEOGRAPHY | WORDS)), suffix)
+    assert f"GeoTIFF was left out: {suffix} cannot hold that" in notes
+    assert "Åre, sommaren".encode() in data
+    assert not encode_with_notes(read_image(told(WORDS)), suffix)[1]
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {}])
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_description_of_where_images_lie_is_not_kept(options: dict, count: int):
+    file = io.BytesIO()
+    axes = {"metadata": {"axes": "ZYX"}} if count > 1 else {}
+    tifffile.imwrite(file, np.stack([GRAY] * count) if count > 1 else GRAY, **options, **axes)
+    read = read_image(file.getvalue())
+    assert any("its description" in note for note in read.origin.notes)
+    data = encode_image(read, ".tif")
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        assert np.array_equal(opened.asarray(), GRAY)
+        assert not opened.pages[0].description
+
+
+@pytest.mark.parametrize(("unit", "dpi"), [(1, (144, 72)), (2, (300, 150)), (3, (762, 381))])
+def test_a_resolution_without_a_unit_is_the_shape_of_pixels_alone(unit: int, dpi: tuple[int, int]):
+    read = read_image(tiff(GRAY, resolution=(300, 150), resolutionunit=unit))
+    assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), dpi)

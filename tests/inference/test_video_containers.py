@@ -553,3 +553,62 @@ def test_the_length_that_matroska_tags_a_stream_with_is_found_in_any_language(tm
     video = Video(path)
     video.close()
     assert video.total == 62 * 24
+
+
+# What a container says of its images
+
+
+def tagged(folder: Path, suffix: str = ".mkv", **metadata: str) -> Path:
+    """A plain video whose images' stream says more of itself."""
+
+    def add(new: Any) -> None:
+        new.streams.video[0].metadata.update(metadata)
+
+    return remux(plain(folder), folder / f"tagged{suffix}", more=add)
+
+
+def image_tags(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as file:
+        return {key.lower(): value for key, value in file.streams.video[0].metadata.items()}
+
+
+@pytest.mark.parametrize("out", [".mkv", ".mp4"])
+def test_transparency_in_a_second_image_of_each_frame_is_missed_and_not_announced(tmp_path: Path, out: str):
+    summary = colour(tagged(tmp_path, alpha_mode="1"), tmp_path / f"out{out}")
+    assert "its transparency was left out" in said(summary)
+    assert "alpha_mode" not in image_tags(tmp_path / f"out{out}")
+
+
+def test_statistics_of_the_old_images_are_not_kept(tmp_path: Path):
+    old = {"BPS": "1", "NUMBER_OF_BYTES-eng": "4242", "NUMBER_OF_FRAMES": "7", "_STATISTICS_TAGS": "BPS"}
+    colour(tagged(tmp_path, **old, title="Sea"), tmp_path / "out.mkv")
+    kept = image_tags(tmp_path / "out.mkv")
+    assert kept["title"] == "Sea"
+    assert not {name.lower() for name in old} & kept.keys()
+
+
+@pytest.mark.parametrize(("out", "is_missed"), [(".mkv", False), (".mp4", True)])
+def test_a_layout_of_two_eyes_is_missed_where_it_is_lost(tmp_path: Path, out: str, is_missed: bool):
+    summary = colour(tagged(tmp_path, stereo_mode="left_right"), tmp_path / f"out{out}")
+    assert ("stereoscopic" in said(summary)) == is_missed
+    assert (image_tags(tmp_path / f"out{out}").get("stereo_mode") == "left_right") != is_missed
+
+
+def test_of_several_tracks_the_default_one_is_coloured_and_others_are_said_to_stay(tmp_path: Path):
+    small = make_video(tmp_path / "small.mkv", drawn(height=32, width=48))
+    target = tmp_path / "two.mkv"
+    with (
+        av.open(str(plain(tmp_path))) as first,
+        av.open(str(small)) as second,
+        av.open(str(target), "w") as new,
+    ):
+        streams = [new.add_stream_from_template(each.streams.video[0]) for each in (first, second)]
+        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        for source, stream in zip((first, second), streams, strict=True):
+            for packet in source.demux(source.streams.video[0]):
+                if packet.size:
+                    packet.stream = stream
+                    new.mux(packet)
+    summary = colour(tmp_path / "two.mkv", tmp_path / "out.mkv")
+    assert (summary.height, summary.width) == (32, 48)
+    assert "stream 0 (video) was copied as it is" in said(summary)

@@ -24,10 +24,10 @@ def colour_codes(file: File) -> ColourCodes | None:
     """The codes of the primary image (ISO/IEC 23008-12, 6.5.5); None if it has none or a profile, or is damaged."""
     try:
         meta = _meta(file)
-        boxes = dict(_boxes(meta[4:]))  # behind the version of a full box
-        pitm, properties = boxes[b"pitm"], dict(_boxes(boxes[b"iprp"]))
+        boxes = dict(boxes_in(meta[4:]))  # behind the version of a full box
+        pitm, properties = boxes[b"pitm"], dict(boxes_in(boxes[b"iprp"]))
         primary = int.from_bytes(pitm[4 : 8 if pitm[0] else 6], "big")
-        every = list(_boxes(properties[b"ipco"]))
+        every = list(boxes_in(properties[b"ipco"]))
         own = [every[place - 1] for place in _places(properties[b"ipma"], primary) if 0 < place <= len(every)]
     except (KeyError, IndexError, struct.error):
         return None
@@ -38,6 +38,15 @@ def colour_codes(file: File) -> ColourCodes | None:
 
 def _meta(file: File) -> bytes:
     """The body of the box that describes the images."""
+    for kind, at, size in boxes_of(file):
+        if kind == b"meta" and size <= _MOST_BYTES:
+            file.seek(at)
+            return file.read(size)
+    raise KeyError
+
+
+def boxes_of(file: File) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of a file: kind, where the body begins, how long it is said to be; struct.error behind the last."""
     end, at = file.seek(0, 2), 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -46,17 +55,14 @@ def _meta(file: File) -> bytes:
         start = 8
         if size == 1:
             size, start = struct.unpack(">Q", head[8:])[0], 16
-        size = size or end - at
-        if kind == b"meta" and size <= _MOST_BYTES:
-            file.seek(at + start)
-            return file.read(size - start)
-        at += max(size, start)
+        size = max(size or end - at, start)
+        yield kind, at + start, size - start
+        at += size
         if at >= end:
-            break
-    raise KeyError
+            return
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes_in(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The boxes side by side in a body, by kind."""
     at = 0
     while at + 8 <= len(data):

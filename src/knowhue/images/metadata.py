@@ -6,22 +6,25 @@ computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 from xml.dom import XMLNS_NAMESPACE, minidom
 from xml.parsers.expat import ExpatError
 
+from PIL import Image as Pillow
+
 from knowhue import __version__
+from knowhue.images.containers import PLAIN_KEY, text_key
 from knowhue.images.image import ComputedBy, Metadata
+from knowhue.images.tiff import GEOGRAPHY
 
 Fields = dict[str, bytes | str]
 
 _HOLDS = {
     ".jpg": ("exif-data", "xmp-data", "iptc-data"),
     ".png": ("exif-data", "xmp-data", "png-comment"),
-    ".tif": ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"),
+    ".tif": ("exif-data", "xmp-data", "iptc-data", "photoshop-data", GEOGRAPHY),
     ".webp": ("exif-data", "xmp-data"),
     ".avif": ("exif-data", "xmp-data"),
 }
@@ -30,12 +33,11 @@ _WORDS = {
     "xmp-data": "XMP was",
     "iptc-data": "IPTC was",
     "photoshop-data": "Photoshop's blocks were",
-    "image-description": "its description was",
+    GEOGRAPHY: "GeoTIFF was",
     "png-comment": "comments were",
 }
 _JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_PNG_HEAD = 33  # bytes of the signature and of IHDR, the first chunk
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
@@ -64,7 +66,7 @@ def keep(
     kept: Fields = {}
     for name, value in found.items():
         words = next(words for start, words in _WORDS.items() if name.startswith(start))
-        if not name.startswith(_HOLDS[suffix]):
+        if not _has_place(name, suffix):
             lost.append(f"{words} left out: {called or suffix} cannot hold that")
         elif suffix == ".jpg" and len(value) > _JPEG_BLOCK:
             lost.append(f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}")
@@ -73,6 +75,10 @@ def keep(
     if computed_by is not None:
         kept.setdefault("xmp-data", _new_xmp(computed_by))
     return kept, list(dict.fromkeys(lost))
+
+
+def _has_place(name: str, suffix: str) -> bool:
+    return name.startswith(_HOLDS[suffix]) or (suffix == ".jpg" and text_key(name) == PLAIN_KEY)
 
 
 def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
@@ -141,6 +147,43 @@ _CLAIMS = {
 which is empty where there is nothing to tell."""
 
 
+def exif_orientation(block: bytes) -> int | None:
+    """1 to 8 by EXIF; None if it says none."""
+    found = Pillow.Exif()
+    try:
+        found.load(block)
+        value = found.get(0x0112)
+    except Exception:  # damaged EXIF raises anything
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else None
+
+
+def xmp_orientation(xmp: bytes) -> int | None:
+    """The same by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it."""
+    try:
+        document = _document(xmp)
+    except _NO_XML:
+        return None
+    described = document.getElementsByTagNameNS(_RDF, "Description")
+    for found in (each for node in described for each in _values(node, "tiff:Orientation")):
+        text = (
+            found.value if found.nodeType == found.ATTRIBUTE_NODE else getattr(found.firstChild, "data", "")
+        )
+        if text.strip() in tuple("12345678"):
+            return int(text)
+    return None
+
+
+_NO_XML = (ExpatError, ValueError, LookupError)
+
+
+def _document(xmp: bytes) -> minidom.Document:
+    if b"<!DOCTYPE" in xmp:  # entities may name files, and expand without end
+        raise ExpatError
+    # zeros behind a packet are no XML; in UTF-16 the last one is half a character
+    return minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
+
+
 def exif_without_thumbnail(block: bytes) -> bytes:
     """EXIF whose second directory, the thumbnail's (CIPA DC-008, 4.5.4), is cut off; damaged EXIF as it is."""
     start = 6 if block.startswith(b"Exif\0\0") else 0
@@ -200,11 +243,8 @@ def true_xmp(
     for name, number in numbers.items():
         xmp = re.sub(_XMP_NUMBER % name, rb"\g<1>%d" % number, xmp)
     try:
-        if b"<!DOCTYPE" in xmp:  # entities may name files, and expand without end
-            raise ExpatError
-        # zeros behind a packet are no XML; in UTF-16 the last one is half a character
-        document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
-    except (ExpatError, ValueError, LookupError):
+        document = _document(xmp)
+    except _NO_XML:
         plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
         claimed = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
         return (b"" if claimed else xmp), tuple(dict.fromkeys(claimed)), False
@@ -213,13 +253,6 @@ def true_xmp(
     if not gone and not declared:
         return xmp, (), False
     return _packet(document), tuple(dict.fromkeys(what for what in gone if what)), declared
-
-
-def with_xmp(png: bytes, xmp: bytes) -> bytes:
-    """A PNG with XMP as the standard has it (ISO 16684-1, 7.6): an iTXt chunk, uncompressed; libvips makes it zTXt."""
-    body = b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + xmp
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return png[:_PNG_HEAD] + chunk + png[_PNG_HEAD:]
 
 
 def _packet(document: minidom.Document) -> bytes:
@@ -260,6 +293,7 @@ _SPACES = {
     "xmp": f"{_ADOBE}xap/1.0/",
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
 }
+_READ_SPACES = _SPACES | {"tiff": f"{_ADOBE}tiff/1.0/"}
 _CREATOR_TOOL = "xmp:CreatorTool"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """What IPTC's vocabulary calls media that a trained model has added to."""
@@ -306,7 +340,7 @@ def _values(node: Any, name: str) -> Iterator[Any]:
     """The attributes and the elements of a description that give a property."""
     prefix, _, local = name.partition(":")
     for each in [*node.attributes.values(), *node.childNodes]:
-        if (each.namespaceURI, each.localName) == (_SPACES[prefix], local):
+        if (each.namespaceURI, each.localName) == (_READ_SPACES[prefix], local):
             yield each
 
 

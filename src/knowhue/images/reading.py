@@ -21,10 +21,13 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ExtraError, ImageError, first_line, minus, plural
+from knowhue.images.containers import COMMENT, UNREAD, Unread, without_unit
 from knowhue.images.heif import colour_codes
 from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
+from knowhue.images.metadata import exif_orientation, xmp_orientation
+from knowhue.images.png import png_content
 from knowhue.images.profiles import RGBSpace, heif_space, png_space, to_srgb
-from knowhue.images.tiff import RAW, Choice, File, choose_page, exif_of_tiff
+from knowhue.images.tiff import RAW, Choice, File, choose_page, describes_layout, metadata_of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -134,7 +137,7 @@ def weigh_image(source: Path | bytes) -> Weight:
             image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-            return Weight(held_bytes, _upright(image.height, image.width, attached(image, "orientation")))
+            return Weight(held_bytes, _upright(image.height, image.width, _orientation(image, kind)))
     except (ImageError, OSError, VipsError):
         return Weight()
 
@@ -232,7 +235,7 @@ class Decoded:
 def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     known, page = FORMATS[kind], _page_of(file, kind)
     if not known.loader:
-        return _with_codes(_decode_by_pillow(file, kind, max_pixels), file, kind)
+        return _with_unread(_decode_by_pillow(file, kind, max_pixels), file, kind)
     try:
         image = _load(file, kind, page)
     except VipsError as error:
@@ -245,29 +248,70 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         decoded = _decode_by_vips(image, known.frames)
     except VipsError as error:
         raise _damaged(kind, reason(error)) from None
+    decoded.orientation = _orientation(image, kind)
     if page is not None:
         decoded.notes = page.notes or decoded.notes
         decoded.alpha = page.alpha
-        if exif := exif_of_tiff(file):
-            decoded.metadata.append(("exif-data", exif))
-    elif kind == "JPEG":
-        decoded.notes += _behind_jpeg(file)
+        if attached(image, "resolution-unit") is None:
+            decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
+        if describes_layout(attached(image, "image-description") or ""):
+            decoded.notes.append(
+                "its description, of where images lie in the file that was read, was left out"
+            )
+        decoded.metadata += metadata_of_tiff(file)
     elif kind == "PNG":
-        chunks = _png_chunks(file)
-        decoded.space, notes = png_space(chunks, is_gray=decoded.values.shape[2] < 3)
-        decoded.notes += notes
-        if (frames := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big")) > 1:
-            decoded.notes.append(f"the still image of its {frames} frames")
-    return _with_codes(decoded, file, kind)
+        _add_png_content(decoded, file)
+    return _with_unread(decoded, file, kind)
 
 
-def _with_codes(decoded: Decoded, file: File, kind: str) -> Decoded:
-    """What was decoded, with what an AVIF or HEIC without a profile says of its colours."""
-    is_heif = kind in ("AVIF", "HEIC") and decoded.profile is None
+def _add_png_content(decoded: Decoded, file: File) -> None:
+    """What a PNG says of its colours, and all of its metadata, of which libvips reads some."""
+    colours, metadata = png_content(file)
+    decoded.space, notes = png_space(colours, is_gray=decoded.values.shape[2] < 3)
+    decoded.notes += notes
+    if (frames := int.from_bytes(colours.get(b"acTL", b"")[:4], "big")) > 1:
+        decoded.notes.append(f"the still image of its {frames} frames")
+    decoded.metadata = [each for each in decoded.metadata if not each[0].startswith(COMMENT)]
+    decoded.metadata = list((dict(decoded.metadata) | metadata).items())
+    decoded.orientation = _told_orientation(metadata)
+    if colours.get(b"pHYs", b"1")[-1:] == b"\0":
+        decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
+
+
+def _with_unread(decoded: Decoded, file: File, kind: str) -> Decoded:
+    """What was decoded, with what its decoder leaves unread; of colours what stands beside no profile."""
+    unread = UNREAD[kind](file) if kind in UNREAD else Unread()
+    decoded.profile = decoded.profile or unread.profile
+    decoded.pixels_per_mm = unread.pixels_per_mm or decoded.pixels_per_mm
+    decoded.metadata += unread.metadata
+    decoded.notes += unread.notes
+    if unread.metadata and decoded.orientation == 1:
+        decoded.orientation = _told_orientation(dict(unread.metadata))
+    if unread.bits > 8 * decoded.values.itemsize:
+        decoded.notes.append(f"of its {unread.bits} bits a channel the decoder of {kind} gives 8")
+    is_heif = kind in _TURNED_BY_DECODER and decoded.profile is None
     if is_heif and (codes := colour_codes(file)) is not None:
         decoded.space, notes = heif_space(*codes)
         decoded.notes += notes
     return decoded
+
+
+_TURNED_BY_DECODER = ("AVIF", "HEIC")
+"""Formats whose files have orientations of their own, which count alone (ISO/IEC 23000-22, 7.3.6)."""
+
+
+def _orientation(image: VipsImage, kind: str) -> int:
+    """1 to 8: that of EXIF, or else of XMP."""
+    found = attached(image, "orientation")
+    if found is None and kind not in _TURNED_BY_DECODER:
+        found = _told_orientation({"xmp-data": attached(image, "xmp-data") or b""})
+    return found or 1
+
+
+def _told_orientation(metadata: Mapping[str, bytes | str]) -> int:
+    exif, xmp = (metadata.get(name) for name in ("exif-data", "xmp-data"))
+    found = exif_orientation(exif) if isinstance(exif, bytes) else None
+    return found or (xmp_orientation(xmp) if isinstance(xmp, bytes) else None) or 1
 
 
 def _page_of(file: File, kind: str) -> Choice | None:
@@ -282,7 +326,7 @@ def _load(file: File, kind: str, page: Choice | None) -> VipsImage:
     return load(FORMATS[kind].loader, file, **options)
 
 
-_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description", "png-comment")
+_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", COMMENT)
 _NO_RESOLUTION = (1.0, 1.0)  # what libvips says where the file says nothing
 
 
@@ -292,7 +336,7 @@ def _decode_by_vips(image: VipsImage, frames: str) -> Decoded:
     bits = attached(image, "bits-per-sample") or 8 * values.itemsize
     if 8 < bits < 16 and values.dtype == np.uint16:
         values = values | values >> bits  # libvips leaves the low bits 0, and white would be gray
-    decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 1)
+    decoded = Decoded(values, str(image.interpretation), bits)
     decoded.profile = attached(image, "icc-profile-data")
     fields = (name for name in image.get_fields() if name.startswith(_KEPT))
     decoded.metadata = [(name, attached(image, name)) for name in fields]
@@ -303,49 +347,11 @@ def _decode_by_vips(image: VipsImage, frames: str) -> Decoded:
     return decoded
 
 
-_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
-"""Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
-_JPEG_END = 0xD9
-_NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
-
-
-def _behind_jpeg(file: File) -> list[str]:
-    """What lies behind the image in a JPEG file: further images (MPO, gain maps), the video of a motion photo."""
-    file.seek(0)
-    data = file.read()
-    place = 2
-    while (found := _JPEG_MARKER.search(data, place)) is not None:
-        kind, place = data[found.start() + 1], found.end()
-        if kind == _JPEG_END:
-            behind = data[place : place + _NEAR].lstrip(b"\0\xff")
-            if behind.startswith(b"\xd8\xff"):
-                return [
-                    "the first image in its file; what comes behind it (another view, or a gain map) was left out"
-                ]
-            return ["the video behind it (motion photo) was left out"] if b"ftyp" in behind else []
-        place += int.from_bytes(data[place : place + 2], "big")
-    return []
-
-
-def _png_chunks(file: File) -> dict[bytes, bytes]:
-    """The chunks before the pixels, with what is in the short ones."""
-    chunks, at = {}, 8
-    while True:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
-            return chunks
-        length = int.from_bytes(head[:4], "big")
-        # the longest that is wanted, cHRM, has 32 bytes
-        chunks[head[4:]] = file.read(length) if length <= 32 else b""
-        at += 12 + length  # a length, a name and a checksum go with each
-
-
 def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
     """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
     try:
         with _open_by_pillow(file, kind, max_pixels) as image:
-            return _pillow_decoded(image)
+            return _pillow_decoded(image, _deep_pnm(image, file) if kind == "PNM" else None)
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
@@ -372,9 +378,27 @@ def _open_by_pillow(file: File, kind: str, max_pixels: int) -> Pillow.Image:
     return opened.to_pillow()
 
 
-def _pillow_decoded(image: Pillow.Image) -> Decoded:
+def _deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
+    """Colours (H, W, 3) in 16 bits of a PNM whose numbers go beyond 255, which Pillow cuts to 8; None of others."""
+    decoder, _, place, arguments = image.tile[0]
+    top = arguments[-1] if isinstance(arguments, tuple) else 255
+    if image.mode != "RGB" or not isinstance(top, int) or top <= 255:
+        return None
+    count = 3 * image.width * image.height
+    file.seek(place)
+    if decoder == "ppm_plain":
+        text = re.sub(rb"#[^\r\n]*", b" ", file.read())
+        numbers = np.array(text.split(None, count)[:count], np.uint16)
+    else:
+        numbers = np.frombuffer(file.read(2 * count), ">u2")
+    if numbers.size < count or numbers.max() > top:
+        raise ValueError("too few numbers, or larger ones than it announces")
+    return (numbers * (65535 / top)).round().astype(np.uint16).reshape(image.height, image.width, 3)
+
+
+def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> Decoded:
     exif = image.getexif()
-    values, interpretation = _pillow_values(image)
+    values, interpretation = _pillow_values(image) if deep is None else (deep, "rgb16")
     decoded = Decoded(values, interpretation, 8 if image.mode == "LAB" else 8 * values.itemsize)
     # libheif and Pillow's TIFF reader turn the image themselves
     decoded.orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 1)

@@ -1,10 +1,11 @@
 """What libvips does not do for TIFF files: choose the page that is the image, and read and write EXIF."""
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin
@@ -179,26 +180,60 @@ def _bytes(file: File, at: int, size: int) -> bytes:
 # EXIF, which libvips neither reads from TIFF files nor writes to them
 
 _INNER = (_EXIF, _GPS)
-_TEXTS = (0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-"""Maker, model, software, time, artist, copyright: what EXIF keeps in an image's main directory."""
+_DESCRIPTION, _ORIENTATION = 0x010E, 0x0112
+_GEOGRAPHIC_TEXTS = (34737, 42112, 42113)
+_GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, *_GEOGRAPHIC_TEXTS)
+"""GeoTIFF 1.1: scale, points, transformation, keys; GDAL's metadata and the value that means nothing."""
+_TEXTS = (
+    0x010D, _DESCRIPTION, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298,
+)  # fmt: skip
+_FIELDS = (*_TEXTS, 0x4746, 0x4749, *range(0x9C9B, 0x9CA0))
+"""What says in an image's main directory what it shows, and not how it is stored: names of document and page,
+description, maker, model, software, time, artist, computer, copyright; rating, Windows' title to subject."""
+_OF_LAYOUT = re.compile(r"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
+"""How descriptions begin by which ImageJ, OME and tifffile find their images in the file that was read."""
 _ASCII, _SHORT, _LONG = 2, 3, 4
 
 
-def exif_of_tiff(file: File) -> bytes | None:
-    """The EXIF of the first page of a TIFF file, as JPEG has it; None if there is none that can be read."""
+GEOGRAPHY = "geotiff"
+"""Name of what a TIFF file says by GeoTIFF, as a block of its own that is laid out as EXIF is."""
+
+
+def metadata_of_tiff(file: File) -> list[tuple[str, bytes | str]]:
+    """The EXIF of the first page of a TIFF file, as JPEG has it, and its GeoTIFF; none that cannot be read."""
     try:
         _check_exif(file)
         file.seek(0)
         # not Pillow's `open`, which has a limit of its own
         with TiffImagePlugin.TiffImageFile(file) as image:
             whole = image.getexif()
-            found = Pillow.Exif()
-            found.update({tag: str(whole[tag]).encode("latin-1") for tag in _TEXTS if tag in whole})
+            found, geography = Pillow.Exif(), Pillow.Exif()
+            found.update({tag: _as_stored(whole[tag]) for tag in _FIELDS if tag in whole})
+            if describes_layout(str(whole.get(_DESCRIPTION, ""))):
+                del found[_DESCRIPTION]
             for tag in _INNER:
                 found.get_ifd(tag).update(whole.get_ifd(tag))
-            return found.tobytes() if dict(found) or any(map(found.get_ifd, _INNER)) else None
+            # what is turned lies elsewhere than its scale and its points say
+            if whole.get(_ORIENTATION, 1) == 1:
+                geography.update({tag: _as_stored(whole[tag]) for tag in _GEOGRAPHIC if tag in whole})
+            has_exif = dict(found) or any(map(found.get_ifd, _INNER))
+            blocks = {
+                "exif-data": found if has_exif else None,
+                GEOGRAPHY: geography if dict(geography) else None,
+            }
+            return [(name, each.tobytes()) for name, each in blocks.items() if each is not None]
     except Exception:  # damaged metadata are no reason to refuse the pixels, which another library reads
-        return None
+        return []
+
+
+def _as_stored(value: Any) -> Any:
+    """Text as the bytes that it was, which Pillow decoded one by one."""
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def describes_layout(description: str) -> bool:
+    """Whether it says where a program finds images, which are not where they were in what is written."""
+    return bool(_OF_LAYOUT.match(description))
 
 
 def _check_exif(file: File) -> None:
@@ -211,21 +246,15 @@ def _check_exif(file: File) -> None:
 
 
 def with_exif(data: bytes, metadata: Metadata) -> bytes:
-    """Put EXIF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
+    """Put EXIF and GeoTIFF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
     The main directory is written anew behind the end of the file (TIFF 6.0, section 2), so that nothing else moves.
     """
-    block = dict(metadata).get("exif-data")
-    if not isinstance(block, bytes) or data[:4] != b"II*\0":
+    if data[:4] != b"II*\0":
         return data
-    exif = Pillow.Exif()
-    try:
-        _check_exif(io.BytesIO(block.removeprefix(b"Exif\0\0")))
-        exif.load(block)
-        directories = {tag: dict(exif.get_ifd(tag)) for tag in _INNER}
-    except Exception:  # as above
-        return data
-    entries = _entries(data)
+    exif, geography = (_exif(dict(metadata).get(name)) for name in ("exif-data", GEOGRAPHY))
+    directories = {tag: dict(exif.get_ifd(tag)) for tag in _INNER}
+    entries = _entries(data, struct.unpack_from("<I", data, 4)[0])
     for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which turning may have exchanged
         if own in directories[_INNER[0]]:
             form = "<H" if entries[main][2] == _SHORT else "<I"
@@ -236,22 +265,35 @@ def with_exif(data: bytes, metadata: Metadata) -> bytes:
             data += b"\0" * (len(data) % 2)
             entries[tag] = struct.pack("<HHII", tag, _LONG, 1, len(data))
             data += _directory_bytes(values, len(data))
-    for tag in set(_TEXTS) & set(exif) - set(entries):
-        text = str(exif[tag]).encode("latin-1") + b"\0"  # as Pillow decoded it: byte by byte
-        data += b"\0" * (len(data) % 2)
-        # up to four bytes lie in the entry itself, in place of their offset
-        value = text.ljust(4, b"\0") if len(text) <= 4 else struct.pack("<I", len(data))
-        entries[tag] = struct.pack("<HHI", tag, _ASCII, len(text)) + value
-        data += text if len(text) > 4 else b""
+    # made as a directory of its own, of which only what its entries point at is used
+    data += b"\0" * (len(data) % 2)
+    fields = {tag: _as_stored(exif[tag]) for tag in _FIELDS if tag in exif and tag not in entries}
+    fields |= {tag: geography[tag] for tag in _GEOGRAPHIC if tag in geography}
+    start = len(data)
+    data += _directory_bytes(fields, start)
+    entries |= _entries(data, start)
     data += b"\0" * (len(data) % 2)
     # entries must rise by tag; a zero offset says that no page follows
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
     return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
 
 
-def _entries(data: bytes) -> dict[int, bytes]:
-    """The main directory: 12 bytes an entry, by tag."""
-    start = struct.unpack_from("<I", data, 4)[0]
+def _exif(block: object) -> Pillow.Exif:
+    """What a block holds, its inner directories read; nothing if it is none or damaged."""
+    exif = Pillow.Exif()
+    if isinstance(block, bytes):
+        try:
+            _check_exif(io.BytesIO(block.removeprefix(b"Exif\0\0")))
+            exif.load(block)
+            for tag in _INNER:
+                exif.get_ifd(tag)
+        except Exception:  # as above
+            return Pillow.Exif()
+    return exif
+
+
+def _entries(data: bytes, start: int) -> dict[int, bytes]:
+    """A directory: 12 bytes an entry, by tag."""
     count = struct.unpack_from("<H", data, start)[0]
     rows = (data[place : place + 12] for place in range(start + 2, start + 2 + 12 * count, 12))
     return {struct.unpack_from("<H", row)[0]: row for row in rows}
@@ -260,6 +302,8 @@ def _entries(data: bytes) -> dict[int, bytes]:
 def _directory_bytes(values: dict[int, object], offset: int) -> bytes:
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in values.items():
+        if tag in (*_TEXTS, *_GEOGRAPHIC_TEXTS):
+            directory.tagtype[tag] = _ASCII
         directory[tag] = value
         try:
             directory.tobytes(offset)

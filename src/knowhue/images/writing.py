@@ -16,8 +16,10 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
+from knowhue.images.containers import text_key, with_jpeg_comments
 from knowhue.images.image import Image, Pixels, over_white, require_image, to_rgb8
-from knowhue.images.metadata import keep, with_xmp
+from knowhue.images.metadata import keep
+from knowhue.images.png import with_texts
 from knowhue.images.profiles import from_srgb, srgb_profile
 from knowhue.images.tiff import with_exif
 from knowhue.images.vips import VipsError, VipsImage, attach, encode, image_of, reason
@@ -131,7 +133,7 @@ def encode_with_notes(
     output, notes = _converted(image, kind)
     height, width = image.pixels.shape[:2]
     kept, lost = keep(metadata, kind.suffix, height, width, image.origin.computed_by, called)
-    xmp = kept.pop("xmp-data", None) if kind.suffix == ".png" else None
+    own = {name: kept.pop(name) for name in list(kept) if _is_put_in(name, kind.suffix)}
     for name, value in kept.items():
         attach(output, name, value)
     attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
@@ -148,10 +150,18 @@ def encode_with_notes(
         raise RunError(
             f"The image cannot be written as {suffix}: {reason(error)}. Choose PNG or TIFF."
         ) from None
-    if isinstance(xmp, bytes):
-        data = with_xmp(data, xmp)
+    if kind.suffix in _PUT_IN:
+        data = _PUT_IN[kind.suffix](data, own)
     # libvips keeps EXIF in all kinds of files but TIFF
     return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes + lost
+
+
+_PUT_IN = {".png": with_texts, ".jpg": with_jpeg_comments}
+"""Of the kinds to which libvips adds no text, or not as it was, what adds it."""
+
+
+def _is_put_in(name: str, suffix: str) -> bool:
+    return suffix in _PUT_IN and (text_key(name) is not None or (suffix, name) == (".png", "xmp-data"))
 
 
 def kind_of(

@@ -1,4 +1,4 @@
-"""What can be written: how each container's images are encoded, and what else it has a place for."""
+"""What containers say that is not kept, what can be written, how images are encoded, and what else has a place."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +12,75 @@ if TYPE_CHECKING:
 _INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 
 
+_STATISTICS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES")
+"""What mkvmerge writes of each stream as it found it, sometimes with a language, beside `_STATISTICS_...`."""
+_ALPHA_MODE, _STEREO_MODE = "alpha_mode", "stereo_mode"
+"""How WebM and Matroska say that a second image of each frame, which no decoder here reads, is its transparency, and
+how the images of both eyes lie in a frame."""
+
+
+def has_alpha_mode(stream: Any) -> bool:
+    """Whether a container has its transparency in a second image of each frame."""
+    return any(key.lower() == _ALPHA_MODE and text == "1" for key, text in stream.metadata.items())
+
+
+def is_stereoscopic(stream: Any) -> bool:
+    """Whether a container says, in words that Matroska keeps, how the images of both eyes lie in a frame."""
+    return any(key.lower() == _STEREO_MODE for key in stream.metadata)
+
+
+def image_metadata(stream: Any) -> dict[str, str]:
+    """What is still true of a stream whose images are encoded anew."""
+    return {
+        key: value
+        for key, value in written_metadata(stream).items()
+        if not (key.startswith("_STATISTICS_") or key.partition("-")[0] in (*_STATISTICS, "DURATION"))
+        and key.lower() != _ALPHA_MODE
+    }
+
+
+def address(path: Path) -> str:
+    """How FFmpeg must be given a path, so that a name such as `take 1:sea.mp4` is a file's and never a protocol's."""
+    return f"file:{path}"
+
+
 def written_metadata(holder: Any) -> dict[str, str]:
     """What people wrote of a container or a stream; the rest is the container's to write anew."""
     return {key: value for key, value in holder.metadata.items() if key.lower() not in _INTERNAL}
+
+
+_UNLIKE_SRGB = {8: "linear light", 16: "PQ (high dynamic range)", 18: "HLG (high dynamic range)"}
+_LOST = {
+    "A53_CC": "closed captions",
+    "STEREO3D": "stereoscopic layout",
+    "SPHERICAL": "spherical projection",
+    **dict.fromkeys(
+        (
+            "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID",
+            "DOVI_RPU_BUFFER", "DOVI_METADATA",
+        ),
+        "high dynamic range metadata",
+    ),
+}  # fmt: skip
+"""What a frame carries beside its codes, by FFmpeg's names, and is not written again."""
+
+
+def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
+    """What a user should know of how a video is read."""
+    notes = []
+    if frame.interlaced_frame:
+        notes.append(
+            "interlaced: both fields of a frame were coloured and written together; deinterlace it first for the best"
+        )
+    if frame.color_trc in _UNLIKE_SRGB:
+        notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its codes were read as if they were sRGB's")
+    if has_alpha_mode(stream) or any(part.is_alpha for part in frame.format.components):
+        notes.append("its transparency was left out")
+    carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
+    if is_stereoscopic(stream):  # which some containers keep
+        carried.pop(_LOST["STEREO3D"], None)
+    notes += [f"its {lost} {'was' if lost.endswith(('n', 't')) else 'were'} left out" for lost in carried]
+    return tuple(notes)
 
 
 class Codec(NamedTuple):

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from knowhue.errors import ImageError
 from knowhue.images.image import Pixels
-from knowhue.inference.video_formats import written_metadata
+from knowhue.inference.video_formats import (
+    address,
+    doubts,
+    image_metadata,
+    is_stereoscopic,
+    written_metadata,
+)
 
 _CLOCKS = frozenset({"mpegts", "mpeg"})
 """Formats whose clock may begin anywhere, below zero once it has run over, and anew where recordings were joined."""
@@ -130,7 +136,7 @@ class Video:
         out.metadata.update(self.metadata())
         out.set_chapters([self._moved(each) for each in self._container.chapters()])
         stream = out.streams[0]
-        stream.metadata.update(written_metadata(self._stream))
+        stream.metadata.update(image_metadata(self._stream))
         stream.disposition = self._stream.disposition
         if self.matrix:
             stream.set_display_matrix(self.matrix)
@@ -161,8 +167,9 @@ class Video:
             raise ImageError(
                 f"`{self.path}` should be a video. Found no moving images in it. Name a file that has some."
             )
-        moving[0].thread_type = "AUTO"  # PyAV's default shares out the slices of one frame alone
-        return moving[0]
+        chosen = next((each for each in moving if each.disposition & Disposition.default), moving[0])
+        chosen.thread_type = "AUTO"  # PyAV's default shares out the slices of one frame alone
+        return chosen
 
     def _describe(self, first: av.VideoFrame) -> None:
         stream: Any = self._stream
@@ -188,7 +195,8 @@ class Video:
         """width of a pixel over its height"""
         self.fields = field_order(stream, first)
         """`tff` or `bff` if its frames are two fields each, the top or the bottom one first; else empty"""
-        self.notes = doubts(first)
+        self.is_stereoscopic = is_stereoscopic(stream)
+        self.notes = doubts(stream, first)
         """what a user should know of how it is read"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
@@ -242,11 +250,6 @@ class Video:
             f"`{self.path}` should be a whole video. Found it missing, damaged or of another kind ({reason}). Copy it "
             "again from where it came from."
         )
-
-
-def address(path: Path) -> str:
-    """How FFmpeg must be given a path, so that a name such as `take 1:sea.mp4` is a file's and never a protocol's."""
-    return f"file:{path}"
 
 
 def is_attached(stream: Any) -> bool:
@@ -335,20 +338,6 @@ MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrices as videos are tagged, to those of FFmpeg's converter."""
 _LIMITED_UNLESS_TAGGED = frozenset({"h264", "hevc"})
 """Codecs whose standard says what an untagged range is; other gray videos use all codes."""
-_UNLIKE_SRGB = {8: "linear light", 16: "PQ (high dynamic range)", 18: "HLG (high dynamic range)"}
-_LOST = {
-    "A53_CC": "closed captions",
-    "STEREO3D": "stereoscopic layout",
-    "SPHERICAL": "spherical projection",
-    **dict.fromkeys(
-        (
-            "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID",
-            "DOVI_RPU_BUFFER", "DOVI_METADATA",
-        ),
-        "high dynamic range metadata",
-    ),
-}  # fmt: skip
-"""What a frame carries beside its codes, by FFmpeg's names, and is not written again."""
 _FIELDS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
 """By FFmpeg's number, as its own program and decoders take it."""
 
@@ -482,19 +471,3 @@ def _is_top_first(stream: Any, frame: Any) -> bool:
     except (FFmpegError, EOFError):
         return False
     return True
-
-
-def doubts(frame: Any) -> tuple[str, ...]:
-    """What a user should know of how a video is read."""
-    notes = []
-    if frame.interlaced_frame:
-        notes.append(
-            "interlaced: both fields of a frame were coloured and written together; deinterlace it first for the best"
-        )
-    if frame.color_trc in _UNLIKE_SRGB:
-        notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its codes were read as if they were sRGB's")
-    if any(part.is_alpha for part in frame.format.components):
-        notes.append("its transparency was left out")
-    carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
-    notes += [f"its {lost} {'was' if lost.endswith(('n', 't')) else 'were'} left out" for lost in carried]
-    return tuple(notes)

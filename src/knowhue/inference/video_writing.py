@@ -20,12 +20,13 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.inference.video_formats import (
     CODECS,
     Codec,
+    address,
     concessions,
     field_options,
     pixel_format,
     written_metadata,
 )
-from knowhue.inference.video_reading import EXACT, FULL, MATRICES, Frame, Video, address, is_attached
+from knowhue.inference.video_reading import EXACT, FULL, MATRICES, Frame, Video, is_attached
 
 _MATROSKA = (".mkv", ".webm")
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -68,6 +69,8 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
         remedy = "Free some space." if error.errno == errno.ENOSPC else "Name another file."
         raise RunError(f"Cannot write `{out}`: {error.strerror or error}. {remedy}") from None
     notes = [*concessions(video, codec), *_left_out(video, suffix)]
+    if video.is_stereoscopic and suffix not in _MATROSKA:
+        notes.append("its stereoscopic layout was left out; .mkv keeps it")
     notes += [f"{lost} damaged pieces of sound or subtitles were left out"] * bool(lost)
     return notes + (_lost_metadata(video, out) if covers else [])
 
@@ -230,8 +233,13 @@ def _attachment(cover: Any) -> tuple[str, str]:
 
 
 def _left_out(video: Video, suffix: str) -> list[str]:
-    """Which streams of a video have no place in a kind of container, in words."""
-    return [
+    """Which streams of a video have no place in a kind of container, and which other images stay gray, in words."""
+    copied = [
+        f"stream {each.index} (video) was copied as it is: one stream of images is coloured"
+        for each in video.others()
+        if each.type == "video" and not is_attached(each)
+    ]
+    return copied + [
         f"stream {each.index} ({'cover or other attached image' if is_attached(each) else each.type}) has no place in "
         f"{suffix} and was left out"
         for each in video.others()

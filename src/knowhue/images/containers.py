@@ -1,0 +1,226 @@
+"""What decoders leave unread of JPEG, GIF, BMP and JPEG 2000: comments, profiles, metadata, depth, what lies behind.
+
+Profiles of a BMP and of JPEG 2000, and all metadata of the latter and of a GIF, are known to no decoder here.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from knowhue.images.heif import boxes_in, boxes_of
+from knowhue.images.tiff import File
+
+COMMENT = "png-comment"
+"""How libvips' names of text begin; a number and a key follow, by a hyphen each."""
+PLAIN_KEY = "Comment"
+"""Of a text without one, as in JPEG and GIF; also PNG's own name of such a text."""
+_MOST_BYTES = 1 << 24
+"""Of what is read at once; a hostile file may claim any length."""
+
+
+class Unread(NamedTuple):
+    """What a file says beside what its decoder tells."""
+
+    profile: bytes | None = None
+    """ICC profile"""
+    metadata: tuple[tuple[str, bytes | str], ...] = ()
+    """by their names in libvips"""
+    pixels_per_mm: tuple[float, float] | None = None
+    """resolution, where the decoder's is wrong"""
+    bits: int = 8
+    """of the deepest channel"""
+    notes: tuple[str, ...] = ()
+
+
+def text_key(name: str) -> str | None:
+    """The key of a text by its name in libvips; None if it is none."""
+    return name.split("-", 3)[-1] if name.startswith(COMMENT) else None
+
+
+def without_unit(across: float, down: float) -> tuple[float, float]:
+    """Pixels a mm of a resolution that has no unit, which says the shape of pixels alone: 72 to the inch or more."""
+    base = 72 / 25.4 / min(across, down)
+    return base * across, base * down
+
+
+def _comments(found: list[bytes]) -> tuple[tuple[str, str], ...]:
+    texts = (each.rstrip(b"\0") for each in found)
+    return tuple((f"{COMMENT}-{k}-{PLAIN_KEY}", _decoded(text)) for k, text in enumerate(texts) if text)
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+# JPEG
+
+_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
+_JPEG_END, _JPEG_COMMENT, _JPEG_APP0 = 0xD9, 0xFE, 0xE0
+_JFIF_HEAD = b"JFIF\0"
+_NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
+
+
+def _of_jpeg(file: File) -> Unread:
+    """Comments, a resolution without a unit, and what lies behind: further images, the video of a motion photo."""
+    file.seek(0)
+    data = file.read()
+    comments, resolution, place = list[bytes](), None, 2
+    while (found := _JPEG_MARKER.search(data, place)) is not None:
+        kind, place = data[found.start() + 1], found.end()
+        if kind == _JPEG_END:
+            return Unread(None, _comments(comments), resolution, notes=_behind(data[place : place + _NEAR]))
+        length = int.from_bytes(data[place : place + 2], "big")
+        body = data[place + 2 : place + length]
+        if kind == _JPEG_COMMENT:
+            comments.append(body)
+        elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
+            unit, across, down = struct.unpack_from(">BHH", body, 7)
+            if unit == 0 and across != down and across and down:
+                resolution = without_unit(across, down)
+        place += length
+    return Unread(None, _comments(comments), resolution)
+
+
+def _behind(data: bytes) -> tuple[str, ...]:
+    data = data.lstrip(b"\0\xff")
+    if data.startswith(b"\xd8\xff"):
+        return (
+            "the first image in its file; what comes behind it (another view, or a gain map) was left out",
+        )
+    return ("the video behind it (motion photo) was left out",) * (b"ftyp" in data)
+
+
+def with_jpeg_comments(jpeg: bytes, fields: Mapping[str, bytes | str]) -> bytes:
+    """A JPEG as libvips writes it, with texts that have no other key than that of a comment."""
+    texts = (
+        str(value).encode()[: (1 << 16) - 3] for name, value in fields.items() if text_key(name) == PLAIN_KEY
+    )
+    segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text for text in texts)
+    start = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2  # JFIF's comes first
+    return jpeg[:start] + segments + jpeg[start:]
+
+
+# GIF
+
+_GIF_HEAD_BYTES = 13
+_GIF_XMP, _GIF_PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
+_GIF_TRAILER_BYTES = 257
+"""Behind XMP, which is no sequence of sub-blocks: a ramp down by which decoders that take it for one find the end."""
+
+
+def _of_gif(file: File) -> Unread:
+    """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; the images are passed over."""
+    file.seek(0)
+    data = file.read()
+    comments, profile, xmp = list[bytes](), None, b""
+    with suppress(IndexError):
+        place = _GIF_HEAD_BYTES + _gif_table_bytes(data[10])
+        while data[place] != 0x3B:
+            if data[place] == 0x2C:
+                place += 11 + _gif_table_bytes(data[place + 9])
+                place = _sub_blocks(data, place)[1]
+                continue
+            label, application = data[place + 1], data[place + 3 : place + 14]
+            body, end = _sub_blocks(data, place + 2)
+            if label == 0xFE:
+                comments.append(body)
+            elif label == 0xFF and application == _GIF_XMP:
+                xmp = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
+            elif label == 0xFF and application == _GIF_PROFILE:
+                profile = body[11:]
+            place = end
+    metadata = _comments(comments) + ((("xmp-data", xmp),) if xmp else ())
+    return Unread(profile, metadata)
+
+
+def _gif_table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _sub_blocks(data: bytes, place: int) -> tuple[bytes, int]:
+    """What blocks of up to 255 bytes hold together, and where they end."""
+    parts = []
+    while size := data[place]:
+        parts.append(data[place + 1 : place + 1 + size])
+        place += 1 + size
+    return b"".join(parts), place + 1
+
+
+# BMP
+
+_BMP_HEAD = 14
+_BMP_EMBEDDED = b"DEBM"  # PROFILE_EMBEDDED, little-endian
+
+
+def _of_bmp(file: File) -> Unread:
+    """The profile of version 5 (BITMAPV5HEADER)."""
+    file.seek(0)
+    head = file.read(_BMP_HEAD + 124)
+    if head[_BMP_HEAD + 56 : _BMP_HEAD + 60] != _BMP_EMBEDDED or len(head) < _BMP_HEAD + 124:
+        return Unread()
+    at, size = struct.unpack_from("<II", head, _BMP_HEAD + 112)
+    file.seek(_BMP_HEAD + at)
+    return Unread(file.read(min(size, _MOST_BYTES)))
+
+
+# JPEG 2000
+
+_UUIDS = {
+    b"JpgTiffExif->JP2": "exif-data",
+    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp-data",
+    bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
+}
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_CODESTREAM_BYTES = 1 << 16  # with the depths of as many components as there may be
+_DEPTHS = 42
+"""Where a codestream says how deep its components are (ISO/IEC 15444-1, A.5.1)."""
+
+
+def _of_jpeg_2000(file: File) -> Unread:
+    """Profile (ISO/IEC 15444-1, I.5.3.3), depth, and EXIF, XMP and IPTC in boxes of their own."""
+    profile, bits, metadata = None, 8, dict[str, bytes | str]()
+    with suppress(struct.error, IndexError):
+        for kind, body in _jpeg_2000_boxes(file):
+            if kind == b"jp2h":
+                profile = next(_jpeg_2000_profiles(body), None)
+            elif kind == b"jp2c":
+                count = struct.unpack_from(">H", body, _DEPTHS - 2)[0]
+                # three bytes a component; the top bit says whether it is signed
+                bits = max((body[_DEPTHS + 3 * k] & 0x7F) + 1 for k in range(count))
+            elif name := _UUIDS.get(body[:16]):
+                metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
+    return Unread(profile, tuple(metadata.items()), bits=bits)
+
+
+def _jpeg_2000_boxes(file: File) -> Iterator[tuple[bytes, bytes]]:
+    """The boxes that are wanted, of the codestream its head; a file may be that alone."""
+    file.seek(0)
+    head = file.read(_CODESTREAM_BYTES)
+    if head.startswith(_CODESTREAM):
+        yield b"jp2c", head
+        return
+    for kind, at, size in boxes_of(file):
+        if kind in (b"jp2h", b"uuid", b"jp2c") and (kind == b"jp2c" or size <= _MOST_BYTES):
+            file.seek(at)
+            yield kind, file.read(min(size, _CODESTREAM_BYTES) if kind == b"jp2c" else size)
+
+
+def _jpeg_2000_profiles(header: bytes) -> Iterator[bytes]:
+    for kind, body in boxes_in(header):
+        if kind == b"colr" and body[:1] in (b"\2", b"\3"):  # restricted, or any; 1 is a code
+            yield body[3:]
+
+
+UNREAD: Mapping[str, Callable[[File], Unread]] = {
+    "JPEG": _of_jpeg,
+    "GIF": _of_gif,
+    "BMP": _of_bmp,
+    "JPEG 2000": _of_jpeg_2000,
+}
+"""By the keys of `FORMATS`."""

@@ -1,0 +1,140 @@
+"""What a PNG says beside its pixels, before or behind them: colours, text, EXIF and XMP; and text written as it was.
+
+libvips reads only what stands before the pixels, none of what ImageMagick once wrote as text ("raw profiles"), and
+writes text of UTF-8 as if it were Latin-1, under the first word of its key.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from knowhue.images.containers import COMMENT, text_key
+from knowhue.images.tiff import File
+
+_HEAD_BYTES = 33  # the signature and IHDR, the first chunk
+_COLOUR_BYTES = 32  # of the longest chunk on colours, cHRM
+_MOST_BYTES = 1 << 24
+"""Of one text as unpacked, and of all together as packed; a hostile file may hold any amount."""
+_MOST_CHUNKS = 1 << 17
+_XMP_KEY = "XML:com.adobe.xmp"
+_XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
+_EXIF_HEAD = b"Exif\0\0"
+_RAW_PROFILE = re.compile(r"Raw profile type (exif|APP1|xmp)")
+_KEY_LETTERS = 79
+
+
+class PNGContent(NamedTuple):
+    """What stands beside the pixels."""
+
+    colours: dict[bytes, bytes]
+    """short chunks before the pixels by name; of longer ones that they are there"""
+    metadata: dict[str, bytes | str]
+    """EXIF, XMP and text, by their names in libvips"""
+
+
+def png_content(file: File) -> PNGContent:
+    """What a PNG says; what is damaged of it says nothing."""
+    found = PNGContent({}, {})
+    exif, xmp, texts = b"", b"", list[tuple[str, str]]()
+    is_before, packed_bytes = True, 0
+    for kind, length in _chunks(file):
+        is_before = is_before and kind != b"IDAT"
+        if is_before:
+            found.colours[kind] = file.read(length) if length <= _COLOUR_BYTES else b""
+        if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or packed_bytes + length > _MOST_BYTES:
+            continue
+        packed_bytes += length
+        body = found.colours[kind] if is_before and length <= _COLOUR_BYTES else file.read(length)
+        if kind == b"eXIf":
+            exif = exif or _EXIF_HEAD + body.removeprefix(_EXIF_HEAD)
+            continue
+        with suppress(ValueError, zlib.error):
+            key, text = _text_of(kind, body)
+            if key == _XMP_KEY:
+                xmp = xmp or text.encode()
+            else:
+                texts.append((key, text))
+    for key, text in texts:
+        raw = _raw_profile(key, text)
+        if raw is None:
+            found.metadata[f"{COMMENT}-{len(found.metadata)}-{key}"] = text
+        elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
+            xmp = xmp or raw.removeprefix(_XMP_IN_APP1)
+        else:
+            exif = exif or _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD)
+    found.metadata.update({name: each for name, each in (("exif-data", exif), ("xmp-data", xmp)) if each})
+    return found
+
+
+def with_texts(png: bytes, fields: Mapping[str, bytes | str]) -> bytes:
+    """A PNG with text by the names of `png_content`, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
+    chunks = b""
+    for name, value in fields.items():
+        if name == "xmp-data" and isinstance(value, bytes):
+            chunks += _chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + value)
+        elif (key := text_key(name)) is not None:
+            chunks += _text_chunk(key, str(value))
+    return png[:_HEAD_BYTES] + chunks + png[_HEAD_BYTES:]
+
+
+def _chunks(file: File) -> Iterator[tuple[bytes, int]]:
+    """Name and length of each chunk, whose body is read next."""
+    at = 8
+    for _ in range(_MOST_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], length
+        at += 12 + length  # a length, a name and a checksum go with each
+
+
+def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
+    """Key and text of a chunk (PNG, third edition, 11.3.3); ValueError or zlib.error if it is damaged."""
+    key, _, rest = body.partition(b"\0")
+    if kind == b"tEXt":
+        return key.decode("latin-1"), rest.decode("latin-1")
+    if kind == b"zTXt":
+        return key.decode("latin-1"), _unpacked(rest[1:]).decode("latin-1")
+    is_packed = rest[:1] == b"\1"
+    text = rest[2:].split(b"\0", 2)[2:]  # behind the language and the key in that language
+    if not text:
+        raise ValueError
+    return key.decode("latin-1"), (_unpacked(text[0]) if is_packed else text[0]).decode()
+
+
+def _unpacked(data: bytes) -> bytes:
+    unpacking = zlib.decompressobj()
+    found = unpacking.decompress(data, _MOST_BYTES)
+    if not unpacking.eof:
+        raise ValueError
+    return found
+
+
+def _raw_profile(key: str, text: str) -> bytes | None:
+    """EXIF or XMP that ImageMagick wrote as text: a name, a length, and hexadecimal digits; None if it is none."""
+    if not _RAW_PROFILE.fullmatch(key):
+        return None
+    try:
+        _, length, digits = text.strip().split("\n", 2)
+        found = bytes.fromhex(digits)
+    except ValueError:
+        return None
+    return found if len(found) == int(length) else None
+
+
+def _text_chunk(key: str, text: str) -> bytes:
+    """As Latin-1 where the text has no other letters, as every reader knows it, else as UTF-8."""
+    named = key.encode("latin-1", "replace")[:_KEY_LETTERS] + b"\0"
+    try:
+        return _chunk(b"tEXt", named + text.encode("latin-1"))
+    except UnicodeEncodeError:
+        return _chunk(b"iTXt", named + b"\0\0\0\0" + text.encode())
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,0 +1,150 @@
+"""What decoders leave unread of JPEG, GIF, BMP and JPEG 2000 is read all the same, or missed."""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from icc_profiles import gray_profile, rgb_profile
+from odd_files import GRAY, RGB, XMP, exif, pillow
+from PIL import Image, ImageCms
+
+from knowhue.images.reading import read_image
+from knowhue.images.writing import encode_image, encode_with_notes
+
+PROFILE = rgb_profile("prophoto")
+
+
+def in_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
+    """By LittleCMS."""
+    image = Image.fromarray(pixels)
+    source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+    found = ImageCms.profileToProfile(
+        image, source, srgb, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
+    )
+    return np.asarray(found).astype(int)
+
+
+def bmp(pixels: np.ndarray, profile: bytes) -> bytes:
+    """A BMP of version 5 with a profile behind its pixels."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(row[:, ::-1].tobytes().ljust((3 * width + 3) // 4 * 4, b"\0") for row in pixels[::-1])
+    head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 24, 0, len(rows), 2835, 2835, 0, 0)
+    head = (head + bytes(16) + b"DEBM").ljust(108, b"\0")
+    head += struct.pack("<4I", 4, 124 + len(rows), len(profile), 0)
+    return b"BM" + struct.pack("<IHHI", 14 + len(head + rows + profile), 0, 0, 138) + head + rows + profile
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def jpeg_2000(pixels: np.ndarray, profile: bytes = b"", *more: bytes) -> bytes:
+    """A JP2 with a profile in place of its code of colours, and further boxes before its codestream."""
+    data = pillow(pixels, "JPEG2000", irreversible=False)
+    at = data.index(b"jp2h") - 4
+    head = data[at : at + struct.unpack_from(">I", data, at)[0]]
+    colours = head.index(b"colr") - 4
+    kept = head[8:colours] if profile else head[8:]
+    own = box(b"colr", b"\2\0\0" + profile) if profile else b""
+    return data[:at] + box(b"jp2h", kept + own) + b"".join(more) + data[at + len(head) :]
+
+
+@pytest.mark.parametrize("made", [bmp, jpeg_2000])
+def test_a_profile_is_honoured(made: Any):
+    read = read_image(made(RGB, PROFILE))
+    assert np.abs(read.pixels - in_srgb(RGB, PROFILE)).mean() < 0.5
+    assert read.origin.profile == PROFILE
+
+
+def test_a_gray_profile_of_jpeg_2000_is_honoured():
+    profile = gray_profile(1.0)
+    read = read_image(jpeg_2000(GRAY, profile))
+    assert np.abs(read.pixels[..., 0] - in_srgb(GRAY, profile)[..., 1]).mean() < 0.5
+
+
+@pytest.mark.parametrize("size", [0, 3, 1 << 31])
+def test_a_damaged_profile_is_left_aside(size: int):
+    data = bytearray(bmp(RGB, PROFILE))
+    data[14 + 116 : 14 + 120] = struct.pack("<I", size)
+    assert read_image(bytes(data)).pixels.shape == RGB.shape
+
+
+def test_metadata_of_jpeg_2000_go_along_and_turn_it():
+    found = exif(6).tobytes().removeprefix(b"Exif\0\0")
+    xmp_name = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+    read = read_image(
+        jpeg_2000(GRAY, b"", box(b"uuid", b"JpgTiffExif->JP2" + found), box(b"uuid", xmp_name + XMP))
+    )
+    assert np.array_equal(read.pixels[..., 0], np.rot90(GRAY, -1))
+    assert dict(read.origin.metadata)["xmp-data"] == XMP
+    with Image.open(io.BytesIO(encode_image(read, ".jpg"))) as written:
+        assert written.getexif()[0x0110] == "Model"
+        assert written.getexif()[0x0112] == 1
+
+
+def test_depth_that_is_lost_is_said():
+    data = bytearray(jpeg_2000(RGB))
+    at = data.index(b"\xff\x4f\xff\x51") + 42
+    assert data[at] == 7
+    for component in range(3):
+        data[at + 3 * component] = 11  # 12 bits, of which these pixels use 8
+    notes = read_image(bytes(data)).origin.notes
+    assert "of its 12 bits a channel the decoder of JPEG 2000 gives 8" in notes
+    assert not read_image(jpeg_2000(RGB)).origin.notes
+
+
+@pytest.mark.parametrize("cut", range(1, 120, 7))
+def test_cut_boxes_do_no_harm(cut: int):
+    data = jpeg_2000(GRAY)
+    at = data.index(b"jp2h") - 4
+    assert np.array_equal(read_image(data[:at] + data[at:]).pixels[..., 0], GRAY)
+    longer = data + box(b"uuid", b"JpgTiffExif->JP2" + bytes(200))[:cut]
+    assert np.array_equal(read_image(longer).pixels[..., 0], GRAY)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_comments_stay_where_there_is_a_place_and_are_missed_elsewhere(kind: str):
+    read = read_image(pillow(GRAY, kind, comment="Anna, Straße 1931".encode()))
+    for suffix in (".jpg", ".png"):
+        data, notes = encode_with_notes(read, suffix)
+        assert not notes
+        with Image.open(io.BytesIO(data)) as written:
+            text = written.info.get("comment", written.info.get("Comment"))
+            assert (text.decode() if isinstance(text, bytes) else text) == "Anna, Straße 1931"
+    for suffix in (".tif", ".webp", ".avif"):
+        assert any("comments were left out" in note for note in encode_with_notes(read, suffix)[1])
+
+
+def test_xmp_and_profile_of_a_gif_go_along():
+    data, at = pillow(RGB, "GIF").replace(b"GIF87a", b"GIF89a"), 13 + 3 * 256  # behind a table of 256 colours
+    ramp = b"\1" + bytes(range(255, -1, -1)) + b"\0"
+    parts = [PROFILE[k : k + 255] for k in range(0, len(PROFILE), 255)]
+    profile = b"!\xff\x0bICCRGBG1012" + b"".join(bytes([len(each)]) + each for each in parts) + b"\0"
+    told = data[:at] + b"!\xff\x0bXMP DataXMP" + XMP + ramp + profile + data[at:]
+    plain, read = read_image(data), read_image(told)
+    assert dict(read.origin.metadata)["xmp-data"] == XMP
+    assert np.abs(read.pixels - in_srgb(np.ascontiguousarray(plain.pixels), PROFILE)).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "dpi"), [(1, 2, (72, 144)), (20, 10, (144, 72)), (1, 1, (72, 72))]
+)
+def test_pixels_of_a_jpeg_without_a_unit_have_a_shape_alone(across: int, down: int, dpi: tuple[int, int]):
+    data = bytearray(pillow(GRAY, "JPEG"))
+    at = data.index(b"JFIF\0") + 7
+    data[at : at + 5] = struct.pack(">BHH", 0, across, down)
+    assert np.allclose(np.multiply(read_image(bytes(data)).origin.pixels_per_mm, 25.4), dpi)
+
+
+@pytest.mark.parametrize("form", [b"P6\n24 16\n%d\n", b"P3\n24 16\n%d\n# a comment\n"])
+@pytest.mark.parametrize("top", [1023, 4095, 65535])
+def test_colours_of_a_deep_pnm_keep_their_depth(form: bytes, top: int):
+    codes = np.random.default_rng(0).integers(0, top + 1, (16, 24, 3))
+    plain = b" ".join(b"%d" % code for code in codes.ravel())
+    data = form % top + (codes.astype(">u2").tobytes() if form.startswith(b"P6") else plain)
+    read = read_image(data)
+    assert read.pixels.dtype == np.uint16
+    assert np.array_equal(read.pixels, (codes * (65535 / top)).round())
+    assert np.array_equal(read_image(encode_image(read, ".png")).pixels, read.pixels)
