@@ -199,6 +199,10 @@ def test_weights_of_a_grid_that_would_be_one_arm_are_refused(grid):
         ({"arms": {"heads": {"tasks": {"names": ["colour"]}}}}, "`arms` should be named"),
         ({"arms": {"multi": {"images": {"size_px": 32}}}}, "arm `multi` should use the images"),
         ({"arms": {"multi": {"training": {"precision": "float32"}}}}, "arm `multi` should use the images"),
+        (
+            {"arms": {"multi": {"evaluation": {"split": "validation"}}}},
+            "the precision and the split of all arms",
+        ),
         ({"config": {"arms": ["colour"]}}, "`config.arms` should be left out of a study file"),
     ],
 )

@@ -9,13 +9,14 @@ import pytest
 from knowhue.data.prepare import kept_rows
 from knowhue.errors import ConfigError
 from knowhue.plan import make_plan
+from knowhue.presets import edit
 from knowhue.report.findings import find
 from knowhue.report.reading import read_study
 from knowhue.report.tables import TABLES
-from knowhue.runs import read_log
-from knowhue.storage import read_json
+from knowhue.runs import damaged_files, read_config, read_log
+from knowhue.storage import read_json, write_json
 from knowhue.study import run_study
-from knowhue.training.run import evaluate_run
+from knowhue.training.run import evaluate_run, train
 
 SHARES = {"images__drawn_count": 40, "images__test_share": 0.25, "images__validation_share": 0.2}
 QUICK = {
@@ -99,6 +100,60 @@ def test_evaluating_again_gives_the_same_scores(studies):
         evaluate_run(folder)
         assert read_json(folder / "scores.json")["metrics"] == pytest.approx(before["metrics"], rel=1e-4)
         assert read_json(folder / "scores.json")["split"] == before["split"]
+
+
+def test_a_run_that_was_scored_otherwise_before_its_study_is_scored_as_the_others_are(quick, tmp_path):
+    plan, before = (
+        make_plan(quick, ["colour", "class", "multi"]),
+        edit(quick, {"evaluation": {"split": "validation"}}),
+    )
+    folder = train(before, tmp_path, "class")
+    weights = (folder / "model.safetensors").read_bytes()
+    deployed = folder / "colorizer.safetensors"
+    deployed.touch()
+    assert read_json(folder / "scores.json")["split"] == "validation"
+    told = []
+    run_study(plan, tmp_path, report=told.append)
+    notes = [event["text"] for event in told if event["stage"] == "note"]
+    assert (
+        sum(
+            "scored on the validation split, not the test split, so it is scored anew" in each
+            for each in notes
+        )
+        == 2
+    )
+    study = read_study(tmp_path)
+    runs = [run for arm in study.runs for run in study.of(arm)]
+    assert {(run.state, run.scores["split"]) for run in runs} == {("finished", "test")}
+    assert len({tuple(row["path"] for row in run.images) for run in runs}) == 1
+    alone, both = (study.runs[arm][0].scores["after_heads"] for arm in ("class", "multi"))
+    assert alone.items() <= both.items()
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert not deployed.exists()  # its card quoted the other scores
+    assert read_config(folder).evaluation.split == "auto"
+    assert not damaged_files(folder)
+
+    # and a report that is made before says so, and compares nothing
+    write_json(folder / "scores.json", {**read_json(folder / "scores.json"), "split": "validation"})
+    assert (
+        "were scored on the validation split, and the plan reports on the test split"
+        in read_study(tmp_path).faults[0]
+    )
+
+
+def test_a_run_is_scored_anew_by_what_is_measured_now(quick, tmp_path):
+    folder = train(quick, tmp_path, "colour")
+    assert "recognition" not in read_json(folder / "scores.json")
+    told = []
+    asked = edit(quick, {"evaluation": {"recognition": True, "networks": ["lite0"]}})
+    for expected in (1, 0):  # the second call has nothing to do
+        told.clear()
+        assert train(asked, tmp_path, "colour", told.append) == folder
+        notes = [
+            event["text"] for event in told if event["stage"] == "note" and "scored anew" in event["text"]
+        ]
+        assert len(notes) == expected
+    assert 0 <= read_json(folder / "scores.json")["recognition"]["lite0"]["accuracy"] <= 1
 
 
 def test_tuning_study_gives_no_verdict_and_says_what_it_is(studies):

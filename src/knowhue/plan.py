@@ -5,6 +5,7 @@ Questions, arms, seeds and settings, the hash of them all, and the state of ever
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -35,6 +36,8 @@ SET_ASIDE = "set-aside"
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 CLOCK = "-clock"
 """Ends the arms of a comparison that are trained for equal wall-clock."""
+_SHARED = tuple(map(attrgetter, ("images", "training.precision", "evaluation.split")))
+"""Settings in which no arm may differ."""
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 
 
@@ -150,10 +153,10 @@ class Plan(Section):
                 own = self.arm_settings(name)
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
-            if own.images != self.config.images or own.training.precision != self.config.training.precision:
+            if [shared(own) for shared in _SHARED] != [shared(self.config) for shared in _SHARED]:
                 raise ValueError(
-                    f"arm `{name}` should use the images and the precision of all arms. Found other `images` or "
-                    "another `training.precision`. Set them in `config`, or make another study."
+                    f"arm `{name}` should use the images, the precision and the split of all arms. Found other "
+                    "`images`, `training.precision` or `evaluation.split`. Set them in `config`, or make another study."
                 )
         return self
 

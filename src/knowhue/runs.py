@@ -284,9 +284,10 @@ def read_start(folder: Path) -> Start | None:
     return found and Start.model_validate(found)
 
 
-def write_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """`status.json`, last of all, with the checksums of the files that it vouches for."""
-    files = sorted(path for path in folder.iterdir() if _is_kept(path)) if folder.is_dir() else []
+def write_status(folder: Path, status: Mapping[str, Any], but: Collection[str] = ()) -> None:
+    """`status.json`, last of all, with the checksums of the files that it vouches for, `but` for some."""
+    found = sorted(path for path in folder.iterdir() if _is_kept(path)) if folder.is_dir() else []
+    files = [path for path in found if path.name not in but]
     write_json(
         folder / "status.json", {**status, "content": {path.name: file_digest(path) for path in files}}
     )

@@ -21,6 +21,7 @@ from knowhue.data.prepare import Prepared, count_seen
 from knowhue.engines.executor import Executor, InProcess, Job, await_jobs, share_out
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
+from knowhue.evaluation.features import Unavailable, open_networks, open_perceptual
 from knowhue.locks import locked
 from knowhue.metric_table import RUN_METRICS
 from knowhue.models.multitask import MultiTask
@@ -296,8 +297,11 @@ def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None
         name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
         for name, m in RUN_METRICS.items()
     }
-    # the version, too: another one may score otherwise
-    key = fingerprint([work.prepared.fingerprint, settings.model_dump(mode="json"), described, __version__])
+    # the version, too: another one may score otherwise; and what was opened, as files and downloads come and go
+    asked, device = settings.model_dump(mode="json"), work.engine.device
+    opened = [*open_networks(settings, device).values(), open_perceptual(settings, device)]
+    networks = [each.reason if isinstance(each, Unavailable) else each.provenance for each in opened]
+    key = fingerprint([work.prepared.fingerprint, asked, described, __version__, networks])
     kept = work.root / "features" / f"baselines-{key}.json"
     read = partial(read_json, sealed=True)
     scores = cached(kept, read, lambda path: write_json(path, _score_baselines(work, settings)))

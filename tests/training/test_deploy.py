@@ -32,6 +32,16 @@ def file(run):
     return deploy(run)
 
 
+def test_a_licence_is_that_which_was_asked_for_last(file, run):
+    before = open_torch(file).description
+    for licence in ("MIT", "CC0-1.0"):
+        assert deploy(run, licence=licence) == file
+        found = open_torch(file).description
+        assert found == before.model_copy(update={"licence": licence})
+    deploy(run)  # none is asked for
+    assert open_torch(file).description.licence == "CC0-1.0"
+
+
 def test_a_reference_is_at_home_and_its_opposite_as_far_as_can_be(file):
     module = open_torch(file).module
     module.references = torch.nn.functional.normalize(module.references[:1].repeat(12, 1), dim=1)

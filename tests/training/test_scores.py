@@ -1,17 +1,27 @@
 """What a run leaves to be read."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from knowhue.color import srgb_to_lab
+from knowhue.config import Evaluation
 from knowhue.data.loaders import ProcessShare
 from knowhue.data.prepare import Prepared
 from knowhue.errors import RunError
 from knowhue.evaluation.aggregation import OF_SETS
 from knowhue.evaluation.evaluate import predict_gray
+from knowhue.evaluation.features import (
+    NETWORKS,
+    FeatureNetwork,
+    Opener,
+    Unavailable,
+    available_networks,
+    open_networks,
+)
 from knowhue.metric_table import IMAGE_COLUMNS, RUN_METRICS
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.runs import write_status
@@ -127,6 +137,38 @@ def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatc
     monkeypatch.setattr(work.engine, "share", ProcessShare(0, 2))
     write_baselines(work)
     assert read_json(work.root / "baselines.json") == whole
+
+
+def test_baselines_are_scored_again_where_another_network_is_opened(tiny, make_work, monkeypatch):
+    """A file of weights that was replaced under its name, or a download that there was no network for."""
+    work, name = make_work(tiny(), count=32), "lite0"
+    found = []
+    for opened in (
+        Unavailable("not computed: there is no network"),
+        *(FeatureNetwork(lambda rgb, k=k: k * rgb.mean((2, 3)), {"weights": f"{k}"}) for k in (1, 2)),
+    ):
+        monkeypatch.setitem(NETWORKS, name, Opener(name, lambda *_, opened=opened: opened, "fid"))
+        write_baselines(work)
+        found.append(
+            read_json(work.root / "baselines.json")["gray"].get("distribution", {}).get("fd_lite0", {})
+        )
+    assert not found[0]
+    assert found[2]["value"] == pytest.approx(4 * found[1]["value"])
+    assert (found[1]["weights"], found[2]["weights"]) == ("1", "2")
+
+
+def test_weights_that_were_replaced_under_their_name_are_opened_again(tmp_path, monkeypatch):
+    file, device = tmp_path / "weights.pth", torch.device("cpu")
+    settings = Evaluation(networks=("inception",), inception_weights=str(file))
+
+    def opened(path, _):
+        return FeatureNetwork(lambda rgb: rgb, {"weights": Path(path).read_text()})
+
+    monkeypatch.setitem(NETWORKS, "inception", Opener("inception", opened, "fid"))
+    assert isinstance(open_networks(settings, device)["inception"], Unavailable)
+    for text in ("first", "second one"):
+        file.write_text(text)
+        assert available_networks(settings, device)["inception"].provenance == {"weights": text}
 
 
 @pytest.mark.parametrize("test", [True, False])

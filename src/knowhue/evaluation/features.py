@@ -51,8 +51,16 @@ class Unavailable(NamedTuple):
 
 
 @cache
-def open_once(opener: Opener[Opened], file: str | None, device: torch.device) -> Opened | Unavailable:
+def open_once(
+    opener: Opener[Opened], file: str | None, device: torch.device, _stamp: tuple[int, ...] = ()
+) -> Opened | Unavailable:
     """What `opener` opens from a file, or downloads, once a process; or in one line why its weights are not there.
+
+    Args:
+        opener: of the network.
+        file: of weights; None downloads them.
+        device: where it goes.
+        _stamp: of the file, see `_stamp_of`: one that was replaced, or is there by now, is opened again.
 
     Raises:
         OSError: too little memory, as the next; the weights may well be there.
@@ -69,6 +77,15 @@ def open_once(opener: Opener[Opened], file: str | None, device: torch.device) ->
         return Unavailable(
             f"not computed: the weights of {opener.name} could not be loaded ({first_line(error)})"
         )
+
+
+def _stamp_of(file: str | None) -> tuple[int, ...]:
+    """What changes when a file does; nothing of none."""
+    try:
+        status = Path(file).expanduser().stat() if file else None
+    except OSError:
+        status = None
+    return (status.st_size, status.st_mtime_ns, status.st_ino) if status else ()
 
 
 def resize(rgb: RGB, side_px: int) -> RGB:
@@ -146,9 +163,9 @@ NETWORKS: dict[str, Opener[FeatureNetwork]] = {
 
 def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, FeatureNetwork | Unavailable]:
     """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
-    wanted = ", ".join(settings.networks) or "none"
+    wanted, file = ", ".join(settings.networks) or "none", settings.inception_weights
     return {
-        name: open_once(opener, settings.inception_weights, device)
+        name: open_once(opener, file, device, _stamp_of(file))
         if name in settings.networks
         else Unavailable(f"not computed: `evaluation.networks` asks for {wanted}, not for {name}")
         for name, opener in NETWORKS.items()
@@ -331,7 +348,8 @@ def open_perceptual(settings: Evaluation, device: torch.device) -> Perceptual | 
     """LPIPS if the settings name it and it can be opened, or why not; it is opened once a process."""
     if "lpips" not in settings.perceptual:
         return Unavailable("not computed: `evaluation.perceptual` does not ask for lpips")
-    return open_once(Opener("lpips", _lpips, "perceptual"), settings.lpips_weights, device)
+    file = settings.lpips_weights
+    return open_once(Opener("lpips", _lpips, "perceptual"), file, device, _stamp_of(file))
 
 
 def describe(

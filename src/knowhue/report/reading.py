@@ -46,7 +46,9 @@ def read_study(folder: Path) -> Study:
     samples = _arrays(folder / "images" / "samples.npz")
     runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
     gates = _read_gates(folder, plan, runs)
-    faulty = faults(runs, gates, plan.seeds, settings.get("parts", {}).get("images"))
+    shared = _shared(folder, any(run.state != "missing" for own in runs.values() for run in own.values()))
+    split = _reporting_split(shared["prepared"], plan)
+    faulty = faults(runs, gates, plan.seeds, settings.get("parts", {}).get("images"), split)
     return Study(
         settings=settings,
         runs={
@@ -57,7 +59,7 @@ def read_study(folder: Path) -> Study:
             }
             for arm, own in runs.items()
         },
-        **_shared(folder, any(run.state != "missing" for own in runs.values() for run in own.values())),
+        **shared,
         samples=samples or {},
         damaged=() if samples is not None else ("images/samples.npz",),
         gates=gates,
@@ -124,6 +126,15 @@ def _shared(folder: Path, has_begun: bool) -> dict[str, Any]:
     if lost := [paths[name] for name, value in found.items() if has_begun and not value]:
         raise DamagedError(lost[0], "it is gone, or empty")
     return found
+
+
+def _reporting_split(prepared: Row, plan: Plan) -> str | None:
+    """The split that a study's runs are scored on, see `Prepared.reporting_split`; None where no images are known."""
+    counts = prepared.get("counts")
+    if counts is None:
+        return None
+    has_test = any(counts.get("test", {}).values())
+    return "test" if has_test and plan.config.evaluation.split == "auto" else "validation"
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -213,7 +224,11 @@ def gate_failures(gate: Row) -> dict[str, list[str]]:
 
 
 def faults(
-    runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int], images: str | None = None
+    runs: Runs,
+    gates: Mapping[int, Row],
+    seeds: Iterable[int],
+    images: str | None = None,
+    split: str | None = None,
 ) -> dict[int, str]:
     """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them.
 
@@ -222,6 +237,7 @@ def faults(
         gates: by seed.
         seeds: of the study.
         images: digest of those that the plan was frozen with; None where it is not known.
+        split: that the plan reports on; None where it is not known.
     """
     found = {}
     for seed in seeds:
@@ -235,6 +251,11 @@ def faults(
             found[seed] = (
                 f"its runs were computed in {len(steps)} ways (golden steps {', '.join(s[:12] for s in steps)}: "
                 "another processor, other threads, libraries or code); the study's command begins it anew"
+            )
+        elif others := {run.scores.get("split", split) for run in ended if split} - {split}:
+            found[seed] = (
+                f"runs of it were scored on the {', '.join(map(str, others))} split, and the plan reports on the "
+                f"{split} split; the study's command scores them anew"
             )
         elif gate_failures(gates.get(seed, {})):
             found[seed] = "its A/A gate failed"

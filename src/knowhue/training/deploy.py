@@ -17,7 +17,7 @@ from knowhue.data.prepare import load_prepared
 from knowhue.errors import RunError
 from knowhue.evaluation.calibration import fit_temperature, fit_unknown_below, judge_temperature
 from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW, Calibration, Description, ScoreInterval
-from knowhue.inference.networks import require_task, save_model
+from knowhue.inference.networks import read_model, require_task, save_model
 from knowhue.locks import locked
 from knowhue.models.heads import pool
 from knowhue.models.multitask import Deployed, MultiTask
@@ -45,7 +45,7 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
     Args:
         folder: of a finished run, or of a study, whose first multi-task run is taken.
         report: called with progress.
-        licence: of the weights, for the card.
+        licence: of the weights, for the card; a file that is there gets it, too, where it is another.
 
     Raises:
         RunError: no finished run is there, it is of an oracle or of a network from scratch, its images are gone,
@@ -58,7 +58,17 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
         with locked(folder, "deploy", wait_s=DEPLOY_S):
             if not path.exists():  # another process may just have made it
                 _deploy(folder, path, report, licence)
+    if licence:
+        _state_licence(folder, path, licence)
     return path
+
+
+def _state_licence(folder: Path, path: Path, licence: str) -> None:
+    """Let a deployed model say the licence that is asked for now, whatever it said before."""
+    with locked(folder, "deploy", wait_s=DEPLOY_S):
+        description, weights = read_model(path, "pt")
+        if description.licence != licence:
+            save_model(path, description.model_copy(update={"licence": licence}), weights)
 
 
 def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:

@@ -30,6 +30,7 @@ from knowhue.objectives.weighting import make_weighting
 from knowhue.plan import head_folders
 from knowhue.presets import arm_config, edit, head_config, head_tasks
 from knowhue.runs import (
+    DEPLOYED,
     WEIGHTS,
     Report,
     ShareOut,
@@ -57,7 +58,7 @@ from knowhue.training.loop import Diverged, Entry, run_phase, validate
 from knowhue.training.phases import Networks, PhaseName, build_networks, phase_of
 from knowhue.training.scores import (
     OUTCOME,
-    inspect_run,
+    inspect_scores,
     measure_set,
     write_extremes,
     write_samples,
@@ -260,12 +261,16 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     """Whether there is nothing left to do.
 
     What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
-    training it anew to the same weights.
+    training it anew to the same weights. What was scored otherwise, on another split, is scored as is asked now.
     """
     _require_same_images(work, folder)
     # the main process's answer for all, so that they take the same branch
-    (is_trained, damaged), *_ = work.engine.gather(
-        [inspect_run(folder) if work.engine.is_main else (False, [])]
+    (is_trained, damaged, otherwise), *_ = work.engine.gather(
+        [
+            inspect_scores(folder, work.prepared.reporting_split, config.evaluation if final else None)
+            if work.engine.is_main
+            else (False, [], "")
+        ]
     )
     if not damaged:
         # a run of another version is refused, too, not taken for one that this version made or goes on with
@@ -276,6 +281,9 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
             )
         if is_trained and work.engine.is_main:  # it may have been killed just before this
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if otherwise:
+            work.report({"stage": "note", "text": f"{folder}: scored {otherwise}, so it is scored anew"})
+            _score_as_asked(work, config, folder, final)
         return is_trained
     how = "scored" if is_trained else "trained"
     what = f"{', '.join(damaged)} damaged or gone"
@@ -287,6 +295,23 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         (folder / "status.json").unlink(missing_ok=True)
     work.engine.wait()
     return is_trained
+
+
+def _score_as_asked(work: Workspace, config: Config, folder: Path, final: bool) -> None:
+    """Score an ended run by other settings of the evaluation than before, which its own become."""
+    for head in head_folders(work.root, config) if final else ():  # whose scores it quotes
+        if has_ended(head):
+            _is_done(work, read_config(head), head, final=False)
+    _score_again(work, config, folder, final)
+    if work.engine.is_main:
+        (folder / DEPLOYED).unlink(
+            missing_ok=True
+        )  # its card quotes the scores; it is made again when asked for
+        # settings that do not have their checksum would be damage, and the run trained anew
+        write_status(folder, read_status(folder), but={"config.json"})
+        write_config(folder, config)
+        write_status(folder, read_status(folder))
+    work.engine.wait()
 
 
 def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> Scored:

@@ -17,7 +17,7 @@ from knowhue.color import lab_to_rgb
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import plain_batches, to_batch
 from knowhue.data.prepare import Prepared
-from knowhue.errors import DamagedError
+from knowhue.errors import DamagedError, few
 from knowhue.evaluation.aggregation import ImageRow, column_mean
 from knowhue.evaluation.calibration import DECIMALS, calibration_bins
 from knowhue.evaluation.evaluate import (
@@ -40,14 +40,24 @@ from knowhue.metric_table import RUN_COLUMNS
 from knowhue.models.multitask import MultiTask
 from knowhue.models.palette import diversity
 from knowhue.randomness import stream
-from knowhue.runs import damaged_files, has_ended
-from knowhue.storage import cached, finite_or_none, read_arrays, write_arrays, write_csv, write_json
+from knowhue.runs import damaged_files, has_ended, read_config
+from knowhue.storage import (
+    cached,
+    finite_or_none,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_csv,
+    write_json,
+)
 from knowhue.tensors import RGB, Batch, Prediction
 from knowhue.training.engine import Counting, Workspace
 from knowhue.training.phases import predict
 
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
 """The files of a run that scoring its weights again makes anew."""
+_MEASURED = ("recognition", "networks", "inception_weights", "perceptual", "lpips_weights")
+"""Settings of the evaluation that decide which scores a run has at its end."""
 SAMPLES_PER_CLASS = 2
 SAMPLED_CLASSES = 40
 """Images of a thousand classes would be predicted in one batch, and fill a page of 100 MB."""
@@ -74,6 +84,27 @@ def inspect_run(folder: Path) -> tuple[bool, list[str]]:
         return has_ended(folder) and OUTCOME.issuperset(damaged), damaged
     except DamagedError:
         return False, ["status.json"]
+
+
+def inspect_scores(folder: Path, split: str, settings: Evaluation | None) -> tuple[bool, list[str], str]:
+    """As `inspect_run`; and how a whole run, as one that was trained alone before its study, was scored otherwise.
+
+    Args:
+        folder: of the run.
+        split: that is reported on.
+        settings: what is measured; None of a head, of which no more is read than what every run is scored by.
+    """
+    is_trained, damaged = inspect_run(folder)
+    is_whole = is_trained and not damaged
+    return is_trained, damaged, _scored_otherwise(folder, split, settings) if is_whole else ""
+
+
+def _scored_otherwise(folder: Path, split: str, settings: Evaluation | None) -> str:
+    if (own := read_json(folder / "scores.json").get("split")) != split:
+        return f"on the {own} split, not the {split} split"
+    found = read_config(folder).evaluation
+    differ = [name for name in _MEASURED if settings and getattr(found, name) != getattr(settings, name)]
+    return f"by other {few([f'`evaluation.{name}`' for name in differ])}" if differ else ""
 
 
 def write_scores(
