@@ -203,6 +203,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
             RunError, match=r"^Cannot write .*/file` is a file, not a folder\. Name another folder\.$"
         ):
             enter(out)
+    with pytest.raises(RunError, match=r"File name too long\. Name another folder\.$"):
+        enter(tmp_path / ("x" * 300))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="a folder of the system that takes no files")
+def test_a_folder_that_takes_no_files_is_not_said_to_be_in_use():
+    with pytest.raises(
+        RunError, match=r"^Cannot write `/proc`: `/proc` takes no files\. Name another folder\.$"
+    ):
+        enter(Path("/proc"))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

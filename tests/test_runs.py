@@ -20,7 +20,6 @@ from knowhue.runs import (
     read_status,
     remove_if_empty,
     require_no_run,
-    require_writable,
     run_folder,
     settled,
     trained_by,
@@ -28,16 +27,16 @@ from knowhue.runs import (
     write_log,
     write_status,
 )
-from knowhue.storage import read_json, write_json
+from knowhue.storage import read_json, require_writable_folder, write_json
 from knowhue.training.run import evaluate_run
 
 
 def test_writable_folder_is_left_as_it_was(tmp_path):
-    require_writable(tmp_path / "new")
+    require_writable_folder(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="Cannot write"):
-        require_writable(tmp_path / "file" / "out")
+        require_writable_folder(tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +248,9 @@ def test_a_study_of_another_version_is_refused_in_one_line(tmp_path, version):
     write_json(tmp_path / "study.json", {**STUDY_SCHEMA, "hash": "0"})
     assert read_frozen(tmp_path)["hash"] == "0"
     write_json(tmp_path / "study.json", {"schema": {"name": "knowhue-study", "version": version}})
-    with pytest.raises(RunError, match=r"study\.json: written by another version .* --out and train anew\.$"):
+    with pytest.raises(
+        RunError, match=r"study\.json: written by another version .* another folder and train anew\.$"
+    ):
         read_frozen(tmp_path)
 
 
@@ -258,9 +259,7 @@ def test_the_folder_of_a_run_or_a_study_takes_no_other_files(tmp_path, name):
     require_no_run(tmp_path)
     require_no_run(tmp_path / "new")
     (tmp_path / name).touch()
-    with pytest.raises(
-        ConfigError, match=rf"holds a run or a study \({name}\), .*name another folder with --out$"
-    ):
+    with pytest.raises(ConfigError, match=rf"holds a run or a study \({name}\), .*name another folder$"):
         require_no_run(tmp_path)
 
 

@@ -19,6 +19,7 @@ from knowhue.storage import (
     cached,
     file_digest,
     finite_or_none,
+    hidden_beside,
     read_array,
     read_arrays,
     read_csv,
@@ -26,6 +27,7 @@ from knowhue.storage import (
     replacing,
     replacing_folder,
     require_outputs,
+    require_writable_folder,
     write_arrays,
     write_csv,
     write_json,
@@ -425,6 +427,39 @@ def test_only_a_drive_that_knows_no_syncing_of_folders_goes_without(tmp_path, mo
     else:
         write_json(tmp_path / "a.json", {"kept": 1})
         assert read_json(tmp_path / "a.json") == {"kept": 1}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="a folder of the system that takes no files")
+def test_a_folder_of_the_system_is_told_whoever_writes_there_and_what_to_name_instead(tmp_path):
+    for write in (
+        lambda: write_json(Path("/proc/x.json"), {}),
+        lambda: write_json(Path("/proc/x/y.json"), {}),
+    ):
+        with pytest.raises(RunError, match=r": `/proc` takes no files\. Name another folder\.$"):
+            write()
+    with pytest.raises(RunError, match=r"`/proc` takes no files\. Name another folder\.$"):
+        require_writable_folder(Path("/proc/x"))
+
+
+def test_a_name_that_is_too_long_is_that_of_a_file_or_of_a_folder(tmp_path):
+    long = "x" * 300
+    for path, noun in ((tmp_path / long, "file"), (tmp_path / long / "a.json", "folder")):
+        with pytest.raises(RunError, match=rf"File name too long\. Name another {noun}\.$"):
+            write_json(path, {})
+    with pytest.raises(RunError, match=r"File name too long\. Name another folder\.$"):
+        require_writable_folder(tmp_path / long)
+
+
+def test_what_is_written_beside_a_file_has_a_name_that_fits(tmp_path):
+    names = ["film.mp4", "x" * 251 + ".mp4", "x" * 250 + "y.mp4", "\N{GRINNING FACE}" * 62 + ".mp4"]
+    beside = [hidden_beside(tmp_path / name, ".colorizing") for name in names]
+    assert beside[0] == tmp_path / ".film.mp4.colorizing"
+    assert len(set(beside)) == len(names)
+    for path in beside:
+        path.touch()
+    with replacing_folder(tmp_path / ("x" * 255)) as folder:
+        (folder / "file").touch()
+    assert (tmp_path / ("x" * 255) / "file").exists()
 
 
 def test_a_path_that_cannot_be_reached_is_refused_before_work(tmp_path):

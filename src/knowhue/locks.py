@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from knowhue.errors import RunError, few
 from knowhue.runs import Report, remove_if_empty
-from knowhue.storage import unwritable
+from knowhue.storage import require_writable_folder, unwritable
 
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
@@ -101,7 +101,7 @@ def locked(
     if key in held or not is_first_process():
         yield None
         return
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     left: list[Left] = []
     # a soft lock is a mere file, which a killed process would leave behind
     lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what, engine, left))
@@ -221,6 +221,8 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
             report({"stage": "note", "text": f"waiting for {path.parent}, in use{_by_whom(path)}"})
             lock.acquire(timeout=wait_s - silent_s)
     except Timeout:
+        # what waits for a lock takes a file that cannot be made for one that is held
+        require_writable_folder(path.parent)
         raise RunError(
             f"`{path.parent}` is in use{_by_whom(path)}. Wait for that to end, or name another folder or file."
         ) from None

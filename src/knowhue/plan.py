@@ -117,9 +117,8 @@ class Plan(Section):
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(
-                f"`seeds` should be different whole numbers, one at least. Found `seeds = {list(seeds)}`."
-            )
+            wanted = "different whole numbers" if seeds else "one whole number at least"
+            raise ValueError(f"`seeds` should be {wanted}. Found `seeds = {shown(list(seeds))}`.")
         return seeds
 
     @model_validator(mode="after")

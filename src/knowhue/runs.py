@@ -132,20 +132,6 @@ DEPLOYED = "colorizer.safetensors"
 """What `training.deploy` makes of a finished run, in its folder."""
 
 
-def require_writable(folder: Path) -> None:
-    """Make sure, before hours of work, that its results can be kept.
-
-    Raises:
-        RunError: the folder cannot be made or written.
-    """
-    existed = folder.exists()
-    with replacing(folder / ".writable"):
-        pass
-    (folder / ".writable").unlink()
-    if not existed:
-        remove_if_empty(folder)
-
-
 def remove_if_empty(folder: Path) -> None:
     """Leave no trace of work that came to nothing."""
     with suppress(OSError):  # there is something in it, or nothing at all
@@ -161,8 +147,7 @@ def require_no_run(folder: Path) -> None:
     found = [name for name in RUN_FILES if (folder / name).exists()]
     if found:
         raise ConfigError(
-            f"{folder} holds a run or a study ({found[0]}), whose files are never replaced; name another folder with "
-            "--out"
+            f"{folder} holds a run or a study ({found[0]}), whose files are never replaced; name another folder"
         )
 
 
@@ -238,7 +223,7 @@ def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Pa
     if any(found.get(key) != value for key, value in schema.items()):
         raise RunError(
             f"{path}: written by another version of knowhue, which this one does not go on with. Name another folder "
-            "with --out and train anew."
+            "and train anew."
         )
 
 

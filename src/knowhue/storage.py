@@ -47,9 +47,7 @@ _OF_THE_PLACE = {errno.ENOENT, errno.ENAMETOOLONG}
 _OF_THE_DISK = DISK_FULL | {errno.EIO, errno.EROFS}
 _OF_ARRAYS = (Exception,)
 """Damaged bytes make zip, zlib and numpy raise all kinds."""
-
-
-_LONGEST_NAME_BYTES = 255
+_LONGEST_NAME_BYTES, _LONGEST_TO_GROW_BYTES = 255, 220
 _FIRST_BYTES = 1024
 _KINDS = {
     "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),
@@ -71,19 +69,32 @@ def writing(path: Path) -> Iterator[None]:
         raise unwritable(path, cause) from None
 
 
-def unwritable(path: Path, cause: OSError, option: str = "") -> RunError:
-    """Why the system did not write a file, and how that is mended; `option` names another in a command line."""
+def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = False) -> RunError:
+    """Why the system did not write a file, or into a folder, and how that is mended.
+
+    `option` is that by which a command line names another folder; callers of Python have none.
+    """
     # where a folder should be, what was named may be no folder itself
     among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
     in_the_way = [each for each in among if os.path.exists(each) and not os.path.isdir(each)]
-    found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else cause.strerror or str(cause)
+    found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else _of_its_folder(cause)
     remedy = "Make it writable, or name"
     if cause.errno in DISK_FULL:
         remedy = "Free some space and run the same command again, or name"
     elif in_the_way or cause.errno in _OF_THE_PLACE:
         remedy = "Name"
+    is_own_name = cause.errno == errno.ENAMETOOLONG and path.name == max(path.parts, key=_bytes_of)
     by = f" with {option}" if option else ""
-    return RunError(f"Cannot write `{path}`: {found}. {remedy} another folder{by}.")
+    return RunError(
+        f"Cannot write `{path}`: {found or cause.strerror or cause}. {remedy} another "
+        f"{'file' if is_own_name and not is_folder else 'folder'}{by}."
+    )
+
+
+def _of_its_folder(cause: OSError) -> str:
+    """What is wrong with a folder that is there, while the system finds no file that it was to make in it."""
+    folder = os.path.dirname(str(cause.filename))
+    return f"`{folder}` takes no files" if cause.errno == errno.ENOENT and os.path.isdir(folder) else ""
 
 
 def system_cause(error: BaseException | None) -> OSError | None:
@@ -160,7 +171,7 @@ def write_through(path: Path, data: bytes) -> None:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A folder to be filled, which takes the place of `path` when everything in it was written; for one process."""
-    temporary = path.with_name(f".{path.name}")
+    temporary = hidden_beside(path)
     with writing(path):
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir(parents=True)
@@ -175,6 +186,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def hidden_beside(path: Path, ending: str = "") -> Path:
+    """A hidden file beside another, named after it; a long name is cut, for it has to grow."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    name = path.name if _bytes_of(path.name) <= _LONGEST_TO_GROW_BYTES else f"{path.name[:40]}-{digest}"
+    return path.with_name(f".{name}{ending}")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -444,7 +462,7 @@ def _require_room(path: Path, option: str) -> None:
         raise _unwritable(path, error, option) from None
 
 
-def require_writable_folder(folder: Path, option: str) -> Path:
+def require_writable_folder(folder: Path, option: str = "") -> Path:
     """Make sure, before work, that files can be written into a folder, which may be made for them.
 
     Raises:
@@ -453,7 +471,7 @@ def require_writable_folder(folder: Path, option: str) -> Path:
     try:
         _try_folder(folder)
     except OSError as error:
-        raise unwritable(folder, error, option) from None
+        raise unwritable(folder, error, option, is_folder=True) from None
     return folder
 
 
@@ -464,16 +482,18 @@ def _try_folder(folder: Path, name: str = "") -> None:
     while not os.path.lexists(folder) and folder != folder.parent:
         names.append(folder.name)
         folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except FileNotFoundError:  # of the file: the folder is there, but one of the system, such as /proc
-        raise OSError(errno.ENOENT, f"`{folder}` takes no files") from None
+    with tempfile.TemporaryFile(dir=folder):
+        pass
     # the system looks at a name only once the folders above it are made
     longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else _LONGEST_NAME_BYTES
-    if any(len(os.fsencode(each)) > longest for each in names):
+    if any(_bytes_of(each) > longest for each in names):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
+def _bytes_of(name: str) -> int:
+    return len(os.fsencode(name))
+
+
 def _unwritable(path: Path, error: OSError, option: str) -> RunError:
-    return RunError(f"{path} cannot be written: {system_reason(error)}; name another with {option}")
+    found = _of_its_folder(error) or system_reason(error)
+    return RunError(f"{path} cannot be written: {found}; name another with {option}")

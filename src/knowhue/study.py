@@ -62,8 +62,8 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
     if not budget:
         raise RunError(
-            f"The reference `{plan.reference}` diverged with every seed: it sets no budget. Name one with --budget, or "
-            "another --reference, and another folder with --out."
+            f"The reference `{plan.reference}` diverged with every seed: it sets no budget. Name a budget in seconds "
+            "or another reference, and another folder."
         )
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
@@ -451,8 +451,7 @@ def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
     if changed:
         raise RunError(
             f"{root} was frozen on {earlier['created']}, before its first run, with other "
-            f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder with "
-            "--out."
+            f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder."
         )
 
 
@@ -483,7 +482,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {read_frozen(root)['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
-            "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder with --out, "
+            "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder, "
             f"or go on with the frozen plan: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
         )
 

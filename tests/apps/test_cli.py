@@ -330,11 +330,15 @@ def test_of_an_interrupted_video_or_photo_is_said_that_it_begins_again(knowhue, 
     assert (code, "goes on" in err) == (130, False)
     assert err.endswith("knowhue: stopped. The same command begins again.\n")
     assert list(tmp_path.iterdir()) == [tmp_path / "video.mp4"]
-    monkeypatch.setattr("knowhue.apps.use.open_model", interrupt)
     Image.new("L", (8, 8)).save(tmp_path / "photo.png")
-    code, _, err = knowhue("colorize", tmp_path / "photo.png")
-    assert (code, "goes on" in err) == (130, False)
-    assert err.endswith("knowhue: stopped. The same command begins again.\n")
+    # a photo is known for one when libraries are loaded; a folder is one at once
+    for at in ("knowhue.apps.use.open_model", "knowhue.images.reading.is_image"):
+        monkeypatch.setattr(at, interrupt)
+        code, _, err = knowhue("colorize", tmp_path / "photo.png")
+        assert (code, "goes on" in err) == (130, False)
+        assert err.endswith("knowhue: stopped. The same command begins again.\n")
+    monkeypatch.setattr("knowhue.apps.use._folder", interrupt)
+    assert "goes on with what is not finished" in knowhue("colorize", tmp_path)[2]
 
 
 WRONG = [

@@ -159,7 +159,7 @@ UNWRITABLE = {
     "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
     "a file for a folder of one photo": (
         ["p.png", "-o", "there.png/"],
-        called_as_a_file("there.png"),
+        "`--out` should name a folder, as its slash says. Found `--out there.png/`, the name of a file. Leave the",
     ),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long; name another with --out"),
@@ -252,7 +252,7 @@ def test_without_out_a_folder_is_coloured_beside_itself(knowhue, place, monkeypa
     assert knowhue("colorize", ".")[0] == 0
     assert (place / "sub-colour" / "p.png").exists()
     code, _, err = knowhue("colorize", "/")
-    assert (code, "name a folder with --out" in err) == (2, True)
+    assert (code, "name a folder for the coloured images" in err) == (2, True)
 
 
 def test_what_was_made_of_an_image_is_left_alone_later(knowhue, place):

@@ -37,6 +37,17 @@ def test_a_path_may_be_text_wherever_somebody_calls():
             assert ("Path" in taken) <= ("str" in taken), f"{verb.__name__}({name}: {taken})"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_another_folder_is_named_by_an_option_in_commands_alone(path):
+    """Whoever calls from Python has no option."""
+    told = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+    ]
+    assert "apps" in path.parts or not any("with --out" in each for each in told if isinstance(each, str))
+
+
 def test_unknown_name_lists_the_public_ones():
     with pytest.raises(
         AttributeError, match=r"no attribute 'tran'; public names: ColorizeOptions, Colorizer, .*train"

@@ -374,7 +374,7 @@ def test_no_study_goes_among_its_images(make_folder, tmp_path, out):
     (tmp_path / "link").symlink_to(photos)
     before = sorted(tmp_path.rglob("*"))
     images = Images(path=str(photos), size_px=16, min_per_class=1)
-    with pytest.raises(ConfigError, match=r"among the images of .*photos.*elsewhere with --out$") as error:
+    with pytest.raises(ConfigError, match=r"among the images of .*photos.*name a folder elsewhere$") as error:
         prepare(images, tmp_path / out / "images")
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before

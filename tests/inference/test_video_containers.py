@@ -523,10 +523,19 @@ def test_a_timecode_is_kept_and_not_missed(tmp_path: Path, out: str):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_not_mended_by_another_name(tmp_path: Path):
     (tmp_path / ".out.mkv.colorizing").symlink_to("/dev/full")
-    with pytest.raises(RunError, match=r"No space left on device\. Free some space\.$"):
+    with pytest.raises(
+        RunError, match=r"No space left on device\. Free some space and run the same command again"
+    ):
         colour(plain(tmp_path), tmp_path / "out.mkv")
     assert not list(tmp_path.glob(".*"))
     assert not (tmp_path / "out.mkv").exists()
+
+
+def test_a_video_may_have_as_long_a_name_as_names_may_be(tmp_path: Path):
+    out = tmp_path / f"{'x' * 251}.mkv"
+    colour(plain(tmp_path), out)
+    assert out.stat().st_size
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_pixels_are_as_they_were_whatever_the_container(tmp_path: Path):

@@ -16,7 +16,7 @@ def test_a_study_of_another_version_is_refused(tmp_path, edit):
     write_study(tmp_path)
     change(tmp_path / "study.json", edit)
     with pytest.raises(
-        RunError, match=r"study\.json: written by another version of knowhue.*--out"
+        RunError, match=r"study\.json: written by another version of knowhue.*Name another folder"
     ) as caught:
         read_study(tmp_path)
     assert "\n" not in str(caught.value)

@@ -311,7 +311,7 @@ def test_a_single_run_takes_no_heads_from_finished_arms(of_old, tiny, tmp_path, 
         (root / "study.json").unlink()
     before = steps(root)
     machine("new")
-    refusal = r"than class/seed-0-\w+, colour/seed-0-\w+, which it .* with --out"
+    refusal = r"than class/seed-0-\w+, colour/seed-0-\w+, which it .* or name another folder\.$"
     with pytest.raises(RunError, match=refusal) as error:
         train(tiny(**QUICK), root, "multi")
     assert "\n" not in str(error.value)

@@ -255,8 +255,13 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-def require_folder(folder: Path, option: str = "--out") -> Path:
-    """Make sure, before work, that what many files go to is a folder, or may become one, and is not called as a file.
+def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path:
+    """Make sure, before work, that what files go to is a folder, or may become one, and is not called as a file.
+
+    Args:
+        folder: it.
+        option: that named it.
+        named: as it was typed, where a slash at its end says that it is a folder.
 
     Raises:
         ConfigError: it has the name of a file.
@@ -264,9 +269,10 @@ def require_folder(folder: Path, option: str = "--out") -> Path:
     """
     # of `os`: where a name is too long, that of `Path` raises
     if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:
+        why = "as its slash says" if named else "which many files go to"
+        remedy = "Leave the slash out, or name a folder" if named else "Name a folder"
         raise ConfigError(
-            f"`{option}` should name a folder, which many files go to. Found `{option} {folder}`, the name of a file. "
-            "Name a folder."
+            f"`{option}` should name a folder, {why}. Found `{option} {named or folder}`, the name of a file. {remedy}."
         )
     return require_writable_folder(folder, option)
 

@@ -132,14 +132,16 @@ class ColorizeArguments(ModelOptions):
 @with_options
 def colorize(arguments: ColorizeArguments) -> None:
     """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
-    kind = _kind_of(arguments)
-    restricted = arguments.restricted()
-    _require_kind(arguments.file, kind, restricted)
-    require_choice(arguments.choice, restricted)
+    kind = ""
     try:
+        kind = _kind_of(arguments)
+        restricted = arguments.restricted()
+        _require_kind(arguments.file, kind, restricted)
+        require_choice(arguments.choice, restricted)
         _colorize(kind, arguments)
     except KeyboardInterrupt:
-        if kind in ("image", "video"):
+        # while libraries load that tell an image from a video, neither has begun
+        if kind in ("image", "video") or (not kind and os.path.isfile(arguments.file)):
             raise BeginsAgain from None
         raise
 
@@ -223,8 +225,9 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     suffix = arguments.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
     # one that is not there yet is made, as folders above a file are
-    if out is not None and (os.path.isdir(out) or str(arguments.out).endswith(("/", os.sep))):
-        target = require_folder(out) / source.with_suffix(suffix).name
+    named = str(arguments.out)
+    if out is not None and (os.path.isdir(out) or named.endswith(("/", os.sep))):
+        target = require_folder(out, named=named) / source.with_suffix(suffix).name
     if layers and target.suffix.lower() != OPENRASTER:
         raise ConfigError(
             f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"

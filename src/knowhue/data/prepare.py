@@ -37,8 +37,16 @@ from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError, plural
 from knowhue.images.image import counted, kinds_of
 from knowhue.locks import locked
-from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty, require_writable
-from knowhue.storage import file_digest, iterate_csv, read_json, remove_all, write_csv, write_json
+from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty
+from knowhue.storage import (
+    file_digest,
+    iterate_csv,
+    read_json,
+    remove_all,
+    require_writable_folder,
+    write_csv,
+    write_json,
+)
 
 PREPARED_VERSION = 5
 """Of how images are read and prepared; arrays of another one are made anew, or refused under runs."""
@@ -143,7 +151,7 @@ def load_prepared(
     if damage := find_damage(folder, summary, thorough):
         raise RunError(
             f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
-            "anew. To leave an image out, take it from where the images come from, and name another folder with --out."
+            "anew. To leave an image out, take it from where the images come from, and name another folder."
         )
     return _open(folder, summary, evaluated_on)
 
@@ -284,7 +292,7 @@ def _is_there(folder: Path, key: str, report: Report) -> bool:
 def _prepare(
     listing: ImageListing, images: Images, folder: Path, key: str, report: Report, share_out: ShareOut | None
 ) -> None:
-    require_writable(folder)
+    require_writable_folder(folder)
     # named by all that its parts depend on: what is finished in it is worth keeping
     scratch = folder / f".reading-{key}-{images_a_part(len(listing), images.size_px)}"
     for left in folder.glob(".*"):  # of processes that were killed; it may be as large as all images
@@ -400,7 +408,7 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
     if images_in_use(folder.parent) - {"", identity}:
         raise RunError(
             f"`{folder.parent}` holds runs that were trained on other images: some were added, changed or removed "
-            "since, or are prepared in another way. Name another folder with --out, or bring the old ones back."
+            "since, or are prepared in another way. Name another folder, or bring the old ones back."
         )
 
 

@@ -53,7 +53,7 @@ def require_apart(images: Images, root: Path) -> None:
     if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
         raise ConfigError(
             f"{root} would hold a study among the images of {images.path}, which are left as they are; name a folder "
-            "elsewhere with --out"
+            "elsewhere"
         )
 
 

@@ -8,10 +8,8 @@ bits, where lcms' tables are up to 0.4 L* off in the dark; for 8, and for profil
 """
 
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from knowhue.color import SRGB_TO_XYZ, Floats, srgb_to_linear
 from knowhue.images.image import Pixels
 from knowhue.images.vips import VipsError, VipsImage, array_of, attach, built_in_profile, image_of
+from knowhue.temporary import temporary_folder
 
 _CODES = np.linspace(0, 1, 65536)
 _LAST = 65535
@@ -303,8 +302,8 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
         image = image.copy()
     elif space is None:
         # libvips takes a profile by its file's name alone, and reads it at once
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "profile.icc"
+        with temporary_folder("A colour profile") as folder:
+            path = folder / "profile.icc"
             path.write_bytes(profile)
             return image.icc_transform(str(path), input_profile="srgb", intent="relative", depth=bits)
     else:

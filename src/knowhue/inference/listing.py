@@ -97,7 +97,9 @@ def default_folder(source: Path) -> Path:
     """
     folder = source.resolve()
     if not folder.name:
-        raise ConfigError(f"{source} has no name to which {MARK} could be added; name a folder with --out")
+        raise ConfigError(
+            f"{source} has no name to which {MARK} could be added; name a folder for the coloured images"
+        )
     return folder.with_name(f"{folder.name}{MARK}")
 
 

@@ -29,7 +29,7 @@ from knowhue.inference.video_formats import codec_of
 from knowhue.locks import locked
 from knowhue.pace import Pace
 from knowhue.runs import Report
-from knowhue.storage import put_in_place, require_outputs
+from knowhue.storage import hidden_beside, put_in_place, require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.video_reading import Frame, Video
@@ -220,8 +220,8 @@ def colorize_video(
     codec_of(out)  # raises for what cannot be written
     require_outputs({"--out": out}, [source], overwrite=overwrite)
     # Hidden and without a video's suffix, so that no player or folder takes it for the whole.
-    partial = out.with_name(f".{out.name}.colorizing")
-    with locked(out.parent, "colorize", name=f".{out.name}.lock"), closing(reading.Video(source)) as video:
+    partial, lock = (hidden_beside(out, ending) for ending in (".colorizing", ".lock"))
+    with locked(out.parent, "colorize", name=lock.name), closing(reading.Video(source)) as video:
         work = _Work(colorizer.at_one_size(), video, options, strength, report)
         try:
             with closing(work.frames()) as frames:

@@ -1,8 +1,6 @@
 """Video files written through FFmpeg's libraries: frames encoded by the colours of the original, all else as it was."""
 
-import errno
 import heapq
-import tempfile
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -27,6 +25,8 @@ from knowhue.inference.video_formats import (
     written_metadata,
 )
 from knowhue.inference.video_reading import EXACT, FULL, MATRICES, Frame, Video, is_attached
+from knowhue.storage import unwritable
+from knowhue.temporary import temporary_folder
 
 _MATROSKA = (".mkv", ".webm")
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -65,9 +65,10 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
             lost = _mux(file, heapq.merge(encoded, copied, key=lambda packet: packet.dts * packet.time_base))
     except _TakesNot as error:
         raise _refusal(video, suffix, error, covers) from None
-    except (FFmpegError, OSError) as error:
-        remedy = "Free some space." if error.errno == errno.ENOSPC else "Name another file."
-        raise RunError(f"Cannot write `{out}`: {error.strerror or error}. {remedy}") from None
+    except OSError as error:  # FFmpeg's own for what the system says, too
+        raise unwritable(out, error) from None
+    except FFmpegError as error:
+        raise RunError(f"Cannot write `{out}`: {error.strerror or error}. Name another file.") from None
     notes = [*concessions(video, codec), *_left_out(video, suffix)]
     if video.is_stereoscopic and suffix not in _MATROSKA:
         notes.append("its stereoscopic layout was left out; .mkv keeps it")
@@ -203,11 +204,13 @@ def _refusal(video: Video, suffix: str, error: Exception, covers: dict[int, byte
 
 
 def _takes(video: Video, suffix: str, covers: dict[int, bytes]) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("The head of a video") as folder:
         try:
-            with _open_output(video, address(Path(folder) / "head"), suffix) as file:
+            with _open_output(video, address(folder / "head"), suffix) as file:
                 _write_head(video, CODECS[suffix], file, suffix, covers)
-        except (_TakesNot, FFmpegError):
+        except (_TakesNot, FFmpegError) as error:
+            if isinstance(error, OSError):  # of the disk, not of what a container takes
+                raise
             return False
     return True
 

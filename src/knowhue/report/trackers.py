@@ -220,7 +220,7 @@ class TensorBoard:
         folder = self._folder(run)
         if folder.exists() and _mark(folder) is None:
             raise RunError(
-                f"`{folder}` should hold what `knowhue log` writes. Found other files. Name another --out."
+                f"`{folder}` should hold what `knowhue log` writes. Found other files. Name another folder."
             )
         return _mark(folder) == run.content
 

@@ -137,7 +137,7 @@ def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
         raise RunError(
             f"`{work.root / arm}`, seed {config.seed}, would be computed otherwise (golden step {now[:12]}: another "
             f"processor, other threads, libraries or code) than {', '.join(others)}, which it is compared or shares "
-            "heads with. Train it where these were trained, or name another folder with --out."
+            "heads with. Train it where these were trained, or name another folder."
         )
     if not is_done:
         begin_anew(work, {config.seed: block}, now)

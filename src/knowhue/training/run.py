@@ -42,13 +42,12 @@ from knowhue.runs import (
     read_status,
     require_no_head,
     require_whole,
-    require_writable,
     run_folder,
     write_config,
     write_log,
     write_status,
 )
-from knowhue.storage import read_json, write_json
+from knowhue.storage import read_json, require_writable_folder, write_json
 from knowhue.training import golden
 from knowhue.training.checkpoint import load_weights, save_weights
 from knowhue.training.engine import Engine, Workspace
@@ -133,7 +132,7 @@ def open_workspace(
             encoders |= _digest_of_start(each, model)
     prepared = None
     if engine.is_main:
-        require_writable(root)
+        require_writable_folder(root)
         # reads the array once through
         prepared = prepare(config.images, root / "images", report, share_out=share_out)
     engine.wait()
@@ -332,7 +331,7 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
     if recorded != work.prepared.fingerprint:
         raise RunError(
             f"`{folder}` was trained on other images than are there now: some were added, changed or removed. "
-            "Name another folder with --out, or bring the old images back."
+            "Name another folder, or bring the old images back."
         )
 
 
@@ -355,7 +354,7 @@ def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
     if changed:
         raise RunError(
             f"`{folder}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
-            "bring the old weights, precision or machine back, or name another folder with --out."
+            "bring the old weights, precision or machine back, or name another folder."
         )
 
 
