@@ -1,6 +1,7 @@
 """A plan: filled in from a preset, read back from its own YAML, and hashed over all that matters."""
 
 import itertools
+import shutil
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, RUN_METRICS, SHARES
 from knowhue.plan import (
     CLOCK,
+    OTHER_SETTINGS,
     QUESTIONS,
     Plan,
     make_comparison,
@@ -24,7 +26,7 @@ from knowhue.plan import (
     with_effect,
 )
 from knowhue.presets import ARMS, METHODS, checked, edit, load_config, read_yaml
-from knowhue.runs import run_folder, write_log
+from knowhue.runs import run_folder, write_config, write_log
 from knowhue.storage import write_json
 from knowhue.study import freeze
 
@@ -271,6 +273,18 @@ def test_cells_say_how_far_they_are(plan, tmp_path):
     assert cells["colour", 0][2:] == ("finished", 4, 4, 5.5)
     assert cells["multi", 3][2:5] == ("running", 3, 4)
     assert cells["multi", 0][2:] == ("missing", 0, 4, 0)
+
+
+def test_a_run_in_the_folder_of_another_has_not_ended(plan, tmp_path):
+    freeze(plan, tmp_path, {}, {"images": "0a1b2c3d", "encoder_weights": {}})
+    for seed in plan.seeds:
+        begin(tmp_path, plan, "colour", seed, "finished", 2)
+        config = plan.run_config("colour", seed)
+        write_config(run_folder(tmp_path, "colour", config), config)
+    first, second = (run_folder(tmp_path, "colour", plan.run_config("colour", seed)) for seed in plan.seeds)
+    shutil.copyfile(first / "config.json", second / "config.json")
+    states = {(cell.arm, cell.seed): cell.state for cell in read_cells(tmp_path, plan)}
+    assert (states["colour", 0], states["colour", 3]) == ("finished", OTHER_SETTINGS)
 
 
 def test_folder_without_a_study_is_refused(tmp_path):

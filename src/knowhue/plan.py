@@ -27,13 +27,24 @@ from knowhue.presets import (
     merge,
     require_arms_choose_tasks,
 )
-from knowhue.runs import read_frozen, read_log, read_status, read_study_file, run_folder, settled
+from knowhue.runs import (
+    ENDED,
+    is_as_named,
+    read_frozen,
+    read_log,
+    read_status,
+    read_study_file,
+    run_folder,
+    settled,
+)
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA, LEAST_ALPHA
 
 SET_ASIDE = "set-aside"
 """Folder of what was computed with another golden step than its block is now, see `training.golden`."""
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
+OTHER_SETTINGS = "other settings"
+"""State of a run that was moved or copied into the folder of another."""
 CLOCK = "-clock"
 """Ends the arms of a comparison that are trained for equal wall-clock."""
 _SHARED = tuple(map(attrgetter, ("images", "training.precision", "evaluation.split")))
@@ -418,8 +429,8 @@ class Cell(NamedTuple):
     arm: str
     seed: int
     state: str
-    """`missing`, `running` (or interrupted), `finished`, `diverged`; it runs while one of its heads does, which other
-    arms may share"""
+    """`missing`, `running` (or interrupted), `finished`, `diverged`, `OTHER_SETTINGS`; it runs while one of its heads
+    does, which other arms may share"""
     epochs: int
     """done, of `of`; on the frozen encoder the mean of its heads"""
     of: int
@@ -485,6 +496,8 @@ def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     log, status = read_log(folder, "finetune"), read_status(folder)
     heads, tuned = plan.epochs(arm)
     state, epochs = status.get("state", "missing"), heads + len(log)
+    if state in ENDED and not is_as_named(folder):
+        state = OTHER_SETTINGS
     if not status:
         own = head_folders(root, config)
         if any(read_status(head).get("state") == "running" for head in own):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
 from knowhue.evaluation.aggregation import score_rows
 from knowhue.metric_table import RUN_METRICS
-from knowhue.plan import read_cells, read_plan
+from knowhue.plan import OTHER_SETTINGS, read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import compare, conclude
@@ -84,9 +84,13 @@ def pack(folder: Path, out: Path) -> int:
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
     frozen, plan = read_frozen(folder), read_plan(folder)
-    open_ = [
-        f"{cell.arm} of seed {cell.seed}" for cell in read_cells(folder, plan) if cell.state not in ENDED
-    ]
+    cells = [cell for cell in read_cells(folder, plan) if cell.state not in ENDED]
+    open_ = [f"{cell.arm} of seed {cell.seed}" for cell in cells]
+    if exchanged := [each for each, cell in zip(open_, cells, strict=True) if cell.state == OTHER_SETTINGS]:
+        raise RunError(
+            f"{folder}: in the folder of {few(exchanged, 3)} lies a run of other settings or another seed, moved or "
+            "copied there; remove it, and let `knowhue study` go on before it is sealed"
+        )
     if open_:
         raise RunError(
             f"{folder}: {few(open_, 3)} did not end yet; let `knowhue study` go on before it is sealed"

@@ -8,7 +8,6 @@ images, as in the report.
 """
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.errors import KnowhueError, spaced
+from knowhue.errors import KnowhueError, RunError, spaced
 from knowhue.evaluation.aggregation import score_rows
 from knowhue.metric_table import METRICS
 from knowhue.report.conditions import class_transfer
@@ -59,11 +58,20 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="sealed study, or its folder")
     asked = parser.parse_args()
     try:
-        study = read_whole(asked.study)
+        show(asked.study)
     except KnowhueError as error:
-        sys.exit(str(error))
+        parser.exit(2, f"{error}\n")
+
+
+def show(path: Path) -> None:
+    """Print the tables of a study.
+
+    Raises:
+        KnowhueError: it is none, or has no arm that learns both tasks.
+    """
+    study = read_whole(path)
     if not study.finished("multi"):
-        sys.exit(f"{asked.study}: should have an arm `multi` that has ended. Found {', '.join(study.runs)}")
+        raise RunError(f"{path}: should have an arm `multi` that has ended. Found {', '.join(study.runs)}.")
     print("Bold: p, adjusted, and the interval over seeds and images agree that there is a difference.")
     for part, holds in parts(study).items():
         cut = of_part(study, holds)
@@ -203,7 +211,4 @@ def _row(study: Study, before: str, after: str, metric: str, test: FamilyTest) -
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KnowhueError as error:
-        sys.exit(str(error))
+    main()

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from knowhue.apps.progress import CurrentStage, Live, Plain, showing_progress, time_left, title_of
-from knowhue.plan import Cell
+from knowhue.apps.progress import CurrentStage, Live, Plain, cell_lines, showing_progress, time_left, title_of
+from knowhue.plan import OTHER_SETTINGS, Cell
 
 
 @pytest.fixture
@@ -258,6 +258,15 @@ def test_the_table_of_cells_takes_the_place_of_the_bars(live):
     ]
     lines = live({"stage": "report"})
     assert [line.rstrip() for line in lines[2:4]] == ["1 of 2 cells have ended", "writing the report"]
+
+
+def test_a_run_in_the_folder_of_another_is_named():
+    cells = [Cell("colour", 0, "finished", 2, 2, 1.0), Cell("multi", 0, OTHER_SETTINGS, 2, 2, 1.0)]
+    table = cell_lines(cells)
+    assert (table[1].split(), table[2]) == (
+        ["0", "done", "other"],
+        "1 of 2 cells have ended; of other settings than their folders are named by: multi of seed 0",
+    )
 
 
 def test_plain_lines_say_once_that_a_cell_has_ended(told):

@@ -269,6 +269,14 @@ def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
     assert not (tmp_path / "a.zip").exists()
 
 
+def test_a_study_with_a_run_in_the_folder_of_another_is_not_sealed(tmp_path):
+    study = write_study(tmp_path / "demo", seeds=(0, 1))
+    first, second = sorted(study.glob("multi/seed-*"))
+    (second / "config.json").write_bytes((first / "config.json").read_bytes())
+    with pytest.raises(RunError, match="in the folder of multi of seed 1 lies a run of other settings"):
+        pack(study, tmp_path / "a.zip")
+
+
 def test_what_is_no_sealed_study_is_refused(sealed, tmp_path, monkeypatch):
     (tmp_path / "text.zip").write_text("none")
     rewrite(tmp_path / "other.zip", {"a.txt": "a"})

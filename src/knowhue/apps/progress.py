@@ -18,7 +18,7 @@ from knowhue.config import TRAIN_LOSSES
 from knowhue.errors import few, minus
 from knowhue.locks import is_first_process
 from knowhue.pace import Pace
-from knowhue.plan import Cell
+from knowhue.plan import OTHER_SETTINGS, Cell
 from knowhue.runs import ENDED, Report
 
 STARTING = "starting: loading libraries"
@@ -48,7 +48,7 @@ TITLES = {
     "score": "measuring",
 }
 """Every stage that may take longer than some seconds; heads, gates and arms have titles of their own."""
-_STATES = {"missing": "·", "finished": "done", "diverged": "diverged"}
+_STATES = {"missing": "·", "finished": "done", "diverged": "diverged", OTHER_SETTINGS: "other"}
 COUNTED = {
     "prepare": "images",
     **dict.fromkeys(("truth", "baselines", "features", "evaluate", "album", "folder", "score"), "images"),
@@ -263,7 +263,9 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     head = "  ".join(arm.rjust(width) for arm, width in widths.items())
     lines = [f" seed  {head}", *(f"{seed:>5}  {'  '.join(row)}" for seed, row in rows.items())]
     ended = sum(cell.state in ENDED for cell in cells)
-    return [*lines, f"{ended} of {len(cells)} cells have ended"]
+    exchanged = [f"{cell.arm} of seed {cell.seed}" for cell in cells if cell.state == OTHER_SETTINGS]
+    others = f"; of other settings than their folders are named by: {few(exchanged)}" if exchanged else ""
+    return [*lines, f"{ended} of {len(cells)} cells have ended{others}"]
 
 
 def at_work(cells: Sequence[Cell]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from knowhue.errors import needing, spaced
 from knowhue.metric_table import IMAGE_COLUMNS
+from knowhue.plan import OTHER_SETTINGS
 from knowhue.report.score_rows import DIVERGED
 from knowhue.report.study import Score, Study, flat_scores, tidy_scores
 from knowhue.report.text import measure
@@ -85,7 +86,7 @@ def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
         metric = next(chain(own, (each.metric for each in study.questions.values())), "ab_l1")
         for run in study.of(arm):
             if not run.finished and (arm, run.seed) not in declared:
-                state = run.state if run.state != "finished" else "other settings"
+                state = run.state if run.state != "finished" else OTHER_SETTINGS
                 state = "no score" if state == DIVERGED else state
                 yield {"arm": arm, "seed": run.seed, "metric": metric, "state": state, "split": study.split}
 
