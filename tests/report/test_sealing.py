@@ -11,8 +11,9 @@ from synthetic_study import write_own_scores, write_study
 
 from knowhue import sealing
 from knowhue.errors import ConfigError, DamagedError, RunError
+from knowhue.plan import read_plan
 from knowhue.report.results import compare
-from knowhue.runs import read_status, write_status
+from knowhue.runs import read_status, write_config, write_status
 from knowhue.sealing import CRATE, check, pack, shown_problems
 from knowhue.storage import write_json
 
@@ -271,8 +272,7 @@ def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
 
 def test_a_study_with_a_run_in_the_folder_of_another_is_not_sealed(tmp_path):
     study = write_study(tmp_path / "demo", seeds=(0, 1))
-    first, second = sorted(study.glob("multi/seed-*"))
-    (second / "config.json").write_bytes((first / "config.json").read_bytes())
+    write_config(next(study.glob("multi/seed-1-*")), read_plan(study).run_config("multi", 0))
     with pytest.raises(RunError, match="in the folder of multi of seed 1 lies a run of other settings"):
         pack(study, tmp_path / "a.zip")
 

@@ -50,6 +50,16 @@ def test_the_page_names_no_other_host_and_all_that_it_names_is_there(client):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", text)
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/favicon.ico", "/page/page.js"])
+def test_a_file_that_the_client_has_is_not_sent_again(client, path):
+    first = client.get(path)
+    again = client.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    # they take the place of those that the client has
+    assert again.headers["content-security-policy"] == first.headers["content-security-policy"]
+    assert client.get(path, headers={"if-none-match": '"other"'}).content == first.content
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to read JavaScript")
 @pytest.mark.parametrize("script", sorted(PAGE.glob("*.js")), ids=lambda path: path.name)
 def test_scripts_can_be_read(script: Path, tmp_path: Path):

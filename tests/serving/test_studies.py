@@ -162,3 +162,7 @@ def test_samples_and_reports_are_served_once_there_are_any(study, plan):
         assert report.text == "<h1>Report</h1>"
         assert "sandbox" in report.headers["content-security-policy"]
         assert "script-src" not in report.headers["content-security-policy"]
+        has_it = {"if-none-match": report.headers["etag"]}
+        again = client.get("/page/studies/0/report.html", headers=has_it)
+        assert again.status_code == 304
+        assert again.headers["content-security-policy"] == report.headers["content-security-policy"]

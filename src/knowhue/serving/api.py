@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -63,7 +63,7 @@ from knowhue.serving.schemas import (
     refusals,
 )
 from knowhue.serving.settings import ServerSettings
-from knowhue.serving.studies import study_routes
+from knowhue.serving.studies import file_response, study_routes
 from knowhue.settings_text import describe_problem
 
 SCORES_IN_HEADER = 5
@@ -149,8 +149,11 @@ def _add_files(app: FastAPI, settings: ServerSettings, with_page: bool) -> None:
         app.mount(path, StaticFiles(directory=_HERE / name))
 
 
-def _file(path: Path) -> Callable[[], Response]:
-    return lambda: FileResponse(path)  # FastAPI would take a parameter for one of the query
+def _file(path: Path) -> Callable[[Request], Response]:
+    def serve(request: Request) -> Response:
+        return file_response(path, request)
+
+    return serve
 
 
 _router = APIRouter()

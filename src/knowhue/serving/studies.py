@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request, Response
+from starlette.staticfiles import StaticFiles
 
 from knowhue.errors import KnowhueError, shown
 from knowhue.images.image import Image
@@ -34,6 +34,11 @@ _UNREADABLE = (KnowhueError, OSError, ValueError, KeyError)
 """Of files that are being written, or damaged; the next request may read them."""
 
 
+def file_response(path: Path, request: Request) -> Response:
+    """A file, or that it is as the client has it: as `StaticFiles` answers of one in a folder."""
+    return StaticFiles(check_dir=False).file_response(path, path.stat(), request.scope)
+
+
 def study_routes(studies: Sequence[Path]) -> APIRouter:
     """Read-only routes of the page over study folders, which are known by their place in the list."""
     router = APIRouter(prefix="/page", include_in_schema=False)
@@ -44,11 +49,13 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
         return [study_progress(root) for root in studies]
 
     @router.get("/studies/{place:int}/report.html")
-    def report(place: int) -> Response:
+    def report(place: int, request: Request) -> Response:
         path = _study(place) / "report.html"
         if not path.is_file():
             raise Refusal(404, "", "The study has no report yet: `knowhue report` writes one at any time.")
-        return FileResponse(path, headers={"content-security-policy": REPORT_POLICY})
+        found = file_response(path, request)
+        found.headers["content-security-policy"] = REPORT_POLICY
+        return found
 
     @router.get("/studies/{place:int}/{row}.png")
     async def samples(place: int, row: str) -> Response:
