@@ -151,6 +151,31 @@ def test_only_a_finished_run_is_put_to_work(tmp_path, state):
         finished_run(tmp_path)
 
 
+def test_of_a_study_the_first_run_of_its_plan_is_put_to_work_whatever_was_tried_beside_it(tmp_path):
+    shared = load_config("demo")
+    runs = {}
+    for name, seed, changes in (
+        ("planned", 10, {}),
+        ("first", 2, {}),
+        *((f"tried {epochs}", 2, {"training": {"finetune": {"epochs": epochs}}}) for epochs in range(1, 5)),
+        ("other seed", 1, {}),
+        ("measured", 3, {"evaluation": {"recognition": True}}),
+    ):
+        config = edit(shared, {**changes, "seed": seed, "tasks": {"weights": {"class": 3}}})
+        runs[name] = run_folder(tmp_path, "multi", config)
+        write_config(runs[name], config)
+        write_status(runs[name], {"state": "finished"})
+    assert finished_run(tmp_path) == runs["other seed"]  # of runs without a plan the first seed's
+    arms = {"multi": {"tasks": {"weights": {"class": 3}}}}
+    study = {"config": shared.model_dump(mode="json"), "arms": arms, "seeds": [10, 2, 3]}
+    write_json(tmp_path / "study.json", {**STUDY_SCHEMA, **study})
+    assert finished_run(tmp_path) == runs["first"]
+    write_status(runs["first"], {"state": "diverged"})
+    assert finished_run(tmp_path) == runs["measured"]
+    write_status(runs["measured"], {"state": "running"})
+    assert finished_run(tmp_path) == runs["planned"]
+
+
 def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_command(tmp_path):
     with pytest.raises(RunError, match=r"Found no finished run there\. Train one with `knowhue study`\.$"):
         finished_run(tmp_path)

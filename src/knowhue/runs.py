@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from knowhue.config import Config, CountOrNone, Section, fingerprint
 from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few
+from knowhue.setting_effects import dotted
 from knowhue.storage import file_digest, read_json, replacing, write_json
 
 FROZEN = "study.json"
@@ -88,6 +89,10 @@ class Start(Section):
 
 _CAME_LATER = {("colour", "logit_adjustment"): 0.0}
 """Settings that sealed studies (`studies/`) do not name, and what they did in their place."""
+
+
+_NOT_TRAINED_BY = ("seed", "arms", "evaluation.", "training.cache_gib")
+"""Settings by which two runs of a plan may differ, see `trained_by`."""
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -330,7 +335,8 @@ def require_whole(folder: Path, names: Collection[str] = (), but: Collection[str
 def finished_run(path: Path) -> Path:
     """The run folder that a path means: itself, or of a study the first finished multi-task run, else colour run.
 
-    A run that diverged has ended, but not finished: its weights are of no use.
+    Those that the study's plan asks for come first, by its seeds; others were tried beside it. A run that diverged has
+    ended, but not finished: its weights are of no use.
 
     Raises:
         RunError: neither is there.
@@ -340,7 +346,9 @@ def finished_run(path: Path) -> Path:
         return path
     runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
     if found := [run for run in runs if has_finished(run)]:
-        return found[0]
+        of_arm = [run for run in found if run.parent == found[0].parent]
+        frozen = read_json(path / FROZEN) if (path / FROZEN).exists() else {}
+        return min(of_arm, key=lambda run: _place_in_plan(run, frozen)) if len(of_arm) > 1 else found[0]
     diverged = [run for run in (path, *runs) if has_ended(run)]
     if others := [run for run in sorted(path.glob("*/seed-*")) if has_finished(run)]:
         raise _other_arms(path, others, sorted({run.parent.name for run in diverged}))
@@ -349,6 +357,16 @@ def finished_run(path: Path) -> Path:
             f"`{path}` has no finished run: training diverged, so there is no model to put to work. {_TRAIN_ANEW}."
         )
     raise no_finished_run(path, "run or study, such as runs/demo")
+
+
+def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str]:
+    """By what the runs of an arm are ordered: those that the study's plan asks for first, then by seed."""
+    found = dict(dotted(read_json(run / "config.json")))
+    edits = frozen.get("arms", {}).get(run.parent.name, {})
+    asked = {**dict(dotted(frozen.get("config", {}))), **dict(dotted(edits))}
+    names = [name for name in asked if not name.startswith(_NOT_TRAINED_BY)]
+    is_planned = found.get("seed") in frozen.get("seeds", ()) and all(found.get(n) == asked[n] for n in names)
+    return not is_planned, found.get("seed", 0), run.name
 
 
 def require_no_head(path: Path) -> None:
