@@ -223,6 +223,17 @@ def test_an_engine_is_given_the_jobs_that_one_process_does(done, tiny, make_work
     assert [cell.state for cell in event["cells"]] == ["missing"] * 3
 
 
+def test_what_workers_share_is_computed_as_they_compute(done, tiny, make_work, monkeypatch):
+    """Features of float32 differ in their last digits by the number of threads."""
+    before, found = torch.get_num_threads(), []
+    engine = Inline(False)
+    engine.threads = before + 1
+    monkeypatch.setattr(engine, "execute", lambda *_, **__: None)
+    monkeypatch.setattr(cells, "warm_features", lambda *_, **__: found.append(torch.get_num_threads()))
+    run_cells(make_work(tiny()), make_plan(tiny(), ["colour"], [0]), engine, "now")
+    assert (found, torch.get_num_threads()) == ([before + 1], before)
+
+
 def test_machines_elsewhere_are_asked_how_they_compute(tiny, tmp_path, monkeypatch):
     """By a job of theirs: this machine may compute otherwise. An answer of an earlier time does not count."""
     monkeypatch.setattr(cells, "golden_step", lambda engine, threads: f"{engine.precision} by {threads}")

@@ -49,6 +49,12 @@ from knowhue.presets import edit
         ({"training": {"heads": {"epochs": 0}, "finetune": {"epochs": 0}}}, "should not both be 0"),
         ({"training": 3}, "Found `training = 3`."),
         ({"training": {"batch_size": True}}, "`training.batch_size` should be a whole number. Found"),
+        ({"training": {"batch_size": "1_0"}}, "`training.batch_size` should be a whole number. Found"),
+        ({"images": {"validation_share": "0.2_5"}}, "`images.validation_share` should be a number. Found"),
+        (
+            {"colour": {"palette": {"multipliers": ["1_0"]}}},
+            "`colour.palette.multipliers` should be a whole number",
+        ),
         ({"tasks": {"weights": {"class": True}}}, "`tasks.weights.class` should be a number. Found"),
         ({"training": {"cache_gib": False}}, "`training.cache_gib` should be a number. Found"),
     ],

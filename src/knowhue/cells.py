@@ -20,7 +20,7 @@ from knowhue.randomness import drawing_from
 from knowhue.runs import run_folder, trained_by
 from knowhue.storage import read_json, write_json
 from knowhue.training import golden
-from knowhue.training.engine import Engine, Workspace
+from knowhue.training.engine import Engine, Workspace, computing_with
 from knowhue.training.golden import blocks_of, finished_with, golden_step
 from knowhue.training.loop import training_batches
 from knowhue.training.phases import Networks, PhaseName, build_networks, make_train_state
@@ -221,7 +221,8 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
         warm = Job("features", partial(do, partial(warm_features, configs=read)))
         jobs = [warm, *(job._replace(needs=(*job.needs, warm.id)) for job in jobs)]
     else:
-        warm_features(work, read)
+        with computing_with(executor.threads):  # as the workers compute: more threads sum in another order
+            warm_features(work, read)
     executor.execute(
         jobs, watch=lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
     )

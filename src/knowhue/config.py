@@ -72,10 +72,10 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `yes` for a number, which YAML reads as true and Python counts as 1."""
+        """Refuse `yes` for a number, which YAML reads as true and Python counts as 1, and `1_0`, which counts as 10."""
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, dict | list | tuple) else (value,)
-        if any(isinstance(each, bool) for each in parts):
+        if any(isinstance(each, bool) or (isinstance(each, str) and "_" in each) for each in parts):
             kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
             if not kinds & {bool, Any} and (numbers := kinds & {int, float}):
                 raise PydanticKnownError("float_type" if float in numbers else "int_type")

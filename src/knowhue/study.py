@@ -40,7 +40,7 @@ from knowhue.runs import (
 )
 from knowhue.storage import cached, read_json, write_json
 from knowhue.tensors import Batch
-from knowhue.training.engine import Engine, Workspace
+from knowhue.training.engine import Engine, Workspace, computing_with
 from knowhue.training.golden import begin_anew, blocks_of, golden_step
 from knowhue.training.phases import predict
 from knowhue.training.run import load_run, open_workspace
@@ -229,7 +229,8 @@ def _begin(
     plan = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
     _refuse_another_plan(plan, root)
     work, checked = opened or open_study()
-    _freeze_and_score(work, plan, description, checked)
+    with computing_with(executor.threads):  # as those who run the cells, whose scores stand beside these
+        _freeze_and_score(work, plan, description, checked)
     return work, elsewhere
 
 

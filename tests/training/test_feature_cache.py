@@ -95,6 +95,15 @@ def test_stale_cache_is_not_reused(make_cache, change):
     assert len(list((work.root / "features").iterdir())) == 2
 
 
+def test_what_another_machine_computed_is_not_taken(make_model):
+    """Of a block that is begun anew there, or with other threads, nothing is left of how it was computed before."""
+    model, work = make_model("study", None)
+    folder, everything = work.root / "features", np.arange(len(work.prepared.rgb))
+    for step in ("here", "there", "here"):
+        cache_features(model, work.prepared, everything, folder, work.engine, golden_step=step)
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_cache_is_computed_once(make_cache, monkeypatch):
     _, _, work = make_cache()
     monkeypatch.setattr("knowhue.training.feature_cache._fill", None)

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,17 @@ from knowhue.tensors import Batch
 Module = TypeVar("Module", bound=nn.Module)
 Counting = Callable[[Iterable[Batch]], Iterator[Batch]]
 """Hands batches on and reports how many of a stage's images are done."""
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Within it torch computes with so many threads, None as many as before: others may sum in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Engine:

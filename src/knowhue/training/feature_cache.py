@@ -65,19 +65,22 @@ def cache_features(
     folder: Path,
     engine: Engine,
     report: Report = lambda _: None,
+    golden_step: str = "",
 ) -> FeatureCache:
     """Open the cache of a model's taps of some images, ascending, below `folder`, computing what is not there.
 
-    Its name is a fingerprint of the encoder's weights, these images and the arithmetic: a stale one is never
-    read. Each file appears whole, with a mark that holds its checksum; a damaged one is computed again. Processes of
-    one run share the work by rows of the same files, so `folder` must be visible to all of them; of several runs one
-    fills and the others wait.
+    Its name is a fingerprint of the encoder's weights, these images and the arithmetic, which the golden step tells of
+    processor, threads and libraries: a stale one is never read. Each file appears whole, with a mark that holds its
+    checksum; a damaged one is computed again. Processes of one run share the work by rows of the same files, so
+    `folder` must be visible to all of them; of several runs one fills and the others wait.
 
     Raises:
         RunError: the folder cannot be written.
     """
     images = [prepared.fingerprint, hashlib.sha256(positions.tobytes()).hexdigest()]
-    key = fingerprint([weights_digest(model.encoder), images, engine.precision, engine.device.type])
+    key = fingerprint(
+        [weights_digest(model.encoder), images, engine.precision, engine.device.type, golden_step]
+    )
     home = folder / key
     try:
         with locked(home, "features", wait_s=_PATIENCE_S, report=report):

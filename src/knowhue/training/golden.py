@@ -17,7 +17,7 @@ from knowhue.randomness import drawing_from, stream
 from knowhue.runs import FROZEN, read_config, run_folder
 from knowhue.storage import read_json
 from knowhue.training.checkpoint import computed_with
-from knowhue.training.engine import Engine, Workspace
+from knowhue.training.engine import Engine, Workspace, computing_with
 from knowhue.training.phases import build_networks, make_train_state
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
@@ -54,17 +54,11 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
     another version of a library may sum in another order. The number of processes counts, too. It is computed once a
     process and is the same on all processes of a run.
     """
-    before = torch.get_num_threads()
-    if threads not in (None, before):
-        torch.set_num_threads(threads)
-        try:
-            return golden_step(engine)
-        finally:
-            torch.set_num_threads(before)
-    key = (str(engine.device), engine.precision, before)
-    if key not in _found:
-        _found[key] = _train(engine)
-    return digest(engine.gather([_found[key]]))
+    with computing_with(threads):
+        key = (str(engine.device), engine.precision, torch.get_num_threads())
+        if key not in _found:
+            _found[key] = _train(engine)
+        return digest(engine.gather([_found[key]]))
 
 
 def _train(engine: Engine) -> str:

@@ -244,8 +244,8 @@ def _with_cached_features(work: Workspace, config: Config, networks: Networks) -
         text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
         work.report({"stage": "note", "text": text})
         return networks
-    folder = work.root / "features"
-    cache = cache_features(networks.model, work.prepared, positions, folder, work.engine, work.report)
+    folder, step = work.root / "features", golden.golden_step(work.engine)
+    cache = cache_features(networks.model, work.prepared, positions, folder, work.engine, work.report, step)
     return replace(networks, features=cache)
 
 
