@@ -122,26 +122,30 @@ def test_stages_work_at_the_same_time():
 
     def paint(item: int, *_: int) -> None:
         if item == 0:
-            met.append(predicted.wait(5) and decoded.wait(5))
+            met.append(predicted.wait(60) and decoded.wait(60))
 
     list(run(Stages(lambda _: 1, decode, predict, paint), range(3), Limits(1, 1)))
     assert met == [True]
 
 
 def test_predicts_together_what_is_there_and_waits_for_no_more():
-    batches, gate = [], threading.Event()
+    batches, decoded, gate = [], [], threading.Event()
+
+    def decode(item: int) -> int:
+        decoded.append(item)
+        return item
 
     def predict(values: Sequence[int]) -> Sequence[int]:
-        gate.wait(5)
+        gate.wait(60)
         batches.append(len(values))
         return values
 
     def items() -> Iterator[int]:
         yield from range(8)
-        time.sleep(0.05)  # some are being predicted; the others wait
+        wait_until(lambda: len(decoded) > 5)  # some are being predicted; the others wait
         gate.set()
 
-    assert len(list(run(stages(predict=predict), items(), Limits(1, 4)))) == 8
+    assert len(list(run(stages(decode=decode, predict=predict), items(), Limits(1, 4)))) == 8
     assert sum(batches) == 8
     assert max(batches) == 4
 
@@ -151,7 +155,7 @@ def test_a_batch_is_of_one_shape_and_takes_the_oldest_first():
 
     def predict(values: Sequence[int]) -> Sequence[int]:
         batches.append(list(values))
-        assert gate.wait(5)
+        assert gate.wait(60)
         return values
 
     work = stages(decode=lambda n: n, predict=predict, shape=lambda n: n % 2)
@@ -263,15 +267,15 @@ def test_a_waiting_thread_holds_nothing_of_what_it_did():
 
 def test_a_full_queue_refuses_until_somebody_leaves():
     gate = threading.Event()
-    pipeline = Pipeline(stages(decode=lambda n: gate.wait(5) and n), Limits(1, queue_length=2))
+    pipeline = Pipeline(stages(decode=lambda n: gate.wait(60) and n), Limits(1, queue_length=2))
     first, second = pipeline.submit(1), pipeline.submit(2)
     with pytest.raises(Busy, match="full with 2 items"):
         pipeline.check()
     assert second.cancel()
     third = pipeline.submit(3)
     gate.set()
-    assert first.result(5)[0] == 1
-    assert third.result(5)[0] == 3
+    assert first.result(60)[0] == 1
+    assert third.result(60)[0] == 3
     pipeline.close()
     assert pipeline.length == 0
 
@@ -288,7 +292,7 @@ def test_what_is_late_is_dropped_and_closing_finishes_the_rest():
     pipeline.stop()
     with pytest.raises(Stopping):
         pipeline.submit(4)
-    pipeline.close(5)
+    pipeline.close(60)
     assert not threads_left()
     assert futures[0].result(0)[0] == 0
     assert all(isinstance(future.exception(0), Late) for future in futures[1:])
@@ -304,7 +308,7 @@ def test_aborting_drops_what_waits_even_for_room():
 
     pipeline = Pipeline(stages(decode=decode), Limits(3, held_bytes=1))  # one at a time; two wait for room
     futures = [pipeline.submit(n) for n in range(50)]
-    assert started.wait(5)
+    assert started.wait(60)
     pipeline.abort()
     assert not threads_left()
     assert sum(future.done() for future in futures) < 5
@@ -332,7 +336,7 @@ def test_a_stage_that_answers_otherwise_than_it_should_fails_its_items(
     pipeline = Pipeline(stages(**changes), Limits(1, 3))
     futures = [pipeline.submit(n) for n in range(5)]
     assert all(isinstance(future.exception(5), failure) for future in futures)
-    pipeline.close(5)
+    pipeline.close(60)
     assert pipeline.length == 0
 
 
@@ -345,7 +349,7 @@ def test_who_observes_and_fails_leaves_nobody_waiting(broken: str):
     pipeline = Pipeline(stages(), Limits(1, 3), observe)
     futures = [pipeline.submit(n) for n in range(5)]
     assert all(isinstance(future.exception(5), ArithmeticError) for future in futures)
-    pipeline.close(5)
+    pipeline.close(60)
     assert pipeline.length == 0
 
 

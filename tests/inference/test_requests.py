@@ -46,7 +46,7 @@ class Gate:
 
     def __call__(self, seen: np.ndarray) -> None:
         self.waiting += 1
-        assert self.opened.wait(10)
+        assert self.opened.wait(60)
 
 
 def replies(futures: list[Future[ImageReply]]) -> list[ImageReply]:
@@ -66,14 +66,14 @@ def test_a_reply_is_what_the_colorizer_says_alone(make_batcher):
 
 def test_hints_are_read_against_the_size_of_the_image(make_batcher):
     batcher = make_batcher()
-    written = batcher.submit(ImageRequest(WIDE, hints=("25%,50%=red",))).result(10)
-    assert written.data != batcher.submit(ImageRequest(WIDE)).result(10).data
+    written = batcher.submit(ImageRequest(WIDE, hints=("25%,50%=red",))).result(60)
+    assert written.data != batcher.submit(ImageRequest(WIDE)).result(60).data
     with pytest.raises(ConfigError, match="hint"):
-        batcher.submit(ImageRequest(WIDE, hints=("48,0=red",))).result(10)
+        batcher.submit(ImageRequest(WIDE, hints=("48,0=red",))).result(60)
 
 
 def test_without_colour_it_only_judges(make_batcher):
-    reply = make_batcher().submit(ImageRequest(photo(value=250), colour=False)).result(10)
+    reply = make_batcher().submit(ImageRequest(photo(value=250), colour=False)).result(60)
     assert (reply.judgement.label, reply.data, reply.colorized, reply.judgement.chroma) == (
         "bright",
         b"",
@@ -83,7 +83,7 @@ def test_without_colour_it_only_judges(make_batcher):
 
 
 def test_what_the_file_cannot_hold_is_said(make_batcher):
-    reply = make_batcher().submit(ImageRequest(photo("png", mode="RGBA"), suffix=".jpg")).result(10)
+    reply = make_batcher().submit(ImageRequest(photo("png", mode="RGBA"), suffix=".jpg")).result(60)
     assert any("transparency" in warning for warning in reply.judgement.warnings)
     assert Image.open(io.BytesIO(reply.data)).format == "JPEG"
 
@@ -117,7 +117,7 @@ def test_a_batch_is_never_larger_than_it_may_be(make_batcher):
 def test_a_lonely_image_waits_for_no_company(make_batcher):
     batcher = make_batcher(batch_wait_seconds=5.0)
     started = time.monotonic()
-    batcher.submit(ImageRequest(WIDE)).result(10)
+    batcher.submit(ImageRequest(WIDE)).result(60)
     assert time.monotonic() - started < 2
 
 
@@ -133,7 +133,7 @@ def test_a_full_queue_is_busy_and_says_when_to_come_again(make_batcher):
     gate.opened.set()
     replies(futures)
     wait_until(lambda: batcher.length == 0)
-    batcher.submit(ImageRequest(WIDE)).result(10)
+    batcher.submit(ImageRequest(WIDE)).result(60)
 
 
 def test_who_leaves_makes_room(make_batcher):
@@ -167,12 +167,12 @@ def test_a_failure_is_one_images_own(make_batcher):
     wait([first, *futures], 10)
     assert [future.exception(0) is None for future in futures] == [True, False, True, False, True]
     assert first.result(0).data
-    assert batcher.submit(ImageRequest(WIDE)).result(10).data
+    assert batcher.submit(ImageRequest(WIDE)).result(60).data
 
 
 def test_what_is_no_image_is_told_every_format_that_is_read(make_batcher):
     with pytest.raises(NoImageError) as caught:
-        make_batcher().submit(ImageRequest(b"hello")).result(10)
+        make_batcher().submit(ImageRequest(b"hello")).result(60)
     assert f"({', '.join(readable_formats())})" in str(caught.value)
 
 
@@ -182,26 +182,26 @@ def test_what_is_no_image_is_told_every_format_that_is_read(make_batcher):
 def test_a_bad_image_is_told_and_forgotten(make_batcher, data: bytes, error: type[Exception]):
     batcher = make_batcher()
     with pytest.raises(error, match="image"):
-        batcher.submit(ImageRequest(data)).result(10)
+        batcher.submit(ImageRequest(data)).result(60)
     wait_until(lambda: batcher.length == 0)
 
 
 def test_pixels_are_counted_before_they_are_decoded(make_batcher):
     with pytest.raises(ImageError, match=r"more than 1,000; make it smaller$"):
-        make_batcher(max_pixels=1000).submit(ImageRequest(WIDE)).result(10)
+        make_batcher(max_pixels=1000).submit(ImageRequest(WIDE)).result(60)
 
 
 def test_a_request_whose_time_is_up_is_dropped(make_batcher):
     gate = Gate()
     network = FakeNetwork(gate)
-    batcher = make_batcher(network, item_seconds=0.1, held_bytes=48 * 32, threads=1)
+    batcher = make_batcher(network, item_seconds=1.0, held_bytes=48 * 32, threads=1)
     first, second = batcher.submit(ImageRequest(WIDE)), batcher.submit(ImageRequest(WIDE))
     wait_until(lambda: gate.waiting)
-    time.sleep(0.15)
+    time.sleep(1.05)
     gate.opened.set()
     for future in (first, second):
-        with pytest.raises(Late, match=r"within 0\.1 s"):
-            future.result(10)
+        with pytest.raises(Late, match="within 1 s"):
+            future.result(60)
     assert network.batches == [1]
 
 
@@ -216,7 +216,7 @@ def test_closing_finishes_what_was_accepted_and_accepts_no_more(make_batcher):
         batcher.submit(ImageRequest(WIDE))
     assert closing.is_alive()
     gate.opened.set()
-    closing.join(10)
+    closing.join(60)
     assert all(future.done() for future in futures)
     assert all(reply.data for reply in replies(futures))
     assert not any(thread.is_alive() for thread in batcher._threads)
@@ -252,14 +252,14 @@ def test_many_threads_may_ask(make_batcher):
     def ask(number: int) -> None:
         value = 250 if number % 2 else 5
         labels[number] = (
-            batcher.submit(ImageRequest(photo(value=value, width=20 + number))).result(20).judgement.label
+            batcher.submit(ImageRequest(photo(value=value, width=20 + number))).result(60).judgement.label
         )
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert labels == {number: "bright" if number % 2 else "dark" for number in range(24)}
 
 

@@ -535,7 +535,7 @@ def test_a_stopping_server_is_not_ready_and_takes_nothing():
 
 def test_a_full_queue_answers_429_and_the_rest_are_served():
     opened = threading.Event()
-    with client_of({"slow": colorizer(lambda seen: opened.wait(10))}, queue_length=2) as client:  # type: ignore[arg-type,return-value]
+    with client_of({"slow": colorizer(lambda seen: opened.wait(60))}, queue_length=2) as client:  # type: ignore[arg-type,return-value]
         answers = []
         send = lambda: answers.append(client.post("/v1/colorize", content=JPEG, headers=AS_JPEG))  # noqa: E731
         threads = [threading.Thread(target=send) for _ in range(2)]
@@ -545,7 +545,7 @@ def test_a_full_queue_answers_429_and_the_rest_are_served():
         busy = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
         opened.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
     assert busy.status_code == 429
     assert 1 <= int(busy.headers["retry-after"]) <= 60
     assert error_of(busy).startswith("The server is busy with ")
@@ -554,7 +554,7 @@ def test_a_full_queue_answers_429_and_the_rest_are_served():
 
 def test_what_takes_too_long_answers_504():
     opened = threading.Event()
-    with client_of({"slow": colorizer(lambda seen: opened.wait(10))}, request_seconds=0.2) as client:  # type: ignore[arg-type,return-value]
+    with client_of({"slow": colorizer(lambda seen: opened.wait(60))}, request_seconds=0.2) as client:  # type: ignore[arg-type,return-value]
         answer = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
         opened.set()
     assert answer.status_code == 504
@@ -610,12 +610,12 @@ def test_a_real_server_stops_after_it_finished_what_it_accepted():
 
     opened = threading.Event()
     answers: list[httpx.Response] = []
-    slow = {"slow": colorizer(lambda seen: opened.wait(10))}  # type: ignore[arg-type,return-value]
+    slow = {"slow": colorizer(lambda seen: opened.wait(60))}  # type: ignore[arg-type,return-value]
     with running(slow) as (host, port, server):
         address = f"http://{host}:{port}"
 
         def ask() -> None:
-            answers.append(httpx.post(f"{address}/v1/colorize", content=JPEG, headers=AS_JPEG, timeout=20))
+            answers.append(httpx.post(f"{address}/v1/colorize", content=JPEG, headers=AS_JPEG, timeout=60))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
@@ -626,7 +626,7 @@ def test_a_real_server_stops_after_it_finished_what_it_accepted():
         late = httpx.post(f"{address}/v1/colorize", content=JPEG, headers=AS_JPEG)
         opened.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
     assert late.status_code == 503
     assert error_of(late) == "The server is stopping. Try again when it runs again."
     assert [answer.status_code for answer in answers] == [200] * 4
