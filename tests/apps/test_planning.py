@@ -61,6 +61,12 @@ def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
     }
     (tmp_path / "results.json").write_text(json.dumps({"schema": SCHEMA, "tests": tests}))
     assert read_variances(tmp_path) == ({"colour": Variances(0.1, 1.2, 0.5)}, 300)
+    tests["colour"]["metric"] = "ciede2000"
+    (tmp_path / "results.json").write_text(json.dumps({"schema": SCHEMA, "tests": tests}))
+    with pytest.raises(
+        ConfigError, match=r"asks about ab_l1, as the question `colour` .* Found ciede2000 in"
+    ):
+        known_variances(tmp_path, None, None, None)
     (tmp_path / "results.json").write_text(
         json.dumps({"schema": SCHEMA, "tests": {"colour": {"standard_deviations": None}}})
     )
@@ -113,6 +119,11 @@ def test_variances_come_from_one_place_and_whole(given, said):
 
 
 def test_stated_variances_are_of_the_questions_that_both_name():
+    shares, _ = known_variances(None, "class=1", "class=30", 30)
+    with pytest.raises(
+        ConfigError, match=r"of balanced_accuracy should be shares, 0 to 1.* Found 30 of `class`"
+    ):
+        power_lines(make_plan(Config(), seeds=range(8)), shares, 30)
     known, images = known_variances(None, "colour=.1,class=.01", "colour=1.5", 30)
     assert (known, images) == ({"colour": Variances(0.1, 1.5)}, 30)
     assert known_variances(None, None, None, None) == ({}, None)

@@ -260,7 +260,7 @@ def plan_command(given: PowerOptions) -> None:
 
     wanted, images = given.as_plan(), given.test_images
     require_images(wanted.config.images)
-    known, count = known_variances(given.variances, given.seed_sd, given.image_sd, images)
+    known, count = known_variances(given.variances, given.seed_sd, given.image_sd, images, wanted.questions)
     say(*power_lines(wanted, known, count, None if images else given.variances), *commented_yaml(wanted))
 
 

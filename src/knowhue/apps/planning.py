@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from knowhue.config import Config
+from knowhue.config import Config, Task
 from knowhue.errors import ConfigError, RunError, few, one_of, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question, read_planned, with_effect
@@ -137,14 +137,17 @@ def grid_weights(text: str | None) -> list[float]:
     )
 
 
-def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
+def read_variances(
+    study: Path, questions: Mapping[Task, Question] = QUESTIONS
+) -> tuple[dict[str, Variances], int]:
     """Return the variances of each question of an earlier study, and the number of images that it reports on.
 
     Args:
         study: its folder, or the file that `knowhue pack` made of it.
+        questions: of the plan.
 
     Raises:
-        ConfigError: it has none: fewer than two seeds, or no scores of single images.
+        ConfigError: it has none: fewer than two seeds, or no scores of single images; or of another metric.
         RunError: its results are damaged or not there.
     """
     if study.is_file():
@@ -168,6 +171,12 @@ def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
             f"`--variances` should be a study of two or more finished seeds with scores of single images. Found "
             f"`{study}`, whose results.json has no variances: make it anew with `knowhue report`."
         )
+    for name, asked in questions.items():
+        if name in found and (metric := tests[name].get("metric", asked.metric)) != asked.metric:
+            raise ConfigError(
+                f"`--variances` should be a study that asks about {asked.metric}, as the question `{name}` of this "
+                f"plan does. Found {metric} in `{study}`."
+            )
     images = min(each["images"] for each in found.values())
     return {
         name: Variances(each["seed"], each["image"], each["residual"]) for name, each in found.items()
@@ -175,7 +184,11 @@ def read_variances(study: Path) -> tuple[dict[str, Variances], int]:
 
 
 def known_variances(
-    study: Path | None, seed_sd: str | None, image_sd: str | None, images: int | None
+    study: Path | None,
+    seed_sd: str | None,
+    image_sd: str | None,
+    images: int | None,
+    questions: Mapping[Task, Question] = QUESTIONS,
 ) -> tuple[dict[str, Variances], int | None]:
     """Return what is known of how scores vary: read from a study, or given as numbers.
 
@@ -185,7 +198,7 @@ def known_variances(
     if study is not None and (seed_sd or image_sd):
         raise ConfigError("`--variances` should be given, or `--seed-sd` and `--image-sd`. Found both.")
     if study is not None:
-        found, count = read_variances(study)
+        found, count = read_variances(study, questions)
         return found, images or count
     if not seed_sd and not image_sd and images is None:
         return {}, None
@@ -219,6 +232,11 @@ def stated(text: str, option: str) -> dict[str, float]:
 
 def _by_both(name: str, question: Question, design: Design, variances: Variances) -> list[str]:
     unit, scale = _UNITS.get(question.metric, ""), 100 if question.metric in SHARES else 1
+    if scale > 1 and max(variances) > 1:
+        raise ConfigError(
+            f"Standard deviations of {question.metric} should be shares, 0 to 1, such as 0.01 for one point. Found "
+            f"{max(variances):g} of `{name}`. Divide it by 100."
+        )
     some = chances(design, -question.sesoi, variances)
     none = chances(design, 0.0, variances)
     smallest = smallest_effect(design, variances)
