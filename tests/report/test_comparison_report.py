@@ -1,6 +1,7 @@
 """The report of a comparison, of runs that were never made."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -304,3 +305,13 @@ def test_damaged_sample_images_are_named_and_leave_the_numbers(folder):
     assert "l1, seed 0: its images are damaged" in study.unfinished(study.regimes["images"])
     assert sorted(study.scores(study.regimes["images"], "l1", "ab_l1")) == [0, 1, 2]
     assert write_report(folder).is_file()
+
+
+def test_a_comparison_s_alpha_is_its_plan_s(comparison):
+    others = len(comparison.methods) - 1
+    assert comparison.alpha == pytest.approx(0.05 / (2 * others))
+    strict = Comparison(replace(comparison.study, settings={**comparison.study.settings, "alpha": 0.01}))
+    assert strict.alpha == pytest.approx(0.01 / (2 * others))
+    judged = strict.verdict(strict.regimes["images"], "l1")
+    assert judged is not None
+    assert judged.alpha == strict.alpha

@@ -18,7 +18,6 @@ from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
 from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, bare, entitle, image_grid, panels
 from knowhue.report.text import MISSING, TableCell, difference, ends_text, number
 from knowhue.setting_effects import dotted
-from knowhue.statistics import ALPHA
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import Word, question_alpha
 
@@ -143,7 +142,8 @@ class Comparison:
     @property
     def alpha(self) -> float:
         """The level of one verdict: alpha, shared out among all methods at both regimes."""
-        return question_alpha(ALPHA, 2 * (len(self.methods) - 1))  # before the second has begun, too
+        # before the second regime has begun, too
+        return question_alpha(self.plan.alpha, 2 * (len(self.methods) - 1))
 
     def verdict(self, regime: Regime, method: str) -> Judged | None:
         """Judge a method's error against the reference's as a study's questions are; None of the reference."""
