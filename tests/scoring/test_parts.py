@@ -198,6 +198,7 @@ def test_threads_have_only_so_many_pixels_together(folders, tmp_path, monkeypatc
 
 
 def test_what_another_decoder_gave_is_not_used(folders, tmp_path, monkeypatch):
+    assert {"pillow", "pyvips-binary"} <= parts.DECODERS.keys()  # which brings libvips
     run(folders, tmp_path / "cache")
     kept = len(list((tmp_path / "cache").rglob("*.npz")))
     monkeypatch.setattr(parts, "DECODERS", {"pillow": "0"})

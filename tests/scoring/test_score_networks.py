@@ -104,6 +104,11 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
     assert len(calls) == 6 * 7  # the other network's answers alone
     calls.clear()
+    with monkeypatch.context() as patch:  # another version of what resizes images for them
+        patch.setattr(module, "TOOLS", {"timm": "0"})
+        ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
+    assert len(calls) >= 6 * 7
+    calls.clear()
     ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
     ask_networks(
         pairs,

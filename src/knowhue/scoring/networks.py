@@ -32,7 +32,16 @@ from knowhue.images.image import Pixels
 from knowhue.runs import Report
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
-from knowhue.scoring.parts import KeptArrays, Measured, Portion, best_of, cached_arrays, portions, row_pixels
+from knowhue.scoring.parts import (
+    KeptArrays,
+    Measured,
+    Portion,
+    best_of,
+    cached_arrays,
+    portions,
+    row_pixels,
+    versions,
+)
 from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import NetworkAnswers, SetDistance
@@ -122,6 +131,8 @@ def corrected(own: LeftOut, sizes: NDArray[np.int64], reference: LeftOut | None 
 
 
 _ANSWERS = "answers"
+TOOLS = versions("torch", "torchvision", "timm")
+"""Others may resize, or compute, otherwise."""
 _ASKED = 3  # what is asked of an image, counted up where that changes: what was kept before is not used
 
 
@@ -295,7 +306,7 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
 def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> KeptArrays:
     """What all networks say of a row, from the cache or asked and put there, each network apart."""
     key = portion.key(row, protocol)
-    keys = {name: digest([_ASKED, key, name, each]) for name, each in networks.provenance.items()}
+    keys = {name: digest([_ASKED, TOOLS, key, name, each]) for name, each in networks.provenance.items()}
 
     def ask(names: list[str]) -> dict[str, KeptArrays]:
         values: dict[str, list[KeptArrays]] = {name: [] for name in names}

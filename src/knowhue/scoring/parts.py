@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from itertools import combinations, islice
 from pathlib import Path
@@ -30,7 +30,19 @@ from knowhue.storage import read_arrays, write_arrays
 
 VERSION = 3
 """Of the formulas: what was kept by another is not used."""
-DECODERS = {name: version(name) for name in ("pillow", "pyvips")}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those packages that are installed."""
+    found: dict[str, str] = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+# pyvips alone is no decoder: libvips comes with its binary
+DECODERS = versions("pillow", "pyvips", "pyvips-binary", "pillow-heif")
 """Others may give other pixels of the same file."""
 TOGETHER = 64
 """Images a part."""
