@@ -150,3 +150,12 @@ def test_a_record_holds_what_a_folder_or_an_archive_has():
         "notes": ["a note"], "seconds": 12.346, "model": "built-in", "fast": False, "left": 0,
     }  # fmt: skip
     assert "left" not in DONE._replace(left=None, shards=2).as_record()
+
+
+def test_an_image_that_would_lie_where_others_need_a_folder_is_refused(tmp_path: Path):
+    put(tmp_path / "in", "a.bmp", "a.png/deep/x.jpg")
+    with pytest.raises(
+        ConfigError, match=r"Found `a\.bmp`.*`a\.png`, a folder that `a\.png/deep/x\.jpg` needs"
+    ):
+        names(tmp_path / "in", tmp_path / "out")
+    assert names(tmp_path / "in", tmp_path / "out", ".webp")["a.bmp"] == "a.webp"

@@ -1,6 +1,7 @@
 """What a video's container says is true of what is written: its clock, its streams, its name, its fields, the notes."""
 
 import re
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
@@ -621,3 +622,38 @@ def test_of_several_tracks_the_default_one_is_coloured_and_others_are_said_to_st
     summary = colour(tmp_path / "two.mkv", tmp_path / "out.mkv")
     assert (summary.height, summary.width) == (32, 48)
     assert "stream 0 (video) was copied as it is" in said(summary)
+
+
+BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
+
+
+def with_clean_aperture(folder: Path, width: int, height: int) -> Path:
+    """An MP4 whose `clap` (ISO/IEC 14496-12, 12.1.4) shows the middle of its frames alone."""
+    data = bytearray(remux(plain(folder), folder / "whole.mp4").read_bytes())
+    place, end, starts = 0, len(data), []
+    for kind in BOXES:
+        while data[place + 4 : place + 8] != kind:
+            place += int.from_bytes(data[place : place + 4], "big")
+            assert place < end
+        starts.append(place)
+        end = place + int.from_bytes(data[place : place + 4], "big")
+        place += 16 if kind == b"stsd" else 8
+    data[end:end] = struct.pack(">I4s8I", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    for start in starts:
+        data[start : start + 4] = (int.from_bytes(data[start : start + 4], "big") + 40).to_bytes(4, "big")
+    (folder / "cropped.mp4").write_bytes(data)
+    return folder / "cropped.mp4"
+
+
+@pytest.mark.parametrize("source", [".mp4", ".mkv"])
+@pytest.mark.parametrize("out", [".mp4", ".mkv"])
+def test_margins_that_players_hide_do_not_come_back(tmp_path: Path, source: str, out: str):
+    whole = colour(plain(tmp_path), tmp_path / "whole.mkv")
+    cropped = with_clean_aperture(tmp_path, whole.width - 12, whole.height - 8)
+    if source == ".mkv":
+        cropped = remux(cropped, tmp_path / "cropped.mkv")
+    summary = colour(cropped, tmp_path / f"out{out}")
+    assert (summary.width, summary.height) == (whole.width - 12, whole.height - 8)
+    assert "cropped" in said(summary)
+    middle = play(tmp_path / "whole.mkv").pixels[0][4:-4, 6:-6].astype(int)
+    assert np.abs(play(tmp_path / f"out{out}").pixels[0] - middle).mean() < 6

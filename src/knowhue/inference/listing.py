@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -161,7 +161,13 @@ def clash(one: str, other: str, output: str) -> ConfigError:
 def _refuse_clashes(items: list[Item], out: Path) -> None:
     makers: dict[str, str] = {}
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
+    folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
     for item in items:
+        if item.output in folders:
+            raise ConfigError(
+                f"Images should become files beside folders of other names. Found `{item.path}`, which would become "
+                f"`{item.output}`, a folder that `{folders[item.output].path}` needs. Rename one of them."
+            )
         other = makers.setdefault(item.output, item.path)
         if other != item.path:
             raise clash(other, item.path, item.output)

@@ -1,7 +1,11 @@
 """What containers say that is not kept, what can be written, how images are encoded, and what else has a place."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from knowhue.errors import ConfigError
 
@@ -81,6 +85,52 @@ def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
         carried.pop(_LOST["STEREO3D"], None)
     notes += [f"its {lost} {'was' if lost.endswith(('n', 't')) else 'were'} left out" for lost in carried]
     return tuple(notes)
+
+
+class Margins(NamedTuple):
+    """Pixels at the edges of a decoded frame that its container has players hide."""
+
+    bottom: int = 0
+    top: int = 0
+    left: int = 0
+    right: int = 0
+
+    def cut(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values (H, W, ...) without them."""
+        height, width = values.shape[:2]
+        return np.ascontiguousarray(values[self.top : height - self.bottom, self.left : width - self.right])
+
+
+class Orientation(NamedTuple):
+    """From frames as they are stored to frames as they are shown: first transposed, then mirrored."""
+
+    transposed: bool = False
+    left_right: bool = False
+    up_down: bool = False
+
+    @classmethod
+    def of(cls, matrix: Sequence[int]) -> "Orientation":
+        """The quarter turn nearest to a display matrix: 9 numbers, row by row, x' = m0 x + m3 y, y' = m1 x + m4 y.
+
+        >>> import numpy as np
+        >>> Orientation.of([0, 1, 0, -1, 0, 0, 0, 0, 1]).upright(np.array([[1, 2], [3, 4]])).tolist()
+        [[3, 1], [4, 2]]
+        """
+        if abs(matrix[0]) >= abs(matrix[1]):
+            return cls(False, matrix[0] < 0, matrix[4] < 0)
+        return cls(True, matrix[3] < 0, matrix[1] < 0)
+
+    def upright(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values (h, w, ...) as they are shown."""
+        return self._mirrored(values.swapaxes(0, 1) if self.transposed else values).copy()
+
+    def stored(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `upright`."""
+        values = self._mirrored(values)
+        return (values.swapaxes(0, 1) if self.transposed else values).copy()
+
+    def _mirrored(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values[:: -1 if self.up_down else 1, :: -1 if self.left_right else 1]
 
 
 class Codec(NamedTuple):

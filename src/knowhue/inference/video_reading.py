@@ -4,8 +4,9 @@ All times are counted from where the video begins, whatever its container's cloc
 """
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from knowhue.errors import ImageError
 from knowhue.images.image import Pixels
 from knowhue.inference.video_formats import (
+    Margins,
+    Orientation,
     address,
     doubts,
     image_metadata,
@@ -89,7 +92,7 @@ class Video:
                 pts = missing if frame.pts is None else frame.pts - begin
                 last = pts if last is None else max(pts, last + 1)  # encoders take rising times alone
                 self._require_size(frame)
-                pixels = pixels_of(frame, stream.codec_context.name)
+                pixels = self.margins.cut(pixels_of(frame, stream.codec_context.name))
                 yield Frame(pixels, last, int(frame.duration or 0), damaged)
                 self._end = (last + int(frame.duration or 0)) * self.time_base
 
@@ -173,8 +176,11 @@ class Video:
 
     def _describe(self, first: av.VideoFrame) -> None:
         stream: Any = self._stream
-        self.height, self.width = first.height, first.width
-        """of a frame as stored, pixels"""
+        self.margins = margins_of(stream)
+        """of a frame as it is decoded, see there"""
+        self._decoded_size = first.height, first.width
+        self.height, self.width = self.margins.cut(np.empty(self._decoded_size, bool)).shape
+        """of a frame as stored without them, pixels"""
         self.time_base: Fraction = stream.time_base
         """seconds in a unit of time"""
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(24)
@@ -197,6 +203,8 @@ class Video:
         """`tff` or `bff` if its frames are two fields each, the top or the bottom one first; else empty"""
         self.is_stereoscopic = is_stereoscopic(stream)
         self.notes = doubts(stream, first)
+        if any(self.margins):
+            self.notes += ("cropped as its container asks for, and as players do",)
         """what a user should know of how it is read"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
@@ -216,10 +224,11 @@ class Video:
             raise self._damaged(error) from None
 
     def _require_size(self, frame: av.VideoFrame) -> None:
-        if (frame.height, frame.width) != (self.height, self.width):
+        if (frame.height, frame.width) != self._decoded_size:
+            height, width = self._decoded_size
             raise ImageError(
-                f"`{self.path}` should keep its size. Found {frame.width} x {frame.height} after {self.width} x "
-                f"{self.height}. Cut it where the size changes."
+                f"`{self.path}` should keep its size. Found {frame.width} x {frame.height} after {width} x {height}. "
+                "Cut it where the size changes."
             )
 
     def _seconds(self) -> Fraction:
@@ -351,38 +360,6 @@ class Colours(NamedTuple):
     primaries: int
 
 
-class Orientation(NamedTuple):
-    """From frames as they are stored to frames as they are shown: first transposed, then mirrored."""
-
-    transposed: bool = False
-    left_right: bool = False
-    up_down: bool = False
-
-    @classmethod
-    def of(cls, matrix: Sequence[int]) -> "Orientation":
-        """The quarter turn nearest to a display matrix: 9 numbers, row by row, x' = m0 x + m3 y, y' = m1 x + m4 y.
-
-        >>> import numpy as np
-        >>> Orientation.of([0, 1, 0, -1, 0, 0, 0, 0, 1]).upright(np.array([[1, 2], [3, 4]])).tolist()
-        [[3, 1], [4, 2]]
-        """
-        if abs(matrix[0]) >= abs(matrix[1]):
-            return cls(False, matrix[0] < 0, matrix[4] < 0)
-        return cls(True, matrix[3] < 0, matrix[1] < 0)
-
-    def upright(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values (h, w, ...) as they are shown."""
-        return self._mirrored(values.swapaxes(0, 1) if self.transposed else values).copy()
-
-    def stored(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The inverse of `upright`."""
-        values = self._mirrored(values)
-        return (values.swapaxes(0, 1) if self.transposed else values).copy()
-
-    def _mirrored(self, values: NDArray[Any]) -> NDArray[Any]:
-        return values[:: -1 if self.up_down else 1, :: -1 if self.left_right else 1]
-
-
 def gray_pixels(codes: NDArray[Any], bits: int, tagged: int, codec: str) -> Pixels:
     """Gray codes (H, W) as (H, W, 1) of full range: uint8 for 8 bits, uint16 for more.
 
@@ -446,6 +423,25 @@ def display_matrix(frame: Any) -> list[int] | None:
         if data.type == SideData.DISPLAYMATRIX:
             return np.frombuffer(bytes(data), np.int32)[:9].tolist()
     return None
+
+
+_MARGIN = {0xAA: "bottom", 0xBB: "top", 0xCC: "left", 0xDD: "right"}
+"""By the second byte of Matroska's PixelCrop elements (RFC 9559, 5.1.4.1.28)."""
+_MARGINS = re.compile(rb"((?:\x54[\xaa\xbb\xcc\xdd](?:\x81.|\x82..))+)\x54\xb2", re.DOTALL)
+
+
+def margins_of(stream: Any) -> Margins:
+    """The margins of a stream, by how Matroska would say them (the `clap` of MP4 and MOV, too): PyAV says none."""
+    head = BytesIO()
+    try:
+        with av.open(head, "w", format="matroska") as file:
+            file.add_stream_from_template(stream, opaque=True)
+            file.start_encoding()
+    except (FFmpegError, ValueError):  # Matroska holds no such stream
+        return Margins()
+    found = _MARGINS.search(head.getvalue())
+    sizes = re.findall(rb"\x54(.)(?:\x81(.)|\x82(..))", found[1], re.DOTALL) if found else []
+    return Margins(**{_MARGIN[name[0]]: int.from_bytes(short or long, "big") for name, short, long in sizes})
 
 
 def field_order(stream: Any, frame: Any) -> str:
