@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from urllib.request import parse_http_list
 
 from python_multipart.multipart import parse_options_header
@@ -43,6 +43,7 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
+_WHOLE_URL = re.compile(rb"https?://(?P<host>[^/?#]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 JSON = "application/json"
 _WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")  # RFC 9110 has no `.5`, which many programs send
 _LOG = logging.getLogger(__name__)
@@ -168,6 +169,7 @@ class Shield:
         if scope["type"] == "websocket":  # there is none, and no route would refuse it
             await send({"type": "websocket.close", "code": 1008})
             return
+        scope = in_origin_form(scope)
         exchange = _Exchange(self, scope["path"], receive, send)
         with self.monitor.timing(scope, lambda: exchange.status):
             try:
@@ -358,6 +360,22 @@ def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
         message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
         raise Refusal(400, "headers", message, {"connection": "close"})
     return headers
+
+
+def in_origin_form(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A request by a whole URL, as clients of a proxy send it, as if it named the path alone and that URL's host.
+
+    RFC 9112, 3.2.2. Of several `Host` all stay, to be refused.
+    """
+    found = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
+    if found is None:
+        return scope
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    if len(headers) + 1 < len(scope["headers"]):
+        headers = scope["headers"]
+    raw_path = found["path"] or b"/"
+    path = unquote(raw_path.decode("latin-1"))
+    return {**scope, "path": path, "raw_path": raw_path, "headers": [(b"host", found["host"]), *headers]}
 
 
 def _place(origin: str) -> str:
