@@ -636,3 +636,25 @@ def test_anothers_model_without_a_recipe_is_told_of_it(knowhue, photo, tmp_path)
     code, _, err = knowhue("colorize", photo(), "--model", model)
     assert code == 2
     assert "another's .onnx goes with its `recipe`" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["clip.mts", "clip.M2TS", "clip.3gp", "clip.vob", "clip.flv", "clip.ogv"])
+def test_a_video_is_known_by_any_of_its_usual_names(knowhue, tmp_path, name):
+    (tmp_path / name).write_bytes(b"G" * 400)
+    code, _, err = knowhue("colorize", tmp_path / name, "-o", tmp_path / "out.jpg")
+    assert code == 2
+    assert "should end in one of .mp4" in err
+
+
+def test_what_a_video_is_to_be_made_of_is_taken_for_one(knowhue, tmp_path):
+    (tmp_path / "clip").write_bytes(b"G" * 400)
+    code, _, err = knowhue("colorize", tmp_path / "clip", "-o", tmp_path / "out.mkv")
+    assert code == 2
+    assert "should be a whole video" in " ".join(err.split())
+
+
+def test_a_photo_that_is_called_a_video_is_a_photo(knowhue, photo, tmp_path):
+    source = photo().rename(tmp_path / "photo.mov")
+    code, said, _ = knowhue("colorize", source, "-o", tmp_path / "out.png")
+    assert code == 0
+    assert "it is PNG, whatever its name says" in " ".join(said.split())

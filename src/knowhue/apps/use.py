@@ -206,9 +206,13 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         return "folder"
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
-    if not is_image(source) and (hint := taken_by(source)):  # whatever its name says
+    if is_image(source):  # whatever its name says
+        return "image"
+    if hint := taken_by(source):
         raise ImageError(f"{source}: no image.{hint}")
-    return "video" if source.suffix.lower() in VIDEO_SUFFIXES else "image"
+    # what has no such name may be one all the same, if one is to be made of it
+    names = source, Path(arguments.out or "")
+    return "video" if any(each.suffix.lower() in VIDEO_SUFFIXES for each in names) else "image"
 
 
 def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Path]]:

@@ -158,7 +158,10 @@ CODECS: dict[str, Codec] = {
     ".webm": Codec("libvpx-vp9", _VP9_OPTIONS, deep=False, odd=True, aspect=False),
 }
 
-VIDEO_SUFFIXES = frozenset({*CODECS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv"})
+VIDEO_SUFFIXES = frozenset({
+    *CODECS, ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".mpe", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".ogv", ".qt", ".ts", ".vob", ".wmv",
+})  # fmt: skip
 """Suffixes, lower case, of files that are taken for videos."""
 
 
