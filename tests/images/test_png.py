@@ -1,6 +1,8 @@
 """What a PNG says is read wherever it stands, and text is written as it was."""
 
 import io
+import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -95,3 +97,26 @@ def test_damaged_text_does_no_harm(body: bytes):
 def test_pixels_without_a_unit_have_a_shape_alone():
     read = read_image(with_chunks(chunk(b"pHYs", b"\0\0\0\2\0\0\0\1\0"), behind=False))
     assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), (144, 72))
+
+
+def test_texts_without_end_are_not_unpacked():
+    bomb = chunk(b"zTXt", b"Title\0\0" + zlib.compress(bytes(1 << 25)))
+    data = with_chunks(*[bomb] * 40, chunk(b"tEXt", b"Title\0behind"), behind=True)
+    tracemalloc.start()
+    try:
+        read = read_image(data)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert not read.origin.metadata
+
+
+def test_exif_that_names_the_same_bytes_again_and_again_stays_small():
+    fields = b"".join(struct.pack("<HHII", 40000 + k, 2, 1 << 20, 8) for k in range(5000))
+    hostile = b"II*\0" + struct.pack("<IH", 8, 5000) + fields + bytes(1 << 20)
+    tracemalloc.start()
+    try:
+        read_image(with_chunks(chunk(b"eXIf", hostile), behind=True))
+        assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    finally:
+        tracemalloc.stop()

@@ -109,6 +109,7 @@ def with_jpeg_comments(jpeg: bytes, fields: Mapping[str, bytes | str]) -> bytes:
 # GIF
 
 _GIF_HEAD_BYTES = 13
+_GIF_BYTES = 1 << 22  # in which metadata are looked for: a hostile file is all blocks of a byte
 _GIF_XMP, _GIF_PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
 _GIF_TRAILER_BYTES = 257
 """Behind XMP, which is no sequence of sub-blocks: a ramp down by which decoders that take it for one find the end."""
@@ -117,7 +118,7 @@ _GIF_TRAILER_BYTES = 257
 def _of_gif(file: File) -> Unread:
     """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; the images are passed over."""
     file.seek(0)
-    data = file.read()
+    data = file.read(_GIF_BYTES)
     comments, profile, xmp = list[bytes](), None, b""
     with suppress(IndexError):
         place = _GIF_HEAD_BYTES + _gif_table_bytes(data[10])

@@ -7,12 +7,11 @@ computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from xml.dom import XMLNS_NAMESPACE, minidom
 from xml.parsers.expat import ExpatError
-
-from PIL import Image as Pillow
 
 from knowhue import __version__
 from knowhue.images.containers import PLAIN_KEY, text_key
@@ -126,6 +125,7 @@ def _for_tiff(found: Fields) -> Fields:
 
 
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+_ORIENTATION, _WHOLE_NUMBERS = 0x0112, {3: "H", 4: "I"}
 _THUMBNAILS = (0x0409, 0x040C)  # among Photoshop's blocks
 _XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)\d+"""
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
@@ -148,14 +148,20 @@ which is empty where there is nothing to tell."""
 
 
 def exif_orientation(block: bytes) -> int | None:
-    """1 to 8 by EXIF; None if it says none."""
-    found = Pillow.Exif()
-    try:
-        found.load(block)
-        value = found.get(0x0112)
-    except Exception:  # damaged EXIF raises anything
+    """1 to 8 by EXIF (CIPA DC-008, 4.6.5.1.6); None if it says none."""
+    start = 6 if block.startswith(b"Exif\0\0") else 0
+    order = _TIFF.get(block[start : start + 4])
+    if order is None:
         return None
-    return value if isinstance(value, int) and 1 <= value <= 8 else None
+    # not by a reader of all fields: those of a hostile block overlap, and fill the memory
+    with suppress(struct.error):
+        first = start + struct.unpack_from(f"{order}I", block, start + 4)[0]
+        for k in range(struct.unpack_from(f"{order}H", block, first)[0]):
+            tag, kind = struct.unpack_from(f"{order}HH", block, first + 2 + 12 * k)
+            if tag == _ORIENTATION and kind in _WHOLE_NUMBERS:
+                value = struct.unpack_from(order + _WHOLE_NUMBERS[kind], block, first + 10 + 12 * k)[0]
+                return value if 1 <= value <= 8 else None
+    return None
 
 
 def xmp_orientation(xmp: bytes) -> int | None:

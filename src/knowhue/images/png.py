@@ -8,7 +8,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import NamedTuple
 
 from knowhue.images.containers import COMMENT, text_key
@@ -17,7 +16,9 @@ from knowhue.images.tiff import File
 _HEAD_BYTES = 33  # the signature and IHDR, the first chunk
 _COLOUR_BYTES = 32  # of the longest chunk on colours, cHRM
 _MOST_BYTES = 1 << 24
-"""Of one text as unpacked, and of all together as packed; a hostile file may hold any amount."""
+"""Of all texts together, unpacked; a hostile file may hold any amount."""
+_FAILURE_BYTES = _MOST_BYTES // 16
+"""What a damaged text counts for, which may have been unpacked in vain up to its end."""
 _MOST_CHUNKS = 1 << 17
 _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
@@ -39,24 +40,27 @@ def png_content(file: File) -> PNGContent:
     """What a PNG says; what is damaged of it says nothing."""
     found = PNGContent({}, {})
     exif, xmp, texts = b"", b"", list[tuple[str, str]]()
-    is_before, packed_bytes = True, 0
+    is_before, left_bytes = True, _MOST_BYTES
     for kind, length in _chunks(file):
         is_before = is_before and kind != b"IDAT"
         if is_before:
             found.colours[kind] = file.read(length) if length <= _COLOUR_BYTES else b""
-        if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or packed_bytes + length > _MOST_BYTES:
+        if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or length >= left_bytes:
             continue
-        packed_bytes += length
         body = found.colours[kind] if is_before and length <= _COLOUR_BYTES else file.read(length)
         if kind == b"eXIf":
             exif = exif or _EXIF_HEAD + body.removeprefix(_EXIF_HEAD)
             continue
-        with suppress(ValueError, zlib.error):
-            key, text = _text_of(kind, body)
-            if key == _XMP_KEY:
-                xmp = xmp or text.encode()
-            else:
-                texts.append((key, text))
+        try:
+            key, text = _text_of(kind, body, left_bytes)
+        except (ValueError, zlib.error):
+            left_bytes -= _FAILURE_BYTES
+            continue
+        left_bytes -= len(text)
+        if key == _XMP_KEY:
+            xmp = xmp or text.encode()
+        else:
+            texts.append((key, text))
     for key, text in texts:
         raw = _raw_profile(key, text)
         if raw is None:
@@ -93,23 +97,23 @@ def _chunks(file: File) -> Iterator[tuple[bytes, int]]:
         at += 12 + length  # a length, a name and a checksum go with each
 
 
-def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
+def _text_of(kind: bytes, body: bytes, most_bytes: int) -> tuple[str, str]:
     """Key and text of a chunk (PNG, third edition, 11.3.3); ValueError or zlib.error if it is damaged."""
     key, _, rest = body.partition(b"\0")
     if kind == b"tEXt":
         return key.decode("latin-1"), rest.decode("latin-1")
     if kind == b"zTXt":
-        return key.decode("latin-1"), _unpacked(rest[1:]).decode("latin-1")
+        return key.decode("latin-1"), _unpacked(rest[1:], most_bytes).decode("latin-1")
     is_packed = rest[:1] == b"\1"
     text = rest[2:].split(b"\0", 2)[2:]  # behind the language and the key in that language
     if not text:
         raise ValueError
-    return key.decode("latin-1"), (_unpacked(text[0]) if is_packed else text[0]).decode()
+    return key.decode("latin-1"), (_unpacked(text[0], most_bytes) if is_packed else text[0]).decode()
 
 
-def _unpacked(data: bytes) -> bytes:
+def _unpacked(data: bytes, most_bytes: int) -> bytes:
     unpacking = zlib.decompressobj()
-    found = unpacking.decompress(data, _MOST_BYTES)
+    found = unpacking.decompress(data, most_bytes)
     if not unpacking.eof:
         raise ValueError
     return found
