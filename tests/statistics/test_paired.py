@@ -17,7 +17,7 @@ from knowhue.statistics.paired import (
     bounded_interval,
     flips,
     hedges_dz,
-    paired_differences,
+    seed_differences,
     sided_share,
     sign_flip_p,
     sign_flip_p_of_few,
@@ -186,7 +186,7 @@ def test_what_rounding_leaves_of_a_tie_is_no_win_and_of_the_margin_none_beyond_i
     right = [[0.6, 0.64, 0.94], [0.6, 0.94, 0.64], [0.94, 0.6, 0.64]]  # by class, of three models
     levels = [sum(each) / 3 for each in right]
     assert len(set(levels)) > 1
-    tied = paired_differences(levels, levels[1:] + levels[:1])
+    tied = seed_differences(levels, levels[1:] + levels[:1])
     assert tied.tolist() == [0.0] * 3
     assert wins([*(np.array(levels) - levels[0]), 0.01], lower_is_better=False).count == 1
     assert wins(tied, lower_is_better=False).count == 0
@@ -201,10 +201,10 @@ def test_what_rounding_leaves_of_a_tie_is_no_win_and_of_the_margin_none_beyond_i
 @settings(deadline=None, max_examples=25)
 def test_differences_are_those_of_their_scores(d: list[float], unit: float):
     level = np.full(len(d), 12.5 * unit)
-    assert paired_differences(level, level + np.array(d) * unit) == pytest.approx(
+    assert seed_differences(level, level + np.array(d) * unit) == pytest.approx(
         np.array(d) * unit, abs=1e-11 * unit
     )
-    assert paired_differences([], []).tolist() == []
+    assert seed_differences([], []).tolist() == []
 
 
 @given(vectors, st.sampled_from([0.0, 0.25, 3.0]), st.booleans())

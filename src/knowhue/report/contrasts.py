@@ -102,7 +102,7 @@ class Contrast:
     @property
     def differences(self) -> np.ndarray:
         """(seeds,), after minus before."""
-        return paired.paired_differences(*self.scores.T)
+        return paired.seed_differences(*self.scores.T)
 
     @property
     def levels(self) -> tuple[float, float]:

@@ -37,10 +37,10 @@ class Share(NamedTuple):
     interval: Interval
 
 
-def paired_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
+def seed_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
     """Return after minus before by seed, to as many digits as scores have: what rounding alone leaves of a tie is 0.
 
-    >>> paired_differences([0.84, 0.3], [0.83, 0.1 + 0.2]).tolist()
+    >>> seed_differences([0.84, 0.3], [0.83, 0.1 + 0.2]).tolist()
     [-0.01, 0.0]
     """
     first, second = np.asarray(before, float), np.asarray(after, float)
