@@ -15,7 +15,6 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, RUN_METRICS, SHARES
 from knowhue.plan import (
     CLOCK,
-    OTHER_SETTINGS,
     QUESTIONS,
     Plan,
     make_comparison,
@@ -26,7 +25,7 @@ from knowhue.plan import (
     with_effect,
 )
 from knowhue.presets import ARMS, METHODS, checked, edit, load_config, read_yaml
-from knowhue.runs import run_folder, write_config, write_log
+from knowhue.runs import OTHER_SETTINGS, run_folder, write_config, write_log
 from knowhue.storage import write_json
 from knowhue.study import freeze
 

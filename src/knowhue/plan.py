@@ -27,24 +27,13 @@ from knowhue.presets import (
     merge,
     require_arms_choose_tasks,
 )
-from knowhue.runs import (
-    ENDED,
-    is_as_named,
-    read_frozen,
-    read_log,
-    read_status,
-    read_study_file,
-    run_folder,
-    settled,
-)
+from knowhue.runs import read_frozen, read_log, read_status, read_study_file, run_folder, run_state, settled
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA, LEAST_ALPHA
 
 SET_ASIDE = "set-aside"
 """Folder of what was computed with another golden step than its block is now, see `training.golden`."""
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
-OTHER_SETTINGS = "other settings"
-"""State of a run that was moved or copied into the folder of another."""
 CLOCK = "-clock"
 """Ends the arms of a comparison that are trained for equal wall-clock."""
 _SHARED = tuple(map(attrgetter, ("images", "training.precision", "evaluation.split")))
@@ -495,9 +484,7 @@ def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     folder = run_folder(root, arm, config)
     log, status = read_log(folder, "finetune"), read_status(folder)
     heads, tuned = plan.epochs(arm)
-    state, epochs = status.get("state", "missing"), heads + len(log)
-    if state in ENDED and not is_as_named(folder):
-        state = OTHER_SETTINGS
+    state, epochs = run_state(folder), heads + len(log)
     if not status:
         own = head_folders(root, config)
         if any(read_status(head).get("state") == "running" for head in own):

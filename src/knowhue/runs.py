@@ -43,6 +43,8 @@ RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
 
 ENDED = ("finished", "diverged")
 """States of a run that is not gone on with."""
+OTHER_SETTINGS = "other settings"
+"""State of a run that was moved or copied into the folder of another."""
 RUN_FILES = ("status.json", FROZEN)
 """Files that mark a folder which knowhue keeps itself."""
 
@@ -297,6 +299,12 @@ def read_status(folder: Path) -> dict[str, Any]:
     path = folder / "status.json"
     status = read_json(path) if path.exists() else {}
     return {name: value for name, value in status.items() if name != "content"}
+
+
+def run_state(folder: Path) -> str:
+    """`missing`, `running` (or interrupted), one of `ENDED`, or `OTHER_SETTINGS` of an ended run elsewhere."""
+    state = read_status(folder).get("state", "missing")
+    return OTHER_SETTINGS if state in ENDED and not is_as_named(folder) else state
 
 
 def has_ended(folder: Path) -> bool:

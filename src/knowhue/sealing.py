@@ -20,11 +20,19 @@ from typing import Any, NamedTuple
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
 from knowhue.evaluation.aggregation import score_rows
 from knowhue.metric_table import RUN_METRICS
-from knowhue.plan import OTHER_SETTINGS, read_cells, read_plan
+from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import compare, conclude
-from knowhue.runs import ENDED, damaged_files, read_frozen, require_whole, run_folder, taken_by
+from knowhue.runs import (
+    ENDED,
+    OTHER_SETTINGS,
+    damaged_files,
+    read_frozen,
+    require_whole,
+    run_folder,
+    taken_by,
+)
 from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
 from knowhue.temporary import temporary_folder
 

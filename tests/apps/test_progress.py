@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from knowhue.apps.progress import CurrentStage, Live, Plain, cell_lines, showing_progress, time_left, title_of
-from knowhue.plan import OTHER_SETTINGS, Cell
+from knowhue.plan import Cell
+from knowhue.runs import OTHER_SETTINGS
 
 
 @pytest.fixture

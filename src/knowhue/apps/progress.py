@@ -18,8 +18,8 @@ from knowhue.config import TRAIN_LOSSES
 from knowhue.errors import few, minus
 from knowhue.locks import is_first_process
 from knowhue.pace import Pace
-from knowhue.plan import OTHER_SETTINGS, Cell
-from knowhue.runs import ENDED, Report
+from knowhue.plan import Cell
+from knowhue.runs import ENDED, OTHER_SETTINGS, Report
 
 STARTING = "starting: loading libraries"
 PLAIN_SECONDS = 3.0, 15.0

@@ -9,10 +9,10 @@ from typing import Any
 
 from knowhue.errors import needing, spaced
 from knowhue.metric_table import IMAGE_COLUMNS
-from knowhue.plan import OTHER_SETTINGS
 from knowhue.report.score_rows import DIVERGED
 from knowhue.report.study import Score, Study, flat_scores, tidy_scores
 from knowhue.report.text import measure
+from knowhue.runs import OTHER_SETTINGS
 from knowhue.statistics import ALPHA
 from knowhue.storage import replacing, write_csv
 
