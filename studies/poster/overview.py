@@ -47,7 +47,11 @@ GROUPS = (
         "weights": "the same, ten other seeds",
         "full": "30 + 15 epochs, as the poster",
     },
-    {"lite0": "encoder EfficientNet-Lite0", "lite0-placebos": "EfficientNet-Lite0, ten other seeds"},
+    {
+        "unet": "head that reads every level",
+        "lite0": "encoder EfficientNet-Lite0",
+        "lite0-placebos": "EfficientNet-Lite0, ten other seeds",
+    },
     {
         "ocean5": "other photos, of sea animals",
         "ocean5-128": "these at 128 pixels",

@@ -352,6 +352,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("lite0-gan", "lite0-gan", 900),
         ("unet-gan", "unet-gan", 900),
         ("unet-tuning", "unet-tuning", 2000),
+        ("unet", "unet", 6000),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         ("palette", "palette", 3000),
@@ -410,8 +411,8 @@ def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path
     assert set(overview.STUDIES.values()) <= set(drawn)
     page = (DOCS / "poster.md").read_text()
     numbers = (
-        {13: "thirteen", 14: "fourteen", 15: "fifteen"},
-        {26: "twenty-six", 28: "twenty-eight", 30: "thirty"},
+        {15: "fifteen", 16: "sixteen"},
+        {30: "thirty", 32: "thirty-two"},
     )
     assert f"in {numbers[0][len(asked)]} studies of" in page
     assert f"over all {numbers[1][2 * len(asked)]} answers" in page
