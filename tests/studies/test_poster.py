@@ -285,9 +285,11 @@ def _part(config, path):
     return config
 
 
-def test_smaller_rates_of_colour_alone_are_tried_as_the_least_of_the_tuning_was():
-    smaller, tuning = plan("rates-tuning"), plan("tuning")
-    assert (smaller.purpose, set(smaller.seeds)) == ("tuning", set(plan("plan").tuned_on_seeds))
+@pytest.mark.parametrize(("name", "report"), [("", "plan"), ("unet-", "unet"), ("lite0-", "lite0")])
+def test_smaller_rates_of_colour_alone_are_tried_as_the_least_of_the_tuning_was(name, report):
+    smaller, tuning = plan(f"{name}rates-tuning"), plan(f"{name}tuning")
+    assert smaller.purpose == "tuning"
+    assert set(smaller.seeds) == set(plan(report).tuned_on_seeds)
     runs = [tuning.run_config("colour-r1", 100), *(smaller.run_config(arm, 100) for arm in smaller.arms)]
     found = [run.model_dump() for run in runs]
     rates = [each["training"]["finetune"].pop("encoder_learning_rate") for each in found]
@@ -353,6 +355,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("unet-gan", "unet-gan", 900),
         ("unet-tuning", "unet-tuning", 2000),
         ("unet", "unet", 6000),
+        ("rates-tuning", "rates-tuning", 1000),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         ("palette", "palette", 3000),
@@ -434,6 +437,7 @@ WAYS = ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5",
         ("palette", "methods-tuning", WAYS),
         ("lite0", "lite0-tuning", ["colour-r1", "class-r30", "multi-r30"]),
         ("unet", "unet-tuning", ["colour-r1", "multi-r10"]),
+        ("plan", "rates-tuning", ["colour-r1"]),
     ],
 )
 def test_a_study_has_the_rates_that_its_tuning_chose(study, tuning, expected, tmp_path, monkeypatch, capsys):
