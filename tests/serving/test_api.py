@@ -372,7 +372,7 @@ def test_models_are_chosen_by_name(client: TestClient):
         ("/v1/colorize", {"saturation": "-1"}, 422, "`saturation`"),
         ("/v1/colorize", {"max_px": "0"}, 422, "`max_px`"),
         ("/v1/colorize", {"max_px": "ten"}, 422, "`max_px`"),
-        ("/v1/colorize", {"max_px": "1_0"}, 422, "Found `max_px = 1_0`. Leave out what stands between"),
+        ("/v1/colorize", {"max_px": "1_0"}, 422, "`max_px` should be a whole number. Found `max_px = 1_0`."),
         ("/v1/colorize", {"saturation": "0_1.5"}, 422, "Found `saturation = 0_1.5`."),
         ("/v1/colorize", {"saturation": "nan"}, 422, "`saturation`"),
         ("/v1/colorize", {"saturation": "1e999"}, 422, "`saturation`"),

@@ -475,15 +475,7 @@ def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
                     raise ConfigError(f"`{shown(name)}` should be given once. Found it twice.")
                 else:
                     given[name] = value
-            checked = kind.model_validate(given)
-            for name, value in given.items():
-                read = getattr(checked, name)
-                # pydantic reads `1_0`, too, which is a number to Python alone
-                if isinstance(read, int | float) and not isinstance(read, bool) and "_" in value:
-                    raise ConfigError(
-                        f"`{name}` should be a number. Found `{name} = {shown(value)}`. Leave out what stands between "
-                        "its digits."
-                    )
+            kind.model_validate(given)
             values |= given
         return kind.model_validate(values)
     except ValidationError as error:
