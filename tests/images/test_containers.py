@@ -10,6 +10,7 @@ from icc_profiles import gray_profile, rgb_profile
 from odd_files import GRAY, RGB, XMP, exif, pillow
 from PIL import Image, ImageCms
 
+from knowhue.errors import ImageError
 from knowhue.images.reading import read_image
 from knowhue.images.writing import encode_image, encode_with_notes
 
@@ -64,6 +65,12 @@ def test_a_gray_profile_of_jpeg_2000_is_honoured():
     assert np.abs(read.pixels[..., 0] - in_srgb(GRAY, profile)[..., 1]).mean() < 0.5
 
 
+def test_only_the_head_of_version_5_has_a_profile():
+    data = bytearray(bmp(RGB, PROFILE))
+    data[14:18] = struct.pack("<I", 108)  # version 4, which ends before it
+    assert read_image(bytes(data)).origin.profile is None
+
+
 @pytest.mark.parametrize("size", [0, 3, 1 << 31])
 def test_a_damaged_profile_is_left_aside(size: int):
     data = bytearray(bmp(RGB, PROFILE))
@@ -95,6 +102,15 @@ def test_depth_that_is_lost_is_said():
     assert not read_image(jpeg_2000(RGB)).origin.notes
 
 
+def test_the_first_codestream_is_the_image():
+    data = bytearray(jpeg_2000(GRAY))
+    at = data.index(b"jp2c") - 4
+    data[at : at + 4] = struct.pack(">I", len(data) - at)
+    read = read_image(bytes(data) + box(b"jp2c", bytes(60)))
+    assert np.array_equal(read.pixels[..., 0], GRAY)
+    assert not read.origin.notes
+
+
 @pytest.mark.parametrize("cut", range(1, 120, 7))
 def test_cut_boxes_do_no_harm(cut: int):
     data = jpeg_2000(GRAY)
@@ -117,6 +133,14 @@ def test_comments_stay_where_there_is_a_place_and_are_missed_elsewhere(kind: str
         assert any("comments were left out" in note for note in encode_with_notes(read, suffix)[1])
 
 
+@pytest.mark.parametrize(("kind", "comment"), [("JPEG", b"\xff\xfe\0\3a"), ("GIF", b"!\xfe\1a\0")])
+def test_of_comments_without_end_some_are_kept(kind: str, comment: bytes):
+    data = pillow(GRAY, kind)
+    at = 20 if kind == "JPEG" else 13 + 3 * 256
+    read = read_image(data[:at] + comment * 10_000 + data[at:])
+    assert len(read.origin.metadata) == 256
+
+
 def test_xmp_and_profile_of_a_gif_go_along():
     data, at = pillow(RGB, "GIF").replace(b"GIF87a", b"GIF89a"), 13 + 3 * 256  # behind a table of 256 colours
     ramp = b"\1" + bytes(range(255, -1, -1)) + b"\0"
@@ -136,6 +160,12 @@ def test_pixels_of_a_jpeg_without_a_unit_have_a_shape_alone(across: int, down: i
     at = data.index(b"JFIF\0") + 7
     data[at : at + 5] = struct.pack(">BHH", 0, across, down)
     assert np.allclose(np.multiply(read_image(bytes(data)).origin.pixels_per_mm, 25.4), dpi)
+
+
+@pytest.mark.parametrize("number", [b"-1", b"4096", b"1_0", b"1.5", b"x", b""])
+def test_a_number_that_a_deep_pnm_may_not_hold_is_refused(number: bytes):
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(b"P3\n1 1\n4095\n7 %b 8" % number)
 
 
 @pytest.mark.parametrize("form", [b"P6\n24 16\n%d\n", b"P3\n24 16\n%d\n# a comment\n"])

@@ -394,6 +394,21 @@ def test_a_damaged_field_costs_that_field_alone():
         assert opened.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
 
 
+@pytest.mark.parametrize("inner", [b"<a/>" * 70_000, b"<a>" * 5000 + b"</a>" * 5000])
+def test_xmp_that_would_take_minutes_or_is_nested_without_end_is_not_read(inner: bytes):
+    image = OurImage(
+        RGB,
+        None,
+        Origin(
+            metadata=(("xmp-data", XMP[:-12] + inner + XMP[-12:]),),
+            computed_by=ComputedBy("reef", "0123abcd"),
+        ),
+    )
+    data, notes = encode_with_notes(image, ".png")
+    assert inner in data
+    assert any("XMP is damaged and stays as it is" in note for note in notes)
+
+
 # Orientation
 
 TURNED = (

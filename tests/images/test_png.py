@@ -86,7 +86,9 @@ def test_text_stays_with_its_key_and_its_letters(behind: bool):
         chunk(b"zTXt", b"Title\0\0" + zlib.compress(bytes(1 << 25))),
         chunk(b"iTXt", b"Title\0\0\0de"),
         chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n  10\nzz\n")),
+        chunk(b"tEXt", b"Raw profile type exif\0\nexif\nlong\n4578"),
         chunk(b"tEXt", b"\0"),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<a>" * 5000 + b"</a>" * 5000),
     ],
 )
 def test_damaged_text_does_no_harm(body: bytes):
@@ -97,6 +99,12 @@ def test_damaged_text_does_no_harm(body: bytes):
 def test_pixels_without_a_unit_have_a_shape_alone():
     read = read_image(with_chunks(chunk(b"pHYs", b"\0\0\0\2\0\0\0\1\0"), behind=False))
     assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), (144, 72))
+
+
+@pytest.mark.parametrize("across", [0, 2])
+def test_a_resolution_of_nothing_is_none(across: int):
+    read = read_image(with_chunks(chunk(b"pHYs", struct.pack(">IIB", across, 0, 0)), behind=False))
+    assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), 72)
 
 
 def test_texts_without_end_are_not_unpacked():

@@ -267,3 +267,9 @@ def test_a_description_of_where_images_lie_is_not_kept(options: dict, count: int
 def test_a_resolution_without_a_unit_is_the_shape_of_pixels_alone(unit: int, dpi: tuple[int, int]):
     read = read_image(tiff(GRAY, resolution=(300, 150), resolutionunit=unit))
     assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), dpi)
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3])
+def test_a_resolution_of_nothing_is_none(unit: int):
+    read = read_image(tiff(GRAY, resolution=(0, 150), resolutionunit=unit))
+    assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), 72, rtol=1e-3)

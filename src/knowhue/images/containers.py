@@ -18,6 +18,7 @@ PLAIN_KEY = "Comment"
 """Of a text without one, as in JPEG and GIF; also PNG's own name of such a text."""
 _MOST_BYTES = 1 << 24
 """Of what is read at once; a hostile file may claim any length."""
+_MOST_COMMENTS = 256
 
 
 class Unread(NamedTuple):
@@ -77,7 +78,7 @@ def _of_jpeg(file: File) -> Unread:
             return Unread(None, _comments(comments), resolution, notes=_behind(data[place : place + _NEAR]))
         length = int.from_bytes(data[place : place + 2], "big")
         body = data[place + 2 : place + length]
-        if kind == _JPEG_COMMENT:
+        if kind == _JPEG_COMMENT and len(comments) < _MOST_COMMENTS:
             comments.append(body)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
@@ -129,7 +130,7 @@ def _of_gif(file: File) -> Unread:
                 continue
             label, application = data[place + 1], data[place + 3 : place + 14]
             body, end = _sub_blocks(data, place + 2)
-            if label == 0xFE:
+            if label == 0xFE and len(comments) < _MOST_COMMENTS:
                 comments.append(body)
             elif label == 0xFF and application == _GIF_XMP:
                 xmp = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
@@ -155,7 +156,8 @@ def _sub_blocks(data: bytes, place: int) -> tuple[bytes, int]:
 
 # BMP
 
-_BMP_HEAD = 14
+_BMP_HEAD, _BMP_INFORMATION = 14, struct.pack("<I", 124)
+"""Bytes of the head of a file; how that of version 5 behind it begins, with its own length."""
 _BMP_EMBEDDED = b"DEBM"  # PROFILE_EMBEDDED, little-endian
 
 
@@ -163,9 +165,11 @@ def _of_bmp(file: File) -> Unread:
     """The profile of version 5 (BITMAPV5HEADER)."""
     file.seek(0)
     head = file.read(_BMP_HEAD + 124)
-    if head[_BMP_HEAD + 56 : _BMP_HEAD + 60] != _BMP_EMBEDDED or len(head) < _BMP_HEAD + 124:
+    information = head[_BMP_HEAD:]
+    is_fifth = information.startswith(_BMP_INFORMATION) and len(information) == 124
+    if not is_fifth or information[56:60] != _BMP_EMBEDDED:
         return Unread()
-    at, size = struct.unpack_from("<II", head, _BMP_HEAD + 112)
+    at, size = struct.unpack_from("<II", information, 112)
     file.seek(_BMP_HEAD + at)
     return Unread(file.read(min(size, _MOST_BYTES)))
 
@@ -185,18 +189,18 @@ _DEPTHS = 42
 
 def _of_jpeg_2000(file: File) -> Unread:
     """Profile (ISO/IEC 15444-1, I.5.3.3), depth, and EXIF, XMP and IPTC in boxes of their own."""
-    profile, bits, metadata = None, 8, dict[str, bytes | str]()
+    profile, bits, metadata = None, 0, dict[str, bytes | str]()
     with suppress(struct.error, IndexError):
         for kind, body in _jpeg_2000_boxes(file):
             if kind == b"jp2h":
-                profile = next(_jpeg_2000_profiles(body), None)
-            elif kind == b"jp2c":
+                profile = profile or next(_jpeg_2000_profiles(body), None)
+            elif kind == b"jp2c" and not bits:  # the first is the image
                 count = struct.unpack_from(">H", body, _DEPTHS - 2)[0]
                 # three bytes a component; the top bit says whether it is signed
-                bits = max((body[_DEPTHS + 3 * k] & 0x7F) + 1 for k in range(count))
+                bits = max(((body[_DEPTHS + 3 * k] & 0x7F) + 1 for k in range(count)), default=0)
             elif name := _UUIDS.get(body[:16]):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
-    return Unread(profile, tuple(metadata.items()), bits=bits)
+    return Unread(profile, tuple(metadata.items()), bits=bits or 8)
 
 
 def _jpeg_2000_boxes(file: File) -> Iterator[tuple[bytes, bytes]]:

@@ -181,13 +181,23 @@ def xmp_orientation(xmp: bytes) -> int | None:
 
 
 _NO_XML = (ExpatError, ValueError, LookupError)
+_MOST_TAGS, _MOST_LEVELS = 1 << 16, 100
+"""Of XMP that is read: a hostile one of some kilobytes would take minutes, or be nested without end."""
 
 
 def _document(xmp: bytes) -> minidom.Document:
     if b"<!DOCTYPE" in xmp:  # entities may name files, and expand without end
         raise ExpatError
+    if xmp.count(b"<") > _MOST_TAGS:
+        raise ExpatError
     # zeros behind a packet are no XML; in UTF-16 the last one is half a character
-    return minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
+    document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
+    nodes: list[Any] = [document]
+    for _ in range(_MOST_LEVELS):
+        nodes = [child for node in nodes for child in node.childNodes]
+    if nodes:
+        raise ExpatError
+    return document
 
 
 def exif_without_thumbnail(block: bytes) -> bytes:

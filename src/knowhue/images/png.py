@@ -75,13 +75,13 @@ def png_content(file: File) -> PNGContent:
 
 def with_texts(png: bytes, fields: Mapping[str, bytes | str]) -> bytes:
     """A PNG with text by the names of `png_content`, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
-    chunks = b""
+    chunks = []
     for name, value in fields.items():
         if name == "xmp-data" and isinstance(value, bytes):
-            chunks += _chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + value)
+            chunks.append(_chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + value))
         elif (key := text_key(name)) is not None:
-            chunks += _text_chunk(key, str(value))
-    return png[:_HEAD_BYTES] + chunks + png[_HEAD_BYTES:]
+            chunks.append(_text_chunk(key, str(value)))
+    return b"".join([png[:_HEAD_BYTES], *chunks, png[_HEAD_BYTES:]])
 
 
 def _chunks(file: File) -> Iterator[tuple[bytes, int]]:
@@ -126,9 +126,9 @@ def _raw_profile(key: str, text: str) -> bytes | None:
     try:
         _, length, digits = text.strip().split("\n", 2)
         found = bytes.fromhex(digits)
+        return found if len(found) == int(length) else None
     except ValueError:
         return None
-    return found if len(found) == int(length) else None
 
 
 def _text_chunk(key: str, text: str) -> bytes:

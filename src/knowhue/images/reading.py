@@ -7,6 +7,7 @@ data; Pillow reads what libvips does not.
 import importlib
 import importlib.util
 import io
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -340,7 +341,8 @@ def _decode_by_vips(image: VipsImage, frames: str) -> Decoded:
     decoded.profile = attached(image, "icc-profile-data")
     fields = (name for name in image.get_fields() if name.startswith(_KEPT))
     decoded.metadata = [(name, attached(image, name)) for name in fields]
-    if (image.xres, image.yres) != _NO_RESOLUTION:
+    is_possible = all(0 < each < math.inf for each in (image.xres, image.yres))
+    if (image.xres, image.yres) != _NO_RESOLUTION and is_possible:
         decoded.pixels_per_mm = image.xres, image.yres
     if (pages := attached(image, "n-pages") or 1) > 1:
         decoded.notes.append(f"the first of its {pages} {frames}")
@@ -388,12 +390,13 @@ def _deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
     file.seek(place)
     if decoder == "ppm_plain":
         text = re.sub(rb"#[^\r\n]*", b" ", file.read())
-        numbers = np.array(text.split(None, count)[:count], np.uint16)
+        numbers = np.fromstring(text, np.int64, sep=" ")[:count]
     else:
         numbers = np.frombuffer(file.read(2 * count), ">u2")
-    if numbers.size < count or numbers.max() > top:
-        raise ValueError("too few numbers, or larger ones than it announces")
-    return (numbers * (65535 / top)).round().astype(np.uint16).reshape(image.height, image.width, 3)
+    if numbers.size < count or numbers.min() < 0 or numbers.max() > top:
+        raise ValueError("too few numbers, or others than it announces")
+    codes = (np.arange(top + 1) * (65535 / top)).round().astype(np.uint16)
+    return codes[numbers].reshape(image.height, image.width, 3)
 
 
 def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> Decoded:
