@@ -197,6 +197,11 @@ def test_what_rounding_leaves_of_a_tie_is_no_win_and_of_the_margin_none_beyond_i
         assert sided_share([each * 1.001 for each in lost], margin, lower_is_better=False).share == 1.0
 
 
+@pytest.mark.parametrize("odd", [np.inf, np.nan])
+def test_a_score_that_is_not_finite_makes_no_tie_of_others(odd: float):
+    assert seed_differences([0.0, 0.25], [odd, 0.5]).tolist()[1] == 0.25
+
+
 @given(vectors, st.sampled_from([1e-60, 1e-3, 1.0, 1e60]))
 @settings(deadline=None, max_examples=25)
 def test_differences_are_those_of_their_scores(d: list[float], unit: float):

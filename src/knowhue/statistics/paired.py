@@ -45,7 +45,8 @@ def seed_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]
     """
     scores = np.array([before, after], float)
     gaps: NDArray[np.float64] = scores[1] - scores[0]
-    return np.where(np.abs(gaps) <= _EQUAL * np.abs(scores).max(initial=0.0), 0.0, gaps)
+    largest = np.abs(scores[np.isfinite(scores)]).max(initial=0.0)
+    return np.where(np.abs(gaps) <= _EQUAL * largest, 0.0, gaps)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
