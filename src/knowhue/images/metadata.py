@@ -166,6 +166,10 @@ def exif_orientation(block: bytes) -> int | None:
 
 def xmp_orientation(xmp: bytes) -> int | None:
     """The same by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it."""
+    if b"Orientation" not in xmp.replace(
+        b"\0", b""
+    ):  # UTF-16, too; most packets do not, and take a while to read
+        return None
     try:
         document = _document(xmp)
     except _NO_XML:

@@ -303,9 +303,8 @@ def _score_as_asked(work: Workspace, config: Config, folder: Path, final: bool) 
             _is_done(work, read_config(head), head, final=False)
     _score_again(work, config, folder, final)
     if work.engine.is_main:
-        (folder / DEPLOYED).unlink(
-            missing_ok=True
-        )  # its card quotes the scores; it is made again when asked for
+        # its card quotes the scores; it is made again when asked for
+        (folder / DEPLOYED).unlink(missing_ok=True)
         # settings that do not have their checksum would be damage, and the run trained anew
         write_status(folder, read_status(folder), but={"config.json"})
         write_config(folder, config)
