@@ -297,6 +297,18 @@ def test_smaller_rates_of_colour_alone_are_tried_as_the_least_of_the_tuning_was(
     assert all(each == found[0] for each in found)
 
 
+def test_the_second_encoder_is_asked_again_with_a_smaller_rate_of_colour_alone_and_nothing_else():
+    again, lite0 = plan("lite0-rates"), plan("lite0")
+    assert not set(again.seeds) & _seeds_but("lite0-rates")
+    assert again.questions["colour"].sesoi == lite0.questions["colour"].sesoi
+    for arm in again.arms:
+        one, other = (each.run_config(arm, 0).model_dump() for each in (again, lite0))
+        rates = [each["training"]["finetune"].pop("encoder_learning_rate") for each in (one, other)]
+        assert rates == {"colour": [3e-6, 1e-5], "multi": [3e-4, 3e-4]}[arm]
+        del one["evaluation"], other["evaluation"]
+        assert one == other
+
+
 def test_every_task_has_as_many_trials():
     trials = Counter(arm.split("-")[0] for arm in plan("tuning").arms)
     assert trials == {"colour": 9, "class": 9, "multi": 9}
@@ -355,7 +367,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("unet-gan", "unet-gan", 900),
         ("unet-tuning", "unet-tuning", 2000),
         ("unet", "unet", 6000),
-        ("rates-tuning", "rates-tuning", 1000),
+        *((f"{each}rates-tuning", f"{each}rates-tuning", 800) for each in ("", "unet-", "lite0-")),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),
         ("palette", "palette", 3000),
@@ -438,6 +450,8 @@ WAYS = ["l1-r1", "classes-r10", "gan1-r1", "gan10-r1", "gan30-r1", "pix2pix-r5",
         ("lite0", "lite0-tuning", ["colour-r1", "class-r30", "multi-r30"]),
         ("unet", "unet-tuning", ["colour-r1", "multi-r10"]),
         ("plan", "rates-tuning", ["colour-r1"]),
+        ("unet", "unet-rates-tuning", ["colour-r1"]),
+        ("lite0-rates", "lite0-rates-tuning", ["colour-r0.3"]),
     ],
 )
 def test_a_study_has_the_rates_that_its_tuning_chose(study, tuning, expected, tmp_path, monkeypatch, capsys):
