@@ -11,7 +11,7 @@ from odd_files import GRAY, RGB, XMP, exif, pillow
 from PIL import Image, ImageCms
 
 from knowhue.errors import ImageError
-from knowhue.images.reading import read_image
+from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import encode_image, encode_with_notes
 
 PROFILE = rgb_profile("prophoto")
@@ -81,10 +81,10 @@ def test_a_damaged_profile_is_left_aside(size: int):
 def test_metadata_of_jpeg_2000_go_along_and_turn_it():
     found = exif(6).tobytes().removeprefix(b"Exif\0\0")
     xmp_name = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-    read = read_image(
-        jpeg_2000(GRAY, b"", box(b"uuid", b"JpgTiffExif->JP2" + found), box(b"uuid", xmp_name + XMP))
-    )
+    told = jpeg_2000(GRAY, b"", box(b"uuid", b"JpgTiffExif->JP2" + found), box(b"uuid", xmp_name + XMP))
+    read = read_image(told)
     assert np.array_equal(read.pixels[..., 0], np.rot90(GRAY, -1))
+    assert weigh_image(told).shape == read.pixels.shape[:2]
     assert dict(read.origin.metadata)["xmp-data"] == XMP
     with Image.open(io.BytesIO(encode_image(read, ".jpg"))) as written:
         assert written.getexif()[0x0110] == "Model"

@@ -10,7 +10,7 @@ import pytest
 from odd_files import GRAY, RGB, chunk, exif, pillow
 from PIL import Image, ImageOps
 
-from knowhue.images.reading import read_image
+from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import encode_image
 
 XMP = (
@@ -49,6 +49,7 @@ def test_orientation_is_that_of_exif_wherever_it_stands(told: bytes, behind: boo
     data = with_chunks(told, behind=behind)
     read = read_image(data)
     assert np.array_equal(read.pixels[..., 0], np.rot90(GRAY, -1))
+    assert weigh_image(data).shape == read.pixels.shape[:2]
     with Image.open(io.BytesIO(data)) as opened:
         opened.load()
         if told[4:8] == b"eXIf":

@@ -1,4 +1,4 @@
-"""What decoders leave unread of JPEG, GIF, BMP and JPEG 2000: comments, profiles, metadata, depth, what lies behind.
+"""What decoders leave unread of JPEG, GIF, BMP, JPEG 2000 and PNM: profiles, metadata, depth, what lies behind.
 
 Profiles of a BMP and of JPEG 2000, and all metadata of the latter and of a GIF, are known to no decoder here.
 """
@@ -7,7 +7,10 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from knowhue.images.heif import boxes_in, boxes_of
 from knowhue.images.tiff import File
@@ -220,6 +223,28 @@ def _jpeg_2000_profiles(header: bytes) -> Iterator[bytes]:
     for kind, body in boxes_in(header):
         if kind == b"colr" and body[:1] in (b"\2", b"\3"):  # restricted, or any; 1 is a code
             yield body[3:]
+
+
+# PNM
+
+
+def deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
+    """Colours (H, W, 3) in 16 bits of a PNM whose numbers go beyond 255, which Pillow cuts to 8; None of others."""
+    decoder, _, place, arguments = image.tile[0]
+    top = arguments[-1] if isinstance(arguments, tuple) else 255
+    if image.mode != "RGB" or not isinstance(top, int) or top <= 255:
+        return None
+    count = 3 * image.width * image.height
+    file.seek(place)
+    if decoder == "ppm_plain":
+        text = re.sub(rb"#[^\r\n]*", b" ", file.read())
+        numbers = np.fromstring(text, np.int64, sep=" ")[:count]
+    else:
+        numbers = np.frombuffer(file.read(2 * count), ">u2")
+    if numbers.size < count or numbers.min() < 0 or numbers.max() > top:
+        raise ValueError("too few numbers, or others than it announces")
+    codes = (np.arange(top + 1) * (65535 / top)).round().astype(np.uint16)
+    return codes[numbers].reshape(image.height, image.width, 3)
 
 
 UNREAD: Mapping[str, Callable[[File], Unread]] = {

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import io
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +21,7 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ExtraError, ImageError, first_line, minus, plural
-from knowhue.images.containers import COMMENT, UNREAD, Unread, without_unit
+from knowhue.images.containers import COMMENT, UNREAD, Unread, deep_pnm, without_unit
 from knowhue.images.heif import colour_codes
 from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
 from knowhue.images.metadata import exif_orientation, xmp_orientation
@@ -138,7 +137,9 @@ def weigh_image(source: Path | bytes) -> Weight:
             image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-            return Weight(held_bytes, _upright(image.height, image.width, _orientation(image, kind)))
+            return Weight(
+                held_bytes, _upright((image.height, image.width), _orientation(image, kind), file, kind)
+            )
     except (ImageError, OSError, VipsError):
         return Weight()
 
@@ -148,12 +149,17 @@ def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
         return None
     # damaged ones raise anything, see `_decode_by_pillow`
     with suppress(Exception), _open_by_pillow(file, kind, sys.maxsize) as image:
-        return _upright(image.height, image.width, image.getexif().get(0x0112))
+        return _upright((image.height, image.width), image.getexif().get(0x0112, 1), file, kind)
     return None
 
 
-def _upright(height: int, width: int, orientation: int | None) -> tuple[int, int]:
-    return (width, height) if orientation in _SIDEWAYS else (height, width)
+def _upright(shape: tuple[int, int], orientation: int, file: File, kind: str) -> tuple[int, int]:
+    """Height and width as they are shown, by whatever a file says where its decoder says nothing."""
+    if orientation == 1 and kind == "PNG":
+        orientation = _told_orientation(png_content(file).metadata)
+    elif orientation == 1 and kind in ("GIF", "JPEG 2000"):
+        orientation = _told_orientation(dict(UNREAD[kind](file).metadata))
+    return (shape[1], shape[0]) if orientation in _SIDEWAYS else shape
 
 
 def open_file(source: Path | bytes) -> File:
@@ -353,7 +359,7 @@ def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
     """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
     try:
         with _open_by_pillow(file, kind, max_pixels) as image:
-            return _pillow_decoded(image, _deep_pnm(image, file) if kind == "PNM" else None)
+            return _pillow_decoded(image, deep_pnm(image, file) if kind == "PNM" else None)
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
@@ -378,25 +384,6 @@ def _open_by_pillow(file: File, kind: str, max_pixels: int) -> Pillow.Image:
     opened = decoder.open_heif(file)
     _check_size(max_pixels, *opened.size)
     return opened.to_pillow()
-
-
-def _deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
-    """Colours (H, W, 3) in 16 bits of a PNM whose numbers go beyond 255, which Pillow cuts to 8; None of others."""
-    decoder, _, place, arguments = image.tile[0]
-    top = arguments[-1] if isinstance(arguments, tuple) else 255
-    if image.mode != "RGB" or not isinstance(top, int) or top <= 255:
-        return None
-    count = 3 * image.width * image.height
-    file.seek(place)
-    if decoder == "ppm_plain":
-        text = re.sub(rb"#[^\r\n]*", b" ", file.read())
-        numbers = np.fromstring(text, np.int64, sep=" ")[:count]
-    else:
-        numbers = np.frombuffer(file.read(2 * count), ">u2")
-    if numbers.size < count or numbers.min() < 0 or numbers.max() > top:
-        raise ValueError("too few numbers, or others than it announces")
-    codes = (np.arange(top + 1) * (65535 / top)).round().astype(np.uint16)
-    return codes[numbers].reshape(image.height, image.width, 3)
 
 
 def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> Decoded:
