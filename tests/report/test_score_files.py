@@ -140,6 +140,9 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
     assert read_scores(path, ["accuracy"], "method", "try").unused == ()
     path.write_text("arm,seed,metric,value,note\na,0,accuracy,1,x\n")
     assert read_scores(path, []).unused == ("note",)
+    path.write_text("arm, seed, accuracy, note\na,0,1,x\n")
+    assert found(path) == {("a", 0): 1.0}
+    assert read_scores(path, ["accuracy"]).unused == ("note",)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ("# my runs\narm,seed,f1\na,0,0.5\n", "value, in the first row: take out a title above it."),
         (
             "Results, run 3, f1\narm,seed,f1\na,0,0.5\n",
-            "no column `arm`. Found Results,  run 3,  f1. Name it with --arm-column, or give a table whose first row, "
+            "no column `arm`. Found Results, run 3, f1. Name it with --arm-column, or give a table whose first row, "
             "without a title above it, names",
         ),
         (
@@ -437,6 +440,8 @@ def test_a_metric_may_be_named_with_its_prefix(tmp_path):
         ("arm,seed,acc,acc", "`acc` (3), `acc` (4)"),
         ("arm,seed,metrics.acc,summary.acc", "`metrics.acc` (3), `summary.acc` (4)"),
         ("arm,seed,acc,summary/acc", "`acc` (3), `summary/acc` (4)"),
+        ("arm,seed,acc, acc", "`acc` (3), `acc` (4)"),
+        ("arm, seed,\tacc ,acc", "`acc` (3), `acc` (4)"),
     ],
 )
 def test_of_two_columns_of_a_metric_none_is_taken_in_silence(tmp_path, header, columns):

@@ -483,6 +483,16 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
         "lack" in each
         for each in notices(read_table([write(tmp_path / "b.csv", [*good, "old,0,los,1"])], LOSS))
     )
+    both = [*good, *totals([-0.1] * 8, "Loss", level=5.5)]
+    (asked,) = notices(
+        read_table(
+            [write(tmp_path / "i.csv", both)],
+            replace(LOSS, better={"loss": "lower", "Loss": "lower"}, sesoi={"loss": 0.25, "Loss": 0.25}),
+        )
+    )
+    assert (
+        asked == "“loss” and “Loss” differ in case alone, and runs have a score of both: are they one metric?"
+    )
     # an arm of its own, with seeds that all have
     fewer = [*good, *(f"older,{seed},loss,5" for seed in range(2))]
     assert not notices(read_table([write(tmp_path / "f.csv", fewer)], LOSS))

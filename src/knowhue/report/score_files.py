@@ -183,7 +183,7 @@ class _Columns:
         """
         sure, others = defaultdict[str, list[int]](list), {}
         for place, name in enumerate(self.header):
-            plain = _PREFIX.sub("", name.strip(), count=1)
+            plain = _PREFIX.sub("", name, count=1)
             if name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed):
                 continue
             if name in wanted:  # named with its prefix, it keeps it
@@ -209,9 +209,7 @@ class _Columns:
             used |= {place for place, name in enumerate(self.header) if _PREFIX.sub("", name, 1) in metrics}
             used |= {self.places[name] for name in _STATES if name in self.places}
         # pandas writes the numbers of its rows without a name
-        names = (
-            (place, name.strip() or f"{place + 1} (without a name)") for place, name in enumerate(self.header)
-        )
+        names = ((place, name or f"{place + 1} (without a name)") for place, name in enumerate(self.header))
         return tuple(name for place, name in names if place not in used)
 
 
@@ -299,7 +297,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
-    """The header of a table, and its rows, each with its number."""
+    """The header of a table, without blanks around its names, and its rows, each with its number."""
     readers = {".json": _json, ".jsonl": _json, ".ndjson": _json, ".parquet": _parquet}
     try:
         if path.is_dir():
@@ -316,7 +314,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
             f"{path}: one column, `{shown(header[0].strip())}`. Commas, semicolons or tabs should stand between "
             "columns, such as arm,seed,metric,value, in the first row: take out a title above it."
         )
-    return [plain_name(name) for name in header], _whole(path, header, rows)
+    return [plain_name(name).strip() for name in header], _whole(path, header, rows)
 
 
 def _whole(

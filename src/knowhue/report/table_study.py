@@ -294,6 +294,11 @@ def _slips(study: Study) -> Iterator[str]:
     yield from _misspelt("seed", [(arm, run.seed) for arm, run in runs])
     scored = [(name, (arm, run.seed)) for arm, run in runs for name in run.scores["metrics"]]
     yield from _misspelt("score", scored)
+    for one, other in combinations(study.metrics, 2):
+        if one.casefold() == other.casefold() and {run for name, run in scored if name == one} & {
+            run for name, run in scored if name == other
+        }:
+            yield f"“{one}” and “{other}” differ in case alone, and runs have a score of both: are they one metric?"
     for metric in study.metrics:
         of_classes = study.scores.classes(metric)
         yield from _misspelt("run", [(label, (arm, seed)) for label, arm, seed in of_classes])
