@@ -235,8 +235,13 @@ def test_a_format_that_can_only_be_read_becomes_png_in_one_line(knowhue, place, 
     assert (code, (place / "photo-colour.png").exists()) == (0, True)
     assert f"{suffix} can be read but not written: photo-colour.png is made" in err
     assert "photo-colour.png" in said
-    assert knowhue("colorize", f"photo{suffix}", "-o", "sub")[0] == 0
-    assert (place / "sub" / "photo.png").exists()
+    code, _, err = knowhue("colorize", f"photo{suffix}", "-o", "sub")
+    assert (code, (place / "sub" / "photo.png").exists()) == (0, True)
+    assert "not written: photo.png is made" in err
+    # a name, or a kind, that somebody asked for
+    for asked in (["-o", "sub/other.png"], ["--layers"]):
+        code, _, err = knowhue("colorize", f"photo{suffix}", *asked)
+        assert (code, "not written" in err) == (0, False)
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mpg", ".ts", ".wmv"])

@@ -22,7 +22,7 @@ from knowhue.images.image import Origin, to_rgb8
 from knowhue.images.profiles import profile_space, profile_tags, srgb_profile
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
-from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, write_image
+from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, encode_with_notes, write_image
 from knowhue.inference.colorizer import Colorized
 
 READ = [name for name, odd in ODD_FILES.items() if not odd.error]
@@ -281,11 +281,11 @@ def full_image():
 
 
 LOST = {
-    ".jpg": ("8 bits", "over white", "comments"),
+    ".jpg": ("8 bits", "over white", "the text Title was left out"),
     ".png": ("IPTC",),
-    ".tif": ("comments",),
-    ".webp": ("8 bits", "IPTC", "comments"),
-    ".avif": ("12 bits", "IPTC", "comments"),
+    ".tif": ("the text Title was left out",),
+    ".webp": ("8 bits", "IPTC", "the text Title was left out"),
+    ".avif": ("12 bits", "IPTC", "the text Title was left out"),
 }
 
 
@@ -313,6 +313,34 @@ def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path,
         assert np.array_equal(again.alpha, image.alpha)
 
 
+def test_of_texts_those_are_named_that_are_lost():
+    texts = {"Comment": "hello", "Title": "Anna", "Creation Time": "1931", "Description": "at sea"}
+    metadata = tuple((f"png-comment-{place}-{key}", text) for place, (key, text) in enumerate(texts.items()))
+    image = OurImage(NOISE, None, Origin(metadata=metadata))
+    lost = "the texts Title, Creation Time, Description were left out: {} cannot hold that"
+    data, notes = encode_with_notes(image, ".jpg")
+    assert notes == [lost.format(".jpg")]
+    assert b"hello" in data
+    assert encode_with_notes(image, ".webp")[1] == [
+        "comments were left out: .webp cannot hold that",
+        lost.format(".webp"),
+    ]
+    many = tuple((f"png-comment-{place}-{'key' * 20}{place}", "text") for place in range(200))
+    (note,) = encode_with_notes(OurImage(NOISE, None, Origin(metadata=many)), ".webp")[1]
+    assert note.endswith("and 194 more were left out: .webp cannot hold that")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency_that_no_pixel_makes_use_of_is_not_missed(dtype):
+    pixels = NOISE.astype(dtype)
+    alpha = np.full(pixels.shape[:2], np.iinfo(dtype).max, dtype)
+    notes = encode_with_notes(OurImage(pixels, alpha), ".jpg")[1]
+    assert not [note for note in notes if "transparency" in note]
+    alpha[0, 0] -= 1
+    notes = encode_with_notes(OurImage(pixels, alpha), ".jpg")[1]
+    assert [note for note in notes if "put over white" in note]
+
+
 def test_iptc_goes_from_jpeg_to_tiff_and_back():
     jpeg = after_start(pillow(NOISE, "JPEG"), iptc())
     through = read_image(encode_image(read_image(jpeg), ".tif"))
@@ -332,8 +360,6 @@ def test_metadata_too_long_for_jpeg_are_named():
 
 
 def write_notes(image, suffix):
-    from knowhue.images.writing import encode_with_notes
-
     return encode_with_notes(image, suffix)[1]
 
 

@@ -178,10 +178,19 @@ def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
             )
 
 
-def _say_if_renamed(suffix: str, writable: str, out: Path) -> None:
-    """Of a file that was recognised, that a format is read but not written; nobody named the output."""
-    if writable != suffix and out.suffix == writable:
+def _say_if_renamed(arguments: ColorizeArguments, writable: str, out: Path) -> None:
+    """Of a file that was recognised, that a format is read but not written, where nobody asked for another."""
+    suffix = Path(arguments.file).suffix
+    is_asked_for = arguments.suffix is not None or not (
+        arguments.out is None or _is_folder(str(arguments.out))
+    )
+    if writable != suffix and not is_asked_for:
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
+
+
+def _is_folder(named: str) -> bool:
+    """Whether an output is a folder; one that is not there yet is made, as folders above a file are."""
+    return os.path.isdir(named) or named.endswith(("/", os.sep))
 
 
 def _kind_of(arguments: ColorizeArguments) -> str:
@@ -228,9 +237,7 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
     suffix = arguments.suffix or suffix
     target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
-    # one that is not there yet is made, as folders above a file are
-    named = str(arguments.out)
-    if out is not None and (os.path.isdir(out) or named.endswith(("/", os.sep))):
+    if out is not None and _is_folder(named := str(arguments.out)):
         target = require_folder(out, named=named) / source.with_suffix(suffix).name
     if layers and target.suffix.lower() != OPENRASTER:
         raise ConfigError(
@@ -303,7 +310,7 @@ def _image(
     image = read_image(source)
     map_file, out = outputs.get("--uncertainty"), outputs["--out"]
     files = [out] if isinstance(out, Path) else out
-    _say_if_renamed(source.suffix, writable_suffix(source.suffix), files[0])
+    _say_if_renamed(arguments, writable_suffix(source.suffix), files[0])
     height, width = image.pixels.shape[:2]
     options = arguments.options()._replace(
         hints=parse_hints(hints, width, height),
@@ -361,7 +368,7 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
     source, out = Path(arguments.file), _settle("video", arguments)["--out"]
     assert isinstance(out, Path)  # several are an image's samples
     require_video(source)
-    _say_if_renamed(source.suffix, writable_video_suffix(source.suffix), out)
+    _say_if_renamed(arguments, writable_video_suffix(source.suffix), out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_video(

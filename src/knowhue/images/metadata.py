@@ -6,7 +6,7 @@ computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ from xml.dom import XMLNS_NAMESPACE, minidom
 from xml.parsers.expat import ExpatError
 
 from knowhue import __version__
+from knowhue.errors import few, shown
 from knowhue.images.containers import PLAIN_KEY, text_key
 from knowhue.images.image import ComputedBy, Metadata
 from knowhue.images.tiff import GEOGRAPHY
@@ -35,6 +36,7 @@ _WORDS = {
     GEOGRAPHY: "GeoTIFF was",
     "png-comment": "comments were",
 }
+_LONGEST_KEY = 79  # of a text of PNG
 _JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
@@ -63,11 +65,13 @@ def keep(
     elif suffix == ".tif":
         found = _for_tiff(found)
     kept: Fields = {}
+    placeless = [name for name in found if not _has_place(name, suffix)]
+    lost += [f"{words} left out: {called or suffix} cannot hold that" for words in _in_words(placeless)]
     for name, value in found.items():
-        words = next(words for start, words in _WORDS.items() if name.startswith(start))
-        if not _has_place(name, suffix):
-            lost.append(f"{words} left out: {called or suffix} cannot hold that")
-        elif suffix == ".jpg" and len(value) > _JPEG_BLOCK:
+        if name in placeless:
+            continue
+        if suffix == ".jpg" and len(value) > _JPEG_BLOCK:
+            (words,) = _in_words([name])
             lost.append(f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}")
         else:
             kept[name] = value
@@ -78,6 +82,19 @@ def keep(
 
 def _has_place(name: str, suffix: str) -> bool:
     return name.startswith(_HOLDS[suffix]) or (suffix == ".jpg" and text_key(name) == PLAIN_KEY)
+
+
+def _in_words(names: Iterable[str]) -> Iterator[str]:
+    """What fields are called at the beginning of a sentence on what becomes of them; of texts by their keys."""
+    texts = list[str]()
+    for name in names:
+        key = text_key(name)
+        if key in (None, PLAIN_KEY):
+            yield next(words for start, words in _WORDS.items() if name.startswith(start))
+        else:
+            texts.append(shown(key, _LONGEST_KEY))
+    if texts:
+        yield f"the texts {few(texts)} were" if texts[1:] else f"the text {texts[0]} was"
 
 
 def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
@@ -95,7 +112,8 @@ def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None
             found[name], announced, declared = true_xmp(value, height, width, computed_by)
             if computed_by is not None and found[name] and not declared:
                 notes.append(
-                    "XMP is damaged and stays as it is: it does not say that the colours are computed"
+                    "XMP is damaged or too large to be read, and stays as it is: it does not say that the colours are "
+                    "computed"
                 )
     if announced:
         notes.append(f"XMP no longer announces {', '.join(announced)}, which the file does not hold")

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.containers import text_key, with_jpeg_comments
-from knowhue.images.image import Image, Pixels, over_white, require_image, to_rgb8
+from knowhue.images.image import Image, Pixels, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep
 from knowhue.images.png import with_texts
 from knowhue.images.profiles import from_srgb, srgb_profile
@@ -193,8 +193,9 @@ def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     if own_bits > kind.bits:
         notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {own_bits}")
     if alpha is not None and not kind.alpha:
-        pixels, alpha = over_white(pixels, alpha), None
-        notes.append(f"{kind.suffix} holds no transparency; the image was put over white")
+        pixels, alpha = flattened(image), None
+        if pixels is not image.pixels:  # no pixel of many a GIF or PNG makes use of its transparency
+            notes.append(f"{kind.suffix} holds no transparency; the image was put over white")
     if origin.profile is not None and pixels.shape[2] == 3:
         output = from_srgb(pixels, origin.profile, bits)
     else:
