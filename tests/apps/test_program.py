@@ -245,7 +245,8 @@ def test_every_metric_is_told_with_unit_and_direction(name):
         metric.better == "lower",
         metric.better == "higher",
     )
-    assert ("50.0 % [25.0 % to 75.0 %]" if metric.unit == "share" else minus(metric.unit)) in line
+    unit = metric.unit.removeprefix(f"{metric.title} ")
+    assert ("50.0 % [25.0 % to 75.0 %]" if unit == "share" else f" {program._unit(minus(unit))} ") in line
 
 
 def test_what_is_no_number_has_no_unit():

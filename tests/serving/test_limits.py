@@ -293,6 +293,25 @@ def test_many_and_long_headers_are_refused(server):
     assert get("host: localhost") == 400
 
 
+UNSOUND = {
+    "other bytes": b"\x16\x03\x01\r\n\r\n",
+    "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "a length that is none": b"POST /v1/classify HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
+    "a chunk": b"POST /v1/classify HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+    "headers without end": b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 40_000,
+}
+
+
+@pytest.mark.parametrize("kind", UNSOUND)
+def test_what_is_not_sound_http_is_told_all_that_may_be_wrong(server, kind: str):
+    head, _, body = exchange(server, UNSOUND[kind]).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    said = json.loads(body)["error"]
+    assert [
+        part for part in ("`Host`", "length", "chunk", "16,384 bytes of headers") if part not in said
+    ] == []
+
+
 @pytest.mark.parametrize("coding", ["chunked", "identity", "gzip, chunked"])
 @pytest.mark.parametrize("order", [1, -1])
 def test_two_lengths_of_one_body_end_the_connection(server, coding: str, order: int):
@@ -427,7 +446,7 @@ def test_what_is_no_http_is_answered_like_any_other_mistake_though_more_is_comin
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"x-content-type-options: nosniff" in head
-    assert json.loads(body)["error"].startswith("The request should be HTTP/1.1")
+    assert json.loads(body)["error"].startswith("The request should be sound HTTP/1.1")
 
 
 def slow_link(host: str, port: int) -> socket.socket:

@@ -321,6 +321,8 @@ def score_line(name: str, value: float | None, interval: tuple[float, float] | N
 
     >>> score_line("ab_l1", 11.98)
     'Mean absolute error of a*b*: 11.980 CIELAB units (lower is better)'
+    >>> score_line("ciede2000", 18.884)
+    'CIEDE2000: 18.884 units (lower is better)'
     >>> score_line("accuracy", 0.9, (0.85, 0.935))
     'Accuracy: 90.0 % [85.0 % to 93.5 %] (higher is better)'
     >>> score_line("ssim_rgb", -0.25, (-0.5, 0.0))
@@ -329,7 +331,8 @@ def score_line(name: str, value: float | None, interval: tuple[float, float] | N
     metric = METRICS[name]
     texts = [_number(each, metric.unit) for each in (value, *(interval or ()))]
     ends = f" [{texts[1]} to {texts[2]}]" if interval else ""
-    unit = "" if metric.unit == "share" or value is None else f" {_unit(metric.unit)}"
+    unit = metric.unit.removeprefix(f"{metric.title} ")  # of CIEDE2000 they are units of itself
+    unit = "" if unit == "share" or value is None else f" {_unit(unit)}"
     better = f" ({metric.better} is better)" if metric.better in ("lower", "higher") else ""
     return minus(f"{metric.title}: {texts[0]}{unit}{ends}{better}")
 

@@ -82,15 +82,23 @@ class Calibration(Section):
 
         >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, images=30).sentence()
         'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 images)'
+        >>> Calibration(temperature=1, ece_before=0.1, ece_after=0.10004, images=30).sentence()
+        'not calibrated: a temperature does not lessen the expected calibration error of 0.100 (30 images)'
         """
+        before, after = f"{self.ece_before:.3f}", f"{self.ece_after:.3f}"
         if self.helps:
             return (
-                f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error "
-                f"{self.ece_before:.3f} before, {self.ece_after:.3f} after ({self.images} images)"
+                f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error {before} before, "
+                f"{after} after ({self.images} images)"
+            )
+        if before == after:
+            return (
+                "not calibrated: a temperature does not lessen the expected calibration error of "
+                f"{before} ({self.images} images)"
             )
         return (
-            "not calibrated: a temperature makes the expected calibration error worse, "
-            f"{self.ece_after:.3f} instead of {self.ece_before:.3f} ({self.images} images)"
+            f"not calibrated: a temperature makes the expected calibration error worse, {after} instead of "
+            f"{before} ({self.images} images)"
         )
 
 

@@ -347,7 +347,7 @@ def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         message = (
-            f"The request should have at most {MAX_HEADERS} headers, {MAX_HEADER_BYTES} bytes. Found more."
+            f"The request should have at most {MAX_HEADERS} headers, {MAX_HEADER_BYTES:,} bytes. Found more."
         )
         raise Refusal(431, "headers", message)
     headers: dict[str, str] = {}

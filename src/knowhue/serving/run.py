@@ -21,7 +21,7 @@ from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.pixels import compiling_meanwhile
 from knowhue.inference.requests import Batcher, ImageRequest
 from knowhue.serving.api import make_app
-from knowhue.serving.limits import HEADERS, JSON, LINGER_SECONDS, STRICT, Refusal
+from knowhue.serving.limits import HEADERS, JSON, LINGER_SECONDS, MAX_HEADER_BYTES, STRICT, Refusal
 from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
@@ -29,19 +29,20 @@ SEND_BUFFER_BYTES = 256 * 1024
 """Of each connection, in the system, which would else take several MiB of an answer that is not read."""
 MAX_CONNECTIONS = 512
 """At once; each takes a file of the system, of which there are not many more."""
-_INCOMPLETE_BYTES = 32_768
-"""Of headers that have not ended; `limits` refuses fewer, with an answer."""
+_INCOMPLETE_BYTES = 2 * MAX_HEADER_BYTES
+"""Of headers that have not ended; whole ones above half of it are answered by `limits`."""
 _KEEP_ALIVE_SECONDS = 5
 _POLL_SECONDS = 0.05
 Announce = Callable[[str], None]
 
 
 def _no_http_answer() -> bytes:
-    """An answer to what is no HTTP, with the line and the headers that every refusal has."""
+    """An answer to what is no HTTP, or not sound, with the line and the headers that every refusal has."""
     body = Refusal(
         400,
         "",
-        f"The request should be HTTP/1.1, with headers below {_INCOMPLETE_BYTES:,} bytes. Found other bytes.",
+        "The request should be sound HTTP/1.1: a `Host`, a length of its body that is one, chunks as they are "
+        f"announced, at most {MAX_HEADER_BYTES:,} bytes of headers. Found another.",
     ).body
     own = {"content-type": JSON, "content-length": len(body), "connection": "close"}
     headers = HEADERS | {"content-security-policy": STRICT} | own
