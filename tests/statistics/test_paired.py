@@ -202,7 +202,7 @@ def test_a_score_that_is_not_finite_makes_no_tie_of_others(odd: float):
     assert seed_differences([0.0, 0.25], [odd, 0.5]).tolist()[1] == 0.25
 
 
-@given(vectors, st.sampled_from([1e-60, 1e-3, 1.0, 1e60]))
+@given(vectors, st.sampled_from([1e-300, 1e-60, 1e-3, 1.0, 1e60, 1e290]))
 @settings(deadline=None, max_examples=25)
 def test_differences_are_those_of_their_scores(d: list[float], unit: float):
     level = np.full(len(d), 12.5 * unit)

@@ -24,8 +24,9 @@ EXACT_SEEDS = 40
 RANDOM_PATTERNS = 2**20
 _ROUNDING = 1e-12  # relative
 _TIE = 1e-9  # of the differences, as sizes go: far above rounding, far below any measured score
-_EQUAL = 1e-13
-"""Of the largest score: equal ones, summed up in another order, agree to more, and none is measured so well."""
+_DIGITS = 13
+"""Of a score: equal ones, summed up in another order, agree in more, and none is measured to as many."""
+_LEAST_ROUNDED = 1e-200  # the power of ten by which numbers are rounded must be one
 
 
 class Share(NamedTuple):
@@ -38,15 +39,17 @@ class Share(NamedTuple):
 
 
 def seed_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
-    """Return after minus before by seed; what rounding alone leaves of a tie is 0.
+    """Return after minus before by seed, to as many digits as scores have: what rounding alone leaves of a tie is 0.
 
-    >>> seed_differences([1.0, 0.3], [1.5, 0.1 + 0.2]).tolist()
-    [0.5, 0.0]
+    >>> seed_differences([0.84, 0.3], [0.83, 0.1 + 0.2]).tolist()
+    [-0.01, 0.0]
     """
     scores = np.array([before, after], float)
     gaps: NDArray[np.float64] = scores[1] - scores[0]
-    largest = np.abs(scores[np.isfinite(scores)]).max(initial=0.0)
-    return np.where(np.abs(gaps) <= _EQUAL * largest, 0.0, gaps)
+    largest = float(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
+    if largest <= _LEAST_ROUNDED:
+        return gaps
+    return np.round(gaps, _DIGITS - math.ceil(math.log10(largest)))
 
 
 def mean(values: Sequence[float | None]) -> float | None:
