@@ -120,7 +120,7 @@ def test_cut_boxes_do_no_harm(cut: int):
     assert np.array_equal(read_image(longer).pixels[..., 0], GRAY)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "JPEG2000"])
 def test_comments_stay_where_there_is_a_place_and_are_missed_elsewhere(kind: str):
     read = read_image(pillow(GRAY, kind, comment="Anna, Straße 1931".encode()))
     for suffix in (".jpg", ".png"):
@@ -133,12 +133,29 @@ def test_comments_stay_where_there_is_a_place_and_are_missed_elsewhere(kind: str
         assert any("comments were left out" in note for note in encode_with_notes(read, suffix)[1])
 
 
-@pytest.mark.parametrize(("kind", "comment"), [("JPEG", b"\xff\xfe\0\3a"), ("GIF", b"!\xfe\1a\0")])
+WITHOUT_END = [
+    ("JPEG", b"\xff\xfe\0\3a"),
+    ("GIF", b"!\xfe\1a\0"),
+    ("JPEG2000", b"\xff\x64\0\5\0\1a"),
+]
+
+
+@pytest.mark.parametrize(("kind", "comment"), WITHOUT_END)
 def test_of_comments_without_end_some_are_kept(kind: str, comment: bytes):
-    data = pillow(GRAY, kind)
-    at = 20 if kind == "JPEG" else 13 + 3 * 256
+    data = pillow(GRAY, kind, **{"no_jp2": True} if kind == "JPEG2000" else {})
+    at = {"JPEG": 20, "GIF": 13 + 3 * 256, "JPEG2000": data.find(b"\xff\x52")}[kind]
     read = read_image(data[:at] + comment * 10_000 + data[at:])
     assert len(read.origin.metadata) == 256
+
+
+def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
+    data = pillow(GRAY, "JPEG2000", no_jp2=True)
+    assert b"Created by OpenJPEG" in data
+    at = data.index(b"\xff\x52")
+    told = data[:at] + b"\xff\x64\0\6\0\0\1\2" + data[at:]
+    assert read_image(told).origin.metadata == ()
+    told = data[:at] + b"\xff\x64\0\x09\0\1Stra\xdf" + data[at:]
+    assert [text for _, text in read_image(told).origin.metadata] == ["Stra\xdf"]
 
 
 def test_xmp_and_profile_of_a_gif_go_along():

@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,14 +186,20 @@ _UUIDS = {
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_CODESTREAM_BYTES = 1 << 16  # with the depths of as many components as there may be
+_CODESTREAM_BYTES = (
+    1 << 17
+)  # with the depths of as many components as there may be, and a comment of any length
 _DEPTHS = 42
 """Where a codestream says how deep its components are (ISO/IEC 15444-1, A.5.1)."""
+_J2K_COMMENT, _J2K_TILE = 0xFF64, 0xFF90
+_J2K_TEXT = 1  # in Latin-1; 0 is binary
+_OF_ENCODERS = (b"Created by OpenJPEG", b"Kakadu-", b"Kdu-")
+"""How comments begin that encoders write of themselves into every file: nobody said them of the image."""
 
 
 def _of_jpeg_2000(file: File) -> Unread:
-    """Profile (ISO/IEC 15444-1, I.5.3.3), depth, and EXIF, XMP and IPTC in boxes of their own."""
-    profile, bits, metadata = None, 0, dict[str, bytes | str]()
+    """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
+    profile, bits, metadata, comments = None, 0, dict[str, bytes | str](), list[bytes]()
     with suppress(struct.error, IndexError):
         for kind, body in _jpeg_2000_boxes(file):
             if kind == b"jp2h":
@@ -201,9 +208,23 @@ def _of_jpeg_2000(file: File) -> Unread:
                 count = struct.unpack_from(">H", body, _DEPTHS - 2)[0]
                 # three bytes a component; the top bit says whether it is signed
                 bits = max(((body[_DEPTHS + 3 * k] & 0x7F) + 1 for k in range(count)), default=0)
+                comments = list(islice(_jpeg_2000_comments(body), _MOST_COMMENTS))
             elif name := _UUIDS.get(body[:16]):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
-    return Unread(profile, tuple(metadata.items()), bits=bits or 8)
+    return Unread(profile, _comments(comments) + tuple(metadata.items()), bits=bits or 8)
+
+
+def _jpeg_2000_comments(codestream: bytes) -> Iterator[bytes]:
+    """Texts in the main header of a codestream (ISO/IEC 15444-1, A.9.2), whose marker segments follow each other."""
+    place = 2
+    with suppress(struct.error):
+        while (kind := struct.unpack_from(">H", codestream, place)[0]) != _J2K_TILE:
+            length = struct.unpack_from(">H", codestream, place + 2)[0]
+            if kind == _J2K_COMMENT and struct.unpack_from(">H", codestream, place + 4)[0] == _J2K_TEXT:
+                text = codestream[place + 6 : place + 2 + length]
+                if not text.startswith(_OF_ENCODERS):
+                    yield text
+            place += 2 + length
 
 
 def _jpeg_2000_boxes(file: File) -> Iterator[tuple[bytes, bytes]]:
