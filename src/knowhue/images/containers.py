@@ -186,9 +186,8 @@ _UUIDS = {
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_CODESTREAM_BYTES = (
-    1 << 17
-)  # with the depths of as many components as there may be, and a comment of any length
+_CODESTREAM_BYTES = 1 << 17
+"""Of its head, with the depths of as many components as there may be, and a comment of any length."""
 _DEPTHS = 42
 """Where a codestream says how deep its components are (ISO/IEC 15444-1, A.5.1)."""
 _J2K_COMMENT, _J2K_TILE = 0xFF64, 0xFF90
