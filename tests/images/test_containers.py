@@ -154,6 +154,14 @@ def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
     at = data.index(b"\xff\x52")
     told = data[:at] + b"\xff\x64\0\6\0\0\1\2" + data[at:]
     assert read_image(told).origin.metadata == ()
+    for own in (
+        b"Creator: JasPer Version 1.900.1",
+        b"Created by Grok version 10.0",
+        b"Kakadu-v7.4",
+        b"Lavc60.3",
+    ):
+        told = data[:at] + b"\xff\x64" + bytes([0, len(own) + 4, 0, 1]) + own + data[at:]
+        assert read_image(told).origin.metadata == ()
     told = data[:at] + b"\xff\x64\0\x09\0\1Stra\xdf" + data[at:]
     assert [text for _, text in read_image(told).origin.metadata] == ["Stra\xdf"]
 

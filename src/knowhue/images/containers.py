@@ -192,7 +192,14 @@ _DEPTHS = 42
 """Where a codestream says how deep its components are (ISO/IEC 15444-1, A.5.1)."""
 _J2K_COMMENT, _J2K_TILE = 0xFF64, 0xFF90
 _J2K_TEXT = 1  # in Latin-1; 0 is binary
-_OF_ENCODERS = (b"Created by OpenJPEG", b"Kakadu-", b"Kdu-")
+_OF_ENCODERS = (
+    b"Created by OpenJPEG",
+    b"Created by Grok version",
+    b"Creator: JasPer Version",
+    b"Kakadu-",
+    b"Kdu-",
+    b"Lavc",  # of FFmpeg
+)
 """How comments begin that encoders write of themselves into every file: nobody said them of the image."""
 
 

@@ -41,15 +41,15 @@ class Share(NamedTuple):
 def seed_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
     """Return after minus before by seed, to as many digits as scores have: what rounding alone leaves of a tie is 0.
 
-    >>> seed_differences([0.84, 0.3], [0.83, 0.1 + 0.2]).tolist()
-    [-0.01, 0.0]
+    >>> seed_differences([0.84, 0.3, 0.1 + 0.2], [0.83, 0.1 + 0.2, 0.3]).tolist()
+    [-0.01, 0.0, 0.0]
     """
     scores = np.array([before, after], float)
     gaps: NDArray[np.float64] = scores[1] - scores[0]
     largest = float(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
     if largest <= _LEAST_ROUNDED:
         return gaps
-    return np.round(gaps, _DIGITS - math.ceil(math.log10(largest)))
+    return np.round(gaps, _DIGITS - math.ceil(math.log10(largest))) + 0.0  # a tie has no sign
 
 
 def mean(values: Sequence[float | None]) -> float | None:
