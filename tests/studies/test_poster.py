@@ -367,6 +367,7 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
         ("unet-gan", "unet-gan", 900),
         ("unet-tuning", "unet-tuning", 2000),
         ("unet", "unet", 6000),
+        ("lite0-rates", "lite0-rates", 2500),
         *((f"{each}rates-tuning", f"{each}rates-tuning", 800) for each in ("", "unet-", "lite0-")),
         ("methods", "methods", 7000),
         ("methods-tuning", "methods-tuning", 4000),

@@ -41,8 +41,8 @@ def _no_http_answer() -> bytes:
     body = Refusal(
         400,
         "",
-        "The request should be sound HTTP/1.1: a `Host`, a length of its body that is one, chunks as they are "
-        f"announced, at most {MAX_HEADER_BYTES:,} bytes of headers. Found another.",
+        "The request should be sound HTTP/1.1: a `Host`, a valid length of its body, chunks as they are announced, "
+        f"at most {MAX_HEADER_BYTES:,} bytes of headers. Found something else.",
     ).body
     own = {"content-type": JSON, "content-length": len(body), "connection": "close"}
     headers = HEADERS | {"content-security-policy": STRICT} | own
