@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from knowhue.config import Config, fingerprint
+from knowhue.config import Config, Section, fingerprint
 from knowhue.errors import ConfigError
 from knowhue.presets import edit
 
@@ -112,3 +112,14 @@ def test_every_setting_counts_in_the_fingerprint(changes):
 def test_fingerprint_is_the_same_in_every_version():
     # A changed value here means that every finished run would be trained again.
     assert fingerprint({"b": [1, 2.5, None], "a": "x"}) == "ce74053d"
+
+
+def test_text_beside_numbers_may_have_an_underscore_and_no_number_may():
+    class Counts(Section):
+        found: dict[str, int | str]
+        only: dict[str, int]
+
+    assert Counts(found={"source": "my_set", "a_b": 3}, only={"a_b": 1}).found["source"] == "my_set"
+    for found, only in (({}, {"a": "1_0"}), ({"a": True}, {})):
+        with pytest.raises(ValidationError, match="valid integer"):
+            Counts.model_validate({"found": found, "only": only})

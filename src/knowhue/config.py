@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -38,8 +38,8 @@ Saturation = Annotated[float, Field(ge=0, le=MOST_SATURATION)]
 
 
 def _leaves(kind: Any) -> set[Any]:
-    """The types that a type is made of."""
-    inner = [each for each in get_args(kind) if each is not Ellipsis]
+    """The types that values of a type are made of, in a mapping without its keys."""
+    inner = [each for each in get_args(kind)[get_origin(kind) is dict :] if each is not Ellipsis]
     return {kind} if not inner else set[Any]().union(*map(_leaves, inner))
 
 
@@ -75,10 +75,10 @@ class Section(BaseModel):
         """Refuse `yes` for a number, which YAML reads as true and Python counts as 1, and `1_0`, which counts as 10."""
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, dict | list | tuple) else (value,)
-        if any(isinstance(each, bool) or (isinstance(each, str) and "_" in each) for each in parts):
-            kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
-            if not kinds & {bool, Any} and (numbers := kinds & {int, float}):
-                raise PydanticKnownError("float_type" if float in numbers else "int_type")
+        odd = {bool, str} & {type(each) for each in parts if isinstance(each, bool) or "_" in str(each)}
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation) if odd else set()
+        if odd - kinds and Any not in kinds and (numbers := kinds & {int, float}):
+            raise PydanticKnownError("float_type" if float in numbers else "int_type")
         return value
 
 

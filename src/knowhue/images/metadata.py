@@ -86,15 +86,15 @@ def _has_place(name: str, suffix: str) -> bool:
 
 def _in_words(names: Iterable[str]) -> Iterator[str]:
     """What fields are called at the beginning of a sentence on what becomes of them; of texts by their keys."""
-    texts = list[str]()
+    texts = dict[str, None]()
     for name in names:
         key = text_key(name)
         if key in (None, PLAIN_KEY):
             yield next(words for start, words in _WORDS.items() if name.startswith(start))
         else:
-            texts.append(shown(key, _LONGEST_KEY))
+            texts[shown(key, _LONGEST_KEY)] = None  # two may have one key
     if texts:
-        yield f"the texts {few(texts)} were" if texts[1:] else f"the text {texts[0]} was"
+        yield f"the text{'s' * (len(texts) > 1)} {few(list(texts))} {'were' if len(texts) > 1 else 'was'}"
 
 
 def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
@@ -184,9 +184,8 @@ def exif_orientation(block: bytes) -> int | None:
 
 def xmp_orientation(xmp: bytes) -> int | None:
     """The same by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it."""
-    if b"Orientation" not in xmp.replace(
-        b"\0", b""
-    ):  # UTF-16, too; most packets do not, and take a while to read
+    # most packets say nothing, and take a while to read; of UTF-16 the zeros are left out
+    if b"Orientation" not in xmp.replace(b"\0", b""):
         return None
     try:
         document = _document(xmp)

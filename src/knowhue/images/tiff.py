@@ -250,7 +250,7 @@ def with_exif(data: bytes, metadata: Metadata) -> bytes:
 
     The main directory is written anew behind the end of the file (TIFF 6.0, section 2), so that nothing else moves.
     """
-    if data[:4] != b"II*\0":
+    if data[:4] != b"II*\0" or not {"exif-data", GEOGRAPHY} & dict(metadata).keys():
         return data
     exif, geography = (_exif(dict(metadata).get(name)) for name in ("exif-data", GEOGRAPHY))
     directories = {tag: dict(exif.get_ifd(tag)) for tag in _INNER}
