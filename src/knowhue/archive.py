@@ -5,38 +5,24 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 """
 
 import json
-import re
-import sqlite3
 import time
-import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from knowhue.config import digest
 from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
-from knowhue.images.image import ARCHIVE_PLAN, COLOURED, LEDGER, LEDGERS, STATE, UNREADABLE, outputs_in
+from knowhue.images.image import ARCHIVE_PLAN, LEDGERS, STATE
 from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.ledger import is_same_job, job_of
-from knowhue.inference.listing import (
-    Summary,
-    changed_since,
-    clash,
-    left_alone,
-    left_out,
-    no_room,
-    nothing_there,
-    output_of,
-    twin_of,
-)
+from knowhue.inference.listing import ImageTable, Summary, as_bytes, changed_since, no_room
 from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.pace import Pace
@@ -44,72 +30,15 @@ from knowhue.runs import BUILT_IN, Report
 from knowhue.storage import is_url
 from knowhue.temporary import tables_on_disk
 
-_TABLES = """
-CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT UNIQUE, twin TEXT, hash INTEGER) WITHOUT ROWID;
-CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID;
-"""
-_TWINS = "FROM images WHERE path IN (SELECT twin FROM images)"
+_TAKEN = "CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID"
 _DEALT = """
 SELECT hash % ?, images.path, images.stamp, output, taken.stamp
 FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.path
 """
 
 
-class ArchiveListing:
+class ArchiveListing(ImageTable):
     """Photos, their outputs, and what lies there already."""
-
-    def __init__(self, tables: sqlite3.Connection, suffix: str | None = None) -> None:
-        """Begin a listing in `temporary.tables_on_disk`; `suffix` is that of all outputs, None keeps the formats."""
-        self.notes: list[str] = []
-        """what was left alone, in words"""
-        self.unreadable: list[tuple[str, str]] = []
-        """files and folders that cannot be read, and why"""
-        self._suffix = suffix
-        self._listing = tables
-        self._listing.executescript(_TABLES)
-
-    def __len__(self) -> int:
-        return self._listing.execute("SELECT count(*) FROM images").fetchone()[0]
-
-    def add_images(self, source: Store, avoid: str = "") -> None:
-        """Put every image of a source into the listing; what lies below `avoid` is passed over.
-
-        Raises:
-            ConfigError: two images would become one file.
-            ImageError: there is none.
-        """
-        others: Counter[str] = Counter()
-        ledgers: list[tuple[str, str]] = []
-        for path, stamp, skipped in source.images(avoid):
-            if skipped.startswith(UNREADABLE) or not _is_text(path):
-                self.unreadable.append((path, skipped or "its name is no text in UTF-8: rename it"))
-            elif found := _LEDGER.fullmatch(path):
-                ledgers.append((path, found[1]))
-            elif skipped:
-                others[skipped] += 1
-            else:
-                self._add(path, stamp)
-        # of an object store, whose files are listed one by one; `walk` has looked into those of a folder
-        for path, folder in ledgers:
-            made = ((folder + each,) for each in outputs_in(source.read(path)))
-            others[COLOURED] += self._listing.executemany("DELETE FROM images WHERE path = ?", made).rowcount
-        self.notes += [left_out(+others)] if others.total() else []
-        # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
-        named = [path for (path,) in self._listing.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
-        count = self._listing.execute(f"DELETE {_TWINS}").rowcount
-        self.notes[:0] = [left_alone(named, count)] if count else []
-        if not len(self) and not self.unreadable:
-            raise nothing_there(source.url, self.notes)
-
-    def _add(self, path: str, stamp: str) -> None:
-        name = PurePosixPath(path)
-        output, twin = output_of(name, self._suffix), twin_of(name)
-        row = (path, stamp, str(output), str(twin), zlib.crc32(path.encode()))
-        try:
-            self._listing.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
-            same = self._listing.execute("SELECT path FROM images WHERE output = ?", (str(output),))
-            raise clash(same.fetchone()[0], path, str(output)) from None
 
     def add_taken(self, source: Store, out: Store) -> None:
         """Put every file of the output into the listing, and take away what a killed worker was writing.
@@ -120,16 +49,17 @@ class ArchiveListing:
         roots = None
         if isinstance(source, FolderStore) and isinstance(out, FolderStore):
             roots = source.root.resolve(), out.root.resolve()
+        self.rows.execute(_TAKEN)
         last = ""
         for path, stamp, _ in out.files():
             if path.startswith(f"{PARTS}/"):
                 out.remove(path)
-            elif not path.startswith(f"{STATE}/") and _is_text(path):
+            elif not path.startswith(f"{STATE}/"):
                 folder = path.rpartition("/")[0]
                 if roots and folder != last:  # files come folder by folder
                     _require_apart(Path(out.url, folder), *roots)
                 last = folder
-                self._listing.execute("INSERT INTO taken VALUES (?, ?)", (path, stamp))
+                self.rows.execute("INSERT INTO taken VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
 
     def require_room(self, out: str) -> None:
         """Make sure, before the first run, that nothing lies where an image is to go, as a folder's job does.
@@ -138,14 +68,14 @@ class ArchiveListing:
             RunError: something does.
         """
         taken = "FROM images JOIN taken ON taken.path = output"
-        count = self._listing.execute(f"SELECT count(*) {taken}").fetchone()[0]
+        count = self.rows.execute(f"SELECT count(*) {taken}").fetchone()[0]
         if count:
-            first = self._listing.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
+            first = self.rows.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
             raise no_room(out, count, first)
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
         """Write the manifest of every shard that has images; its number."""
-        rows = self._listing.execute(_DEALT, (shards, shards))
+        rows = self.rows.execute(_DEALT, (shards, shards))
         for shard, own in groupby(rows, key=lambda row: row[0]):
             text = "".join(json.dumps(row[1:]) + "\n" for row in own)
             out.write(manifest_path(shard), text.encode())
@@ -160,17 +90,6 @@ def _require_apart(folder: Path, images: Path, out: Path) -> None:
         )
 
 
-def _is_text(path: str) -> bool:
-    """Whether a name is UTF-8, as databases and stores have it."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-_LEDGER = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
-"""A file that names the images which were coloured into a folder, and that."""
 SHARD_IMAGES = 2000
 """Of a shard, where their number is not given: some minutes of work."""
 _SCHEMA = {"name": "knowhue-archive", "version": 1}

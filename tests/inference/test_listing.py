@@ -1,5 +1,6 @@
 """What a folder holds, where each of it goes, and what is said of many images: as words, and as plain values."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,12 @@ def test_two_images_never_become_one_file(tmp_path: Path):
     assert len(names(tmp_path, tmp_path / "out")) == 3
     with pytest.raises(ConfigError, match=r"Found `a/x.jpg` and `a/x.png`.*`a/x.png`"):
         names(tmp_path, tmp_path / "out", ".png")
+
+
+def test_a_name_that_is_no_text_is_kept(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9.bmp")
+    put(tmp_path / "in", name)
+    assert names(tmp_path / "in", tmp_path / "out") == {name: f"{name[:-3]}png"}
 
 
 def test_an_original_is_never_replaced(tmp_path: Path):

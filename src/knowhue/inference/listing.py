@@ -1,22 +1,124 @@
-"""Which images of a folder are coloured into which files of another, and what came of them."""
+"""Which images of a folder or an archive are coloured into which files, and what came of them."""
 
 import os
+import re
+import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath, PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
-from knowhue.images.image import LEDGER, LEDGERS, SUFFIXES, UNREADABLE, counted, identity, walk
+from knowhue.images.image import (
+    COLOURED,
+    LEDGER,
+    LEDGERS,
+    SUFFIXES,
+    UNREADABLE,
+    counted,
+    identity,
+    outputs_in,
+)
 from knowhue.images.writing import MARK, writable_suffix
 from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import require_hinted
+from knowhue.inference.store import FolderStore, Store
+from knowhue.temporary import tables_on_disk
 
-_Name = TypeVar("_Name", bound=PurePath)
 _ANOTHER = (
     "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
 )
+_TABLE = "CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT, twin TEXT, hash INTEGER) WITHOUT ROWID"
+_TWINS = "FROM images WHERE path IN (SELECT twin FROM images)"
+_CLASH = (
+    "SELECT min(path), max(path), output FROM images GROUP BY output HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
+)
+_LEDGER = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
+"""A file that names the images which were coloured into a folder, and that."""
+
+
+class ImageTable:
+    """The images of a folder or an archive, and what each becomes: on disk, for there may be millions.
+
+    Args:
+        tables: `temporary.tables_on_disk`, where `images` has the columns `path`, `stamp`, `output` and `hash`.
+        suffix: that all outputs get, None keeps the formats.
+    """
+
+    def __init__(self, tables: sqlite3.Connection, suffix: str | None = None) -> None:
+        self.notes: list[str] = []
+        """what was left alone, in words"""
+        self.unreadable: list[tuple[str, str]] = []
+        """folders that cannot be read, and why"""
+        self._suffix = suffix
+        self.rows = tables
+        self.rows.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        self.rows.execute(_TABLE)
+
+    def __len__(self) -> int:
+        return self.rows.execute("SELECT count(*) FROM images").fetchone()[0]
+
+    def add_images(self, source: Store, avoid: str = "") -> None:
+        """Put every image of a source into the table, but for what lies below `avoid` or was made by knowhue.
+
+        Raises:
+            ConfigError: two images would become one file.
+            ImageError: there is none.
+        """
+        others: Counter[str] = Counter()
+        ledgers: list[tuple[str, str]] = []
+        for path, stamp, skipped in source.images(avoid):
+            if skipped.startswith(UNREADABLE):
+                self.unreadable.append((path, skipped))
+            elif found := _LEDGER.fullmatch(path):
+                ledgers.append((path, found[1]))
+            elif skipped:
+                others[skipped] += 1
+            else:
+                self._add(path, stamp)
+        # of an object store, whose files are listed one by one; `walk` has looked into those of a folder
+        for path, folder in ledgers:
+            made = ((as_bytes(folder + each),) for each in outputs_in(source.read(path)))
+            delete = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
+            others[COLOURED] += self.rows.executemany(delete, made).rowcount
+        # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
+        named = [path for (path,) in self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
+        if count := self.rows.execute(f"DELETE {_TWINS}").rowcount:
+            what = "1 image was" if count == 1 else f"{count} images were"
+            beside = f"made by knowhue from images beside them: {', '.join(named)}{', ...' * (count > 3)}"
+            self.notes.append(f"{what} left alone, {beside}")
+        if others.total():
+            left_out = plural(others.total(), "other file")
+            self.notes.append(f"{left_out} left out: {counted((+others).elements())}")
+        if not len(self) and not self.unreadable:
+            raise ImageError(
+                f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
+                f"below{''.join(f'; {note}' for note in self.notes)}."
+            )
+        for one, other, output in self.rows.execute(_CLASH):
+            raise ConfigError(
+                f"Images should become files of different names. Found `{one}` and `{other}`, which would both become "
+                f"`{output}`. Rename one of them."
+            )
+
+    def _add(self, path: str, stamp: str) -> None:
+        name = PurePosixPath(path)
+        writable = writable_suffix(name.suffix)
+        output, twin = (
+            name.with_suffix(self._suffix or writable),
+            name.with_name(f"{name.stem}{MARK}{writable}"),
+        )
+        texts = [as_bytes(str(each)) for each in (path, stamp, output, twin)]
+        insert = f"INSERT INTO images VALUES ({'CAST(? AS TEXT), ' * 4}?)"
+        self.rows.execute(insert, (*texts, zlib.crc32(texts[0])))
+
+
+def as_bytes(name: str) -> bytes:
+    """A name as the system has it, which may be no text in UTF-8; `CAST` makes of it what is read as that name."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 class Item(NamedTuple):
@@ -61,32 +163,28 @@ def list_folder(
         raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
     if out.exists() and out.samefile(source):
         raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
-    found, unreadable, others = [], [], []
-    for file, skipped in walk(source, avoid=out):
-        if skipped.startswith(UNREADABLE):
-            unreadable.append((file.relative_to(source).as_posix(), skipped))
-        elif skipped:
-            others.append(skipped)
-        else:
-            found.append(file)
-    notes = []
-    if others:
-        notes.append(left_out(Counter(others)))
-    # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
-    own = {twin_of(file) for file in found}.intersection(found)
-    items = []
-    for file in found:
-        name = file.relative_to(source)
-        if file not in own:
-            items.append(Item(file, name.as_posix(), output_of(name, suffix).as_posix()))
-    if not items and not unreadable:
-        raise nothing_there(source, notes)
-    _refuse_clashes(items, out)
-    if own:
-        named = sorted(file.relative_to(source).as_posix() for file in own)
-        notes.insert(0, left_alone(named, len(named)))
+    with tables_on_disk() as tables:
+        table = ImageTable(tables, suffix)
+        table.add_images(FolderStore(source), str(out.absolute()))
+        rows = tables.execute("SELECT path, output FROM images ORDER BY path")
+        items = [Item(source / path, path, output) for path, output in rows]
+    _refuse_losses(items, out)
     found_hints = require_hinted(hints, {item.path: item.source for item in items}, source)
-    return Listing(sorted(items, key=lambda item: item.path), found_hints, unreadable, notes)
+    return Listing(items, found_hints, table.unreadable, table.notes)
+
+
+def _refuse_losses(items: list[Item], out: Path) -> None:
+    originals = {identity(item.source) for item in items if os.path.exists(item.source)}
+    folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
+    for item in items:
+        if item.output in folders:
+            raise ConfigError(
+                f"Images should become files beside folders of other names. Found `{item.path}`, which would become "
+                f"`{item.output}`, a folder that `{folders[item.output].path}` needs. Rename one of them."
+            )
+        target = out / item.output
+        if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
+            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
 
 
 def default_folder(source: Path) -> Path:
@@ -103,37 +201,6 @@ def default_folder(source: Path) -> Path:
     return folder.with_name(f"{folder.name}{MARK}")
 
 
-def output_of(name: _Name, suffix: str | None) -> _Name:
-    """What an image becomes: its name with a suffix; with None its own, or that of a format that can be written."""
-    return name.with_suffix(suffix or writable_suffix(name.suffix))
-
-
-def twin_of(name: _Name) -> _Name:
-    """What `knowhue colorize` calls the coloured image where it is put beside the original."""
-    return name.with_name(f"{name.stem}{MARK}{writable_suffix(name.suffix)}")
-
-
-def left_alone(names: Sequence[str], count: int) -> str:
-    """Say of `count` images, the first three of them by name, why they are not coloured again."""
-    what = "1 image was" if count == 1 else f"{count} images were"
-    named = ", ".join(names[:3]) + ", ..." * (count > 3)
-    return f"{what} left alone, made by knowhue from images beside them: {named}"
-
-
-def left_out(others: Counter[str]) -> str:
-    """Say how many files are no images, by the reason."""
-    count = others.total()
-    return f"{plural(count, 'other file')} left out: {counted(others.elements())}"
-
-
-def nothing_there(source: Path | str, notes: Sequence[str]) -> ImageError:
-    """What is wrong with a place without images."""
-    return ImageError(
-        f"`{source}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
-        f"below{''.join(f'; {note}' for note in notes)}."
-    )
-
-
 def changed_since(outputs: Sequence[str]) -> list[str]:
     """Say of outputs that they are no longer as they were made, and what becomes of them."""
     found = (
@@ -148,32 +215,6 @@ def no_room(out: Path | str, count: int, first: str) -> RunError:
         f"`{out}` should have room for what is made. Found {plural(count, 'other file')} in the way, such as "
         f"`{first}`. Name another place, or have them replaced with --overwrite."
     )
-
-
-def clash(one: str, other: str, output: str) -> ConfigError:
-    """What is wrong with two images that would become one file."""
-    return ConfigError(
-        f"Images should become files of different names. Found `{one}` and `{other}`, which would both become "
-        f"`{output}`. Rename one of them."
-    )
-
-
-def _refuse_clashes(items: list[Item], out: Path) -> None:
-    makers: dict[str, str] = {}
-    originals = {identity(item.source) for item in items if os.path.exists(item.source)}
-    folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
-    for item in items:
-        if item.output in folders:
-            raise ConfigError(
-                f"Images should become files beside folders of other names. Found `{item.path}`, which would become "
-                f"`{item.output}`, a folder that `{folders[item.output].path}` needs. Rename one of them."
-            )
-        other = makers.setdefault(item.output, item.path)
-        if other != item.path:
-            raise clash(other, item.path, item.output)
-        target = out / item.output
-        if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
-            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
 
 
 class Summary(NamedTuple):
