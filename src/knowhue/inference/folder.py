@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
@@ -18,16 +17,10 @@ from knowhue.inference.judgement import caveats_of_many, noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
 from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
 from knowhue.inference.networks import Predictions
-from knowhue.inference.pipeline import Limits, Stages, run, usable_cores
+from knowhue.inference.pipeline import Limits, Stages, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.reference import AlbumColour, colour_of_album, photo_colour
-from knowhue.inference.requests import (
-    ImageReply,
-    ImageRequest,
-    one_core_each,
-    reason_of,
-    stages_of_many,
-)
+from knowhue.inference.requests import ImageReply, ImageRequest, colour_many, run_on_cores
 from knowhue.locks import locked
 from knowhue.pace import Pace
 from knowhue.runs import Report
@@ -109,8 +102,8 @@ class _Work:
         self._stops, self._report = stops, report
         self._staging = ledger.out / STAGING
         self._numbers = count()
-        self._stamps: dict[Item, Stamp | None] = {}
         # Asked once, before any work: an image that changes from now on is done again by the next run.
+        self._stamps = {item: Stamp.of(item.source) for item in listing.items}
         self._divide({item for item in listing.items if self._is_done(item)})
         self.made = 0
         self.failures: list[tuple[str, str]] = []
@@ -149,7 +142,7 @@ class _Work:
         )
         found: list[AlbumColour] = []
         pace = Pace()
-        with closing(run(stages, self.waiting, limits)) as outcomes:
+        with closing(run_on_cores(self._colorizer, stages, self.waiting, limits)) as outcomes:
             for done, (_, future) in enumerate(outcomes, 1):
                 # what fails here fails again when it is to be coloured, and is told then
                 if future.exception() is None:
@@ -159,7 +152,7 @@ class _Work:
 
     def _is_done(self, item: Item) -> bool:
         """Whether an image was coloured as it is now, and by the same hints."""
-        if not self._ledger.has(item.path, item.output, Stamp.of(item.source)):
+        if not self._ledger.has(item.path, item.output, self._stamps[item]):
             return False
         return self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
 
@@ -174,21 +167,17 @@ class _Work:
         # A quarter as many threads predict as decode: more would make smaller batches.
         predictors = max(1, (limits.threads or usable_cores()) // 4)
         limits = limits._replace(predictors=predictors, batch_wait_seconds=_BATCH_WAIT_SECONDS)
-        stages = stages_of_many(
-            self._colorizer, lambda item: self._colorizer.weigh(item.source), self._request, self._write
-        )
         try:
-            with one_core_each(self._colorizer.network.runtime):
-                if album:
-                    self._set_album_colour(limits)
-                self._pace = Pace()  # of colouring alone
-                self._report_progress()
-                if self.waiting and len(self._items) >= _MANY:  # of all, so that a kill changes no rounding
-                    paint_compiled()
-                items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
-                with closing(run(stages, items, limits)) as outcomes:
-                    for item, future in outcomes:
-                        self._note(item, future)
+            if album:
+                self._set_album_colour(limits)
+            self._pace = Pace()  # of colouring alone
+            self._report_progress()
+            if self.waiting and len(self._items) >= _MANY:  # of all, so that a kill changes no rounding
+                paint_compiled()
+            items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
+            with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
+                for outcome in outcomes:
+                    self._note(*outcome)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
@@ -218,14 +207,11 @@ class _Work:
         )
 
     def _request(self, item: Item) -> ImageRequest:
-        self._stamps[item] = Stamp.of(item.source)  # before reading: what changes meanwhile is done again
         hints = self._hints.get(item.path, ())
         return ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
 
-    def _write(
-        self, item: Item, reply: ImageReply, line: dict[str, Any], answer: Predictions
-    ) -> tuple[Stamp, Path]:
-        """Write an image beside its place: what `Ledger.commit` takes."""
+    def _write(self, item: Item, reply: ImageReply, line: dict[str, Any], answer: Predictions) -> Path:
+        """Write an image beside its place."""
         # Numbered, as two images of different folders may have one name.
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         write_through(written, reply.data)
@@ -235,26 +221,15 @@ class _Work:
             line["album"] = {"colour": self._options.album, "own": photo_colour(answer.colours[0])}
         if reply.colorized is not None and reply.colorized.uncertainty is not None:
             line["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
-        stamp = self._stamps.pop(item)
-        assert stamp is not None  # it was read
-        return stamp, written
+        return written
 
-    def _note(self, item: Item, future: Future[tuple[dict[str, Any], tuple[Stamp, Path]]]) -> None:
-        """Put an image in its place, or its failure on the list.
-
-        Raises:
-            Exception: of the disk or the model, which every other image would meet, too.
-        """
-        error = future.exception()
-        if error is not None:
-            self._stamps.pop(item, None)  # of an image that is not written nobody asks for it
-        reason = "" if error is None else reason_of(error)
+    def _note(self, item: Item, reason: str, record: dict[str, Any], written: Path) -> None:
+        """Put an image in its place, or its failure on the list."""
         # asked again: hours may lie between the listing and this image
         if not reason and self._ledger.in_the_way(item.path, item.output):
             reason = f"`{item.output}` was put in its place by somebody else meanwhile."
         if not reason:
-            record, (stamp, written) = future.result()
-            self._ledger.commit(record, stamp, written)
+            self._ledger.commit(record, self._stamps[item], written)
             self.made += 1
             self._noteworthy.update(noteworthy([record]))
         else:

@@ -42,12 +42,12 @@ class Stamp(NamedTuple):
     modified_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> "Stamp | None":
-        """Of a file; None if there is none."""
+    def of(cls, path: Path) -> "Stamp":
+        """Of a file; where there is none, that of no file."""
         try:
             status = path.stat()
         except OSError:
-            return None
+            return cls(-1, -1)
         return cls(status.st_size, status.st_mtime_ns)
 
 
@@ -88,16 +88,15 @@ class Ledger:
                 _line(record | self.records.get(path, {})) + "\n" for path, record in last.items()
             )
 
-    def has(self, path: str, output: str, stamp: Stamp | None) -> bool:
+    def has(self, path: str, output: str, stamp: Stamp) -> bool:
         """Whether an image was done as it is now, and its output is there; as it was made, where it may be replaced."""
-        if stamp is None or self._stamp(path, output, 0) != stamp:
+        if self._stamp(path, output, 0) != stamp:
             return False
         return self.made(path, output) if self._overwrite else (self.out / output).exists()
 
     def made(self, path: str, output: str) -> bool:
         """Whether an output is as this job made it for that image, and may thus be replaced."""
-        now = Stamp.of(self.out / output)
-        return now is not None and self._stamp(path, output, 1) == now
+        return self._stamp(path, output, 1) == Stamp.of(self.out / output)
 
     def _stamp(self, path: str, output: str, which: int) -> Stamp | None:
         """What a line says of its image (0) or its output (1); None if there is none of these names."""

@@ -118,12 +118,19 @@ class ByteBudget:
             self._changed.notify_all()
 
 
+class TimedFuture(Future[_Result]):
+    """What will come of an item."""
+
+    seconds = 0.0
+    """that its stages took, of a prediction together with others its share"""
+
+
 @dataclass(eq=False, slots=True)
 class _Job:
     """An item on its way."""
 
     item: Any
-    future: Future[Any]
+    future: TimedFuture[Any]
     deadline: float
     weight: int = 0
     decoded: Any = None
@@ -187,14 +194,14 @@ class Pipeline(Generic[_Item, _Result]):
         with self._changed:
             self._check()
 
-    def submit(self, item: _Item) -> Future[_Result]:
+    def submit(self, item: _Item) -> TimedFuture[_Result]:
         """Accept an item; its future holds the result, or what went wrong, and may be cancelled.
 
         Raises:
             Busy: the queue is full.
             Stopping: it is closing.
         """
-        future: Future[_Result] = Future()
+        future: TimedFuture[_Result] = TimedFuture()
         with self._changed:
             self._check()
             self.length += 1
@@ -314,10 +321,12 @@ class Pipeline(Generic[_Item, _Result]):
         started = time.perf_counter()
         try:
             answers = self._stages.predict([job.decoded for job in jobs])
-            self._observe("predict", time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._observe("predict", seconds)
             self._observe("batch", len(jobs))
             for job, answer in zip(jobs, answers, strict=True):
                 job.answer = answer
+                job.future.seconds += seconds / len(jobs)
         except BaseException as error:
             if len(jobs) == 1:
                 _fail(jobs[0], error)
@@ -334,7 +343,9 @@ class Pipeline(Generic[_Item, _Result]):
             try:
                 return function(*args)
             finally:
-                self._observe(stage, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                job.future.seconds += seconds
+                self._observe(stage, seconds)
         except BaseException as error:  # let out, it would end this thread, and the item were never answered
             return _fail(job, error)
 
@@ -364,7 +375,7 @@ class Pipeline(Generic[_Item, _Result]):
 
 def run(
     stages: Stages, items: Iterable[_Item], limits: Limits = Limits()
-) -> Generator[tuple[_Item, Future[Any]]]:
+) -> Generator[tuple[_Item, TimedFuture[Any]]]:
     """Send items through a pipeline as there is room; each comes back with its future once that is done.
 
     They come as they are ready; with one thread a stage that is in their own order. When `items` ends, what was
@@ -376,7 +387,7 @@ def run(
     [2.0, 4.0, 6.0]
     """
     pipeline: Pipeline[_Item, Any] = Pipeline(stages, limits)
-    done: SimpleQueue[tuple[_Item, Future[Any]]] = SimpleQueue()
+    done: SimpleQueue[tuple[_Item, Any]] = SimpleQueue()
     # Enough that no stage waits for the caller, few enough that stopping early stops soon.
     window, running = 3 * (limits.threads or usable_cores()) + 2 * limits.batch, 0
     try:

@@ -1,12 +1,12 @@
 """An image and what is wanted of it, from its bytes to the bytes of the coloured one, in the stages of the pipeline."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,11 +19,12 @@ from knowhue.inference.colorizer import Colorized, ColorizeOptions, Colorizer, e
 from knowhue.inference.hints import parse_hints, strokes_of
 from knowhue.inference.judgement import Judgement
 from knowhue.inference.networks import FloatArray, Predictions
-from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages
+from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages, TimedFuture, run
 
 IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
 """Names of the files in a form, by which messages call them, too: never by the name that came with one."""
 _LOG = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
 
 
 class NoImageError(ImageError):
@@ -106,7 +107,7 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         )
         super().__init__(stages, limits, observe, after_batch)
 
-    def submit(self, item: ImageRequest) -> Future[ImageReply]:
+    def submit(self, item: ImageRequest) -> TimedFuture[ImageReply]:
         """As of a pipeline; a failure that is none of the image's is logged."""
         future = super().submit(item)
         future.add_done_callback(_log_fault)
@@ -219,115 +220,100 @@ def reduced(image: Image, max_px: int) -> Image:
     return image._replace(pixels=resized(image.pixels), alpha=alpha)
 
 
-@contextmanager
-def one_core_each(runtime: str) -> Iterator[None]:
-    """Threads of torch that begin in this context predict with one core each: the others have images of their own.
-
-    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
-    nine times as long of them as with one.
-    """
-    if runtime != "torch":
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class _ModelFault(Exception):
     """The model failed; its cause says how."""
 
 
-def stages_of_many(
+@dataclass(eq=False, slots=True)
+class _OneOfMany:
+    """An image on its way, with what is wanted of it until it is read."""
+
+    item: Any
+    request: ImageRequest | None = None
+
+
+def colour_many(
     colorizer: Colorizer,
-    weigh: Callable[[Any], int],
-    request_of: Callable[[Any], ImageRequest],
-    put: Callable[[Any, ImageReply, dict[str, Any], Predictions], Any],
-) -> Stages:
-    """The stages of one of many images, an item with `path` and `output`; `reason_of` says why one failed.
+    items: Iterable[_Item],
+    limits: Limits,
+    request_of: Callable[[_Item], ImageRequest],
+    put: Callable[[_Item, ImageReply, dict[str, Any], Predictions], Any],
+) -> Generator[tuple[_Item, str, dict[str, Any], Any]]:
+    """Colour many images, items with `path` and `output`, as there is room for them.
 
     Args:
         colorizer: the model.
-        weigh: item to the bytes that it holds.
-        request_of: item to what is wanted of it, before it is read.
+        items: images.
+        limits: threads and memory.
+        request_of: item to what is wanted of it; an image that is afar is fetched.
         put: writes the reply to an item away; to the line of the ledger it may add what the prediction says.
 
-    Returns:
-        Stages whose result is the line, in plain values, and what `put` returned.
-    """
-    of_many = _OfMany(colorizer, weigh, request_of, put)
-    return Stages(
-        of_many.weigh,
-        of_many.decode,
-        of_many.predict,
-        of_many.paint,
-        lambda read: read[0].network_input.shape,
-    )
-
-
-class _OfMany:
-    """What `stages_of_many` does, and how long each image takes of it."""
-
-    def __init__(
-        self,
-        colorizer: Colorizer,
-        weigh: Callable[[Any], int],
-        request_of: Callable[[Any], ImageRequest],
-        put: Callable[[Any, ImageReply, dict[str, Any], Predictions], Any],
-    ) -> None:
-        self._colorizer, self._weigh, self._request_of, self._put = colorizer, weigh, request_of, put
-        # seconds by item: to weigh an image that is afar is to fetch it
-        self._weighed: dict[Any, float] = {}
-
-    def weigh(self, item: Any) -> int:
-        started = time.perf_counter()
-        weight = self._weigh(item)
-        self._weighed[item] = time.perf_counter() - started
-        return weight
-
-    def decode(self, item: Any) -> tuple[DecodedRequest, float]:
-        started = time.perf_counter() - self._weighed.pop(item)
-        decoded = decode_request(self._colorizer, self._request_of(item), path=item.path)
-        return decoded, time.perf_counter() - started
-
-    def predict(self, batch: Sequence[tuple[DecodedRequest, float]]) -> list[tuple[Predictions, float]]:
-        """Predictions, each with its share of the seconds."""
-        started = time.perf_counter()
-        try:
-            answers = _predict(self._colorizer, [decoded for decoded, _ in batch])
-        except Exception as error:
-            raise _ModelFault from error
-        share = (time.perf_counter() - started) / len(batch)
-        return [(answer, share) for answer in answers]
-
-    def paint(
-        self, item: Any, read: tuple[DecodedRequest, float], predicted: tuple[Predictions, float]
-    ) -> Any:
-        started = time.perf_counter()
-        (decoded, before), (answer, share) = read, predicted
-        try:
-            reply = paint_request(self._colorizer, decoded, answer)
-        except RunError as error:  # of the format: one of the disk or the store would end the whole job
-            raise ImageError(str(error)) from None
-        height, width = decoded.image.pixels.shape[:2]
-        line = {"path": item.path, "output": item.output, "width": width, "height": height}
-        line |= reply.judgement.as_record()
-        done = self._put(item, reply, line, answer)
-        seconds = round(before + share + time.perf_counter() - started, 4)
-        return line | {"model": self._colorizer.network.description.name, "seconds": seconds}, done
-
-
-def reason_of(error: BaseException) -> str:
-    """Why one of many images failed, in a line.
+    Yields:
+        An item as soon as it is done; why it failed, or nothing; its line, in plain values; and what `put` returned.
 
     Raises:
         Exception: of the disk, the store or the model, which every other image would meet, too.
     """
+
+    def weigh(one: _OneOfMany) -> int:
+        one.request = request_of(one.item)
+        return colorizer.weigh(one.request.source)
+
+    def decode(one: _OneOfMany) -> DecodedRequest:
+        request, one.request = one.request, None  # whose bytes nobody needs any longer
+        assert request is not None
+        return decode_request(colorizer, request, path=one.item.path)
+
+    def predict(batch: Sequence[DecodedRequest]) -> list[Predictions]:
+        try:
+            return _predict(colorizer, batch)
+        except Exception as error:
+            raise _ModelFault from error
+
+    def paint(one: _OneOfMany, decoded: DecodedRequest, answer: Predictions) -> Any:
+        try:
+            reply = paint_request(colorizer, decoded, answer)
+        except RunError as error:  # of the format: one of the disk or the store would end the whole job
+            raise ImageError(str(error)) from None
+        line = _line_of(one.item, decoded.image, reply)
+        done = put(one.item, reply, line, answer)
+        return line | {"model": colorizer.network.description.name}, done
+
+    stages = Stages(weigh, decode, predict, paint, lambda decoded: decoded.network_input.shape)
+    with closing(run_on_cores(colorizer, stages, map(_OneOfMany, items), limits)) as outcomes:
+        for one, future in outcomes:
+            if (error := future.exception()) is not None:
+                yield one.item, _reason_of(error), {}, None
+            else:
+                line, done = future.result()
+                yield one.item, "", line | {"seconds": round(future.seconds, 4)}, done
+
+
+def _line_of(item: Any, image: Image, reply: ImageReply) -> dict[str, Any]:
+    height, width = image.pixels.shape[:2]
+    line = {"path": item.path, "output": item.output, "width": width, "height": height}
+    return line | reply.judgement.as_record()
+
+
+def run_on_cores(
+    colorizer: Colorizer, stages: Stages, items: Iterable[_Item], limits: Limits
+) -> Generator[tuple[_Item, TimedFuture[Any]]]:
+    """As `pipeline.run`, where each thread of torch that predicts has one core: the others have images of their own.
+
+    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
+    nine times as long of them as with one.
+    """
+    with ExitStack() as stack:
+        if colorizer.network.runtime == "torch":
+            import torch
+
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
+        yield from stack.enter_context(closing(run(stages, items, limits)))
+
+
+def _reason_of(error: BaseException) -> str:
+    """Why one of many images failed, in a line; what every other image would meet, too, is raised."""
     if isinstance(error, _ModelFault):
         raise error.__cause__ or error
     if isinstance(error, RunError):

@@ -18,9 +18,9 @@ from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.judgement import is_noted, noteworthy
-from knowhue.inference.pipeline import Limits, run, usable_cores
+from knowhue.inference.pipeline import Limits, usable_cores
 from knowhue.inference.pixels import paint_compiled
-from knowhue.inference.requests import ImageReply, ImageRequest, one_core_each, reason_of, stages_of_many
+from knowhue.inference.requests import ImageReply, ImageRequest, colour_many
 from knowhue.inference.store import open_store
 from knowhue.storage import is_url
 
@@ -103,7 +103,6 @@ class _Shard:
         self._changed: list[str] = []
         self._is_again = False  # begun by this very command: the engine took it for lost
         self._own: set[str] = set()
-        self._data: dict[str, bytes] = {}  # of images, from the moment they are there until they are read
         self.failures: list[tuple[str, str]] = []
 
     def _read_ledger(self) -> dict[str, dict[str, Any]]:
@@ -173,16 +172,13 @@ class _Shard:
         limits = Limits(cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
         paint_compiled()  # from the first image on, or the same image would be rounded otherwise in another shard
-        stages = stages_of_many(colorizer, self._fetch, self._request, self._put)
-        with one_core_each(colorizer.network.runtime), closing(run(stages, waiting, limits)) as outcomes:
-            for image, future in outcomes:
-                if (error := future.exception()) is None:
-                    line, made = future.result()
+        with closing(colour_many(colorizer, waiting, limits, self._request, self._put)) as outcomes:
+            for image, reason, line, made in outcomes:
+                if reason:
+                    self._fail(image, reason)
+                else:
                     self.records[image.path] = line | {"stamp": image.stamp, "made": made}
                     self.made += 1
-                else:
-                    self._data.pop(image.path, None)  # of one that was not read
-                    self._fail(image, reason_of(error))
                 if time.monotonic() - self._flushed > FLUSH_SECONDS:
                     self._flush()
 
@@ -200,17 +196,13 @@ class _Shard:
         self.out.write(ledger_path(self.task.shard), text.encode())
         self._flushed = time.monotonic()
 
-    def _fetch(self, image: ListedImage) -> int:
+    def _request(self, image: ListedImage) -> ImageRequest:
         try:
-            self._data[image.path] = data = self.source.read(image.path)
+            data = self.source.read(image.path)
         except RunError as error:
             # of this image; where the store is down, the ledger is what cannot be written
             raise ImageError(str(error)) from None
-        return _open(self.task.model).weigh(data)
-
-    def _request(self, image: ListedImage) -> ImageRequest:
-        suffix = PurePosixPath(image.output).suffix
-        return ImageRequest(self._data.pop(image.path), self.task.options, suffix=suffix)
+        return ImageRequest(data, self.task.options, suffix=PurePosixPath(image.output).suffix)
 
     def _put(self, image: ListedImage, reply: ImageReply, *_: object) -> str:
         replace = self.task.overwrite or image.path in self._own

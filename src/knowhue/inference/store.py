@@ -55,7 +55,7 @@ class FolderStore:
         # which files count is decided by `images.image.walk`
         for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
             # who reads a link to nothing will say so
-            yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "", skipped)
+            yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path), skipped)
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
         """Every file, as they come."""
@@ -68,7 +68,7 @@ class FolderStore:
             for name in names:
                 path = Path(folder, name)
                 # a link to nothing is in the way of what would be written through it
-                yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path) or "link to nothing")
+                yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path))
 
     def read(self, path: str) -> bytes:
         """The bytes of a file.
@@ -105,13 +105,13 @@ class FolderStore:
                 _put(written, target, replace)
             except OSError as error:
                 if error.errno == errno.EEXIST and target.is_file() and target.read_bytes() == data:
-                    return _stamp(target) or ""  # by another try, which was taken for lost
+                    return _stamp(target)  # by another try, which was taken for lost
                 if error.errno not in _OF_THE_NAME:
                     raise
                 raise ImageError(f"`{path}` cannot be written: {system_reason(error)}") from None
             finally:
                 written.unlink(missing_ok=True)
-        return stamp or ""
+        return stamp
 
     def remove(self, path: str) -> None:
         with writing(self.root / path):
@@ -148,9 +148,8 @@ def _put(written: Path, target: Path, replace: bool) -> None:
         os.replace(written, target)
 
 
-def _stamp(path: Path) -> str | None:
-    stamp = Stamp.of(path)
-    return None if stamp is None else f"{stamp.size_bytes}-{stamp.modified_ns}"
+def _stamp(path: Path) -> str:
+    return "{}-{}".format(*Stamp.of(path))
 
 
 _DRIVER = f"{STATE}/driver.json"
