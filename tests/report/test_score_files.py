@@ -137,12 +137,12 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("method,try,acc.\nold,3,1\n".replace("acc.", "accuracy") + "new,3,0.5\n")
     assert found(path, arm_column="method", seed_column="try") == {("old", 3): 1.0, ("new", 3): 0.5}
-    assert read_scores(path, ["accuracy"], "method", "try").unused == ()
+    assert read_scores(path, ["accuracy"], "method", "try")[1] == ()
     path.write_text("arm,seed,metric,value,note\na,0,accuracy,1,x\n")
-    assert read_scores(path, []).unused == ("note",)
+    assert read_scores(path, [])[1] == ("note",)
     path.write_text("arm, seed, accuracy, note\na,0,1,x\n")
     assert found(path) == {("a", 0): 1.0}
-    assert read_scores(path, ["accuracy"]).unused == ("note",)
+    assert read_scores(path, ["accuracy"])[1] == ("note",)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(TableError) as error:
-        list(read_scores(path, ["m"]).rows)
+        list(read_scores(path, ["m"])[0])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -243,7 +243,7 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
 def test_bytes_that_are_none(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(TableError, match=message.replace("(", r"\(")):
-        list(read_scores(tmp_path / name, ["m"]).rows)
+        list(read_scores(tmp_path / name, ["m"])[0])
 
 
 def test_json_that_would_fill_the_memory_is_refused(tmp_path):
@@ -362,7 +362,7 @@ def test_moments_that_python_has_no_type_for_are_no_fault_of_a_table(tmp_path):
 def test_a_column_without_a_name_is_named_by_its_place(tmp_path):
     head, *rows = csv_text(TIDY).splitlines()
     (tmp_path / "t.csv").write_text("\n".join([f",{head}", *(f"{n},{row}" for n, row in enumerate(rows))]))
-    assert read_scores(tmp_path / "t.csv", []).unused == ("1 (without a name)",)
+    assert read_scores(tmp_path / "t.csv", [])[1] == ("1 (without a name)",)
 
 
 @pytest.mark.parametrize("options", [{}, {"arm_column": "name"}])
@@ -430,7 +430,7 @@ def test_other_cells_are_no_means_with_deviations(cell):
 def test_a_metric_may_be_named_with_its_prefix(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("name,seed,metrics.acc\na,0,.5\nb,0,.6\n")
-    rows = [row.values["metric"] for row in read_scores(path, ["metrics.acc"]).rows]
+    rows = [row["metric"] for _, row in read_scores(path, ["metrics.acc"])[0]]
     assert rows == ["metrics.acc"] * 2
 
 
@@ -451,7 +451,7 @@ def test_of_two_columns_of_a_metric_none_is_taken_in_silence(tmp_path, header, c
     assert f"2 columns hold `acc`: {columns}. Take out all but one" in str(error.value)
     # of a metric that nobody asks about there may be as many as one likes
     (tmp_path / "t.csv").write_text(f"{header},loss\na,0,.5,.6,1\n")
-    assert [row.values["metric"] for row in read_scores(tmp_path / "t.csv", ["loss"]).rows] == ["loss"]
+    assert [row["metric"] for _, row in read_scores(tmp_path / "t.csv", ["loss"])[0]] == ["loss"]
 
 
 @pytest.mark.parametrize("header", ["name,name,seed,acc", "group,run,run_id,state,state,seed,group,acc"])

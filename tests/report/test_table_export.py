@@ -113,7 +113,7 @@ def test_a_tuning_study_gives_no_verdict_by_its_table_either(tmp_path):
     change(folder / "study.json", lambda study: study["config"]["evaluation"].update(split="validation"))
     write_table(read_study(folder), tmp_path / "t.csv")
     with pytest.raises(TableError, match=r"no row of a finished run \(\d+ of `tuning`\)"):
-        read_table([tmp_path / "t.csv"])
+        read_table([tmp_path / "t.csv"], Asked())
 
 
 def test_every_number_of_the_runs_stands_in_the_table_once(one_seed, tmp_path):
@@ -158,7 +158,7 @@ def test_distances_and_what_no_direction_is_better_of_are_known_in_the_table_and
     for name in ("fd_lite0", "recognition", "chroma_ratio"):
         assert rows[name] == [METRICS[name].title, METRICS[name].unit, METRICS[name].better]
     write_table(study, tmp_path / "t.csv")
-    assert notices(read_table([tmp_path / "t.csv"])) == [
+    assert notices(read_table([tmp_path / "t.csv"], Asked())) == [
         "Not compared, for neither more nor less is better: chroma_ratio.",
         "Not compared unless asked about (--sesoi), as distances between sets of images: fd_lite0.",
         "Not compared, for it is not known whether more or less is better (--better): speed.",

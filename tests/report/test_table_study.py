@@ -129,7 +129,7 @@ def test_several_arms_are_each_a_question_and_columns_say_what_options_would(tmp
         *(f"{line},old,lower,0.2" for line in totals([0.1] * 8, arms=("x", "third")) if "third" in line),
     ]
     path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",against,better,sesoi\n"))
-    assert list(read_table([path]).questions) == ["loss"]
+    assert list(read_table([path], Asked()).questions) == ["loss"]
     several = read_table([path], Asked(against="old"))
     assert {name: (q.single, q.multi, q.sesoi) for name, q in several.questions.items()} == {
         "loss: new": ("old", "new", 0.2), "loss: third": ("old", "third", 0.2),
@@ -476,7 +476,7 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
         read_table([path], LOSS)
     # beside what must be answered first
     with pytest.raises(ConfigError) as asked:
-        read_table([write(tmp_path / "n.csv", [good[0].replace("old", "olld"), *good[1:]])])
+        read_table([write(tmp_path / "n.csv", [good[0].replace("old", "olld"), *good[1:]])], Asked())
     assert asked.value.args[1:] == ("“olld” has 1 seed, which others lack. Did you mean `old`?",)
     # a metric that not all runs have beside the other
     assert not any(

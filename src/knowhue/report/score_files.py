@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from knowhue.csv_text import table_rows
 from knowhue.errors import TableError, did_you_mean, few, needing, plural, shown, system_reason
@@ -18,11 +18,15 @@ from knowhue.runs import taken_by
 from knowhue.settings_text import parse_json, plain_name
 
 RowCells = Sequence[Any]
+Rows = Iterator[tuple[int, dict[str, Any]]]
+"""Scores as a file gives them, unchecked: the number of the row, as a spreadsheet counts rows, of a record from 1; and
+its cells by the names of the tidy form, without empty ones."""
 MOST_ROWS = 20_000_000
 MOST_JSON_BYTES = 256 * 2**20
 """JSON is read whole, and takes some ten times its size."""
 TIDY = ("arm", "seed", "metric", "value")
 ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
+_OF_TIDY = (*TIDY[2:], *ABOUT)
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
 """Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
 _UNSURE_NAMES = ("method", "model")
@@ -54,27 +58,9 @@ _PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|inf
 _METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
 
 
-class FileRow(NamedTuple):
-    """A score as a file gives it, unchecked."""
-
-    number: int
-    """of the row, as a spreadsheet counts rows; of a record from 1"""
-    values: dict[str, Any]
-    """by the names of the tidy form; what is empty is left out"""
-
-
-class ReadFile(NamedTuple):
-    """What `read_scores` found."""
-
-    rows: Iterator[FileRow]
-    """the scores"""
-    unused: tuple[str, ...]
-    """columns that nothing is made of"""
-
-
 def read_scores(
     path: Path, wanted: Collection[str], arm_column: str | None = None, seed_column: str | None = None
-) -> ReadFile:
+) -> tuple[Rows, tuple[str, ...]]:
     """Read a file of scores.
 
     Args:
@@ -83,65 +69,68 @@ def read_scores(
         arm_column: the column that names the arm, where it is none of the usual ones.
         seed_column: the same of the seed.
 
+    Returns:
+        The scores, and the columns that nothing is made of.
+
     Raises:
         TableError: it is not there, no table, or of neither form.
     """
     header, rows = _open(path)
-    if seed_column is None and not {_plain(name) for name in header} & {*_SEED_NAMES}:
+    is_seedless = seed_column is None and {_plain(name) for name in header}.isdisjoint(_SEED_NAMES)
+    if is_seedless:
         first = list(islice(rows, _PEEKED))
-        _require_no_means(path, header, first, has_seeds=False)
+        _require_no_means(path, header, first, is_seedless)
         rows = chain(first, rows)
     columns = _Columns(path, header, arm_column, seed_column)
     if columns.is_tidy:
-        return ReadFile(_tidy_rows(columns, rows), columns.unused(()))
+        return columns.tidy_rows(rows), columns.unused(_OF_TIDY)
     metrics = columns.metrics(wanted)
-    if not metrics:
-        _require_no_means(path, header, islice(rows, _PEEKED), has_seeds=True)
-        if "metric" in columns.places:
-            raise TableError(
-                f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
-                "scores to `value`."
-            )
-        known = ", ".join(f"`{name}`" for name in wanted) or "none"
-        example = next(iter(columns.unused(())), "NAME")
-        # `metrc` of a tidy table, or a metric that somebody named
-        meant = next(
-            filter(None, (did_you_mean(name, columns.unused(())) for name in (*TIDY[2:], *wanted))), ""
-        )
+    if metrics:
+        return columns.wide_rows(metrics, rows), columns.unused(_STATES, metrics)
+    _require_no_means(path, header, islice(rows, _PEEKED), is_seedless)
+    if "metric" in columns.places:
         raise TableError(
-            f"{path}: no column `metric` and `value`, and none of a metric that is known ({known}). Found "
-            f"{few(header, 12)}.{meant} Name metrics with --better, such as --better {shown(example)}=higher, or "
-            "=lower."
+            f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
+            "scores to `value`."
         )
-    return ReadFile(_wide_rows(columns, metrics, rows), columns.unused(metrics))
+    unused = columns.unused(())
+    # `metrc` of a tidy table, or a metric that somebody named
+    meant = next(filter(None, (did_you_mean(name, unused) for name in (*TIDY[2:], *wanted))), "")
+    raise TableError(
+        f"{path}: no column `metric` and `value`, and none of a metric that is known "
+        f"({', '.join(f'`{name}`' for name in wanted) or 'none'}). Found {few(header, 12)}.{meant} Name metrics with "
+        f"--better, such as --better {shown(next(iter(unused), 'NAME'))}=higher, or =lower."
+    )
 
 
 def _require_no_means(
-    path: Path, header: Sequence[str], rows: Iterable[tuple[int, RowCells]], has_seeds: bool
+    path: Path, header: Sequence[str], rows: Iterable[tuple[int, RowCells]], is_seedless: bool
 ) -> None:
     """Make sure that a table is none of means over seeds, which nobody can judge by.
 
     Raises:
         TableError: it has cells of a mean and its deviation, or without seeds a column of deviations.
     """
-    besides, remedy = ("", "") if has_seeds else (", and no column `seed`", f" {_SEEDS}")
+    besides, remedy = (", and no column `seed`", f" {_SEEDS}") if is_seedless else ("", "")
     names = [_plain(name) for name in header]
-    for name, plain in zip(header, names, strict=True):
-        if not has_seeds and deviates_from(plain, names):
-            raise TableError(f"{path}, column `{shown(name)}`{besides}. {ONLY_MEANS}.{remedy}")
-    for number, cells in rows:
-        for name, plain, cell in zip(header, names, cells, strict=True):
-            if plain not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell):
-                raise TableError(
-                    f"{path}, row {number}: `{shown(cell)}` of `{shown(name)}`{besides}. {ONLY_MEANS}.{remedy}"
-                )
+    found = [
+        f"column `{shown(name)}`" for name in header if is_seedless and deviates_from(_plain(name), names)
+    ]
+    found += [
+        f"row {number}: `{shown(cell)}` of `{shown(name)}`"
+        for number, cells in rows
+        for name, plain, cell in zip(header, names, cells, strict=True)
+        if plain not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell)
+    ]
+    if found:
+        raise TableError(f"{path}, {found[0]}{besides}. {ONLY_MEANS}.{remedy}")
 
 
 class _Columns:
     """Where in a row what stands."""
 
     def __init__(self, path: Path, header: Sequence[str], arm: str | None, seed: str | None) -> None:
-        self.path, self.header, self.is_arm_named = path, list(header), arm is not None
+        self.path, self.header = path, header
         plain = [_plain(name) for name in header]
         self._require_one(name for name in (*TIDY, *ABOUT) if plain.count(name) > 1)
         # the first of two columns of one name, such as a parameter and a summary of it
@@ -150,6 +139,8 @@ class _Columns:
         usual = [name for name in _ARM_NAMES if name != "run" or self.places.keys().isdisjoint(_UNSURE_NAMES)]
         self.arm = self._named("--arm-column", arm, ["arm"] if self.is_tidy else usual)
         self.seed = self._named("--seed-column", seed, _SEED_NAMES)
+        # the name of a single run holds its seed, but where a user says that it names the arm
+        self._holds_seed = arm is None and _plain(self.header[self.arm]) in _ARM_NAMES[2:]
         read = {self.header[self.arm], self.header[self.seed], *_STATES}
         self._require_one(name for name in read if self.header.count(name) > 1)
 
@@ -201,16 +192,53 @@ class _Columns:
                 )
         return others | {metric: place for metric, (place,) in sure.items()}
 
-    def unused(self, metrics: Collection[str]) -> tuple[str, ...]:
-        used = {self.arm, self.seed}
-        if self.is_tidy:
-            used |= {self.places[name] for name in (*TIDY[2:], *ABOUT) if name in self.places}
-        else:
-            used |= {place for place, name in enumerate(self.header) if _PREFIX.sub("", name, 1) in metrics}
-            used |= {self.places[name] for name in _STATES if name in self.places}
-        # pandas writes the numbers of its rows without a name
-        names = ((place, name or f"{place + 1} (without a name)") for place, name in enumerate(self.header))
-        return tuple(name for place, name in names if place not in used)
+    def unused(self, names: Collection[str], metrics: Collection[str] = ()) -> tuple[str, ...]:
+        """Columns that name neither arm nor seed, are none of these names, and hold no metric."""
+        return tuple(
+            name or f"{place + 1} (without a name)"  # as pandas writes the numbers of its rows
+            for place, name in enumerate(self.header)
+            if place not in (self.arm, self.seed)
+            and _plain(name) not in names
+            and _PREFIX.sub("", name, count=1) not in metrics
+        )
+
+    def tidy_rows(self, rows: Iterable[tuple[int, RowCells]]) -> Rows:
+        places = {"arm": self.arm, "seed": self.seed}
+        places |= {name: self.places[name] for name in _OF_TIDY if name in self.places}
+        for number, cells in rows:
+            yield number, {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])}
+
+    def wide_rows(self, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]) -> Rows:
+        """A row for each metric of each run; one without a value where a run has no score."""
+        if holds_seed := self._holds_seed:
+            rows = list(rows)
+            # a name that several seeds have is that of an arm, such as `model-1`
+            named = {(str(cells[self.arm]), str(cells[self.seed])) for _, cells in rows}
+            holds_seed = len({name for name, _ in named}) == len(named)
+        places = {"seed": self.seed}
+        if found := [self.places[name] for name in _STATES if name in self.places]:
+            places["state"] = found[0]
+        scored: set[tuple[str, ...]] = set()
+        empty: list[tuple[int, dict[str, Any]]] = []
+        for number, cells in rows:
+            shared = {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])}
+            arm, seed = cells[self.arm], str(cells[self.seed])
+            shared |= {"arm": without_seed(str(arm), seed) if holds_seed else arm}
+            ended = str(shared.get("state", "")).lower() in ("", *FINISHED)
+            for metric, at in metrics.items():
+                row = {**shared, "metric": metric}
+                if not _is_empty(cells[at]):
+                    scored |= {(str(arm), metric), (str(arm), seed, metric)}
+                    yield number, row | {"value": cells[at]}
+                elif not ended:  # a run that did not finish may lack all metrics
+                    yield number, row
+                elif "seed" in shared:
+                    empty.append((number, row | {"state": NO_SCORE}))
+        # an arm may lack a metric; a run may not, where its arm has it (pandas writes NaN as an empty cell)
+        for number, row in empty:
+            arm, seed, metric = (str(row[name]) for name in ("arm", "seed", "metric"))
+            if (arm, metric) in scored and (arm, seed, metric) not in scored:
+                yield number, row
 
 
 def _plain(name: str) -> str:
@@ -238,49 +266,6 @@ def is_mean_with_deviation(text: str) -> bool:
     return _MEAN_AND_DEVIATION.fullmatch(_OF_TYPESETTING.sub("", _PLUS_MINUS.sub("±", text))) is not None
 
 
-def _tidy_rows(columns: _Columns, rows: Iterable[tuple[int, RowCells]]) -> Iterator[FileRow]:
-    places = {"arm": columns.arm, "seed": columns.seed}
-    places |= {name: columns.places[name] for name in (*TIDY[2:], *ABOUT) if name in columns.places}
-    for number, cells in rows:
-        yield FileRow(number, {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])})
-
-
-def _wide_rows(
-    columns: _Columns, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]
-) -> Iterator[FileRow]:
-    state_at = next((columns.places[name] for name in _STATES if name in columns.places), None)
-    # the name of a single run holds its seed, but where a user says that it names the arm
-    holds_seed = not columns.is_arm_named and _plain(columns.header[columns.arm]) in _ARM_NAMES[2:]
-    if holds_seed:
-        rows = list(rows)
-        # a name that several seeds have is that of an arm, such as `model-1`
-        named = {(str(cells[columns.arm]), str(cells[columns.seed])) for _, cells in rows}
-        holds_seed = len({name for name, _ in named}) == len(named)
-    scored: set[tuple[str, ...]] = set()
-    empty: list[FileRow] = []
-    for number, cells in rows:
-        arm, seed = cells[columns.arm], cells[columns.seed]
-        if holds_seed:
-            arm = without_seed(str(arm), str(seed))
-        shared = {"arm": arm, "seed": seed, "state": None if state_at is None else cells[state_at]}
-        shared = {name: value for name, value in shared.items() if not _is_empty(value)}
-        ended = str(shared.get("state", "")).lower() in ("", *FINISHED)
-        for metric, at in metrics.items():
-            # a run that did not finish may lack all metrics
-            if not _is_empty(cells[at]):
-                scored |= {(str(arm), metric), (str(arm), str(seed), metric)}
-                yield FileRow(number, {**shared, "metric": metric, "value": cells[at]})
-            elif not ended:
-                yield FileRow(number, {**shared, "metric": metric})
-            elif "seed" in shared:
-                empty.append(FileRow(number, {**shared, "metric": metric, "state": NO_SCORE}))
-    # an arm may lack a metric; a run may not, where its arm has it (pandas writes NaN as an empty cell)
-    for row in empty:
-        arm, seed, metric = (str(row.values.get(name, "")) for name in ("arm", "seed", "metric"))
-        if (arm, metric) in scored and (arm, seed, metric) not in scored:
-            yield row
-
-
 def without_seed(name: str, seed: str) -> str:
     """The name of a run without its seed: what its arm is called.
 
@@ -296,51 +281,48 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
-    """The header of a table, without blanks around its names, and its rows, each with its number."""
+def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
+    """The rows of a table with their numbers, the header first, each checked to be as long as it."""
     readers = {".json": _json, ".jsonl": _json, ".ndjson": _json, ".parquet": _parquet}
     try:
         if path.is_dir():
             raise TableError(
                 f"{path}: a folder. `knowhue export {path} --to table -o scores.csv` makes a table of a study."
             )
-        header, rows = readers.get(path.suffix.lower(), _csv)(path)
+        header: RowCells | None = None
+        for count, (number, cells) in enumerate(readers.get(path.suffix.lower(), _csv)(path)):
+            if count > MOST_ROWS:
+                raise TableError(
+                    f"{path}: more than {MOST_ROWS:,} rows. Leave out metrics that are not asked about, or give fewer "
+                    "images."
+                )
+            header = header or cells
+            if len(cells) != len(header):
+                raise TableError(
+                    f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)} "
+                    f"({shown(', '.join(map(str.strip, header)))}). Quote cells that hold a separator, and take out a "
+                    "title above the row that names the columns."
+                )
+            yield number, [plain_name(cell) if isinstance(cell, str) else cell for cell in cells]
     except OSError as error:
         raise TableError(f"{path}: {system_reason(error)}") from None
-    if not any(name.strip() for name in header):
+
+
+def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+    """The header of a table, without blanks around its names, and its rows, each with its number."""
+    rows = _rows(path)
+    header = [str(name).strip() for name in next(rows, (1, ()))[1]]
+    if not any(header):
         raise TableError(f"{path}: no table; the first row should name the columns arm, seed, metric, value.")
     if len(header) == 1:
         raise TableError(
-            f"{path}: one column, `{shown(header[0].strip())}`. Commas, semicolons or tabs should stand between "
-            "columns, such as arm,seed,metric,value, in the first row: take out a title above it."
+            f"{path}: one column, `{shown(header[0])}`. Commas, semicolons or tabs should stand between columns, such "
+            "as arm,seed,metric,value, in the first row: take out a title above it."
         )
-    return [plain_name(name).strip() for name in header], _whole(path, header, rows)
+    return header, rows
 
 
-def _whole(
-    path: Path, header: Sequence[str], rows: Iterator[tuple[int, RowCells]]
-) -> Iterator[tuple[int, RowCells]]:
-    for count, (number, cells) in enumerate(rows, 1):
-        if count > MOST_ROWS:
-            raise TableError(
-                f"{path}: more than {MOST_ROWS:,} rows. Leave out metrics that are not asked about, or give fewer "
-                "images."
-            )
-        if len(cells) != len(header):
-            raise TableError(
-                f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)} "
-                f"({shown(', '.join(map(str.strip, header)))}). Quote cells that hold a separator, and take out a "
-                "title above the row that names the columns."
-            )
-        yield number, [plain_name(cell) if isinstance(cell, str) else cell for cell in cells]
-
-
-def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
-    rows = _csv_rows(path)
-    return next(rows, (1, []))[1], rows
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv(path: Path) -> Iterator[tuple[int, RowCells]]:
     """The rows of a CSV file with text in them, with their numbers."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -352,7 +334,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise TableError(f"{path}: no CSV ({error}). Save it as CSV again.") from None
 
 
-def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
     """Records, columns with data, the answer of MLflow's `runs/search`, or one record a line."""
     if path.stat().st_size > MOST_JSON_BYTES:
         raise TableError(f"{path}: more than {MOST_JSON_BYTES >> 20} MB of JSON. Give it as CSV or parquet.")
@@ -371,17 +353,20 @@ def _json(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     if isinstance(found, dict) and isinstance(found.get("runs"), list):
         found = found["runs"]
     if isinstance(found, dict) and all(isinstance(found.get(name), list) for name in ("columns", "data")):
-        names = [str(name) for name in found["columns"]]
-        return names, enumerate((list(row) if isinstance(row, list) else [row] for row in found["data"]), 1)
+        rows = [row if isinstance(row, list) else [row] for row in found["data"]]
+        yield from enumerate([[str(name) for name in found["columns"]], *rows])
+        return
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise TableError(f"{path}: should hold a list of records, such as "
-                         '[{"arm": "a", "seed": 0, "metric": "accuracy", "value": 0.9}].')  # fmt: skip
+        raise TableError(
+            f"{path}: should hold a list of records, such as "
+            '[{"arm": "a", "seed": 0, "metric": "accuracy", "value": 0.9}].'
+        )
     try:
         records = [_flat(each) for each in found]
     except ValueError as error:
         raise TableError(f"{path}: {error}. Keep one of them, such as the last step.") from None
     names = list(dict.fromkeys(name for each in records for name in each))
-    return names, enumerate(([each.get(name) for name in names] for each in records), 1)
+    yield from enumerate([names, *([each.get(name) for name in names] for each in records)])
 
 
 def _json_lines(path: Path, text: str) -> list[Any]:
@@ -428,32 +413,24 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
+def _parquet(path: Path) -> Iterator[tuple[int, RowCells]]:
     with needing(f"{path}: parquet", "parquet"):
         from pyarrow import ArrowException, int64, parquet, string, types
-    # a damaged file is an OSError at times, and Python's times lack nanoseconds and years beyond 9999
-    problems = (ArrowException, OSError, ValueError, OverflowError)
 
     def cells(column: Any) -> list[Any]:
-        kind = column.type
-        if types.is_duration(kind):
+        if types.is_duration(column.type):
             column = column.cast(int64())  # which is their only way to text
-        is_time = types.is_temporal(kind) and not types.is_interval(kind)
+        is_time = types.is_temporal(column.type) and not types.is_interval(column.type)
         return (column.cast(string()) if is_time else column).to_pylist()
-
-    def rows() -> Iterator[RowCells]:
-        try:
-            for batch in file.iter_batches():
-                yield from zip(*map(cells, batch.columns), strict=True)
-        except problems as error:  # pages are read, and found damaged, as they are asked for
-            raise TableError(
-                f"{path}: no parquet file, or of cells of no known kind ({str(error)[:80]})."
-            ) from None
 
     try:
         file = parquet.ParquetFile(path)
-    except problems as error:
+        batches = (zip(*map(cells, batch.columns), strict=True) for batch in file.iter_batches())
+        yield from enumerate(chain([file.schema_arrow.names], chain.from_iterable(batches)))
+    # a damaged file is an OSError at times, and Python's times lack nanoseconds and years beyond 9999
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # of the disk, not of what the file holds
-        raise TableError(f"{path}: no parquet file ({str(error)[:80]}).") from None
-    return file.schema_arrow.names, enumerate(rows(), 1)
+        raise TableError(
+            f"{path}: no parquet file, or of cells of no known kind ({str(error)[:80]})."
+        ) from None

@@ -4,7 +4,6 @@ import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from knowhue.report.score_files import (
     FINISHED,
     NO_SCORE,
     ONLY_MEANS,
-    FileRow,
     is_mean_with_deviation,
     read_scores,
 )
@@ -43,40 +41,30 @@ class ImageColumn(NamedTuple):
     places: "array[int]"
 
 
-@dataclass(eq=False)
 class ScoreRows:
-    """All that tables say, checked."""
+    """All that tables say, checked row by row while they are read."""
 
-    totals: dict[tuple[str, int, str, str], tuple[float, int]] = field(default_factory=dict)
-    """by arm, seed, metric and class (empty for all), with the place of the row"""
-    images: dict[tuple[str, int, str], ImageColumn] = field(
-        default_factory=lambda: defaultdict(lambda: ImageColumn(array("i"), array("d"), array("q")))
-    )
-    """by arm, seed and metric"""
-    image_names: dict[str, int] = field(default_factory=dict)
-    """of each image its number"""
-    labels: dict[int, str] = field(default_factory=dict)
-    """of each image its class, by number"""
-    declared: dict[tuple[str, int, str], float] = field(default_factory=dict)
-    """of diverged runs, by arm, seed and metric"""
-    baselines: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
-    """scores without a seed, by name and metric"""
-    states: dict[tuple[str, int], str] = field(default_factory=dict)
-    """of runs that did not finish, by arm and seed"""
-    better: dict[str, str] = field(default_factory=dict)
-    """by metric, where a column says"""
-    sesoi: dict[str, float] = field(default_factory=dict)
-    """likewise"""
-    unit: dict[str, str] = field(default_factory=dict)
-    """likewise"""
-    against: dict[tuple[str, str], str] = field(default_factory=dict)
-    """by metric and arm, the arm that it is compared with"""
-    split: str = ""
-    """of all rows, `test` or `validation`; empty where no column says"""
-    tables: list[dict[str, Any]] = field(default_factory=list)
-    """what a page says of each file: `file`, its name, `sha256`, and how many `rows`"""
-    unused: dict[str, None] = field(default_factory=dict)
-    """columns that nothing is made of, each once"""
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        # scores with the place of their row: of finished runs by arm, seed, metric and class (empty for all), of
+        # diverged ones what was declared for them, and of trivial baselines, which have no seed
+        self.totals: dict[tuple[str, int, str, str], tuple[float, int]] = {}
+        self.declared: dict[tuple[str, int, str], tuple[float, int]] = {}
+        self.seedless: dict[tuple[str, None, str], tuple[float, int]] = {}
+        self.images: dict[tuple[str, int, str], ImageColumn] = defaultdict(
+            lambda: ImageColumn(array("i"), array("d"), array("q"))
+        )
+        self.image_numbers: dict[str, int] = {}
+        self.labels: dict[int, str] = {}  # of each image its class, by number
+        self.states: dict[tuple[str, int], str] = {}  # of runs that did not finish
+        # by column (`better`, `sesoi`, `unit`, `against`), then by metric; `against` by metric and arm
+        self.said: dict[str, dict[Any, Any]] = defaultdict(dict)
+        self.split: str | None = None  # of all rows, `test` or `validation`; empty where no column says
+        self.tables: list[dict[str, Any]] = []  # what a page says of each file: `file`, `sha256`, `rows`
+        self.unused: dict[str, None] = {}  # columns that nothing is made of, each once
+        # what stood in the file tells to how many digits a total is rounded
+        self._printed: dict[tuple[str, int, str, str], str] = {}
+        self._at = 0  # the row that is being read
 
     @property
     def metrics(self) -> list[str]:
@@ -89,6 +77,13 @@ class ScoreRows:
         found += [arm for arm, _, name in self.declared if metric in (None, name)]
         return list(dict.fromkeys(found))
 
+    def seeds(self) -> dict[str, dict[int, None]]:
+        """Those of each arm, in the order of the rows."""
+        seeds: dict[str, dict[int, None]] = defaultdict(dict)
+        for arm, seed, *_ in (*self.totals, *self.declared):
+            seeds[arm][seed] = None
+        return seeds
+
     def replaced(self) -> list[str]:
         """Attempts that did not finish, and whose run another row has finished."""
         ended = {(arm, seed) for arm, seed, *_ in self.totals}
@@ -98,120 +93,90 @@ class ScoreRows:
             if (arm, seed) in ended and state not in (DIVERGED, NO_SCORE)
         ]
 
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Scores without a seed, by name and metric."""
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for (name, _, metric), (value, _) in self.seedless.items():
+            found[name][metric] = value
+        return dict(found)
+
     def scores(self) -> Iterator[Score]:
         """The rows of the tidy table."""
         for (arm, seed, metric, label), (value, _) in self.totals.items():
             yield Score(arm, seed, metric, value, label)
         for (arm, seed, metric), column in self.images.items():
             for image, value in zip(column.images, column.values, strict=True):
-                yield Score(arm, seed, metric, value, self.labels.get(image, ""), image)
+                yield Score(arm, seed, metric, value, self.labels[image], image)
 
     def declared_scores(self) -> Iterator[Score]:
         """The rows of diverged runs."""
-        yield from (Score(*key, value) for key, value in self.declared.items())
+        return (Score(*key, value) for key, (value, _) in self.declared.items())
 
+    def check(self) -> None:
+        """Make sure that there are scores, and that they go together."""
+        paths = ", ".join(map(str, self.paths))
+        if not self.totals and not self.images:
+            raise TableError(f"{paths}: {self._why_nothing()}")
+        self._check_baselines()
+        self._check_images()
+        if not self.metrics:
+            raise TableError(
+                f"{paths}: every row has a `class`, so that no run has a score of all classes. Give these without a "
+                "class, or the `image` that each row is of."
+            )
 
-def read_rows_of(
-    paths: Sequence[Path],
-    wanted: Collection[str],
-    arm_column: str | None = None,
-    seed_column: str | None = None,
-) -> ScoreRows:
-    """Read tables together, and check what they say.
-
-    Raises:
-        TableError: a row is not what it should be, stands twice, or scores of single images are not all there.
-    """
-    found = _Reader(paths)
-    for place, path in enumerate(paths):
-        file = read_scores(path, wanted, arm_column, seed_column)
-        before = found.count
-        for row in file.rows:
-            found.take(place, row)
-        rows = found.count - before
-        found.tables.append({"file": path.name, "sha256": file_digest(path), "rows": rows})
-        found.unused |= dict.fromkeys(file.unused)
-    if not found.totals and not found.images:
-        raise TableError(f"{', '.join(map(str, paths))}: {found.why_nothing()}")
-    found.check_baselines()
-    found.check_images()
-    if not found.metrics:
-        raise TableError(
-            f"{', '.join(map(str, paths))}: every row has a `class`, so that no run has a score of all classes. Give "
-            "these without a class, or the `image` that each row is of."
-        )
-    return found
-
-
-class _Reader(ScoreRows):
-    """All that tables say while they are read, and what tells whether it may be so."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__()
-        self.paths = paths
-        self.left_out: Counter[str] = Counter()
-        self.count = 0
-        self.at = 0  # the row that is being read
-        # what stood in the file tells to how many digits a total is rounded
-        self.printed: dict[tuple[str, int, str, str], str] = {}
-        self.seedless: dict[tuple[str, None, str], tuple[float, int]] = {}
-
-    def place(self, code: int) -> str:
+    def _place(self, code: int) -> str:
         return f"{self.paths[code >> _ROW_BITS]}, row {code & (1 << _ROW_BITS) - 1}"
 
-    def fail(self, problem: str, at: int | None = None) -> TableError:
-        return TableError(f"{self.place(self.at if at is None else at)}: {problem}")
+    def _fail(self, problem: str, at: int | None = None) -> TableError:
+        return TableError(f"{self._place(self._at if at is None else at)}: {problem}")
 
-    def take(self, file: int, row: FileRow) -> None:
+    def take(self, place: int, values: Mapping[str, Any]) -> None:
         """Put one row where it belongs."""
-        self.count += 1
-        self.at, values = file << _ROW_BITS | row.number, row.values
+        self._at = place
         arm, metric = self._name(values, "arm"), self._name(values, "metric")
-        self._about(values, arm, metric)
-        state = str(values.get("state", "finished")).strip().lower()
+        self._take_said(values, arm, metric)
+        self._take_split(str(values.get("split", "")))
+        state, label = (str(values.get(name, "")).strip() for name in ("state", "class"))
+        state = state.lower() or FINISHED[0]
         if "seed" not in values and "image" not in values and state in FINISHED:
-            self._take_baseline(values, arm, metric)
+            if label:
+                raise self._fail(
+                    "a row without a seed is a trivial baseline, which counts over all classes. Take out the row, or "
+                    "give its seed."
+                )
+            self._put(self.seedless, (arm, None, metric), self._value(values, metric))
             return
         seed = self._seed(values)
         if state not in (*FINISHED, DIVERGED):
             self.states[arm, seed] = state
-            self.left_out[state] += 1
             return
         value = self._value(values, metric)
         if state == DIVERGED:
-            self._once(self.declared, (arm, seed, metric))
-            self.declared[arm, seed, metric] = value
+            self._put(self.declared, (arm, seed, metric), value)
             self.states[arm, seed] = DIVERGED
         elif "image" in values:
-            self._take_image(values, (arm, seed, metric), value)
+            self._take_image(str(values["image"]).strip(), label, (arm, seed, metric), value)
         else:
-            key = (arm, seed, metric, str(values.get("class", "")).strip())
-            self._once(self.totals, key)
-            self.totals[key] = value, self.at
-            given = values["value"]
-            self.printed[key] = given if isinstance(given, str) else repr(value)
+            key = (arm, seed, metric, label)
+            self._put(self.totals, key, value)
+            self._printed[key] = given if isinstance(given := values["value"], str) else repr(value)
 
-    def _take_baseline(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
-        if "class" in values:
-            raise self.fail(
-                "a row without a seed is a trivial baseline, which counts over all classes. Take out the row, or give "
-                "its seed."
-            )
-        self._once(self.seedless, (arm, None, metric))
-        value = self._value(values, metric)
-        self.seedless[arm, None, metric] = value, self.at
-        self.baselines[arm][metric] = value
+    def _put(self, known: dict[Any, tuple[float, int]], key: tuple[Any, ...], value: float) -> None:
+        if key in known:
+            first = self._place(known[key][1])
+            raise self._fail(f"a second row of {_named(*key)}. The first is {first}. Keep one of them.")
+        known[key] = value, self._at
 
-    def _take_image(self, values: Mapping[str, Any], key: tuple[str, int, str], value: float) -> None:
+    def _take_image(self, name: str, label: str, key: tuple[str, int, str], value: float) -> None:
         if key[2] in BY_CLASS:
-            raise self.fail(
+            raise self._fail(
                 f"a single image has no `{key[2]}`. Call its row `{BY_CLASS[key[2]]}`, and give its class."
             )
-        name, label = str(values["image"]).strip(), str(values.get("class", "")).strip()
-        number = self.image_names.setdefault(name, len(self.image_names))
-        usual = self.labels.setdefault(number, label) or label
+        number = self.image_numbers.setdefault(name, len(self.image_numbers))
+        usual = self.labels.get(number) or label
         if label and usual != label:
-            raise self.fail(
+            raise self._fail(
                 f"the image `{shown(name)}` is of the class `{shown(label)}`, and in a row above of `{shown(usual)}`. "
                 "Give it one class in all rows."
             )
@@ -219,13 +184,15 @@ class _Reader(ScoreRows):
         column = self.images[key]
         column.images.append(number)
         column.values.append(value)
-        column.places.append(self.at)
+        column.places.append(self._at)
 
     def _name(self, values: Mapping[str, Any], column: str) -> str:
         name = str(values.get(column, "")).strip()
         if not name or len(name) > _LONGEST_NAME:
             found = f"`{shown(name)}`, {len(name)} letters" if name else "nothing"
-            raise self.fail(f"`{column}` should be a name of at most {_LONGEST_NAME} letters. Found {found}.")
+            raise self._fail(
+                f"`{column}` should be a name of at most {_LONGEST_NAME} letters. Found {found}."
+            )
         return name
 
     def _seed(self, values: Mapping[str, Any]) -> int:
@@ -235,7 +202,7 @@ class _Reader(ScoreRows):
             return int(number)
         # larger ones are not all told apart once a table has held them as floats
         most = " below 2^53" if number >= _MOST_SEED else ""
-        raise self.fail(
+        raise self._fail(
             f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found "
             f"{_as_given(given)}."
         )
@@ -245,92 +212,85 @@ class _Reader(ScoreRows):
         value = plain_number(given)
         if not math.isfinite(value):
             if is_mean_with_deviation(str(given)):
-                raise self.fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
-            raise self.fail(
+                raise self._fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
+            raise self._fail(
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
                 f"{_as_given(given)}. {_way_to_number(given)}"
             )
         if value and not MAGNITUDES[0] <= abs(value) <= MAGNITUDES[1]:
-            raise self.fail(
+            raise self._fail(
                 f"the value of `{shown(metric)}` should be 0, or {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g} without its "
                 f"sign. Found {_as_given(given)}. Give the metric in another unit, or its logarithm."
             )
         if metric in NEVER_NEGATIVE and value < 0:
-            raise self.fail(
+            raise self._fail(
                 f"`{metric}` is never below 0. Found {value:g}. Leave out the sign, or give the metric another name."
             )
-        if (metric in SHARES or self.unit.get(metric) == "share") and not 0 <= value <= 1:
-            raise self.fail(
+        if (metric in SHARES or self.said["unit"].get(metric) == "share") and not 0 <= value <= 1:
+            raise self._fail(
                 f"`{metric}` is a share from 0 to 1. Found {value:g}. Divide it by 100, or give the metric another "
                 "name."
             )
         return value
 
-    def _about(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
-        if "better" in values:
-            better = str(values["better"]).strip().lower()
-            if better not in ("lower", "higher"):
-                raise self.fail(f"`better` should be lower or higher. Found `{shown(better)}`.")
-            self._agree(self.better, metric, better, "better")
-        if "sesoi" in values:
-            sesoi = plain_number(values["sesoi"])
-            if not MAGNITUDES[0] <= sesoi <= MAGNITUDES[1]:
-                raise self.fail(
-                    f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of the "
-                    f"metric. Found {_as_given(values['sesoi'])}. {number_meant(values['sesoi'])}".rstrip()
+    def _take_said(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
+        """Take what a row says of its metric, on which all rows must agree."""
+        for column in ("better", "sesoi", "unit", "against"):
+            if column not in values:
+                continue
+            key = (metric, arm) if column == "against" else metric
+            given: Any = str(values[column]).strip()
+            if column == "sesoi":
+                given = self._effect(values[column])
+            elif column == "better" and (given := given.lower()) not in ("lower", "higher"):
+                raise self._fail(f"`better` should be lower or higher. Found `{shown(given)}`.")
+            known = self.said[column].setdefault(key, given)
+            if known != given:
+                raise self._fail(
+                    f"`{column}` of `{shown(metric)}` is `{given}`, and in a row above `{known}`. Give it once."
                 )
-            self._agree(self.sesoi, metric, sesoi, "sesoi")
-        if "unit" in values:
-            self._agree(self.unit, metric, str(values["unit"]).strip(), "unit")
-        self._take_split(str(values.get("split", "")))
-        if "against" in values:
-            self._agree(self.against, (metric, arm), str(values["against"]).strip(), "against")
+
+    def _effect(self, given: Any) -> float:
+        sesoi = plain_number(given)
+        if not MAGNITUDES[0] <= sesoi <= MAGNITUDES[1]:
+            raise self._fail(
+                f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of the "
+                f"metric. Found {_as_given(given)}. {number_meant(given)}".rstrip()
+            )
+        return sesoi
 
     def _take_split(self, given: str) -> None:
         split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
         if split is None:
-            raise self.fail(f"`split` should be test or validation. Found `{shown(given)}`.")
-        if self.count > 1 and self.split != split:
+            raise self._fail(f"`split` should be test or validation. Found `{shown(given)}`.")
+        if self.split not in (None, split):
             here, above = (f"of the {each} images" if each else "of no split" for each in (split, self.split))
-            raise self.fail(
+            raise self._fail(
                 f"a score {here}, and rows above are {above}. Keep those of one split, named in all rows or in none: "
                 "settings are chosen on the one, and judged on the other."
             )
         self.split = split
 
-    def _agree(self, known: dict[Any, Any], key: Any, value: Any, column: str) -> None:
-        if known.setdefault(key, value) != value:
-            metric = key if isinstance(key, str) else key[0]
-            raise self.fail(
-                f"`{column}` of `{shown(metric)}` is `{value}`, and in a row above `{known[key]}`. Give it once."
-            )
-
-    def _once(self, known: Mapping[Any, Any], key: tuple[Any, ...]) -> None:
-        if key not in known:
-            return
-        first = known[key]
-        above = f" The first is {self.place(first[1])}." if isinstance(first, tuple) else ""
-        raise self.fail(f"a second row of {_named(*key)}.{above} Keep one of them.")
-
-    def why_nothing(self) -> str:
-        if self.left_out:
-            states = ", ".join(f"{count} of `{shown(state)}`" for state, count in self.left_out.items())
+    def _why_nothing(self) -> str:
+        if self.states:
+            counts = Counter(self.states.values())
+            states = ", ".join(f"{count} of `{shown(state)}`" for state, count in counts.items())
             return f"no row of a finished run ({states})."
-        if self.baselines:
+        if self.seedless:
             return "no row has a seed. Give each run the seed that it was trained with: runs of one seed are a pair."
         return "no row of a score. Give one row a number: arm, seed, metric, value."
 
-    def check_baselines(self) -> None:
+    def _check_baselines(self) -> None:
         """Make sure that no arm is its own baseline, by a row of its mean over seeds."""
         trained = {arm for arm, *_ in (*self.totals, *self.images, *self.states)}
         for (arm, _, metric), (_, code) in self.seedless.items():
             if arm in trained:
-                raise self.fail(
+                raise self._fail(
                     f"{_named(arm, None, metric)}, and other rows of this arm have one. Take out means over seeds, "
                     "give the seed, or call a trivial baseline by a name of its own.", at=code,
                 )  # fmt: skip
 
-    def check_images(self) -> None:
+    def _check_images(self) -> None:
         """Make sure that runs are scored on the same images, once each, and totals are of these."""
         metrics: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for arm, seed, metric in self.images:
@@ -341,7 +301,7 @@ class _Reader(ScoreRows):
                 self._check_column(arm, seed, metric, runs[0], first)
             for arm, seed, name, label in list(self.totals):
                 if name == metric and not label and (arm, seed) not in runs:
-                    raise self.fail(
+                    raise self._fail(
                         f"{_named(arm, seed, metric)} has no rows of single images, and {_named(*runs[0])} has. Give "
                         "them for all runs, or for none.", at=self.totals[arm, seed, name, label][1],
                     )  # fmt: skip
@@ -357,15 +317,15 @@ class _Reader(ScoreRows):
         if len(twice):
             before, code = (column.places[int(order[twice[0] + step])] for step in (0, 1))
             image = self._image(int(ascending[twice[0]]))
-            raise self.fail(
+            raise self._fail(
                 f"a second row of {_named(arm, seed, metric)} for the image `{image}`. The first is "
-                f"{self.place(before)}. Keep one of them.", at=code,
+                f"{self._place(before)}. Keep one of them.", at=code,
             )  # fmt: skip
         if len(ascending) != len(first) or (ascending != first).any():
             other = np.setxor1d(ascending, first)
             has, lacks = ((arm, seed), first_run) if other[0] in ascending else (first_run, (arm, seed))
             image, count = self._image(int(other[0])), plural(len(other), "such image")
-            raise self.fail(
+            raise self._fail(
                 f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not ({count}). Score all "
                 "runs on the same images, or leave out those that some lack.", at=column.places[0],
             )  # fmt: skip
@@ -383,9 +343,9 @@ class _Reader(ScoreRows):
         off, least = abs(total - mean), 1e-12 * abs(mean)
         if off <= least or (off := off - rounding_of_mean(np.frombuffer(column.values), count)) <= least:
             return
-        if off > half_digit(self.printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
-            raise self.fail(
-                f"{_named(*key)} is {self.printed[key]}, and the mean of its single images {mean:.6g}. Take out the "
+        if off > half_digit(self._printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
+            raise self._fail(
+                f"{_named(*key)} is {self._printed[key]}, and the mean of its single images {mean:.6g}. Take out the "
                 "row, or give it the mean.", at=code,
             )  # fmt: skip
         # estimate and interval are of the same numbers
@@ -397,7 +357,7 @@ class _Reader(ScoreRows):
         if "" in labels:
             if key in self.totals:
                 image = self._image(column.images[labels.index("")])
-                raise self.fail(
+                raise self._fail(
                     f"{_named(*key)} counts all classes alike, and the image `{image}` has none. Give the rows of "
                     f"single images their `class`, or take out the rows of `{key[2]}`.", at=self.totals[key][1],
                 )  # fmt: skip
@@ -409,7 +369,31 @@ class _Reader(ScoreRows):
         self._check_total(key, float(means.mean()), column, len(counts) * int(counts.min()))
 
     def _image(self, number: int) -> str:
-        return shown(next(name for name, each in self.image_names.items() if each == number))
+        return shown(list(self.image_numbers)[number])
+
+
+def read_rows_of(
+    paths: Sequence[Path],
+    wanted: Collection[str],
+    arm_column: str | None = None,
+    seed_column: str | None = None,
+) -> ScoreRows:
+    """Read tables together, and check what they say.
+
+    Raises:
+        TableError: a row is not what it should be, stands twice, or scores of single images are not all there.
+    """
+    found = ScoreRows(paths)
+    for place, path in enumerate(paths):
+        rows, unused = read_scores(path, wanted, arm_column, seed_column)
+        count = 0
+        for number, values in rows:
+            found.take(place << _ROW_BITS | number, values)
+            count += 1
+        found.tables.append({"file": path.name, "sha256": file_digest(path), "rows": count})
+        found.unused |= dict.fromkeys(unused)
+    found.check()
+    return found
 
 
 def _as_given(cell: Any) -> str:

@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator
+from pydantic.dataclasses import dataclass
 
 from knowhue.config import digest
 from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, few, plural, shown, spaced
@@ -30,40 +33,33 @@ _OWN_NAMES = [name for names in METRIC_NAMES.values() for name in names]
 """Of all its metrics."""
 
 
+# equal names are equal text, in a table as in what is asked of it
+_Name = Annotated[str, AfterValidator(plain_name)]
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the caller says of a table; the rest comes from its columns, or is known of Knowhue's own metrics."""
 
-    metrics: Sequence[str] = ()
+    metrics: Sequence[_Name] = ()
     """those that questions are asked about; all with a smallest effect of interest if empty"""
-    better: Mapping[str, str] = field(default_factory=dict)
+    better: Mapping[_Name, str] = field(default_factory=dict)
     """by metric, `lower` or `higher`"""
-    sesoi: Mapping[str, float] = field(default_factory=dict)
+    sesoi: Mapping[_Name, float] = field(default_factory=dict)
     """by metric, the smallest effect of interest in its unit"""
-    against: str | None = None
+    against: _Name | None = None
     """the arm that others are compared with"""
-    arms: Sequence[str] = ()
+    arms: Sequence[_Name] = ()
     """those that are compared with it; all others if empty"""
     alpha: float = ALPHA
     """rate of false claims over all questions together"""
-    arm_column: str | None = None
+    arm_column: _Name | None = None
     """the column that names arms, where it is none of the usual ones"""
-    seed_column: str | None = None
+    seed_column: _Name | None = None
     """the same of the seed"""
 
-    def plain(self) -> "Asked":
-        """The same by names as tables are read to have them, see `plain_name`."""
 
-        def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
-            return {plain_name(name): value for name, value in given.items()}
-
-        given = {name: [*map(plain_name, getattr(self, name))] for name in ("metrics", "arms")}
-        alone = {name: getattr(self, name) for name in ("against", "arm_column", "seed_column")}
-        alone = {name: each and plain_name(each) for name, each in alone.items()}
-        return replace(self, **given, **alone, better=by_name(self.better), sesoi=by_name(self.sesoi))
-
-
-def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
+def read_table(paths: Sequence[Path], asked: Asked) -> Study:
     """Read tables of scores as one study, ready for `findings.find`.
 
     Args:
@@ -77,12 +73,11 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
         TableError: a table cannot be read or judged.
         ConfigError: an option names what is not there, or something is neither given nor known.
     """
-    asked = asked.plain()
     wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *_OWN_NAMES])
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
     _require_known(rows, asked)
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
-    seeds = _seeds(rows)
+    seeds = rows.seeds()
     slips = list(_misspelt("seed", [(arm, seed) for arm, own in seeds.items() for seed in own]))
     try:
         questions = _questions(rows, asked, about)
@@ -92,25 +87,24 @@ def read_table(paths: Sequence[Path], asked: Asked = Asked()) -> Study:
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
     _require_letters_that_differ(seeds, compared)
     scored = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
-    asks = {name: each.model_dump(mode="json") for name, each in questions.items()}
-    settings = {
-        "name": ", ".join(each["file"] for each in rows.tables),
-        "questions": asks,
+    frozen = {
+        "questions": {name: each.model_dump(mode="json") for name, each in questions.items()},
         "alpha": asked.alpha,
-        "arms": {arm: {} for arm in rows.arms()},
         # that arms of any question have, or should have had
         "seeds": sorted({seed for arm, seed in scored if arm in compared}),
+    }
+    settings = frozen | {
+        "name": ", ".join(each["file"] for each in rows.tables),
+        "arms": {arm: {} for arm in rows.arms()},
         "purpose": "report",
         "tables": rows.tables,
         "unused": list(rows.unused),
         "replaced": rows.replaced(),
+        "hash": digest(frozen | {"tables": [each["sha256"] for each in rows.tables]}),
     }
-    frozen = {key: settings[key] for key in ("questions", "alpha", "seeds")}
-    settings["hash"] = digest(frozen | {"tables": [each["sha256"] for each in rows.tables]})
     table = ScoreTable(rows.scores(), about, rows.declared_scores())
-    return Study(
-        settings, _runs(rows, settings["seeds"]), baselines=dict(rows.baselines), metrics=about, scores=table
-    )
+    runs = _runs(rows, settings["seeds"])
+    return Study(settings, runs, baselines=rows.baselines(), metrics=about, scores=table)
 
 
 def _require_known(rows: ScoreRows, asked: Asked) -> None:
@@ -132,14 +126,14 @@ def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     usual = ("lower" if metric in LOWER_IS_BETTER else "higher") if is_own else None
     said = {
         f"--better {metric}={asked.better.get(metric)}": asked.better.get(metric),
-        f"the column `better` ({rows.better.get(metric)})": rows.better.get(metric),
+        f"the column `better` ({rows.said['better'].get(metric)})": rows.said["better"].get(metric),
         f"Knowhue's own metric of that name ({usual})": usual,
     }
     known = {what: value for what, value in said.items() if value}
     if len(set(known.values())) > 1:
         raise ConfigError(f"Two directions of `{shown(metric)}`: {' and '.join(known)}. Say it once.")
     own = METRICS.get(metric) if is_own else None
-    unit = rows.unit.get(metric) or ("share" if metric in SHARES else own.unit if own else "")
+    unit = rows.said["unit"].get(metric) or ("share" if metric in SHARES else own.unit if own else "")
     found = {"title": own.title if own else spaced(metric), "unit": unit}
     found |= {"better": next(iter(known.values()))} if known else {}
     # of another's metric nobody knows whether it may be below 0
@@ -149,7 +143,7 @@ def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
 def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
     """One for each metric that is asked about and each pair of arms."""
     sesoi = {metric: _sesoi(rows, asked, metric) for metric in rows.metrics}
-    named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.sesoi]
+    named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.said["sesoi"]]
     primary = list(asked.metrics) or named or [metric for metric, value in sesoi.items() if value]
     if not primary:
         raise ConfigError(
@@ -196,7 +190,7 @@ def _own_name_meant(metric: str, end: str = "") -> str:
 
 
 def _sesoi(rows: ScoreRows, asked: Asked, metric: str) -> float | None:
-    given, column = asked.sesoi.get(metric), rows.sesoi.get(metric)
+    given, column = asked.sesoi.get(metric), rows.said["sesoi"].get(metric)
     if given is not None and column is not None and given != column:
         raise ConfigError(
             f"`--sesoi {metric}={given:g}` is not what the column `sesoi` says ({column:g}). Say it once."
@@ -213,7 +207,7 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
             f"Only one arm has the metric `{shown(metric)}`: {few(arms)}. Give the rows of the arm that it is compared "
             "with, or name other metrics with --metric."
         )
-    columns = {arm: by for (name, arm), by in rows.against.items() if name == metric}
+    columns = {arm: by for (name, arm), by in rows.said["against"].items() if name == metric}
     own = (each for task, each in QUESTIONS.items() if metric in METRIC_NAMES[task])
     usual = next(((each.single, each.multi) for each in own), None)
     if asked.against is not None:
@@ -260,71 +254,57 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
     return {arm: {seed: run(arm, seed) for seed in seeds} for arm in rows.arms()}
 
 
-def _copies(study: Study) -> Iterator[tuple[str, str]]:
-    """Arms that are compared and whose runs are all alike, a pair each."""
-    for each in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
-        runs = ([(run.seed, run.scores["metrics"]) for run in study.finished(arm)] for arm in each)
-        before, after = ({(seed, name): own[name] for seed, own in found for name in own} for found in runs)
-        shared = before.keys() & after.keys()
-        if shared and all(before[key] == after[key] for key in shared):
-            yield each
-
-
-def _copied_runs(study: Study) -> Iterator[str]:
-    """Runs of arms that are compared and are not all alike, where single images tell that one is a copy."""
+def _copies(study: Study) -> Iterator[str]:
+    """Arms that are compared and whose runs look like copies: all of them, or some by their single images."""
     assert study.scores is not None
     for one, other in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
-        ended = [{run.seed for run in study.finished(arm)} for arm in (one, other)]
-        seeds = [
-            seed
-            for seed in sorted(ended[0] & ended[1])
-            if study.scores.alike(one, other, seed, study.metrics)
+        before, after = (
+            {run.seed: run.scores["metrics"] for run in study.finished(arm)} for arm in (one, other)
+        )
+        seeds = sorted(before.keys() & after.keys())
+        shared = [
+            before[seed][name] == after[seed][name]
+            for seed in seeds
+            for name in before[seed].keys() & after[seed].keys()
         ]
-        if seeds and (one, other) not in _copies(study):
+        copied = [seed for seed in seeds if study.scores.alike(one, other, seed, study.metrics)]
+        if shared and all(shared):
+            yield f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
+        elif copied:
             yield (
-                f"“{one}” and “{other}” have the same score of every image with {seeds_text(seeds)}: is one a copy of "
+                f"“{one}” and “{other}” have the same score of every image with {seeds_text(copied)}: is one a copy of "
                 "the other?"
             )
 
 
 def _slips(study: Study) -> Iterator[str]:
-    """What looks like a slip of the pen: a name of an arm or a metric, a score far beyond all others."""
+    """What looks like a slip of the pen: a name of an arm, a metric or a class, a score far beyond all others."""
     assert study.scores is not None
-    runs = [(arm, run) for arm in study.runs for run in study.finished(arm)]
-    yield from _misspelt("seed", [(arm, run.seed) for arm, run in runs])
-    scored = [(name, (arm, run.seed)) for arm, run in runs for name in run.scores["metrics"]]
-    yield from _misspelt("score", scored)
+    runs = [run for arm in study.runs for run in study.finished(arm)]
+    yield from _misspelt("seed", [(run.arm, run.seed) for run in runs])
+    scored = {
+        name: {
+            (run.arm, run.seed): abs(run.scores["metrics"][name])
+            for run in runs
+            if name in run.scores["metrics"]
+        }
+        for name in study.metrics
+    }
+    yield from _misspelt("score", [(name, run) for name, own in scored.items() for run in own])
     for one, other in combinations(study.metrics, 2):
-        if one.casefold() == other.casefold() and {run for name, run in scored if name == one} & {
-            run for name, run in scored if name == other
-        }:
+        if one.casefold() == other.casefold() and scored[one].keys() & scored[other].keys():
             yield f"“{one}” and “{other}” differ in case alone, and runs have a score of both: are they one metric?"
-    for metric in study.metrics:
+    for metric, own in scored.items():
         of_classes = study.scores.classes(metric)
         yield from _misspelt("run", [(label, (arm, seed)) for label, arm, seed in of_classes])
-    for metric in study.metrics:
-        scores = [
-            (abs(run.scores["metrics"][metric]), arm, run.seed)
-            for arm in study.runs
-            for run in study.finished(arm)
-            if metric in run.scores["metrics"]
-        ]
-        if len(scores) < 3:
+        if len(own) < 3:
             continue
-        (next_, *_), (most, arm, seed) = sorted(scores)[-2:]
+        (next_, _), (most, (arm, seed)) = sorted((score, run) for run, score in own.items())[-2:]
         if 0 < FAR_BEYOND * next_ < most:
             yield (
                 f"{spaced(metric)} of “{arm}” with seed {seed} is {most:g}, all others are at most {next_:g}: is its "
                 "decimal point where it should be, or is it a percentage among shares?"
             )
-
-
-def _seeds(rows: ScoreRows) -> dict[str, dict[int, None]]:
-    """The seeds of each arm, in the order of the rows."""
-    seeds: dict[str, dict[int, None]] = defaultdict(dict)
-    for arm, seed, *_ in (*rows.totals, *rows.declared):
-        seeds[arm][seed] = None
-    return seeds
 
 
 def _require_letters_that_differ(seeds: Mapping[str, Mapping[int, None]], compared: Collection[str]) -> None:
@@ -367,15 +347,7 @@ def notices(study: Study) -> list[str]:
     ]
     aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
     neither = [metric for metric in aimless if metric in METRICS and METRICS[metric].better == "neither"]
-    asked = {each.metric for each in study.questions.values()}
-    found = [
-        *_slips(study),
-        *(
-            f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
-            for one, other in _copies(study)
-        ),
-        *_copied_runs(study),
-    ]
+    asked, unused = {each.metric for each in study.questions.values()}, study.settings["unused"]
     left_out = {
         "Left out, for another row of the run finished:": study.settings["replaced"],
         "Left out, not finished:": lost,
@@ -386,11 +358,12 @@ def notices(study: Study) -> list[str]:
         "Not compared, for it is not known whether more or less is better (--better):": [
             metric for metric in aimless if metric not in (*neither, *SET_DISTANCES)
         ],
-        "Not used: the columns": study.settings["unused"],
+        "Not used: the columns": unused,
     }
-    meant = "".join(did_you_mean(name, ABOUT) for name in study.settings["unused"])
-    ends = {what: f".{meant}" if what.startswith("Not used") else "." for what in left_out}
-    return found + [f"{what} {few(names, 8)}{ends[what]}" for what, names in left_out.items() if names]
+    found = [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
+    if unused:
+        found[-1] += "".join(did_you_mean(name, ABOUT) for name in unused)
+    return [*_slips(study), *_copies(study), *found]
 
 
 def further_lines(findings: Findings) -> list[str]:
