@@ -326,15 +326,12 @@ def test_a_name_is_taken_letter_by_letter(tmp_path: Path, monkeypatch: pytest.Mo
 # Fields
 
 
-def even(path: Path, order: str = "") -> Path:
-    """A video of three frames on a clock of 24 a second; interlaced if it is told an order, `tff` or `bff`."""
+def even(path: Path) -> Path:
+    """A video of three frames on a clock of 24 a second."""
     with av.open(str(path), "w") as file:
-        options = {"x264-params": f"{order}=1"} if order else {}
-        stream: Any = file.add_stream("libx264", Fraction(24), options=options)
+        stream: Any = file.add_stream("libx264", Fraction(24))
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        if order:
-            stream.codec_context.flags |= Flags.interlaced_dct
-        for frame in marked(order or "prog", "yuv420p"):
+        for frame in marked("prog", "yuv420p"):
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return path
@@ -354,42 +351,11 @@ def marked(order: str, pixels: str) -> list[Any]:
     return frames
 
 
-def shown_first(path: Path) -> set[str]:
-    """What all frames of a video say of their fields."""
-    found = set()
-    for order, number in (("prog", 0), ("tff", 1), ("bff", 2)):
-        with av.open(str(path)) as file:
-            graph = Graph()
-            source = graph.add_buffer(template=file.streams.video[0])
-            only = graph.add("select", f"eq(interlace_type\\,{number})")
-            graph.link_nodes(source, only, graph.add("buffersink")).configure()
-            for frame in [*file.decode(video=0), None]:
-                graph.vpush(frame)
-            try:
-                graph.vpull()
-            except (BlockingIOError, EOFError):
-                continue
-            found.add(order)
-    return found
-
-
 def field_order(path: Path) -> tuple[int, bool]:
     """As the container or codec tells it (FFmpeg's number), and whether frames say that they are interlaced."""
     with av.open(str(path)) as file:
         frame = next(file.decode(video=0))
         return file.streams.video[0].codec_context.field_order, frame.interlaced_frame
-
-
-@pytest.mark.parametrize("out", [".mp4", ".mov", ".mkv"])
-@pytest.mark.parametrize(("order", "number"), [("tff", 2), ("bff", 3)])
-def test_fields_stay_fields_in_their_order(tmp_path: Path, order: str, number: int, out: str):
-    video = even(tmp_path / f"in{out}", order)
-    assert field_order(video) == (number, True)
-    summary = colour(video, tmp_path / f"out{out}")
-    assert field_order(tmp_path / f"out{out}") == (number, True)
-    assert shown_first(video) == shown_first(tmp_path / f"out{out}") == {order}
-    assert "both fields" in said(summary)
-    assert "no longer marked" not in said(summary)
 
 
 def declared(path: Path, order: str, number: int) -> Path:
@@ -406,36 +372,19 @@ def declared(path: Path, order: str, number: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("suffix", "order", "number", "shown"),
-    [
-        (".mov", "tff", 4, 2),  # FFmpeg's program writes 4 where the top field is shown first
-        (".mov", "bff", 5, 3),
-        (".mov", "tff", 2, 2),
-        (".mov", "bff", 3, 3),
-        (".avi", "tff", 0, 2),
-        (".avi", "bff", 0, 3),
-    ],
-)
-def test_the_field_that_is_shown_first_stays_so(
-    tmp_path: Path, suffix: str, order: str, number: int, shown: int
-):
-    video = declared(tmp_path / f"in{suffix}", order, number)
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 0])
+def test_of_fields_it_is_said_that_they_become_one_image(tmp_path: Path, number: int):
+    video = declared(tmp_path / ("in.mov" if number else "in.avi"), "bff" if number % 2 else "tff", number)
     assert field_order(video) == (number, True)
-    colour(video, tmp_path / "out.mp4")
-    assert field_order(tmp_path / "out.mp4") == (shown, True)
-    assert shown_first(tmp_path / "out.mp4") == {order}
-
-
-def test_fields_that_cannot_be_marked_are_missed(tmp_path: Path):
-    video = even(tmp_path / "in.mkv", "tff")
-    assert "no longer marked as interlaced" in said(colour(video, tmp_path / "out.webm"))
+    summary = colour(video, tmp_path / "out.mp4")
+    assert field_order(tmp_path / "out.mp4") == (1, False)
+    assert "interlaced: both fields" in said(summary)
+    assert "deinterlace it first" in said(summary)
 
 
 def test_a_progressive_video_stays_progressive(tmp_path: Path):
     summary = colour(plain(tmp_path), tmp_path / "out.mp4")
     assert field_order(tmp_path / "out.mp4") == (1, False)
-    assert shown_first(tmp_path / "out.mp4") == {"prog"}
     assert not summary.notes
 
 

@@ -238,14 +238,6 @@ def require_video(source: Path) -> None:
     _by_pyav()[0].Video(source).close()
 
 
-class _Painted(NamedTuple):
-    """A coloured frame, and what is known of it."""
-
-    frame: "Frame"
-    stats: PaintStats
-    answer: Predictions
-
-
 class _Work:
     """Frames of one video on their way through the pipeline, in batches, and sums over those that are done."""
 
@@ -271,9 +263,9 @@ class _Work:
         # One thread a stage keeps the order, on which steadying depends; PyAV has threads of its own.
         with closing(run(stages, self._batches(), Limits(threads=1, batch=1))) as batches:
             for _, future in batches:
-                for painted in future.result():
-                    yield painted.frame
-                    self._add(painted, pace)
+                for frame, stats, answer in future.result():
+                    yield frame
+                    self._add(frame, stats, answer, pace)
 
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
         """Means over all frames; `notes` say what could not be kept."""
@@ -330,16 +322,15 @@ class _Work:
 
     def _paint(
         self, batch: list["Frame"], inputs: list[FloatArray], predicted: list[tuple[FloatArray, Predictions]]
-    ) -> list[_Painted]:
+    ) -> list[tuple["Frame", PaintStats, Predictions]]:
         painted = []
         for frame, lightness, (chroma, answer) in zip(batch, inputs, predicted, strict=True):
             pixels, stats = paint(frame.pixels, chroma, lightness, saturation=self._options.saturation)
-            painted.append(_Painted(frame._replace(pixels=pixels), stats, answer))
+            painted.append((frame._replace(pixels=pixels), stats, answer))
         return painted
 
-    def _add(self, painted: _Painted, pace: Pace) -> None:
+    def _add(self, frame: "Frame", stats: PaintStats, answer: Predictions, pace: Pace) -> None:
         """Count a frame that was encoded, and report."""
-        frame, stats, answer = painted
         self._done += 1
         self._damaged += frame.damaged
         if answer.novelty is not None:

@@ -53,6 +53,8 @@ def written_metadata(holder: Any) -> dict[str, str]:
     return {key: value for key, value in holder.metadata.items() if key.lower() not in _INTERNAL}
 
 
+_INTERLACED = (2, 3, 4, 5)
+"""FFmpeg's numbers of the orders of two fields."""
 _UNLIKE_SRGB = {8: "linear light", 16: "PQ (high dynamic range)", 18: "HLG (high dynamic range)"}
 _LOST = {
     "A53_CC": "closed captions",
@@ -72,9 +74,10 @@ _LOST = {
 def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
     """What a user should know of how a video is read."""
     notes = []
-    if frame.interlaced_frame:
+    if frame.interlaced_frame or stream.codec_context.field_order in _INTERLACED:
         notes.append(
-            "interlaced: both fields of a frame were coloured and written together; deinterlace it first for the best"
+            "interlaced: both fields of a frame were coloured together and written as one image, so players will show "
+            "combs; deinterlace it first"
         )
     if frame.color_trc in _UNLIKE_SRGB:
         notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its codes were read as if they were sRGB's")
@@ -146,11 +149,9 @@ class Codec(NamedTuple):
     """whether it takes odd sizes with halved chroma"""
     aspect: bool
     """whether it takes pixels that are not square"""
-    fields: bool = False
-    """whether it can say that frames are two fields each"""
 
 
-_H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False, aspect=True, fields=True)
+_H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False, aspect=True)
 # with another bitrate than 0 libvpx takes `crf` for a bound, not for the quality that is wanted
 _VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 CODECS: dict[str, Codec] = {
@@ -210,22 +211,7 @@ def concessions(video: "Video", codec: Codec) -> list[str]:
         notes.append("more than 8 bits: written with 10, which some players lack")
     elif video.deep:
         notes.append("more than 8 bits: written with 8; H.264 (.mp4, .mkv, .mov) would keep 10")
-    if video.fields and not field_options(video, codec):
-        where = "at this height" if codec.fields else "in .webm; .mp4, .mkv and .mov mark it"
-        notes.append(
-            f"it is no longer marked as interlaced, which cannot be done {where}: players will show combs"
-        )
     return notes
-
-
-def field_options(video: "Video", codec: Codec) -> dict[str, str]:
-    """Options by which an encoder keeps the order of fields: x264's, which wants rows of chroma in both fields."""
-    rows = 2 if pixel_format(video, codec).startswith("yuv444p") else 4
-    return (
-        {"x264-params": f"{video.fields}=1"}
-        if video.fields and codec.fields and video.height % rows == 0
-        else {}
-    )
 
 
 def _is_odd(video: "Video") -> bool:

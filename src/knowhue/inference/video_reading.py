@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.error import FFmpegError, InvalidDataError
-from av.filter import Graph
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from numpy.typing import NDArray
@@ -199,8 +198,6 @@ class Video:
         """of the output"""
         self.aspect: Fraction = stream.sample_aspect_ratio or Fraction(1)
         """width of a pixel over its height"""
-        self.fields = field_order(stream, first)
-        """`tff` or `bff` if its frames are two fields each, the top or the bottom one first; else empty"""
         self.is_stereoscopic = is_stereoscopic(stream)
         self.notes = doubts(stream, first)
         if any(self.margins):
@@ -347,8 +344,6 @@ MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrices as videos are tagged, to those of FFmpeg's converter."""
 _LIMITED_UNLESS_TAGGED = frozenset({"h264", "hevc"})
 """Codecs whose standard says what an untagged range is; other gray videos use all codes."""
-_FIELDS = {2: "tff", 3: "bff", 4: "tff", 5: "bff"}
-"""By FFmpeg's number, as its own program and decoders take it."""
 
 
 class Colours(NamedTuple):
@@ -442,28 +437,3 @@ def margins_of(stream: Any) -> Margins:
     found = _MARGINS.search(head.getvalue())
     sizes = re.findall(rb"\x54(.)(?:\x81(.)|\x82(..))", found[1], re.DOTALL) if found else []
     return Margins(**{_MARGIN[name[0]]: int.from_bytes(short or long, "big") for name, short, long in sizes})
-
-
-def field_order(stream: Any, frame: Any) -> str:
-    """Which field of a video's frames comes first, `tff` or `bff`; empty if they are whole images."""
-    if frame.interlaced_frame:
-        return "tff" if _is_top_first(stream, frame) else "bff"
-    return _FIELDS.get(stream.codec_context.field_order, "")
-
-
-def _is_top_first(stream: Any, frame: Any) -> bool:
-    """By a filter, as PyAV does not say."""
-    graph = Graph()
-    nodes = (
-        graph.add_buffer(template=stream),
-        graph.add("select", "eq(interlace_type\\,1)"),  # 1: the top field first
-        graph.add("buffersink"),
-    )
-    graph.link_nodes(*nodes).configure()
-    for each in (frame, None):
-        graph.vpush(each)
-    try:
-        graph.vpull()
-    except (FFmpegError, EOFError):
-        return False
-    return True

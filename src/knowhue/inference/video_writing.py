@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.error import ArgumentError, FFmpegError, InvalidDataError, PatchWelcomeError
-from av.filter import Graph
 from av.stream import Disposition
 
 from knowhue.errors import ConfigError, RunError
@@ -20,7 +18,6 @@ from knowhue.inference.video_formats import (
     Codec,
     address,
     concessions,
-    field_options,
     pixel_format,
     written_metadata,
 )
@@ -60,7 +57,7 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
     try:
         with _open_output(video, address(out), suffix) as file:
             streams = _write_head(video, codec, file, suffix, covers)
-            encoded = _encoded(video, codec, file.streams[0], suffix, frames)
+            encoded = _encoded(video, file.streams[0], suffix, frames)
             copied = video.packets(streams, hidden=suffix not in _MATROSKA)
             lost = _mux(file, heapq.merge(encoded, copied, key=lambda packet: packet.dts * packet.time_base))
     except _TakesNot as error:
@@ -103,7 +100,7 @@ def _write_head(
     context.sample_aspect_ratio = video.aspect
     context.colorspace, context.color_range = video.colours.matrix, video.colours.range
     context.color_trc, context.color_primaries = video.colours.transfer, video.colours.primaries
-    context.options = {**codec.options, **field_options(video, codec)}
+    context.options = dict(codec.options)
     context.flags |= Flags.global_header | Flags.frame_duration
     stream.time_base = video.time_base
     video.copy_description(file)
@@ -140,20 +137,19 @@ def _add_streams(others: Iterable[Any], file: Any, suffix: str, covers: dict[int
     return added
 
 
-def _encoded(video: Video, codec: Codec, stream: Any, suffix: str, frames: Iterable[Frame]) -> Iterator[Any]:
+def _encoded(video: Video, stream: Any, suffix: str, frames: Iterable[Frame]) -> Iterator[Any]:
     """Packets of the frames, in the order of decoding."""
-    fields = video.fields if field_options(video, codec) else ""
     first = 0
     for number, frame in enumerate(chain(frames, [None])):  # None: what the encoder still holds
         if number == 0 and frame is not None:
             first = frame.pts
-        for packet in stream.encode(frame and _to_encode(video, stream, fields, frame)):
+        for packet in stream.encode(frame and _to_encode(video, stream, frame)):
             if suffix in _MATROSKA:  # they know no decoding times, and shift all for one below zero
                 packet.dts = max(packet.dts, first)
             yield packet
 
 
-def _to_encode(video: Video, stream: Any, fields: str, frame: Frame) -> Any:
+def _to_encode(video: Video, stream: Any, frame: Frame) -> Any:
     kind = "rgb24" if frame.pixels.dtype == np.uint8 else "rgb48le"
     made = av.VideoFrame.from_ndarray(frame.pixels, kind).reformat(
         format=stream.codec_context.pix_fmt,
@@ -162,21 +158,8 @@ def _to_encode(video: Video, stream: Any, fields: str, frame: Frame) -> Any:
         dst_colorspace=MATRICES[video.colours.matrix],
         interpolation=EXACT,
     )
-    if fields:
-        made = _mark_fields(made, fields)
     made.pts, made.duration, made.time_base = frame.pts, frame.duration, video.time_base
     return made
-
-
-def _mark_fields(frame: Any, fields: str) -> Any:
-    """The frame, saying which of its two fields comes first, `tff` or `bff`; by a filter, as PyAV cannot."""
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1)
-    )
-    graph.link_nodes(source, graph.add("setfield", fields), graph.add("buffersink")).configure()
-    graph.vpush(frame)
-    return graph.vpull()
 
 
 def _mux(file: Any, packets: Iterable[Any]) -> int:
