@@ -12,17 +12,17 @@ class Metric(NamedTuple):
     unit: str
     """`share` goes from 0 to 1, and is shown in per cent"""
     better: Literal["lower", "higher", "neither"]
-    task: Task
+    short: str = ""
+    """over a column of a table"""
     column: str | None = None
-    """what it reads of each image's row in a run's `per_image.csv`, and where it compares with the true images,
-    `<column>_true` too; None of what is not made of these rows"""
+    """of a run: what it reads of each image's row in `per_image.csv`, and where it compares with the true images,
+    `<column>_true` too; None is the metric's own name"""
     over: Literal["images", "classes", "set"] = "images"
     """`images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that the
     images have together alone, see `evaluation.aggregation.OF_SETS`"""
-    short: str = ""
-    """over a column of a table"""
     places: int = 2
     """digits after the point, in tables of `knowhue score`"""
+    task: Task = "colour"
 
     @property
     def head(self) -> str:
@@ -31,112 +31,83 @@ class Metric(NamedTuple):
         return self.short + arrow[self.better]
 
 
-METRICS: dict[str, Metric] = {
-    # of a run, made of its images' rows
-    "ab_l1": Metric(
-        "Mean absolute error of a*b*", "CIELAB units", "lower", "colour", "ab_l1", short="a*b* error"
-    ),
-    "ab_l1_vivid": Metric(
-        "Error of a*b*, pixels weighed by their true chroma", "CIELAB units", "lower", "colour", "ab_l1_vivid"
-    ),
-    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "colour", "ciede2000", short="CIEDE2000"),
-    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "colour", "psnr_rgb", short="PSNR"),
-    "ssim_rgb": Metric(
-        "SSIM of RGB (L* is given)", "-1 to 1", "higher", "colour", "ssim_rgb", short="SSIM", places=4
-    ),
-    "lpips_alex": Metric(
-        "LPIPS, AlexNet", "0 is equal", "lower", "colour", "lpips_alex", short="LPIPS", places=4
-    ),
-    "adversarial": Metric(
-        "Generator's adversarial loss, own discriminator", "loss", "neither", "colour", "adversarial"
-    ),
+RUN_METRICS: dict[str, Metric] = {
+    "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "a*b* error"),
+    "ab_l1_vivid": Metric("Error of a*b*, pixels weighed by their true chroma", "CIELAB units", "lower"),
+    "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "CIEDE2000"),
+    "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "PSNR"),
+    "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "SSIM", places=4),
+    "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "LPIPS", places=4),
+    "adversarial": Metric("Generator's adversarial loss, own discriminator", "loss", "neither"),
     "chroma_ratio": Metric(
-        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "colour", "chroma", "set",
+        "Mean chroma, predicted over true",
+        "ratio, 1 is as vivid",
+        "neither",
         "chroma, of true",
+        "chroma",
+        "set",
     ),
-    "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither", "colour", "mean_a"),
-    "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither", "colour", "mean_b"),
-    "colourfulness": Metric(
-        "Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "colour", "colourfulness",
-        short="CF, signed",
-    ),
-    "colourfulness_absolute": Metric(
-        "Colourfulness (absolute convention)", "M3", "neither", "colour", "colourfulness_absolute",
-        short="CF, absolute",
-    ),
+    "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither"),
+    "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither"),
+    "colourfulness": Metric("Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "CF, signed"),
+    "colourfulness_absolute": Metric("Colourfulness (absolute convention)", "M3", "neither", "CF, absolute"),
     "colourfulness_difference_of_means": Metric(
-        "Difference of the mean colourfulness", "M3", "lower", "colour", "colourfulness", "set",
-        "dCF of means, signed",
+        "Difference of the mean colourfulness", "M3", "lower", "dCF of means, signed", "colourfulness", "set"
     ),
     "mean_colourfulness_difference": Metric(
-        "Mean difference of colourfulness", "M3", "lower", "colour", "colourfulness", "set",
-        "dCF of images, signed",
+        "Mean difference of colourfulness", "M3", "lower", "dCF of images, signed", "colourfulness", "set"
     ),
-    "accuracy": Metric("Accuracy", "share", "higher", "class", "correct"),
-    "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "class", "correct", "classes"),
-    "cross_entropy": Metric("Cross-entropy", "nats", "lower", "class", "cross_entropy"),
-    "ece": Metric("Expected calibration error, 15 bins", "share", "lower", "class", "probability", "set"),
+    "accuracy": Metric("Accuracy", "share", "higher", task="class", column="correct"),
+    "balanced_accuracy": Metric(
+        "Balanced accuracy", "share", "higher", task="class", column="correct", over="classes"
+    ),
+    "cross_entropy": Metric("Cross-entropy", "nats", "lower", task="class"),
+    "ece": Metric(
+        "Expected calibration error, 15 bins",
+        "share",
+        "lower",
+        task="class",
+        column="probability",
+        over="set",
+    ),
+}
+"""What every run is scored by, made of its images' rows."""
+METRICS: dict[str, Metric] = {
+    **RUN_METRICS,
     # of networks
-    "fd_lite0": Metric(
-        "Fréchet distance, EfficientNet-Lite0", "distance", "lower", "colour", short="FD, Lite0"
-    ),
-    "kd_lite0": Metric(
-        "Kernel distance, EfficientNet-Lite0", "distance", "lower", "colour", short="KD, Lite0", places=4
-    ),
-    "fid": Metric("Fréchet Inception Distance (FID)", "distance", "lower", "colour", short="FID"),
-    "kid": Metric("Kernel Inception Distance (KID)", "distance", "lower", "colour", short="KID", places=4),
-    "recognition": Metric(
-        "Recognised by a probe of true colours", "share", "higher", "colour", short="recognised", places=3
-    ),
-    "top1_accuracy": Metric(
-        "Top-1 accuracy of a classifier", "share", "higher", "colour", short="top-1", places=3
-    ),
-    "top5_accuracy": Metric(
-        "Top-5 accuracy of a classifier", "share", "higher", "colour", short="top-5", places=3
-    ),
-    "top1_agreement": Metric(
-        "Classified as its true image is", "share", "higher", "colour", short="as the truth", places=3
-    ),
+    "fd_lite0": Metric("Fréchet distance, EfficientNet-Lite0", "distance", "lower", "FD, Lite0"),
+    "kd_lite0": Metric("Kernel distance, EfficientNet-Lite0", "distance", "lower", "KD, Lite0", places=4),
+    "fid": Metric("Fréchet Inception Distance (FID)", "distance", "lower", "FID"),
+    "kid": Metric("Kernel Inception Distance (KID)", "distance", "lower", "KID", places=4),
+    "recognition": Metric("Recognised by a probe of true colours", "share", "higher", "recognised", places=3),
+    "top1_accuracy": Metric("Top-1 accuracy of a classifier", "share", "higher", "top-1", places=3),
+    "top5_accuracy": Metric("Top-5 accuracy of a classifier", "share", "higher", "top-5", places=3),
+    "top1_agreement": Metric("Classified as its true image is", "share", "higher", "as the truth", places=3),
     # between the samples of a method that draws
     "diversity": Metric(
-        "Standard deviation of a*b* between samples", "CIELAB units", "neither", "colour",
-        short="spread of samples",
+        "Standard deviation of a*b* between samples", "CIELAB units", "neither", "spread of samples"
     ),
-    "diversity_ciede2000": Metric(
-        "CIEDE2000 between samples", "CIEDE2000 units", "neither", "colour", short="diversity"
-    ),
-    "diversity_lpips": Metric(
-        "LPIPS between samples", "0 is equal", "neither", "colour", short="diversity, LPIPS", places=4
-    ),
+    "diversity_ciede2000": Metric("CIEDE2000 between samples", "CIEDE2000 units", "neither", "diversity"),
+    "diversity_lpips": Metric("LPIPS between samples", "0 is equal", "neither", "diversity, LPIPS", places=4),
     # of `knowhue score` alone
-    "ab_auc": Metric(
-        "Area under the curve of a*b* errors", "share", "higher", "colour", short="AUC", places=4
-    ),
+    "ab_auc": Metric("Area under the curve of a*b* errors", "share", "higher", "AUC", places=4),
     "ab_auc_balanced": Metric(
-        "Area under the curve of a*b* errors, each colour alike", "share", "higher", "colour",
-        short="AUC, balanced", places=4,
+        "Area under the curve of a*b* errors, each colour alike", "share", "higher", "AUC, balanced", places=4
     ),
     "mean_colourfulness_difference_absolute": Metric(
-        "Mean difference of colourfulness (absolute convention)", "M3", "lower", "colour",
-        short="dCF of images, absolute",
+        "Mean difference of colourfulness (absolute convention)", "M3", "lower", "dCF of images, absolute"
     ),
     "colourfulness_difference_of_means_absolute": Metric(
-        "Difference of the mean colourfulness (absolute convention)", "M3", "lower", "colour",
-        short="dCF of means, absolute",
+        "Difference of the mean colourfulness (absolute convention)", "M3", "lower", "dCF of means, absolute"
     ),
-    "lightness_change": Metric(
-        "Mean change of L*", "CIELAB units", "lower", "colour", short="|dL*|", places=3
-    ),
-    "lightness_changed": Metric(
-        "Pixels whose L* changed visibly", "share", "lower", "colour", short="L* changed", places=4
-    ),
-}  # fmt: skip
+    "lightness_change": Metric("Mean change of L*", "CIELAB units", "lower", "|dL*|", places=3),
+    "lightness_changed": Metric("Pixels whose L* changed visibly", "share", "lower", "L* changed", places=4),
+}
 OF_CLASSIFIER = ("top1_accuracy", "top5_accuracy", "top1_agreement")
 RECOGNITION = ("recognition", *OF_CLASSIFIER)
 """Shares of images: of each it is known whether it counts."""
-RUN_COLUMNS = {name: each.column for name, each in METRICS.items() if each.column is not None}
+RUN_COLUMNS = {name: each.column or name for name, each in RUN_METRICS.items()}
 """By metric that every run is scored by, the column of its images' rows that it is made of."""
-RUN_METRICS = {name: METRICS[name] for name in RUN_COLUMNS}
 IMAGE_COLUMNS = {name: column for name, column in RUN_COLUMNS.items() if METRICS[name].over == "images"}
 """By metric the column of single images that it is the mean of; those of the task `class` need a label."""
 

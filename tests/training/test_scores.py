@@ -22,7 +22,7 @@ from knowhue.evaluation.features import (
     available_networks,
     open_networks,
 )
-from knowhue.metric_table import IMAGE_COLUMNS, RUN_METRICS
+from knowhue.metric_table import IMAGE_COLUMNS, RUN_COLUMNS, RUN_METRICS
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.runs import write_status
 from knowhue.storage import read_json
@@ -188,11 +188,11 @@ def test_baselines_and_runs_report_how_many_images_are_scored(tiny, make_work, t
 def test_each_metric_has_its_images_in_the_run_and_in_the_report(name):
     """Where a mean over the images were not known to be one, its interval would be over seeds alone."""
     metric = RUN_METRICS[name]
-    assert metric.column in (*FROM_ROW, "correct")
+    assert RUN_COLUMNS[name] in (*FROM_ROW, "correct")
     assert (name in BY_CLASS) == (metric.over == "classes")
     assert (name in OF_SETS) == (metric.over == "set")
     if metric.over != "set":
-        assert IMAGE_COLUMNS[BY_CLASS.get(name, name)] == metric.column
+        assert IMAGE_COLUMNS[BY_CLASS.get(name, name)] == RUN_COLUMNS[name]
 
 
 def test_an_ended_run_whose_weights_the_disk_does_not_give_is_not_to_be_trained_again(tmp_path):
