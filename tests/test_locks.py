@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from knowhue.errors import RunError
-from knowhue.locks import LOCK, Left, locked, note_jobs, read_signs, working_on
+from knowhue.locks import LOCK, locked, note_jobs, read_signs, working_on
 from knowhue.runs import remove_if_empty, write_config, write_status
 from knowhue.training.run import evaluate_run, train
 
@@ -251,13 +251,13 @@ def test_a_driver_that_was_killed_has_left_its_engine_and_jobs(begin, tmp_path):
     driver.kill()
     driver.wait()
     with locked(folder, "study", engine="local") as left:
-        assert left == Left("slurm", ("12", "13"))
+        assert left == "slurm"
     # this one ended before it had asked for them
     with locked(folder, "study", engine="local") as left:
-        assert left == Left("slurm", ("12", "13"))
+        assert left == "slurm"
         note_jobs(folder, "local", [])
     with locked(folder, "study", engine="local") as left:
-        assert left is None
+        assert not left
 
 
 def test_training_and_scoring_do_not_work_beside_jobs_that_a_killed_driver_left(begin, tmp_path, tiny):
@@ -271,10 +271,10 @@ def test_training_and_scoring_do_not_work_beside_jobs_that_a_killed_driver_left(
     for work in (lambda: train(tiny(), folder), lambda: evaluate_run(run)):
         with pytest.raises(RunError, match=r"may still run: a command with `--engine slurm` was killed"):
             work()
-        assert Left("slurm", ("12", "13")) == left_in(folder)  # the next driver still learns of them
+        assert left_in(folder) == "slurm"  # the next driver still learns of them
 
 
-def left_in(folder: Path) -> Left | None:
+def left_in(folder: Path) -> str:
     with locked(folder, "study", engine="local") as left:
         return left
 
@@ -283,7 +283,7 @@ def test_a_driver_that_ended_has_left_nothing(tmp_path):
     with locked(tmp_path, "study", engine="slurm"):
         note_jobs(tmp_path, "slurm", ["12"])
     with locked(tmp_path, "study") as left:
-        assert left is None
+        assert not left
 
 
 def test_a_part_that_another_process_works_on_is_waited_for(begin, tmp_path, monkeypatch):

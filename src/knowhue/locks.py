@@ -42,14 +42,6 @@ job_of_engine: ContextVar[str] = ContextVar("job_of_engine", default="")
 """What the engine calls the job that runs now, such as `slurm 12`."""
 
 
-class Left(NamedTuple):
-    """What a driver that was killed may have left running."""
-
-    engine: str
-    jobs: tuple[str, ...]
-    """their ids, as far as they were written down"""
-
-
 class Sign(NamedTuple):
     """What the lock of a study, or of a part of it, says."""
 
@@ -75,7 +67,7 @@ def locked(
     wait_s: float = 0.5,
     report: Report = lambda _: None,
     engine: str = "",
-) -> Iterator[Left | None]:
+) -> Iterator[str]:
     """Keep other processes from writing to a folder for as long as the block runs.
 
     Within one thread the same folder may be locked again. Of the processes of `torch.distributed.run` the first locks
@@ -90,7 +82,7 @@ def locked(
         engine: that runs the jobs of a study.
 
     Yields:
-        What the last holder has left with its engine, if it was killed.
+        The engine with which the last holder, if it was killed, may have left jobs; else nothing.
 
     Raises:
         RunError: another process has it, with who, where and since when; or the folder cannot be written.
@@ -99,16 +91,16 @@ def locked(
     key = os.path.realpath(path)
     held: set[str] = _held.__dict__.setdefault("paths", set())
     if key in held or not is_first_process():
-        yield None
+        yield ""
         return
     made = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
-    left: list[Left] = []
+    left: list[str] = []
     # a soft lock is a mere file, which a killed process would leave behind
     lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what, engine, left))
     try:
         _acquire(lock, path, wait_s, report)
         held.add(key)
-        yield left[0] if left else None
+        yield left[0] if left else ""
     finally:
         if lock.is_locked:
             if not (_holder(path) or {}).get("left"):  # else nobody has asked for those jobs yet
@@ -166,15 +158,15 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") in ("", "1")
 
 
-def require_no_jobs(left: Left | None, folder: Path) -> None:
-    """For who does not wait for the jobs that a killed driver has left with a cluster: they may write to its folder.
+def require_no_jobs(left: str, folder: Path) -> None:
+    """For who does not wait for the jobs that a killed driver has left with an engine: they may write to its folder.
 
     Raises:
         RunError: there may be some. Those of this machine end with their driver.
     """
-    if left is not None and left.engine != "local":
+    if left not in ("", "local"):
         raise RunError(
-            f"Jobs of `{folder}` may still run: a command with `--engine {left.engine}` was killed. The same `knowhue "
+            f"Jobs of `{folder}` may still run: a command with `--engine {left}` was killed. The same `knowhue "
             f"study` waits for them and goes on; or, if none runs, remove `{folder / LOCK}`."
         )
 
@@ -189,21 +181,13 @@ def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
 
 def read_signs(root: Path) -> list[Sign]:
     """Who works on a study and its parts, and who has stopped doing so without a word."""
-    paths = [root / LOCK, *(path for pattern in _PARTS for path in sorted(root.glob(pattern)))]
-    found = [(path, _holder(path)) for path in paths]
-    return [
-        Sign(_place(path, root), holder, None if _is_held(path) else _last_sign(path))
-        for path, holder in found
-        if holder is not None
-    ]
-
-
-def _place(path: Path, root: Path) -> str:
-    place = path.relative_to(root)
-    if path == root / LOCK:
-        return "study"
-    part = place.parent if place.name == LOCK else place.parent / place.name[1:].removesuffix(LOCK)
-    return part.as_posix()
+    found: list[Sign] = []
+    for path in (root / LOCK, *(path for pattern in _PARTS for path in sorted(root.glob(pattern)))):
+        if (holder := _holder(path)) is not None:
+            part = path.relative_to(root).as_posix().removesuffix(LOCK).rstrip("/")
+            place = part.replace("/.", "/") or "study"  # a gate's lock is a hidden file beside it
+            found.append(Sign(place, holder, None if _is_held(path) else _last_sign(path)))
+    return found
 
 
 _held = threading.local()
@@ -237,14 +221,11 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
         )
 
 
-def _sign(what: str, engine: str, left: list[Left], descriptor: int) -> None:
+def _sign(what: str, engine: str, left: list[str], descriptor: int) -> None:
     """Say in the lock file who holds it, once what stands there was read: its writer was killed."""
     before = _parsed(os.pread(descriptor, 1 << 20, 0)) if hasattr(os, "pread") else None
-    jobs = {}
     if before and before.get("engine"):
-        left.append(Left(str(before["engine"]), tuple(map(str, before.get("jobs", ())))))
-        # kept until this process has asked for them, see `note_jobs`
-        jobs = {"engine": before["engine"], "jobs": before.get("jobs", []), "left": True}
+        left.append(str(before["engine"]))
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container without an entry for its user
@@ -256,8 +237,8 @@ def _sign(what: str, engine: str, left: list[Left], descriptor: int) -> None:
         "pid": os.getpid(),
         "since": _minute(datetime.now(UTC)),
         "job": job_of_engine.get(),
-        **({"engine": engine} if engine else {}),
-        **jobs,
+        # the killed one's is kept until this process has asked it for jobs, see `note_jobs`
+        **({"engine": left[0], "left": True} if left else {"engine": engine}),
     }
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(holder).encode())

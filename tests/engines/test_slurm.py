@@ -19,7 +19,7 @@ pytest.importorskip("submitit", reason="submitit is not installed")
 from knowhue.engines import slurm as engine
 from knowhue.engines.executor import InProcess, Job, await_jobs, open_engine
 from knowhue.errors import RunError
-from knowhue.locks import LOCK, Left, locked
+from knowhue.locks import LOCK, locked
 
 
 def options_of(root, number):
@@ -161,7 +161,7 @@ def test_where_slurm_cannot_be_asked_a_study_does_not_begin(tmp_path, monkeypatc
     with pytest.raises(
         RunError, match=r"Jobs of .* may still run: .*Found no `sbatch` on the PATH.* remove `.*lock`"
     ):
-        await_jobs(InProcess(), Left("slurm", ("12",)), tmp_path, print)
+        await_jobs(InProcess(), "slurm", tmp_path, print)
 
 
 def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
@@ -170,7 +170,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
         "#!/bin/sh\necho 'slurm_load_jobs error: refused' >&2\nexit 1\n"
     )
     with pytest.raises(RunError) as caught:
-        await_jobs(found, None, slurm, print)
+        await_jobs(found, "", slurm, print)
     assert str(caught.value) == (
         "No Slurm cluster answers here: `squeue` says `slurm_load_jobs error: refused`. Run this on a machine of the "
         "cluster where `squeue` lists jobs, or leave `--engine slurm` out."
@@ -179,7 +179,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
     with pytest.raises(
         RunError, match=r"^Jobs of .* may still run: .* was killed\. No Slurm cluster answers here"
     ):
-        await_jobs(found, Left("slurm", ("12",)), slurm, print)
+        await_jobs(found, "slurm", slurm, print)
 
 
 def test_a_fault_of_a_job_is_said_with_where_it_stands(slurm):

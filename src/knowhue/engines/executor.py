@@ -19,7 +19,7 @@ from pydantic import Field
 
 from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, needing, one_of
-from knowhue.locks import LOCK, Left, note_jobs
+from knowhue.locks import LOCK, note_jobs
 from knowhue.presets import checked, merge, read_setting
 from knowhue.runs import Report, ShareOut
 
@@ -331,12 +331,13 @@ def _require_known(engine: str, key: str) -> None:
         raise ConfigError(one_of("--engine-set", key, own))
 
 
-def await_jobs(own: Executor, left: Left | None, root: Path, report: Report) -> None:
-    """Wait for the jobs that a driver which was killed has left with an engine: they write to the folder."""
-    engines, told = {own.name: own}, list[str]()
+def await_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
+    """Wait for the jobs that a killed driver has left with an engine, of which `left` is known: they write here."""
+    told = list[str]()
     try:
-        if left is not None and left.engine not in engines:
-            engines[left.engine] = open_engine(left.engine, root)
+        engines = (
+            {own.name: own} if left in ("", own.name) else {own.name: own, left: open_engine(left, root)}
+        )
         while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
             if jobs != told:
                 text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
@@ -344,11 +345,11 @@ def await_jobs(own: Executor, left: Left | None, root: Path, report: Report) -> 
             told = jobs
             time.sleep(POLL_SECONDS)
     except KnowhueError as error:
-        if left is None:
+        if not left:
             raise
         raise RunError(
-            f"Jobs of `{root}` may still run: a command with `--engine {left.engine}` was killed. {error} Or, if "
-            f"none runs, remove `{root / LOCK}`."
+            f"Jobs of `{root}` may still run: a command with `--engine {left}` was killed. {error} Or, if none runs, "
+            f"remove `{root / LOCK}`."
         ) from None
-    if left is not None:
+    if left:
         note_jobs(root, own.name, [])
