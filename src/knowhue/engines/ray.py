@@ -95,27 +95,25 @@ class RayTasks(Executor):
 
 def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -> None:
     """One machine at least should have what a task needs."""
-    asked = {
-        "cpus": (given.cpus, "CPU", 1, "cores"),
-        "gpus": (given.gpus, "GPU", 1, "GPUs"),
-        "memory_gb": (given.memory_gb or 0.0, "memory", 2**30, "GB that Ray gives out"),
-    }
-    if given.address == "local":
-        place, remedy = "this machine", ""
-    else:
+    place, remedy = "this machine", ""
+    if given.address != "local":
         place = "any machine of the cluster"
         remedy = " Start one that has it; or, if the cluster will, set `ray.autoscaling=true`."
-    for name, (wanted, key, unit, what) in asked.items():
-        most = max((machine.get(key, 0.0) / unit for machine in machines), default=0.0)
+    asked = {"cpus": given.cpus, "gpus": given.gpus, "memory_gb": given.memory_gb or 0.0}
+    units = {"cpus": "cores", "gpus": "GPUs", "memory_gb": "GB that Ray gives out"}
+    there = [
+        {"cpus": each.get("CPU", 0), "gpus": each.get("GPU", 0), "memory_gb": each.get("memory", 0) / 2**30}
+        for each in machines
+    ]
+    for name, wanted in asked.items():
+        most = max((each[name] for each in there), default=0.0)
         if wanted > most:
             raise ConfigError(
-                f"`ray.{name}` should be at most the {most:.4g} {what} of {place}. Found `ray.{name} = {wanted:g}`."
-                f"{remedy}"
+                f"`ray.{name}` should be at most the {most:.4g} {units[name]} of {place}. Found `ray.{name} = "
+                f"{wanted:g}`.{remedy}"
             )
-    if not any(
-        all(each.get(key, 0.0) / unit >= want for want, key, unit, _ in asked.values()) for each in machines
-    ):
-        together = ", ".join(f"`ray.{name} = {wanted:g}`" for name, (wanted, *_) in asked.items() if wanted)
+    if not any(all(each[name] >= wanted for name, wanted in asked.items()) for each in there):
+        together = ", ".join(f"`ray.{name} = {wanted:g}`" for name, wanted in asked.items() if wanted)
         raise ConfigError(f"One machine of the cluster should have all of {together}. Found none.{remedy}")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,7 @@ class SlurmJobs(Executor):
 
     def left(self) -> list[str]:
         """See `Executor`."""
-        living = _squeue()
-        if living.returncode:
-            said, *_ = living.stderr.strip().splitlines() or ["nothing"]
-            raise RunError(
-                f"No Slurm cluster answers here: `squeue` says `{shown(said)}`. Run this on a machine of the "
-                "cluster where `squeue` lists jobs, or leave `--engine slurm` out."
-            )
-        return self._own(_names(living))
+        return self._own(_squeue())
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`.
@@ -174,9 +168,7 @@ class SlurmJobs(Executor):
         deadline = time.monotonic() + _CANCEL_S
         while time.monotonic() < deadline:
             living = living_jobs()
-            if living is not None and living.keys().isdisjoint(
-                ids
-            ):  # Slurm that does not answer says nothing
+            if living is not None and living.keys().isdisjoint(ids):  # no answer says nothing
                 return
             time.sleep(1)
 
@@ -195,18 +187,20 @@ class _Step(Checkpointable):
 
 def living_jobs() -> Mapping[str, str] | None:
     """The names of this user's jobs that wait or run, by their ids; None where Slurm does not answer just now."""
-    found = _squeue()
-    return None if found.returncode else _names(found)
+    with suppress(RunError):
+        return _squeue()
 
 
-def _squeue() -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%i %j"], capture_output=True, text=True, check=False
-    )
-
-
-def _names(listed: subprocess.CompletedProcess[str]) -> Mapping[str, str]:
-    return dict(line.split(" ", 1) for line in listed.stdout.splitlines() if " " in line)
+def _squeue() -> Mapping[str, str]:
+    command = ["squeue", "--me", "--noheader", "--format=%i %j"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        said, *_ = found.stderr.strip().splitlines() or ["nothing"]
+        raise RunError(
+            f"No Slurm cluster answers here: `squeue` says `{shown(said)}`. Run this on a machine of the cluster where "
+            "`squeue` lists jobs, or leave `--engine slurm` out."
+        )
+    return dict(line.split(" ", 1) for line in found.stdout.splitlines() if " " in line)
 
 
 def _require_success(job: submitit.Job[Any]) -> None:
