@@ -18,6 +18,7 @@ from knowhue.settings_text import (
     MAX_VALUES,
     describe_problem,
     meaning_of,
+    number_meant,
     parse_json,
     parse_yaml,
     read_yaml,
@@ -168,12 +169,20 @@ def test_a_value_of_another_kind_is_said_with_what_is_expected(name):
     assert message == f"`{name}` should be {kind}. Found `{name} = perhaps so`."
 
 
-def test_a_number_that_is_written_otherwise_is_said_as_it_is_meant():
-    told = problem(Config, "training.batch_size", "1,024")
-    assert told.endswith("Leave out what stands between thousands: 1024.")
-    assert problem(Config, "training.batch_size", "1,5").endswith("Found `training.batch_size = 1,5`.")
-    told = problem(Config, "training.finetune.learning_rate", "0,001")
-    assert told.endswith("Write a point for a decimal comma.")
+MEANT = " Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %."
+
+
+@pytest.mark.parametrize(
+    "written", ["1,024", "1.024,5", "1 024", "1'024", "1_024", "0,001", "84.8 %", "84,8%"]
+)
+@pytest.mark.parametrize("name", ["training.batch_size", "training.finetune.learning_rate"])
+def test_how_to_write_a_number_is_said_of_one_that_is_written_otherwise(name, written):
+    assert problem(Config, name, written).endswith(f"Found `{name} = {written}`.{MEANT}")
+
+
+@pytest.mark.parametrize("written", ["1.5", "1e-3", "12", "%", "-", "", "a 1", "1,a"])
+def test_how_to_write_a_number_is_not_said_of_numbers_nor_of_what_is_none(written):
+    assert not number_meant(written)
 
 
 def test_a_missing_part_of_a_question_is_explained():

@@ -20,11 +20,8 @@ from knowhue.errors import ConfigError, did_you_mean, shown, system_reason
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
 _NO_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
-_GROUPED = re.compile(
-    r"(?P<whole>[-+]?[1-9][0-9]{0,2}(?P<separator>[,.'’_\s])[0-9]{3}((?P=separator)[0-9]{3})*)"
-    r"(?P<rest>((?!(?P=separator))[.,][0-9]+)?)"
-)
-"""A number with a sign between its thousands."""
+_ODD_SIGNS = re.compile(r"[,.'’_\s%]")
+"""What stands between digits, or behind them, in numbers that somebody wrote."""
 _Number = TypeVar("_Number", int, float)
 _WORDS = {
     "int": "a whole number",
@@ -172,37 +169,18 @@ def plain_number(given: Any) -> float:
         return math.nan
 
 
-def number_meant(given: Any, is_whole: bool = False) -> str:
+def number_meant(given: Any) -> str:
     """How to write what is a number to somebody, and none to `plain_number`; nothing where it is none to anybody.
 
-    Args:
-        given: what was written.
-        is_whole: whether a whole number was asked for, in which a comma stands between thousands alone.
-
-    >>> number_meant("0,8"), number_meant("806,440.9")
-    ('Write a point for a decimal comma.', 'Leave out what stands between thousands: 806440.9.')
-    >>> number_meant("806,440")
-    'Write a point for a decimal comma, and nothing between thousands.'
-    >>> number_meant("806,440", is_whole=True), number_meant("1.5 %")
-    ('Leave out what stands between thousands: 806440.', 'Give the share without the sign: 0.015.')
+    >>> number_meant("0,8") == number_meant("806,440.9") == number_meant("1.5 %")
+    True
+    >>> number_meant("0,8"), number_meant("0.8"), number_meant("much")
+    ('Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %.', '', '')
     """
-    text = str(given).strip()
-    grouped = _GROUPED.fullmatch(text)
-    if is_whole:
-        return "" if grouped is None or grouped["rest"] else _without_separator(grouped)
-    if math.isfinite(plain_number(text)):
-        return ""
-    share = text.removesuffix("%").strip().replace(",", ".", 1)
-    if text.endswith("%") and math.isfinite(number := plain_number(share)):
-        return f"Give the share without the sign: {Decimal(str(number)) / 100}."
-    if math.isfinite(plain_number(text.replace(",", ".", 1))):
-        return f"Write a point for a decimal comma{', and nothing between thousands' * bool(grouped)}."
-    return "" if grouped is None else _without_separator(grouped)
-
-
-def _without_separator(grouped: re.Match[str]) -> str:
-    whole, separator, rest = grouped.group("whole", "separator", "rest")
-    return f"Leave out what stands between thousands: {whole.replace(separator, '')}{rest.replace(',', '.')}."
+    text = str(given)
+    is_meant = math.isfinite(plain_number(_ODD_SIGNS.sub("", text))) and math.isnan(plain_number(text))
+    how = "Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %."
+    return how if is_meant else ""
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
@@ -226,7 +204,7 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
     if place and place[-1] == "[key]":  # of a table
         key, problem = ".".join(place[:-2]), problem | {"input": place[-2]}
     found, kind = shown(problem["input"]), problem["type"].partition("_")[0]
-    meant = number_meant(found, kind == "int") if kind in ("int", "float") else ""
+    meant = number_meant(found) if kind in ("int", "float") else ""
     ending = f" {meant}" if meant else did_you_mean(found, _choices(problem))
     return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{ending}"
 

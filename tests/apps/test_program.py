@@ -334,8 +334,8 @@ def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
         (("plan", "--seeds", "0"), "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 0`."),
         (
             ("plan", "--seeds", "1,000"),
-            "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 1,000`. Leave out what stands between "
-            "thousands: 1000.",
+            "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 1,000`. Write a point for a "
+            "decimal comma, nothing between thousands, and 0.015 for 1.5 %.",
         ),
         (("plan", "--seeds", "x"), "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds x`."),
         (
@@ -353,7 +353,8 @@ def test_at_the_end_nobody_waits_until_garbage_is_looked_for():
         (("verdict", "x", "--alpha", "y"), "`--alpha` should be a number. Found `--alpha y`."),
         (
             ("verdict", "x", "--alpha", "0,1"),
-            "`--alpha` should be a number. Found `--alpha 0,1`. Write a point for a decimal comma.",
+            "`--alpha` should be a number. Found `--alpha 0,1`. Write a point for a decimal comma, "
+            "nothing between thousands, and 0.015 for 1.5 %.",
         ),
     ],
 )

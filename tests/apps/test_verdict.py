@@ -72,8 +72,11 @@ def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
         (["--sesoi", "accuracy"], "`--sesoi` should be NAME=VALUE"),
         (["--sesoi", "accuracy=-1"], "should be a number above 0, 1e-70 to 1e+70"),
         (["--sesoi", "accuracy=0_1"], "should be a number above 0, 1e-70 to 1e+70"),
-        (["--sesoi", "loss=0,1"], "Found `0,1`. Write a point for a decimal comma."),
-        (["--sesoi", "accuracy=1%"], "Found `1%`. Give the share without the sign: 0.01."),
+        (["--sesoi", "loss=0,1"], "Found `0,1`. Write a point for a decimal comma"),
+        (
+            ["--sesoi", "accuracy=1%"],
+            "Found `1%`. Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %.",
+        ),
         (["--alpha", "1e-300"], "`--alpha` should be at least 1e-06"),
         (["--sesoi", "accuracy=.1", "--sesoi", "accuracy=.2"], "says two things of `accuracy`"),
         (["--better", "accuracy=up"], "should be one of lower, higher"),

@@ -253,17 +253,18 @@ def test_a_diverged_run_counts_with_what_was_declared(tmp_path):
     assert found.answers["loss"].caveat.startswith("Diverged, and given the score of")
 
 
+MEANT = "Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %."
 IMAGES, BETTER = "arm,seed,metric,value,image,class\n", "arm,seed,metric,value,better\n"
 FAULTS = {
     "twice": (HEAD, ["old,0,loss,1", "old,0,loss,1"], "row 3: a second row of arm `old`, seed 0, metric `loss`."),
     "nan": (HEAD, ["old,0,loss,nan"], "row 2: the value of `loss` should be a finite number"),
     "infinite": (HEAD, ["old,0,loss,1e999"], "should be a finite number"),
     "words": (HEAD, ["old,0,loss,n/a"], "Found `n/a`. Give a run that diverged the score declared for it"),
-    "comma": (HEAD, ['old,0,loss,"0,8687"'], "Found `0,8687`. Write a point for a decimal comma."),
-    "sign": (HEAD, ["old,0,accuracy,84.8 %"], "Found `84.8 %`. Give the share without the sign: 0.848."),
-    "both": (HEAD, ['old,0,accuracy,"84,8%"'], "Found `84,8%`. Give the share without the sign: 0.848."),
-    "thousands": (HEAD, ['old,0,loss,"1,234,567"'], "Leave out what stands between thousands: 1234567."),
-    "thousands and decimals": (HEAD, ['old,0,loss,"806,440.9"'], "thousands: 806440.9."),
+    "comma": (HEAD, ['old,0,loss,"0,8687"'], f"Found `0,8687`. {MEANT}"),
+    "sign": (HEAD, ["old,0,accuracy,84.8 %"], f"Found `84.8 %`. {MEANT}"),
+    "both": (HEAD, ['old,0,accuracy,"84,8%"'], f"Found `84,8%`. {MEANT}"),
+    "thousands": (HEAD, ['old,0,loss,"1,234,567"'], MEANT),
+    "thousands and decimals": (HEAD, ['old,0,loss,"806,440.9"'], MEANT),
     "nothing": (HEAD, ["old,0,loss,"], "Found nothing"),
     "seed": (HEAD, ["old,one,loss,1"], "row 2: `seed` should be a whole number from 0 on"),
     "half a seed": (HEAD, ["old,0.5,loss,1"], "Found `0.5`"),
@@ -280,7 +281,7 @@ FAULTS = {
     ),
     "effect": ("arm,seed,metric,value,sesoi\n", ["old,0,loss,1,0"], "`sesoi` should be a number above 0"),
     "effect with a comma": (
-        "arm,seed,metric,value,sesoi\n", ['old,0,loss,1,"0,1"'], "Found `0,1`. Write a point for a decimal comma.",
+        "arm,seed,metric,value,sesoi\n", ['old,0,loss,1,"0,1"'], f"Found `0,1`. {MEANT}",
     ),
     "image twice": (
         IMAGES, ["old,0,loss,1,x,a", "old,0,loss,1,x,a"],

@@ -146,7 +146,7 @@ def _number_needed(error: Exception) -> ConfigError | None:
     bounds = f", {most} or less" if most and not least else bounds
     name, found = option.opts[0], shown(str(cause.errors()[0]["input"]))
     what = "a whole number" if int in kinds else "a number"
-    text = f"`{name}` should be {what}{bounds}. Found `{name} {found}`. {number_meant(found, int in kinds)}"
+    text = f"`{name}` should be {what}{bounds}. Found `{name} {found}`. {number_meant(found)}"
     return ConfigError(text.rstrip())
 
 
