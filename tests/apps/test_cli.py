@@ -575,7 +575,7 @@ def test_a_file_that_cannot_be_reached_is_one_line(knowhue, monkeypatch):
     def fail(*_):
         raise PermissionError(13, "Permission denied", "secret\x1b[31m.json")
 
-    monkeypatch.setattr("knowhue.presets.load_config", fail)
+    monkeypatch.setattr("knowhue.apps.cli.load_config", fail)
     code, _, err = knowhue("config")
     assert (code, err) == (2, "knowhue: secret\\x1b[31m.json: permission denied\n")
 

@@ -418,7 +418,7 @@ def test_a_line_is_printed_before_anything_heavy_is_imported(photo, tmp_path):
 
 
 def test_a_run_is_made_ready_in_words_that_fit_every_model(knowhue, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr("knowhue.inference.networks.needs_deployment", lambda _: "runs/a/colour/seed-0")
+    monkeypatch.setattr("knowhue.apps.models.needs_deployment", lambda _: "runs/a/colour/seed-0")
     monkeypatch.setattr("knowhue.training.deploy.deploy", lambda _: None)
     monkeypatch.setattr("knowhue.training.deploy.require_deployable", lambda *_: None)
     code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import Field
@@ -20,16 +20,19 @@ from knowhue.apps.program import (
     score_line,
     with_options,
 )
+from knowhue.apps.progress import cell_lines, showing_progress
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
+from knowhue.config import Config
+from knowhue.engines.executor import Executor, await_jobs, open_engine, share_out
 from knowhue.errors import ConfigError, plural
+from knowhue.locks import is_first_process, locked, read_signs
+from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
+from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_config, read_setting
+from knowhue.runs import read_frozen, trained_by
+from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import read_json
-
-if TYPE_CHECKING:
-    from knowhue.config import Config
-    from knowhue.engines.executor import Executor
-    from knowhue.plan import Plan
+from knowhue.storage import file_digest, read_json, require_outputs
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
@@ -72,10 +75,8 @@ class SettingsOptions(Options):
     """a trained model to go on from, its encoder and the heads that fit: `built-in`, the folder of a run or a study, or
     an exported file. Its settings stand in for the defaults"""
 
-    def settings(self) -> "Config":
+    def settings(self) -> Config:
         """All settings, of images that need not be there."""
-        from knowhue.presets import DEFAULT_PRESET, edit, load_config
-
         given = self.config or [], self.set_ or []
         if self.start_from is None:
             settings = load_config(self.preset or DEFAULT_PRESET, *given)
@@ -89,7 +90,7 @@ class SettingsOptions(Options):
         drawn = settings.images.source == "drawn"
         return edit(settings, {"images": {"path": self.images, **({"source": "folder"} if drawn else {})}})
 
-    def settings_with_images(self) -> "Config":
+    def settings_with_images(self) -> Config:
         """The same, of a command that needs images.
 
         Raises:
@@ -101,11 +102,10 @@ class SettingsOptions(Options):
         require_source(config.images)
         return config
 
-    def require_set_effect(self, configs: "Iterable[Config]") -> None:
-        """Make sure that every --set does something in what the command runs."""
-        from knowhue.apps.planning import require_set_effect
-
-        require_set_effect(self.set_, list(configs))
+    def require_set_effect(self, configs: Iterable[Config]) -> None:
+        """Make sure that every --set does something in what the command runs; a preset may serve others, too."""
+        written = [differing(read_setting(text)) for text in self.set_ or ()]
+        require_effect(dict.fromkeys(name for each in written for name in each), list(configs))
 
 
 class EngineOptions(SettingsOptions):
@@ -119,10 +119,8 @@ class EngineOptions(SettingsOptions):
     """its settings, such as `slurm.partition=gpu`; may be repeated"""
     out: OutOption = Path("runs/study")
 
-    def open_engine(self) -> "Executor":
+    def open_engine(self) -> Executor:
         """The engine that was chosen."""
-        from knowhue.engines.executor import open_engine
-
         return open_engine(self.engine, self.out, self.workers, self.engine_set or [])
 
 
@@ -146,10 +144,9 @@ class PlanOptions(SettingsOptions):
     tuned_on: OfDesign[Path | None] = None
     """folder of the tuning study that chose these settings; needs a test split and other seeds"""
 
-    def as_plan(self) -> "Plan":
+    def as_plan(self) -> Plan:
         """Its plan."""
         from knowhue.apps.planning import grid_weights
-        from knowhue.plan import make_plan, read_tuning
 
         config = self.settings_with_images()
         tuning_seeds = [] if self.tuned_on is None else read_tuning(self.tuned_on)["seeds"]
@@ -172,8 +169,6 @@ class StudyOptions(EngineOptions, PlanOptions):
 @with_options
 def study_command(given: StudyOptions) -> None:
     """Train the models with every seed, compare them, answer the two questions in a report."""
-    from knowhue.presets import DEFAULT_PRESET
-
     plan = given.as_plan() if given.plan is None else _planned(given.plan, given)
     preset = {"preset": given.preset or DEFAULT_PRESET} if given.plan is None else {}
     _run_study(given, plan, preset, given.tuned_on)
@@ -207,9 +202,6 @@ class CompareOptions(EngineOptions, MethodOptions):
 def compare_command(given: CompareOptions) -> None:
     """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
     config = given.settings_with_images()
-    from knowhue.plan import make_comparison
-    from knowhue.presets import METHODS
-
     chosen = given.methods.split(",") if given.methods is not None else tuple(METHODS)
     numbers = range(config.seed, config.seed + given.seeds)
     plan = make_comparison(config, chosen, given.reference, numbers, given.budget)
@@ -218,14 +210,11 @@ def compare_command(given: CompareOptions) -> None:
 
 
 def _run_study(
-    given: StudyOptions | CompareOptions, plan: "Plan", preset: dict[str, str], tuned_on: Path | None = None
+    given: StudyOptions | CompareOptions, plan: Plan, preset: dict[str, str], tuned_on: Path | None = None
 ) -> None:
     """Run it, and say what it answers."""
     # before the imports that load torch: mistakes are reported at once
     out, executor = given.out, given.open_engine()
-    from knowhue.apps.progress import showing_progress
-    from knowhue.locks import is_first_process
-
     _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)
     description = {"name": out.resolve().name, "command": command_line(), **preset}
     with showing_progress() as report:
@@ -267,11 +256,6 @@ def plan_command(given: PowerOptions) -> None:
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
 def status_command(study: StudyArgument) -> None:
     """Show how far every run of a study, or of a comparison, is, and who works on it; needs no torch."""
-    from knowhue.apps.progress import cell_lines
-    from knowhue.locks import read_signs
-    from knowhue.plan import read_cells, read_plan
-    from knowhue.runs import read_frozen
-
     plan, digest = read_plan(study), read_frozen(study)["hash"]
     say(f"plan {digest[:12]}, {plural(len(plan.arms), 'arm')} x {plural(len(plan.seeds), 'seed')}")
     say(*cell_lines(read_cells(study, plan)), *(sign.sentence() for sign in read_signs(study)))
@@ -284,11 +268,7 @@ def status_command(study: StudyArgument) -> None:
 def prepare_command(given: EngineOptions) -> None:
     """Check, split and resize the images; `images/manifest.csv` lists which were left out, and why."""
     config, out = given.settings_with_images(), given.out
-    from knowhue.apps.progress import showing_progress
     from knowhue.data.prepare import prepare as run
-    from knowhue.engines.executor import await_jobs, share_out
-    from knowhue.locks import locked
-    from knowhue.setting_effects import changed, require_effect
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
     executor = given.open_engine()
@@ -314,16 +294,11 @@ class TrainOptions(SettingsOptions):
 @with_options
 def train_command(given: TrainOptions) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    from knowhue.presets import arm_config
-
     config, arm, out = given.settings_with_images(), given.arm, given.out
     own = arm_config(config, arm)
     given.require_set_effect([own])
     _require_planned(out, arm, config, own)
     _require_weights([own])
-    from knowhue.apps.progress import showing_progress
-    from knowhue.locks import is_first_process
-
     with showing_progress() as report:
         from knowhue.training.run import train as run
 
@@ -332,7 +307,7 @@ def train_command(given: TrainOptions) -> None:
         _print_scores(folder)
 
 
-def _require_weights(configs: "Iterable[Config]") -> None:
+def _require_weights(configs: Iterable[Config]) -> None:
     from knowhue.data.listing import images_first
     from knowhue.models.weights import require_weights
 
@@ -341,13 +316,8 @@ def _require_weights(configs: "Iterable[Config]") -> None:
             require_weights(config)
 
 
-def _require_planned(out: Path, arm: str, config: "Config", own: "Config") -> None:
+def _require_planned(out: Path, arm: str, config: Config, own: Config) -> None:
     """Make sure that a run which joins a study is one of it: whoever names the study would get a stray one."""
-    from knowhue.plan import read_plan
-    from knowhue.presets import edit
-    from knowhue.runs import trained_by
-    from knowhue.setting_effects import changed, require_effect
-
     if not (out / "study.json").exists():
         require_effect(changed(config), [config, own])
         return
@@ -409,9 +379,7 @@ def pack_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
-    from knowhue.runs import read_frozen
     from knowhue.sealing import pack
-    from knowhue.storage import file_digest, require_outputs
 
     out = out or Path(f"{study.resolve().name}.zip")
     read_frozen(study)  # whether it is a study comes before what is in the way
@@ -456,7 +424,7 @@ app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 
-def _planned(path: Path, given: PlanOptions) -> "Plan":
+def _planned(path: Path, given: PlanOptions) -> Plan:
     """The plan of `--plan`, beside which nothing else of a study is given."""
     from knowhue.apps.planning import read_plan_file
     from knowhue.data.sources import require_source

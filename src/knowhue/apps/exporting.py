@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,13 +19,13 @@ from knowhue.apps.program import (
 )
 from knowhue.errors import ConfigError, few, needing
 from knowhue.inference.description import ModelChoice
+from knowhue.inference.networks import TorchNetwork, find_model, needs_deployment, open_torch
+from knowhue.locks import locked
+from knowhue.report.trackers import log_runs, read_logged
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
 from knowhue.storage import require_outputs
 from knowhue.temporary import temporary_folder
-
-if TYPE_CHECKING:
-    from knowhue.inference.networks import TorchNetwork
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 _VISIBLE = 2.3
@@ -82,7 +82,6 @@ def export(arguments: ExportArguments) -> None:
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
     network = _open(source, arguments.licence)
-    from knowhue.locks import locked
 
     with locked(target.parent, "export", name=f".{target.name}.lock"):
         _require_target(kind, target, source, arguments.overwrite)  # it may have appeared meanwhile
@@ -141,9 +140,7 @@ def _check(arguments: ExportArguments) -> None:
         raise ConfigError("`--upload` should go with `--to hub-folder`, which makes what the hub takes.")
 
 
-def _open(source: str, licence: str) -> "TorchNetwork":
-    from knowhue.inference.networks import TorchNetwork, find_model, open_torch
-
+def _open(source: str, licence: str) -> TorchNetwork:
     path = find_model(source)
     if path.suffix != ".safetensors":
         raise ConfigError(
@@ -157,8 +154,6 @@ def _open(source: str, licence: str) -> "TorchNetwork":
 
 def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> None:
     """Make sure, before a model is opened, that it can be written where it is wanted."""
-    from knowhue.inference.networks import find_model, needs_deployment
-
     if kind == "hub-folder":
         from knowhue.inference.export import HUB_FILES
 
@@ -175,7 +170,7 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
         require_outputs({"--out": each}, inputs, overwrite=overwrite)
 
 
-def _export_weights(network: "TorchNetwork", target: Path, precision: str, kind: str) -> None:
+def _export_weights(network: TorchNetwork, target: Path, precision: str, kind: str) -> None:
     from knowhue.inference.export import HUB_FILES, export_hub_folder, export_safetensors
 
     is_folder = kind == "hub-folder"
@@ -184,7 +179,7 @@ def _export_weights(network: "TorchNetwork", target: Path, precision: str, kind:
     say(made, _differences(differences, "the original"))
 
 
-def _export_onnx(network: "TorchNetwork", target: Path, calibrate: Path | None) -> None:
+def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) -> None:
     """In 8 bits if there are images that these can be calibrated on, else in float32."""
     from knowhue.inference.export import export_onnx
     from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize, read_examples
@@ -251,9 +246,6 @@ def log_command(
     ] = None,
 ) -> None:
     """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""
-    from knowhue.locks import locked
-    from knowhue.report.trackers import log_runs, read_logged
-
     runs = read_logged(run)
     require_no_run(require_folder(out))
     with locked(out, "log"), needing(f"`knowhue log --to {to.value}`", to.value):

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knowhue.apps.program import Options, Rare, say, score_line
+from knowhue.config import Task
 from knowhue.errors import spaced
 from knowhue.inference.description import Description, Fast, ModelChoice
+from knowhue.inference.networks import find_model, needs_deployment
+from knowhue.runs import BUILT_IN
 
 if TYPE_CHECKING:
-    from knowhue.config import Task
     from knowhue.inference.colorizer import Colorizer
 
 
@@ -36,8 +38,6 @@ def models(
     ] = None,
 ) -> None:
     """Describe a model: tasks, classes, data, scores with intervals, calibration."""
-    from knowhue.runs import BUILT_IN
-
     for name in model or [BUILT_IN]:
         say(*_describe(open_model(ModelChoice(name))))
 
@@ -48,8 +48,6 @@ def announce(choices: Collection[ModelChoice]) -> None:
     Raises:
         WeightsError: there is none of such a name.
     """
-    from knowhue.inference.networks import find_model, needs_deployment
-
     for model, recipe, *_ in choices:
         if recipe is not None:
             from knowhue.inference.recipes import find_recipe_file
@@ -60,7 +58,7 @@ def announce(choices: Collection[ModelChoice]) -> None:
     say(f"Opening {', '.join(each.model for each in choices)} ...", err=True)
 
 
-def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
+def open_model(choice: ModelChoice, task: Task | None = None) -> "Colorizer":
     """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
     from knowhue.inference.colorizer import Colorizer
 
@@ -73,10 +71,8 @@ def open_model(choice: ModelChoice, task: "Task | None" = None) -> "Colorizer":
     return colorizer
 
 
-def deploy_once(choice: ModelChoice, task: "Task | None" = None) -> None:
+def deploy_once(choice: ModelChoice, task: Task | None = None) -> None:
     """Fit a run for use if it was not yet; other models are ready."""
-    from knowhue.inference.networks import needs_deployment
-
     run = needs_deployment(choice.model) if choice.recipe is None else None
     if run is not None:
         from knowhue.training.deploy import deploy, require_deployable

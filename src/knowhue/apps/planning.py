@@ -1,7 +1,7 @@
 """Settings and plans as commented YAML, and above a plan what its seeds and images can show."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ from knowhue.config import Config, Task
 from knowhue.errors import ConfigError, RunError, few, one_of, plural, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question, read_planned, with_effect
-from knowhue.presets import checked, read_setting
+from knowhue.presets import checked
 from knowhue.report.results import read_results
 from knowhue.runs import is_study_file, taken_by
-from knowhue.setting_effects import differing, require_effect
 from knowhue.settings_text import meaning_of, plain_number, read_yaml
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
@@ -111,16 +110,6 @@ def power_lines(
         else:
             lines += _by_both(name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found)
     return [f"# {line}" for line in lines]
-
-
-def require_set_effect(texts: Sequence[str] | None, configs: Sequence[Config]) -> None:
-    """Make sure that every --set does something in what a command runs; a preset or a file may serve others, too.
-
-    Raises:
-        ConfigError: one has no effect in any of the configurations.
-    """
-    written = [differing(read_setting(text)) for text in texts or ()]
-    require_effect(dict.fromkeys(name for each in written for name in each), configs)
 
 
 def grid_weights(text: str | None) -> list[float]:

@@ -10,8 +10,10 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say, with_options
+from knowhue.apps.progress import showing_progress
 from knowhue.errors import ConfigError, few, one_of, plural
-from knowhue.storage import require_outputs
+from knowhue.metric_table import RECOGNITION
+from knowhue.storage import replacing, require_outputs, write_csv, write_json
 from knowhue.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -148,7 +150,6 @@ def _scored(
     arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol", option: str, others: Sequence[Path]
 ) -> "Scores":
     """Measure, and ask the networks, which are to be those of the other scores that an option names."""
-    from knowhue.apps.progress import showing_progress
     from knowhue.scoring.files import require_same_networks
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
@@ -180,7 +181,6 @@ def _scored(
 def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:
     from knowhue.scoring.files import image_rows, to_json
     from knowhue.scoring.page import render, sentence, to_latex
-    from knowhue.storage import replacing, write_csv, write_json
 
     systems = [each.name for each in scores.pairs.systems]
     rows = {
@@ -205,7 +205,6 @@ def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> 
 
 def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The main numbers as a table of text."""
-    from knowhue.metric_table import RECOGNITION
     from knowhue.scoring.files import shown_value
 
     main = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness", *RECOGNITION)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import Field
@@ -12,9 +12,7 @@ from knowhue.apps.program import Options, Rare, rare_option, say, with_options
 from knowhue.errors import ConfigError, needing
 from knowhue.inference.description import Fast, ModelChoice
 from knowhue.runs import FROZEN, taken_by
-
-if TYPE_CHECKING:
-    from knowhue.serving.settings import ServerSettings
+from knowhue.serving.settings import ServerSettings
 
 
 class ServeArguments(Options):
@@ -48,8 +46,6 @@ class ServeArguments(Options):
 @with_options
 def serve_command(arguments: ServeArguments) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
-    from knowhue.serving.settings import ServerSettings
-
     # checked before any model is opened, which takes seconds
     given = {name: value for name, value in arguments if name in ServerSettings.model_fields}
     settings = ServerSettings(**{name: value for name, value in given.items() if value is not None}).check()
@@ -68,7 +64,7 @@ def serve_command(arguments: ServeArguments) -> None:
     )
 
 
-def _serve(choices: Mapping[str, ModelChoice], settings: "ServerSettings", page: bool) -> None:
+def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: bool) -> None:
     """Open models by their names, and serve them until the process is ended."""
     with needing("`knowhue serve`", "serve"):
         from knowhue.serving.run import listening

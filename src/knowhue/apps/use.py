@@ -22,9 +22,13 @@ from knowhue.apps.program import (
     say_json,
     with_options,
 )
+from knowhue.apps.progress import showing_progress
 from knowhue.config import MOST_SATURATION, digest
+from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, ImageError, few, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
+from knowhue.inference.description import model_as_used
+from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
 from knowhue.runs import taken_by
 from knowhue.settings_text import plain_name
 from knowhue.storage import is_url, require_outputs
@@ -196,7 +200,6 @@ def _is_folder(named: str) -> bool:
 def _kind_of(arguments: ColorizeArguments) -> str:
     """`image`, `folder`, `video` or `archive`."""
     from knowhue.images.reading import is_image
-    from knowhue.inference.video_formats import VIDEO_SUFFIXES
 
     if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
         raise ConfigError(
@@ -230,7 +233,6 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     Of several samples each is `--out` with its number in its name.
     """
     from knowhue.images.writing import MARK, OPENRASTER, check_output_suffix, kind_of, writable_suffix
-    from knowhue.inference.video_formats import codec_of, writable_video_suffix
 
     source, layers = Path(arguments.file), arguments.layers
     out = None if arguments.out is None else Path(arguments.out)
@@ -361,9 +363,7 @@ def _open_with_reference(
 
 
 def _video(arguments: ColorizeArguments) -> "VideoSummary":
-    from knowhue.apps.progress import showing_progress
     from knowhue.inference.video import colorize_video, require_video
-    from knowhue.inference.video_formats import writable_video_suffix
 
     source, out = Path(arguments.file), _settle("video", arguments)["--out"]
     assert isinstance(out, Path)  # several are an image's samples
@@ -377,7 +377,6 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
 
 
 def _folder(arguments: ColorizeArguments) -> "Summary":
-    from knowhue.apps.progress import showing_progress
     from knowhue.inference.folder import colorize_folder
 
     source = Path(arguments.file)
@@ -392,9 +391,7 @@ def _folder(arguments: ColorizeArguments) -> "Summary":
 
 def _archive(arguments: ColorizeArguments) -> "Summary":
     """Colour a folder or an object store shard by shard, on an engine."""
-    from knowhue.apps.progress import showing_progress
     from knowhue.archive import colorize_archive
-    from knowhue.engines.executor import open_engine
     from knowhue.inference.listing import default_folder
 
     source = arguments.file
@@ -422,7 +419,6 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
 
 
 def _sentences(record: dict, headline: str | None) -> list[str]:
-    from knowhue.inference.description import model_as_used
 
     lines = [f"{record['path']} -> {record['output']}"]
     lines += [f"  note: {warning}" for warning in record["warnings"]]
