@@ -64,28 +64,14 @@ OTHER_OPTIONS = {
     **dict.fromkeys(("--jobs", "-j", "--num-workers"), "--workers"),
     **dict.fromkeys(("--output", "--output-dir"), "--out"),
     **dict.fromkeys(("--force", "-f", "-y"), "--overwrite"),
+    **dict.fromkeys(("--resume", "--continue"), "--out with the same folder goes on where it stopped"),
     **dict.fromkeys(("--verbose", "-v", "--debug"), "All progress and all warnings are shown anyway"),
-}
-"""What stands in for options of other programs, where a command has it."""
-UNASKED = {
     **dict.fromkeys(
         ("--gpu", "--cuda", "--device"),
-        (
-            ("--set", "--model"),
-            "Training and exported models use a GPU if there is one, the built-in model none",
-        ),
+        "Training and exported models use a GPU if there is one, the built-in model none",
     ),
-    **dict.fromkeys(("--resume", "--continue"), (("--out",), "The same command goes on where it stopped")),
 }
-"""What our commands do without an option of other programs, those that have one of the options named first."""
-
-
-GOING_ON = frozenset({"study", "compare", "prepare", "train", "colorize", "score", "log"})
-"""Commands that keep what they have done when they are stopped; others begin again."""
-
-
-class BeginsAgain(Exception):
-    """One of `GOING_ON` was stopped at work of which nothing is kept."""
+"""What stands in for options of other programs; where it begins with an option, in commands that have that."""
 
 
 class Commands(TyperGroup):
@@ -122,8 +108,7 @@ class Commands(TyperGroup):
                 vars(error)["message"] = f"{wrong['said']}{did_you_mean(wrong['found'], choices)}"
             name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
             own = {each for option in inner.command.params for each in option.opts}
-            among, unasked = UNASKED.get(str(name), ((), ""))
-            advice = OTHER_OPTIONS.get(str(name), unasked if own.intersection(among) else "")
+            advice = OTHER_OPTIONS.get(str(name), "")
             if advice and (not advice.startswith("--") or advice.split()[0] in own):
                 inner.fail(f"No such option: {name}. Instead: {advice}.")
             if name and not getattr(error, "possibilities", True):  # none is near
@@ -412,22 +397,16 @@ def main() -> NoReturn:
     # what Pillow says of damaged metadata; what matters of a file is reported by its name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
-    def end_stopped(goes_on: bool) -> NoReturn:
-        then = "goes on with what is not finished" if goes_on else "begins again"
-        say("", f"knowhue: stopped. The same command {then}.", err=True)
-        sys.exit(TERMINATED if told_to_end else INTERRUPTED)
-
     try:
         app(standalone_mode=True)
-    except BeginsAgain:
-        end_stopped(False)
     except KnowhueError as error:
         say(f"knowhue: {error.args[0]}", *map(str, error.args[1:]), err=True)
         sys.exit(2)
     except SystemExit as end:  # typer turns Ctrl-C into this one
-        if end.code == INTERRUPTED:
-            end_stopped(bool(GOING_ON.intersection(sys.argv[1:2])))
-        raise
+        if end.code != INTERRUPTED:
+            raise
+        say("", "knowhue: stopped. The same command does what is not finished.", err=True)
+        sys.exit(TERMINATED if told_to_end else INTERRUPTED)
     except OSError as error:
         # printing to a full disk raises an error without a file's name
         where = "standard output" if error.filename is None else error.filename

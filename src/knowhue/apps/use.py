@@ -14,7 +14,6 @@ from pydantic import Field
 
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
 from knowhue.apps.program import (
-    BeginsAgain,
     OverwriteOption,
     Rare,
     require_folder,
@@ -136,21 +135,9 @@ class ColorizeArguments(ModelOptions):
 @with_options
 def colorize(arguments: ColorizeArguments) -> None:
     """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
-    kind = ""
-    try:
-        kind = _kind_of(arguments)
-        restricted = arguments.restricted()
-        _require_kind(arguments.file, kind, restricted)
-        require_choice(arguments.choice, restricted)
-        _colorize(kind, arguments)
-    except KeyboardInterrupt:
-        # while libraries load that tell an image from a video, neither has begun
-        if kind in ("image", "video") or (not kind and os.path.isfile(arguments.file)):
-            raise BeginsAgain from None
-        raise
-
-
-def _colorize(kind: str, arguments: ColorizeArguments) -> None:
+    kind, restricted = _kind_of(arguments), arguments.restricted()
+    _require_kind(arguments.file, kind, restricted)
+    require_choice(arguments.choice, restricted)
     if kind == "image":
         _say_each(_image(arguments, _settle(kind, arguments)), arguments.json_)
         return
