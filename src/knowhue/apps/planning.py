@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,41 +25,28 @@ _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
 """Shares are given in per cent, and differences of them in percentage points, as in the report."""
 
 
-def commented_yaml(config: BaseModel) -> list[str]:
+def commented_yaml(section: BaseModel | dict[str, Any], depth: int = 0) -> list[str]:
     """Every setting with its meaning beside it, in YAML that `--config`, or `--plan`, reads back; one string a line.
 
     >>> from knowhue.config import Config
     >>> print(commented_yaml(Config())[0].split("#")[0].strip())
     seed: 0
     """
-    return _lines(config, 0)
-
-
-def _lines(section: BaseModel, depth: int) -> list[str]:
+    is_table = isinstance(section, dict)  # of named entries, such as arms, which have no meanings
+    fields = {} if is_table else type(section).model_fields
     lines: list[str] = []
-    indent = "  " * depth
-    for name, field in type(section).model_fields.items():
+    for name, value in section.items() if is_table else section:
+        field = fields.get(name)
         # a field that is named after a keyword of Python has an alias
-        key, value = field.alias or name, getattr(section, name)
-        meaning = meaning_of(field)
+        key = f"{'  ' * depth}{_inline(name if field is None else field.alias or name)}:"
+        meaning = "" if field is None else meaning_of(field)
         if isinstance(value, BaseModel):
-            lines += [f"{indent}{key}:", *_lines(value, depth + 1)]
-            continue
-        if isinstance(value, dict) and value:  # named entries, such as arms
-            lines += [f"{indent}{key}:  # {meaning}", *_entries(value, depth + 1)]
-            continue
-        setting = f"{indent}{key}: {_inline(value)}"
-        lines.append(f"{setting:<44}  # {meaning}" if meaning else setting)
-    return lines
-
-
-def _entries(entries: dict[str, Any], depth: int) -> list[str]:
-    lines: list[str] = []
-    for name, value in entries.items():
-        if isinstance(value, BaseModel):
-            lines += [f"{'  ' * depth}{_inline(name)}:", *_lines(value, depth + 1)]
+            lines += [key, *commented_yaml(value, depth + 1)]
+        elif isinstance(value, dict) and value and not is_table:
+            lines += [f"{key}  # {meaning}", *commented_yaml(value, depth + 1)]
         else:
-            lines.append(f"{'  ' * depth}{_inline(name)}: {_inline(value)}")
+            setting = f"{key} {_inline(value)}"
+            lines.append(f"{setting:<44}  # {meaning}" if meaning else setting)
     return lines
 
 
@@ -139,19 +127,19 @@ def read_variances(
         ConfigError: it has none: fewer than two seeds, or no scores of single images; or of another metric.
         RunError: its results are damaged or not there.
     """
-    if study.is_file():
-        from knowhue.sealing import unpacked
+    from knowhue.sealing import unpacked
 
-        with unpacked(study) as (folder, _):
-            try:
-                tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
-            except RunError:  # it would name a folder that is gone by then
-                raise RunError(
-                    f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged: `knowhue "
-                    f"check {study}` says how."
-                ) from None
-    else:
-        tests = read_results(study / "results.json")["tests"]
+    try:
+        with unpacked(study) if study.is_file() else nullcontext((study, None)) as (folder, _):
+            tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
+    except RunError:
+        if not study.is_file():
+            raise
+        # it would name a folder that is gone by now
+        raise RunError(
+            f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged: `knowhue check "
+            f"{study}` says how."
+        ) from None
     found = {
         name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
     }
