@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from odd_files import GRAY, GRAY16, RGB, pillow, tiff
+from PIL import Image
 
 from knowhue.errors import ImageError
 from knowhue.images.reading import read_image, weigh_image
@@ -64,6 +65,11 @@ def test_a_preview_that_follows_changes_nothing():
 
 def test_a_preview_alone_is_read():
     assert np.array_equal(read_image(pages(SMALL)).pixels, PREVIEW)
+
+
+def test_a_preview_of_old_is_passed_over():
+    old = (PREVIEW, {"photometric": "rgb", "extratags": [(255, 3, 1, 2, True)]})
+    assert np.array_equal(read_image(pages(old, WHOLE)).pixels, RGB)
 
 
 def test_pages_of_a_fax_are_pages():
@@ -168,7 +174,12 @@ def test_exif_that_names_the_same_bytes_again_and_again_stays_small():
     data = data.ljust(at, b"\0") + struct.pack("<H", count + 1) + rows + bytes(4)
     data += overlapping(len(data), 100_000)
     assert peak_of(lambda: read_image(bytes(data))) < 5_000_000
-    assert "exif-data" not in dict(read_image(bytes(data)).origin.metadata)
+    block = dict(read_image(bytes(data)).origin.metadata)["exif-data"]
+    assert isinstance(block, bytes)
+    found = Image.Exif()
+    found.load(block)
+    assert dict(found) == {0x0131: "tifffile.py"}  # what stands beside that directory
+    assert len(block) < 100
 
     exif = b"Exif\0\0II*\0\x08\0\0\0" + overlapping(8, 100_000)
     image = read_image(pillow(RGB, "PNG", exif=exif))

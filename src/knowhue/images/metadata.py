@@ -7,7 +7,6 @@ computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from xml.dom import XMLNS_NAMESPACE, minidom
@@ -17,7 +16,7 @@ from knowhue import __version__
 from knowhue.errors import few, shown
 from knowhue.images.containers import PLAIN_KEY, text_key
 from knowhue.images.image import ComputedBy, Metadata
-from knowhue.images.tiff import GEOGRAPHY
+from knowhue.images.tiff import GEOGRAPHY, exif_without_thumbnail
 
 Fields = dict[str, bytes | str]
 
@@ -142,8 +141,6 @@ def _for_tiff(found: Fields) -> Fields:
     return found
 
 
-_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_ORIENTATION, _WHOLE_NUMBERS = 0x0112, {3: "H", 4: "I"}
 _THUMBNAILS = (0x0409, 0x040C)  # among Photoshop's blocks
 _XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)\d+"""
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
@@ -165,25 +162,8 @@ _CLAIMS = {
 which is empty where there is nothing to tell."""
 
 
-def exif_orientation(block: bytes) -> int | None:
-    """1 to 8 by EXIF (CIPA DC-008, 4.6.5.1.6); None if it says none."""
-    start = 6 if block.startswith(b"Exif\0\0") else 0
-    order = _TIFF.get(block[start : start + 4])
-    if order is None:
-        return None
-    # not by a reader of all fields: those of a hostile block overlap, and fill the memory
-    with suppress(struct.error):
-        first = start + struct.unpack_from(f"{order}I", block, start + 4)[0]
-        for k in range(struct.unpack_from(f"{order}H", block, first)[0]):
-            tag, kind = struct.unpack_from(f"{order}HH", block, first + 2 + 12 * k)
-            if tag == _ORIENTATION and kind in _WHOLE_NUMBERS:
-                value = struct.unpack_from(order + _WHOLE_NUMBERS[kind], block, first + 10 + 12 * k)[0]
-                return value if 1 <= value <= 8 else None
-    return None
-
-
 def xmp_orientation(xmp: bytes) -> int | None:
-    """The same by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it."""
+    """1 to 8 by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it; None if it says none."""
     # most packets say nothing, and take a while to read; of UTF-16 the zeros are left out
     if b"Orientation" not in xmp.replace(b"\0", b""):
         return None
@@ -219,22 +199,6 @@ def _document(xmp: bytes) -> minidom.Document:
     if nodes:
         raise ExpatError
     return document
-
-
-def exif_without_thumbnail(block: bytes) -> bytes:
-    """EXIF whose second directory, the thumbnail's (CIPA DC-008, 4.5.4), is cut off; damaged EXIF as it is."""
-    start = 6 if block.startswith(b"Exif\0\0") else 0
-    order = _TIFF.get(block[start : start + 4])
-    try:
-        if order is None:
-            return block
-        first = start + struct.unpack_from(f"{order}I", block, start + 4)[0]
-        link = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
-        second = struct.unpack_from(f"{order}I", block, link)[0]
-    except struct.error:
-        return block
-    # only the link to it goes: cutting bytes out would shift what the other offsets point at
-    return block[:link] + bytes(4) + block[link + 4 :] if second else block
 
 
 def blocks_without_thumbnail(blocks: bytes) -> bytes:

@@ -24,10 +24,18 @@ from knowhue.errors import ExtraError, ImageError, first_line, minus, plural
 from knowhue.images.containers import COMMENT, UNREAD, Unread, deep_pnm, without_unit
 from knowhue.images.heif import colour_codes
 from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
-from knowhue.images.metadata import exif_orientation, xmp_orientation
+from knowhue.images.metadata import xmp_orientation
 from knowhue.images.png import png_content
 from knowhue.images.profiles import RGBSpace, heif_space, png_space, to_srgb
-from knowhue.images.tiff import RAW, Choice, File, choose_page, describes_layout, metadata_of_tiff
+from knowhue.images.tiff import (
+    RAW,
+    Choice,
+    File,
+    choose_page,
+    describes_layout,
+    exif_orientation,
+    metadata_of_tiff,
+)
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -247,7 +255,7 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         image = _load(file, kind, page)
     except VipsError as error:
         # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
-        if page is None or not page.is_first:
+        if page is None or page.options:
             raise _damaged(kind, reason(error)) from None
         return _decode_by_pillow(file, kind, max_pixels)
     _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
@@ -257,11 +265,11 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         raise _damaged(kind, reason(error)) from None
     decoded.orientation = _orientation(image, kind)
     if page is not None:
-        decoded.notes = page.notes or decoded.notes
+        decoded.notes = list(page.notes) or decoded.notes
         decoded.alpha = page.alpha
         if attached(image, "resolution-unit") is None:
             decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
-        if describes_layout(attached(image, "image-description") or ""):
+        if describes_layout((attached(image, "image-description") or "").encode()):
             decoded.notes.append(
                 "its description, of where images lie in the file that was read, was left out"
             )
