@@ -13,8 +13,9 @@ from odd_files import GRAY, GRAY16, RGB, pillow, tiff
 from PIL import Image
 
 from knowhue.errors import ImageError
+from knowhue.images.containers import Beside
 from knowhue.images.reading import read_image, weigh_image
-from knowhue.images.tiff import Choice, choose_page, metadata_of_tiff
+from knowhue.images.tiff import Choice, choose_page, of_tiff
 from knowhue.images.writing import encode_image, encode_with_notes
 
 PREVIEW = RGB[::4, ::4].copy()
@@ -204,7 +205,7 @@ def test_directories_with_entries_without_end_are_refused(tmp_path: Path, count:
     data = big_tiff(count, directories)
     with pytest.raises(ImageError, match=r"directories have .* entries, more than 65,536"):
         choose_page(io.BytesIO(data))
-    assert metadata_of_tiff(io.BytesIO(data)) == []
+    assert of_tiff(io.BytesIO(data)) == Beside()
     (tmp_path / "many.tif").write_bytes(data)
     assert weigh_image(tmp_path / "many.tif").held_bytes == 0
 

@@ -1,11 +1,12 @@
-"""What decoders leave unread of JPEG, GIF, BMP, JPEG 2000 and PNM: profiles, metadata, depth, what lies behind.
+"""What decoders leave unread of JPEG, GIF, BMP, AVIF, HEIC, JPEG 2000, PNM: colours, metadata, depth, what is behind.
 
 Profiles of a BMP and of JPEG 2000, and all metadata of the latter and of a GIF, are known to no decoder here.
 """
 
+import io
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.images.heif import boxes_in, boxes_of
-from knowhue.images.tiff import File
+from knowhue.images.image import Metadata
+from knowhue.images.profiles import SpaceAndNotes, heif_space
 
+File = io.FileIO | io.BytesIO
 COMMENT = "png-comment"
 """How libvips' names of text begin; a number and a key follow, by a hyphen each."""
 PLAIN_KEY = "Comment"
@@ -25,18 +27,17 @@ _MOST_BYTES = 1 << 24
 _MOST_COMMENTS = 256
 
 
-class Unread(NamedTuple):
-    """What a file says beside what its decoder tells."""
+class Beside(NamedTuple):
+    """What a file says beside its pixels, of what its decoder does not tell, or tells wrong."""
 
     profile: bytes | None = None
     """ICC profile"""
-    metadata: tuple[tuple[str, bytes | str], ...] = ()
-    """by their names in libvips"""
+    metadata: Metadata = ()
     pixels_per_mm: tuple[float, float] | None = None
-    """resolution, where the decoder's is wrong"""
-    bits: int = 8
-    """of the deepest channel"""
+    """resolution"""
     notes: tuple[str, ...] = ()
+    colours: SpaceAndNotes = (None, ())
+    """what codes mean where there is no profile, and what a user should know of it"""
 
 
 def text_key(name: str) -> str | None:
@@ -71,7 +72,7 @@ _JFIF_HEAD = b"JFIF\0"
 _NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
 
 
-def _of_jpeg(file: File) -> Unread:
+def of_jpeg(file: File) -> Beside:
     """Comments, a resolution without a unit, and what lies behind: further images, the video of a motion photo."""
     file.seek(0)
     data = file.read()
@@ -79,7 +80,7 @@ def _of_jpeg(file: File) -> Unread:
     while (found := _JPEG_MARKER.search(data, place)) is not None:
         kind, place = data[found.start() + 1], found.end()
         if kind == _JPEG_END:
-            return Unread(None, _comments(comments), resolution, notes=_behind(data[place : place + _NEAR]))
+            return Beside(None, _comments(comments), resolution, notes=_behind(data[place : place + _NEAR]))
         length = int.from_bytes(data[place : place + 2], "big")
         body = data[place + 2 : place + length]
         if kind == _JPEG_COMMENT and len(comments) < _MOST_COMMENTS:
@@ -89,7 +90,7 @@ def _of_jpeg(file: File) -> Unread:
             if unit == 0 and across != down and across and down:
                 resolution = without_unit(across, down)
         place += length
-    return Unread(None, _comments(comments), resolution)
+    return Beside(None, _comments(comments), resolution)
 
 
 def _behind(data: bytes) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ _GIF_TRAILER_BYTES = 257
 """Behind XMP, which is no sequence of sub-blocks: a ramp down by which decoders that take it for one find the end."""
 
 
-def _of_gif(file: File) -> Unread:
+def of_gif(file: File) -> Beside:
     """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; the images are passed over."""
     file.seek(0)
     data = file.read(_GIF_BYTES)
@@ -142,7 +143,7 @@ def _of_gif(file: File) -> Unread:
                 profile = body[11:]
             place = end
     metadata = _comments(comments) + ((("xmp-data", xmp),) if xmp else ())
-    return Unread(profile, metadata)
+    return Beside(profile, metadata)
 
 
 def _gif_table_bytes(flags: int) -> int:
@@ -165,17 +166,67 @@ _BMP_HEAD, _BMP_INFORMATION = 14, struct.pack("<I", 124)
 _BMP_EMBEDDED = b"DEBM"  # PROFILE_EMBEDDED, little-endian
 
 
-def _of_bmp(file: File) -> Unread:
+def of_bmp(file: File) -> Beside:
     """The profile of version 5 (BITMAPV5HEADER)."""
     file.seek(0)
     head = file.read(_BMP_HEAD + 124)
     information = head[_BMP_HEAD:]
     is_fifth = information.startswith(_BMP_INFORMATION) and len(information) == 124
     if not is_fifth or information[56:60] != _BMP_EMBEDDED:
-        return Unread()
+        return Beside()
     at, size = struct.unpack_from("<II", information, 112)
     file.seek(_BMP_HEAD + at)
-    return Unread(file.read(min(size, _MOST_BYTES)))
+    return Beside(file.read(min(size, _MOST_BYTES)))
+
+
+# Boxes (ISO/IEC 14496-12), of AVIF, HEIC and JPEG 2000
+
+_MOST_BOXES = 4096
+_CODES = re.compile(rb"colrnclx(.{4})", re.DOTALL)
+"""Primaries and transfer by ITU-T H.273 of one of the images (ISO/IEC 23008-12, 6.5.5)."""
+
+
+def of_heif(file: File) -> Beside:
+    """Which colours the codes of AVIF or HEIC mean; the decoder has undone their matrix and range."""
+    found = set[bytes]()
+    with suppress(struct.error):
+        for kind, at, size in _boxes_of(file):
+            if kind == b"meta" and size <= _MOST_BYTES:
+                file.seek(at)
+                found.update(_CODES.findall(file.read(size)))
+    if len(found) > 1:
+        return Beside(
+            colours=(None, ("its images have several kinds of colours (nclx), read as if they were sRGB's",))
+        )
+    return Beside(colours=heif_space(*struct.unpack(">2H", found.pop()))) if found else Beside()
+
+
+def _boxes_of(file: File) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of a file: kind, where the body begins, how long it is said to be; struct.error behind the last."""
+    end, at = file.seek(0, 2), 0
+    for _ in range(_MOST_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        size, kind = struct.unpack(">I4s", head[:8])
+        start = 8
+        if size == 1:
+            size, start = struct.unpack(">Q", head[8:])[0], 16
+        size = max(size or end - at, start)
+        yield kind, at + start, size - start
+        at += size
+        if at >= end:
+            return
+
+
+def _boxes_in(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The boxes side by side in a body, by kind."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if size < 8:  # none is so long that it needs more digits, and the last may claim the rest
+            size = len(data) - at
+        yield kind, data[at + 8 : at + size]
+        at += size
 
 
 # JPEG 2000
@@ -203,21 +254,23 @@ _OF_ENCODERS = (
 """How comments begin that encoders write of themselves into every file: nobody said them of the image."""
 
 
-def _of_jpeg_2000(file: File) -> Unread:
+def of_jpeg_2000(file: File) -> Beside:
     """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
-    profile, bits, metadata, comments = None, 0, dict[str, bytes | str](), list[bytes]()
+    profile, notes, metadata, comments = None, None, dict[str, bytes | str](), list[bytes]()
     with suppress(struct.error, IndexError):
         for kind, body in _jpeg_2000_boxes(file):
             if kind == b"jp2h":
                 profile = profile or next(_jpeg_2000_profiles(body), None)
-            elif kind == b"jp2c" and not bits:  # the first is the image
+            elif kind == b"jp2c" and notes is None:  # the first is the image
                 count = struct.unpack_from(">H", body, _DEPTHS - 2)[0]
                 # three bytes a component; the top bit says whether it is signed
                 bits = max(((body[_DEPTHS + 3 * k] & 0x7F) + 1 for k in range(count)), default=0)
+                is_cut = bits > 8 and count > 1
+                notes = (f"of its {bits} bits a channel the decoder of JPEG 2000 gives 8",) * is_cut
                 comments = list(islice(_jpeg_2000_comments(body), _MOST_COMMENTS))
             elif name := _UUIDS.get(body[:16]):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
-    return Unread(profile, _comments(comments) + tuple(metadata.items()), bits=bits or 8)
+    return Beside(profile, _comments(comments) + tuple(metadata.items()), notes=notes or ())
 
 
 def _jpeg_2000_comments(codestream: bytes) -> Iterator[bytes]:
@@ -240,14 +293,14 @@ def _jpeg_2000_boxes(file: File) -> Iterator[tuple[bytes, bytes]]:
     if head.startswith(_CODESTREAM):
         yield b"jp2c", head
         return
-    for kind, at, size in boxes_of(file):
+    for kind, at, size in _boxes_of(file):
         if kind in (b"jp2h", b"uuid", b"jp2c") and (kind == b"jp2c" or size <= _MOST_BYTES):
             file.seek(at)
             yield kind, file.read(min(size, _CODESTREAM_BYTES) if kind == b"jp2c" else size)
 
 
 def _jpeg_2000_profiles(header: bytes) -> Iterator[bytes]:
-    for kind, body in boxes_in(header):
+    for kind, body in _boxes_in(header):
         if kind == b"colr" and body[:1] in (b"\2", b"\3"):  # restricted, or any; 1 is a code
             yield body[3:]
 
@@ -272,12 +325,3 @@ def deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
         raise ValueError("too few numbers, or others than it announces")
     codes = (np.arange(top + 1) * (65535 / top)).round().astype(np.uint16)
     return codes[numbers].reshape(image.height, image.width, 3)
-
-
-UNREAD: Mapping[str, Callable[[File], Unread]] = {
-    "JPEG": _of_jpeg,
-    "GIF": _of_gif,
-    "BMP": _of_bmp,
-    "JPEG 2000": _of_jpeg_2000,
-}
-"""By the keys of `FORMATS`."""

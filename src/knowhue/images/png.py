@@ -8,10 +8,9 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
-from knowhue.images.containers import COMMENT, text_key
-from knowhue.images.tiff import File
+from knowhue.images.containers import COMMENT, Beside, File, text_key, without_unit
+from knowhue.images.profiles import png_space
 
 _HEAD_BYTES = 33  # the signature and IHDR, the first chunk
 _COLOUR_BYTES = 32  # of the longest chunk on colours, cHRM
@@ -27,29 +26,33 @@ _RAW_PROFILE = re.compile(r"Raw profile type (exif|APP1|xmp)")
 _KEY_LETTERS = 79
 
 
-class PNGContent(NamedTuple):
-    """What stands beside the pixels."""
+def of_png(file: File) -> Beside:
+    """Colours, metadata and the shape of pixels; what is damaged says nothing."""
+    colours, metadata = _contents(file)
+    resolution, density = None, colours.get(b"pHYs", b"")
+    if len(density) == 9 and density[8] == 0:
+        across, down = struct.unpack(">2I", density[:8])
+        resolution = without_unit(across, down) if across and down else without_unit(1, 1)
+    frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
+    notes = (f"the still image of its {frames} frames",) * (frames > 1)
+    space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
+    return Beside(None, tuple(metadata.items()), resolution, notes, space)
 
-    colours: dict[bytes, bytes]
-    """short chunks before the pixels by name; of longer ones that they are there"""
-    metadata: dict[str, bytes | str]
-    """EXIF, XMP and text, by their names in libvips"""
 
-
-def png_content(file: File) -> PNGContent:
-    """What a PNG says; what is damaged of it says nothing."""
-    found = PNGContent({}, {})
-    exif, xmp, texts = b"", b"", list[tuple[str, str]]()
-    is_before, left_bytes = True, _MOST_BYTES
+def _contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes | str]]:
+    """Short chunks before the pixels by name, of longer ones that they are there; EXIF, XMP and text by their names."""
+    colours, metadata = dict[bytes, bytes](), dict[str, bytes | str]()
+    texts, is_before, left_bytes = list[tuple[str, str]](), True, _MOST_BYTES
     for kind, length in _chunks(file):
         is_before = is_before and kind != b"IDAT"
+        body = file.read(length) if length <= _COLOUR_BYTES else b""
         if is_before:
-            found.colours[kind] = file.read(length) if length <= _COLOUR_BYTES else b""
+            colours[kind] = body
         if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or length >= left_bytes:
             continue
-        body = found.colours[kind] if is_before and length <= _COLOUR_BYTES else file.read(length)
+        body = body or file.read(length)
         if kind == b"eXIf":
-            exif = exif or _EXIF_HEAD + body.removeprefix(_EXIF_HEAD)
+            metadata.setdefault("exif-data", _EXIF_HEAD + body.removeprefix(_EXIF_HEAD))
             continue
         try:
             key, text = _text_of(kind, body, left_bytes)
@@ -58,23 +61,22 @@ def png_content(file: File) -> PNGContent:
             continue
         left_bytes -= len(text)
         if key == _XMP_KEY:
-            xmp = xmp or text.encode()
+            metadata.setdefault("xmp-data", text.encode())
         else:
             texts.append((key, text))
-    for key, text in texts:
+    for number, (key, text) in enumerate(texts):
         raw = _raw_profile(key, text)
         if raw is None:
-            found.metadata[f"{COMMENT}-{len(found.metadata)}-{key}"] = text
+            metadata[f"{COMMENT}-{number}-{key}"] = text
         elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
-            xmp = xmp or raw.removeprefix(_XMP_IN_APP1)
+            metadata.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
         else:
-            exif = exif or _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD)
-    found.metadata.update({name: each for name, each in (("exif-data", exif), ("xmp-data", xmp)) if each})
-    return found
+            metadata.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
+    return colours, metadata
 
 
 def with_texts(png: bytes, fields: Mapping[str, bytes | str]) -> bytes:
-    """A PNG with text by the names of `png_content`, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
+    """A PNG with text by the names of `of_png`, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
     chunks = []
     for name, value in fields.items():
         if name == "xmp-data" and isinstance(value, bytes):

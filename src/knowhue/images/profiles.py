@@ -156,10 +156,10 @@ _GAMMAS = {4: 1 / 2.2, 5: 1 / 2.8, 8: 1.0}
 _UNSPECIFIED = 2
 _AS_SRGB = {_UNSPECIFIED: _SRGB_CURVE, 1: _SRGB_CURVE, 6: _SRGB_CURVE, 14: _SRGB_CURVE, 15: _SRGB_CURVE}
 """Curves of video cameras (ITU-R BT.709, 601, 2020), and none, of which stills are shown by sRGB's."""
-_SpaceAndNotes = tuple[RGBSpace | None, tuple[str, ...]]
+SpaceAndNotes = tuple[RGBSpace | None, tuple[str, ...]]
 
 
-def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
+def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
     """What the chunks of a PNG say of its colours beside a profile, and what a user should know.
 
     Returns:
@@ -172,7 +172,7 @@ def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
     return (None, ()) if b"sRGB" in chunks else _by_gamma(chunks, is_gray)
 
 
-def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
+def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
     gammas = _fractions(chunks.get(b"gAMA", b""), 1)
     if not gammas or gammas[0] <= 0:
         return None, ()  # primaries alone say nothing, as browsers have it
@@ -189,13 +189,13 @@ def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> _SpaceAndNotes:
     return space, (f"read by {named}; it is written as sRGB",)
 
 
-def heif_space(primaries: int, transfer: int) -> _SpaceAndNotes:
+def heif_space(primaries: int, transfer: int) -> SpaceAndNotes:
     """The same of the codes of an AVIF or HEIC image without a profile, whose matrix and range are undone."""
     own = 1 if primaries == _UNSPECIFIED else primaries
     return _by_codes("nclx", (own, _AS_SRGB.get(transfer, transfer)), is_gray=False)
 
 
-def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> _SpaceAndNotes:
+def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNotes:
     """By primaries and transfer of ITU-T H.273; where two more follow, the matrix should be none, the range full."""
     primaries, transfer, *undone = codes
     is_srgb_curve = transfer == _SRGB_CURVE

@@ -21,21 +21,22 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ExtraError, ImageError, first_line, minus, plural
-from knowhue.images.containers import COMMENT, UNREAD, Unread, deep_pnm, without_unit
-from knowhue.images.heif import colour_codes
-from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
-from knowhue.images.metadata import xmp_orientation
-from knowhue.images.png import png_content
-from knowhue.images.profiles import RGBSpace, heif_space, png_space, to_srgb
-from knowhue.images.tiff import (
-    RAW,
-    Choice,
+from knowhue.images.containers import (
+    Beside,
     File,
-    choose_page,
-    describes_layout,
-    exif_orientation,
-    metadata_of_tiff,
+    deep_pnm,
+    of_bmp,
+    of_gif,
+    of_heif,
+    of_jpeg,
+    of_jpeg_2000,
+    without_unit,
 )
+from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
+from knowhue.images.metadata import Fields, xmp_orientation
+from knowhue.images.png import of_png
+from knowhue.images.profiles import RGBSpace, to_srgb
+from knowhue.images.tiff import RAW, Choice, choose_page, exif_orientation, of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -145,9 +146,8 @@ def weigh_image(source: Path | bytes) -> Weight:
             image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-            return Weight(
-                held_bytes, _upright((image.height, image.width), _orientation(image, kind), file, kind)
-            )
+            shape, told = (image.height, image.width), attached(image, "orientation") or 0
+            return Weight(held_bytes, _upright(shape, told, _fields(image), file, kind))
     except (ImageError, OSError, VipsError):
         return Weight()
 
@@ -157,17 +157,15 @@ def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
         return None
     # damaged ones raise anything, see `_decode_by_pillow`
     with suppress(Exception), _open_by_pillow(file, kind, sys.maxsize) as image:
-        return _upright((image.height, image.width), image.getexif().get(0x0112, 1), file, kind)
+        return _upright((image.height, image.width), image.getexif().get(0x0112, 0), {}, file, kind)
     return None
 
 
-def _upright(shape: tuple[int, int], orientation: int, file: File, kind: str) -> tuple[int, int]:
+def _upright(shape: tuple[int, int], told: int, metadata: Fields, file: File, kind: str) -> tuple[int, int]:
     """Height and width as they are shown, by whatever a file says where its decoder says nothing."""
-    if orientation == 1 and kind == "PNG":
-        orientation = _told_orientation(png_content(file).metadata)
-    elif orientation == 1 and kind in ("GIF", "JPEG 2000"):
-        orientation = _told_orientation(dict(UNREAD[kind](file).metadata))
-    return (shape[1], shape[0]) if orientation in _SIDEWAYS else shape
+    if kind in _TURNED_BESIDE:
+        metadata = metadata | dict(_BESIDE[kind](file).metadata)
+    return (shape[1], shape[0]) if _orientation(told, metadata, kind) in _SIDEWAYS else shape
 
 
 def open_file(source: Path | bytes) -> File:
@@ -235,10 +233,10 @@ class Decoded:
     interpretation: str
     """libvips' name of what the values mean"""
     bits: int
-    orientation: int = 1
-    """1 to 8, by EXIF"""
+    orientation: int = 0
+    """1 to 8; 0 where the decoder does not say"""
     profile: bytes | None = None
-    metadata: list[tuple[str, bytes | str]] = field(default_factory=list)
+    metadata: Fields = field(default_factory=dict)
     pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
     notes: list[str] = field(default_factory=list)
     alpha: int | None = 0
@@ -247,83 +245,45 @@ class Decoded:
     """how codes are to be read where there is no profile; None if they are sRGB's"""
 
 
-def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
-    known, page = FORMATS[kind], _page_of(file, kind)
-    if not known.loader:
-        return _with_unread(_decode_by_pillow(file, kind, max_pixels), file, kind)
-    try:
-        image = _load(file, kind, page)
-    except VipsError as error:
-        # Pillow knows rare TIFFs, but would read their first page, whichever was chosen
-        if page is None or page.options:
-            raise _damaged(kind, reason(error)) from None
-        return _decode_by_pillow(file, kind, max_pixels)
-    _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
-    try:
-        decoded = _decode_by_vips(image, known.frames)
-    except VipsError as error:
-        raise _damaged(kind, reason(error)) from None
-    decoded.orientation = _orientation(image, kind)
-    if page is not None:
-        decoded.notes = list(page.notes) or decoded.notes
-        decoded.alpha = page.alpha
-        if attached(image, "resolution-unit") is None:
-            decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
-        if describes_layout((attached(image, "image-description") or "").encode()):
-            decoded.notes.append(
-                "its description, of where images lie in the file that was read, was left out"
-            )
-        decoded.metadata += metadata_of_tiff(file)
-    elif kind == "PNG":
-        _add_png_content(decoded, file)
-    return _with_unread(decoded, file, kind)
-
-
-def _add_png_content(decoded: Decoded, file: File) -> None:
-    """What a PNG says of its colours, and all of its metadata, of which libvips reads some."""
-    colours, metadata = png_content(file)
-    decoded.space, notes = png_space(colours, is_gray=decoded.values.shape[2] < 3)
-    decoded.notes += notes
-    if (frames := int.from_bytes(colours.get(b"acTL", b"")[:4], "big")) > 1:
-        decoded.notes.append(f"the still image of its {frames} frames")
-    decoded.metadata = [each for each in decoded.metadata if not each[0].startswith(COMMENT)]
-    decoded.metadata = list((dict(decoded.metadata) | metadata).items())
-    decoded.orientation = _told_orientation(metadata)
-    if colours.get(b"pHYs", b"1")[-1:] == b"\0":
-        decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
-
-
-def _with_unread(decoded: Decoded, file: File, kind: str) -> Decoded:
-    """What was decoded, with what its decoder leaves unread; of colours what stands beside no profile."""
-    unread = UNREAD[kind](file) if kind in UNREAD else Unread()
-    decoded.profile = decoded.profile or unread.profile
-    decoded.pixels_per_mm = unread.pixels_per_mm or decoded.pixels_per_mm
-    decoded.metadata += unread.metadata
-    decoded.notes += unread.notes
-    if unread.metadata and decoded.orientation == 1:
-        decoded.orientation = _told_orientation(dict(unread.metadata))
-    if unread.bits > 8 * decoded.values.itemsize:
-        decoded.notes.append(f"of its {unread.bits} bits a channel the decoder of {kind} gives 8")
-    is_heif = kind in _TURNED_BY_DECODER and decoded.profile is None
-    if is_heif and (codes := colour_codes(file)) is not None:
-        decoded.space, notes = heif_space(*codes)
-        decoded.notes += notes
-    return decoded
-
-
+_BESIDE: Mapping[str, Callable[[File], Beside]] = {
+    "JPEG": of_jpeg,
+    "PNG": of_png,
+    "TIFF": of_tiff,
+    "GIF": of_gif,
+    "AVIF": of_heif,
+    "HEIC": of_heif,
+    "BMP": of_bmp,
+    "JPEG 2000": of_jpeg_2000,
+}
+"""What reads what decoders leave unread, by the keys of `FORMATS`."""
+_TURNED_BESIDE = ("PNG", "GIF", "JPEG 2000")
+"""Formats of which it is read here which way up they are."""
 _TURNED_BY_DECODER = ("AVIF", "HEIC")
 """Formats whose files have orientations of their own, which count alone (ISO/IEC 23000-22, 7.3.6)."""
 
 
-def _orientation(image: VipsImage, kind: str) -> int:
-    """1 to 8: that of EXIF, or else of XMP."""
-    found = attached(image, "orientation")
-    if found is None and kind not in _TURNED_BY_DECODER:
-        found = _told_orientation({"xmp-data": attached(image, "xmp-data") or b""})
-    return found or 1
+def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
+    page = _page_of(file, kind)
+    if FORMATS[kind].loader:
+        decoded = _decode_by_vips(file, kind, page, max_pixels)
+    else:
+        decoded = _decode_by_pillow(file, kind, max_pixels)
+    beside = _BESIDE[kind](file) if kind in _BESIDE else Beside()
+    decoded.profile = decoded.profile or beside.profile
+    decoded.pixels_per_mm = beside.pixels_per_mm or decoded.pixels_per_mm
+    decoded.metadata |= dict(beside.metadata)
+    decoded.notes += beside.notes
+    if decoded.profile is None:
+        decoded.space, notes = beside.colours
+        decoded.notes += notes
+    decoded.orientation = _orientation(decoded.orientation, decoded.metadata, kind)
+    return decoded
 
 
-def _told_orientation(metadata: Mapping[str, bytes | str]) -> int:
+def _orientation(told: int, metadata: Fields, kind: str) -> int:
+    """1 to 8: what the decoder says, or else EXIF, or else XMP."""
+    if told or kind in _TURNED_BY_DECODER:
+        return told or 1
     exif, xmp = (metadata.get(name) for name in ("exif-data", "xmp-data"))
     found = exif_orientation(exif) if isinstance(exif, bytes) else None
     return found or (xmp_orientation(xmp) if isinstance(xmp, bytes) else None) or 1
@@ -341,25 +301,45 @@ def _load(file: File, kind: str, page: Choice | None) -> VipsImage:
     return load(FORMATS[kind].loader, file, **options)
 
 
-_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", COMMENT)
+_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data")
 _NO_RESOLUTION = (1.0, 1.0)  # what libvips says where the file says nothing
 
 
-def _decode_by_vips(image: VipsImage, frames: str) -> Decoded:
-    """Decode an opened image whose pages are called `frames`; a `VipsError` if its data end early or are damaged."""
-    values = array_of(image)
+def _fields(image: VipsImage) -> Fields:
+    """Metadata of which libvips tells, but for texts of PNG."""
+    return {name: value for name in _KEPT if (value := attached(image, name)) is not None}
+
+
+def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int) -> Decoded:
+    """Decode what libvips reads; by Pillow the rare TIFFs that it does not."""
+    try:
+        image = _load(file, kind, page)
+    except VipsError as error:
+        # Pillow reads their first page, whichever was chosen
+        if page is None or page.options:
+            raise _damaged(kind, reason(error)) from None
+        return _decode_by_pillow(file, kind, max_pixels)
+    _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
+    try:
+        values = array_of(image)
+    except VipsError as error:
+        raise _damaged(kind, reason(error)) from None
     bits = attached(image, "bits-per-sample") or 8 * values.itemsize
     if 8 < bits < 16 and values.dtype == np.uint16:
         values = values | values >> bits  # libvips leaves the low bits 0, and white would be gray
-    decoded = Decoded(values, str(image.interpretation), bits)
-    decoded.profile = attached(image, "icc-profile-data")
-    fields = (name for name in image.get_fields() if name.startswith(_KEPT))
-    decoded.metadata = [(name, attached(image, name)) for name in fields]
+    decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 0)
+    decoded.profile, decoded.metadata = attached(image, "icc-profile-data"), _fields(image)
     is_possible = all(0 < each < math.inf for each in (image.xres, image.yres))
     if (image.xres, image.yres) != _NO_RESOLUTION and is_possible:
         decoded.pixels_per_mm = image.xres, image.yres
-    if (pages := attached(image, "n-pages") or 1) > 1:
-        decoded.notes.append(f"the first of its {pages} {frames}")
+    if page is not None:
+        decoded.alpha = page.alpha
+        if attached(image, "resolution-unit") is None:
+            decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
+    if page is not None and page.notes:
+        decoded.notes += page.notes
+    elif (pages := attached(image, "n-pages") or 1) > 1:
+        decoded.notes.append(f"the first of its {pages} {FORMATS[kind].frames}")
     return decoded
 
 
@@ -399,10 +379,10 @@ def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> De
     values, interpretation = _pillow_values(image) if deep is None else (deep, "rgb16")
     decoded = Decoded(values, interpretation, 8 if image.mode == "LAB" else 8 * values.itemsize)
     # libheif and Pillow's TIFF reader turn the image themselves
-    decoded.orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 1)
+    decoded.orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 0)
     decoded.profile = image.info.get("icc_profile")
     if image.info.get("exif"):
-        decoded.metadata.append(("exif-data", exif.tobytes()))
+        decoded.metadata["exif-data"] = exif.tobytes()
     dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
     if len(dots) == 2 and min(dots) > 0:
         decoded.pixels_per_mm = dots[0], dots[1]
@@ -467,7 +447,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
         notes += more
     if decoded.orientation in _SIDEWAYS:
         pixels_per_mm = pixels_per_mm[1], pixels_per_mm[0]
-    metadata = tuple(decoded.metadata)
+    metadata = tuple(decoded.metadata.items())
     origin = Origin(suffix, profile, metadata, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))
     return Image(pixels, alpha, origin)
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError
+from knowhue.images.containers import Beside, File
 from knowhue.images.image import Metadata
 
-File = io.FileIO | io.BytesIO
 Directory = dict[int, list[int]]
 """Whole numbers by tag."""
 
@@ -256,26 +256,23 @@ def exif_without_thumbnail(block: bytes) -> bytes:
     return block
 
 
-def metadata_of_tiff(file: File) -> list[tuple[str, bytes | str]]:
+def of_tiff(file: File) -> Beside:
     """The EXIF of the first page of a TIFF file, as JPEG has it, and its GeoTIFF; none that cannot be read."""
     with suppress(ImageError, *_DAMAGE):
-        directories = Directories(file)
+        directories, notes = Directories(file), ()
         found = directories.tree(directories.first, (*_FIELDS, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
         turned = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
         # what is turned lies elsewhere than its scale and its points say
         if isinstance(turned, Entry) and turned.numbers != [1]:
             geography = {}
-        if isinstance(text := found.get(_DESCRIPTION), Entry) and describes_layout(text.value):
+        if isinstance(text := found.get(_DESCRIPTION), Entry) and _OF_LAYOUT.match(text.value):
             del found[_DESCRIPTION]
+            notes = ("its description, of where images lie in the file that was read, was left out",)
         blocks = {"exif-data": found, GEOGRAPHY: geography}
-        return [(name, _HEAD + _laid_out(tree, 8)) for name, tree in blocks.items() if tree]
-    return []
-
-
-def describes_layout(description: bytes) -> bool:
-    """Whether it says where a program finds images, which are not where they were in what is written."""
-    return bool(_OF_LAYOUT.match(description))
+        metadata = tuple((name, _HEAD + _laid_out(tree, 8)) for name, tree in blocks.items() if tree)
+        return Beside(metadata=metadata, notes=notes)
+    return Beside()
 
 
 def with_exif(data: bytes, metadata: Metadata) -> bytes:
