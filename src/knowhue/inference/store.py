@@ -8,7 +8,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -153,6 +153,7 @@ def _stamp(path: Path) -> str:
 
 
 _DRIVER = f"{STATE}/driver.json"
+_CREATE: Any = {"mode": "create", "use_multipart": False}
 _RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
 """Of requests that a store answers with 429 or 5xx, or not at all, each after a longer wait."""
 
@@ -163,6 +164,7 @@ class ObjectStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._obstore, self._store = _open(url)
+        self._errors = self._obstore.exceptions
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
         # a name with a slash at its end is a folder that a browser of the store has made
@@ -178,28 +180,21 @@ class ObjectStore:
 
     def read(self, path: str) -> bytes:
         """As of a folder."""
-        try:
-            with self._telling():
-                return self._obstore.get(self._store, path).bytes().to_bytes()
-        except FileNotFoundError:
-            raise ImageError("it is gone") from None
+        return self._get(path)[0]
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
         """As of a folder."""
-        # a store without conditional puts replaces what came since it was listed
-        from obstore.exceptions import AlreadyExistsError, NotSupportedError
-
-        how: dict[str, Any] = {} if replace else {"mode": "create", "use_multipart": False}
-        with self._telling():
-            try:
-                return self._obstore.put(self._store, path, data, **how)["e_tag"] or ""
-            except NotSupportedError:
-                return self._obstore.put(self._store, path, data)["e_tag"] or ""
-            except AlreadyExistsError:
-                found = self._obstore.get(self._store, path)
-                if found.bytes().to_bytes() == data:  # by a request whose answer was lost
-                    return found.meta["e_tag"] or ""
-        raise ImageError(f"`{path}` is there already")
+        try:
+            return self._put(path, data, **({} if replace else _CREATE))
+        except (
+            self._errors.NotSupportedError
+        ):  # without conditional puts what came since the listing is replaced
+            return self._put(path, data)
+        except self._errors.AlreadyExistsError:
+            there, stamp = self._get(path)
+            if there != data:  # else written by a request whose answer was lost
+                raise ImageError(f"`{path}` is there already") from None
+            return stamp
 
     def remove(self, path: str) -> None:
         with self._telling(), suppress(FileNotFoundError):
@@ -215,35 +210,26 @@ class ObjectStore:
         if not can_hold:
             yield f"`{self.url}` has no conditional put: see to it yourself that one command at a time works on it."
             return
-        me = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(" ", "seconds"),
-        }
-        if not self._create(_DRIVER, json.dumps(me).encode()):
+        since = datetime.now(UTC).isoformat(" ", "seconds")
+        me = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode()
+        if not self._create(_DRIVER, me):
             self._take_over(me)
         try:
             yield ""
         finally:
             self.remove(_DRIVER)
 
-    def _take_over(self, me: Mapping[str, Any]) -> None:
+    def _take_over(self, me: bytes) -> None:
         """Replace the file of a driver that was killed on this machine, unless another one has just done that."""
-        from obstore.exceptions import PreconditionError
-
         busy = f"`{self.url}` is being worked on by"
         try:
-            with self._telling():
-                found = self._obstore.get(self._store, _DRIVER)
-                holder = json.loads(found.bytes().to_bytes())
-                who = f"process {holder['pid']} of {holder['host']}, since {holder['since']}"
-                if holder["host"] != me["host"] or _is_alive(holder["pid"]):
-                    raise RunError(f"{busy} {who}. If that has ended, remove `{_DRIVER}` there.")
-                mode = {"e_tag": found.meta["e_tag"]}
-                self._obstore.put(
-                    self._store, _DRIVER, json.dumps(me).encode(), mode=mode, use_multipart=False
-                )
-        except (PreconditionError, FileNotFoundError):
+            found, stamp = self._get(_DRIVER)
+            holder = json.loads(found)
+            who = f"process {holder['pid']} of {holder['host']}, since {holder['since']}"
+            if holder["host"] != socket.gethostname() or _is_alive(holder["pid"]):
+                raise RunError(f"{busy} {who}. If that has ended, remove `{_DRIVER}` there.")
+            self._put(_DRIVER, me, mode={"e_tag": stamp}, use_multipart=False)
+        except (self._errors.PreconditionError, ImageError):
             raise RunError(f"{busy} another command, which has just begun or ended. Try again.") from None
         except (ValueError, KeyError, TypeError):
             raise RunError(
@@ -252,25 +238,39 @@ class ObjectStore:
 
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless there is one of that name; whether it was written."""
-        from obstore.exceptions import AlreadyExistsError, NotSupportedError
-
         try:
-            with self._telling():
-                self._obstore.put(self._store, path, data, mode="create", use_multipart=False)
-        except (AlreadyExistsError, NotSupportedError):
+            self._put(path, data, **_CREATE)
+        except (self._errors.AlreadyExistsError, self._errors.NotSupportedError):
             return False
         return True
+
+    def _get(self, path: str) -> tuple[bytes, str]:
+        """The bytes of a file and its stamp."""
+        try:
+            with self._telling():
+                found = self._obstore.get(self._store, path)
+                return found.bytes().to_bytes(), found.meta["e_tag"] or ""
+        except FileNotFoundError:
+            raise ImageError("it is gone") from None
+
+    def _put(self, path: str, data: bytes, **how: Any) -> str:
+        with self._telling():
+            return self._obstore.put(self._store, path, data, **how)["e_tag"] or ""
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
         """One line for what a store answers; of its causes the innermost, which says what to mend."""
-        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
-
+        errors = self._errors
         try:
             yield
-        except (AlreadyExistsError, NotSupportedError, PreconditionError, FileNotFoundError):
+        except (
+            errors.AlreadyExistsError,
+            errors.NotSupportedError,
+            errors.PreconditionError,
+            FileNotFoundError,
+        ):
             raise
-        except BaseError as error:
+        except errors.BaseError as error:
             raise RunError(
                 f"`{self.url}` does not answer as it should: {_in_a_line(error)}. Credentials and endpoint come from "
                 "the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL."
@@ -314,10 +314,10 @@ def _why_skipped(path: str) -> str:
 def _open(url: str) -> tuple[Any, Any]:
     with needing(f"`{url}`", "archive"):
         import obstore
-        from obstore.exceptions import BaseError
+        import obstore.exceptions
     try:
         return obstore, obstore.store.from_url(url, retry_config=_RETRIES)
-    except (BaseError, ValueError) as error:
+    except (obstore.exceptions.BaseError, ValueError) as error:
         raise RunError(
             f"`{url}` should name a store such as s3://bucket/photos. Found: {_in_a_line(error)}"
         ) from None
