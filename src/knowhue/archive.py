@@ -6,7 +6,8 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -20,9 +21,8 @@ from knowhue.images.image import ARCHIVE_PLAN, LEDGERS, STATE
 from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
-from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.ledger import is_same_job, job_of
-from knowhue.inference.listing import ImageTable, Summary, as_bytes, changed_since, no_room
+from knowhue.inference.listing import ImageTable, Summary, as_bytes, no_room, summarise
 from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.pace import Pace
@@ -144,65 +144,36 @@ def colorize_archive(
     places = _from_anywhere(source), _from_anywhere(out)
     images, colours = map(open_store, places)
     with colours.held() as note:
-        _require_no_left(executor)
-        with tables_on_disk() as tables:
-            listing = _listed(
-                ArchiveListing(tables, suffix), images, colours, inside, "" if overwrite else out
+        if left := executor.left():
+            raise RunError(
+                f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or "
+                "cancel them."
             )
+        with tables_on_disk() as tables:
+            listing = ArchiveListing(tables, suffix)
+            listing.add_images(images, inside)
+            listing.add_taken(images, colours)
+            found, total = _read_plan(colours), len(listing)
+            if found is None and not overwrite:
+                listing.require_room(out)
             place = source.rstrip("/") if is_url(source) else str(Path(source).resolve())
             job = job_of(colorizer, place, options, suffix)
-            plan = _plan(colours, job, shards, len(listing), overwrite)
-            dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
-        task = ShardTask(
-            *places, model=model._replace(model=_model_from_anywhere(model.model)), shard=0, options=options,
-            overwrite=overwrite, job=_job_of_shards(plan), run=uuid4().hex, threads=executor.threads or 0,
-        )  # fmt: skip
+            plan = _plan(colours, found, job, shards, total, overwrite)
+            dealt = list(listing.deal(colours, plan["shards"]))
+        if model.model != BUILT_IN and Path(model.model).exists():
+            model = model._replace(model=_from_anywhere(model.model))
+        # what is of another place counts where `_plan` lets it
+        same = digest({**plan["job"], "source": None, "shards": plan["shards"]})
+        task = ShardTask(*places, model, 0, options, overwrite, same, uuid4().hex, executor.threads or 0)
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
-    found = _found(ends, listing, colorizer, [note] if note else [])
-    return Summary(source, out, **found, seconds=time.monotonic() - started, shards=plan["shards"])
-
-
-def _job_of_shards(plan: Mapping[str, Any]) -> str:
-    """By which a shard knows what is done of it; what is of another place counts where `_plan` lets it."""
-    return digest({**plan["job"], "source": None, "shards": plan["shards"]})
-
-
-def _listed(listing: ArchiveListing, images: Store, colours: Store, inside: str, free: str) -> ArchiveListing:
-    """A listing of what is there and what is taken; in a place that is to be `free`, a new job has room for all."""
-    listing.add_images(images, inside)
-    listing.add_taken(images, colours)
-    if free and _read_plan(colours) is None:
-        listing.require_room(free)
-    return listing
-
-
-def _found(
-    ends: Sequence[Mapping[str, Any]], listing: ArchiveListing, colorizer: Colorizer, notes: Sequence[str]
-) -> dict[str, Any]:
-    """What the shards' ends and the listing say together, by the fields of a summary."""
-    sums: dict[str, Any] = {
-        name: sum(end[name] for end in ends)
-        for name in ("made", "already", "failed", "novel", "unknown", "warned")
-    }
-    sums["failed"] += len(listing.unreadable)
+    counts = sum((Counter(end["counts"]) for end in ends), Counter(failed=len(listing.unreadable)))
     failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
-    description = colorizer.network.description
-    caveats = caveats_of_many(description, sums["novel"], sums["made"] + sums["already"], "image")
-    changed = changed_since([output for end in ends for output in end["changed"]])
-    return sums | {
-        "failures": tuple(sorted(failures)[:MOST_FAILURES]),
-        "notes": (*colorizer.notes, *caveats, *changed, *notes, *listing.notes),
-        "model": description.name,
-        "fast": colorizer.fast,
-    }
-
-
-def _require_no_left(executor: Executor) -> None:
-    if left := executor.left():
-        raise RunError(
-            f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or cancel "
-            "them."
-        )
+    changed = [output for end in ends for output in end["changed"]]
+    notes = [*colorizer.notes, *[note] * bool(note), *listing.notes]
+    return summarise(
+        colorizer, source, out, counts, sorted(failures)[:MOST_FAILURES], changed, notes,
+        time.monotonic() - started, shards=plan["shards"],
+    )  # fmt: skip
 
 
 def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
@@ -240,13 +211,15 @@ def _from_anywhere(name: str) -> str:
     return name if is_url(name) else str(Path(name).absolute())
 
 
-def _model_from_anywhere(name: str) -> str:
-    return _from_anywhere(name) if name != BUILT_IN and Path(name).exists() else name
-
-
-def _plan(out: Store, job: dict[str, Any], shards: int | None, count: int, overwrite: bool) -> dict[str, Any]:
-    """Agree with what the output holds, or begin it."""
-    found = _read_plan(out)
+def _plan(
+    out: Store,
+    found: Mapping[str, Any] | None,
+    job: dict[str, Any],
+    shards: int | None,
+    count: int,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Agree with the plan that the output holds, or begin it."""
     goes_on = False
     if found is not None and is_same_job(out.url, found["job"], job, overwrite):
         goes_on = shards in (None, found["shards"])
@@ -297,9 +270,8 @@ def _execute(
                 end = json.loads(out.read(path))
                 if end["run"] == tasks[0].run:
                     ends[path] = end
-        here, failed, already = (
-            sum(end[name] for end in ends.values()) for name in ("made", "failed", "already")
-        )
+        counts = [end["counts"] for end in ends.values()]
+        here, failed, already = (sum(each[name] for each in counts) for name in ("made", "failed", "already"))
         if reported != [here + failed, already]:
             reported[:] = here + failed, already
             report({"stage": "folder", "failed": failed} | pace.after(here + failed, total, already))

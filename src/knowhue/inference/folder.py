@@ -13,9 +13,9 @@ from knowhue.errors import ConfigError
 from knowhue.images.reading import read_image
 from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.judgement import caveats_of_many, noteworthy
+from knowhue.inference.judgement import noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
-from knowhue.inference.listing import Item, Listing, Summary, changed_since, list_folder, no_room
+from knowhue.inference.listing import Item, Listing, Summary, list_folder, no_room, summarise
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -182,29 +182,13 @@ class _Work:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def summary(self, source: Path, listing: Listing, seconds: float) -> Summary:
-        description = self._colorizer.network.description
-        count, found = self.made + self.already, self._noteworthy
-        caveats = caveats_of_many(description, found["novel"], count, "image")
-        if hardly := found["hardly_found"]:
-            caveats.append(f"hardly anything of {hardly} of {count} images was found in the reference")
-        # by name: threads end in any order
-        failures = tuple(sorted((*listing.unreadable, *self.failures)))
-        return Summary(
-            str(source),
-            str(self._ledger.out),
-            self.made,
-            self.already,
-            len(failures),
-            failures,
-            found["novel"],
-            found["unknown"],
-            found["warned"],
-            (*caveats, *changed_since(self._changed), *listing.notes),
-            seconds,
-            description.name,
-            self._colorizer.fast,
-            left=len(self.waiting) - self.made - len(self.failures),
-        )
+        failures = [*listing.unreadable, *self.failures]
+        counts = {**self._noteworthy, "made": self.made, "already": self.already, "failed": len(failures)}
+        left = len(self.waiting) - self.made - len(self.failures)
+        return summarise(
+            self._colorizer, str(source), str(self._ledger.out), counts, failures, self._changed, listing.notes,
+            seconds, left=left,
+        )  # fmt: skip
 
     def _request(self, item: Item) -> ImageRequest:
         hints = self._hints.get(item.path, ())

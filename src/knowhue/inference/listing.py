@@ -5,11 +5,11 @@ import re
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import (
@@ -25,8 +25,12 @@ from knowhue.images.image import (
 from knowhue.images.writing import MARK, writable_suffix
 from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import require_hinted
+from knowhue.inference.judgement import caveats_of_many
 from knowhue.inference.store import FolderStore, Store
 from knowhue.temporary import tables_on_disk
+
+if TYPE_CHECKING:
+    from knowhue.inference.colorizer import Colorizer
 
 _ANOTHER = (
     "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
@@ -201,14 +205,6 @@ def default_folder(source: Path) -> Path:
     return folder.with_name(f"{folder.name}{MARK}")
 
 
-def changed_since(outputs: Sequence[str]) -> list[str]:
-    """Say of outputs that they are no longer as they were made, and what becomes of them."""
-    found = (
-        f"{plural(len(outputs), 'coloured image')} found changed or damaged, and left so ({few(outputs, 3)})"
-    )
-    return [f"{found}; --overwrite colours anew"] * bool(outputs)
-
-
 def no_room(out: Path | str, count: int, first: str) -> RunError:
     """What is wrong with a place that holds other files where images are to go."""
     return RunError(
@@ -274,3 +270,41 @@ class Summary(NamedTuple):
         there = plural(self.made + self.already, "image")
         lines += [f"  of {there}, {', '.join(doubts)}; see {ledger}"] * (self.unknown + self.warned > 0)
         return [*lines, f"  model: {model_as_used(self.model, self.fast)}"]
+
+
+def summarise(
+    colorizer: "Colorizer",
+    source: str,
+    out: str,
+    counts: Mapping[str, int],
+    failures: Iterable[tuple[str, str]],
+    changed: Sequence[str],
+    notes: Iterable[str],
+    seconds: float,
+    **of_kind: int,
+) -> Summary:
+    """What came of the images of a folder or an archive.
+
+    Args:
+        colorizer: the model.
+        source: as it was named.
+        out: likewise.
+        counts: `made`, `already`, `failed`, and what `noteworthy` counts.
+        failures: those that are named, in any order.
+        changed: outputs that are no longer as they were made.
+        notes: what else a user should know, after what is said of the colours.
+        seconds: from the beginning.
+        of_kind: `left` of a folder, or `shards` of an archive.
+    """
+    count, description = counts["made"] + counts["already"], colorizer.network.description
+    said = caveats_of_many(description, counts["novel"], count, "image")
+    if hardly := counts["hardly_found"]:
+        said.append(f"hardly anything of {hardly} of {count} images was found in the reference")
+    if changed:
+        found = f"{plural(len(changed), 'coloured image')} found changed or damaged"
+        said.append(f"{found}, and left so ({few(changed, 3)}); --overwrite colours anew")
+    named = {name: counts[name] for name in ("made", "already", "failed", "novel", "unknown", "warned")}
+    return Summary(
+        source, out, **named, failures=tuple(sorted(failures)), notes=(*said, *notes), seconds=seconds,
+        model=description.name, fast=colorizer.fast, **of_kind,
+    )  # fmt: skip

@@ -134,11 +134,13 @@ class _Shard:
             self._colour(waiting)
         self._flush()
         end = {
-            **noteworthy(record for record in self.records.values() if "made" in record),
             "run": self.task.run,
-            "made": self.made,
-            "already": len(self.images) - len(waiting) - self._in_the_way,
-            "failed": len(self.failures),
+            "counts": {
+                **noteworthy(record for record in self.records.values() if "made" in record),
+                "made": self.made,
+                "already": len(self.images) - len(waiting) - self._in_the_way,
+                "failed": len(self.failures),
+            },
             "failures": sorted(self.failures)[:MOST_FAILURES],
             "changed": self._changed,
             "seconds": round(time.monotonic() - self.began, 3),
