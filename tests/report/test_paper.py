@@ -164,6 +164,6 @@ def test_it_compiles_and_nothing_sticks_out(kit):
 
 def test_a_word_of_200_letters_is_broken_and_leaves_its_table_readable():
     table = tex_table([["Arm", "n"], ["a" * 200, 1]], "All", "all")
-    assert "a" * 40 + r"\allowbreak{}" + "a" * 40 in table
+    assert r"\allowbreak{}".join(["a" * 8] * 10) in table
     assert "a" * 41 not in table
     assert max(float(width) for width in re.findall(r"p\{([0-9.]+)em", table)) < 25

@@ -103,7 +103,6 @@ def draw_extremes(study: Study) -> "dict[str, Drawing]":
     return figures
 
 
-DOTS_PER_INCH = 200
 FROM_SCRATCH = {"pix2pix": "U-Net from scratch", "palette": "diffusion"}
 """Methods that have no encoder, and what their networks are."""
 _ARROWS = (("image", "encoder"), ("encoder", "colour"), ("encoder", "class"), ("colour", "judge"))
@@ -319,27 +318,37 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         RunError: `folder` is no study, or `out` cannot be written.
     """
     study = read_study(folder)
-    if study.is_comparison:
-        return _write_drawings(comparison_figures(study), out, overwrite)
-    drawn = {figure: figure.draw(study) for figure in FIGURES.values()}
-    written = _write_drawings(
-        {name: each for own in drawn.values() for name, each in own.items()}, out, overwrite
-    )
-    with replacing(out / "figures.md") as file:
-        for figure, own in drawn.items():
-            text = f"**{figure.title}** {figure.caption_of(study)}"
-            file.writelines(f"- `{name}.png`: {text}\n" for name in own)
-    return written
-
-
-def _write_drawings(drawn: "Mapping[str, Drawing]", out: Path, overwrite: bool) -> list[Path]:
-    paths = {out / f"{name}.png": drawing for name, drawing in drawn.items()}
+    texts: dict[str, str] = {}
+    drawings: dict[str, Drawing] = comparison_figures(study) if study.is_comparison else {}
+    for figure in () if study.is_comparison else FIGURES.values():
+        drawn = figure.draw(study)
+        drawings |= drawn
+        texts |= dict.fromkeys(drawn, f"**{figure.title}** {figure.caption_of(study)}")
+    paths = {out / f"{name}.png": drawing for name, drawing in drawings.items()}
     # all of them, before the first is written
     for path in (*paths, out / "figures.md"):
         require_outputs({"--figures": path}, overwrite=overwrite)
     for path, drawing in paths.items():
-        lay_out(drawing)
-        drawing.patch.set_visible(True)
-        with replacing(path, "wb") as file:
-            drawing.savefig(file, format="png", dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight")
+        write_drawing(drawing, path)
+    if texts:
+        with replacing(out / "figures.md") as file:
+            file.writelines(f"- `{name}.png`: {text}\n" for name, text in texts.items())
     return list(paths)
+
+
+def write_drawing(drawing: "Drawing", path: Path) -> None:
+    """Write a figure as `.png`, `.pdf` or `.svg`, text as text, on white; the same figure gives the same bytes."""
+    import matplotlib
+
+    lay_out(drawing)
+    drawing.patch.set_visible(True)  # paper is white, also where a dark page shows it
+    # fonts as outlines of TrueType, which publishers ask for
+    settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.stem}
+    options: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 200, "bbox_inches": "tight"},
+        "pdf": {"metadata": {"CreationDate": None}},
+        "svg": {"metadata": {"Date": None}},
+    }
+    kind = path.suffix[1:]
+    with matplotlib.rc_context(settings), replacing(path, "wb") as file:
+        drawing.savefig(file, format=kind, facecolor="white", **options[kind])

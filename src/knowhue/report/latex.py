@@ -24,7 +24,7 @@ _MOST_ROWS = 40
 _BROAD = 18
 """Letters of a cell before it is broken into lines."""
 _LONGEST_WORD = 40
-"""Letters of a word before it is broken, or a table with one of 200 would be shrunk until nobody could read it."""
+"""Letters of a word from which on it may be broken, or a table with one of 200 would be shrunk to illegible type."""
 _LATIN = 0x17F
 """Up to here pdflatex has glyphs for letters."""
 
@@ -63,8 +63,14 @@ def tex(text: str) -> str:
     >>> tex("50 % of a_b: −0.5 ± 0.1"), tex("\u7cf8"), tex("--arm")
     ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]', '-{}-arm')
     """
-    # no line breaks between a number and its per cent; two hyphens, as of options, would be printed as a dash
+    # a checksum or a long name may break after every eight signs, a number never before its per cent
+    text = re.sub(
+        rf"\S{{{_LONGEST_WORD},}}",
+        lambda word: "\N{ZERO WIDTH SPACE}".join(re.findall(".{1,8}", word[0])),
+        text,
+    )
     signs = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    # two hyphens, as of options, would be printed as a dash
     return "".join(
         ("{}" if sign == before == "-" else "") + (_SPECIAL.get(sign) or _letter(sign))
         for before, sign in zip(" " + signs, signs, strict=False)
@@ -83,12 +89,6 @@ def tex_citing(text: str) -> Latex:
     for named, key in IN_TEXTS.items():
         found = found.replace(named, rf"{named.rpartition(' ')[0]}~\cite{{{key}}}")
     return Latex(found)
-
-
-def breakable(digest: str) -> str:
-    """A long checksum in the type of code, which may break after every eight digits."""
-    parts = [digest[place : place + 8] for place in range(0, len(digest), 8)]
-    return r"\texttt{" + r"\allowbreak{}".join(map(tex, parts)) + "}"
 
 
 def tex_row(cells: Sequence[str]) -> str:
@@ -133,7 +133,7 @@ def _cell(cell: Any) -> str:
     if cell is None:
         return tex(MISSING)
     if not isinstance(cell, TableCell):
-        return tex(re.sub(rf"\S{{{_LONGEST_WORD}}}(?=\S)", "\\g<0>\N{ZERO WIDTH SPACE}", str(cell)))
+        return tex(str(cell))
     below = tex(cell.below)
     below = rf"\textbf{{{below}}}" if cell.clear else below
     return f"{tex(cell.value)} {{\\scriptsize {below}}}" if below else tex(cell.value)

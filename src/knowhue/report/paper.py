@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knowhue.errors import ConfigError, plural
 from knowhue.report.answers import answers
-from knowhue.report.figures import FIGURES
+from knowhue.report.figures import FIGURES, write_drawing
 from knowhue.report.findings import Findings, find
 from knowhue.report.integrity import cells_sentence, image_sentences, machine_sentence, plan_sentence
-from knowhue.report.latex import Latex, breakable, fill_latex, plain_label, tex, tex_citing, tex_table, works
+from knowhue.report.latex import Latex, fill_latex, plain_label, tex_citing, tex_table, works
 from knowhue.report.page import SECTIONS
 from knowhue.report.reading import read_study
 from knowhue.report.study import Study
-from knowhue.report.style import lay_out
 from knowhue.report.tables import TABLES
 from knowhue.report.text import measure
 from knowhue.statistics import ALPHA
@@ -51,36 +50,30 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
     findings = find(study)
     drawn = {name: own for name, figure in FIGURES.items() if (own := figure.draw(study))}
     texts = _texts(findings, drawn)
-    drawings = {each: drawing for own in drawn.values() for each, drawing in own.items()}
-    images = [f"figures/{plain_label(name)}.{kind}" for name in drawings for kind in ("pdf", "svg")]
+    images = {
+        f"figures/{plain_label(name)}.{kind}": drawing
+        for own in drawn.values()
+        for name, drawing in own.items()
+        for kind in ("pdf", "svg")
+    }
     # all of them, before the first is written
     for name in (*texts, *images):
         require_outputs({"--paper": out / name}, overwrite=overwrite)
     for name, text in texts.items():
         with replacing(out / name) as file:
             file.write(text)
-    for name, drawing in drawings.items():
-        lay_out(drawing)
-        for kind in ("pdf", "svg"):
-            write_drawing(drawing, out / "figures" / f"{plain_label(name)}.{kind}")
+    for name, drawing in images.items():
+        write_drawing(drawing, out / name)
     return [out / name for name in (*texts, *images)]
-
-
-def write_drawing(drawing: "Drawing", path: Path) -> None:
-    """Write a laid out figure as `.pdf` or `.svg`, text as text, on white; the same figure gives the same bytes."""
-    import matplotlib
-
-    # fonts as outlines of TrueType, which publishers ask for
-    settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.stem}
-    date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[path.suffix[1:]]
-    drawing.patch.set_visible(True)  # paper is white, also where a dark page shows it
-    with matplotlib.rc_context(settings), replacing(path, "wb") as file:
-        drawing.savefig(file, format=path.suffix[1:], metadata=date, facecolor="white")
 
 
 def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> dict[str, str]:
     """Every text file by name, `paper.tex` first."""
-    tables = dict(_tables(findings))
+    tables = {}
+    for name in _TABLE_NAMES:
+        table, label = TABLES[name], plain_label(name)
+        if table.has_numbers(rows := table.text(findings)):
+            tables[f"tables/{label}.tex"] = tex_table(rows, f"{table.title}. {table.note}".strip(), label)
     figures = {
         f"figures/{plain_label(name)}.tex": _figure(findings.study, name, own) for name, own in drawn.items()
     }
@@ -123,15 +116,6 @@ def _pages(drawings: "Mapping[str, Drawing]") -> list[Latex]:
     return [Latex("\\\\[1ex]\n".join(each)) for each in pages]
 
 
-def _tables(findings: Findings) -> Any:
-    for name in _TABLE_NAMES:
-        table = TABLES[name]
-        rows = table.text(findings)
-        if table.has_numbers(rows):
-            caption = f"{table.title}. {table.note}".strip()
-            yield f"tables/{plain_label(name)}.tex", tex_table(rows, caption, plain_label(name))
-
-
 def methods_paragraph(study: Study) -> str:
     """How it was measured, with the hash of the plan and what to cite."""
     asked = [
@@ -149,14 +133,5 @@ def methods_paragraph(study: Study) -> str:
         images=image_sentences(study),
         alpha=study.settings.get("alpha", ALPHA),
         own=study.alpha,
-        sentences=filter(None, (_with_hash(study), cells_sentence(study), machine_sentence(study))),
+        sentences=filter(None, (plan_sentence(study), cells_sentence(study), machine_sentence(study))),
     )
-
-
-def _with_hash(study: Study) -> str:
-    """What the plan's hash says, by the report's own check of it."""
-    sentence, digest = plan_sentence(study), str(study.settings.get("hash") or "")
-    if not digest or digest not in sentence:
-        return sentence
-    before, _, after = sentence.rpartition(digest)
-    return Latex(tex(before) + breakable(digest) + tex(after))
