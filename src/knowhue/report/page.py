@@ -132,7 +132,7 @@ def render_page(found: Conclusion, note: str = "") -> str:
         results=found.results,
         scores_link=_csv_link(_score_rows(study)),
         warnings=integrity.warnings(study),
-        **_answer_parts(found),
+        answers=_answers(found),
         sections=_filled_sections(found.findings),
         fewest_seeds=fewest_seeds(study.alpha),
         numbers=numbers,
@@ -143,7 +143,7 @@ def render_page(found: Conclusion, note: str = "") -> str:
 
 
 def _methods_content(study: Study) -> dict[str, Any]:
-    """All that the page of a comparison shows: its drawings as SVG, and what its template asks for the rest."""
+    """What the page of a comparison shows: its drawings as SVG, and what its template asks for the rest."""
     compared, drawings = methods.Comparison(study), {}
     for name, figure in methods.comparison_figures(study).items():
         kind, _, regime = name.rpartition("_")
@@ -169,7 +169,7 @@ def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: st
         results_link=_results_link(found),
         notices=notices(study),
         sections=_filled_sections(found.findings, _TABLE_SECTIONS),
-        **_answer_parts(found),
+        answers=_answers(found),
     )
     write_json(numbers_file, found.results)
     with replacing(page) as file:
@@ -181,15 +181,18 @@ def _results_link(found: Conclusion) -> str:
     return _data_link("application/json", json.dumps(found.results, indent=1, allow_nan=False))
 
 
-def _answer_parts(found: Conclusion) -> dict[str, Any]:
-    """What a template needs to show the answers."""
+def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
+    """What the macro `answer` takes, of each question."""
     study = found.findings.study
-    return {
-        "answers": found.answers,
-        "measures": {name: measure(study.metrics, asked) for name, asked in study.questions.items()},
-        "lower": {name: study.table.lower_is_better(asked.metric) for name, asked in study.questions.items()},
-        "words": {name: wording(study, name) for name in study.questions},
-    }
+    return [
+        (
+            found.answers[name],
+            measure(study.metrics, asked),
+            study.table.lower_is_better(asked.metric),
+            wording(study, name),
+        )
+        for name, asked in study.questions.items()
+    ]
 
 
 def fill(template: str, **values: Any) -> str:
@@ -260,15 +263,14 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
     drawn = figure.draw(study)
     if not drawn:
         return {}
-    title, caption = figure.title, figure.caption_of(study)
-    rows = figure.rows(study) if figure.rows else []
+    caption, rows = figure.caption_of(study).strip(), figure.rows(study) if figure.rows else []
+    description = f"{figure.title} {caption}"
     return {
         "name": name,
-        "title": title,
-        "caption": caption.strip(),
-        "drawings": [Markup(to_svg(drawing, each, f"{title} {caption}")) for each, drawing in drawn.items()],
+        "title": figure.title,
+        "caption": caption,
+        "drawings": [Markup(to_svg(drawing, each, description)) for each, drawing in drawn.items()],
         "data": _csv_link(rows) if rows else "",
-        "file": f"{name}.csv",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from knowhue.errors import RunError, shown, spaced
 from knowhue.images.image import kinds_of
 from knowhue.report.answers import Answer, answers
-from knowhue.report.contrasts import Bounds, contrast
+from knowhue.report.contrasts import contrast
 from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings, find, readings, relative_gains
 from knowhue.report.methods import comparison_results, markdown_tables
@@ -80,7 +80,15 @@ def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, An
         "answers": {question: each.sentence for question, each in answered.items()},
         "verdicts": {question: each.verdict for question, each in answered.items()},
         "tests": {question: _tests(findings, question) for question in study.questions},
-        "secondary": _secondary(findings),
+        "secondary": [
+            {
+                "question": question,
+                "metric": metric,
+                "exploratory": metric not in study.questions[question].secondary,
+            }
+            | row.numbers()
+            for (question, metric), row in findings.secondary.items()
+        ],
         "probabilities": {
             row["question"]: {name: row[name] for name in (*Beliefs._fields, "over")}
             for row in readings(findings)
@@ -118,36 +126,25 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
     found = judged.found
     if found is None:
         return {}
+    bounds = (judged.quoted, judged.outer, judged.inner)
+    quoted, *both = (each and each._asdict() for each in bounds)
+    headroom = [
+        row._asdict() | {"bounds": row.bounds and row.bounds._asdict()} for row in findings.headroom[question]
+    ]
     parts = found.crossed
     bca = bca_interval(found.differences) if len(found.seeds) >= _BCA_SEEDS else None
     deviations = () if parts is None else zip(("seed", "image", "residual"), parts.components, strict=True)
     return {
         "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
         "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
-        "mean": found.estimate, "quoted": _bounds(judged.quoted),
-        "intervals": [_bounds(judged.outer), _bounds(judged.inner)], "interval_seeds": t_interval(found.differences),
-        "interval_bca": bca, "p": found.p, "d_z": found.effect, "wins": found.wins.count,
+        "mean": found.estimate, "quoted": quoted, "intervals": both,
+        "interval_seeds": t_interval(found.differences), "interval_bca": bca,
+        "p": found.p, "d_z": found.effect, "wins": found.wins.count,
         "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
-        "standard_deviations": None if parts is None else dict(deviations) | {"images": parts.images},
-        "needed_seeds": None if judged.needed is None else judged.needed._asdict(),
-        "more_images": judged.more_images,
-        "headroom": [row._asdict() | {"bounds": _bounds(row.bounds)} for row in findings.headroom[question]],
+        "standard_deviations": parts and dict(deviations) | {"images": parts.images},
+        "needed_seeds": judged.needed and judged.needed._asdict(),
+        "more_images": judged.more_images, "headroom": headroom,
     }  # fmt: skip
-
-
-def _secondary(findings: Findings) -> list[dict[str, Any]]:
-    return [
-        {
-            "question": question, "metric": metric,
-            "exploratory": metric not in findings.study.questions[question].secondary,
-            **row.numbers(),
-        }
-        for (question, metric), row in findings.secondary.items()
-    ]  # fmt: skip
-
-
-def _bounds(bounds: Bounds | None) -> dict[str, Any] | None:
-    return None if bounds is None else bounds._asdict()
 
 
 def timing(study: Study) -> dict[str, Any]:
@@ -229,7 +226,7 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
     if asked is not None and asked.metric == name:
         return findings.verdicts[task].row() | {"role": "primary"}
     if test is None:
-        return found.row() | {"bounds": None}
+        return found.row()
     role = "secondary" if asked and name in asked.secondary else "exploratory"
     return found.row() | {"bounds": test.bounds, "p": test.p_adjusted, "role": role}
 

@@ -28,9 +28,9 @@ from knowhue.report.text import (
 from knowhue.statistics import MIN_SEEDS
 from knowhue.statistics.paired import mean
 
-_ARROWS = {"lower": "↓", "higher": "↑"}
 OVER_SEEDS = "95 % interval over seeds, on these images"
-Cells = dict[str, Callable[[Study, Row], Any]]
+Cell = Callable[[Study, Row], Any]
+Cells = dict[str, Cell]
 """What stands in a row, by the head of its column."""
 
 
@@ -71,19 +71,6 @@ class Shown:
         return any(any(cell not in (MISSING, None, 0) for cell in row[self.names :]) for row in table[1:])
 
 
-def bounds_text(level: float | None, bounds: Bounds | None, unit: str = "") -> str:
-    """Return an interval with its level, `†` where it is not over seeds and images; a dash without one."""
-    if bounds is None or bounds.interval is None:
-        return MISSING
-    mark = "" if bounds.over == BOTH else "†"
-    return f"{ends_text(level, bounds.interval, unit)} ({100 * bounds.level:g} %{mark})"
-
-
-def _value(key: str) -> Callable[[Study, Row], str]:
-    """The text of a number in the unit of its row's metric, or in the row's own."""
-    return lambda study, row: number(row.get(key), _unit(study, row))
-
-
 def _unit(study: Study, row: Row) -> str:
     return row["unit"] if "unit" in row else study.unit(row["metric"])
 
@@ -94,63 +81,63 @@ def _like(row: Row) -> float | None:
     return max((level for level in levels if level is not None), key=abs, default=None)
 
 
-def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> Callable[[Study, Row], Any]:
+def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> Cell:
     return lambda _, row: say(row.get(key))
 
 
-def _share(key: str) -> Callable[[Study, Row], str]:
+def _value(key: str) -> Cell:
+    """A number in the unit of its row's metric, or in the row's own."""
+    return lambda study, row: number(row.get(key), _unit(study, row), _like(row))
+
+
+def _share(key: str) -> Cell:
     return _text(key, lambda value: number(value, "share"))
 
 
-def _level(side: str) -> Callable[[Study, Row], str]:
-    return lambda study, row: number(row.get(side), _unit(study, row), _like(row))
+def _gap(before: str, after: str) -> Cell:
+    return lambda study, row: difference(row.get(before), row.get(after), _unit(study, row))
 
 
 def _ends(study: Study, row: Row) -> str:
     return ends_text(_like(row), row.get("interval"), _unit(study, row))
 
 
-def _gap(before: str, after: str) -> Callable[[Study, Row], str]:
-    return lambda study, row: difference(row.get(before), row.get(after), _unit(study, row))
+def _quoted(study: Study, row: Row) -> str:
+    """An interval with its level, `†` where it is not over seeds and images; a dash without one."""
+    bounds: Bounds | None = row.get("bounds")
+    if bounds is None or bounds.interval is None:
+        return MISSING
+    mark = "" if bounds.over == BOTH else "†"
+    return f"{ends_text(_like(row), bounds.interval, _unit(study, row))} ({100 * bounds.level:g} %{mark})"
 
 
-_ARM: Cells = {"Arm": lambda study, row: arm_label(study, row["arm"])}
-_METRIC: Cells = {"Metric": lambda study, row: study.label(row["metric"])}
-_QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
-_CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
-_SEEDS: Cells = {"Seeds": lambda _, row: len(row.get("seeds", ()))}
-_BOTH: Cells = {
-    "Single-task": _level("single"),
-    "Multi-task": _level("multi"),
-    "Difference": _gap("single", "multi"),
-}
-_PAIRED = {**_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends, **_SEEDS}
-
-
-def _baseline(name: str) -> Callable[[Study, Row], str]:
-    return lambda study, row: number(row["baselines"].get(name), _unit(study, row), _like(row))
-
-
-def _of_seeds(side: int) -> Callable[[Study, Row], str]:
+def _of_seeds(side: int) -> Cell:
     return lambda study, row: (
         with_spread(row["scores"][side], _unit(study, row), _like(row)) if "scores" in row else MISSING
     )
 
 
-def _scored(study: Study, row: Row) -> TableCell:
-    """A metric, which direction is better, and its role in the plan."""
-    better = study.about(row["metric"]).get("better", "")
-    return TableCell(f"{study.label(row['metric'])} {_ARROWS.get(better, '')}".strip(), row.get("role", ""))
+def _baseline(name: str) -> Cell:
+    return lambda study, row: number(row["baselines"].get(name), _unit(study, row), _like(row))
 
 
+_ARM: Cells = {"Arm": lambda study, row: arm_label(study, row["arm"])}
+_METRIC: Cells = {"Metric": lambda study, row: study.label(row["metric"])}
+_QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
+_TITLE: Cells = {"Question": lambda study, row: wording(study, row["question"]).title}
+_CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
+_SEEDS: Cells = {"Seeds": lambda _, row: len(row.get("seeds", ()))}
+_GAP: Cells = {"Difference": _gap("single", "multi")}
+_BOTH: Cells = {"Single-task": _value("single"), "Multi-task": _value("multi"), **_GAP}
 _OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
+_TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
+_SMALLEST: Cells = {
+    "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+")
+}
+_TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text)}
 
 
-def _quoted(study: Study, row: Row) -> str:
-    return MISSING if row.get("single") is None else bounds_text(_like(row), row["bounds"], _unit(study, row))
-
-
-def _extreme(key: str) -> Callable[[Study, Row], str]:
+def _extreme(key: str) -> Cell:
     def say(study: Study, row: Row) -> str:
         if key not in row:
             return MISSING
@@ -161,14 +148,14 @@ def _extreme(key: str) -> Callable[[Study, Row], str]:
     return say
 
 
-def _hurt(say: Callable[[Any], str]) -> Callable[[Study, Row], str]:
+def _hurt(say: Callable[[Any], str]) -> Cell:
     return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
 
 
 _DEPLOYED = {"encoders": "Encoders run on an image", "heads": "Heads run on an image", "seconds": "Training"}
 
 
-def _deployed(key: str) -> Callable[[Study, Row], Any]:
+def _deployed(key: str) -> Cell:
     def say(study: Study, row: Row) -> Any:
         if row["what"] == "score":
             return number(row[key], _unit(study, row))
@@ -196,18 +183,24 @@ def _gradients(findings: Findings) -> list[dict[str, Any]]:
 
 def _primary_scores(study: Study, row: Row) -> str:
     metrics = dict.fromkeys(asked.metric for asked in study.questions.values())
-    known = {name: value for name in metrics if (value := row["metrics"].get(name)) is not None}
-    return "; ".join(
-        f"{study.label(name)} {number(value, study.unit(name))}" for name, value in known.items()
-    )
+    known = {name: row["metrics"].get(name) for name in metrics}
+    texts = {
+        study.label(name): number(value, study.unit(name))
+        for name, value in known.items()
+        if value is not None
+    }
+    return "; ".join(f"{label} {text}" for label, text in texts.items())
 
 
 def _scores(task: str) -> Shown:
     """The metrics of a task, single-task beside multi-task beside trivial baselines."""
-    cells: Cells = {
-        "Metric": _scored, **_OF_SEEDS, "Difference": _gap("single", "multi"), "Interval": _quoted,
-        "p": _text("p", p_text),
-    }  # fmt: skip
+
+    def scored(study: Study, row: Row) -> TableCell:
+        """A metric, which direction is better, and its role in the plan."""
+        arrow = {"lower": " ↓", "higher": " ↑"}.get(study.about(row["metric"]).get("better", ""), "")
+        return TableCell(f"{study.label(row['metric'])}{arrow}", row.get("role", ""))
+
+    cells: Cells = {"Metric": scored, **_OF_SEEDS, **_GAP, **_TESTED}
     return Shown(
         TASK_TITLES[task], "", lambda findings: task_scores(findings, task), cells, names=1, kind="scores"
     )
@@ -215,16 +208,16 @@ def _scores(task: str) -> Shown:
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:
     """Every question: both arms, their difference, and the verdict."""
-    asked, verdicts = findings.study.questions, findings.verdicts
+    asked = findings.study.questions
     return [
         {
             "question": name,
-            "metric": each.metric,
-            "sesoi": each.sesoi,
-            "judged": verdicts[name],
-            **verdicts[name].row(),
+            "metric": asked[name].metric,
+            "sesoi": asked[name].sesoi,
+            "judged": judged,
+            **judged.row(),
         }
-        for name, each in asked.items()
+        for name, judged in findings.verdicts.items()
     ]
 
 
@@ -244,13 +237,6 @@ def _marked_gap(study: Study, row: Row) -> TableCell:
     return TableCell(text, "clear" if row["clear"] else "", row["clear"])
 
 
-_TITLE: Cells = {"Question": lambda study, row: wording(study, row["question"]).title}
-_SMALLEST: Cells = {
-    "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+")
-}
-_TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
-_TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text), **_SEEDS}
-
 TABLES: dict[str, Shown] = {
     "questions": Shown(
         "Questions",
@@ -259,7 +245,7 @@ TABLES: dict[str, Shown] = {
         "sign-flip over seeds.",
         _questions,
         {
-            **_TITLE, **_SMALLEST, **_TWO_ARMS, "Difference": _gap("single", "multi"), **_TESTED,
+            **_TITLE, **_SMALLEST, **_TWO_ARMS, **_GAP, **_TESTED, **_SEEDS,
             "Verdict": _text("judged", verdict_cell),
         },
         names=1,
@@ -269,7 +255,8 @@ TABLES: dict[str, Shown] = {
         "No question asks about these. Intervals are at 95 %, those with † on these images alone; p is adjusted "
         "for their number (Benjamini-Hochberg). A difference is called clear by p at most .05, an interval over seeds "
         f"and images that excludes 0, and {MIN_SEEDS} seeds.",
-        _further, {"Arms": _text("arms"), **_METRIC, **_TWO_ARMS, "Difference": _marked_gap, **_TESTED}, names=2,
+        _further,
+        {"Arms": _text("arms"), **_METRIC, **_TWO_ARMS, "Difference": _marked_gap, **_TESTED, **_SEEDS}, names=2,
     ),
     "colour_scores": _scores("colour"),
     "class_scores": _scores("class"),
@@ -367,7 +354,8 @@ TABLES: dict[str, Shown] = {
         "Diagnostics are not on the clock, validation is.",
         lambda findings: conditions.paired_table(findings.study, conditions.equal_time),
         {
-            **_PAIRED, "Time": _text("seconds", duration), "Single-task in full": _text("single_seconds", duration),
+            **_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
+            "Time": _text("seconds", duration), "Single-task in full": _text("single_seconds", duration),
             "Multi-task in full": _text("multi_seconds", duration),
             "Multi-task epochs by then":
                 lambda _, row: f"{row['epochs']:.1f} of {row['of']:g}" if "epochs" in row else MISSING,
