@@ -6,9 +6,8 @@ Profiles of a BMP and of JPEG 2000, and all metadata of the latter and of a GIF,
 import io
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +51,7 @@ def without_unit(across: float, down: float) -> tuple[float, float]:
 
 
 def _comments(found: list[bytes]) -> tuple[tuple[str, str], ...]:
-    texts = (each.rstrip(b"\0") for each in found)
+    texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
     return tuple((f"{COMMENT}-{k}-{PLAIN_KEY}", _decoded(text)) for k, text in enumerate(texts) if text)
 
 
@@ -76,21 +75,28 @@ def of_jpeg(file: File) -> Beside:
     """Comments, a resolution without a unit, and what lies behind: further images, the video of a motion photo."""
     file.seek(0)
     data = file.read()
-    comments, resolution, place = list[bytes](), None, 2
-    while (found := _JPEG_MARKER.search(data, place)) is not None:
-        kind, place = data[found.start() + 1], found.end()
+    comments, resolution, notes = list[bytes](), None, ()
+    for kind, body, place in _segments(data, _JPEG_MARKER):
         if kind == _JPEG_END:
-            return Beside(None, _comments(comments), resolution, notes=_behind(data[place : place + _NEAR]))
-        length = int.from_bytes(data[place : place + 2], "big")
-        body = data[place + 2 : place + length]
-        if kind == _JPEG_COMMENT and len(comments) < _MOST_COMMENTS:
+            notes = _behind(data[place : place + _NEAR])
+            break
+        if kind == _JPEG_COMMENT:
             comments.append(body)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit == 0 and across != down and across and down:
                 resolution = without_unit(across, down)
+    return Beside(None, _comments(comments), resolution, notes)
+
+
+def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
+    """The marker segments of JPEG or JPEG 2000: kind, body, and where its length stands."""
+    place = 2
+    while (found := marker.search(data, place)) is not None:
+        kind, place = data[found.start() + 1], found.end()
+        length = int.from_bytes(data[place : place + 2], "big")
+        yield kind, data[place + 2 : place + length], place
         place += length
-    return Beside(None, _comments(comments), resolution)
 
 
 def _behind(data: bytes) -> tuple[str, ...]:
@@ -135,7 +141,7 @@ def of_gif(file: File) -> Beside:
                 continue
             label, application = data[place + 1], data[place + 3 : place + 14]
             body, end = _sub_blocks(data, place + 2)
-            if label == 0xFE and len(comments) < _MOST_COMMENTS:
+            if label == 0xFE:
                 comments.append(body)
             elif label == 0xFF and application == _GIF_XMP:
                 xmp = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
@@ -161,21 +167,18 @@ def _sub_blocks(data: bytes, place: int) -> tuple[bytes, int]:
 
 # BMP
 
-_BMP_HEAD, _BMP_INFORMATION = 14, struct.pack("<I", 124)
-"""Bytes of the head of a file; how that of version 5 behind it begins, with its own length."""
-_BMP_EMBEDDED = b"DEBM"  # PROFILE_EMBEDDED, little-endian
+_BMP_BYTES, _BMP_FIFTH, _BMP_EMBEDDED = 138, b"\x7c\0\0\0", b"DEBM"
+"""Of both heads together; how the second begins in version 5, with its length; PROFILE_EMBEDDED, little-endian."""
 
 
 def of_bmp(file: File) -> Beside:
     """The profile of version 5 (BITMAPV5HEADER)."""
     file.seek(0)
-    head = file.read(_BMP_HEAD + 124)
-    information = head[_BMP_HEAD:]
-    is_fifth = information.startswith(_BMP_INFORMATION) and len(information) == 124
-    if not is_fifth or information[56:60] != _BMP_EMBEDDED:
+    head = file.read(_BMP_BYTES)
+    if len(head) < _BMP_BYTES or head[14:18] != _BMP_FIFTH or head[70:74] != _BMP_EMBEDDED:
         return Beside()
-    at, size = struct.unpack_from("<II", information, 112)
-    file.seek(_BMP_HEAD + at)
+    at, size = struct.unpack_from("<II", head, 126)
+    file.seek(14 + at)
     return Beside(file.read(min(size, _MOST_BYTES)))
 
 
@@ -188,45 +191,28 @@ _CODES = re.compile(rb"colrnclx(.{4})", re.DOTALL)
 
 def of_heif(file: File) -> Beside:
     """Which colours the codes of AVIF or HEIC mean; the decoder has undone their matrix and range."""
-    found = set[bytes]()
-    with suppress(struct.error):
-        for kind, at, size in _boxes_of(file):
-            if kind == b"meta" and size <= _MOST_BYTES:
-                file.seek(at)
-                found.update(_CODES.findall(file.read(size)))
+    found = {codes for _, body in _boxes(file, (b"meta",)) for codes in _CODES.findall(body)}
     if len(found) > 1:
-        return Beside(
-            colours=(None, ("its images have several kinds of colours (nclx), read as if they were sRGB's",))
-        )
+        note = "its images have several kinds of colours (nclx), read as if they were sRGB's"
+        return Beside(colours=(None, (note,)))
     return Beside(colours=heif_space(*struct.unpack(">2H", found.pop()))) if found else Beside()
 
 
-def _boxes_of(file: File) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of a file: kind, where the body begins, how long it is said to be; struct.error behind the last."""
-    end, at = file.seek(0, 2), 0
+def _boxes(file: File, kinds: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Boxes side by side of these kinds: kind, and body as far as it is there."""
+    end, at = file.seek(0, io.SEEK_END), 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
         head = file.read(16)
-        size, kind = struct.unpack(">I4s", head[:8])
-        start = 8
-        if size == 1:
-            size, start = struct.unpack(">Q", head[8:])[0], 16
-        size = max(size or end - at, start)
-        yield kind, at + start, size - start
-        at += size
-        if at >= end:
+        if len(head) < 8:
             return
-
-
-def _boxes_in(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes side by side in a body, by kind."""
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        if size < 8:  # none is so long that it needs more digits, and the last may claim the rest
-            size = len(data) - at
-        yield kind, data[at + 8 : at + size]
-        at += size
+        size, kind = struct.unpack(">I4s", head[:8])
+        start = 16 if size == 1 else 8
+        size = max(int.from_bytes(head[8:], "big") if size == 1 else size or end - at, start)
+        if kind in kinds:
+            file.seek(at + start)
+            yield kind, file.read(min(size - start, _MOST_BYTES))
+        at = min(at + size, end)
 
 
 # JPEG 2000
@@ -237,12 +223,9 @@ _UUIDS = {
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_CODESTREAM_BYTES = 1 << 17
-"""Of its head, with the depths of as many components as there may be, and a comment of any length."""
-_DEPTHS = 42
-"""Where a codestream says how deep its components are (ISO/IEC 15444-1, A.5.1)."""
-_J2K_COMMENT, _J2K_TILE = 0xFF64, 0xFF90
-_J2K_TEXT = 1  # in Latin-1; 0 is binary
+_J2K_MARKER = re.compile(rb"\xff[\x51-\x90]")
+_J2K_SIZE, _J2K_COMMENT, _J2K_TILE = 0x51, 0x64, 0x90
+_J2K_TEXT = b"\0\1"  # in Latin-1; 0 is binary
 _OF_ENCODERS = (
     b"Created by OpenJPEG",
     b"Created by Grok version",
@@ -256,53 +239,42 @@ _OF_ENCODERS = (
 
 def of_jpeg_2000(file: File) -> Beside:
     """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
-    profile, notes, metadata, comments = None, None, dict[str, bytes | str](), list[bytes]()
-    with suppress(struct.error, IndexError):
-        for kind, body in _jpeg_2000_boxes(file):
+    file.seek(0)
+    codestream = file.read(_MOST_BYTES)
+    profile, metadata = None, dict[str, bytes | str]()
+    if not codestream.startswith(_CODESTREAM):  # a file may be that alone
+        codestream = b""
+        for kind, body in _boxes(file, (b"jp2h", b"uuid", b"jp2c")):
             if kind == b"jp2h":
-                profile = profile or next(_jpeg_2000_profiles(body), None)
-            elif kind == b"jp2c" and notes is None:  # the first is the image
-                count = struct.unpack_from(">H", body, _DEPTHS - 2)[0]
-                # three bytes a component; the top bit says whether it is signed
-                bits = max(((body[_DEPTHS + 3 * k] & 0x7F) + 1 for k in range(count)), default=0)
-                is_cut = bits > 8 and count > 1
-                notes = (f"of its {bits} bits a channel the decoder of JPEG 2000 gives 8",) * is_cut
-                comments = list(islice(_jpeg_2000_comments(body), _MOST_COMMENTS))
+                profile = profile or _jpeg_2000_profile(body)
+            elif kind == b"jp2c":
+                codestream = codestream or body  # the first is the image
             elif name := _UUIDS.get(body[:16]):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
-    return Beside(profile, _comments(comments) + tuple(metadata.items()), notes=notes or ())
+    comments, notes = _main_header(codestream)
+    return Beside(profile, _comments(comments) + tuple(metadata.items()), notes=notes)
 
 
-def _jpeg_2000_comments(codestream: bytes) -> Iterator[bytes]:
-    """Texts in the main header of a codestream (ISO/IEC 15444-1, A.9.2), whose marker segments follow each other."""
-    place = 2
-    with suppress(struct.error):
-        while (kind := struct.unpack_from(">H", codestream, place)[0]) != _J2K_TILE:
-            length = struct.unpack_from(">H", codestream, place + 2)[0]
-            if kind == _J2K_COMMENT and struct.unpack_from(">H", codestream, place + 4)[0] == _J2K_TEXT:
-                text = codestream[place + 6 : place + 2 + length]
-                if not text.startswith(_OF_ENCODERS):
-                    yield text
-            place += 2 + length
+def _jpeg_2000_profile(header: bytes) -> bytes | None:
+    colours = (body for _, body in _boxes(io.BytesIO(header), (b"colr",)))
+    # restricted, or any; 1 is a code
+    return next((body[3:] for body in colours if body[:1] in (b"\2", b"\3")), None)
 
 
-def _jpeg_2000_boxes(file: File) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes that are wanted, of the codestream its head; a file may be that alone."""
-    file.seek(0)
-    head = file.read(_CODESTREAM_BYTES)
-    if head.startswith(_CODESTREAM):
-        yield b"jp2c", head
-        return
-    for kind, at, size in _boxes_of(file):
-        if kind in (b"jp2h", b"uuid", b"jp2c") and (kind == b"jp2c" or size <= _MOST_BYTES):
-            file.seek(at)
-            yield kind, file.read(min(size, _CODESTREAM_BYTES) if kind == b"jp2c" else size)
-
-
-def _jpeg_2000_profiles(header: bytes) -> Iterator[bytes]:
-    for kind, body in _boxes_in(header):
-        if kind == b"colr" and body[:1] in (b"\2", b"\3"):  # restricted, or any; 1 is a code
-            yield body[3:]
+def _main_header(codestream: bytes) -> tuple[list[bytes], tuple[str, ...]]:
+    """Texts (ISO/IEC 15444-1, A.9.2), and a note on depth (A.5.1) that is lost."""
+    comments, notes = list[bytes](), ()
+    for kind, body, _ in _segments(codestream, _J2K_MARKER):
+        if kind == _J2K_TILE:
+            break
+        if kind == _J2K_SIZE:
+            # three bytes a component; the top bit says whether it is signed
+            bits = max(((depth & 0x7F) + 1 for depth in body[36::3]), default=0)
+            is_cut = bits > 8 and len(body) > 39
+            notes = (f"of its {bits} bits a channel the decoder of JPEG 2000 gives 8",) * is_cut
+        elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
+            comments += [body[2:]] * (not body[2:].startswith(_OF_ENCODERS))
+    return comments, notes
 
 
 # PNM

@@ -12,7 +12,6 @@ import numpy as np
 
 from knowhue.errors import ImageError
 from knowhue.images.containers import Beside, File
-from knowhue.images.image import Metadata
 
 Directory = dict[int, list[int]]
 """Whole numbers by tag."""
@@ -275,24 +274,24 @@ def of_tiff(file: File) -> Beside:
     return Beside()
 
 
-def with_exif(data: bytes, metadata: Metadata) -> bytes:
+def with_exif(data: bytes, fields: Mapping[str, bytes | str]) -> bytes:
     """Put EXIF and GeoTIFF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
     The main directory is written anew behind the end of the file (TIFF 6.0, section 2), so that nothing else moves.
     """
-    if data[:4] != b"II*\0" or not {"exif-data", GEOGRAPHY} & dict(metadata).keys():
+    if data[:4] != b"II*\0" or not fields:
         return data
     start = struct.unpack_from("<I", data, 4)[0] + 2
     count = struct.unpack_from("<H", data, start - 2)[0]
     rows = [data[place : place + 12] for place in range(start, start + 12 * count, 12)]
     entries = {struct.unpack_from("<H", row)[0]: row for row in rows}
-    told = _tree_of(dict(metadata).get("exif-data"), (*_FIELDS, *_INNER))
+    told = _tree_of(fields.get("exif-data"), (*_FIELDS, *_INNER))
     told = {tag: each for tag, each in told.items() if tag not in entries}
     if isinstance(inner := told.get(_EXIF), dict):
         for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which turning may have exchanged
             if own in inner:
                 inner[own] = Entry(_LONG, 1, entries[main][8:])
-    told |= _tree_of(dict(metadata).get(GEOGRAPHY), _GEOGRAPHIC)
+    told |= _tree_of(fields.get(GEOGRAPHY), _GEOGRAPHIC)
     data += b"\0" * (len(data) % 2)
     added, values = _rows(told, len(data))
     entries |= added

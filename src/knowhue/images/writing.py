@@ -21,7 +21,7 @@ from knowhue.images.image import Image, Pixels, flattened, require_image, to_rgb
 from knowhue.images.metadata import keep
 from knowhue.images.png import with_texts
 from knowhue.images.profiles import from_srgb, srgb_profile
-from knowhue.images.tiff import with_exif
+from knowhue.images.tiff import GEOGRAPHY, with_exif
 from knowhue.images.vips import VipsError, VipsImage, attach, encode, image_of, reason
 from knowhue.storage import replacing
 
@@ -125,25 +125,27 @@ def encode_with_notes(
     image: Image, suffix: str, quality: int | None = None, called: str | None = None
 ) -> tuple[bytes, list[str]]:
     """The bytes of an image file, and what it could not hold, by what it is `called`; as `write_image`."""
-    kind, metadata = kind_of(suffix, image), image.origin.metadata
+    kind = kind_of(suffix, image)
     if quality is not None and not 1 <= quality <= 100:
         raise ConfigError(
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
         )
     output, notes = _converted(image, kind)
     height, width = image.pixels.shape[:2]
-    kept, lost = keep(metadata, kind.suffix, height, width, image.origin.computed_by, called)
-    own = {name: kept.pop(name) for name in list(kept) if _is_put_in(name, kind.suffix)}
+    origin = image.origin
+    kept, lost = keep(origin.metadata, kind.suffix, height, width, origin.computed_by, called)
+    is_ours = {name: text_key(name) is not None or (kind.suffix, name) in _OURS for name in kept}
+    own = {name: kept.pop(name) for name, ours in is_ours.items() if ours}
     for name, value in kept.items():
         attach(output, name, value)
     attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
-    options = {**kind.options, **(kind.lossless if image.origin.is_lossless else {})}
+    options = {**kind.options, **(kind.lossless if origin.is_lossless else {})}
     # PNG and TIFF lose nothing, and have no quality to set
     if quality is not None and "Q" in options:
         options["Q"] = quality
     if kind.suffix == ".avif":
         # AVIF ends at 12 bits, whatever the image had
-        options["bitdepth"] = 8 if output.format == "uchar" else 10 if image.origin.bits == 10 else 12
+        options["bitdepth"] = 8 if output.format == "uchar" else 10 if origin.bits == 10 else 12
     try:
         data = encode(output, kind.saver, **options)
     except VipsError as error:
@@ -152,16 +154,12 @@ def encode_with_notes(
         ) from None
     if kind.suffix in _PUT_IN:
         data = _PUT_IN[kind.suffix](data, own)
-    # libvips keeps EXIF in all kinds of files but TIFF
-    return with_exif(data, metadata) if kind.suffix == ".tif" else data, notes + lost
+    return data, notes + lost
 
 
-_PUT_IN = {".png": with_texts, ".jpg": with_jpeg_comments}
-"""Of the kinds to which libvips adds no text, or not as it was, what adds it."""
-
-
-def _is_put_in(name: str, suffix: str) -> bool:
-    return suffix in _PUT_IN and (text_key(name) is not None or (suffix, name) == (".png", "xmp-data"))
+_PUT_IN = {".png": with_texts, ".jpg": with_jpeg_comments, ".tif": with_exif}
+"""What adds texts, and `_OURS`, which libvips does not, or not as they were."""
+_OURS = {(".png", "xmp-data"), (".tif", "exif-data"), (".tif", GEOGRAPHY)}
 
 
 def kind_of(
