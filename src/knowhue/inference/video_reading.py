@@ -117,18 +117,6 @@ class Video:
         """All streams but the one that is coloured."""
         return [each for each in self._container.streams if each.index != self._stream.index]
 
-    def covers(self) -> dict[int, bytes]:
-        """The files of attached images, such as a cover, by their stream's index."""
-        found: dict[int, bytes] = {}
-        with self._open() as container:
-            wanted = [each for each in container.streams if is_attached(each)]
-            for packet in container.demux(wanted) if wanted else ():  # they come before all else
-                if packet.size:
-                    found.setdefault(packet.stream.index, bytes(packet))
-                if len(found) == len(wanted):
-                    break
-        return found
-
     def metadata(self) -> dict[str, str]:
         """What people wrote of the whole video."""
         return written_metadata(self._container)
