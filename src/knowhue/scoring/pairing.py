@@ -43,11 +43,6 @@ class System(NamedTuple):
     remarks: tuple[str, ...] = ()
     """on its files"""
 
-    @property
-    def samples_each(self) -> int:
-        """How many samples an image has."""
-        return len(next(iter(self.samples.values())))
-
 
 class Pairs(NamedTuple):
     """True images and colourings that belong together."""
@@ -78,18 +73,13 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
         ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
     """
     folders = require_folders(truth, systems)
-    true, left_alone = _list(truth)
-    remarks = [f"true images: {each}" for each in left_alone]
-    originals = {key: files[0] for key, files in true.items()}
-    problems = _doubled("--truth", true)
+    originals, left_alone = _list("--truth", truth)
     made = [_system(name, folder, originals) for name, folder in folders.items()]
-    shared = set(originals).intersection(*(system.samples for system in made))
-    for system in made:
-        found, more = _odd_ones(system, originals, common)
-        problems += found
-        remarks += more
-    if problems:
+    odd = [_odd_ones(system, originals, common) for system in made]
+    if problems := [each for found, _ in odd for each in found]:
         raise ImageError(*problems)
+    remarks = [f"true images: {each}" for each in left_alone] + [each for _, more in odd for each in more]
+    shared = set(originals).intersection(*(system.samples for system in made))
     if not shared:
         raise ImageError(
             f"`{truth}` and the systems should have images of the same names, extension aside. Found none in all."
@@ -173,9 +163,9 @@ def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
-    """Files by image, and notes."""
-    files: dict[str, list[Stored]] = {}
+def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
+    """Files by image, and notes; what is stored twice is refused."""
+    files: dict[str, list[Path]] = {}
     skipped = []
     for path, why in walk(folder, takes_coloured=True):
         if why.startswith(UNREADABLE):
@@ -184,13 +174,17 @@ def _list(folder: Path) -> tuple[dict[str, list[Stored]], list[str]]:
             skipped.append(why)
             continue
         key = plain_name(path.relative_to(folder).with_suffix("").as_posix())
-        files.setdefault(key, []).append(_stored(path))
+        files.setdefault(key, []).append(path)
     if not files:
         raise ImageError(
             f"`{folder}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or below."
         )
+    if twice := [" and ".join(path.name for path in each) for each in files.values() if len(each) > 1]:
+        raise ImageError(
+            f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"
+        )
     others = f"{plural(len(skipped), 'other file')} {LEFT_ALONE}: {counted(skipped)}"
-    return files, [others] if skipped else []
+    return {key: _stored(path) for key, (path,) in files.items()}, [others] if skipped else []
 
 
 def _stored(path: Path) -> Stored:
@@ -206,11 +200,9 @@ def _stored(path: Path) -> Stored:
 
 
 def _system(name: str, folder: Path, truth: Mapping[str, Stored]) -> System:
-    files, notes = _list(folder)
-    if problems := _doubled(name, files):
-        raise ImageError(*problems)
+    files, notes = _list(name, folder)
     samples: dict[str, list[Stored]] = {}
-    for key, (file,) in sorted(files.items()):
+    for key, file in sorted(files.items()):
         samples.setdefault(_image_of(key, truth), []).append(file)
     return System(name, {key: tuple(each) for key, each in samples.items()}, tuple(notes))
 
@@ -224,12 +216,6 @@ def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
         return rest
     found = _SAMPLE_FILE.fullmatch(key)
     return found[1] if found and found[1] in truth else key
-
-
-def _doubled(what: str, files: Mapping[str, list[Stored]]) -> list[str]:
-    twice = [" and ".join(f.path.name for f in each) for each in files.values() if len(each) > 1]
-    said = f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"
-    return [said] if twice else []
 
 
 def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tuple[list[str], list[str]]:
