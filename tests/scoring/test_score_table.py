@@ -28,7 +28,7 @@ from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import MARGINS, PROTOCOLS, Protocol
 from knowhue.scoring.table import make_scores, paired_differences, paired_shares
 from knowhue.statistics.clustered import Nearness
-from knowhue.storage import write_json
+from knowhue.storage import SEAL, write_json
 
 SMALL = Protocol.model_validate(PROTOCOLS["stretch-256"].model_dump() | {"size_px": 32})
 
@@ -286,11 +286,14 @@ def test_what_is_no_score_is_not_called_damaged(tmp_path):
     ],
 )
 def test_a_score_of_another_content_is_damaged(scores, tmp_path, spoil):
-    found, path = to_json(scores), tmp_path / "score.json"
+    path = tmp_path / "score.json"
+    write_json(path, to_json(scores))
+    found = json.loads(path.read_text())
     spoil(found)
-    write_json(path, found)
-    with pytest.raises(DamagedError):
-        read_score_file(path)
+    for content in (found, {name: each for name, each in found.items() if name != SEAL}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(DamagedError):
+            read_score_file(path)
 
 
 def test_a_number_of_another_processor_is_no_difference_and_a_count_is():

@@ -6,17 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
-
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, DamagedError, minus, shown
+from knowhue.errors import ConfigError, minus, shown
 from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
 from knowhue.scoring.table import Scores
-from knowhue.settings_text import describe_problem
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -25,53 +22,13 @@ ROUNDING = 1e-6
 _ROUNDING_OF_P = 1e-4
 """Absolute: near-equal systems divide a small difference by a small error."""
 _PROBABILITIES = ("p", "p_adjusted", "p_clustered", "p_clustered_adjusted")
-_FIRST = 12  # hex digits of a hash that stand beside numbers
 _PACKAGES = ("numpy", "pillow", "pyvips")
 _OF_NETWORKS = ("torch", "timm")
 
 
-class _OfFiles(BaseModel):
-    sha256: str
-
-
-class _System(_OfFiles):
-    name: str
-
-
-class _OfProtocol(_OfFiles):
-    settings: Protocol
-
-
-class _Row(BaseModel):
-    values: dict[str, float]
-
-
-class _Classifier(BaseModel):
-    network: str
-
-
-class _Asked(BaseModel, extra="allow"):
-    # as pydantic has it: the type of all other fields
-    __pydantic_extra__: dict[str, dict[str, Any]]  # pyright: ignore[reportIncompatibleVariableOverride]
-    asked: str | None = None
-    classifier: _Classifier | None = None
-
-
-class _Content(BaseModel):
-    """What is read of an earlier `score.json`; all else is compared only."""
-
-    protocol: _OfProtocol
-    truth: _OfFiles
-    systems: list[_System]
-    rows: dict[str, _Row]
-    reference: str
-    files: list[str]
-    networks: _Asked
-
-
 def short(hash_: str) -> str:
     """The part of a hash that stands beside numbers."""
-    return hash_[:_FIRST]
+    return hash_[:12]
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
@@ -82,7 +39,11 @@ def to_json(scores: Scores) -> dict[str, Any]:
         "protocol": {"sha256": protocol, "settings": scores.protocol.model_dump(mode="json")},
         "truth": truth_of(scores.pairs),
         "systems": [
-            {"name": each.name, "samples": each.samples_each, "sha256": _files_hash(each.samples)}
+            {
+                "name": each.name,
+                "samples": len(next(iter(each.samples.values()))),
+                "sha256": _files_hash(each.samples),
+            }
             for each in scores.pairs.systems
         ],
         "clusters": len(set(scores.pairs.clusters)),
@@ -124,7 +85,7 @@ def read_score_file(path: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: it is something else, or of another version.
-        DamagedError: it is not as it was written.
+        DamagedError: it is not as it was written, see `storage.write_json`.
         RunError: it is missing or cannot be read.
     """
     if path.suffix.lower() != ".json":
@@ -138,13 +99,8 @@ def read_score_file(path: Path) -> dict[str, Any]:
             f"An earlier score should be a .json file of `knowhue score`, which carries the schema {SCORE_SCHEMA}. "
             f"Found `{path}`, which carries {shown(schema)}."
         )
-    try:
-        content = _Content.model_validate(found)
-    except ValidationError as error:
-        raise DamagedError(path, describe_problem(error.errors()[0], _Content).rstrip(".")) from None
-    if lacks := [each.name for each in content.systems if each.name not in content.rows]:
-        raise DamagedError(path, f"it lacks the row of `{lacks[0]}`")
-    return found
+    # what carries the schema is knowhue's, and whole where it has its checksum
+    return read_json(path, sealed=True)
 
 
 class Beside(NamedTuple):
