@@ -114,7 +114,7 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
         pairs,
         DEEP,
         measured,
-        fake("lite0")._replace(perceptual=Unavailable("not asked")),
+        fake("lite0")._replace(perceptual=None),
         None,
         tmp_path / "cache",
     )
@@ -256,4 +256,4 @@ def test_recognition_opens_the_network_whose_features_it_needs(tmp_path):
     made = write_images(tmp_path / "made", colourings(true_images(10, 2), 0.5))
     found = open_scorers(Wanted("recognition"), pair(truth, [str(made)]), "ciede2000")
     assert (list(found.opened), found.has_probe) == (["lite0"], True)
-    assert isinstance(found.perceptual, Unavailable)
+    assert found.perceptual is None

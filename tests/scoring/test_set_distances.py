@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from knowhue.evaluation.features import frechet
-from knowhue.scoring.networks import PER_FEATURE, Truth, corrected
-from knowhue.statistics.clustered import deal_groups
+from knowhue.scoring.networks import PER_FEATURE, Truth
+from knowhue.statistics.clustered import deal_groups, jackknifed
 
 MIXING = np.random.default_rng(0).normal(size=(6, 6)) / 6**0.5 * np.linspace(1.5, 0.2, 6)
 
@@ -60,9 +60,10 @@ def test_swapping_systems_flips_signs_exactly():
     true, one, other = features(60, 1)
     truth = Truth(true, deal_groups(60))
     found = truth.frechet(one), truth.frechet(other)
-    ahead, back = corrected(found[0], truth.sizes, found[1]), corrected(found[1], truth.sizes, found[0])
+    gaps = found[0].minus(found[1]), found[1].minus(found[0])
+    ahead, back = (jackknifed(*gap, truth.sizes) for gap in gaps)
     assert (ahead.estimate, ahead.error) == (-back.estimate, back.error)
-    same = corrected(found[0], truth.sizes, found[0])
+    same = jackknifed(*found[0].minus(found[0]), truth.sizes)
     assert (same.estimate, same.error, same.p) == (0, 0, 1)
 
 
@@ -82,14 +83,14 @@ def test_intervals_hold_the_truth_at_about_the_nominal_rate():
         true, one, other = features(120, 100 + seed)
         truth = Truth(true, deal_groups(120))
         found = truth.frechet(one), truth.frechet(other)
-        judged = corrected(found[1], truth.sizes), corrected(found[1], truth.sizes, found[0])
+        judged = [jackknifed(*each, truth.sizes) for each in (found[1], found[1].minus(found[0]))]
         plain.append(found[1].whole)
         freed.append(judged[0].estimate)
         ends = [each.interval(0.95) for each in judged]
         held.append(
             [low < value < high for (low, high), value in zip(ends, (theirs, theirs - ours), strict=True)]
         )
-        kernels.append(corrected(truth.kernel(other), truth.sizes, truth.kernel(one)))
+        kernels.append(jackknifed(*truth.kernel(other).minus(truth.kernel(one)), truth.sizes))
     error = np.std(freed) / repeats**0.5
     assert abs(np.mean(freed) - theirs) < 4 * error < abs(np.mean(plain) - theirs)
     least = 0.95 - 4 * (0.95 * 0.05 / repeats) ** 0.5

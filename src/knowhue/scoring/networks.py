@@ -1,6 +1,7 @@
 """What networks say of colourings: LPIPS, distances of sets, what chance leaves of them, recognition; by torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from knowhue.evaluation.features import (
     LPIPS,
     FeatureNetwork,
     Features,
+    Gaussian,
     Perceptual,
     Unavailable,
     frechet_between,
@@ -45,7 +47,7 @@ from knowhue.scoring.parts import (
 from knowhue.scoring.protocols import Protocol, Wanted
 from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
 from knowhue.scoring.table import NetworkAnswers, SetDistance
-from knowhue.statistics.clustered import ClusteredMean, deal_groups, jackknifed
+from knowhue.statistics.clustered import deal_groups, jackknifed
 
 PER_FEATURE = 2
 """Images for each feature that a Frechet distance needs for an interval: with fewer its bias is not of order 1 / N."""
@@ -57,33 +59,38 @@ class LeftOut(NamedTuple):
     whole: float
     without: NDArray[np.float64]
 
+    def minus(self, other: "LeftOut") -> "LeftOut":
+        return LeftOut(self.whole - other.whole, self.without - other.without)
+
 
 class Truth:
-    """The true images' side of every distance, made once.
-
-    Args:
-        features: (N, D).
-        groups: (N,), see `deal_groups`.
-    """
+    """The true images' side of every distance, made once: features (N, D) and `deal_groups` (N,)."""
 
     def __init__(self, features: Features, groups: NDArray[np.int64]) -> None:
         self.features = features
         self.rows = [np.flatnonzero(groups == number) for number in range(groups.max() + 1)]
         self.sizes = np.array([len(each) for each in self.rows])
-        triangles = self.triangles(features)
-        self.gaussians = [gaussian_of(each) for each in _subsets(triangles)]
-        self.sums = _group_sums(features, features, self.rows)
 
-    def triangles(self, features: Features) -> list[NDArray[np.float64]]:
-        """Of each group."""
-        return [triangle(features[each]) for each in self.rows]
+    @cached_property
+    def own_gaussians(self) -> list[Gaussian]:
+        return list(self.gaussians(self.features))
+
+    def gaussians(self, features: Features) -> Iterator[Gaussian]:
+        """Of all features, and without each group."""
+        triangles = [triangle(features[each]) for each in self.rows]
+        yield gaussian_of(triangles)
+        for number in range(len(triangles)):
+            yield gaussian_of([*triangles[:number], *triangles[number + 1 :]])
+
+    @cached_property
+    def own_sums(self) -> NDArray[np.float64]:
+        return _group_sums(self.features, self.features, self.rows)
 
     def frechet(self, features: Features) -> LeftOut | None:
         """The Frechet distance; None where a group leaves fewer than `PER_FEATURE` images a feature, too few."""
         if len(features) - self.sizes.max() < PER_FEATURE * features.shape[1]:
             return None
-        own = map(gaussian_of, _subsets(self.triangles(features)))
-        values = [frechet_between(*two) for two in zip(own, self.gaussians, strict=True)]
+        values = list(map(frechet_between, self.gaussians(features), self.own_gaussians))
         return LeftOut(values[0], np.array(values[1:]))
 
     def kernel(self, features: Features) -> LeftOut | None:
@@ -95,7 +102,7 @@ class Truth:
         if self.sizes.sum() - self.sizes.max() < 2:
             return None
         across = _group_sums(features, self.features, self.rows)
-        sums = _group_sums(features, features, self.rows) + self.sums - across - across.T
+        sums = _group_sums(features, features, self.rows) + self.own_sums - across - across.T
         total, counts = sums.sum(), self.sizes.sum() - self.sizes
         kept = total - sums.sum(0) - sums.sum(1) + np.diag(sums)
         count = self.sizes.sum()
@@ -111,23 +118,11 @@ LEAVE_OUT: Mapping[str, Callable[[Truth, Features], LeftOut | None]] = {
 """By the distances of `features.DISTANCES`."""
 
 
-def _subsets(triangles: Sequence[NDArray[np.float64]]) -> list[Sequence[NDArray[np.float64]]]:
-    """All, and all but each."""
-    return [triangles, *([*triangles[:number], *triangles[number + 1 :]] for number in range(len(triangles)))]
-
-
 def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
     """(G, G): the sum of the kernel over pairs of a row of one group and another row of another."""
     found = np.array([[kernel_sum(x[one], y[other]) for other in rows] for one in rows])
     diagonal = kernel_diagonal(x, y)
     return found - np.diag([diagonal[each].sum() for each in rows])
-
-
-def corrected(own: LeftOut, sizes: NDArray[np.int64], reference: LeftOut | None = None) -> ClusteredMean:
-    """The corrected distance, or that of a system minus the reference's, and its error."""
-    if reference is None:
-        return jackknifed(own.whole, own.without, sizes)
-    return jackknifed(own.whole - reference.whole, own.without - reference.without, sizes)
 
 
 _ANSWERS = "answers"
@@ -140,11 +135,10 @@ class ScoreNetworks(NamedTuple):
     """What was opened."""
 
     asked: str
-    """as they were named"""
     features: Mapping[str, FeatureNetwork | Unavailable]
     """networks that give features, or why there is none, by name"""
-    perceptual: Perceptual | Unavailable
-    """LPIPS, or why there is none"""
+    perceptual: Perceptual | None
+    """LPIPS, if it is asked"""
     has_probe: bool
     judge: Judge | None = None
     """a classifier of the user's, if one is asked"""
@@ -157,7 +151,7 @@ class ScoreNetworks(NamedTuple):
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What the answers of each network that is shown images follow from."""
         found = {name: _quoted(each.provenance) for name, each in self.opened.items()}
-        if isinstance(self.perceptual, Perceptual):
+        if self.perceptual is not None:
             found[LPIPS] = _quoted(self.perceptual.provenance)
         if self.judge is not None:
             found[_ANSWERS] = self.judge.classifier.provenance
@@ -167,14 +161,9 @@ class ScoreNetworks(NamedTuple):
     def about(self) -> dict[str, Any]:
         """What numbers must be quoted with, as far as it is known before work."""
         of_networks = self.provenance
+        by_measure = {name: each.network for name, each in DISTANCES.items()} | {LPIPS: LPIPS}
         found: dict[str, Any] = {"asked": self.asked}
-        found |= {
-            name: of_networks[distance.network]
-            for name, distance in DISTANCES.items()
-            if distance.network in of_networks
-        }
-        if LPIPS in of_networks:
-            found[LPIPS] = of_networks[LPIPS]
+        found |= {name: of_networks[each] for name, each in by_measure.items() if each in of_networks}
         if self.has_probe:
             found["recognition"] = {"network": FoldedProbe.NETWORK}
         if self.judge is not None:
@@ -201,11 +190,9 @@ def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
         "lpips_weights": wanted.lpips_weights and str(wanted.lpips_weights),
     })  # fmt: skip
     device = torch.device("cpu")
-    found, perceptual = open_networks(settings, device), open_perceptual(settings, device)
-    asked: dict[str, object] = {name: found[name] for name in sorted(chosen)}
-    if "lpips" in names:
-        asked["lpips"] = perceptual
-    for name, each in asked.items():
+    found = open_networks(settings, device)
+    perceptual = open_perceptual(settings, device) if "lpips" in names else None
+    for name, each in [*((name, found[name]) for name in sorted(chosen)), ("lpips", perceptual)]:
         if isinstance(each, Unavailable):
             raise ConfigError(
                 f"`--networks {wanted.networks}` should be of networks that can be opened. {name}: {each.reason}"
@@ -215,6 +202,7 @@ def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
         raise ConfigError(
             f"`primary = {primary}` of the protocol cannot be measured: {judge.about['classes']}."
         )
+    assert not isinstance(perceptual, Unavailable)
     return ScoreNetworks(",".join(names), found, perceptual, has_probe, judge)
 
 
@@ -234,7 +222,6 @@ def ask_networks(
     columns: dict[str, dict[str, NDArray[np.float64]]] = {}
     values: dict[str, dict[str, float]] = {}
     about = networks.about
-    truth: dict[str, Features] = {}
     groups = deal_groups(len(pairs.truth), pairs.clusters)
     truths: dict[str, Truth] = {}
     left_out: dict[str, dict[str, LeftOut]] = {}
@@ -253,17 +240,17 @@ def ask_networks(
             answers = found.pop(_ANSWERS, None)
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
             if row == TRUTH:
-                truth = own
-                # one group of few images tells nothing
-                truths = {name: Truth(each, groups) for name, each in own.items()} if groups.max() else {}
-            values[row], quoted = _distances(own, truth, networks)
-            about |= quoted
+                truths, true_answers = {name: Truth(each, groups) for name, each in own.items()}, answers
+            true = {name: each.features for name, each in truths.items()}
+            of_row = measure_distances(own, true, networks.features)
+            of_row = {name: each for name, each in of_row.items() if each["value"] is not None}
+            values[row] = {name: float(each["value"]) for name, each in of_row.items()}
+            about |= {name: _quoted(each) for name, each in of_row.items()}
             if row in systems:
                 left_out[row] = _left_out(truths, own)
             if probe is not None:
                 columns[row]["recognition"] = probe.ask(own["lite0"])
-            if networks.judge is not None and answers is not None:
-                true_answers = answers if true_answers is None else true_answers
+            if networks.judge is not None and answers is not None and true_answers is not None:
                 columns[row] |= networks.judge.columns(answers, true_answers)
     notes = [] if networks.judge is None else networks.judge.notes
     distances = _judged(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
@@ -284,10 +271,10 @@ def _judged(
     judged = []
     for system, own in found.items():
         for name, each in own.items():
-            mean = corrected(each, sizes)
+            mean = jackknifed(*each, sizes)
             judged.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
             if system != reference:
-                mean = corrected(each, sizes, found[reference][name])
+                mean = jackknifed(*each.minus(found[reference][name]), sizes)
                 ends = mean.interval(level)
                 judged.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
     return judged
@@ -326,7 +313,7 @@ def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: Score
     """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
     if name == _ANSWERS and networks.judge is not None:
         return {name: networks.judge.classifier.answer(colourings[0])}
-    if name == LPIPS and isinstance(networks.perceptual, Perceptual):
+    if name == LPIPS and networks.perceptual is not None:
         return _ask_perceptual(networks.perceptual, truth, colourings)
     return {name: networks.opened[name].features(_tensor(colourings[0]))[0].numpy()}
 
@@ -346,15 +333,6 @@ def _tensor(pixels: Pixels) -> torch.Tensor:
     """(1, 3, H, W), 0 to 1."""
     codes = np.moveaxis(pixels, -1, 0)[None].astype(np.float32)
     return torch.from_numpy(codes / np.float32(np.iinfo(pixels.dtype).max))
-
-
-def _distances(
-    features: Mapping[str, Features], truth: Mapping[str, Features], networks: ScoreNetworks
-) -> tuple[dict[str, float], dict[str, Any]]:
-    found = measure_distances(features, truth, networks.features)
-    known = {name: each for name, each in found.items() if each["value"] is not None}
-    values = {name: float(each["value"]) for name, each in known.items()}
-    return values, {name: _quoted(each) for name, each in known.items()}
 
 
 def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
