@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from knowhue.report.contrasts import primary
 from knowhue.report.study import Row, Run, Study, arm_label
@@ -30,7 +29,6 @@ class Diagnostic(NamedTuple):
     """One gradient statistic and how it is aggregated over a run."""
 
     title: str
-    """for the reader"""
     of: Callable[[Sequence[Row]], float | None]
     """its value for a run, from the steps that were measured; None where they do not say"""
     promise: Mapping[str, int]
@@ -63,7 +61,6 @@ def _norm_ratio(steps: Sequence[Row]) -> float | None:
 
 _WITH = {"pixel": "pixel loss", "adversarial": "adversarial", "colour": "colour sum"}
 _AFFINITIES = {"class_to_colour": "class to colour", "colour_to_class": "colour to class"}
-_ANY = (-math.inf, math.inf)
 DIAGNOSTICS: dict[str, Diagnostic] = (
     {
         f"cosine_{name}": Diagnostic(
@@ -82,7 +79,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = (
     | {"norm_ratio": Diagnostic("Gradient norm, class over colour", _norm_ratio, {}, (0.0, math.inf))}
     | {
         f"affinity_{name}": Diagnostic(
-            f"Affinity, {title}", _over_steps(f"affinity_{name}", np.median), {name.split("_to_")[1]: 1}, _ANY
+            f"Affinity, {title}", _over_steps(f"affinity_{name}", np.median), {name.split("_to_")[1]: 1},
+            (-math.inf, math.inf),
         )
         for name, title in _AFFINITIES.items()
     }
@@ -167,22 +165,12 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
         return None, None, "no" if promise else "no promise"
     from scipy import stats
 
-    # one side alone is permuted, so the other is ranked once
-    ranks = stats.rankdata(second)
-    found = stats.permutation_test(
-        (stats.rankdata(first),), lambda x, axis: _correlations(x, ranks), permutation_type="pairings",
-        vectorized=True, n_resamples=RESAMPLES, rng=np.random.default_rng(0),
-    )  # fmt: skip
-    correlation, p = float(found.statistic), float(found.pvalue)
+    # Pearson's correlation of ranks is Spearman's
+    by_permutation = stats.PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+    found = stats.pearsonr(stats.rankdata(second), stats.rankdata(first), method=by_permutation)
+    correlation, p = map(float, found)
     foretold = p <= ALPHA and correlation * promise > 0
     return correlation, p, "yes in sign" if foretold else "no" if promise else "no promise"
-
-
-def _correlations(permuted: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson's correlation of ranks along the last axis, which is Spearman's."""
-    first = permuted - permuted.mean(axis=-1, keepdims=True)
-    second = ranks - ranks.mean()
-    return (first @ second) / np.sqrt(np.square(first).sum(axis=-1) * np.square(second).sum())
 
 
 def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
