@@ -89,7 +89,7 @@ def _answer(findings: Findings, question: str) -> Answer:
     )
     evidence = ""
     if verdict.word != Word.NO_VERDICT:
-        evidence = _evidence(study, question, measured, verdict, found, headroom)
+        evidence = _evidence(study, question, measured, verdict, found, verdict.quoted, headroom)
     detail = _detail(study, words, measured, verdict, found, verdict.quoted)
     rounding = "" if measured.adds_up(found.levels, found.estimate) else _ROUNDING
     return Answer(
@@ -100,23 +100,18 @@ def _answer(findings: Findings, question: str) -> Answer:
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
     # Without scores of single images, of the models on these images; with them, of the method.
     here, word = "" if found.images else f" on these {study.split} images", verdict.word
-    of_these = here[1:].capitalize()
-    fixed = {
-        Word.NO_VERDICT: f"No verdict yet{here}",
-        Word.CANNOT_TELL: f"Cannot tell{here}: {_LIMITS.get(verdict.limit, '')}",
-        Word.INCONCLUSIVE: f"Inconclusive{here} ({_needed_for_a_verdict(verdict, found)})",
-        Word.EQUIVALENT: f"{of_these} {words.same_here}" if here else words.same,
-    }
-    if word in fixed:
-        return fixed[word]
-    how = word.value[len(word.direction) :]
-    if not here:
-        return f"{words.claims[word.direction]}{how}"
-    return f"{of_these} {words.claims_here[word.direction]}{how}"
+    if word == Word.NO_VERDICT:
+        return f"No verdict yet{here}"
+    if word == Word.CANNOT_TELL:
+        return f"Cannot tell{here}: {_LIMITS[verdict.limit]}"
+    if word == Word.INCONCLUSIVE:
+        return f"Inconclusive{here} ({_needed_for_a_verdict(verdict, found)})"
+    claims = words.claims_here if here else words.claims
+    size = word.value.removeprefix(word.direction) if word.direction else ""
+    return f"{here[1:].capitalize()} {claims[word.direction]}{size}".strip()
 
 
 def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
-    """Say what a new study would need: seeds, with the range that the spread leaves open, or images."""
     need = verdict.needed
     if verdict.quoted is not None and verdict.quoted.interval is None:
         return "no interval can be given"
@@ -134,7 +129,6 @@ def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
 def _detail(
     study: Study, words: Wording, measured: Measure, verdict: Judged, found: Contrast, quoted: Bounds
 ) -> str:
-    """Say both levels, their difference and the interval that decided."""
     seeds = plural(len(found.seeds), "seed")
     few = f"with {seeds} (a claim needs at least {fewest_seeds(verdict.alpha)}, all of them finished)"
     opening = few if verdict.word == Word.NO_VERDICT and not study.is_tuning else f"over {seeds}"
@@ -177,47 +171,40 @@ def _interval_words(study: Study, measured: Measure, quoted: Bounds) -> str:
 
 
 def _ends(measured: Measure, bounds: Bounds) -> str:
-    """An interval as signed text with its unit."""
     if bounds.interval is None:
         return f"not given ({bounds.why_not})"
     return f"{measured.ends(bounds.interval)} {measured.difference_unit}".strip()
 
 
 def _evidence(
-    study: Study, question: str, measured: Measure, verdict: Judged, found: Contrast, headroom: list[Headroom]
-) -> str:
+    study: Study, question: str, measured: Measure, verdict: Judged, found: Contrast, quoted: Bounds,
+    headroom: list[Headroom],
+) -> str:  # fmt: skip
     """Say what carries a verdict: both intervals, p against its level, effect size, wins, and what could be gained."""
-    sesoi, count = study.questions[question].sesoi, len(study.questions)
-    outer, inner = verdict.outer, verdict.inner
-    assert outer is not None
-    assert inner is not None
-    assert verdict.quoted is not None
-    other = inner if verdict.quoted == outer else outer
-    effect = "no spread" if found.effect is None else minus(f"{found.effect:.2f}")
-    size = (
-        "Effect size d_z (mean difference over its standard deviation between seeds, corrected after Hedges)"
-    )
+    sesoi, count, alpha = study.questions[question].sesoi, len(study.questions), verdict.alpha
+    other = found.bounds(1 - alpha if verdict.word.is_small else 1 - 2 * alpha)
+    effect = ": no spread" if found.effect is None else minus(f" {found.effect:.2f}")
     low, high = found.wins.interval
     shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
     # where neither can be given for the same reason, the detail has said it
-    is_said = other.interval is None and other.why_not == verdict.quoted.why_not
+    is_said = other.interval is None and other.why_not == quoted.why_not
     decides = (
-        f"{100 * outer.level:g} % decides whether there is a difference, {100 * inner.level:g} % whether it is less "
-        "than what matters"
+        f"{100 * (1 - alpha):g} % decides whether there is a difference, {100 * (1 - 2 * alpha):g} % whether it is "
+        "less than what matters"
     )
     elsewhere = f"At {100 * other.level:g} % it is {_ends(measured, other)} ({decides})"
     interval = f"Of intervals, {decides}" if is_said else elsewhere
     return " ".join((
         f"{interval}; smallest effect of interest {measured.amount(sesoi)}.",
-        f"Exact sign-flip p {p_words(found.p)}, against {verdict.alpha:g} ({shared}).",
-        f"{size}{': ' if found.effect is None else ' '}{effect}; better in {found.wins.count} of {found.wins.of} seeds"
+        f"Exact sign-flip p {p_words(found.p)}, against {alpha:g} ({shared}).",
+        "Effect size d_z (mean difference over its standard deviation between seeds, corrected after Hedges)"
+        f"{effect}; better in {found.wins.count} of {found.wins.of} seeds"
         f"{f', tied in {found.ties}' if found.ties else ''} ({100 * low:.0f} to {100 * high:.0f} %, Wilson).",
         *headroom_sentences(headroom, measured, sesoi, verdict.word),
     ))  # fmt: skip
 
 
 def headroom_sentences(rows: list[Headroom], measured: Measure, sesoi: float, word: Word) -> list[str]:
-    """Return what could have been gained, beside a verdict."""
     return [
         _of_oracle(row, measured, sesoi, word) if row.name == ORACLE else _of_baseline(row, measured)
         for row in rows

@@ -35,7 +35,6 @@ class Bounds(NamedTuple):
     over: str
     """`seeds and images` (the method), `seeds` (on these test images), `images` (these trained models)"""
     why_not: str = ""
-    """reason, in words"""
 
     @property
     def title(self) -> str:
@@ -58,7 +57,6 @@ class ImageDifferences(NamedTuple):
     groups: np.ndarray | None
     """(images,) class of each where classes count the same; None where all images do"""
     binary: bool
-    """whether scores are 0 or 1"""
 
     @property
     def too_few(self) -> str:
@@ -87,7 +85,6 @@ class Contrast:
     arms: tuple[str, str]
     """the two, before first"""
     lower_is_better: bool
-    """direction of the metric"""
     limits: Interval
     """the least and the greatest value that the metric can have"""
     seeds: tuple[int, ...]
@@ -129,7 +126,6 @@ class Contrast:
 
     @property
     def better(self) -> bool:
-        """Whether the mean difference is an improvement."""
         return self.estimate != 0 and (self.estimate < 0) == self.lower_is_better
 
     @cached_property
@@ -167,22 +163,18 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """Exact sign-flip p."""
         return paired.sign_flip_p(self.differences)
 
     @property
     def effect(self) -> float | None:
-        """Hedges-corrected d_z."""
         return paired.hedges_dz(self.differences)
 
     @property
     def wins(self) -> Share:
-        """Seeds in which after is better."""
         return paired.wins(self.differences, self.lower_is_better)
 
     @property
     def ties(self) -> int:
-        """Seeds in which both are the same."""
         return int(np.count_nonzero(self.differences == 0))
 
     def hurt(self, margin: float) -> Share:
@@ -193,12 +185,7 @@ class Contrast:
 def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str = "") -> Contrast | None:
     """Compare two arms over the seeds of which both have a score; None without any.
 
-    Args:
-        table: the scores; diverged runs count with what is declared for them.
-        metric: what is compared.
-        before: an arm.
-        after: the one that is held against it.
-        label: the class whose images are compared, of which a diverged run has no score; empty for all.
+    Diverged runs count with what is declared for them, but not where a `label`, a class, is compared alone.
     """
     arms = (before, after)
     first, second = (table.scores(arm, metric, label) for arm in arms)
@@ -218,7 +205,6 @@ def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str
 
 
 def primary(study: Study, question: str) -> Contrast | None:
-    """Return the contrast that a question asks for."""
     asked = study.questions.get(question)
     return contrast(study.table, asked.metric, asked.single, asked.multi) if asked else None
 
@@ -249,7 +235,6 @@ class FamilyTest(NamedTuple):
 
     found: Contrast
     bounds: Bounds
-    """the interval of its difference"""
     p: float | None
     """exact sign-flip, over seeds, on these test images; None of one seed, where it is 1 whatever was found"""
     p_adjusted: float | None
@@ -304,14 +289,12 @@ def possible(interval: Interval, before: float, limits: Interval) -> bool:
     return interval[0] >= low - before and interval[1] <= high - before
 
 
-@dataclass(frozen=True)
-class Wording:
+class Wording(NamedTuple):
     """What sentences and figures call the two sides of a question, and what they claim of them."""
 
     question: str
     """as it is asked"""
     title: str
-    """of the question, short"""
     single: str
     """the arm before, short"""
     multi: str
@@ -319,20 +302,13 @@ class Wording:
     single_model: str
     """the arm before as the subject of a sentence"""
     multi_model: str
-    """the other one likewise"""
     claims: Mapping[str, str]
-    """what is said of the method, by direction (`helps`, `hurts`)"""
-    same: str
-    """what is said of the method where no difference matters"""
+    """what is said of the method, by direction: `helps`, `hurts`, or empty where no difference matters"""
     claims_here: Mapping[str, str]
     """what is said of these models, without scores of single images"""
-    same_here: str
-    """likewise, where no difference matters"""
 
 
 _SIDES = {"helps": "better", "hurts": "worse"}
-
-
 WORDINGS = {
     task: Wording(
         question,
@@ -341,10 +317,14 @@ WORDINGS = {
         "multi-task",
         "the single-task model",
         "the multi-task model",
-        {direction: f"Multi-task training {direction} {does}" for direction in _SIDES},
-        f"Multi-task training makes no difference that matters to {does}",
-        {direction: f"the multi-task models are {side} {doing}" for direction, side in _SIDES.items()},
-        f"the arms differ {doing} by less than what matters",
+        {
+            **{direction: f"Multi-task training {direction} {does}" for direction in _SIDES},
+            "": f"Multi-task training makes no difference that matters to {does}",
+        },
+        {
+            **{direction: f"the multi-task models are {side} {doing}" for direction, side in _SIDES.items()},
+            "": f"the arms differ {doing} by less than what matters",
+        },
     )
     for task, question, does, doing in (
         ("colour", "Is colouring easier for a model that also learns to classify?", "colouring", "at colouring"),
@@ -362,6 +342,11 @@ def wording(study: Study, question: str) -> Wording:
     title = str(study.metrics.get(asked.metric, {}).get("title") or spaced(asked.metric))
     # PSNR stays as it is
     metric = title if title[1:2].isupper() else title[:1].lower() + title[1:]
+    claims = {direction: f"{after} is {side} than {before} in {metric}" for direction, side in _SIDES.items()}
+    here = {
+        direction: f"the models of {after} are {side} in {metric} than those of {before}"
+        for direction, side in _SIDES.items()
+    }
     return Wording(
         f"Is {after} better than {before} in {metric}?",
         f"{title}: {asked.multi} against {asked.single}",
@@ -369,11 +354,6 @@ def wording(study: Study, question: str) -> Wording:
         asked.multi,
         before,
         after,
-        {direction: f"{after} is {side} than {before} in {metric}" for direction, side in _SIDES.items()},
-        f"Between {after} and {before} there is no difference in {metric} that matters",
-        {
-            direction: f"the models of {after} are {side} in {metric} than those of {before}"
-            for direction, side in _SIDES.items()
-        },
-        f"the models of {after} and of {before} differ in {metric} by less than what matters",
+        claims | {"": f"Between {after} and {before} there is no difference in {metric} that matters"},
+        here | {"": f"the models of {after} and of {before} differ in {metric} by less than what matters"},
     )
