@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from knowhue.config import TRAIN_LOSSES, Task
 from knowhue.metric_table import SHARES
-from knowhue.report.contrasts import Contrast, contrast, family_tests, primary
+from knowhue.report.contrasts import contrast, family_tests, primary
 from knowhue.report.study import Row, Run, Study
 from knowhue.statistics.paired import bounded_interval, flips, mean, t_interval
 
@@ -26,14 +26,9 @@ Find = Callable[[Study, str], tuple[ScorePairs, Row]]
 def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
     """Return a row for each question of which some seed has both scores under a condition.
 
-    Args:
-        study: the runs.
-        find: the condition: returns both scores of a question by seed, and what else the row should say.
-
-    Returns:
-        `question`, `metric`, `seeds`; `single` and `multi`, means over seeds, and `difference`, multi minus single, in
-        the metric's own unit; `interval` of it: 95 %, Student's t over seeds; None of one seed, and where a share
-        would leave what is possible.
+    `find` returns both scores of a question by seed, and what else the row should say. Rows have `question`, `metric`,
+    `seeds`; `single` and `multi`, means over seeds, and `difference`, multi minus single, in the metric's own unit;
+    `interval` of it: 95 %, Student's t over seeds; None of one seed, and where a share would leave what is possible.
     """
     table = []
     for question, asked in study.questions.items():
@@ -233,20 +228,20 @@ def seed_transfer(study: Study) -> list[dict[str, Any]]:
     `hurt` are those worse by more than `sesoi`; `worst` and `best` are (difference, seed, how many others have exactly
     the same): multi minus single, of the first such seed; `level` is single-task's mean.
     """
-    found = ((name, asked, primary(study, name)) for name, asked in study.questions.items())
-    return [
-        {
-            "question": name, "metric": asked.metric, "sesoi": asked.sesoi, "level": each.levels[0],
-            "hurt": each.hurt(asked.sesoi), "worst": _extreme(each, np.argmin), "best": _extreme(each, np.argmax),
-        }
-        for name, asked, each in found
-        if each is not None
-    ]  # fmt: skip
-
-
-def _extreme(found: Contrast, choose: Callable[[NDArray[np.float64]], Any]) -> tuple[float, int, int]:
-    place, gaps = int(choose(found.gains)), found.differences
-    return float(gaps[place]), found.seeds[place], int(np.count_nonzero(gaps == gaps[place])) - 1
+    rows = []
+    for name, asked in study.questions.items():
+        if (found := primary(study, name)) is None:
+            continue
+        gaps = found.differences
+        worst, best = (
+            (float(gaps[place]), found.seeds[place], int(np.count_nonzero(gaps == gaps[place])) - 1)
+            for place in (int(found.gains.argmin()), int(found.gains.argmax()))
+        )
+        rows.append({
+            "question": name, "metric": asked.metric, "sesoi": asked.sesoi, "level": found.levels[0],
+            "hurt": found.hurt(asked.sesoi), "worst": worst, "best": best,
+        })  # fmt: skip
+    return rows
 
 
 def class_transfer(study: Study) -> list[dict[str, Any]]:
@@ -288,18 +283,14 @@ def image_flips(study: Study) -> list[dict[str, Any]]:
     labels = np.array([study.table.labels[image] for image in tables[0]])
     groups: dict[str | None, NDArray[np.bool_]] = {None: np.ones(len(labels), bool)}
     groups |= {name: labels == name for name in study.classes if name in labels}
-    return [
-        {"label": name, "images": int(chosen.sum()), "seeds": tuple(pairs)}
+    rows = []
+    for name, chosen in groups.items():
         # rows take turns: single-task and multi-task of each seed
-        | _flips(right[::2, chosen], right[1::2, chosen])
-        for name, chosen in groups.items()
-    ]
-
-
-def _flips(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, Any]:
-    lost, won = flips(before, after)
-    net = won - lost
-    return {
-        "right_to_wrong": float(lost.mean()), "wrong_to_right": float(won.mean()), "net": float(net.mean()),
-        "interval": bounded_interval(net, (-1.0, 1.0)),
-    }  # fmt: skip
+        lost, won = flips(right[::2, chosen], right[1::2, chosen])
+        net = won - lost
+        rows.append({
+            "label": name, "images": int(chosen.sum()), "seeds": tuple(pairs), "right_to_wrong": float(lost.mean()),
+            "wrong_to_right": float(won.mean()), "net": float(net.mean()),
+            "interval": bounded_interval(net, (-1.0, 1.0)),
+        })  # fmt: skip
+    return rows

@@ -24,6 +24,7 @@ from knowhue.report.style import (
     panels,
 )
 from knowhue.report.text import Measure, measure
+from knowhue.statistics.paired import benjamini_hochberg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,10 +172,6 @@ def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], measured: Measure, mea
 def stacked(values: "np.ndarray", width: float) -> list[int]:
     """Return the lowest free level for each dot of a stack, so that none covers another.
 
-    Args:
-        values: where the dots stand; they stay there.
-        width: of a dot, in the same unit.
-
     >>> stacked(np.array([0.0, 5.0, 0.5, 0.9]), width=1.0)
     [0, 0, 1, 2]
     """
@@ -205,12 +202,15 @@ def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
         },
         1 - study.alpha,
     )
-    family = {
-        (question, arm): test.found
-        for (question, arm), test in tests.items()
-        if arm != study.questions[question].multi and _has_same_targets(study, question, arm)
-    }
-    adjusted = {key: test.p_adjusted for key, test in family_tests(family).items()}
+    adjusted = benjamini_hochberg(
+        {
+            (question, arm): test.p
+            for (question, arm), test in tests.items()
+            if arm != study.questions[question].multi
+            and _has_same_targets(study, question, arm)
+            and test.p is not None
+        }
+    )
     rows: dict[str, dict[str, FamilyTest]] = {}
     for (question, arm), test in tests.items():
         rows.setdefault(question, {})[arm] = test._replace(p_adjusted=adjusted.get((question, arm)))
@@ -251,7 +251,6 @@ def forest(study: Study) -> "dict[str, Figure]":
 
 
 def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figure":
-    """Draw one question: a line for each arm, and its numbers beside it."""
     asked, runs = study.questions[question], [run for test in tests.values() for run in test.found.diverged]
     lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for arm, seed in runs)
     figure, axes = panels(5.0, 0.3 * max(len(tests), 2) + 1.3 + 0.3 * bool(lost))

@@ -91,7 +91,6 @@ class Findings(NamedTuple):
 
 
 def find(study: Study) -> Findings:
-    """Judge all questions of a study, test its further metrics, and see what could have been gained."""
     headroom = {question: headrooms(study, question) for question in study.questions}
     return Findings(study, verdicts(study), secondaries(study), headroom)
 
@@ -144,7 +143,6 @@ def beaten(
 
 
 def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | None, float | None]:
-    """Return the means of two arms over their finished seeds."""
     before, after = (mean([run.metric(metric) for run in study.finished(arm)]) for arm in arms)
     return before, after
 
@@ -154,7 +152,7 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
 
     The plan names some beforehand; they and the exploratory others are each adjusted for their own number.
     """
-    rows, named = {}, {}
+    rows = {}
     # of two questions about the same arms, neither asks again what the other does
     taken = {(*sides(study, question), asked.metric) for question, asked in study.questions.items()}
     for question, asked in study.questions.items():
@@ -169,10 +167,9 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
         # named ones first; sorting is stable, so both groups keep their order
         for name in sorted(names, key=lambda name: name not in asked.secondary):
             rows[question, name] = contrast(study.table, name, *arms)
-            named[question, name] = name in asked.secondary
-    found = {}
-    for family in (True, False):
-        found |= family_tests({key: each for key, each in rows.items() if named[key] == family})
+    named = {(question, name) for question, asked in study.questions.items() for name in asked.secondary}
+    found = family_tests({key: each for key, each in rows.items() if key in named})
+    found |= family_tests({key: each for key, each in rows.items() if key not in named})
     return {key: found[key] for key in rows if key in found}
 
 

@@ -47,7 +47,6 @@ class Side(NamedTuple):
 
 
 def drawn_sides(study: Study, task: str) -> list[Side]:
-    """Return single-task and multi-task of a question."""
     single, multi = sides(study, task)
     return [Side("single", single, "Single-task", SINGLE), Side("multi", multi, "Multi-task", MULTI)]
 
@@ -201,7 +200,6 @@ class Point:
 
     @property
     def mean(self) -> float | None:
-        """Over seeds; None without any."""
         return float(np.mean(list(self.scores.values()))) if self.scores else None
 
     @property
@@ -408,7 +406,6 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
 
 
 def _cells(ax: "Axes", counts: np.ndarray, shares: np.ndarray, colour: str) -> None:
-    """Cells of a matrix, with their numbers."""
     from matplotlib.patches import Rectangle
 
     for row, column in np.ndindex(*counts.shape):

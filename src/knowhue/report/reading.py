@@ -33,11 +33,7 @@ _RUN_NAME = re.compile(r"seed-(\d+)-\w+")
 
 
 def read_study(folder: Path) -> Study:
-    """Read a study folder in whatever state it is.
-
-    Args:
-        folder: what `knowhue study --out` named. Only its `study.json` must exist: a run that was not
-            started, did not finish or diverged is part of the study and says so in its `state`.
+    """Read a study folder in whatever state it is: a run that was not started or did not finish says so in its `state`.
 
     Raises:
         RunError: there is no `study.json`, or a file is not what knowhue writes.
@@ -232,12 +228,7 @@ def faults(
 ) -> dict[int, str]:
     """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them.
 
-    Args:
-        runs: of the study, by arm and seed.
-        gates: by seed.
-        seeds: of the study.
-        images: digest of those that the plan was frozen with; None where it is not known.
-        split: that the plan reports on; None where it is not known.
+    `images` is the digest of those that the plan was frozen with, `split` that which it reports on; None if not known.
     """
     found = {}
     for seed in seeds:

@@ -125,7 +125,6 @@ class ScoreTable:
         return any(each.sum() - each.max() >= FEWEST_ALIKE for each in counts)
 
     def lower_is_better(self, metric: str) -> bool:
-        """Whether a smaller value is the better one."""
         usual = "lower" if metric in LOWER_IS_BETTER else "higher"
         return self.about.get(metric, {}).get("better", usual) == "lower"
 
@@ -237,7 +236,6 @@ class Study:
 
     @property
     def alpha(self) -> float:
-        """The level of one question: alpha, shared out among those that are asked."""
         return question_alpha(self.settings.get("alpha", ALPHA), len(self.questions))
 
     @property
@@ -307,7 +305,6 @@ class Study:
         return self.about(metric).get("unit", "")
 
     def label(self, metric: str) -> str:
-        """Return a metric's title and unit, shares in per cent."""
         return titled(self.about(metric).get("title", spaced(metric)), self.unit(metric))
 
     def metric_names(self, arm: str) -> list[str]:
@@ -413,7 +410,6 @@ def placebo(study: Study, arm: str) -> str | None:
 
 
 def is_oracle(study: Study, arm: str) -> bool:
-    """Return whether an arm colours with the true class given."""
     return bool(_setting(study, arm, "colour", "oracle")) and "colour" in tasks(study, arm)
 
 

@@ -85,8 +85,7 @@ def read_score_file(path: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: it is something else, or of another version.
-        DamagedError: it is not as it was written, see `storage.write_json`.
-        RunError: it is missing or cannot be read.
+        RunError: it is missing, cannot be read, or is not as it was written.
     """
     if path.suffix.lower() != ".json":
         raise ConfigError(
@@ -107,7 +106,6 @@ class Beside(NamedTuple):
     """Systems of earlier files."""
 
     rows: dict[str, dict[str, float]]
-    """their numbers"""
     notes: list[str]
     """which of them are the same files as another system"""
     remarks: list[str]

@@ -168,7 +168,6 @@ def _cuts(pixels: int) -> Iterator[slice]:
 
 @cache
 def _light(codes: np.dtype[Any]) -> Floats:
-    """The light of each code."""
     top = np.iinfo(codes).max
     return srgb_to_linear(np.arange(top + 1) / top)
 
@@ -176,12 +175,7 @@ def _light(codes: np.dtype[Any]) -> Floats:
 def measure_image(
     colouring: Seen, truth: Seen, protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """What a colouring has of each column, and where the distances of its pixels lie.
-
-    Args:
-        colouring: of the truth's size.
-        truth: the true image.
-        protocol: what an equal image counts, and which change of L* is one.
+    """What a colouring of the truth's size has of each column, and where the distances of its pixels lie.
 
     Returns:
         Values by column; and how many pixels have each true colour of `chroma_bins` and each distance in the a*b*
@@ -225,7 +219,6 @@ def _of_itself(truth: Seen, protocol: Protocol) -> tuple[dict[str, float], NDArr
 
 
 def _own_columns(image: Seen) -> dict[str, float]:
-    """What an image has of itself."""
     return {
         "colourfulness": image.colourfulness[0],
         "colourfulness_absolute": image.colourfulness[1],
@@ -253,10 +246,8 @@ counts, by trapezoids over whole t."""
 def balanced_area(counts: NDArray[np.int64]) -> float:
     """The area where each true colour counts alike, however many pixels have it: weights 1 / frequency, lambda = 0.
 
-    Zhang, Isola and Efros weight by ImageNet's frequencies; these are of the images at hand.
-
-    Args:
-        counts: (313, 152), see `measure_image`.
+    Zhang, Isola and Efros weight by ImageNet's frequencies; these are of the images at hand. `counts`: (313, 152), see
+    `measure_image`.
     """
     pixels = counts.sum(1)
     found = pixels > 0

@@ -233,7 +233,6 @@ def _difference_table(scores: Scores) -> list[list[Any]]:
 
 
 def _distance_table(scores: Scores) -> list[list[Any]]:
-    """Distances of sets of each system, and their differences from the reference's."""
     found = {(each.system, each.minus, each.measure): each for each in scores.distances}
     return _by_system(scores, {key: _distance_cell(scores, each) for key, each in found.items()})
 
@@ -253,7 +252,6 @@ def _test_table(scores: Scores) -> list[list[Any]]:
 
 
 def with_ends(share: float, interval: Interval | None) -> str:
-    """A difference of shares and its interval."""
     shown = signed([share, *(interval or ())], 3)
     return shown[0] + (f" [{', '.join(shown[1:])}]" if interval else "")
 
@@ -317,7 +315,6 @@ def _shown(scores: Scores, name: str, place: int) -> dict[str, Any]:
 
 
 def _link(pixels: Pixels) -> Markup:
-    """An image as a link that holds it."""
     picture = Pillow.fromarray(to_8_bits(pixels))
     picture.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
     file = BytesIO()

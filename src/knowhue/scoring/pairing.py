@@ -37,11 +37,9 @@ class System(NamedTuple):
     """Colourings of one system."""
 
     name: str
-    """as tables call it"""
     samples: Mapping[str, tuple[Stored, ...]]
     """by image, one file or several"""
     remarks: tuple[str, ...] = ()
-    """on its files"""
 
 
 class Pairs(NamedTuple):
@@ -50,7 +48,6 @@ class Pairs(NamedTuple):
     truth: Mapping[str, Stored]
     """file by image, by name"""
     systems: tuple[System, ...]
-    """of the same images"""
     clusters: tuple[str, ...]
     """the folder of each image where they lie in two or more; else empty"""
     notes: tuple[str, ...]
@@ -60,13 +57,10 @@ class Pairs(NamedTuple):
 
 
 def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
-    """Pair the files of folders.
+    """Pair the files of folders, those of systems each perhaps as `NAME=FOLDER`.
 
-    Args:
-        truth: folder of the true images.
-        systems: folders of colourings, each perhaps as `NAME=FOLDER`; several samples an image lie in `sample-1/`,
-            `sample-2/` ... or are called `photo-1.png`, `photo-2.png` ...
-        common: leave out images that some system lacks, and files that belong to no image, instead of refusing them.
+    Several samples an image lie in `sample-1/`, `sample-2/` ... or are called `photo-1.png`, `photo-2.png` ... Images
+    that some system lacks, and files that belong to no image, are refused, or left out if `common`.
 
     Raises:
         ConfigError: as `require_folders`.
@@ -144,7 +138,7 @@ def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
     """Make sure, before work, that there are folders to pair; those of the systems by name.
 
     Raises:
-        ConfigError: two systems of one name, one called as a row of `ALWAYS`, or one that is the truth's own folder.
+        ConfigError: as `named_folders`, or one is the truth's own folder.
         ImageError: no folder.
     """
     named = dict(named_folders(systems))

@@ -67,7 +67,6 @@ class Portion(NamedTuple):
     """Some images, and what is to be measured of them."""
 
     names: tuple[str, ...]
-    """of the images"""
     truth: tuple[Stored, ...]
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
     """files of each image by system"""
@@ -195,10 +194,7 @@ def cached_arrays(
 ) -> dict[str, KeptArrays]:
     """Arrays by name, from where they are kept; those that are not there, or damaged, are made together and put there.
 
-    Args:
-        cache: folder.
-        keys: by name, the hash of all that the arrays follow from.
-        make: gives those of some names.
+    `keys` are the hashes of all that the arrays follow from.
     """
     paths = {name: cache / key[:2] / f"{key}.npz" for name, key in keys.items()}
     found: dict[str, KeptArrays] = {}
@@ -292,7 +288,6 @@ def _measure_samples(
 
 
 def best_of(name: str, values: Sequence[float]) -> float:
-    """The best of several samples by a measure."""
     return min(values) if measures.MEASURES[name].better == "lower" else max(values)
 
 
@@ -317,5 +312,4 @@ def _colouring(file: Stored, truth: Seen, stored: tuple[int, ...], protocol: Pro
 
 
 def open_pixels(file: Stored, protocol: Protocol, like: Pixels | None = None) -> Pixels:
-    """The pixels (H, W, 3) of a file as they are compared."""
     return to_protocol(_opaque(file), protocol, None if like is None else like.shape[:2])

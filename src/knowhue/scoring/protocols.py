@@ -85,7 +85,6 @@ class Protocol(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all its fields."""
         return digest(self)
 
 
@@ -117,15 +116,10 @@ class Wanted(NamedTuple):
     inception_weights: Path | None = None
     """a file; downloaded if None"""
     lpips_weights: Path | None = None
-    """likewise"""
 
     @property
     def names(self) -> list[str]:
-        """The networks, each once.
-
-        Raises:
-            ConfigError: one is unknown.
-        """
+        """The networks, each once; an unknown one is a `ConfigError`."""
         names = (
             list(dict.fromkeys(name.strip() for name in self.networks.split(","))) if self.networks else []
         )
@@ -174,12 +168,9 @@ def read_protocol(name: str) -> Protocol:
 
 
 def to_protocol(image: Image, protocol: Protocol, given_as: tuple[int, int] | None = None) -> Pixels:
-    """The pixels (H, W, 3) of an image as a protocol compares them.
+    """The pixels (H, W, 3) of an image as a protocol compares them; a gray one gets three equal channels.
 
-    Args:
-        image: upright, in sRGB; a gray one gets three equal channels.
-        protocol: what to do.
-        given_as: height and width that are left as they are: the protocol's own size, where a system made it.
+    Height and width of `given_as` are left as they are: the protocol's own size, where a system made it.
     """
     pixels = image.pixels if image.pixels.shape[2] == 3 else np.repeat(image.pixels[..., :1], 3, axis=2)
     if protocol.codes == "8-bit":

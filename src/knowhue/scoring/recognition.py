@@ -83,18 +83,12 @@ class Judge(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know."""
         return [] if self.stands_for else [f"no accuracy of {self.classifier.name}: {self.about['classes']}"]
 
     def columns(
         self, answers: NDArray[np.int64], true_answers: NDArray[np.int64]
     ) -> dict[str, NDArray[np.float64]]:
-        """1 or 0 of each image, (N,), by measure.
-
-        Args:
-            answers: (N, `LIKELIEST`) outputs for the colourings, the likeliest first.
-            true_answers: for the true images.
-        """
+        """1 or 0 of each image, (N,), by measure, of (N, `LIKELIEST`) outputs, the likeliest first."""
         found = {"top1_agreement": (answers[:, 0] == true_answers[:, 0]).astype(float)}
         if self.stands_for:
             right = np.array(self.stands_for)[answers] == np.array(self.folders)[:, None]
@@ -115,9 +109,8 @@ def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
         pairs: the images; of their path the last folder is the class.
 
     Raises:
-        ConfigError: the classifier cannot be opened, the file has another number of lines than it has outputs or a
-            name that no folder has, or there is a folder that no output stands for (without a file: where others are
-            WordNet ids of its outputs).
+        ConfigError: the classifier cannot be opened, the file does not fit it or the folders, or there is a folder
+            that no output stands for (without a file: where others are WordNet ids of its outputs).
     """
     classifier = open_classifier(given)
     folders = tuple(PurePosixPath(name).parent.name for name in pairs.truth)

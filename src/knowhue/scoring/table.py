@@ -30,7 +30,6 @@ class Difference(NamedTuple):
     """of all differences of the table together at 1 - alpha, so that it leaves out 0 where `p_adjusted` is below
     alpha; None with too few images"""
     p: float
-    """two-sided"""
     p_adjusted: float
     """the same for all differences of the table (Bonferroni)"""
     word: Nearness
@@ -75,7 +74,6 @@ class PairedShares(NamedTuple):
     p_clustered: float
     """of no difference, over folders where images lie in some"""
     p_clustered_adjusted: float
-    """the same for all of them"""
 
 
 class NetworkAnswers(NamedTuple):
@@ -101,18 +99,14 @@ class Scores(NamedTuple):
     values: Mapping[str, Mapping[str, float]]
     """of each row, by measure"""
     reference: str
-    """the system that others are compared with"""
     differences: Sequence[Difference]
     notes: Sequence[str]
-    """what a reader must know"""
     measures: Mapping[str, Metric]
     """that the rows have, in the order of tables"""
     about: Mapping[str, Any]
     """what numbers of networks must be quoted with"""
     distances: Sequence[SetDistance] = ()
-    """of sets, with their intervals"""
     tests: Sequence[PairedShares] = ()
-    """of recognised images"""
 
 
 def make_scores(
