@@ -64,8 +64,12 @@ class Ledger:
         self.job = job
         self._overwrite = overwrite
         last = _last(self._read())
-        self.records = self._kept(last)
-        """of the images that are done, by path"""
+        self.records: dict[str, dict[str, Any]] = {
+            path: record | {"job": job}
+            for path, record in last.items()
+            if is_same_job(out, record["job"], job, overwrite)
+        }
+        """of the images that are done, by this job, by path"""
         self._replaces_others = len(self.records) < len(last)
         self._rewrite(last)
         self._file = FileIO(out / LEDGER, "a")  # without a buffer: `commit` depends on the order on disk
@@ -149,23 +153,18 @@ class Ledger:
         try:
             *whole, torn = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
             records = [json.loads(line) for line in whole]
+            if not all(map(_is_line, records)):
+                raise ValueError("other lines")
         except (OSError, ValueError) as error:
-            raise _unreadable(path, str(error)) from None
-        if not all(map(_is_line, records)):
-            raise _unreadable(path, "other lines")
+            raise RunError(
+                f"`{path}` should hold the lines that knowhue writes there. Found {error}. Move the file away, or name "
+                "another folder."
+            ) from None
         with suppress(ValueError, KeyError):
             record = json.loads(torn)
             if _is_line(record) and Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
                 records.append(record)
         return records
-
-    def _kept(self, last: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The lines of images that were done by this job."""
-        return {
-            path: record | {"job": self.job}
-            for path, record in last.items()
-            if is_same_job(self.out, record["job"], self.job, self._overwrite)
-        }
 
 
 def job_of(
@@ -236,10 +235,3 @@ def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _line(record: dict[str, Any]) -> str:
     """JSON in ASCII, so that every file name can be written, and read again."""
     return json.dumps(record, allow_nan=False)
-
-
-def _unreadable(path: Path, found: str) -> RunError:
-    return RunError(
-        f"`{path}` should hold the lines that knowhue writes there. Found {found}. Move the file away, or name another "
-        "folder."
-    )

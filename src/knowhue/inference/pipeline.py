@@ -191,8 +191,20 @@ class Pipeline(Generic[_Item, _Result]):
 
     def check(self) -> None:
         """Refuse early, before an item is made; errors as of `submit`."""
+        limit = self.limits.queue_length
         with self._changed:
-            self._check()
+            if not self.is_open:
+                raise Stopping
+            if limit is None or self.length < limit:
+                return
+            # who has left makes room before anybody is refused
+            for job in [job for job in self._waiting if job.future.cancelled()]:
+                self._waiting.remove(job)
+                self.length -= 1
+                self._coming -= 1
+            if self.length >= limit:
+                workload_seconds = self.length * self._seconds
+                raise Busy(self.length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
 
     def submit(self, item: _Item) -> TimedFuture[_Result]:
         """Accept an item; its future holds the result, or what went wrong, and may be cancelled.
@@ -203,7 +215,7 @@ class Pipeline(Generic[_Item, _Result]):
         """
         future: TimedFuture[_Result] = TimedFuture()
         with self._changed:
-            self._check()
+            self.check()
             self.length += 1
             self._coming += 1
             self._waiting.append(_Job(item, future, time.monotonic() + self.limits.item_seconds))
@@ -232,21 +244,6 @@ class Pipeline(Generic[_Item, _Result]):
         self._budget.close()
         for thread in self._threads:
             thread.join()
-
-    def _check(self) -> None:
-        limit = self.limits.queue_length
-        if not self.is_open:
-            raise Stopping
-        if limit is None or self.length < limit:
-            return
-        # who has left makes room before anybody is refused
-        for job in [job for job in self._waiting if job.future.cancelled()]:
-            self._waiting.remove(job)
-            self.length -= 1
-            self._coming -= 1
-        if self.length >= limit:
-            workload_seconds = self.length * self._seconds
-            raise Busy(self.length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
 
     def _is_done(self) -> bool:
         return self._is_aborted or not (self.is_open or self.length)

@@ -293,14 +293,13 @@ def open_store(name: str) -> Store:
 
 
 def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere asking would end it
-        return True
     try:
-        os.kill(pid, 0)
+        if os.name == "posix":  # elsewhere asking would end it
+            os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:  # another user's
-        return True
+        pass
     return True
 
 

@@ -14,18 +14,11 @@ if TYPE_CHECKING:
 
 
 _INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
-
-
 _STATISTICS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES")
 """What mkvmerge writes of each stream as it found it, sometimes with a language, beside `_STATISTICS_...`."""
 _ALPHA_MODE, _STEREO_MODE = "alpha_mode", "stereo_mode"
 """How WebM and Matroska say that a second image of each frame, which no decoder here reads, is its transparency, and
 how the images of both eyes lie in a frame."""
-
-
-def has_alpha_mode(stream: Any) -> bool:
-    """Whether a container has its transparency in a second image of each frame."""
-    return any(key.lower() == _ALPHA_MODE and text == "1" for key, text in stream.metadata.items())
 
 
 def is_stereoscopic(stream: Any) -> bool:
@@ -81,7 +74,8 @@ def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
         )
     if frame.color_trc in _UNLIKE_SRGB:
         notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its codes were read as if they were sRGB's")
-    if has_alpha_mode(stream) or any(part.is_alpha for part in frame.format.components):
+    has_alpha_mode = any(key.lower() == _ALPHA_MODE and text == "1" for key, text in stream.metadata.items())
+    if has_alpha_mode or any(part.is_alpha for part in frame.format.components):
         notes.append("its transparency was left out")
     carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
     if is_stereoscopic(stream):  # which some containers keep

@@ -124,7 +124,11 @@ class Video:
     def copy_description(self, out: Any) -> None:
         """Copy metadata, chapters, and what the container says of the frames, to an output container."""
         out.metadata.update(self.metadata())
-        out.set_chapters([self._moved(each) for each in self._container.chapters()])
+        chapters = self._container.chapters()
+        for each in chapters:
+            begin = round(self._origin / each["time_base"])
+            each.update({end: max(0, each[end] - begin) for end in ("start", "end")})
+        out.set_chapters(chapters)
         stream = out.streams[0]
         stream.metadata.update(image_metadata(self._stream))
         stream.disposition = self._stream.disposition
@@ -161,7 +165,7 @@ class Video:
         chosen.thread_type = "AUTO"  # PyAV's default shares out the slices of one frame alone
         return chosen
 
-    def _describe(self, first: av.VideoFrame) -> None:
+    def _describe(self, first: Any) -> None:
         stream: Any = self._stream
         self.margins = margins_of(stream)
         """of a frame as it is decoded, see there"""
@@ -176,7 +180,8 @@ class Video:
         counts = stream.frames, round((self._tagged_seconds() or self._seconds()) * self.rate)
         self.total = min(filter(None, counts), default=0)
         """how many frames there should be; 0 if unknown"""
-        self.matrix = display_matrix(first)
+        matrices = (bytes(data) for data in first.side_data if data.type == SideData.DISPLAYMATRIX)
+        self.matrix = next((np.frombuffer(each, np.int32)[:9].tolist() for each in matrices), None)
         """its display matrix of 9 numbers, or None"""
         self.orientation = Orientation.of(self.matrix) if self.matrix else Orientation()
         """that of `matrix`"""
@@ -233,10 +238,6 @@ class Video:
         seconds = Fraction(self._container.duration or 0, 1_000_000)
         # Matroska has the end, not the length
         return seconds - self._origin * (seconds > 0 and "matroska" in self._container.format.name)
-
-    def _moved(self, chapter: Any) -> Any:
-        begin = round(self._origin / chapter["time_base"])
-        return {**chapter, **{end: max(0, chapter[end] - begin) for end in ("start", "end")}}
 
     def _damaged(self, error: object) -> ImageError:
         reason = getattr(error, "strerror", None) or error
@@ -399,13 +400,6 @@ def _is_gray(frame: Any) -> bool:
 
 def depth_bits(frame: Any) -> int:
     return max(part.bits for part in frame.format.components)
-
-
-def display_matrix(frame: Any) -> list[int] | None:
-    for data in frame.side_data:
-        if data.type == SideData.DISPLAYMATRIX:
-            return np.frombuffer(bytes(data), np.int32)[:9].tolist()
-    return None
 
 
 _MARGIN = {0xAA: "bottom", 0xBB: "top", 0xCC: "left", 0xDD: "right"}
