@@ -97,11 +97,11 @@ class _Shard:
         self.began = self._flushed = time.monotonic()
         lines = self.out.read(manifest_path(task.shard)).decode().splitlines()
         self.images = [ListedImage(*json.loads(line)) for line in lines]
+        self._is_again = False  # begun by this very command: the engine took it for lost
         self.records = self._read_ledger()
         self.made = 0
         self._in_the_way = 0
         self._changed: list[str] = []
-        self._is_again = False  # begun by this very command: the engine took it for lost
         self._own: set[str] = set()
         self.failures: list[tuple[str, str]] = []
 
