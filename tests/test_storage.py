@@ -463,10 +463,13 @@ def test_what_is_written_beside_a_file_has_a_name_that_fits(tmp_path):
 
 
 def test_a_path_that_cannot_be_reached_is_refused_before_work(tmp_path):
-    with pytest.raises(RunError, match=r"file name too long; name another with --out$"):
+    with pytest.raises(RunError, match=r"File name too long\. Name another file with --out\.$"):
         require_outputs({"--out": tmp_path / ("x" * 300)})
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"cannot be written: not a directory; name another with --map$"):
+    with pytest.raises(
+        RunError,
+        match=r"^Cannot write .*: `.*/file` is a file, not a folder\. Name another folder with --map\.$",
+    ):
         require_outputs({"--map": tmp_path / "file" / "map.png"})
     with pytest.raises(ConfigError, match=r"is a folder; name a file with --out$"):
         require_outputs({"--out": tmp_path})

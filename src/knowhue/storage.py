@@ -31,7 +31,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
 from knowhue.csv_text import csv_lines, read_rows
-from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, first_line, system_reason
+from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, first_line
 
 Value = TypeVar("Value")
 
@@ -72,29 +72,28 @@ def writing(path: Path) -> Iterator[None]:
 def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = False) -> RunError:
     """Why the system did not write a file, or into a folder, and how that is mended.
 
-    `option` is that by which a command line names another folder; callers of Python have none.
+    `option` is that by which a command line names another one; callers of Python have none.
     """
     # where a folder should be, what was named may be no folder itself
     among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
     in_the_way = [each for each in among if os.path.exists(each) and not os.path.isdir(each)]
-    found = f"`{in_the_way[0]}` is a file, not a folder" if in_the_way else _of_its_folder(cause)
-    remedy = "Make it writable, or name"
+    folder = os.path.dirname(str(cause.filename))
+    found, remedy = cause.strerror or str(cause), "Make it writable, or name"
+    if in_the_way:
+        found = f"`{in_the_way[0]}` is a file, not a folder"
+    elif cause.errno == errno.ENOENT and os.path.isdir(
+        folder
+    ):  # the system finds no file that it was to make
+        found = f"`{folder}` takes no files"
     if cause.errno in DISK_FULL:
         remedy = "Free some space and run the same command again, or name"
     elif in_the_way or cause.errno in _OF_THE_PLACE:
         remedy = "Name"
     is_own_name = cause.errno == errno.ENAMETOOLONG and path.name == max(path.parts, key=_bytes_of)
-    by = f" with {option}" if option else ""
+    noun = "file" if is_own_name and not is_folder else "folder"
     return RunError(
-        f"Cannot write `{path}`: {found or cause.strerror or cause}. {remedy} another "
-        f"{'file' if is_own_name and not is_folder else 'folder'}{by}."
+        f"Cannot write `{path}`: {found}. {remedy} another {noun}{f' with {option}' * bool(option)}."
     )
-
-
-def _of_its_folder(cause: OSError) -> str:
-    """What is wrong with a folder that is there, while the system finds no file that it was to make in it."""
-    folder = os.path.dirname(str(cause.filename))
-    return f"`{folder}` takes no files" if cause.errno == errno.ENOENT and os.path.isdir(folder) else ""
 
 
 def system_cause(error: BaseException | None) -> OSError | None:
@@ -220,12 +219,7 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
 
 
 def read_json(path: Path, sealed: bool = False) -> dict[str, Any]:
-    """Read an object from JSON.
-
-    Args:
-        path: the file.
-        sealed: whether `write_json` must have written it, as of a cache.
-    """
+    """Read an object from JSON; `sealed` is what `write_json` must have written, as a cache."""
     with _reading(path, "JSON", (ValueError, RecursionError)):
         # Python reads NaN and Infinity, which JSON does not have
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -256,12 +250,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file by name.
-
-    Args:
-        path: the file.
-        sealed: whether it must be one that `write_arrays` wrote, as of a cache.
-    """
+    """The arrays of an .npz file by name; `sealed` is what `write_arrays` must have written, as a cache."""
     # opened here, for numpy leaves open what it cannot read; a pickle may run code
     with (
         _reading(path, "arrays", _OF_ARRAYS),
@@ -421,8 +410,11 @@ def require_outputs(
             if _place(path) == _place(earlier) or _is_same(path, earlier):
                 raise ConfigError(f"{path} would be written twice, by {other} and {option}; name two files")
         written.append((option, path))
-        _require_free(path, option, overwrite)
-        _require_room(path, option)
+        try:
+            _require_free(path, option, overwrite)
+            _try_folder(path.parent, path.name)
+        except OSError as error:
+            raise unwritable(path, error, option) from None
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -445,21 +437,12 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
-    except OSError as error:
-        raise _unwritable(path, error, option) from None
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file with {option}")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise ConfigError(f"{path} is a device, a pipe or a socket; name a file with {option}")
     if not overwrite:
         raise ConfigError(f"{path} already exists; name another file with {option}, or pass --overwrite")
-
-
-def _require_room(path: Path, option: str) -> None:
-    try:
-        _try_folder(path.parent, path.name)
-    except OSError as error:
-        raise _unwritable(path, error, option) from None
 
 
 def require_writable_folder(folder: Path, option: str = "") -> Path:
@@ -492,8 +475,3 @@ def _try_folder(folder: Path, name: str = "") -> None:
 
 def _bytes_of(name: str) -> int:
     return len(os.fsencode(name))
-
-
-def _unwritable(path: Path, error: OSError, option: str) -> RunError:
-    found = _of_its_folder(error) or system_reason(error)
-    return RunError(f"{path} cannot be written: {found}; name another with {option}")

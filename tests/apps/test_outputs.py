@@ -155,14 +155,20 @@ UNWRITABLE = {
         "should end in one of .jpg",
     ),
     "a map that is a folder": (["p.png", "-o", "c.png", "--uncertainty", "dir.png"], "is a folder"),
-    "below a file": (["p.png", "-o", "there.png/c.png"], "cannot be written: not a directory"),
-    "far below a file": (["p.png", "-o", "there.png/a/b/c.png"], "cannot be written: not a directory"),
+    "below a file": (
+        ["p.png", "-o", "there.png/c.png"],
+        "there.png` is a file, not a folder. Name another folder with --out",
+    ),
+    "far below a file": (
+        ["p.png", "-o", "there.png/a/b/c.png"],
+        "there.png` is a file, not a folder. Name another folder with --out",
+    ),
     "a file for a folder of one photo": (
         ["p.png", "-o", "there.png/"],
         "`--out` should name a folder, as its slash says. Found `--out there.png/`, the name of a file. Leave the",
     ),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
-    "a long name": (["p.png", "-o", "c" * 300 + ".png"], "file name too long; name another with --out"),
+    "a long name": (["p.png", "-o", "c" * 300 + ".png"], "File name too long. Name another file with --out"),
     "an image for a folder": (
         ["sub", "-o", "nothere.jpg"],
         called_as_a_file("nothere.jpg"),
@@ -199,7 +205,10 @@ UNWRITABLE = {
         ["sub", "-o", "/proc/x"],
         "Cannot write `/proc/x`: `/proc` takes no files. Name another folder with --out.",
     ),
-    "a long name far below": (["p.png", "-o", f"x/{'c' * 300}.png"], "file name too long"),
+    "a long name far below": (
+        ["p.png", "-o", f"x/{'c' * 300}.png"],
+        "File name too long. Name another file with --out",
+    ),
     "a folder of a long name": (["sub", "-o", "c" * 300], "File name too long. Name another folder"),
     "a folder of a long name far below": (["sub", "-o", f"x/{'c' * 300}"], "too long. Name another folder"),
     "a photo for a video": (["clip.mp4", "-o", "c.png"], "should end in one of .mp4"),
