@@ -25,7 +25,7 @@ from knowhue.evaluation.features import Unavailable, open_networks, open_percept
 from knowhue.locks import locked
 from knowhue.metric_table import RUN_METRICS
 from knowhue.models.multitask import MultiTask
-from knowhue.plan import Epochs, Plan, read_plan, read_tuning
+from knowhue.plan import Epochs, Plan, plan_of, read_plan, read_tuning
 from knowhue.report.page import write_report
 from knowhue.runs import (
     FROZEN,
@@ -67,12 +67,10 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
         )
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
-        took = [
-            [_mean(_train_seconds(run, phase)) for phase in ("heads", "finetune")]
-            for run in _ended(plan, method, root)
-        ]
+        runs = _ended(plan, method, root)
+        took = {phase: [_mean(_train_seconds(run, phase)) for run in runs] for phase in ("heads", "finetune")}
         # 0 is a phase that a run did not come to, and no pace
-        heads, tuned = (_mean([run[phase] for run in took if run[phase]]) for phase in (0, 1))
+        heads, tuned = (_mean([each for each in seconds if each]) for seconds in took.values())
         usual = plan.epochs(method)
         has_pace = bool((heads or not usual[0]) and (tuned or not usual[1]))
         # a method that diverged in its first epoch with every seed has no pace: its first regime stands for both
@@ -219,55 +217,40 @@ def _begin(
         What the cells share, and how the machines of an engine compute; None where this one does.
     """
     engine = Engine(plan.config.training)
-    _require_one_way(executor, engine)
-    _refuse_another_plan(plan, root)
-    open_study = partial(_open_study, plan, root, report, tuned_on, engine, executor)
-    # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
-    # one the cluster is asked before images are prepared, which may take as long
-    opened = open_study() if _has_begun(root) else None
-    elsewhere = arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
-    plan = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
-    _refuse_another_plan(plan, root)
-    work, checked = opened or open_study()
-    with computing_with(executor.threads):  # as those who run the cells, whose scores stand beside these
-        _freeze_and_score(work, plan, description, checked)
-    return work, elsewhere
-
-
-def _require_one_way(executor: Executor, engine: Engine) -> None:
     if not isinstance(executor, InProcess) and engine.share.world > 1:
         raise ConfigError(
             "Under torch.distributed.run a study should run its cells itself, one after another. Found "
             f"`--engine {executor.name}` with workers of its own. Use one of the two."
         )
+    _refuse_another_plan(plan, root)
 
+    def open_study() -> tuple[Workspace, dict[str, Any] | None]:
+        runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
+        work = open_workspace(plan.config, root, report, runs, engine, share_out(executor, "prepare"))
+        checked = _require_unseen_test_images(plan, work, tuned_on)
+        if engine.is_main:
+            _refuse_other_parts(root, hashed_parts(work))
+        return work, checked
 
-def _open_study(
-    plan: Plan, root: Path, report: Report, tuned_on: Path | None, engine: Engine, executor: Executor
-) -> tuple[Workspace, dict[str, Any] | None]:
-    """What the cells share, and what was found of the tuning study, for `study.json`."""
-    runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
-    work = open_workspace(plan.config, root, report, runs, engine, share_out(executor, "prepare"))
-    checked = _require_unseen_test_images(plan, work, tuned_on)
-    if engine.is_main:
-        _refuse_other_parts(root, hashed_parts(work))
-    return work, checked
-
-
-def _freeze_and_score(
-    work: Workspace, plan: Plan, description: dict[str, Any], checked: dict[str, Any] | None
-) -> None:
-    """Freeze the plan, and score what needs no training."""
-    work.report({"stage": "baselines"})
-    if work.engine.is_main:
-        parts = hashed_parts(work)
-        if _is_replaced(work.root, plan.hash(parts)):
-            text = f"{work.root / FROZEN}: another plan stood there, of which nothing was trained; it is replaced"
-            work.report({"stage": "note", "text": text})
-        freeze(plan, work.root, description, parts, checked)
-        write_baselines(work, plan.config.evaluation)
-        write_truth(work)
-    work.engine.wait()
+    # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
+    # one the cluster is asked before images are prepared, which may take as long
+    opened = open_study() if _begun(root) else None
+    elsewhere = arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
+    resolved = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
+    _refuse_another_plan(resolved, root)
+    work, checked = opened or open_study()
+    report({"stage": "baselines"})
+    with computing_with(executor.threads):  # as those who run the cells, whose scores stand beside these
+        if engine.is_main:
+            if freeze(resolved, root, description, hashed_parts(work), checked):
+                text = (
+                    f"{root / FROZEN}: another plan stood there, of which nothing was trained; it is replaced"
+                )
+                report({"stage": "note", "text": text})
+            write_baselines(work, plan.config.evaluation)
+            write_truth(work)
+        engine.wait()
+    return work, elsewhere
 
 
 def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
@@ -409,19 +392,22 @@ def freeze(
     description: dict[str, Any],
     parts: dict[str, Any],
     tuned_on: dict[str, Any] | None = None,
-) -> None:
+) -> bool:
     """Write `study.json`: the plan, its hash and the parts of that, when it was frozen, and by which command.
 
     `tuned_on` is what was found when the test images were sought in the tuning study. A command that goes on without
     naming that keeps what was found of the same plan and images.
 
+    Returns:
+        Whether another plan stood there, of which nothing was trained.
+
     Raises:
         RunError: runs have started from other images or other weights.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
-    has_begun = _has_begun(root)
+    has_begun = _begun(root) is not None
     _refuse_other_parts(root, parts)
-    # another plan of the same folder, see `_is_replaced`, was never the frozen one
+    # another plan that nothing was trained of was never the frozen one
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     frozen_by = same or {"created": datetime.now(UTC).isoformat(timespec="seconds"), **description}
     described = {
@@ -440,48 +426,44 @@ def freeze(
     if has_begun and "wall_clock" in same:
         described |= {name: same[name] for name in ("arms", "wall_clock")}
     write_json(root / FROZEN, described)
+    return bool(earlier) and not same and not has_begun
+
+
+def _begun(root: Path) -> dict[str, Any] | None:
+    """`study.json` once a run has started: from then on the plan, the images and the weights stay what they are."""
+    has_begun = (root / FROZEN).exists() and any(root.rglob("environment.json"))
+    return read_frozen(root) if has_begun else None
 
 
 def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
-    """Once a run has started, the images and the weights stay."""
-    if not (root / FROZEN).exists() or not _has_begun(root):
-        return
-    earlier = read_frozen(root)
+    frozen = _begun(root)
     titles = {"images": "images", "encoder_weights": "weights of the encoder"}
-    changed = [title for key, title in titles.items() if earlier["parts"][key] != parts[key]]
-    if changed:
+    changed = [title for key, title in titles.items() if frozen and frozen["parts"][key] != parts[key]]
+    if frozen and changed:
         raise RunError(
-            f"{root} was frozen on {earlier['created']}, before its first run, with other "
+            f"{root} was frozen on {frozen['created']}, before its first run, with other "
             f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder."
         )
 
 
-def _is_replaced(root: Path, digest: str) -> bool:
-    """Whether another plan was frozen in a folder, and no run has followed it."""
-    return (root / FROZEN).exists() and not _has_begun(root) and read_frozen(root)["hash"] != digest
-
-
-def _has_begun(root: Path) -> bool:
-    """Whether any run below a folder has started; from then on plan, images and weights stay what they are."""
-    return any(root.rglob("environment.json"))
-
-
 def _refuse_another_plan(plan: Plan, root: Path) -> None:
-    """Once a run has started, the questions, the arms, the seeds and the settings stay."""
-    if not (root / FROZEN).exists() or not _has_begun(root):
+    """The questions, the arms, the seeds and the settings are those that were frozen."""
+    frozen = _begun(root)
+    if frozen is None:
         return
-    before = read_plan(root)
+    before = plan_of(frozen)
+    precision = before.config.training.precision
     if plan.config.training.precision == "auto":  # until it is known what that is where the cells run
-        plan = plan.computed_in(before.config.training.precision)
+        plan = plan.computed_in(precision)
     changed = sorted(_differences(before.frozen, plan.frozen))
-    remedy = (
-        " This machine computes in another precision unless it is set: "
-        f"--set training.precision={before.config.training.precision}"
-    )
     if changed:
         going_on = shlex.join(["knowhue", "study", "--plan", str(root / FROZEN), "--out", str(root)])
+        remedy = (
+            " This machine computes in another precision unless it is set: "
+            f"--set training.precision={precision}"
+        )
         raise RunError(
-            f"`{root}` holds a study whose plan was frozen on {read_frozen(root)['created']}, before its first "
+            f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
             "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder, "
             f"or go on with the frozen plan: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
