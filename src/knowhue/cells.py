@@ -28,6 +28,7 @@ from knowhue.training.run import run_arm, run_head, warm_features
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
 
+_Part = Callable[[Workspace], object]
 _STEPS = 3
 _NEGLIGIBLE = 1e-60
 """A task's weight that is 0 in float32: its gradient takes the same path and adds nothing, not even where the other's
@@ -73,13 +74,13 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
     both, single = _build(work, config), {task: _build(work, each) for task, each in alone.items()}
     heads: dict[str, Tensor] = {}
     for task, each in alone.items():
-        heads |= _train(work, each, "heads", single[task])
-    found = {"heads": _compare(_train(work, config, "heads", both), heads)}
+        heads |= _train(work, each, "heads", *single[task])
+    found = {"heads": _compare(_train(work, config, "heads", *both), heads)}
     for task, other in tasks:
         # not a weight of 0: the other task's gradient has to take its path through the encoder
         beside = edit(static, {"tasks": {"weights": {other: _NEGLIGIBLE}}})
-        lone = _train(work, alone[task], "finetune", single[task], heads)
-        found[f"finetune_{task}"] = _compare(lone, _train(work, beside, "finetune", both, heads))
+        lone = _train(work, alone[task], "finetune", *single[task], heads)
+        found[f"finetune_{task}"] = _compare(lone, _train(work, beside, "finetune", *both, heads))
     return found
 
 
@@ -88,16 +89,10 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dic
     return {"steps": _STEPS, "tensors": len(expected), "differ": differ}
 
 
-class _Built(NamedTuple):
+def _build(work: Workspace, config: Config) -> tuple[Networks, dict[str, Tensor]]:
     """The networks of an arm and the weights that they start from: built once, they are trained more than once."""
-
-    networks: Networks
-    start: dict[str, Tensor]
-
-
-def _build(work: Workspace, config: Config) -> _Built:
     networks = build_networks(work.engine, config, work.prepared.classes)
-    return _Built(networks, _weights(networks, with_encoder=True))
+    return networks, _weights(networks, with_encoder=True)
 
 
 def _weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
@@ -109,12 +104,12 @@ def _train(
     work: Workspace,
     config: Config,
     phase: PhaseName,
-    built: _Built,
+    networks: Networks,
+    start: Mapping[str, Tensor],
     heads: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Weights after the first steps of a phase, begun from heads if they are given."""
-    networks = built.networks
-    networks.load({**built.start, **(heads or {})})
+    networks.load({**start, **(heads or {})})
     state = make_train_state(work.engine, networks, config, phase)
     for module in networks.modules(with_encoder=True).values():
         module.train()
@@ -148,24 +143,20 @@ class CellStep(NamedTuple):
 
     def __call__(self, work: Workspace) -> None:
         """Do it, in this process; what another one still works at is waited for."""
-        folder, name = self._lock(work.root)
-        with working_on(folder, self.title, name=name, report=work.report):
-            self._do(work)
-
-    def _lock(self, root: Path) -> tuple[Path, str]:
-        if self.kind == "gate":
-            return root / "gate", f".seed-{self.config.seed}{LOCK}"
-        return run_folder(root / "heads" if self.kind == "head" else root, self.name, self.config), LOCK
-
-    def _do(self, work: Workspace) -> None:
+        config, name = self.config, LOCK
         match self.kind:
             case "head":
+                folder = run_folder(work.root / "heads", self.name, config)
                 # the only task of a head's settings
-                run_head(work, self.config, self.config.tasks.names[0], self.cell[0])
+                do = partial(run_head, work, config, config.tasks.names[0], self.cell[0])
             case "gate":
-                check_gate(work, self.config)
+                folder, name = work.root / "gate", f".seed-{config.seed}{LOCK}"
+                do = partial(check_gate, work, config)
             case "arm":
-                run_arm(work, self.config, self.name)
+                folder = run_folder(work.root, self.name, config)
+                do = partial(run_arm, work, config, self.name)
+        with working_on(folder, self.title, name=name, report=work.report):
+            do()
 
 
 class Arithmetic(NamedTuple):
@@ -212,7 +203,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
         executor.execute(cell_jobs(plan, gated, _step_runner(work, total), whole))
         work.report({"stage": "cell", "done": total, "total": total})
         return
-    do = partial(do_in_worker, *worker_place(work, plan, executor))
+    do = for_workers(work, plan, executor)
     jobs = cell_jobs(plan, gated, do, whole)
     # several workers that need the same features would compute them at the same time
     unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
@@ -289,13 +280,12 @@ _opened: dict[Path, Workspace] = {}
 """What this worker process works with, by study folder: opened by its first job."""
 
 
-def worker_place(work: Workspace, plan: Plan, executor: Executor) -> tuple[Path, Config, int | None]:
-    """What `do_in_worker` needs to know of a study."""
-    return work.root.resolve(), plan.config, executor.threads
+def for_workers(work: Workspace, plan: Plan, executor: Executor) -> Callable[[_Part], None]:
+    """What does a part of a study in a process that was started for it, with what the cells share there."""
+    return partial(_do_in_worker, work.root.resolve(), plan.config, executor.threads)
 
 
-def do_in_worker(root: Path, shared: Config, threads: int | None, do: Callable[[Workspace], object]) -> None:
-    """Do a part of a study in a process that was started for it, with what the cells share there."""
+def _do_in_worker(root: Path, shared: Config, threads: int | None, do: _Part) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     if root not in _opened:

@@ -13,7 +13,7 @@ import torch
 
 from knowhue import __version__
 from knowhue.arguments import checked_arguments
-from knowhue.cells import Arithmetic, arithmetic_elsewhere, do_in_worker, run_cells, worker_place
+from knowhue.cells import Arithmetic, arithmetic_elsewhere, for_workers, run_cells
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.listing import list_items
 from knowhue.data.loaders import plain_batches
@@ -264,7 +264,7 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
     run_cells(work, plan, executor, now)
     work.report({"stage": "costs"})
     if executor.is_elsewhere:  # where the methods were trained, so that seconds can be compared
-        costs = partial(do_in_worker, *worker_place(work, plan, executor), partial(write_costs, plan=plan))
+        costs = partial(for_workers(work, plan, executor), partial(write_costs, plan=plan))
         executor.execute([Job("costs", costs)])
     elif work.engine.is_main:
         write_costs(work, plan)

@@ -13,7 +13,7 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -132,7 +132,6 @@ def keep_busy(
 
 # what the cell of a study imports, torch among it; kornia once it has images
 _PRELOADED = ("knowhue.cells", "knowhue.training.run", "kornia.color")
-_Result = TypeVar("_Result")
 
 
 class LocalProcesses(Executor):
@@ -158,14 +157,8 @@ class LocalProcesses(Executor):
             slots.put(slot)
         with ProcessPoolExecutor(self.workers, context, _begin_worker, (slots,)) as pool:
             try:
-                keep_busy(
-                    jobs,
-                    self.workers,
-                    submit=lambda job: _plainly(partial(pool.submit, job.run)),
-                    result=lambda future: _plainly(future.result),
-                    watch=watch,
-                )
-            except BaseException:
+                keep_busy(jobs, self.workers, lambda job: pool.submit(job.run), Future.result, watch)
+            except BaseException as error:
                 # shutdown drops what waits and forgets its processes, but lets running jobs end, which may take hours
                 processes = list((pool._processes or {}).values())
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -173,7 +166,12 @@ class LocalProcesses(Executor):
                     process.terminate()
                 for process in processes:
                     process.join()
-                raise
+                if not isinstance(error, BrokenProcessPool):
+                    raise
+                raise RunError(
+                    "A worker was killed, most likely for lack of memory. What has ended is kept: run the same command "
+                    "again, perhaps with fewer --workers."
+                ) from None
 
 
 def _context() -> Any:
@@ -184,17 +182,6 @@ def _context() -> Any:
     context = get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
     return context
-
-
-def _plainly(call: Callable[..., _Result], *args: object) -> _Result:
-    """What a call to the pool returns; submitting to one that has broken fails as waiting for its jobs does."""
-    try:
-        return call(*args)
-    except BrokenProcessPool:
-        raise RunError(
-            "A worker was killed, most likely for lack of memory. What has ended is kept: run the same command "
-            "again, perhaps with fewer --workers."
-        ) from None
 
 
 def _begin_worker(slots: Any) -> None:
