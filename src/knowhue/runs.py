@@ -48,8 +48,6 @@ OTHER_SETTINGS = "other settings"
 RUN_FILES = ("status.json", FROZEN)
 """Files that mark a folder which knowhue keeps itself."""
 
-_TRAIN_ANEW = "Train it with other settings, such as a lower learning rate"
-
 Report = Callable[[dict[str, Any]], None]
 """Reports progress: called with one small dict at a time; apps draw it."""
 ShareOut = Callable[[Sequence[Callable[[int | None], object]], Callable[[], None]], None]
@@ -278,16 +276,12 @@ def read_start(folder: Path) -> Start | None:
 
 def write_status(folder: Path, status: Mapping[str, Any], but: Collection[str] = ()) -> None:
     """`status.json`, last of all, with the checksums of the files that it vouches for, `but` for some."""
-    found = sorted(path for path in folder.iterdir() if _is_kept(path)) if folder.is_dir() else []
-    files = [path for path in found if path.name not in but]
+    # the deployed model is made after the run has ended, and a hidden file is a lock
+    left_out = {"status.json", DEPLOYED, *but}
+    files = [path for path in sorted(folder.glob("[!.]*")) if path.is_file() and path.name not in left_out]
     write_json(
         folder / "status.json", {**status, "content": {path.name: file_digest(path) for path in files}}
     )
-
-
-def _is_kept(path: Path) -> bool:
-    # the deployed model is made after the run has ended, so it is none of what the status vouches for
-    return path.is_file() and not path.name.startswith(".") and path.name not in ("status.json", DEPLOYED)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -357,12 +351,13 @@ def finished_run(path: Path) -> Path:
         of_arm = [run for run in found if run.parent == found[0].parent]
         frozen = read_json(path / FROZEN) if (path / FROZEN).exists() else {}
         return min(of_arm, key=lambda run: _place_in_plan(run, frozen)) if len(of_arm) > 1 else found[0]
-    diverged = [run for run in (path, *runs) if has_ended(run)]
+    diverged = sorted({run.parent.name for run in (path, *runs) if has_ended(run)})
     if others := [run for run in sorted(path.glob("*/seed-*")) if has_finished(run)]:
-        raise _other_arms(path, others, sorted({run.parent.name for run in diverged}))
+        raise _other_arms(path, others, diverged)
     if diverged:
         raise RunError(
-            f"`{path}` has no finished run: training diverged, so there is no model to put to work. {_TRAIN_ANEW}."
+            f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
+            "other settings, such as a lower learning rate."
         )
     raise no_finished_run(path, "run or study, such as runs/demo")
 
@@ -397,18 +392,12 @@ def _other_arms(study: Path, runs: Sequence[Path], diverged: Sequence[str]) -> R
     """How a study is refused whose finished runs are of other arms than those that stand for it."""
     firsts = {run.parent.name: run for run in reversed(runs)}
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
-    colouring = [arm for arm, names in tasks.items() if "colour" in names]
     arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
-    none = " None of them colours." * (not colouring)
-    name = "name" if colouring else "to classify alone, name"
-    lost = (
-        f" Training of {' and '.join(diverged)} diverged. {_TRAIN_ANEW}, or {name}"
-        if diverged
-        else f" {name[0].upper()}{name[1:]}"
-    )
+    colouring = [arm for arm, names in tasks.items() if "colour" in names]
+    lost = f" Training of {' and '.join(diverged)} diverged." * bool(diverged)
     return RunError(
         f"A study that stands for a model should have a finished run of `multi` or `colour`. Found `{study}` with runs "
-        f"of {arms}.{none}{lost} one of its runs: {firsts[[*colouring, *tasks][0]]}"
+        f"of {arms}.{lost} Name one of its runs: {firsts[[*colouring, *tasks][0]]}"
     )
 
 
