@@ -59,6 +59,17 @@ _TRUTH = {"true": 1, "false": 0}
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # other libraries sum in another order
 _MOST_PROBLEMS = 5  # shown of a file
+_FAULTS = (
+    KnowhueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""Of files that were changed: anything may have been put there."""
 _COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 
 
@@ -139,15 +150,7 @@ def check(path: Path) -> Checked:
         for name, part in parts.items():
             try:
                 count, found, said = part(root)
-            except (
-                KnowhueError,
-                ArithmeticError,
-                AttributeError,
-                LookupError,
-                TypeError,
-                ValueError,
-            ) as error:
-                # whoever changed a file may have put anything there
+            except _FAULTS as error:
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
                 count, found, said = _Part(0, [])
                 if is_changed:  # of a file that is gone or was changed that was said
@@ -204,7 +207,7 @@ def _left_alone(root: Path, has_answers: bool) -> list[str]:
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
     parts: dict[str, None] = {}
     for folder in _runs(root):
-        with suppress(KnowhueError):
+        with suppress(*_FAULTS):
             found = _read(folder / "scores.json")
             parts |= dict.fromkeys(name for name in found if name not in _COMPUTED)
             parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
@@ -395,11 +398,6 @@ def _name(path: Path, root: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """JSON, whether or not it has the checksum that it was written with: what differs is to be named."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise RunError("no JSON object")
+    value = json.loads(path.read_text(encoding="utf-8"))
     value.pop(SEAL, None)
     return value
