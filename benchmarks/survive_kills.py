@@ -10,6 +10,7 @@ that were at work: whoever goes on would write beside the workers of the next.
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -78,8 +79,8 @@ def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seco
 
 def at_work(out: Path) -> list[int]:
     """Processes that work on a part of the study now."""
-    signs = [sign for sign in read_signs(out) if sign.place != "study" and sign.lost_since is None]
-    return [int(sign.holder["pid"]) for sign in signs]
+    signs = [sign for sign in read_signs(out) if not re.match(r"study: |\S+: lost since ", sign)]
+    return [int(sign.partition(", process ")[2].partition(",")[0]) for sign in signs]
 
 
 def is_alive(pid: int) -> bool:

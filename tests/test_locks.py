@@ -311,22 +311,25 @@ def test_a_part_that_came_to_nothing_leaves_nothing(tmp_path):
 def test_signs_say_who_works_and_who_was_lost_and_since_when(begin, tmp_path):
     driver, worker, root = begin(DRIVER), begin(WORKER), tmp_path / "out"
     study, part = read_signs(root)
-    assert (study.lost_since, part.lost_since) == (None, None)
-    assert (study.place, part.place) == ("study", "multi/seed-0-abc")
-    assert re.fullmatch(r"study: \S+@\S+, process \d+, slurm 12, 13, since .* UTC \(\w+\)", study.sentence())
-    assert part.sentence().startswith("multi/seed-0-abc: ")
-    assert f"process {worker.pid}, slurm 14, since " in part.sentence()
-    assert part.sentence().endswith(" UTC (arm multi)")
+    assert re.fullmatch(r"study: \S+@\S+, process \d+, slurm 12, 13, since .* UTC \(\w+\)", study)
+    assert re.fullmatch(
+        rf"multi/seed-0-abc: \S+@\S+, process {worker.pid}, slurm 14, since .* UTC \(arm multi\)", part
+    )
     worker.kill()
     worker.wait()
     os.utime(root / "multi/seed-0-abc" / LOCK, (1e9, 1e9))
-    study, part = read_signs(root)
-    assert study.lost_since is None
-    assert part.sentence().startswith("multi/seed-0-abc: lost since 2001-09-09 01:46 UTC; was ")
+    assert read_signs(root)[0] == study
+    assert read_signs(root)[1] == part.replace(": ", ": lost since 2001-09-09 01:46 UTC; was ", 1)
     with working_on(root / "multi/seed-0-abc", "arm multi"):
         (root / "multi/seed-0-abc/result").touch()
-    assert [sign.place for sign in read_signs(root)] == ["study"]
+    assert read_signs(root) == [study]
     assert driver.poll() is None
+
+
+def test_a_gate_is_called_by_its_block(tmp_path):
+    with working_on(tmp_path / "gate", "A/A gate", name=".seed-3.lock"):
+        (sign,) = read_signs(tmp_path)
+    assert sign.startswith("gate/seed-3: ")
 
 
 def test_a_worker_gives_signs_of_life(tmp_path, monkeypatch):

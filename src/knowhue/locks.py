@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout, lock_descriptor
 
@@ -40,22 +40,6 @@ _PARTS = ("*/seed-*/.lock", "heads/*/seed-*/.lock", "gate/.seed-*.lock")
 
 job_of_engine: ContextVar[str] = ContextVar("job_of_engine", default="")
 """What the engine calls the job that runs now, such as `slurm 12`."""
-
-
-class Sign(NamedTuple):
-    """What the lock of a study, or of a part of it, says."""
-
-    place: str
-    """the part, as a path below the study folder; `study` is all of it"""
-    holder: Mapping[str, Any]
-    """who holds it: `what`, `user`, `host`, `pid`, `since`, `job`"""
-    lost_since: datetime | None
-    """when its process gave its last sign of life; None if it still holds the lock"""
-
-    def sentence(self) -> str:
-        """One line for `knowhue status`."""
-        lost = f"lost since {_minute(self.lost_since)}; was " if self.lost_since else ""
-        return f"{self.place}: {lost}{_described(self.holder)}"
 
 
 @contextmanager
@@ -179,14 +163,15 @@ def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
         (folder / LOCK).write_text(json.dumps(now), encoding="utf-8")
 
 
-def read_signs(root: Path) -> list[Sign]:
-    """Who works on a study and its parts, and who has stopped doing so without a word."""
-    found: list[Sign] = []
+def read_signs(root: Path) -> list[str]:
+    """Who works on a study and its parts, and since when who has stopped without a word gave no sign; a line each."""
+    found: list[str] = []
     for path in (root / LOCK, *(path for pattern in _PARTS for path in sorted(root.glob(pattern)))):
         if (holder := _holder(path)) is not None:
             part = path.relative_to(root).as_posix().removesuffix(LOCK).rstrip("/")
             place = part.replace("/.", "/") or "study"  # a gate's lock is a hidden file beside it
-            found.append(Sign(place, holder, None if _is_held(path) else _last_sign(path)))
+            lost = "" if _is_held(path) else f"lost since {_minute(_last_sign(path))}; was "
+            found.append(f"{place}: {lost}{_described(holder)}")
     return found
 
 

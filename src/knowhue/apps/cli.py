@@ -258,7 +258,7 @@ def status_command(study: StudyArgument) -> None:
     """Show how far every run of a study, or of a comparison, is, and who works on it; needs no torch."""
     plan, digest = read_plan(study), read_frozen(study)["hash"]
     say(f"plan {digest[:12]}, {plural(len(plan.arms), 'arm')} x {plural(len(plan.seeds), 'seed')}")
-    say(*cell_lines(read_cells(study, plan)), *(sign.sentence() for sign in read_signs(study)))
+    say(*cell_lines(read_cells(study, plan)), *read_signs(study))
 
 
 @app.command(
