@@ -96,7 +96,7 @@ def test_every_figure_stands_once_on_the_page():
 
 def test_a_description_is_text_of_the_page(one_seed: Path):
     text = to_svg(draw("setup", read_study(one_seed)), "setup", "A <figure> & more")
-    assert text.startswith('<svg role="img" aria-label="A &lt;figure> &amp; more"')
+    assert text.startswith('<svg role="img" aria-label="A &lt;figure&gt; &amp; more"')
 
 
 def test_colours_follow_the_page_and_text_stays_text(one_seed: Path):

@@ -56,7 +56,8 @@ _BELOW = 13
 
 
 def _row(study: Study, place: int) -> list[Tile]:
-    index, truth = int(study.samples["index"][place]), _truth(study, place)
+    index, label = (int(study.samples[name][place]) for name in ("index", "label"))
+    truth = study.classes[label] if 0 <= label < len(study.classes) else ""
     tiles = [Tile(study.samples["gray"][place])]
     for colour_arm, class_arm in zip(sides(study, "colour"), sides(study, "class"), strict=True):
         named, mark, below = _sample(study.shown(class_arm), index), "", ""
@@ -77,11 +78,6 @@ def _sample(run: Run | None, index: int) -> dict[str, np.ndarray]:
     found = np.flatnonzero(samples.get("index", np.empty(0)) == index)
     known = [name for name in ("rgb", "predicted", "probability") if name in samples and len(found)]
     return {name: samples[name][found[0]] for name in known}
-
-
-def _truth(study: Study, place: int) -> str:
-    label = int(study.samples["label"][place])
-    return study.classes[label] if 0 <= label < len(study.classes) else ""
 
 
 def draw_extremes(study: Study) -> "dict[str, Drawing]":

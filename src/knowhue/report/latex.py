@@ -17,7 +17,7 @@ _SPECIAL = {
     "†": r"\textdagger{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "←": r"$\leftarrow$",
     "✗": r"$\times$", "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\ldots{}",
     "\N{NO-BREAK SPACE}": "~", "\N{THIN SPACE}": r"\,", "○": r"$\circ$", "²": r"$^2$", "√": r"$\surd$",
-    "\N{ZERO WIDTH SPACE}": r"\allowbreak{}",
+    "\N{ZERO WIDTH SPACE}": r"\allowbreak{}", "\N{ZERO WIDTH NON-JOINER}": "{}",
 }  # fmt: skip
 _MOST_ROWS = 40
 """A table of more breaks over pages."""
@@ -64,17 +64,10 @@ def tex(text: str) -> str:
     ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]', '-{}-arm')
     """
     # a checksum or a long name may break after every eight signs, a number never before its per cent
-    text = re.sub(
-        rf"\S{{{_LONGEST_WORD},}}",
-        lambda word: "\N{ZERO WIDTH SPACE}".join(re.findall(".{1,8}", word[0])),
-        text,
-    )
-    signs = text.replace(" %", "\N{NO-BREAK SPACE}%")
-    # two hyphens, as of options, would be printed as a dash
-    return "".join(
-        ("{}" if sign == before == "-" else "") + (_SPECIAL.get(sign) or _letter(sign))
-        for before, sign in zip(" " + signs, signs, strict=False)
-    )
+    text = re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: re.sub(".{8}(?=.)", "\\g<0>\u200b", word[0]), text)
+    # two hyphens, as of options, would be joined to a dash
+    text = re.sub("-(?=-)", "-\u200c", text.replace(" %", "\N{NO-BREAK SPACE}%"))
+    return "".join(_SPECIAL.get(sign) or _letter(sign) for sign in text)
 
 
 def _letter(sign: str) -> str:

@@ -190,29 +190,28 @@ def comparison_results(study: Study) -> dict[str, Any]:
     Paths: `reference`, `regimes.<images|clock>.<title|budget_s|unfinished>`, and of each method
     `regimes.<regime>.methods.<method>.<epochs|verdict|scores.<metric>|cost.<name>>`.
     """
-    compared = Comparison(study)
-    return {
-        "reference": compared.reference,
-        "regimes": {
-            name: {
-                "title": regime.title,
-                "budget_s": regime.budget_s,
-                "unfinished": compared.unfinished(regime),
-                "methods": {method: _results(compared, regime, method) for method in compared.methods},
-            }
-            for name, regime in compared.regimes.items()
-        },
-    }
+    compared, regimes = Comparison(study), {}
+    for name, regime in compared.regimes.items():
+        found = {
+            "title": regime.title,
+            "budget_s": regime.budget_s,
+            "unfinished": compared.unfinished(regime),
+        }
+        regimes[name] = {
+            **found,
+            "methods": {each: _results(compared, regime, each) for each in compared.methods},
+        }
+    return {"reference": compared.reference, "regimes": regimes}
 
 
 def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any]:
-    judgement = compared.verdict(regime, method)
-    scores = {}
+    judgement, scores = compared.verdict(regime, method), {}
     for metric in (*compared.metrics, "diversity"):
         if own := compared.scores(regime, method, metric):
             test = compared.tests[regime.name].get((method, metric))
-            average = mean(list(own.values()))
-            scores[metric] = {"mean": average, "by_seed": own, "difference": test and test.numbers()}
+            scores[metric] = {
+                "mean": mean(list(own.values())), "by_seed": own, "difference": test and test.numbers(),
+            }  # fmt: skip
     return {
         "epochs": regime.epochs.get(method), "verdict": judgement and judgement.word.value, "scores": scores,
         "cost": compared.costs(regime, method),
@@ -305,13 +304,15 @@ def _timed(own: float | None, reference: float | None) -> TableCell:
 
 
 def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:
-    lines = ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows]
+    texts = [
+        [
+            f"{value}<br>{f'**{below}**' if clear else below}" if below else value
+            for value, below, clear in row
+        ]
+        for row in rows
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in texts]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-
-
-def _markdown_cell(cell: TableCell) -> str:
-    below = f"**{cell.below}**" if cell.clear else cell.below
-    return f"{cell.value}<br>{below}" if below else cell.value
 
 
 def marks(compared: Comparison) -> dict[str, Mark]:
@@ -350,22 +351,28 @@ def trade_off(compared: Comparison) -> "Figure":
 
 def sample_grid(compared: Comparison, regime: Regime) -> "Figure":
     """Draw gray, each method, truth; one row an image, the first seed that ended."""
-    columns = [(name, sample_images(compared.study, arm).get("rgb")) for name, arm in regime.arms.items()]
-    gray, truth = (compared.study.samples.get(name) for name in ("gray", "truth"))
-    columns = [("gray", gray), *columns, ("truth", truth)]
-    titles = {place: (name, INK) for place, (name, _) in enumerate(columns)}
-    titles |= {0: ("gray", MUTED), len(columns) - 1: ("truth", MUTED)}
-    return image_grid(10.5, _rows(compared.study, [images for _, images in columns]), titles, fontsize=SMALL)
+    study = compared.study
+    columns = {name: sample_images(study, arm).get("rgb") for name, arm in regime.arms.items()}
+    ends = [(name, MUTED, study.samples.get(name)) for name in ("gray", "truth")]
+    return _grid(study, [ends[0], *((name, INK, images) for name, images in columns.items()), ends[1]])
 
 
 def drawn_grid(compared: Comparison, regime: Regime) -> "Figure":
     """Draw several samples of each image side by side, a row an image, a block of columns a method."""
-    names = drawing_methods(compared, regime)
-    drawn = {name: sample_images(compared.study, regime.arms[name])["drawn"] for name in names}
-    columns = [images for several in drawn.values() for images in several]
-    begin = np.cumsum([0, *(len(several) for several in drawn.values())]).tolist()
-    titles = {place: (name, INK) for place, name in zip(begin, drawn, strict=False)}
-    return image_grid(10.5, _rows(compared.study, columns), titles, fewest=8, ha="left", fontsize=SMALL)
+    columns = [
+        ("" if place else name, INK, images)
+        for name in drawing_methods(compared, regime)
+        for place, images in enumerate(sample_images(compared.study, regime.arms[name])["drawn"])
+    ]
+    return _grid(compared.study, columns, fewest=8, ha="left")
+
+
+def _grid(study: Study, columns: Sequence[tuple[str, str, np.ndarray | None]], **style: Any) -> "Figure":
+    """Images in columns, each with a name and its colour above; a row for the first sample image of each class."""
+    _, places = np.unique(study.samples.get("label", ()), return_index=True)
+    rows = [[Tile(None if images is None else images[place]) for *_, images in columns] for place in places]
+    titles = {place: (name, colour) for place, (name, colour, _) in enumerate(columns)}
+    return image_grid(10.5, rows, titles, fontsize=SMALL, **style)
 
 
 def drawing_methods(compared: Comparison, regime: Regime) -> list[str]:
@@ -379,36 +386,30 @@ def sample_images(study: Study, arm: str) -> Arrays:
 
 
 def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Mark]) -> None:
-    scale = 100 if METRICS[metric].unit == "share" else 1
+    unit = METRICS[metric].unit
+    scale = 100 if unit == "share" else 1
     for method, mark in looks.items():
-        ends = [
-            _draw_method(ax, mark, compared, regime, method, metric, scale)
-            for regime in compared.regimes.values()
-        ]
-        known = [end for end in ends if end]
-        if len(known) == 2:
-            ax.plot(*zip(*known, strict=True), color=mark.colour, linewidth=1, alpha=0.6, zorder=3)
+        ends = []
+        for regime in compared.regimes.values():
+            by_seed, seconds = (
+                compared.scores(regime, method, metric),
+                compared.costs(regime, method)["train_s"],
+            )
+            if not by_seed or seconds is None:
+                continue
+            for run in compared.study.finished(regime.arms[method]):
+                if run.seed in by_seed:
+                    at, score = run_costs(run)["train_s"], scale * by_seed[run.seed]
+                    ax.plot(at, score, marker=".", markersize=3, color=mark.colour, alpha=0.45, zorder=2)
+            ends.append((seconds, scale * float(np.mean(list(by_seed.values())))))
+            _plot_mark(ax, ends[-1], mark, mark.colour if regime.name == "clock" else PAPER, zorder=4)
+        if len(ends) == 2:
+            ax.plot(*zip(*ends, strict=True), color=mark.colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
     entitle(ax, column_head(metric))
-    if METRICS[metric].unit != "share":
-        ax.set_ylabel(minus(METRICS[metric].unit), color=MUTED)
+    if unit != "share":
+        ax.set_ylabel(minus(unit), color=MUTED)
     _reference_lines(ax, compared, metric, scale)
-
-
-def _draw_method(
-    ax: "Axes", mark: Mark, compared: Comparison, regime: Regime, method: str, metric: str, scale: int
-) -> tuple[float, float] | None:
-    """Draw a method in a regime, each seed a dot; return where its mean stands."""
-    by_seed, seconds = compared.scores(regime, method, metric), compared.costs(regime, method)["train_s"]
-    if not by_seed or seconds is None:
-        return None
-    for run in compared.study.finished(regime.arms[method]):
-        if run.seed in by_seed:
-            at, score = run_costs(run)["train_s"], scale * by_seed[run.seed]
-            ax.plot(at, score, marker=".", markersize=3, color=mark.colour, alpha=0.45, zorder=2)
-    end = (seconds, scale * float(np.mean(list(by_seed.values()))))
-    _plot_mark(ax, end, mark, mark.colour if regime.name == "clock" else PAPER, zorder=4)
-    return end
 
 
 def _plot_mark(ax: "Axes", place: tuple[float, float], mark: Mark, face: str, **more: Any) -> None:
@@ -446,8 +447,8 @@ def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) 
 def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None:
     """Names beside their marks, in the free panel."""
     entries = [
-        (looks[name], looks[name].colour, method.title + " (reference)" * (name == compared.reference), INK)
-        for name, method in compared.methods.items()
+        (mark, mark.colour, compared.methods[name].title + " (reference)" * (name == compared.reference), INK)
+        for name, mark in looks.items()
     ]
     faces = {"hollow: equal images": PAPER, "filled: equal wall-clock": MUTED}
     entries += [(Mark(MUTED, "o"), face, text, MUTED) for text, face in faces.items()]
@@ -455,10 +456,3 @@ def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None
         y = 1 - (place + 0.5) / len(entries)
         _plot_mark(ax, (0.04, y), mark, face, transform=ax.transAxes, clip_on=False)
         ax.text(0.1, y, text, va="center", color=colour, fontsize=SMALL + 0.5, transform=ax.transAxes)
-
-
-def _rows(study: Study, columns: Sequence[np.ndarray | None]) -> list[list[Tile]]:
-    """Images in columns, a row for the first sample image of each class."""
-    labels = np.asarray(study.samples.get("label", ()))
-    places = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
-    return [[Tile(None if images is None else images[place]) for images in columns] for place in places]

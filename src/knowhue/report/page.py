@@ -130,7 +130,18 @@ def render_page(found: Conclusion, note: str = "") -> str:
         "page.html",
         **shared,
         results=found.results,
-        scores_link=_csv_link(_score_rows(study)),
+        scores_link=_csv_link(
+            [
+                {
+                    "arm": row.arm,
+                    "seed": row.seed,
+                    "metric": row.metric,
+                    "value": row.value,
+                    "class": row.label,
+                }
+                for row in tidy_scores(study)
+            ]
+        ),
         warnings=integrity.warnings(study),
         answers=_answers(found),
         sections=_filled_sections(found.findings),
@@ -272,14 +283,6 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
         "drawings": [Markup(to_svg(drawing, each, description)) for each, drawing in drawn.items()],
         "data": _csv_link(rows) if rows else "",
     }
-
-
-def _score_rows(study: Study) -> list[Row]:
-    """Return the tidy table of all scores but those of single images."""
-    return [
-        {"arm": row.arm, "seed": row.seed, "metric": row.metric, "value": row.value, "class": row.label}
-        for row in tidy_scores(study)
-    ]
 
 
 def _csv_link(rows: Sequence[Row]) -> str:

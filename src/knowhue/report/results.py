@@ -246,7 +246,16 @@ def distance_warnings(study: Study) -> list[str]:
 
 def provenance(study: Study, kind: str) -> list[str]:
     """Return what scores must be quoted with, a sentence a network; `kind` is `distribution` or `perceptual`."""
-    return list(dict.fromkeys(_provenance(entry) for _, entry in _known(study, kind)))
+    sentences = []
+    for _, entry in _known(study, kind):
+        file = f", from {entry['file']}" if entry.get("file") else ""
+        side = f" of {entry['size_px']} pixels a side" if entry.get("size_px") else ""
+        against = f" against {entry['reference_images']}" if entry.get("reference_images") else ""
+        sentences.append(
+            f"{entry['network']}: weights {entry['weights']}{file}; {entry['resize']}; {entry['tool']}; "
+            f"{entry['images']} images{side}{against}."
+        )
+    return list(dict.fromkeys(sentences))
 
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
@@ -278,16 +287,6 @@ def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
 def _known(study: Study, kind: str) -> list[tuple[str, Row]]:
     """Those that are a value."""
     return [pair for pair in _entries(study, kind) if pair[1].get("value") is not None]
-
-
-def _provenance(entry: Row) -> str:
-    file = f", from {entry['file']}" if entry.get("file") else ""
-    side = f" of {entry['size_px']} pixels a side" if entry.get("size_px") else ""
-    against = f" against {entry['reference_images']}" if entry.get("reference_images") else ""
-    return (
-        f"{entry['network']}: weights {entry['weights']}{file}; {entry['resize']}; {entry['tool']}; "
-        f"{entry['images']} images{side}{against}."
-    )
 
 
 def count_table(study: Study) -> Table:

@@ -53,9 +53,8 @@ _NUMBER = r"[-−+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 _MEAN_AND_DEVIATION = re.compile(rf"{_NUMBER}(±{_NUMBER}|\(±?{_NUMBER}\))", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"_\{?\s*\\pm|_\{(\s*±)?|\\pm|\+/?[-−]")
 _OF_TYPESETTING = re.compile(r"\\[a-zA-Z]+|[\s$%*{}]")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_PREFIX = re.compile(r"(params|config|tags\.mlflow|tags|metrics|summary|data|info)[./](?=.)")
-_METRIC_PREFIXES = ("metrics.", "metrics/", "summary.", "summary/")
+_PREFIX = re.compile(r"^(params|config|tags\.mlflow|tags|metrics|summary)[./](?=.)")
+_PARAMETERS = tuple(f"{name}{sign}" for name in ("params", "config", "tags") for sign in "./")
 
 
 def read_scores(
@@ -76,18 +75,18 @@ def read_scores(
         TableError: it is not there, no table, or of neither form.
     """
     header, rows = _open(path)
+    first = list(islice(rows, _PEEKED))
+    rows = chain(first, rows)
     is_seedless = seed_column is None and {_plain(name) for name in header}.isdisjoint(_SEED_NAMES)
     if is_seedless:
-        first = list(islice(rows, _PEEKED))
         _require_no_means(path, header, first, is_seedless)
-        rows = chain(first, rows)
     columns = _Columns(path, header, arm_column, seed_column)
     if columns.is_tidy:
         return columns.tidy_rows(rows), columns.unused(_OF_TIDY)
     metrics = columns.metrics(wanted)
     if metrics:
         return columns.wide_rows(metrics, rows), columns.unused(_STATES, metrics)
-    _require_no_means(path, header, islice(rows, _PEEKED), is_seedless)
+    _require_no_means(path, header, first, is_seedless)
     if "metric" in columns.places:
         raise TableError(
             f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
@@ -172,25 +171,19 @@ class _Columns:
         Raises:
             TableError: two columns hold one, of which nobody knows which is meant.
         """
-        sure, others = defaultdict[str, list[int]](list), {}
+        found = defaultdict[str, list[int]](list)
         for place, name in enumerate(self.header):
-            plain = _PREFIX.sub("", name, count=1)
-            if name.startswith(("params.", "config.", "tags.")) or place in (self.arm, self.seed):
-                continue
-            if name in wanted:  # named with its prefix, it keeps it
-                sure[name].append(place)
-            elif plain in wanted and name.startswith(_METRIC_PREFIXES):
-                sure[plain].append(place)
-            elif plain in wanted:
-                others.setdefault(plain, place)
-        for metric, places in sure.items():
+            metric = name if name in wanted else _PREFIX.sub("", name)  # named with its prefix, it keeps it
+            if metric in wanted and place not in (self.arm, self.seed) and not name.startswith(_PARAMETERS):
+                found[metric].append(place)
+        for metric, places in found.items():
             if len(places) > 1:
                 columns = ", ".join(f"`{shown(self.header[place])}` ({place + 1})" for place in places)
                 raise TableError(
                     f"{self.path}: {len(places)} columns hold `{shown(metric)}`: {columns}. Take out all but one, or "
                     "rename them."
                 )
-        return others | {metric: place for metric, (place,) in sure.items()}
+        return {metric: place for metric, (place,) in found.items()}
 
     def unused(self, names: Collection[str], metrics: Collection[str] = ()) -> tuple[str, ...]:
         """Columns that name neither arm nor seed, are none of these names, and hold no metric."""
@@ -199,7 +192,7 @@ class _Columns:
             for place, name in enumerate(self.header)
             if place not in (self.arm, self.seed)
             and _plain(name) not in names
-            and _PREFIX.sub("", name, count=1) not in metrics
+            and _PREFIX.sub("", name) not in metrics
         )
 
     def tidy_rows(self, rows: Iterable[tuple[int, RowCells]]) -> Rows:
@@ -242,7 +235,7 @@ class _Columns:
 
 
 def _plain(name: str) -> str:
-    return _PREFIX.sub("", name.strip().lower(), count=1)
+    return _PREFIX.sub("", name.strip().lower())
 
 
 def deviates_from(name: str, names: Collection[str]) -> bool:
@@ -335,23 +328,15 @@ def _csv(path: Path) -> Iterator[tuple[int, RowCells]]:
 
 
 def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
-    """Records, columns with data, the answer of MLflow's `runs/search`, or one record a line."""
+    """Records, columns with data, or one record a line."""
     if path.stat().st_size > MOST_JSON_BYTES:
         raise TableError(f"{path}: more than {MOST_JSON_BYTES >> 20} MB of JSON. Give it as CSV or parquet.")
     try:
         text = path.read_text(encoding="utf-8-sig")
         found = parse_json(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
-        if _SURROGATE.search(text):  # one without its other half is no character, and no page can hold it
-            json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(error.object[error.start]):04x}"
-        raise TableError(
-            f"{path}: `{half}` is half a character, which cannot be shown. Take it out."
-        ) from None
+        json.dumps(found, ensure_ascii=False).encode()  # half a character is none, and no page can hold it
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
-    if isinstance(found, dict) and isinstance(found.get("runs"), list):
-        found = found["runs"]
     if isinstance(found, dict) and all(isinstance(found.get(name), list) for name in ("columns", "data")):
         rows = [row if isinstance(row, list) else [row] for row in found["data"]]
         yield from enumerate([[str(name) for name in found["columns"]], *rows])
@@ -361,10 +346,7 @@ def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
             f"{path}: should hold a list of records, such as "
             '[{"arm": "a", "seed": 0, "metric": "accuracy", "value": 0.9}].'
         )
-    try:
-        records = [_flat(each) for each in found]
-    except ValueError as error:
-        raise TableError(f"{path}: {error}. Keep one of them, such as the last step.") from None
+    records = [_flat(each) for each in found]
     names = list(dict.fromkeys(name for each in records for name in each))
     yield from enumerate([names, *([each.get(name) for name in names] for each in records)])
 
@@ -381,36 +363,12 @@ def _json_lines(path: Path, text: str) -> list[Any]:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of a run with its groups as prefixes: `config.seed`, `summary.accuracy`, `metrics.accuracy`."""
+    """A record of a run with its groups as prefixes: `config.seed`, `summary.accuracy`."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        inner = _parsed(value)
-        if name in ("info", "data") and isinstance(inner, dict):  # of MLflow
-            flat |= _flat(inner)
-        elif isinstance(inner, list) and all(isinstance(each, dict) and "key" in each for each in inner):
-            keys = [str(each["key"]) for each in inner]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise ValueError(f"the key `{shown(twice[0])}` twice in `{shown(name)}`")
-            flat |= {f"{name}.{key}": each.get("value") for key, each in zip(keys, inner, strict=True)}
-        elif isinstance(inner, dict):
-            group = {"summaryMetrics": "summary"}.get(name, name)
-            flat |= {
-                f"{group}.{key}": each["value"] if isinstance(each, dict) and "value" in each else each
-                for key, each in inner.items()
-            }
-        else:
-            flat[name] = inner
+        is_group = isinstance(value, dict)
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if is_group else {name: value}
     return flat
-
-
-def _parsed(value: Any) -> Any:
-    # the API of Weights & Biases gives `config` and `summaryMetrics` as text
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            return parse_json(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, RowCells]]:

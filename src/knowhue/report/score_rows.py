@@ -213,9 +213,13 @@ class ScoreRows:
         if not math.isfinite(value):
             if is_mean_with_deviation(str(given)):
                 raise self._fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
+            remedy = number_meant(given) or (
+                "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: "
+                "then there is no verdict."
+            )
             raise self._fail(
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
-                f"{_as_given(given)}. {_way_to_number(given)}"
+                f"{_as_given(given)}. {remedy}"
             )
         if value and not MAGNITUDES[0] <= abs(value) <= MAGNITUDES[1]:
             raise self._fail(
@@ -241,7 +245,12 @@ class ScoreRows:
             key = (metric, arm) if column == "against" else metric
             given: Any = str(values[column]).strip()
             if column == "sesoi":
-                given = self._effect(values[column])
+                given = plain_number(values[column])
+                if not MAGNITUDES[0] <= given <= MAGNITUDES[1]:
+                    raise self._fail(
+                        f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of "
+                        f"the metric. Found {_as_given(values[column])}. {number_meant(values[column])}".rstrip()
+                    )
             elif column == "better" and (given := given.lower()) not in ("lower", "higher"):
                 raise self._fail(f"`better` should be lower or higher. Found `{shown(given)}`.")
             known = self.said[column].setdefault(key, given)
@@ -249,15 +258,6 @@ class ScoreRows:
                 raise self._fail(
                     f"`{column}` of `{shown(metric)}` is `{given}`, and in a row above `{known}`. Give it once."
                 )
-
-    def _effect(self, given: Any) -> float:
-        sesoi = plain_number(given)
-        if not MAGNITUDES[0] <= sesoi <= MAGNITUDES[1]:
-            raise self._fail(
-                f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of the "
-                f"metric. Found {_as_given(given)}. {number_meant(given)}".rstrip()
-            )
-        return sesoi
 
     def _take_split(self, given: str) -> None:
         split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
@@ -362,8 +362,7 @@ class ScoreRows:
                     f"single images their `class`, or take out the rows of `{key[2]}`.", at=self.totals[key][1],
                 )  # fmt: skip
             return
-        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-        groups = np.array([numbers[label] for label in labels])
+        groups = np.unique(labels, return_inverse=True)[1]
         counts = np.bincount(groups)
         means = np.bincount(groups, np.frombuffer(column.values)) / counts
         self._check_total(key, float(means.mean()), column, len(counts) * int(counts.min()))
@@ -398,14 +397,6 @@ def read_rows_of(
 
 def _as_given(cell: Any) -> str:
     return "nothing" if cell is None else f"`{shown(str(cell))}`"
-
-
-def _way_to_number(cell: Any) -> str:
-    """How to mend a score that is no finite number."""
-    return number_meant(cell) or (
-        "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: then there "
-        "is no verdict."
-    )
 
 
 def half_digit(printed: str) -> float:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -303,13 +304,12 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
     # an XML declaration has no place within HTML
     text = text[text.index("<svg") :]
     # several drawings share a page, on which an identifier must be unique
-    text = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r' id="|href="#|url\(#', rf"\g<0>{name}-", text)
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var(--{variable}, {colour})")
     text = re.sub(r"'DejaVu Sans'", "var(--sans, sans-serif)", text)
     # the page sets the size; the view box keeps the proportions
     size = r' width="[^"]+pt" height="[^"]+pt"|(?<=<svg) height="[^"]+pt"| width="[^"]+pt"(?= version)'
-    label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return re.sub(size, "", text, count=2).replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return re.sub(size, "", text, count=2).replace(
+        "<svg", f'<svg role="img" aria-label="{escape(description)}"', 1
+    )

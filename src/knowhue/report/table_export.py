@@ -32,32 +32,27 @@ COLUMNS = {
 }
 _TUNING = "tuning"
 """State of all rows of a study by which settings were chosen: nobody may judge by them."""
-_OF_NO_MODEL = {"seed": "", "sesoi": "", "against": ""}
+_OF_MODELS = ("seed", "sesoi", "against")
+"""Columns of rows that are no trivial baseline's."""
 _CHUNK = 50_000
 
 
-def study_rows(study: Study) -> Iterator[list[Any]]:
-    """Every number of a study by `COLUMNS`: baselines, scores of all images and of classes, and of single images."""
-    return ([row.get(name, "") for name in COLUMNS] for row in _rows(study))
-
-
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
+def study_rows(study: Study) -> Iterator[dict[str, Any]]:
+    """Every number of a study by `COLUMNS`, without empty cells: of baselines, all images, classes, single images."""
     state = _TUNING if study.is_tuning else "finished"
     for name, values in study.baselines.items():
         for metric, value in flat_scores(values).items():
             if value is not None and math.isfinite(value):
-                yield _row(study, Score(name, 0, metric, value), "finished") | _OF_NO_MODEL
+                row = _row(study, Score(name, 0, metric, value), "finished")
+                yield {column: cell for column, cell in row.items() if column not in _OF_MODELS}
     for score in tidy_scores(study):
         yield _row(study, score, state)
     for score in study.declared_scores():
         yield _row(study, score, _TUNING if study.is_tuning else DIVERGED)
     yield from _rows_without_a_score(study)
     without = metrics_without_images(study)
-    for arm in study.runs:
-        for run in study.finished(arm):
-            yield from (
-                _row(study, score, state) for score in run.image_scores() if score.metric not in without
-            )
+    for run in (run for arm in study.runs for run in study.finished(arm)):
+        yield from (_row(study, score, state) for score in run.image_scores() if score.metric not in without)
 
 
 def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
@@ -66,16 +61,17 @@ def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
         "state": state, "split": study.split,
     }  # fmt: skip
     if score.image is not None:
-        return row | {"image": score.image}
-    about = study.about(score.metric)
-    row["unit"] = about.get("unit", "")
-    row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
-    asked = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
-    if asked:
-        row["sesoi"] = asked[0].sesoi
-    if not study.is_comparison:
-        row["against"] = next((each.single for each in asked if each.multi == score.arm), "")
-    return row
+        row["image"] = score.image
+    else:
+        about = study.about(score.metric)
+        row["unit"] = about.get("unit", "")
+        row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
+        asked = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
+        if asked:
+            row["sesoi"] = asked[0].sesoi
+        if not study.is_comparison:
+            row["against"] = next((each.single for each in asked if each.multi == score.arm), "")
+    return {name: cell for name, cell in row.items() if cell != ""}
 
 
 def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
@@ -148,25 +144,21 @@ def write_table(study: Study, path: Path) -> int:
     if path.suffix == ".parquet":
         _write_parquet(path, rows)
     else:
-        write_csv(path, chain([list(COLUMNS)], rows))
+        write_csv(path, chain([list(COLUMNS)], ([row.get(name, "") for name in COLUMNS] for row in rows)))
     write_csv(dictionary_path(path), dictionary_rows(study))
     return next(numbers)
 
 
-def _write_parquet(path: Path, rows: Iterator[list[Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     with needing(f"{path}: parquet", "parquet"):
         import pyarrow
         from pyarrow import parquet
     whole, real = pyarrow.int64(), pyarrow.float64()
     kinds = {"seed": whole, "value": real, "image": whole, "sesoi": real}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    buffer = pyarrow.BufferOutputStream()
+    with parquet.ParquetWriter(buffer, schema) as writer:
+        while chunk := list(islice(rows, _CHUNK)):
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
     with replacing(path, "wb") as file:
-        buffer = pyarrow.BufferOutputStream()
-        with parquet.ParquetWriter(buffer, schema) as writer:
-            while chunk := list(islice(rows, _CHUNK)):
-                cells = zip(*((None if cell == "" else cell for cell in row) for row in chunk), strict=True)
-                columns = [
-                    pyarrow.array(column, field.type) for column, field in zip(cells, schema, strict=True)
-                ]
-                writer.write_batch(pyarrow.record_batch(columns, schema=schema))
         file.write(buffer.getvalue())

@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
@@ -120,30 +120,37 @@ def _require_known(rows: ScoreRows, asked: Asked) -> None:
             )
 
 
+def _said(rows: ScoreRows, asked: Asked, name: str, metric: str) -> Any:
+    """What an option or a column says of a metric; None where neither does."""
+    given, column = getattr(asked, name).get(metric), rows.said[name].get(metric)
+    if given is not None and column is not None and given != column:
+        raise ConfigError(
+            f"`--{name} {metric}={given}` is not what the column `{name}` says ({column}). Say it once."
+        )
+    return column if given is None else given
+
+
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     """What is known of a metric: `title`, `unit`, which side is `better`, and the `least` value that it can have."""
-    is_own = metric in _OWN_NAMES
-    usual = ("lower" if metric in LOWER_IS_BETTER else "higher") if is_own else None
-    said = {
-        f"--better {metric}={asked.better.get(metric)}": asked.better.get(metric),
-        f"the column `better` ({rows.said['better'].get(metric)})": rows.said["better"].get(metric),
-        f"Knowhue's own metric of that name ({usual})": usual,
-    }
-    known = {what: value for what, value in said.items() if value}
-    if len(set(known.values())) > 1:
-        raise ConfigError(f"Two directions of `{shown(metric)}`: {' and '.join(known)}. Say it once.")
-    own = METRICS.get(metric) if is_own else None
+    said, own = _said(rows, asked, "better", metric), METRICS.get(metric) if metric in _OWN_NAMES else None
+    if metric in _OWN_NAMES:
+        usual = "lower" if metric in LOWER_IS_BETTER else "higher"
+        if said not in (None, usual):
+            raise ConfigError(
+                f"Two directions of `{metric}`: {said}, and {usual} of Knowhue's own metric of that name. Leave it out."
+            )
+        said = usual
     unit = rows.said["unit"].get(metric) or ("share" if metric in SHARES else own.unit if own else "")
-    found = {"title": own.title if own else spaced(metric), "unit": unit}
-    found |= {"better": next(iter(known.values()))} if known else {}
+    found = {"title": own.title if own else spaced(metric), "unit": unit} | ({"better": said} if said else {})
     # of another's metric nobody knows whether it may be below 0
-    return found if is_own or unit == "share" else found | {"least": None}
+    return found if metric in _OWN_NAMES or unit == "share" else found | {"least": None}
 
 
 def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
     """One for each metric that is asked about and each pair of arms."""
-    sesoi = {metric: _sesoi(rows, asked, metric) for metric in rows.metrics}
+    sesoi = {metric: _said(rows, asked, "sesoi", metric) for metric in rows.metrics}
     named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.said["sesoi"]]
+    sesoi |= {metric: _OWN[metric].sesoi for metric in sesoi if metric in _OWN and sesoi[metric] is None}
     primary = list(asked.metrics) or named or [metric for metric, value in sesoi.items() if value]
     if not primary:
         raise ConfigError(
@@ -187,16 +194,6 @@ def _own_name_meant(metric: str, end: str = "") -> str:
     """A question after Knowhue's own metric of a like name, of which more is known; nothing if none is near."""
     meant = "" if metric in _OWN_NAMES else did_you_mean(metric, _OWN_NAMES)
     return meant and end + meant
-
-
-def _sesoi(rows: ScoreRows, asked: Asked, metric: str) -> float | None:
-    given, column = asked.sesoi.get(metric), rows.said["sesoi"].get(metric)
-    if given is not None and column is not None and given != column:
-        raise ConfigError(
-            f"`--sesoi {metric}={given:g}` is not what the column `sesoi` says ({column:g}). Say it once."
-        )
-    usual = _OWN[metric].sesoi if metric in _OWN else None
-    return next((each for each in (given, column) if each is not None), usual)
 
 
 def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:

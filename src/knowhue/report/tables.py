@@ -15,13 +15,11 @@ from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
 from knowhue.report.text import (
     MISSING,
     TableCell,
-    correlation_text,
     difference,
     duration,
     ends_text,
     number,
     p_text,
-    probability_text,
     signed,
     with_spread,
 )
@@ -164,6 +162,10 @@ def _deployed(key: str) -> Cell:
     return say
 
 
+def _correlation(value: float | None) -> str:
+    return MISSING if value is None else signed([value], 2)[0]
+
+
 def _deployment_gap(study: Study, row: Row) -> str:
     one, several = row["one"], row["several"]
     if row["what"] == "score":
@@ -271,8 +273,8 @@ TABLES: dict[str, Shown] = {
         "interval that the verdict rests on. No second verdict: it controls no rate of false claims.",
         readings,
         {
-            **_TITLE, **_METRIC, **_SMALLEST, "P(worse)": _text("worse", probability_text),
-            "P(equal)": _text("equal", probability_text), "P(better)": _text("better", probability_text),
+            **_TITLE, **_METRIC, **_SMALLEST, "P(worse)": _text("worse", p_text),
+            "P(equal)": _text("equal", p_text), "P(better)": _text("better", p_text),
             "Over": lambda _, row: f"no interval: {row['why_not']}" if row["why_not"] else row["over"],
         },
     ),
@@ -399,7 +401,7 @@ TABLES: dict[str, Shown] = {
         "permutation, not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
         lambda findings: predictions(findings.study),
         {
-            "Diagnostic": _text("title"), **_QUESTION, "Spearman correlation": _text("correlation", correlation_text),
+            "Diagnostic": _text("title"), **_QUESTION, "Spearman correlation": _text("correlation", _correlation),
             "p": _text("p", p_text), "Seeds": _text("seeds"), "Did it predict the transfer?": _text("word"),
         },
     ),

@@ -40,7 +40,10 @@ def number(value: float | None, unit: str = "", like: float | None = None) -> st
     >>> number(-1.379), number(-1.379, like=-1.804)
     ('−1.379', '−1.38')
     """
-    return MISSING if value is None else _fixed(value, unit, value if like is None else like)
+    if value is None:
+        return MISSING
+    scale = 100 if unit == "share" else 1
+    return _written(scale * value, _places(unit, value if like is None else like))
 
 
 def difference(single: float | None, multi: float | None, unit: str = "") -> str:
@@ -102,24 +105,14 @@ def signed(values: Sequence[float], places: int) -> list[str]:
 
 
 def p_text(p: float | None) -> str:
-    """Return a p value as text.
+    """Return a p value or a probability as text; none that is not certain is rounded to certainty.
 
-    >>> p_text(0.0156), p_text(0.0001), p_text(None)
-    ('0.016', '<0.001', '–')
+    >>> p_text(0.0156), p_text(0.0001), p_text(0.9999), p_text(1.0), p_text(None)
+    ('0.016', '<0.001', '>0.999', '1.000', '–')
     """
-    # below .0005 it would be rounded to 0
-    return MISSING if p is None else "<0.001" if p < 0.0005 else f"{p:.3f}"
-
-
-def probability_text(value: float | None) -> str:
-    """Return a probability as text; none that is not certain is rounded to certainty.
-
-    >>> probability_text(0.123), probability_text(0.9999), probability_text(1e-9), probability_text(1.0)
-    ('0.123', '>0.999', '<0.001', '1.000')
-    """
-    if value is None or value in (0, 1) or 0.0005 <= value < 0.9995:
-        return MISSING if value is None else f"{value:.3f}"
-    return "<0.001" if value < 0.5 else ">0.999"
+    if p is None or p < 0.0005:
+        return MISSING if p is None else "<0.001"
+    return ">0.999" if 0.9995 <= p < 1 else f"{p:.3f}"
 
 
 def p_words(p: float) -> str:
@@ -129,15 +122,6 @@ def p_words(p: float) -> str:
     ('= .016', 'below .001')
     """
     return "below .001" if p < 0.0005 else f"= {p:.3f}".replace("0.", ".")
-
-
-def correlation_text(value: float | None) -> str:
-    """Return a correlation as text.
-
-    >>> correlation_text(-0.5), correlation_text(-0.001), correlation_text(None)
-    ('−0.50', '−0.001', '–')
-    """
-    return MISSING if value is None else signed([value], 2)[0]
 
 
 def duration(seconds: float | None) -> str:
@@ -254,10 +238,6 @@ def _places(unit: str, like: float) -> int:
     if not size >= _LEAST:  # and not `<`, which NaN is not
         return 3
     return 2 if size >= 1.5 else max(3, 1 - math.floor(math.log10(size)))
-
-
-def _fixed(value: float, unit: str, like: float) -> str:
-    return _written(100 * value if unit == "share" else value, _places(unit, like))
 
 
 def _written(value: float, places: int, like: float | None = None, sign: Literal["z", "+"] = "z") -> str:

@@ -85,8 +85,9 @@ class LoggedRun(NamedTuple):
     def all_points(self) -> list[LoggedNumber]:
         """The log's, and the final scores as `score/...` of the last epoch."""
         last = max((each.step for each in self.points if not each.is_diagnosis), default=0)
-        seconds = self.seconds
-        final = [LoggedNumber(f"score/{name}", last, seconds, value) for name, value in self.scores.items()]
+        final = [
+            LoggedNumber(f"score/{name}", last, self.seconds, each) for name, each in self.scores.items()
+        ]
         return [*self.points, *final]
 
 
@@ -167,14 +168,11 @@ _ENDED_AS = {"finished": "FINISHED", "diverged": "FAILED"}
 
 
 class Logged(NamedTuple):
-    """What came of logging."""
+    """What came of logging: names of the runs that were written, of those that were there, and where to look."""
 
     written: list[str]
-    """names of the runs that were written or replaced"""
     already: list[str]
-    """names of those that were there"""
     see: str
-    """how to look at them"""
 
 
 def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | None = None) -> Logged:
@@ -265,7 +263,6 @@ class MLflow:
         from mlflow.tracking import MlflowClient
 
         self.errors, self.remedy = (MlflowException,), "`MLFLOW_TRACKING_URI` says where it is."
-
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
@@ -280,6 +277,7 @@ class MLflow:
     def write(self, run: LoggedRun) -> None:
         """As of a tracker; a run without its content's tag was cut, and is made anew."""
         from mlflow.entities import Metric, Param, RunTag
+        from mlflow.utils import chunk_list
 
         for each in self._found(run):
             self._client.delete_run(each.info.run_id)
@@ -287,13 +285,13 @@ class MLflow:
         tags = {**run.tags, KEY_TAG: run.key}
         made = self._client.create_run(self._experiment(run), began, tags, run.name).info.run_id
         parameters = [Param(name, str(value)[:_LONGEST_PARAMETER]) for name, value in run.parameters.items()]
-        for part in _parts(parameters, _MOST_PARAMETERS):
+        for part in chunk_list(parameters, _MOST_PARAMETERS):
             self._client.log_batch(made, params=part)
         metrics = [
             Metric(metric, value, began + round(1000 * seconds), step)
             for metric, step, seconds, value in run.all_points()
         ]
-        for part in _parts(metrics, _MOST_METRICS):
+        for part in chunk_list(metrics, _MOST_METRICS):
             self._client.log_batch(made, metrics=part)
         self._client.log_batch(made, tags=[RunTag(CONTENT_TAG, run.content)])
         if (state := run.tags["state"]) in _ENDED_AS:
@@ -332,7 +330,6 @@ class Wandb:
         return any(_mark(folder) == run.content for folder in self._earlier(run))
 
     def write(self, run: LoggedRun) -> None:
-        """As of a tracker."""
         for folder in self._earlier(run):
             shutil.rmtree(folder)
         opened = self._wandb.init(
@@ -377,10 +374,6 @@ def _rows(run: LoggedRun) -> list[dict[str, float]]:
         {"training_step" if is_diagnosis else "epoch": step} | {each.metric: each.value for each in points}
         for (is_diagnosis, step), points in by_step
     ]
-
-
-def _parts(values: list[Any], size: int) -> list[list[Any]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def _mark(folder: Path) -> str | None:
