@@ -29,6 +29,7 @@ from knowhue.images.writing import write_image
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.ledger import LEDGER
+from knowhue.inference.listing import list_folder
 from knowhue.inference.pipeline import Limits
 
 ENCODERS = 4
@@ -161,7 +162,9 @@ def _lines(out: Path) -> int:
 
 
 def _colour(asked: argparse.Namespace, source: Path, out: Path) -> None:
-    summary = colorize_folder(Colorizer.load(asked.model), source, out, limits=Limits(asked.threads))
+    summary = colorize_folder(
+        Colorizer.load(asked.model), list_folder(source, out), limits=Limits(asked.threads)
+    )
     assert not summary.failed, summary.lines()
 
 

@@ -28,6 +28,7 @@ from knowhue.inference import store as store_file
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.folder import colorize_folder
+from knowhue.inference.listing import list_folder
 from knowhue.inference.store import FolderStore, StoredFile, open_store
 from knowhue.storage import is_url
 from knowhue.temporary import tables_on_disk
@@ -69,7 +70,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 def test_all_shards_together_are_the_folder_file_for_file(photos, tmp_path):
     options = ColorizeOptions(saturation=0.5)
-    colorize_folder(Colorizer.load("fake"), photos, tmp_path / "whole", options=options)
+    colorize_folder(Colorizer.load("fake"), list_folder(photos, tmp_path / "whole"), options=options)
     events: list[dict[str, Any]] = []
     summary = archive(photos, tmp_path / "out", options=options, report=events.append)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
@@ -99,7 +100,7 @@ def test_what_is_said_of_a_photo_is_what_a_folder_says_of_it(photos, tmp_path):
     (photos / "text.png").write_text("no photo")
     (photos / "lost.png").symlink_to("nowhere")
     os.mkfifo(photos / "pipe.png")
-    colorize_folder(Colorizer.load("fake"), photos, tmp_path / "whole")
+    colorize_folder(Colorizer.load("fake"), list_folder(photos, tmp_path / "whole"))
     archive(photos, tmp_path / "out", shards=1)
     whole, shard_ = (
         [json.loads(line) for line in path.read_text().splitlines()]
@@ -196,7 +197,7 @@ def test_the_built_in_model_colours_a_photo_alike_in_every_shard(tmp_path, monke
         smooth = Image.fromarray(rng.integers(0, 256, (6, 9), dtype=np.uint8)).resize((150, 100))
         smooth.save(tmp_path / "in" / f"{number}.jpg")
     model = ModelChoice("built-in")
-    colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "whole")
+    colorize_folder(Colorizer.load(), list_folder(tmp_path / "in", tmp_path / "whole"))
     for shards in (1, 6):
         archive(tmp_path / "in", tmp_path / f"{shards}", shards=shards, model=model)
         assert files_of(tmp_path / f"{shards}") == files_of(tmp_path / "whole")

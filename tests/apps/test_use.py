@@ -17,7 +17,7 @@ from tiny_others import painted
 
 from knowhue.apps.serve import serve_command
 from knowhue.errors import ExtraError
-from knowhue.inference import listing
+from knowhue.inference import listing, store
 from knowhue.inference.colour_distribution import MOST_ANSWERS
 from knowhue.inference.networks import open_network
 from knowhue.presets import arm_config, load_config
@@ -129,9 +129,9 @@ def test_a_folder_is_listed_once_and_its_hints_are_checked_once_and_before_the_m
     knowhue, photo, tmp_path, monkeypatch
 ):
     listed = []
-    own = listing.walk
+    own = store.walk
     monkeypatch.setattr(
-        listing, "walk", lambda *given, **options: listed.append(given) or own(*given, **options)
+        store, "walk", lambda *given, **options: listed.append(given) or own(*given, **options)
     )
     (tmp_path / "in").mkdir()
     photo("in/a.png")

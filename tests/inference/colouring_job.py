@@ -11,6 +11,7 @@ from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.description import Description
 from knowhue.inference.folder import colorize_folder
+from knowhue.inference.listing import list_folder
 from knowhue.inference.networks import Predictions
 
 CLASSES = ("bright", "dark")
@@ -48,4 +49,4 @@ class FakeNetwork:
 
 if __name__ == "__main__":
     slow = FakeNetwork(on_predict=lambda: time.sleep(0.005))
-    colorize_folder(Colorizer(slow), Path(sys.argv[1]), Path(sys.argv[2]))
+    colorize_folder(Colorizer(slow), list_folder(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -60,7 +60,8 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def colour(source: Path, out: Path, network: FakeNetwork | None = None, **changes: Any) -> Summary:
-    return colorize_folder(Colorizer(network or FakeNetwork()), source, out, **changes)
+    named = {name: changes.pop(name) for name in ("suffix", "hints") if name in changes}
+    return colorize_folder(Colorizer(network or FakeNetwork()), list_folder(source, out, **named), **changes)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -229,13 +230,6 @@ def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path
     assert contents(out) == before
 
 
-def test_hints_beside_a_listing_that_has_its_own_are_refused(source: Path, tmp_path: Path):
-    listing = list_folder(source, tmp_path / "out")
-    with pytest.raises(ConfigError, match="`hints` should be left out beside a `listing`"):
-        colour(source, tmp_path / "out", listing=listing, hints={"deep/a.png": ["50%,50%=blue"]})
-    assert not (tmp_path / "out").exists()
-
-
 def test_hints_count_for_their_image_alone_and_when_they_change_it_is_done_again(
     source: Path, tmp_path: Path
 ):
@@ -261,16 +255,16 @@ def test_a_reference_serves_a_folder_and_another_one_is_another_job(tmp_path: Pa
     colorizer = Colorizer(MatchingNetwork())
     drawn = np.random.default_rng(7).integers(0, 256, (2, 48, 64, 3), np.uint8)
     first, second = (ColorizeOptions(reference=colorizer.reference(KnowhueImage.of(each))) for each in drawn)
-    made = colorize_folder(colorizer, source, out, options=first)
+    made = colorize_folder(colorizer, list_folder(source, out), options=first)
     assert made.made == 2
     assert [each["found_in_reference"] for each in lines(out)] == [0, 0]  # noise
     assert any("hardly anything of 2 of 2 images was found" in note for note in made.notes)
-    assert colorize_folder(colorizer, source, out, options=first).notes == made.notes
+    assert colorize_folder(colorizer, list_folder(source, out), options=first).notes == made.notes
     assert np.array_equal(pixels(out / "b.png"), colorizer.colorize(source / "b.png", first).image.pixels)
-    assert colorize_folder(colorizer, source, out, options=first).already == 2
+    assert colorize_folder(colorizer, list_folder(source, out), options=first).already == 2
     for other in (second, ColorizeOptions()):
         with pytest.raises(RunError, match="colours made with another reference"):
-            colorize_folder(colorizer, source, out, options=other)
+            colorize_folder(colorizer, list_folder(source, out), options=other)
 
 
 class Coloured(FakeNetwork):

@@ -18,6 +18,7 @@ from knowhue.images.image import Image as KnowhueImage
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.hints import Hint, Strokes
+from knowhue.inference.listing import list_folder
 from knowhue.inference.networks import open_network
 from knowhue.inference.onnx_network import OPERATORS, Session
 from knowhue.inference.recipes import FURTHER_OPERATORS, RECIPES, UNSUPPORTED, open_recipe
@@ -210,7 +211,7 @@ def test_a_folder_and_its_album_go_the_same_way_and_another_file_does_not_go_on(
     for name, gray in (("a.png", 100), ("b.jpg", 150)):
         Image.new("L", (40, 30), gray).save(tmp_path / "in" / name)
     summary = colorize_folder(
-        Colorizer.load(model, "siggraph17"), tmp_path / "in", tmp_path / "out", album=True
+        Colorizer.load(model, "siggraph17"), list_folder(tmp_path / "in", tmp_path / "out"), album=True
     )
     assert (summary.made, summary.failed, summary.notes) == (2, 0, ())
     assert np.abs(lab(np.asarray(Image.open(tmp_path / "out" / "a.png")))[..., 1:] - (20, 15)).max() < 1
@@ -222,7 +223,7 @@ def test_a_folder_and_its_album_go_the_same_way_and_another_file_does_not_go_on(
         Colorizer.load(painted(tmp_path / "n.onnx", "siggraph17", (9, 9)), "siggraph17"),
     ):
         with pytest.raises(RunError, match="made by another model"):
-            colorize_folder(other, tmp_path / "in", tmp_path / "out", album=True)
+            colorize_folder(other, list_folder(tmp_path / "in", tmp_path / "out"), album=True)
 
 
 def test_a_video_goes_the_same_way(model, tmp_path):

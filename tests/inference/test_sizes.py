@@ -16,6 +16,7 @@ from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import LARGEST_SIZE, SEEN_AT, SeveralSizes
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.folder import colorize_folder
+from knowhue.inference.listing import list_folder
 from knowhue.inference.networks import COLOUR_LOGITS, Predictions
 from knowhue.inference.requests import Batcher, ImageRequest
 
@@ -234,6 +235,6 @@ def test_a_small_networks_own_size_is_that_which_it_sees_when_fast(size_px):
 def test_a_folder_is_coloured_again_by_the_other_number_of_sizes(tmp_path):
     (tmp_path / "in").mkdir()
     PIL.fromarray(np.arange(3600, dtype=np.uint8).reshape(60, 60)).save(tmp_path / "in" / "a.png")
-    colorize_folder(Colorizer.load(), tmp_path / "in", tmp_path / "out")
+    colorize_folder(Colorizer.load(), list_folder(tmp_path / "in", tmp_path / "out"))
     with pytest.raises(RunError, match=r"seen at another number of sizes \(\d; 1 is that of --fast\)"):
-        colorize_folder(Colorizer.load(fast=True), tmp_path / "in", tmp_path / "out")
+        colorize_folder(Colorizer.load(fast=True), list_folder(tmp_path / "in", tmp_path / "out"))

@@ -245,8 +245,8 @@ def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Pa
     return outputs
 
 
-def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
-    """Where a folder's images go, and which they are, with their hints."""
+def _settle_folder(arguments: ColorizeArguments) -> "Listing":
+    """Which images a folder has, and where they go, with their hints."""
     from knowhue.inference.hints import read_hints
     from knowhue.inference.listing import default_folder, list_folder
 
@@ -260,7 +260,7 @@ def _settle_folder(arguments: ColorizeArguments) -> "tuple[Path, Listing]":
     for each in others:
         if each.resolve() in lost:
             raise ConfigError(f"{each} would be replaced by a colouring; name another folder with --out")
-    return out, listing
+    return listing
 
 
 def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
@@ -366,13 +366,12 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
 def _folder(arguments: ColorizeArguments) -> "Summary":
     from knowhue.inference.folder import colorize_folder
 
-    source = Path(arguments.file)
-    out, listing = _settle_folder(arguments)
+    listing = _settle_folder(arguments)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_folder(
-            colorizer, source, out, options=options, suffix=arguments.suffix, album=arguments.album,
-            overwrite=arguments.overwrite, stops=arguments.on_error is OnError.stop, report=report, listing=listing,
+            colorizer, listing, options=options, album=arguments.album, overwrite=arguments.overwrite,
+            stops=arguments.on_error is OnError.stop, report=report,
         )  # fmt: skip
 
 

@@ -2,20 +2,18 @@
 
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from knowhue.errors import ConfigError
 from knowhue.images.reading import read_image
-from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
-from knowhue.inference.listing import Item, Listing, Summary, list_folder, no_room, summarise
+from knowhue.inference.listing import Item, Listing, Summary, no_room, summarise
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -35,18 +33,14 @@ STAGING = ".colorizing"
 
 def colorize_folder(
     colorizer: Colorizer,
-    source: Path,
-    out: Path,
+    listing: Listing,
     *,
     options: ColorizeOptions = ColorizeOptions(),
-    hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    suffix: str | None = None,
     album: bool = False,
     overwrite: bool = False,
     stops: bool = False,
     limits: Limits = Limits(),
     report: Report = lambda _: None,
-    listing: Listing | None = None,
 ) -> Summary:
     """Colour all images of a folder and the folders in it; the same call goes on after a kill.
 
@@ -57,32 +51,30 @@ def colorize_folder(
 
     Args:
         colorizer: a model with a colour head.
-        source: folder of images.
-        out: folder of coloured images, with the names of the originals.
+        listing: of the folder with its hints, by `list_folder`.
         options: for every image, such as one reference for all; without hints and strokes.
-        hints: of images, by path below `source` with `/`, as `parse_hint` reads them; other ones colour it anew.
-        suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
         album: whether all get one look, see `reference.drawn_to`; where photos came or went, all may be done again.
         overwrite: whether files that this job did not make may be replaced.
         stops: whether no other image is begun after one that fails.
         limits: threads and memory.
         report: called after every image with what `Pace.after` says, and `failed`, which `done` counts, too.
-        listing: of the folder with its hints, by `list_folder`, where it is known already; None lists it.
 
     Raises:
-        ImageError: no folder, or no image in it.
-        ConfigError: names that clash, hints without an image or outside theirs, or a model without a colour head.
+        ConfigError: hints among the options, or a model without a colour head.
         RunError: `out` holds other files or another job's colours, is in use, or cannot be written.
     """
     started = time.monotonic()
     colorizer.require_options(options)
-    _check(options, suffix, hints if listing else {})
-    listing = listing or list_folder(source, out, suffix, hints)
-    job = job_of(colorizer, str(source.resolve()), options, suffix, album)
-    with locked(out, "colorize"), Ledger(out, job, overwrite) as ledger:
+    if options.hints or options.strokes is not None:
+        raise ConfigError(
+            "`options` should hold no hints and no strokes for a folder: they are of one image. Found some. Name the "
+            "images in the `hints` of `list_folder`, or colour that image alone."
+        )
+    job = job_of(colorizer, str(listing.source.resolve()), options, listing.suffix, album)
+    with locked(listing.out, "colorize"), Ledger(listing.out, job, overwrite) as ledger:
         work = _Work(colorizer, options, listing, ledger, stops, report)
         work.run(limits, album)
-    return work.summary(source, listing, time.monotonic() - started)
+    return work.summary(time.monotonic() - started)
 
 
 class _Work:
@@ -98,9 +90,9 @@ class _Work:
         report: Report,
     ) -> None:
         self._colorizer, self._options, self._ledger = colorizer, options, ledger
-        self._items, self._hints = listing.items, listing.hints
+        self._listing, self._hints = listing, listing.hints
         self._stops, self._report = stops, report
-        self._staging = ledger.out / STAGING
+        self._staging = listing.out / STAGING
         self._numbers = count()
         # Asked once, before any work: an image that changes from now on is done again by the next run.
         self._stamps = {item: Stamp.of(item.source) for item in listing.items}
@@ -111,7 +103,7 @@ class _Work:
     def _divide(self, done: Collection[Item]) -> None:
         """The images into those that are done and those that wait."""
         self._done = done
-        self.waiting = [item for item in self._items if item not in done]
+        self.waiting = [item for item in self._listing.items if item not in done]
         self.already = len(done)
         self._changed = [item.output for item in done if not self._ledger.made(item.path, item.output)]
         self._noteworthy = noteworthy(self._ledger.records[item.path] for item in done)
@@ -160,7 +152,7 @@ class _Work:
         """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
         outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
         if strangers := list(outputs):
-            raise no_room(self._ledger.out, len(strangers), strangers[0])
+            raise no_room(self._listing.out, len(strangers), strangers[0])
         shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
         with writing(self._staging):
             self._staging.mkdir()
@@ -172,7 +164,9 @@ class _Work:
                 self._set_album_colour(limits)
             self._pace = Pace()  # of colouring alone
             self._report_progress()
-            if self.waiting and len(self._items) >= _MANY:  # of all, so that a kill changes no rounding
+            if (
+                self.waiting and len(self._listing.items) >= _MANY
+            ):  # of all, so that a kill changes no rounding
                 paint_compiled()
             items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
             with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
@@ -181,12 +175,13 @@ class _Work:
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
-    def summary(self, source: Path, listing: Listing, seconds: float) -> Summary:
+    def summary(self, seconds: float) -> Summary:
+        listing = self._listing
         failures = [*listing.unreadable, *self.failures]
         counts = {**self._noteworthy, "made": self.made, "already": self.already, "failed": len(failures)}
         left = len(self.waiting) - self.made - len(self.failures)
         return summarise(
-            self._colorizer, str(source), str(self._ledger.out), counts, failures, self._changed, listing.notes,
+            self._colorizer, str(listing.source), str(listing.out), counts, failures, self._changed, listing.notes,
             seconds, left=left,
         )  # fmt: skip
 
@@ -225,15 +220,3 @@ class _Work:
         here, total = self.made + len(self.failures), self.already + len(self.waiting)
         event = {"stage": "folder", "failed": len(self.failures)}
         self._report(event | self._pace.after(here, total, self.already))
-
-
-def _check(options: ColorizeOptions, suffix: str | None, lost: Mapping[str, Sequence[str]]) -> None:
-    if lost:
-        raise ConfigError("`hints` should be left out beside a `listing`, which has its own. Found both.")
-    if options.hints or options.strokes is not None:
-        raise ConfigError(
-            "`options` should hold no hints and no strokes for a folder: they are of one image. Found some. Name the "
-            "images in `hints`, or colour that image alone."
-        )
-    if suffix is not None:
-        check_output_suffix(suffix)

@@ -22,7 +22,7 @@ from knowhue.images.image import (
     identity,
     outputs_in,
 )
-from knowhue.images.writing import MARK, writable_suffix
+from knowhue.images.writing import MARK, check_output_suffix, writable_suffix
 from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import require_hinted
 from knowhue.inference.judgement import caveats_of_many
@@ -134,8 +134,12 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is to be coloured, by path."""
+    """What of a folder is to be coloured, by path."""
 
+    source: Path
+    out: Path
+    suffix: str | None
+    """that all outputs get; None keeps the formats"""
     items: list[Item]
     hints: dict[str, list[str]]
     """of items, by path"""
@@ -156,13 +160,19 @@ def list_folder(
     Which files count is decided by `images.image.walk`; the output folder, if it lies inside, is left out, and so is
     what `knowhue colorize` names after another image beside it.
 
-    `suffix` is that of all coloured ones; None keeps the formats. `hints` are what `hints.require_hinted` takes.
+    Args:
+        source: folder of images.
+        out: folder of coloured images, with the names of the originals.
+        suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
+        hints: of images, by path below `source` with `/`, as `parse_hint` reads them; other ones colour it anew.
 
     Raises:
         ImageError: no folder, or no image in it.
         ConfigError: two images would become one file, an image would be replaced by what is made of it, or hints are
             without an image or outside theirs.
     """
+    if suffix is not None:
+        check_output_suffix(suffix)
     if not source.is_dir():
         raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
     if out.exists() and out.samefile(source):
@@ -174,7 +184,7 @@ def list_folder(
         items = [Item(source / path, path, output) for path, output in rows]
     _refuse_losses(items, out)
     found_hints = require_hinted(hints, {item.path: item.source for item in items}, source)
-    return Listing(items, found_hints, table.unreadable, table.notes)
+    return Listing(source, out, suffix, items, found_hints, table.unreadable, table.notes)
 
 
 def _refuse_losses(items: list[Item], out: Path) -> None:
