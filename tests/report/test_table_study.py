@@ -169,7 +169,7 @@ def test_a_rounded_total_counts_as_the_mean_of_its_images(tmp_path):
         for arm, right in (("old", 8075), ("new", 8125))
         for image in range(10_000)
     ]
-    lines += ["old,0,accuracy,0.81,", "new,0,accuracy,0.81,"]
+    lines += ["old,0,accuracy,0.808,", "new,0,accuracy,0.813,"]
     path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
     study = read_table([path], Asked(sesoi={"accuracy": 0.01}, against="old"))
     assert [study.table.scores(arm, "accuracy")[0] for arm in ("old", "new")] == [0.8075, 0.8125]

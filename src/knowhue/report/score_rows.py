@@ -4,7 +4,6 @@ import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,8 @@ from knowhue.storage import file_digest
 DIVERGED = "diverged"
 _ROW_BITS = 40
 """Of a place, the number of the row; the number of the file stands above."""
+_ROUNDING, _SINGLE_PRECISION = 2e-3, 1e-6
+"""By what share a total may differ from the mean of its images, and beyond which the mean takes its place."""
 _LONGEST_NAME = 200
 _MOST_SEED = 2**53  # whole numbers that a float holds exactly
 _SPLITS = {"test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -62,8 +63,6 @@ class ScoreRows:
         self.split: str | None = None  # of all rows, `test` or `validation`; empty where no column says
         self.tables: list[dict[str, Any]] = []  # what a page says of each file: `file`, `sha256`, `rows`
         self.unused: dict[str, None] = {}  # columns that nothing is made of, each once
-        # what stood in the file tells to how many digits a total is rounded
-        self._printed: dict[tuple[str, int, str, str], str] = {}
         self._at = 0  # the row that is being read
 
     @property
@@ -158,9 +157,7 @@ class ScoreRows:
         elif "image" in values:
             self._take_image(str(values["image"]).strip(), label, (arm, seed, metric), value)
         else:
-            key = (arm, seed, metric, label)
-            self._put(self.totals, key, value)
-            self._printed[key] = given if isinstance(given := values["value"], str) else repr(value)
+            self._put(self.totals, (arm, seed, metric, label), value)
 
     def _put(self, known: dict[Any, tuple[float, int]], key: tuple[Any, ...], value: float) -> None:
         if key in known:
@@ -329,27 +326,23 @@ class ScoreRows:
                 f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not ({count}). Score all "
                 "runs on the same images, or leave out those that some lack.", at=column.places[0],
             )  # fmt: skip
-        values = np.frombuffer(column.values)
-        self._check_total((arm, seed, metric, ""), float(values.mean()), column, len(values))
+        mean = float(np.frombuffer(column.values).mean())
+        self._check_total((arm, seed, metric, ""), mean, column.places[0])
         for by_class, source in BY_CLASS.items():
             if source == metric:
                 self._check_by_class((arm, seed, by_class, ""), column)
 
-    def _check_total(
-        self, key: tuple[str, int, str, str], mean: float, column: ImageColumn, count: int
-    ) -> None:
-        """A total that is not given is the mean over images; one that is given must be it, but for its digits."""
-        total, code = self.totals.setdefault(key, (mean, column.places[0]))
-        off, least = abs(total - mean), 1e-12 * abs(mean)
-        if off <= least or (off := off - rounding_of_mean(np.frombuffer(column.values), count)) <= least:
-            return
-        if off > half_digit(self._printed[key]) + 1e-6 * abs(mean):  # means may be of single precision
+    def _check_total(self, key: tuple[str, int, str, str], mean: float, place: int) -> None:
+        """A total that is not given is the mean over images; one that is given must be it, but for rounding."""
+        total, place = self.totals.setdefault(key, (mean, place))
+        off = abs(total - mean) / (abs(mean) or 1.0)
+        if off > _ROUNDING:
             raise self._fail(
-                f"{_named(*key)} is {self._printed[key]}, and the mean of its single images {mean:.6g}. Take out the "
-                "row, or give it the mean.", at=code,
+                f"{_named(*key)} is {total:.6g}, and the mean of its single images {mean:.6g}. Take out the row, or "
+                "give it the mean.", at=place,
             )  # fmt: skip
-        # estimate and interval are of the same numbers
-        self.totals[key] = mean, code
+        if off > _SINGLE_PRECISION:  # estimate and interval are of the same numbers
+            self.totals[key] = mean, place
 
     def _check_by_class(self, key: tuple[str, int, str, str], column: ImageColumn) -> None:
         """The same of a metric whose classes count alike: the mean of their means."""
@@ -363,9 +356,8 @@ class ScoreRows:
                 )  # fmt: skip
             return
         groups = np.unique(labels, return_inverse=True)[1]
-        counts = np.bincount(groups)
-        means = np.bincount(groups, np.frombuffer(column.values)) / counts
-        self._check_total(key, float(means.mean()), column, len(counts) * int(counts.min()))
+        means = np.bincount(groups, np.frombuffer(column.values)) / np.bincount(groups)
+        self._check_total(key, float(means.mean()), column.places[0])
 
     def _image(self, number: int) -> str:
         return shown(list(self.image_numbers)[number])
@@ -397,33 +389,6 @@ def read_rows_of(
 
 def _as_given(cell: Any) -> str:
     return "nothing" if cell is None else f"`{shown(str(cell))}`"
-
-
-def half_digit(printed: str) -> float:
-    """By how much rounding to the digits that are printed may change a number.
-
-    >>> half_digit("0.81"), half_digit("1e-3"), half_digit("12")
-    (0.005, 0.0005, 0.5)
-    """
-    exponent = Decimal(printed.strip()).as_tuple().exponent
-    return 0.5 * 10.0 ** min(int(exponent), 300)
-
-
-def rounding_of_mean(values: np.ndarray, count: int) -> float:
-    """By how much the mean of values may be off by their own rounding; whole numbers have none.
-
-    Args:
-        values: (n,), of which the last decimal place that any has tells how they were rounded.
-        count: of how many the mean is, for some may weigh more than others.
-
-    >>> rounding_of_mean(np.array([1.0, 0.0]), 2), rounding_of_mean(np.array([0.25, 0.5]), 2)
-    (0.0, 0.005)
-    """
-    if (values == np.rint(values)).all():
-        return 0.0
-    places = next((n for n in range(1, 12) if np.allclose(values, np.round(values, n), 1e-15, 1e-15)), 15)
-    # errors of many values cancel: six standard deviations of a uniform one
-    return float(10.0**-places * min(0.5, 6 / np.sqrt(12 * count)))
 
 
 def _named(arm: str, seed: int | None, metric: str = "", label: str = "") -> str:
