@@ -143,11 +143,7 @@ def is_first_process() -> bool:
 
 
 def require_no_jobs(left: str, folder: Path) -> None:
-    """For who does not wait for the jobs that a killed driver has left with an engine: they may write to its folder.
-
-    Raises:
-        RunError: there may be some. Those of this machine end with their driver.
-    """
+    """Refuse a folder for whose jobs, left with a cluster by a killed driver, nobody waits: they may write there."""
     if left not in ("", "local"):
         raise RunError(
             f"Jobs of `{folder}` may still run: a command with `--engine {left}` was killed. The same `knowhue "

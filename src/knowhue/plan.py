@@ -428,22 +428,12 @@ class Cell(NamedTuple):
 
 
 def read_plan(root: Path) -> Plan:
-    """The frozen plan of a study folder.
-
-    Raises:
-        RunError: there is none, or it is of another version.
-        ConfigError: it is damaged.
-    """
+    """The frozen plan of a study folder; `RunError` where there is none of this version, `ConfigError` if damaged."""
     return plan_of(read_frozen(root))
 
 
 def read_planned(path: Path) -> Plan:
-    """The frozen plan of a study's file as it was asked, without the arms that equal wall-clock added since.
-
-    Raises:
-        RunError: it is not there, damaged, or of another version.
-        ConfigError: its plan is none.
-    """
+    """The frozen plan of a study's file, see `read_plan`, without the arms that equal wall-clock added since."""
     plan = plan_of(read_study_file(path))
     return plan.model_copy(update={"arms": {arm: plan.arms[arm] for arm in plan.planned_arms}})
 
@@ -454,12 +444,7 @@ def plan_of(frozen: Mapping[str, Any]) -> Plan:
 
 
 def read_tuning(root: Path) -> Mapping[str, Any]:
-    """`study.json` of a tuning study, by which settings may be chosen.
-
-    Raises:
-        RunError: there is none.
-        ConfigError: the study reports.
-    """
+    """`study.json` of a tuning study, by which settings may be chosen; `ConfigError` where the study reports."""
     described = read_frozen(root)
     if described.get("purpose") != "tuning":
         raise ConfigError(

@@ -17,6 +17,8 @@ DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen encoder,
 DIR/results.json DIR/report.html     made from all of the above
 DIR/.lock                            held while a process works on the folder, see `locks`; each run has one, too
 DIR/.slurm/                          what Slurm's jobs are made of, and what they print
+
+What reads raises `RunError` where a file is missing or another version's, and `DamagedError` where it is damaged.
 """
 
 import json
@@ -144,11 +146,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def require_no_run(folder: Path) -> None:
-    """Make sure that files of a run are not replaced, or added to.
-
-    Raises:
-        ConfigError: the folder is a run's or a study's own.
-    """
+    """Refuse, as a `ConfigError`, the folder of a run or a study, whose files are neither replaced nor added to."""
     found = [name for name in RUN_FILES if (folder / name).exists()]
     if found:
         raise ConfigError(
@@ -198,11 +196,7 @@ def read_frozen(root: Path) -> dict[str, Any]:
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
-    """What `study.json` holds, by the file, whatever it is called.
-
-    Raises:
-        RunError: another version wrote it, or it is damaged.
-    """
+    """What `study.json` holds, by the file, whatever it is called; `RunError` of another version, or damaged."""
     frozen = read_json(path)
     require_schema(frozen, STUDY_SCHEMA, path)
     return frozen
@@ -220,11 +214,7 @@ def is_study_file(path: Path) -> bool:
 
 
 def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:
-    """Refuse what another version wrote.
-
-    Raises:
-        RunError: it carries no `schema`, or another one.
-    """
+    """Refuse, as a `RunError`, what carries no `schema`, or that of another version."""
     if any(found.get(key) != value for key, value in schema.items()):
         raise RunError(
             f"{path}: written by another version of knowhue, which this one does not go on with. Name another folder "
@@ -238,11 +228,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def read_config(folder: Path) -> Config:
-    """The settings of a run.
-
-    Raises:
-        RunError: another version wrote them, or they are damaged.
-    """
+    """The settings of a run; `RunError` where another version wrote them, or they are damaged."""
     path = folder / "config.json"
     values = read_json(path)
     require_schema(values, RUN_SCHEMA, path)
@@ -264,11 +250,7 @@ def is_as_named(folder: Path) -> bool:
 
 
 def read_start(folder: Path) -> Start | None:
-    """The trained model that a run started from; None of one that started from an encoder alone, or has not begun.
-
-    Raises:
-        DamagedError: `environment.json` is not as it was written.
-    """
+    """The trained model that a run started from; None of one that started from an encoder alone, or has not begun."""
     path = folder / "environment.json"
     found = read_json(path).get("start") if path.exists() else None
     return found and Start.model_validate(found)
@@ -285,11 +267,7 @@ def write_status(folder: Path, status: Mapping[str, Any], but: Collection[str] =
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """How far a run is: `state`, and of an ended one `seconds`; nothing where it has not begun.
-
-    Raises:
-        DamagedError: `status.json` is not as it was written.
-    """
+    """How far a run is: `state`, and of an ended one `seconds`; nothing where it has not begun."""
     path = folder / "status.json"
     status = read_json(path) if path.exists() else {}
     return {name: value for name, value in status.items() if name != "content"}
@@ -312,11 +290,7 @@ def has_finished(folder: Path) -> bool:
 
 
 def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
-    """The files of an ended run that are gone, or are not as they were when it ended.
-
-    Raises:
-        DamagedError: `status.json`, which holds the checksums, is not as it was written.
-    """
+    """The files of an ended run, all or some, that are gone, or are not as they were when it ended."""
     path = folder / "status.json"
     content = read_json(path).get("content", {}) if has_ended(folder) else {}
     known = {folder / name: each for name, each in content.items() if not names or name in names}
@@ -324,11 +298,7 @@ def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
 
 
 def require_whole(folder: Path, names: Collection[str] = (), but: Collection[str] = ()) -> None:
-    """Make sure that the files of an ended run, or those that are named, are as they were when it ended.
-
-    Raises:
-        DamagedError: one is not.
-    """
+    """Refuse an ended run, as a `DamagedError`, whose files, or those that are named, are not as they were then."""
     for path in damaged_files(folder, names):
         if path.name not in but:
             raise DamagedError(path, "it is gone, or not as it was written")
@@ -373,11 +343,7 @@ def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str
 
 
 def require_no_head(path: Path) -> None:
-    """Refuse a head, and a folder of heads: they lie in a study as runs and arms do, and have the name of a task.
-
-    Raises:
-        RunError: it is one.
-    """
+    """Refuse a head, and a folder of heads: they lie in a study as runs and arms do, and have the name of a task."""
     for run in (path, *sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))):
         heads = run.absolute().parent.parent
         # a study's own folder may be called so, and so may one of studies
@@ -445,11 +411,7 @@ def is_hub_folder(path: Path) -> bool:
 
 
 def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
-    """The epochs of a run, or of one of its phases, first to last.
-
-    Raises:
-        DamagedError: the log is not as it was written.
-    """
+    """The epochs of a run, or of one of its phases, first to last; `DamagedError` where the log is none."""
     path = folder / "log.jsonl"
     if not path.exists():
         return []

@@ -168,11 +168,7 @@ def check(path: Path) -> Checked:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """A sealed study as a folder while the block runs, and the SHA-256 that its files should have, by their names.
-
-    Raises:
-        RunError: it cannot be read, or is no sealed study.
-    """
+    """A sealed study, or `RunError`, as a folder while the block runs; and the SHA-256 of its files as sealed."""
     with temporary_folder("A sealed study, unpacked,") as root:
         yield root, _unpack(path, root)
 

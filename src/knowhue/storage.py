@@ -336,11 +336,7 @@ def file_digest(path: Path) -> str:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """What somebody else's file is, where its first bytes tell: empty, a page, a pointer, an image or text.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """What somebody's file is, where its first bytes tell: empty, a page, a pointer, an image, text; or `OSError`."""
     with path.open("rb") as file:
         first = file.read(_FIRST_BYTES)
     if not first:
@@ -446,11 +442,7 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
 
 
 def require_writable_folder(folder: Path, option: str = "") -> Path:
-    """Make sure, before work, that files can be written into a folder, which may be made for them.
-
-    Raises:
-        RunError: they cannot.
-    """
+    """Make sure, before work, that files can be written into a folder, which may be made for them; else `RunError`."""
     try:
         _try_folder(folder)
     except OSError as error:

@@ -52,11 +52,7 @@ class Executor(Protocol):
     """whether jobs may run on other machines, which may compute otherwise than this one"""
 
     def left(self) -> list[str]:
-        """Ids of jobs of the folder that still wait or run, of a driver that was killed; none where they end with it.
-
-        Raises:
-            RunError: the engine does not answer.
-        """
+        """Ids of jobs that a killed driver of the folder has left waiting or running; `RunError` if nobody answers."""
         return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
@@ -145,11 +141,7 @@ class LocalProcesses(Executor):
         self.threads = max(1, (os.cpu_count() or 1) // workers)
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`.
-
-        Raises:
-            RunError: a worker died.
-        """
+        """See `Executor`; a worker that died is a `RunError`."""
         context = _context()
         # workers are all begun alike, so each takes its number, and by it a GPU, from a queue
         slots = context.Queue()

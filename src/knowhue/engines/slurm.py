@@ -45,11 +45,7 @@ class SlurmJobs(Executor):
     is_elsewhere = True
 
     def __init__(self, root: Path, workers: int | None, settings: SlurmSettings) -> None:
-        """See `executor.open_engine`.
-
-        Raises:
-            ConfigError: Slurm's commands are not here.
-        """
+        """See `executor.open_engine`; `ConfigError` where Slurm's commands are not here."""
         missing = [command for command in _COMMANDS if shutil.which(command) is None]
         if missing:
             raise ConfigError(
