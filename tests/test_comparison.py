@@ -77,7 +77,7 @@ def test_what_was_asked_stays_when_wall_clock_is_set():
         ({"methods": ("gan", "gan")}, "each once"),
         (
             {"methods": ("l1", "l2"), "reference": "gan"},
-            r"`reference` should be one of the methods l1, l2\. .*--reference",
+            r"`reference` should be one of l1, l2\. Found `reference = gan`\.",
         ),
         ({"methods": ("gan",)}, "two or more, each once. Found `methods = gan`"),
         ({"seeds": ()}, r"`seeds` should be one whole number at least\. Found `seeds = \[\]`"),

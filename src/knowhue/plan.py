@@ -167,12 +167,7 @@ class Plan(Section):
                 f"wall-clock. Found `budget_s = {self.budget_s:g}`."
             )
         if self.reference is not None and self.reference not in self.arms:
-            raise ValueError(
-                f"`reference` should be one of the methods {', '.join(self.arms)}. "
-                f"Found `reference = {shown(self.reference)}`. Name one of them: "
-                "`reference` of a plan, --reference of `knowhue compare`."
-                + did_you_mean(self.reference, self.arms)
-            )
+            raise ValueError(one_of("reference", self.reference, self.arms))
         return self
 
     @model_validator(mode="after")
@@ -302,19 +297,15 @@ def make_plan(
     arms = config.arms if arms is None else arms
     _require_known("arms", arms, ARMS)
     chosen = {arm: dict(ARMS[arm]) for arm in arms}
-    if "multi" in chosen and config.tasks.weights.class_ in task_weight_grid:
+    trained = [f"{config.tasks.weights.class_:g}"] if "multi" in chosen else []
+    weights = [f"{weight:g}" for weight in task_weight_grid]
+    if len({*trained, *weights}) < len(trained + weights):
         raise ConfigError(
-            "`--grid` should be other weights than that of the arm `multi`, or it is trained twice. Found "
-            f"{config.tasks.weights.class_:g}, which `tasks.weights.class` is. Leave it out."
+            "`--grid` should be weights that differ within six digits, each once, from that of the arm `multi`, too, "
+            f"{config.tasks.weights.class_:g}. Found `--grid {','.join(map(str, task_weight_grid))}`."
         )
-    by_weight = {f"multi-class{weight:g}": float(weight) for weight in task_weight_grid}
-    if len(by_weight) < len(task_weight_grid):
-        raise ConfigError(
-            "`--grid` should be weights that differ within six digits, each once. Found "
-            f"`--grid {','.join(map(str, task_weight_grid))}`."
-        )
-    for arm, weight in by_weight.items():
-        chosen[arm] = merge(ARMS["multi"], {"tasks": {"weights": {"class": weight}}})
+    for name, weight in zip(weights, task_weight_grid, strict=True):
+        chosen[f"multi-class{name}"] = merge(ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}})
     changes = {"evaluation": {"split": "validation"}} if is_tuning else {}
     values = {
         "arms": chosen,

@@ -59,17 +59,8 @@ _TRUTH = {"true": 1, "false": 0}
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # other libraries sum in another order
 _MOST_PROBLEMS = 5  # shown of a file
-_FAULTS = (
-    KnowhueError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""Of files that were changed: anything may have been put there."""
+_FAULTS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What reading a file raises that somebody changed: anything may have been put there."""
 _COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
 
 
@@ -141,25 +132,25 @@ def check(path: Path) -> Checked:
     """
     with unpacked(path) as (root, listed):
         problems = list(_changed_files(root, listed))
-        numbers, skipped = 0, list[str]()
+        changed = {each.partition(": ")[0] for each in problems}
+        problems += _changed_in_runs(root, changed)
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
-        is_changed = bool(problems)
-        problems += _changed_in_runs(root, {each.partition(": ")[0] for each in problems})
-        summary: list[str] = []
         parts = {"study.json": _check_hash, **scores, RESULTS: _check_results, CRATE: _check_crate}
+        found, skipped = list[_Part](), list[str]()
         for name, part in parts.items():
             try:
-                count, found, said = part(root)
-            except _FAULTS as error:
-                text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
-                count, found, said = _Part(0, [])
-                if is_changed:  # of a file that is gone or was changed that was said
+                found.append(part(root))
+            except (KnowhueError, *_FAULTS) as error:
+                if changed:  # of a file that is gone or was changed that was said
                     skipped.append(name)
-                else:
-                    found.append(f"{name}: cannot be computed again: {text}")
-            numbers += count
-            problems += found
-            summary += said
+                    continue
+                text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
+                found.append(_Part(0, [f"{name}: cannot be computed again: {text}"]))
+        problems += [each for part in found for each in part.problems]
+        numbers, summary = (
+            sum(part.numbers for part in found),
+            [line for part in found for line in part.summary],
+        )
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
         left = [*unchecked, *_left_alone(root, has_answers=not problems)]
         about = [f"{path.name}: SHA-256 {file_digest(path)}", *_about(root)]
@@ -203,7 +194,7 @@ def _left_alone(root: Path, has_answers: bool) -> list[str]:
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
     parts: dict[str, None] = {}
     for folder in _runs(root):
-        with suppress(*_FAULTS):
+        with suppress(KnowhueError, *_FAULTS):
             found = _read(folder / "scores.json")
             parts |= dict.fromkeys(name for name in found if name not in _COMPUTED)
             parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
@@ -276,16 +267,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
             raise RunError(f"{path}: no sealed study, it has no {CRATE}; `knowhue pack` makes one") from None
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,  # encrypted; its subclasses: compressed in another way, deep brackets
-    ) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, *_FAULTS) as error:
         other = "" if path.suffix.lower() == ".zip" else taken_by(path)
         raise RunError(
             f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one.{other}"
