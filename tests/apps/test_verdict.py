@@ -115,7 +115,10 @@ def test_a_published_mean_and_deviation_is_refused_with_what_is_needed(knowhue, 
     table.write_text(f"arm,seed,metric,value\nstl,,accuracy,{cell}\nmtl,,accuracy,{cell}\n")
     code, said, err = knowhue("verdict", table, "--against", "stl", "--sesoi", "accuracy=0.01")
     assert (code, said, err.count("\n")) == (2, "", 1)
-    assert "row 2: Found `" in err
+    assert (
+        f"row 2: the value of `accuracy` should be a finite number, with a decimal point. Found `{cell}`"
+        in err
+    )
     assert "Give a row a run (arm, seed, metric, value)" in err
 
 

@@ -10,7 +10,6 @@ from knowhue.errors import ExtraError, TableError
 from knowhue.report.results import conclude
 from knowhue.report.score_files import (
     MOST_JSON_BYTES,
-    is_mean_with_deviation,
     read_scores,
     without_seed,
 )
@@ -139,10 +138,7 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
             "no column `value`. Found arm, seed, metric, score. Rename the one",
         ),
         ("arm,seed,f1\na,0,1\n", "Name metrics with --better, such as --better f1=higher, or =lower."),
-        (
-            "arm,seed,f1\na,0,0.5 ± 0.1\n",
-            "row 2: `0.5 ± 0.1` of `f1`. A mean over seeds and its deviation give no",
-        ),
+        ("arm,seed,f1\na,0,0.5 ± 0.1\n", "Name metrics with --better, such as --better f1=higher"),
         (
             "f1,method,seed\n1,a,0\n",
             "no column `arm`. Found f1, method, seed. Name it with --arm-column method, or",
@@ -158,12 +154,12 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ("# my runs\narm,seed,f1\na,0,0.5\n", "value, in the first row: take out a title above it."),
         (
             "Results, run 3, f1\narm,seed,f1\na,0,0.5\n",
-            "no column `arm`. Found Results, run 3, f1. Name it with --arm-column, or give a table whose first row, "
+            "no column `seed`. Found Results, run 3, f1. Name it with --seed-column, or give a table whose first row, "
             "without a title above it, names",
         ),
         (
             "A, b\narm,seed,f1\na,0,0.5\n",
-            "has 2 (A, b). Quote cells that hold a separator, and take out a title",
+            "Found A, b. Name it with --seed-column, or give a table whose first row, without a title above it, names",
         ),
         ("am,seed,accuracy\na,0,1\n", "columns arm, seed, metric, value. Did you mean `am`?"),
         ("arm,sede,accuracy\na,0,1\n", "columns arm, seed, metric, value. Did you mean `sede`?"),
@@ -171,33 +167,29 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ("arm,seed,M1\na,0,1\n", "Found arm, seed, M1. Did you mean `M1`?"),
         ("seed,accuracy\n0,1\n", "no column `arm`. Found seed, accuracy. Name it with --arm-column"),
         ("arm,accuracy\n0,1\n", "no column `seed`. Found arm, accuracy. Name it with --seed-column"),
-        ("arm,accuracy,accuracy_std\nstl,0.81,0.01\n", "A mean over seeds and its deviation give no verdict"),
+        (
+            "method,mIoU\nFCN,71.2\nHRNet,81.2 ± 0.3\n",
+            "no column `seed`. Found method, mIoU. Name it with --seed-column, or",
+        ),
+        (
+            "arm,accuracy,accuracy_std\nstl,0.81,0.01\n",
+            "A mean over seeds gives no verdict, with its deviation",
+        ),
         (
             "arm,metric,value,SD\nstl,m,0.81,0.01\n",
             "Give a row a run (arm, seed, metric, value): from the logs",
         ),
-        (  # the deviation of something else, as trackers log them, is none of a mean over seeds
+        (
             "arm,random_state,accuracy,grad_norm_std\nstl,0,0.81,0.01\n",
             "no column `seed`. Found arm, random_state, accuracy, grad_norm_std. Name it with --seed-column",
         ),
-        (
-            "arm,run,accuracy,accuracy_std\nstl,0,0.81,0.01\n",
-            "If there is a row a seed, name its column with --seed",
-        ),
-        (
-            "method,mIoU\nFCN,71.2\nHRNet,81.2 ± 0.3\n",
-            "t.csv, row 3: `81.2 ± 0.3` of `mIoU`, and no column `seed`. A",
-        ),
-        (
-            "arm,accuracy,accuracy (std)\nstl,0.81,0.01\n",
-            "t.csv, column `accuracy (std)`, and no column `seed`. A",
-        ),
-        ("method,metric,mean,std\nstl,m,0.81,0.01\n", "t.csv, column `std`, and no column `seed`. A mean"),
-        ("arm,accuracy\nstl (2),1\n", "no column `seed`. Found arm, accuracy. Name it with --seed-column"),
-        ("method,size\na,12-3\nb,1_2\n", "no column `arm`. Found method, size."),
         ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
         ("", "no table; the first row should name the columns"),
-        ("arm,seed,metric,value\na,0,m\n", "t.csv, row 2: 3 cells, where the first row has 4"),
+        (
+            "arm,seed,metric,value\na,0,m\n",
+            "t.csv, row 2: 3 cells, where the first row has 4 (arm, seed, metric, value). Quote cells that hold a "
+            "separator, and take out a title",
+        ),
         ('arm,seed,metric,value\na,0,m,"1\n', "t.csv: no CSV (row 2: "),
     ],
 )
@@ -400,19 +392,20 @@ def test_a_column_of_runs_names_them(tmp_path):
         r"81.2 {\scriptsize $\pm$ 0.3}",
     ],
 )  # fmt: skip
-def test_means_with_deviations_are_known_however_they_are_typeset(tmp_path, cell):
-    (tmp_path / "t.csv").write_text(f"arm,accuracy\nstl,{cell}\n", encoding="utf-8")
-    with pytest.raises(TableError) as error:
-        read_scores(tmp_path / "t.csv", [])
-    assert f"row 2: `{cell}` of `accuracy`, and no column `seed`. A mean over seeds" in str(error.value)
-    assert "Give a row a run (arm, seed, metric, value)" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "cell", ["81.2", "-3", "8e-3", "1-2", "3_1", "12 x 3", "a ± b", "2026-11-27", "(0.3)", "1+2"]
-)
-def test_other_cells_are_no_means_with_deviations(cell):
-    assert not is_mean_with_deviation(cell)
+def test_means_with_deviations_are_no_scores_however_they_are_typeset(tmp_path, cell):
+    path = tmp_path / "t.csv"
+    path.write_text(f"arm,accuracy\nstl,{cell}\n", encoding="utf-8")
+    with pytest.raises(
+        TableError, match=r"no column `seed`\..* A mean over seeds gives no verdict.* Give a row a run"
+    ):
+        read_scores(path, [])
+    path.write_text(f"arm,seed,accuracy\nstl,0,{cell}\n", encoding="utf-8")
+    with pytest.raises(
+        TableError, match=r"row 2: the value of `accuracy` should be a finite number"
+    ) as error:
+        found(path)
+    is_told = any(sign in cell for sign in ("±", "pm", "+-", "+/-"))
+    assert ("A mean over seeds gives no verdict" in str(error.value)) == is_told
 
 
 def test_a_metric_may_be_named_with_its_prefix(tmp_path):

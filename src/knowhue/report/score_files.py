@@ -8,7 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +32,16 @@ _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
 _UNSURE_NAMES = ("method", "model")
 """Columns that may name the arm, or what all arms share; beside one of them `run` may be a mere number."""
 _SEED_NAMES = ("seed", "random_seed", "random seed")
-_METHOD_NAMES = (*_ARM_NAMES, *_UNSURE_NAMES)
-"""Columns whose cells are names, in tables of papers too."""
-_PEEKED = 20
-"""Rows that tell what a table without seeds holds."""
 _STATES = ("state", "status")
 NO_SCORE = "no score"
 """State of a run whose cell is empty in a metric that its arm has."""
 FINISHED = ("finished", "success", "completed")
 """States of a run whose scores count; no state is one of them."""
-_DEVIATIONS = ("std", "sd", "stdev", "std_dev", "stddev", "standard deviation", "sem", "stderr", "std_err")
 ONLY_MEANS = (
-    "A mean over seeds and its deviation give no verdict: runs are compared seed by seed, and a mean does not tell how "
-    "the seeds of two arms go together. Give a row a run (arm, seed, metric, value): from the logs, the tracker's "
-    "export, or whoever published the table"
+    "A mean over seeds gives no verdict, with its deviation or without: runs are compared seed by seed. Give a row a "
+    "run (arm, seed, metric, value): from the logs, the tracker's export, or whoever published the table"
 )
-"""What is said of tables of means."""
-_SEEDS = "If there is a row a seed, name its column with --seed-column."
-_NUMBER = r"[-−+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
-_MEAN_AND_DEVIATION = re.compile(rf"{_NUMBER}(±{_NUMBER}|\(±?{_NUMBER}\))", re.IGNORECASE)
-_PLUS_MINUS = re.compile(r"_\{?\s*\\pm|_\{(\s*±)?|\\pm|\+/?[-−]")
-_OF_TYPESETTING = re.compile(r"\\[a-zA-Z]+|[\s$%*{}]")
+"""What is said of tables without seeds."""
 _PREFIX = re.compile(r"^(params|config|tags\.mlflow|tags|metrics|summary)[./](?=.)")
 _PARAMETERS = tuple(f"{name}{sign}" for name in ("params", "config", "tags") for sign in "./")
 
@@ -75,18 +64,12 @@ def read_scores(
         TableError: it is not there, no table, or of neither form.
     """
     header, rows = _open(path)
-    first = list(islice(rows, _PEEKED))
-    rows = chain(first, rows)
-    is_seedless = seed_column is None and {_plain(name) for name in header}.isdisjoint(_SEED_NAMES)
-    if is_seedless:
-        _require_no_means(path, header, first, is_seedless)
     columns = _Columns(path, header, arm_column, seed_column)
     if columns.is_tidy:
         return columns.tidy_rows(rows), columns.unused(_OF_TIDY)
     metrics = columns.metrics(wanted)
     if metrics:
         return columns.wide_rows(metrics, rows), columns.unused(_STATES, metrics)
-    _require_no_means(path, header, first, is_seedless)
     if "metric" in columns.places:
         raise TableError(
             f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
@@ -102,29 +85,6 @@ def read_scores(
     )
 
 
-def _require_no_means(
-    path: Path, header: Sequence[str], rows: Iterable[tuple[int, RowCells]], is_seedless: bool
-) -> None:
-    """Make sure that a table is none of means over seeds, which nobody can judge by.
-
-    Raises:
-        TableError: it has cells of a mean and its deviation, or without seeds a column of deviations.
-    """
-    besides, remedy = (", and no column `seed`", f" {_SEEDS}") if is_seedless else ("", "")
-    names = [_plain(name) for name in header]
-    found = [
-        f"column `{shown(name)}`" for name in header if is_seedless and deviates_from(_plain(name), names)
-    ]
-    found += [
-        f"row {number}: `{shown(cell)}` of `{shown(name)}`"
-        for number, cells in rows
-        for name, plain, cell in zip(header, names, cells, strict=True)
-        if plain not in _METHOD_NAMES and isinstance(cell, str) and is_mean_with_deviation(cell)
-    ]
-    if found:
-        raise TableError(f"{path}, {found[0]}{besides}. {ONLY_MEANS}.{remedy}")
-
-
 class _Columns:
     """Where in a row what stands."""
 
@@ -136,8 +96,8 @@ class _Columns:
         self.places = {name: place for place, name in reversed(list(enumerate(plain)))}
         self.is_tidy = {"metric", "value"} <= self.places.keys()
         usual = [name for name in _ARM_NAMES if name != "run" or self.places.keys().isdisjoint(_UNSURE_NAMES)]
-        self.arm = self._named("--arm-column", arm, ["arm"] if self.is_tidy else usual)
         self.seed = self._named("--seed-column", seed, _SEED_NAMES)
+        self.arm = self._named("--arm-column", arm, ["arm"] if self.is_tidy else usual)
         # the name of a single run holds its seed, but where a user says that it names the arm
         self._holds_seed = arm is None and _plain(self.header[self.arm]) in _ARM_NAMES[2:]
         read = {self.header[self.arm], self.header[self.seed], *_STATES}
@@ -162,7 +122,9 @@ class _Columns:
         raise TableError(
             f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with "
             f"{option}{unsure * (option == '--arm-column')}, or give a table whose first row, without a title above "
-            "it, names the columns arm, seed, metric, value." + did_you_mean(usual[0], self.header)
+            "it, names the columns arm, seed, metric, value."
+            + did_you_mean(usual[0], self.header)
+            + f" {ONLY_MEANS}." * (option == "--seed-column")
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
@@ -236,27 +198,6 @@ class _Columns:
 
 def _plain(name: str) -> str:
     return _PREFIX.sub("", name.strip().lower())
-
-
-def deviates_from(name: str, names: Collection[str]) -> bool:
-    """Whether a column of a table without seeds holds how far the seeds of a mean lie apart.
-
-    >>> deviates_from("accuracy_std", ["accuracy"]), deviates_from("std", ["value"]), deviates_from("x (sd)", ["x"])
-    (True, True, True)
-    >>> deviates_from("grad_norm_std", ["accuracy"]), deviates_from("seed", ["seed"])
-    (False, False)
-    """
-    ends = [end for each in _DEVIATIONS for end in (f"_{each}", f" {each}", f".{each}", f" ({each})")]
-    return name in _DEVIATIONS or any(name.removesuffix(end) in names for end in ends if name.endswith(end))
-
-
-def is_mean_with_deviation(text: str) -> bool:
-    r"""Whether a cell is a mean and how far its seeds lie apart, as tables of papers print it.
-
-    >>> [is_mean_with_deviation(each) for each in ("81.2 ± 0.3", "81.2_{0.3}", r"$81.2 \pm .3$", "81.2 (0.3)", "8e-3")]
-    [True, True, True, True, False]
-    """
-    return _MEAN_AND_DEVIATION.fullmatch(_OF_TYPESETTING.sub("", _PLUS_MINUS.sub("±", text))) is not None
 
 
 def without_seed(name: str, seed: str) -> str:

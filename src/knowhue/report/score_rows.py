@@ -16,7 +16,6 @@ from knowhue.report.score_files import (
     FINISHED,
     NO_SCORE,
     ONLY_MEANS,
-    is_mean_with_deviation,
     read_scores,
 )
 from knowhue.report.study import Score
@@ -208,12 +207,12 @@ class ScoreRows:
         given = values.get("value")
         value = plain_number(given)
         if not math.isfinite(value):
-            if is_mean_with_deviation(str(given)):
-                raise self._fail(f"Found `{shown(str(given))}` of `{shown(metric)}`. {ONLY_MEANS}.")
-            remedy = number_meant(given) or (
+            diverged = (
                 "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: "
                 "then there is no verdict."
             )
+            is_mean = "seed" not in values or any(sign in str(given) for sign in ("±", r"\pm", "+-", "+/-"))
+            remedy = f"{ONLY_MEANS}." if is_mean else number_meant(given) or diverged
             raise self._fail(
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
                 f"{_as_given(given)}. {remedy}"
