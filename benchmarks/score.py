@@ -156,7 +156,7 @@ def of_very_many(count: int, folder: Path) -> None:
     )
     write_csv(folder / "score.per_image.csv", image_rows(scores))
     write_json(folder / "score.json", to_json(scores))
-    to_latex(scores, scores.values)
+    to_latex(scores)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"numbers of {count} images, two systems, made up: {peak:.0f} MiB")
 

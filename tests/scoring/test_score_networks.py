@@ -216,7 +216,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
     values = [found.values[name]["fd_lite0"] for name in ("ours", "theirs")]
     assert gap.estimate == pytest.approx(values[0] - values[1], rel=0.5)
     assert gap.interval[1] < 0  # the paler ones are farther, whatever images are left out
-    page = render(scores, scores.values, "")
+    page = render(scores, "")
     assert "ours − theirs" in page.partition("<h2>Distances of sets")[2]
     assert json.loads(json.dumps(to_json(scores)))["distances"][0]["interval"] == list(
         scores.distances[0].interval
@@ -229,7 +229,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
 def test_the_page_quotes_networks(asked):
     pairs, measured, found = asked
     scores = make_scores(pairs, DEEP, measured, None, found)
-    page = render(scores, scores.values, "")
+    page = render(scores, "")
     assert "weights: 0123" in page
     assert "As sets of images" in page
 

@@ -211,7 +211,7 @@ def test_every_pair_is_tested_and_adjusted_for_all(judged):
 
 def test_page_file_and_latex_hold_the_tests(judged):
     scores = judged[2]
-    page = render(scores, scores.values, "")
+    page = render(scores, "")
     table = page.partition("Recognised of one and not of the other</h2>")[2].partition("</section>")[0]
     found = next(each for each in scores.tests if each.measure == "top1_agreement" and each.second == GRAY)
     assert f"{found.first}, gray" in table
@@ -224,7 +224,7 @@ def test_page_file_and_latex_hold_the_tests(judged):
     assert re.findall(r"<td[^>]*>\s*(.*?)\s*</td>", row, re.DOTALL)[:4] == expected
     stored = to_json(scores)["mcnemar"][0]
     assert stored == scores.tests[0]._asdict()
-    tables = to_latex(scores, scores.values).split(r"\begin{table}")
+    tables = to_latex(scores).split(r"\begin{table}")
     (own,) = [each for each in tables if "McNemar" in each]
     assert r"& first : second & p, exact & difference & p, folders" in own
     assert "over 4 folders" in own
@@ -253,7 +253,7 @@ def test_the_page_says_which_table_an_interval_holds_with(judged):
     margins = {name: DEEP.margins[name] for name in ("ciede2000", "top1_agreement")}
     protocol = DEEP.model_copy(update={"margins": margins})
     found = paired_differences(pairs, protocol, scores.columns, scores.reference, scores.measures)
-    page = " ".join(render(scores._replace(protocol=protocol, differences=found), scores.values, "").split())
+    page = " ".join(render(scores._replace(protocol=protocol, differences=found), "").split())
     assert "holds together with all 2 of the table of differences at 95 %" in page
     assert "p adjusted for all 9 tests of this table" in page
     assert "adjusted among themselves, and the table of differences for its own 2." in page
@@ -271,7 +271,7 @@ def test_the_page_says_which_table_an_interval_holds_with(judged):
 def test_captions_name_the_network_of_their_columns(judged):
     scores = judged[2]
     said = f"by {NAME}, weights {scores.about['classifier']['weights'][:12]}."
-    tables = to_latex(scores, scores.values).split(r"\begin{table}")[1:]
+    tables = to_latex(scores).split(r"\begin{table}")[1:]
     for table in tables:
         cells = re.split(r" & |\n", table.partition(r"\toprule")[2])
         is_named = any(cell.startswith(("top-1", "top-5", "as the truth")) for cell in cells)

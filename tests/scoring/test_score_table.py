@@ -188,7 +188,7 @@ def test_images_that_differ_most_do_so_by_the_primary_measure_whichever_it_is(fo
     measure = scores.measures[primary]
     gain = ours - theirs if measure.better == "lower" else theirs - ours
     most = int(np.argmax(np.abs(gain)))
-    page = render(scores, scores.values, "")
+    page = render(scores, "")
     assert all(shown_value(measure, float(column[most])) in page for column in (ours, theirs))
 
 
@@ -229,7 +229,7 @@ def test_gray_photos_that_were_coloured_hide_none_that_were_left_gray(tmp_path):
 
 def test_a_page_of_few_images_speaks_of_no_interval(scores):
     assert scores.notes[0] == "6 images are too few for intervals (20 are needed)"
-    page = render(scores, scores.values, "")
+    page = render(scores, "")
     assert page.count("too few images to tell") == len(scores.differences) + 1  # and the sentence
     head, _, rest = page.partition("</header>")
     assert "over folders" not in head
@@ -333,7 +333,7 @@ def test_an_earlier_system_of_the_same_files_is_named(folders, tmp_path):
     again = scored(folders.truth, [f"again={folders.ours}", folders.theirs], tmp_path / "cache")
     found = rows_beside([path], SMALL, again.pairs)
     assert found.notes == ["again and ours are the same files, byte for byte: nothing is compared by them"]
-    page = render(again, again.values | found.rows, "", found)
+    page = render(again._replace(beside=found), "")
     assert found.notes[0] in page
     assert found.remarks[0] in page
 
@@ -365,7 +365,7 @@ def test_the_table_of_images_has_a_line_for_each_and_the_hash_beside_it(scores):
 
 def test_latex_is_balanced_and_escapes_names(folders, tmp_path):
     found = scored(folders.truth, [f"a_b & 50 %={folders.ours}"], tmp_path / "cache")
-    text = to_latex(found, found.values)
+    text = to_latex(found)
     assert r"a\_b \& 50~\%" in text
     tables = text.split(r"\begin{table}")[1:]
     assert text.count(r"\begin{") == text.count(r"\end{") == 2 * len(tables)
@@ -382,7 +382,7 @@ def test_latex_is_balanced_and_escapes_names(folders, tmp_path):
 def test_latex_fits_the_width_of_a_page(scores, tmp_path):
     document = (
         rf"\documentclass{{article}}{fill_latex('preamble.tex')}\usepackage{{textcomp}}\begin{{document}}"
-        f"{to_latex(scores, scores.values)}\\end{{document}}"
+        f"{to_latex(scores)}\\end{{document}}"
     )
     (tmp_path / "paper.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
@@ -395,13 +395,13 @@ def test_latex_has_no_names_that_are_arguments(folders, tmp_path):
     systems = [f"[糸]={folders.ours}", f"*={folders.theirs}"]
     pairs = pair(folders.truth, systems)
     found = make_scores(pairs, SMALL, measure_rows(pairs, SMALL, tmp_path / "cache", 1))
-    text = to_latex(found, found.values)
+    text = to_latex(found)
     assert "\n{}[[U+7CF8]] & " in text
     assert "\n{}* & " in text
 
 
 def test_the_page_shows_hashes_words_and_the_images_that_differ_most(scores, folders):
-    page = render(scores, scores.values, "knowhue score ours theirs")
+    page = render(scores, "knowhue score ours theirs")
     assert SMALL.digest in page
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", page, re.DOTALL)
     assert len(rows) == 2 * 7 + 7
@@ -418,12 +418,12 @@ def test_names_cannot_run_in_the_page(folders, tmp_path):
     found = scored(
         folders.truth, [f"<script>x</script>={folders.ours}", str(folders.theirs)], tmp_path / "cache"
     )
-    assert "<script>" not in render(found, found.values, "<script>")
+    assert "<script>" not in render(found, "<script>")
 
 
 def test_one_system_alone_has_a_page_without_differences(folders, tmp_path):
     found = scored(folders.truth, [folders.ours], tmp_path / "cache")
-    page = render(found, found.values, "")
+    page = render(found, "")
     assert found.differences == []
     assert "Differences, image by image" not in page
     assert json.loads(json.dumps(to_json(found), allow_nan=False))["reference"] == "ours"

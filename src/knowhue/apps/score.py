@@ -17,7 +17,6 @@ from knowhue.storage import replacing, require_outputs, write_csv, write_json
 from knowhue.temporary import temporary_folder
 
 if TYPE_CHECKING:
-    from knowhue.scoring.files import Beside
     from knowhue.scoring.pairing import Pairs
     from knowhue.scoring.protocols import Protocol, Wanted
     from knowhue.scoring.table import Scores
@@ -107,7 +106,7 @@ def score(arguments: ScoreArguments) -> None:
     require_outputs({"--out": list(outputs.values())}, beside, overwrite=arguments.overwrite)
     pairs = pair(arguments.truth, arguments.systems, arguments.common)
     earlier = rows_beside(beside, chosen, pairs)
-    _write(_scored(arguments, pairs, chosen, "--beside", beside), outputs, earlier)
+    _write(_scored(arguments, pairs, chosen, "--beside", beside)._replace(beside=earlier), outputs)
 
 
 def _require_check_alone(arguments: ScoreArguments) -> None:
@@ -178,32 +177,23 @@ def _scored(
     return make_scores(pairs, protocol, measured, arguments.reference, found)
 
 
-def _write(scores: "Scores", outputs: Mapping[str, Path], earlier: "Beside") -> None:
+def _write(scores: "Scores", outputs: Mapping[str, Path]) -> None:
     from knowhue.scoring.files import image_rows, to_json
     from knowhue.scoring.page import render, sentence, to_latex
 
-    systems = [each.name for each in scores.pairs.systems]
-    rows = {
-        **{name: scores.values[name] for name in systems},
-        **earlier.rows,
-        **{name: own for name, own in scores.values.items() if name not in systems},
-    }
     write_csv(outputs["csv"], image_rows(scores))
-    for name, text in (
-        ("tex", to_latex(scores, rows)),
-        ("page", render(scores, rows, command_line(), earlier)),
-    ):
+    for name, text in (("tex", to_latex(scores)), ("page", render(scores, command_line()))):
         with replacing(outputs[name]) as file:
             file.write(text)
     write_json(outputs["json"], to_json(scores))
-    notes = (*scores.notes, *earlier.notes, *scores.pairs.remarks, *earlier.remarks)
+    notes = (*scores.notes, *scores.beside.notes, *scores.pairs.remarks, *scores.beside.remarks)
     say(*(f"note: {each}" for each in notes), err=True)
     said = [sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary]
-    say(*_lines(scores, rows), *said, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
+    say(*_lines(scores), *said, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
     say(f"Page: {outputs['page']}")
 
 
-def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _lines(scores: "Scores") -> list[str]:
     """The main numbers as a table of text."""
     from knowhue.scoring.files import shown_value
 
@@ -212,7 +202,7 @@ def _lines(scores: "Scores", rows: Mapping[str, Mapping[str, float]]) -> list[st
     cells = [["", *(each.short for each in shown.values())]]
     cells += [
         [row, *(shown_value(each, own.get(name)) for name, each in shown.items())]
-        for row, own in rows.items()
+        for row, own in scores.rows.items()
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from knowhue import __version__
 from knowhue.config import digest
@@ -13,7 +13,7 @@ from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import Scores
+from knowhue.scoring.table import Beside, Scores
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -100,16 +100,6 @@ def read_score_file(path: Path) -> dict[str, Any]:
         )
     # what carries the schema is knowhue's, and whole where it has its checksum
     return read_json(path, sealed=True)
-
-
-class Beside(NamedTuple):
-    """Systems of earlier files."""
-
-    rows: dict[str, dict[str, float]]
-    notes: list[str]
-    """which of them are the same files as another system"""
-    remarks: list[str]
-    """that no difference of them is known"""
 
 
 def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Beside:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +37,8 @@ from knowhue.scoring.parts import (
     KeptArrays,
     Measured,
     Portion,
-    best_of,
     cached_arrays,
+    over_samples,
     portions,
     row_pixels,
     versions,
@@ -320,12 +319,8 @@ def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: Score
 
 def _ask_perceptual(network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
     shown, true = [_tensor(each) for each in colourings], _tensor(truth)
-    values = [float(network.between(each, true)) for each in shown]
-    found = {LPIPS: float(np.mean(values))}
-    if len(values) > 1:
-        found[f"best_{LPIPS}"] = best_of(LPIPS, values)
-        apart = [float(network.between(*two)) for two in combinations(shown, 2)]
-        found["diversity_lpips"] = float(np.mean(apart))
+    rows = [{LPIPS: float(network.between(each, true))} for each in shown]
+    found = over_samples(rows, "diversity_lpips", network.between, shown)
     return {name: np.asarray(each, np.float64) for name, each in found.items()}
 
 

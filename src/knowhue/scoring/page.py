@@ -12,11 +12,12 @@ from PIL import Image as Pillow
 
 from knowhue.errors import plural
 from knowhue.images.image import Pixels, to_8_bits
-from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION
+from knowhue.metric_table import OF_CLASSIFIER, RECOGNITION, SET_DISTANCES
 from knowhue.report.latex import fill_latex, tex_table
 from knowhue.report.page import fill
 from knowhue.report.text import MISSING, TableCell, p_text, p_words, signed
-from knowhue.scoring.files import Beside, short, shown_value
+from knowhue.scoring.files import short, shown_value
+from knowhue.scoring.measures import BEST_OF, MEASURES
 from knowhue.scoring.pairing import ALWAYS
 from knowhue.scoring.parts import open_pixels
 from knowhue.scoring.table import Difference, Scores, SetDistance
@@ -28,7 +29,6 @@ _SIDE = 176
 """Pixels of an image on the page, its longer side."""
 _MOST = 3
 """Images on either side in which two systems differ most."""
-_NEAR = ("ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex")
 _BEST = "The best of several samples"
 _RECOGNISED = {
     "recognition": "recognised, by a probe that learnt the folders from other true images",
@@ -46,22 +46,49 @@ class Group(NamedTuple):
     names: tuple[str, ...]
 
 
-def render(
-    scores: Scores, rows: Mapping[str, Mapping[str, float]], command: str, beside: Beside | None = None
-) -> str:
+_GROUPS = (
+    Group(
+        "Nearness to the true image",
+        "",
+        ("ciede2000", "ab_l1", "ab_auc", "ab_auc_balanced", "psnr_rgb", "ssim_rgb", "lpips_alex"),
+    ),
+    Group(
+        "Recognised",
+        "The share of images that a network names right, of the first sample where there are several: {recognised}. "
+        "See below which network.",
+        RECOGNITION,
+    ),
+    Group("As sets of images", "Of all images together, by a network; see below which.", SET_DISTANCES),
+    Group(
+        "Colourfulness and lightness",
+        "Colourfulness M3 (Hasler and Süsstrunk 2003) by signed opponent values, as in the paper, and by absolute "
+        "ones, as DDColor and others publish it. dCF of images is the mean of the images' differences, of means "
+        "the difference of the sets' means: they are not the same number. L* should be the true image's.",
+        tuple(name for name in MEASURES if "colourfulness" in name or name.startswith("lightness")),
+    ),
+    Group(
+        _BEST,
+        "Of each image the best sample by that measure, which its true image chose; diversity is the mean "
+        "CIEDE2000, or LPIPS, between samples. All other tables hold means over samples.",
+        (*(f"best_{name}" for name in BEST_OF), "diversity_ciede2000", "diversity_lpips"),
+    ),
+)
+
+
+def render(scores: Scores, command: str) -> str:
     """The page as HTML: one file without links to anything outside of it."""
     return fill(
         "score.html",
         scores=scores,
-        notes=[*scores.notes, *(beside.notes if beside else ())],
-        remarks=[*scores.pairs.remarks, *(beside.remarks if beside else ())],
+        notes=[*scores.notes, *scores.beside.notes],
+        remarks=[*scores.pairs.remarks, *scores.beside.remarks],
         hash=scores.protocol.digest,
         short_hash=short(scores.protocol.digest),
         folders=len(set(scores.pairs.clusters)),
         sentences=[
             sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary
         ],
-        tables=[(each, _table(scores, rows, each)) for each in _groups(scores, rows)],
+        tables=[(each, _table(scores, each)) for each in _groups(scores)],
         differences=_difference_table(scores),
         questions=len(scores.differences),
         fewest=FEWEST_IMAGES,
@@ -80,12 +107,12 @@ def render(
     )
 
 
-def to_latex(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> str:
+def to_latex(scores: Scores) -> str:
     """The page's tables for a paper; what they need of its preamble stands above them as comments."""
     level = f"{100 * (1 - scores.protocol.alpha):g} %"
     over = f", over {len(set(scores.pairs.clusters))} folders" if scores.pairs.clusters else ""
-    said, groups = "means over images. L* is given to every system.", _groups(scores, rows)
-    tables = [(_table(scores, rows, each), each.names, f"{each.title}: {said}") for each in groups]
+    said = "means over images. L* is given to every system."
+    tables = [(_table(scores, each), each.names, f"{each.title}: {said}") for each in _groups(scores)]
     tables += [
         (
             _difference_table(scores), [each.measure for each in scores.differences],
@@ -161,51 +188,24 @@ def sentence(scores: Scores, found: Difference) -> str:
     return f"{said}: {shown}, {found.system} minus {scores.reference}{p}."
 
 
-def _groups(scores: Scores, rows: Mapping[str, Mapping[str, float]]) -> list[Group]:
-    best = tuple(name for own in rows.values() for name in own if name.startswith("best_"))
-    own = [name for name in scores.measures if name not in _NEAR]
-    colour = tuple(name for name in own if "colourfulness" in name)
-    light = tuple(name for name in own if name.startswith("lightness"))
-    diversity = tuple(name for name in own if name.startswith("diversity"))
-    recognition = tuple(name for name in own if name in RECOGNITION)
-    sets = tuple(name for name in own if name not in (*colour, *light, *diversity, *recognition))
-    groups = [
-        Group("Nearness to the true image", "", tuple(name for name in _NEAR if name in scores.measures)),
-        Group(
-            "Recognised",
-            "The share of images that a network names right, of the first sample where there are several: "
-            + "; ".join(_RECOGNISED[name] for name in recognition)
-            + ". See below which network.",
-            recognition,
-        ),
-        Group("As sets of images", "Of all images together, by a network; see below which.", sets),
-        Group(
-            "Colourfulness and lightness",
-            "Colourfulness M3 (Hasler and Süsstrunk 2003) by signed opponent values, as in the paper, and by absolute "
-            "ones, as DDColor and others publish it. dCF of images is the mean of the images' differences, of means "
-            "the difference of the sets' means: they are not the same number. L* should be the true image's.",
-            (*colour, *light),
-        ),
-        Group(
-            _BEST,
-            "Of each image the best sample by that measure, which its true image chose; diversity is the mean "
-            "CIEDE2000, or LPIPS, between samples. All other tables hold means over samples.",
-            (*dict.fromkeys(best), *diversity) if best else (),
-        ),
-    ]
-    return [each for each in groups if any(name in own for own in rows.values() for name in each.names)]
+def _groups(scores: Scores) -> list[Group]:
+    """Those of `_GROUPS` of which some row has a number, with the measures that one has."""
+    known = {name for own in scores.rows.values() for name in own}
+    known = {name for name in known if name.removeprefix("best_") in scores.measures}
+    recognised = "; ".join(text for name, text in _RECOGNISED.items() if name in known)
+    found = [each._replace(names=tuple(name for name in each.names if name in known)) for each in _GROUPS]
+    return [each._replace(note=each.note.format(recognised=recognised)) for each in found if each.names]
 
 
-def _table(scores: Scores, rows: Mapping[str, Mapping[str, float]], group: Group) -> list[list[Any]]:
+def _table(scores: Scores, group: Group) -> list[list[Any]]:
     measures = {name: scores.measures[name.removeprefix("best_")] for name in group.names}
-    found = {name: m for name, m in measures.items() if any(name in own for own in rows.values())}
     cells = [
-        [row, *(shown_value(m, own.get(name)) for name, m in found.items())]
-        for row, own in rows.items()
+        [row, *(shown_value(m, own.get(name)) for name, m in measures.items())]
+        for row, own in scores.rows.items()
         # what is always there has neither samples nor a best one
         if row not in ALWAYS or group.title != _BEST
     ]
-    return _with_protocol(scores, [m.head for m in found.values()], cells)
+    return _with_protocol(scores, [m.head for m in measures.values()], cells)
 
 
 def _with_protocol(scores: Scores, head: Sequence[str], rows: Sequence[list[Any]]) -> list[list[Any]]:

@@ -274,21 +274,23 @@ def _measure_samples(
     seen = [see(_colouring(file, truth, stored, protocol)) for file in files]
     found = [measures.measure_image(each, truth, protocol) for each in seen]
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
-    row = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
-    if len(files) > 1:
-        row["diversity_ciede2000"] = float(
-            np.mean([measures.distance(*two) for two in combinations(seen, 2)])
-        )
-        row |= {
-            f"best_{name}": best_of(name, [each[name] for each in rows])
-            for name in measures.BEST_OF
-            if name in row
-        }
-    return row, counts
+    return over_samples(rows, "diversity_ciede2000", measures.distance, seen), counts
 
 
-def best_of(name: str, values: Sequence[float]) -> float:
-    return min(values) if measures.MEASURES[name].better == "lower" else max(values)
+def over_samples(
+    rows: Sequence[Mapping[str, float]],
+    diversity: str,
+    between: Callable[[Any, Any], Any],
+    seen: Sequence[Any],
+) -> dict[str, float]:
+    """Means over the samples of an image; of several also how far they are apart, and the best by each of `BEST_OF`."""
+    found = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
+    if len(rows) > 1:
+        found[diversity] = float(np.mean([float(between(*two)) for two in combinations(seen, 2)]))
+        for name in (name for name in measures.BEST_OF if name in rows[0]):
+            best = min if measures.MEASURES[name].better == "lower" else max
+            found[f"best_{name}"] = best(each[name] for each in rows)
+    return found
 
 
 def _opaque(file: Stored) -> Image:

@@ -89,6 +89,16 @@ class NetworkAnswers(NamedTuple):
     notes: Sequence[str] = ()
 
 
+class Beside(NamedTuple):
+    """Systems of earlier files, that stand in the same table."""
+
+    rows: dict[str, Mapping[str, float]]
+    notes: list[str]
+    """which of them are the same files as another system"""
+    remarks: list[str]
+    """that no difference of them is known"""
+
+
 class Scores(NamedTuple):
     """All that is known."""
 
@@ -107,6 +117,13 @@ class Scores(NamedTuple):
     """what numbers of networks must be quoted with"""
     distances: Sequence[SetDistance] = ()
     tests: Sequence[PairedShares] = ()
+    beside: Beside = Beside({}, [], [])
+
+    @property
+    def rows(self) -> dict[str, Mapping[str, float]]:
+        """Numbers by measure, of the systems, then of earlier ones, then of the rows that every table has."""
+        systems = {each.name: self.values[each.name] for each in self.pairs.systems}
+        return systems | self.beside.rows | dict(self.values)
 
 
 def make_scores(
