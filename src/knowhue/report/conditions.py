@@ -136,11 +136,10 @@ def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
     for seed, runs in finished_pairs(study, question).items():
         curves = [_fine_tuning(run, loss, metric) for run in runs]
         level = _common_level(curves)
-        scores = [None if level is None else _at_level(curve, level) for curve in curves]
-        if level is None or None in scores:
+        if level is None:
             apart.append(seed)
         else:
-            pairs[seed] = (scores[0], scores[1])
+            pairs[seed] = (_at_level(curves[0], level), _at_level(curves[1], level))
             levels.append(level)
     return pairs, {"loss": loss, "level": mean(levels), "apart": tuple(apart)}
 
@@ -161,13 +160,13 @@ def _common_level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | No
     return level if level <= min(max(loss for loss, _ in curve) for curve in curves) else None
 
 
-def _at_level(curve: Sequence[tuple[float, float]], level: float) -> float | None:
+def _at_level(curve: Sequence[tuple[float, float]], level: float) -> float:
     """Return the score where the loss first comes to a level, on the line between two epochs."""
     for (loss, score), (next_loss, next_score) in pairwise(curve):
         if min(loss, next_loss) <= level <= max(loss, next_loss):
             share = 0.0 if loss == next_loss else (level - loss) / (next_loss - loss)
             return score + share * (next_score - score)
-    return curve[0][1] if len(curve) == 1 else None  # one epoch overlaps only where it is the level
+    return curve[0][1]  # one epoch overlaps only where it is the level
 
 
 def deployment(study: Study) -> list[dict[str, Any]]:

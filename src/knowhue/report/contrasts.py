@@ -67,10 +67,6 @@ class ImageDifferences(NamedTuple):
         counts = [count] if self.groups is None else np.bincount(self.groups).tolist()
         return "too few images of a class for an interval (2 are needed)" if min(counts) < 2 else ""
 
-    def crossed(self) -> Crossed | None:
-        """Taken apart into seeds, images and residual; None of one seed or of too few images."""
-        return None if self.too_few else crossed(*self)
-
     def over_images(self, level: float) -> Interval | None:
         """The interval over images alone, which speaks for these trained models."""
         return None if self.too_few else image_interval(self.differences, level, self.groups, self.binary)
@@ -131,7 +127,7 @@ class Contrast:
     @cached_property
     def crossed(self) -> Crossed | None:
         """What seeds and images leave to chance; None of one seed, and without scores of enough single images."""
-        return self.images and self.images.crossed()
+        return None if self.images is None or self.images.too_few else crossed(*self.images)
 
     @property
     def parts(self) -> Crossed | None:

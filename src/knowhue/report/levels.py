@@ -1,6 +1,6 @@
 """What both arms score: over the epochs, over the share of labels, class by class; whether their probabilities hold."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_SHIFTS = {"single": 1 / 1.05, "multi": 1.05}
-"""How far a side is moved along the log axis, so that error bars do not overlap."""
-
-
 class Side(NamedTuple):
     """One of the two arms of a question, and how it is drawn."""
 
@@ -44,11 +40,15 @@ class Side(NamedTuple):
     arm: str
     title: str
     colour: str
+    shift: float
+    """along a log axis, so that error bars do not overlap"""
 
 
 def drawn_sides(study: Study, task: str) -> list[Side]:
     single, multi = sides(study, task)
-    return [Side("single", single, "Single-task", SINGLE), Side("multi", multi, "Multi-task", MULTI)]
+    return [
+        Side("single", single, "Single-task", SINGLE, 1 / 1.05), Side("multi", multi, "Multi-task", MULTI, 1.05),
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,24 @@ def _panels(name: str) -> dict[str, Panel]:
 
 def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     """Draw one quantity of the single-task and the multi-task arm, with phases and trivial baselines."""
-    last_frozen, last = _phases(study)
+    lines = [line for arm in study.runs for run in study.of(arm) for line in run.log]
+    last = max(line["epoch"] for line in lines)
+    last_frozen = max((line["epoch"] for line in lines if line.get("phase") == "heads"), default=0)
     ends = []
     # single-task last: dashed, it lies over multi-task where both are equal
     for side in reversed(drawn_sides(study, panel.task)):
-        runs = [run for run in study.of(side.arm) if len(_values(run, panel))]
-        for run in runs if len(runs) > 1 else ():
-            curve = _values(run, panel)
+        drawn = [(run.finished, _values(run, panel)) for run in study.of(side.arm)]
+        drawn = [(finished, curve) for finished, curve in drawn if len(curve)]
+        for _, curve in drawn if len(drawn) > 1 else ():
             ax.plot(np.arange(1, len(curve) + 1), curve, color=side.colour, linewidth=0.7, alpha=0.4)
-        if runs:
+        if drawn:
             # An unfinished seed has its thin line; in the mean it would cut every other seed short.
-            centre = _mean_curve([_values(run, panel) for run in [r for r in runs if r.finished] or runs])
+            means = [curve for finished, curve in drawn if finished] or [curve for _, curve in drawn]
+            # as far as all got; a gap in one is a gap in the mean
+            centre = np.mean([curve[: min(map(len, means))] for curve in means], axis=0)
+            centre = centre if np.isfinite(centre).any() else means[0]
             _two_phases(ax, centre, last_frozen, side.colour, dashed=side.name == "single")
             ends.append((float(centre[np.isfinite(centre)][-1]), side.title, side.colour))
-    if not ends:
-        return
     levels = _levels(ax, study, panel)
     _frame(ax, last_frozen, last)
     name_ends(ax, ends, levels)
@@ -124,16 +127,8 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
 
 def _values(run: Run, panel: Panel) -> np.ndarray:
     """Return the quantity by epoch, NaN where it is missing; empty where the run never has it."""
-    found = [line.get(panel.split, {}).get(panel.name) for line in run.log]
-    curve = np.array([np.nan if value is None else value for value in found], float) * panel.scale
+    curve = panel.scale * np.array([line.get(panel.split, {}).get(panel.name) for line in run.log], float)
     return curve if np.isfinite(curve).any() else np.empty(0)
-
-
-def _mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean over seeds as far as all got; a gap in one is a gap in the mean."""
-    length = min(map(len, curves))
-    centre = np.mean([curve[:length] for curve in curves], axis=0)
-    return centre if np.isfinite(centre).any() else curves[0]
 
 
 def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *, dashed: bool) -> None:
@@ -145,13 +140,6 @@ def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *,
     ax.plot(epochs[frozen], curve[frozen], linestyle=(0, (2.5, 2.5)) if dashed else "-", **style)
     ax.plot(epochs[tuned], curve[tuned], solid_capstyle="round", **style)
     ax.plot(epochs[-1:], curve[-1:], "o", color=colour, markersize=4, zorder=5)
-
-
-def _phases(study: Study) -> tuple[int, int]:
-    """Return the last epoch with a frozen encoder and the last epoch of all."""
-    lines = [line for arm in study.runs for run in study.of(arm) for line in run.log]
-    frozen = [line["epoch"] for line in lines if line.get("phase") == "heads"]
-    return max(frozen, default=0), max((line["epoch"] for line in lines), default=1)
 
 
 def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
@@ -245,9 +233,8 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
     _share_axis(ax, sorted({100 * point.share for point in planned}))
     name_ends(ax, [end for end in ends if end])
     lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
-    if lost:
-        given = spaced(study.questions["class"].if_diverged)
-        note_diverged(figure, [f"{run} (“{given}”)" for run in lost])
+    # scores are declared only where the question is asked
+    note_diverged(figure, [f"{run} (“{spaced(study.questions['class'].if_diverged)}”)" for run in lost])
     return {"label_fraction": figure}
 
 
@@ -268,14 +255,14 @@ def label_fraction_rows(study: Study) -> list[Row]:
 
 def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str, str] | None:
     """Draw one arm over its shares of labels; return at which height its curve ends, with its name and colour."""
-    colour, shift = side.colour, _SHIFTS[side.name]
-    places = [100 * shift * point.share for point in points]
+    colour = side.colour
+    places = [100 * side.shift * point.share for point in points]
     for place, point in zip(places, points, strict=True):
         for seed, value in point.scores.items() if len(point.scores) > 1 else ():
             lost = seed in point.diverged
             style = {"markeredgewidth": 0.6, "alpha": 1 if lost else 0.5, "zorder": 2, "label": "seed"}
             # Beside the mean's marker, which would cover them.
-            dot(ax, place * shift, 100 * value, colour, 3.2, hollow=lost, **style)
+            dot(ax, place * side.shift, 100 * value, colour, 3.2, hollow=lost, **style)
         if point.interval:
             ends = 100 * np.array(point.interval)
             ax.plot([place, place], ends, color=colour, linewidth=1.6, zorder=3, label="interval")

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,19 @@ def read_study(folder: Path) -> Study:
     """Read a study folder in whatever state it is: a run that was not started or did not finish says so in its `state`.
 
     Raises:
-        RunError: there is no `study.json`, or a file is not what knowhue writes.
+        RunError: there is no `study.json`, a file is not what knowhue writes, or gone though a run is there.
     """
     settings, plan = read_frozen(folder), read_plan(folder)
     samples = _arrays(folder / "images" / "samples.npz")
     runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
     gates = _read_gates(folder, plan, runs)
-    shared = _shared(folder, any(run.state != "missing" for own in runs.values() for run in own.values()))
+    written = {"prepared": folder / "images" / "prepared.json"}
+    written |= {name: folder / f"{name}.json" for name in ("baselines", "metrics")}
+    shared: dict[str, Any] = {name: _optional_json(path) for name, path in written.items()}
+    # they are written before the first run, and without baselines no floor would be seen
+    if any(run.state != "missing" for own in runs.values() for run in own.values()):
+        for name in (name for name, found in shared.items() if not found):
+            raise DamagedError(written[name], "it is gone, or empty")
     split = _reporting_split(shared["prepared"], plan)
     faulty = faults(runs, gates, plan.seeds, settings.get("parts", {}).get("images"), split)
     return Study(
@@ -107,23 +113,6 @@ def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None,
     return (others[-1], False) if others else (None, True)
 
 
-def _shared(folder: Path, has_begun: bool) -> dict[str, Any]:
-    """What is written before the first run, and what its scores say is said with: without baselines no floor is seen.
-
-    Raises:
-        DamagedError: one is not there though a run is.
-    """
-    paths = {
-        "prepared": folder / "images" / "prepared.json",
-        "baselines": folder / "baselines.json",
-        "metrics": folder / "metrics.json",
-    }
-    found = {name: _optional_json(path) for name, path in paths.items()}
-    if lost := [paths[name] for name, value in found.items() if has_begun and not value]:
-        raise DamagedError(lost[0], "it is gone, or empty")
-    return found
-
-
 def _reporting_split(prepared: Row, plan: Plan) -> str | None:
     """The split that a study's runs are scored on, see `Prepared.reporting_split`; None where no images are known."""
     counts = prepared.get("counts")
@@ -149,23 +138,19 @@ def read_images(path: Path) -> tuple[Row, ...]:
     """The rows of `per_image.csv`; none where there is no such file."""
     if not path.exists():
         return ()
-    return tuple(
-        {key: _CELLS.get(key, _number)(text) for key, text in row.items()} for row in iterate_csv(path)
-    )
+    return tuple({key: _cell(key, text) for key, text in row.items()} for row in iterate_csv(path))
 
 
-def _number(text: str) -> float | None:
-    """Read a cell of `per_image.csv`; an empty or non-finite number is None."""
+def _cell(column: str, text: str) -> Any:
+    """A cell of `per_image.csv`; an empty or non-finite number is None."""
+    if column in ("path", "label", "predicted"):
+        return text
+    if column == "index":
+        return int(text)
+    if column == "correct":
+        return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
     number = float(text) if text.strip() else math.nan
     return number if math.isfinite(number) else None
-
-
-_TRUTH = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
-_CELLS: Mapping[str, Callable[[str], Any]] = {
-    "correct": lambda text: _TRUTH.get(text.strip().lower()),
-    "index": int, "path": str, "label": str, "predicted": str,
-}  # fmt: skip
-"""How the columns of `per_image.csv` are read that hold no plain number."""
 
 
 def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
@@ -220,11 +205,7 @@ def gate_failures(gate: Row) -> dict[str, list[str]]:
 
 
 def faults(
-    runs: Runs,
-    gates: Mapping[int, Row],
-    seeds: Iterable[int],
-    images: str | None = None,
-    split: str | None = None,
+    runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int], images: str | None, split: str | None
 ) -> dict[int, str]:
     """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them.
 

@@ -224,7 +224,7 @@ def ask_networks(
     groups = deal_groups(len(pairs.truth), pairs.clusters)
     truths: dict[str, Truth] = {}
     left_out: dict[str, dict[str, LeftOut]] = {}
-    probe = FoldedProbe(pairs) if networks.has_probe else None
+    probe: FoldedProbe | None = None
     true_answers: NDArray[np.int64] | None = None
     # a row after the other: the features of all, of many images, would not fit
     with threadpool_limits(1), torch.no_grad():
@@ -240,6 +240,7 @@ def ask_networks(
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
             if row == TRUTH:
                 truths, true_answers = {name: Truth(each, groups) for name, each in own.items()}, answers
+                probe = FoldedProbe(pairs, own["lite0"]) if networks.has_probe else None
             true = {name: each.features for name, each in truths.items()}
             of_row = measure_distances(own, true, networks.features)
             of_row = {name: each for name, each in of_row.items() if each["value"] is not None}

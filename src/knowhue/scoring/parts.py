@@ -271,7 +271,7 @@ def _measure_samples(
     files: Sequence[Stored], truth: Seen, stored: tuple[int, ...], protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
     """Columns of one image: means over its samples, the best by each metric, and how far apart the samples are."""
-    seen = [see(_colouring(file, truth, stored, protocol)) for file in files]
+    seen = [see(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
     found = [measures.measure_image(each, truth, protocol) for each in seen]
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
     return over_samples(rows, "diversity_ciede2000", measures.distance, seen), counts
@@ -297,21 +297,19 @@ def _opaque(file: Stored) -> Image:
     return Image.of(flattened(read_image(file.path)))
 
 
-def _colouring(file: Stored, truth: Seen, stored: tuple[int, ...], protocol: Protocol) -> Pixels:
-    """A colouring as it is compared: of the true image's size, or made at the protocol's own.
+def open_pixels(
+    file: Stored, protocol: Protocol, like: Pixels | None = None, stored: tuple[int, ...] | None = None
+) -> Pixels:
+    """The pixels (H, W, 3) of a file as they are compared.
 
     Raises:
-        ImageError: it has another size.
+        ImageError: it is neither as large as its true image is `stored` nor as that is compared.
     """
-    image = _opaque(file)
-    size, own = image.pixels.shape[:2], truth.pixels.shape[:2]
-    if size not in (stored, own):
+    image, own = _opaque(file), None if like is None else like.shape[:2]
+    size = image.pixels.shape[:2]
+    if own is not None and stored is not None and size not in (stored, own):
         as_compared = f", or {own[1]} x {own[0]} as the protocol compares it" if own != stored else ""
         raise ImageError(
             f"it has {size[1]} x {size[0]} pixels; its true image has {stored[1]} x {stored[0]}{as_compared}"
         )
     return to_protocol(image, protocol, own)
-
-
-def open_pixels(file: Stored, protocol: Protocol, like: Pixels | None = None) -> Pixels:
-    return to_protocol(_opaque(file), protocol, None if like is None else like.shape[:2])

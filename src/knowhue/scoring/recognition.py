@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from knowhue.config import digest
 from knowhue.errors import ConfigError, did_you_mean, few, shown, system_reason
 from knowhue.evaluation.features import Features
-from knowhue.evaluation.recognition import LIKELIEST, ImageClassifier, Probe, fit_probe, open_classifier
+from knowhue.evaluation.recognition import LIKELIEST, ImageClassifier, fit_probe, open_classifier
 from knowhue.scoring.pairing import Pairs
 
 FOLDS = 5
@@ -22,8 +22,8 @@ FOLDS = 5
 class FoldedProbe:
     """Whether a probe gives an image the class of its folder.
 
-    The probe is fitted to true images, `FOLDS` times, each time without the images that it is asked about; the row
-    that is asked first is that of the true images.
+    The probe is fitted to true images, (N, D) features, `FOLDS` times, each time without the images that it is asked
+    about.
     """
 
     NETWORK = (
@@ -31,26 +31,21 @@ class FoldedProbe:
         f"fitted to the true images in {FOLDS} folds, asked about images that it was not fitted to"
     )
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: Pairs, true: Features) -> None:
         names = list(dict.fromkeys(pairs.clusters))
-        self._classes = len(names)
-        self._labels = np.array([names.index(name) for name in pairs.clusters])
-        place, seen = [], Counter[str]()
+        self._labels = labels = np.array([names.index(name) for name in pairs.clusters])
+        folds, seen = [], Counter[str]()
         for name in pairs.clusters:
-            place.append(seen[name] % FOLDS)
+            folds.append(seen[name] % FOLDS)
             seen[name] += 1
-        self._folds = [np.array(place) == fold for fold in range(FOLDS)]
-        self._probes: list[Probe] = []
+        masks = [np.array(folds) == fold for fold in range(FOLDS)]
+        self._probes = [(asked, fit_probe(true[~asked], labels[~asked], len(names))) for asked in masks]
 
     def ask(self, features: Features) -> NDArray[np.float64]:
         """1 or 0 of each image, (N,)."""
-        labels, found = self._labels, np.zeros(len(self._labels))
-        if not self._probes:
-            self._probes = [
-                fit_probe(features[~asked], labels[~asked], self._classes) for asked in self._folds
-            ]
-        for asked, probe in zip(self._folds, self._probes, strict=True):
-            found[asked] = probe.predict(features[asked]) == labels[asked]
+        found = np.zeros(len(self._labels))
+        for asked, probe in self._probes:
+            found[asked] = probe.predict(features[asked]) == self._labels[asked]
         return found
 
 
