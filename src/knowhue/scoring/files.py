@@ -13,7 +13,7 @@ from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import Beside, Scores
+from knowhue.scoring.table import Earlier, Scores
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -102,13 +102,13 @@ def read_score_file(path: Path) -> dict[str, Any]:
     return read_json(path, sealed=True)
 
 
-def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Beside:
+def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earlier:
     """The systems of earlier `score.json` files, to stand in the same table as what is measured of pairs.
 
     Raises:
         ConfigError: one was made by another protocol or of other true images, or has a system of the same name.
     """
-    found = Beside({}, [], [])
+    found = Earlier({}, [], [])
     hashes = {each.name: _files_hash(each.samples) for each in pairs.systems}
     for path in paths:
         earlier = read_score_file(path)

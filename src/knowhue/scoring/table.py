@@ -89,7 +89,7 @@ class NetworkAnswers(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class Beside(NamedTuple):
+class Earlier(NamedTuple):
     """Systems of earlier files, that stand in the same table."""
 
     rows: dict[str, Mapping[str, float]]
@@ -117,7 +117,7 @@ class Scores(NamedTuple):
     """what numbers of networks must be quoted with"""
     distances: Sequence[SetDistance] = ()
     tests: Sequence[PairedShares] = ()
-    beside: Beside = Beside({}, [], [])
+    beside: Earlier = Earlier({}, [], [])
 
     @property
     def rows(self) -> dict[str, Mapping[str, float]]:
