@@ -267,7 +267,7 @@ def test_what_an_archive_cannot_be(photos, tmp_path):
     with pytest.raises(ConfigError, match="`shards` should be 1 to"):
         archive(photos, out, shards=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="Found the file"):
+    with pytest.raises(RunError, match=r"file` is a file, not a folder\. Name another folder"):
         archive(photos, tmp_path / "file")
     with pytest.raises(ImageError, match="should be a folder of images"):
         archive(tmp_path / "nothing", out)
@@ -593,7 +593,7 @@ def test_names_that_are_no_text_are_kept_and_folders_that_cannot_be_read_are_nam
 
 
 def test_an_output_around_the_photos_is_refused(photos, tmp_path):
-    with pytest.raises(ConfigError, match="should not lie around the images"):
+    with pytest.raises(ConfigError, match="and not around them"):
         archive(photos, tmp_path, overwrite=True)
 
 

@@ -135,7 +135,8 @@ def colorize_archive(
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
     _check(options, suffix, shards)
-    inside = _inside(source, out)
+    real = [name.rstrip("/") if is_url(name) else str(Path(name).resolve()) for name in (source, out)]
+    inside = _inside(*real)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
     colorizer.require_options(options)
@@ -156,8 +157,7 @@ def colorize_archive(
             found, total = _read_plan(colours), len(listing)
             if found is None and not overwrite:
                 listing.require_room(out)
-            place = source.rstrip("/") if is_url(source) else str(Path(source).resolve())
-            job = job_of(colorizer, place, options, suffix)
+            job = job_of(colorizer, real[0], options, suffix)
             plan = _plan(colours, found, job, shards, total, overwrite)
             dealt = list(listing.deal(colours, plan["shards"]))
         if model.model != BUILT_IN and Path(model.model).exists():
@@ -194,16 +194,12 @@ def _inside(source: str, out: str) -> str:
         raise ImageError(
             f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
         )
-    if not is_url(out) and Path(out).exists() and not Path(out).is_dir():
-        raise ConfigError(f"`out` should be a folder, or a URL. Found the file `{out}`. Name another one.")
-    there, here = (name.rstrip("/") if is_url(name) else str(Path(name).resolve()) for name in (source, out))
-    if there == here:
+    # around them, what is made of `photos/a.jpg` could be an original of the same name
+    if f"{source}/".startswith(f"{out}/"):
         raise ConfigError(
-            f"`out` should be another place than that of the images. Found `{out}`. Name another one."
+            f"`out` should be another place than that of the images, and not around them. Found `{out}`. Name another."
         )
-    if there.startswith(f"{here}/"):  # what is made of `photos/a.jpg` could be an original of the same name
-        raise ConfigError(f"`out` should not lie around the images. Found `{out}`. Name another one.")
-    return here.removeprefix(f"{there}/") if here.startswith(f"{there}/") else ""
+    return out.removeprefix(f"{source}/") if out.startswith(f"{source}/") else ""
 
 
 def _from_anywhere(name: str) -> str:

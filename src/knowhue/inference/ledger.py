@@ -138,7 +138,6 @@ class Ledger:
         self._write("\n")
 
     def fail(self, path: str, error: str) -> None:
-        """Note that an image could not be done; the next run tries again."""
         self._write(_line({"path": path, "error": error, "job": self.job}) + "\n")
 
     def _write(self, text: str) -> None:

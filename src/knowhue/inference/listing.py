@@ -293,18 +293,9 @@ def summarise(
     seconds: float,
     **of_kind: int,
 ) -> Summary:
-    """What came of the images of a folder or an archive.
+    """What came of many images, with what is to be said of the colours and of outputs that have `changed` since.
 
-    Args:
-        colorizer: the model.
-        source: as it was named.
-        out: likewise.
-        counts: `made`, `already`, `failed`, and what `noteworthy` counts.
-        failures: those that are named, in any order.
-        changed: outputs that are no longer as they were made.
-        notes: what else a user should know, after what is said of the colours.
-        seconds: from the beginning.
-        of_kind: `left` of a folder, or `shards` of an archive.
+    `counts` holds `made`, `already`, `failed`, and what `noteworthy` counts; `of_kind` `left`, or `shards`.
     """
     count, description = counts["made"] + counts["already"], colorizer.network.description
     said = caveats_of_many(description, counts["novel"], count, "image")

@@ -2,7 +2,7 @@
 
 An output appears whole. What a shard has done stands in its ledger, a file that is written anew every `FLUSH_SECONDS`:
 before the first output it names all that will be made, so that after a kill what is there is known to be the shard's
-own, and is made again where its line had not come.
+own, and is made again where its line had not come. Manifest and ledger have a line of JSON an image.
 """
 
 import json
@@ -67,17 +67,14 @@ class ShardTask(NamedTuple):
 
 
 def manifest_path(shard: int) -> str:
-    """Of the images of a shard, one line of JSON each."""
     return f"{STATE}/manifests/{shard:06d}.jsonl"
 
 
 def ledger_path(shard: int) -> str:
-    """Of what was done of them, one line of JSON each."""
     return f"{LEDGERS}/{shard:06d}.jsonl"
 
 
 def end_path(shard: int) -> str:
-    """Of what came of a shard."""
     return f"{STATE}/ended/{shard:06d}.json"
 
 

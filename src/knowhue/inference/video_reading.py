@@ -117,13 +117,9 @@ class Video:
         """All streams but the one that is coloured."""
         return [each for each in self._container.streams if each.index != self._stream.index]
 
-    def metadata(self) -> dict[str, str]:
-        """What people wrote of the whole video."""
-        return written_metadata(self._container)
-
     def copy_description(self, out: Any) -> None:
         """Copy metadata, chapters, and what the container says of the frames, to an output container."""
-        out.metadata.update(self.metadata())
+        out.metadata.update(written_metadata(self._container))
         chapters = self._container.chapters()
         for each in chapters:
             begin = round(self._origin / each["time_base"])
