@@ -255,25 +255,21 @@ def _execute(
     if not tasks:
         return []
     ends: dict[str, dict[str, Any]] = {}
-    stamps: dict[str, str] = {}
     reported: list[int] = []
     pace = Pace()
 
     def watch() -> None:
-        for path, stamp, _ in out.files(_ENDED):
-            if stamps.get(path) != stamp:
-                stamps[path] = stamp
-                end = json.loads(out.read(path))
-                if end["run"] == tasks[0].run:
-                    ends[path] = end
+        for path, *_ in out.files(_ENDED):
+            if path not in ends and (end := json.loads(out.read(path)))["run"] == tasks[0].run:
+                ends[path] = end
         counts = [end["counts"] for end in ends.values()]
         here, failed, already = (sum(each[name] for each in counts) for name in ("made", "failed", "already"))
         if reported != [here + failed, already]:
             reported[:] = here + failed, already
             report({"stage": "folder", "failed": failed} | pace.after(here + failed, total, already))
 
-    for path, stamp, _ in out.files(_ENDED):  # of earlier runs
-        stamps[path] = stamp
+    for path, *_ in list(out.files(_ENDED)):  # of earlier commands
+        out.remove(path)
     watch()
     if not isinstance(executor, InProcess):
         first = "each worker opens the model first, and what is done is counted as shards end"

@@ -164,9 +164,8 @@ class _Work:
                 self._set_album_colour(limits)
             self._pace = Pace()  # of colouring alone
             self._report_progress()
-            if (
-                self.waiting and len(self._listing.items) >= _MANY
-            ):  # of all, so that a kill changes no rounding
+            # of all, so that a kill changes no rounding
+            if self.waiting and len(self._listing.items) >= _MANY:
                 paint_compiled()
             items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
             with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
