@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from knowhue.settings_text import plain_name
 from knowhue.storage import is_url, require_outputs
 
 if TYPE_CHECKING:
+    from knowhue.images.image import Image
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
     from knowhue.inference.listing import Listing, Summary
     from knowhue.inference.video import VideoSummary
@@ -139,7 +140,7 @@ def colorize(arguments: ColorizeArguments) -> None:
     _require_kind(arguments.file, kind, restricted)
     require_choice(arguments.choice, restricted)
     if kind == "image":
-        _say_each(_image(arguments, _settle(kind, arguments)), arguments.json_)
+        _say_each(_image(arguments), arguments.json_)
         return
     summary = {"archive": _archive, "folder": _folder, "video": _video}[kind](arguments)
     _say_what_was_made(summary.as_record(), summary.lines(), arguments.json_)
@@ -167,21 +168,6 @@ def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
                 f"{name} goes with {' or '.join(_ARTICLES[each] for each in kinds)}; {source} is "
                 f"{_ARTICLES[kind]}{table}"
             )
-
-
-def _say_if_renamed(arguments: ColorizeArguments, writable: str, out: Path) -> None:
-    """Of a file that was recognised, that a format is read but not written, where nobody asked for another."""
-    suffix = Path(arguments.file).suffix
-    is_asked_for = arguments.suffix is not None or not (
-        arguments.out is None or _is_folder(str(arguments.out))
-    )
-    if writable != suffix and not is_asked_for:
-        say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
-
-
-def _is_folder(named: str) -> bool:
-    """Whether an output is a folder; one that is not there yet is made, as folders above a file are."""
-    return os.path.isdir(named) or named.endswith(("/", os.sep))
 
 
 def _kind_of(arguments: ColorizeArguments) -> str:
@@ -214,35 +200,43 @@ def _kind_of(arguments: ColorizeArguments) -> str:
     return "video" if any(each.suffix.lower() in VIDEO_SUFFIXES for each in names) else "image"
 
 
-def _settle(kind: str, arguments: ColorizeArguments) -> dict[str, Path | list[Path]]:
-    """Where the results go, by their options, made sure of before a model is opened.
+def _settle(arguments: ColorizeArguments, image: "Image | None" = None) -> list[Path]:
+    """The file that an image, or a video, goes to, of several samples with a number in its name.
 
-    Of several samples each is `--out` with its number in its name.
+    What cannot be written is refused before a model is opened.
     """
     from knowhue.images.writing import MARK, OPENRASTER, check_output_suffix, kind_of, writable_suffix
 
-    source, layers = Path(arguments.file), arguments.layers
-    out = None if arguments.out is None else Path(arguments.out)
-    suffix = (writable_video_suffix if kind == "video" else writable_suffix)(source.suffix)
+    source, out = Path(arguments.file), arguments.out
+    suffix = (writable_video_suffix if image is None else writable_suffix)(source.suffix)
     suffix = arguments.suffix or suffix
-    target = out or source.with_name(f"{source.stem}{MARK}{suffix}")
-    if out is not None and _is_folder(named := str(arguments.out)):
-        target = require_folder(out, named=named) / source.with_suffix(suffix).name
-    if layers and target.suffix.lower() != OPENRASTER:
+    # a folder that is not there yet is made, as folders above a file are
+    is_folder = out is not None and (os.path.isdir(out) or out.endswith(("/", os.sep)))
+    target = source.with_name(f"{source.stem}{MARK}{suffix}") if out is None else Path(out)
+    if is_folder:
+        target = require_folder(target, named=str(out)) / source.with_suffix(suffix).name
+    if arguments.layers and target.suffix.lower() != OPENRASTER:
         raise ConfigError(
             f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"
         )
-    # raise for what cannot be written
-    (codec_of(target) if kind == "video" else check_output_suffix(target.suffix))
-    outputs: dict[str, Path | list[Path]] = {"--out": target}
-    if arguments.samples > 1:
-        numbers = range(1, arguments.samples + 1)
-        outputs["--out"] = [target.with_stem(f"{target.stem}-{number}") for number in numbers]
-    if arguments.uncertainty is not None:
-        kind_of(arguments.uncertainty.suffix)
-        outputs["--uncertainty"] = arguments.uncertainty
-    require_outputs(outputs, arguments.inputs, overwrite=arguments.overwrite)
-    return outputs
+    if image is None:
+        codec_of(target)
+    else:
+        check_output_suffix(target.suffix, image)
+    files = [target.with_stem(f"{target.stem}-{number}") for number in range(1, arguments.samples + 1)]
+    files = files if arguments.samples > 1 else [target]
+    maps = [] if arguments.uncertainty is None else [arguments.uncertainty]
+    for path in maps:
+        kind_of(path.suffix, image)
+    require_outputs({"--out": files, "--uncertainty": maps}, arguments.inputs, overwrite=arguments.overwrite)
+    return files
+
+
+def _say_if_renamed(arguments: ColorizeArguments, out: Path) -> None:
+    """Of a file that was recognised, that a format is read but not written, where nobody asked for another."""
+    suffix = Path(arguments.file).suffix
+    if arguments.suffix is None and out.suffix not in (suffix, Path(arguments.out or "").suffix):
+        say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
 def _settle_folder(arguments: ColorizeArguments) -> "Listing":
@@ -283,41 +277,35 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
     return found
 
 
-def _image(
-    arguments: ColorizeArguments, outputs: Mapping[str, Path | list[Path]]
-) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
     from knowhue.images.reading import read_image
-    from knowhue.images.writing import check_output_suffix, writable_suffix, write_image
+    from knowhue.images.writing import write_image
     from knowhue.inference.colorizer import write_colorized
     from knowhue.inference.colour_distribution import require_sample
     from knowhue.inference.hints import parse_hints, strokes_of
 
-    source, strokes = Path(arguments.file), arguments.strokes
+    source, strokes, map_file = Path(arguments.file), arguments.strokes, arguments.uncertainty
     hints = [*(arguments.hint or ()), *_hints_of(source, arguments.hints)]
     # hints are placed by the image's size, and refused before a model is opened
     image = read_image(source)
-    map_file, out = outputs.get("--uncertainty"), outputs["--out"]
-    files = [out] if isinstance(out, Path) else out
-    _say_if_renamed(arguments, writable_suffix(source.suffix), files[0])
+    files = _settle(arguments, image)
+    _say_if_renamed(arguments, files[0])
     height, width = image.pixels.shape[:2]
     options = arguments.options()._replace(
         hints=parse_hints(hints, width, height),
         strokes=None if strokes is None else strokes_of(read_image(strokes), str(strokes), width, height),
     )
-    for path in (*files, *([map_file] if isinstance(map_file, Path) else ())):
-        check_output_suffix(path.suffix, image)  # raises where the format cannot hold this image
     colorizer, options = _open_with_reference(arguments, options)
     require_sample(len(files), colorizer.network)
     free = partial(require_outputs, inputs=arguments.inputs, overwrite=arguments.overwrite)
-    free(outputs)  # one may have appeared while the model was opened
     first_of: dict[str, int] = {}
     for number, out in enumerate(files, 1):
         # the uncertainty is the model's, whichever answer is asked for
         wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
         made = colorizer.colorize(image, wanted)
         # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
-        free({"--out": out})  # it may have appeared meanwhile
+        free({"--out": [out]})  # it may have appeared meanwhile
         notes = write_colorized(image, made.image, out)
         record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
         record["warnings"] += notes
@@ -327,8 +315,8 @@ def _image(
                 f"the same as sample {first}: nothing is left to choose where the model is sure, a photo is black or "
                 "white, or reference, hints, strokes or saturation decide"
             )
-        if made.uncertainty is not None and isinstance(map_file, Path):
-            free({"--uncertainty": map_file})
+        if made.uncertainty is not None and map_file is not None:
+            free({"--uncertainty": [map_file]})
             write_image(made.uncertainty_map(), map_file)
             record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(map_file)}
         record |= {"model": colorizer.network.description.name, "fast": made.fast}
@@ -352,10 +340,10 @@ def _open_with_reference(
 def _video(arguments: ColorizeArguments) -> "VideoSummary":
     from knowhue.inference.video import colorize_video, require_video
 
-    source, out = Path(arguments.file), _settle("video", arguments)["--out"]
-    assert isinstance(out, Path)  # several are an image's samples
+    source = Path(arguments.file)
+    (out,) = _settle(arguments)  # several are an image's samples
     require_video(source)
-    _say_if_renamed(arguments, writable_video_suffix(source.suffix), out)
+    _say_if_renamed(arguments, out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_video(
