@@ -200,11 +200,7 @@ def edit(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def arm_config(config: Config, arm: str) -> Config:
-    """The settings of one arm of a study.
-
-    Raises:
-        ConfigError: unknown arm, or settings that name tasks.
-    """
+    """The settings of one arm of a study; a `ConfigError` of an unknown one, or of settings that name tasks."""
     if arm not in ARMS:
         raise ConfigError(one_of("arm", arm, ARMS))
     require_arms_choose_tasks(config)
@@ -212,11 +208,7 @@ def arm_config(config: Config, arm: str) -> Config:
 
 
 def require_arms_choose_tasks(config: Config) -> None:
-    """Make sure that shared settings leave the tasks to the arms.
-
-    Raises:
-        ConfigError: they name some.
-    """
+    """Raise a `ConfigError` where shared settings do not leave the tasks to the arms."""
     if config.tasks.names != Config().tasks.names:
         raise ConfigError(
             "`tasks.names` should be left to the arms, each of which says what it is trained to do. Found "
@@ -266,11 +258,7 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
 def read_setting(
     text: str, option: str = "--set", example: str = "training.heads.epochs=3"
 ) -> dict[str, Any]:
-    """Nested settings of one `key=value`, the value in YAML.
-
-    Raises:
-        ConfigError: it is something else.
-    """
+    """Nested settings of one `key=value`, the value in YAML; a `ConfigError` of anything else."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:

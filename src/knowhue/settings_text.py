@@ -38,11 +38,7 @@ _WORDS = {
 
 
 def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -> Mapping[str, Any]:
-    """Read a file of nested `key: value` lines, given to an option of the command line that takes one of this kind.
-
-    Raises:
-        ConfigError: it cannot be read, or holds something else.
-    """
+    """Read a file of nested `key: value` lines that an option takes; a `ConfigError` if it holds something else."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_YAML_BYTES + 1)
@@ -127,11 +123,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """What somebody wrote as JSON.
-
-    Raises:
-        ValueError: it is none, or has a key twice, of which readers take the last in silence.
-    """
+    """What somebody wrote as JSON; a `ValueError` if a key stands twice, of which readers take the last in silence."""
     return json.loads(text, object_pairs_hook=_unique)
 
 
@@ -198,7 +190,8 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"`{key}` is not a setting. `knowhue config` lists them all.{_nearest_setting(place, model)}"
     if problem["type"] == "missing":
-        return f"`{key}` is missing.{_meaning(place, model)}"
+        meaning = _settings(model, place).get(".".join(place))
+        return f"`{key}` is missing.{f' Meaning: {meaning}.' if meaning else ''}"
     if problem["type"] == "value_error":
         return problem["msg"].removeprefix("Value error, ")
     if place and place[-1] == "[key]":  # of a table
@@ -226,39 +219,26 @@ def _expected(problem: Any) -> str:
 
 
 def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
-    """The setting that is meant: of the same name elsewhere or a near one of the same section, else a near one."""
-    *above, name = place
-    known = [path for path in _settings(model) if "*" not in path]
-    namesakes = [".".join(path) for path in known if path[-1] == name]
-    beside = [path[-1] for path in _settings(model) if _matches(above, path[:-1])]
-    siblings = [".".join((*above, each)) for each in difflib.get_close_matches(name, beside, 1)]
-    if not above and namesakes:  # a name alone is rather a setting than a section
-        siblings = []
-    if likely := difflib.get_close_matches(".".join(place), [*namesakes, *siblings], 1, 0.0):
-        return f" Did you mean `{likely[0]}`?"
-    return did_you_mean(".".join(place), map(".".join, known))
+    """The setting that is meant: of the same name elsewhere, or a near one."""
+    key, known = ".".join(place), list(_settings(model, place))
+    namesakes = [each for each in known if each.rpartition(".")[2] == place[-1]]
+    if not namesakes:
+        return did_you_mean(key, known)
+    # a name alone is rather a setting than a section
+    near = difflib.get_close_matches(key, known, 1) if len(place) > 1 else []
+    return f" Did you mean `{difflib.get_close_matches(key, [*namesakes, *near], 1, 0.0)[0]}`?"
 
 
-def _meaning(place: Sequence[str], model: type[BaseModel]) -> str:
-    texts = (text for path, text in _settings(model).items() if _matches(place, path))
-    return next((f" Meaning: {text}." for text in texts if text), "")
-
-
-def _matches(place: Sequence[str], path: Sequence[str]) -> bool:
-    return len(place) == len(path) and all(b in ("*", a) for a, b in zip(place, path, strict=True))
-
-
-def _settings(model: type[BaseModel], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
-    """The places of all settings and sections below a section, and their meanings; `*` is any entry of a table."""
-    found: dict[tuple[str, ...], str] = {}
+def _settings(model: type[BaseModel], place: Sequence[str], above: tuple[str, ...] = ()) -> dict[str, str]:
+    """All settings and sections below a section by dotted name, and their meanings; of tables the entry of a place."""
+    found: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        place = (*above, field.alias or name)
-        found[place] = meaning_of(field)
-        inner = field.annotation
-        if get_origin(inner) is dict:
-            inner, place = get_args(inner)[1], (*place, "*")
+        here, inner = (*above, field.alias or name), field.annotation
+        found[".".join(here)] = meaning_of(field)
+        if get_origin(inner) is dict and len(place) > len(here):
+            inner, here = get_args(inner)[1], (*here, place[len(here)])
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found |= _settings(inner, place)
+            found |= _settings(inner, place, here)
     return found
 
 

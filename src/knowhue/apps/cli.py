@@ -91,11 +91,7 @@ class SettingsOptions(Options):
         return edit(settings, {"images": {"path": self.images, **({"source": "folder"} if drawn else {})}})
 
     def settings_with_images(self) -> Config:
-        """The same, of a command that needs images.
-
-        Raises:
-            ConfigError, ImageError: none are named, or they are not there.
-        """
+        """The same, of a command that needs images; a `KnowhueError` if none are named, or they are not there."""
         from knowhue.data.sources import require_source
 
         config = self.settings()

@@ -43,11 +43,7 @@ def models(
 
 
 def announce(choices: Collection[ModelChoice]) -> None:
-    """Make sure that models are there, and say that they are being opened, which takes seconds.
-
-    Raises:
-        WeightsError: there is none of such a name.
-    """
+    """Say that models are being opened, which takes seconds; a `WeightsError` if there is none of such a name."""
     for model, recipe, *_ in choices:
         if recipe is not None:
             from knowhue.inference.recipes import find_recipe_file

@@ -58,11 +58,7 @@ def _inline(value: Any) -> str:
 
 
 def read_plan_file(path: Path) -> Plan:
-    """A study's plan: a file as `knowhue plan` prints it, or a study's own.
-
-    Raises:
-        ConfigError, RunError: it is not there, or something else.
-    """
+    """A study's plan: a file as `knowhue plan` prints it, or a study's own; a `KnowhueError` of anything else."""
     if is_study_file(path):
         return read_planned(path)
     if hint := taken_by(path):
@@ -101,11 +97,7 @@ def power_lines(
 
 
 def grid_weights(text: str | None) -> list[float]:
-    """Read weights of the class task, such as `1,100`; none of None.
-
-    Raises:
-        ConfigError: it is something else.
-    """
+    """Weights of the class task, such as `1,100`, none of None; a `ConfigError` of anything else."""
     weights = [] if text is None else [plain_number(weight) for weight in text.split(",")]
     if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
         return weights
@@ -189,11 +181,7 @@ def known_variances(
 
 
 def stated(text: str, option: str) -> dict[str, float]:
-    """Read standard deviations by question, such as `colour=.08,class=.01`.
-
-    Raises:
-        ConfigError: it is something else.
-    """
+    """Standard deviations by question, such as `colour=.08,class=.01`; a `ConfigError` of anything else."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     found = {name.strip(): plain_number(value) for name, _, value in pairs}
     if not found or len(found) < len(pairs) or any(not 0 <= value < math.inf for value in found.values()):

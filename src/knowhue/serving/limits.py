@@ -195,11 +195,7 @@ class Shield:
                 self.release(exchange.held)
 
     def hold(self, size: int) -> None:
-        """Count bytes that have been received, or that wait to be read.
-
-        Raises:
-            Refusal: too much is held already.
-        """
+        """Count bytes that have been received, or that wait to be read; refuse them where too much is held already."""
         if self._held_bytes + size > self.settings.max_held_mib * MIB:
             message = "The server holds too many uploads and answers that are not read yet. Try again in 5 s."
             raise Refusal(429, "held", message, {"retry-after": "5"})

@@ -164,11 +164,7 @@ def warm(batchers: Mapping[str, Batcher]) -> None:
 
 
 def listening(settings: ServerSettings) -> socket.socket:
-    """The socket that a server accepts connections from.
-
-    Raises:
-        ConfigError: the address is not this machine's, or taken.
-    """
+    """The socket that a server listens on; a `ConfigError` if the address is not this machine's, or taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else each answer waits 40 ms for an ACK
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

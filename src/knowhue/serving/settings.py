@@ -17,11 +17,7 @@ SHORTEST_TOKEN = 16
 
 
 class ServerSettings(Section):
-    """Everything that is settled before a server starts.
-
-    Raises:
-        ConfigError: by `check`, if others could reach it and nothing asks them who they are.
-    """
+    """Everything that is settled before a server starts; `check` says whether it is safe."""
 
     host: str = "127.0.0.1"
     """address that it listens on"""
