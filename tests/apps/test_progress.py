@@ -41,6 +41,11 @@ def test_what_is_left_goes_with_the_rate(told):
     assert line.endswith("501/1000 frames, 2.0 a second  about 4 min left")
 
 
+@pytest.mark.parametrize(("per_second", "pace"), [(12.34, "12.3 a second"), (0.02, "1.2 a minute")])
+def test_a_pace_is_told_in_the_unit_that_leaves_a_number(told, per_second, pace):
+    assert told(video(1, 0, per_second, None))[0].endswith(f"1 frames, {pace}")
+
+
 def test_nothing_is_promised_of_a_video_of_unknown_length(told):
     assert told(video(1, 0, 2.0, None))[0].endswith("colouring  1 frames, 2.0 a second")
 
@@ -310,7 +315,8 @@ def test_losses_are_shown_under_their_short_names(told):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "1 s"), (99, "99 s"), (100, "2 min"), (6000, "1 h 40 min")]
+    ("seconds", "text"),
+    [(0, "1 s"), (0.2, "1 s"), (99, "99 s"), (100, "2 min"), (6000, "1 h 40 min"), (7500, "2 h 5 min")],
 )
 def test_a_time_is_told_in_its_unit(seconds, text):
     assert time_left(seconds) == text

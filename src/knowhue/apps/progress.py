@@ -32,31 +32,24 @@ SHORT = {
     "discriminator": "D",
     "cross_entropy": "CE",
 }
-TITLES = {
-    "open": "loading the encoder",
-    "prepare": "preparing images",
-    "golden": "looking how this machine computes",
-    "baselines": "scoring what needs no training",
-    "truth": "features of the true images",
-    "features": "features of the frozen encoder",
-    "evaluate": "scoring what was trained",
-    "costs": "timing predictions",
-    "report": "writing the report",
-    "deploy": "fitting a trained model to be used",
-    "album": "looking at the album",
-    **dict.fromkeys(("folder", "video"), "colouring"),
-    "score": "measuring",
+STAGES = {
+    "open": ("loading the encoder", ""),
+    "prepare": ("preparing images", "images"),
+    "golden": ("looking how this machine computes", ""),
+    "baselines": ("scoring what needs no training", "images"),
+    "truth": ("features of the true images", "images"),
+    "features": ("features of the frozen encoder", "images"),
+    "evaluate": ("scoring what was trained", "images"),
+    "costs": ("timing predictions", ""),
+    "report": ("writing the report", ""),
+    "deploy": ("fitting a trained model to be used", ""),
+    "album": ("looking at the album", "images"),
+    "folder": ("colouring", "images"),
+    "video": ("colouring", "frames"),
+    "score": ("measuring", "images"),
 }
-"""Every stage that may take longer than some seconds; heads, gates and arms have titles of their own."""
+"""Titles of stages that may take longer than some seconds, and what they count; of heads, gates and arms see below."""
 _STATES = {"missing": "·", "finished": "done", "diverged": "diverged", OTHER_SETTINGS: "other"}
-COUNTED = {
-    "prepare": "images",
-    **dict.fromkeys(("truth", "baselines", "features", "evaluate", "album", "folder", "score"), "images"),
-    "video": "frames",
-}
-"""What is counted in stages that go from image to image."""
-MEASURED = ("train", *COUNTED)
-"""Stages of many events, each of which says how much is done."""
 
 
 @contextmanager
@@ -128,20 +121,16 @@ class Plain:
         if event["stage"] == "note" or begins or is_late or 0 < done == total:
             self._last = now
             self._pause = PLAIN_SECONDS[0] if begins else min(2 * self._pause, PLAIN_SECONDS[1])
-            self._print(f"{self._stage.title}  {describe_event(event)}{self._left(event)}".rstrip(), now)
+            seconds = event.get("seconds_left")
+            if seconds is None and done / max(total, 1) > 0.02:  # once this process did a bit of it
+                seconds = self._stage.seconds_left
+            left = f"  about {time_left(seconds)} left" if seconds and done < total else ""
+            self._print(f"{self._stage.title}  {describe_event(event)}{left}".rstrip(), now)
 
     def _print(self, text: str, now: float) -> None:
         # names of files and classes may look like rich's markup, highlights or emoji codes
         line = printable(f"{now - self._started:6.0f} s  {text}")
         self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-    def _left(self, event: Mapping[str, Any]) -> str:
-        """How long the work at hand will still take: as the event says, else once this process did a bit of it."""
-        done, total = extent(event)
-        seconds = event.get("seconds_left")
-        if seconds is None and done / max(total, 1) > 0.02:
-            seconds = self._stage.seconds_left
-        return f"  about {time_left(seconds)} left" if seconds and done < total else ""
 
 
 class CurrentStage:
@@ -163,18 +152,18 @@ class CurrentStage:
         """Whether a titled stage begins with this event."""
         done, total = extent(event)
         name, title = event["stage"], title_of(event)
-        if not title and name not in MEASURED:
+        counts = name == "train" or unit_of(event) != ""
+        if not title and not counts:
             return False
         # a count that falls is the same stage begun again
-        is_new = name != self._name or done < self._done or name not in MEASURED
+        is_new = name != self._name or done < self._done or not counts
         if name == "run":
             self._run = title
         if is_new:
             # features may be computed between the beginning of a run and its first step
             self.title, self.done_before, self._name, self._pace = title or self._run, done, name, Pace()
         self._done = done
-        here = done - self.done_before
-        self.seconds_left = self._pace.after(here, total, self.done_before)["seconds_left"]
+        self.seconds_left = self._pace.after(done - self.done_before, total, self.done_before)["seconds_left"]
         return is_new and bool(title)
 
 
@@ -222,7 +211,7 @@ class Live(Progress):
             self._shown = time.monotonic()  # reading a loss waits for the device
             text = describe_event(event)
             # images and frames are counted in words of their own, steps are not
-            if event["stage"] not in COUNTED:
+            if not unit_of(event):
                 self._losses, text = text, f"{done}/{total} steps"
             self.update(self._now, total=total, completed=done, description=text)
 
@@ -283,24 +272,11 @@ def at_work(cells: Sequence[Cell]) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """A time that is still to come, in the unit that people use for it; never nothing.
-
-    >>> [time_left(each) for each in (0.2, 80, 600, 7500)]
-    ['1 s', '80 s', '10 min', '2 h 5 min']
-    """
+    """A time that is still to come, in the unit that people use for it; never nothing."""
     if seconds < 100:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def pace(per_second: float) -> str:
-    """How fast it goes, in the unit that leaves a number to be read.
-
-    >>> pace(12.34), pace(0.02)
-    ('12.3 a second', '1.2 a minute')
-    """
-    return f"{per_second:.1f} a second" if per_second >= 0.5 else f"{60 * per_second:.1f} a minute"
 
 
 def title_of(event: Mapping[str, Any]) -> str:
@@ -308,18 +284,22 @@ def title_of(event: Mapping[str, Any]) -> str:
     if event["stage"] == "gate":
         return f"A/A gate, seed {event['seed']}"
     if event["stage"] != "run":
-        return TITLES.get(event["stage"], "")
+        return STAGES.get(event["stage"], ("", ""))[0]
     what = "fine-tuning everything"
     if event["phase"] == "heads":
         what = f"{' and '.join(event['tasks'])} head on the frozen encoder"
     return f"{event['arm']}, seed {event['seed']}: {what}"
 
 
+def unit_of(event: Mapping[str, Any]) -> str:
+    return STAGES.get(event["stage"], ("", ""))[1]
+
+
 def extent(event: Mapping[str, Any]) -> tuple[int, int]:
     """How much of the work at hand is done, of how much; steps over all epochs of a phase."""
     if event["stage"] == "train":
         return (event["epoch"] - 1) * event["steps"] + event["step"], event["epochs"] * event["steps"]
-    return (event.get("done", 0), event.get("total", 0)) if event["stage"] in COUNTED else (0, 0)
+    return (event.get("done", 0), event.get("total", 0)) if unit_of(event) else (0, 0)
 
 
 def describe_event(event: Mapping[str, Any]) -> str:
@@ -329,12 +309,10 @@ def describe_event(event: Mapping[str, Any]) -> str:
             minus(f"{SHORT[k]} {float(v):.3f}") for k, v in event["losses"].items() if k in SHORT
         )
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
-    if event["stage"] in COUNTED:
-        done, total = extent(event)
-        if not done and not total:
-            return ""  # they are being listed
-        of = f"/{total}" if total else ""
-        counts = f"{done}{of} {COUNTED[event['stage']]}"
-        rate = f", {pace(event['per_second'])}" if event.get("per_second") else ""
-        return counts + rate + (f", {event['failed']} failed" if event.get("failed") else "")
+    done, total = extent(event)
+    if done or total:
+        counts = f"{done}{f'/{total}' if total else ''} {unit_of(event)}"
+        rate = event.get("per_second") or 0.0
+        pace = f", {rate:.1f} a second" if rate >= 0.5 else f", {60 * rate:.1f} a minute" * bool(rate)
+        return counts + pace + (f", {event['failed']} failed" if event.get("failed") else "")
     return str(event["text"]) if event["stage"] == "note" else ""
