@@ -34,6 +34,7 @@ JPEG = "image/jpeg"
         ("*/*, application/json", True),
         ("image/jpeg, application/json", False),
         ("application/json, image/*", True),
+        ("application/json, image/*;q=0.5", True),
         ("application/json;q=0.5, image/*", False),
         ("*/*;q=0.1, image/*;q=0", True),
         ("image/*;q=0.9, image/jpeg;q=0.1, application/json;q=0.5", True),

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from knowhue.images.writing import encode_image, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
-from knowhue.serving.limits import Refusal, Shield, preferred_image, prefers_json
+from knowhue.serving.limits import Refusal, Shield, prefers_json, quality
 from knowhue.serving.monitoring import Monitor, Trimmer
 from knowhue.serving.schemas import (
     IMAGE_FIELD,
@@ -144,16 +144,9 @@ def _add_files(app: FastAPI, settings: ServerSettings, with_page: bool) -> None:
         files["/"] = "page/index.html"
         folders |= {"/page/examples": "examples", "/page": "page"}
     for path, name in files.items():
-        app.add_api_route(path, _file(_HERE / name), include_in_schema=False)
+        app.add_api_route(path, partial(file_response, _HERE / name), include_in_schema=False)
     for path, name in folders.items():
         app.mount(path, StaticFiles(directory=_HERE / name))
-
-
-def _file(path: Path) -> Callable[[Request], Response]:
-    def serve(request: Request) -> Response:
-        return file_response(path, request)
-
-    return serve
 
 
 _router = APIRouter()
@@ -272,7 +265,9 @@ def _accepted_suffix(accept: str, data: bytes) -> str | None:
     if kind is None:
         return None  # which is said when it is read
     own = MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
-    wanted = preferred_image(accept, own, IMAGES)
+    wanted = max(
+        own, *IMAGES, key=lambda each: quality(accept, each)[0]
+    )  # its own, unless another is rather wanted
     return None if wanted == own else next(suffix for suffix, each in MEDIA_TYPES.items() if each == wanted)
 
 

@@ -8,10 +8,10 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from urllib.request import parse_http_list
 
 from python_multipart.multipart import parse_options_header
@@ -43,7 +43,6 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
-_WHOLE_URL = re.compile(rb"https?://(?P<host>[^/?#]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 JSON = "application/json"
 _WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")  # RFC 9110 has no `.5`, which many programs send
 _LOG = logging.getLogger(__name__)
@@ -163,13 +162,9 @@ class Shield:
         monitor.held.set_function(lambda: self._held_bytes)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] != "http":  # the app's beginning and end; a websocket has no route, and is closed
             await self.app(scope, receive, send)
             return
-        if scope["type"] == "websocket":  # there is none, and no route would refuse it
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        scope = in_origin_form(scope)
         exchange = _Exchange(self, scope["path"], receive, send)
         with self.monitor.timing(scope, lambda: exchange.status):
             try:
@@ -358,22 +353,6 @@ def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
     return headers
 
 
-def in_origin_form(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A request by a whole URL, as clients of a proxy send it, as if it named the path alone and that URL's host.
-
-    RFC 9112, 3.2.2. Of several `Host` all stay, to be refused.
-    """
-    found = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
-    if found is None:
-        return scope
-    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
-    if len(headers) + 1 < len(scope["headers"]):
-        headers = scope["headers"]
-    raw_path = found["path"] or b"/"
-    path = unquote(raw_path.decode("latin-1"))
-    return {**scope, "path": path, "raw_path": raw_path, "headers": [(b"host", found["host"]), *headers]}
-
-
 def _place(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
@@ -386,27 +365,11 @@ def _same(shown: str, secret: str) -> bool:
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
 
 
-def preferred_image(accept: str, own: str, others: Iterable[str]) -> str:
-    """The media type that a client would have an image in: its own, unless another has a larger weight.
-
-    >>> preferred_image("image/png, application/json;q=0.5", "image/jpeg", ["image/png", "image/webp"])
-    'image/png'
-    >>> preferred_image("image/webp, image/*", "image/jpeg", ["image/png", "image/webp"])
-    'image/jpeg'
-    """
-    return max(own, *others, key=lambda kind: quality(accept, kind)[0])
-
-
 def prefers_json(accept: str, image: str) -> bool:
     """Whether a client would rather have JSON than an image of some media type.
 
     The image is what comes where nothing is wanted, where both are equally welcome by equally exact words, and where
     neither is. `application/json, */*`, which many clients send, is for JSON.
-
-    >>> prefers_json("image/jpeg, application/json;q=0.1", "image/jpeg")
-    False
-    >>> prefers_json("application/json, image/*;q=0.5", "image/jpeg")
-    True
     """
     return quality(accept, JSON) > quality(accept, image)
 
