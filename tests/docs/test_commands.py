@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -14,6 +15,7 @@ import typer
 from knowhue.apps.cli import app
 from knowhue.apps.exporting import TrackerName
 from knowhue.errors import install_command
+from knowhue.report.trackers import TRACKERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +57,7 @@ def test_messages_name_extras_that_exist():
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
     # of `needing`, of `open_engine`, of a tracker, of an `Opener`
     assert sorted(passed_on) == ["errors.py", "executor.py", "exporting.py", "features.py"]
-    assert set(TrackerName) <= set(EXTRAS)
+    assert set(get_args(TrackerName)) == set(TRACKERS) <= set(EXTRAS)
     assert {extra for _, extra in named} == {
         *("aggregators", "archive", "fid", "huggingface", "onnx", "parquet", "perceptual", "serve", "video"),
     }

@@ -1,9 +1,8 @@
 """`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,21 +36,12 @@ PRECISIONS_OF = {
 }
 
 
-class ExportFormat(StrEnum):
-    """What `knowhue export` can write."""
-
-    safetensors = "safetensors"
-    onnx = "onnx"
-    hub_folder = "hub-folder"
-    table = "table"
-
-
 class ExportArguments(Options):
     """What the command is given."""
 
     source: Annotated[str, typer.Argument()]
     """run or study folder, exported file, or `built-in`; for a table, a study folder"""
-    to: ExportFormat = ExportFormat.safetensors
+    to: Literal["safetensors", "onnx", "hub-folder", "table"] = "safetensors"
     """what to write"""
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None
     """file or folder to write"""
@@ -70,10 +60,10 @@ class ExportArguments(Options):
 def export(arguments: ExportArguments) -> None:
     """Write a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
     _check(arguments)
-    if arguments.to is ExportFormat.table:
+    if arguments.to == "table":
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
         return
-    kind, source = arguments.to.value, arguments.source
+    kind, source = arguments.to, arguments.source
     # resolved, since `.` has no name of its own
     target = arguments.out or Path(
         f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}"
@@ -82,7 +72,6 @@ def export(arguments: ExportArguments) -> None:
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
     network = _open(source, arguments.licence)
-
     with locked(target.parent, "export", name=f".{target.name}.lock"):
         _require_target(kind, target, source, arguments.overwrite)  # it may have appeared meanwhile
         if kind == "onnx":
@@ -119,9 +108,9 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
 
 
 def _check(arguments: ExportArguments) -> None:
-    kind, precision = arguments.to.value, arguments.precision
+    kind, precision = arguments.to, arguments.precision
     calibrate, upload = arguments.calibrate, arguments.upload
-    if arguments.to is ExportFormat.table:
+    if kind == "table":
         if (precision, calibrate, arguments.licence, upload) != ("float32", None, "", None):
             raise ConfigError(
                 "`--to table` should go without --precision, --calibrate, --licence and --upload, which are of models."
@@ -166,8 +155,7 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
             require_no_run(target.parent)
         outputs = [target]
     inputs = [] if needs_deployment(source) else [find_model(source)]
-    for each in outputs:
-        require_outputs({"--out": each}, inputs, overwrite=overwrite)
+    require_outputs({"--out": outputs}, inputs, overwrite=overwrite)
 
 
 def _export_weights(network: TorchNetwork, target: Path, precision: str, kind: str) -> None:
@@ -227,12 +215,7 @@ def _differences(differences: Mapping[str, float], other: str) -> str:
     return f"largest difference to {other}: {', '.join(parts)}"
 
 
-class TrackerName(StrEnum):
-    """What `knowhue log` can write for."""
-
-    tensorboard = "tensorboard"
-    mlflow = "mlflow"
-    wandb = "wandb"
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 def log_command(
@@ -248,8 +231,8 @@ def log_command(
     """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""
     runs = read_logged(run)
     require_no_run(require_folder(out))
-    with locked(out, "log"), needing(f"`knowhue log --to {to.value}`", to.value):
-        found = log_runs(to.value, runs, out, project)
+    with locked(out, "log"), needing(f"`knowhue log --to {to}`", to):
+        found = log_runs(to, runs, out, project)
     say(
         *(f"{name}: written" for name in found.written), *(f"{name}: there already" for name in found.already)
     )

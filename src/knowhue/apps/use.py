@@ -4,10 +4,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import Field
@@ -37,13 +36,6 @@ if TYPE_CHECKING:
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
     from knowhue.inference.listing import Listing, Summary
     from knowhue.inference.video import VideoSummary
-
-
-class OnError(StrEnum):
-    """What an image that cannot be read does to a folder's job."""
-
-    skip = "skip"
-    stop = "stop"
 
 
 GOES_WITH = {
@@ -97,7 +89,7 @@ class ColorizeArguments(ModelOptions):
     json_: bool = False
     """print JSON instead of words: a line an image, or one for a folder or an archive"""
     overwrite: OverwriteOption = False
-    on_error: Rare[OnError] = OnError.skip
+    on_error: Rare[Literal["skip", "stop"]] = "skip"
     """folders: skip images that cannot be read, or stop at the first one; those on their way are finished"""
     shards: Annotated[OfArchive[int | None], Field(ge=1)] = None
     """jobs that the images of a folder or an object store are dealt out to (docs/scale.md)"""
@@ -359,7 +351,7 @@ def _folder(arguments: ColorizeArguments) -> "Summary":
     with showing_progress() as report:
         return colorize_folder(
             colorizer, listing, options=options, album=arguments.album, overwrite=arguments.overwrite,
-            stops=arguments.on_error is OnError.stop, report=report,
+            stops=arguments.on_error == "stop", report=report,
         )  # fmt: skip
 
 
