@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from knowhue.report.answers import answers
+from knowhue.plan import QUESTIONS
+from knowhue.report.answers import answers, headroom_sentences
 from knowhue.report.contrasts import Bounds, contrast, primary
 from knowhue.report.findings import ORACLE, Headroom, find, verdicts
 from knowhue.report.integrity import warnings
 from knowhue.report.study import Run, Study
+from knowhue.report.text import measure
 from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import sign_flip_p, t_interval
@@ -166,7 +168,8 @@ def test_at_the_ceiling_and_at_the_floor_nothing_can_be_told():
 def test_headroom_that_is_what_matters_but_for_rounding_is_not_below_it():
     for gain, below in ((0.06 - 0.05, False), (0.0099, True)):
         row = Headroom(ORACLE, gain, 0.01 / gain, Bounds((0.0, gain), 0.9, "seeds"))
-        assert row.below(0.01) is below
+        (said,) = headroom_sentences([row], measure({}, QUESTIONS["colour"]), 0.01, Word.EQUIVALENT)
+        assert ("the label could hardly have helped by more" in said) is below
 
 
 def test_claims_without_effect_stay_below_alpha_end_to_end():

@@ -206,7 +206,7 @@ def _evidence(
 
 def headroom_sentences(rows: list[Headroom], measured: Measure, sesoi: float, word: Word) -> list[str]:
     return [
-        _of_oracle(row, measured, sesoi, word) if row.name == ORACLE else _of_baseline(row, measured)
+        _of_oracle(row, row.bounds, measured, sesoi, word) if row.bounds else _of_baseline(row, measured)
         for row in rows
     ]
 
@@ -219,18 +219,15 @@ def _of_baseline(row: Headroom, measured: Measure) -> str:
     return f"The smallest effect of interest is {100 * row.share:.0f} % of {gain}."
 
 
-def _of_oracle(row: Headroom, measured: Measure, sesoi: float, word: Word) -> str:
+def _of_oracle(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, word: Word) -> str:
     """Say what the label at test time gives; beside `equivalent`, whether it could have given what matters."""
-    interval = "no interval"
-    if row.bounds is not None:
-        ends = row.bounds.interval
-        interval = (
-            f"{row.bounds.title} {measured.ends(ends)}" if ends else f"no interval: {row.bounds.why_not}"
-        )
+    ends = bounds.interval
+    interval = f"{bounds.title} {measured.ends(ends)}" if ends else f"no interval: {bounds.why_not}"
     given = f"({measured.signed(row.gain)}, {interval}; positive is better)"
     less = "better than single-task by less than what matters"
     better = less if row.gain > 0 else "no better than single-task"
-    if word == Word.EQUIVALENT and row.below(sesoi):
+    # by the upper end of its interval, not by the estimate
+    if word == Word.EQUIVALENT and ends is not None and beside_margin(ends[1], sesoi) < 0:
         arm = f"Even the arm that is given the true class is {better} {given}"
         return f"{arm}: the label could hardly have helped by more."
     if row.share is None:

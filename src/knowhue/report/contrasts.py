@@ -41,13 +41,6 @@ class Bounds(NamedTuple):
         """Level and populations, such as `97.5 % interval over seeds and images`."""
         return f"{100 * self.level:g} % interval over {self.over}"
 
-    def turned(self, sign: int) -> "Bounds":
-        """Return the interval of the difference times `sign`, 1 or -1."""
-        if self.interval is None or sign > 0:
-            return self
-        low, high = self.interval
-        return self._replace(interval=(-high, -low))
-
 
 class ImageDifferences(NamedTuple):
     """Paired differences of single images, after minus before."""
@@ -188,10 +181,8 @@ def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str
     seeds = tuple(seed for seed in first if seed in second)
     if not seeds:
         return None
-    lost = (
-        (arm, seed) for seed in seeds for arm in arms if seed in table.declared(arm, metric) and not label
-    )
-    diverged = tuple(lost)
+    lost = ((arm, seed) for seed in seeds for arm in arms if seed in table.declared(arm, metric))
+    diverged = () if label else tuple(lost)
     # a diverged run has no scores of single images, and the others' would be of another mean
     images = None if diverged else image_differences(table, metric, arms, seeds, label)
     scores = np.array([(first[seed], second[seed]) for seed in seeds], float)

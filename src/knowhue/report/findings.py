@@ -16,7 +16,6 @@ from knowhue.statistics.verdicts import (
     Word,
     at_limit,
     beliefs,
-    beside_margin,
     delta_m,
     judge,
     more_images_needed,
@@ -73,11 +72,6 @@ class Headroom(NamedTuple):
     """the smallest effect of interest over it; None where there is no gain"""
     bounds: Bounds | None = None
     """of the oracle's gain; None of a baseline"""
-
-    def below(self, sesoi: float) -> bool:
-        """Whether the gain is shown to be smaller: by the upper end of its interval, not by the estimate."""
-        ends = self.bounds and self.bounds.interval
-        return ends is not None and beside_margin(ends[1], sesoi) < 0
 
 
 class Findings(NamedTuple):
@@ -188,7 +182,9 @@ def headrooms(study: Study, question: str) -> list[Headroom]:
     found = contrast(study.table, asked.metric, asked.single, ORACLE)
     if found is not None and asked.single != ORACLE:
         # at the level of equivalence, the claim that it stands beside
-        bounds = found.bounds(1 - 2 * study.alpha).turned(sign)
+        bounds = found.bounds(1 - 2 * study.alpha)
+        if sign < 0 and bounds.interval is not None:
+            bounds = bounds._replace(interval=(-bounds.interval[1], -bounds.interval[0]))
         rows.append(_headroom(ORACLE, sign * found.estimate, asked.sesoi, bounds))
     level = mean([run.metric(asked.metric) for run in study.finished(asked.single)])
     trivial = {name: sign * value for name, value in floors(study.baselines, asked.metric).items()}

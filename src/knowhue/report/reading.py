@@ -213,7 +213,7 @@ def faults(
     """
     found = {}
     for seed in seeds:
-        ended = [run for run in block(runs, seed) if run.state in (*ENDED, UNPAIRED)]
+        ended = [run for run in block(runs, seed) if run.state in ENDED]
         steps = sorted({str(run.environment.get("golden_step")) for run in ended})
         if images and any(run.environment.get("images", images) != images for run in ended):
             found[seed] = (
