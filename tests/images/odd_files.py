@@ -318,7 +318,7 @@ ODD_FILES: dict[str, Odd] = {
     "png palette transparent": Odd(partial(palette, True), ".png", alpha=True),
     "png interlaced": Odd(partial(vips, RGB, ".png", interlace=True), ".png", pixels=RGB),
     "png exif turned": Odd(partial(turned, 6, "PNG"), ".png", keeps=("exif",), pixels=RGB),
-    "png comment, dpi": Odd(commented, ".png", keeps=("comment",), dpi=150, pixels=RGB),
+    "png comment, dpi": Odd(commented, ".png", keeps=("Title",), dpi=150, pixels=RGB),
     "png animated": Odd(partial(frames, "PNG"), ".png", notes=("still image of its 3",), pixels=RGB),
     "png linear": Odd(
         lambda: PNG()[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + PNG()[33:],

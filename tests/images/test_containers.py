@@ -145,7 +145,7 @@ def test_of_comments_without_end_some_are_kept(kind: str, comment: bytes):
     data = pillow(GRAY, kind, **{"no_jp2": True} if kind == "JPEG2000" else {})
     at = {"JPEG": 20, "GIF": 13 + 3 * 256, "JPEG2000": data.find(b"\xff\x52")}[kind]
     read = read_image(data[:at] + comment * 10_000 + data[at:])
-    assert len(read.origin.metadata) == 256
+    assert len(read.origin.texts) == 256
 
 
 def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
@@ -153,7 +153,7 @@ def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
     assert b"Created by OpenJPEG" in data
     at = data.index(b"\xff\x52")
     told = data[:at] + b"\xff\x64\0\6\0\0\1\2" + data[at:]
-    assert read_image(told).origin.metadata == ()
+    assert read_image(told).origin.texts == ()
     for own in (
         b"Creator: JasPer Version 1.900.1",
         b"Created by Grok version 10.0",
@@ -161,9 +161,9 @@ def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
         b"Lavc60.3",
     ):
         told = data[:at] + b"\xff\x64" + bytes([0, len(own) + 4, 0, 1]) + own + data[at:]
-        assert read_image(told).origin.metadata == ()
+        assert read_image(told).origin.texts == ()
     told = data[:at] + b"\xff\x64\0\x09\0\1Stra\xdf" + data[at:]
-    assert [text for _, text in read_image(told).origin.metadata] == ["Stra\xdf"]
+    assert [text for _, text in read_image(told).origin.texts] == ["Stra\xdf"]
 
 
 def test_xmp_and_profile_of_a_gif_go_along():

@@ -51,7 +51,7 @@ def as_expected(image, odd):
     if odd.alpha:
         assert image.alpha.shape == odd.size
         assert image.alpha.dtype == image.pixels.dtype
-    held = " ".join(name for name, _ in image.origin.metadata)
+    held = " ".join(name for name, _ in (*image.origin.metadata, *image.origin.texts))
     assert all(kept in held for kept in odd.keeps)
     if odd.dpi:
         assert np.multiply(image.origin.pixels_per_mm, 25.4) == pytest.approx(odd.dpi, abs=0.1)
@@ -274,9 +274,9 @@ def full_image():
         ("exif-data", b"Exif\0\0" + exif(6).tobytes().removeprefix(b"Exif\0\0")),
         ("xmp-data", XMP),
         ("iptc-data", iptc()[4:]),
-        ("png-comment-0-Title", "hello"),
     )
-    origin = Origin(".tif", srgb_profile(), metadata, (300 / 25.4, 300 / 25.4), bits=16)
+    dots = 300 / 25.4
+    origin = Origin(".tif", srgb_profile(), metadata, (("Title", "hello"),), (dots, dots), bits=16)
     return OurImage(pixels, generator.integers(0, 65536, (9, 14), dtype=np.uint16), origin)
 
 
@@ -315,8 +315,7 @@ def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path,
 
 def test_of_texts_those_are_named_that_are_lost():
     texts = {"Comment": "hello", "Title": "Anna", "Creation Time": "1931", "Description": "at sea"}
-    metadata = tuple((f"png-comment-{place}-{key}", text) for place, (key, text) in enumerate(texts.items()))
-    image = OurImage(NOISE, None, Origin(metadata=metadata))
+    image = OurImage(NOISE, None, Origin(texts=tuple(texts.items())))
     lost = "the texts Title, Creation Time, Description were left out: {} cannot hold that"
     data, notes = encode_with_notes(image, ".jpg")
     assert notes == [lost.format(".jpg")]
@@ -325,8 +324,8 @@ def test_of_texts_those_are_named_that_are_lost():
         "comments were left out: .webp cannot hold that",
         lost.format(".webp"),
     ]
-    many = tuple((f"png-comment-{place}-{'key' * 20}{place}", "text") for place in range(200))
-    (note,) = encode_with_notes(OurImage(NOISE, None, Origin(metadata=many)), ".webp")[1]
+    many = tuple((f"{'key' * 20}{place}", "text") for place in range(200))
+    (note,) = encode_with_notes(OurImage(NOISE, None, Origin(texts=many)), ".webp")[1]
     assert note.endswith("and 194 more were left out: .webp cannot hold that")
 
 
@@ -357,6 +356,8 @@ def test_metadata_too_long_for_jpeg_are_named():
     target_notes = write_notes(image, ".jpg")
     assert target_notes == ["XMP was left out: .jpg holds 65,500 bytes of it, not 70,000"]
     assert write_notes(image, ".png") == []
+    image = OurImage(NOISE, None, Origin(texts=(("Comment", "ß" * 33_000),)))
+    assert write_notes(image, ".jpg") == ["comments were left out: .jpg holds 65,500 bytes of it, not 66,000"]
 
 
 def write_notes(image, suffix):

@@ -6,21 +6,17 @@ Profiles of a BMP and of JPEG 2000, and all metadata of the latter and of a GIF,
 import io
 import re
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knowhue.images.image import Metadata
+from knowhue.images.image import COMMENT, Metadata, Texts
 from knowhue.images.profiles import SpaceAndNotes, heif_space
 
 File = io.FileIO | io.BytesIO
-COMMENT = "png-comment"
-"""How libvips' names of text begin; a number and a key follow, by a hyphen each."""
-PLAIN_KEY = "Comment"
-"""Of a text without one, as in JPEG and GIF; also PNG's own name of such a text."""
 _MOST_BYTES = 1 << 24
 """Of what is read at once; a hostile file may claim any length."""
 _MOST_COMMENTS = 256
@@ -32,16 +28,12 @@ class Beside(NamedTuple):
     profile: bytes | None = None
     """ICC profile"""
     metadata: Metadata = ()
+    texts: Texts = ()
     pixels_per_mm: tuple[float, float] | None = None
     """resolution"""
     notes: tuple[str, ...] = ()
     colours: SpaceAndNotes = (None, ())
     """what codes mean where there is no profile, and what a user should know of it"""
-
-
-def text_key(name: str) -> str | None:
-    """The key of a text by its name in libvips; None if it is none."""
-    return name.split("-", 3)[-1] if name.startswith(COMMENT) else None
 
 
 def without_unit(across: float, down: float) -> tuple[float, float]:
@@ -50,9 +42,9 @@ def without_unit(across: float, down: float) -> tuple[float, float]:
     return base * across, base * down
 
 
-def _comments(found: list[bytes]) -> tuple[tuple[str, str], ...]:
+def _comments(found: list[bytes]) -> Texts:
     texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
-    return tuple((f"{COMMENT}-{k}-{PLAIN_KEY}", _decoded(text)) for k, text in enumerate(texts) if text)
+    return tuple((COMMENT, _decoded(text)) for text in texts if text)
 
 
 def _decoded(text: bytes) -> str:
@@ -86,7 +78,7 @@ def of_jpeg(file: File) -> Beside:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit == 0 and across != down and across and down:
                 resolution = without_unit(across, down)
-    return Beside(None, _comments(comments), resolution, notes)
+    return Beside(texts=_comments(comments), pixels_per_mm=resolution, notes=notes)
 
 
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
@@ -108,12 +100,10 @@ def _behind(data: bytes) -> tuple[str, ...]:
     return ("the video behind it (motion photo) was left out",) * (b"ftyp" in data)
 
 
-def with_jpeg_comments(jpeg: bytes, fields: Mapping[str, bytes | str]) -> bytes:
-    """A JPEG as libvips writes it, with texts that have no other key than that of a comment."""
-    texts = (
-        str(value).encode()[: (1 << 16) - 3] for name, value in fields.items() if text_key(name) == PLAIN_KEY
-    )
-    segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text for text in texts)
+def with_comments(jpeg: bytes, texts: Iterable[str]) -> bytes:
+    """A JPEG as libvips writes it, with comments, each of fewer than 65,534 bytes of UTF-8."""
+    bodies = (text.encode() for text in texts)
+    segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(body) + 2) + body for body in bodies)
     start = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2  # JFIF's comes first
     return jpeg[:start] + segments + jpeg[start:]
 
@@ -148,8 +138,7 @@ def of_gif(file: File) -> Beside:
             elif label == 0xFF and application == _GIF_PROFILE:
                 profile = body[11:]
             place = end
-    metadata = _comments(comments) + ((("xmp-data", xmp),) if xmp else ())
-    return Beside(profile, metadata)
+    return Beside(profile, (("xmp-data", xmp),) if xmp else (), _comments(comments))
 
 
 def _gif_table_bytes(flags: int) -> int:
@@ -241,7 +230,7 @@ def of_jpeg_2000(file: File) -> Beside:
     """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
     file.seek(0)
     codestream = file.read(_MOST_BYTES)
-    profile, metadata = None, dict[str, bytes | str]()
+    profile, metadata = None, dict[str, bytes]()
     if not codestream.startswith(_CODESTREAM):  # a file may be that alone
         codestream = b""
         for kind, body in _boxes(file, (b"jp2h", b"uuid", b"jp2c")):
@@ -252,7 +241,7 @@ def of_jpeg_2000(file: File) -> Beside:
             elif name := _UUIDS.get(body[:16]):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
     comments, notes = _main_header(codestream)
-    return Beside(profile, _comments(comments) + tuple(metadata.items()), notes=notes)
+    return Beside(profile, tuple(metadata.items()), _comments(comments), notes=notes)
 
 
 def _jpeg_2000_profile(header: bytes) -> bytes | None:

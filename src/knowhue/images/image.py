@@ -234,8 +234,11 @@ def identity(path: Path) -> tuple[int, int]:
 
 Pixels = NDArray[Any]
 """(H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded."""
-Metadata = tuple[tuple[str, bytes | str], ...]
-"""EXIF, XMP, IPTC and comments, by their names in libvips."""
+Metadata = tuple[tuple[str, bytes], ...]
+"""EXIF, XMP, IPTC, Photoshop's blocks and GeoTIFF, by their names in libvips."""
+Texts = tuple[tuple[str, str], ...]
+"""Keys and texts, as of PNG; a text without a key is a `COMMENT`."""
+COMMENT = "Comment"
 
 
 class ComputedBy(NamedTuple):
@@ -256,6 +259,8 @@ class Origin(NamedTuple):
     it had none"""
     metadata: Metadata = ()
     """what else the file said. Its orientation is no longer true"""
+    texts: Texts = ()
+    """comments, and texts with a key"""
     pixels_per_mm: tuple[float, float] = (2.835, 2.835)
     """horizontal and vertical resolution, of the upright image; 72 to the inch if the file names none"""
     bits: int = 8

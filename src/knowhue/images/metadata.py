@@ -6,7 +6,7 @@ computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
 from xml.dom import XMLNS_NAMESPACE, minidom
@@ -14,15 +14,14 @@ from xml.parsers.expat import ExpatError
 
 from knowhue import __version__
 from knowhue.errors import few, shown
-from knowhue.images.containers import PLAIN_KEY, text_key
-from knowhue.images.image import ComputedBy, Metadata
+from knowhue.images.image import COMMENT, ComputedBy, Origin, Texts
 from knowhue.images.tiff import GEOGRAPHY, exif_without_thumbnail
 
-Fields = dict[str, bytes | str]
+Fields = dict[str, bytes]
 
 _HOLDS = {
     ".jpg": ("exif-data", "xmp-data", "iptc-data"),
-    ".png": ("exif-data", "xmp-data", "png-comment"),
+    ".png": ("exif-data", "xmp-data"),
     ".tif": ("exif-data", "xmp-data", "iptc-data", "photoshop-data", GEOGRAPHY),
     ".webp": ("exif-data", "xmp-data"),
     ".avif": ("exif-data", "xmp-data"),
@@ -33,8 +32,8 @@ _WORDS = {
     "iptc-data": "IPTC was",
     "photoshop-data": "Photoshop's blocks were",
     GEOGRAPHY: "GeoTIFF was",
-    "png-comment": "comments were",
 }
+_COMMENTS = "comments were"
 _LONGEST_KEY = 79  # of a text of PNG
 _JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
 _PHOTOSHOP = b"Photoshop 3.0\0"
@@ -42,13 +41,8 @@ _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
 def keep(
-    metadata: Metadata,
-    suffix: str,
-    height: int,
-    width: int,
-    computed_by: ComputedBy | None,
-    called: str | None,
-) -> tuple[Fields, list[str]]:
+    origin: Origin, suffix: str, height: int, width: int, called: str | None
+) -> tuple[Fields, Texts, list[str]]:
     """Choose what a kind of file can hold and is still true.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
@@ -56,44 +50,41 @@ def keep(
     written, go. Where colours are computed, XMP says so; see `declare`. Notes name the kind of file as it is `called`.
 
     Returns:
-        What goes along, by its names in libvips; what does not, in words.
+        What goes along, by its names in libvips, and texts; what does not, in words.
     """
-    found, lost = _true(dict(metadata), height, width, computed_by)
+    found, lost = _true(dict(origin.metadata), height, width, origin.computed_by)
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
         found = _for_tiff(found)
-    kept: Fields = {}
-    placeless = [name for name in found if not _has_place(name, suffix)]
-    lost += [f"{words} left out: {called or suffix} cannot hold that" for words in _in_words(placeless)]
-    for name, value in found.items():
-        if name in placeless:
-            continue
-        if suffix == ".jpg" and len(value) > _JPEG_BLOCK:
-            (words,) = _in_words([name])
-            lost.append(f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {len(value):,}")
-        else:
-            kept[name] = value
-    if computed_by is not None:
-        kept.setdefault("xmp-data", _new_xmp(computed_by))
-    return kept, list(dict.fromkeys(lost))
+    kept = {name: value for name, value in found.items() if name in _HOLDS[suffix]}
+    texts = tuple(each for each in origin.texts if suffix == ".png" or (suffix, each[0]) == (".jpg", COMMENT))
+    placeless = [_WORDS[name] for name in found if name not in kept]
+    placeless += _in_words([key for key, _ in origin.texts if key not in dict(texts)])
+    lost += [f"{words} left out: {called or suffix} cannot hold that" for words in placeless]
+    if suffix == ".jpg":
+        sizes = [(_WORDS[name], len(value)) for name, value in kept.items()]
+        sizes += [(_COMMENTS, len(text.encode())) for _, text in texts]
+        lost += [
+            f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {size:,}"
+            for words, size in sizes
+            if size > _JPEG_BLOCK
+        ]
+        kept = {name: value for name, value in kept.items() if len(value) <= _JPEG_BLOCK}
+        texts = tuple(each for each in texts if len(each[1].encode()) <= _JPEG_BLOCK)
+    if origin.computed_by is not None:
+        kept.setdefault("xmp-data", _new_xmp(origin.computed_by))
+    return kept, texts, list(dict.fromkeys(lost))
 
 
-def _has_place(name: str, suffix: str) -> bool:
-    return name.startswith(_HOLDS[suffix]) or (suffix == ".jpg" and text_key(name) == PLAIN_KEY)
-
-
-def _in_words(names: Iterable[str]) -> Iterator[str]:
-    """What fields are called at the beginning of a sentence on what becomes of them; of texts by their keys."""
-    texts = dict[str, None]()
-    for name in names:
-        key = text_key(name)
-        if key in (None, PLAIN_KEY):
-            yield next(words for start, words in _WORDS.items() if name.startswith(start))
-        else:
-            texts[shown(key, _LONGEST_KEY)] = None  # two may have one key
-    if texts:
-        yield f"the text{'s' * (len(texts) > 1)} {few(list(texts))} {'were' if len(texts) > 1 else 'was'}"
+def _in_words(keys: Collection[str]) -> list[str]:
+    """What texts are called at the beginning of a sentence on what becomes of them."""
+    # two may have one key
+    named = list(dict.fromkeys(shown(key, _LONGEST_KEY) for key in keys if key != COMMENT))
+    words = [_COMMENTS] if COMMENT in keys else []
+    if named:
+        words.append(f"the text{'s' * (len(named) > 1)} {few(named)} {'were' if len(named) > 1 else 'was'}")
+    return words
 
 
 def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
@@ -101,8 +92,6 @@ def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None
     announced: tuple[str, ...] = ()
     notes = []
     for name, value in found.items():
-        if not isinstance(value, bytes):
-            continue
         if name == "exif-data":
             found[name] = exif_without_thumbnail(value)
         elif name in ("iptc-data", "photoshop-data"):
@@ -121,9 +110,9 @@ def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None
 
 def _for_jpeg(found: Fields) -> Fields:
     blocks, iptc = found.pop("photoshop-data", None), found.get("iptc-data")
-    if isinstance(blocks, bytes):
+    if blocks is not None:
         return found | {"iptc-data": _PHOTOSHOP + blocks}
-    if isinstance(iptc, bytes) and not iptc.startswith(_PHOTOSHOP):
+    if iptc is not None and not iptc.startswith(_PHOTOSHOP):
         length = len(iptc).to_bytes(4, "big")
         # Photoshop's blocks have even lengths
         return found | {"iptc-data": _PHOTOSHOP + _IPTC_BLOCK + length + iptc + b"\0" * (len(iptc) % 2)}
@@ -132,11 +121,11 @@ def _for_jpeg(found: Fields) -> Fields:
 
 def _for_tiff(found: Fields) -> Fields:
     iptc = found.pop("iptc-data", None)
-    if isinstance(iptc, bytes) and iptc.startswith(_PHOTOSHOP):
+    if iptc is not None and iptc.startswith(_PHOTOSHOP):
         found["photoshop-data"] = blocks = iptc.removeprefix(_PHOTOSHOP)
         _, block, records = blocks.partition(_IPTC_BLOCK)
         iptc = records[4 : 4 + int.from_bytes(records[:4], "big")] if block else None
-    if iptc and isinstance(iptc, bytes):  # libvips 8.18 writes a fourth: it counts in words, libtiff in bytes
+    if iptc:  # libvips 8.18 writes a fourth: it counts in words, libtiff in bytes
         found["iptc-data"] = iptc.ljust(4 * len(iptc), b"\0")
     return found
 
@@ -166,9 +155,8 @@ which is empty where there is nothing to tell."""
 def xmp_orientation(xmp: bytes) -> int | None:
     """1 to 8 by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it; None if it says none."""
     plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
-    found = re.search(_XMP_NUMBER % b"tiff:Orientation", plain)
-    told = int(found[2]) if found and _TIFF_SPACE in plain else 0
-    return told if 1 <= told <= 8 else None
+    found = re.search(_XMP_NUMBER % b"tiff:Orientation", plain) if _TIFF_SPACE in plain else None
+    return int(found[2]) if found and found[2] in (b"%d" % told for told in range(1, 9)) else None
 
 
 _NO_XML = (ExpatError, ValueError, LookupError)

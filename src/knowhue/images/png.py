@@ -7,9 +7,10 @@ writes text of UTF-8 as if it were Latin-1, under the first word of its key.
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from knowhue.images.containers import COMMENT, Beside, File, text_key, without_unit
+from knowhue.images.containers import Beside, File, without_unit
+from knowhue.images.image import Texts
 from knowhue.images.profiles import png_space
 
 _HEAD_BYTES = 33  # the signature and IHDR, the first chunk
@@ -28,7 +29,7 @@ _KEY_LETTERS = 79
 
 def of_png(file: File) -> Beside:
     """Colours, metadata and the shape of pixels; what is damaged says nothing."""
-    colours, metadata = _contents(file)
+    colours, metadata, texts = _contents(file)
     resolution, density = None, colours.get(b"pHYs", b"")
     if len(density) == 9 and density[8] == 0:
         across, down = struct.unpack(">2I", density[:8])
@@ -36,12 +37,12 @@ def of_png(file: File) -> Beside:
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
     notes = (f"the still image of its {frames} frames",) * (frames > 1)
     space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
-    return Beside(None, tuple(metadata.items()), resolution, notes, space)
+    return Beside(None, tuple(metadata.items()), texts, resolution, notes, space)
 
 
-def _contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes | str]]:
-    """Short chunks before the pixels by name, of longer ones that they are there; EXIF, XMP and text by their names."""
-    colours, metadata = dict[bytes, bytes](), dict[str, bytes | str]()
+def _contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts]:
+    """Short chunks before the pixels by name, of longer ones that they are there; EXIF and XMP; texts."""
+    colours, metadata = dict[bytes, bytes](), dict[str, bytes]()
     texts, is_before, left_bytes = list[tuple[str, str]](), True, _MOST_BYTES
     for kind, length in _chunks(file):
         is_before = is_before and kind != b"IDAT"
@@ -64,25 +65,23 @@ def _contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes | str]]:
             metadata.setdefault("xmp-data", text.encode())
         else:
             texts.append((key, text))
-    for number, (key, text) in enumerate(texts):
+    kept = list[tuple[str, str]]()
+    for key, text in texts:
         raw = _raw_profile(key, text)
         if raw is None:
-            metadata[f"{COMMENT}-{number}-{key}"] = text
+            kept.append((key, text))
         elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
             metadata.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
         else:
             metadata.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
-    return colours, metadata
+    return colours, metadata, tuple(kept)
 
 
-def with_texts(png: bytes, fields: Mapping[str, bytes | str]) -> bytes:
-    """A PNG with text by the names of `of_png`, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
-    chunks = []
-    for name, value in fields.items():
-        if name == "xmp-data" and isinstance(value, bytes):
-            chunks.append(_chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + value))
-        elif (key := text_key(name)) is not None:
-            chunks.append(_text_chunk(key, str(value)))
+def with_texts(png: bytes, texts: Texts, xmp: bytes | None) -> bytes:
+    """A PNG with texts, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
+    chunks = [_text_chunk(key, text) for key, text in texts]
+    if xmp is not None:
+        chunks.append(_chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp))
     return b"".join([png[:_HEAD_BYTES], *chunks, png[_HEAD_BYTES:]])
 
 

@@ -32,7 +32,7 @@ from knowhue.images.containers import (
     of_jpeg_2000,
     without_unit,
 )
-from knowhue.images.image import FORMATS, Image, Origin, dangling, recognise
+from knowhue.images.image import FORMATS, Image, Origin, Texts, dangling, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
 from knowhue.images.png import of_png
 from knowhue.images.profiles import RGBSpace, to_srgb
@@ -237,6 +237,7 @@ class Decoded:
     """1 to 8; 0 where the decoder does not say"""
     profile: bytes | None = None
     metadata: Fields = field(default_factory=dict)
+    texts: Texts = ()
     pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
     notes: list[str] = field(default_factory=list)
     alpha: int | None = 0
@@ -272,6 +273,7 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     decoded.profile = decoded.profile or beside.profile
     decoded.pixels_per_mm = beside.pixels_per_mm or decoded.pixels_per_mm
     decoded.metadata |= dict(beside.metadata)
+    decoded.texts = beside.texts
     decoded.notes += beside.notes
     if decoded.profile is None:
         decoded.space, notes = beside.colours
@@ -284,9 +286,8 @@ def _orientation(told: int, metadata: Fields, kind: str) -> int:
     """1 to 8: what the decoder says, or else EXIF, or else XMP."""
     if told or kind in _TURNED_BY_DECODER:
         return told or 1
-    exif, xmp = (metadata.get(name) for name in ("exif-data", "xmp-data"))
-    found = exif_orientation(exif) if isinstance(exif, bytes) else None
-    return found or (xmp_orientation(xmp) if isinstance(xmp, bytes) else None) or 1
+    exif, xmp = (metadata.get(name, b"") for name in ("exif-data", "xmp-data"))
+    return exif_orientation(exif) or xmp_orientation(xmp) or 1
 
 
 def _page_of(file: File, kind: str) -> Choice | None:
@@ -447,8 +448,8 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
         notes += more
     if decoded.orientation in _SIDEWAYS:
         pixels_per_mm = pixels_per_mm[1], pixels_per_mm[0]
-    metadata = tuple(decoded.metadata.items())
-    origin = Origin(suffix, profile, metadata, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))
+    metadata, texts = tuple(decoded.metadata.items()), decoded.texts
+    origin = Origin(suffix, profile, metadata, texts, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))
     return Image(pixels, alpha, origin)
 
 

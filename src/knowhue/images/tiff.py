@@ -274,7 +274,7 @@ def of_tiff(file: File) -> Beside:
     return Beside()
 
 
-def with_exif(data: bytes, fields: Mapping[str, bytes | str]) -> bytes:
+def with_exif(data: bytes, fields: Mapping[str, bytes]) -> bytes:
     """Put EXIF and GeoTIFF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
     The main directory is written anew behind the end of the file (TIFF 6.0, section 2), so that nothing else moves.
@@ -285,13 +285,13 @@ def with_exif(data: bytes, fields: Mapping[str, bytes | str]) -> bytes:
     count = struct.unpack_from("<H", data, start - 2)[0]
     rows = [data[place : place + 12] for place in range(start, start + 12 * count, 12)]
     entries = {struct.unpack_from("<H", row)[0]: row for row in rows}
-    told = _tree_of(fields.get("exif-data"), (*_FIELDS, *_INNER))
+    told = _tree_of(fields.get("exif-data", b""), (*_FIELDS, *_INNER))
     told = {tag: each for tag, each in told.items() if tag not in entries}
     if isinstance(inner := told.get(_EXIF), dict):
         for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which turning may have exchanged
             if own in inner:
                 inner[own] = Entry(_LONG, 1, entries[main][8:])
-    told |= _tree_of(fields.get(GEOGRAPHY), _GEOGRAPHIC)
+    told |= _tree_of(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
     data += b"\0" * (len(data) % 2)
     added, values = _rows(told, len(data))
     entries |= added
@@ -300,12 +300,11 @@ def with_exif(data: bytes, fields: Mapping[str, bytes | str]) -> bytes:
     return data[:4] + struct.pack("<I", len(data + values)) + data[8:] + values + directory
 
 
-def _tree_of(block: object, tags: Container[int]) -> Tree:
-    """What a block says by some tags; nothing if it is none or damaged."""
+def _tree_of(block: bytes, tags: Container[int]) -> Tree:
+    """What a block says by some tags; nothing if it is empty or damaged."""
     with suppress(ImageError, *_DAMAGE):
-        if isinstance(block, bytes):
-            directories = _of_exif(block)
-            return directories.tree(directories.first, tags)
+        directories = _of_exif(block)
+        return directories.tree(directories.first, tags)
     return {}
 
 

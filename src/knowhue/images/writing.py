@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.containers import text_key, with_jpeg_comments
+from knowhue.images.containers import with_comments
 from knowhue.images.image import Image, Pixels, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep
 from knowhue.images.png import with_texts
@@ -133,9 +133,8 @@ def encode_with_notes(
     output, notes = _converted(image, kind)
     height, width = image.pixels.shape[:2]
     origin = image.origin
-    kept, lost = keep(origin.metadata, kind.suffix, height, width, origin.computed_by, called)
-    is_ours = {name: text_key(name) is not None or (kind.suffix, name) in _OURS for name in kept}
-    own = {name: kept.pop(name) for name, ours in is_ours.items() if ours}
+    kept, texts, lost = keep(origin, kind.suffix, height, width, called)
+    own = {name: kept.pop(name) for name in _OURS.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         attach(output, name, value)
     attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
@@ -152,14 +151,17 @@ def encode_with_notes(
         raise RunError(
             f"The image cannot be written as {suffix}: {reason(error)}. Choose PNG or TIFF."
         ) from None
-    if kind.suffix in _PUT_IN:
-        data = _PUT_IN[kind.suffix](data, own)
+    if kind.suffix == ".png":
+        data = with_texts(data, texts, own.get("xmp-data"))
+    elif kind.suffix == ".jpg":
+        data = with_comments(data, [text for _, text in texts])
+    elif kind.suffix == ".tif":
+        data = with_exif(data, own)
     return data, notes + lost
 
 
-_PUT_IN = {".png": with_texts, ".jpg": with_jpeg_comments, ".tif": with_exif}
-"""What adds texts, and `_OURS`, which libvips does not, or not as they were."""
-_OURS = {(".png", "xmp-data"), (".tif", "exif-data"), (".tif", GEOGRAPHY)}
+_OURS = {".png": ("xmp-data",), ".tif": ("exif-data", GEOGRAPHY)}
+"""What libvips does not write, or not as it was, beside texts."""
 
 
 def kind_of(
@@ -241,7 +243,9 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
         The file's bytes. PNGs of 8 or 16 bits in sRGB, whatever profile the photo came with.
     """
     # metadata go with the colours, which they say are computed
-    photo, _ = _png(gray._replace(pixels=_rgb(gray.pixels), origin=gray.origin._replace(metadata=())))
+    photo, _ = _png(
+        gray._replace(pixels=_rgb(gray.pixels), origin=gray.origin._replace(metadata=(), texts=()))
+    )
     colours, notes = _png(coloured)
     height, width = coloured.pixels.shape[:2]
     buffer = io.BytesIO()
