@@ -1,6 +1,7 @@
 """Images in large files, read where they lie: tars as WebDataset writes them, Parquet as Hugging Face does."""
 
 import json
+import re
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -15,23 +16,58 @@ from knowhue.config import Images
 from knowhue.data.items import (
     SPLIT_NAMES,
     SourceItem,
-    archive_path,
-    archives,
     known_label,
-    named_split,
     read_training_image,
     require_columns,
     source_root,
-    stands_twice,
 )
 from knowhue.errors import ConfigError, ImageError, few, needing, shown
-from knowhue.images.image import SUFFIXES, why_hidden
+from knowhue.images.image import SUFFIXES, walk, why_hidden
 
-_COMPRESSED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
-"""First bytes of what these programs write."""
 _SPLIT = "split"
 _LABELS = {".cls", ".json"}
 """What holds the label of a sample in a tar."""
+
+
+def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
+    """The files of many images below a folder, or the one that it is, and files among them that are skipped.
+
+    The split of one is told by a folder that it lies in (`train/`, `val/`, `test/`), or else by the first word of its
+    name (`val-000012.tar`, `test_3.parquet`); where neither names one, it is `train`.
+    """
+    for path, reason in [(root, "")] if root.is_file() else walk(root, {suffix}):
+        name = path.name if path == root else path.relative_to(root).as_posix()
+        if reason:
+            is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
+            yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
+            continue
+        status = path.stat()
+        yield SourceItem(name, named_split(name) or "train", None, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def named_split(path: str) -> str | None:
+    """The split that a path names by one of its folders, or else by the first word of its file; None if neither does.
+
+    >>> named_split("photos/Val/7.tar"), named_split("test_3.parquet"), named_split("trainers/7.tar")
+    ('validation', 'test', None)
+    """
+    *folders, file = path.lower().split("/")
+    words = [*folders, re.split(r"[-_.]", file)[0]]
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+
+
+def archive_path(root: Path, name: str) -> Path:
+    """Where a file that `archives` names lies."""
+    return root if root.is_file() else root / name
+
+
+def stands_twice(name: str, other: str = "") -> ImageError:
+    """How an archive is refused with two files of one name: to add one to a tar again leaves the first in it."""
+    also = f" (as {other})" if other else ""
+    return ImageError(
+        f"{name}: stands twice in its archive{also}, as where it was added again (case does not count); write "
+        "the archive anew, with one of them: tar --sort=name -cf NEW.tar FOLDER"
+    )
 
 
 class Member(NamedTuple):
@@ -75,7 +111,7 @@ class WebDataset:
                 for member in sample:
                     before = members.setdefault(f".{member.kind}", member)
                     if before is not member:
-                        raise _again(archive.name, before.name, member.name)
+                        raise stands_twice(f"{archive.name}/{member.name}", before.name)
                 image, *further = [each for kind, each in members.items() if kind in SUFFIXES] or [None]
                 if image is None and members.keys() & _LABELS:
                     alone.add(key)
@@ -131,24 +167,12 @@ def _members(path: Path) -> Iterator[Member]:
                     key = name.with_name(stem or name.name).as_posix()
                     yield Member(each.name, key, kind.lower(), each.offset_data, each.size)
     except tarfile.TarError as error:
-        if tool := _compressed_by(path):
-            raise ImageError(
-                f"{path}: a tar compressed by {tool}, in which no image can be found without reading all before it; "
-                f"make it a plain .tar: {tool} -dc {path.name} > plain.tar"
-            ) from None
-        raise ImageError(f"{path}: it is damaged or cut short ({error}); copy it again") from None
+        raise ImageError(
+            f"{path}: it is compressed, damaged or cut short ({error}); unpack it to a plain .tar, in which images can be "
+            "found without reading all before them, or copy it again"
+        ) from None
     except OSError as error:
         raise ImageError(f"{path}: it cannot be read: {error.strerror}") from None
-
-
-def _again(archive: str, before: str, name: str) -> ImageError:
-    """How a sample with two files of one kind is refused."""
-    if before == name:
-        return stands_twice(f"{archive}/{name}")
-    return ImageError(
-        f"{archive}/{name}: differs in case alone from {before}, and so is of the same sample, which has one file of a "
-        "kind; name one of them anew, before its first dot"
-    )
 
 
 def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
@@ -172,12 +196,6 @@ def _class_folder(path: Path, name: str) -> str | None:
             "put labels beside the images (.cls), or rename the folder if it is no split"
         )
     return None
-
-
-def _compressed_by(path: Path) -> str | None:
-    with path.open("rb") as file:
-        first = file.read(6)
-    return next((tool for tool, magic in _COMPRESSED.items() if first.startswith(magic)), None)
 
 
 def _bytes_of(path: Path, member: Member) -> bytes:

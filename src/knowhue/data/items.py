@@ -1,7 +1,6 @@
 """What a source of images is: it lists items, each with its name, split and label, and reads them later."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
@@ -12,7 +11,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, shown
-from knowhue.images.image import of_no_format, to_rgb8, walk, why_hidden
+from knowhue.images.image import of_no_format, to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
 
@@ -139,46 +138,6 @@ def require_columns(columns: Collection[str], images: Images) -> None:
                 "`images.image_column` and `label_column` should be columns of the dataset: "
                 f"{', '.join(columns)}. Found `{column}`.{did_you_mean(column, columns)}"
             )
-
-
-def stands_twice(name: str) -> ImageError:
-    """How an archive is refused with two files of one name: to add one to a tar again leaves the first in it."""
-    return ImageError(
-        f"{name}: stands twice in its archive, as where it was added again; write the archive anew, with one of them: "
-        "tar --sort=name -cf NEW.tar FOLDER"
-    )
-
-
-def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
-    """The files of many images below a folder, or the one that it is, and files among them that are skipped.
-
-    The split of one is told by a folder that it lies in (`train/`, `val/`, `test/`), or else by the first word of its
-    name (`val-000012.tar`, `test_3.parquet`); where neither names one, it is `train`.
-    """
-    for path, reason in [(root, "")] if root.is_file() else walk(root, {suffix}):
-        name = path.name if path == root else path.relative_to(root).as_posix()
-        if reason:
-            is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
-            yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
-            continue
-        status = path.stat()
-        yield SourceItem(name, named_split(name) or "train", None, f"{status.st_size}-{status.st_mtime_ns}")
-
-
-def named_split(path: str) -> str | None:
-    """The split that a path names by one of its folders, or else by the first word of its file; None if neither does.
-
-    >>> named_split("photos/Val/7.tar"), named_split("test_3.parquet"), named_split("trainers/7.tar")
-    ('validation', 'test', None)
-    """
-    *folders, file = path.lower().split("/")
-    words = [*folders, re.split(r"[-_.]", file)[0]]
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
-
-
-def archive_path(root: Path, name: str) -> Path:
-    """Where a file that `archives` names lies."""
-    return root if root.is_file() else root / name
 
 
 def known_label(value: object) -> str | None:

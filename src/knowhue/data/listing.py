@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for, stands_twice
+from knowhue.data.archives import stands_twice
+from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
 from knowhue.images.image import counted
