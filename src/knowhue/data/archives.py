@@ -20,6 +20,7 @@ from knowhue.data.items import (
     read_training_image,
     require_columns,
     source_root,
+    stamp_of,
 )
 from knowhue.errors import ConfigError, ImageError, few, needing, shown
 from knowhue.images.image import SUFFIXES, walk, why_hidden
@@ -41,8 +42,7 @@ def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
             is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
             yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
             continue
-        status = path.stat()
-        yield SourceItem(name, named_split(name) or "train", None, f"{status.st_size}-{status.st_mtime_ns}")
+        yield SourceItem(name, named_split(name) or "train", None, stamp_of(path))
 
 
 def named_split(path: str) -> str | None:
@@ -125,9 +125,8 @@ class WebDataset:
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
                 yield SourceItem(name, split, label, stamp, skipped, place=place)
                 for each in filter(None, further):
-                    yield SourceItem(
-                        f"{archive.name}/{each.name}", split, None, "", "a further image in its sample"
-                    )
+                    name = f"{archive.name}/{each.name}"
+                    yield SourceItem(name, split, None, "", "a further image in its sample")
             if alone:
                 _require_side_by_side(path, alone)
 
@@ -168,7 +167,7 @@ def _members(path: Path) -> Iterator[Member]:
                     yield Member(each.name, key, kind.lower(), each.offset_data, each.size)
     except tarfile.TarError as error:
         raise ImageError(
-            f"{path}: it is compressed, damaged or cut short ({error}); unpack it to a plain .tar, in which images can be "
+            f"{path}: it is compressed, damaged or cut short ({error}); unpack it to a plain .tar, in which images are "
             "found without reading all before them, or copy it again"
         ) from None
     except OSError as error:

@@ -69,12 +69,7 @@ def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> d
     """Choose the images of a class that leave training, and their splits; every class gives the same shares.
 
     It is put in an order that its images' names and the seed decide one by one, so an image more or less moves no
-    other, but for the one at the border.
-
-    Args:
-        names: of the images, all different.
-        shares: by split, together below 1; rounded, at least one image.
-        seed: of the order.
+    other, but for the one at the border. Shares, together below 1, are rounded to at least one image.
 
     >>> list(split_off("vwxyz", {"test": 0.2, "validation": 0.4}, 0).values())
     ['test', 'validation', 'validation']

@@ -126,6 +126,12 @@ def remedies_for(reasons: Iterable[str]) -> str:
     return "".join(f"; {remedy.format(', '.join(suffixes))}" for remedy, suffixes in named.items())
 
 
+def stamp_of(path: Path) -> str:
+    """What changes when a file does."""
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def require_columns(columns: Collection[str], images: Images) -> None:
     """Make sure that a table has the columns of images and labels.
 

@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,12 +74,12 @@ class ImageListing:
 
     def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
         """Images to be read, from one position to before another."""
-        found = self._table.execute(
-            "SELECT name, split, label, stamp, x'', origin, place FROM images WHERE position >= ? AND position < ? "
-            "ORDER BY position",
+        columns, limits = (
+            "name, split, label, stamp, x'', origin, place",
             (start, len(self) if stop is None else stop),
         )
-        return map(_item, found)
+        query = f"SELECT {columns} FROM images WHERE position >= ? AND position < ? ORDER BY position"
+        return map(_item, self._table.execute(query, limits))
 
     def skipped_items(self) -> Iterator[SourceItem]:
         """What is not read, and why."""
@@ -100,13 +101,8 @@ class ImageListing:
     def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
         """Keep what was found of the images from a position on."""
         columns = ", ".join(f"{name} = ?" for name in READ_COLUMNS)
-        self._table.executemany(
-            f"UPDATE images SET {columns} WHERE position = ?",
-            (
-                (*(_bytes(row[name]) for name in READ_COLUMNS), position)
-                for position, row in enumerate(results, start)
-            ),
-        )
+        rows = ((*(_bytes(row[name]) for name in READ_COLUMNS), at) for at, row in enumerate(results, start))
+        self._table.executemany(f"UPDATE images SET {columns} WHERE position = ?", rows)
 
     def usable(self) -> NDArray[np.int64]:
         """Positions of images without a reason against them, those first that are kept of several copies."""
@@ -142,11 +138,8 @@ class ImageListing:
         Called again when splits are drawn, it says the split that the image is in then.
         """
         for copy, original in copies.items():
-            found = self._table.execute(
-                "SELECT name, split, label FROM images WHERE position = ?", (original,)
-            )
-            name, split, label = found.fetchone()
-            (own,) = self._table.execute("SELECT label FROM images WHERE position = ?", (copy,)).fetchone()
+            name, split, label = self._of(original, "name, split, label")
+            (own,) = self._of(copy, "label")
             if None not in (own, label) and own != label:
                 self.contradicting[copy] = original
             reason = _bytes(f"{kind} of {_text(name)} ({SPLITS[split]})")
@@ -154,9 +147,10 @@ class ImageListing:
 
     def name(self, position: int) -> str:
         """The name of an image."""
-        return _text(
-            self._table.execute("SELECT name FROM images WHERE position = ?", (position,)).fetchone()[0]
-        )
+        return _text(self._of(position, "name")[0])
+
+    def _of(self, position: int, columns: str) -> tuple[Any, ...]:
+        return self._table.execute(f"SELECT {columns} FROM images WHERE position = ?", (position,)).fetchone()
 
     def reasons(self) -> Iterator[str]:
         """Why each image that is left out is."""

@@ -235,11 +235,10 @@ class TrainingBatches:
             if (donors != positions).any():  # in the placebo of colours alone
                 foreign = augment(self.prepared.rgb[donors], mirrored, shift)
                 batch = batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
-            yield batch._replace(lightness=self._degraded(batch.lightness, rgb, start)), mirrored
+            yield batch._replace(lightness=self._degraded(batch.lightness, rgb, start, mine)), mirrored
 
-    def _degraded(self, lightness: Lightness, rgb: NDArray[np.uint8], start: int) -> Lightness:
+    def _degraded(self, lightness: Lightness, rgb: NDArray[np.uint8], start: int, mine: slice) -> Lightness:
         """The lightness of this process's part of a batch as a network gets it, degraded or not."""
-        mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
         damage = self.damage.of(mine)
         if not damage.degraded.any():
             return lightness
@@ -250,12 +249,7 @@ class TrainingBatches:
 
 
 def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -> int:
-    """How many of a batch are labelled.
-
-    Args:
-        batch_size: of the batch.
-        known: (N,) whether each training image has a label.
-        least: share of the batch, above 0 and below 1; more where more of the images are labelled.
+    """How many of a batch are labelled: at least a share, and more where more of the images (N,) are.
 
     >>> labelled_in_batch(32, np.array([True] + 49 * [False]), 0.5), labelled_in_batch(32, np.array([True]), 0.5)
     (16, 32)
@@ -268,14 +262,9 @@ def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -
 
 
 def endless(pool: NDArray[np.int64], seed: int, name: str, start: int, count: int) -> NDArray[np.int64]:
-    """Draw from reshuffled passes over a pool, one after the other without end.
+    """Draw from reshuffled passes over a pool, one after the other without end, where `start` were drawn before.
 
-    Args:
-        pool: what is drawn; empty only where nothing is.
-        seed: of the run.
-        name: of the pool; with the number of the pass it names the stream that shuffles it.
-        start: how many were drawn before.
-        count: how many are drawn now.
+    The pool's name and the number of the pass name the stream that shuffles it.
     """
     if not count:
         return pool[:0]
@@ -382,12 +371,7 @@ def find_targets(prepared: Prepared, supervision: Supervision, seed: int) -> Tar
 
     The images and labels of a smaller share are among those of a larger one. Shuffled labels keep every class's
     count, and the images without a label stay without. Colours go round one cycle through all images that are
-    trained on, so none keeps its own.
-
-    Args:
-        prepared: the images; those that are not for training are left as they are.
-        supervision: see `config.Supervision`.
-        seed: of the run.
+    trained on, so none keeps its own. Images that are not for training are left as they are.
     """
     label, train = prepared.label.copy(), prepared.positions("train")
     colour_of = np.arange(len(label))

@@ -21,6 +21,7 @@ from knowhue.data.items import (
     remedies_for,
     require_columns,
     source_root,
+    stamp_of,
 )
 from knowhue.errors import ConfigError, ImageError, needing
 from knowhue.images.image import CIRCLE, counted, walk, why_hidden
@@ -129,8 +130,7 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
 
 def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:
     try:
-        status = path.stat()
-        stamp = f"{status.st_size}-{status.st_mtime_ns}"
+        stamp = stamp_of(path)
     except OSError as error:  # a link that leads nowhere; whoever reads it will say so
         stamp = str(error.errno)
     return SourceItem(name, split, label, stamp, skipped)
