@@ -13,9 +13,6 @@ import numpy as np
 from knowhue.errors import ImageError
 from knowhue.images.containers import Beside, File
 
-Directory = dict[int, list[int]]
-"""Whole numbers by tag."""
-
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
 _WANTED = (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION)
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (TIFF 6.0, page 36)
@@ -42,58 +39,6 @@ _DAMAGE = (struct.error, OverflowError, OSError)
 RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
 
 
-class Choice(NamedTuple):
-    """The directory to read."""
-
-    options: Mapping[str, int] = MappingProxyType({})
-    """of libvips' loader; none for the directory that every decoder reads"""
-    alpha: int | None = 0
-    """which of the channels beside its colours is transparency"""
-    notes: tuple[str, ...] = ()
-    """what a user should know"""
-
-
-def choose_page(file: File) -> Choice:
-    """Find the image: the first directory that is neither a preview nor a mask, else the very first.
-
-    Damage is left to the decoder.
-
-    Raises:
-        ImageError: it is a camera's raw file, its directories have too many entries, or one would fill the memory.
-    """
-    pages, head = [], _bytes(file, 0, 16)
-    with suppress(*_DAMAGE):
-        pages.extend(Directories(file).pages())
-    each_one = [directory for page in pages for directory in page]
-    if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_sensors, each_one)):
-        raise ImageError(RAW)
-    for page, directories in enumerate(pages):
-        for sub, directory in enumerate(directories, -1):
-            if _is_whole(directory):
-                if (page, sub) == (0, -1):
-                    return Choice(alpha=_alpha(directory))
-                named = f"page {page + 1}" if sub < 0 else "the full-size image"
-                note = f"{named}; what comes before it is a preview"
-                return Choice({"page": page, "subifd": sub}, _alpha(directory), (note,))
-    return Choice(alpha=_alpha(pages[0][0]) if pages else 0)
-
-
-def _alpha(directory: Directory) -> int | None:
-    """Which of the further channels is transparency: the first that is called so; the first where none is named."""
-    kinds = directory.get(_EXTRA_SAMPLES)
-    return next((k for k, kind in enumerate(kinds) if kind in _TRANSPARENCY), None) if kinds else 0
-
-
-def _is_sensors(directory: Directory) -> bool:
-    return _DNG_VERSION in directory or bool(_SENSOR.intersection(directory.get(_PHOTOMETRIC, ())))
-
-
-def _is_whole(directory: Directory) -> bool:
-    if _NEW_SUBFILE in directory:
-        return not directory[_NEW_SUBFILE][0] & (_REDUCED | _MASK)
-    return directory.get(_SUBFILE) != [_OLD_REDUCED]
-
-
 class Entry(NamedTuple):
     """What a directory says by one of its tags."""
 
@@ -112,8 +57,14 @@ class Entry(NamedTuple):
         )
 
 
+Directory = dict[int, Entry]
+"""Entries by tag."""
 Tree = dict[int, "Entry | Tree"]
-"""A directory by tag, with the further ones that it names."""
+"""The same with the further directories that it names."""
+
+
+def _numbers(directory: Directory, tag: int) -> list[int]:
+    return directory[tag].numbers if tag in directory else []
 
 
 class Directories:
@@ -135,8 +86,8 @@ class Directories:
         """Each page's directory and the further ones that it names."""
         at, known = self.first, set[int]()
         while at and at not in known and len(known) < _MOST_DIRECTORIES:
-            main, link = self._numbers(at)
-            places = [place for place in main.get(_SUB_IFDS, ()) if place and place not in known]
+            main, link = self.read(at, _WANTED, _MOST_VALUES)
+            places = [place for place in _numbers(main, _SUB_IFDS) if place and place not in known]
             known.update((at, *places))
             yield [main, *map(self._readable, places)]
             at = self._number(link, "Q" if self._is_big else "I")
@@ -144,14 +95,10 @@ class Directories:
     def _readable(self, at: int) -> Directory:
         """A directory; a preview's if it cannot be read, which is never chosen."""
         with suppress(*_DAMAGE):
-            return self._numbers(at)[0]
-        return {_NEW_SUBFILE: [_REDUCED]}
+            return self.read(at, _WANTED, _MOST_VALUES)[0]
+        return {_NEW_SUBFILE: Entry(1, 1, bytes([_REDUCED]))}
 
-    def _numbers(self, at: int) -> tuple[Directory, int]:
-        entries, link = self.read(at, _WANTED, _MOST_VALUES)
-        return {tag: entry.numbers for tag, entry in entries.items() if entry.numbers}, link
-
-    def read(self, at: int, tags: Container[int], most: int | None = None) -> tuple[dict[int, Entry], int]:
+    def read(self, at: int, tags: Container[int], most: int | None = None) -> tuple[Directory, int]:
         """What a directory says by some tags, of each by `most` values, and where the link to the next one stands.
 
         Raises:
@@ -205,6 +152,58 @@ class Directories:
 def _bytes(file: File, at: int, size: int) -> bytes:
     file.seek(at)
     return file.read(size)
+
+
+class Choice(NamedTuple):
+    """The directory to read."""
+
+    options: Mapping[str, int] = MappingProxyType({})
+    """of libvips' loader; none for the directory that every decoder reads"""
+    alpha: int | None = 0
+    """which of the channels beside its colours is transparency"""
+    notes: tuple[str, ...] = ()
+    """what a user should know"""
+
+
+def choose_page(file: File) -> Choice:
+    """Find the image: the first directory that is neither a preview nor a mask, else the very first.
+
+    Damage is left to the decoder.
+
+    Raises:
+        ImageError: it is a camera's raw file, its directories have too many entries, or one would fill the memory.
+    """
+    pages, head = [], _bytes(file, 0, 16)
+    with suppress(*_DAMAGE):
+        pages.extend(Directories(file).pages())
+    each_one = [directory for page in pages for directory in page]
+    if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_sensors, each_one)):
+        raise ImageError(RAW)
+    for page, directories in enumerate(pages):
+        for sub, directory in enumerate(directories, -1):
+            if _is_whole(directory):
+                if (page, sub) == (0, -1):
+                    return Choice(alpha=_alpha(directory))
+                named = f"page {page + 1}" if sub < 0 else "the full-size image"
+                note = f"{named}; what comes before it is a preview"
+                return Choice({"page": page, "subifd": sub}, _alpha(directory), (note,))
+    return Choice(alpha=_alpha(pages[0][0]) if pages else 0)
+
+
+def _alpha(directory: Directory) -> int | None:
+    """Which of the further channels is transparency: the first that is called so; the first where none is named."""
+    kinds = _numbers(directory, _EXTRA_SAMPLES)
+    return next((k for k, kind in enumerate(kinds) if kind in _TRANSPARENCY), None) if kinds else 0
+
+
+def _is_sensors(directory: Directory) -> bool:
+    return _DNG_VERSION in directory or not _SENSOR.isdisjoint(_numbers(directory, _PHOTOMETRIC))
+
+
+def _is_whole(directory: Directory) -> bool:
+    if kinds := _numbers(directory, _NEW_SUBFILE):
+        return not kinds[0] & (_REDUCED | _MASK)
+    return _numbers(directory, _SUBFILE) != [_OLD_REDUCED]
 
 
 # EXIF
