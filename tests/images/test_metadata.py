@@ -11,10 +11,10 @@ from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
 from PIL import Image, ImageOps
 
 from knowhue import __version__
+from knowhue.images.containers import with_texts
 from knowhue.images.image import ComputedBy, Origin
 from knowhue.images.image import Image as OurImage
 from knowhue.images.metadata import SOURCE_TYPE
-from knowhue.images.png import with_texts
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_with_notes
 

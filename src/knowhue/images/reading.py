@@ -30,11 +30,11 @@ from knowhue.images.containers import (
     of_heif,
     of_jpeg,
     of_jpeg_2000,
+    of_png,
     without_unit,
 )
 from knowhue.images.image import FORMATS, Image, Origin, Texts, dangling, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
-from knowhue.images.png import of_png
 from knowhue.images.profiles import RGBSpace, to_srgb
 from knowhue.images.tiff import RAW, Choice, choose_page, exif_orientation, of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason

@@ -16,10 +16,9 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.containers import with_comments
+from knowhue.images.containers import with_comments, with_texts
 from knowhue.images.image import Image, Pixels, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep
-from knowhue.images.png import with_texts
 from knowhue.images.profiles import from_srgb, srgb_profile
 from knowhue.images.tiff import GEOGRAPHY, with_exif
 from knowhue.images.vips import VipsError, VipsImage, attach, encode, image_of, reason
