@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import PngImagePlugin
 
 from knowhue.images.image import COMMENT, Metadata, Texts
 from knowhue.images.profiles import SpaceAndNotes, heif_space, png_space
@@ -140,7 +141,7 @@ def of_png(file: File) -> Beside:
 
 def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts]:
     """Short chunks before the pixels by name, of longer ones that they are there; EXIF and XMP; texts."""
-    colours, metadata = dict[bytes, bytes](), dict[str, bytes]()
+    colours, metadata, older = dict[bytes, bytes](), dict[str, bytes](), dict[str, bytes]()
     texts, is_before, left_bytes = list[tuple[str, str]](), True, _MOST_BYTES
     for kind, length in _png_chunks(file):
         is_before = is_before and kind != b"IDAT"
@@ -161,26 +162,25 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
         left_bytes -= len(text)
         if key == _XMP_KEY:
             metadata.setdefault("xmp-data", text.encode())
-        else:
+        elif (raw := _raw_profile(key, text)) is None:
             texts.append((key, text))
-    kept = list[tuple[str, str]]()
-    for key, text in texts:
-        raw = _raw_profile(key, text)
-        if raw is None:
-            kept.append((key, text))
         elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
-            metadata.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
+            older.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
         else:
-            metadata.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
-    return colours, metadata, tuple(kept)
+            older.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
+    return colours, older | metadata, tuple(texts)
 
 
 def with_texts(png: bytes, texts: Texts, xmp: bytes | None) -> bytes:
     """A PNG with texts, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
-    chunks = [_png_text_chunk(key, text) for key, text in texts]
+    told, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
+    for key, text in texts:
+        told.add_text(key[:_KEY_LETTERS], text)  # as Latin-1, which every reader knows, or else as UTF-8
     if xmp is not None:
-        chunks.append(_png_chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp))
-    return b"".join([png[:_PNG_HEAD_BYTES], *chunks, png[_PNG_HEAD_BYTES:]])
+        told.add(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp)
+    for kind, body, *_ in told.chunks:
+        PngImagePlugin.putchunk(chunks, kind, body)
+    return png[:_PNG_HEAD_BYTES] + chunks.getvalue() + png[_PNG_HEAD_BYTES:]
 
 
 def _png_chunks(file: File) -> Iterator[tuple[bytes, int]]:
@@ -228,19 +228,6 @@ def _raw_profile(key: str, text: str) -> bytes | None:
         return found if len(found) == int(length) else None
     except ValueError:
         return None
-
-
-def _png_text_chunk(key: str, text: str) -> bytes:
-    """As Latin-1 where the text has no other letters, as every reader knows it, else as UTF-8."""
-    named = key.encode("latin-1", "replace")[:_KEY_LETTERS] + b"\0"
-    try:
-        return _png_chunk(b"tEXt", named + text.encode("latin-1"))
-    except UnicodeEncodeError:
-        return _png_chunk(b"iTXt", named + b"\0\0\0\0" + text.encode())
-
-
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 # GIF
