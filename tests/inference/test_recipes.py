@@ -21,7 +21,7 @@ from knowhue.inference.hints import Hint, Strokes
 from knowhue.inference.listing import list_folder
 from knowhue.inference.networks import open_network
 from knowhue.inference.onnx_network import OPERATORS, Session
-from knowhue.inference.recipes import FURTHER_OPERATORS, RECIPES, UNSUPPORTED, open_recipe
+from knowhue.inference.recipes import RECIPES, UNSUPPORTED, open_recipe
 from knowhue.inference.reference import Reference
 from knowhue.inference.video import colorize_video
 
@@ -322,7 +322,7 @@ def test_weights_in_another_file_are_refused_with_the_remedy(tmp_path):
 
 
 def test_no_known_operator_holds_a_graph_or_chance():
-    for name in OPERATORS | FURTHER_OPERATORS:
+    for name in OPERATORS:
         schema = onnx.defs.get_schema(name)
         kinds = {each.type for each in schema.attributes.values()}
         assert not kinds & {onnx.defs.OpSchema.AttrType.GRAPH, onnx.defs.OpSchema.AttrType.GRAPHS}, name

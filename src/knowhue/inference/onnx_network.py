@@ -1,16 +1,15 @@
 """ONNX Runtime: models in one .onnx file, which needs neither torch nor onnx, and what is not let into it.
 
-A file may be a stranger's: it is searched before it is opened, bounded in memory, and left if it takes too long. A
-tensor may say that its values lie in another file or at an address in memory; an operator may hold a graph of its own
-and repeat it. The runtime would follow both, so a file is searched before the runtime sees it; message and field
-numbers are those of `onnx.proto3` (ONNX 1.23), the encoding is protobuf's.
+A file may be a stranger's: it is searched before the runtime sees it, bounded in memory, and left if it takes too
+long. A tensor may say that its values lie in another file or at an address in memory; an operator may hold a graph of
+its own and repeat it. The runtime would follow both.
 """
 
 import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -134,10 +133,7 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     Raises:
         WeightsError: damaged, or not a file that `knowhue export` made.
     """
-    operators, again = "operators that `knowhue export` writes", "Export the run again"
-    refuse_unsafe(
-        data, path, OPERATORS, operators, f"{again}.", f"{again}; another's model goes with its `recipe`."
-    )
+    refuse_unsafe(data, path)
     session = open_session(data, path, threads)
     description = read_description(session.metadata.get(KEY), path)
     _check_signature(session, description, path)
@@ -325,50 +321,59 @@ def _reason(error: Exception) -> str:
 
 
 OPERATORS = frozenset({
-    "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose",
-    "DequantizeLinear", "Div", "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Gather", "GatherND",
-    "Gelu", "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization",
-    "LayerNormalization", "LeakyRelu", "Log", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "Pad", "Pow",
-    "QuantizeLinear", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "Relu",
-    "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
-    "TopK", "Transpose", "Unsqueeze", "Where",
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat",
+    "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "Cos", "CumSum", "DepthToSpace", "DequantizeLinear", "Div",
+    "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
+    "Gelu", "Gemm", "GlobalAveragePool", "Greater", "GreaterOrEqual", "GroupNormalization", "HardSigmoid", "HardSwish",
+    "Identity", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax",
+    "LpNormalization", "MatMul", "Max", "MaxPool", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "NonZero", "Not",
+    "OneHot", "Or", "PRelu", "Pad", "Pow", "QuantizeLinear", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Resize", "Round",
+    "ScatterElements", "ScatterND", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Softplus",
+    "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Trilu",
+    "Unsqueeze", "Upsample", "Where",
 })  # fmt: skip
-"""What our exporter and quantiser write, and their like: none repeats a graph, none is random."""
+"""What our exporter and others' write: none repeats a graph, none is random."""
 _DOMAINS = frozenset({"", "ai.onnx"})
-_PARTS: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
-    "node": {4: "operator", 5: "attribute", 7: "domain"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "elsewhere", 14: "location"},
-}
-"""By kind of message, which fields lead to an operator, or to a tensor's `external_data` or `data_location`."""
+_PARTS = {
+    "Model": {"graph": (7, "Graph"), "training": (20, "Training"), "function": (25, "Function")},
+    "Training": {"first": (1, "Graph"), "step": (2, "Graph")},
+    "Graph": {"node": (1, "Node"), "tensor": (5, "Tensor"), "sparse": (15, "Sparse")},
+    "Function": {"node": (7, "Node"), "attribute": (11, "Attribute")},
+    "Node": {"operator": (4, "bytes"), "attribute": (5, "Attribute"), "domain": (7, "bytes")},
+    "Attribute": {
+        "tensor": (5, "Tensor"), "graph": (6, "Graph"), "tensors": (10, "Tensor"), "graphs": (11, "Graph"),
+        "sparse": (22, "Sparse"), "sparses": (23, "Sparse"),
+    },
+    "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
+    "Tensor": {"elsewhere": (13, "bytes"), "location": (14, "int64")},
+}  # fmt: skip
+"""Number and type of the fields of `onnx.proto3` (ONNX 1.23) that lead to an operator, or to a tensor's `external_data`
+or `data_location`, by kind of message."""
 
-_VARINT, _EIGHT_BYTES, _MESSAGE, _FOUR_BYTES = 0, 1, 2, 5
-_FIXED = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
 
-
-def refuse_unsafe(
-    data: bytes, path: Path, known: Collection[str], operators: str, joining: str, mending: str
-) -> None:
+def refuse_unsafe(data: bytes, path: Path) -> None:
     """Make sure that a stranger's file reads no other one, and does nothing but what is known.
 
     Raises:
         WeightsError: it does not keep to that, or is no ONNX model.
     """
+    from google.protobuf.message import DecodeError
+
     try:
-        elsewhere, operator = reads_elsewhere(data), foreign_operator(data, known)
-    except ValueError as error:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found {error}.") from None
+        elsewhere, foreign = find_unsafe(data)
+    except DecodeError:
+        raise WeightsError(f"`{path}` should be a readable .onnx file. Found no ONNX model.") from None
     if elsewhere:
         raise WeightsError(
-            f"`{path}` should hold all of its weights. Found weights that are to be read from elsewhere. {joining}"
+            f"`{path}` should hold all of its weights. Found weights that are to be read from elsewhere. Join them: "
+            '`onnx.save(onnx.load("model.onnx"), "joined.onnx")`.'
         )
-    if operator is not None:
-        raise WeightsError(f"`{path}` should be made of {operators}. Found {operator}. {mending}")
+    if foreign is not None:
+        raise WeightsError(
+            f"`{path}` should be made of ONNX's own operators, without loops, branches and chance. Found {foreign}. "
+            "Export the run again, or another's model anew, traced at one size."
+        )
 
 
 def read_bytes(path: Path) -> bytes:
@@ -383,80 +388,51 @@ def read_bytes(path: Path) -> bytes:
         raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {error.strerror}.") from None
 
 
-def reads_elsewhere(data: bytes) -> bool:
-    """Whether any tensor of an ONNX model, however deep, says that its values lie outside the file.
+def find_unsafe(data: bytes) -> tuple[bool, str | None]:
+    """Look through all parts of an ONNX model, however deep.
+
+    Returns:
+        Whether a tensor says that its values lie outside the file, and the name of an operator that is none of
+        `OPERATORS`, or the model's own; None if there is none.
 
     Raises:
-        ValueError: the bytes are not the encoding of a message.
+        DecodeError: the bytes are no message of protobuf.
     """
-    return any(
-        part == "elsewhere" or (part == "location" and not _is_here(data, encoding, first, last))
-        for part, encoding, first, last in _parts(data)
-    )
-
-
-def _is_here(data: bytes, encoding: int, first: int, last: int) -> bool:
-    """Whether a `data_location` is 0, which files say whose weights were joined."""
-    return encoding == _VARINT and _varint(data, first, last)[0] == 0
-
-
-def foreign_operator(data: bytes, known: Collection[str]) -> str | None:
-    """The name of an operator of an ONNX model, however deep, that is none of the known; None if there is none.
-
-    An operator that the model defines itself is foreign, too.
-
-    Raises:
-        ValueError: the bytes are not the encoding of a message.
-    """
-    for part, encoding, first, last in _parts(data):
-        if part == "function":
-            return "a function of its own"
-        if part in ("operator", "domain") and encoding == _MESSAGE:
-            name = data[first:last].decode("utf-8", "replace")
-            if name not in (known if part == "operator" else _DOMAINS):
-                return ascii(name)[1:-1][:60]
-    return None
-
-
-def _parts(data: bytes) -> Iterator[tuple[str, int, int, int]]:
-    """What `_PARTS` names, encoding, first byte and end of each such field, wherever it lies."""
-    waiting = [("model", 0, len(data))]  # a stack, not recursion: messages may lie a million deep
+    elsewhere, foreign = False, None
+    waiting = [_model().FromString(data)]
     while waiting:
-        kind, start, end = waiting.pop()
-        for number, encoding, first, last in _fields(data, start, end):
-            part = _PARTS[kind].get(number)
-            if part is not None:
-                yield part, encoding, first, last
-            if part in _PARTS and encoding == _MESSAGE:
-                waiting.append((part, first, last))
+        part = waiting.pop()
+        kind = part.DESCRIPTOR.name
+        if kind == "Tensor":
+            # 0 is here, which files say whose weights were joined
+            elsewhere |= bool(part.elsewhere) or any(part.location)
+        elif kind == "Function":
+            foreign = "a function of its own"
+        elif kind == "Node":
+            for names, known in ((part.operator, OPERATORS), (part.domain, _DOMAINS)):
+                found = [name.decode("utf-8", "replace") for name in names]
+                foreign = next((ascii(name)[1:-1][:60] for name in found if name not in known), foreign)
+        for field, values in part.ListFields():
+            waiting += values if field.message_type is not None else ()
+    return elsewhere, foreign
 
 
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, encoding, first byte and end of each field of the message at `start` to `end`."""
-    at = start
-    while at < end:
-        tag, at = _varint(data, at, end)
-        first = at
-        if tag & 7 == _VARINT:
-            _, at = _varint(data, at, end)
-        elif tag & 7 == _MESSAGE:
-            length, first = _varint(data, at, end)
-            at = first + length
-        elif tag & 7 in _FIXED:
-            at += _FIXED[tag & 7]
-        else:
-            raise ValueError(f"protobuf wire type {tag & 7} at byte {first}")
-        if at > end:
-            raise ValueError(f"a field beyond its message at byte {first}")
-        yield tag >> 3, tag & 7, first, at
+@functools.cache
+def _model() -> Any:
+    """The class of an ONNX model as far as `_PARTS` goes; `onnx` would bring it whole, and 0.14 s to every start."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The number at `at`, and where the next byte is."""
-    value = shift = 0
-    while at < end and shift < 70:  # 64 bits are ten bytes; longer numbers are an attack
-        value |= (data[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if data[at - 1] < 128:
-            return value, at
-    raise ValueError(f"an endless number at byte {at}")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="onnx_parts.proto", package="knowhue")
+    for part, fields in _PARTS.items():
+        message = file.message_type.add(name=part)
+        for name, (number, kind) in fields.items():
+            # repeated, all of them: of what stands twice a reader may take either
+            field = message.field.add(name=name, number=number, label=kinds.LABEL_REPEATED)
+            if kind in _PARTS:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".knowhue.{kind}"
+            else:
+                field.type = kinds.Type.Value(f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("knowhue.Model"))

@@ -77,14 +77,6 @@ UNSUPPORTED = {
     "unknown_below": "it has no class",
 }
 """Options of a colouring that no recipe can do, and why."""
-FURTHER_OPERATORS = frozenset({
-    "Abs", "And", "ArgMax", "ArgMin", "Ceil", "ConstantOfShape", "Cos", "CumSum", "DepthToSpace", "Elu", "Floor",
-    "GatherElements", "Greater", "GreaterOrEqual", "GroupNormalization", "InstanceNormalization", "Less", "LessOrEqual",
-    "LogSoftmax", "LpNormalization", "Mean", "Mish", "Mod", "NonZero", "Not", "OneHot", "Or", "PRelu", "ReduceL1",
-    "ReduceMin", "ReduceProd", "ReduceSumSquare", "Round", "ScatterElements", "ScatterND", "Selu", "Sign", "Sin",
-    "Size", "Softplus", "Softsign", "SpaceToDepth", "Sum", "Tile", "Trilu", "Upsample",
-})  # fmt: skip
-"""What others' exporters write beside ours: none repeats a graph, none is random."""
 _SECONDS_A_PIXEL = 1e-3  # networks of a hundred times the weights of ours
 _LEAST_SPAN = 0.1  # of an RGB answer's range, that black to white should span
 
@@ -252,7 +244,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
         WeightsError: the file is missing, damaged or another one, or its inputs, outputs or answers are not those of
             the recipe.
     """
-    from knowhue.inference.onnx_network import OPERATORS, open_session, read_bytes, refuse_unsafe
+    from knowhue.inference.onnx_network import open_session, read_bytes, refuse_unsafe
 
     require_recipe(recipe, sha256)
     data = read_bytes(path)
@@ -261,14 +253,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
         raise WeightsError(
             f"`{path}` should have the SHA-256 {sha256.lower()}. Found {found}: another file, or a damaged one."
         )
-    refuse_unsafe(
-        data,
-        path,
-        OPERATORS | FURTHER_OPERATORS,
-        "ONNX's own operators, without loops, branches and chance",
-        'Join them: `onnx.save(onnx.load("model.onnx"), "joined.onnx")`.',
-        "Export the model anew, traced at one size.",
-    )
+    refuse_unsafe(data, path)
     session = open_session(data, path, seconds_a_pixel=_SECONDS_A_PIXEL)
     shape, batch = _signature(session, recipe, path)
     network = RecipeNetwork(session, RecipeDescription(recipe, found, shape), batch)
