@@ -20,7 +20,6 @@ from knowhue.inference.networks import (
     BUILT_IN,
     Predictions,
     build_deployed,
-    check_activations,
     check_predictions,
     open_network,
 )
@@ -392,10 +391,15 @@ def test_answers_as_described_are_passed_on_as_they_are():
     ],
 )
 def test_activations_that_are_no_finite_maps_are_refused(values, said):
-    right = np.ones((2, 3, 2, 2), np.float32)
-    assert check_activations({"features_4": right}, noise(2, 8, 8))["features_4"] is right
+    right, lightness = np.ones((2, 3, 2, 2), np.float32), noise(2, 8, 8)
+    answers = Predictions(
+        None, np.full((2, 3), 1 / 3, np.float32), np.zeros(2, np.float32), {"features_4": right}
+    )
+    assert check_predictions(answers, describe(("class",)), lightness) is answers
     with pytest.raises(WeightsError, match=rf"`features_8`.* {said}"):
-        check_activations({"features_4": right, "features_8": values}, noise(2, 8, 8))
+        check_predictions(
+            answers._replace(activations={"features_8": values}), describe(("class",)), lightness
+        )
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

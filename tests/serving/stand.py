@@ -46,7 +46,7 @@ class FakeNetwork:
         self.batches: list[int] = []
         self._on_predict = on_predict
 
-    def predict(self, lightness: np.ndarray) -> Predictions:
+    def predict(self, lightness: np.ndarray, names: Sequence[str] = ()) -> Predictions:
         self._on_predict(lightness)
         self.batches.append(len(lightness))
         bright = lightness.mean((1, 2)) / 100
@@ -60,16 +60,17 @@ class MatchingNetwork(FakeNetwork):
 
     activation_names = ("features_8",)
 
-    def predict_with(
-        self, lightness: np.ndarray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, np.ndarray]]:
+    def predict(self, lightness: np.ndarray, names: Sequence[str] = ()) -> Predictions:
+        answers = super().predict(lightness)
+        if not names:
+            return answers
         generator = np.random.default_rng(0)
         weights, shifts = generator.normal(0, 0.05, (64, 512)), generator.uniform(0, 2 * np.pi, 512)
         count, height, width = lightness.shape
         cells = lightness.reshape(count, height // 8, 8, width // 8, 8).transpose(0, 1, 3, 2, 4)
         features = np.cos(cells.reshape(count, height // 8, width // 8, 64) @ weights + shifts)
         features = np.moveaxis(features, -1, 1).astype(np.float32)
-        return self.predict(lightness), dict.fromkeys(names, features)
+        return answers._replace(activations=dict.fromkeys(names, features))
 
 
 class ChoosingNetwork(MatchingNetwork):
@@ -77,14 +78,12 @@ class ChoosingNetwork(MatchingNetwork):
 
     activation_names = ("features_8", "colour_logits")
 
-    def predict_with(
-        self, lightness: np.ndarray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, np.ndarray]]:
+    def predict(self, lightness: np.ndarray, names: Sequence[str] = ()) -> Predictions:
         if "colour_logits" not in names:
-            return super().predict_with(lightness, names)
+            return super().predict(lightness, names)
         count, height, width = lightness.shape
         logits = np.zeros((count, 313, -(-height // 4), -(-width // 4)), np.float32)
-        return self.predict(lightness), {"colour_logits": logits}
+        return super().predict(lightness)._replace(activations={"colour_logits": logits})
 
 
 def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> Colorizer:

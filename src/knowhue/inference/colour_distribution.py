@@ -286,12 +286,13 @@ class SeveralSizes:
 
     def _seen(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
         """The answers at the network's own size, and the mean of the logits."""
-        answers, own = self.network.predict_with(self.at_one_size(lightness), [COLOUR_LOGITS])
+        answers = self.network.predict(self.at_one_size(lightness), [COLOUR_LOGITS])
+        own = answers.activations[COLOUR_LOGITS]
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
-        total = np.zeros((*own[COLOUR_LOGITS].shape[:2], rows, columns), np.float32)
+        total = np.zeros((*own.shape[:2], rows, columns), np.float32)
         for size in SEEN_AT:
             seen = lightness if size == LARGEST_SIZE else _resized(lightness, size / LARGEST_SIZE)
-            logits = own[COLOUR_LOGITS] if size == 1 else _logits(self.network, seen)
+            logits = own if size == 1 else _logits(self.network, seen)
             if size == LARGEST_SIZE:
                 total += logits[..., :rows, :columns]
                 continue
@@ -306,7 +307,7 @@ class SeveralSizes:
 
 
 def _logits(network: Network, lightness: FloatArray) -> FloatArray:
-    return network.predict_with(lightness, [COLOUR_LOGITS])[1][COLOUR_LOGITS]
+    return network.predict(lightness, [COLOUR_LOGITS]).activations[COLOUR_LOGITS]
 
 
 def _interpolation(count: int, scale: float, length: int) -> FloatArray:

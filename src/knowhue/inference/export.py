@@ -239,11 +239,12 @@ def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]
     """
     worst: dict[str, float] = {}
     for lightness in trial_images():
-        one, other = expected(lightness)._asdict(), found(lightness)._asdict()
-        for name in one:
-            if one[name] is not None or other[name] is not None:
+        answers = expected(lightness), found(lightness)
+        for name in OUTPUTS:
+            one, other = (getattr(each, name) for each in answers)
+            if one is not None or other is not None:
                 # numpy's maximum keeps NaN, Python's `max` may drop it
-                worst[name] = float(np.maximum(worst.get(name, 0.0), _difference(one[name], other[name])))
+                worst[name] = float(np.maximum(worst.get(name, 0.0), _difference(one, other)))
     return worst
 
 

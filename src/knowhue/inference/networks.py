@@ -6,6 +6,7 @@ Importing this needs no torch: a model in ONNX runs without it.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +37,12 @@ COLOUR_LOGITS, FEATURES = "colour_logits", "features_"
 """Names of activations: the logits of 313 colours; the encoder's map of a stride, which stands behind."""
 LARGEST_CHROMA = 10_000.0
 """CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
+_RANGES = {
+    "chroma": (-LARGEST_CHROMA, LARGEST_CHROMA),
+    "probabilities": (-0.01, 1.01),
+    "novelty": (-np.inf, np.inf),
+}
+"""Of the answers; activations are finite."""
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
 """Two small images, neither square nor a whole number of strides."""
 
@@ -50,6 +57,10 @@ class Predictions(NamedTuple):
     novelty: FloatArray | None
     """(B,), distance from the training images; 1 is the limit of the usual. None of a model of others, which does not
     tell"""
+    activations: Mapping[str, FloatArray] = MappingProxyType({})
+    """what was asked for of what is computed on the way, (B, C, rows, columns): `features_8` is the encoder's map of
+    stride 8, each of its pixels for 8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4. They are of
+    L* with its lower and right edges repeated up to whole multiples of the coarsest stride"""
 
     @property
     def colours(self) -> FloatArray:
@@ -63,33 +74,22 @@ class Network(Protocol):
 
     runtime: str
     activation_names: tuple[str, ...]
-    """what `predict_with` may be asked for"""
+    """what `predict` may be asked for"""
 
     @property
     def description(self) -> "Description | RecipeDescription": ...
 
-    def predict(self, lightness: FloatArray) -> Predictions:
-        """The answers of `predict_with` alone."""
-        ...
-
-    def predict_with(
-        self, lightness: FloatArray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, FloatArray]]:
+    def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """Predict, and give what the network computes on the way to its answers.
 
         Args:
             lightness: L* (B, h, w), 0 to 100; any h and w.
-            names: some of `activation_names`: `features_8` is the encoder's map of stride 8, each of its pixels for
-                8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4.
-
-        Returns:
-            The answers, and activations by name (B, C, rows, columns). The network sees L* with its lower and right
-            edges repeated up to whole multiples of its coarsest stride, and so many pixels each map is of.
+            names: some of `activation_names`, to be given, too.
 
         Raises:
             ConfigError: the model has none of such a name.
-            WeightsError: the model answers what none should, see `check_predictions` and `check_activations`; or its
-                file takes too long, unless it is ours, or too much memory.
+            WeightsError: the model answers what none should, see `check_predictions`; or its file takes too long,
+                unless it is ours, or too much memory.
         """
         ...
 
@@ -120,33 +120,6 @@ def require_activations(names: Sequence[str], network: Network) -> None:
         )
 
 
-def check_activations(found: dict[str, FloatArray], lightness: FloatArray) -> dict[str, FloatArray]:
-    """The same activations, if each is a finite map of every image.
-
-    Raises:
-        WeightsError: one is not.
-    """
-    for name, values in found.items():
-        channels = len(chroma_bins()) if name == COLOUR_LOGITS else "channels"
-        is_map = values.ndim == 4 and len(values) == len(lightness) and values.size
-        if is_map and name == COLOUR_LOGITS:
-            covered = (COLOUR_STRIDE * cells for cells in values.shape[2:])
-            is_map = values.shape[1] == channels and all(
-                a >= b for a, b in zip(covered, lightness.shape[1:], strict=True)
-            )
-        if not is_map:
-            raise WeightsError(
-                f"The model should give `{name}` of shape ({len(lightness)}, {channels}, rows, columns), for all of "
-                f"the image. Found shape {values.shape}. Export its run again, or use another model."
-            )
-        if not np.isfinite(values).all():
-            raise WeightsError(
-                f"The model should give `{name}` with finite numbers. Found others. Its training may have diverged; "
-                "train its run again, or use another model."
-            )
-    return found
-
-
 def check_predictions(answers: Predictions, description: Description, lightness: FloatArray) -> Predictions:
     """The same answers, if each is there, of its shape and within its range: weights may be anybody's, or diverged.
 
@@ -154,30 +127,46 @@ def check_predictions(answers: Predictions, description: Description, lightness:
         WeightsError: one is not.
     """
     count, height, width = lightness.shape
-    expected: dict[str, tuple[tuple[int, ...], float, float]] = {"novelty": ((count,), -np.inf, np.inf)}
+    shapes: dict[str, tuple[int, ...]] = {"novelty": (count,)}
     if "colour" in description.tasks:
-        expected["chroma"] = (count, height, width, 2), -LARGEST_CHROMA, LARGEST_CHROMA
+        shapes["chroma"] = count, height, width, 2
     if "class" in description.tasks:
-        expected["probabilities"] = (count, len(description.classes)), -0.01, 1.01
-    for name, values in answers._asdict().items():
-        shape, low, high = expected.get(name, (None, 0, 0))
+        shapes["probabilities"] = count, len(description.classes)
+    for name in _RANGES:
+        values, shape = getattr(answers, name), shapes.get(name)
         found = None if values is None else values.shape
         if found != shape:
-            raise WeightsError(
-                f"The model should answer `{name}` of shape {shape} as its description says. Found shape {found}. "
-                "Export its run again, or use another model."
-            )
-        # NaN is within no limits
-        if (
-            values is not None
-            and not (is_right := np.isfinite(values) & (values >= low) & (values <= high)).all()
-        ):
-            limits = f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
-            raise WeightsError(
-                f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_right].flat[0]:g}. "
-                "Its training may have diverged; train its run again, or use another model."
-            )
+            raise _unlike(f"`{name}` of shape {shape} as its description says", f"shape {found}")
+        if values is not None:
+            _check_range(name, values)
+    for name, values in answers.activations.items():
+        channels = len(chroma_bins()) if name == COLOUR_LOGITS else "channels"
+        is_map = values.ndim == 4 and len(values) == count and values.size
+        if is_map and name == COLOUR_LOGITS:
+            rows, columns = (COLOUR_STRIDE * cells for cells in values.shape[2:])
+            is_map = values.shape[1] == channels and rows >= height and columns >= width
+        if not is_map:
+            wanted = f"`{name}` of shape ({count}, {channels}, rows, columns), for all of the image"
+            raise _unlike(wanted, f"shape {values.shape}")
+        _check_range(name, values)
     return answers
+
+
+def _check_range(name: str, values: FloatArray) -> None:
+    low, high = _RANGES.get(name, (-np.inf, np.inf))
+    # NaN is within no limits
+    if not (is_right := np.isfinite(values) & (values >= low) & (values <= high)).all():
+        limits = f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
+        raise WeightsError(
+            f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_right].flat[0]:g}. Its "
+            "training may have diverged; train its run again, or use another model."
+        )
+
+
+def _unlike(wanted: str, found: str) -> WeightsError:
+    return WeightsError(
+        f"The model should answer {wanted}. Found {found}. Export its run again, or use another model."
+    )
 
 
 def open_network(
@@ -283,12 +272,7 @@ class TorchNetwork:
         self.module = module.to(self.device).eval()
         self.activation_names = module.activation_names
 
-    def predict(self, lightness: FloatArray) -> Predictions:
-        return self.predict_with(lightness, ())[0]
-
-    def predict_with(
-        self, lightness: FloatArray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, FloatArray]]:
+    def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """See `Network`."""
         import torch
 
@@ -297,9 +281,9 @@ class TorchNetwork:
             answer: DeployedOutput = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
-        answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty))
         found = {name: _to_numpy(answer.activations[name]) for name in names}
-        return check_predictions(answers, self.description, lightness), check_activations(found, lightness)
+        answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty), found)
+        return check_predictions(answers, self.description, lightness)
 
 
 def open_torch(path: Path) -> TorchNetwork:

@@ -26,7 +26,6 @@ from knowhue.inference.networks import (
     COLOUR_LOGITS,
     FEATURES,
     Predictions,
-    check_activations,
     check_predictions,
     require_activations,
 )
@@ -99,19 +98,18 @@ class OnnxNetwork:
         self.activation_names = _activations_of(session)
         self._outputs = _outputs_of(description)
 
-    def predict(self, lightness: FloatArray) -> Predictions:
-        return self.predict_with(lightness, ())[0]
-
-    def predict_with(
-        self, lightness: FloatArray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, FloatArray]]:
+    def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """See `Network`."""
         require_activations(names, self)
         asked = [*self._outputs, *names]
         found = dict(zip(asked, self._session.run(asked, {INPUT: lightness[:, None]}), strict=True))
-        answers = Predictions(found.get("chroma"), found.get("probabilities"), found["novelty"])
-        on_the_way = check_activations({name: found[name] for name in names}, lightness)
-        return check_predictions(answers, self.description, lightness), on_the_way
+        answers = Predictions(
+            found.get("chroma"),
+            found.get("probabilities"),
+            found["novelty"],
+            {name: found[name] for name in names},
+        )
+        return check_predictions(answers, self.description, lightness)
 
 
 def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:

@@ -124,12 +124,13 @@ class RecipeNetwork:
         self._session = session
         self._batch = batch
 
-    def predict(self, lightness: FloatArray) -> Predictions:
-        """Predict for L* (B, h, w), 0 to 100; of another size than the model's it is resized.
+    def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
+        """Predict for L* (B, h, w), 0 to 100; of another size than the model's it is resized. No `names` are known.
 
         Raises:
             WeightsError: the file takes too long or too much memory, or answers what no such model should.
         """
+        require_activations(names, self)
         count, *shape = lightness.shape
         resized = lightness
         if tuple(shape) != self.description.shape:
@@ -140,13 +141,6 @@ class RecipeNetwork:
         if list(chroma.shape[1:3]) != shape:
             chroma = np.stack([enlarge(each, *shape) for each in chroma])
         return Predictions(chroma, None, None)
-
-    def predict_with(
-        self, lightness: FloatArray, names: Sequence[str]
-    ) -> tuple[Predictions, dict[str, FloatArray]]:
-        """The answer; there are no activations."""
-        require_activations(names, self)
-        return self.predict(lightness), {}
 
     def _chroma(self, lightness: FloatArray) -> FloatArray:
         """a*b* (B, h', w', 2) of L* (B, h, w)."""

@@ -247,7 +247,7 @@ def _size(pixels: Pixels, strides: Sequence[int]) -> tuple[int, int]:
 
 def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[FloatArray, ...]:
     """Features (rows, columns, C) of L* (h, w), each map brought to one value a cell."""
-    _, found = network.predict_with(light[None], [f"{FEATURES}{stride}" for stride in strides])
+    found = network.predict(light[None], [f"{FEATURES}{stride}" for stride in strides]).activations
     rows, columns = (side // CELL_PX for side in light.shape)
     y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
     maps = []
