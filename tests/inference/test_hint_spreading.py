@@ -48,7 +48,7 @@ def pulled(lightness: np.ndarray, *hints: Hint) -> np.ndarray:
     """What spreads from points at the pixels' centres where nothing was predicted."""
     rows, columns = np.array([pixel_of(hint, lightness.shape) for hint in hints]).T
     points = Given(rows, columns, lightness[rows, columns], np.array([hint[2:] for hint in hints]))
-    return spread(lightness, points, None, (1 / min(lightness.shape),) * 2)
+    return spread(lightness, (1 / min(lightness.shape),) * 2, points)
 
 
 def from_points(shape: tuple[int, ...], *hints: Hint) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_an_enclosed_place_is_filled_and_its_surroundings_stay():
 def test_a_hint_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(192, 192)
     point = Given(np.array([96]), np.array([95.4]), np.array([30]), np.array([[60, 0]]))
-    found = spread(lightness, point, None, (1 / 192, 1 / 192))[..., 0]
+    found = spread(lightness, (1 / 192, 1 / 192), point)[..., 0]
     assert 0.6 * found[96, 95] + 0.4 * found[96, 96] == pytest.approx(60, abs=0.01)
     assert found[:, 90:96].max(0).min() > 50
     found[96, 96] = 0  # that the point's colour is interpolated from
@@ -130,7 +130,7 @@ def test_a_slope_of_lightness_shortens_the_reach_along_it_only():
 def test_two_near_points_each_meet_their_colour(apart):
     wanted, columns = np.array([[60, 0], [-60, 20]]), np.array([50.2, 50.2 + apart])
     points = Given(np.full(2, 40.3), columns, np.full(2, 50), wanted)
-    found = spread(flat(96, 128), points, None, (1 / 96, 1 / 96))
+    found = spread(flat(96, 128), (1 / 96, 1 / 96), points)
     for column, expected in zip(columns, wanted, strict=True):
         left = int(column)
         rows = 0.7 * found[40] + 0.3 * found[41]
@@ -203,6 +203,6 @@ def test_differences_never_leave_the_range_of_nothing_and_those_given(shape, con
 def test_a_stroke_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(96, 128)
     painted = Given(np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1)))
-    found = spread(lightness, None, painted, (1 / 96, 1 / 96))[..., 0]
+    found = spread(lightness, (1 / 96, 1 / 96), strokes=painted)[..., 0]
     assert found[45, 55] > 5
     assert found[45, 70] < 0.5

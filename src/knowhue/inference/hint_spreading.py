@@ -49,6 +49,9 @@ class Given(NamedTuple):
     """a*b* (n, 2), what is to be added there, CIELAB units"""
 
 
+NOTHING = Given(np.empty(0), np.empty(0), np.empty(0), np.empty((0, 2)))
+
+
 class _Discs(NamedTuple):
     """What is given, on the grid on which it spreads."""
 
@@ -86,22 +89,26 @@ def corrections(
     Raises:
         ConfigError: a hint or a stroke lies outside the image, or is of no colour.
     """
-    _check(hints, strokes)
+    x, y, *wanted = np.array(hints, np.float64).reshape(-1, 4).T
+    given = {"hints": Strokes(x, y, np.stack(wanted, -1))} if len(hints) else {}
+    if strokes is not None:
+        given["strokes"] = Strokes(*map(np.asarray, strokes))
     height, width = pixels.shape[:2]
     short = min(height, width)
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
 
-    def at(x: Floats, y: Floats, wanted: Floats) -> Given:
+    def placed(name: str) -> Given:
+        if name not in given:
+            return NOTHING
+        _check(name, given[name])
+        x, y, wanted = given[name]
         rows = np.minimum((y * height).astype(int), height - 1)
         columns = np.minimum((x * width).astype(int), width - 1)
         own = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
         chroma = chroma_at(lines, own, (rows + 0.5) / height, (columns + 0.5) / width)
         return Given((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
 
-    given = np.array(hints, np.float64).reshape(-1, 4)
-    points = at(given[:, 0], given[:, 1], given[:, 2:]) if hints else None
-    painted = None if strokes is None else at(*strokes)
-    return spread(coarse, points, painted, (1 / (down * short), 1 / (across * short)))
+    return spread(coarse, (1 / (down * short), 1 / (across * short)), placed("hints"), placed("strokes"))
 
 
 def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
@@ -111,7 +118,7 @@ def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
 
 
 def spread(
-    lightness: FloatArray, points: Given | None, strokes: Given | None, step: tuple[float, float]
+    lightness: FloatArray, step: tuple[float, float], points: Given = NOTHING, strokes: Given = NOTHING
 ) -> FloatArray:
     """Spread differences of colour from points and strokes over the regions of like lightness around them.
 
@@ -130,20 +137,20 @@ def spread(
 
     Args:
         lightness: L* (h, w), 0 to 100.
+        step: height and width of a pixel in short sides of the image.
         points: where colours are given.
         strokes: the same of strokes; points or strokes are needed.
-        step: height and width of a pixel in short sides of the image.
 
     Returns:
         a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
 
     >>> flat = np.full((48, 64), 50, np.float32)
     >>> point = Given(np.array([24]), np.array([32]), np.array([50]), np.array([[40, 0]]))
-    >>> found = spread(flat, point, None, (1 / 48, 1 / 48))
+    >>> found = spread(flat, (1 / 48, 1 / 48), point)
     >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
     [40, 25, 2, 0]
     """
-    discs = _discs(lightness, points, strokes, step)
+    discs = _discs(lightness, step, points, strokes)
     free = (discs.distance < REACH) | discs.held
     passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
     found = np.zeros(discs.given.shape, np.float32)
@@ -151,18 +158,16 @@ def spread(
     return found
 
 
-def _discs(
-    lightness: FloatArray, points: Given | None, strokes: Given | None, step: tuple[float, float]
-) -> _Discs:
+def _discs(lightness: FloatArray, step: tuple[float, float], points: Given, strokes: Given) -> _Discs:
     """Where differences are given.
 
     A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side. Only the
     pixels that the point lies between belong to it in any case, because its colour is interpolated from them.
     """
-    given, held, across, distance = _along(lightness, strokes, step)
+    given, held, across, distance = _along(lightness, step, strokes)
     # a stroke says where it ends, and a disc does not: a pixel in both is the stroke's
     count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
-    for row, column, light, difference in zip(*points or ([],) * 4, strict=True):
+    for row, column, light, difference in zip(*points, strict=True):
         rows, columns, window = _window(lightness.shape, (row, column), step)
         away = np.hypot((rows - row) * step[0], (columns - column) * step[1])
         between = (np.abs(rows - row) < 1) & (np.abs(columns - column) < 1)
@@ -177,19 +182,13 @@ def _discs(
         nearest[window] = np.where(closer, away, nearest[window])
         distance[window] = np.minimum(distance[window], away)
     given /= np.maximum(count, 1)[..., None]
-    if points is not None:
-        _meet(given, points)
+    _meet(given, points)
     return _Discs(given, count > 0, across, distance)
 
 
-def _along(lightness: NDArray[np.floating], strokes: Given | None, step: tuple[float, float]) -> _Discs:
+def _along(lightness: NDArray[np.floating], step: tuple[float, float], strokes: Given) -> _Discs:
     """What strokes give: at each pixel of the grid the mean over what lies beside it, weighted as by interpolation."""
     shape = lightness.shape
-    if strokes is None:
-        nothing = np.zeros(shape, bool)
-        return _Discs(np.zeros((*shape, 2)), nothing, nothing.copy(), np.full(shape, np.inf))
-    from scipy.ndimage import distance_transform_edt
-
     top, bottom, down = neighbours(strokes.rows, shape[0])
     left, right, across = neighbours(strokes.columns, shape[1])
     rows, columns = np.concatenate([top, top, bottom, bottom]), np.concatenate([left, right, left, right])
@@ -206,8 +205,12 @@ def _along(lightness: NDArray[np.floating], strokes: Given | None, step: tuple[f
         summed(values) * held / np.where(held, total, 1)
         for values in (*strokes.differences.T, strokes.lightness)
     )
-    distance = distance_transform_edt(~held, sampling=step)
-    return _Discs(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), np.asarray(distance))
+    distance = np.full(shape, np.inf)
+    if held.any():
+        from scipy.ndimage import distance_transform_edt
+
+        distance = np.asarray(distance_transform_edt(~held, sampling=step))
+    return _Discs(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), distance)
 
 
 def _meet(given: NDArray[np.float64], points: Given) -> None:
@@ -291,30 +294,14 @@ def _solve(
     return factor.solve(stiffness[:, None] * discs.given[free])
 
 
-def _check(hints: Sequence[Hint], strokes: Strokes | None) -> None:
-    for hint in hints:
-        if not (
-            0 <= hint.x <= 1
-            and 0 <= hint.y <= 1
-            and abs(hint.a) <= MOST_CHROMA
-            and abs(hint.b) <= MOST_CHROMA
-        ):
-            raise ConfigError(
-                f"`hints` should have x and y within 0 to 1, fractions of width and height, and a and b within "
-                f"-{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found `{hint}`."
-            )
-    if strokes is None:
-        return
-    x, y, chroma = map(np.asarray, strokes)
-    if not (x.ndim == 1 and x.size and y.shape == x.shape and chroma.shape == (x.size, 2)):
-        raise ConfigError(
-            "`strokes` should have x and y (n,), n 1 or more, and chroma (n, 2), as `strokes_of` makes them. Found "
-            f"x {x.shape}, y {y.shape}, chroma {chroma.shape}."
-        )
+def _check(name: str, given: Strokes) -> None:
+    x, y, chroma = given
+    is_shaped = x.ndim == 1 and x.size and y.shape == x.shape and chroma.shape == (x.size, 2)
     # said so that what is not a number is refused, too
-    if not (((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)).all() and (abs(chroma) <= MOST_CHROMA).all()):
-        raise ConfigError(
-            "`strokes` should have x and y within 0 to 1, fractions of width and height, and chroma within "
-            f"-{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}, "
-            f"chroma {chroma.min():g} to {chroma.max():g}."
-        )
+    if is_shaped and ((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & (abs(chroma) <= MOST_CHROMA).all(1)).all():
+        return
+    found = (f"{part} {np.array2string(values, threshold=6)}" for part, values in given._asdict().items())
+    raise ConfigError(
+        f"`{name}` should have x and y within 0 to 1, fractions of width and height, and chroma within "
+        f"-{MOST_CHROMA:,} to {MOST_CHROMA:,}, an a* and b* for each. Found {' '.join(', '.join(found).split())}."
+    )

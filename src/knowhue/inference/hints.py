@@ -33,9 +33,9 @@ class Hint(NamedTuple):
 class Strokes(NamedTuple):
     """Many points with colours, n pixels of what a user has painted; their lightness stays the image's."""
 
-    x: NDArray[np.float64]
+    x: NDArray[np.floating]
     """fractions of the width from the left (n,), 0 to 1"""
-    y: NDArray[np.float64]
+    y: NDArray[np.floating]
     """fractions of the height from the top (n,), 0 to 1"""
     chroma: NDArray[np.floating]
     """a*b* (n, 2), CIELAB units"""
