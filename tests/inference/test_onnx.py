@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny_models import CLASSES, colours_network, describe, noise, small_network, two_stage_network
+from tiny_models import CLASSES, SIZE_PX, colours_network, describe, noise, small_network, two_stage_network
 
 from knowhue.errors import ConfigError, ExtraError, ImageError, WeightsError
 from knowhue.inference import onnx_network
@@ -24,7 +24,7 @@ from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_differences
 from knowhue.inference.networks import Predictions, TorchNetwork, find_model, open_network, open_torch
 from knowhue.inference.onnx_network import INT8_KEY, OUTPUTS, PARITY_KEY, find_unsafe, open_onnx
-from knowhue.inference.quantize import Example, judge_cost, quantize
+from knowhue.inference.quantize import Example, Examples, judge_cost, quantize, read_examples
 from knowhue.models.heads import unscale_chroma
 from knowhue.models.multitask import Deployed
 
@@ -361,7 +361,7 @@ def test_a_description_that_does_not_fit_is_refused(file, tmp_path, lie):
 @pytest.fixture(scope="session")
 def eight_bits(file, photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "model.onnx"
-    return path, quantize(file, path, photos)
+    return path, quantize(file, path, read_examples(photos, SIZE_PX))
 
 
 def test_eight_bits_answer_nearly_as_float_and_say_so(opened, eight_bits):
@@ -384,7 +384,7 @@ def test_every_image_is_calibrated_on_measured_on_or_left_out(file, photos, tmp_
     monkeypatch.setattr(quantize_module, "_quantized", lambda source, _: onnx.load(source))
     shutil.copytree(photos, tmp_path / "photos")
     Image.new("L", (9, 9)).save(tmp_path / "photos" / "a gray one.png")
-    loss = quantize(file, tmp_path / "model.onnx", tmp_path / "photos")
+    loss = quantize(file, tmp_path / "model.onnx", read_examples(tmp_path / "photos", SIZE_PX))
     found = sum(1 for each in (tmp_path / "photos").rglob("*.*") if each.is_file())
     assert loss.calibrated_on + loss.measured_on + loss.left_out == found
     assert loss.left_out >= found - 17 >= 7
@@ -403,20 +403,19 @@ def test_only_convolutions_but_the_first_and_the_last_are_in_eight_bits(eight_bi
 
 def test_eight_bits_are_made_of_float_alone(eight_bits, photos, tmp_path):
     with pytest.raises(ConfigError, match=r"in float32. Found .* in int8"):
-        quantize(eight_bits[0], tmp_path / "again.onnx", photos)
+        quantize(eight_bits[0], tmp_path / "again.onnx", read_examples(photos, SIZE_PX))
 
 
-def test_too_few_images_are_refused(file, photos, tmp_path):
+def test_too_few_images_are_refused(photos):
     with pytest.raises(ImageError, match="at least 16 colour images"):
-        quantize(file, tmp_path / "model.onnx", photos / CLASSES[0])
-    assert not (tmp_path / "model.onnx").exists()
+        read_examples(photos / CLASSES[0], SIZE_PX)
 
 
-def test_gray_images_measure_nothing(file, tmp_path):
+def test_gray_images_measure_nothing(tmp_path):
     for number in range(16):
         Image.new("L", (9, 9), number).save(tmp_path / f"{number}.png")
     with pytest.raises(ImageError, match="Found 0 in colour among 8"):
-        quantize(file, tmp_path / "model.onnx", tmp_path)
+        read_examples(tmp_path, SIZE_PX)
 
 
 class Answering:
@@ -438,12 +437,13 @@ def test_the_loss_is_what_its_words_say():
     truth = [
         Example(noise(1, 4, 5)[0], np.full((4, 5, 2), 10, np.float32), label) for label in ("shark", "coral")
     ]
-    loss = judge_cost(Answering(7, 2), Answering(12, 1), truth, 5)
+    loss = judge_cost(Answering(7, 2), Answering(12, 1), Examples(truth[:1] * 5, truth, 4))
     assert (loss.chroma, loss.ab_l1_before, loss.ab_l1_after) == (5, 3, 2)
     assert (loss.agreement, loss.accuracy_before, loss.accuracy_after) == (0, 0.5, 0)
-    assert (loss.calibrated_on, loss.measured_on) == (5, 2)
+    assert (loss.calibrated_on, loss.measured_on, loss.left_out) == (5, 2, 4)
     unlabelled = [each._replace(label="holiday") for each in truth]
-    assert judge_cost(Answering(7, 2), Answering(12, 1), unlabelled, 5).accuracy_before is None
+    examples = Examples(truth, unlabelled, 0)
+    assert judge_cost(Answering(7, 2), Answering(12, 1), examples).accuracy_before is None
 
 
 def test_an_encoder_of_timm_passes_too(tmp_path):

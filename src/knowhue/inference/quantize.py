@@ -48,21 +48,6 @@ class Example(NamedTuple):
     """the name of the folder that it lies in, or None"""
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Image files in a folder and the folders in it, by name.
-
-    Raises:
-        ImageError: there are too few to calibrate on some and to measure on others.
-    """
-    found = sorted(file for file, skipped in walk(folder) if not skipped)
-    if len(found) < 2 * FEWEST_EXAMPLES:
-        raise ImageError(
-            f"`images` should be a folder of at least {2 * FEWEST_EXAMPLES} colour images, better some hundreds. "
-            f"Found {len(found)} in `{folder}`."
-        )
-    return found
-
-
 class Examples(NamedTuple):
     """Images of a folder to fit 8 bits to, and others to measure what these cost."""
 
@@ -73,12 +58,23 @@ class Examples(NamedTuple):
 
 
 def read_examples(folder: Path, size_px: int) -> Examples:
-    """Every other image of a folder to calibrate on, the others to measure on.
+    """Every other image of a folder to calibrate on (up to 128), the others to measure on (up to 256).
+
+    They should be like those to be coloured. In folders named as the model's classes they measure accuracy.
+
+    Args:
+        folder: of colour images.
+        size_px: short side of the model's input.
 
     Raises:
-        ImageError: one cannot be read, or too few are in colour.
+        ImageError: one cannot be read, or there are too few, or too few in colour.
     """
-    found = find_images(folder)
+    found = sorted(file for file, skipped in walk(folder) if not skipped)
+    if len(found) < 2 * FEWEST_EXAMPLES:
+        raise ImageError(
+            f"`images` should be a folder of at least {2 * FEWEST_EXAMPLES} colour images, better some hundreds. "
+            f"Found {len(found)} in `{folder}`."
+        )
     # every other image: both halves hold all classes, and none measures itself
     calibration = _read_half(found[::2], CALIBRATED_ON, size_px)
     measured = _read_half(found[1::2], MEASURED_ON, size_px)
@@ -132,21 +128,18 @@ class QuantizationCost(NamedTuple):
     """images of the folder that were neither calibrated nor measured on: beyond the most, or gray"""
 
 
-def quantize(source: Path, target: Path, images: Path | Examples) -> QuantizationCost:
+def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost:
     """Write a model in 8 bits, and say in it and here what that costs.
 
     Args:
         source: .onnx file in float32 that `knowhue export` made.
         target: .onnx file to write; replaced if it is there.
-        images: folder of colour images like those to be coloured; every other one is calibrated on (up to 128),
-            the others are measured on (up to 256). In folders named as the model's classes they measure accuracy. Or
-            what `read_examples` made of it.
+        examples: images at the model's size.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
         WeightsError: the source cannot be read.
         ConfigError: the source is not in float32.
-        ImageError: too few colour images, or an unreadable one.
         RunError: the file cannot be written.
     """
     require_packages()
@@ -156,7 +149,6 @@ def quantize(source: Path, target: Path, images: Path | Examples) -> Quantizatio
             f"`source` should be in float32. Found `{source}` in {before.description.precision}. Export the run "
             "to ONNX first."
         )
-    examples = read_examples(images, before.description.size_px) if isinstance(images, Path) else images
     model = _quantized(source, [each.lightness for each in examples.calibration])
     del model.metadata_props[:]  # what was measured of the float model
     model_name, of, folder = before.description.name.partition(", of ")  # the folder is not told to everybody
@@ -164,26 +156,24 @@ def quantize(source: Path, target: Path, images: Path | Examples) -> Quantizatio
     described = before.description.model_copy(update={"precision": "int8", "name": name})
     set_metadata(model, KEY, described.model_dump_json())
     after = network_of(model.SerializeToString(), target)
-    cost = judge_cost(before, after, examples.measured, len(examples.calibration))
-    cost = cost._replace(left_out=examples.left_out)
+    cost = judge_cost(before, after, examples)
     set_metadata(model, INT8_KEY, json.dumps(cost._asdict()))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
     return cost
 
 
-def judge_cost(
-    before: Network, after: Network, examples: Sequence[Example], calibrated_on: int
-) -> QuantizationCost:
-    """Compare two networks of one description on examples."""
-    pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in examples]
+def judge_cost(before: Network, after: Network, examples: Examples) -> QuantizationCost:
+    """Compare two networks of one description on the examples to measure on."""
+    measured = examples.measured
+    pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in measured]
     chroma = agreement = None
     ab_l1 = accuracy = None, None
 
     def means(score: Callable[[Predictions, Example], Any]) -> tuple[float, float]:
         """Of a score over the examples, before and after."""
         scores = [
-            [score(answer, each) for answer in pair] for pair, each in zip(pairs, examples, strict=True)
+            [score(answer, each) for answer in pair] for pair, each in zip(pairs, measured, strict=True)
         ]
         first, second = np.mean(np.asarray(scores, np.float64), 0)
         return float(first), float(second)
@@ -194,9 +184,10 @@ def judge_cost(
     if "class" in before.description.tasks:
         names = before.description.classes
         agreement = float(np.mean([_class(one) == _class(other) for one, other in pairs]))
-        if all(each.label in names for each in examples):
+        if all(each.label in names for each in measured):
             accuracy = means(lambda answer, each: names[_class(answer)] == each.label)
-    return QuantizationCost(chroma, *ab_l1, agreement, *accuracy, calibrated_on, len(examples))
+    counts = len(examples.calibration), len(measured), examples.left_out
+    return QuantizationCost(chroma, *ab_l1, agreement, *accuracy, *counts)
 
 
 def _class(answer: Predictions) -> int:
