@@ -195,9 +195,9 @@ def test_a_hint_beyond_its_image_is_named_by_table_and_place(tmp_path):
     """Which is seen when the image is read, long after the table was."""
     (tmp_path / "h.csv").write_text("x,y,colour\n1,2,red\n640,2,red\n")
     first, second = read_hints(tmp_path / "h.csv")[""]
-    assert parse_hint(first, 640, 480)
+    assert parse_hints([first], 640, 480)
     with pytest.raises(ConfigError, match=r"h\.csv, row 3: A hint should lie in the image, 0 to 639 pixels"):
-        parse_hint(second, 640, 480)
+        parse_hints([second], 640, 480)
     with pytest.raises(ConfigError, match=r"in the image, 0% to 100%\. Found `300%`"):
         parse_hint("300%,2=red", 640, 480)
     assert copy(second).place == second.place

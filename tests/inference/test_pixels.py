@@ -317,9 +317,10 @@ CHROMA, SMALL_GUIDE = np.zeros((3, 4, 2), np.float32), np.zeros((3, 4), np.float
         ({"chroma": CHROMA[:0], "guide": SMALL_GUIDE[:0]}, r"`chroma` should be \(h, w, 2\)"),
         (
             {"guide": SMALL_GUIDE[:2]},
-            r"`guide` should be \(h, w\) as chroma is, \(3, 4\). Found `guide.shape = \(2, 4\)`",
+            r"`guide` should be \(h, w\) as chroma is, \(3, 4\), and finite. Found `guide.shape = \(2, 4\)`",
         ),
-        ({"chroma": CHROMA * np.nan}, "`chroma` and `guide` should be finite. Found NaN or infinity."),
+        ({"chroma": CHROMA * np.nan}, "`chroma` should be .*, and finite. Found .* with NaN or infinity."),
+        ({"guide": SMALL_GUIDE + np.inf}, r"`guide` should be .* Found .*\(3, 4\)` with NaN or infinity"),
         ({"saturation": -1.0}, "`saturation` should be 0 or more, finite. Found `saturation = -1.0`"),
         ({"saturation": float("nan")}, "`saturation` should be 0 or more, finite. Found `saturation = nan`"),
     ],

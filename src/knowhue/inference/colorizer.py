@@ -207,28 +207,19 @@ class Colorizer:
             ConfigError: the model has no class head, or `unknown_below` is no probability.
         """
         self.require("class")
-        _require_probability(unknown_below)
+        options = ColorizeOptions(unknown_below=unknown_below)
+        _require_ranges(options)
         image = _image(source)
-        answers = self.predict_classes([self.class_input(image)])[0]
-        return self.judge(image, answers, ColorizeOptions(unknown_below=unknown_below))
+        return self.judge(image, self.predict_classes([self.class_input(image)])[0], options)
 
     def require(self, task: str) -> None:
-        """Make sure, before work, that the model can do a task.
-
-        Raises:
-            ConfigError: it has no head for it.
-        """
+        """Raise a `ConfigError`, before work, where the model has no head for a task."""
         require_task(task, self.network.description.tasks, self.network.description.name)
 
     def require_options(self, options: ColorizeOptions) -> None:
-        """Make sure, before work, that the model can colour as is asked.
-
-        Raises:
-            ConfigError: it has no colour head, or cannot do something, or a number is out of its range.
-        """
+        """Raise a `ConfigError`, before work, where the model cannot colour as asked, or a number is out of range."""
         self.require("colour")
-        _require_probability(options.unknown_below)
-        _require_colours(options)
+        _require_ranges(options)
         description = self.network.description
         if isinstance(description, RecipeDescription):
             require_supported(description.recipe, {name: name for name in options.changed()})
@@ -330,11 +321,7 @@ class Colorizer:
         )
 
     def distribution(self, coarse: FloatArray) -> ColourDistribution:
-        """What a head of 313 colours says of an image, L* (h, w) as `network_input` makes it.
-
-        Raises:
-            ConfigError: the model has no such head.
-        """
+        """What a head of 313 colours says of L* (h, w), see `network_input`; a `ConfigError` without such a head."""
         return ColourDistribution.of(self.network, coarse)
 
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
@@ -346,20 +333,18 @@ class Colorizer:
         )
 
 
-def _require_probability(unknown_below: float | None) -> None:
-    if unknown_below is not None and not 0 <= unknown_below <= 1:
-        raise ConfigError(
-            f"`unknown_below` should be a probability from 0 to 1. Found `unknown_below = {unknown_below:g}`."
-        )
+_RANGES = {
+    "saturation": (0, MOST_SATURATION, f"0 (gray) to {MOST_SATURATION}, and 1 leaves colours as they are"),
+    "unknown_below": (0, 1, "a probability from 0 to 1"),
+}
 
 
-def _require_colours(options: ColorizeOptions) -> None:
-    saturation, album = options.saturation, options.album
-    if not 0 <= saturation <= MOST_SATURATION:
-        raise ConfigError(
-            f"`saturation` should be 0 (gray) to {MOST_SATURATION}, and 1 leaves colours as they are. Found "
-            f"`saturation = {saturation}`."
-        )
+def _require_ranges(options: ColorizeOptions) -> None:
+    for name, (low, high, wanted) in _RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"`{name}` should be {wanted}. Found `{name} = {value:g}`.")
+    album = options.album
     if album is not None and not all(abs(each) <= MOST_CHROMA for each in album):
         raise ConfigError(
             f"`album` should have a and b within -{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found `album = {album}`."

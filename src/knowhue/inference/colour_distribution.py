@@ -15,7 +15,7 @@ from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.errors import ConfigError
 from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
-from knowhue.inference.pixels import SHORTEST_PX, enlarge, neighbours, taps, working_size
+from knowhue.inference.pixels import SHORTEST_PX, enlarge, mixed, neighbours, taps, working_size
 from knowhue.randomness import stream
 
 MOST_ANSWERS = 16
@@ -82,10 +82,8 @@ class ColourDistribution(NamedTuple):
         Perturb and MAP (Papandreou and Yuille, "Perturb-and-MAP random fields", ICCV 2011) draws from a distribution
         by adding noise to its logits and taking the best. Noise that is drawn anew at every pixel speckles the image.
         Ours is one Gaussian field over place, lightness and colour, see `field`, so that what is near and of like
-        lightness is pushed to like colours; and we take the annealed mean, as the model does, not the best.
-
-        Args:
-            number: 1 is the model's own answer, each further one draws from a random stream of its own.
+        lightness is pushed to like colours; and we take the annealed mean, as the model does, not the best. Number 1
+        is the model's own answer, each further one draws from a random stream of its own.
         """
         if number == 1:
             return self.answer()
@@ -225,11 +223,7 @@ def samples_of(network: "Network | SeveralSizes") -> int:
 
 
 def require_sample(number: int, network: "Network | SeveralSizes") -> None:
-    """Make sure, before work, that a model gives an answer of a number.
-
-    Raises:
-        ConfigError: there is none of that number, or the model has no head of 313 colours and gives one alone.
-    """
+    """Raise a `ConfigError`, before work, where a model gives no answer of a number."""
     if not 1 <= number <= MOST_ANSWERS:
         raise ConfigError(f"`sample` should be 1 to {MOST_ANSWERS}. Found `sample = {number}`.")
     if number > samples_of(network):
@@ -311,18 +305,12 @@ def _logits(network: Network, lightness: FloatArray) -> FloatArray:
 
 
 def _interpolation(count: int, scale: float, length: int) -> FloatArray:
-    """The matrix (count, length) that takes a row of cells to those of another size, bilinear.
+    """The matrix (count, length) that takes a row of cells to `count` of another size, bilinear.
 
-    Args:
-        count: of the cells to be made.
-        scale: of the image whose cells are given, that of those to be made is 1.
-        length: of the row, which covers whole strides; the image is the first part of it.
+    The image whose cells are given is `scale` times as large; it is the first part of its row, of whole strides.
     """
-    low, high, share = neighbours((np.arange(count) + 0.5) * scale - 0.5, length)
-    matrix = np.zeros((count, length), np.float32)
-    np.add.at(matrix, (np.arange(count), low), 1 - share)
-    np.add.at(matrix, (np.arange(count), high), share)
-    return matrix
+    places = neighbours((np.arange(count) + 0.5) * scale - 0.5, length)
+    return mixed(np.eye(length, dtype=np.float32), places).astype(np.float32)
 
 
 def _resized(lightness: FloatArray, scale: float) -> FloatArray:

@@ -81,9 +81,7 @@ class Calibration(Section):
         """What was done, and what it was measured to do.
 
         >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, images=30).sentence()
-        'not calibrated: a temperature makes the expected calibration error worse, 0.200 instead of 0.100 (30 images)'
-        >>> Calibration(temperature=1, ece_before=0.1, ece_after=0.10004, images=30).sentence()
-        'not calibrated: a temperature does not lessen the expected calibration error of 0.100 (30 images)'
+        'not calibrated: the expected calibration error of 0.100 would be 0.200 with a temperature (30 images)'
         """
         before, after = f"{self.ece_before:.3f}", f"{self.ece_after:.3f}"
         if self.helps:
@@ -91,14 +89,9 @@ class Calibration(Section):
                 f"calibrated by a temperature of {self.temperature:.2f}; expected calibration error {before} before, "
                 f"{after} after ({self.images} images)"
             )
-        if before == after:
-            return (
-                "not calibrated: a temperature does not lessen the expected calibration error of "
-                f"{before} ({self.images} images)"
-            )
         return (
-            f"not calibrated: a temperature makes the expected calibration error worse, {after} instead of "
-            f"{before} ({self.images} images)"
+            f"not calibrated: the expected calibration error of {before} would be {after} with a temperature "
+            f"({self.images} images)"
         )
 
 
@@ -168,11 +161,7 @@ class Description(Section):
 
 
 def read_description(text: str | None, path: Path) -> Description:
-    """The description stored with weights.
-
-    Raises:
-        WeightsError: there is none, or a later version of knowhue wrote it.
-    """
+    """The description stored with weights; a `WeightsError` if there is none, or it is of another version."""
     if text is None:
         raise WeightsError(
             f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "

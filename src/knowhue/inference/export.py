@@ -98,13 +98,13 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
     model = folded(graph_of(network.module))
     # what the network came from may have been stored in float16; here it is in full
     described = network.description.model_copy(update={"precision": "float32"})
-    set_metadata(model, KEY, described.model_dump_json())
+    model.metadata_props.add(key=KEY, value=described.model_dump_json())
     made = network_of(model.SerializeToString(), target, threads=1)
     # GPUs may round products to 10 bits
     on_cpu = TorchNetwork(copy.deepcopy(network.module), network.description, "cpu")
     differences = largest_differences(on_cpu.predict, made.predict)
     _refuse_difference(differences, target)
-    set_metadata(model, PARITY_KEY, json.dumps(differences))
+    model.metadata_props.add(key=PARITY_KEY, value=json.dumps(differences))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
     return differences
@@ -169,28 +169,21 @@ def folded(model: Any) -> Any:
 def _exportable(module: Deployed) -> Deployed:
     """The same network as the exporter takes it quickly.
 
-    Activations do not overwrite their input. Convolutions that pad by the size of their input (TensorFlow's) pad for
-    whole strides: of n pixels, a multiple of the stride s, a kernel of k takes k - s more, the odd one at the end. As
-    formulas of an unknown size they would take the exporter half an hour.
+    Convolutions that pad by the size of their input (TensorFlow's) pad for whole strides: of n pixels, a multiple of
+    the stride s, a kernel of k takes k - s more, the odd one at the end. As formulas of an unknown size they would take
+    the exporter half an hour.
     """
     for name, layer in list(module.named_modules()):
         if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
-            plain: nn.Module = _plain(layer)
-            if isinstance(layer, Conv2dSame):
+            pads_by_size = isinstance(layer, Conv2dSame)
+            layer.__class__ = nn.Conv2d
+            if pads_by_size:
                 height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
                 edges = (width // 2, width - width // 2, height // 2, height - height // 2)
-                plain = nn.Sequential(nn.ZeroPad2d(edges), plain)
-            module.set_submodule(name, plain)
+                module.set_submodule(name, nn.Sequential(nn.ZeroPad2d(edges), layer))
         elif getattr(layer, "inplace", False):
             cast(Any, layer).inplace = False  # to undo it takes a fourth of the export
     return module.eval()
-
-
-def _plain(layer: nn.Conv2d) -> nn.Conv2d:
-    same = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-    plain = nn.Conv2d(**{name: getattr(layer, name) for name in same}, bias=layer.bias is not None)
-    plain.load_state_dict(layer.state_dict())
-    return plain
 
 
 def _without_traces(model: Any) -> Any:
@@ -201,12 +194,6 @@ def _without_traces(model: Any) -> Any:
         each.ClearField("doc_string")
     graph.ClearField("value_info")
     return model
-
-
-def set_metadata(model: Any, key: str, value: str) -> None:
-    """Write a text into the file; readers find it by `key`."""
-    entry = model.metadata_props.add()
-    entry.key, entry.value = key, value
 
 
 def _refuse_difference(differences: dict[str, float], target: Path) -> None:
@@ -221,11 +208,7 @@ def _refuse_difference(differences: dict[str, float], target: Path) -> None:
 
 
 def require_packages() -> None:
-    """Make sure, before work, that the extra is there.
-
-    Raises:
-        ExtraError: it is not.
-    """
+    """Raise an `ExtraError`, before work, where a package of the extra is missing."""
     with needing("Export to ONNX", "onnx"):
         for name in ("onnx", "onnxscript"):
             if find_spec(name) is None:

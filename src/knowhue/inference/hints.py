@@ -85,24 +85,15 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     >>> [round(value, 4) for value in hint]
     [0.3, 0.1013, 58.1958, 36.489]
     """
-    try:
-        found = _HINT.fullmatch(text)
-        if found is None:
-            raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
-        across, down, colour = (part.strip() for part in found.groups())
-        return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
-    except ConfigError as error:
-        if isinstance(text, ListedHint):
-            raise ConfigError(f"{text.place}: {error}") from None
-        raise
+    found = _HINT.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
+    across, down, colour = (part.strip() for part in found.groups())
+    return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
 
 
 def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ...]:
-    """Read the hints of an image, each as `parse_hint` does.
-
-    Raises:
-        ConfigError: some cannot be read; each is a problem of its own.
-    """
+    """Read the hints of an image, each as `parse_hint` does; a `ConfigError` names all that cannot be read."""
     found, problems = _parsed(texts, width, height)
     _raise_all(problems)
     return tuple(found)
@@ -112,15 +103,15 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
     found, problems = list[Hint](), list[str]()
     at: dict[tuple[float, float], tuple[Hint, str]] = {}
     for text in texts:
+        place = f"{text.place}: " if isinstance(text, ListedHint) else ""
         try:
             hint = parse_hint(text, width, height)
         except ConfigError as error:
-            problems.append(str(error))
+            problems.append(f"{place}{error}")
             continue
         # the mean of both is a colour that nobody asked for
         first, first_text = at.setdefault(hint[:2], (hint, text))
         if hint != first:
-            place = f"{text.place}: " if isinstance(text, ListedHint) else ""
             problems.append(f"{place}A point should have one colour. Found `{first_text}` and `{text}`.")
         found.append(hint)
     return found, problems
@@ -194,13 +185,7 @@ def read_hints(file: Path) -> dict[str, list[ListedHint]]:
 def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
     """Strokes on a transparent image as large as the photo: where it is opaque, its colour is asked for.
 
-    Of very many pixels `MOST_SAMPLES` are taken, spread evenly.
-
-    Args:
-        image: with the strokes.
-        name: that messages call it by.
-        width: of the photo, pixels.
-        height: of the photo, pixels.
+    Of very many pixels `MOST_SAMPLES` are taken, spread evenly. Messages call it `name`.
 
     Raises:
         ConfigError: it has another size, no transparency, or nothing opaque.

@@ -149,10 +149,10 @@ def judge_image(
         description: of the network.
         probabilities: (classes,), or None without a class head.
         novelty: distance from the training images; None where the model does not tell.
-        painted: what painting found; None where nothing was painted.
+        painted: None where nothing was painted.
         notes: what reading the image found.
         unknown_below: probability below which the class is `unknown`; the description's if None.
-        saturation: what the chroma was multiplied by, so that a user who asked for less is not warned of it.
+        saturation: what the chroma was multiplied by; who asked for less is not warned of it.
     """
     label = probability = None
     ranked: dict[str, float] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
-from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, first_line
+from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, lines_of
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.runs import (
     BUILT_IN,
@@ -80,11 +80,7 @@ class Network(Protocol):
     def description(self) -> "Description | RecipeDescription": ...
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
-        """Predict, and give what the network computes on the way to its answers.
-
-        Args:
-            lightness: L* (B, h, w), 0 to 100; any h and w.
-            names: some of `activation_names`, to be given, too.
+        """Predict for L* (B, h, w), 0 to 100, of any h and w, and give `names`, some of `activation_names`, too.
 
         Raises:
             ConfigError: the model has none of such a name.
@@ -95,11 +91,7 @@ class Network(Protocol):
 
 
 def require_task(task: str, tasks: Sequence[str], model: str) -> None:
-    """Make sure, before work, that a model can do a task.
-
-    Raises:
-        ConfigError: it has no head for it.
-    """
+    """Raise a `ConfigError`, before work, where a model has no head for a task."""
     if task not in tasks:
         raise ConfigError(
             f"`model` should have a {task} head. Found `{model}`, trained for {' and '.join(tasks)} alone; a run of "
@@ -108,11 +100,7 @@ def require_task(task: str, tasks: Sequence[str], model: str) -> None:
 
 
 def require_activations(names: Sequence[str], network: Network) -> None:
-    """Make sure, before work, that a model gives some activations.
-
-    Raises:
-        ConfigError: it does not.
-    """
+    """Raise a `ConfigError`, before work, where a model does not give some activations."""
     if missing := [name for name in names if name not in network.activation_names]:
         raise ConfigError(
             f"`model` should give {' and '.join(missing)}. Found `{network.description.name}`, which gives "
@@ -121,11 +109,7 @@ def require_activations(names: Sequence[str], network: Network) -> None:
 
 
 def check_predictions(answers: Predictions, description: Description, lightness: FloatArray) -> Predictions:
-    """The same answers, if each is there, of its shape and within its range: weights may be anybody's, or diverged.
-
-    Raises:
-        WeightsError: one is not.
-    """
+    """The same answers; a `WeightsError` where one is missing, misshapen or out of range, as of diverged weights."""
     count, height, width = lightness.shape
     shapes: dict[str, tuple[int, ...]] = {"novelty": (count,)}
     if "colour" in description.tasks:
@@ -287,11 +271,7 @@ class TorchNetwork:
 
 
 def open_torch(path: Path) -> TorchNetwork:
-    """Open a safetensors file that `knowhue export` made; runs no code from it.
-
-    Raises:
-        WeightsError: it is missing, damaged, or not such a file.
-    """
+    """Open a safetensors file that `knowhue export` made; runs no code from it. Errors as of `read_model`."""
     description, weights = read_model(path, "pt")
     return TorchNetwork(build_deployed(description, weights, f"`{path}`"), description)
 
@@ -320,11 +300,7 @@ def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description,
 
 
 def save_model(path: Path, description: Description, weights: "Mapping[str, Tensor]") -> None:
-    """Write one safetensors file with all that a prediction needs; loading it runs no code.
-
-    Raises:
-        RunError: it cannot be written.
-    """
+    """Write one safetensors file with all that a prediction needs, or raise a `RunError`; loading it runs no code."""
     from safetensors.torch import save
 
     text = description.model_dump_json()
@@ -349,11 +325,7 @@ def _bytes(tensor: "Tensor") -> memoryview:
 
 
 def build_deployed(description: Description, weights: "Mapping[str, Tensor]", name: str) -> "Deployed":
-    """The described model with these weights, in float32; nothing is downloaded, and no other weights are drawn.
-
-    Raises:
-        WeightsError: they are not those of the described model.
-    """
+    """The described model with these weights, in float32, or a `WeightsError`; no others are loaded or drawn."""
     import torch
 
     from knowhue.models.multitask import Deployed, build_model
@@ -368,27 +340,18 @@ def build_deployed(description: Description, weights: "Mapping[str, Tensor]", na
             module = Deployed(
                 model, description.temperature, description.references, description.novelty_limit
             )
+        described = module.state_dict()
+        # copied: the file is mapped, and may be replaced
+        state = {
+            each: tensor.to(described.get(each, tensor).dtype, copy=True) for each, tensor in weights.items()
+        }
+        module.load_state_dict(state, assign=True)  # tensors of `meta` have no memory to copy into
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise _unfit(name, first_line(error)) from None
-    expected = module.state_dict()
-    for each in sorted(expected.keys() | weights.keys()):
-        found, described = (_shape(state.get(each)) for state in (weights, expected))
-        if found != described:
-            raise _unfit(name, f"`{each}` of shape {found} where {described} is described")
-    # copied: the file is mapped, and may be replaced
-    state = {each: weights[each].to(tensor.dtype, copy=True) for each, tensor in expected.items()}
-    module.load_state_dict(state, assign=True)  # tensors of `meta` have no memory to copy into
+        found = " ".join(lines_of(error)[:2])[:300]
+        raise WeightsError(
+            f"{name} should hold the weights that it describes. Found: {found}. Export its run again."
+        ) from None
     return module.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
-
-
-def _unfit(name: str, found: str) -> WeightsError:
-    return WeightsError(
-        f"{name} should hold the weights that it describes. Found {found}. Export its run again."
-    )
-
-
-def _shape(tensor: "Tensor | None") -> str:
-    return "none" if tensor is None else str(tuple(tensor.shape))
 
 
 def _to_numpy(tensor: "Tensor") -> FloatArray:

@@ -62,11 +62,7 @@ class Session:
         self._is_stuck = False
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, FloatArray]) -> list[FloatArray]:
-        """Some outputs by name.
-
-        Raises:
-            WeightsError: the file takes too long or too much memory, or fails.
-        """
+        """Some outputs by name; a `WeightsError` if the file takes too long or too much memory, or fails."""
         if self._is_stuck:
             raise WeightsError(f"The model {_LATE}, and is not asked again.")
         options = onnxruntime.RunOptions()
@@ -115,22 +111,13 @@ class OnnxNetwork:
 def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
     """Open a .onnx file that `knowhue export` made; runs no code from it, reads no other file, never waits for ever.
 
-    Args:
-        path: the file.
-        threads: for the work within an image; 0 takes one a core.
-
-    Raises:
-        WeightsError: it is missing, damaged, or not such a file.
+    An image is worked on by so many threads, 0 for one a core. A `WeightsError` if it is missing, damaged or another.
     """
     return network_of(read_bytes(path), path, threads)
 
 
 def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
-    """What `open_onnx` does, of bytes; `path` is for the messages.
-
-    Raises:
-        WeightsError: damaged, or not a file that `knowhue export` made.
-    """
+    """What `open_onnx` does, of bytes; `path` is for the messages."""
     refuse_unsafe(data, path)
     session = open_session(data, path, threads)
     description = read_description(session.metadata.get(KEY), path)
@@ -213,18 +200,10 @@ _idle: list[_Worker] = []  # a pool of threads would wait at exit for one that h
 
 
 def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
-    """What some work returns or raises, if it does in time.
+    """What some work returns or raises, if it does in so many seconds; None for as many as it takes.
 
     It is done in a thread, for the runtime hears neither signals nor, within one operator, that it should stop; a
-    thread that does not end is left, and ends with the process.
-
-    Args:
-        seconds: allowed; None for as many as it takes.
-        work: what is to be done.
-        stop: asks the work to end, once the time is up.
-
-    Raises:
-        TimeoutError: it did not.
+    thread that does not end by `stop` is left, and ends with the process: a `TimeoutError`.
 
     >>> within(9, lambda: 6 * 7)
     42
@@ -247,16 +226,9 @@ def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], Non
 def open_session(
     data: bytes, path: Path, threads: int = 0, seconds_a_pixel: float = SECONDS_A_PIXEL
 ) -> Session:
-    """Open the bytes of a file that was searched; it never waits for ever.
+    """Open the bytes of a file that was searched, or raise a `WeightsError`; it never waits for ever.
 
-    Args:
-        data: of the file.
-        path: for the messages.
-        threads: for the work within an image; 0 takes one a core.
-        seconds_a_pixel: how long it may take to answer.
-
-    Raises:
-        WeightsError: the runtime cannot read it, or not in time.
+    `path` is for the messages; an image is worked on by so many threads, 0 for one a core.
     """
     try:
         session = within(
@@ -351,11 +323,7 @@ or `data_location`, by kind of message."""
 
 
 def refuse_unsafe(data: bytes, path: Path) -> None:
-    """Make sure that a stranger's file reads no other one, and does nothing but what is known.
-
-    Raises:
-        WeightsError: it does not keep to that, or is no ONNX model.
-    """
+    """Raise a `WeightsError` where a file is no ONNX model, reads another file, or does what is not known."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -375,11 +343,7 @@ def refuse_unsafe(data: bytes, path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a stranger's file.
-
-    Raises:
-        WeightsError: it cannot be read.
-    """
+    """The bytes of a stranger's file; a `WeightsError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -137,7 +137,11 @@ def chroma_lines(
     >>> chroma_lines(flat, np.full((1, 1), 50, np.float32), 2.0).tolist()
     [[[0.0, 0.0, 20.0, 20.0]]]
     """
-    _check_small(chroma, guide, saturation)
+    _require_chroma("chroma", chroma)
+    shape = chroma.shape[:2]
+    _require_finite("guide", guide, f"(h, w) as chroma is, {shape}", guide.shape == shape)
+    if not 0 <= saturation < np.inf:
+        raise ValueError(f"`saturation` should be 0 or more, finite. Found `saturation = {saturation}`.")
     # twice the digits, as variances are differences of means
     light, colour = guide.astype(np.float64), (chroma * np.float32(saturation)).astype(np.float64)
 
@@ -165,8 +169,8 @@ def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
         neighbours((np.arange(length) + 0.5) * old / length - 0.5, old)
         for length, old in zip((height, width), values.shape, strict=False)
     )
-    wide = _mixed(values.swapaxes(0, 1), columns).swapaxes(0, 1)
-    return _mixed(wide, rows).astype(np.float32)
+    wide = mixed(values.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return mixed(wide, rows).astype(np.float32)
 
 
 def interpolated(values: FloatArray, y: Any, x: Any) -> NDArray[np.floating[Any]]:
@@ -189,27 +193,24 @@ def neighbours(places: NDArray[np.floating[Any]], length: int) -> Neighbours:
     return low, np.minimum(low + 1, length - 1), places - low
 
 
-def _mixed(values: NDArray[np.floating[Any]], between: Neighbours) -> NDArray[np.floating[Any]]:
+def mixed(values: NDArray[np.floating[Any]], between: Neighbours) -> NDArray[np.floating[Any]]:
     """Rows of values, each of two of them by its share."""
     low, high, share = between
     return values[low] + (values[high] - values[low]) * share.reshape(-1, *(1,) * (values.ndim - 1))
 
 
-def _check_small(chroma: FloatArray, guide: FloatArray, saturation: float) -> None:
-    if chroma.ndim != 3 or chroma.shape[2] != 2 or not chroma.size:
+def _require_finite(name: str, values: FloatArray, shape: str, fits: bool) -> None:
+    is_finite = np.isfinite(values).all()
+    if not fits or not is_finite:
         raise ValueError(
-            f"`chroma` should be (h, w, 2), h and w 1 or more. Found `chroma.shape = {chroma.shape}`."
+            f"`{name}` should be {shape}, and finite. Found `{name}.shape = {values.shape}`"
+            f"{'' if is_finite else ' with NaN or infinity'}."
         )
-    if guide.shape != chroma.shape[:2]:
-        raise ValueError(
-            f"`guide` should be (h, w) as chroma is, {chroma.shape[:2]}. Found `guide.shape = {guide.shape}`."
-        )
-    if not (np.isfinite(chroma).all() and np.isfinite(guide).all()):
-        raise ValueError(
-            "`chroma` and `guide` should be finite. Found NaN or infinity. Has the model's training diverged?"
-        )
-    if not 0 <= saturation < np.inf:
-        raise ValueError(f"`saturation` should be 0 or more, finite. Found `saturation = {saturation}`.")
+
+
+def _require_chroma(name: str, values: FloatArray) -> None:
+    fits = values.ndim == 3 and values.shape[2] == 2 and values.size > 0
+    _require_finite(name, values, "(h, w, 2), h and w 1 or more", fits)
 
 
 def _to_read(pixels: Pixels) -> Pixels:
@@ -224,11 +225,7 @@ def _to_add(added: FloatArray | None) -> FloatArray:
     """Checked chroma; none is an empty array, for numba to compile one kernel."""
     if added is None:
         return np.empty((0, 0, 2), np.float32)
-    if added.ndim != 3 or added.shape[2] != 2 or not added.size or not np.isfinite(added).all():
-        raise ValueError(
-            f"`added` should be finite and (h, w, 2), h and w 1 or more. Found `added.shape = {added.shape}`"
-            f"{'' if np.isfinite(added).all() else ' and NaN or infinity'}."
-        )
+    _require_chroma("added", added)
     return np.array(added, np.float32, order="C")
 
 

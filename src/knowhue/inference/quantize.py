@@ -22,7 +22,7 @@ from knowhue.images.image import walk
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.description import KEY
-from knowhue.inference.export import require_packages, set_metadata
+from knowhue.inference.export import require_packages
 from knowhue.inference.networks import FloatArray, Network, Predictions
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
 from knowhue.inference.pixels import working_size
@@ -154,10 +154,10 @@ def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost
     model_name, of, folder = before.description.name.partition(", of ")  # the folder is not told to everybody
     name = f"{model_name}, in 8 bits{of}{folder}"
     described = before.description.model_copy(update={"precision": "int8", "name": name})
-    set_metadata(model, KEY, described.model_dump_json())
+    model.metadata_props.add(key=KEY, value=described.model_dump_json())
     after = network_of(model.SerializeToString(), target)
     cost = judge_cost(before, after, examples)
-    set_metadata(model, INT8_KEY, json.dumps(cost._asdict()))
+    model.metadata_props.add(key=INT8_KEY, value=json.dumps(cost._asdict()))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
     return cost

@@ -188,11 +188,7 @@ def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
 
 
 def require_supported(recipe: str, options: Mapping[str, str]) -> None:
-    """Make sure, before work, that a recipe can do what is asked.
-
-    Raises:
-        ConfigError: one of them is in `UNSUPPORTED`.
-    """
+    """Raise a `ConfigError`, before work, where one of the options, by how it is shown, is in `UNSUPPORTED`."""
     for name, shown in options.items():
         if name in UNSUPPORTED:
             raise ConfigError(
@@ -202,11 +198,7 @@ def require_supported(recipe: str, options: Mapping[str, str]) -> None:
 
 
 def require_recipe(recipe: str, sha256: str | None = None) -> None:
-    """Make sure, before a file is opened, that there is a recipe, and that a checksum is one.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raise a `ConfigError`, before a file is opened, where there is no such recipe, or a checksum is none."""
     if recipe not in RECIPES:
         raise ConfigError(one_of("recipe", recipe, RECIPES))
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -214,12 +206,7 @@ def require_recipe(recipe: str, sha256: str | None = None) -> None:
 
 
 def find_recipe_file(source: str | Path, recipe: str) -> Path:
-    """The file that a recipe is to be used on.
-
-    Raises:
-        ConfigError: there is no such recipe.
-        WeightsError: there is no such file, or it is none of ONNX.
-    """
+    """The file for a recipe; a `ConfigError` without such a recipe, a `WeightsError` without an ONNX file."""
     require_recipe(recipe)
     path = Path(source)
     if path.suffix != ".onnx" or not path.is_file():

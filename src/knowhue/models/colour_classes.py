@@ -33,10 +33,7 @@ def centres() -> Tensor:
 
 
 def soft_encode(chroma: Chroma) -> tuple[Tensor, Tensor]:
-    """Share each colour among its five nearest bins by a Gaussian of its distance to them (section 2.1).
-
-    Args:
-        chroma: a*b* (B, 2, h, w).
+    """Share each colour, a*b* (B, 2, h, w), among its five nearest bins by a Gaussian of its distance (section 2.1).
 
     Returns:
         Indices of the bins, nearest first, (B, 5, h, w) int64, and their shares (B, 5, h, w), which sum to 1.
@@ -61,16 +58,9 @@ def count_bins(chroma: Chroma) -> Tensor:
 
 
 def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
-    """The mean of the bins under the sharpened distribution (equation 5).
+    """The mean of the bins under the sharpened distribution (equation 5), a*b* (B, 2, h, w), of logits (B, 313, h, w).
 
     Temperature 1 gives the expectation, which averages to gray; towards 0 it gives the mode, which is patchy.
-
-    Args:
-        logits: (B, 313, h, w).
-        temperature: above 0.
-
-    Returns:
-        a*b* (B, 2, h, w), float32.
     """
     with torch.autocast(logits.device.type, enabled=False):
         scaled = logits.float() / temperature
@@ -83,14 +73,7 @@ def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
 
 
 def smooth(prior: Tensor) -> Tensor:
-    """Spread each bin's probability over its neighbours by a Gaussian in a*b* (section 2.2); the sum is as before.
-
-    Args:
-        prior: (313,), not negative.
-
-    Returns:
-        (313,), float32.
-    """
+    """Spread each bin's probability (313,) over its neighbours by a Gaussian in a*b* (section 2.2); the sum stays."""
     points = centres().to(prior.device)
     # columns sum to 1, so that what would fall beyond the bins stays within
     kernel = (-_distances(points).square() / (2 * SIGMA**2)).softmax(0)
@@ -98,16 +81,13 @@ def smooth(prior: Tensor) -> Tensor:
 
 
 def rebalancing(prior: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
-    """What a pixel of each bin counts in the loss, so that rare colours are learnt (equation 4).
+    """What a pixel of each bin counts in the loss (313,), so that rare colours are learnt (equation 4).
 
     w is proportional to ((1 - lambda) p + lambda / Q)^-1 with p the smoothed prior, and its expectation under p is 1.
 
     Args:
         prior: (313,) counts or probabilities, not all 0.
         uniform_share: lambda, above 0 to 1; at 1 every bin counts 1.
-
-    Returns:
-        (313,), float32.
 
     >>> common_and_rare = torch.ones(313).index_fill(0, torch.tensor(0), 999)
     >>> [round(weight, 2) for weight in rebalancing(common_and_rare)[[0, -1]].tolist()]
@@ -172,11 +152,7 @@ class ColourClasses(Ladder):
         self.register_buffer("rebalance", torch.ones(len(centres())))
 
     def learn_prior(self, counts: Tensor) -> None:
-        """Let rare colours count more from now on.
-
-        Args:
-            counts: (313,) of the training images' nearest bins, see `count_bins`.
-        """
+        """Let rare colours count more from now on, by the training images' nearest bins (313,), see `count_bins`."""
         self.rebalance.copy_(rebalancing(counts))
 
     def logits(self, pyramid: Pyramid) -> Tensor:
@@ -205,16 +181,9 @@ class ColourClasses(Ladder):
     def cross_entropy(self, logits: Tensor, chroma: Chroma) -> Tensor:
         """Cross-entropy with the soft-encoded truth, weighed by what its nearest bin counts (equations 2 and 3).
 
-        Its mean over images and positions; the paper writes their sum. The truth is averaged over the pixels of each
-        position (the paper's text does not say how it gets there) and repeats its edge where the padded encoder saw
-        more than the image.
-
-        Args:
-            logits: as trained, (B, 313, h, w), see `logits`.
-            chroma: true a*b* (B, 2, H, W), not padded.
-
-        Returns:
-            A scalar, nats, float32.
+        Its mean over images and positions; the paper writes their sum. The truth, a*b* (B, 2, H, W), is averaged over
+        the pixels of each position (the paper's text does not say how it gets there) and repeats its edge where the
+        padded encoder saw more than the image. Logits are as trained; nats.
         """
         sides = zip(logits.shape[2:], chroma.shape[2:], strict=True)
         bottom, right = (own * self.scale - true for own, true in sides)

@@ -32,10 +32,9 @@ SamplerStep = Callable[[Tensor, Tensor, float, float, Tensor], Tensor]
 
 
 def cosine_betas(steps: int) -> Tensor:
-    """Nichol and Dhariwal (ICML 2021, section 3.2): alpha bar falls as a squared cosine, s = 0.008, beta <= 0.999.
+    """The share of the variance that each step turns into noise, (steps,) float64: alpha bar falls as a squared cosine.
 
-    Returns:
-        How much of the variance each step turns into noise, (steps,) float64.
+    Nichol and Dhariwal (ICML 2021, section 3.2), with s = 0.008 and beta <= 0.999.
     """
     share = torch.arange(steps + 1, dtype=torch.float64) / steps
     level = torch.cos((share + COSINE_OFFSET) / (1 + COSINE_OFFSET) * pi / 2).square()
@@ -43,10 +42,7 @@ def cosine_betas(steps: int) -> Tensor:
 
 
 def linear_betas(steps: int) -> Tensor:
-    """Ho et al. (2020): from 1e-4 to 0.02 in 1000 steps; with others, both times 1000 / steps.
-
-    Returns:
-        As `cosine_betas`.
+    """As `cosine_betas`, by Ho et al. (2020): from 1e-4 to 0.02 in 1000 steps; with others, both times 1000 / steps.
 
     Raises:
         ConfigError: so few steps that one would destroy all signal and more.
@@ -95,38 +91,25 @@ def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
 
 
 def draw_levels(levels: Tensor, count: int) -> Tensor:
-    """A level for each of `count` images: a step drawn evenly, then evenly between the levels at its two ends.
+    """A level for each of `count` images (count,): a step drawn evenly, then evenly between the levels at its two ends.
 
     Palette, section 3, after WaveGrad (Chen et al. 2021). Draws from torch's global generator.
-
-    Returns:
-        (count,), of the levels' type.
     """
     step = torch.randint(1, len(levels), (count,), device=levels.device)
     return torch.lerp(levels[step - 1], levels[step], torch.rand(count, device=levels.device).to(levels))
 
 
 def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """sqrt(level) clean + sqrt(1 - level) noise: what the forward process makes of an image (Ho et al., equation 4).
-
-    Args:
-        clean: (B, C, H, W), -1 to 1.
-        noise: the same shape, standard normal.
-        level: (B,), 0 to 1.
-    """
+    """sqrt(level) clean + sqrt(1 - level) noise (Ho et al., equation 4) of -1 to 1 (B, C, H, W) at levels (B,)."""
     level = level[:, None, None, None]
     return level.sqrt() * clean + (1 - level).sqrt() * noise
 
 
 def noise_from(noisy: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
-    """The noise in `noisy`, of a network that says v = sqrt(level) noise - sqrt(1 - level) clean.
+    """The noise in `noisy` (B, C, H, W) at levels (B,), of a network that says v.
 
-    With v (Salimans and Ho, ICLR 2022) no error is blown up by 1 / sqrt(level) on the way to the clean image.
-
-    Args:
-        noisy: (B, C, H, W), see `noised`.
-        velocity: v, the same shape.
-        level: (B,).
+    With v = sqrt(level) noise - sqrt(1 - level) clean (Salimans and Ho, ICLR 2022) no error is blown up by
+    1 / sqrt(level) on the way to the clean image.
     """
     level = level[:, None, None, None]
     return (1 - level).sqrt() * noisy + level.sqrt() * velocity
@@ -143,9 +126,9 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
     Between levels that are not neighbours it is the posterior of a process with only those steps.
 
     Args:
-        noisy: (B, C, H, W) at `level`.
+        noisy: (B, C, H, W) at `level`, which is under 1.
         clean: what the model takes the clean image to be, -1 to 1.
-        level: where `noisy` is, under 1.
+        level: where `noisy` is.
         earlier: where to go, above `level`; at 1 the answer is `clean`.
         fresh: standard normal, broadcast against `noisy`.
     """
@@ -289,17 +272,11 @@ def _drift(
 
 
 def diversity(samples: Tensor) -> Tensor:
-    """How far samples of the same image lie apart: sqrt(var a* + var b*) over samples, mean over pixels.
+    """How far samples of the same image lie apart (B,), in the units of a*b* (count, B, 2, H, W), count 2 or more.
 
-    The root of the per-pixel variance by which Deshpande et al. ("Learning Diverse Image Colorization", CVPR 2017)
-    compare, so that it is in the units of colour. Palette itself reports the SSIM between pairs of samples, which
-    in colourisation is mostly that of the lightness that all samples share.
-
-    Args:
-        samples: a*b* (count, B, 2, H, W), CIELAB units, count at least 2.
-
-    Returns:
-        (B,), CIELAB units, from 0 up; the variances are unbiased.
+    The mean over pixels of sqrt(var a* + var b*) over samples, the variances unbiased: the root of that by which
+    Deshpande et al. ("Learning Diverse Image Colorization", CVPR 2017) compare. Palette itself reports the SSIM between
+    pairs of samples, which in colourisation is mostly that of the lightness that all samples share.
 
     >>> diversity(torch.zeros(4, 3, 2, 8, 8)).tolist()
     [0.0, 0.0, 0.0]

@@ -38,11 +38,7 @@ def require_weights(config: Config) -> None:
 
 
 def weights_file(name: str) -> Path:
-    """The file of an encoder's weights, or of a trained model, see `runs.model_file`.
-
-    Raises:
-        WeightsError: there is none.
-    """
+    """The file of an encoder's weights, or of a trained model, see `runs.model_file`, or a `WeightsError`."""
     try:
         return model_file(name)
     except RunError as error:
