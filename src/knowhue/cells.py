@@ -169,11 +169,7 @@ class Arithmetic(NamedTuple):
 
 
 def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> Arithmetic:
-    """Ask, by a job of its own, how an engine's machines compute.
-
-    Raises:
-        KnowhueError: the job failed.
-    """
+    """Ask, by a job of its own, how an engine's machines compute."""
     answer = root.resolve() / ".arithmetic.json"
     answer.unlink(missing_ok=True)
     executor.execute([Job("arithmetic", partial(_tell_arithmetic, training, executor.threads, answer))])
@@ -188,11 +184,7 @@ def _tell_arithmetic(training: Training, threads: int | None, answer: Path) -> N
 
 
 def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
-    """Run every cell, block by block: on an engine, or on this process and those that torch.distributed.run started.
-
-    Raises:
-        KnowhueError: as raised by a cell, or the engine lost one; the same command goes on.
-    """
+    """Run every cell, block by block: on an engine, or on this process and those that torch.distributed.run started."""
     # a block that another golden step has finished stays as it is, and so does its gate
     gated = {
         seed for seed, cells in blocks_of([plan]).items() if finished_with(work.root, cells) in (None, now)
@@ -236,13 +228,8 @@ def cell_jobs(
 ) -> list[Job]:
     """Every cell of a plan, seed by seed, with what it needs before it; within a seed those of two tasks first.
 
-    They take longest, so what runs last, when another worker has nothing left to do, is short.
-
-    Args:
-        plan: the cells.
-        gated: seeds whose A/A gate is tried.
-        do: does a step.
-        whole: arms and seeds that have ended and lack nothing.
+    They take longest, so what runs last, when another worker has nothing left to do, is short. `gated` are the seeds
+    whose A/A gate is tried, `whole` the arms and seeds that have ended and lack nothing.
     """
 
     def job(step: CellStep, needs: Sequence[CellStep] = ()) -> Job:

@@ -86,11 +86,7 @@ def table_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
-    """Read anybody's CSV, row by row, in the text that went into `to_csv` if it is ours.
-
-    Args:
-        lines: a file opened with `newline=""`.
-        separator: of cells.
+    """Read anybody's CSV, a file opened with `newline=""`, row by row, and ours as it went into `to_csv`.
 
     Raises:
         ValueError: it is no CSV.

@@ -104,9 +104,6 @@ def working_on(
 
     Whoever comes second waits until the first has ended, and then finds its work. The file is touched every `BEAT_S`
     seconds, and stays where it is afterwards, emptied: on NFS a lock of a removed file is nobody's.
-
-    Raises:
-        RunError: the folder cannot be written.
     """
     if not is_first_process():
         yield

@@ -218,11 +218,7 @@ class Plan(Section):
         return dumped | {"arms": {arm: dumped["arms"][arm] for arm in self.planned_arms}}
 
     def hash(self, parts: Mapping[str, Any]) -> str:
-        """SHA-256, 64 hex digits, of the plan and of what it is carried out on.
-
-        Args:
-            parts: digests of the images and of the encoder's weights, see `study.hashed_parts`.
-        """
+        """SHA-256, 64 hex digits, of the plan and of `study.hashed_parts`, what it is carried out on."""
         resolved = {arm: settled(self.arm_settings(arm)) for arm in self.planned_arms}
         return digest(self.frozen | {"resolved": resolved, "parts": dict(parts)})
 

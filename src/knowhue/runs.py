@@ -181,11 +181,7 @@ def taken_by(path: Path) -> str:
 
 
 def read_frozen(root: Path) -> dict[str, Any]:
-    """`study.json` of a study folder: the plan as it was frozen, and how.
-
-    Raises:
-        RunError: there is none (single runs may lie in the folder), or another version wrote it.
-    """
+    """`study.json` of a study folder: the plan as it was frozen, and how."""
     if not (root / FROZEN).exists():
         single = any(root.glob("*/seed-*/config.json"))
         raise RunError(
@@ -309,9 +305,6 @@ def finished_run(path: Path) -> Path:
 
     Those that the study's plan asks for come first, by its seeds; others were tried beside it. A run that diverged has
     ended, but not finished: its weights are of no use.
-
-    Raises:
-        RunError: neither is there.
     """
     require_no_head(path)
     if (path / "config.json").exists() and has_finished(path):

@@ -52,11 +52,7 @@ ROUNDS = 3
 
 
 def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
-    """The budget in seconds and, from what an epoch took at equal images, the epochs of each method.
-
-    Raises:
-        RunError: the reference diverged with every seed, and the plan names no budget.
-    """
+    """The budget in seconds and, from what an epoch took at equal images, the epochs of each method."""
     # a run that diverged may have ended early, and so says nothing of what training takes
     finished = [run for run in _ended(plan, str(plan.reference), root) if has_finished(run)]
     budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
@@ -213,8 +209,7 @@ def _begin(
 ) -> tuple[Workspace, Arithmetic | None]:
     """Refuse what cannot be, freeze the plan in the precision of where it runs, and score what needs no training.
 
-    Returns:
-        What the cells share, and how the machines of an engine compute; None where this one does.
+    What the cells share comes with how the machines of an engine compute, or None where this one does.
     """
     engine = Engine(plan.config.training)
     if not isinstance(executor, InProcess) and engine.share.world > 1:
@@ -350,8 +345,7 @@ def _require_test_split(plan: Plan) -> None:
 def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | None) -> dict[str, Any] | None:
     """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images.
 
-    Returns:
-        What was found, for `study.json`; None where no tuning study was named, so that nothing was checked.
+    What was found is for `study.json`; None where no tuning study was named, so that nothing was checked.
     """
     if plan.tuned_on_seeds and work.prepared.reporting_split != "test":
         raise ConfigError(_NO_TEST_SPLIT)

@@ -29,11 +29,7 @@ def tables_on_disk() -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def temporary_folder(what: str) -> Iterator[Path]:
-    """A folder that is gone afterwards.
-
-    Args:
-        what: goes there, as the message begins that says that there is no room.
-    """
+    """A folder that is gone afterwards; `what` goes there, as a message says where it finds no room."""
     with tempfile.TemporaryDirectory() as name:
         try:
             yield Path(name)

@@ -34,12 +34,7 @@ class RayTasks(Executor):
         self._settings = settings
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`.
-
-        Raises:
-            ConfigError: no cluster is at the address, or no machine of it has what a task needs.
-            RunError: Ray gave a task up.
-        """
+        """See `Executor`; `ConfigError` where no cluster, or no machine of it that has what a task needs, is there."""
         import ray  # pyright: ignore[reportMissingImports]
 
         if not jobs:

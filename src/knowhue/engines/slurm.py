@@ -64,11 +64,7 @@ class SlurmJobs(Executor):
         return self._own(_squeue())
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`.
-
-        Raises:
-            RunError: Slurm refused a job, or it ended without a result.
-        """
+        """See `Executor`; a job that Slurm refused, or that ended without a result, is a `RunError`."""
         waiting, queued = list(enumerate(each_once(jobs))), dict[str, submitit.Job[Any]]()
         gone_since: dict[str, float] = {}
         try:
