@@ -19,7 +19,6 @@ from knowhue.presets import edit, head_config, head_tasks
 from knowhue.randomness import drawing_from
 from knowhue.runs import run_folder, trained_by
 from knowhue.storage import read_json, write_json
-from knowhue.training import golden
 from knowhue.training.engine import Engine, Workspace, computing_with
 from knowhue.training.golden import blocks_of, finished_with, golden_step
 from knowhue.training.loop import training_batches
@@ -52,7 +51,7 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
     proved = {
         "settings": digest(trained_by(config)),
         "images": work.prepared.fingerprint,
-        "golden_step": golden.golden_step(work.engine),
+        "golden_step": golden_step(work.engine),
     }
     with suppress(DamagedError):
         if path.exists() and (kept := read_json(path, sealed=True)).get("proved") == proved:
@@ -191,8 +190,15 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
     }
     whole = _whole_cells(work, plan)
     if isinstance(executor, InProcess):
-        total = len(plan.cells)
-        executor.execute(cell_jobs(plan, gated, _step_runner(work, total), whole))
+        begun, total = list[tuple[str, int]](), len(plan.cells)
+
+        def here(step: CellStep) -> None:
+            if step.cell not in begun:
+                work.report({"stage": "cell", "done": len(begun), "total": total})
+                begun.append(step.cell)
+            step(work)
+
+        executor.execute(cell_jobs(plan, gated, here, whole))
         work.report({"stage": "cell", "done": total, "total": total})
         return
     do = for_workers(work, plan, executor)
@@ -248,19 +254,6 @@ def cell_jobs(
             gate = CellStep("gate", gated_arm, plan.run_config(gated_arm, seed), (gated_arm, seed))
             jobs.append(job(gate))
     return jobs
-
-
-def _step_runner(work: Workspace, cells: int) -> Callable[[CellStep], None]:
-    """What runs steps in this process, and reports each cell that begins."""
-    begun: list[tuple[str, int]] = []
-
-    def do(step: CellStep) -> None:
-        if step.cell not in begun:
-            work.report({"stage": "cell", "done": len(begun), "total": cells})
-            begun.append(step.cell)
-        step(work)
-
-    return do
 
 
 _opened: dict[Path, Workspace] = {}

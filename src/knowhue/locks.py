@@ -80,7 +80,7 @@ def locked(
     made = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     left: list[str] = []
     # a soft lock is a mere file, which a killed process would leave behind
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what, engine, left))
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, path, what, engine, left))
     try:
         _acquire(lock, path, wait_s, report)
         held.add(key)
@@ -109,9 +109,16 @@ def working_on(
         yield
         return
     path = folder / name
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, what, "", []), poll_interval=0.5)
+    signed = partial(_sign, path, what, "", [])
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=signed, poll_interval=0.5)
     ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+
+    def give_signs() -> None:
+        while not ended.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(path)  # by the clock of the file's server
+
+    beat = threading.Thread(target=give_signs, daemon=True)
     try:
         _acquire(lock, path, _PART_S, report)
         beat.start()
@@ -126,12 +133,6 @@ def working_on(
                     path.unlink()
             lock.release()
         remove_if_empty(folder)
-
-
-def _beat(path: Path, ended: threading.Event) -> None:
-    while not ended.wait(BEAT_S):
-        with suppress(OSError):
-            os.utime(path)  # by the clock of the file's server
 
 
 def is_first_process() -> bool:
@@ -199,10 +200,10 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
         )
 
 
-def _sign(what: str, engine: str, left: list[str], descriptor: int) -> None:
+def _sign(path: Path, what: str, engine: str, left: list[str], descriptor: int) -> None:
     """Say in the lock file who holds it, once what stands there was read: its writer was killed."""
-    before = _parsed(os.pread(descriptor, 1 << 20, 0)) if hasattr(os, "pread") else None
-    if before and before.get("engine"):
+    before = _holder(path) or {}
+    if before.get("engine"):
         left.append(str(before["engine"]))
     try:
         user = getpass.getuser()
@@ -229,16 +230,9 @@ def _minute(moment: datetime) -> str:
 def _holder(path: Path) -> dict[str, Any] | None:
     """Who a lock file names; None where nobody is named."""
     try:
-        return _parsed(path.read_bytes())
-    except OSError:
-        return None
-
-
-def _parsed(data: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(data)
+        found = json.loads(path.read_bytes())
         return found if {"what", "user", "host", "pid", "since"} <= set(found) else None
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -116,7 +116,10 @@ def pack(folder: Path, out: Path) -> int:
         names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         crate = _describe(root, names, frozen)
         (root / CRATE).write_text(json.dumps(crate, indent=1, ensure_ascii=False), encoding="utf-8")
-        _write_zip(root, [CRATE, *names], out)
+        with replacing(out, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name in (CRATE, *names):
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                archive.writestr(entry, (root / name).read_bytes(), zipfile.ZIP_DEFLATED)
     return len(names) + 1
 
 
@@ -233,13 +236,6 @@ def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> di
         "@id": CRATE, "@type": "CreativeWork", "conformsTo": {"@id": _PROFILE}, "about": {"@id": "./"},
     }  # fmt: skip
     return {"@context": _CONTEXT, "@graph": [about, study, software, action, *files]}
-
-
-def _write_zip(root: Path, names: Sequence[str], out: Path) -> None:
-    with replacing(out, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-        for name in names:
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            archive.writestr(entry, (root / name).read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def _unpack(path: Path, root: Path) -> dict[str, str]:

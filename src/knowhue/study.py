@@ -377,9 +377,6 @@ def hashed_parts(work: Workspace) -> dict[str, Any]:
     return {"images": work.prepared.fingerprint, "encoder_weights": dict(work.encoders)}
 
 
-_HOW_IT_WAS_FROZEN = ("created", "command", "preset")
-
-
 def freeze(
     plan: Plan,
     root: Path,
@@ -406,11 +403,10 @@ def freeze(
     frozen_by = same or {"created": datetime.now(UTC).isoformat(timespec="seconds"), **description}
     described = {
         **STUDY_SCHEMA,
-        "name": root.name,
+        "name": description.get("name", root.name),
         "version": __version__,
-        **{name: each for name, each in description.items() if name not in _HOW_IT_WAS_FROZEN},
         # a command that goes on, such as one of the frozen plan alone, says less of how that came about
-        **{name: frozen_by[name] for name in _HOW_IT_WAS_FROZEN if name in frozen_by},
+        **{name: frozen_by[name] for name in ("created", "command", "preset") if name in frozen_by},
         "hash": plan.hash(parts),
         "parts": parts,
         "tuned_on": tuned_on or same.get("tuned_on"),
