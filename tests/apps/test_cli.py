@@ -527,9 +527,8 @@ def test_the_answers_of_a_study_are_told_in_any_encoding(
         code, *_ = knowhue("study", make_folder({"cat": 1, "dog": 1}), *SET, "--out", tmp_path / "out")
     assert code == 0
     stream.flush()
-    assert ("−" if encoding == "utf-8" else "-") + "0.57: to +0.01" in stream.buffer.getvalue().decode(
-        encoding
-    )
+    sign = "−" if encoding == "utf-8" else r"\u2212"
+    assert f"{sign}0.57: to +0.01" in stream.buffer.getvalue().decode(encoding)
 
 
 def test_one_is_not_many(knowhue, make_folder, tmp_path):

@@ -1,7 +1,6 @@
 """The program `knowhue`: what it prints steers no terminal, whatever files are called; how it begins and ends."""
 
 import atexit
-import codecs
 import gc
 import inspect
 import io
@@ -158,21 +157,6 @@ app = typer.Typer(
     epilog="Start with: `knowhue study --preset demo --out runs/demo`",
 )
 
-PLAIN = {
-    **dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}\N{NON-BREAKING HYPHEN}\N{HYPHEN}", "-"),
-    **dict.fromkeys("\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}", "'"),
-    **dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}", '"'),
-    **dict.fromkeys("\N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}", " "),
-    "\N{HORIZONTAL ELLIPSIS}": "...",
-    "\N{MULTIPLICATION SIGN}": "x",
-    "\N{MIDDLE DOT}": ".",
-    "\N{PLUS-MINUS SIGN}": "+/-",
-    "\N{RIGHTWARDS ARROW}": "->",
-    "\N{LESS-THAN OR EQUAL TO}": "<=",
-    "\N{GREATER-THAN OR EQUAL TO}": ">=",
-}
-"""What stands for our own signs where an encoding lacks them."""
-
 _NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
 """What typer says where one of some words was expected."""
 _EMPTY = re.compile(r"(--[\w-]+=)?\s*")
@@ -185,9 +169,6 @@ _OF_FILES = frozenset(
 )
 """Suffixes of files beside those of images and videos."""
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
-ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
-
-
 _Value = TypeVar("_Value")
 RARELY_NEEDED = "Rarely needed"
 """The last panel of `--help`."""
@@ -295,10 +276,10 @@ def command_line() -> str:
 
 
 def settle_streams() -> None:
-    """Let standard output and standard error show what their encoding lacks in another way, instead of failing."""
+    """Let standard output and standard error spell out what their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ERRORS)
+            stream.reconfigure(errors="backslashreplace")
 
 
 def score_line(name: str, value: float | None, interval: tuple[float, float] | None = None) -> str:
@@ -314,43 +295,30 @@ def score_line(name: str, value: float | None, interval: tuple[float, float] | N
     'SSIM of RGB (L* is given): −0.250 (−1 to 1) [−0.500 to 0.000] (higher is better)'
     """
     metric = METRICS[name]
-    texts = [_number(each, metric.unit) for each in (value, *(interval or ()))]
+    is_share = metric.unit == "share"
+    texts = [
+        "not a number" if each is None else f"{100 * each:.1f} %" if is_share else f"{each:.3f}"
+        for each in (value, *(interval or ()))
+    ]
     ends = f" [{texts[1]} to {texts[2]}]" if interval else ""
-    unit = metric.unit.removeprefix(f"{metric.title} ")  # of CIEDE2000 they are units of itself
-    unit = "" if unit == "share" or value is None else f" {_unit(unit)}"
+    unit = "" if is_share or value is None else f" {unit_in_words(name)}"
     better = f" ({metric.better} is better)" if metric.better in ("lower", "higher") else ""
     return minus(f"{metric.title}: {texts[0]}{unit}{ends}{better}")
 
 
-def _number(value: float | None, unit: str) -> str:
-    if value is None:
-        return "not a number"
-    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3f}"
-
-
-def _unit(unit: str) -> str:
+def unit_in_words(name: str) -> str:
+    """The unit of a metric as it stands behind a number, in brackets where it is no plain words."""
+    metric = METRICS[name]
+    unit = metric.unit.removeprefix(f"{metric.title} ")  # of CIEDE2000 they are units of itself
     return unit if unit.replace(" ", "").isalnum() else f"({unit})"
 
 
 def _shown(character: str) -> str:
-    is_seen = unicodedata.category(character) not in _UNSEEN or character in _JOINERS
-    return character if is_seen else _escaped(character)
-
-
-def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN or character in _JOINERS:
+        return character
     if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
-
-
-def _replaced(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    missing = error.object[error.start : error.end]
-    return "".join(PLAIN.get(character) or _escaped(character) for character in missing), error.end
-
-
-codecs.register_error(ERRORS, _replaced)
 
 
 def _print_version(wanted: bool) -> None:
