@@ -436,16 +436,12 @@ class Config(Section):
         return "colour" not in self.tasks.names or not self.colour.is_from_scratch
 
     @model_validator(mode="after")
-    def _what_starts_from_a_model_has_its_encoder(self) -> "Config":
+    def _sections_agree(self) -> "Config":
         if self.encoder.with_heads and not self.has_encoder:
             raise ValueError(
                 "`colour.method` should be one with an encoder where `encoder.with_heads = true`. Found "
                 f"`colour.method = {self.colour.method}`, a network from scratch: it starts from no other model."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _weighting_gets_what_it_needs(self) -> "Config":
         weighting = self.tasks.weighting
         if weighting == "task_constrained" and self.evaluation.every_epochs != 1:
             raise ValueError(

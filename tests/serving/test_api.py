@@ -429,7 +429,7 @@ def test_wrong_options_are_told_by_name(client, path: str, options: dict, status
         ({"files": [("image", JPEG), ("image", JPEG)]}, 400, "one file, named `image`"),
         ({"files": [("image", JPEG)] * 4}, 400, "Too many files"),
         ({"files": {"other": ("", "")}, "data": {"image": "text"}}, 400, "form"),
-        ({"files": {"imag": ("a.jpg", JPEG)}}, 400, "Found `imag`. Did you mean `image`?"),
+        ({"files": {"imag": ("a.jpg", JPEG)}}, 400, "named `reference`, `strokes`. Found `imag`."),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         (
             {"content": b"nothing", "headers": {"content-type": "multipart/form-data; boundary=x"}},

@@ -110,24 +110,18 @@ def score(arguments: ScoreArguments) -> None:
 
 
 def _require_check_alone(arguments: ScoreArguments) -> None:
-    given = {
-        "--protocol": arguments.protocol, "--out": arguments.out, "--reference": arguments.reference,
-        "--networks": arguments.networks, "--beside": arguments.beside, "--cache": arguments.cache,
-        "--overwrite": arguments.overwrite,
-    }  # fmt: skip
-    if unused := [name for name, value in given.items() if value]:
+    taken = ("protocol", "out", "reference", "networks", "beside", "cache", "overwrite")
+    if unused := [name for name in taken if getattr(arguments, name)]:
         raise ConfigError(
-            f"`--check` takes all from {arguments.check} and writes nothing. Found `{unused[0]}`: leave it out."
+            f"`--check` takes all from {arguments.check} and writes nothing. Found `--{unused[0]}`: leave it out."
         )
 
 
 def _outputs(page: Path) -> dict[str, Path]:
     if page.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"`--out` should end in .html. Found `{page}`.")
-    return {"page": page} | {
-        name: page.with_suffix(suffix)
-        for name, suffix in (("json", ".json"), ("tex", ".tex"), ("csv", ".per_image.csv"))
-    }
+    beside = {"json": ".json", "tex": ".tex", "csv": ".per_image.csv"}
+    return {"page": page} | {name: page.with_suffix(suffix) for name, suffix in beside.items()}
 
 
 def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
@@ -153,27 +147,21 @@ def _scored(
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
 
-    opened = None
+    opened = found = None
     if arguments.networks is not None or arguments.classifier is not None:
         from knowhue.scoring.networks import open_scorers
 
         opened = open_scorers(arguments.wanted, pairs, protocol.primary)
     require_same_networks(option, others, opened.about if opened else {})
-    began, threads = time.monotonic(), arguments.workers or os.cpu_count() or 1
+    began, threads, kept = time.monotonic(), arguments.workers or os.cpu_count() or 1, arguments.kept
     with showing_progress() as report:
-        measured = measure_rows(pairs, protocol, arguments.kept, threads, report)
-    say(
-        f"{plural(len(pairs.truth), 'image')}, {len(measured)} rows: {time.monotonic() - began:.1f} s",
-        err=True,
-    )
-    if opened is None:
-        return make_scores(pairs, protocol, measured, arguments.reference)
-    from knowhue.scoring.networks import ask_networks
+        measured = measure_rows(pairs, protocol, kept, threads, report)
+        if opened is not None:
+            from knowhue.scoring.networks import ask_networks
 
-    began = time.monotonic()
-    with showing_progress() as report:
-        found = ask_networks(pairs, protocol, measured, opened, arguments.reference, arguments.kept, report)
-    say(f"networks: {time.monotonic() - began:.1f} s", err=True)
+            found = ask_networks(pairs, protocol, measured, opened, arguments.reference, kept, report)
+    images = plural(len(pairs.truth), "image")
+    say(f"{images}, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     return make_scores(pairs, protocol, measured, arguments.reference, found)
 
 

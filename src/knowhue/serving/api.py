@@ -433,11 +433,10 @@ async def _from_form(
         files = [(name, value) for name, value in pairs if isinstance(value, UploadFile)]
         given = [name for name, _ in files]
         if IMAGE_FIELD not in given or len({*given}) < len(given) or not {*given} <= {*names}:
-            others = ", ".join(f"`{name}`" for name in names if name != IMAGE_FIELD)
-            also = f", and may have others named {others}" if others else ""
+            others = [f"`{name}`" for name in names if name != IMAGE_FIELD]
+            also = f", and may have others named {', '.join(others)}" if others else ""
             found = few([f"`{shown(name)}`" for name in given]) or "none"
-            meant = did_you_mean(next((name for name in given if name not in names), ""), names)
-            message = f"The form should have one file, named `{IMAGE_FIELD}`{also}. Found {found}.{meant}"
+            message = f"The form should have one file, named `{IMAGE_FIELD}`{also}. Found {found}."
             raise Refusal(400, "form", message)
         texts = [(name, value) for name, value in pairs if isinstance(value, str)]
         return {name: await value.read() for name, value in files}, texts
