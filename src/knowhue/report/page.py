@@ -207,12 +207,7 @@ def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
 
 
 def fill(template: str, **values: Any) -> str:
-    """Return a page as HTML: escapes what it is given, refuses what it is not.
-
-    Args:
-        template: a file of this package; the common style is `css` in it.
-        values: what else it names.
-    """
+    """A template of this package as HTML: it escapes what it is given, and refuses what it is not."""
     return _templates().get_template(template).render(**values)
 
 

@@ -113,18 +113,12 @@ class _Columns:
         for name in usual if given is None else [_plain(given)]:
             if name in self.places:
                 return self.places[name]
-        if given is not None:
-            raise TableError(
-                f"{self.path}: no column `{shown(given)}`, which {option} names. Found {few(self.header, 12)}."
-                + did_you_mean(given, self.header)
-            )
         unsure = next((f" {name}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
+        means = f" {ONLY_MEANS}." if option == "--seed-column" else ""
         raise TableError(
-            f"{self.path}: no column `{usual[0]}`. Found {few(self.header, 12)}. Name it with "
-            f"{option}{unsure * (option == '--arm-column')}, or give a table whose first row, without a title above "
-            "it, names the columns arm, seed, metric, value."
-            + did_you_mean(usual[0], self.header)
-            + f" {ONLY_MEANS}." * (option == "--seed-column")
+            f"{self.path}: no column `{shown(given or usual[0])}`. Found {few(self.header, 12)}. Name it with "
+            f"{option}{'' if means else unsure}, or give a table whose first row, without a title above it, names the "
+            f"columns arm, seed, metric, value.{did_you_mean(given or usual[0], self.header)}{means}"
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:

@@ -52,16 +52,9 @@ _STYLE: dict[Any, Any] = {
 def panels(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> "tuple[Figure, np.ndarray]":
-    """Return a new figure in this style and its axes as a (rows, columns) array.
+    """Return a new figure in this style, in inches (the page's column has 5), and its axes as a (rows, columns) array.
 
     The figure belongs to no window and no global list, so nothing has to be closed.
-
-    Args:
-        width: inches; 5 is a column of the page.
-        height: inches.
-        rows: of axes.
-        columns: of axes.
-        options: for `Figure.subplots`.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -76,9 +69,9 @@ def panels(
     return figure, axes
 
 
-def entitle(ax: "Axes", title: str, colour: str = INK) -> None:
+def entitle(ax: "Axes", title: str, colour: str = INK, pad: float = 8) -> None:
     """Write the title of a panel at its upper left."""
-    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=colour, pad=8)
+    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=colour, pad=pad)
 
 
 def bare(ax: "Axes") -> None:
@@ -230,7 +223,7 @@ def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
 
 def head(ax: "Axes", title: str, subtitle: str) -> None:
     """Write the title of a panel and a quiet line below it."""
-    ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=INK, pad=20)
+    entitle(ax, title, pad=20)
     place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
     ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
 
