@@ -402,7 +402,7 @@ def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Ma
                     at, score = run_costs(run)["train_s"], scale * by_seed[run.seed]
                     ax.plot(at, score, marker=".", markersize=3, color=mark.colour, alpha=0.45, zorder=2)
             ends.append((seconds, scale * float(np.mean(list(by_seed.values())))))
-            _plot_mark(ax, ends[-1], mark, mark.colour if regime.name == "clock" else PAPER, zorder=4)
+            ax.plot(*ends[-1], **_style(mark, mark.colour if regime.name == "clock" else PAPER), zorder=4)
         if len(ends) == 2:
             ax.plot(*zip(*ends, strict=True), color=mark.colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
@@ -412,11 +412,11 @@ def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Ma
     _reference_lines(ax, compared, metric, scale)
 
 
-def _plot_mark(ax: "Axes", place: tuple[float, float], mark: Mark, face: str, **more: Any) -> None:
-    ax.plot(
-        *place, marker=mark.shape, markersize=7, markerfacecolor=face, markeredgecolor=mark.colour,
-        markeredgewidth=1.4, **more,
-    )  # fmt: skip
+def _style(mark: Mark, face: str) -> dict[str, Any]:
+    return {
+        "marker": mark.shape, "markersize": 7, "markerfacecolor": face, "markeredgecolor": mark.colour,
+        "markeredgewidth": 1.4, "linestyle": "none",
+    }  # fmt: skip
 
 
 def _seconds_axis(ax: "Axes") -> None:
@@ -446,13 +446,15 @@ def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) 
 
 def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None:
     """Names beside their marks, in the free panel."""
+    from matplotlib.lines import Line2D
+
     entries = [
-        (mark, mark.colour, compared.methods[name].title + " (reference)" * (name == compared.reference), INK)
+        (compared.methods[name].title + " (reference)" * (name == compared.reference), mark, mark.colour)
         for name, mark in looks.items()
     ]
-    faces = {"hollow: equal images": PAPER, "filled: equal wall-clock": MUTED}
-    entries += [(Mark(MUTED, "o"), face, text, MUTED) for text, face in faces.items()]
-    for place, (mark, face, text, colour) in enumerate(entries):
-        y = 1 - (place + 0.5) / len(entries)
-        _plot_mark(ax, (0.04, y), mark, face, transform=ax.transAxes, clip_on=False)
-        ax.text(0.1, y, text, va="center", color=colour, fontsize=SMALL + 0.5, transform=ax.transAxes)
+    entries += [
+        ("hollow: equal images", Mark(MUTED, "o"), PAPER),
+        ("filled: equal wall-clock", Mark(MUTED, "o"), MUTED),
+    ]
+    handles = [Line2D([], [], label=text, **_style(mark, face)) for text, mark, face in entries]
+    ax.legend(handles=handles, loc="center left", frameon=False, fontsize=SMALL + 0.5, labelcolor=INK)
