@@ -408,6 +408,14 @@ def test_means_with_deviations_are_no_scores_however_they_are_typeset(tmp_path, 
     assert ("A mean over seeds gives no verdict" in str(error.value)) == is_told
 
 
+@pytest.mark.parametrize("column", ["arm", "name"])
+def test_a_run_without_a_name_is_told(tmp_path, column):
+    runs = [{column: name, "seed": seed, "accuracy": 0.5} for seed, name in enumerate(("a-0", None))]
+    (tmp_path / "t.json").write_text(json.dumps(runs))
+    with pytest.raises(TableError, match=r"row 2: `arm` should be a name .* Found nothing"):
+        found(tmp_path / "t.json")
+
+
 def test_a_metric_may_be_named_with_its_prefix(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("name,seed,metrics.acc\na,0,.5\nb,0,.6\n")

@@ -172,7 +172,8 @@ class _Columns:
         for number, cells in rows:
             shared = {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])}
             arm, seed = cells[self.arm], str(cells[self.seed])
-            shared |= {"arm": without_seed(str(arm), seed) if holds_seed else arm}
+            if not _is_empty(arm):
+                shared["arm"] = arm = without_seed(str(arm), seed) if holds_seed else arm
             ended = str(shared.get("state", "")).lower() in ("", *FINISHED)
             for metric, at in metrics.items():
                 row = {**shared, "metric": metric}
@@ -185,7 +186,7 @@ class _Columns:
                     empty.append((number, row | {"state": NO_SCORE}))
         # an arm may lack a metric; a run may not, where its arm has it (pandas writes NaN as an empty cell)
         for number, row in empty:
-            arm, seed, metric = (str(row[name]) for name in ("arm", "seed", "metric"))
+            arm, seed, metric = (str(row.get(name, "")) for name in ("arm", "seed", "metric"))
             if (arm, metric) in scored and (arm, seed, metric) not in scored:
                 yield number, row
 
