@@ -348,8 +348,8 @@ def test_a_fault_is_one_line_with_row_and_remedy(tmp_path, fault):
 
 TWO, ONE, LESS = totals([0.1] * 3), {"loss": 1.0}, {"loss": "lower"}
 OPTIONS = {
-    "no effect": (TWO, Asked(against="old"), "known of none of the metrics loss. Give it,"),
-    "no effect of it": (TWO, Asked(metrics=["loss"]), "of interest of `loss` is not known"),
+    "no effect": (TWO, Asked(against="old"), "is not known of loss. Give it, in the metric's unit: --sesoi loss=0.01"),
+    "no effect of it": (TWO, Asked(metrics=["loss"]), "below which no difference matters, is not known of loss"),
     "no direction": (TWO, Asked(sesoi=ONE), "Whether more or less of `loss` is better is not known"),
     "own metric misspelt": (
         totals([0.1] * 3, "acuracy"), Asked(sesoi={"acuracy": 0.01}, against="old"),

@@ -151,21 +151,15 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
     sesoi = {metric: _said(rows, asked, "sesoi", metric) for metric in rows.metrics}
     named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.said["sesoi"]]
     sesoi |= {metric: _OWN[metric].sesoi for metric in sesoi if metric in _OWN and sesoi[metric] is None}
-    primary = list(asked.metrics) or named or [metric for metric, value in sesoi.items() if value]
-    if not primary:
+    primary = asked.metrics or named or [metric for metric, value in sesoi.items() if value] or rows.metrics
+    if unknown := [metric for metric in primary if sesoi[metric] is None]:
         raise ConfigError(
-            "The smallest effect of interest decides what counts as a difference that matters, and is known of none "
-            f"of the metrics {few(rows.metrics, 12)}. Give it, in the metric's unit: --sesoi {rows.metrics[0]}=0.01"
-            + _own_name_meant(rows.metrics[0], ".")
+            f"The smallest effect of interest, below which no difference matters, is not known of {few(unknown, 12)}. "
+            f"Give it, in the metric's unit: --sesoi {unknown[0]}=0.01{_own_name_meant(unknown[0], '.')}"
         )
     questions = {}
     for metric in dict.fromkeys(primary):
         smallest = sesoi[metric]
-        if smallest is None:
-            raise ConfigError(
-                f"The smallest effect of interest of `{shown(metric)}` is not known. Give it, in its unit: "
-                f"--sesoi {metric}=0.01{_own_name_meant(metric, '.')}"
-            )
         if "better" not in about[metric]:
             raise ConfigError(
                 f"Whether more or less of `{shown(metric)}` is better is not known. Say it: "
@@ -218,13 +212,11 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
             f"Which arm the others are compared with in `{shown(metric)}` is not known. Say it: --against "
             f"{shown(arms[0])}. Found the arms {few(arms, 12)}."
         )
-    for pair in found:
-        for arm in pair:
-            if arm not in arms:
-                raise TableError(
-                    f"No row of the metric `{shown(metric)}` for the arm `{shown(arm)}`. Found the arms "
-                    f"{few(arms, 12)}. Name others with --against and --arm, or the metrics with --metric."
-                )
+    if lacking := [arm for pair in found for arm in pair if arm not in arms]:
+        raise TableError(
+            f"No row of the metric `{shown(metric)}` for the arm `{shown(lacking[0])}`. Found the arms "
+            f"{few(arms, 12)}. Name others with --against and --arm, or the metrics with --metric."
+        )
     if not found or any(before == after for before, after in found):
         alone = shown(next((before for before, after in found if before == after), ", ".join(asked.arms)))
         by = "The column `against`" if columns and asked.against is None else "`--arm`"
@@ -243,10 +235,9 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
             scores[arm, seed][metric] = value
 
     def run(arm: str, seed: int) -> Run:
-        own, split = scores.get((arm, seed)), {"split": rows.split or "test"}
-        if own is None:
-            return Run(arm, seed, rows.states.get((arm, seed), "missing"), scores=split)
-        return Run(arm, seed, "finished", scores={"metrics": own, **split})
+        own = {"metrics": scores[arm, seed]} if (arm, seed) in scores else {}
+        state = "finished" if own else rows.states.get((arm, seed), "missing")
+        return Run(arm, seed, state, scores={**own, "split": rows.split or "test"})
 
     return {arm: {seed: run(arm, seed) for seed in seeds} for arm in rows.arms()}
 
