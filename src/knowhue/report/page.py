@@ -126,22 +126,13 @@ def render_page(found: Conclusion, note: str = "") -> str:
     }  # fmt: skip
     if study.is_comparison:
         return fill("methods.html", **shared, **_methods_content(study))
+    # of single images there are more than a page should hold
+    scores = [("arm", "seed", "metric", "value", "class"), *(row[:5] for row in tidy_scores(study))]
     return fill(
         "page.html",
         **shared,
         results=found.results,
-        scores_link=_csv_link(
-            [
-                {
-                    "arm": row.arm,
-                    "seed": row.seed,
-                    "metric": row.metric,
-                    "value": row.value,
-                    "class": row.label,
-                }
-                for row in tidy_scores(study)
-            ]
-        ),
+        scores_link=_data_link("text/csv", to_csv(scores)),
         warnings=integrity.warnings(study),
         answers=_answers(found),
         sections=_filled_sections(found.findings),
@@ -195,13 +186,9 @@ def _results_link(found: Conclusion) -> str:
 def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
     """What the macro `answer` takes, of each question."""
     study = found.findings.study
+    lower = study.table.lower_is_better
     return [
-        (
-            found.answers[name],
-            measure(study.metrics, asked),
-            study.table.lower_is_better(asked.metric),
-            wording(study, name),
-        )
+        (found.answers[name], measure(study.metrics, asked), lower(asked.metric), wording(study, name))
         for name, asked in study.questions.items()
     ]
 
