@@ -69,21 +69,22 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
 
 def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> dict[str, str]:
     """Every text file by name, `paper.tex` first."""
-    tables = {}
+    study, figures, tables = findings.study, {}, {}
+    for name, drawings in drawn.items():
+        figure, label = FIGURES[name], plain_label(name)
+        caption = tex_citing(figure.caption_of(study))
+        figures[f"figures/{label}.tex"] = fill_latex(
+            "figure.tex", pages=_pages(drawings), title=figure.title, caption=caption, label=label
+        )
     for name in _TABLE_NAMES:
         table, label = TABLES[name], plain_label(name)
         if table.has_numbers(rows := table.text(findings)):
             tables[f"tables/{label}.tex"] = tex_table(rows, f"{table.title}. {table.note}".strip(), label)
-    figures = {
-        f"figures/{plain_label(name)}.tex": _figure(findings.study, name, own) for name, own in drawn.items()
-    }
-    methods = methods_paragraph(findings.study)
+    methods = methods_paragraph(study)
     cited = "".join((methods, *figures.values(), *tables.values()))
     floats = [name.removesuffix(".tex") for name in (*figures, *tables)]
     return {
-        "paper.tex": fill_latex(
-            "paper.tex", name=findings.study.settings.get("name") or "Study", floats=floats
-        ),
+        "paper.tex": fill_latex("paper.tex", name=study.settings.get("name") or "Study", floats=floats),
         "preamble.tex": fill_latex("preamble.tex"),
         "methods.tex": methods,
         "results.tex": fill_latex("results.tex", answers=answers(findings).values()),
@@ -91,14 +92,6 @@ def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> 
         **figures,
         **tables,
     }
-
-
-def _figure(study: Study, name: str, drawings: "Mapping[str, Drawing]") -> str:
-    figure = FIGURES[name]
-    caption = tex_citing(figure.caption_of(study))
-    return fill_latex(
-        "figure.tex", pages=_pages(drawings), title=figure.title, caption=caption, label=plain_label(name)
-    )
 
 
 def _pages(drawings: "Mapping[str, Drawing]") -> list[Latex]:

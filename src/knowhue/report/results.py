@@ -266,8 +266,7 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
         if entry.get("value") is None
     }
     asked = any("recognition" in question.secondary for question in study.questions.values())
-    is_off = study.settings.get("config", {}).get("evaluation", {}).get("recognition") is False
-    if asked and is_off:
+    if asked and study.config("evaluation", "recognition") is False:
         found["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
     return list(found.items())
 

@@ -224,26 +224,15 @@ class TensorBoard:
 
     def write(self, run: LoggedRun) -> None:
         """As of a tracker; whole or not at all, for TensorBoard reads what it finds."""
-        folder, begun = self._folder(run), self._top / f".{run.key}"
-        shutil.rmtree(begun, ignore_errors=True)
-        begun.mkdir(parents=True)
-        self._write_events(run, begun)
-        _put_mark(begun, run)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        begun.replace(folder)
-
-    def _folder(self, run: LoggedRun) -> Path:
-        return self._top / (self._project or run.study) / run.name
-
-    @staticmethod
-    def _write_events(run: LoggedRun, folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         event, summary = event_pb2.Event, summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
-        writer = EventFileWriter(str(folder))
+        folder, begun = self._folder(run), self._top / f".{run.key}"
+        shutil.rmtree(begun, ignore_errors=True)
+        begun.mkdir(parents=True)
+        writer = EventFileWriter(str(begun))
         settings = {**run.parameters, "arm": run.tags["arm"]}
         settings = hparams_pb(settings, trial_id=run.key, start_time_secs=run.began)
         writer.add_event(event(wall_time=run.began, summary=settings))
@@ -251,6 +240,13 @@ class TensorBoard:
             scalar = summary(value=[summary.Value(tag=metric, simple_value=value)])
             writer.add_event(event(wall_time=run.began + seconds, step=step, summary=scalar))
         writer.close()
+        _put_mark(begun, run)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        begun.replace(folder)
+
+    def _folder(self, run: LoggedRun) -> Path:
+        return self._top / (self._project or run.study) / run.name
 
 
 class MLflow:
