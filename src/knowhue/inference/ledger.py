@@ -152,7 +152,7 @@ class Ledger:
         try:
             *whole, torn = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
             records = [json.loads(line) for line in whole]
-            if not all(map(_is_line, records)):
+            if not all(map(is_line, records)):
                 raise ValueError("other lines")
         except (OSError, ValueError) as error:
             raise RunError(
@@ -161,7 +161,7 @@ class Ledger:
             ) from None
         with suppress(ValueError, KeyError):
             record = json.loads(torn)
-            if _is_line(record) and Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
+            if is_line(record) and Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
                 records.append(record)
         return records
 
@@ -207,23 +207,25 @@ def _differing(key: str, value: Any) -> str:
     return JOB[key].format(("without", "with")[value] if isinstance(value, bool) else value)
 
 
-def _is_line(record: Any) -> bool:
-    """Whether a line has what is read of it: of an image that failed, or of one that was made."""
+def is_line(record: Any) -> bool:
+    """Whether a line of a folder's or a shard's ledger has what is read of it."""
     match record:
-        case {"path": str(), "job": dict(), "error": _}:
+        case {"path": str(), "error": _} | {"path": str(), "planned": True}:
             return True
-        case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]}:
+        case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]} | {
+            "path": str(),
+            "made": str(),
+            "stamp": str(),
+        }:
             return is_noted(record) and ("album" not in record or _is_album(record["album"]))
-        case _:
-            return False
+    return False
 
 
 def _is_album(found: object) -> bool:
     match found:
         case {"colour": [int() | float(), int() | float()], "own": [int() | float(), int() | float()]}:
             return True
-        case _:
-            return False
+    return False
 
 
 def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,8 @@ from knowhue.errors import ImageError, RunError
 from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
-from knowhue.inference.judgement import is_noted, noteworthy
+from knowhue.inference.judgement import noteworthy
+from knowhue.inference.ledger import is_line
 from knowhue.inference.pipeline import Limits, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import ImageReply, ImageRequest, colour_many
@@ -113,7 +114,7 @@ class _Shard:
             if head["job"] != self.task.job:
                 return {}
             self._is_again = head["run"] == self.task.run
-            if not all(map(_is_line, records)):
+            if not all(map(is_line, records)):
                 raise ValueError("other lines")
             listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
@@ -206,17 +207,6 @@ class _Shard:
     def _put(self, image: ListedImage, reply: ImageReply, *_: object) -> str:
         replace = self.task.overwrite or image.path in self._own
         return self.out.write(image.output, reply.data, replace)
-
-
-def _is_line(record: Any) -> bool:
-    """Whether a line has what is read of it: of an image that was made, that is planned, or that failed."""
-    match record:
-        case {"path": str(), "made": made}:
-            return isinstance(made, str) and isinstance(record.get("stamp"), str) and is_noted(record)
-        case {"path": str()}:
-            return True
-        case _:
-            return False
 
 
 @lru_cache(maxsize=1)

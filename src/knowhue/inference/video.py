@@ -279,12 +279,9 @@ class _Work:
             self._options.unknown_below,
             self._options.saturation,
         )
-        if self._novel:
-            notes = [*caveats_of_many(description, self._novel, count, "frame"), *notes]
-        notes = [*notes, *video.shortage()]
-        if self._damaged:
-            damage = f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
-            notes = [*notes, damage]
+        unlike = caveats_of_many(description, self._novel, count, "frame") if self._novel else []
+        damage = f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
+        notes = [*unlike, *notes, *video.shortage(), *[damage] * bool(self._damaged)]
         return VideoSummary(
             video.path,
             out,
