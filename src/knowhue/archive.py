@@ -7,7 +7,7 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -67,10 +67,9 @@ class ArchiveListing(ImageTable):
         Raises:
             RunError: something does.
         """
-        taken = "FROM images JOIN taken ON taken.path = output"
-        count = self.rows.execute(f"SELECT count(*) {taken}").fetchone()[0]
+        taken = "SELECT count(*), min(output) FROM images JOIN taken ON taken.path = output"
+        count, first = self.rows.execute(taken).fetchone()
         if count:
-            first = self.rows.execute(f"SELECT output {taken} ORDER BY output LIMIT 1").fetchone()[0]
             raise no_room(out, count, first)
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
@@ -154,12 +153,8 @@ def colorize_archive(
             listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
             listing.add_taken(images, colours)
-            found, total = _read_plan(colours), len(listing)
-            if found is None and not overwrite:
-                listing.require_room(out)
-            job = job_of(colorizer, real[0], options, suffix)
-            plan = _plan(colours, found, job, shards, total, overwrite)
-            dealt = list(listing.deal(colours, plan["shards"]))
+            plan = _plan(colours, listing, job_of(colorizer, real[0], options, suffix), shards, overwrite)
+            dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         if model.model != BUILT_IN and Path(model.model).exists():
             model = model._replace(model=_from_anywhere(model.model))
         # what is of another place counts where `_plan` lets it
@@ -208,14 +203,12 @@ def _from_anywhere(name: str) -> str:
 
 
 def _plan(
-    out: Store,
-    found: Mapping[str, Any] | None,
-    job: dict[str, Any],
-    shards: int | None,
-    count: int,
-    overwrite: bool,
+    out: Store, listing: ArchiveListing, job: dict[str, Any], shards: int | None, overwrite: bool
 ) -> dict[str, Any]:
-    """Agree with the plan that the output holds, or begin it."""
+    """Agree with the plan that the output holds, or begin one where there is room for all."""
+    found = _read_plan(out)
+    if found is None and not overwrite:
+        listing.require_room(out.url)
     goes_on = False
     if found is not None and is_same_job(out.url, found["job"], job, overwrite):
         goes_on = shards in (None, found["shards"])
@@ -225,7 +218,7 @@ def _plan(
                 f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
             )
         shards = shards or found["shards"]
-    plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-count // SHARD_IMAGES))}
+    plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-len(listing) // SHARD_IMAGES))}
     out.write(ARCHIVE_PLAN, json.dumps(plan, indent=1).encode())
     for path, *_ in list(() if goes_on else out.files(LEDGERS)):
         out.remove(path)  # of another job, or of other shards
