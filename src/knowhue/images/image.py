@@ -323,19 +323,14 @@ def require_image(image: Image) -> None:
         )
 
 
-def over_white(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
-    """Pixels (H, W, C) over white, by their transparency (H, W)."""
-    top = np.iinfo(pixels.dtype).max
-    share = alpha[..., None].astype(np.float32) / top
-    return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)
-
-
 def flattened(image: Image) -> Pixels:
     """Pixels as a network is shown them, in their own depth: over white, so that nothing hidden counts."""
-    alpha = image.alpha
-    if alpha is None or alpha.min() == np.iinfo(alpha.dtype).max:
-        return image.pixels
-    return over_white(image.pixels, alpha)
+    pixels, alpha = image.pixels, image.alpha
+    top = np.iinfo(pixels.dtype).max
+    if alpha is None or alpha.min() == top:
+        return pixels
+    share = alpha[..., None].astype(np.float32) / top
+    return (pixels * share + top * (1 - share)).round().astype(pixels.dtype)
 
 
 def to_rgb8(image: Image) -> NDArray[np.uint8]:

@@ -18,13 +18,6 @@ from knowhue.images.tiff import GEOGRAPHY, exif_without_thumbnail
 
 Fields = dict[str, bytes]
 
-_HOLDS = {
-    ".jpg": ("exif-data", "xmp-data", "iptc-data"),
-    ".png": ("exif-data", "xmp-data"),
-    ".tif": ("exif-data", "xmp-data", "iptc-data", "photoshop-data", GEOGRAPHY),
-    ".webp": ("exif-data", "xmp-data"),
-    ".avif": ("exif-data", "xmp-data"),
-}
 _WORDS = {
     "exif-data": "EXIF was",
     "xmp-data": "XMP was",
@@ -40,9 +33,9 @@ _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
 def keep(
-    origin: Origin, suffix: str, height: int, width: int, called: str | None
+    origin: Origin, suffix: str, holds: Collection[str], height: int, width: int, called: str
 ) -> tuple[Fields, Texts, list[str]]:
-    """Choose what a kind of file can hold and is still true.
+    """Choose what a kind of file can hold, by the names in libvips of what it `holds`, and is still true.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
     Orientation and size in XMP become those of the upright image. Thumbnails, and what XMP says of things that are not
@@ -56,11 +49,11 @@ def keep(
         found = _for_jpeg(found)
     elif suffix == ".tif":
         found = _for_tiff(found)
-    kept = {name: value for name, value in found.items() if name in _HOLDS[suffix]}
+    kept = {name: value for name, value in found.items() if name in holds}
     texts = tuple(each for each in origin.texts if suffix == ".png" or (suffix, each[0]) == (".jpg", COMMENT))
     placeless = [_WORDS[name] for name in found if name not in kept]
     placeless += _in_words([key for key, _ in origin.texts if key not in dict(texts)])
-    lost += [f"{words} left out: {called or suffix} cannot hold that" for words in placeless]
+    lost += [f"{words} left out: {called} cannot hold that" for words in placeless]
     if suffix == ".jpg":
         sizes = [(_WORDS[name], len(value)) for name, value in kept.items()]
         sizes += [(_COMMENTS, len(text.encode())) for _, text in texts]

@@ -9,6 +9,7 @@ bits, where lcms' tables are up to 0.4 L* off in the dark; for 8, and for profil
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -240,10 +241,10 @@ _ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class _Conversion(NamedTuple):
-    """Conversions to sRGB: the fast `encoded` clips what sRGB does not have; `linear` does not, and is not encoded."""
+    """To sRGB: `linear` exactly, not encoded; `encoded`, if there is one, fast, and clipped where sRGB ends."""
 
-    encoded: Callable[[VipsImage], VipsImage]
     linear: _ToLinear
+    encoded: Callable[[VipsImage], VipsImage] | None = None
 
 
 def to_srgb(
@@ -266,29 +267,24 @@ def to_srgb(
         (H, W, 1) pixels if they were gray, else (H, W, 3); the profile that the image should be written with, None if
         it had none; what a user should know.
     """
-    written = None if profile is None else srgb_profile()
-    # L* is that of the file: its white, whichever that is, becomes sRGB's
-    if interpretation.startswith("lab"):
-        conversion = _Conversion(
-            lambda image: image.colourspace("srgb"),
-            lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
-        )
-        return _converted(colours, interpretation, conversion, bits), written, ()
     notes: tuple[str, ...] = ()
-    if profile is not None:
+    conversion = None if space is None or profile is not None else _Conversion(space.to_linear)
+    if interpretation.startswith("lab"):
+        # L* is that of the file: its white, whichever that is, becomes sRGB's
+        conversion = _Conversion(
+            lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
+            lambda image: image.colourspace("srgb"),
+        )
+    elif profile is not None:
         if _fits(profile, colours.shape[2]):
-            try:
+            with suppress(VipsError):  # it may turn out to be damaged
                 return _by_profile(colours, interpretation, profile, bits)
-            except VipsError:
-                pass  # it turns out to be damaged
         notes = ("its colour profile does not fit the image or is damaged; it was left aside",)
     if interpretation == "cmyk":
         notes = (*notes, "CMYK without a usable profile, read as a common offset print")
         conversion = _by_lcms(interpretation, built_in_profile("cmyk"))
-        return _converted(colours, interpretation, conversion, bits), written, notes
-    if space is not None and profile is None:
-        return _computed(colours, space.to_linear, bits), srgb_profile(), notes
-    return colours, written, notes
+    pixels = colours if conversion is None else _converted(colours, interpretation, conversion, bits)
+    return pixels, None if profile is None and space is None else srgb_profile(), notes
 
 
 def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
@@ -357,17 +353,21 @@ def _by_lcms(interpretation: str, profile: bytes) -> _Conversion:
 
     space = profile_space(profile)
     return _Conversion(
-        lambda image: tagged(image).icc_transform("srgb", embedded=True, intent="relative", depth=8),
         linear if space is None else space.to_linear,
+        lambda image: tagged(image).icc_transform("srgb", embedded=True, intent="relative", depth=8),
     )
 
 
 def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
-    """8 bits by the fast way, mended where it clips; 16 bits by the exact one."""
-    if bits == 16:
-        return _computed(colours, conversion.linear, bits)
+    """8 bits by the fast way, mended where it clips, or else by the exact one."""
+    channels = 1 if colours.shape[2] == 1 else 3
+    if bits == 16 or conversion.encoded is None:
+        pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
+        for band in _bands(pixels):
+            pixels[band] = _codes(colours[band], conversion.linear, (1 << bits) - 1)[..., :channels]
+        return pixels
     pixels = array_of(conversion.encoded(image_of(colours, interpretation)))
-    if colours.shape[2] == 1:
+    if channels == 1:
         return np.ascontiguousarray(pixels[..., 1:2])  # gray stays on the neutral axis, in gamut
     for band in _bands(pixels):
         rows = pixels[band]
@@ -376,14 +376,6 @@ def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversi
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
             rows[clipped] = _codes(colours[band][clipped][None], conversion.linear, 255)[0]
-    return pixels
-
-
-def _computed(colours: NDArray[Any], linear: _ToLinear, bits: int) -> Pixels:
-    channels = 1 if colours.shape[2] == 1 else 3
-    pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
-    for band in _bands(pixels):
-        pixels[band] = _codes(colours[band], linear, (1 << bits) - 1)[..., :channels]
     return pixels
 
 

@@ -42,12 +42,15 @@ class OutputKind(NamedTuple):
     """of a channel, at most"""
     longest_px: int = 2**31 - 1
     """side that it can hold"""
+    metadata: tuple[str, ...] = ("exif-data", "xmp-data")
+    """what it can hold, by names in libvips"""
 
 
-_JPEG = OutputKind(".jpg", "jpegsave", {"Q": 95, "subsample_mode": "off"}, alpha=False, longest_px=65_500)
-_TIFF = OutputKind(
-    ".tif", "tiffsave", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}, bits=16
-)
+_JPEG_OPTIONS, _JPEG_METADATA = {"Q": 95, "subsample_mode": "off"}, ("exif-data", "xmp-data", "iptc-data")
+_JPEG = OutputKind(".jpg", "jpegsave", _JPEG_OPTIONS, alpha=False, longest_px=65_500, metadata=_JPEG_METADATA)
+_TIFF_OPTIONS = {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}
+_TIFF_METADATA = (*_JPEG_METADATA, "photoshop-data", GEOGRAPHY)
+_TIFF = OutputKind(".tif", "tiffsave", _TIFF_OPTIONS, bits=16, metadata=_TIFF_METADATA)
 _WEBP_OPTIONS = {"Q": 92, "effort": 2, "smart_subsample": True}
 _AVIF_OPTIONS = {"Q": 88, "effort": 0, "compression": "av1", "subsample_mode": "off"}
 OUTPUT_SUFFIXES: dict[str, OutputKind] = {
@@ -130,9 +133,8 @@ def encode_with_notes(
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
         )
     output, notes = _converted(image, kind)
-    height, width = image.pixels.shape[:2]
-    origin = image.origin
-    kept, texts, lost = keep(origin, kind.suffix, height, width, called)
+    origin, (height, width) = image.origin, image.pixels.shape[:2]
+    kept, texts, lost = keep(origin, kind.suffix, kind.metadata, height, width, called or kind.suffix)
     own = {name: kept.pop(name) for name in _OURS.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         attach(output, name, value)
