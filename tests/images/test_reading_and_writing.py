@@ -313,6 +313,15 @@ def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path,
         assert np.array_equal(again.alpha, image.alpha)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_the_resolution_is_the_images_whatever_its_exif_says(suffix):
+    found = exif()
+    found.update({0x011A: 25.4, 0x011B: 25.4, 0x0128: 2})
+    metadata = (("exif-data", found.tobytes()),)
+    image = OurImage(NOISE, None, Origin(metadata=metadata, pixels_per_mm=(10.0, 20.0)))
+    assert read_image(encode_image(image, suffix)).origin.pixels_per_mm == pytest.approx((10, 20), rel=1e-3)
+
+
 def test_of_texts_those_are_named_that_are_lost():
     texts = {"Comment": "hello", "Title": "Anna", "Creation Time": "1931", "Description": "at sea"}
     image = OurImage(NOISE, None, Origin(texts=tuple(texts.items())))

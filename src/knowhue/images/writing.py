@@ -138,7 +138,9 @@ def encode_with_notes(
     own = {name: kept.pop(name) for name in _OURS.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         attach(output, name, value)
-    attach(output, "orientation", 1)  # EXIF may hold the old one, and is set to what was attached last
+    # EXIF may hold the old ones, which libvips then takes, and is set to what was attached last
+    attach(output, "orientation", 1)
+    output = output.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
     options = {**kind.options, **(kind.lossless if origin.is_lossless else {})}
     # PNG and TIFF lose nothing, and have no quality to set
     if quality is not None and "Q" in options:
@@ -185,7 +187,7 @@ def kind_of(
 
 
 def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
-    """The image's colours in its profile, transparency and resolution, as deep as the kind allows."""
+    """The image's colours in its profile and transparency, as deep as the kind allows."""
     pixels, alpha, origin = image
     notes = []
     bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
@@ -204,7 +206,7 @@ def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     output = _as_deep(output, bits)
     if alpha is not None:
         output = output.bandjoin(_as_deep(_unchanged(alpha[..., None]), bits))
-    return output.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1]), notes
+    return output, notes
 
 
 def _unchanged(pixels: NDArray[Any]) -> VipsImage:
