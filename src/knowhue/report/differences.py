@@ -17,7 +17,7 @@ from knowhue.report.style import (
     as_label,
     axis_limits,
     dot,
-    head,
+    entitle,
     mark_margin,
     note_diverged,
     number_axis,
@@ -111,7 +111,7 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
     for place, colour in enumerate((SINGLE, MULTI)):
         dot(ax, place, means[place], colour, 7, zorder=5)
     better = "lower is better ↓" if found.lower_is_better else "higher is better ↑"
-    head(ax, fill(measured.titled(measured.unit), _TITLE), better)
+    entitle(ax, fill(measured.titled(measured.unit), _TITLE), subtitle=better)
     ax.set_xlim(-0.5, 1.5)
     names = [f"{name}\n{measured.level(level)}" for name, level in zip(arms, found.levels, strict=True)]
     ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
@@ -149,7 +149,8 @@ def _differences(
     rows |= _intervals(ax, bounds, measured, mean)
     ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
     _quiet(ax, "x", "left")
-    head(ax, f"{measured.signed(found.estimate)} {measured.difference_unit}", f"{arms[1]} minus {arms[0]}")
+    title = f"{measured.signed(found.estimate)} {measured.difference_unit}"
+    entitle(ax, title, subtitle=f"{arms[1]} minus {arms[0]}")
     mark_margin(ax, measured.scale * sesoi, found.lower_is_better)
 
 
@@ -270,7 +271,7 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
-    head(ax, measured.titled(measured.difference_unit), f"difference from single-task {alone}")
+    entitle(ax, measured.titled(measured.difference_unit), subtitle=f"difference from single-task {alone}")
     mark_margin(ax, measured.scale * asked.sesoi, study.table.lower_is_better(asked.metric))
     note_diverged(figure, list(lost))
     return figure

@@ -109,7 +109,6 @@ class Figure:
     """One numbered figure of the page."""
 
     title: str
-    """what it shows"""
     caption: str
     """how to read it; may name the facts of `facts` in braces"""
     draw: "Callable[[Study], Mapping[str, Drawing]]"

@@ -25,8 +25,7 @@ _BROAD = 18
 """Letters of a cell before it is broken into lines."""
 _LONGEST_WORD = 40
 """Letters of a word from which on it may be broken, or a table with one of 200 would be shrunk to illegible type."""
-_LATIN = 0x17F
-"""Up to here pdflatex has glyphs for letters."""
+_LATIN = 0x17F  # up to here pdflatex has glyphs for letters
 
 
 class Latex(str):

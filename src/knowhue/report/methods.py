@@ -90,7 +90,6 @@ class Comparison:
 
     @cached_property
     def plan(self) -> Plan:
-        """What was asked."""
         return plan_of(self.study.settings)
 
     @property

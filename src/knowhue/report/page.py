@@ -49,7 +49,6 @@ class PageSection:
     """A part of the page under one heading; without anything to show it is left out."""
 
     title: str
-    """its heading"""
     figures: tuple[str, ...] = ()
     """keys of `FIGURES`"""
     tables: tuple[str, ...] = ()

@@ -50,7 +50,6 @@ class Conclusion(NamedTuple):
 
 
 def conclude(study: Study) -> Conclusion:
-    """Judge and answer all questions of a study, and name its numbers."""
     findings = find(study)
     answered = answers(findings)
     return Conclusion(findings, answered, _results(findings, answered))
@@ -272,7 +271,6 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
 
 
 def has_fid(study: Study) -> bool:
-    """Whether an Inception distance is among the scores."""
     return "fid" in study.metrics or "fid" in dict(_known(study, "distribution"))
 
 
@@ -301,7 +299,6 @@ def count_table(study: Study) -> Table:
 
 
 def left_out_counts(study: Study) -> Table:
-    """Return how many images were left out for which kind of reason."""
     reasons = (str(row.get("reason", "")) for row in study.prepared.get("left_out", ()))
     return [[kind, count] for kind, count in kinds_of(reasons).items()]
 

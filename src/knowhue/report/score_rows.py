@@ -66,7 +66,6 @@ class ScoreRows:
 
     @property
     def metrics(self) -> list[str]:
-        """In the order of the rows."""
         return list(dict.fromkeys(metric for _, _, metric, label in self.totals if not label))
 
     def arms(self, metric: str | None = None) -> list[str]:
@@ -107,7 +106,6 @@ class ScoreRows:
                 yield Score(arm, seed, metric, value, self.labels[image], image)
 
     def declared_scores(self) -> Iterator[Score]:
-        """The rows of diverged runs."""
         return (Score(*key, value) for key, (value, _) in self.declared.items())
 
     def check(self) -> None:

@@ -69,9 +69,12 @@ def panels(
     return figure, axes
 
 
-def entitle(ax: "Axes", title: str, colour: str = INK, pad: float = 8) -> None:
-    """Write the title of a panel at its upper left."""
+def entitle(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> None:
+    """Write the title of a panel at its upper left, and a quiet line below it."""
+    pad = 20 if subtitle else 8
     ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=colour, pad=pad)
+    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
+    ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
 
 
 def bare(ax: "Axes") -> None:
@@ -219,13 +222,6 @@ def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
             ha="right" if place else "left", va="top", fontsize=SMALL,
             color=MULTI if "better" in text else MUTED,
         )  # fmt: skip
-
-
-def head(ax: "Axes", title: str, subtitle: str) -> None:
-    """Write the title of a panel and a quiet line below it."""
-    entitle(ax, title, pad=20)
-    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
-    ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
 
 
 def axis_limits(values: Sequence[float], margin: float) -> Interval:

@@ -27,8 +27,8 @@ from knowhue.statistics import MIN_SEEDS
 from knowhue.statistics.paired import mean
 
 OVER_SEEDS = "95 % interval over seeds, on these images"
-Cell = Callable[[Study, Row], Any]
-Cells = dict[str, Cell]
+_Cell = Callable[[Study, Row], Any]
+Cells = dict[str, _Cell]
 """What stands in a row, by the head of its column."""
 
 
@@ -37,9 +37,7 @@ class Shown:
     """A table of the page."""
 
     title: str
-    """what it shows"""
     note: str
-    """how to read it"""
     rows: Callable[[Findings], list[dict[str, Any]]]
     """its numbers, one mapping a row"""
     cells: Cells
@@ -49,7 +47,7 @@ class Shown:
     of_questions: bool = False
     """whether a question without numbers has a row, of dashes"""
     kind: str = ""
-    """its style on the page"""
+    """class of its style on the page"""
 
     def text(self, findings: Findings) -> Table:
         """Return the table as text, the header first."""
@@ -79,20 +77,20 @@ def _like(row: Row) -> float | None:
     return max((level for level in levels if level is not None), key=abs, default=None)
 
 
-def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> Cell:
+def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> _Cell:
     return lambda _, row: say(row.get(key))
 
 
-def _value(key: str) -> Cell:
+def _value(key: str) -> _Cell:
     """A number in the unit of its row's metric, or in the row's own."""
     return lambda study, row: number(row.get(key), _unit(study, row), _like(row))
 
 
-def _share(key: str) -> Cell:
+def _share(key: str) -> _Cell:
     return _text(key, lambda value: number(value, "share"))
 
 
-def _gap(before: str, after: str) -> Cell:
+def _gap(before: str, after: str) -> _Cell:
     return lambda study, row: difference(row.get(before), row.get(after), _unit(study, row))
 
 
@@ -109,13 +107,13 @@ def _quoted(study: Study, row: Row) -> str:
     return f"{ends_text(_like(row), bounds.interval, _unit(study, row))} ({100 * bounds.level:g} %{mark})"
 
 
-def _of_seeds(side: int) -> Cell:
+def _of_seeds(side: int) -> _Cell:
     return lambda study, row: (
         with_spread(row["scores"][side], _unit(study, row), _like(row)) if "scores" in row else MISSING
     )
 
 
-def _baseline(name: str) -> Cell:
+def _baseline(name: str) -> _Cell:
     return lambda study, row: number(row["baselines"].get(name), _unit(study, row), _like(row))
 
 
@@ -135,7 +133,7 @@ _SMALLEST: Cells = {
 _TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text)}
 
 
-def _extreme(key: str) -> Cell:
+def _extreme(key: str) -> _Cell:
     def say(study: Study, row: Row) -> str:
         if key not in row:
             return MISSING
@@ -146,14 +144,14 @@ def _extreme(key: str) -> Cell:
     return say
 
 
-def _hurt(say: Callable[[Any], str]) -> Cell:
+def _hurt(say: Callable[[Any], str]) -> _Cell:
     return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
 
 
 _DEPLOYED = {"encoders": "Encoders run on an image", "heads": "Heads run on an image", "seconds": "Training"}
 
 
-def _deployed(key: str) -> Cell:
+def _deployed(key: str) -> _Cell:
     def say(study: Study, row: Row) -> Any:
         if row["what"] == "score":
             return number(row[key], _unit(study, row))

@@ -79,7 +79,6 @@ class LoggedRun(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Of training, in all."""
         return self.points[-1].seconds if self.points else 0.0
 
     def all_points(self) -> list[LoggedNumber]:
@@ -326,6 +325,7 @@ class Wandb:
         return any(_mark(folder) == run.content for folder in self._earlier(run))
 
     def write(self, run: LoggedRun) -> None:
+        """As of a tracker; what an earlier log gave goes."""
         for folder in self._earlier(run):
             shutil.rmtree(folder)
         opened = self._wandb.init(
