@@ -95,19 +95,14 @@ def diagnosed(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
 
     A run counts that came to its end, diverged or not.
     """
-    ended = [run for run in study.of(arm) if run.finished or run.state == "diverged"]
-    return {run.seed: _diagnose(run) for run in ended if _steps(run)}
-
-
-def _steps(run: Run) -> list[Row]:
-    return [step for entry in run.log for step in entry.get("diagnostics") or ()]
-
-
-def _diagnose(run: Run) -> dict[str, float | None]:
-    steps = _steps(run)
-    spent = [entry.get("seconds") or 0.0 for entry in run.log if entry.get("phase") == "finetune"]
-    cost = math.fsum(_known(steps, "seconds")) / math.fsum(spent) if any(spent) else None
-    return {name: each.of(steps) for name, each in DIAGNOSTICS.items()} | {COST: cost}
+    found = {}
+    for run in study.of(arm):
+        steps = [step for entry in run.log for step in entry.get("diagnostics") or ()]
+        if steps and (run.finished or run.state == "diverged"):
+            spent = [entry.get("seconds") or 0.0 for entry in run.log if entry.get("phase") == "finetune"]
+            cost = math.fsum(_known(steps, "seconds")) / math.fsum(spent) if any(spent) else None
+            found[run.seed] = {name: each.of(steps) for name, each in DIAGNOSTICS.items()} | {COST: cost}
+    return found
 
 
 def diagnostic_means(study: Study) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -254,14 +254,12 @@ def are_twins(*names: str) -> str:
     return f"{', '.join(others)} and {last} are the same files, byte for byte: nothing is compared by them"
 
 
-def _lossy(system: System) -> list[str]:
-    files = [file for each in system.samples.values() for file in each if file.kind == "JPEG"]
-    said = f"{plural(len(files), 'colouring')} in JPEG: what the codec costs is in every number (see the rows of JPEG)"
-    return [said] if files else []
+def _lossy(system: System) -> Iterator[str]:
+    if count := sum(file.kind == "JPEG" for each in system.samples.values() for file in each):
+        yield f"{plural(count, 'colouring')} in JPEG: what the codec costs is in every number (see the rows of JPEG)"
 
 
-def _originals(system: System, truth: Mapping[str, Stored]) -> list[str]:
-    files = [(key, file) for key, each in system.samples.items() for file in each]
-    same = [key for key, file in files if file.digest == truth[key].digest]
-    said = f"{plural(len(same), 'colouring')} with the very bytes of the true image ({few(same, 3)})"
-    return [said] if same else []
+def _originals(system: System, truth: Mapping[str, Stored]) -> Iterator[str]:
+    files = ((key, file) for key, each in system.samples.items() for file in each)
+    if same := [key for key, file in files if file.digest == truth[key].digest]:
+        yield f"{plural(len(same), 'colouring')} with the very bytes of the true image ({few(same, 3)})"

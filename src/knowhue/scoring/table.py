@@ -1,7 +1,6 @@
 """What is said of systems: means of each measure, paired differences with intervals and words, warnings."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,14 +78,14 @@ class PairedShares(NamedTuple):
 class NetworkAnswers(NamedTuple):
     """What networks say, if any are asked."""
 
-    columns: Mapping[str, Columns] = MappingProxyType({})
+    columns: Mapping[str, Columns]
     """further values of each image, by row and column"""
-    values: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    values: Mapping[str, Mapping[str, float]]
     """of whole sets, by row and measure"""
-    distances: Sequence[SetDistance] = ()
-    about: Mapping[str, Any] = MappingProxyType({})
+    distances: Sequence[SetDistance]
+    about: Mapping[str, Any]
     """what they must be quoted with"""
-    notes: Sequence[str] = ()
+    notes: Sequence[str]
 
 
 class Earlier(NamedTuple):
@@ -134,7 +133,7 @@ def make_scores(
     said: NetworkAnswers | None = None,
 ) -> Scores:
     """Put numbers together."""
-    said = said or NetworkAnswers()
+    said = said or NetworkAnswers({}, {}, (), {}, ())
     columns = {row: {**each.columns, **said.columns.get(row, {})} for row, each in measured.items()}
     best = [f"best_{name}" for name in BEST_OF]
 
