@@ -237,13 +237,9 @@ class Pipeline(Generic[_Item, _Result]):
 
     def abort(self) -> None:
         """Accept no more and drop what waits; return when every thread has ended the stage it is at."""
-        with self._changed:
-            self.is_open, self._is_aborted = False, True
-            self._changed.notify_all()
-        # a thread that waits for room is woken by the budget alone
-        self._budget.close()
-        for thread in self._threads:
-            thread.join()
+        self._is_aborted = True
+        self._budget.close()  # which alone wakes a thread that waits for room
+        self.close()
 
     def _is_done(self) -> bool:
         return self._is_aborted or not (self.is_open or self.length)
