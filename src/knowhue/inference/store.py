@@ -186,9 +186,7 @@ class ObjectStore:
         """As of a folder."""
         try:
             return self._put(path, data, **({} if replace else _CREATE))
-        except (
-            self._errors.NotSupportedError
-        ):  # without conditional puts what came since the listing is replaced
+        except self._errors.NotSupportedError:  # what came since the listing is replaced
             return self._put(path, data)
         except self._errors.AlreadyExistsError:
             there, stamp = self._get(path)
@@ -260,17 +258,12 @@ class ObjectStore:
     @contextmanager
     def _telling(self) -> Iterator[None]:
         """One line for what a store answers; of its causes the innermost, which says what to mend."""
-        errors = self._errors
+        of = self._errors
         try:
             yield
-        except (
-            errors.AlreadyExistsError,
-            errors.NotSupportedError,
-            errors.PreconditionError,
-            FileNotFoundError,
-        ):
+        except (of.AlreadyExistsError, of.NotSupportedError, of.PreconditionError, FileNotFoundError):
             raise
-        except errors.BaseError as error:
+        except of.BaseError as error:
             raise RunError(
                 f"`{self.url}` does not answer as it should: {_in_a_line(error)}. Credentials and endpoint come from "
                 "the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL."
