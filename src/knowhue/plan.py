@@ -36,7 +36,7 @@ SET_ASIDE = "set-aside"
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 CLOCK = "-clock"
 """Ends the arms of a comparison that are trained for equal wall-clock."""
-_SHARED = tuple(map(attrgetter, ("images", "training.precision", "evaluation.split")))
+_SHARED = attrgetter("images", "training.precision", "evaluation.split")
 """Settings in which no arm may differ."""
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 
@@ -152,7 +152,7 @@ class Plan(Section):
                 own = self.arm_settings(name)
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
-            if [shared(own) for shared in _SHARED] != [shared(self.config) for shared in _SHARED]:
+            if _SHARED(own) != _SHARED(self.config):
                 raise ValueError(
                     f"arm `{name}` should use the images, the precision and the split of all arms. Found other "
                     "`images`, `training.precision` or `evaluation.split`. Set them in `config`, or make another study."

@@ -94,16 +94,19 @@ def pack(folder: Path, out: Path) -> int:
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
     frozen, plan = read_frozen(folder), read_plan(folder)
-    cells = [cell for cell in read_cells(folder, plan) if cell.state not in ENDED]
-    open_ = [f"{cell.arm} of seed {cell.seed}" for cell in cells]
-    if exchanged := [each for each, cell in zip(open_, cells, strict=True) if cell.state == OTHER_SETTINGS]:
+    open_ = {
+        f"{each.arm} of seed {each.seed}": each.state
+        for each in read_cells(folder, plan)
+        if each.state not in ENDED
+    }
+    if exchanged := [cell for cell, state in open_.items() if state == OTHER_SETTINGS]:
         raise RunError(
             f"{folder}: in the folder of {few(exchanged, 3)} lies a run of other settings or another seed, moved or "
             "copied there; remove it, and let `knowhue study` go on before it is sealed"
         )
     if open_:
         raise RunError(
-            f"{folder}: {few(open_, 3)} did not end yet; let `knowhue study` go on before it is sealed"
+            f"{folder}: {few([*open_], 3)} did not end yet; let `knowhue study` go on before it is sealed"
         )
     for arm, seed in plan.cells:
         require_whole(run_folder(folder, arm, plan.run_config(arm, seed)), _OF_RUN)
@@ -150,10 +153,8 @@ def check(path: Path) -> Checked:
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
                 found.append(_Part(0, [f"{name}: cannot be computed again: {text}"]))
         problems += [each for part in found for each in part.problems]
-        numbers, summary = (
-            sum(part.numbers for part in found),
-            [line for part in found for line in part.summary],
-        )
+        numbers = sum(part.numbers for part in found)
+        summary = [line for part in found for line in part.summary]
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
         left = [*unchecked, *_left_alone(root, has_answers=not problems)]
         about = [f"{path.name}: SHA-256 {file_digest(path)}", *_about(root)]
