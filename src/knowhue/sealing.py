@@ -141,7 +141,8 @@ def check(path: Path) -> Checked:
         changed = {each.partition(": ")[0] for each in problems}
         problems += _changed_in_runs(root, changed)
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
-        parts = {"study.json": _check_hash, **scores, RESULTS: _check_results, CRATE: _check_crate}
+        crate = partial(_check_crate, listed, changed)
+        parts = {"study.json": _check_hash, **scores, RESULTS: _check_results, CRATE: crate}
         found, skipped = list[_Part](), list[str]()
         for name, part in parts.items():
             try:
@@ -347,19 +348,14 @@ def _check_results(root: Path) -> _Part:
     return _Part(numbers, problems, found.lines)
 
 
-def _check_crate(root: Path) -> _Part:
+def _check_crate(names: Collection[str], changed: Collection[str], root: Path) -> _Part:
     """All that the crate says, against the study and its files; which of these were changed was said already."""
     sealed = _read(root / CRATE)
-    files = {each["@id"]: each["sha256"] for each in sealed["@graph"] if each.get("@type") == "File"}
-    same = [
-        name for name, kept in files.items() if (root / name).is_file() and file_digest(root / name) == kept
-    ]
-    changed = files.keys() - same
+    found = _describe(root, [name for name in names if name not in changed], read_frozen(root))
     for each in sealed["@graph"]:
         if "hasPart" in each:
             each["hasPart"] = [part for part in each["hasPart"] if part["@id"] not in changed]
     sealed["@graph"] = [each for each in sealed["@graph"] if each["@id"] not in changed]
-    found = _describe(root, same, read_frozen(root))
     if RESULTS in changed:  # whose answers the crate repeats: it may be the one that still has the true ones
         for each in (*sealed["@graph"], *found["@graph"]):
             if each.get("@id") == "./":
