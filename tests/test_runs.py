@@ -180,11 +180,12 @@ def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_comm
     with pytest.raises(RunError, match=r"Found no finished run there\. Train one with `knowhue study`\.$"):
         finished_run(tmp_path)
     run = tmp_path / "multi" / "seed-0-1a2b3c4d"
-    write_json(run / "scores.json", {})
+    write_config(run, load_config("demo"))
     write_status(run, {"state": "finished"})
-    with pytest.raises(RunError, match=rf"Found no finished run itself, but in it: name {run}\.$"):
+    with pytest.raises(
+        RunError, match=rf"no finished run there, but of multi \(.*\)\. Name one, such as {run}$"
+    ):
         finished_run(run.parent)
-    write_json(run / "config.json", {})
     assert finished_run(run) == run
 
 
@@ -226,15 +227,20 @@ def finish(tmp_path):
 def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_path, finish):
     """Such as a comparison of ways to colour."""
     classes = finish("class", 0, ("class",))
-    with pytest.raises(RunError, match=rf"runs of class \(learns class\)\. Name one of its runs: {classes}$"):
+    with pytest.raises(
+        RunError,
+        match=rf"no finished run there, but of class \(learns class\)\. Name one, such as {classes}$",
+    ):
         finished_run(tmp_path)
     finish("l1", 1, ("colour",))
     first = finish("l1", 0, ("colour",))
     with pytest.raises(RunError) as refused:
         finished_run(tmp_path)
-    assert "should have a finished run of `multi` or `colour`" in str(refused.value)
+    assert "should be the folder of a finished run or study, one with `multi` or `colour`" in str(
+        refused.value
+    )
     assert str(refused.value).endswith(
-        f"runs of class (learns class), l1 (learns colour). Name one of its runs: {first}"
+        f"but of class (learns class), l1 (learns colour). Name one, such as {first}"
     )
 
 
@@ -245,7 +251,8 @@ def test_arms_that_diverged_are_named_where_another_has_finished(tmp_path, finis
     with pytest.raises(RunError) as refused:
         finished_run(tmp_path)
     assert str(refused.value).endswith(
-        f"runs of class (learns class). Training of colour and multi diverged. Name one of its runs: {other}"
+        "but of class (learns class). Of colour and multi training diverged; train with other settings, such as a "
+        f"lower learning rate. Name one, such as {other}"
     )
 
 

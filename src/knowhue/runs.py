@@ -314,15 +314,7 @@ def finished_run(path: Path) -> Path:
         of_arm = [run for run in found if run.parent == found[0].parent]
         frozen = read_json(path / FROZEN) if (path / FROZEN).exists() else {}
         return min(of_arm, key=lambda run: _place_in_plan(run, frozen)) if len(of_arm) > 1 else found[0]
-    diverged = sorted({run.parent.name for run in (path, *runs) if has_ended(run)})
-    if others := [run for run in sorted(path.glob("*/seed-*")) if has_finished(run)]:
-        raise _other_arms(path, others, diverged)
-    if diverged:
-        raise RunError(
-            f"`{path}` has no finished run: training diverged, so there is no model to put to work. Train it with "
-            "other settings, such as a lower learning rate."
-        )
-    raise no_finished_run(path, "run or study, such as runs/demo")
+    raise no_finished_run(path, "run or study, one with `multi` or `colour`")
 
 
 def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str]:
@@ -347,27 +339,22 @@ def require_no_head(path: Path) -> None:
             )
 
 
-def _other_arms(study: Path, runs: Sequence[Path], diverged: Sequence[str]) -> RunError:
-    """How a study is refused whose finished runs are of other arms than those that stand for it."""
-    firsts = {run.parent.name: run for run in reversed(runs)}
-    tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
-    arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
-    colouring = [arm for arm, names in tasks.items() if "colour" in names]
-    lost = f" Training of {' and '.join(diverged)} diverged." * bool(diverged)
-    return RunError(
-        f"A study that stands for a model should have a finished run of `multi` or `colour`. Found `{study}` with runs "
-        f"of {arms}.{lost} Name one of its runs: {firsts[[*colouring, *tasks][0]]}"
-    )
-
-
 def no_finished_run(path: Path, wanted: str) -> RunError:
-    """How a folder is refused that is no finished run, or of a study none: it names one that lies inside."""
+    """How a folder is refused that is no finished run, or of a study none that stands for it; it names those inside."""
     inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
-    other = next((run for run in inside if (run / "scores.json").exists() and has_finished(run)), None)
-    hint = taken_by(path) or " Train one with `knowhue study`."
+    firsts = {run.parent.name: run for run in reversed(inside) if has_finished(run)}
+    tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
+    diverged = sorted({run.parent.name for run in (path, *inside) if has_ended(run)} - firsts.keys())
+    found, hint = "there", taken_by(path) or " Train one with `knowhue study`."
+    if tasks:
+        arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
+        colouring = [arm for arm, names in tasks.items() if "colour" in names]
+        found, hint = f"there, but of {arms}", f" Name one, such as {firsts[[*colouring, *tasks][0]]}"
+    if diverged:
+        again = "train with other settings, such as a lower learning rate"
+        hint = f" Of {' and '.join(diverged)} training diverged; {again}.{hint * bool(tasks)}"
     return RunError(
-        f"`{path}` should be the folder of a finished {wanted}. Found no finished run "
-        + (f"itself, but in it: name {other}." if other else f"there.{hint}")
+        f"`{path}` should be the folder of a finished {wanted}. Found no finished run {found}.{hint}"
     )
 
 

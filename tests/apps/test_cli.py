@@ -16,7 +16,7 @@ from knowhue.apps import cli
 from knowhue.apps.program import OTHER_NAMES, OTHER_OPTIONS, app
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
-from knowhue.runs import STUDY_SCHEMA
+from knowhue.runs import STUDY_SCHEMA, write_config, write_status
 from knowhue.storage import write_json
 
 COMMANDS = [
@@ -541,14 +541,9 @@ def test_one_is_not_many(knowhue, make_folder, tmp_path):
 
 def test_a_run_one_folder_deeper_is_named(knowhue, tmp_path):
     run = tmp_path / "study" / "class" / "seed-0-1a2b3c4d"
-    run.mkdir(parents=True)
-    for name, text in {
-        "config.json": "{}",
-        "scores.json": "{}",
-        "status.json": '{"state": "finished"}',
-    }.items():
-        (run / name).write_text(text)
-    errs(knowhue("models", tmp_path / "study" / "class"), f"but in it: name {run}")
+    write_config(run, load_config("demo"))
+    write_status(run, {"state": "finished"})
+    errs(knowhue("models", tmp_path / "study" / "class"), f"Name one, such as {run}")
 
 
 def test_completion_of_the_shell_is_offered(knowhue):
