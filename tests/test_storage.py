@@ -25,7 +25,6 @@ from knowhue.storage import (
     read_csv,
     read_json,
     replacing,
-    replacing_folder,
     require_outputs,
     require_writable_folder,
     write_arrays,
@@ -107,19 +106,6 @@ def test_full_disk_in_any_writer_is_said_and_leaves_the_old_file(tmp_path, small
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_full_disk_in_a_folder_leaves_the_old_folder(tmp_path, small_disk, writer):
-    with replacing_folder(tmp_path / "home") as home:
-        (home / "old").touch()
-    with (
-        pytest.raises(RunError, match=r"Free some space"),
-        replacing_folder(tmp_path / "home") as home,
-        replacing(home / "new", "wb") as file,
-    ):
-        WRITERS[writer](file)
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["home", "home/old"]
-
-
 @pytest.mark.parametrize(
     "error", [ValueError("a fault of ours"), RuntimeError("of a library"), MemoryError()]
 )
@@ -127,32 +113,6 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path, error):
     with pytest.raises(type(error)), replacing(tmp_path / "file"):
         raise error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_folder_takes_its_place_when_all_is_written(tmp_path):
-    home = tmp_path / "home"
-    (tmp_path / ".home").mkdir()
-    (tmp_path / ".home" / "of a killed process").touch()
-    for name in ("first", "second"):
-        with replacing_folder(home) as filled:
-            (filled / name).touch()
-            assert not (home / name).exists()
-        assert [path.name for path in home.iterdir()] == [name]
-    assert list(tmp_path.iterdir()) == [home]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_interrupted_folder_is_the_old_one(tmp_path, error):
-    (tmp_path / "home").mkdir()
-
-    def fill():
-        with replacing_folder(tmp_path / "home") as home:
-            (home / "half").touch()
-            raise error
-
-    with pytest.raises(error):
-        fill()
-    assert list(tmp_path.rglob("*")) == [tmp_path / "home"]
 
 
 def test_files_and_their_names_are_on_the_disk_before_they_count(tmp_path, monkeypatch):
@@ -171,10 +131,6 @@ def test_files_and_their_names_are_on_the_disk_before_they_count(tmp_path, monke
     monkeypatch.setattr("knowhue.storage.os.replace", replaced)
     write_json(tmp_path / "a.json", {})
     assert done == ["file", "name", "folder"]
-    done.clear()
-    with replacing_folder(tmp_path / "home") as home:
-        write_json(home / "a.json", {})
-    assert done == ["file", "name", "folder", "folder", "name", "folder"]
     done.clear()
     write_through(tmp_path / "b", b"moved later")
     assert done == ["file"]
@@ -457,9 +413,6 @@ def test_what_is_written_beside_a_file_has_a_name_that_fits(tmp_path):
     assert len(set(beside)) == len(names)
     for path in beside:
         path.touch()
-    with replacing_folder(tmp_path / ("x" * 255)) as folder:
-        (folder / "file").touch()
-    assert (tmp_path / ("x" * 255) / "file").exists()
 
 
 def test_a_path_that_cannot_be_reached_is_refused_before_work(tmp_path):

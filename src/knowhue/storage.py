@@ -167,26 +167,6 @@ def write_through(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes the place of `path` when everything in it was written; for one process."""
-    temporary = hidden_beside(path)
-    with writing(path):
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            _sync_folder(temporary)
-            # `os.replace` puts no folder over one that holds something
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-
-
 def hidden_beside(path: Path, ending: str = "") -> Path:
     """A hidden file beside another, named after it; a long name is cut, for it has to grow."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]

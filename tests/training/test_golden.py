@@ -380,7 +380,7 @@ def test_a_state_is_not_gone_on_with_by_another_golden_step_whatever_was_lost(
         with pytest.raises(Interrupted):
             run_study(plan, tmp_path)
     (run,) = (tmp_path / "class").glob("seed-*")
-    assert list(run.glob("checkpoints/epoch-0001"))
+    assert list(run.glob("checkpoints/state.pt"))
     for name in lost:
         (run / name).unlink()
     machine("new")
@@ -389,4 +389,4 @@ def test_a_state_is_not_gone_on_with_by_another_golden_step_whatever_was_lost(
     tuned = {event["epoch"] for event in begun if event["stage"] == "train" and event["epochs"] == 2}
     assert tuned == {1, 2}
     assert len(set(steps(tmp_path).values())) == 1
-    assert list((tmp_path / "set-aside").glob("*/class/seed-*/checkpoints/epoch-0001"))
+    assert list((tmp_path / "set-aside").glob("*/class/seed-*/checkpoints/state.pt"))

@@ -1,8 +1,8 @@
-"""The whole state after an epoch, in one folder that appears at once and is checked when it is read."""
+"""The whole state after an epoch, in one file that appears at once and is checked when it is read."""
 
-import pickle
-import re
-import shutil
+import hashlib
+import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from knowhue.errors import DamagedError, RunError
-from knowhue.storage import file_digest, read_json, replacing, replacing_folder, write_json
+from knowhue.errors import DamagedError, RunError, first_line
+from knowhue.storage import replacing
 
 # another version's states are refused, never converted: nothing was released
-_VERSION = 4
-_STATE = "state.json"
-_OPTIMIZERS = "optimizers.pt"
-_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
-_NAME = re.compile(r"epoch-(\d{4,})")
+_VERSION = 5
+_STATE = "state.pt"
+"""A line with the SHA-256 of all that follows, a line of JSON, and what `torch.save` writes."""
 
 
 def save_checkpoint(
@@ -32,20 +30,16 @@ def save_checkpoint(
     golden_step: str,
     log: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Keep the state after `epoch` and drop older ones; a crash leaves the older one whole."""
-    with replacing_folder(folder / f"epoch-{epoch:04d}") as home:
-        for name, module in modules.items():
-            save_weights(home / f"{name}.safetensors", module.state_dict())
-        with replacing(home / _OPTIMIZERS, "wb") as file:
-            # not safetensors, which holds flat tensors only: an optimizer's state is nested
-            torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
-        content = {path.name: file_digest(path) for path in sorted(home.iterdir())}
-        state = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step}
-        write_json(home / _STATE, {**state, "content": content, "log": list(log)})
-    # only now that the new one is in place: a crash before this leaves the older one to go on from
-    for older, path in _epochs(folder):
-        if older != epoch:
-            shutil.rmtree(path, ignore_errors=True)
+    """Keep the state after `epoch` in the place of the one before it; a crash leaves that one whole."""
+    about = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step, "log": list(log)}
+    content = io.BytesIO()
+    content.write(json.dumps(about, allow_nan=False).encode() + b"\n")
+    torch.save(
+        [{name: each.state_dict() for name, each in own.items()} for own in (modules, optimizers)], content
+    )
+    with replacing(folder / _STATE, "wb") as file:
+        file.write(hashlib.sha256(content.getbuffer()).hexdigest().encode() + b"\n")
+        file.write(content.getbuffer())
 
 
 def restore_checkpoint(
@@ -59,57 +53,51 @@ def restore_checkpoint(
     Raises:
         RunError: the state is damaged, of another version, or was not computed with `golden_step`.
     """
-    epochs = _epochs(folder)
-    if not epochs:
+    path = folder / _STATE
+    if not path.exists():
         return 0, []
-    epoch, home = epochs[0]
     try:
-        state = _checked_state(home, epoch)
-        if (recorded := state["golden_step"]) != golden_step:
+        about, content = _read(path)
+        if about["version"] != _VERSION:
             raise RunError(
-                f"`{home}` was computed otherwise than this process computes (golden step {recorded[:12]}, not "
+                f"`{path}` was written by another version of knowhue. Remove `{folder}` to start it anew."
+            )
+        if (recorded := about["golden_step"]) != golden_step:
+            raise RunError(
+                f"`{path}` was computed otherwise than this process computes (golden step {recorded[:12]}, not "
                 f"{golden_step[:12]}: another processor, other threads, libraries or code), and one run is computed "
                 f"alike. Go on there, or remove `{folder}` to start this run anew."
             )
-        for name, module in modules.items():
-            module.load_state_dict(load_file(home / f"{name}.safetensors"))
         # weights_only, since a pickle may run code; to the CPU, since `load_state_dict` moves it to the parameters
-        states = torch.load(home / _OPTIMIZERS, map_location="cpu", weights_only=True)
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(states[name])
-    except _DAMAGE as error:
-        raise RunError(f"`{home}` is damaged: {error}. Remove `{folder}` to start this run anew.") from None
-    return epoch, state["log"]
+        states = torch.load(content, map_location="cpu", weights_only=True)
+        for own, kept in zip((modules, optimizers), states, strict=True):
+            for name, each in own.items():
+                each.load_state_dict(kept[name])
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise RunError(
+            f"`{path}` is damaged: {first_line(error)}. Remove `{folder}` to start this run anew."
+        ) from None
+    return about["epoch"], about["log"]
 
 
-def _checked_state(home: Path, epoch: int) -> dict[str, Any]:
-    """What a state says of itself, once its files are as they were written.
+def _read(path: Path) -> tuple[dict[str, Any], io.BytesIO]:
+    """What a state says of itself, and its tensors as `torch.save` wrote them.
 
     Raises:
-        RunError: it is of another version.
-        ValueError: it is damaged.
+        ValueError: it is not as it was written.
     """
-    try:
-        state = read_json(home / _STATE)
-    except RunError as error:
-        raise ValueError(f"{home / _STATE} cannot be read ({error})") from None
-    if state["version"] != _VERSION:
-        raise RunError(
-            f"`{home}` was written by another version of knowhue. Remove `{home.parent}` to start it anew."
-        )
-    if state["epoch"] != epoch:
-        raise ValueError(f"it is the state after epoch {state['epoch']} under another's name")
-    for name, content in state["content"].items():
-        if not (home / name).is_file() or file_digest(home / name) != content:
-            raise ValueError(f"{name} is not as it was written")
-    return state
+    with path.open("rb") as file:
+        checksum, content = file.readline(), io.BytesIO(file.read())
+    if hashlib.sha256(content.getbuffer()).hexdigest().encode() != checksum.strip():
+        raise ValueError("it is not as it was written")
+    return json.loads(content.readline()), io.BytesIO(content.read())
 
 
 def computed_with(folder: Path) -> str | None:
     """The golden step that computed the newest state; None where there is none, or it cannot be read."""
     try:
-        return next((read_json(path / _STATE).get("golden_step") for _, path in _epochs(folder)), None)
-    except RunError:
+        return _read(folder / _STATE)[0]["golden_step"]
+    except (OSError, ValueError):
         return None
 
 
@@ -130,9 +118,3 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise DamagedError(path, str(error)) from None
-
-
-def _epochs(folder: Path) -> list[tuple[int, Path]]:
-    """The states, newest first."""
-    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*")]
-    return sorted([(int(name[1]), path) for name, path in found if name], reverse=True)
