@@ -374,8 +374,12 @@ def test_delta_m_is_the_formula_of_the_papers():
 def test_delta_m_of_scores_that_are_no_ratios_is_none_and_of_other_shapes_refused():
     assert delta_m([[[0.0, 1.0]]], [True]) is None
     assert delta_m([[[-3.0, -2.0]]], [False]) is None
-    with pytest.raises(ValueError, match="one table"):
+    with pytest.raises(ValueError, match="longer"):
         delta_m([[[1.0, 1.0]]], [True, False])
+    with pytest.raises(ValueError, match="unpack"):
+        delta_m([[[1.0, 1.0, 1.0]]], [True])
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        delta_m([[[1.0, 1.0]], [[1.0, 1.0]] * 2], [True, True])
 
 
 @pytest.mark.parametrize("unit", [1e-69, 1e-40, 1e69])

@@ -108,13 +108,14 @@ def judge_nearness(
 ) -> Nearness:
     """Return the word for a system's mean difference to another one's.
 
+    Each of the questions has alpha / questions for both kinds of claims. One is nearer where p is at most that, both
+    are as near where the interval at 1 - 2 alpha / questions lies within the margin (two one-sided tests).
+
     Args:
         mean: of the differences, this system minus the other.
         margin: the smallest difference that matters, above 0.
         alpha: rate of false claims, of any kind, over all questions.
-        questions: how many there are; each has alpha / questions for both kinds of claims. One is nearer where p is at
-            most that, both are as near where the interval at 1 - 2 alpha / questions lies within the margin (two
-            one-sided tests).
+        questions: how many there are.
         lower_is_better: whether a negative difference is nearer.
 
     >>> judge_nearness(ClusteredMean(-0.5, 0.1, 99), 0.25, 0.05, 1, lower_is_better=True).value

@@ -94,17 +94,15 @@ def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: boo
     >>> [round(end, 3) for end in crossed(scores).interval(0.95)]
     [0.102, 0.598]
     """
-    d = np.asarray(differences, float)
-    classes = _columns(d, groups)
-    if len(d) < 2 or min(map(len, classes), default=0) < 2 or not np.isfinite(d).all():
+    by_class = _by_class(differences, groups, fewest_seeds=2)
+    if by_class is None:
         return None
-    by_class = [d[:, columns] for columns in classes]
     centres = np.mean([block.mean(axis=1) for block in by_class], axis=0)
     # of a mean over k classes each class's variance counts 1 / k^2
-    residual = _sum([_residual(block, 1 / len(classes) ** 2) for block in by_class])
-    over_seeds = Part(float(centres.var(ddof=1)) / len(d), len(d) - 1)
-    images = _over_images(by_class, binary)
-    return Crossed(float(centres.mean()), len(d), d.shape[1], over_seeds, images, residual)
+    residual = _sum([_residual(block, 1 / len(by_class) ** 2) for block in by_class])
+    seeds, images = len(centres), sum(block.shape[1] for block in by_class)
+    over_seeds = Part(float(centres.var(ddof=1)) / seeds, seeds - 1)
+    return Crossed(float(centres.mean()), seeds, images, over_seeds, _over_images(by_class, binary), residual)
 
 
 def image_interval(
@@ -115,18 +113,19 @@ def image_interval(
     Arguments are those of `crossed`, and one seed is enough. None with fewer than 2 images (of any class), or a score
     missing.
     """
-    d = np.asarray(differences, float)
-    classes = _columns(d, groups)
-    if min(map(len, classes), default=0) < 2 or not np.isfinite(d).all():
+    by_class = _by_class(differences, groups, fewest_seeds=1)
+    if by_class is None:
         return None
-    by_class = [d[:, columns] for columns in classes]
     half = _half_width(_over_images(by_class, binary), level)
     centre = float(np.mean([block.mean() for block in by_class]))
     return centre - half, centre + half
 
 
-def _columns(d: NDArray[np.float64], groups: ArrayLike | None) -> list[NDArray[np.intp]]:
-    """Return the columns of each class."""
+def _by_class(
+    differences: ArrayLike, groups: ArrayLike | None, fewest_seeds: int
+) -> list[NDArray[np.float64]] | None:
+    """Return the table of each class; None with fewer seeds, 2 images (of any class), or a score missing."""
+    d = np.asarray(differences, float)
     if d.ndim != 2:
         raise ValueError(
             f"`differences` should be of shape (seeds, images). Found `differences.shape = {d.shape}`."
@@ -134,7 +133,9 @@ def _columns(d: NDArray[np.float64], groups: ArrayLike | None) -> list[NDArray[n
     labels = np.zeros(d.shape[1], int) if groups is None else np.asarray(groups)
     if labels.shape != d.shape[1:]:
         raise ValueError(f"`groups` should be of shape {d.shape[1:]}. Found `groups.shape = {labels.shape}`.")
-    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    blocks = [d[:, labels == label] for label in np.unique(labels)]
+    fewest_images = min((block.shape[1] for block in blocks), default=0)
+    return blocks if len(d) >= fewest_seeds and fewest_images >= 2 and np.isfinite(d).all() else None
 
 
 def _over_images(by_class: Sequence[NDArray[np.float64]], binary: bool) -> Part:

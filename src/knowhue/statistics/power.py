@@ -48,12 +48,8 @@ def chances(
     A study is drawn as what a verdict looks at: its seeds' means, and its variances over images and of the residual,
     which are independent of each other where scores are normal.
 
-    Args:
-        design: the study.
-        effect: true mean difference over all seeds and images; negative is better.
-        variances: see `Variances`.
-        studies: how many.
-        seed: of the draws. The same draws serve every effect, so that power grows with it.
+    The effect is the true mean difference over all seeds and images; negative is better. The same draws serve every
+    effect, so that power grows with it.
 
     >>> found = chances(Design(10, 250, 0.25, 0.025), 0.0, Variances(0.076, 1.45), studies=200)
     >>> sum(found.values())
@@ -69,27 +65,22 @@ def claimed(found: dict[Word, float], direction: str = "helps") -> float:
     return sum(share for word, share in found.items() if word.direction == direction)
 
 
-def smallest_effect(design: Design, variances: Variances, power: float = POWER) -> float | None:
-    """Return the smallest difference, in the metric's unit, claimed with this power; None where none is in reach."""
+def smallest_effect(design: Design, variances: Variances) -> float | None:
+    """Return the smallest difference, in the metric's unit, claimed with `POWER`; None where none is in reach."""
     scale = (
         variances.seed**2 / design.seeds
         + variances.image**2 / design.images
         + variances.residual**2 / design.seeds / design.images
     ) ** 0.5
-    studies = STUDIES // 2
     return _smallest(
-        lambda effect: claimed(chances(design, -effect * scale, variances, studies)) >= power, scale
+        lambda effect: claimed(chances(design, -effect * scale, variances, STUDIES // 2)) >= POWER, scale
     )
 
 
 def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUDIES) -> float:
-    """Return the chance that the exact two-sided sign-flip test rejects, where images leave nothing to chance.
+    """Return the chance that the exact two-sided sign-flip test of 2 or more seeds finds an effect in units of d_z.
 
-    Args:
-        seeds: at least 2.
-        effect: d_z, the mean paired difference in standard deviations.
-        alpha: level, 0 to 1.
-        studies: imagined ones, the same for every effect.
+    Images leave nothing to chance there.
 
     >>> sign_flip_power(7, 1.87, 0.025) > sign_flip_power(7, 1.33, 0.025)
     True
@@ -99,12 +90,12 @@ def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUD
     return float(np.mean(_near_p(noise + effect, alpha) <= alpha))
 
 
-def sign_flip_effect(seeds: int, alpha: float, power: float = POWER, studies: int = STUDIES) -> float | None:
-    """Return the smallest d_z that the exact sign-flip test finds with this power; None where no effect is found."""
+def sign_flip_effect(seeds: int, alpha: float, studies: int = STUDIES) -> float | None:
+    """Return the smallest d_z that the exact sign-flip test finds with `POWER`; None where no effect is found."""
     # the smallest p that so few seeds can give
     if 2.0 ** (1 - seeds) > alpha:
         return None
-    return _smallest(lambda effect: sign_flip_power(seeds, effect, alpha, studies) >= power)
+    return _smallest(lambda effect: sign_flip_power(seeds, effect, alpha, studies) >= POWER)
 
 
 def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | None:

@@ -87,11 +87,7 @@ def fewest_seeds(alpha: float) -> int:
 def is_clear(seeds: int, p: float | None, interval: Interval | None, alpha: float = ALPHA) -> bool:
     """Return whether a difference that no question asks about may have a word or a mark: there is one.
 
-    Args:
-        seeds: that both arms have.
-        p: exact sign-flip p over these seeds, adjusted for all differences beside it; None where there is none.
-        interval: at 1 - alpha, over seeds and images; None where there is none.
-        alpha: its level.
+    `p` is adjusted for all differences beside it, the interval at 1 - alpha over seeds and images.
 
     >>> is_clear(8, 0.03, (0.1, 0.4)), is_clear(7, 0.03, (0.1, 0.4)), is_clear(8, 0.03, (-0.1, 0.4))
     (True, False, False)
@@ -105,16 +101,8 @@ def at_limit(
 ) -> str:
     """Return why a metric cannot tell two arms apart; empty where it can.
 
-    Args:
-        levels: means of both arms.
-        best: the metric's best value; infinite where it has none.
-        sesoi: the smallest effect of interest.
-        floors: scores of the trivial baselines.
-        lower_is_better: direction of the metric.
-
-    Returns:
-        `ceiling`: both are within one smallest effect of the best value. `floor`: neither is better than some trivial
-        baseline.
+    `ceiling`: the levels of both are within one smallest effect of the metric's best value, which is infinite where it
+    has none. `floor`: neither is better than some trivial baseline.
 
     >>> at_limit((0.99, 1.0), 1.0, 0.01, [0.2], False), at_limit((0.2, 0.1), 1.0, 0.01, [0.2], False)
     ('ceiling', 'floor')
@@ -129,10 +117,8 @@ def at_limit(
 def beside_margin(size: float, sesoi: float, scale: float = 0.0) -> int:
     """Return -1 for a difference below the smallest effect, 1 for one beyond, 0 for one that is it but for rounding.
 
-    Args:
-        size: of the difference, or how much better it is; a loss is below, too.
-        sesoi: the smallest effect of interest.
-        scale: a level of those that it lies between: rounding grows with them.
+    `size` is that of the difference, or how much better it is: a loss is below, too. `scale` is a level of those that
+    it lies between, as rounding grows with them.
 
     >>> beside_margin(0.98 - 0.97, 0.01, 0.98), beside_margin(0.009, 0.01), beside_margin(0.011, 0.01)
     (0, -1, 1)
@@ -166,7 +152,7 @@ def judge(
 
     Args:
         seeds: that both arms have.
-        p: exact two-sided sign-flip p of the paired differences over these seeds.
+        p: exact two-sided sign-flip p over these seeds.
         interval: of the mean difference at a level, over seeds and images (`Crossed.interval`); None where it has none.
         sesoi: the smallest effect of interest, in the same unit.
         alpha: level of this question: the study's over the number of primary questions.
@@ -257,12 +243,6 @@ def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -
     at `level`, so its central part of that size is the interval itself. Without a variance of images it is the
     correlated Bayesian t test of Benavoli et al. (2017) with correlation 0, as `baycomp` has it: seeds are independent.
 
-    Args:
-        found: the difference, after minus before, and what chance leaves of it.
-        sesoi: the smallest effect of interest, above 0, in the metric's unit.
-        lower_is_better: whether a negative difference is an improvement.
-        level: of the interval that the verdict rests on; it says which chance is the widest.
-
     >>> from knowhue.statistics.crossed import Part
     >>> seeds = Crossed(-0.5, 10, 2, Part(0.01, 9), Part(0.0, 1), Part(0.0, 9))
     >>> [round(each, 3) for each in beliefs(seeds, 0.25, lower_is_better=True, level=0.95)]
@@ -286,27 +266,16 @@ def delta_m(scores: Sequence[ArrayLike], lower_is_better: Sequence[bool]) -> NDA
 
     `1/T sum_t (-1)^(lower is better) (multi_t - single_t) / single_t`: positive is better, 0.01 is one per cent.
 
-    Args:
-        scores: of each task, (seeds, 2), single-task and multi-task.
-        lower_is_better: of each task.
-
-    Returns:
-        (seeds,); None where a single-task score is not above 0, for a relative gain means nothing then.
-
-    Raises:
-        ValueError: there is no task, or tasks have other numbers of seeds.
+    Of each task there are scores, (seeds, 2), single-task and multi-task, and a direction. None where a single-task
+    score is not above 0: a relative gain means nothing then.
 
     >>> delta_m([[[10.0, 9.0]], [[0.5, 0.51]]], [True, False]).round(3).tolist()
     [0.06]
     """
-    tables = np.asarray([np.asarray(each, float) for each in scores])
-    if tables.ndim != 3 or tables.shape[2] != 2 or len(tables) != len(lower_is_better):
-        raise ValueError(
-            "`scores` should be one table (seeds, 2) a task, all of the same seeds, with a direction each. "
-            f"Found `scores.shape = {tables.shape}` and {len(lower_is_better)} directions."
-        )
-    single, multi = tables[..., 0], tables[..., 1]
-    if not (single > 0).all():
-        return None
-    signs = np.where(lower_is_better, -1.0, 1.0)[:, None]
-    return (signs * (multi - single) / single).mean(axis=0)
+    gains = []
+    for table, is_lower_better in zip(scores, lower_is_better, strict=True):
+        single, multi = np.asarray(table, float).T
+        if not (single > 0).all():
+            return None
+        gains.append((single - multi if is_lower_better else multi - single) / single)
+    return np.mean(gains, axis=0)
