@@ -25,7 +25,7 @@ def train_both_ways(config, work):
     session = make_networks(work, config)
     if config.training.cache_gib:
         everything = np.arange(len(work.prepared.rgb))
-        cache = cache_features(session.model, work.prepared, everything, work.root / "f", work.engine)
+        cache = cache_features(session.model, work, everything, "of its own")
         session = replace(session, features=cache)
     run_phase(work, config, work.root / "joint", session, "heads")
     joint = {

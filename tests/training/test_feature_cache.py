@@ -27,7 +27,7 @@ def make_cache(make_model):
 
 def cached(model, work, positions=None):
     positions = np.arange(len(work.prepared.rgb)) if positions is None else positions
-    return cache_features(model, work.prepared, positions, work.root / "features", work.engine)
+    return cache_features(model, work, positions, "here")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_what_another_machine_computed_is_not_taken(make_model):
     model, work = make_model("study", None)
     folder, everything = work.root / "features", np.arange(len(work.prepared.rgb))
     for step in ("here", "there", "here"):
-        cache_features(model, work.prepared, everything, folder, work.engine, golden_step=step)
+        cache_features(model, work, everything, step)
     assert len(list(folder.iterdir())) == 2
 
 

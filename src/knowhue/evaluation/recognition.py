@@ -19,7 +19,6 @@ from knowhue.evaluation.features import Features
 from knowhue.images.image import Pixels, to_8_bits
 from knowhue.models.encoder import Weights, downloaded, packaged, read_weights, weights_digest
 from knowhue.randomness import stream
-from knowhue.storage import read_arrays, write_arrays
 
 Labels = NDArray[np.int64]
 PENALTY = 100.0
@@ -45,21 +44,9 @@ class Probe(NamedTuple):
         """(N, D) to the most probable class of each, (N,)."""
         return (((features - self.mean) / self.deviation) @ self.weight + self.bias).argmax(1)
 
-    def save(self, path: Path) -> None:
-        # scikit-learn's own object would be pickled, and a pickle may run code
-        write_arrays(path, self._asdict())
-
-    @classmethod
-    def load(cls, path: Path) -> "Probe":
-        """Read what `save` kept."""
-        found = read_arrays(path, sealed=True)
-        return cls(*(found[name] for name in cls._fields))
-
 
 def fitted_images(labels: Labels, most: int = MOST_FITTED) -> NDArray[np.int64]:
     """Which images a probe is fitted to, ascending: all with a known label, or of very many a sample with every class.
-
-    A class has about as large a part of the sample as of the images, and at least one image. It is the same each time.
 
     >>> fitted_images(np.array([0, -1, 1])).tolist()
     [0, 2]
@@ -105,12 +92,8 @@ def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, An
     """How often the probe gives a colouring its image's class: "semantic interpretability".
 
     So Zhang, Isola and Efros (ECCV 2016, section 3.2) ask whether colours make sense, with a VGG network on all of
-    ImageNet; here a classifier of the study's own classes that has never seen a colouring.
-
-    Args:
-        probe: fitted to true-colour images.
-        features: (N, D), of the colourings.
-        labels: (N,), -1 where unknown, which do not count.
+    ImageNet; here a classifier of the study's own classes that has never seen a colouring. Labels of -1 are unknown
+    and do not count.
 
     Returns:
         `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` images.
@@ -119,12 +102,8 @@ def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, An
     if not len(truth):
         return {"accuracy": None, "balanced_accuracy": None, "labelled": 0}
     right = probe.predict(features[labels >= 0]) == truth
-    each = [right[truth == label].mean() for label in np.unique(truth)]
-    return {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": float(np.mean(each)),
-        "labelled": len(truth),
-    }
+    balanced = float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
+    return {"accuracy": float(right.mean()), "balanced_accuracy": balanced, "labelled": len(truth)}
 
 
 LIKELIEST = 5
@@ -150,9 +129,7 @@ class ImageClassifier(NamedTuple):
 def open_classifier(given: str) -> ImageClassifier:
     """Open a classifier of timm and show it images as timm evaluates it: its own size, crop and normalisation.
 
-    Args:
-        given: `timm:NAME`, whose weights are downloaded; `timm:NAME=FILE`; or `timm:NAME=package` for those of a pip
-            package, see `models.encoder.BACKBONES`.
+    `timm:NAME` downloads its weights, `timm:NAME=package` takes those of a pip package (`models.encoder.BACKBONES`).
 
     Raises:
         ConfigError: no such network, or its weights cannot be loaded.

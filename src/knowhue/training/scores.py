@@ -4,7 +4,7 @@ What belongs to the true images (their features, the probe's weights) is compute
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.np
 """The files of a run that scoring its weights again makes anew."""
 _MEASURED = ("recognition", "networks", "inception_weights", "perceptual", "lpips_weights")
 """Settings of the evaluation that decide which scores a run has at its end."""
+Arrays = dict[str, NDArray[Any]]
 SAMPLES_PER_CLASS = 2
 SAMPLED_CLASSES = 40
 """Images of a thousand classes would be predicted in one batch, and fill a page of 100 MB."""
@@ -89,22 +90,16 @@ def inspect_run(folder: Path) -> tuple[bool, list[str]]:
 def inspect_scores(folder: Path, split: str, settings: Evaluation | None) -> tuple[bool, list[str], str]:
     """As `inspect_run`; and how a whole run, as one that was trained alone before its study, was scored otherwise.
 
-    Args:
-        folder: of the run.
-        split: that is reported on.
-        settings: what is measured; None of a head, of which no more is read than what every run is scored by.
+    Of a head, whose `settings` are None, no more is read than what every run is scored by.
     """
     is_trained, damaged = inspect_run(folder)
-    is_whole = is_trained and not damaged
-    return is_trained, damaged, _scored_otherwise(folder, split, settings) if is_whole else ""
-
-
-def _scored_otherwise(folder: Path, split: str, settings: Evaluation | None) -> str:
+    if damaged or not is_trained:
+        return is_trained, damaged, ""
     if (own := read_json(folder / "scores.json").get("split")) != split:
-        return f"on the {own} split, not the {split} split"
+        return True, [], f"on the {own} split, not the {split} split"
     found = read_config(folder).evaluation
     differ = [name for name in _MEASURED if settings and getattr(found, name) != getattr(settings, name)]
-    return f"by other {few([f'`evaluation.{name}`' for name in differ])}" if differ else ""
+    return True, [], f"by other {few([f'`evaluation.{name}`' for name in differ])}" if differ else ""
 
 
 def write_scores(
@@ -216,13 +211,8 @@ def measure_set(
     """`distribution` and, where the settings ask for it, `recognition` of colourings, as `scores.json` holds them.
 
     Distances are to the true images of the reporting split. Recognition is the share of it whose class is found by a
-    linear probe on a network's features, fitted to the training images in their true colours.
-
-    Args:
-        work: its true images are the reference.
-        settings: which networks.
-        features: of the colourings, from `evaluate`, in the order of the images' indices; without any there is nothing
-            to measure.
+    linear probe on a network's features, fitted to the training images in their true colours. `features` are those of
+    the colourings, from `evaluate`.
     """
     found = {"distribution": _distances(work, settings, features)}
     if settings.recognition:
@@ -305,12 +295,10 @@ def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]
 def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Features:
     split = work.prepared.reporting_split
 
-    def write(path: Path) -> None:
-        write_arrays(path, {"features": _features(work, work.prepared.positions(split), name, network)})
+    def show() -> Arrays:
+        return {"features": _features(work, work.prepared.positions(split), name, network)}
 
-    key = fingerprint({"images": work.prepared.fingerprint, "split": split, **network.provenance})
-    kept = work.root / "features" / f"truth-{name}-{key}.npz"
-    return cached(kept, partial(read_arrays, sealed=True), write)["features"]
+    return _kept(work, f"truth-{name}", {"split": split, **network.provenance}, show)["features"]
 
 
 def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
@@ -319,12 +307,18 @@ def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Pr
     positions = prepared.positions("train")
     positions = positions[fitted_images(prepared.label[positions])]
 
-    def write(path: Path) -> None:
+    def fit() -> Arrays:
         features = _features(work, positions, name, network)
-        fit_probe(features, prepared.label[positions], len(prepared.classes)).save(path)
+        # scikit-learn's own object would be pickled, and a pickle may run code
+        return fit_probe(features, prepared.label[positions], len(prepared.classes))._asdict()
 
-    key = fingerprint({"images": prepared.fingerprint, "fitted": len(positions), **network.provenance})
-    return cached(work.root / "features" / f"probe-{name}-{key}.npz", Probe.load, write)
+    return Probe(**_kept(work, f"probe-{name}", {"fitted": len(positions), **network.provenance}, fit))
+
+
+def _kept(work: Workspace, name: str, depends: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    key = fingerprint({"images": work.prepared.fingerprint, **depends})
+    path = work.root / "features" / f"{name}-{key}.npz"
+    return cached(path, partial(read_arrays, sealed=True), lambda path: write_arrays(path, make()))
 
 
 def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: FeatureNetwork) -> Features:
