@@ -34,10 +34,7 @@ class Bin(NamedTuple):
 
 
 def calibration_bins(rows: Sequence[Mapping[str, Any]]) -> list[Bin]:
-    """Sort labelled images by probability into bins, as Guo et al. 2017 do.
-
-    Args:
-        rows: with `probability` of the named class, 0 to 1, and `correct`, None for an unlabelled image.
+    """Sort labelled images, whose `correct` is not None, by `probability` into bins, as Guo et al. 2017 do.
 
     >>> calibration_bins([{"probability": 0.9, "correct": 1}])[13].images
     1
@@ -60,14 +57,12 @@ def _bins(probability: NDArray[np.floating], correct: NDArray[np.generic]) -> li
 
 
 def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Expected calibration error: mean gap between probability and accuracy of the bins, by images; 0 to 1.
-
-    Guo et al. 2017, equation 3. NaN without a labelled image.
-    """
+    """Expected calibration error, 0 to 1 (Guo et al. 2017, equation 3); NaN without a labelled image."""
     return _mean_gap(calibration_bins(rows))
 
 
 def _mean_gap(bins: Sequence[Bin]) -> float:
+    """Between probability and accuracy of the bins, by images."""
     total = sum(each.images for each in bins)
     gaps = sum(each.images * abs((each.confidence or 0.0) - (each.accuracy or 0.0)) for each in bins)
     return gaps / total if total else float("nan")
@@ -76,11 +71,7 @@ def _mean_gap(bins: Sequence[Bin]) -> float:
 def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) -> float:
     """The temperature T > 0 that makes softmax(logits / T) give the labels the greatest likelihood.
 
-    Guo et al. 2017, section 4.2.
-
-    Args:
-        logits: (images, classes).
-        label: (images,), class indices.
+    Guo et al. 2017, section 4.2. `logits` are (images, classes), `label` (images,).
 
     >>> fit_temperature(np.log([[0.9, 0.1]] * 9 + [[0.9, 0.1]]), np.array([0] * 9 + [1])).__round__(2)
     1.0

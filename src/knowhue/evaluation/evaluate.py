@@ -15,11 +15,7 @@ from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 
 def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean absolute error of a*b* of each image, (B,), CIELAB units.
-
-    Raises:
-        ValueError: the shapes differ (nothing is broadcast).
-    """
+    """Mean absolute error of a*b* of each image, (B,), CIELAB units; nothing is broadcast."""
     require_same_shape(predicted, true)
     return (predicted.float() - true).abs().mean((1, 2, 3))
 
@@ -28,9 +24,6 @@ def ab_l1_vivid(predicted: Chroma, true: Chroma) -> Tensor:
     """`ab_l1` with every pixel weighed by its true chroma, (B,), CIELAB units: what is gray counts for nothing.
 
     A timid colouring pays here what it saves on gray pixels. Of an image without any colour it is 0.
-
-    Raises:
-        ValueError: the shapes differ (nothing is broadcast).
     """
     require_same_shape(predicted, true)
     weight = torch.hypot(*true.float().unbind(1))
@@ -48,13 +41,10 @@ def mean_chroma(chroma: Chroma) -> Tensor:
 def image_columns(
     batch: Batch, prediction: Prediction, rgb: tuple[RGB, RGB] | None = None
 ) -> dict[str, Tensor]:
-    """What is known of each image of a batch, (B,) a column.
+    """What is known of each image of a batch, (B,) a column, by a prediction at their size.
 
-    Args:
-        batch: the images.
-        prediction: at their size.
-        rgb: colourings and true images in RGB, clipped to the gamut; with them also what is too slow for every epoch:
-            CIEDE2000, PSNR, SSIM, colourfulness.
+    With `rgb`, colourings and true images clipped to the gamut, also what is too slow for every epoch: CIEDE2000, PSNR,
+    SSIM, colourfulness.
     """
     columns = {"index": batch.position, "label": batch.label}
     if prediction.chroma is not None:
@@ -168,9 +158,8 @@ def evaluate(
     rows = sorted(gather(rows), key=lambda row: row["index"])
     gathered = {name: sorted(gather(pairs), key=lambda pair: pair[0]) for name, pairs in collected.items()}
     features = {name: np.array([each for _, each in pairs]) for name, pairs in gathered.items() if pairs}
-    return Scored(
-        rows, score_rows(rows), features, describe(perceptual, rows) if perceptual is not None else {}
-    )
+    about = {} if perceptual is None else describe(perceptual, rows)
+    return Scored(rows, score_rows(rows), features, about)
 
 
 def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -195,11 +184,7 @@ def predict_colour(colour: Tensor) -> Predict:
 
 
 def predict_class(shares: Sequence[float]) -> Predict:
-    """The baseline that gives every image the same probabilities, and so the class that is most common.
-
-    Args:
-        shares: of each class in the training images, 0 to 1.
-    """
+    """The baseline that gives every image each class's share of the training images as its probability."""
 
     def predict(batch: Batch) -> Prediction:
         # a class that training lacks has a share of 0, and no logarithm

@@ -56,11 +56,7 @@ def open_once(
 ) -> Opened | Unavailable:
     """What `opener` opens from a file, or downloads, once a process; or in one line why its weights are not there.
 
-    Args:
-        opener: of the network.
-        file: of weights; None downloads them.
-        device: where it goes.
-        _stamp: of the file, see `_stamp_of`: one that was replaced, or is there by now, is opened again.
+    By the file's `_stamp_of` one that was replaced, or is there by now, is opened again.
 
     Raises:
         OSError: too little memory, as the next; the weights may well be there.
@@ -186,17 +182,11 @@ class Distance(NamedTuple):
 
 
 def frechet(first: Features, second: Features) -> float:
-    """Frechet distance between the Gaussians of two sets (Heusel et al. 2017), in float64.
+    """Frechet distance between the Gaussians of two sets of two images or more (Heusel et al. 2017), in float64.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). With S = R^T R from a QR decomposition of the centred
-    features, the trace of the root is the sum of the singular values of R1 R2^T.
-
-    Args:
-        first: (N, D), two images or more.
-        second: (M, D), two or more.
-
-    Returns:
-        At least 0 up to rounding; biased upwards by small samples.
+    features, the trace of the root is the sum of the singular values of R1 R2^T. It is at least 0 up to rounding, and
+    biased upwards by small samples.
 
     >>> round(frechet(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
     9.0
@@ -245,14 +235,8 @@ def frechet_between(first: Gaussian, second: Gaussian) -> float:
 def kernel_distance(first: Features, second: Features) -> float:
     """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), in float64.
 
-    Over all pairs of images rather than over random subsets, so it has no seed.
-
-    Args:
-        first: (N, D), two images or more.
-        second: (M, D), two or more.
-
-    Returns:
-        0 on average between samples of one distribution, so it may be negative.
+    Over all pairs of images of sets of two or more rather than over random subsets, so it has no seed. It is 0 on
+    average between samples of one distribution, so it may be negative.
     """
     across = kernel_sum(first, second) / (len(first) * len(second))
     return _within(first) + _within(second) - 2 * across

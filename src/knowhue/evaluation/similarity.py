@@ -103,11 +103,8 @@ def _saturation(chroma: Any) -> Any:
 def psnr(predicted: "Values", true: "Values") -> Any:
     """Peak signal-to-noise ratio over all channels of each image, (B,), dB; equal images give infinity.
 
-    L* is given, so it is mostly the lightness that this agrees on; compare with the gray baseline.
-
-    Args:
-        predicted: RGB (B, 3, H, W), 0 to 1.
-        true: the same.
+    Both are RGB (B, 3, H, W), 0 to 1. L* is given, so it is mostly the lightness that this agrees on; compare with the
+    gray baseline.
 
     Raises:
         ValueError: the shapes differ (nothing is broadcast), or they are whole numbers.
@@ -124,12 +121,9 @@ def psnr(predicted: "Values", true: "Values") -> Any:
 def ssim(predicted: "Values", true: "Values") -> Any:
     """Structural similarity (Wang et al. 2004) of each image, mean over channels and pixels, (B,), -1 to 1.
 
-    Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows that lie wholly inside
-    the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by reflection.
-
-    Args:
-        predicted: RGB (B, 3, H, W), 0 to 1.
-        true: the same.
+    Both are RGB (B, 3, H, W), 0 to 1. Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows
+    that lie wholly inside the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by
+    reflection.
 
     Raises:
         ValueError: the shapes differ, a side is below 11 pixels, or they are whole numbers.
@@ -167,11 +161,7 @@ def window_weights(side: int) -> "NDArray[np.float64]":
 
 
 def require_same_shape(predicted: "Values", true: "Values") -> None:
-    """Make sure that nothing is broadcast.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """Make sure that nothing is broadcast: a ValueError says where shapes differ."""
     if predicted.shape != true.shape:
         raise ValueError(
             f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."

@@ -63,13 +63,9 @@ PIXEL_LOSSES = {"l1": chroma_l1, "l2": chroma_l2}
 
 
 def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy over the labelled images.
+    """Cross-entropy over the labelled images; `Batch.label_weight` makes the plain mean the mean over these.
 
-    Args:
-        logits: (B, classes).
-        label: (B,), -1 where unknown.
-        weight: (B,), see `Batch.label_weight`; makes the plain mean the mean over the labelled.
-        smoothing: of the target distribution, 0 to 1 (Szegedy et al. 2016).
+    `smoothing` is that of the target distribution, 0 to 1 (Szegedy et al. 2016).
     """
     # -1 is no index; the weight of such an image is 0
     per_image = F.cross_entropy(logits, label.clamp_min(0), reduction="none", label_smoothing=smoothing)
@@ -77,13 +73,7 @@ def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float
 
 
 def follow(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
-    """A loss of the given value whose gradient with respect to `chroma` is `direction`, both found elsewhere.
-
-    Args:
-        chroma: a*b* (B, 2, H, W).
-        direction: of the same shape.
-        value: a scalar.
-    """
+    """A loss of the given value whose gradient with respect to `chroma` is `direction`, both found elsewhere."""
     carrier = (chroma * direction.detach()).sum()
     # the carrier less itself is 0, and its gradient stays
     return carrier - carrier.detach() + value.detach()

@@ -58,8 +58,8 @@ class LossWeighting(nn.Module):
 
         Args:
             losses: each task's statically weighted loss, finite and 0 or more; above 0 in the first step.
-            norms: L2 norm of each such loss's gradient at the shared features, before this weighting's factor;
-                `None` where the encoder is frozen.
+            norms: L2 norm of each such loss's gradient at the shared features, before this weighting's factor; where
+                they are needed.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
@@ -291,11 +291,7 @@ GradientWeighting = Callable[[Tensor], Tensor]
 
 
 def gramian(gradients: list[Tensor]) -> Tensor:
-    """Inner products of the tasks' gradients, (tasks, tasks) in float32.
-
-    Args:
-        gradients: one flat vector a task, all of one length.
-    """
+    """Inner products of the tasks' gradients, (tasks, tasks) in float32; each is a flat vector."""
     jacobian = torch.stack([gradient.float() for gradient in gradients])
     return jacobian @ jacobian.T
 
@@ -310,12 +306,7 @@ def conflict_averse(product: Tensor, c: float = 0.5) -> Tensor:
     Deviations: no division by 1 + c^2, which the authors' code adds to the paper. Where g_w is 0, so that the
     tasks cannot both descend, the direction is g0; the authors' code tends to it too (torchjd gives 0).
 
-    Args:
-        product: Gramian (2, 2).
-        c: radius, 0 (the mean) to below 1.
-
-    Returns:
-        Weights (2,) of the two gradients, each at least 1/2.
+    Of a Gramian (2, 2) and a radius c from 0 (the mean) to below 1: weights (2,) of the gradients, each at least 1/2.
 
     >>> conflict_averse(torch.eye(2)).tolist()
     [0.75, 0.75]
@@ -365,10 +356,7 @@ quadprog (GPL). Of two tasks UPGrad (Quinton and Rey 2024) is half of PCGrad, so
 
 
 def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
-    """What `tasks.weighting` names, afresh: it weights the losses or the gradients of two tasks.
-
-    Returns:
-        None where the weights are static, or there is one task.
+    """What `tasks.weighting` names, afresh; None where the weights are static, or there is one task.
 
     Raises:
         ExtraError: the weighting needs a package that is not installed.

@@ -55,20 +55,16 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
     path = folder / DEPLOYED
     if not path.exists():
         require_deployable(folder)
-        with locked(folder, "deploy", wait_s=DEPLOY_S):
-            if not path.exists():  # another process may just have made it
-                _deploy(folder, path, report, licence)
-    if licence:
-        _state_licence(folder, path, licence)
-    return path
-
-
-def _state_licence(folder: Path, path: Path, licence: str) -> None:
-    """Let a deployed model say the licence that is asked for now, whatever it said before."""
+    elif not licence:
+        return path
     with locked(folder, "deploy", wait_s=DEPLOY_S):
-        description, weights = read_model(path, "pt")
-        if description.licence != licence:
-            save_model(path, description.model_copy(update={"licence": licence}), weights)
+        if not path.exists():  # another process may just have made it
+            _deploy(folder, path, report, licence)
+        elif licence:
+            description, weights = read_model(path, "pt")
+            if description.licence != licence:
+                save_model(path, description.model_copy(update={"licence": licence}), weights)
+    return path
 
 
 def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
@@ -86,7 +82,7 @@ def require_deployable(folder: Path, task: Task | None = None) -> None:
 
     Raises:
         RunError: it is of an oracle or of a network from scratch.
-        ConfigError: it has no head for the task, see `require_task`.
+        ConfigError: it has no head for the task.
     """
     config = read_config(folder)
     if config.colour.oracle and "colour" in config.tasks.names:
@@ -182,10 +178,8 @@ def _intervals(path: Path) -> dict[str, ScoreInterval]:
             continue
         mean = float(np.mean(values))
         half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-        bounds = (mean - half, mean + half)
+        low, high = mean - half, mean + half
         if name == "correct":  # Wilson's stays between 0 and 1
-            bounds = wilson_interval(round(values.sum()), len(values))
-        found["accuracy" if name == "correct" else name] = ScoreInterval(
-            value=mean, low=bounds[0], high=bounds[1]
-        )
+            low, high = wilson_interval(round(values.sum()), len(values))
+        found["accuracy" if name == "correct" else name] = ScoreInterval(value=mean, low=low, high=high)
     return found

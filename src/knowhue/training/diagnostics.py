@@ -7,6 +7,7 @@ affinity scores only weakly (Azorin et al. 2023), so the report sets them beside
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,11 +30,7 @@ Moment = Literal["fork", "end"]
 
 
 def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:
-    """Compare the tasks' gradients on one batch; nothing is updated.
-
-    Args:
-        state: of a multi-task run whose encoder trains.
-        batch: of this process alone.
+    """Compare the tasks' gradients on one batch of a multi-task run whose encoder trains; nothing is updated.
 
     Returns:
         - `cosine_pixel`, `cosine_adversarial`, `cosine_colour`: between the gradient of the cross-entropy and that
@@ -121,11 +118,7 @@ def weighted_terms(
 ) -> Losses:
     """The weighted terms of the sum that the encoder is trained on, as `training.step` makes it.
 
-    Args:
-        state: whose bare networks predict.
-        batch: of this process alone.
-        pyramid: features of its images, computed here if not given.
-        factors: of each task's loss besides the static weights; 1 if not given.
+    `pyramid` has the features of the batch's images, `factors` those of each task's loss besides the static weights.
 
     Returns:
         `class`, the cross-entropy; `pixel`, the colour head's loss; `adversarial`; those that there are.
@@ -155,10 +148,6 @@ def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any
     Nothing is updated or drawn. Processes see their parts of the batches, and the gradients are averaged over them
     as in training.
 
-    Args:
-        state: of a run whose encoder learns.
-        batches: a few; the same for every arm and moment.
-
     Returns:
         `batches` measured on; `norms` by loss (see `weighted_terms`), each the mean over the batches of the L2 norm;
         and `shares` of their sum, 0 to 1.
@@ -187,11 +176,10 @@ def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any
 
 def keep_shares(folder: Path, moment: Moment, found: Mapping[str, Any]) -> None:
     """Write what was measured into `gradient_shares.json` of a run, beside the other moment's."""
-    path = folder / GRADIENT_SHARES
-    try:
-        kept = read_json(path) if path.exists() and moment == "end" else {}
-    except DamagedError:
-        kept = {}
+    path, kept = folder / GRADIENT_SHARES, {}
+    if path.exists() and moment == "end":
+        with suppress(DamagedError):
+            kept = read_json(path)
     write_json(path, kept | {moment: dict(found)})
 
 

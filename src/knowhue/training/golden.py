@@ -47,8 +47,7 @@ _found: dict[tuple[str, str, int], str] = {}
 def golden_step(engine: Engine, threads: int | None = None) -> str:
     """SHA-256 of all weights after two training steps of two small multi-task models with a GAN on synthetic images.
 
-    One has the encoder ResNet-18, the other EfficientNet-Lite0, whose depthwise convolutions are computed by other
-    code: a change of either kind is seen. What other encoders alone have is not, such as ConvNeXt's norms.
+    What other encoders than ResNet-18 and EfficientNet-Lite0 alone have is not seen, such as ConvNeXt's norms.
 
     Runs differ by their settings alone only where this is equal: another processor, another number of threads or
     another version of a library may sum in another order. The number of processes counts, too. It is computed once a
@@ -102,13 +101,8 @@ def begin_anew(
     """Set aside what an unfinished block has computed with another golden step, so that all of it is computed alike.
 
     Arms of a seed are compared with one another: a new machine, library or number of threads in the midst of a block
-    would be taken for an effect. A block that was finished with one golden step stays.
-
-    Args:
-        work: what the runs share; a block that is begun anew is reported in one line.
-        blocks: by seed, see `blocks_of`.
-        now: the golden step of those who will compute.
-        more_to_come: whether each block has cells that are not known yet, and so is not finished.
+    would be taken for an effect. A block that was finished with one golden step stays. Where there are `more_to_come`,
+    cells that are not known yet, no block is finished.
     """
     if work.engine.is_main:
         for seed, cells in blocks.items():
@@ -146,7 +140,7 @@ def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
 
 
 def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str) -> list[str]:
-    """Finished runs with another golden step, of a block or standing on the heads of `config`."""
+    """Finished runs with another golden step, of a block or on the heads of `config`."""
     cells, heads = {run_folder(root, *cell) for cell in block}, set(head_folders(root, config))
     return [
         str(run.relative_to(root))

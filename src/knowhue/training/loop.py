@@ -51,12 +51,9 @@ class Diverged(Exception):
 def run_phase(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName
 ) -> list[Entry]:
-    """Train to the end of a phase, from wherever `folder` says it stopped.
+    """Train to the end of a phase, from wherever `folder` says it stopped; one entry an epoch, as in `log.jsonl`.
 
     Everything random comes from (seed, purpose, epoch), so an interrupted phase ends with the same numbers.
-
-    Returns:
-        One entry an epoch, as in `log.jsonl`.
 
     Raises:
         Diverged: a loss is not finite, or a weight at the end.

@@ -1,6 +1,7 @@
 """The two phases of a run: what trains in each, and at what learning rates."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -82,21 +83,17 @@ class Networks:
 
     def weights(self, with_encoder: bool) -> dict[str, Tensor]:
         """All tensors, named `<part>.<name>`."""
-        return {
-            f"{name}.{key}": value
-            for name, module in self.modules(with_encoder).items()
-            for key, value in module.state_dict().items()
-        }
+        return nn.ModuleDict(self.modules(with_encoder)).state_dict()
 
     def load(self, weights: Weights) -> None:
         """Load the parts that `weights` holds, named as `weights()` names them; others stay as they are."""
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in weights.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = value
         for name, module in self.modules(with_encoder=True).items():
-            prefix = f"{name}."
-            own = {
-                key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
-            }
-            if own:
-                module.load_state_dict(own)
+            if name in parts:
+                module.load_state_dict(parts[name])
 
 
 def build_networks(engine: Engine, config: Config, classes: Sequence[str]) -> Networks:
@@ -161,10 +158,7 @@ class TrainState:
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
         """Let a loss weighting take in an epoch: both tasks' errors, of colour in units of scaled chroma.
 
-        Args:
-            train: mean losses; an epoch with one that is not finite is not taken in, the run ends with it.
-            validation: metrics, or nothing where the images were not scored; an epoch whose last step spoilt
-                them is not taken in either.
+        Of `train`, mean losses, and `validation`, metrics or nothing, all must be finite; a run ends with other losses.
         """
         if self.loss_weighting is None:
             return

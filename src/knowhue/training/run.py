@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from knowhue.runs import (
     WEIGHTS,
     Report,
     ShareOut,
+    Start,
     has_ended,
     is_as_named,
     no_finished_run,
@@ -105,15 +107,10 @@ def open_workspace(
     engine: Engine | None = None,
     share_out: ShareOut | None = None,
 ) -> Workspace:
-    """Start the engine and prepare the images, on one process for all.
+    """Start the engine, if none is given, and prepare the images, on one process for all.
 
-    Args:
-        config: the settings that all runs share.
-        root: the study folder.
-        report: called with progress.
-        runs: the settings of the different runs to come, if they are not `config`'s.
-        engine: the one to work on, if it was started before.
-        share_out: who reads images that are not prepared yet; None is this process.
+    `runs` are the settings of the different runs to come, if they are not `config`'s; `share_out` says who reads images
+    that are not prepared yet: None is this process.
 
     Raises:
         KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
@@ -168,9 +165,10 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     heads = [run_head(work, config, task, arm) for task in head_tasks(config)]
     _announce(work, config, arm, "finetune")
     networks = make_networks(work, config, *heads)
+    arithmetic = {"precision": work.engine.precision, "golden_step": golden.golden_step(work.engine)}
+    now = _start_digests(networks, start_of(config, ())) | arithmetic if heads else {}
     for head in heads:
-        arithmetic = {"precision": work.engine.precision, "golden_step": golden.golden_step(work.engine)}
-        _require_same_start(head, _start_digests(config, networks) | arithmetic)
+        _require_same_start(head, now)
     return _run(work, config, folder, networks, "finetune", heads)
 
 
@@ -179,13 +177,8 @@ def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
 
     With the encoder frozen the heads share nothing that learns, so a multi-task model's heads are those of the
     single tasks, bit for bit: they are trained once a seed and every arm is forked from them. Settings of
-    the other task and of fine-tuning are reset, so that arms that differ only there find the same head.
-
-    Args:
-        work: what the runs of a folder share.
-        config: the settings of an arm that needs the head.
-        task: of the head.
-        arm: for which it is trained now, as progress says.
+    the other task and of fine-tuning are reset, so that arms that differ only there find the same head. Progress names
+    the arm that it is trained for now.
     """
     own = head_config(config, task)
     folder = run_folder(work.root / "heads", task, own)
@@ -239,13 +232,12 @@ def _with_cached_features(work: Workspace, config: Config, networks: Networks) -
     if not config.training.heads.epochs:
         return networks
     positions = _read_by_heads(work, config)
-    needed = cache_bytes(networks.model, work.prepared, len(positions), work.engine) / 2**30
+    needed = cache_bytes(networks.model, work, len(positions)) / 2**30
     if needed > config.training.cache_gib:
         text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
         work.report({"stage": "note", "text": text})
         return networks
-    folder, step = work.root / "features", golden.golden_step(work.engine)
-    cache = cache_features(networks.model, work.prepared, positions, folder, work.engine, work.report, step)
+    cache = cache_features(networks.model, work, positions, golden.golden_step(work.engine))
     return replace(networks, features=cache)
 
 
@@ -263,13 +255,9 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     training it anew to the same weights. What was scored otherwise, on another split, is scored as is asked now.
     """
     _require_same_images(work, folder)
-    # the main process's answer for all, so that they take the same branch
-    (is_trained, damaged, otherwise), *_ = work.engine.gather(
-        [
-            inspect_scores(folder, work.prepared.reporting_split, config.evaluation if final else None)
-            if work.engine.is_main
-            else (False, [], "")
-        ]
+    settings = config.evaluation if final else None
+    is_trained, damaged, otherwise = work.engine.as_main_finds(
+        lambda: inspect_scores(folder, work.prepared.reporting_split, settings)
     )
     if not damaged:
         # a run of another version is refused, too, not taken for one that this version made or goes on with
@@ -285,8 +273,8 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
             _score_as_asked(work, config, folder, final)
         return is_trained
     how = "scored" if is_trained else "trained"
-    what = f"{', '.join(damaged)} damaged or gone"
-    work.report({"stage": "note", "text": f"{folder}: {what}, so it is {how} anew"})
+    text = f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"
+    work.report({"stage": "note", "text": text})
     if is_trained:  # its weights are whole: scoring them again costs seconds, training hours
         _score_again(work, config, folder, final)
     elif work.engine.is_main:
@@ -334,23 +322,18 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
         )
 
 
-def _start_digests(config: Config, networks: Networks) -> dict[str, Any]:
+def _start_digests(networks: Networks, start: Start | None) -> dict[str, Any]:
     """Of the encoder before it trains, and of the trained model that heads start from, if there is one."""
-    start = start_of(config, ())
-    return {
-        "encoder_weights": weights_digest(networks.model.encoder),
-        "start": None if start is None else start.sha256,
-    }
+    return {"encoder_weights": weights_digest(networks.model.encoder), "start": start and start.sha256}
 
 
 def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
     """A head and the model that it is put into, or both halves of a run, must stand on the same features."""
     environment = read_json(folder / "environment.json")
     recorded = {**environment, "start": (environment.get("start") or {}).get("sha256")}
-    changed = [
-        f"{name} {recorded[name]}, now {value}" for name, value in now.items() if recorded[name] != value
-    ]
-    if changed:
+    if changed := [
+        f"{name} {recorded[name]}, now {new}" for name, new in now.items() if recorded[name] != new
+    ]:
         raise RunError(
             f"`{folder}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
             "bring the old weights, precision or machine back, or name another folder."
@@ -358,7 +341,6 @@ def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
 
 
 def trained_on(work: Workspace, config: Config) -> NDArray[np.int64]:
-    """Positions of the images that a run is trained on."""
     return find_targets(work.prepared, config.supervision, config.seed).train
 
 
@@ -392,9 +374,8 @@ def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: 
 
 
 def _announce(work: Workspace, config: Config, arm: str, phase: PhaseName) -> None:
-    epochs = phase_of(config, phase).epochs
-    event = {"arm": arm, "seed": config.seed, "phase": phase, "tasks": config.tasks.names, "epochs": epochs}
-    work.report({"stage": "run", **event})
+    event = {"arm": arm, "seed": config.seed, "phase": phase, "tasks": config.tasks.names}
+    work.report({"stage": "run", **event, "epochs": phase_of(config, phase).epochs})
 
 
 def _run(
@@ -402,18 +383,15 @@ def _run(
 ) -> Path:
     """Train a phase, score, write everything; the status last."""
     step = golden.golden_step(work.engine)  # gathered from all processes
-    digests = _start_digests(config, networks)
+    start = start_of(config, work.prepared.classes)
+    digests = _start_digests(networks, start)
     if (folder / "checkpoints").is_dir():
         _require_same_start(folder, digests)
     work.engine.wait()  # all have looked before one of them writes
     if work.engine.is_main:
         write_config(folder, config)
-        start = start_of(config, work.prepared.classes)
-        digests |= {
-            "images": work.prepared.fingerprint,
-            "golden_step": step,
-            "start": start and start.model_dump(mode="json"),
-        }
+        digests |= {"images": work.prepared.fingerprint, "golden_step": step}
+        digests["start"] = start and start.model_dump(mode="json")
         write_json(folder / "environment.json", work.engine.environment() | digests)
         write_status(folder, {"state": "running"})
     state, final = {"state": "finished"}, phase == "finetune"
@@ -467,15 +445,13 @@ def _seconds(log: Sequence[Entry]) -> float:
 
 def _join(logs: Sequence[Sequence[Entry]]) -> list[Entry]:
     """The logs of the heads as one: what they say of the same epoch stands in one entry."""
-    joined: list[Entry] = []
-    for entries in zip(*logs, strict=False):
-        merged = dict(entries[0])
-        for other in entries[1:]:
-            merged |= {name: merged[name] | other[name] for name in ("train", "validation")}
-            merged |= {name: round(merged[name] + other[name], 3) for name in ("seconds", "train_seconds")}
-            merged["warnings"] = merged["warnings"] + other["warnings"]
-        joined.append(merged)
-    return joined
+
+    def merge(one: Entry, other: Entry) -> Entry:
+        both = {name: one[name] | other[name] for name in ("train", "validation")}
+        both |= {name: round(one[name] + other[name], 3) for name in ("seconds", "train_seconds")}
+        return one | both | {"warnings": one["warnings"] + other["warnings"]}
+
+    return [reduce(merge, entries) for entries in zip(*logs, strict=False)]
 
 
 def _refuse_contradictions(config: Config) -> None:

@@ -112,11 +112,7 @@ def find_source(name: str) -> Source:
     source = _of_run(path.parent) if is_of_run and path.name != DEPLOYED else _of_file(name, path)
     config = source.config
     if not config.has_encoder or (config.colour.oracle and "colour" in config.tasks.names):
-        found = (
-            "an oracle, which is given the true class"
-            if config.has_encoder
-            else "a network without an encoder"
-        )
+        found = "an oracle, which is given the true class" if config.has_encoder else "one without an encoder"
         raise RunError(
             f"`--start-from` should be a model whose encoder and heads serve other runs. Found `{name}`, {found}. Name "
             "a run of another arm, such as colour or multi."

@@ -76,14 +76,10 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     The stock order (discriminator step, then a second pass for the generator) costs a third more; here the
     generator answers the discriminator as it was before this step, as in simultaneous gradient descent.
 
-    Args:
-        state: with a discriminator.
-        batch: true images.
-        chroma: generated, (B, 2, H, W).
-        losses: where the adversarial losses and the shares of patches judged right are put.
+    The adversarial losses and the shares of patches judged right are put into `losses`.
 
     Returns:
-        Gradient of the generator's adversarial loss with respect to `chroma`.
+        Gradient of the generator's adversarial loss with respect to `chroma`, the generated one.
     """
     discriminator, optimizer = state.discriminator, state.discriminator_optimizer
     assert discriminator is not None
@@ -108,15 +104,9 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
 
 
 def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> Losses:
-    """Weight two tasks at an encoder that learns, in the backward pass to come.
+    """Weight two tasks at an encoder that learns, in the backward pass to come; what each counts, for the log.
 
-    Args:
-        state: with what weights them, if anything does.
-        prediction: of this step; its features tell the tasks' gradients apart.
-        by_task: the statically weighted loss of each task; scaled here where losses are weighted.
-
-    Returns:
-        What each task counts, by name, for the log.
+    `by_task` has the statically weighted loss of each task, scaled here where losses are weighted.
     """
     assert prediction.shared is not None  # every model's forward pass gives it
     branches: Branches = {"colour": prediction.shared[0], "class": prediction.shared[1]}
