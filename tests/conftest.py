@@ -105,18 +105,18 @@ def module_without_figures() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _features_once() -> Iterator[None]:
     """EfficientNet-Lite0 looks at the same few images in study after study: each batch is computed once a process."""
-    from knowhue.evaluation.features import NETWORKS, FeatureNetwork
+    from knowhue.evaluation.features import NETWORKS, ImageNetwork
 
-    def opened(file: str | None, device: "device") -> FeatureNetwork:
+    def opened(file: str | None, device: "device") -> ImageNetwork:
         network, kept = lite0.open(file, device), {}
 
         def features(rgb: "Tensor") -> "Tensor":
             key = (rgb.shape, hashlib.sha256(rgb.cpu().numpy().tobytes()).digest())
             if key not in kept:
-                kept[key] = network.features(rgb)
+                kept[key] = network.ask(rgb)
             return kept[key].clone()
 
-        return network._replace(features=features)
+        return network._replace(ask=features)
 
     lite0 = NETWORKS["lite0"]
     with pytest.MonkeyPatch.context() as patch:

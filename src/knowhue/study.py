@@ -21,7 +21,7 @@ from knowhue.data.prepare import Prepared, count_seen
 from knowhue.engines.executor import Executor, InProcess, Job, await_jobs, share_out
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
-from knowhue.evaluation.features import Unavailable, open_networks, open_perceptual
+from knowhue.evaluation.features import Unavailable, open_networks
 from knowhue.locks import locked
 from knowhue.metric_table import RUN_METRICS
 from knowhue.models.multitask import MultiTask
@@ -277,8 +277,7 @@ def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None
         for name, m in RUN_METRICS.items()
     }
     # the version, too: another one may score otherwise; and what was opened, as files and downloads come and go
-    asked, device = settings.model_dump(mode="json"), work.engine.device
-    opened = [*open_networks(settings, device).values(), open_perceptual(settings, device)]
+    asked, opened = settings.model_dump(mode="json"), open_networks(settings, work.engine.device).values()
     networks = [each.reason if isinstance(each, Unavailable) else each.provenance for each in opened]
     key = fingerprint([work.prepared.fingerprint, asked, described, __version__, networks])
     kept = work.root / "features" / f"baselines-{key}.json"

@@ -20,16 +20,14 @@ from knowhue.evaluation.features import (
     LPIPS,
     NETWORKS,
     TITLE,
-    FeatureNetwork,
+    ImageNetwork,
     Opener,
-    Perceptual,
     Unavailable,
     frechet,
     kernel_distance,
     measure_distances,
     open_networks,
     open_once,
-    open_perceptual,
     resize,
 )
 from knowhue.metric_table import METRICS
@@ -78,7 +76,7 @@ def test_blocks_do_not_matter(monkeypatch):
 
 
 def test_every_distance_has_its_provenance_or_a_reason():
-    had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
+    had = networks(lite0=ImageNetwork(lambda rgb: rgb, PROVENANCE))
     found = measure_distances({"lite0": normal(30)}, {"lite0": normal(20, seed=1)}, had)
     assert list(found) == list(DISTANCES)
     assert found["fd_lite0"]["value"] > 0
@@ -89,13 +87,13 @@ def test_every_distance_has_its_provenance_or_a_reason():
 
 
 def test_enough_images_are_not_warned_of():
-    had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
+    had = networks(lite0=ImageNetwork(lambda rgb: rgb, PROVENANCE))
     found = measure_distances({"lite0": normal(2048, 2)}, {"lite0": normal(2048, 2, seed=1)}, had)
     assert "warning" not in found["fd_lite0"]
 
 
 def test_a_diverged_model_has_no_distance():
-    had = networks(lite0=FeatureNetwork(lambda rgb: rgb, PROVENANCE))
+    had = networks(lite0=ImageNetwork(lambda rgb: rgb, PROVENANCE))
     found = measure_distances({"lite0": normal(9) * np.nan}, {"lite0": normal(9)}, had)
     assert found["fd_lite0"]["value"] is None
     assert "not numbers" in found["fd_lite0"]["reason"]
@@ -103,7 +101,7 @@ def test_a_diverged_model_has_no_distance():
 
 def test_what_was_not_asked_for_says_so():
     (reason,) = open_networks(Evaluation(networks=("lite0",)), CPU)["inception"]
-    assert reason == "not computed: `evaluation.networks` asks for lite0, not for inception"
+    assert reason == "not computed: `evaluation.networks` does not ask for inception"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights", "wrong tensors"])
@@ -155,12 +153,12 @@ def test_what_cannot_be_opened_is_named_by_its_table(error, reason):
 
 def test_lite0_sees_colour():
     network = open_networks(Evaluation(), CPU)["lite0"]
-    assert isinstance(network, FeatureNetwork)
+    assert isinstance(network, ImageNetwork)
     colour = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    features = network.features(colour)
+    features = network.ask(colour)
     assert features.shape == (2, 1280)
     gray = colour.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    assert (network.features(gray) - features).abs().max() > 0.1
+    assert (network.ask(gray) - features).abs().max() > 0.1
     assert network is open_networks(Evaluation(), CPU)["lite0"]
 
 
@@ -208,16 +206,16 @@ def test_fid_of_local_weights_is_torchmetrics(inception_file):
     reference.update(images[1] // 2, real=False)
     settings = Evaluation(networks=("inception",), inception_weights=str(inception_file))
     network = open_networks(settings, CPU)["inception"]
-    assert isinstance(network, FeatureNetwork)
+    assert isinstance(network, ImageNetwork)
     assert network.provenance["file"] == str(inception_file)
-    first, second = (network.features(x / 255).numpy() for x in (images[0], images[1] // 2))
+    first, second = (network.ask(x / 255).numpy() for x in (images[0], images[1] // 2))
     assert frechet(first, second) > 1e-3
     assert frechet(first, second) == pytest.approx(reference.compute().item(), rel=1e-6)
 
 
 def opened(file: object = None):
     settings = Evaluation(perceptual=("lpips",), lpips_weights=None if file is None else str(file))
-    return open_perceptual(settings, CPU)
+    return open_networks(settings, CPU)["lpips"]
 
 
 def images(side: int, count: int = 3) -> torch.Tensor:
@@ -243,8 +241,8 @@ def alexnet_file(tmp_path_factory):
 @pytest.fixture
 def between(alexnet_file):
     network = opened(alexnet_file)
-    assert isinstance(network, Perceptual), network
-    return network.between
+    assert isinstance(network, ImageNetwork), network
+    return network.ask
 
 
 @pytest.fixture
@@ -314,7 +312,7 @@ def test_it_is_a_metric_and_a_column():
 def test_opening_prints_nothing_and_happens_once(capfd, alexnet_file):
     open_once.cache_clear()
     network = opened(alexnet_file)
-    assert isinstance(network, Perceptual)
+    assert isinstance(network, ImageNetwork)
     assert network.provenance["tool"].startswith("torchmetrics 1.")
     assert network.provenance["file"] == str(alexnet_file)
     assert len(network.provenance["weights"]) == 16
@@ -323,7 +321,7 @@ def test_opening_prints_nothing_and_happens_once(capfd, alexnet_file):
 
 
 def test_what_was_not_asked_for_says_so_of_lpips():
-    assert open_perceptual(Evaluation(), CPU).reason == (
+    assert open_networks(Evaluation(), CPU)["lpips"].reason == (
         "not computed: `evaluation.perceptual` does not ask for lpips"
     )
 
@@ -333,7 +331,7 @@ def test_missing_package_is_a_reason_with_the_remedy(monkeypatch, prepared):
     open_once.cache_clear()
     network = opened()
     open_once.cache_clear()
-    scored = evaluate(predict_gray, batches(prepared), full=True, perceptual=network)
+    scored = evaluate(predict_gray, batches(prepared), full=True, networks={"lpips": network})
     assert LPIPS not in scored.metrics
     entry = scored.perceptual[LPIPS]
     assert entry["value"] is None
@@ -374,7 +372,7 @@ def batches(prepared):
 
 
 def test_each_image_has_its_score_and_the_mean_is_the_metric(prepared, alexnet_file):
-    scored = evaluate(predict_gray, batches(prepared), perceptual=opened(alexnet_file))
+    scored = evaluate(predict_gray, batches(prepared), networks={"lpips": opened(alexnet_file)})
     values = [row[LPIPS] for row in scored.rows]
     assert len(values) == 4
     assert min(values) > 0
@@ -385,7 +383,7 @@ def test_each_image_has_its_score_and_the_mean_is_the_metric(prepared, alexnet_f
 
 
 def test_what_has_no_colours_has_no_score(prepared, alexnet_file):
-    scored = evaluate(predict_class((1.0, 0.0)), batches(prepared), perceptual=opened(alexnet_file))
+    scored = evaluate(predict_class((1.0, 0.0)), batches(prepared), networks={"lpips": opened(alexnet_file)})
     assert scored.perceptual == {}
     assert LPIPS not in scored.metrics
 
@@ -394,10 +392,10 @@ def test_a_diverged_model_has_no_score(prepared, alexnet_file):
     def diverged(batch):
         return predict_gray(batch)._replace(chroma=batch.chroma * torch.nan)
 
-    scored = evaluate(diverged, batches(prepared), perceptual=opened(alexnet_file))
+    scored = evaluate(diverged, batches(prepared), networks={"lpips": opened(alexnet_file)})
     assert scored.perceptual[LPIPS]["reason"] == "not computed: some colourings are not numbers"
 
 
 def test_nothing_is_converted_for_a_network_that_is_not_there(monkeypatch, prepared):
     monkeypatch.setattr("knowhue.evaluation.evaluate.lab_to_rgb", lambda *_: pytest.fail("converted"))
-    evaluate(predict_gray, batches(prepared), perceptual=Unavailable("not computed"))
+    evaluate(predict_gray, batches(prepared), networks={"lpips": Unavailable("not computed")})

@@ -11,8 +11,7 @@ from score_folders import colourings, true_images, write_images
 from knowhue.errors import ConfigError
 from knowhue.evaluation.features import (
     LPIPS,
-    FeatureNetwork,
-    Perceptual,
+    ImageNetwork,
     Unavailable,
     frechet,
     kernel_distance,
@@ -41,10 +40,10 @@ def means(rgb):
 
 def fake(asked="lite0,lpips", recognised=False):
     features = {
-        "lite0": FeatureNetwork(means, {"network": "means", "weights": "0123"}),
+        "lite0": ImageNetwork(means, {"network": "means", "weights": "0123"}),
         "inception": Unavailable("not asked"),
     }
-    perceptual = Perceptual(lambda one, two: (one - two).abs().mean((1, 2, 3)), {"weights": "4567"})
+    perceptual = ImageNetwork(lambda one, two: (one - two).abs().mean((1, 2, 3)), {"weights": "4567"})
     return ScoreNetworks(asked, features, perceptual, recognised)
 
 

@@ -16,7 +16,7 @@ from knowhue.evaluation.aggregation import OF_SETS
 from knowhue.evaluation.evaluate import predict_gray
 from knowhue.evaluation.features import (
     NETWORKS,
-    FeatureNetwork,
+    ImageNetwork,
     Opener,
     Unavailable,
     available_networks,
@@ -145,7 +145,7 @@ def test_baselines_are_scored_again_where_another_network_is_opened(tiny, make_w
     found = []
     for opened in (
         Unavailable("not computed: there is no network"),
-        *(FeatureNetwork(lambda rgb, k=k: k * rgb.mean((2, 3)), {"weights": f"{k}"}) for k in (1, 2)),
+        *(ImageNetwork(lambda rgb, k=k: k * rgb.mean((2, 3)), {"weights": f"{k}"}) for k in (1, 2)),
     ):
         monkeypatch.setitem(NETWORKS, name, Opener(name, lambda *_, opened=opened: opened, "fid"))
         write_baselines(work)
@@ -162,7 +162,7 @@ def test_weights_that_were_replaced_under_their_name_are_opened_again(tmp_path, 
     settings = Evaluation(networks=("inception",), inception_weights=str(file))
 
     def opened(path, _):
-        return FeatureNetwork(lambda rgb: rgb, {"weights": Path(path).read_text()})
+        return ImageNetwork(lambda rgb: rgb, {"weights": Path(path).read_text()})
 
     monkeypatch.setitem(NETWORKS, "inception", Opener("inception", opened, "fid"))
     assert isinstance(open_networks(settings, device)["inception"], Unavailable)

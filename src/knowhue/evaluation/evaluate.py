@@ -9,7 +9,7 @@ from torch import Tensor
 
 from knowhue.color import colourfulness, lab_to_rgb
 from knowhue.evaluation.aggregation import ImageRow, score_rows
-from knowhue.evaluation.features import LPIPS, FeatureNetwork, Features, Perceptual, Unavailable, describe
+from knowhue.evaluation.features import LPIPS, Features, ImageNetwork, Unavailable, describe
 from knowhue.evaluation.similarity import ciede2000, psnr, require_same_shape, ssim
 from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
@@ -122,8 +122,7 @@ def evaluate(
     critic: Critic | None = None,
     gather: Callable[[list[Any]], list[Any]] = lambda rows: rows,
     full: bool = False,
-    networks: Mapping[str, FeatureNetwork] | None = None,
-    perceptual: Perceptual | Unavailable | None = None,
+    networks: Mapping[str, ImageNetwork | Unavailable] | None = None,
 ) -> Scored:
     """Score predictions.
 
@@ -133,32 +132,33 @@ def evaluate(
         critic: the discriminator's adversarial loss of each image, (B,).
         gather: joins what all processes have of each image.
         full: also what is too slow for every epoch, see `image_columns`.
-        networks: what turns the colourings into features.
-        perceptual: what compares each colouring with its true image, see `open_perceptual`.
+        networks: what turns the colourings into features, or as LPIPS compares each with its true image.
     """
     rows: list[ImageRow] = []
-    collected: dict[str, list[tuple[int, Features]]] = {name: [] for name in networks or {}}
+    networks = networks or {}
+    opened = {name: each for name, each in networks.items() if isinstance(each, ImageNetwork)}
+    collected: dict[str, list[tuple[int, Features]]] = {name: [] for name in opened if name != "lpips"}
     with torch.no_grad():
         for batch in batches:
             prediction, rgb = predict(batch), None
-            if prediction.chroma is not None and (full or networks or isinstance(perceptual, Perceptual)):
+            if prediction.chroma is not None and (full or opened):
                 colouring = lab_to_rgb(batch.lightness, prediction.chroma)
                 rgb = colouring, lab_to_rgb(batch.lightness, batch.chroma)
             columns = image_columns(batch, prediction, rgb if full else None)
             if critic is not None:
                 columns["adversarial"] = critic(batch, prediction)
             if rgb is not None:
-                if isinstance(perceptual, Perceptual):
-                    columns[LPIPS] = perceptual.between(*rgb)
-                for name, network in (networks or {}).items():
-                    features = network.features(rgb[0]).cpu().numpy()
-                    collected[name] += zip(batch.position.tolist(), features, strict=True)
+                if "lpips" in opened:
+                    columns[LPIPS] = opened["lpips"].ask(*rgb)
+                for name, pairs in collected.items():
+                    features = opened[name].ask(rgb[0]).cpu().numpy()
+                    pairs.extend(zip(batch.position.tolist(), features, strict=True))
             rows += to_rows(columns)
     # each process has its own images; scores are summed in one order, whatever their number
     rows = sorted(gather(rows), key=lambda row: row["index"])
     gathered = {name: sorted(gather(pairs), key=lambda pair: pair[0]) for name, pairs in collected.items()}
     features = {name: np.array([each for _, each in pairs]) for name, pairs in gathered.items() if pairs}
-    about = {} if perceptual is None else describe(perceptual, rows)
+    about = describe(networks["lpips"], rows) if "lpips" in networks else {}
     return Scored(rows, score_rows(rows), features, about)
 
 

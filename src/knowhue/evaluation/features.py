@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,24 +23,24 @@ from knowhue.tensors import RGB
 
 Features = NDArray[np.floating[Any]]
 """(N, D): one row an image."""
-Opened = TypeVar("Opened")
 
 
-class FeatureNetwork(NamedTuple):
-    """A network that is there: RGB (B, 3, H, W), 0 to 1, to (B, D) float32.
+class ImageNetwork(NamedTuple):
+    """A network that is there. It is asked about images, RGB (B, 3, H, W), 0 to 1, in float32.
 
+    Of colourings it gives features, (B, D); LPIPS of colourings and true images (B,), 0 where they are equal.
     `provenance` is what a number must be quoted with: network, weights, resize, tool.
     """
 
-    features: Callable[[RGB], Tensor]
+    ask: Callable[..., Tensor]
     provenance: dict[str, Any]
 
 
-class Opener(NamedTuple, Generic[Opened]):
+class Opener(NamedTuple):
     """How a network is opened: its name in messages, `open` from a file or a download, the extra of its package."""
 
     name: str
-    open: Callable[[str | None, torch.device], Opened]
+    open: Callable[[str | None, torch.device], ImageNetwork]
     extra: str
 
 
@@ -52,8 +52,8 @@ class Unavailable(NamedTuple):
 
 @cache
 def open_once(
-    opener: Opener[Opened], file: str | None, device: torch.device, _stamp: tuple[int, ...] = ()
-) -> Opened | Unavailable:
+    opener: Opener, file: str | None, device: torch.device, _stamp: tuple[int, ...] = ()
+) -> ImageNetwork | Unavailable:
     """What `opener` opens from a file, or downloads, once a process; or in one line why its weights are not there.
 
     By the file's `_stamp_of` one that was replaced, or is there by now, is opened again.
@@ -90,11 +90,11 @@ def resize(rgb: RGB, side_px: int) -> RGB:
     return interpolate(rgb, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def _lite0(_: str | None, device: torch.device) -> FeatureNetwork:
+def _lite0(_: str | None, device: torch.device) -> ImageNetwork:
     """EfficientNet-Lite0 of its pip package; 1280 pooled features."""
     network = pretrained_features("tf_efficientnet_lite0", "package").to(device)
     title = "EfficientNet-Lite0 (ImageNet), 1280 pooled features"
-    provenance = _provenance(title, network, 224, "knowhue, timm")
+    provenance = _provenance(title, network, _resized(224), "knowhue, timm")
     fold_norms(network).to(memory_format=torch.channels_last)  # pyright: ignore
 
     def features(rgb: RGB) -> Tensor:
@@ -103,7 +103,7 @@ def _lite0(_: str | None, device: torch.device) -> FeatureNetwork:
         last = (resize(each, 224).contiguous(memory_format=torch.channels_last) for each in few)
         return torch.cat([network(each).float() for each in last])
 
-    return FeatureNetwork(features, provenance)
+    return ImageNetwork(features, provenance)
 
 
 def fold_norms(network: nn.Module) -> nn.Module:
@@ -123,7 +123,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def _inception(file: str | None, device: torch.device) -> FeatureNetwork:
+def _inception(file: str | None, device: torch.device) -> ImageNetwork:
     """The Inception-v3 of the original FID, as torch-fidelity converts it; 2048 pooled features."""
     from torch_fidelity import __version__ as version
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -134,44 +134,20 @@ def _inception(file: str | None, device: torch.device) -> FeatureNetwork:
     network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
     network = network.to(device)
     title = "Inception-v3 (2015-12-05), 2048 pooled features"
-    provenance = _provenance(title, network, 299, f"torch-fidelity {version}")
+    provenance = _provenance(title, network, _resized(299), f"torch-fidelity {version}")
     # FID's network was given 8-bit images, and without rounding the score is another
-    return FeatureNetwork(
+    return ImageNetwork(
         lambda rgb: network((255 * resize(rgb, 299)).round().to(torch.uint8))[0].float(),
         provenance | {"file": file or "downloaded by torch-fidelity"},
     )
 
 
-def _provenance(title: str, network: nn.Module, side_px: int, tool: str) -> dict[str, Any]:
-    return {
-        "network": title,
-        "weights": weights_digest(network)[:16],
-        "resize": f"bilinear, antialiased, to {side_px} x {side_px} pixels",
-        "tool": tool,
-    }
+def _provenance(title: str, network: nn.Module, resize: str, tool: str) -> dict[str, Any]:
+    return {"network": title, "weights": weights_digest(network)[:16], "resize": resize, "tool": tool}
 
 
-NETWORKS: dict[str, Opener[FeatureNetwork]] = {
-    "lite0": Opener("lite0", _lite0, "fid"),
-    "inception": Opener("inception", _inception, "fid"),
-}
-
-
-def open_networks(settings: Evaluation, device: torch.device) -> Mapping[str, FeatureNetwork | Unavailable]:
-    """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
-    wanted, file = ", ".join(settings.networks) or "none", settings.inception_weights
-    return {
-        name: open_once(opener, file, device, _stamp_of(file))
-        if name in settings.networks
-        else Unavailable(f"not computed: `evaluation.networks` asks for {wanted}, not for {name}")
-        for name, opener in NETWORKS.items()
-    }
-
-
-def available_networks(settings: Evaluation, device: torch.device) -> dict[str, FeatureNetwork]:
-    """Those of `open_networks` that are there."""
-    networks = open_networks(settings, device)
-    return {name: network for name, network in networks.items() if isinstance(network, FeatureNetwork)}
+def _resized(side_px: int) -> str:
+    return f"bilinear, antialiased, to {side_px} x {side_px} pixels"
 
 
 class Distance(NamedTuple):
@@ -257,7 +233,7 @@ _ROWS = 4096
 def measure_distances(
     features: Mapping[str, Features],
     truth: Mapping[str, Features],
-    networks: Mapping[str, FeatureNetwork | Unavailable],
+    networks: Mapping[str, ImageNetwork | Unavailable],
 ) -> dict[str, dict[str, Any]]:
     """Every distance of `DISTANCES` with all that it must be quoted with, or why there is none."""
     return {
@@ -272,7 +248,7 @@ def _measure(
     between: Callable[[Features, Features], float],
     features: Features | None,
     truth: Features | None,
-    network: FeatureNetwork | Unavailable,
+    network: ImageNetwork | Unavailable,
 ) -> dict[str, Any]:
     if isinstance(network, Unavailable):
         return {"value": None, "reason": network.reason}
@@ -318,26 +294,8 @@ _PIXELS = 2**18
 """Pixels a pass: the first layer makes 64 channels of them, of both images."""
 
 
-class Perceptual(NamedTuple):
-    """LPIPS, opened: colourings and true images, RGB (B, 3, H, W), 0 to 1, to (B,), 0 where they are equal.
-
-    `provenance` is what a number must be quoted with: network, weights, resize, tool, file.
-    """
-
-    between: Callable[[RGB, RGB], Tensor]
-    provenance: dict[str, Any]
-
-
-def open_perceptual(settings: Evaluation, device: torch.device) -> Perceptual | Unavailable:
-    """LPIPS if the settings name it and it can be opened, or why not; it is opened once a process."""
-    if "lpips" not in settings.perceptual:
-        return Unavailable("not computed: `evaluation.perceptual` does not ask for lpips")
-    file = settings.lpips_weights
-    return open_once(Opener("lpips", _lpips, "perceptual"), file, device, _stamp_of(file))
-
-
 def describe(
-    network: Perceptual | Unavailable, rows: Sequence[Mapping[str, Any]]
+    network: ImageNetwork | Unavailable, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """What the column's numbers must be quoted with, or why there are none; nothing without colours."""
     if not rows or "ab_l1" not in rows[0]:
@@ -351,21 +309,18 @@ def describe(
     return {LPIPS: about | {"value": mean, **network.provenance, "images": len(rows)}}
 
 
-def _lpips(file: str | None, device: torch.device) -> Perceptual:
+def _lpips(file: str | None, device: torch.device) -> ImageNetwork:
     # the public class downloads AlexNet while it is made, and takes no file
     from torchmetrics.functional.image.lpips import _LPIPS
 
     network = _LPIPS(net="alex", pnet_rand=True)
     _fill(network.net, file)
     network = network.to(device)
-    provenance = {
-        "network": TITLE,
-        "weights": weights_digest(network)[:16],
-        "resize": f"not resized, but bilinear to {SMALLEST_PX} x {SMALLEST_PX} pixels if smaller",
-        "tool": f"torchmetrics {version('torchmetrics')}",
-        "file": file or "downloaded by torchvision",
-    }
-    return Perceptual(partial(_distance, network), provenance)
+    resized = f"not resized, but bilinear to {SMALLEST_PX} x {SMALLEST_PX} pixels if smaller"
+    provenance = _provenance(TITLE, network, resized, f"torchmetrics {version('torchmetrics')}")
+    return ImageNetwork(
+        partial(_distance, network), provenance | {"file": file or "downloaded by torchvision"}
+    )
 
 
 def _distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:
@@ -394,3 +349,30 @@ def _fill(alexnet: nn.Module, file: str | None) -> None:
     if missing := [name for name in names.values() if name not in stored]:
         raise WeightsError(f"the file has no tensor {missing[0]}")
     alexnet.load_state_dict({own: stored[name] for own, name in names.items()})
+
+
+NETWORKS = {
+    "lite0": Opener("lite0", _lite0, "fid"),
+    "inception": Opener("inception", _inception, "fid"),
+    "lpips": Opener("lpips", _lpips, "perceptual"),
+}
+
+
+def open_networks(settings: Evaluation, device: torch.device) -> dict[str, ImageNetwork | Unavailable]:
+    """Every network of `NETWORKS`, or why it is not there; each is opened once a process."""
+    files = {"inception": settings.inception_weights, "lpips": settings.lpips_weights}
+    found: dict[str, ImageNetwork | Unavailable] = {}
+    for name, opener in NETWORKS.items():
+        setting, file = "perceptual" if name == "lpips" else "networks", files.get(name)
+        if name in getattr(settings, setting):
+            found[name] = open_once(opener, file, device, _stamp_of(file))
+        else:
+            found[name] = Unavailable(f"not computed: `evaluation.{setting}` does not ask for {name}")
+    return found
+
+
+def available_networks(settings: Evaluation, device: torch.device) -> dict[str, ImageNetwork]:
+    """Those of `open_networks` that are there and give features."""
+    networks = open_networks(settings, device)
+    del networks["lpips"]
+    return {name: network for name, network in networks.items() if isinstance(network, ImageNetwork)}

@@ -15,10 +15,9 @@ from knowhue.errors import ConfigError
 from knowhue.evaluation.features import (
     DISTANCES,
     LPIPS,
-    FeatureNetwork,
     Features,
     Gaussian,
-    Perceptual,
+    ImageNetwork,
     Unavailable,
     frechet_between,
     gaussian_of,
@@ -26,7 +25,6 @@ from knowhue.evaluation.features import (
     kernel_sum,
     measure_distances,
     open_networks,
-    open_perceptual,
     triangle,
 )
 from knowhue.images.image import Pixels
@@ -134,17 +132,17 @@ class ScoreNetworks(NamedTuple):
     """What was opened."""
 
     asked: str
-    features: Mapping[str, FeatureNetwork | Unavailable]
+    features: Mapping[str, ImageNetwork | Unavailable]
     """networks that give features, or why there is none, by name"""
-    perceptual: Perceptual | None
+    perceptual: ImageNetwork | None
     """LPIPS, if it is asked"""
     has_probe: bool
     judge: Judge | None = None
     """a classifier of the user's, if one is asked"""
 
     @property
-    def opened(self) -> dict[str, FeatureNetwork]:
-        return {name: each for name, each in self.features.items() if isinstance(each, FeatureNetwork)}
+    def opened(self) -> dict[str, ImageNetwork]:
+        return {name: each for name, each in self.features.items() if isinstance(each, ImageNetwork)}
 
     @property
     def provenance(self) -> dict[str, dict[str, Any]]:
@@ -188,10 +186,9 @@ def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
         "inception_weights": wanted.inception_weights and str(wanted.inception_weights),
         "lpips_weights": wanted.lpips_weights and str(wanted.lpips_weights),
     })  # fmt: skip
-    device = torch.device("cpu")
-    found = open_networks(settings, device)
-    perceptual = open_perceptual(settings, device) if "lpips" in names else None
-    for name, each in [*((name, found[name]) for name in sorted(chosen)), ("lpips", perceptual)]:
+    found = open_networks(settings, torch.device("cpu"))
+    for name in (*sorted(chosen), *settings.perceptual):
+        each = found[name]
         if isinstance(each, Unavailable):
             raise ConfigError(
                 f"`--networks {wanted.networks}` should be of networks that can be opened. {name}: {each.reason}"
@@ -201,7 +198,8 @@ def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
         raise ConfigError(
             f"`primary = {primary}` of the protocol cannot be measured: {judge.about['classes']}."
         )
-    assert not isinstance(perceptual, Unavailable)
+    lpips = found.pop("lpips")
+    perceptual = lpips if isinstance(lpips, ImageNetwork) else None
     return ScoreNetworks(",".join(names), found, perceptual, has_probe, judge)
 
 
@@ -315,13 +313,13 @@ def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: Score
         return {name: networks.judge.classifier.answer(colourings[0])}
     if name == LPIPS and networks.perceptual is not None:
         return _ask_perceptual(networks.perceptual, truth, colourings)
-    return {name: networks.opened[name].features(_tensor(colourings[0]))[0].numpy()}
+    return {name: networks.opened[name].ask(_tensor(colourings[0]))[0].numpy()}
 
 
-def _ask_perceptual(network: Perceptual, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
+def _ask_perceptual(network: ImageNetwork, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
     shown, true = [_tensor(each) for each in colourings], _tensor(truth)
-    rows = [{LPIPS: float(network.between(each, true))} for each in shown]
-    found = over_samples(rows, "diversity_lpips", network.between, shown)
+    rows = [{LPIPS: float(network.ask(each, true))} for each in shown]
+    found = over_samples(rows, "diversity_lpips", network.ask, shown)
     return {name: np.asarray(each, np.float64) for name, each in found.items()}
 
 

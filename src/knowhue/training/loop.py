@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from knowhue.config import Config
 from knowhue.data.loaders import TrainingBatches, find_targets, split_batches
 from knowhue.evaluation.evaluate import Scored, evaluate
-from knowhue.evaluation.features import available_networks, open_perceptual
+from knowhue.evaluation.features import open_networks
 from knowhue.objectives.losses import GAN_LOSSES
 from knowhue.randomness import drawing_from
 from knowhue.runs import write_log
@@ -185,10 +185,9 @@ def validate(
     if discriminator is not None:
         critic = partial(_adversarial_losses, engine, discriminator.eval(), config.colour.gan_loss)
     # pretrained networks and LPIPS are too slow for every epoch
-    feature_networks = available_networks(config.evaluation, engine.device) if full else {}
-    perceptual = open_perceptual(config.evaluation, engine.device) if full else None
+    judges = open_networks(config.evaluation, engine.device) if full else {}
     ours = partial(predict, engine, networks.model)
-    return evaluate(ours, batches, critic, engine.gather, full, feature_networks, perceptual)
+    return evaluate(ours, batches, critic, engine.gather, full, judges)
 
 
 def _adversarial_losses(

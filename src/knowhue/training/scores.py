@@ -28,12 +28,11 @@ from knowhue.evaluation.evaluate import (
     evaluate,
 )
 from knowhue.evaluation.features import (
-    FeatureNetwork,
     Features,
+    ImageNetwork,
     available_networks,
     measure_distances,
     open_networks,
-    open_perceptual,
 )
 from knowhue.evaluation.recognition import Probe, fit_probe, fitted_images, recognised
 from knowhue.metric_table import RUN_COLUMNS
@@ -248,10 +247,9 @@ def score_baseline(
 
     `validation` has those of the validation images, which every epoch of a run is scored on. `count` reports progress.
     """
-    device, split = work.engine.device, work.prepared.reporting_split
-    networks, perceptual = available_networks(settings, device), open_perceptual(settings, device)
+    split = work.prepared.reporting_split
     batches = count(_batches(work, work.prepared.positions(split)))
-    scored = evaluate(predict, batches, full=True, networks=networks, perceptual=perceptual)
+    scored = evaluate(predict, batches, full=True, networks=open_networks(settings, work.engine.device))
     epochs = (
         scored
         if split == "validation"
@@ -292,7 +290,7 @@ def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]
     return {name: _true_features_of(work, name, network) for name, network in networks.items()}
 
 
-def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Features:
+def _true_features_of(work: Workspace, name: str, network: ImageNetwork) -> Features:
     split = work.prepared.reporting_split
 
     def show() -> Arrays:
@@ -301,7 +299,7 @@ def _true_features_of(work: Workspace, name: str, network: FeatureNetwork) -> Fe
     return _kept(work, f"truth-{name}", {"split": split, **network.provenance}, show)["features"]
 
 
-def recognition_probe(work: Workspace, name: str, network: FeatureNetwork) -> Probe:
+def recognition_probe(work: Workspace, name: str, network: ImageNetwork) -> Probe:
     """Fitted to the true training images, see `fitted_images`; kept under all that it depends on."""
     prepared = work.prepared
     positions = prepared.positions("train")
@@ -321,7 +319,7 @@ def _kept(work: Workspace, name: str, depends: Mapping[str, Any], make: Callable
     return cached(path, partial(read_arrays, sealed=True), lambda path: write_arrays(path, make()))
 
 
-def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: FeatureNetwork) -> Features:
+def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: ImageNetwork) -> Features:
     batches = work.counting("truth", len(positions))(_batches(work, positions))
     return evaluate(_truth, batches, networks={name: network}).features[name]
 
