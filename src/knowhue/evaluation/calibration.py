@@ -92,14 +92,8 @@ def fit_unknown_below(
     """The probability from which on a class may be named: of those that reach it, `TARGET_ACCURACY` are right.
 
     Selective classification by the greatest probability (Geifman and El-Yaniv 2017), as many images as can be named.
-
-    Args:
-        probability: (images,), of the named class, 0 to 1.
-        correct: (images,), whether that is the true class.
-        least: below which none is named however right it was; also the answer for too few images to tell.
-
-    Returns:
-        `least` to 1; 1 where no probability is high enough.
+    Below `least` none is named however right it was; it is also the answer for too few images to tell. The answer is 1
+    where no probability is high enough.
 
     >>> round(fit_unknown_below(np.linspace(0.3, 1, 200), np.arange(200) >= 120), 2)
     0.67

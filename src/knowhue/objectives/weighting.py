@@ -203,9 +203,8 @@ def criterion(strip: Sequence[float], lowest: float, validation: float, importan
         importance: lambda, above 0: the more important the task, the longer it stays.
 
     Returns:
-        The product. `None` where the first denominator is 0 or below: some errors of the strip then fell far under the
-        rest, and the paper's reading, that a task which still falls is worth going on with, should count, not the sign
-        of a quotient that flips there. Of a strip of zeros the first term is that of a level error.
+        `None` where the first denominator is 0 or below: some errors of the strip then fell far under the rest, and a
+        task which still falls is worth going on with. Of a strip of zeros the first term is that of a level error.
 
     >>> criterion([1.0, 1.0, 1.0], lowest=1.0, validation=1.5, importance=0.5)
     2.0

@@ -109,14 +109,8 @@ def judge_nearness(
     """Return the word for a system's mean difference to another one's.
 
     Each of the questions has alpha / questions for both kinds of claims. One is nearer where p is at most that, both
-    are as near where the interval at 1 - 2 alpha / questions lies within the margin (two one-sided tests).
-
-    Args:
-        mean: of the differences, this system minus the other.
-        margin: the smallest difference that matters, above 0.
-        alpha: rate of false claims, of any kind, over all questions.
-        questions: how many there are.
-        lower_is_better: whether a negative difference is nearer.
+    are as near where the interval at 1 - 2 alpha / questions lies within the margin, the smallest difference that
+    matters (two one-sided tests).
 
     >>> judge_nearness(ClusteredMean(-0.5, 0.1, 99), 0.25, 0.05, 1, lower_is_better=True).value
     'nearer'
@@ -139,10 +133,8 @@ GROUPS = 20
 def deal_groups(count: int, clusters: Sequence[Hashable] = ()) -> NDArray[np.int64]:
     """The number of the group, (N,), of each image: `GROUPS` of about one size, or fewer.
 
-    Args:
-        count: N; of fewer than `FEWEST_IMAGES` all are one group, which tells nothing.
-        clusters: (N,), whom each image belongs to: a cluster is never parted, the largest are dealt first. Without
-            them neighbours stay together.
+    Fewer than `FEWEST_IMAGES` are one group, which tells nothing. A cluster is never parted, the largest are dealt
+    first; without clusters neighbours stay together.
 
     >>> deal_groups(40)[:5].tolist(), deal_groups(20, ["a", "b", "b", "c"] * 5)[:4].tolist()
     ([0, 0, 1, 1, 2], [1, 0, 0, 2])
@@ -164,12 +156,8 @@ def jackknifed(estimate: float, left_out: NDArray[np.float64], sizes: NDArray[np
 
     The delete-a-group jackknife for groups of unequal sizes of Busing, Meijer and van der Leeden (Statistics and
     Computing 9, 1999, equations 5 to 8). A Frechet distance is larger the fewer images it is of, by about 1 / N; a
-    bootstrap sees that bias twice, the jackknife takes it away.
-
-    Args:
-        estimate: of all images; or the difference of two systems' estimates.
-        left_out: (G,), the same without each group.
-        sizes: (G,), images of each group. Of fewer than two groups the error is infinite.
+    bootstrap sees that bias twice, the jackknife takes it away. `left_out` are the estimates without each group, (G,),
+    `sizes` the images of each; of fewer than two groups the error is infinite.
     """
     if len(sizes) < 2:
         return ClusteredMean(estimate, float("inf"), 0)

@@ -43,9 +43,6 @@ class Crossed(NamedTuple):
         The variance of the grand mean is `over_seeds + over_images - residual` (two-way layout with random rows and
         columns, Cornfield and Tukey 1956); the t quantile has Satterthwaite's (1946) degrees of freedom.
         It is never narrower than Student's t interval over the seeds alone or over the images alone.
-
-        Args:
-            level: nominal coverage, 0 to 1.
         """
         half = _half_width(self.widest(level), level)
         return float(self.estimate - half), float(self.estimate + half)
@@ -158,11 +155,8 @@ def _two_more(by_class: Sequence[NDArray[np.float64]]) -> float:
 def variance_of_two_more(most: float, count: int) -> float:
     """Return the variance that two more changing images would add to the mean of a binary score.
 
-    After Bonett and Price (2012), so that a few images that happen to agree leave no interval without width.
-
-    Args:
-        most: the largest change, of an image or a cluster of them; where there is none, 1.
-        count: images that the mean is over.
+    After Bonett and Price (2012), so that a few images that happen to agree leave no interval without width. `most` is
+    the largest change, of an image or a cluster of them; 0 counts as 1.
 
     >>> round(variance_of_two_more(0.0, 20), 6)
     0.005

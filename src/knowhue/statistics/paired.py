@@ -213,11 +213,7 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
 def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return by seed which share of all images single-task had right and multi-task has wrong, and the reverse.
 
-    The second minus the first is the change of accuracy, in which they cancel.
-
-    Args:
-        before: (seeds, images), 1 where single-task is right, else 0.
-        after: the same of multi-task.
+    The second minus the first is the change of accuracy, in which they cancel. Both are (seeds, images), 1 where right.
 
     Raises:
         ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
@@ -255,11 +251,8 @@ class McNemar(NamedTuple):
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """Return the exact test of McNemar (1947) of two answers to the same images: the binomial one of those that differ.
 
-    Images count as independent; those that go together have an interval over clusters beside it.
-
-    Args:
-        first: (images,), 1 where right, else 0.
-        second: the same of the other.
+    Both are (images,), 1 where right. Images count as independent; those that go together have an interval over
+    clusters beside it.
 
     Raises:
         ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.

@@ -6,7 +6,7 @@ affinity scores only weakly (Azorin et al. 2023), so the report sets them beside
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -77,13 +77,16 @@ def _affinities(state: TrainState, batch: Batch) -> dict[str, float]:
     before = _by_task(weighted_terms(state, batch, pyramid))
     gradients = {
         # both losses came through one forward pass of the encoder, whose graph the second needs too
-        task: torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True)
+        task: torch.autograd.grad(loss, encoder, retain_graph=True, materialize_grads=True)
         for task, loss in before.items()
     }
     kept = [parameter.detach().clone() for parameter in encoder]
+    learning_rate = state.config.training.finetune.encoder_learning_rate
     for task, other in (("class", "colour"), ("colour", "class")):
-        _descend(encoder, gradients[task], state.config.training.finetune.encoder_learning_rate)
         with torch.no_grad():
+            # of the length that Adam's first step would have: the gradient's sign, times the learning rate
+            for parameter, gradient in zip(encoder, gradients[task], strict=True):
+                parameter.sub_(learning_rate * gradient.sign())
             with state.engine.autocast():
                 moved = model.features(batch.lightness)
             after = _by_task(weighted_terms(state, batch, moved))
@@ -93,16 +96,6 @@ def _affinities(state: TrainState, batch: Batch) -> dict[str, float]:
         start = before[other].item()  # 0 where no image of the batch has a label: nothing to compare with
         found[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / start if start else math.nan
     return found
-
-
-def _descend(
-    parameters: list[nn.Parameter], gradients: Sequence[Tensor | None], learning_rate: float
-) -> None:
-    """One step of the length that Adam's first would have: the gradient's sign, times the learning rate."""
-    with torch.no_grad():
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.sub_(learning_rate * gradient.sign())
 
 
 def _by_task(terms: Mapping[str, Tensor]) -> Losses:

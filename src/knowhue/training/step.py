@@ -166,9 +166,8 @@ def flat_gradient(loss: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 
     The graph is kept: an update still follows.
     """
-    gradients = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
-    pairs = zip(gradients, tensors, strict=True)
-    return torch.cat([(torch.zeros_like(t) if g is None else g).float().flatten() for g, t in pairs])
+    gradients = torch.autograd.grad(loss, tensors, retain_graph=True, materialize_grads=True)
+    return torch.cat([each.float().flatten() for each in gradients])
 
 
 def skip_stopped_head(state: TrainState) -> None:
