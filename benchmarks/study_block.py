@@ -149,7 +149,7 @@ def train_plainly(
             )
             for step in range(len(batches)):
                 factor = learning_rate_factor(epoch * len(batches) + step, phase.epochs * len(batches))
-                set_learning_rates(state.optimizers, factor)
+                set_learning_rates(state.optimizers.values(), factor)
                 plain_step(state, decode_batch(batches, step, prepared, items))
             score_plainly(model, prepared, engine)
     return score_plainly(model, prepared, engine, full=True)

@@ -28,25 +28,18 @@ def balanced(rows: Sequence[ImageRow], column: str) -> float:
     return float(np.mean(means)) if means else float("nan")
 
 
-def ratio(rows: Sequence[ImageRow], column: str) -> float:
-    """Mean of a column over the mean of its truth."""
-    return column_mean(rows, column) / max(column_mean(rows, f"{column}_true"), 1e-9)
-
-
-def difference_of_means(rows: Sequence[ImageRow], column: str) -> float:
-    """Absolute difference between the mean of a column and the mean of its truth."""
-    return abs(column_mean(rows, column) - column_mean(rows, f"{column}_true"))
-
-
-def mean_difference(rows: Sequence[ImageRow], column: str) -> float:
-    """Mean over the images of the absolute difference between a column and its truth."""
-    return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
+def _true_mean(rows: Sequence[ImageRow], column: str) -> float:
+    return column_mean(rows, f"{column}_true")
 
 
 OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
-    "chroma_ratio": ratio,
-    "colourfulness_difference_of_means": difference_of_means,
-    "mean_colourfulness_difference": mean_difference,
+    "chroma_ratio": lambda rows, name: column_mean(rows, name) / max(_true_mean(rows, name), 1e-9),
+    "colourfulness_difference_of_means": lambda rows, name: abs(
+        column_mean(rows, name) - _true_mean(rows, name)
+    ),
+    "mean_colourfulness_difference": lambda rows, name: float(
+        np.mean([abs(row[name] - row[f"{name}_true"]) for row in rows])
+    ),
     "ece": lambda rows, _: calibration_error(rows),
 }
 """The metrics of `RUN_METRICS` that are no mean over images or classes: made of the images' rows and their column."""

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from knowhue.errors import DamagedError, RunError, first_line
+from knowhue.errors import RunError, first_line
 from knowhue.storage import replacing
 
 # another version's states are refused, never converted: nothing was released
@@ -106,15 +104,3 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     with replacing(path, "wb") as file:
         # safetensors refuses tensors that are not contiguous, as channels_last weights are
         file.write(to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file that a run wrote.
-
-    Raises:
-        DamagedError: it is gone, cut, or another file.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DamagedError(path, str(error)) from None

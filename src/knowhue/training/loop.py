@@ -60,7 +60,7 @@ def run_phase(
         RunError: the state to go on from is damaged, or another golden step computed it.
     """
     state = make_train_state(work.engine, networks, config, phase)
-    modules, optimizers = state.modules(), state.stored_optimizers()
+    modules, optimizers = state.modules(), state.optimizers
     step = golden.golden_step(work.engine)
     done, log = checkpoint.restore_checkpoint(folder / "checkpoints", modules, optimizers, step)
     _refuse_divergence(log)
@@ -140,7 +140,8 @@ def _train(
     every = config.evaluation.diagnose_every_steps if tasks_share_training else 0
     for step, (plain, mirrored) in enumerate(batches):
         batch = plain if features is None else features.attach(plain, mirrored)
-        set_learning_rates(state.optimizers, learning_rate_factor(epoch * steps + step, phase.epochs * steps))
+        factor = learning_rate_factor(epoch * steps + step, phase.epochs * steps)
+        set_learning_rates(state.optimizers.values(), factor)
         if every and step % every == 0:
             diagnostics.append({"step": step, **finite_or_none(diagnose(state, batch))})
         for key, value in train_step(state, batch).items():

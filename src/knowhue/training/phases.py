@@ -55,7 +55,8 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group["lr"] = group["peak"] * factor
+        if "peak" in group:  # a weighting's own has a rate of its own
+            group["lr"] = group["peak"] * factor
 
 
 GAN_BETAS = (0.5, 0.999)  # Radford et al. 2016: less momentum against a moving discriminator
@@ -135,15 +136,15 @@ class TrainState:
     """of two tasks' losses or gradients, besides the static weights; None without one"""
 
     @property
-    def optimizers(self) -> tuple[Optimizer, ...]:
-        return (self.optimizer, *filter(None, (self.discriminator_optimizer,)))
-
-    def stored_optimizers(self) -> dict[str, Optimizer]:
+    def optimizers(self) -> dict[str, Optimizer]:
         """All whose moments must be kept to go on exactly, by name."""
-        kept = {"model": self.optimizer, "discriminator": self.discriminator_optimizer}
-        if self.loss_weighting is not None:
-            kept["weighting"] = self.loss_weighting.optimizer
-        return {name: optimizer for name, optimizer in kept.items() if optimizer is not None}
+        weighting = self.loss_weighting and self.loss_weighting.optimizer
+        found = {
+            "model": self.optimizer,
+            "discriminator": self.discriminator_optimizer,
+            "weighting": weighting,
+        }
+        return {name: each for name, each in found.items() if each is not None}
 
     @property
     def loss_weighting(self) -> LossWeighting | None:

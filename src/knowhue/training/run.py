@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -51,7 +52,7 @@ from knowhue.runs import (
 )
 from knowhue.storage import read_json, require_writable_folder, write_json
 from knowhue.training import golden
-from knowhue.training.checkpoint import load_weights, save_weights
+from knowhue.training.checkpoint import save_weights
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
 from knowhue.training.golden import begin_run_anew
@@ -358,7 +359,7 @@ def make_networks(work: Workspace, config: Config, *trained: Path) -> Networks:
     if isinstance(networks.model.colour, ColourClasses):
         networks.model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
     for folder in trained:
-        networks.load(load_weights(folder / WEIGHTS))
+        networks.load(load_file(folder / WEIGHTS))  # whole, as whoever names it has made sure
     return networks
 
 
