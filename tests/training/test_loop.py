@@ -183,7 +183,7 @@ def test_interrupted_diverged_phase_is_named_too(tiny, make_work, diverging, mon
     config = tiny(tasks__names=("class",), training__heads__epochs=epochs)
     work = make_work(config)
     with monkeypatch.context() as patch:
-        patch.setattr("knowhue.training.run.write_scores", None)
+        patch.setattr("knowhue.training.scores.write_scores", None)
         with pytest.raises(TypeError):
             run_head(work, config, "class", "multi")
     folder = run_head(work, config, "class", "multi")

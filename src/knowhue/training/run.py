@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from knowhue import runs
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task, fingerprint
 from knowhue.data.listing import images_first
@@ -31,48 +32,20 @@ from knowhue.models.pix2pix import PatchGAN
 from knowhue.objectives.weighting import make_weighting
 from knowhue.plan import head_folders
 from knowhue.presets import arm_config, edit, head_config, head_tasks
-from knowhue.runs import (
-    DEPLOYED,
-    WEIGHTS,
-    Report,
-    ShareOut,
-    Start,
-    has_ended,
-    is_as_named,
-    no_finished_run,
-    read_config,
-    read_log,
-    read_status,
-    require_no_head,
-    require_whole,
-    run_folder,
-    write_config,
-    write_log,
-    write_status,
-)
 from knowhue.storage import read_json, require_writable_folder, write_json
-from knowhue.training import golden
+from knowhue.training import golden, scores
 from knowhue.training.checkpoint import save_weights
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
-from knowhue.training.golden import begin_run_anew
 from knowhue.training.loop import Diverged, Entry, run_phase, validate
 from knowhue.training.phases import Networks, PhaseName, build_networks, phase_of
-from knowhue.training.scores import (
-    OUTCOME,
-    inspect_scores,
-    measure_set,
-    write_extremes,
-    write_samples,
-    write_scores,
-)
 from knowhue.training.start import require_fit, start_of
 
 _AVERAGED_PX = 4
 
 
 @checked_arguments
-def train(config: Config, root: str | Path, arm: str = "multi", report: Report = lambda _: None) -> Path:
+def train(config: Config, root: str | Path, arm: str = "multi", report: runs.Report = lambda _: None) -> Path:
     """Prepare the images, train one arm with one seed below `root`, and score it.
 
     The same command continues an interrupted run and does not repeat a finished one.
@@ -96,21 +69,21 @@ def train(config: Config, root: str | Path, arm: str = "multi", report: Report =
         # before the folder is named: `auto` would give runs of two precisions one name
         config = edit(config, {"training": {"precision": engine.precision}})
         work = open_workspace(config, root, report, engine=engine)
-        begin_run_anew(work, arm, config, golden.golden_step(engine))
+        golden.begin_run_anew(work, arm, config, golden.golden_step(engine))
         return run_arm(work, config, arm)
 
 
 def open_workspace(
     config: Config,
     root: Path,
-    report: Report,
-    runs: Sequence[Config] = (),
+    report: runs.Report,
+    configs: Sequence[Config] = (),
     engine: Engine | None = None,
-    share_out: ShareOut | None = None,
+    share_out: runs.ShareOut | None = None,
 ) -> Workspace:
     """Start the engine, if none is given, and prepare the images, on one process for all.
 
-    `runs` are the settings of the different runs to come, if they are not `config`'s; `share_out` says who reads images
+    `configs` are those of the different runs to come, if they are not `config`'s; `share_out` says who reads images
     that are not prepared yet: None is this process.
 
     Raises:
@@ -120,7 +93,7 @@ def open_workspace(
     engine = engine or Engine(config.training)
     require_apart(config.images, root)
     encoders: dict[str, str] = {}
-    for each in runs or (config,):  # names and weights are tried before any image is read
+    for each in configs or (config,):  # names and weights are tried before any image is read
         _refuse_contradictions(each)
         require_fit(each)
         make_weighting(each.tasks)
@@ -137,7 +110,7 @@ def open_workspace(
     prepared = prepared or load_prepared(root / "images", thorough=False)
     prepared = replace(prepared, evaluated_on=config.evaluation.split)
     work = Workspace(root, engine, prepared, report, encoders)
-    _report_starts(work, runs or (config,))
+    _report_starts(work, configs or (config,))
     return work
 
 
@@ -150,9 +123,9 @@ def _digest_of_start(config: Config, model: MultiTask) -> dict[str, str]:
     return {name: "drawn from each seed" if encoder.weights == "none" else weights_digest(model.encoder)}
 
 
-def _report_starts(work: Workspace, runs: Sequence[Config]) -> None:
+def _report_starts(work: Workspace, configs: Sequence[Config]) -> None:
     """Say once of each trained model what is taken from it; of several arms, by the one with the most tasks."""
-    by_tasks = sorted(runs, key=lambda each: len(each.tasks.names))
+    by_tasks = sorted(configs, key=lambda each: len(each.tasks.names))
     starts = (start_of(each, work.prepared.classes) for each in by_tasks)
     for start in {each.model: each for each in starts if each is not None}.values():
         work.report({"stage": "note", "text": start.sentence()})
@@ -160,7 +133,7 @@ def _report_starts(work: Workspace, runs: Sequence[Config]) -> None:
 
 def run_arm(work: Workspace, config: Config, arm: str) -> Path:
     """Train one arm from the heads of its seed, which are trained first if they are not there yet."""
-    folder = run_folder(work.root, arm, config)
+    folder = runs.run_folder(work.root, arm, config)
     if _is_done(work, config, folder, final=True):
         return folder
     heads = [run_head(work, config, task, arm) for task in head_tasks(config)]
@@ -182,7 +155,7 @@ def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
     the arm that it is trained for now.
     """
     own = head_config(config, task)
-    folder = run_folder(work.root / "heads", task, own)
+    folder = runs.run_folder(work.root / "heads", task, own)
     if _is_done(work, own, folder, final=False):
         return folder
     _announce(work, own, arm, "heads")
@@ -190,23 +163,23 @@ def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
 
 
 @checked_arguments
-def evaluate_run(folder: str | Path, report: Report = lambda _: None) -> Scored:
+def evaluate_run(folder: str | Path, report: runs.Report = lambda _: None) -> Scored:
     """Score a trained run again, on its study's reporting split, and write its scores anew.
 
     Raises:
         RunError: `folder` is no run folder of a finished run, or another process works on its study.
     """
     folder = Path(folder)
-    require_no_head(folder)
-    if not has_ended(folder):
-        raise no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
-    config, root = read_config(folder), folder.parent.parent
+    runs.require_no_head(folder)
+    if not runs.has_ended(folder):
+        raise runs.no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
+    config, root = runs.read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
         require_no_jobs(left, root)
         prepared = load_prepared(root / "images", config.evaluation.split)
         work = Workspace(root, Engine(config.training), prepared, report)
         _require_same_images(work, folder)
-        require_whole(folder, but=OUTCOME)
+        runs.require_whole(folder, but=scores.OUTCOME)
         return _score_again(work, config, folder, final=True)
 
 
@@ -217,7 +190,7 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
         RunError: the images there now are not those that it was trained on, or it is damaged.
     """
     _require_same_images(work, folder)
-    require_whole(folder)
+    runs.require_whole(folder)
     return make_networks(work, _without_start(config), folder).model.eval()
 
 
@@ -258,11 +231,11 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     _require_same_images(work, folder)
     settings = config.evaluation if final else None
     is_trained, damaged, otherwise = work.engine.as_main_finds(
-        lambda: inspect_scores(folder, work.prepared.reporting_split, settings)
+        lambda: scores.inspect_scores(folder, work.prepared.reporting_split, settings)
     )
     if not damaged:
         # a run of another version is refused, too, not taken for one that this version made or goes on with
-        if not is_as_named(folder):
+        if not runs.is_as_named(folder):
             raise RunError(
                 f"`{folder}` should hold the run that it is named after. Found one of other settings or another seed, "
                 "moved or copied there. Remove it, and run the same command again."
@@ -288,16 +261,16 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
 def _score_as_asked(work: Workspace, config: Config, folder: Path, final: bool) -> None:
     """Score an ended run by other settings of the evaluation than before, which its own become."""
     for head in head_folders(work.root, config) if final else ():  # whose scores it quotes
-        if has_ended(head):
-            _is_done(work, read_config(head), head, final=False)
+        if runs.has_ended(head):
+            _is_done(work, runs.read_config(head), head, final=False)
     _score_again(work, config, folder, final)
     if work.engine.is_main:
         # its card quotes the scores; it is made again when asked for
-        (folder / DEPLOYED).unlink(missing_ok=True)
+        (folder / runs.DEPLOYED).unlink(missing_ok=True)
         # settings that do not have their checksum would be damage, and the run trained anew
-        write_status(folder, read_status(folder), but={"config.json"})
-        write_config(folder, config)
-        write_status(folder, read_status(folder))
+        runs.write_status(folder, runs.read_status(folder), but={"config.json"})
+        runs.write_config(folder, config)
+        runs.write_status(folder, runs.read_status(folder))
     work.engine.wait()
 
 
@@ -307,7 +280,7 @@ def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> 
     networks = networks if final else _with_cached_features(work, config, networks)
     scored = _score(work, config, folder, networks, final)
     if work.engine.is_main:
-        write_status(folder, read_status(folder))
+        runs.write_status(folder, runs.read_status(folder))
     return scored
 
 
@@ -323,7 +296,7 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
         )
 
 
-def _start_digests(networks: Networks, start: Start | None) -> dict[str, Any]:
+def _start_digests(networks: Networks, start: runs.Start | None) -> dict[str, Any]:
     """Of the encoder before it trains, and of the trained model that heads start from, if there is one."""
     return {"encoder_weights": weights_digest(networks.model.encoder), "start": start and start.sha256}
 
@@ -359,7 +332,7 @@ def make_networks(work: Workspace, config: Config, *trained: Path) -> Networks:
     if isinstance(networks.model.colour, ColourClasses):
         networks.model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
     for folder in trained:
-        networks.load(load_file(folder / WEIGHTS))  # whole, as whoever names it has made sure
+        networks.load(load_file(folder / runs.WEIGHTS))  # whole, as whoever names it has made sure
     return networks
 
 
@@ -390,11 +363,11 @@ def _run(
         _require_same_start(folder, digests)
     work.engine.wait()  # all have looked before one of them writes
     if work.engine.is_main:
-        write_config(folder, config)
+        runs.write_config(folder, config)
         digests |= {"images": work.prepared.fingerprint, "golden_step": step}
         digests["start"] = start and start.model_dump(mode="json")
         write_json(folder / "environment.json", work.engine.environment() | digests)
-        write_status(folder, {"state": "running"})
+        runs.write_status(folder, {"state": "running"})
     state, final = {"state": "finished"}, phase == "finetune"
     try:
         log = run_phase(work, config, folder, networks, phase)
@@ -404,13 +377,13 @@ def _run(
     started = time.perf_counter()
     _score(work, config, folder, networks, final)
     if work.engine.is_main:
-        save_weights(folder / WEIGHTS, networks.weights(with_encoder=final))
-        logs = [read_log(head) for head in heads]
-        write_log(folder, _join(logs) + log)
+        save_weights(folder / runs.WEIGHTS, networks.weights(with_encoder=final))
+        logs = [runs.read_log(head) for head in heads]
+        runs.write_log(folder, _join(logs) + log)
         seconds = {"heads": sum(map(_seconds, logs))} if heads else {}
         seconds |= {phase: _seconds(log), "evaluate": round(time.perf_counter() - started, 2)}
         # after all other files, whose checksums it holds
-        write_status(folder, {**state, "seconds": seconds})
+        runs.write_status(folder, {**state, "seconds": seconds})
         # after the status: a run that is cut between the two is whole
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     work.engine.wait()
@@ -423,11 +396,11 @@ def _score(work: Workspace, config: Config, folder: Path, networks: Networks, fi
     step = golden.golden_step(work.engine)
     scored = validate(work, config, networks, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
-        of_set = measure_set(work, config.evaluation, scored.features)
+        of_set = scores.measure_set(work, config.evaluation, scored.features)
         after_heads = _after_heads(work.root, config) if final else {}
-        write_scores(folder, work.prepared, scored, {**of_set, **after_heads, "golden_step": step})
-        write_samples(work, folder, networks.model)
-        write_extremes(work, folder, networks.model, scored.rows)
+        scores.write_scores(folder, work.prepared, scored, {**of_set, **after_heads, "golden_step": step})
+        scores.write_samples(work, folder, networks.model)
+        scores.write_extremes(work, folder, networks.model, scored.rows)
     return scored
 
 
