@@ -186,7 +186,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
     """Run every cell, block by block: on an engine, or on this process and those that torch.distributed.run started."""
     # a block that another golden step has finished stays as it is, and so does its gate
     gated = {
-        seed for seed, cells in blocks_of([plan]).items() if finished_with(work.root, cells) in (None, now)
+        seed for seed, cells in blocks_of(plan).items() if finished_with(work.root, cells) in (None, now)
     }
     whole = _whole_cells(work, plan)
     if isinstance(executor, InProcess):

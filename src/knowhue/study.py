@@ -188,7 +188,7 @@ def run_study(
         report({"stage": "golden"})
         now = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
         more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
-        begin_anew(work, blocks_of([plan]), now, more_to_come)
+        begin_anew(work, blocks_of(plan), now, more_to_come)
         run_cells(work, plan, executor, now)
         if is_comparison:
             _run_at_equal_wall_clock(work, plan, executor, now)

@@ -1,6 +1,6 @@
 """Computed alike: the golden step, which says what computes, and blocks of cells that are computed with one of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -86,13 +86,9 @@ BlockCells = Sequence[tuple[str, Config]]
 """Arms of one seed, and the settings of each."""
 
 
-def blocks_of(plans: Iterable[Plan]) -> dict[int, BlockCells]:
-    """The cells of each seed, over plans that share a folder."""
-    blocks: dict[int, dict[str, Config]] = {}
-    for plan in plans:
-        for seed in plan.seeds:
-            blocks.setdefault(seed, {}).update({arm: plan.run_config(arm, seed) for arm in plan.arms})
-    return {seed: list(cells.items()) for seed, cells in blocks.items()}
+def blocks_of(plan: Plan) -> dict[int, BlockCells]:
+    """The cells of each seed."""
+    return {seed: [(arm, plan.run_config(arm, seed)) for arm in plan.arms] for seed in plan.seeds}
 
 
 def begin_anew(
@@ -133,8 +129,7 @@ def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
 
 def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
     """The cells of the folder's study that a run is one of; else that run alone."""
-    plans = [read_plan(root)] if (root / FROZEN).exists() else []
-    cells = blocks_of(plans).get(config.seed, [])
+    cells = blocks_of(read_plan(root)).get(config.seed, []) if (root / FROZEN).exists() else []
     is_cell = run_folder(root, arm, config) in {run_folder(root, *cell) for cell in cells}
     return cells if is_cell else [(arm, config)]
 
