@@ -129,7 +129,8 @@ def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
 
 def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
     """The cells of the folder's study that a run is one of; else that run alone."""
-    cells = blocks_of(read_plan(root)).get(config.seed, []) if (root / FROZEN).exists() else []
+    blocks = blocks_of(read_plan(root)) if (root / FROZEN).exists() else {}
+    cells = blocks.get(config.seed, ())
     is_cell = run_folder(root, arm, config) in {run_folder(root, *cell) for cell in cells}
     return cells if is_cell else [(arm, config)]
 
