@@ -112,8 +112,7 @@ def psnr(predicted: "Values", true: "Values") -> Any:
     >>> psnr(np.zeros((1, 3, 2, 2)), np.full((1, 3, 2, 2), 0.1)).round().tolist()
     [20.0]
     """
-    require_same_shape(predicted, true)
-    _require_shares(predicted, true)
+    _require_images(predicted, true)
     with np.errstate(divide="ignore"):
         return -10 * _library(true).log10(_library(true).square(predicted - true).mean((1, 2, 3)))
 
@@ -128,8 +127,7 @@ def ssim(predicted: "Values", true: "Values") -> Any:
     Raises:
         ValueError: the shapes differ, a side is below 11 pixels, or they are whole numbers.
     """
-    require_same_shape(predicted, true)
-    _require_shares(predicted, true)
+    _require_images(predicted, true)
     if min(predicted.shape[2:]) < SSIM_WINDOW:
         raise ValueError(
             f"`predicted` should be {SSIM_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
@@ -168,8 +166,9 @@ def require_same_shape(predicted: "Values", true: "Values") -> None:
         )
 
 
-def _require_shares(predicted: Any, true: Any) -> None:
-    """Make sure that none are codes of 0 to 255, whose differences would begin anew at 0, too."""
+def _require_images(predicted: Any, true: Any) -> None:
+    """Make sure that both are of one shape, and none codes of 0 to 255, whose differences would begin anew at 0."""
+    require_same_shape(predicted, true)
     for name, values in (("predicted", predicted), ("true", true)):
         is_float = values.dtype.kind == "f" if isinstance(values, np.ndarray) else values.is_floating_point()
         if not is_float:
