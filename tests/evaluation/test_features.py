@@ -30,7 +30,7 @@ from knowhue.evaluation.features import (
     open_once,
     resize,
 )
-from knowhue.metric_table import METRICS
+from knowhue.metric_table import METRICS, RUN_COLUMNS
 from knowhue.models.encoder import pretrained_features
 from knowhue.training.scores import FROM_ROW
 
@@ -305,7 +305,9 @@ def test_small_images_are_enlarged(between):
 
 
 def test_it_is_a_metric_and_a_column():
-    assert METRICS[LPIPS][:5] == (TITLE, "0 is equal", "lower", "colour", LPIPS)
+    metric = METRICS[LPIPS]
+    assert (metric.title, metric.unit, metric.better, metric.task) == (TITLE, "0 is equal", "lower", "colour")
+    assert RUN_COLUMNS[LPIPS] == LPIPS
     assert LPIPS in FROM_ROW
 
 
