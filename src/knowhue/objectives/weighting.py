@@ -54,12 +54,9 @@ class LossWeighting(nn.Module):
         return dict.fromkeys(TASKS, 1.0)
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
-        """Take in one step.
+        """Take in a step: each task's statically weighted loss, finite and 0 or more, above 0 in the first step.
 
-        Args:
-            losses: each task's statically weighted loss, finite and 0 or more; above 0 in the first step.
-            norms: L2 norm of each such loss's gradient at the shared features, before this weighting's factor; where
-                they are needed.
+        `norms`, where they are needed, are L2 norms of their gradients at the shared features, before our own factor.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
