@@ -22,7 +22,7 @@ from knowhue.runs import Report
 from knowhue.tensors import Batch
 
 Module = TypeVar("Module", bound=nn.Module)
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 Counting = Callable[[Iterable[Batch]], Iterator[Batch]]
 """Hands batches on and reports how many of a stage's images are done."""
 
@@ -102,7 +102,7 @@ class Engine:
     def gather(self, rows: list[Any]) -> list[Any]:
         return gather_object(rows) if self.share.world > 1 else rows
 
-    def as_main_finds(self, find: Callable[[], Found]) -> Found:
+    def as_main_finds(self, find: Callable[[], _Found]) -> _Found:
         """What the main process finds, for all, so that they take the same branch."""
         return self.gather([find() if self.is_main else None])[0]
 

@@ -34,14 +34,14 @@ from knowhue.training.phases import (
 )
 from knowhue.training.step import train_step
 
-Entry = dict[str, Any]
+LogEntry = dict[str, Any]
 """What `log.jsonl` says of an epoch."""
 
 
 class Diverged(Exception):
     """A loss, or at the end a weight, is no longer finite; the run ends, and is named."""
 
-    def __init__(self, log: list[Entry], what: str = "a loss is not finite in") -> None:
+    def __init__(self, log: list[LogEntry], what: str = "a loss is not finite in") -> None:
         last = log[-1]
         super().__init__(f"{what} {last['phase']} epoch {last['epoch']}: {last['train']}")
         self.log = log
@@ -50,7 +50,7 @@ class Diverged(Exception):
 
 def run_phase(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName
-) -> list[Entry]:
+) -> list[LogEntry]:
     """Train to the end of a phase, from wherever `folder` says it stopped; one entry an epoch, as in `log.jsonl`.
 
     Everything random comes from (seed, purpose, epoch), so an interrupted phase ends with the same numbers.
@@ -83,7 +83,7 @@ def run_phase(
     return log
 
 
-def _refuse_divergence(log: list[Entry]) -> None:
+def _refuse_divergence(log: list[LogEntry]) -> None:
     if log and None in log[-1]["train"].values():
         raise Diverged(log)
 
@@ -100,7 +100,7 @@ def _keep_gradient_shares(work: Workspace, state: TrainState, folder: Path, mome
             keep_shares(folder, moment, found)
 
 
-def _epoch(work: Workspace, state: TrainState, epoch: int) -> Entry:
+def _epoch(work: Workspace, state: TrainState, epoch: int) -> LogEntry:
     """Train on every whole batch of the images once, score, and say how it went."""
     started = time.perf_counter()
     config, networks = state.config, state.networks
@@ -131,7 +131,7 @@ def _epoch(work: Workspace, state: TrainState, epoch: int) -> Entry:
 
 def _train(
     work: Workspace, state: TrainState, epoch: int
-) -> tuple[dict[str, list[Tensor]], int, list[Entry]]:
+) -> tuple[dict[str, list[Tensor]], int, list[LogEntry]]:
     """One pass over the training images: the losses of each step, the number of images, diagnostics."""
     config, features = state.config, state.networks.features
     phase, batches = phase_of(config, state.phase), training_batches(work, config, state.phase, epoch)

@@ -37,7 +37,7 @@ from knowhue.training import golden, scores
 from knowhue.training.checkpoint import save_weights
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.feature_cache import cache_bytes, cache_features
-from knowhue.training.loop import Diverged, Entry, run_phase, validate
+from knowhue.training.loop import Diverged, LogEntry, run_phase, validate
 from knowhue.training.phases import Networks, PhaseName, build_networks, phase_of
 from knowhue.training.start import require_fit, start_of
 
@@ -413,14 +413,14 @@ def _after_heads(root: Path, config: Config) -> dict[str, Any]:
     return {"after_heads": metrics} if metrics else {}
 
 
-def _seconds(log: Sequence[Entry]) -> float:
+def _seconds(log: Sequence[LogEntry]) -> float:
     return round(sum(entry["seconds"] for entry in log), 2)
 
 
-def _join(logs: Sequence[Sequence[Entry]]) -> list[Entry]:
+def _join(logs: Sequence[Sequence[LogEntry]]) -> list[LogEntry]:
     """The logs of the heads as one: what they say of the same epoch stands in one entry."""
 
-    def merge(one: Entry, other: Entry) -> Entry:
+    def merge(one: LogEntry, other: LogEntry) -> LogEntry:
         both = {name: one[name] | other[name] for name in ("train", "validation")}
         both |= {name: round(one[name] + other[name], 3) for name in ("seconds", "train_seconds")}
         return one | both | {"warnings": one["warnings"] + other["warnings"]}

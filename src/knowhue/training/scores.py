@@ -57,7 +57,7 @@ OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.np
 """The files of a run that scoring its weights again makes anew."""
 _MEASURED = ("recognition", "networks", "inception_weights", "perceptual", "lpips_weights")
 """Settings of the evaluation that decide which scores a run has at its end."""
-Arrays = dict[str, NDArray[Any]]
+_Arrays = dict[str, NDArray[Any]]
 SAMPLES_PER_CLASS = 2
 SAMPLED_CLASSES = 40
 """Images of a thousand classes would be predicted in one batch, and fill a page of 100 MB."""
@@ -293,7 +293,7 @@ def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]
 def _true_features_of(work: Workspace, name: str, network: ImageNetwork) -> Features:
     split = work.prepared.reporting_split
 
-    def show() -> Arrays:
+    def show() -> _Arrays:
         return {"features": _features(work, work.prepared.positions(split), name, network)}
 
     return _kept(work, f"truth-{name}", {"split": split, **network.provenance}, show)["features"]
@@ -305,7 +305,7 @@ def recognition_probe(work: Workspace, name: str, network: ImageNetwork) -> Prob
     positions = prepared.positions("train")
     positions = positions[fitted_images(prepared.label[positions])]
 
-    def fit() -> Arrays:
+    def fit() -> _Arrays:
         features = _features(work, positions, name, network)
         # scikit-learn's own object would be pickled, and a pickle may run code
         return fit_probe(features, prepared.label[positions], len(prepared.classes))._asdict()
@@ -313,7 +313,7 @@ def recognition_probe(work: Workspace, name: str, network: ImageNetwork) -> Prob
     return Probe(**_kept(work, f"probe-{name}", {"fitted": len(positions), **network.provenance}, fit))
 
 
-def _kept(work: Workspace, name: str, depends: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
+def _kept(work: Workspace, name: str, depends: Mapping[str, Any], make: Callable[[], _Arrays]) -> _Arrays:
     key = fingerprint({"images": work.prepared.fingerprint, **depends})
     path = work.root / "features" / f"{name}-{key}.npz"
     return cached(path, partial(read_arrays, sealed=True), lambda path: write_arrays(path, make()))
