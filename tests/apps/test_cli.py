@@ -222,7 +222,7 @@ def test_run_or_study_that_is_not_there(knowhue, tmp_path):
         (["train", "--arms", "x"], "Usage"),
         (
             ["study", "--seeds", "0"],
-            "`--seeds` should be a whole number from 1 to 10,000. Found `--seeds 0`.",
+            "`--seeds` should be greater than or equal to 1. Found `--seeds = 0`.",
         ),
     ],
 )
@@ -241,11 +241,14 @@ def test_of_several_inputs_the_folder_is_to_be_named(knowhue):
     assert "One input at a time. Found b.jpg, c.jpg besides. Name the folder that holds them." in found
 
 
-@pytest.mark.parametrize("name", OTHER_NAMES)
+OURS = {theirs: ours for ours, names in OTHER_NAMES.items() for theirs in names.split()}
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_what_other_programs_call_a_command_is_told_in_our_name(knowhue, name):
     code, _, err = knowhue(name, "photo.jpg")
     assert code == 2
-    assert f"No such command '{name}'. Did you mean '{OTHER_NAMES[name]}'?" in " ".join(
+    assert f"No such command '{name}'. Did you mean '{OURS[name]}'?" in " ".join(
         err.replace("│", " ").split()
     )
 
@@ -258,8 +261,8 @@ def test_a_shell_that_completes_what_others_call_a_command_sees_no_error():
 
 def test_no_command_is_hidden_by_what_others_call_it():
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
-    assert not names & OTHER_NAMES.keys()
-    assert set(OTHER_NAMES.values()) <= names
+    assert not names & OURS.keys()
+    assert OTHER_NAMES.keys() <= names
 
 
 def test_config_prints_what_config_reads(knowhue, tmp_path):
@@ -421,8 +424,8 @@ def test_an_option_is_named_only_where_a_command_has_it():
 def test_settings_that_stand_in_for_options_of_others_are_settings():
     from knowhue.presets import load_config
 
-    written = [each.split()[1::2] for each in OTHER_OPTIONS.values() if each.startswith("--set ")]
-    assert len(written) > 5
+    written = [each.split()[1::2] for each in OTHER_OPTIONS if each.startswith("--set ")]
+    assert len(written) == 5
     for settings in written:
         load_config(settings=settings)
 

@@ -116,7 +116,6 @@ class EngineOptions(SettingsOptions):
     out: OutOption = Path("runs/study")
 
     def open_engine(self) -> Executor:
-        """The engine that was chosen."""
         return open_engine(self.engine, self.out, self.workers, self.engine_set or [])
 
 
@@ -208,7 +207,6 @@ def compare_command(given: CompareOptions) -> None:
 def _run_study(
     given: StudyOptions | CompareOptions, plan: Plan, preset: dict[str, str], tuned_on: Path | None = None
 ) -> None:
-    """Run it, and say what it answers."""
     # before the imports that load torch: mistakes are reported at once
     out, executor = given.out, given.open_engine()
     _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)

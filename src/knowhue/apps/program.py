@@ -13,11 +13,11 @@ import sys
 import threading
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ConfigDict, Field, ValidationError
@@ -27,50 +27,46 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
 from knowhue.config import Section
-from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, minus, shown, system_reason
+from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, minus, system_reason
 from knowhue.images.image import SUFFIXES
 from knowhue.inference.video_formats import VIDEO_SUFFIXES
 from knowhue.metric_table import METRICS
-from knowhue.settings_text import meaning_of, number_meant
+from knowhue.settings_text import describe_problem, meaning_of
 from knowhue.storage import require_writable_folder
 
 # what shells give for a program that a signal ended: 128 + its number
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 OTHER_NAMES = {
-    **dict.fromkeys(("classify", "label", "predict", "infer", "run", "color", "colour"), "colorize"),
-    **dict.fromkeys(("eval", "test", "validate"), "evaluate"),
-    **dict.fromkeys(("fit", "finetune"), "train"),
-    **dict.fromkeys(("info", "describe"), "models"),
-    **dict.fromkeys(("server", "web", "ui"), "serve"),
-    **dict.fromkeys(("verify", "reproduce"), "check"),
-    **dict.fromkeys(("power", "init"), "plan"),
-    **dict.fromkeys(("resume", "start", "demo"), "study"),
-    "settings": "config",
+    "colorize": "classify label predict infer run color colour",
+    "evaluate": "eval test validate",
+    "train": "fit finetune",
+    "models": "info describe",
+    "serve": "server web ui",
+    "check": "verify reproduce",
+    "plan": "power init",
+    "study": "resume start demo",
+    "config": "settings",
 }
 """What other programs call our commands."""
 OTHER_OPTIONS = {
-    **dict.fromkeys(
-        ("--epochs", "--max-epochs"), "--set training.heads.epochs=3 --set training.finetune.epochs=3"
-    ),
-    **dict.fromkeys(
-        ("--lr", "--learning-rate"),
-        "--set training.heads.learning_rate=0.001 --set training.finetune.learning_rate=0.0003",
-    ),
-    **dict.fromkeys(("--size", "--image-size"), "--set images.size_px=128"),
-    "--batch-size": "--set training.batch_size=64",
-    "--seed": "--set seed=1",
-    **dict.fromkeys(("--jobs", "-j", "--num-workers"), "--workers"),
-    **dict.fromkeys(("--output", "--output-dir"), "--out"),
-    **dict.fromkeys(("--force", "-f", "-y"), "--overwrite"),
-    **dict.fromkeys(("--resume", "--continue"), "--out with the same folder goes on where it stopped"),
-    **dict.fromkeys(("--verbose", "-v", "--debug"), "All progress and all warnings are shown anyway"),
-    **dict.fromkeys(
-        ("--gpu", "--cuda", "--device"),
-        "Training and exported models use a GPU if there is one, the built-in model none",
-    ),
+    "--set training.heads.epochs=3 --set training.finetune.epochs=3": "--epochs --max-epochs",
+    "--set training.heads.learning_rate=0.001 --set training.finetune.learning_rate=0.0003": "--lr --learning-rate",
+    "--set images.size_px=128": "--size --image-size",
+    "--set training.batch_size=64": "--batch-size",
+    "--set seed=1": "--seed",
+    "--workers": "--jobs -j --num-workers",
+    "--out": "--output --output-dir",
+    "--overwrite": "--force -f -y",
+    "--out with the same folder goes on where it stopped": "--resume --continue",
+    "All progress and all warnings are shown anyway": "--verbose -v --debug",
+    "Training and exported models use a GPU if there is one, the built-in model none": "--gpu --cuda --device",
 }
 """What stands in for options of other programs; where it begins with an option, in commands that have that."""
+
+
+def ours_for(theirs: str, table: Mapping[str, str]) -> str:
+    return next((ours for ours, names in table.items() if theirs in names.split()), "")
 
 
 class Commands(TyperGroup):
@@ -78,7 +74,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that arguments begin with; fails as `TyperGroup` does."""
-        if not ctx.resilient_parsing and (ours := OTHER_NAMES.get(args[0])):
+        if not ctx.resilient_parsing and (ours := ours_for(args[0], OTHER_NAMES)):
             does = self.commands[ours].get_short_help_str(limit=120)
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
         if not ctx.resilient_parsing and args[0] in ("help", "version"):
@@ -100,14 +96,17 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:
             # of the click that typer brings along, whose names are private
-            if of_number := _number_needed(error):
-                raise of_number from None
+            option: Any = getattr(error, "param", None)
+            cause = error.__cause__
+            problem: Any = cause.errors()[0] if option and isinstance(cause, ValidationError) else None
+            if problem and problem["type"] != "value_error":
+                raise ConfigError(describe_problem(problem | {"loc": option.opts[:1]}, Options)) from None
             if wrong := _NO_CHOICE.fullmatch(str(getattr(error, "message", ""))):
                 choices = _QUOTED.findall(wrong["choices"])
                 vars(error)["message"] = f"{wrong['said']}{did_you_mean(wrong['found'], choices)}"
             name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
             own = {each for option in inner.command.params for each in option.opts}
-            advice = OTHER_OPTIONS.get(str(name), "")
+            advice = ours_for(str(name), OTHER_OPTIONS)
             if advice and (not advice.startswith("--") or advice.split()[0] in own):
                 inner.fail(f"No such option: {name}. Instead: {advice}.")
             if name and not getattr(error, "possibilities", True):  # none is near
@@ -116,22 +115,6 @@ class Commands(TyperGroup):
                 )
                 inner.fail(f"No such option: {name}. There are {listed}.")
             raise
-
-
-def _number_needed(error: Exception) -> ConfigError | None:
-    """Which numbers an option takes that was given another value; None of any other error."""
-    option, cause = getattr(error, "param", None), error.__cause__
-    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
-    kinds = {kind, *get_args(kind)} & {int, float}
-    if option is None or not kinds or not isinstance(cause, ValidationError):
-        return None
-    least, most = (None if each is None else f"{each:,.15g}" for each in (option.min, option.max))
-    bounds = f" from {least} to {most}" if least and most else f", {least} or more" if least else ""
-    bounds = f", {most} or less" if most and not least else bounds
-    name, found = option.opts[0], shown(str(cause.errors()[0]["input"]))
-    what = "a whole number" if int in kinds else "a number"
-    text = f"`{name}` should be {what}{bounds}. Found `{name} {found}`. {number_meant(found)}"
-    return ConfigError(text.rstrip())
 
 
 class OneInput(TyperCommand):

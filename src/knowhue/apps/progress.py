@@ -188,7 +188,6 @@ class Live(Progress):
         self._shown = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Move the bars."""
         if event["stage"] == "cells":
             self._table = Text("\n".join(cell_lines(event["cells"])))
             self._are_cells_at_work = True

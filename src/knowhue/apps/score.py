@@ -182,7 +182,6 @@ def _write(scores: "Scores", outputs: Mapping[str, Path]) -> None:
 
 
 def _lines(scores: "Scores") -> list[str]:
-    """The main numbers as a table of text."""
     from knowhue.scoring.files import shown_value
 
     main = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness", *RECOGNITION)

@@ -11,7 +11,7 @@ from knowhue.apps.models import announce, open_model
 from knowhue.apps.program import Options, Rare, rare_option, say, with_options
 from knowhue.errors import ConfigError, needing
 from knowhue.inference.description import Fast, ModelChoice
-from knowhue.runs import FROZEN, taken_by
+from knowhue.runs import BUILT_IN, FROZEN, taken_by
 from knowhue.serving.settings import ServerSettings
 
 
@@ -57,11 +57,7 @@ def serve_command(arguments: ServeArguments) -> None:
                 f"{folder} holds no study yet: the page shows it once `knowhue study` has begun there",
                 err=True,
             )
-    _serve(
-        _choices(_named(arguments.model or ["built-in"]), arguments.recipe or [], arguments.fast),
-        settings,
-        arguments.page,
-    )
+    _serve(_choices(arguments), settings, arguments.page)
 
 
 def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: bool) -> None:
@@ -83,12 +79,12 @@ def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: b
     say("Knowhue has stopped.", err=True)
 
 
-def _choices(paths: Mapping[str, str], recipes: list[str], fast: bool) -> dict[str, ModelChoice]:
+def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
     """The models with their recipes, by name."""
     from knowhue.inference.recipes import require_recipe
 
-    choices = {name: ModelChoice(path, fast=fast) for name, path in paths.items()}
-    for text in recipes:
+    choices = {name: ModelChoice(path, fast=arguments.fast) for name, path in _named(arguments.model).items()}
+    for text in arguments.recipe or []:
         name, _, recipe = text.partition("=")
         if name not in choices:
             raise ConfigError(
@@ -100,10 +96,10 @@ def _choices(paths: Mapping[str, str], recipes: list[str], fast: bool) -> dict[s
     return choices
 
 
-def _named(models: list[str]) -> dict[str, str]:
+def _named(models: list[str] | None) -> dict[str, str]:
     """Names to paths; a path alone is called by its last part."""
     named: dict[str, str] = {}
-    for text in models:
+    for text in models or [BUILT_IN]:
         name, equals, path = text.partition("=")
         key = name if equals else Path(text).stem
         if not key or (equals and not path):

@@ -151,7 +151,6 @@ def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) 
 
 
 def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
-    """Make sure that the options that were given go with the input."""
     for name in given:
         kinds = GOES_WITH[name]
         if kind not in kinds:
@@ -163,7 +162,6 @@ def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
 
 
 def _kind_of(arguments: ColorizeArguments) -> str:
-    """`image`, `folder`, `video` or `archive`."""
     from knowhue.images.reading import is_image
 
     if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
@@ -356,7 +354,6 @@ def _folder(arguments: ColorizeArguments) -> "Summary":
 
 
 def _archive(arguments: ColorizeArguments) -> "Summary":
-    """Colour a folder or an object store shard by shard, on an engine."""
     from knowhue.archive import colorize_archive
     from knowhue.inference.listing import default_folder
 

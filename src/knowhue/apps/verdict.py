@@ -63,13 +63,11 @@ def verdict_command(arguments: VerdictArguments) -> None:
         seed_column=arguments.seed_column,
     )
     out = arguments.out
-    numbers = None if out is None else out.with_suffix(".json")
     if out is not None and out.suffix != ".html":
         raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
     table = read_table(arguments.tables, asked)
-    if out is not None and numbers is not None:
-        outputs = {"--out": out, "the numbers beside it": numbers}
-        require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
+    outputs = {} if out is None else {"--out": out, "the numbers beside it": out.with_suffix(".json")}
+    require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
     found = conclude(table)
     for each in found.answers.values():
         say(each.question, *(f"  {line}" for line in each.lines), "")
@@ -78,9 +76,10 @@ def verdict_command(arguments: VerdictArguments) -> None:
         say(*(f"  {line}" for line in further), "")
     if lines := notices(table):
         say(*lines, err=True)
-    if out is not None and numbers is not None:
-        write_verdict(found, out, numbers, command_line())
-        say(f"Verdict: {out}, numbers: {numbers}")
+    if outputs:
+        page, numbers = outputs.values()
+        write_verdict(found, page, numbers, command_line())
+        say(f"Verdict: {page}, numbers: {numbers}")
 
 
 def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
