@@ -89,7 +89,6 @@ PreparedPixels = NDArray[np.uint8] | Shards
 
 
 def images_a_shard(side: int) -> int:
-    """How many images of a side one file holds."""
     return max(1, SHARD_BYTES // (3 * side * side))
 
 
@@ -133,7 +132,6 @@ def pixel_blocks(pixels: PreparedPixels, positions: NDArray[np.int64]) -> Iterat
 
 
 def images_a_block(side: int) -> int:
-    """How many images of a side are held at a time."""
     return max(64, _BLOCK_BYTES // (3 * side * side))
 
 

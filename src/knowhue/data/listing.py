@@ -95,7 +95,6 @@ class ImageListing:
         return sorted(_text(label) for (label,) in found)
 
     def splits(self) -> set[str]:
-        """The splits that there are."""
         return {SPLITS[split] for (split,) in self._table.execute("SELECT DISTINCT split FROM images")}
 
     def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
@@ -146,7 +145,6 @@ class ImageListing:
             self._table.execute("UPDATE images SET reason = ? WHERE position = ?", (reason, copy))
 
     def name(self, position: int) -> str:
-        """The name of an image."""
         return _text(self._of(position, "name")[0])
 
     def _of(self, position: int, columns: str) -> tuple[Any, ...]:

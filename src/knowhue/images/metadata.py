@@ -81,22 +81,14 @@ def _in_words(keys: Collection[str]) -> list[str]:
 
 def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
     """Fields without what would lie, and notes on what a user may miss."""
-    announced: tuple[str, ...] = ()
-    notes = []
+    notes = list[str]()
     for name, value in found.items():
         if name == "exif-data":
             found[name] = exif_without_thumbnail(value)
         elif name in ("iptc-data", "photoshop-data"):
             found[name] = blocks_without_thumbnail(value)
         elif name == "xmp-data":
-            found[name], announced, declared = true_xmp(value, height, width, computed_by)
-            if computed_by is not None and found[name] and not declared:
-                notes.append(
-                    "XMP is damaged or too large to be read, and stays as it is: it does not say that the colours are "
-                    "computed"
-                )
-    if announced:
-        notes.append(f"XMP no longer announces {', '.join(announced)}, which the file does not hold")
+            found[name], notes = _true_xmp(value, height, width, computed_by)
     return {name: value for name, value in found.items() if value}, notes
 
 
@@ -152,6 +144,10 @@ def xmp_orientation(xmp: bytes) -> int | None:
     return int(found[2]) if found and found[2] in (b"%d" % told for told in range(1, 9)) else None
 
 
+_UNDECLARED = (
+    "XMP is damaged or too large to be read, and stays as it is: it does not say that the colours are "
+    "computed"
+)
 _NO_XML = (ExpatError, ValueError, LookupError)
 _MOST_TAGS, _MOST_LEVELS = 1 << 16, 100
 """Of XMP that is read: a hostile one of some kilobytes would take minutes, or be nested without end."""
@@ -183,10 +179,8 @@ def blocks_without_thumbnail(blocks: bytes) -> bytes:
     return b"".join([*kept, blocks[place:]])
 
 
-def true_xmp(
-    xmp: bytes, height: int, width: int, computed_by: ComputedBy | None = None
-) -> tuple[bytes, tuple[str, ...], bool]:
-    """XMP (ISO 16684-1) that announces nothing that is not in the file, what went, in words, and whether it declares.
+def _true_xmp(xmp: bytes, height: int, width: int, computed_by: ComputedBy | None) -> tuple[bytes, list[str]]:
+    """XMP (ISO 16684-1) that announces nothing that is not in the file, and notes on what went or is not declared.
 
     What it says of orientation and size is set to those of the upright image. What is true is kept byte by byte if all
     of it is and nothing is to be declared. XMP that cannot be read declares nothing, and goes if it names one of those
@@ -198,17 +192,22 @@ def true_xmp(
     # as text, so that a packet of which nothing is taken out stays as it was, byte by byte
     for name, number in numbers.items():
         xmp = re.sub(_XMP_NUMBER % name, rb"\g<1>%d" % number, xmp)
+    is_declared = computed_by is None
     try:
         document = _document(xmp)
     except _NO_XML:
         plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
-        claimed = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
-        return (b"" if claimed else xmp), tuple(dict.fromkeys(claimed)), False
-    gone = list(_prune(document))
-    declared = computed_by is not None and declare(document, computed_by)
-    if not gone and not declared:
-        return xmp, (), False
-    return _packet(document), tuple(dict.fromkeys(what for what in gone if what)), declared
+        gone = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
+        xmp = b"" if gone else xmp
+    else:
+        gone = list(_prune(document))
+        if computed_by is not None:
+            is_declared = declare(document, computed_by)
+        if gone or (computed_by is not None and is_declared):
+            xmp = _packet(document)
+    announced = ", ".join(dict.fromkeys(filter(None, gone)))
+    notes = [f"XMP no longer announces {announced}, which the file does not hold"] if announced else []
+    return xmp, notes if is_declared or not xmp else [_UNDECLARED, *notes]
 
 
 def _packet(document: minidom.Document) -> bytes:
