@@ -53,8 +53,8 @@ MUTANTS = (
     ("runs", "not path.is_file() or file_digest(path) != each]", "not path.is_file()]"),
     ("runs", 'any(found.get(key) != value for key, value in schema.items())', "False"),
     ("locks", "if key in held or not is_first_process():", "if not is_first_process():"),
-    ("locks", 'if not (_holder(path) or {}).get("left"):', "if True:"),
-    ("locks", "_acquire(lock, path, _PART_S, report)", "_acquire(lock, path, 0.5, report)"),
+    ("locks", 'elif not (_holder(path) or {}).get("left"):', "else:"),
+    ("locks", "wait_s=_PART_S", "wait_s=0.5"),
     ("locks", "return not lock_descriptor(descriptor, blocking=False)", "return True"),
 )  # fmt: skip
 

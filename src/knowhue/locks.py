@@ -51,6 +51,7 @@ def locked(
     wait_s: float = 0.5,
     report: Report = lambda _: None,
     engine: str = "",
+    stays: bool = False,
 ) -> Iterator[str]:
     """Keep other processes from writing to a folder for as long as the block runs.
 
@@ -64,6 +65,7 @@ def locked(
         wait_s: seconds to wait for another process to end.
         report: gets a note with who is waited for, once it takes longer than `SILENT_S`.
         engine: that runs the jobs of a study.
+        stays: leave the file, emptied, beside what was done: on NFS a lock of a removed file is nobody's.
 
     Yields:
         The engine with which the last holder, if it was killed, may have left jobs; else nothing.
@@ -80,15 +82,18 @@ def locked(
     made = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     left: list[str] = []
     # a soft lock is a mere file, which a killed process would leave behind
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=partial(_sign, path, what, engine, left))
+    signed = partial(_sign, path, what, engine, left)
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=signed, poll_interval=0.5 if stays else 0.05)
     try:
         _acquire(lock, path, wait_s, report)
         held.add(key)
         yield left[0] if left else ""
     finally:
         if lock.is_locked:
-            if not (_holder(path) or {}).get("left"):  # else nobody has asked for those jobs yet
-                with suppress(OSError):  # while it is held, so that nobody else's is removed
+            with suppress(OSError):  # while it is held, so that nobody else's is removed
+                if stays and any(each != path for each in folder.iterdir()):
+                    os.truncate(path, 0)
+                elif not (_holder(path) or {}).get("left"):  # else nobody has asked for those jobs yet
                     path.unlink()
             lock.release()
         held.discard(key)
@@ -103,36 +108,23 @@ def working_on(
     """Work on a part of a study that an engine may have begun elsewhere, too: taken for lost, it may still run.
 
     Whoever comes second waits until the first has ended, and then finds its work. The file is touched every `BEAT_S`
-    seconds, and stays where it is afterwards, emptied: on NFS a lock of a removed file is nobody's.
+    seconds.
     """
-    if not is_first_process():
-        yield
-        return
-    path = folder / name
-    signed = partial(_sign, path, what, "", [])
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=signed, poll_interval=0.5)
     ended = threading.Event()
 
     def give_signs() -> None:
         while not ended.wait(BEAT_S):
             with suppress(OSError):
-                os.utime(path)  # by the clock of the file's server
+                os.utime(folder / name)  # by the clock of the file's server
 
     beat = threading.Thread(target=give_signs, daemon=True)
-    try:
-        _acquire(lock, path, _PART_S, report)
+    with locked(folder, what, name=name, wait_s=_PART_S, report=report, stays=True):
         beat.start()
-        yield
-    finally:
-        ended.set()
-        if lock.is_locked:
+        try:
+            yield
+        finally:
+            ended.set()
             beat.join()
-            with suppress(OSError):
-                os.truncate(path, 0)
-                if [each.name for each in folder.iterdir()] == [name]:  # it came to nothing
-                    path.unlink()
-            lock.release()
-        remove_if_empty(folder)
 
 
 def is_first_process() -> bool:

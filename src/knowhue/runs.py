@@ -81,10 +81,8 @@ class Start(Section):
         """
         known = f" and, of its class head, {few(self.classes)}" if self.classes else ""
         taken = f"its encoder{', its colour head' if self.colour else ''}{known}"
-        new = (
-            f"; {self.new_classes} class{'es are' if self.new_classes > 1 else ' is'} new"
-            if self.new_classes
-            else ""
+        new = f"; {self.new_classes} class{'es are' if self.new_classes > 1 else ' is'} new" * bool(
+            self.new_classes
         )
         return f"Started from `{self.model}` (SHA-256 {self.sha256[:12]}): {taken}{new}."
 

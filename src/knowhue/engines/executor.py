@@ -314,9 +314,9 @@ def await_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
     """Wait for the jobs that a killed driver has left with an engine, of which `left` is known: they write here."""
     told = list[str]()
     try:
-        engines = (
-            {own.name: own} if left in ("", own.name) else {own.name: own, left: open_engine(left, root)}
-        )
+        engines = {own.name: own}
+        if left not in ("", own.name):
+            engines[left] = open_engine(left, root)
         while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
             if jobs != told:
                 text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
