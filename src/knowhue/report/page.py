@@ -22,7 +22,7 @@ from knowhue.report.figures import FIGURES
 from knowhue.report.findings import Findings
 from knowhue.report.reading import read_study
 from knowhue.report.results import Conclusion, conclude
-from knowhue.report.study import Row, Study, tidy_scores
+from knowhue.report.study import Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.table_study import notices
 from knowhue.report.tables import TABLES
@@ -256,19 +256,16 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
     if not drawn:
         return {}
     caption, rows = figure.caption_of(study).strip(), figure.rows(study) if figure.rows else []
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = [[row.get(name) for name in names] for row in rows]
     description = f"{figure.title} {caption}"
     return {
         "name": name,
         "title": figure.title,
         "caption": caption,
         "drawings": [Markup(to_svg(drawing, each, description)) for each, drawing in drawn.items()],
-        "data": _csv_link(rows) if rows else "",
+        "data": _data_link("text/csv", to_csv([names, *table])) if table else "",
     }
-
-
-def _csv_link(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return _data_link("text/csv", to_csv([names, *([row.get(name) for name in names] for row in rows)]))
 
 
 def _data_link(kind: str, text: str) -> str:

@@ -148,29 +148,24 @@ def _hurt(say: Callable[[Any], str]) -> _Cell:
     return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
 
 
-_DEPLOYED = {"encoders": "Encoders run on an image", "heads": "Heads run on an image", "seconds": "Training"}
-
-
-def _deployed(key: str) -> _Cell:
+def _deployed(column: int) -> _Cell:
     def say(study: Study, row: Row) -> Any:
+        one, several = row["one"], row["several"]
         if row["what"] == "score":
-            return number(row[key], _unit(study, row))
-        return duration(row[key]) if row["what"] == "seconds" else row[key]
+            unit = _unit(study, row)
+            texts = number(one, unit), number(several, unit), difference(several, one, unit)
+            return (study.label(row["metric"]), *texts)[column]
+        if row["what"] == "seconds":
+            gap = f"{signed([100 * (one / several - 1)], 0)[0]} %" if one and several else MISSING
+            return ("Training", duration(one), duration(several), gap)[column]
+        gap = minus(f"{one - several:+d}").replace("+0", "0")
+        return (f"{row['what'].capitalize()} run on an image", one, several, gap)[column]
 
     return say
 
 
 def _correlation(value: float | None) -> str:
     return MISSING if value is None else signed([value], 2)[0]
-
-
-def _deployment_gap(study: Study, row: Row) -> str:
-    one, several = row["one"], row["several"]
-    if row["what"] == "score":
-        return difference(several, one, _unit(study, row))
-    if row["what"] == "seconds":
-        return f"{signed([100 * (one / several - 1)], 0)[0]} %" if one and several else MISSING
-    return minus(f"{one - several:+d}").replace("+0", "0")
 
 
 def _gradients(findings: Findings) -> list[dict[str, Any]]:
@@ -366,9 +361,8 @@ TABLES: dict[str, Shown] = {
         "Deployment", "One model for two tasks against one model for each.",
         lambda findings: conditions.deployment(findings.study),
         {
-            "": lambda study, row: _DEPLOYED.get(row["what"]) or study.label(row["metric"]),
-            "One multi-task model": _deployed("one"), "One model a task": _deployed("several"),
-            "Difference, one minus several": _deployment_gap,
+            "": _deployed(0), "One multi-task model": _deployed(1), "One model a task": _deployed(2),
+            "Difference, one minus several": _deployed(3),
         },
     ),
     "after_heads": Shown(
