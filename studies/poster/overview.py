@@ -18,7 +18,7 @@ import numpy as np
 
 from knowhue.metric_table import METRICS
 from knowhue.plan import Question
-from knowhue.report.paper import write_drawing
+from knowhue.report.figures import write_drawing
 from knowhue.report.style import (
     INK,
     MULTI,
@@ -27,8 +27,7 @@ from knowhue.report.style import (
     SMALL,
     axis_limits,
     dot,
-    head,
-    lay_out,
+    entitle,
     mark_margin,
     number_axis,
     panels,
@@ -109,7 +108,6 @@ def main() -> None:
         print("\n".join(table(own, islice(over_all, len(own)))))
     if asked.o:
         figure = draw(found)
-        lay_out(figure)
         write_drawing(figure, asked.o)
 
 
@@ -189,7 +187,7 @@ def _panel(ax: "Axes", question: str, answers: list[Answer], heights: list[float
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     title, what = TASKS[question]
-    head(ax, title, f"{what}, together minus alone, {written.difference_unit}")
+    entitle(ax, title, subtitle=f"{what}, together minus alone, {written.difference_unit}")
     mark_margin(ax, written.scale * sesoi, answers[0].lower_is_better)
 
 
