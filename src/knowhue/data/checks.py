@@ -52,11 +52,9 @@ def checksum(rgb: NDArray[np.uint8]) -> str:
 
 
 def source_checksum(image: Image.Image, origin: str = "") -> str:
-    """SHA-256 of an image before it is resized: the same whatever size it is prepared at.
+    """SHA-256 of an image at full size: the same whatever size it is prepared at.
 
-    Args:
-        image: sRGB, upright, at full size.
-        origin: what the image is made from, if it can be made at any size; its pixels identify nothing then.
+    Of one that can be made at any size, it is that of what it is made from, for its pixels identify nothing.
     """
     found = hashlib.sha256(origin.encode())
     if not origin:

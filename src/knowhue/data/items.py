@@ -174,10 +174,7 @@ def known_label(value: object) -> str | None:
 
 
 def read_training_image(source: Path | bytes) -> Image.Image:
-    """An image as `colorize` would read it, in 8 bits over white: a network learns from what it will be shown.
-
-    Returns:
-        At full size, upright, mode `RGB`, sRGB.
+    """An upright image as `colorize` would read it, in sRGB of 8 bits over white: what a network will be shown.
 
     Raises:
         ImageError: it cannot be read.

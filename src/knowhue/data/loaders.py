@@ -158,14 +158,10 @@ class TrainingBatches:
     batch, and which of its images are mirrored.
 
     Args:
-        prepared: the images.
         batch_size: over all processes; a smaller set is one batch.
-        seed: of the run.
         epoch: counted from 0 over all phases.
         shift_px: images move by up to this much.
         degraded_share: share of the images whose lightness is an old photo's, see `degrade`; 0 to 1.
-        share: which process this is.
-        device: where batches go.
         targets: what the images teach, and which are trained on; the truth of all if None.
         labelled_batch_share: least share of a batch that is labelled, where some images are not; above 0, below 1.
             Where more of the images are labelled, more of the batch is.
@@ -298,14 +294,9 @@ def to_batch(
     device: torch.device,
     weight: NDArray[np.float32] | None = None,
 ) -> Batch:
-    """Move images to the device and convert them there, all at once.
+    """Move images (B, H, W, 3) in sRGB to the device and convert them there, all at once.
 
-    Args:
-        positions: (B,) of the images among the prepared ones.
-        rgb: (B, H, W, 3) their pixels, augmented or not, sRGB.
-        label: (B,) class indices, -1 where unknown.
-        device: where the batch goes.
-        weight: (B,) of each label in the class loss; `label_weights` of this batch if not given.
+    Labels (B,) are class indices, -1 where unknown; their weights (B,) in the class loss are the batch's if not given.
     """
     lightness, chroma = rgb_to_lab(to_rgb(rgb, device))
     weight = label_weights(label) if weight is None else weight
