@@ -46,7 +46,7 @@ def without_unit(across: float, down: float) -> tuple[float, float]:
 
 
 def _comments(found: list[bytes]) -> Texts:
-    texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
+    texts = (each.rstrip(b"\0") for each in found)
     return tuple((COMMENT, _decoded(text)) for text in texts if text)
 
 
@@ -75,7 +75,7 @@ def of_jpeg(file: File) -> Beside:
         if kind == _JPEG_END:
             notes = _behind(data[place : place + _NEAR])
             break
-        if kind == _JPEG_COMMENT:
+        if kind == _JPEG_COMMENT and len(comments) < _MOST_COMMENTS:
             comments.append(body)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
@@ -253,7 +253,7 @@ def of_gif(file: File) -> Beside:
                 continue
             label, application = data[place + 1], data[place + 3 : place + 14]
             body, end = _sub_blocks(data, place + 2)
-            if label == 0xFE:
+            if label == 0xFE and len(comments) < _MOST_COMMENTS:
                 comments.append(body)
             elif label == 0xFF and application == _GIF_XMP:
                 xmp = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
@@ -351,10 +351,10 @@ _OF_ENCODERS = (
 def of_jpeg_2000(file: File) -> Beside:
     """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
     file.seek(0)
-    codestream = file.read(_MOST_BYTES)
-    profile, metadata = None, dict[str, bytes]()
-    if not codestream.startswith(_CODESTREAM):  # a file may be that alone
-        codestream = b""
+    codestream, profile, metadata = b"", None, dict[str, bytes]()
+    if file.read(4) == _CODESTREAM:  # a file may be that alone
+        codestream = _CODESTREAM + file.read(_MOST_BYTES)
+    else:
         for kind, body in _boxes(file, (b"jp2h", b"uuid", b"jp2c")):
             if kind == b"jp2h":
                 profile = profile or _jpeg_2000_profile(body)
@@ -383,7 +383,7 @@ def _main_header(codestream: bytes) -> tuple[list[bytes], tuple[str, ...]]:
             bits = max(((depth & 0x7F) + 1 for depth in body[36::3]), default=0)
             is_cut = bits > 8 and len(body) > 39
             notes = (f"of its {bits} bits a channel the decoder of JPEG 2000 gives 8",) * is_cut
-        elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
+        elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT) and len(comments) < _MOST_COMMENTS:
             comments += [body[2:]] * (not body[2:].startswith(_OF_ENCODERS))
     return comments, notes
 
