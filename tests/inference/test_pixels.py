@@ -431,8 +431,7 @@ def test_a_compiler_that_fails_meanwhile_is_told_once_and_painted_without(monkey
 @pytest.mark.parametrize("dtype", DEPTHS)
 def test_what_is_compiled_meanwhile_is_all_that_images_of_a_depth_need(monkeypatch, dtype):
     made = module.kernels.compiled()
-    for call in module.kernels._first_calls(made, np.dtype(dtype)):
-        call()
+    module.kernels._call_once(made, np.dtype(dtype))
     known = [len(function.signatures) for function in made]
     monkeypatch.setattr(module.kernels, "COMPILED_FROM", 0)
     monkeypatch.setattr(module.kernels, "compiled", lambda: made)

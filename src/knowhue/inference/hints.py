@@ -225,8 +225,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
         raise ConfigError(fault) from None
     if not found:
         header = f"one a line below a header `{','.join(_COLUMNS)}`"
-        form = f"a list of objects, {_JSON}" if is_json else header
-        raise ConfigError(f"{file}: no hints; write {form}")
+        raise ConfigError(f"{file}: no hints; write {header}, or in .json a list of objects, {_JSON}")
     if not is_json and (problem := _misnamed(found[0][1], "columns")):  # the same in all
         raise ConfigError(f"{file}: {problem}")
     placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]

@@ -10,8 +10,7 @@ out.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -409,33 +408,21 @@ class Work:
 
     def _compile(self, dtype: np.dtype[Any]) -> None:
         try:
-            for call in _first_calls(self._start(), dtype):
-                call()
+            _call_once(self._start(), dtype)
         except Exception as error:  # whatever a compiler may raise: images are painted without it
             _LOG.warning("not compiled, so that painting stays ten times as slow: %s", error)
         else:
             self._ready.add(dtype)
 
 
-def _first_calls(compiled: Compiled, dtype: np.dtype[Any]) -> Iterator[Callable[[], Any]]:
-    """Calls on one pixel that make numba compile all that images of a depth need."""
-    pixels, tables, small = (
-        np.zeros((1, 1, 1), dtype),
-        np.zeros((1, 1 << 16), np.float32),
-        np.zeros((1, 1, 4), np.float32),
-    )
+def _call_once(compiled: Compiled, dtype: np.dtype[Any]) -> None:
+    """Have numba compile all that images of a depth need, by calls on one pixel."""
+    pixels, tables = np.zeros((1, 1, 1), dtype), np.zeros((1, 1 << 16), np.float32)
     pixels.flags.writeable = False  # as `pixels` passes them
-    means, none = np.empty((1, 1, 1), np.float32), np.empty((0, 0, 2), np.float32)
+    means, light = np.empty((1, 1, 1), np.float32), np.empty((1, 1), np.float32)
+    lines, nothing = np.zeros((1, 1, 4), np.float32), np.empty((0, 0, 2), np.float32)
+    compiled.paint(pixels, tables, lines, nothing, 0, 1, np.empty((1, 1, 3), dtype))
+    compiled.block_means(pixels, 0, 1, 1, means)
     taps = np.zeros((1, 1), np.int32), np.ones((1, 1))
-    yield partial(compiled.paint, pixels, tables, small, none, 0, 1, np.empty((1, 1, 3), dtype))
-    yield partial(compiled.block_means, pixels, 0, 1, 1, means)
     for values in (means, pixels):
-        yield partial(
-            compiled.small_lightness,
-            values,
-            *taps,
-            *taps,
-            np.float32(1),
-            tables,
-            np.empty((1, 1), np.float32),
-        )
+        compiled.small_lightness(values, *taps, *taps, np.float32(1), tables, light)

@@ -192,18 +192,18 @@ def find_model(source: str | Path) -> Path:
     """
     if str(source) == BUILT_IN:
         return BUILT_IN_FILE
-    path = Path(source)
-    if not str(source) or not path.exists():
-        raise WeightsError(
-            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or what `knowhue export` made. Found no "
-            f"`{source}`.{did_you_mean(str(source), [BUILT_IN])}"
-        )
-    if path.is_dir():
+    path, exists = Path(source), bool(str(source)) and Path(source).exists()
+    if exists and path.is_dir():
         return _in_folder(path)
-    if path.suffix.lower() not in OPENERS:
-        raise WeightsError(
-            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file. Found "
+    if not exists or path.suffix.lower() not in OPENERS:
+        found = (
             f"`{source}`.{taken_by(path)}"
+            if exists
+            else f"no `{source}`.{did_you_mean(str(source), [BUILT_IN])}"
+        )
+        raise WeightsError(
+            f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file that "
+            f"`knowhue export` made. Found {found}"
         )
     return path
 

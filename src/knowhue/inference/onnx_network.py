@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,7 +91,7 @@ class OnnxNetwork:
         self.description = description
         self._session = session
         self.activation_names = _activations_of(session)
-        self._outputs = _outputs_of(description)
+        self._outputs = [name for name in OUTPUTS if TASK_OF.get(name) in (None, *description.tasks)]
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """See `Network`."""
@@ -120,9 +119,7 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     """What `open_onnx` does, of bytes; `path` is for the messages."""
     refuse_unsafe(data, path)
     session = open_session(data, path, threads)
-    description = read_description(session.metadata.get(KEY), path)
-    _check_signature(session, description, path)
-    return OnnxNetwork(session, description)
+    return OnnxNetwork(session, read_description(session.metadata.get(KEY), path))
 
 
 def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
@@ -139,10 +136,6 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
     return OnnxNetwork(Session(_open(data, options, ("CPUExecutionProvider",)), None), description)
 
 
-def _outputs_of(description: Description) -> list[str]:
-    return [name for name in OUTPUTS if TASK_OF.get(name) in (None, *description.tasks)]
-
-
 def _activations_of(session: Session) -> tuple[str, ...]:
     """Names of what a graph gives beside the answers, as far as it is what such a name means."""
     return tuple(
@@ -151,52 +144,6 @@ def _activations_of(session: Session) -> tuple[str, ...]:
         if (each.name == COLOUR_LOGITS or re.fullmatch(rf"{FEATURES}[1-9]\d*", each.name))
         and (each.type, len(each.shape)) == ("tensor(float)", 4)
     )
-
-
-def _check_signature(session: Session, description: Description, path: Path) -> None:
-    """The graph takes and gives what its description says."""
-    inputs = [(each.name, each.type, len(each.shape)) for each in session.inputs]
-    found = {each.name: each for each in session.outputs}
-    # another signature would fail later, with the runtime's words
-    fits = inputs == [(INPUT, "tensor(float)", 4)] and all(
-        name in found and found[name].type == "tensor(float)" for name in _outputs_of(description)
-    )
-    if "class" in description.tasks and fits:
-        fits = found["probabilities"].shape[-1] == len(description.classes)
-    if not fits:
-        raise WeightsError(
-            f"`{path}` should take and give what its description says. Found inputs {[each[0] for each in inputs]} and "
-            f"outputs {list(found)}. Export the run again."
-        )
-
-
-class _Worker:
-    """A thread that does one thing after the other; it keeps the runtime's scratch memory warm between them."""
-
-    def __init__(self) -> None:
-        self._todo: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
-        threading.Thread(target=self._run, name="knowhue-onnx", daemon=True).start()
-
-    def do(self, work: Callable[[], _T]) -> "Future[_T]":
-        done: Future[_T] = Future()
-        self._todo.put((work, done))
-        return done
-
-    def end(self) -> None:
-        """Do no more, once what was begun is done, if ever."""
-        self._todo.put(None)
-
-    def _run(self) -> None:
-        while (given := self._todo.get()) is not None:
-            work, done = given
-            try:
-                done.set_result(work())
-            except BaseException as error:
-                done.set_exception(error)
-            del given, work, done  # an idle worker must not hold the last images
-
-
-_idle: list[_Worker] = []  # a pool of threads would wait at exit for one that hangs
 
 
 def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
@@ -208,18 +155,21 @@ def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], Non
     >>> within(9, lambda: 6 * 7)
     42
     """
-    try:
-        worker = _idle.pop()
-    except IndexError:
-        worker = _Worker()
-    done = worker.do(work)
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    # not a pool's, which would wait at exit for one that hangs
+    threading.Thread(target=run, name="knowhue-onnx", daemon=True).start()
     wait([done], seconds)
-    if not done.done():  # the worker is lost, and not used again
+    if not done.done():
         stop()
         wait([done], _GRACE_SECONDS)
-        worker.end()
         raise TimeoutError
-    _idle.append(worker)
     return done.result()
 
 

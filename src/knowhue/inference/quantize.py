@@ -7,8 +7,8 @@ time on a CPU comes from the convolutions; what is left in float was chosen by m
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -201,7 +201,10 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     waiting = ({INPUT: image[None, None]} for image in calibration)
-    with temporary_folder("The graph in 8 bits") as folder, _quiet():
+    with temporary_folder("The graph in 8 bits") as folder, ExitStack() as after:
+        # the quantiser warns users of what only its developers can act on
+        logging.getLogger().addFilter(_is_not_quantiser)
+        after.callback(logging.getLogger().removeFilter, _is_not_quantiser)
         ready, done = (folder / name for name in ("ready.onnx", "done.onnx"))
         quant_pre_process(source, ready, skip_symbolic_shape=True)
         quantize_static(
@@ -230,16 +233,5 @@ def _kept(model: Any) -> list[str]:
     return [nodes[kinds.index("Conv")][1], *last]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Within it the quantiser does not warn users of what only its developers can act on."""
-
-    def is_not_quantiser(record: logging.LogRecord) -> bool:
-        return "onnxruntime" not in record.pathname
-
-    root = logging.getLogger()
-    root.addFilter(is_not_quantiser)
-    try:
-        yield
-    finally:
-        root.removeFilter(is_not_quantiser)
+def _is_not_quantiser(record: logging.LogRecord) -> bool:
+    return "onnxruntime" not in record.pathname

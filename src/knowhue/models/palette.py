@@ -168,15 +168,12 @@ class Palette(nn.Module):
     Where it differs from the paper:
 
     - What the network says is taken as v of Salimans and Ho (ICLR 2022), from which the noise follows exactly; the
-      loss is still the paper's, on the noise. Taken as the noise itself, an error in the first steps is divided
-      by sqrt(level), here under 1/10 000: after 600 steps of training at 32 pixels, at the same loss, DDIM's a*b*
-      were wrong by 62 CIELAB units and speckled, with v by 24 and smooth.
+      loss is still the paper's, on the noise. Taken as the noise itself, an error in the first steps is divided by
+      sqrt(level), here under 1/10 000, and colours are speckled.
     - The network's size, see `Denoiser`; the gray image is one channel.
-    - The schedule is the cosine one, or Ho et al.'s linear one. The paper's are linear, from 1e-6 to 0.01 in 2000
-      steps for training, and tuned again in 1000 steps for prediction.
-    - Sampling takes a spaced subset of the training steps, by DDIM or by the posterior of Ho et al. with its
-      own variance; the paper's takes 1000 ancestral steps of the variance of the forward process. The clean image
-      is clipped to -1..1 at each step.
+    - The schedule is the cosine one, or Ho et al.'s linear one; the paper's are linear, and others for prediction.
+    - Sampling takes a spaced subset of the training steps, by DDIM or by the posterior of Ho et al.; the paper's takes
+      1000 ancestral steps of the variance of the forward process. The clean image is clipped to -1..1 at each step.
     - The moving average of the weights, which predicts, forgets by `average_decay`, 0.995 by default, and
       faster in the first steps, by (1 + n) / (10 + n): the paper's 0.9999 is for half a million steps.
 
@@ -306,12 +303,11 @@ class Denoiser(nn.Module):
     Where it differs from the papers:
 
     - Size. Palette takes ADM's for 256 pixels: width 256, multipliers (1, 1, 2, 2, 4, 4), 2 blocks, attention at 32, 16
-      and 8 pixels (`attentive=3`). An often used open re-implementation has width 64, (1, 2, 4, 8) and 2 blocks.
+      and 8 pixels (`attentive=3`).
     - The level is embedded through its logarithm of signal to noise, -1 to 1 (as Kingma et al., "Variational
       diffusion models", NeurIPS 2021, do), by sinusoids of 1 to 50 radians: slow ones, which a network of a few
-      hundred steps of training can already use. With those of WaveGrad (Chen et al., ICLR 2021), whose conditioning
-      Palette follows, of 5000 sqrt(level), two flat images were 12 CIELAB units off after 200 steps, with ours 5 (of
-      one seed).
+      hundred steps of training can already use. WaveGrad's (Chen et al., ICLR 2021), whose conditioning Palette
+      follows, are of 5000 sqrt(level).
     - Halving is average pooling and doubling is repetition, without residual blocks of their own.
     - As many blocks on the way up as on the way down, where ADM has one more a size: at Palette's width 372 million
       parameters in place of 554.
