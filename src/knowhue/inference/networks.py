@@ -228,19 +228,16 @@ def _exported(path: Path) -> Path | None:
 
 
 def _in_folder(path: Path) -> Path:
-    found = _exported(path)
-    if found is not None:
-        return found
-    try:
-        run = finished_run(path)
-    except RunError as error:
-        raise WeightsError(str(error)) from None
-    if not (run / DEPLOYED).exists():
+    run = needs_deployment(path)
+    if run is not None:
         raise WeightsError(
             f"`{run}` should have been exported once, which fits its class probabilities: "
             f"`knowhue export {run}`, or `knowhue.deploy(Path({str(run)!r}))`."
         )
-    return run / DEPLOYED
+    try:
+        return _exported(path) or finished_run(path) / DEPLOYED
+    except RunError as error:
+        raise WeightsError(str(error)) from None
 
 
 class TorchNetwork:

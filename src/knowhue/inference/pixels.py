@@ -193,10 +193,12 @@ def neighbours(places: NDArray[np.floating[Any]], length: int) -> Neighbours:
     return low, np.minimum(low + 1, length - 1), places - low
 
 
-def mixed(values: NDArray[np.floating[Any]], between: Neighbours) -> NDArray[np.floating[Any]]:
-    """Rows of values, each of two of them by its share."""
+def mixed(values: NDArray[Any], between: Neighbours, axis: int = 0) -> NDArray[Any]:
+    """Values along an axis, each of two of them by its share."""
     low, high, share = between
-    return values[low] + (values[high] - values[low]) * share.reshape(-1, *(1,) * (values.ndim - 1))
+    before = (slice(None),) * axis
+    first = values[(*before, low)]
+    return first + (values[(*before, high)] - first) * share.reshape(-1, *(1,) * (values.ndim - 1 - axis))
 
 
 def _require_finite(name: str, values: FloatArray, shape: str, fits: bool) -> None:
@@ -297,16 +299,16 @@ def paint_arrays(
     """What the compiled `_paint` of `kernels` does, by arrays."""
     height, width = pixels.shape[:2]
     step = max(1, _BLOCK_PIXELS // width)
-    fields = [_Field(small, first, height, full_height, width) for small in (lines, added) if len(small)]
+    fields = [_field(small, first, height, full_height, width) for small in (lines, added) if len(small)]
     sums, chroma = np.zeros(6), np.zeros(width, np.float32)
     for start in range(0, height, step):
         rows = slice(start, start + step)
         root = _roots(pixels[rows], tables)
-        slope_a, slope_b, a, b = fields[0].between(rows)
+        slope_a, slope_b, a, b = fields[0](rows)
         lightness = np.float32(116) * root - np.float32(16)
         a, b = slope_a * lightness + a, slope_b * lightness + b
         for field in fields[1:]:
-            more_a, more_b = field.between(rows)
+            more_a, more_b = field(rows)
             a, b = a + more_a, b + more_b
         sums[1:] += _paint_colours(root, a, b, tables.shape[1] - 1, out[rows])
         for row in np.sqrt(a * a + b * b):
@@ -339,20 +341,15 @@ def _paint_colours(
     return np.array([visible, *moments])
 
 
-class _Field:
-    """Values (h, w, c) of a small image, interpolated at the pixels of a band of rows."""
-
-    def __init__(self, small: FloatArray, first: int, height: int, full_height: int, width: int) -> None:
-        left, right, across = _places(0, width, width, small.shape[1])
-        self.upper, self.lower, self.down = _places(first, height, full_height, len(small))
-        planes = np.moveaxis(small[self.upper[0] : self.lower[-1] + 1], -1, 0)
-        self.wide = planes[:, :, left] + (planes[:, :, right] - planes[:, :, left]) * across
-
-    def between(self, rows: slice) -> FloatArray:
-        """Of some rows of the band, (c, rows, width)."""
-        upper, lower = self.upper[rows] - self.upper[0], self.lower[rows] - self.upper[0]
-        above = self.wide[:, upper]
-        return np.asarray(above + (self.wide[:, lower] - above) * self.down[rows, None], np.float32)
+def _field(
+    small: FloatArray, first: int, height: int, full_height: int, width: int
+) -> Callable[[slice], FloatArray]:
+    """Values (h, w, c) of a small image at some of a band's rows, (c, rows, width)."""
+    upper, lower, down = _places(first, height, full_height, len(small))
+    planes = np.moveaxis(small[upper[0] : lower[-1] + 1], -1, 0)
+    wide = mixed(planes, _places(0, width, width, small.shape[1]), axis=2)
+    upper, lower = upper - upper[0], lower - upper[0]
+    return lambda rows: mixed(wide, (upper[rows], lower[rows], down[rows]), axis=1)
 
 
 def _roots(pixels: Pixels, tables: FloatArray) -> FloatArray:
