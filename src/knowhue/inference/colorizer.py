@@ -360,15 +360,9 @@ def _image(source: Image | str | Path | bytes, name: str | None = None) -> Image
 
 @checked_arguments
 def write_colorized(original: Image, coloured: Image, target: str | Path) -> list[str]:
-    """Write a coloured image, or it and its original as layers, whole or not at all.
+    """Write a coloured image, or it and its original as layers, whole or not at all; what could not be held.
 
-    Args:
-        original: the image that was coloured.
-        coloured: what became of it.
-        target: `.ora` for OpenRaster layers, the gray photo below its colours; else as for `write_image`.
-
-    Returns:
-        What the kind of file could not hold, in words.
+    The suffix `.ora` means OpenRaster layers, the gray photo below its colours; others are as for `write_image`.
 
     Raises:
         ConfigError: nothing is written by that suffix, or the image is too long for it.
@@ -399,18 +393,11 @@ def _grayscale(pixels: Pixels) -> Pixels:
 def spread_over_views(
     predict: Callable[[FloatArray], FloatArray], input_at: Callable[[float], FloatArray]
 ) -> FloatArray:
-    """Standard deviation of a*b* over views of one image, (h, w), CIELAB units.
+    """Standard deviation of a*b* over views of one image, sqrt(var a* + var b*) (h, w) at scale 1, CIELAB units.
 
-    The views are the image at 1, 1.5 and 2 times the network's size, each as it is and mirrored. What the
-    network is sure of does not depend on them; test-time augmentation (Wang et al. 2019) takes their spread as
-    the uncertainty.
-
-    Args:
-        predict: L* (B, h, w) to a*b* (B, h, w, 2).
-        input_at: scale to L* (h, w) of the image at that scale.
-
-    Returns:
-        sqrt(var a* + var b*) at scale 1.
+    The views are the image at 1, 1.5 and 2 times the network's size, L* (h, w) by `input_at`, each as it is and
+    mirrored, L* (B, h, w) to a*b* (B, h, w, 2) by `predict`. What the network is sure of does not depend on them;
+    test-time augmentation (Wang et al. 2019) takes their spread as the uncertainty.
     """
     shape = input_at(1.0).shape
     views = []

@@ -56,12 +56,7 @@ class ColourDistribution(NamedTuple):
 
     @classmethod
     def of(cls, network: "Network | SeveralSizes", lightness: FloatArray) -> "ColourDistribution":
-        """What a network says of an image, L* (h, w), 0 to 100; seen at several sizes, it is evened out.
-
-        Raises:
-            ConfigError: it has no head of 313 colours.
-            WeightsError: it answers what no model should.
-        """
+        """What a network says of L* (h, w), evened out if seen at several sizes; errors as of `Network.predict`."""
         is_even = isinstance(network, SeveralSizes)
         logits = network.logits(lightness[None]) if is_even else _logits(network, lightness[None])
         assert isinstance(network.description, Description)  # no other gives logits
@@ -134,7 +129,7 @@ def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
 
 
 def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> FloatArray:
-    """Colours that hold where they are sure, and flow from there over the rest of a surface.
+    """Colours, a*b* (rows, columns, 2), that hold where they are sure, and flow from there over the rest of a surface.
 
     The weighted least squares of Farbman et al., "Edge-preserving decompositions for multi-scale tone and detail
     manipulation", SIGGRAPH 2008, with a weight for each pixel's own colour, too, as Levin, Lischinski and Weiss,
@@ -142,12 +137,8 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
 
         sum over pixels of sureness (u - colour)^2, and over neighbours of EVENNESS exp(-|dL*| / EDGE_LIGHTNESS) (du)^2,
 
-    found by conjugate gradients. An unsure stain on a wall takes the wall's colour, and no colour crosses an edge.
-
-    Args:
-        colours: a*b* (rows, columns, 2).
-        sureness: (rows, columns), 0 to 1.
-        lightness: L* (rows, columns).
+    found by conjugate gradients; sureness is 0 to 1. An unsure stain on a wall takes the wall's colour, and no colour
+    crosses an edge.
     """
     own = np.maximum(sureness, LEAST_SURE)[..., None].astype(np.float32)
     down, across = (
@@ -195,15 +186,10 @@ def _conjugate_gradients(
 def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> FloatArray:
     """A Gaussian random field over place, lightness and colour (313, h, w), of mean 0 and variance 1.
 
-    Its correlation is a Gaussian of the distance in all five: near pixels of like lightness have nearly the same value
+    Its correlation is a Gaussian of the distance in all five: near pixels of like L* (h, w) have nearly the same value
     for related colours, and across an edge the values are others. It is a sum of cosines in random directions (Rahimi
     and Recht, "Random features for large-scale kernel machines", NIPS 2007, section 3), which makes no matrix of all
-    pairs of pixels.
-
-    Args:
-        lightness: L* (h, w), 0 to 100.
-        number: of the random stream.
-        reach: in place, short sides of the image.
+    pairs of pixels. `number` is that of the random stream, `reach` in short sides of the image.
     """
     draw = stream(0, "colour-sample", number)
     scales = np.array([reach, reach, FIELD_LIGHTNESS, FIELD_CHROMA, FIELD_CHROMA])

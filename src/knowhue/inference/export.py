@@ -41,13 +41,9 @@ _Predict = Callable[[FloatArray], Predictions]
 def export_safetensors(
     network: TorchNetwork, target: Path, precision: str = "float32", description: Description | None = None
 ) -> dict[str, float]:
-    """Write a model as one file of weights with its description.
+    """Write a model as one file of weights with its description, or with another one.
 
-    Args:
-        network: as `open_torch` opens it.
-        target: .safetensors file to write; replaced if it is there.
-        precision: of the stored weights, a key of `DTYPES`; they are computed with in float32.
-        description: to store instead of the network's own.
+    The weights are stored in a precision of `DTYPES`, and computed with in float32. A file that is there is replaced.
 
     Returns:
         Largest difference to the network's predictions by output: chroma in CIELAB units, probabilities and novelty.
@@ -284,15 +280,10 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
 
 
 def upload(folder: Path, repository: str, hub: Any = None) -> str:
-    """Put a folder that `export_hub_folder` made on the hub, in one commit; a new repository is private.
+    """Put a folder that `export_hub_folder` made on the hub, in one commit, and give the address of the model.
 
-    Args:
-        folder: with weights, settings and card; other files in it stay here.
-        repository: `owner/name`.
-        hub: a `huggingface_hub.HfApi`; one that knows the user by `hf auth login` if None.
-
-    Returns:
-        The address of the model.
+    A new repository, `owner/name`, is private; other files in the folder stay here. `hub` is a `huggingface_hub.HfApi`;
+    one that knows the user by `hf auth login` if None.
 
     Raises:
         ConfigError: no such folder.
@@ -379,9 +370,7 @@ def model_card(description: Description) -> str:
 
 
 def _title(name: str) -> tuple[str, str]:
-    """What a score is called in Markdown, and its better direction; a description may hold any name."""
-    if name not in METRICS:
-        return name, ""
+    """What a score is called in Markdown, and its better direction."""
     title, unit, better, *_ = METRICS[name]
     return (title if unit == "share" else f"{title}, {unit}").replace("*", "\\*"), better
 

@@ -433,12 +433,9 @@ def _block_means(compiled: kernels.Compiled, pixels: Pixels, down: int, across: 
 
 @lru_cache(64)
 def taps(length: float, count: int, small: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Which values of a row make each of a smaller one, and by what shares, both (small, taps); as Pillow takes them.
+    """Which values of a row make each of `small`, and by what shares, both (small, taps); as Pillow takes them.
 
-    Args:
-        length: of the row, in values; the last of them may stick out.
-        count: of values.
-        small: of the values to be made.
+    There are `count` values, which are `length` long, as the last of them may stick out.
 
     >>> taps(2, 2, 2)[1].round(6).tolist()
     [[1.0, 0.0], [0.0, 1.0]]

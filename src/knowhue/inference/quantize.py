@@ -62,10 +62,6 @@ def read_examples(folder: Path, size_px: int) -> Examples:
 
     They should be like those to be coloured. In folders named as the model's classes they measure accuracy.
 
-    Args:
-        folder: of colour images.
-        size_px: short side of the model's input.
-
     Raises:
         ImageError: one cannot be read, or there are too few, or too few in colour.
     """
@@ -129,12 +125,7 @@ class QuantizationCost(NamedTuple):
 
 
 def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost:
-    """Write a model in 8 bits, and say in it and here what that costs.
-
-    Args:
-        source: .onnx file in float32 that `knowhue export` made.
-        target: .onnx file to write; replaced if it is there.
-        examples: images at the model's size.
+    """Write an .onnx file in float32 that `knowhue export` made in 8 bits, and say in it and here what that costs.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.

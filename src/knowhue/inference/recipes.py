@@ -222,8 +222,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
 
     Raises:
         ConfigError: there is no such recipe, or the checksum is none.
-        WeightsError: the file is missing, damaged or another one, or its inputs, outputs or answers are not those of
-            the recipe.
+        WeightsError: the file is missing, damaged, another one, or none of the recipe by what it takes and answers.
     """
     from knowhue.inference.onnx_network import open_session, read_bytes, refuse_unsafe
 

@@ -80,11 +80,7 @@ class Match(NamedTuple):
 
 
 def make_reference(image: Image, network: Network, name: str = "the reference") -> Reference:
-    """What is needed of a colour photo to take colours from it.
-
-    Raises:
-        ConfigError: the photo, called `name`, has no colours, or the model gives no feature maps.
-    """
+    """What is needed of a colour photo to take colours from it; a `ConfigError` without colours or feature maps."""
     strides = _strides(network)
     pixels = flattened(image)
     small = shrink(pixels, *_size(pixels, strides), oversampling=1)
@@ -151,14 +147,10 @@ def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
-    """Find each cell of a photo in a reference.
+    """Find each cell of a photo, by `maps` (rows, columns, C) of each stride, in a reference.
 
     Two cells are as similar as the mean, over strides, of the cosine of their features, each channel standardised over
     both photos: what all places of both share, such as a model's largest channels, says nothing.
-
-    Args:
-        maps: features (rows, columns, C) of each stride, as a reference has them.
-        reference: whose cells are looked through.
     """
     (rows, columns), (height, width) = maps[0].shape[:2], reference.chroma.shape[:2]
     features = [_standardised(own, other) for own, other in zip(maps, reference.maps, strict=True)]

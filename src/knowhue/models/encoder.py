@@ -182,10 +182,7 @@ class NoEncoder(nn.Module):
 def build_encoder(config: EncoderSettings) -> Encoder:
     """The configured encoder with its weights; `weights: none` leaves the random ones of the caller's stream.
 
-    An encoder pretrained on gray images is taken as it is, see `spread_gray`.
-
-    Raises:
-        WeightsError: the weights cannot be loaded or do not fit, with the three ways to name others.
+    One pretrained on gray images is taken as it is, see `spread_gray`. A `WeightsError` names the ways to weights.
     """
     encoder = Encoder(config.name)
     if config.weights != "none":

@@ -60,10 +60,7 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine_betas, "linear
 
 
 def signal_levels(schedule: str, steps: int) -> Tensor:
-    """The levels after 0, 1, ... `steps` steps: (steps + 1,) float64, falling from exactly 1 to about 0.
-
-    Raises:
-        ConfigError: too few steps for the linear schedule.
+    """The levels after 0, 1, ... `steps` steps, (steps + 1,) float64, from exactly 1 to about 0; errors as of `SCHEDULES`.
 
     >>> signal_levels("cosine", 4).round(decimals=3).tolist()
     [1.0, 0.847, 0.494, 0.144, 0.0]
@@ -212,13 +209,8 @@ class Palette(nn.Module):
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
         """Mean square error of the predicted noise, at a level and with noise drawn for each image.
 
-        Args:
-            pyramid: (gray,), (B, 1, H, W), -1 to 1.
-            lightness: true L* (B, 1, h, w), h and w up to H and W; its edges repeat to H and W.
-            chroma: true a*b* (B, 2, h, w).
-
-        Returns:
-            A scalar; an untrained network's is about 0.4, a perfect one's above 0.
+        The pyramid is (gray,), (B, 1, H, W) of -1 to 1; true L* (B, 1, h, w) and a*b* (B, 2, h, w) repeat edges to
+        H and W. An untrained network's is about 0.4, a perfect one's above 0.
         """
         if self.training:  # before the step that follows, so the average lags the weights by one
             self.average.update_parameters(self.denoiser)
