@@ -66,10 +66,10 @@ class Stage(nn.Module):
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
         self.up = SmoothTransposedConv(in_channels, out_channels)
-        self.up_norm = _norm(out_channels)
+        self.up_norm = group_norm(out_channels)
         self.skip = nn.Conv2d(skip_channels, out_channels, 1) if skip_channels else None
         self.conv = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.norm = _norm(out_channels)
+        self.norm = group_norm(out_channels)
 
     def forward(self, features: Tensor, skip: Tensor | None) -> Tensor:
         """(B, in, h, w), and (B, skip, 2h, 2w) or None, to (B, out, 2h, 2w)."""
@@ -137,10 +137,13 @@ class Decoder(Ladder):
         return torch.tanh(self.out(self.climb(pyramid)).float())
 
 
-def _norm(channels: int) -> nn.Module:
-    """GroupNorm: an image's colours must not depend on the rest of its batch, or on the process count."""
-    groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
+def group_norm(channels: int, most: int = 8, fewest: int = 1) -> nn.GroupNorm:
+    """Of at most so many groups of at least so many channels, unless there is but one.
+
+    An image's colours must not depend on the rest of its batch, or on the process count, as with BatchNorm.
+    """
+    groups = (g for g in (32, 16, 8, 4, 2) if g <= most and channels % g == 0 and channels >= fewest * g)
+    return nn.GroupNorm(next(groups, 1), channels)
 
 
 def pool(features: Tensor) -> Tensor:

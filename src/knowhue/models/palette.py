@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import PaletteSettings
 from knowhue.errors import ConfigError
-from knowhue.models.heads import scale_chroma
+from knowhue.models.heads import group_norm, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
 # Nichol and Dhariwal: without it the first steps' noise is too faint to be predicted
@@ -60,7 +60,7 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine_betas, "linear
 
 
 def signal_levels(schedule: str, steps: int) -> Tensor:
-    """The levels after 0, 1, ... `steps` steps, (steps + 1,) float64, from exactly 1 to about 0; errors as of `SCHEDULES`.
+    """The levels after 0, 1, ... `steps` steps (steps + 1,), float64, from exactly 1 to about 0. Errors as of `linear_betas`.
 
     >>> signal_levels("cosine", 4).round(decimals=3).tolist()
     [1.0, 0.847, 0.494, 0.144, 0.0]
@@ -279,6 +279,8 @@ _NEAREST = 1e-6
 _FASTEST = 50.0
 # as ADM's
 _CHANNELS_PER_HEAD = 64
+# groups of ADM's, but never fewer than four channels in one unless there is but one
+_norm = partial(group_norm, most=32, fewest=4)
 
 
 class Denoiser(nn.Module):
@@ -415,9 +417,3 @@ def _zero(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)  # pyright: ignore
     return layer
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of up to ADM's 32 groups, but never fewer than four channels in one unless there is but one."""
-    groups = next((g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels >= 4 * g), 1)
-    return nn.GroupNorm(groups, channels)
