@@ -60,7 +60,7 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine_betas, "linear
 
 
 def signal_levels(schedule: str, steps: int) -> Tensor:
-    """The levels after 0, 1, ... `steps` steps (steps + 1,), float64, from exactly 1 to about 0. Errors as of `linear_betas`.
+    """The levels after 0, 1, ... `steps` steps, (steps + 1,) float64, from 1 to about 0; errors of `linear_betas`.
 
     >>> signal_levels("cosine", 4).round(decimals=3).tolist()
     [1.0, 0.847, 0.494, 0.144, 0.0]
