@@ -137,12 +137,7 @@ def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str,
 
 
 def require_effect(names: Iterable[str], configs: Sequence[Config], where: str = "") -> None:
-    """Make sure that settings have an effect in at least one of some configurations.
-
-    Args:
-        names: dotted names of settings that somebody set.
-        configs: the first is shown in messages.
-        where: what a message begins with.
+    """Make sure that settings have an effect in at least one of some configurations, the first of which is shown.
 
     Raises:
         ConfigError: some have none; each is a problem of its own, with all the settings that it needs.

@@ -8,15 +8,15 @@ TOKEN = "0123456789abcdef"
 
 
 def test_listens_to_this_machine_alone_unless_told_otherwise():
-    assert is_loopback(ServerSettings().check().host)
+    assert is_loopback(ServerSettings().host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", "127.0.0.1.example.org"])
 def test_others_are_let_near_only_with_a_token_or_when_said_so(host: str):
     with pytest.raises(ConfigError, match=r"`export KNOWHUE_TOKEN=\.\.\.`.*--no-auth"):
-        ServerSettings(host=host).check()
-    assert ServerSettings(host=host, token=TOKEN).check().token == TOKEN
-    assert ServerSettings(host=host, no_auth=True).check().no_auth
+        ServerSettings(host=host)
+    assert ServerSettings(host=host, token=TOKEN).token == TOKEN
+    assert ServerSettings(host=host, no_auth=True).no_auth
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_others_are_let_near_only_with_a_token_or_when_said_so(host: str):
 )
 def test_a_token_that_can_be_guessed_or_not_sent_is_refused(token: str):
     with pytest.raises(ConfigError, match="`token` should have 16"):
-        ServerSettings(token=token).check()
+        ServerSettings(token=token)
 
 
 def test_a_token_and_no_token_contradict():
     with pytest.raises(ConfigError, match="Found both"):
-        ServerSettings(token=TOKEN, no_auth=True).check()
+        ServerSettings(token=TOKEN, no_auth=True)
 
 
 def test_the_token_is_never_printed():

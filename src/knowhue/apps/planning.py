@@ -77,14 +77,7 @@ def read_plan_file(path: Path) -> Plan:
 def power_lines(
     plan: Plan, variances: Mapping[str, Variances], images: int | None, counted_in: Path | None = None
 ) -> list[str]:
-    """Return what each question of a plan finds with its seeds and the images that it reports on.
-
-    Args:
-        plan: of the study.
-        variances: of each question.
-        images: that it reports on.
-        counted_in: the earlier study whose number of images that is, if it is.
-    """
+    """What each question of a plan finds with its seeds and its images, perhaps as many as an earlier study's."""
     lines = [f"{images} images, as in {counted_in}; --images for another number"] * (counted_in is not None)
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
@@ -109,11 +102,7 @@ def grid_weights(text: str | None) -> list[float]:
 def read_variances(
     study: Path, questions: Mapping[Task, Question] = QUESTIONS
 ) -> tuple[dict[str, Variances], int]:
-    """Return the variances of each question of an earlier study, and the number of images that it reports on.
-
-    Args:
-        study: its folder, or the file that `knowhue pack` made of it.
-        questions: of the plan.
+    """The variances of each question of an earlier or a sealed study, and how many images it reports on.
 
     Raises:
         ConfigError: it has none: fewer than two seeds, or no scores of single images; or of another metric.

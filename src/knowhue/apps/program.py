@@ -208,13 +208,9 @@ def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path
     """Make sure, before work, that what files go to is a folder, or may become one, and is not called as a file.
 
     Args:
-        folder: it.
+        folder: where nothing can be written, a `RunError` is raised; a `ConfigError` of the name of a file.
         option: that named it.
         named: as it was typed, where a slash at its end says that it is a folder.
-
-    Raises:
-        ConfigError: it has the name of a file.
-        RunError: nothing can be written there.
     """
     # of `os`: where a name is too long, that of `Path` raises
     if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:

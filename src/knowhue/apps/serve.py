@@ -48,7 +48,7 @@ def serve_command(arguments: ServeArguments) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
     # checked before any model is opened, which takes seconds
     given = {name: value for name, value in arguments if name in ServerSettings.model_fields}
-    settings = ServerSettings(**{name: value for name, value in given.items() if value is not None}).check()
+    settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     for folder in settings.studies:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such study folder; --study names one.{taken_by(folder)}")

@@ -92,11 +92,7 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
     """The API over some models, the first being what a request gets that names none.
 
     `app.state.batchers` holds a `Batcher` a model by name; they are closed when the app's lifespan ends.
-
-    Raises:
-        ConfigError: others could reach the server and nothing asks them who they are.
     """
-    settings.check()
     monitor = Monitor()
     batchers = {
         name: Batcher(model, settings.limits, settings.max_pixels, partial(monitor.observe, name), Trimmer())

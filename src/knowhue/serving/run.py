@@ -61,13 +61,10 @@ def serve(
 
     Args:
         models: by the names that requests use; the first is the usual one.
-        settings: where, for whom, and how much.
+        settings: where, for whom, and how much; a `ConfigError` if the port is taken.
         announce: called with the address once it is known.
         with_page: whether there is a page beside the API.
         stopping: called when it is told to stop, before what was accepted is finished.
-
-    Raises:
-        ConfigError: others could reach it without a token, or the port is taken.
     """
     app = make_app(models, settings, with_page)
     with listening(settings) as opened, compiling_meanwhile():

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
 from knowhue.errors import ConfigError
@@ -17,7 +17,11 @@ SHORTEST_TOKEN = 16
 
 
 class ServerSettings(Section):
-    """Everything that is settled before a server starts; `check` says whether it is safe."""
+    """Everything that is settled before a server starts.
+
+    Raises:
+        ConfigError: others could reach it without a token, or the token can be guessed.
+    """
 
     host: str = "127.0.0.1"
     """address that it listens on"""
@@ -64,15 +68,8 @@ class ServerSettings(Section):
             item_seconds=self.request_seconds,
         )
 
-    def check(self) -> "ServerSettings":
-        """Return the settings themselves, once it is safe to listen.
-
-        Raises:
-            ConfigError: others could reach it without a token, or the token can be guessed.
-
-        >>> ServerSettings(host="0.0.0.0", no_auth=True).check().host
-        '0.0.0.0'
-        """
+    @model_validator(mode="after")
+    def _is_safe(self) -> "ServerSettings":
         if self.token is not None and self.no_auth:
             raise ConfigError(
                 "`token` should be left out with `no_auth`. Found both; `--no-auth` lets everybody in."
