@@ -39,11 +39,6 @@ def _above_0(settings: str, other: str) -> Need:
     return Need(settings, other, "above 0", lambda config: attrgetter(other)(config) > 0)
 
 
-def _on_encoder(settings: str) -> Need:
-    # a class head stands on the encoder whatever the colour method
-    return Need(settings, "colour.method", _either(_SHARING), lambda config: config.has_encoder)
-
-
 _SHARING = ("unet", "gan", "feedforward")
 _FULLY_LABELLED = ("imagenet", "drawn")
 _DISCRIMINATOR = "colour.discriminator_width colour.discriminator_layers"
@@ -69,8 +64,13 @@ NEEDS: tuple[Need, ...] = (
     _where("tasks.dwa_temperature", "tasks.weighting", "dwa"),
     _where("tasks.gradnorm_alpha", "tasks.weighting", "gradnorm"),
     _where("tasks.weighting_learning_rate", "tasks.weighting", "uncertainty", "gradnorm"),
-    _on_encoder("encoder training.finetune.encoder_learning_rate"),
-    _on_encoder("training.heads.learning_rate"),
+    Need(
+        "encoder training.finetune.encoder_learning_rate training.heads.learning_rate",
+        "colour.method",
+        _either(_SHARING),
+        # a class head stands on the encoder whatever the colour method
+        lambda config: config.has_encoder,
+    ),
     _where("colour.width", "colour.method", *_SHARING),
     _where("colour.decoder", "colour.method", "unet", "feedforward"),
     _where(

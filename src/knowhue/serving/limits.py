@@ -8,21 +8,16 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from urllib.request import parse_http_list
 
 from python_multipart.multipart import parse_options_header
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from knowhue.serving.monitoring import Monitor
 from knowhue.serving.settings import MIB, ServerSettings, is_loopback
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """What a probe may ask without a token."""
@@ -99,7 +94,7 @@ class Access:
         key = (settings.token or "").encode()
         self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # instead of the token
 
-    def check(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Mapping[str, str] | None:
+    def check(self, scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str] | None:
         """Let a request in, or send a browser that showed the token on with a cookie: the headers of that answer.
 
         Raises:
@@ -125,7 +120,7 @@ class Access:
             {"www-authenticate": "Bearer"},
         )
 
-    def _check_origin(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Pages of other sites must not use a server that trusts whoever can reach it.
 
         A name that an attacker turns to 127.0.0.1 (DNS rebinding) is recognised by Host, a forged request by Origin.
@@ -155,13 +150,13 @@ class Access:
 class Shield:
     """ASGI middleware around everything: lets a request through within the limits, or answers it by itself."""
 
-    def __init__(self, app: App, settings: ServerSettings, monitor: Monitor) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, monitor: Monitor) -> None:
         self.app, self.settings, self.monitor = app, settings, monitor
         self._access = Access(settings)
         self._held_bytes = 0
         monitor.held.set_function(lambda: self._held_bytes)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # the app's beginning and end; a websocket has no route, and is closed
             await self.app(scope, receive, send)
             return
@@ -326,7 +321,7 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
 
-def checked_headers(scope: Mapping[str, Any]) -> Mapping[str, str]:
+def checked_headers(scope: Scope) -> Mapping[str, str]:
     """Headers by name.
 
     Raises:
