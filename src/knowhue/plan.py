@@ -255,11 +255,7 @@ class Plan(Section):
         return (heads, tuned) if config.has_encoder else (0, heads + tuned)
 
     def at_equal_wall_clock(self, epochs: Mapping[str, Epochs]) -> "Plan":
-        """The plan with another arm, `<method>-clock`, for each method that is trained for other epochs then.
-
-        Args:
-            epochs: of each method; one that keeps those of equal images is the run that is there.
-        """
+        """The plan with another arm, `<method>-clock`, for each method that is trained for other epochs then."""
         arms = dict(self.arms)
         for name, (heads, tuned) in epochs.items():
             if (heads, tuned) != self.epochs(name):

@@ -163,19 +163,15 @@ def taken_by(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in (".safetensors", ".onnx") and path.is_file():
         return f" It is a model: `knowhue models {path}` describes it, and --model takes it."
-    if suffix != ".zip" or not path.is_file():
-        return ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            is_study = FROZEN in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return ""
-    if not is_study:
-        return " It is an archive: unpack it, and name the folder."
-    return (
-        f" It is a sealed study: `knowhue check {path}` computes it again and prints its answers; unpacked, it holds "
-        "`report.html`."
-    )
+    if suffix == ".zip" and path.is_file():
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            if FROZEN not in archive.namelist():
+                return " It is an archive: unpack it, and name the folder."
+            return (
+                f" It is a sealed study: `knowhue check {path}` computes it again and prints its answers; unpacked, it "
+                "holds `report.html`."
+            )
+    return ""
 
 
 def read_frozen(root: Path) -> dict[str, Any]:
@@ -198,13 +194,12 @@ def read_study_file(path: Path) -> dict[str, Any]:
 
 def is_study_file(path: Path) -> bool:
     """Whether a file begins as `study.json` does, of any version, though it may be damaged."""
+    if not path.is_file():  # a pipe can be read but once
+        return False
     start = b""
-    with suppress(OSError):
-        if path.is_file():  # a pipe can be read but once
-            with path.open("rb") as file:
-                start = file.read(4096)
-    is_cut = path.name == FROZEN and path.is_file() and not start.strip()
-    return is_cut or _STUDY_START.match(start) is not None
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(4096)
+    return _STUDY_START.match(start) is not None or (path.name == FROZEN and not start.strip())
 
 
 def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:
@@ -226,10 +221,9 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     values = read_json(path)
     require_schema(values, RUN_SCHEMA, path)
+    own = {name: value for name, value in values.items() if name not in RUN_SCHEMA}
     try:
-        return Config.model_validate(
-            {name: value for name, value in values.items() if name not in RUN_SCHEMA}
-        )
+        return Config.model_validate(own)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -362,9 +356,6 @@ def model_file(name: str) -> Path:
     Args:
         name: `built-in`; the folder of a finished run, or of a study, see `finished_run`; one made for the hub; or a
             file, which is taken as it is.
-
-    Raises:
-        RunError: there is none.
     """
     if name == BUILT_IN:
         return BUILT_IN_FILE

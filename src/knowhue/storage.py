@@ -48,7 +48,6 @@ _OF_THE_DISK = DISK_FULL | {errno.EIO, errno.EROFS}
 _OF_ARRAYS = (Exception,)
 """Damaged bytes make zip, zlib and numpy raise all kinds."""
 _LONGEST_NAME_BYTES, _LONGEST_TO_GROW_BYTES = 255, 220
-_FIRST_BYTES = 1024
 _KINDS = {
     "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),
     "an HTML page, which a site may send in place of a file": (b"<!doctype html", b"<html"),
@@ -318,7 +317,7 @@ def file_digest(path: Path) -> str:
 def kind_of_file(path: Path) -> str | None:
     """What somebody's file is, where its first bytes tell: empty, a page, a pointer, an image, text; or `OSError`."""
     with path.open("rb") as file:
-        first = file.read(_FIRST_BYTES)
+        first = file.read(1024)
     if not first:
         return "an empty file"
     start = first.removeprefix(codecs.BOM_UTF8).lstrip().lower()
@@ -378,8 +377,8 @@ def require_outputs(
     """
     kept = list(inputs)
     written: list[tuple[str, Path]] = []
-    named = ((option, [each] if isinstance(each, Path) else each) for option, each in outputs.items())
-    for option, path in ((option, path) for option, paths in named for path in paths):
+    named = {option: [each] if isinstance(each, Path) else each for option, each in outputs.items()}
+    for option, path in ((option, path) for option, paths in named.items() for path in paths):
         if any(_is_same(path, each) for each in kept):
             raise ConfigError(f"{path} is an input, which is never replaced; name another file with {option}")
         for other, earlier in written:

@@ -128,10 +128,7 @@ def _ended(plan: Plan, arm: str, root: Path) -> list[Path]:
 
 
 def _train_seconds(run: Path, phase: str | None = None) -> list[float]:
-    """Seconds that each epoch trained for, of one phase or all; its evaluation is not among them.
-
-    The first one warms caches up, and is part of what a run costs.
-    """
+    """Seconds that each epoch trained for, of one phase or all: with warming up, without evaluation."""
     return [entry["train_seconds"] for entry in read_log(run, phase)]
 
 
@@ -265,13 +262,12 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
         write_costs(work, plan)
 
 
-def write_baselines(work: Workspace, settings: Evaluation | None = None) -> None:
+def write_baselines(work: Workspace, settings: Evaluation) -> None:
     """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
 
     The row `real` is the noise floor: other real images, from the training part. What was scored before on the
     same images by the same metrics and networks is kept in `features/`.
     """
-    settings = settings or Evaluation()
     described = {
         name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
         for name, m in RUN_METRICS.items()
@@ -308,10 +304,7 @@ def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
 
 
 def constant_colours(prepared: Prepared, batch_size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and median a*b* of all pixels of the training images, (2,) each, CIELAB units; the median to .01.
-
-    They are the best constants by L2 and by L1.
-    """
+    """Mean and median (to .01) a*b* of all training pixels, (2,) each, CIELAB units: the best by L2 and by L1."""
     positions = prepared.positions("train")
     total = torch.zeros(2, dtype=torch.float64)
     # a histogram in steps of .01: all pixels of a large set would not fit into memory
@@ -390,9 +383,6 @@ def freeze(
 
     Returns:
         Whether another plan stood there, of which nothing was trained.
-
-    Raises:
-        RunError: runs have started from other images or other weights.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
     has_begun = _begun(root) is not None

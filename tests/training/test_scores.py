@@ -132,10 +132,10 @@ def test_a_baseline_is_scored_on_the_images_of_the_epochs_too(tiny, make_work, t
 
 def test_baselines_of_two_processes_are_those_of_one(tiny, make_work, monkeypatch):
     work = make_work(tiny(), count=32)
-    write_baselines(work)
+    write_baselines(work, Evaluation())
     whole = read_json(work.root / "baselines.json")
     monkeypatch.setattr(work.engine, "share", ProcessShare(0, 2))
-    write_baselines(work)
+    write_baselines(work, Evaluation())
     assert read_json(work.root / "baselines.json") == whole
 
 
@@ -148,7 +148,7 @@ def test_baselines_are_scored_again_where_another_network_is_opened(tiny, make_w
         *(ImageNetwork(lambda rgb, k=k: k * rgb.mean((2, 3)), {"weights": f"{k}"}) for k in (1, 2)),
     ):
         monkeypatch.setitem(NETWORKS, name, Opener(name, lambda *_, opened=opened: opened, "fid"))
-        write_baselines(work)
+        write_baselines(work, Evaluation())
         found.append(
             read_json(work.root / "baselines.json")["gray"].get("distribution", {}).get("fd_lite0", {})
         )
@@ -175,7 +175,7 @@ def test_weights_that_were_replaced_under_their_name_are_opened_again(tmp_path, 
 def test_baselines_and_runs_report_how_many_images_are_scored(tiny, make_work, test):
     told, config = [], tiny()
     work = make_work(config, test=test, report=told.append)
-    write_baselines(work)
+    write_baselines(work, Evaluation())
     validate(work, config, make_networks(work, config), full=True, split=work.prepared.reporting_split)
     for stage in ("baselines", "evaluate"):
         events = [event for event in told if event["stage"] == stage]

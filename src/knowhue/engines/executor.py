@@ -248,8 +248,7 @@ class EngineSettings(Section):
     ray: RaySettings = RaySettings()
 
 
-def _open_local(root: Path, workers: int | None, settings: EngineSettings) -> Executor:
-    del root, settings
+def _open_local(_root: Path, workers: int | None, _settings: EngineSettings) -> Executor:
     return InProcess() if workers in (None, 1) else LocalProcesses(workers)
 
 
@@ -259,8 +258,7 @@ def _open_slurm(root: Path, workers: int | None, settings: EngineSettings) -> Ex
     return SlurmJobs(root, workers, settings.slurm)
 
 
-def _open_ray(root: Path, workers: int | None, settings: EngineSettings) -> Executor:
-    del root
+def _open_ray(_root: Path, workers: int | None, settings: EngineSettings) -> Executor:
     from knowhue.engines.ray import RayTasks
 
     return RayTasks(workers, settings.ray)
