@@ -174,7 +174,6 @@ def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str,
 
 
 def predict_gray(batch: Batch) -> Prediction:
-    """The baseline that leaves images gray."""
     return Prediction(torch.zeros_like(batch.chroma), None)
 
 

@@ -80,6 +80,5 @@ def follow(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
 
 
 def share_judged_right(real: Tensor, fake: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Shares of real patches above and of generated ones below the threshold between the two."""
     with torch.no_grad():
         return (real > threshold).float().mean(), (fake < threshold).float().mean()

@@ -160,7 +160,6 @@ class GradNorm(LossWeighting):
         self.optimizer = torch.optim.Adam([self.factors], tasks.weighting_learning_rate)
 
     def weights(self) -> dict[str, float]:
-        """The w of each task; they sum to the number of tasks."""
         return _by_task(self.factors)
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:

@@ -100,7 +100,6 @@ def computed_with(folder: Path) -> str | None:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file, whole or not at all."""
     with replacing(path, "wb") as file:
         # safetensors refuses tensors that are not contiguous, as channels_last weights are
         file.write(to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))

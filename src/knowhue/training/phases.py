@@ -148,7 +148,6 @@ class TrainState:
 
     @property
     def loss_weighting(self) -> LossWeighting | None:
-        """What weights losses, and not gradients."""
         return self.weighting if isinstance(self.weighting, LossWeighting) else None
 
     def modules(self) -> dict[str, nn.Module]:

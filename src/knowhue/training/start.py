@@ -13,6 +13,7 @@ from knowhue.errors import ConfigError, RunError, WeightsError, shown
 from knowhue.inference.networks import read_model
 from knowhue.presets import DEFAULT_PRESET, PRESETS, edit, load_config
 from knowhue.runs import BUILT_IN, DEPLOYED, Start, model_file, read_config, read_start, require_whole
+from knowhue.setting_effects import dotted
 from knowhue.storage import read_json
 
 if TYPE_CHECKING:
@@ -153,13 +154,14 @@ def require_fit(config: Config) -> None:
 
 def _misfits(config: Config, source: Source, tasks: Collection[Task | None]) -> list[str]:
     """What gives the heads of some tasks, None for the encoder, another form than the model's."""
+    own, theirs = (dict(dotted(each.model_dump(by_alias=True))) for each in (config, source.config))
     problems = []
     for names, task, form in _FORMS:
         if form(source.config) != form(config) and task in tasks:
-            said = ", ".join(f"{name} = {shown(_setting(config, name))}" for name in names)
-            theirs = ", ".join(str(_setting(source.config, name)) for name in names)
+            said = ", ".join(f"{name} = {shown(own[name])}" for name in names)
+            expected = ", ".join(str(theirs[name]) for name in names)
             problems.append(
-                f"`{'` and `'.join(names)}` should be {theirs}, as of `{source.name}`, which the run starts from. "
+                f"`{'` and `'.join(names)}` should be {expected}, as of `{source.name}`, which the run starts from. "
                 f"Found `{said}`. Leave it out, or take the encoder alone: --set encoder.weights={source.name}, "
                 "without --start-from."
             )
@@ -174,11 +176,6 @@ _FORMS: tuple[tuple[tuple[str, ...], Task | None, Callable[[Config], Any]], ...]
     (("class.head",), "class", lambda config: config.class_.head),
 )
 """Settings that give a model its form, whose head has it, and what of them does: l1 and l2 train the same head."""
-
-
-def _setting(config: Config, name: str) -> Any:
-    section, key = name.split(".")
-    return config.model_dump(by_alias=True)[section][key]
 
 
 def start_of(config: Config, classes: Sequence[str]) -> Start | None:
