@@ -30,7 +30,6 @@ def to_csv(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """The same, line by line."""
     return (f"{','.join(map(_cell, row)) or _QUOTED_NOTHING}\n" for row in rows)
 
 

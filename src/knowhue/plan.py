@@ -139,9 +139,7 @@ class Plan(Section):
     @model_validator(mode="after")
     def _arms_are_valid(self) -> "Plan":
         if self.config.arms != Config().arms:
-            raise ValueError(
-                "`config.arms` should be left out of a study file, which lists its arms under `arms`."
-            )
+            raise ValueError("`config.arms` should be left out of a study file, whose arms stand in `arms`.")
         for name in self.arms:
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
@@ -230,7 +228,6 @@ class Plan(Section):
         return edit(self.config, self.arms[arm])
 
     def run_config(self, arm: str, seed: int) -> Config:
-        """The settings of one cell."""
         return edit(self.config, {**self.arms[arm], "seed": seed})
 
     @property
@@ -438,7 +435,6 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
 
 
 def read_cells(root: Path, plan: Plan) -> list[Cell]:
-    """Every cell of the plan, seed by seed."""
     return [_cell(root, plan, arm, seed) for arm, seed in plan.cells]
 
 

@@ -212,7 +212,6 @@ def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Pa
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """`config.json` of a run."""
     write_json(folder / "config.json", {**RUN_SCHEMA, **config.model_dump(mode="json")})
 
 
@@ -249,9 +248,8 @@ def write_status(folder: Path, status: Mapping[str, Any], but: Collection[str] =
     # the deployed model is made after the run has ended, and a hidden file is a lock
     left_out = {"status.json", DEPLOYED, *but}
     files = [path for path in sorted(folder.glob("[!.]*")) if path.is_file() and path.name not in left_out]
-    write_json(
-        folder / "status.json", {**status, "content": {path.name: file_digest(path) for path in files}}
-    )
+    content = {path.name: file_digest(path) for path in files}
+    write_json(folder / "status.json", {**status, "content": content})
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -392,7 +390,6 @@ def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
 
 
 def write_log(folder: Path, epochs: list[dict[str, Any]]) -> None:
-    """Write the epochs of a run, whole or not at all."""
     # anew each epoch rather than appended to: it is small, and a line is never torn
     with replacing(folder / "log.jsonl") as file:
         file.writelines(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs)

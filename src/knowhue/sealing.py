@@ -341,7 +341,6 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_results(root: Path) -> _Part:
-    """`results.json` against what the runs give."""
     sealed = _read(root / RESULTS)
     found = conclude(read_study(root))
     numbers, problems = compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)

@@ -286,12 +286,11 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote."""
     return list(iterate_csv(path))
 
 
 def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
-    """The same, row by row: of a table that may not fit into memory."""
+    """Read what `write_csv` wrote, row by row: a table that may not fit into memory."""
     with _reading(path, "table", (ValueError,)), path.open(encoding="utf-8", newline="") as file:
         rows = read_rows(file)
         header = next(rows, [])

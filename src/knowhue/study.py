@@ -122,7 +122,6 @@ def write_costs(work: Workspace, plan: Plan) -> None:
 
 
 def _ended(plan: Plan, arm: str, root: Path) -> list[Path]:
-    """The folders of an arm's ended runs, by seed."""
     folders = [run_folder(root, arm, plan.run_config(arm, seed)) for seed in plan.seeds]
     return [folder for folder in folders if has_ended(folder)]
 
@@ -235,10 +234,8 @@ def _begin(
     with computing_with(executor.threads):  # as those who run the cells, whose scores stand beside these
         if engine.is_main:
             if freeze(resolved, root, description, hashed_parts(work), checked):
-                text = (
-                    f"{root / FROZEN}: another plan stood there, of which nothing was trained; it is replaced"
-                )
-                report({"stage": "note", "text": text})
+                note = "another plan stood there, of which nothing was trained; it is replaced"
+                report({"stage": "note", "text": f"{root / FROZEN}: {note}"})
             write_baselines(work, plan.config.evaluation)
             write_truth(work)
         engine.wait()
@@ -327,11 +324,10 @@ _NO_TEST_SPLIT = (
 
 def _require_test_split(plan: Plan) -> None:
     """By the names of the images, before any is prepared."""
-    images = plan.config.images
-    if not plan.tuned_on_seeds or images.test_share:
-        return
-    if not any(item.split == "test" and not item.skipped for item in list_items(images)):
-        raise ConfigError(_NO_TEST_SPLIT)
+    if plan.tuned_on_seeds and not plan.config.images.test_share:
+        items = list_items(plan.config.images)
+        if not any(item.split == "test" and not item.skipped for item in items):
+            raise ConfigError(_NO_TEST_SPLIT)
 
 
 def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | None) -> dict[str, Any] | None:
@@ -438,8 +434,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
     if changed:
         going_on = shlex.join(["knowhue", "study", "--plan", str(root / FROZEN), "--out", str(root)])
         remedy = (
-            " This machine computes in another precision unless it is set: "
-            f"--set training.precision={precision}"
+            f" This machine takes another precision unless it is set: --set training.precision={precision}"
         )
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first "

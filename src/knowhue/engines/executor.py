@@ -96,7 +96,6 @@ def share_out(executor: Executor, name: str) -> ShareOut | None:
 
 
 def each_once(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs without repeated ids."""
     found: dict[str, Job] = {}
     for job in jobs:
         found.setdefault(job.id, job)

@@ -14,7 +14,6 @@ from knowhue.locks import job_of_engine
 _CANCEL_S = 60.0
 _ANSWER_S = 10.0
 _OBJECTS_BYTES = 80 * 2**20  # the least that Ray takes: jobs share files, not objects
-_NO_LIMIT = 1_000_000
 
 
 class RayTasks(Executor):
@@ -57,7 +56,7 @@ class RayTasks(Executor):
             return begun[-1].future()
 
         try:
-            keep_busy(jobs, self.workers or _NO_LIMIT, submit, _result, watch)
+            keep_busy(jobs, self.workers or len(jobs), submit, _result, watch)
         except BaseException:
             for reference in begun:  # what has ended is not cancelled
                 ray.cancel(reference, force=True)

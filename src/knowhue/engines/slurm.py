@@ -60,7 +60,6 @@ class SlurmJobs(Executor):
         self._title = f"knowhue-{fingerprint(str(self._root))}"
 
     def left(self) -> list[str]:
-        """See `Executor`."""
         return self._own(_squeue())
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
