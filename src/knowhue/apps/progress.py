@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -62,36 +62,32 @@ def showing_progress() -> Iterator[Report]:
     console = Console(stderr=True)
     if not is_first_process():
         yield lambda _: None
-    elif console.is_terminal:
-        with Live(console) as bars, _saying_that_it_stops(console):
-            yield bars
-    else:
-        with _saying_that_it_stops(console):
-            yield Plain(console)
+        return
+    bars = Live(console) if console.is_terminal else nullcontext(Plain(console))
+    with bars as shown, _saying_that_it_stops(console):
+        yield shown
 
 
 @contextmanager
 def _saying_that_it_stops(console: Console) -> Iterator[None]:
     """Answer Ctrl-C at once: what is at work is brought to an end first, which may take seconds."""
-    usual = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    # only the main thread may set what signals do; one that is ignored, or ends the process, is left so
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM) if is_main}
+    usual = {each: handler for each, handler in handlers.items() if callable(handler)}
 
     def stop(number: int, frame: FrameType | None) -> None:
         with suppress(RuntimeError, OSError):  # it came while a line was written, or nobody reads any more
             console.print("stopping ...", highlight=False)
-        handler = usual[signal.Signals(number)]
-        assert callable(handler)
-        handler(number, frame)
+        usual[signal.Signals(number)](number, frame)
 
-    # only the main thread may set what signals do; one that is ignored, or ends the process, is left so
-    ours = [each for each, handler in usual.items() if callable(handler)]
-    ours = ours if threading.current_thread() is threading.main_thread() else []
-    for each in ours:
+    for each in usual:
         signal.signal(each, stop)
     try:
         yield
     finally:
-        for each in ours:
-            signal.signal(each, usual[each])
+        for each, handler in usual.items():
+            signal.signal(each, handler)
 
 
 class Plain:

@@ -310,9 +310,7 @@ class _Exchange:
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with one line of JSON; or, once an answer has begun, break off: its end never comes."""
         if not self.status:
-            await self.answer(
-                refusal.status, refusal.body, {"content-type": "application/json", **refusal.headers}
-            )
+            await self.answer(refusal.status, refusal.body, {"content-type": JSON, **refusal.headers})
 
     async def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]

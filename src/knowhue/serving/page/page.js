@@ -1,5 +1,5 @@
 // The page: photos, points and settings live in this tab alone, and colours come from the server's own API.
-import { Card, element, kindOf, leadOf, percent, titled } from "./card.js";
+import { Card, element, kindOf, leadOf, titled } from "./card.js";
 import { Refused, fetched, post } from "./server.js";
 import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
