@@ -68,10 +68,9 @@ class Session:
         options.log_severity_level = _FATAL
         pixels = sum(values.size / values.shape[1] for values in inputs.values())
         each = self._seconds_a_pixel
-        seconds = None if each is None else SECONDS + each * pixels
         try:
             return within(
-                seconds,
+                None if each is None else SECONDS + each * pixels,
                 lambda: self._session.run(outputs, inputs, options),
                 lambda: setattr(options, "terminate", True),
             )
