@@ -1,6 +1,7 @@
 """The program `knowhue`: what it prints steers no terminal, whatever files are called; how it begins and ends."""
 
 import atexit
+import codecs
 import gc
 import inspect
 import io
@@ -140,6 +141,18 @@ app = typer.Typer(
     epilog="Start with: `knowhue study --preset demo --out runs/demo`",
 )
 
+_PLAIN = {
+    **dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{NON-BREAKING HYPHEN}", "-"),
+    **dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}", '"'),
+    **dict.fromkeys("\N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}", " "),
+    "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{PLUS-MINUS SIGN}": "+/-",
+    "\N{RIGHTWARDS ARROW}": "->",
+    "\N{LESS-THAN OR EQUAL TO}": "<=",
+    "\N{GREATER-THAN OR EQUAL TO}": ">=",
+}
+"""What stands for our own signs where an encoding lacks them, as Windows' do of output that goes into a file."""
 _NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
 """What typer says where one of some words was expected."""
 _EMPTY = re.compile(r"(--[\w-]+=)?\s*")
@@ -151,6 +164,7 @@ _OF_FILES = frozenset(
     | {".tar", ".txt", ".yaml", ".yml", ".zip"}
 )
 """Suffixes of files beside those of images and videos."""
+ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
 _Value = TypeVar("_Value")
 RARELY_NEEDED = "Rarely needed"
@@ -255,10 +269,10 @@ def command_line() -> str:
 
 
 def settle_streams() -> None:
-    """Let standard output and standard error spell out what their encoding lacks, instead of failing."""
+    """Let standard output and standard error show what their encoding lacks in another way, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=ERRORS)
 
 
 def score_line(name: str, value: float | None, interval: tuple[float, float] | None = None) -> str:
@@ -298,6 +312,18 @@ def _shown(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(
+        _PLAIN.get(each) or each.encode("ascii", "backslashreplace").decode() for each in missing
+    ), error.end
+
+
+codecs.register_error(ERRORS, _replaced)
 
 
 def _print_version(wanted: bool) -> None:
