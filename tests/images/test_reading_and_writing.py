@@ -1,5 +1,6 @@
 """Whatever people have as images is read by its true lightness, or refused in one line; nothing of it is lost."""
 
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from icc_profiles import RGB as SPACES
 from icc_profiles import dot_gain_curve, gray_profile, rgb_profile, rgb_to_xyz
-from odd_files import ODD_FILES, XMP, after_start, exif, iptc, lab, pillow, tagged, tiff
+from odd_files import ODD_FILES, XMP, after_start, chunk, exif, iptc, lab, pillow, tagged, tiff
 from PIL import Image, ImageCms
 
 from knowhue.errors import ConfigError, ImageError, KnowhueError, RunError
@@ -320,6 +321,29 @@ def test_the_resolution_is_the_images_whatever_its_exif_says(suffix):
     metadata = (("exif-data", found.tobytes()),)
     image = OurImage(NOISE, None, Origin(metadata=metadata, pixels_per_mm=(10.0, 20.0)))
     assert read_image(encode_image(image, suffix)).origin.pixels_per_mm == pytest.approx((10, 20), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize(("unit", "dpi"), [(2, (300, 150)), (3, (762, 381)), (1, (144, 72))])
+def test_a_resolution_that_exif_alone_tells_is_kept(kind: str, unit: int, dpi: tuple[int, int]):
+    found = exif(6)
+    found.update({0x011A: 300.0, 0x011B: 150.0, 0x0128: unit})
+    data = pillow(NOISE, kind, **({} if kind == "JPEG2000" else {"exif": found}))
+    if kind == "JPEG2000":
+        body = b"uuidJpgTiffExif->JP2" + found.tobytes()[6:]
+        place = data.index(b"jp2c") - 4
+        data = data[:place] + (len(body) + 4).to_bytes(4, "big") + body + data[place:]
+    image = read_image(data)
+    shown = dpi if kind == "AVIF" else dpi[::-1]  # whose files have an orientation of their own
+    for each in (image, read_image(encode_image(image, ".png"))):
+        assert np.multiply(each.origin.pixels_per_mm, 25.4) == pytest.approx(shown, rel=1e-3)
+
+
+def test_a_resolution_beyond_all_bounds_is_none():
+    density = chunk(b"pHYs", struct.pack(">IIB", 2**31, 2**31, 1))
+    data = pillow(NOISE, "PNG")
+    image = read_image(data[:33] + density + data[33:])
+    assert image.origin.pixels_per_mm == Origin().pixels_per_mm
 
 
 def test_of_texts_those_are_named_that_are_lost():

@@ -14,6 +14,8 @@ from PIL import Image
 
 from knowhue.errors import ImageError
 from knowhue.images.containers import Beside
+from knowhue.images.image import Image as OurImage
+from knowhue.images.image import Origin
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.tiff import Choice, choose_page, of_tiff
 from knowhue.images.writing import encode_image, encode_with_notes
@@ -285,3 +287,15 @@ def test_a_resolution_without_a_unit_is_the_shape_of_pixels_alone(unit: int, dpi
 def test_a_resolution_of_nothing_is_none(unit: int):
     read = read_image(tiff(GRAY, resolution=(0, 150), resolutionunit=unit))
     assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), 72, rtol=1e-3)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_comment_in_utf_16_is_in_the_order_of_what_is_written(order: str):
+    comment = b"UNICODE\0" + "käse".encode({"<": "utf-16-le", ">": "utf-16-be"}[order])
+    entries = struct.pack(f"{order}HHHII", 1, 0x9286, 7, len(comment), 44)
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8)
+    main = struct.pack(f"{order}HHHIII", 1, 0x8769, 4, 1, 26, 0)
+    block = b"Exif\0\0" + head + main + entries + bytes(4) + comment
+    data = encode_image(OurImage(RGB, None, Origin(metadata=(("exif-data", block),))), ".tif")
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.getexif().get_ifd(0x8769)[0x9286] == b"UNICODE\0" + "käse".encode("utf-16-le")

@@ -36,7 +36,7 @@ from knowhue.images.containers import (
 from knowhue.images.image import FORMATS, Image, Origin, Texts, dangling, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
 from knowhue.images.profiles import RGBSpace, to_srgb
-from knowhue.images.tiff import RAW, Choice, choose_page, exif_orientation, of_tiff
+from knowhue.images.tiff import RAW, Choice, choose_page, exif_orientation, exif_resolution, of_tiff
 from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
 
 MAX_PIXELS = 200_000_000
@@ -238,7 +238,7 @@ class Decoded:
     profile: bytes | None = None
     metadata: Fields = field(default_factory=dict)
     texts: Texts = ()
-    pixels_per_mm: tuple[float, float] = Origin().pixels_per_mm
+    pixels_per_mm: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
     alpha: int | None = 0
     """which of the channels beside the colours is transparency; None if none is"""
@@ -271,8 +271,11 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         decoded = _decode_by_pillow(file, kind, max_pixels)
     beside = _BESIDE[kind](file) if kind in _BESIDE else Beside()
     decoded.profile = decoded.profile or beside.profile
-    decoded.pixels_per_mm = beside.pixels_per_mm or decoded.pixels_per_mm
     decoded.metadata |= dict(beside.metadata)
+    by_exif = exif_resolution(decoded.metadata.get("exif-data", b""))
+    told = (each for each in (beside.pixels_per_mm, by_exif, decoded.pixels_per_mm) if each)
+    possible = (each for each in told if each != _NO_RESOLUTION and max(each) < _MOST_PIXELS_PER_MM)
+    decoded.pixels_per_mm = next(possible, None)
     decoded.texts = beside.texts
     decoded.notes += beside.notes
     if decoded.profile is None:
@@ -303,7 +306,8 @@ def _load(file: File, kind: str, page: Choice | None) -> VipsImage:
 
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data")
-_NO_RESOLUTION = (1.0, 1.0)  # what libvips says where the file says nothing
+_NO_RESOLUTION = (1.0, 1.0)  # what libvips says, and writes into EXIF, of a file that says nothing
+_MOST_PIXELS_PER_MM = 1e6  # that libvips takes
 
 
 def _fields(image: VipsImage) -> Fields:
@@ -330,13 +334,12 @@ def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int)
         values = values | values >> bits  # libvips leaves the low bits 0, and white would be gray
     decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 0)
     decoded.profile, decoded.metadata = attached(image, "icc-profile-data"), _fields(image)
-    is_possible = all(0 < each < math.inf for each in (image.xres, image.yres))
-    if (image.xres, image.yres) != _NO_RESOLUTION and is_possible:
+    if all(0 < each < math.inf for each in (image.xres, image.yres)):
         decoded.pixels_per_mm = image.xres, image.yres
     if page is not None:
         decoded.alpha = page.alpha
         if attached(image, "resolution-unit") is None:
-            decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm)
+            decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm or (1, 1))
     if page is not None and page.notes:
         decoded.notes += page.notes
     elif (pages := attached(image, "n-pages") or 1) > 1:
@@ -430,7 +433,8 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     """Depth, orientation, transparency and colours of what was decoded."""
-    interpretation, notes, pixels_per_mm = decoded.interpretation, decoded.notes, decoded.pixels_per_mm
+    interpretation, notes = decoded.interpretation, decoded.notes
+    pixels_per_mm = decoded.pixels_per_mm or Origin().pixels_per_mm
     is_lab = interpretation.startswith("lab")
     values = decoded.values if is_lab else _as_codes(decoded.values, notes)
     if decoded.orientation in _UPRIGHT:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError
-from knowhue.images.containers import Beside, File
+from knowhue.images.containers import Beside, File, without_unit
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
 _WANTED = (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION)
@@ -27,6 +27,8 @@ _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | dict
 """Size of a value by the number of its type."""
 _WORD_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
 """What is turned together where bytes stand the other way round; rationals are two words."""
+_WIDE_TEXT = b"UNICODE\0"
+"""How a comment in UTF-16 begins, in the order of the file, whose type says bytes (CIPA DC-008, 4.6.6)."""
 _WHOLE = (1, 3, 4, 13, 16, 18)
 """Types of whole numbers without a sign; 13 and 18 are offsets of directories."""
 _OF_BIG_TIFF = 16
@@ -130,8 +132,10 @@ class Directories:
     def _entry(self, kind: int, number: int, place: int) -> Entry:
         size = number * _TYPE_BYTES.get(kind, 0)
         value = _bytes(self._file, place, size) if place + size <= self._size_bytes else b""
-        words = np.frombuffer(value, f"{self._order}u{_WORD_BYTES.get(kind, 1)}")
-        return Entry(kind, number, words.astype(words.dtype.newbyteorder("<"), copy=False).tobytes())
+        start = len(_WIDE_TEXT) if value.startswith(_WIDE_TEXT) and len(value) % 2 == 0 else 0
+        words = np.frombuffer(value[start:], f"{self._order}u{2 if start else _WORD_BYTES.get(kind, 1)}")
+        words = words.astype(words.dtype.newbyteorder("<"), copy=False)
+        return Entry(kind, number, value[:start] + words.tobytes())
 
     def tree(self, at: int, tags: Container[int], levels: int = 2) -> Tree:
         """What a directory says by some tags, and those within it by any; not what is damaged."""
@@ -211,6 +215,7 @@ def _is_whole(directory: Directory) -> bool:
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _INNER = (_EXIF, _GPS, _INTEROPERABILITY)
 _DESCRIPTION, _ORIENTATION = 0x010E, 0x0112
+_RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """GeoTIFF 1.1: scale, points, transformation, keys; GDAL's metadata and the value that means nothing."""
 _FIELDS = (
@@ -221,7 +226,7 @@ _FIELDS = (
 description, maker, model, software, time, artist, computer, copyright; rating, Windows' title to subject."""
 _OF_LAYOUT = re.compile(rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
 """How descriptions begin by which ImageJ, OME and tifffile find their images in the file that was read."""
-_SHORT, _LONG = 3, 4
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
 _HEAD = b"Exif\0\0II*\0\x08\0\0\0"
 
 
@@ -233,14 +238,31 @@ def _of_exif(block: bytes) -> Directories:
     return Directories(io.BytesIO(block.removeprefix(b"Exif\0\0")))
 
 
+def _said(block: bytes, tags: Container[int]) -> Directory:
+    """What the main directory of EXIF says by some tags; nothing if it is empty or damaged."""
+    # not by a reader of all values: those of a hostile block overlap, and fill the memory
+    with suppress(ImageError, *_DAMAGE):
+        directories = _of_exif(block)
+        return directories.read(directories.first, tags)[0]
+    return {}
+
+
 def exif_orientation(block: bytes) -> int | None:
     """1 to 8 by EXIF (CIPA DC-008, 4.6.5.1.6); None if it says none."""
-    # not by a reader of all values: those of a hostile block overlap, and fill the memory
-    with suppress(ImageError, KeyError, IndexError, *_DAMAGE):
-        directories = _of_exif(block)
-        found = directories.read(directories.first, (_ORIENTATION,))[0][_ORIENTATION].numbers[0]
-        return found if 1 <= found <= 8 else None
-    return None
+    found = _numbers(_said(block, (_ORIENTATION,)), _ORIENTATION)
+    return found[0] if found and 1 <= found[0] <= 8 else None
+
+
+def exif_resolution(block: bytes) -> tuple[float, float] | None:
+    """Pixels a mm across and down, as they are stored, by EXIF (CIPA DC-008, 4.6.5.1.9); None if it says none."""
+    said = _said(block, (*_RESOLUTION, _RESOLUTION_UNIT))
+    values = [said[tag].value for tag in _RESOLUTION if tag in said and said[tag].kind == _RATIONAL]
+    ratios = np.frombuffer(b"".join(values), "<u4").reshape(-1, 2).tolist()
+    if len(ratios) != 2 or 0 in ratios[0] + ratios[1]:
+        return None
+    (across, down), unit = ([top / bottom for top, bottom in ratios], _numbers(said, _RESOLUTION_UNIT))
+    mm = {(): 25.4, (2,): 25.4, (3,): 10}.get((*unit,))
+    return without_unit(across, down) if mm is None else (across / mm, down / mm)
 
 
 def exif_without_thumbnail(block: bytes) -> bytes:
