@@ -144,11 +144,7 @@ def colorize_archive(
     places = _from_anywhere(source), _from_anywhere(out)
     images, colours = map(open_store, places)
     with colours.held() as note:
-        if left := executor.left():
-            raise RunError(
-                f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or "
-                "cancel them."
-            )
+        _require_no_left(executor)
         with tables_on_disk() as tables:
             listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
@@ -159,16 +155,27 @@ def colorize_archive(
             model = model._replace(model=_from_anywhere(model.model))
         # what is of another place counts where `_plan` lets it
         same = digest({**plan["job"], "source": None, "shards": plan["shards"]})
-        task = ShardTask(*places, model, 0, options, overwrite, same, uuid4().hex, executor.threads or 0)
+        task = ShardTask(
+            *places, model=model, shard=0, options=options, overwrite=overwrite, job=same, run=uuid4().hex,
+            threads=executor.threads or 0,
+        )  # fmt: skip
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
     counts = sum((Counter(end["counts"]) for end in ends), Counter(failed=len(listing.unreadable)))
     failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
     changed = [output for end in ends for output in end["changed"]]
-    notes = [*colorizer.notes, *[note] * bool(note), *listing.notes]
+    notes = [*colorizer.notes, *filter(None, [note]), *listing.notes]
     return summarise(
         colorizer, source, out, counts, sorted(failures)[:MOST_FAILURES], changed, notes,
         time.monotonic() - started, shards=plan["shards"],
     )  # fmt: skip
+
+
+def _require_no_left(executor: Executor) -> None:
+    if left := executor.left():
+        raise RunError(
+            f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or cancel "
+            "them."
+        )
 
 
 def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
@@ -253,8 +260,10 @@ def _execute(
 
     def watch() -> None:
         for path, *_ in out.files(_ENDED):
-            if path not in ends and (end := json.loads(out.read(path)))["run"] == tasks[0].run:
-                ends[path] = end
+            if path not in ends:
+                end = json.loads(out.read(path))
+                if end["run"] == tasks[0].run:
+                    ends[path] = end
         counts = [end["counts"] for end in ends.values()]
         here, failed, already = (sum(each[name] for each in counts) for name in ("made", "failed", "already"))
         if reported != [here + failed, already]:

@@ -44,18 +44,28 @@ RUN_METRICS: dict[str, Metric] = {
         "ratio, 1 is as vivid",
         "neither",
         "chroma, of true",
-        "chroma",
-        "set",
+        column="chroma",
+        over="set",
     ),
     "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither"),
     "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither"),
     "colourfulness": Metric("Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "CF, signed"),
     "colourfulness_absolute": Metric("Colourfulness (absolute convention)", "M3", "neither", "CF, absolute"),
     "colourfulness_difference_of_means": Metric(
-        "Difference of the mean colourfulness", "M3", "lower", "dCF of means, signed", "colourfulness", "set"
+        "Difference of the mean colourfulness",
+        "M3",
+        "lower",
+        "dCF of means, signed",
+        column="colourfulness",
+        over="set",
     ),
     "mean_colourfulness_difference": Metric(
-        "Mean difference of colourfulness", "M3", "lower", "dCF of images, signed", "colourfulness", "set"
+        "Mean difference of colourfulness",
+        "M3",
+        "lower",
+        "dCF of images, signed",
+        column="colourfulness",
+        over="set",
     ),
     "accuracy": Metric("Accuracy", "share", "higher", task="class", column="correct"),
     "balanced_accuracy": Metric(

@@ -251,8 +251,9 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
         return model.model_validate(values)
     except ValidationError as error:
         problems = [describe_problem(problem, model) for problem in error.errors()[:MOST_PROBLEMS]]
-        more = error.error_count() - len(problems)
-        raise ConfigError(*problems, *[f"and {more:,} more"] * (more > 0)) from None
+        if more := error.error_count() - len(problems):
+            problems.append(f"and {more:,} more")
+        raise ConfigError(*problems) from None
 
 
 def read_setting(

@@ -81,9 +81,9 @@ class Start(Section):
         """
         known = f" and, of its class head, {few(self.classes)}" if self.classes else ""
         taken = f"its encoder{', its colour head' if self.colour else ''}{known}"
-        new = f"; {self.new_classes} class{'es are' if self.new_classes > 1 else ' is'} new" * bool(
-            self.new_classes
-        )
+        new = ""
+        if self.new_classes:
+            new = f"; {self.new_classes} class{'es are' if self.new_classes > 1 else ' is'} new"
         return f"Started from `{self.model}` (SHA-256 {self.sha256[:12]}): {taken}{new}."
 
 

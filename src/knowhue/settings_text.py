@@ -226,7 +226,8 @@ def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
         return did_you_mean(key, known)
     # a name alone is rather a setting than a section
     near = difflib.get_close_matches(key, known, 1) if len(place) > 1 else []
-    return f" Did you mean `{difflib.get_close_matches(key, [*namesakes, *near], 1, 0.0)[0]}`?"
+    (meant,) = difflib.get_close_matches(key, [*namesakes, *near], 1, cutoff=0.0)
+    return f" Did you mean `{meant}`?"
 
 
 def _settings(model: type[BaseModel], place: Sequence[str], above: tuple[str, ...] = ()) -> dict[str, str]:

@@ -80,9 +80,8 @@ def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = F
     found, remedy = cause.strerror or str(cause), "Make it writable, or name"
     if in_the_way:
         found = f"`{in_the_way[0]}` is a file, not a folder"
-    elif cause.errno == errno.ENOENT and os.path.isdir(
-        folder
-    ):  # the system finds no file that it was to make
+    # the system finds no file that it was to make
+    elif cause.errno == errno.ENOENT and os.path.isdir(folder):
         found = f"`{folder}` takes no files"
     if cause.errno in DISK_FULL:
         remedy = "Free some space and run the same command again, or name"
@@ -90,9 +89,8 @@ def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = F
         remedy = "Name"
     is_own_name = cause.errno == errno.ENAMETOOLONG and path.name == max(path.parts, key=_bytes_of)
     noun = "file" if is_own_name and not is_folder else "folder"
-    return RunError(
-        f"Cannot write `{path}`: {found}. {remedy} another {noun}{f' with {option}' * bool(option)}."
-    )
+    by = f" with {option}" if option else ""
+    return RunError(f"Cannot write `{path}`: {found}. {remedy} another {noun}{by}.")
 
 
 def system_cause(error: BaseException | None) -> OSError | None:

@@ -412,9 +412,11 @@ def _begun(root: Path) -> dict[str, Any] | None:
 
 def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
     frozen = _begun(root)
+    if frozen is None:
+        return
     titles = {"images": "images", "encoder_weights": "weights of the encoder"}
-    changed = [title for key, title in titles.items() if frozen and frozen["parts"][key] != parts[key]]
-    if frozen and changed:
+    changed = [title for key, title in titles.items() if frozen["parts"][key] != parts[key]]
+    if changed:
         raise RunError(
             f"{root} was frozen on {frozen['created']}, before its first run, with other "
             f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder."

@@ -35,7 +35,8 @@ def commented_yaml(section: BaseModel | dict[str, Any], depth: int = 0) -> list[
     is_table = isinstance(section, dict)  # of named entries, such as arms, which have no meanings
     fields = {} if is_table else type(section).model_fields
     lines: list[str] = []
-    for name, value in section.items() if is_table else section:
+    entries = section.items() if isinstance(section, dict) else section
+    for name, value in entries:
         field = fields.get(name)
         # a field that is named after a keyword of Python has an alias
         key = f"{'  ' * depth}{_inline(name if field is None else field.alias or name)}:"
@@ -78,7 +79,9 @@ def power_lines(
     plan: Plan, variances: Mapping[str, Variances], images: int | None, counted_in: Path | None = None
 ) -> list[str]:
     """What each question of a plan finds with its seeds and its images, perhaps as many as an earlier study's."""
-    lines = [f"{images} images, as in {counted_in}; --images for another number"] * (counted_in is not None)
+    lines = []
+    if counted_in is not None:
+        lines.append(f"{images} images, as in {counted_in}; --images for another number")
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)

@@ -382,7 +382,6 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
 
 
 def _sentences(record: dict, headline: str | None) -> list[str]:
-
     lines = [f"{record['path']} -> {record['output']}"]
     lines += [f"  note: {warning}" for warning in record["warnings"]]
     if headline is not None:

@@ -74,10 +74,8 @@ class ImageListing:
 
     def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
         """Images to be read, from one position to before another."""
-        columns, limits = (
-            "name, split, label, stamp, x'', origin, place",
-            (start, len(self) if stop is None else stop),
-        )
+        columns = "name, split, label, stamp, x'', origin, place"
+        limits = start, len(self) if stop is None else stop
         query = f"SELECT {columns} FROM images WHERE position >= ? AND position < ? ORDER BY position"
         return map(_item, self._table.execute(query, limits))
 

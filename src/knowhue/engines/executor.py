@@ -308,7 +308,7 @@ def _require_known(engine: str, key: str) -> None:
 
 
 def await_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
-    """Wait for the jobs that a killed driver has left with an engine, of which `left` is known: they write here."""
+    """Wait for jobs that a killed driver has left, with the engine `left` if it was noted: they write to the folder."""
     told = list[str]()
     try:
         engines = {own.name: own}

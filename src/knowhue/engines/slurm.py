@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -178,8 +177,10 @@ class _Step(Checkpointable):
 
 def living_jobs() -> Mapping[str, str] | None:
     """The names of this user's jobs that wait or run, by their ids; None where Slurm does not answer just now."""
-    with suppress(RunError):
+    try:
         return _squeue()
+    except RunError:
+        return None
 
 
 def _squeue() -> Mapping[str, str]:

@@ -351,7 +351,7 @@ def _fill(alexnet: nn.Module, file: str | None) -> None:
     alexnet.load_state_dict({own: stored[name] for own, name in names.items()})
 
 
-NETWORKS = {
+NETWORKS: dict[str, Opener] = {
     "lite0": Opener("lite0", _lite0, "fid"),
     "inception": Opener("inception", _inception, "fid"),
     "lpips": Opener("lpips", _lpips, "perceptual"),
@@ -363,7 +363,8 @@ def open_networks(settings: Evaluation, device: torch.device) -> dict[str, Image
     files = {"inception": settings.inception_weights, "lpips": settings.lpips_weights}
     found: dict[str, ImageNetwork | Unavailable] = {}
     for name, opener in NETWORKS.items():
-        setting, file = "perceptual" if name == "lpips" else "networks", files.get(name)
+        file = files.get(name)
+        setting = "perceptual" if name == "lpips" else "networks"
         if name in getattr(settings, setting):
             found[name] = open_once(opener, file, device, _stamp_of(file))
         else:

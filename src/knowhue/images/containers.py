@@ -100,7 +100,7 @@ def _behind(data: bytes) -> tuple[str, ...]:
         return (
             "the first image in its file; what comes behind it (another view, or a gain map) was left out",
         )
-    return ("the video behind it (motion photo) was left out",) * (b"ftyp" in data)
+    return ("the video behind it (motion photo) was left out",) if b"ftyp" in data else ()
 
 
 def with_comments(jpeg: bytes, texts: Iterable[str]) -> bytes:
@@ -134,7 +134,7 @@ def of_png(file: File) -> Beside:
         across, down = struct.unpack(">2I", density[:8])
         resolution = without_unit(across, down) if across and down else without_unit(1, 1)
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
-    notes = (f"the still image of its {frames} frames",) * (frames > 1)
+    notes = (f"the still image of its {frames} frames",) if frames > 1 else ()
     space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
     return Beside(None, tuple(metadata.items()), texts, resolution, notes, space)
 
@@ -380,11 +380,13 @@ def _main_header(codestream: bytes) -> tuple[list[bytes], tuple[str, ...]]:
             break
         if kind == _J2K_SIZE:
             # three bytes a component; the top bit says whether it is signed
-            bits = max(((depth & 0x7F) + 1 for depth in body[36::3]), default=0)
-            is_cut = bits > 8 and len(body) > 39
-            notes = (f"of its {bits} bits a channel the decoder of JPEG 2000 gives 8",) * is_cut
-        elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT) and len(comments) < _MOST_COMMENTS:
-            comments += [body[2:]] * (not body[2:].startswith(_OF_ENCODERS))
+            depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
+            if len(depths) > 1 and max(depths) > 8:  # of one component alone all are given
+                notes = (f"of its {max(depths)} bits a channel the decoder of JPEG 2000 gives 8",)
+        elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
+            text = body.removeprefix(_J2K_TEXT)
+            if len(comments) < _MOST_COMMENTS and not text.startswith(_OF_ENCODERS):
+                comments.append(text)
     return comments, notes
 
 

@@ -50,7 +50,9 @@ def keep(
     elif suffix == ".tif":
         found = _for_tiff(found)
     kept = {name: value for name, value in found.items() if name in holds}
-    texts = tuple(each for each in origin.texts if suffix == ".png" or (suffix, each[0]) == (".jpg", COMMENT))
+    texts = tuple(
+        (key, text) for key, text in origin.texts if suffix == ".png" or (suffix == ".jpg" and key == COMMENT)
+    )
     placeless = [_WORDS[name] for name in found if name not in kept]
     placeless += _in_words([key for key, _ in origin.texts if key not in dict(texts)])
     lost += [f"{words} left out: {called} cannot hold that" for words in placeless]
@@ -141,7 +143,7 @@ def xmp_orientation(xmp: bytes) -> int | None:
     """1 to 8 by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it; None if it says none."""
     plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
     found = re.search(_XMP_NUMBER % b"tiff:Orientation", plain) if _TIFF_SPACE in plain else None
-    return int(found[2]) if found and found[2] in (b"%d" % told for told in range(1, 9)) else None
+    return int(found[2]) if found and re.fullmatch(rb"[1-8]", found[2]) else None
 
 
 _UNDECLARED = (
@@ -207,7 +209,9 @@ def _true_xmp(xmp: bytes, height: int, width: int, computed_by: ComputedBy | Non
             xmp = _packet(document)
     announced = ", ".join(dict.fromkeys(filter(None, gone)))
     notes = [f"XMP no longer announces {announced}, which the file does not hold"] if announced else []
-    return xmp, notes if is_declared or not xmp else [_UNDECLARED, *notes]
+    if xmp and not is_declared:
+        notes.insert(0, _UNDECLARED)
+    return xmp, notes
 
 
 def _packet(document: minidom.Document) -> bytes:

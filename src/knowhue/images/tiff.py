@@ -269,10 +269,11 @@ def exif_without_thumbnail(block: bytes) -> bytes:
     """EXIF whose second directory, the thumbnail's (CIPA DC-008, 4.5.4), is cut off; damaged EXIF as it is."""
     with suppress(ImageError, *_DAMAGE):
         directories = _of_exif(block)
-        end = directories.read(directories.first, ())[1] - len(block.removeprefix(b"Exif\0\0"))
+        start = len(block) - len(block.removeprefix(b"Exif\0\0"))
+        link = start + directories.read(directories.first, ())[1]
         # only the link to it goes: cutting bytes out would shift what the other offsets point at
-        if end <= -4:
-            return block[:end] + bytes(4) + block[len(block) + end + 4 :]
+        if link + 4 <= len(block):
+            return block[:link] + bytes(4) + block[link + 4 :]
     return block
 
 
@@ -311,7 +312,7 @@ def with_exif(data: bytes, fields: Mapping[str, bytes]) -> bytes:
     if isinstance(inner := told.get(_EXIF), dict):
         for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which turning may have exchanged
             if own in inner:
-                inner[own] = Entry(_LONG, 1, entries[main][8:])
+                inner[own] = Entry(_LONG, 1, entries[main][8:])  # a short one has two bytes of 0 behind it
     told |= _tree_of(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
     data += b"\0" * (len(data) % 2)
     added, values = _rows(told, len(data))

@@ -270,7 +270,8 @@ class Colorizer:
             places = [place for place, each in enumerate(inputs) if each.shape == shape]
             together = self.network.predict(np.stack([inputs[place] for place in places]))
             for row, place in enumerate(places):
-                alone = (None if part is None else part[row : row + 1] for part in together[:3])
+                answers_of_all = together[:3]  # without activations, of which none were asked
+                alone = (None if part is None else part[row : row + 1] for part in answers_of_all)
                 answers[place] = Predictions(*alone)  # pyright: ignore[reportArgumentType]
         return [answers[place] for place in range(len(inputs))]
 

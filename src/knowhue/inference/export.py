@@ -172,7 +172,7 @@ def _exportable(module: Deployed) -> Deployed:
     for name, layer in list(module.named_modules()):
         if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
             pads_by_size = isinstance(layer, Conv2dSame)
-            layer.__class__ = nn.Conv2d
+            layer.__class__ = nn.Conv2d  # which has the same weights, and no padding of its own
             if pads_by_size:
                 height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
                 edges = (width // 2, width - width // 2, height // 2, height - height // 2)

@@ -118,9 +118,10 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
 
 
 def _raise_all(problems: list[str]) -> None:
-    more = len(problems) - _MOST_PROBLEMS
+    if (more := len(problems) - _MOST_PROBLEMS) > 0:
+        problems = [*problems[:_MOST_PROBLEMS], f"and {plural(more, 'hint')} more"]
     if problems:
-        raise ConfigError(*problems[:_MOST_PROBLEMS], *[f"and {plural(more, 'hint')} more"] * (more > 0))
+        raise ConfigError(*problems)
 
 
 def require_hinted(

@@ -178,11 +178,12 @@ def caveats_of_many(
     description: Description | RecipeDescription, novel: int, of: int, what: str
 ) -> list[str]:
     """What a user should know before trusting many answers."""
-    unlike = [
-        f"{novel} of {plural(of, what)} {'is' if novel == 1 else 'are'} unlike the images that this model was trained "
-        f"on: {_are_guesses(description)}"
-    ]
-    return unlike * (novel > 0) + _cannot_tell(description) * (of > 0)
+    found = _cannot_tell(description) if of else []
+    if novel:
+        are = "is" if novel == 1 else "are"
+        unlike = f"{novel} of {plural(of, what)} {are} unlike the images that this model was trained on"
+        found = [f"{unlike}: {_are_guesses(description)}", *found]
+    return found
 
 
 def _caveats(description: Description | RecipeDescription, novelty: float | None) -> list[str]:

@@ -212,11 +212,9 @@ def is_line(record: Any) -> bool:
     match record:
         case {"path": str(), "error": _} | {"path": str(), "planned": True}:
             return True
-        case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]} | {
-            "path": str(),
-            "made": str(),
-            "stamp": str(),
-        }:
+        case {"path": str(), "made": str(), "stamp": str()}:
+            return is_noted(record)
+        case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]}:
             return is_noted(record) and ("album" not in record or _is_album(record["album"]))
     return False
 

@@ -111,10 +111,8 @@ class ImageTable:
     def _add(self, path: str, stamp: str) -> None:
         name = PurePosixPath(path)
         writable = writable_suffix(name.suffix)
-        output, twin = (
-            name.with_suffix(self._suffix or writable),
-            name.with_name(f"{name.stem}{MARK}{writable}"),
-        )
+        output = name.with_suffix(self._suffix or writable)
+        twin = name.with_name(f"{name.stem}{MARK}{writable}")
         texts = [as_bytes(str(each)) for each in (path, stamp, output, twin)]
         insert = f"INSERT INTO images VALUES ({'CAST(? AS TEXT), ' * 4}?)"
         self.rows.execute(insert, (*texts, zlib.crc32(texts[0])))
@@ -269,16 +267,20 @@ class Summary(NamedTuple):
         shards = f", {plural(self.shards, 'shard')}" if self.shards else ""
         lines = [f"{what if self.made else 'no image coloured'}{shards} -> {self.out}"]
         lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  already done: {self.already}"] * (self.already > 0)
+        if self.already:
+            lines.append(f"  already done: {self.already}")
         ledger = f"{self.out}/{LEDGERS if self.shards else LEDGER}"
-        lines += [f"  {self.failed} failed; the same command tries them again:"] * (self.failed > 0)
+        if self.failed:
+            lines.append(f"  {self.failed} failed; the same command tries them again:")
         lines += [f"    {path}: {error}" for path, error in self.failures]
-        more = self.failed - len(self.failures)
-        lines += [f"    and {more} more, in {ledger}"] * (more > 0)
-        lines += [f"  stopped: {self.left} not begun; the same command goes on"] * bool(self.left)
-        doubts = [f"class unknown: {self.unknown}"] * (self.unknown > 0) + [f"warnings: {self.warned}"]
-        there = plural(self.made + self.already, "image")
-        lines += [f"  of {there}, {', '.join(doubts)}; see {ledger}"] * (self.unknown + self.warned > 0)
+        if (more := self.failed - len(self.failures)) > 0:
+            lines.append(f"    and {more} more, in {ledger}")
+        if self.left:
+            lines.append(f"  stopped: {self.left} not begun; the same command goes on")
+        if self.unknown or self.warned:
+            unknown = f"class unknown: {self.unknown}, " if self.unknown else ""
+            there = plural(self.made + self.already, "image")
+            lines.append(f"  of {there}, {unknown}warnings: {self.warned}; see {ledger}")
         return [*lines, f"  model: {model_as_used(self.model, self.fast)}"]
 
 

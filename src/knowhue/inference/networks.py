@@ -192,15 +192,14 @@ def find_model(source: str | Path) -> Path:
     """
     if str(source) == BUILT_IN:
         return BUILT_IN_FILE
-    path, exists = Path(source), bool(str(source)) and Path(source).exists()
+    path = Path(source)
+    exists = bool(str(source)) and path.exists()
     if exists and path.is_dir():
         return _in_folder(path)
     if not exists or path.suffix.lower() not in OPENERS:
-        found = (
-            f"`{source}`.{taken_by(path)}"
-            if exists
-            else f"no `{source}`.{did_you_mean(str(source), [BUILT_IN])}"
-        )
+        found = f"`{source}`.{taken_by(path)}"
+        if not exists:
+            found = f"no `{source}`.{did_you_mean(str(source), [BUILT_IN])}"
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file that "
             f"`knowhue export` made. Found {found}"

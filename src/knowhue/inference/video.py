@@ -279,9 +279,13 @@ class _Work:
             self._options.unknown_below,
             self._options.saturation,
         )
-        unlike = caveats_of_many(description, self._novel, count, "frame") if self._novel else []
-        damage = f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
-        notes = [*unlike, *notes, *video.shortage(), *[damage] * bool(self._damaged)]
+        if self._novel:
+            notes = [*caveats_of_many(description, self._novel, count, "frame"), *notes]
+        notes = [*notes, *video.shortage()]
+        if self._damaged:
+            notes.append(
+                f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
+            )
         return VideoSummary(
             video.path,
             out,

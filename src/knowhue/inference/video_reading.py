@@ -103,8 +103,10 @@ class Video:
         if self._container.format.name in _CLOCKS or self._end > latest:
             return []
         end = self._end if self._stream.duration else self._end_of_all()
+        if end > latest:
+            return []
         times = f"{float(end):.1f} s, and the file announces {float(announced):.1f} s"
-        return [f"it ends at {times}: it may be cut short"] * (end <= latest)
+        return [f"it ends at {times}: it may be cut short"]
 
     def _end_of_all(self) -> Fraction:
         """Where the last stream ends: what Matroska announces, whose images may end before their sound."""

@@ -65,7 +65,9 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
     notes = [*concessions(video, codec), *_left_out(video, suffix)]
     if video.is_stereoscopic and suffix not in _MATROSKA:
         notes.append("its stereoscopic layout was left out; .mkv keeps it")
-    return notes + [f"{lost} damaged pieces of sound or subtitles were left out"] * bool(lost)
+    if lost:
+        notes.append(f"{lost} damaged pieces of sound or subtitles were left out")
+    return notes
 
 
 class _TakesNot(Exception):
@@ -172,24 +174,24 @@ def _takes(video: Video, suffix: str) -> bool:
 
 def _has_place(stream: Any, suffix: str) -> bool:
     """Whether a container takes such streams at all; which sound and subtitles it takes, its writer says."""
-    kinds = ("audio", "subtitle", "video", *["attachment"] * (suffix == ".mkv"))
-    return stream.type in kinds and not is_attached(stream)
+    if is_attached(stream):
+        return False
+    return stream.type in ("audio", "subtitle", "video") or (stream.type == "attachment" and suffix == ".mkv")
 
 
 def _left_out(video: Video, suffix: str) -> list[str]:
     """Which streams of a video have no place in a kind of container, and which other images stay gray, in words."""
-    copied = [
-        f"stream {each.index} (video) was copied as it is: one stream of images is coloured"
-        for each in video.others()
-        if each.type == "video" and not is_attached(each)
-    ]
-    lost = [each for each in video.others() if not _has_place(each, suffix) and not _is_written_anew(each)]
-    return copied + [
-        f"stream {each.index} (cover or other attached image) was left out"
-        if is_attached(each)
-        else f"stream {each.index} ({each.type}) has no place in {suffix} and was left out"
-        for each in lost
-    ]
+    copied, lost = [], []
+    for each in video.others():
+        if is_attached(each):
+            lost.append(f"stream {each.index} (cover or other attached image) was left out")
+        elif each.type == "video":
+            copied.append(
+                f"stream {each.index} (video) was copied as it is: one stream of images is coloured"
+            )
+        elif not _has_place(each, suffix) and not _is_written_anew(each):
+            lost.append(f"stream {each.index} ({each.type}) has no place in {suffix} and was left out")
+    return copied + lost
 
 
 def _is_written_anew(stream: Any) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from knowhue.config import TRAIN_LOSSES, Task
 from knowhue.metric_table import SHARES
-from knowhue.report.contrasts import contrast, family_tests, primary
+from knowhue.report.contrasts import Contrast, contrast, family_tests, primary
 from knowhue.report.study import Row, Run, Study
 from knowhue.statistics.paired import bounded_interval, flips, mean, t_interval
 
@@ -231,16 +231,17 @@ def seed_transfer(study: Study) -> list[dict[str, Any]]:
     for name, asked in study.questions.items():
         if (found := primary(study, name)) is None:
             continue
-        gaps = found.differences
-        worst, best = (
-            (float(gaps[place]), found.seeds[place], int(np.count_nonzero(gaps == gaps[place])) - 1)
-            for place in (int(found.gains.argmin()), int(found.gains.argmax()))
-        )
         rows.append({
             "question": name, "metric": asked.metric, "sesoi": asked.sesoi, "level": found.levels[0],
-            "hurt": found.hurt(asked.sesoi), "worst": worst, "best": best,
+            "hurt": found.hurt(asked.sesoi), "worst": _seed_at(found, found.gains.argmin()),
+            "best": _seed_at(found, found.gains.argmax()),
         })  # fmt: skip
     return rows
+
+
+def _seed_at(found: Contrast, place: Any) -> tuple[float, int, int]:
+    gaps = found.differences
+    return float(gaps[place]), found.seeds[place], int(np.count_nonzero(gaps == gaps[place])) - 1
 
 
 def class_transfer(study: Study) -> list[dict[str, Any]]:

@@ -167,7 +167,9 @@ class Comparison:
                     found.append(f"{method}, seed {run.seed}: {run.state}{given * (run.state == 'diverged')}")
                 if "samples.npz" in run.damaged:
                     found.append(f"{method}, seed {run.seed}: its images are damaged")
-        return found + ["the true images: damaged"] * bool(self.study.damaged)
+        if self.study.damaged:
+            found.append("the true images: damaged")
+        return found
 
     def costs(self, regime: Regime, method: str) -> dict[str, float | None]:
         """What a method took, means over its finished seeds; `COST_NAMES` are the keys."""
@@ -191,13 +193,10 @@ def comparison_results(study: Study) -> dict[str, Any]:
     """
     compared, regimes = Comparison(study), {}
     for name, regime in compared.regimes.items():
-        found = {
+        regimes[name] = {
             "title": regime.title,
             "budget_s": regime.budget_s,
             "unfinished": compared.unfinished(regime),
-        }
-        regimes[name] = {
-            **found,
             "methods": {each: _results(compared, regime, each) for each in compared.methods},
         }
     return {"reference": compared.reference, "regimes": regimes}
@@ -303,15 +302,13 @@ def _timed(own: float | None, reference: float | None) -> TableCell:
 
 
 def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:
-    texts = [
-        [
-            f"{value}<br>{f'**{below}**' if clear else below}" if below else value
-            for value, below, clear in row
-        ]
-        for row in rows
-    ]
-    lines = [f"| {' | '.join(row)} |" for row in texts]
+    lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _markdown_cell(cell: TableCell) -> str:
+    below = f"**{cell.below}**" if cell.clear else cell.below
+    return f"{cell.value}<br>{below}" if below else cell.value
 
 
 def marks(compared: Comparison) -> dict[str, Mark]:
@@ -351,9 +348,9 @@ def trade_off(compared: Comparison) -> "Figure":
 def sample_grid(compared: Comparison, regime: Regime) -> "Figure":
     """Draw gray, each method, truth; one row an image, the first seed that ended."""
     study = compared.study
-    columns = {name: sample_images(study, arm).get("rgb") for name, arm in regime.arms.items()}
-    ends = [(name, MUTED, study.samples.get(name)) for name in ("gray", "truth")]
-    return _grid(study, [ends[0], *((name, INK, images) for name, images in columns.items()), ends[1]])
+    gray, truth = ((name, MUTED, study.samples.get(name)) for name in ("gray", "truth"))
+    made = [(name, INK, sample_images(study, arm).get("rgb")) for name, arm in regime.arms.items()]
+    return _grid(study, [gray, *made, truth])
 
 
 def drawn_grid(compared: Comparison, regime: Regime) -> "Figure":
@@ -390,10 +387,8 @@ def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Ma
     for method, mark in looks.items():
         ends = []
         for regime in compared.regimes.values():
-            by_seed, seconds = (
-                compared.scores(regime, method, metric),
-                compared.costs(regime, method)["train_s"],
-            )
+            by_seed = compared.scores(regime, method, metric)
+            seconds = compared.costs(regime, method)["train_s"]
             if not by_seed or seconds is None:
                 continue
             for run in compared.study.finished(regime.arms[method]):

@@ -125,25 +125,26 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
     found = judged.found
     if found is None:
         return {}
-    bounds = (judged.quoted, judged.outer, judged.inner)
-    quoted, *both = (each and each._asdict() for each in bounds)
-    headroom = [
-        row._asdict() | {"bounds": row.bounds and row.bounds._asdict()} for row in findings.headroom[question]
-    ]
+    headroom = [row._asdict() | {"bounds": _by_name(row.bounds)} for row in findings.headroom[question]]
     parts = found.crossed
     bca = bca_interval(found.differences) if len(found.seeds) >= _BCA_SEEDS else None
     deviations = () if parts is None else zip(("seed", "image", "residual"), parts.components, strict=True)
     return {
         "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
         "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
-        "mean": found.estimate, "quoted": quoted, "intervals": both,
+        "mean": found.estimate, "quoted": _by_name(judged.quoted),
+        "intervals": [_by_name(judged.outer), _by_name(judged.inner)],
         "interval_seeds": t_interval(found.differences), "interval_bca": bca,
         "p": found.p, "d_z": found.effect, "wins": found.wins.count,
         "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
-        "standard_deviations": parts and dict(deviations) | {"images": parts.images},
-        "needed_seeds": judged.needed and judged.needed._asdict(),
-        "more_images": judged.more_images, "headroom": headroom,
+        "standard_deviations": None if parts is None else dict(deviations) | {"images": parts.images},
+        "needed_seeds": _by_name(judged.needed), "more_images": judged.more_images, "headroom": headroom,
     }  # fmt: skip
+
+
+def _by_name(found: Any) -> dict[str, Any] | None:
+    """The fields of a named tuple."""
+    return None if found is None else found._asdict()
 
 
 def timing(study: Study) -> dict[str, Any]:

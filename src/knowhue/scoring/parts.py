@@ -179,8 +179,9 @@ def _in_order(
         for _, future in waiting:
             future.cancel()
     if problems:
-        left = "and perhaps more: mend these first"
-        raise ImageError(*problems[:_MOST_PROBLEMS], *[left] * (len(problems) >= _MOST_PROBLEMS))
+        if len(problems) >= _MOST_PROBLEMS:
+            problems[_MOST_PROBLEMS:] = ["and perhaps more: mend these first"]
+        raise ImageError(*problems)
 
 
 def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:

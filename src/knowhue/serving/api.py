@@ -261,9 +261,8 @@ def _accepted_suffix(accept: str, data: bytes) -> str | None:
     if kind is None:
         return None  # which is said when it is read
     own = MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
-    wanted = max(
-        own, *IMAGES, key=lambda each: quality(accept, each)[0]
-    )  # its own, unless another is rather wanted
+    # its own comes first, and stays unless another has a larger weight
+    wanted = max(own, *IMAGES, key=lambda each: quality(accept, each)[0])
     return None if wanted == own else next(suffix for suffix, each in MEDIA_TYPES.items() if each == wanted)
 
 

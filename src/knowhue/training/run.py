@@ -305,9 +305,8 @@ def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
     """A head and the model that it is put into, or both halves of a run, must stand on the same features."""
     environment = read_json(folder / "environment.json")
     recorded = {**environment, "start": (environment.get("start") or {}).get("sha256")}
-    if changed := [
-        f"{name} {recorded[name]}, now {new}" for name, new in now.items() if recorded[name] != new
-    ]:
+    changed = [f"{name} {recorded[name]}, now {new}" for name, new in now.items() if recorded[name] != new]
+    if changed:
         raise RunError(
             f"`{folder}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
             "bring the old weights, precision or machine back, or name another folder."
