@@ -339,7 +339,7 @@ def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int)
     if page is not None:
         decoded.alpha = page.alpha
         if attached(image, "resolution-unit") is None:
-            decoded.pixels_per_mm = without_unit(*decoded.pixels_per_mm or (1, 1))
+            decoded.pixels_per_mm = without_unit(*(decoded.pixels_per_mm or _NO_RESOLUTION))
     if page is not None and page.notes:
         decoded.notes += page.notes
     elif (pages := attached(image, "n-pages") or 1) > 1:

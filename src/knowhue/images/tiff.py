@@ -216,6 +216,7 @@ _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _INNER = (_EXIF, _GPS, _INTEROPERABILITY)
 _DESCRIPTION, _ORIENTATION = 0x010E, 0x0112
 _RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
+_INCH, _CENTIMETRE = 2, 3
 _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """GeoTIFF 1.1: scale, points, transformation, keys; GDAL's metadata and the value that means nothing."""
 _FIELDS = (
@@ -260,8 +261,9 @@ def exif_resolution(block: bytes) -> tuple[float, float] | None:
     ratios = np.frombuffer(b"".join(values), "<u4").reshape(-1, 2).tolist()
     if len(ratios) != 2 or 0 in ratios[0] + ratios[1]:
         return None
-    (across, down), unit = ([top / bottom for top, bottom in ratios], _numbers(said, _RESOLUTION_UNIT))
-    mm = {(): 25.4, (2,): 25.4, (3,): 10}.get((*unit,))
+    across, down = (top / bottom for top, bottom in ratios)
+    unit, *_ = _numbers(said, _RESOLUTION_UNIT) or [_INCH]
+    mm = {_INCH: 25.4, _CENTIMETRE: 10}.get(unit)
     return without_unit(across, down) if mm is None else (across / mm, down / mm)
 
 
