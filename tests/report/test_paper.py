@@ -166,4 +166,5 @@ def test_a_word_of_200_letters_is_broken_and_leaves_its_table_readable():
     table = tex_table([["Arm", "n"], ["a" * 200, 1]], "All", "all")
     assert r"\allowbreak{}".join(["a" * 8] * 10) in table
     assert "a" * 41 not in table
+    assert tex("a" * 40 + ".").endswith("a" * 8 + ".")  # no line begins with the full stop
     assert max(float(width) for width in re.findall(r"p\{([0-9.]+)em", table)) < 25

@@ -62,8 +62,10 @@ def tex(text: str) -> str:
     >>> tex("50 % of a_b: −0.5 ± 0.1"), tex("\u7cf8"), tex("--arm")
     ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]', '-{}-arm')
     """
-    # a checksum or a long name may break after every eight signs, a number never before its per cent
-    text = re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: re.sub(".{8}(?=.)", "\\g<0>\u200b", word[0]), text)
+    # a checksum or a long name may break after every eight signs but the last, a number never before its %
+    text = re.sub(
+        rf"\S{{{_LONGEST_WORD},}}", lambda word: re.sub(".{8}(?=..)", "\\g<0>\u200b", word[0]), text
+    )
     # two hyphens, as of options, would be joined to a dash
     text = re.sub("-(?=-)", "-\u200c", text.replace(" %", "\N{NO-BREAK SPACE}%"))
     return "".join(_SPECIAL.get(sign) or _letter(sign) for sign in text)
