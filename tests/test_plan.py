@@ -177,10 +177,12 @@ def test_grid_adds_an_arm_a_weight():
     assert (config.tasks.weights.class_, config.seed, config.tasks.names) == (100.0, 7, ("colour", "class"))
 
 
-@pytest.mark.parametrize("grid", [[5, 5.0], [1, 1.0000001], [Config().tasks.weights.class_]])
-def test_weights_of_a_grid_that_would_be_one_arm_are_refused(grid):
+@pytest.mark.parametrize(
+    ("grid", "found"), [([5, 5.0], "5,5"), ([1, 1.0000001], "1,1.0000001"), ([10.0], "10")]
+)
+def test_weights_of_a_grid_that_would_be_one_arm_are_refused(grid, found):
     with pytest.raises(
-        ConfigError, match=r"`--grid` should be weights that differ within six digits.*`--grid "
+        ConfigError, match=rf"`--grid` should be weights that differ within six digits.*`--grid {found}`"
     ):
         make_plan(Config(), task_weight_grid=grid)
 

@@ -290,8 +290,9 @@ def make_plan(
     weights = [f"{weight:g}" for weight in task_weight_grid]
     if len({*trained, *weights}) < len(trained + weights):
         raise ConfigError(
-            "`--grid` should be weights that differ within six digits, each once, from that of the arm `multi`, too, "
-            f"{config.tasks.weights.class_:g}. Found `--grid {','.join(map(str, task_weight_grid))}`."
+            "`--grid` should be weights that differ within six digits from one another, and from that of the arm "
+            f"`multi`, {config.tasks.weights.class_:g}, which is trained anyway. Found `--grid "
+            f"{','.join(f'{weight:.12g}' for weight in task_weight_grid)}`."
         )
     for name, weight in zip(weights, task_weight_grid, strict=True):
         chosen[f"multi-class{name}"] = merge(ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}})
