@@ -49,7 +49,7 @@ def main() -> None:
                 work = open_workspace(config, Path(folder) / name, lambda _: None)
                 for seed in range(asked.seeds):
                     for arm in asked.arms.split(","):
-                        one = arm_config(config, arm, seed)
+                        one = edit(arm_config(config, arm), {"seed": seed})
                         print(f"{name:16}{arm:8}{seed:5}" + _row(work, one, arm, sampler), flush=True)
 
 

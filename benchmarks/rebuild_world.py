@@ -12,6 +12,7 @@ subsampling. One whose hash is too far from the list's, or that is gone, is name
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from knowhue.data.checks import signatures
-from knowhue.storage import read_csv, replacing, replacing_folder, write_csv
+from knowhue.storage import hidden_beside, read_csv, replacing, write_csv
 
 LIST = Path(__file__).with_name("world.csv")
 GITHUB = "https://github.com/"
@@ -95,17 +96,12 @@ def clone(source: str, sources: Path) -> None:
         sys.exit(f"{folder}: no such folder. Put the photos of the Sea Animals Image Dataset (Kaggle) there.")
     name, commit = REPOSITORIES[source]
     # the commits are abbreviated, which no server resolves: the history is fetched, without its files
-    with replacing_folder(folder) as partial:
-        filtered = (
-            "clone",
-            "--quiet",
-            "--no-checkout",
-            "--filter=blob:none",
-            f"{GITHUB}{name}",
-            str(partial),
-        )
-        subprocess.run(("git", *filtered), check=True)
-        subprocess.run(("git", "-C", str(partial), "checkout", "--quiet", commit), check=True)
+    partial = hidden_beside(folder)
+    shutil.rmtree(partial, ignore_errors=True)  # of a command that was stopped
+    filtered = ("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"{GITHUB}{name}", str(partial))
+    subprocess.run(("git", *filtered), check=True)
+    subprocess.run(("git", "-C", str(partial), "checkout", "--quiet", commit), check=True)
+    partial.rename(folder)
 
 
 def make(row: Mapping[str, str], sources: Path, world: Path) -> str:

@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from knowhue import cells
 from knowhue.cells import CellStep
 
 _SET_CHILD_SUBREAPER = 36
@@ -100,7 +101,8 @@ def engine_share(words: list[str]) -> None:
         return call
 
     CellStep.__call__ = timed("with", CellStep.__call__)
-    CellStep._do = timed("within", CellStep._do)
+    for name in ("run_head", "check_gate", "run_arm"):
+        setattr(cells, name, timed("within", getattr(cells, name)))
     sys.argv = ["knowhue", *words]
     with suppress(SystemExit):
         runpy.run_module("knowhue", run_name="__main__")

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ import knowhue
 ROOT = Path(knowhue.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+SCRIPTS = sorted(
+    path for folder in ("benchmarks", "studies") for path in (ROOT.parents[1] / folder).rglob("*.py")
+)
 
 
 def test_public_names_are_sorted_and_there():
@@ -115,6 +119,16 @@ def test_no_module_is_a_drawer_for_everything():
 def test_every_module_imports_by_itself(path):
     relative = path.relative_to(ROOT.parent).with_suffix("")
     importlib.import_module(".".join(relative.parts).removesuffix(".__init__"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_what_scripts_take_from_the_package_is_there(path):
+    """Most run by hand alone: a name that has moved would be missed when a number is to be measured again."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "knowhue":
+            module = importlib.import_module(str(node.module))
+            for name in (each.name for each in node.names):
+                assert hasattr(module, name) or find_spec(f"{node.module}.{name}"), f"{node.module}: {name}"
 
 
 @pytest.mark.parametrize(
