@@ -70,7 +70,7 @@ def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seco
             done += 1
             whom_killed = "a worker" if workers else "the command"
             print(
-                f"killed {done}, {whom_killed}; epochs kept: {len(list(out.rglob('epoch-*')))} states",
+                f"killed {done}, {whom_killed}; {len(list(out.rglob('checkpoints/state.pt')))} states to go on from",
                 flush=True,
             )
     subprocess.run(command(study, out), check=True, capture_output=True)

@@ -307,7 +307,7 @@ def describe_event(event: Mapping[str, Any]) -> str:
     done, total = extent(event)
     if done or total:
         counts = f"{done}{f'/{total}' if total else ''} {unit_of(event)}"
-        rate = event.get("per_second") or 0.0
-        pace = f", {rate:.1f} a second" if rate >= 0.5 else f", {60 * rate:.1f} a minute" * bool(rate)
-        return counts + pace + (f", {event['failed']} failed" if event.get("failed") else "")
+        if rate := event.get("per_second"):
+            counts += f", {rate:.1f} a second" if rate >= 0.5 else f", {60 * rate:.1f} a minute"
+        return counts + (f", {event['failed']} failed" if event.get("failed") else "")
     return str(event["text"]) if event["stage"] == "note" else ""

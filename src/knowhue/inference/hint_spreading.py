@@ -89,8 +89,10 @@ def corrections(
     Raises:
         ConfigError: a hint or a stroke lies outside the image, or is of no colour.
     """
-    x, y, *wanted = np.array(hints, np.float64).reshape(-1, 4).T
-    given = {"hints": Strokes(x, y, np.stack(wanted, -1))} if len(hints) else {}
+    given: dict[str, Strokes] = {}
+    if len(hints):
+        points = np.array(hints, np.float64)
+        given["hints"] = Strokes(points[:, 0], points[:, 1], points[:, 2:])
     if strokes is not None:
         given["strokes"] = Strokes(*map(np.asarray, strokes))
     height, width = pixels.shape[:2]

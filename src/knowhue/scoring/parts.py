@@ -284,13 +284,17 @@ def over_samples(
     between: Callable[[Any, Any], Any],
     seen: Sequence[Any],
 ) -> dict[str, float]:
-    """Means over the samples of an image; of several also how far they are apart, and the best by each of `BEST_OF`."""
+    """Means over the samples of an image; of several also the best by each of `BEST_OF`, and how far they are apart.
+
+    The last is the mean of `between` over pairs of what was `seen`, in the column `diversity`.
+    """
     found = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
     if len(rows) > 1:
         found[diversity] = float(np.mean([float(between(*two)) for two in combinations(seen, 2)]))
-        for name in (name for name in measures.BEST_OF if name in rows[0]):
-            best = min if measures.MEASURES[name].better == "lower" else max
-            found[f"best_{name}"] = best(each[name] for each in rows)
+        for name in measures.BEST_OF:
+            if name in rows[0]:
+                best = min if measures.MEASURES[name].better == "lower" else max
+                found[f"best_{name}"] = best(each[name] for each in rows)
     return found
 
 
