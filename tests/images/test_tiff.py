@@ -236,15 +236,22 @@ GEOGRAPHY = {
     42113: "-9999",
 }
 FORMS = {33550: "d", 33922: "d", 34735: "H"}
-WORDS = {269: "Mappe 3", 270: "Åre, sommaren", 285: "Blad 7", 316: "skanner"}
+WORDS = {
+    269: "Mappe 3",
+    270: "Åre, sommaren",
+    285: "Blad 7",
+    316: "skanner",
+    32781: "inventory 77",
+    36867: "1931:07:04 12:00:00",
+}
 
 
-def told(fields: dict[int, Any]) -> bytes:
+def told(fields: dict[int, Any], *more: tuple) -> bytes:
     texts = [
         (tag, 2, 0, each.encode() + b"\0", True) for tag, each in fields.items() if isinstance(each, str)
     ]
     numbers = [(tag, FORMS[tag], len(each), each, True) for tag, each in fields.items() if tag in FORMS]
-    return tiff(GRAY, extratags=texts + numbers)
+    return tiff(GRAY, extratags=texts + numbers + list(more))
 
 
 def test_what_the_main_directory_says_goes_along():
@@ -261,6 +268,16 @@ def test_places_on_earth_are_missed_where_there_is_no_place_for_them(suffix: str
     assert f"GeoTIFF was left out: {suffix} cannot hold that" in notes
     assert "Åre, sommaren".encode() in data
     assert not encode_with_notes(read_image(told(WORDS)), suffix)[1]
+
+
+def test_places_on_earth_of_an_image_that_is_turned_are_missed():
+    turned = told(GEOGRAPHY | WORDS, (274, "H", 1, 6, True))
+    read = read_image(turned)
+    assert read.pixels.shape[:2] == GRAY.shape[1::-1]
+    assert "its GeoTIFF, of the image before it was turned, was left out" in read.origin.notes
+    with tifffile.TiffFile(io.BytesIO(encode_image(read, ".tif"))) as opened:
+        assert {tag: opened.pages[0].tags[tag].value for tag in WORDS} == WORDS
+        assert not GEOGRAPHY.keys() & {tag.code for tag in opened.pages[0].tags}
 
 
 @pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {}])

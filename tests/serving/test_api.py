@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import re
+import socket
 import sys
 import threading
 import zipfile
@@ -634,6 +635,19 @@ def test_a_real_server_stops_after_it_finished_what_it_accepted():
     assert [answer.status_code for answer in answers] == [200] * 4
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/healthz")
+
+
+def test_an_upload_that_the_server_cannot_wait_for_is_answered_as_all_that_comes_while_it_stops():
+    with running(stop_seconds=0.1) as (host, port, server), socket.create_connection((host, port)) as caller:
+        head = b"POST /v1/colorize HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+        caller.sendall(head + b"Content-Length: 1000\r\n\r\nabc")
+        wait_until(lambda: server.server_state.tasks)
+        server.should_exit = True
+        caller.settimeout(20)
+        head, _, body = b"".join(iter(lambda: caller.recv(65536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"x-content-type-options: nosniff" in head.lower()
+    assert json.loads(body)["error"] == "The server is stopping. Try again when it runs again."
 
 
 def test_the_client_of_the_documentation(tmp_path):

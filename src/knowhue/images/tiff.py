@@ -221,10 +221,11 @@ _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """GeoTIFF 1.1: scale, points, transformation, keys; GDAL's metadata and the value that means nothing."""
 _FIELDS = (
     0x010D, _DESCRIPTION, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298,
-    0x4746, 0x4749, *range(0x9C9B, 0x9CA0),
+    0x0151, 0x4746, 0x4749, 0x800D, 0x9003, 0x9213, *range(0x9C9B, 0x9CA0),
 )  # fmt: skip
 """What says in an image's main directory what it shows, and not how it is stored: names of document and page,
-description, maker, model, software, time, artist, computer, copyright; rating, Windows' title to subject."""
+description, maker, model, software, time, artist, computer, copyright; target printer, rating, ImageID, time of the
+photo, ImageHistory, Windows' title to subject."""
 _OF_LAYOUT = re.compile(rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
 """How descriptions begin by which ImageJ, OME and tifffile find their images in the file that was read."""
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
@@ -282,19 +283,20 @@ def exif_without_thumbnail(block: bytes) -> bytes:
 def of_tiff(file: File) -> Beside:
     """The EXIF of the first page of a TIFF file, as JPEG has it, and its GeoTIFF; none that cannot be read."""
     with suppress(ImageError, *_DAMAGE):
-        directories, notes = Directories(file), ()
+        directories, notes = Directories(file), list[str]()
         found = directories.tree(directories.first, (*_FIELDS, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
         turned = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
         # what is turned lies elsewhere than its scale and its points say
-        if isinstance(turned, Entry) and turned.numbers != [1]:
+        if geography and isinstance(turned, Entry) and turned.numbers != [1]:
             geography = {}
+            notes.append("its GeoTIFF, of the image before it was turned, was left out")
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _OF_LAYOUT.match(text.value):
             del found[_DESCRIPTION]
-            notes = ("its description, of where images lie in the file that was read, was left out",)
+            notes.append("its description, of where images lie in the file that was read, was left out")
         blocks = {"exif-data": found, GEOGRAPHY: geography}
         metadata = tuple((name, _HEAD + _laid_out(tree, 8)) for name, tree in blocks.items() if tree)
-        return Beside(metadata=metadata, notes=notes)
+        return Beside(metadata=metadata, notes=tuple(notes))
     return Beside()
 
 

@@ -41,7 +41,7 @@ from knowhue.images.writing import encode_image, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
-from knowhue.serving.limits import Refusal, Shield, prefers_json, quality
+from knowhue.serving.limits import STOPPING, Refusal, Shield, prefers_json, quality
 from knowhue.serving.monitoring import Monitor, Trimmer
 from knowhue.serving.schemas import (
     IMAGE_FIELD,
@@ -362,7 +362,7 @@ def _refusal(request: Request, error: Exception) -> Refusal:
             busy = f"The server is busy with {error.length} requests. Try again in {seconds} s."
             return Refusal(429, "busy", busy, {"retry-after": str(seconds)})
         case Stopping():
-            return Refusal(503, "stopping", "The server is stopping. Try again when it runs again.")
+            return Refusal(*STOPPING)
         case Late():
             late = f"The image should be answered within {error.seconds:g} s. It was not. Send a smaller one."
             return Refusal(504, "late", late)

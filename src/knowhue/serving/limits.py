@@ -39,6 +39,8 @@ _HOST = re.compile(
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
 JSON = "application/json"
+STOPPING = (503, "stopping", "The server is stopping. Try again when it runs again.")
+"""How a `Refusal` says it."""
 _WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")  # RFC 9110 has no `.5`, which many programs send
 _LOG = logging.getLogger(__name__)
 
@@ -176,6 +178,10 @@ class Shield:
                 if refusal.reason:
                     self.monitor.refused.labels(refusal.reason).inc()
                 await exchange.refuse(refusal)
+            except (
+                asyncio.CancelledError
+            ):  # by uvicorn, of what is not finished `stop_seconds` after it should stop
+                await exchange.refuse(Refusal(*STOPPING))
             except Exception:
                 _LOG.exception("A request failed.")
                 await exchange.refuse(
