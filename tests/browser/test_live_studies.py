@@ -127,3 +127,8 @@ def test_the_address_names_the_view_so_that_loading_again_keeps_it(visit):
         assert page.evaluate("scrollY") == 0
     page.evaluate("location.hash = '#studies'")
     expect(page.get_by_role("heading", name="Studies", exact=True)).to_be_visible()
+    page.evaluate("window.isAsItWas = true")
+    for go, name in ((page.go_back, "Colour"), (page.go_forward, "Studies")):
+        go()
+        expect(tabs[name]).to_have_attribute("aria-selected", "true")
+    assert page.evaluate("window.isAsItWas"), "the page was loaded again"

@@ -3,16 +3,26 @@
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from acts import change, expect, fill, scene, upload
 
 
-def test_what_is_no_image_is_said_and_does_no_harm(visit):
-    page = visit(refused=415).page
-    page.locator("#photos").set_input_files(
-        {"name": "bad.png", "mimeType": "image/png", "buffer": b"no picture at all"}
-    )
-    expect(page.get_by_role("alert")).to_contain_text("bad.png")
-    expect(page.get_by_role("alert")).not_to_contain_text("Traceback")
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (b"no picture at all", 415, "bad.png is not an image that can be read"),
+        (b"", 400, "bad.png should be the bytes of an image"),
+        (scene()[:-40], 422, "bad.png: the PNG image is damaged"),
+    ],
+)
+def test_what_is_no_image_is_said_and_does_no_harm(visit, data, status, said):
+    page = visit(refused=status).page
+    bad = {"mimeType": "image/png", "buffer": data}
+    page.locator("#photos").set_input_files([{"name": "bad.png", **bad}, {"name": "worse.png", **bad}])
+    expect(page.get_by_role("alert")).to_contain_text("worse.png")
+    lines = page.get_by_role("alert").inner_text().splitlines()
+    assert lines[0].startswith(said)
+    assert lines[1:] == [lines[0].replace("bad.png", "worse.png")]
     upload(page, ("good.png", scene()))
     expect(page.get_by_role("alert")).to_have_count(0)
 

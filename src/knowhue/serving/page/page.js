@@ -123,7 +123,7 @@ async function colouredFile(model, photo) {
 function setStatus(message, problems = []) {
   $("#status").textContent = message;
   $("#status").classList.toggle("busy", message.endsWith("..."));
-  $("#alert").textContent = problems.join(" ");
+  $("#alert").textContent = problems.join("\n");
   $("#alert").hidden = !problems.length;
 }
 
@@ -235,7 +235,9 @@ async function addPhotos(files) {
     try {
       await update(photo);
     } catch (error) {
-      problems.push(`${file.name}: ${error instanceof Refused ? error.message : "this browser cannot show it."}`);
+      const said = error instanceof Refused ? error.message : "this browser cannot show it.";
+      // the server knows a file by its field alone
+      problems.push(said.startsWith("`image`") ? said.replace("`image`", file.name) : `${file.name}: ${said.replace(/^image: /, "")}`);
       continue;
     }
     count += 1;
@@ -419,9 +421,15 @@ function onPoints() {
 
 function onTabs(whenShown) {
   const tabs = [...document.querySelectorAll("[role=tab]")];
-  // the address names the view, for who loads it again or sends it to others
+  const named = () => tabs.find((tab) => location.hash === `#${tab.getAttribute("aria-controls")}`) ?? tabs[0];
+  // the address names the view, for who goes back, loads it again or sends it to others
   const open = (tab) => {
-    history.replaceState(null, "", tab === tabs[0] ? location.pathname + location.search : `#${tab.getAttribute("aria-controls")}`);
+    if (tab === named()) return;
+    history.pushState(null, "", tab === tabs[0] ? location.pathname + location.search : `#${tab.getAttribute("aria-controls")}`);
+    showNamed();
+  };
+  const showNamed = () => {
+    const tab = named();
     for (const each of tabs) {
       each.setAttribute("aria-selected", each === tab);
       each.tabIndex = each === tab ? 0 : -1;
@@ -438,9 +446,8 @@ function onTabs(whenShown) {
       open(next);
     };
   });
-  const named = () => tabs.find((tab) => location.hash === `#${tab.getAttribute("aria-controls")}`) ?? tabs[0];
-  open(named());
-  addEventListener("hashchange", () => open(named()));
+  showNamed();
+  addEventListener("popstate", showNamed);
 }
 
 function summary() {
