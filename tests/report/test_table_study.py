@@ -163,13 +163,14 @@ def test_tables_are_read_together(tmp_path):
         read_table([first, second, first], LOSS)
 
 
-def test_a_rounded_total_counts_as_the_mean_of_its_images(tmp_path):
+@pytest.mark.parametrize("rounded", [("0.808", "0.813"), ("0.81", "0.81"), ("0.8", "0.8")])
+def test_a_rounded_total_counts_as_the_mean_of_its_images(rounded, tmp_path):
     lines = [
         f"{arm},0,accuracy,{int(image < right)},{image}"
         for arm, right in (("old", 8075), ("new", 8125))
         for image in range(10_000)
     ]
-    lines += ["old,0,accuracy,0.808,", "new,0,accuracy,0.813,"]
+    lines += [f"{arm},0,accuracy,{total}," for arm, total in zip(("old", "new"), rounded, strict=True)]
     path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
     study = read_table([path], Asked(sesoi={"accuracy": 0.01}, against="old"))
     assert [study.table.scores(arm, "accuracy")[0] for arm in ("old", "new")] == [0.8075, 0.8125]

@@ -4,6 +4,7 @@ import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ DIVERGED = "diverged"
 _ROW_BITS = 40
 """Of a place, the number of the row; the number of the file stands above."""
 _ROUNDING, _SINGLE_PRECISION = 2e-3, 1e-6
-"""By what share a total may differ from the mean of its images, and beyond which the mean takes its place."""
+"""By what share a total may differ from its images' mean whatever its digits, and beyond which the mean replaces it."""
 _LONGEST_NAME = 200
 _MOST_SEED = 2**53  # whole numbers that a float holds exactly
 _SPLITS = {"test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -333,7 +334,8 @@ class ScoreRows:
         """A total that is not given is the mean over images; one that is given must be it, but for rounding."""
         total, place = self.totals.setdefault(key, (mean, place))
         off = abs(total - mean) / (abs(mean) or 1.0)
-        if off > _ROUNDING:
+        half_digit = 0.5 * 10.0 ** min(int(Decimal(f"{total:.15g}").as_tuple().exponent), 0)
+        if off > _ROUNDING and abs(total - mean) > half_digit * (1 + _SINGLE_PRECISION):
             raise self._fail(
                 f"{_named(*key)} is {total:.6g}, and the mean of its single images {mean:.6g}. Take out the row, or "
                 "give it the mean.", at=place,
