@@ -128,18 +128,19 @@ def _resident_mib() -> float:
 
 
 @pytest.mark.parametrize(
-    ("target", "status", "said"),
+    ("target", "status"),
     [
-        ("http://{}/v1/models", 404, b"`path` should be one of"),
-        ("HTTP://{}/healthz", 404, b"`path` should be one of"),
-        ("http://{}", 404, b"`path` should be one of"),
-        ("http://elsewhere.org/v1/models", 421, b"`Host` should be one of"),
+        ("http://{}/v1/models", 200),
+        ("HTTP://{}/healthz", 200),
+        ("http://{}", 200),
+        ("http://{}/nothing", 404),
+        ("http://elsewhere.org/v1/models", 421),
+        ("http://me@{}/v1/models", 421),
+        ("ftp://{}/v1/models", 404),
     ],
 )
-def test_a_whole_url_is_no_path(server: tuple[str, int], target: str, status: int, said: bytes):
-    """As clients of a proxy send it, which the server is not."""
+def test_a_whole_url_is_taken_for_its_path_and_its_host(server: tuple[str, int], target: str, status: int):
     link = HTTPConnection(*server, timeout=20)
     link.request("GET", target.format(f"{server[0]}:{server[1]}"))
-    answer = link.getresponse()
-    assert (answer.status, said in answer.read()) == (status, True)
+    assert link.getresponse().status == status
     link.close()

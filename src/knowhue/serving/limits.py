@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from urllib.request import parse_http_list
 
 from python_multipart.multipart import parse_options_header
@@ -38,6 +38,7 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
+_WHOLE_URL = re.compile(rb"https?://(?P<host>[^/?#]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 JSON = "application/json"
 STOPPING = (503, "stopping", "The server is stopping. Try again when it runs again.")
 """How a `Refusal` says it."""
@@ -162,6 +163,7 @@ class Shield:
         if scope["type"] != "http":  # the app's beginning and end; a websocket has no route, and is closed
             await self.app(scope, receive, send)
             return
+        scope = in_origin_form(scope)
         exchange = _Exchange(self, scope["path"], receive, send)
         with self.monitor.timing(scope, lambda: exchange.status):
             try:
@@ -350,6 +352,25 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
         message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
         raise Refusal(400, "headers", message, {"connection": "close"})
     return headers
+
+
+def in_origin_form(scope: Scope) -> Scope:
+    """A request by a whole URL, as clients of a proxy send it, as if it named the path alone and that URL's host.
+
+    RFC 9112, 3.2.2. Of several `Host` all stay, to be refused.
+    """
+    found = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
+    if found is None:
+        return scope
+    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    is_one = len(scope["headers"]) - len(others) <= 1
+    raw_path = found["path"] or b"/"
+    return {
+        **scope,
+        "path": unquote(raw_path.decode("latin-1")),
+        "raw_path": raw_path,
+        "headers": [(b"host", found["host"]), *(others if is_one else scope["headers"])],
+    }
 
 
 def _place(origin: str) -> str:
