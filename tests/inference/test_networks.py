@@ -358,6 +358,25 @@ def test_a_description_that_is_none_is_refused(tmp_path, text):
     refused(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_weights_of_a_type_that_numpy_lacks_are_compared_and_used(honest, tmp_path, is_sealed):
+    path = tmp_path / "model.safetensors"
+    with safe_open(honest, "pt") as file:
+        said, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    short = {name: each.bfloat16() if each.is_floating_point() else each for name, each in weights.items()}
+    if is_sealed:
+        save_file(short, path, said)
+        refused(path, "is damaged")
+    else:
+        save_file(short, path, {name: each for name, each in said.items() if name != "knowhue-sha256"})
+        assert open_network(path).predict(np.full((1, 32, 32), 50, np.float32)).colours.shape == (
+            1,
+            32,
+            32,
+            2,
+        )
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_diverged_are_refused(honest, tmp_path, value):
     with safe_open(honest, "pt") as file:

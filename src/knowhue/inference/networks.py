@@ -310,8 +310,14 @@ def _checksum(description: str, weights: Mapping[str, Any]) -> str:
     # sorted: a file may give its tensors back in another order
     for name, values in sorted(weights.items()):
         found.update(name.encode())
-        found.update(np.asarray(values).tobytes())
+        found.update(values.tobytes() if isinstance(values, np.ndarray) else _bytes(values))
     return found.hexdigest()
+
+
+def _bytes(tensor: "Tensor") -> memoryview:
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data  # numpy has no bfloat16
 
 
 def build_deployed(description: Description, weights: "Mapping[str, Tensor]", name: str) -> "Deployed":
