@@ -180,9 +180,8 @@ class Shield:
                 if refusal.reason:
                     self.monitor.refused.labels(refusal.reason).inc()
                 await exchange.refuse(refusal)
-            except (
-                asyncio.CancelledError
-            ):  # by uvicorn, of what is not finished `stop_seconds` after it should stop
+            except asyncio.CancelledError:
+                # by uvicorn, of what is not finished `stop_seconds` after the server should stop
                 await exchange.refuse(Refusal(*STOPPING))
             except Exception:
                 _LOG.exception("A request failed.")
