@@ -236,8 +236,8 @@ async function addPhotos(files) {
       await update(photo);
     } catch (error) {
       const said = error instanceof Refused ? error.message : "this browser cannot show it.";
-      // the server knows a file by its field alone
-      problems.push(said.startsWith("`image`") ? said.replace("`image`", file.name) : `${file.name}: ${said.replace(/^image: /, "")}`);
+      // the server knows a file by its field alone; the name, which may have a $, is no pattern
+      problems.push(said.startsWith("`image`") ? said.replace("`image`", () => file.name) : `${file.name}: ${said.replace(/^image: /, "")}`);
       continue;
     }
     count += 1;
