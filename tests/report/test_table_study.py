@@ -176,6 +176,19 @@ def test_a_rounded_total_counts_as_the_mean_of_its_images(rounded, tmp_path):
     assert [study.table.scores(arm, "accuracy")[0] for arm in ("old", "new")] == [0.8075, 0.8125]
 
 
+@pytest.mark.parametrize("total", ["1.000", "0", "0.5"])
+def test_a_total_of_few_digits_that_is_far_from_its_images_is_refused(total, tmp_path):
+    is_low = total == "0"
+    lines = [
+        f"{arm},0,accuracy,{int((image < 6) != is_low)},{image}"
+        for arm in ("old", "new")
+        for image in range(10)
+    ]
+    path = write(tmp_path / "t.csv", [*lines, f"new,0,accuracy,{total},"], "arm,seed,metric,value,image\n")
+    with pytest.raises(TableError, match="mean of its single images 0"):
+        read_table([path], Asked(sesoi={"accuracy": 0.01}, against="old"))
+
+
 def test_balanced_accuracy_has_the_interval_of_its_classes(tmp_path):
     generator = np.random.default_rng(5)
     right = generator.random((2, 8, 100)) < np.where(np.arange(100) < 90, 0.9, 0.3)

@@ -27,8 +27,9 @@ from knowhue.storage import file_digest
 DIVERGED = "diverged"
 _ROW_BITS = 40
 """Of a place, the number of the row; the number of the file stands above."""
-_ROUNDING, _SINGLE_PRECISION = 2e-3, 1e-6
-"""By what share a total may differ from its images' mean whatever its digits, and beyond which the mean replaces it."""
+_ROUNDING, _COARSE_ROUNDING, _SINGLE_PRECISION = 2e-3, 0.1, 1e-6
+"""By what share a total may differ from its images' mean whatever its digits, and at most, though it is rounded to few
+(0 and 1 say nothing of theirs); and beyond which the mean replaces it."""
 _LONGEST_NAME = 200
 _MOST_SEED = 2**53  # whole numbers that a float holds exactly
 _SPLITS = {"test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
@@ -335,7 +336,8 @@ class ScoreRows:
         total, place = self.totals.setdefault(key, (mean, place))
         off = abs(total - mean) / (abs(mean) or 1.0)
         half_digit = 0.5 * 10.0 ** min(int(Decimal(f"{total:.15g}").as_tuple().exponent), 0)
-        if off > _ROUNDING and abs(total - mean) > half_digit * (1 + _SINGLE_PRECISION):
+        is_rounded = abs(total - mean) <= half_digit * (1 + _SINGLE_PRECISION) and off <= _COARSE_ROUNDING
+        if off > _ROUNDING and not is_rounded:
             raise self._fail(
                 f"{_named(*key)} is {total:.6g}, and the mean of its single images {mean:.6g}. Take out the row, or "
                 "give it the mean.", at=place,
