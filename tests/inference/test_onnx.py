@@ -301,6 +301,13 @@ def _tensors(message):
                 yield from _tensors(part)
 
 
+def test_a_description_that_damage_left_no_text_is_refused(file, tmp_path):
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(file.read_bytes().replace(b"somebody", b"some\xffody"))
+    with pytest.raises(WeightsError, match=r"should be a readable \.onnx file. Found: 'utf-8'"):
+        open_onnx(damaged)
+
+
 @given(st.sampled_from(sorted(HIDING_PLACES)), st.integers(0, 10**6), st.integers(0, 255))
 def test_a_damaged_hiding_place_is_seen_or_refused_wherever_protobuf_reads_it(place, at, value):
     data = bytearray(HIDING_PLACES[place]().SerializeToString())

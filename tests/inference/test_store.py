@@ -100,6 +100,24 @@ def test_a_store_without_conditional_puts_says_so(monkeypatch):
         assert list(store.files()) == []
 
 
+def test_over_http_there_is_no_conditional_put_either(monkeypatch):
+    import obstore
+
+    written = []
+    put = obstore.put
+
+    def seen(store, path, data, **how):
+        return put(store, path, data, **how) if "mode" in how else written.append(path) or {"e_tag": "1"}
+
+    monkeypatch.setattr(obstore, "put", seen)
+    store = open_store("https://127.0.0.1:9/photos")
+    monkeypatch.setattr(store, "remove", lambda path: None)
+    with store.held() as note:
+        assert "has no conditional put" in note
+    assert store.write("a.png", b"", replace=False) == "1"
+    assert "a.png" in written
+
+
 def test_every_twentieth_request_may_be_refused(monkeypatch):
     with running_s3(monkeypatch, every=20) as server:
         store = open_store("s3://bucket/refused")

@@ -183,13 +183,13 @@ def open_session(
         session = within(
             SECONDS + len(data) * 1e-7, functools.partial(_open, data, session_options(threads), PROVIDERS)
         )
+        return Session(session, seconds_a_pixel)  # a damaged file's metadata may be no text
     except TimeoutError:
         raise WeightsError(
             f"`{path}` should be a readable .onnx file. Found one that takes too long to open."
         ) from None
     except Exception as error:  # the runtime's errors have no common root but this
         raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {_reason(error)}.") from None
-    return Session(session, seconds_a_pixel)
 
 
 def _open(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str]) -> Any:

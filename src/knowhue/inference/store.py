@@ -263,6 +263,8 @@ class ObjectStore:
             yield
         except (of.AlreadyExistsError, of.NotSupportedError, of.PreconditionError, FileNotFoundError):
             raise
+        except NotImplementedError as error:  # what obstore raises where HTTP (WebDAV) lacks conditional puts
+            raise of.NotSupportedError(str(error)) from None
         except of.BaseError as error:
             raise RunError(
                 f"`{self.url}` does not answer as it should: {_in_a_line(error)}. Credentials and endpoint come from "
