@@ -58,6 +58,16 @@ def test_the_verdicts_are_the_same_to_the_last_digit(eight_seeds, tmp_path, suff
     assert_alike(own, back)
 
 
+def test_the_secondary_metrics_are_those_of_the_study(tmp_path):
+    folder = write_study(tmp_path / "study", seeds=tuple(range(8)), gain=0.5)
+    change(folder / "study.json", lambda study: study["questions"]["colour"].update(secondary=[]))
+    change(folder / "study.json", lambda study: study["questions"]["class"].update(secondary=["accuracy"]))
+    own, back = there_and_back(folder, tmp_path)
+    exploratory = {row["metric"]: row["exploratory"] for row in own["secondary"]}
+    assert (exploratory["ciede2000"], exploratory["accuracy"]) == (True, False)
+    assert_alike(own, back)
+
+
 def test_a_distance_between_sets_is_tested_where_a_question_asks_alone(eight_seeds, tmp_path):
     for arm, seed in itertools.product(("class", "colour", "multi"), range(8)):
         more = {"distribution": {"kd_lite0": {"value": 0.01 * seed}, "fid": {"value": 9.0 + seed}}}

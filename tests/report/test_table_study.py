@@ -486,7 +486,7 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     third = [f"{'Mid' if seed < 4 else 'mid'},{seed},loss,5.{seed}" for seed in range(8)]
     path = write(tmp_path / "m.csv", [*good, *third])
     (asked,) = notices(read_table([path], replace(LOSS, arms=("new",))))
-    assert asked == "“mid” has 4 seeds, which others lack. Did you mean `Mid`?"
+    assert asked == "“Mid” and “mid” differ in case alone: are they one arm?"
     with pytest.raises(TableError, match=r"`Mid` \(4 seeds\) and `mid` \(4 seeds\) differ in case alone"):
         read_table([path], LOSS)
     # beside what must be answered first
@@ -505,9 +505,7 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
             replace(LOSS, better={"loss": "lower", "Loss": "lower"}, sesoi={"loss": 0.25, "Loss": 0.25}),
         )
     )
-    assert (
-        asked == "“loss” and “Loss” differ in case alone, and runs have a score of both: are they one metric?"
-    )
+    assert asked == "“loss” and “Loss” differ in case alone: are they one metric?"
     # an arm of its own, with seeds that all have
     fewer = [*good, *(f"older,{seed},loss,5" for seed in range(2))]
     assert not notices(read_table([write(tmp_path / "f.csv", fewer)], LOSS))
@@ -517,6 +515,33 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     assert asked.startswith(
         "loss of “new” with seed 1 is 520, all others are at most 5.8: is its decimal point"
     )
+
+
+def test_names_that_differ_in_case_alone_are_asked_about_whoever_holds_both(tmp_path):
+    good = totals([0.1] * 8)
+
+    def asked(lines, head=HEAD):
+        return [
+            each
+            for each in notices(read_table([write(tmp_path / "t.csv", lines, head)], LOSS))
+            if "case" in each
+        ]
+
+    both_arms = [*good, *totals([0.3] * 8, arms=("OLD", "New"), level=4.0)]
+    assert asked(both_arms) == [
+        "“old” and “OLD” differ in case alone: are they one arm?",
+        "“new” and “New” differ in case alone: are they one arm?",
+    ]
+    # columns of a wide table that none asks about; a parameter is no metric
+    wide = [f"{arm},{seed},{seed},1,2" for arm in ("old", "new") for seed in range(8)]
+    (said,) = asked(wide, "arm,seed,summary.loss,summary.Loss,config.LOSS\n")
+    assert said == "“loss” and “Loss” differ in case alone: are they one metric?"
+    of_classes = [f"{line},{label}" for line in good for label in ("", "cat")]
+    of_classes += [f"{line},Cat" for line in good]
+    once = ["“cat” and “Cat” differ in case alone: are they one class?"]
+    assert asked(of_classes, HEAD.replace("\n", ",class\n")) == once
+    labelled = of_images(np.full((8, 20), 0.1), labels=("cat", "Cat"))
+    assert asked(labelled, HEAD.replace("\n", ",image,class\n")) == once
 
 
 def test_arms_whose_scores_are_all_alike_look_like_copies(tmp_path):

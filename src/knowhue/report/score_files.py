@@ -1,7 +1,7 @@
 """Files with anybody's scores, as one stream of rows: tidy or one row a run, from CSV, JSON, JSON lines or parquet.
 
-Tidy: `arm, seed, metric, value`, and if there are any `image, class, state, better, sesoi, against, unit, split`. Wide:
-a row a run, a column a metric, as Weights & Biases and MLflow export their tables of runs.
+Tidy: `arm, seed, metric, value`, and if there are any `image, class, state, better, sesoi, against, secondary, unit,
+split`. Wide: a row a run, a column a metric, as Weights & Biases and MLflow export their tables of runs.
 """
 
 import json
@@ -25,7 +25,7 @@ MOST_ROWS = 20_000_000
 MOST_JSON_BYTES = 256 * 2**20
 """JSON is read whole, and takes some ten times its size."""
 TIDY = ("arm", "seed", "metric", "value")
-ABOUT = ("image", "class", "state", "better", "sesoi", "against", "unit", "split")
+ABOUT = ("image", "class", "state", "better", "sesoi", "against", "secondary", "unit", "split")
 _OF_TIDY = (*TIDY[2:], *ABOUT)
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
 """Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
@@ -129,7 +129,7 @@ class _Columns:
         """
         found = defaultdict[str, list[int]](list)
         for place, name in enumerate(self.header):
-            metric = name if name in wanted else _PREFIX.sub("", name)  # named with its prefix, it keeps it
+            metric = name if name in wanted else metric_name(name)  # named with its prefix, it keeps it
             if metric in wanted and place not in (self.arm, self.seed) and not name.startswith(_PARAMETERS):
                 found[metric].append(place)
         for metric, places in found.items():
@@ -193,6 +193,15 @@ class _Columns:
 
 def _plain(name: str) -> str:
     return _PREFIX.sub("", name.strip().lower())
+
+
+def metric_name(column: str) -> str:
+    """The metric that a column of a wide table may hold, without a tracker's prefix; a parameter holds none.
+
+    >>> metric_name("summary.accuracy"), metric_name("config.loss")
+    ('accuracy', 'config.loss')
+    """
+    return column if column.startswith(_PARAMETERS) else _PREFIX.sub("", column)
 
 
 def without_seed(name: str, seed: str) -> str:

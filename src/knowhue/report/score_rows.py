@@ -59,7 +59,7 @@ class ScoreRows:
         self.image_numbers: dict[str, int] = {}
         self.labels: dict[int, str] = {}  # of each image its class, by number
         self.states: dict[tuple[str, int], str] = {}  # of runs that did not finish
-        # by column (`better`, `sesoi`, `unit`, `against`), then by metric; `against` by metric and arm
+        # by column (`better`, `sesoi`, `unit`, `against`, `secondary`), then by metric; `against` by metric and arm
         self.said: dict[str, dict[Any, Any]] = defaultdict(dict)
         self.split: str | None = None  # of all rows, `test` or `validation`; empty where no column says
         self.tables: list[dict[str, Any]] = []  # what a page says of each file: `file`, `sha256`, `rows`
@@ -235,7 +235,7 @@ class ScoreRows:
 
     def _take_said(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
         """Take what a row says of its metric, on which all rows must agree."""
-        for column in ("better", "sesoi", "unit", "against"):
+        for column in ("better", "sesoi", "unit", "against", "secondary"):
             if column not in values:
                 continue
             key = (metric, arm) if column == "against" else metric

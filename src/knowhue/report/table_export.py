@@ -28,11 +28,12 @@ COLUMNS = {
     "better": "lower or higher; empty where neither is",
     "sesoi": "smallest effect of interest, in the unit; a metric that has one is asked about",
     "against": "the arm that this one is compared with in this metric",
+    "secondary": "the metric of the question that names this one as secondary",
     "split": "of the images that the value is of: test or validation",
 }
 _TUNING = "tuning"
 """State of all rows of a study by which settings were chosen: nobody may judge by them."""
-_OF_MODELS = ("seed", "sesoi", "against")
+_OF_MODELS = ("seed", "sesoi", "against", "secondary")
 """Columns of rows that are no trivial baseline's."""
 _CHUNK = 50_000
 
@@ -66,6 +67,8 @@ def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
         about = study.about(score.metric)
         row["unit"] = about.get("unit", "")
         row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
+        named = (each.metric for each in study.questions.values() if score.metric in each.secondary)
+        row["secondary"] = next(named, "")
         asked = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
         if asked:
             row["sesoi"] = asked[0].sesoi

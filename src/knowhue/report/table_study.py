@@ -1,7 +1,7 @@
 """Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, 
 from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SET_DISTANCES, SHARES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
-from knowhue.report.score_files import ABOUT
+from knowhue.report.score_files import ABOUT, metric_name
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
@@ -78,7 +78,10 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
     _require_known(rows, asked)
     about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
     seeds = rows.seeds()
-    slips = list(_misspelt("seed", [(arm, seed) for arm, own in seeds.items() for seed in own]))
+    slips = [
+        *_alike("arm", seeds),
+        *_misspelt("seed", [(arm, seed) for arm, own in seeds.items() for seed in own]),
+    ]
     try:
         questions = _questions(rows, asked, about)
     except KnowhueError as error:  # whoever answers it would meet the slip afterwards
@@ -174,7 +177,7 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
             name = metric if len(pairs) == 1 else f"{metric}: {after}"
             questions[name] = Question(
                 metric=metric, single=before, multi=after, sesoi=smallest, if_diverged=_DECLARED,
-                secondary=_OWN[metric].secondary if metric in _OWN else (),
+                secondary=tuple(each for each, by in rows.said["secondary"].items() if by == metric),
             )  # fmt: skip
     if len(questions) > MOST_QUESTIONS:
         raise ConfigError(
@@ -268,6 +271,10 @@ def _copies(study: Study) -> Iterator[str]:
 def _slips(study: Study) -> Iterator[str]:
     """What looks like a slip of the pen: a name of an arm, a metric or a class, a score far beyond all others."""
     assert study.scores is not None
+    totals = (label for metric in study.metrics for label, *_ in study.scores.classes(metric))
+    yield from _alike("arm", study.runs)
+    yield from _alike("metric", [*study.metrics, *map(metric_name, study.settings["unused"])])
+    yield from _alike("class", [*totals, *study.scores.labels.values()])
     runs = [run for arm in study.runs for run in study.finished(arm)]
     yield from _misspelt("seed", [(run.arm, run.seed) for run in runs])
     scored = {
@@ -279,9 +286,6 @@ def _slips(study: Study) -> Iterator[str]:
         for name in study.metrics
     }
     yield from _misspelt("score", [(name, run) for name, own in scored.items() for run in own])
-    for one, other in combinations(study.metrics, 2):
-        if one.casefold() == other.casefold() and scored[one].keys() & scored[other].keys():
-            yield f"“{one}” and “{other}” differ in case alone, and runs have a score of both: are they one metric?"
     for metric, own in scored.items():
         of_classes = study.scores.classes(metric)
         yield from _misspelt("run", [(label, (arm, seed)) for label, arm, seed in of_classes])
@@ -307,19 +311,25 @@ def _require_letters_that_differ(seeds: Mapping[str, Mapping[int, None]], compar
             )
 
 
-def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
-    """Names that have what another, like name with more of them lacks; as many where they differ in case alone."""
-    by_name: dict[str, set[Hashable]] = defaultdict(set)
+def _alike(noun: str, names: Iterable[str]) -> Iterator[str]:
+    """Names that differ from one above in case alone."""
     above: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        first = above.setdefault(name.casefold(), name)
+        if name != first:
+            yield f"“{first}” and “{name}” differ in case alone: are they one {noun}?"
+
+
+def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
+    """Names that have what another, like name with more of them lacks; of case alone see `_alike`."""
+    by_name: dict[str, set[Hashable]] = defaultdict(set)
     for name, each in held:
         by_name[name].add(each)
     for name, own in by_name.items():
-        above.setdefault(name.casefold(), name)
         lacking = [
             other
             for other, theirs in by_name.items()
-            if not own & theirs
-            and (len(theirs) > len(own) or (len(theirs) == len(own) and other == above[name.casefold()]))
+            if not own & theirs and len(theirs) > len(own) and other.casefold() != name.casefold()
         ]
         if meant := did_you_mean(name, lacking):
             yield f"“{name}” has {plural(len(own), noun)}, which others lack.{meant}"
@@ -351,7 +361,7 @@ def notices(study: Study) -> list[str]:
     found = [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
     if unused:
         found[-1] += "".join(did_you_mean(name, ABOUT) for name in unused)
-    return [*_slips(study), *_copies(study), *found]
+    return [*dict.fromkeys(_slips(study)), *_copies(study), *found]
 
 
 def further_lines(findings: Findings) -> list[str]:
