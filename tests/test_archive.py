@@ -635,7 +635,16 @@ def test_a_line_of_a_ledger_that_lacks_something_is_damage(photos, tmp_path, los
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"path": 1}, {"made": 7}, {"stamp": None}, {"novelty": "far"}, {"warnings": 3}, {"label": []}],
+    [
+        {"path": 1},
+        {"made": 7},
+        {"planned": True, "stamp": 1},
+        {"error": "", "warnings": 0},
+        {"stamp": None},
+        {"novelty": "far"},
+        {"warnings": 3},
+        {"label": []},
+    ],
     ids=str,
 )
 def test_a_line_of_a_ledger_of_another_shape_is_damage(photos, tmp_path, wrong):

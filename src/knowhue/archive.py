@@ -240,7 +240,7 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
             return found
     except ImageError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise RunError(
         f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or "

@@ -174,7 +174,28 @@ def test_a_line_of_another_shape_is_none_that_knowhue_wrote(out: Path, wrong: di
         assert not ledger.records
 
 
-@pytest.mark.parametrize("torn", ["1", "null", "[]", '"a"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"path": "a", "planned": true}',
+        json.dumps({"path": "a", "made": "1", "stamp": "2", **dict.fromkeys(NOTED), "warnings": []}),
+        '{"path": "a", "error": 1e999}',
+        "[" * 100_000,
+    ],
+    ids=["planned", "a shard's", "no JSON again", "deep"],
+)
+def test_a_line_that_is_not_a_folders_is_refused_whoever_wrote_it(out: Path, text: str):
+    (out / LEDGER).write_text(text + "\n")
+    with pytest.raises(RunError, match=r"should hold the lines that knowhue writes there\. Found "):
+        opened(out)
+    (out / LEDGER).write_text(text)  # killed before the line's end
+    with opened(out) as ledger:
+        assert not ledger.records
+
+
+@pytest.mark.parametrize(
+    "torn", ["1", "null", "[]", '"a"', '{"path": "a", "error": 1, "output": 2, "stamps": 3}']
+)
 def test_a_last_line_that_is_none_of_an_image_is_left_out(out: Path, torn: str):
     (out / LEDGER).write_text(torn)
     with opened(out) as ledger:

@@ -6,7 +6,7 @@ whole image; a line without an end is decided, when the file is opened again, by
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -89,7 +89,7 @@ class Ledger:
         """One line an image, without failures; of an image that waits to be replaced its former line."""
         with replacing(self.out / LEDGER) as file:
             file.writelines(
-                _line(record | self.records.get(path, {})) + "\n" for path, record in last.items()
+                line_of(record | self.records.get(path, {})) + "\n" for path, record in last.items()
             )
 
     def has(self, path: str, output: str, stamp: Stamp) -> bool:
@@ -130,7 +130,7 @@ class Ledger:
             with writing(output):
                 output.parent.mkdir(parents=True, exist_ok=True)
                 # The line, the image, the line's end: killed between any two, what is there shows how far it came.
-                self._write(_line(record))
+                self._write(line_of(record))
                 os.replace(written, output)
         except RunError:
             self._file.truncate(begin)
@@ -138,7 +138,7 @@ class Ledger:
         self._write("\n")
 
     def fail(self, path: str, error: str) -> None:
-        self._write(_line({"path": path, "error": error, "job": self.job}) + "\n")
+        self._write(line_of({"path": path, "error": error, "job": self.job}) + "\n")
 
     def _write(self, text: str) -> None:
         left = memoryview(text.encode())
@@ -151,17 +151,15 @@ class Ledger:
         path = self.out / LEDGER
         try:
             *whole, torn = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
-            records = [json.loads(line) for line in whole]
-            if not all(map(is_line, records)):
-                raise ValueError("other lines")
+            records = read_lines(whole, _is_line)
         except (OSError, ValueError) as error:
             raise RunError(
                 f"`{path}` should hold the lines that knowhue writes there. Found {error}. Move the file away, or name "
                 "another folder."
             ) from None
-        with suppress(ValueError, KeyError):
-            record = json.loads(torn)
-            if is_line(record) and Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
+        with suppress(ValueError):
+            (record,) = read_lines([torn], _is_line)
+            if "error" not in record and Stamp(*record["stamps"][1]) == Stamp.of(self.out / record["output"]):
                 records.append(record)
         return records
 
@@ -207,13 +205,23 @@ def _differing(key: str, value: Any) -> str:
     return JOB[key].format(("without", "with")[value] if isinstance(value, bool) else value)
 
 
-def is_line(record: Any) -> bool:
-    """Whether a line of a folder's or a shard's ledger has what is read of it."""
+def read_lines(lines: Iterable[str], is_line: Callable[[object], bool]) -> list[dict[str, Any]]:
+    """The lines of a ledger; a `ValueError` where one is not as knowhue writes them, whoever did."""
+    try:
+        records = [json.loads(line) for line in lines]
+        if not all(map(is_line, records)):
+            raise ValueError("other lines")
+        for record in records:
+            line_of(record)  # it is to be written again
+    except RecursionError:
+        raise ValueError("other lines") from None
+    return records
+
+
+def _is_line(record: object) -> bool:
     match record:
-        case {"path": str(), "error": _} | {"path": str(), "planned": True}:
+        case {"path": str(), "error": _}:
             return True
-        case {"path": str(), "made": str(), "stamp": str()}:
-            return is_noted(record)
         case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]}:
             return is_noted(record) and ("album" not in record or _is_album(record["album"]))
     return False
@@ -231,6 +239,6 @@ def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {record["path"]: record for record in records if "error" not in record}
 
 
-def _line(record: dict[str, Any]) -> str:
+def line_of(record: dict[str, Any]) -> str:
     """JSON in ASCII, so that every file name can be written, and read again."""
     return json.dumps(record, allow_nan=False)

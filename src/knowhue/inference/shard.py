@@ -17,8 +17,8 @@ from knowhue.errors import ImageError, RunError
 from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
-from knowhue.inference.judgement import noteworthy
-from knowhue.inference.ledger import is_line
+from knowhue.inference.judgement import is_noted, noteworthy
+from knowhue.inference.ledger import line_of, read_lines
 from knowhue.inference.pipeline import Limits, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import ImageReply, ImageRequest, colour_many
@@ -110,15 +110,15 @@ class _Shard:
         except ImageError:  # none yet
             return {}
         try:
-            head, *records = map(json.loads, data.decode().splitlines())
+            first, *lines = data.decode().splitlines()
+            head = json.loads(first)
             if head["job"] != self.task.job:
                 return {}
             self._is_again = head["run"] == self.task.run
-            if not all(map(is_line, records)):
-                raise ValueError("other lines")
+            records = read_lines(lines, _is_line)
             listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(
                 f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its images "
                 "coloured anew with --overwrite."
@@ -192,7 +192,7 @@ class _Shard:
         """Write the ledger anew: a store can add nothing to a file."""
         head = {"job": self.task.job, "run": self.task.run, "shard": self.task.shard}
         lines = [head, *self.records.values()]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        text = "".join(line_of(line) + "\n" for line in lines)
         self.out.write(ledger_path(self.task.shard), text.encode())
         self._flushed = time.monotonic()
 
@@ -207,6 +207,15 @@ class _Shard:
     def _put(self, image: ListedImage, reply: ImageReply, *_: object) -> str:
         replace = self.task.overwrite or image.path in self._own
         return self.out.write(image.output, reply.data, replace)
+
+
+def _is_line(record: object) -> bool:
+    match record:
+        case {"path": str(), "made": made}:
+            return isinstance(made, str) and isinstance(record.get("stamp"), str) and is_noted(record)
+        case {"path": str(), "error": _} | {"path": str(), "planned": True}:
+            return True
+    return False
 
 
 @lru_cache(maxsize=1)
