@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_sign_flip_p_of_many_rows_is_that_of_each(seeds: int):
     )
     assert sign_flip_p_of_few(rows).tolist() == [sign_flip_p(row) for row in rows]
     assert sign_flip_p_of_few(rows[:0]).tolist() == []
+
+
+def test_the_patterns_of_thousands_of_studies_take_little_memory():
+    rows = np.random.default_rng(0).normal(0.5, 1, (4000, 12))
+    tracemalloc.start()
+    try:
+        sign_flip_p_of_few(rows)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_sign_flip_p_is_scipy_s_permutation_test():

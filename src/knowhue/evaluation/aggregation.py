@@ -28,19 +28,27 @@ def balanced(rows: Sequence[ImageRow], column: str) -> float:
     return float(np.mean(means)) if means else float("nan")
 
 
-def _true_mean(rows: Sequence[ImageRow], column: str) -> float:
-    return column_mean(rows, f"{column}_true")
+def _ratio_of_means(rows: Sequence[ImageRow], column: str) -> float:
+    return column_mean(rows, column) / max(column_mean(rows, f"{column}_true"), 1e-9)
+
+
+def _difference_of_means(rows: Sequence[ImageRow], column: str) -> float:
+    return abs(column_mean(rows, column) - column_mean(rows, f"{column}_true"))
+
+
+def _mean_difference(rows: Sequence[ImageRow], column: str) -> float:
+    return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
+
+
+def _calibration_error(rows: Sequence[ImageRow], _: str) -> float:
+    return calibration_error(rows)
 
 
 OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
-    "chroma_ratio": lambda rows, name: column_mean(rows, name) / max(_true_mean(rows, name), 1e-9),
-    "colourfulness_difference_of_means": lambda rows, name: abs(
-        column_mean(rows, name) - _true_mean(rows, name)
-    ),
-    "mean_colourfulness_difference": lambda rows, name: float(
-        np.mean([abs(row[name] - row[f"{name}_true"]) for row in rows])
-    ),
-    "ece": lambda rows, _: calibration_error(rows),
+    "chroma_ratio": _ratio_of_means,
+    "colourfulness_difference_of_means": _difference_of_means,
+    "mean_colourfulness_difference": _mean_difference,
+    "ece": _calibration_error,
 }
 """The metrics of `RUN_METRICS` that are no mean over images or classes: made of the images' rows and their column."""
 

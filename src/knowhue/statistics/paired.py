@@ -23,6 +23,7 @@ Name = TypeVar("Name", bound=Hashable)
 EXACT_SEEDS = 40
 """Up to so many seeds every sign pattern is counted; beyond, `RANDOM_PATTERNS` are drawn."""
 RANDOM_PATTERNS = 2**20
+_ROWS_AT_ONCE = 256  # of a dozen seeds all patterns of so many take 4 MB
 _ROUNDING = 1e-12  # relative
 _TIE = 1e-9  # of the differences, as sizes go: far above rounding, far below any measured score
 _DIGITS = 13
@@ -114,7 +115,7 @@ def sign_flip_p(differences: Differences) -> float:
 
 
 def sign_flip_p_of_few(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `sign_flip_p` of each row, of a dozen seeds at most, whose patterns are counted for all rows at once.
+    """Return `sign_flip_p` of each row, of a dozen seeds at most, whose patterns are counted for many rows at once.
 
     >>> sign_flip_p_of_few(np.array([[0.3, 0.1, 0.2, 0.4, 0.2], [0.3, -0.1, 0.2, -0.4, 0.1]])).tolist()
     [0.0625, 1.0]
@@ -122,7 +123,11 @@ def sign_flip_p_of_few(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     # the first keeps its sign: mirror images are as many and as extreme
     signs = np.array([(1.0, *others) for others in product((1.0, -1.0), repeat=differences.shape[1] - 1)])
     threshold = np.abs(differences.sum(axis=1)) - _TIE * np.abs(differences).sum(axis=1)
-    return np.mean(np.abs(differences @ signs.T) >= threshold[:, None], axis=1)
+    p = np.empty(len(differences))
+    for first in range(0, len(p), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        p[rows] = np.mean(np.abs(differences[rows] @ signs.T) >= threshold[rows, None], axis=1)
+    return p
 
 
 def bca_interval(differences: Differences, resamples: int = 9999, seed: int = 0) -> Interval | None:
