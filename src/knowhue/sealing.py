@@ -110,7 +110,7 @@ def pack(folder: Path, out: Path) -> int:
         )
     for arm, seed in plan.cells:
         require_whole(run_folder(folder, arm, plan.run_config(arm, seed)), _OF_RUN)
-    with temporary_folder("The files of a study without its images") as root:
+    with temporary_folder("The files of a study without its images", folder) as root:
         for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):
             target = root / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def check(path: Path) -> Checked:
 @contextmanager
 def unpacked(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
     """A sealed study, or `RunError`, as a folder while the block runs; and the SHA-256 of its files as sealed."""
-    with temporary_folder("A sealed study, unpacked,") as root:
+    with temporary_folder("A sealed study, unpacked,", path) as root:
         yield root, _unpack(path, root)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from knowhue.errors import RunError
+from knowhue.errors import KnowhueError, RunError
 from knowhue.storage import DISK_FULL, system_cause
 
 _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -28,8 +28,11 @@ def tables_on_disk() -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def temporary_folder(what: str) -> Iterator[Path]:
-    """A folder that is gone afterwards; `what` goes there, as a message says where it finds no room."""
+def temporary_folder(what: str, stands_for: Path | None = None) -> Iterator[Path]:
+    """A folder that is gone afterwards; `what` goes there, as a message says where it finds no room.
+
+    Other messages that leave it name what it `stands_for` instead.
+    """
     with tempfile.TemporaryDirectory() as name:
         try:
             yield Path(name)
@@ -38,6 +41,8 @@ def temporary_folder(what: str) -> Iterator[Path]:
             has_name = isinstance(error, RunError)
             cause = system_cause(error.__context__ if has_name else error)
             if cause is None or cause.errno not in DISK_FULL:
+                if isinstance(error, KnowhueError) and stands_for is not None:
+                    error.args = tuple(str(each).replace(name, str(stands_for)) for each in error.args)
                 raise
             # what names another file ran out of room elsewhere; not every writer names its own
             if name not in f"{error} {cause}" and (has_name or cause.filename is not None):

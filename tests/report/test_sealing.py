@@ -249,6 +249,14 @@ def test_a_damaged_study_is_not_sealed(tmp_path):
         pack(study, tmp_path / "a.zip")
 
 
+@pytest.mark.parametrize("name", ["baselines.json", "metrics.json", "images/prepared.json"])
+def test_a_study_without_a_file_is_not_sealed_and_names_it_where_it_should_lie(tmp_path, name):
+    study = write_study(tmp_path / "demo")
+    (study / name).unlink()
+    with pytest.raises(DamagedError, match=f"^`{re.escape(str(study / name))}` is damaged: it is gone"):
+        pack(study, tmp_path / "a.zip")
+
+
 def test_a_file_of_a_run_is_compared_with_what_it_was_when_that_ended(tmp_path):
     study = write_study(tmp_path / "demo")
     for run in study.glob("*/seed-*"):
