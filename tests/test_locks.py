@@ -341,3 +341,15 @@ def test_a_worker_gives_signs_of_life(tmp_path, monkeypatch):
         while path.stat().st_mtime == 1e9 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert abs(path.stat().st_mtime - time.time()) < 10
+
+
+def test_of_many_processes_the_first_gives_signs_for_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("knowhue.locks.BEAT_S", 0.01)
+    path = tmp_path / LOCK
+    path.touch()
+    os.utime(path, (1e9, 1e9))
+    with working_on(tmp_path, "arm multi"):
+        time.sleep(0.1)
+    assert path.stat().st_mtime == 1e9

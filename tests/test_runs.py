@@ -1,6 +1,7 @@
 """Files get there whole or not at all."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from knowhue.runs import (
     has_ended,
     has_finished,
     images_in_use,
+    model_file,
     read_config,
     read_frozen,
     read_log,
@@ -229,7 +231,8 @@ def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_
     classes = finish("class", 0, ("class",))
     with pytest.raises(
         RunError,
-        match=rf"no finished run there, but of class \(learns class\)\. Name one, such as {classes}$",
+        match=rf"no finished run there, but of class \(learns class\)\. Name one, such as {classes}, which "
+        r"classifies and does not colour$",
     ):
         finished_run(tmp_path)
     finish("l1", 1, ("colour",))
@@ -252,8 +255,19 @@ def test_arms_that_diverged_are_named_where_another_has_finished(tmp_path, finis
         finished_run(tmp_path)
     assert str(refused.value).endswith(
         "but of class (learns class). Of colour and multi training diverged; train with other settings, such as a "
-        f"lower learning rate. Name one, such as {other}"
+        f"lower learning rate. Name one, such as {other}, which classifies and does not colour"
     )
+
+
+def test_a_run_is_found_from_within_its_study(tmp_path, finish, monkeypatch):
+    run = finish("multi", 0, ("colour", "class"))
+    monkeypatch.chdir(run.parent)
+    assert finished_run(Path(run.name)) == run
+    with pytest.raises(RunError, match=r"but of multi \(learns colour and class\)"):
+        finished_run(Path())
+    monkeypatch.chdir(run)
+    assert finished_run(Path()) == finished_run(Path("..", run.name)) == run
+    assert model_file("model.safetensors") == run / "model.safetensors"
 
 
 @pytest.mark.parametrize("state", [None, "running", "finished", "diverged"])

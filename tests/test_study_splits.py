@@ -93,11 +93,12 @@ def test_accuracy_after_the_heads_stands_beside_that_after_fine_tuning(studies):
     assert [row[0] for row in rows] == ["Single-task classification", "Multi-task"]
 
 
-def test_evaluating_again_gives_the_same_scores(studies):
+def test_evaluating_again_gives_the_same_scores(studies, monkeypatch):
     for study in studies:
         (folder,) = (study / "multi").iterdir()
         before = read_json(folder / "scores.json")
-        evaluate_run(folder)
+        monkeypatch.chdir(folder)
+        evaluate_run(".")
         assert read_json(folder / "scores.json")["metrics"] == pytest.approx(before["metrics"], rel=1e-4)
         assert read_json(folder / "scores.json")["split"] == before["split"]
 

@@ -113,7 +113,7 @@ def working_on(
     ended = threading.Event()
 
     def give_signs() -> None:
-        while not ended.wait(BEAT_S):
+        while is_first_process() and not ended.wait(BEAT_S):
             with suppress(OSError):
                 os.utime(folder / name)  # by the clock of the file's server
 

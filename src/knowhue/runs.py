@@ -22,6 +22,7 @@ What reads raises `RunError` where a file is missing or another version's, and `
 """
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -290,12 +291,27 @@ def require_whole(folder: Path, names: Collection[str] = (), but: Collection[str
             raise DamagedError(path, "it is gone, or not as it was written")
 
 
+def by_name(path: Path) -> Path:
+    """The same folder by a path that names it and the one around it: a run's arm and study are read off its path.
+
+    >>> by_name(Path("runs/demo/multi/seed-0-1a2b3c4d"))
+    PosixPath('runs/demo/multi/seed-0-1a2b3c4d')
+    >>> by_name(Path("seed-0-1a2b3c4d")).is_absolute(), by_name(Path("..")).is_absolute()
+    (True, True)
+    """
+    is_named = len(path.parts) > 1 and ".." not in path.parts[-2:]
+    return (
+        path if is_named else Path(os.path.abspath(path))
+    )  # a link stays one: what it leads to may be elsewhere
+
+
 def finished_run(path: Path) -> Path:
     """The run folder that a path means: itself, or of a study the first finished multi-task run, else colour run.
 
     Those that the study's plan asks for come first, by its seeds; others were tried beside it. A run that diverged has
     ended, but not finished: its weights are of no use.
     """
+    path = by_name(path)
     require_no_head(path)
     if (path / "config.json").exists() and has_finished(path):
         return path
@@ -340,6 +356,7 @@ def no_finished_run(path: Path, wanted: str) -> RunError:
         arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
         colouring = [arm for arm, names in tasks.items() if "colour" in names]
         found, hint = f"there, but of {arms}", f" Name one, such as {firsts[[*colouring, *tasks][0]]}"
+        hint += ", which classifies and does not colour" * (not colouring)
     if diverged:
         again = "train with other settings, such as a lower learning rate"
         hint = f" Of {' and '.join(diverged)} training diverged; {again}.{hint * bool(tasks)}"
@@ -363,7 +380,7 @@ def model_file(name: str) -> Path:
     if path.is_dir():
         return finished_run(path) / WEIGHTS
     if (path.parent / "status.json").exists():
-        finished_run(path.parent)
+        return finished_run(path.parent) / path.name
     elif not path.is_file():
         raise RunError(
             f"A trained model should be `{BUILT_IN}`, the folder of a finished run or study, or a file. Found "
