@@ -4,10 +4,13 @@ import difflib
 import errno
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+MOST_LINES = 8
+"""Of problems that are told at once."""
+_Problem = TypeVar("_Problem")
 _HYPHEN_OF_A_NUMBER = re.compile(r"(?<![^\s\[(])-(?=\.?\d)")
 
 
@@ -96,6 +99,16 @@ def few(names: Sequence[object], most: int = 6) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def few_lines(problems: Sequence[_Problem], line: Callable[[_Problem], str] = str) -> list[str]:
+    """The first of some problems, a line each, and how many there are more: of a table, every row may have one.
+
+    >>> few_lines("abcdefghij")[-2:]
+    ['h', 'and 2 more']
+    """
+    more = [f"and {len(problems) - MOST_LINES:,} more"] * (len(problems) > MOST_LINES)
+    return [*map(line, problems[:MOST_LINES]), *more]
 
 
 def shown(value: Any, longest: int = 80) -> str:

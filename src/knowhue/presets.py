@@ -11,12 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task
-from knowhue.errors import ConfigError, one_of, shown
+from knowhue.errors import ConfigError, few_lines, one_of, shown
 from knowhue.setting_effects import DEFAULTS, USER_TABLES, changed, dotted, without_effect
 from knowhue.settings_text import MAX_DEPTH, describe_problem, parse_yaml, read_yaml
 
-MOST_PROBLEMS = 8
-"""Wrong settings that one error names."""
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
@@ -250,10 +248,7 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [describe_problem(problem, model) for problem in error.errors()[:MOST_PROBLEMS]]
-        if more := error.error_count() - len(problems):
-            problems.append(f"and {more:,} more")
-        raise ConfigError(*problems) from None
+        raise ConfigError(*few_lines(error.errors(), lambda each: describe_problem(each, model))) from None
 
 
 def read_setting(

@@ -52,7 +52,7 @@ def test_a_broken_link_is_an_image_that_will_fail(tmp_path: Path):
 def test_two_images_never_become_one_file(tmp_path: Path):
     put(tmp_path, "a/x.jpg", "a/x.png", "b/x.jpg")
     assert len(names(tmp_path, tmp_path / "out")) == 3
-    with pytest.raises(ConfigError, match=r"Found `a/x.jpg` and `a/x.png`.*`a/x.png`"):
+    with pytest.raises(ConfigError, match=r"`a/x\.png` would be made of `a/x\.jpg` and `a/x\.png`"):
         names(tmp_path, tmp_path / "out", ".png")
 
 
@@ -162,7 +162,24 @@ def test_a_record_holds_what_a_folder_or_an_archive_has():
 def test_an_image_that_would_lie_where_others_need_a_folder_is_refused(tmp_path: Path):
     put(tmp_path / "in", "a.bmp", "a.png/deep/x.jpg")
     with pytest.raises(
-        ConfigError, match=r"Found `a\.bmp`.*`a\.png`, a folder that `a\.png/deep/x\.jpg` needs"
+        ConfigError,
+        match=r"`a\.png` would be made of `a\.bmp`, and is a folder that `a\.png/deep/x\.jpg` needs",
     ):
         names(tmp_path / "in", tmp_path / "out")
     assert names(tmp_path / "in", tmp_path / "out", ".webp")["a.bmp"] == "a.webp"
+
+
+def test_all_images_that_would_become_one_file_are_told_at_once(tmp_path: Path):
+    put(
+        tmp_path / "in",
+        "a.jpg",
+        "a.png",
+        "a.tif",
+        *(f"b{n}{suffix}" for n in range(9) for suffix in (".bmp", ".png")),
+    )
+    with pytest.raises(ConfigError, match="should become files of different names") as raised:
+        names(tmp_path / "in", tmp_path / "out", ".ora")
+    _, three, two, *_, more = raised.value.args
+    assert three == "`a.ora` would be made of `a.jpg` and `a.tif` and 1 more"
+    assert two == "`b0.ora` would be made of `b0.bmp` and `b0.png`"
+    assert (len(raised.value.args), more) == (10, "and 2 more")

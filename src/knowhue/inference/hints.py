@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few, first_line, plural, system_reason
+from knowhue.errors import ConfigError, did_you_mean, few, few_lines, first_line, system_reason
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
 from knowhue.settings_text import parse_json, plain_name
@@ -47,7 +47,6 @@ MOST_SAMPLES = 1 << 17
 _COLUMNS = ("file", "x", "y", "colour")
 _JSON = '[{"x": 120, "y": 80, "colour": "#c83232"}]'
 _ANYWHERE = 10**9, 10**9  # a size in which every pixel lies
-_MOST_PROBLEMS = 6  # with hints that are told; of a table in other units every line has one
 _GOLDEN = 0.618034  # multiples of it, less their whole part, are spread evenly
 
 _HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
@@ -118,10 +117,8 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
 
 
 def _raise_all(problems: list[str]) -> None:
-    if (more := len(problems) - _MOST_PROBLEMS) > 0:
-        problems = [*problems[:_MOST_PROBLEMS], f"and {plural(more, 'hint')} more"]
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(*few_lines(problems))
 
 
 def require_hinted(

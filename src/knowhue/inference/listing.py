@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, RunError, few, plural
+from knowhue.errors import ConfigError, ImageError, RunError, few, few_lines, plural
 from knowhue.images.image import (
     COLOURED,
     LEDGER,
@@ -37,9 +37,9 @@ _ANOTHER = (
 )
 _TABLE = "CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT, twin TEXT, hash INTEGER) WITHOUT ROWID"
 _TWINS = "FROM images WHERE path IN (SELECT twin FROM images)"
-_CLASH = (
-    "SELECT min(path), max(path), output FROM images GROUP BY output HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
-)
+_CLASHES = """
+SELECT output, min(path), max(path), count(*) - 2 FROM images GROUP BY output HAVING count(*) > 1 ORDER BY 1
+"""
 _LEDGER = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
 """A file that names the images which were coloured into a folder, and that."""
 
@@ -102,11 +102,10 @@ class ImageTable:
                 f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
                 f"below{''.join(f'; {note}' for note in self.notes)}."
             )
-        for one, other, output in self.rows.execute(_CLASH):
-            raise ConfigError(
-                f"Images should become files of different names. Found `{one}` and `{other}`, which would both become "
-                f"`{output}`. Rename one of them."
-            )
+        _refuse_clashes(
+            f"`{output}` would be made of `{one}` and `{other}`{f' and {more} more' * bool(more)}"
+            for output, one, other, more in self.rows.execute(_CLASHES)
+        )
 
     def _add(self, path: str, stamp: str) -> None:
         name = PurePosixPath(path)
@@ -188,15 +187,23 @@ def list_folder(
 def _refuse_losses(items: list[Item], out: Path) -> None:
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
+    _refuse_clashes(
+        f"`{item.output}` would be made of `{item.path}`, and is a folder that `{folders[item.output].path}` needs"
+        for item in items
+        if item.output in folders
+    )
     for item in items:
-        if item.output in folders:
-            raise ConfigError(
-                f"Images should become files beside folders of other names. Found `{item.path}`, which would become "
-                f"`{item.output}`, a folder that `{folders[item.output].path}` needs. Rename one of them."
-            )
         target = out / item.output
         if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
             raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
+
+
+def _refuse_clashes(found: Iterable[str]) -> None:
+    """All at once: who has renamed one image should not meet the next pair then."""
+    if clashes := few_lines(list(found)):
+        raise ConfigError(
+            "Images should become files of different names. Found some that would not; rename them:", *clashes
+        )
 
 
 def default_folder(source: Path) -> Path:
