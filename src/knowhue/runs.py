@@ -179,9 +179,10 @@ def read_frozen(root: Path) -> dict[str, Any]:
     """`study.json` of a study folder: the plan as it was frozen, and how."""
     if not (root / FROZEN).exists():
         single = any(root.glob("*/seed-*/config.json"))
+        hint = " It holds single runs: see them with `knowhue evaluate`." if single else taken_by(root)
+        found = f"no {FROZEN} there.{hint}" if os.path.lexists(root) else "nothing there. Is the path right?"
         raise RunError(
-            f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found no {FROZEN} there."
-            + (" It holds single runs: see them with `knowhue evaluate`." if single else taken_by(root))
+            f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found {found}"
         )
     return read_study_file(root / FROZEN)
 

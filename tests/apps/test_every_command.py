@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from knowhue import __version__
 from knowhue.apps import cli, program
 from knowhue.config import Config
+from knowhue.locks import locked
 from knowhue.plan import make_plan
 from knowhue.presets import load_config
 from knowhue.report.figures import FIGURES
@@ -266,6 +267,18 @@ def test_status_says_who_has_stopped_without_a_word(knowhue, tmp_path, tiny):
     )
 
 
+def test_status_of_a_study_whose_images_are_still_prepared_says_who_does(knowhue, tmp_path):
+    with locked(tmp_path / "study", "study"):
+        code, said, _ = knowhue("status", tmp_path / "study")
+    assert code == 0
+    first, second = said.splitlines()
+    assert first == "no plan yet: it is written once the images are prepared"
+    assert (second.startswith("study: "), second.endswith("(study)")) == (True, True)
+    code, _, err = knowhue("status", tmp_path / "nowhere")
+    assert code == 2
+    assert err.endswith("Found nothing there. Is the path right?\n")
+
+
 def concludes(monkeypatch, *lines):
     """A study that is only made up says so much at its end."""
     monkeypatch.setattr("knowhue.report.reading.read_study", lambda folder: folder)
@@ -378,7 +391,10 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
         (["--model", "a/x.onnx", "--model", "b/x.onnx"], "Found `x` twice"),
         (["--recipe", "ddcolor"], "should be NAME=RECIPE, with the name of a --model"),
         (["--model", "a=x.onnx", "--recipe", "a=dcolor"], "Did you mean `ddcolor`?"),
-        (["--study", "nowhere"], "nowhere: no such study folder"),
+        (
+            ["--study", "nowhere"],
+            "nowhere: no such folder; --study names the folder of a study, which may be empty",
+        ),
         (["--token", "short"], "16"),
     ],
 )

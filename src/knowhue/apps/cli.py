@@ -29,7 +29,7 @@ from knowhue.errors import ConfigError, plural
 from knowhue.locks import is_first_process, locked, read_signs
 from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
 from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_config, read_setting
-from knowhue.runs import read_frozen, trained_by
+from knowhue.runs import FROZEN, read_frozen, trained_by
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import file_digest, read_json, require_outputs
@@ -250,9 +250,13 @@ def plan_command(given: PowerOptions) -> None:
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
 def status_command(study: StudyArgument) -> None:
     """Show how far every run of a study, or of a comparison, is, and who works on it; needs no torch."""
+    signs = read_signs(study)
+    if signs and not (study / FROZEN).exists():
+        say("no plan yet: it is written once the images are prepared", *signs)
+        return
     plan, digest = read_plan(study), read_frozen(study)["hash"]
     say(f"plan {digest[:12]}, {plural(len(plan.arms), 'arm')} x {plural(len(plan.seeds), 'seed')}")
-    say(*cell_lines(read_cells(study, plan)), *read_signs(study))
+    say(*cell_lines(read_cells(study, plan)), *signs)
 
 
 @app.command(

@@ -51,7 +51,8 @@ def serve_command(arguments: ServeArguments) -> None:
     settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     for folder in settings.studies:
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such study folder; --study names one.{taken_by(folder)}")
+            names = "--study names the folder of a study, which may be empty until `knowhue study` has begun"
+            raise ConfigError(f"{folder}: no such folder; {names}.{taken_by(folder)}")
         if not (folder / FROZEN).exists():  # it may be about to begin
             say(
                 f"{folder} holds no study yet: the page shows it once `knowhue study` has begun there",
