@@ -5,6 +5,7 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 """
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -134,7 +135,7 @@ def colorize_archive(
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
     _check(options, suffix, shards)
-    real = [name.rstrip("/") if is_url(name) else str(Path(name).resolve()) for name in (source, out)]
+    real = [name.rstrip("/") if is_url(name) else os.path.realpath(name) for name in (source, out)]
     inside = _inside(*real)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)

@@ -83,3 +83,14 @@ def test_of_what_is_missing_or_damaged_nothing_is_said(tmp_path):
     (tmp_path / "torn.zip").write_bytes(b"no archive")
     for name in ("a.txt", "folder.zip", "torn.zip", "none.zip", "none.onnx"):
         assert taken_by(tmp_path / name) == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_the_system_cannot_find_is_refused_in_one_line(knowhue, make_folder, tmp_path, command):
+    (tmp_path / "loop").symlink_to("loop")
+    photos = make_folder({"cat": 1})
+    for wrong in (tmp_path / "loop", tmp_path / ("long" * 100)):
+        out = str(tmp_path / "out")
+        words = [{"FILE": wrong, "FOLDER": photos}.get(each, each) for each in command.split()]
+        code, _, err = knowhue(*(str(each).replace("OUT", out) for each in words))
+        assert (code, err.count("\n"), err.startswith("knowhue: ")) == (2, 1, True)

@@ -1,6 +1,7 @@
 """Nothing that a command prints steers a terminal, takes more than its line, or fails for a sign that is missing."""
 
 import contextlib
+import errno
 import importlib
 import io
 import json
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import knowhue.apps.cli  # noqa: F401  whose commands join the app before it is replaced
 from knowhue.__main__ import load_and_run
 from knowhue.apps import program, progress, use
 from knowhue.errors import minus
@@ -344,3 +346,16 @@ MEANT = " Write a point for a decimal comma, nothing between thousands, and 0.01
 )
 def test_an_option_says_which_numbers_it_takes(knowhue, given, said):
     assert knowhue(*given.split()) == (2, "", f"knowhue: {said}\n")
+
+
+class FullDisk(io.StringIO):
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_only_what_printing_meets_is_told_of_standard_output(knowhue, monkeypatch):
+    monkeypatch.setattr(program, "app", lambda **_: os.fsync(-1))
+    assert knowhue()[::2] == (2, "knowhue: bad file descriptor\n")
+    monkeypatch.setattr(program, "app", lambda **_: program.say("a line"))
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    assert knowhue()[::2] == (2, "knowhue: standard output: no space left on device\n")

@@ -177,9 +177,9 @@ def test_all_images_that_would_become_one_file_are_told_at_once(tmp_path: Path):
         "a.tif",
         *(f"b{n}{suffix}" for n in range(9) for suffix in (".bmp", ".png")),
     )
-    with pytest.raises(ConfigError, match="should become files of different names") as raised:
+    with pytest.raises(ConfigError) as raised:
         names(tmp_path / "in", tmp_path / "out", ".ora")
-    _, three, two, *_, more = raised.value.args
-    assert three == "`a.ora` would be made of `a.jpg` and `a.tif` and 1 more"
-    assert two == "`b0.ora` would be made of `b0.bmp` and `b0.png`"
-    assert (len(raised.value.args), more) == (10, "and 2 more")
+    three, two, *_, more = raised.value.args
+    assert three == "`a.ora` would be made of `a.jpg` and `a.tif` and 1 more; rename one of them"
+    assert two == "`b0.ora` would be made of `b0.bmp` and `b0.png`; rename one of them"
+    assert (len(raised.value.args), more) == (9, "and 2 more")

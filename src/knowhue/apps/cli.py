@@ -1,5 +1,6 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -379,7 +380,7 @@ def pack_command(
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.sealing import pack
 
-    out = out or Path(f"{study.resolve().name}.zip")
+    out = out or Path(f"{os.path.basename(os.path.realpath(study))}.zip")
     read_frozen(study)  # whether it is a study comes before what is in the way
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)

@@ -1,5 +1,6 @@
 """`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -64,10 +65,7 @@ def export(arguments: ExportArguments) -> None:
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
         return
     kind, source = arguments.to, arguments.source
-    # resolved, since `.` has no name of its own
-    target = arguments.out or Path(
-        f"{Path(source).resolve().name}{'' if kind == 'hub-folder' else '.' + kind}"
-    )
+    target = arguments.out or _named_after(source, "" if kind == "hub-folder" else f".{kind}")
     _require_target(kind, target, source, arguments.overwrite)
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
@@ -84,11 +82,16 @@ def export(arguments: ExportArguments) -> None:
             say(f"uploaded: {upload(target, arguments.upload)}")
 
 
+def _named_after(source: str | Path, suffix: str) -> Path:
+    """A file in the current folder; its source is resolved, since `.` has no name of its own."""
+    return Path(f"{os.path.basename(os.path.realpath(source))}{suffix}")
+
+
 def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     from knowhue.report.reading import read_study
     from knowhue.report.table_export import dictionary_path, metrics_without_images, write_table
 
-    target = out or Path(f"{study.resolve().name}.csv")
+    target = out or _named_after(study, ".csv")
     if target.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
     dictionary = dictionary_path(target)

@@ -238,8 +238,7 @@ def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path
 
 def say(*lines: str, err: bool = False) -> None:
     """Print lines, each as exactly one line of a terminal, on standard output or standard error."""
-    stream = sys.stderr if err else sys.stdout
-    print("\n".join(map(printable, lines)), file=stream, flush=True)
+    _print("\n".join(map(printable, lines)), err)
 
 
 def say_json(value: Any) -> None:
@@ -249,7 +248,15 @@ def say_json(value: Any) -> None:
     for character in json.dumps(value, ensure_ascii=False):
         is_shown = _shown(character) == character and character.encode(encoding, "ignore")
         line += character if is_shown else json.dumps(character)[1:-1]
-    print(line, flush=True)
+    _print(line)
+
+
+def _print(text: str, err: bool = False) -> None:
+    try:
+        print(text, file=sys.stderr if err else sys.stdout, flush=True)
+    except OSError as error:  # of a disk that is full
+        error.filename = "standard error" if err else "standard output"
+        raise
 
 
 def printable(text: str) -> str:
@@ -381,8 +388,9 @@ def main() -> NoReturn:
         say("", "knowhue: stopped. The same command does what is not finished.", err=True)
         sys.exit(TERMINATED if told_to_end else INTERRUPTED)
     except OSError as error:
-        # printing to a full disk raises an error without a file's name
-        where = "standard output" if error.filename is None else error.filename
-        say(f"knowhue: {where}: {system_reason(error)}", err=True)
+        where = (
+            "" if error.filename is None else f"{error.filename}: "
+        )  # of memory and connections there is none
+        say(f"knowhue: {where}{system_reason(error)}", err=True)
         sys.exit(2)
     sys.exit(0)

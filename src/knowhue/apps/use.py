@@ -240,9 +240,9 @@ def _settle_folder(arguments: ColorizeArguments) -> "Listing":
     # whose clashes are refused at once
     hints = {} if arguments.hints is None else read_hints(arguments.hints)
     listing = list_folder(source, out, arguments.suffix, hints)
-    lost = {(out / item.output).resolve() for item in listing.items}
+    lost = {os.path.realpath(out / item.output) for item in listing.items}
     for each in others:
-        if each.resolve() in lost:
+        if os.path.realpath(each) in lost:
             raise ConfigError(f"{each} would be replaced by a colouring; name another folder with --out")
     return listing
 

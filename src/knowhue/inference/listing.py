@@ -103,7 +103,7 @@ class ImageTable:
                 f"below{''.join(f'; {note}' for note in self.notes)}."
             )
         _refuse_clashes(
-            f"`{output}` would be made of `{one}` and `{other}`{f' and {more} more' * bool(more)}"
+            f"`{output}` would be made of `{one}` and `{other}`{f' and {more} more' * bool(more)}; rename one of them"
             for output, one, other, more in self.rows.execute(_CLASHES)
         )
 
@@ -188,7 +188,8 @@ def _refuse_losses(items: list[Item], out: Path) -> None:
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
     _refuse_clashes(
-        f"`{item.output}` would be made of `{item.path}`, and is a folder that `{folders[item.output].path}` needs"
+        f"`{item.output}` would be made of `{item.path}`, and is a folder that `{folders[item.output].path}` needs; "
+        "rename one of them"
         for item in items
         if item.output in folders
     )
@@ -201,9 +202,7 @@ def _refuse_losses(items: list[Item], out: Path) -> None:
 def _refuse_clashes(found: Iterable[str]) -> None:
     """All at once: who has renamed one image should not meet the next pair then."""
     if clashes := few_lines(list(found)):
-        raise ConfigError(
-            "Images should become files of different names. Found some that would not; rename them:", *clashes
-        )
+        raise ConfigError(*clashes)
 
 
 def default_folder(source: Path) -> Path:

@@ -1,6 +1,7 @@
 """Which colouring belongs to which true image: by relative path, extension aside; whatever is odd about it is said."""
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,7 +116,7 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     for given in systems:
         name, equals, path = given.partition("=")
         if not equals or Path(given).exists():  # a folder may be called so
-            name, path = Path(given).resolve().name, given
+            name, path = os.path.basename(os.path.realpath(given)), given
         if not name.strip() or not path.strip():
             raise ConfigError(f"A system should have a name and a folder. Found `{given}`: give NAME=FOLDER.")
         pairs.append((name.strip(), Path(path)))
