@@ -218,7 +218,7 @@ def read_lines(lines: Iterable[str], is_line: Callable[[object], bool]) -> list[
     return records
 
 
-def _is_line(record: object) -> bool:
+def _is_line(record: Any) -> bool:
     match record:
         case {"path": str(), "error": _}:
             return True

@@ -211,8 +211,10 @@ class _Shard:
 
 def _is_line(record: object) -> bool:
     match record:
-        case {"path": str(), "made": made}:
-            return isinstance(made, str) and isinstance(record.get("stamp"), str) and is_noted(record)
+        case {"path": str(), "made": str(), "stamp": str()}:
+            return is_noted(record)
+        case {"made": _}:
+            return False
         case {"path": str(), "error": _} | {"path": str(), "planned": True}:
             return True
     return False
