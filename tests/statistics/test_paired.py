@@ -253,6 +253,14 @@ def test_t_interval_covers_the_planted_mean_at_its_nominal_rate(seeds: int, mean
     assert covered == pytest.approx(0.95, abs=3.5 * math.sqrt(0.95 * 0.05 / 4000))
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(8, 0.83), (10, 0.84), (20, 0.87)])
+def test_of_one_sided_seeds_it_covers_less_as_the_documentation_says(seeds: int, said: float):
+    draws = np.random.default_rng(5).lognormal(size=(6000, seeds))
+    ends = np.array([t_interval(d) for d in draws])
+    covered = np.mean((ends[:, 0] < math.sqrt(math.e)) & (math.sqrt(math.e) < ends[:, 1]))
+    assert covered == pytest.approx(said, abs=0.005 + 3 * math.sqrt(0.16 * 0.84 / 6000))
+
+
 @pytest.mark.parametrize("draw", ["normal", "laplace", "uniform", "standard_cauchy"])
 def test_sign_flip_rejects_a_true_null_as_often_as_it_says(draw: str):
     generator = np.random.default_rng(4)

@@ -182,7 +182,8 @@ FIGURES: dict[str, Figure] = {
         "Each thin line is a seed, from {before} to {after}; orange seeds improve, gray ones do "
         "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
         "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
-        "difference is smaller than the smallest one that matters, {fixed}.",
+        "difference is smaller than the smallest one that matters, {fixed}. Intervals take differences to fall alike "
+        "to both sides: where a few seeds lie far off to one, they are too narrow, and few seeds do not show it.",
         differences.transfer,
         differences.transfer_rows,
     ),
