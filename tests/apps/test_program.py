@@ -354,7 +354,7 @@ class FullDisk(io.StringIO):
 
 
 def test_only_what_printing_meets_is_told_of_standard_output(knowhue, monkeypatch):
-    monkeypatch.setattr(program, "app", lambda **_: os.fsync(-1))
+    monkeypatch.setattr(program, "app", lambda **_: os.close(-1))
     assert knowhue()[::2] == (2, "knowhue: bad file descriptor\n")
     monkeypatch.setattr(program, "app", lambda **_: program.say("a line"))
     monkeypatch.setattr(sys, "stdout", FullDisk())
