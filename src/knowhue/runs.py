@@ -312,10 +312,9 @@ def finished_run(path: Path) -> Path:
     Those that the study's plan asks for come first, by its seeds; others were tried beside it. A run that diverged has
     ended, but not finished: its weights are of no use.
     """
-    path = by_name(path)
     require_no_head(path)
     if (path / "config.json").exists() and has_finished(path):
-        return path
+        return by_name(path)
     runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
     if found := [run for run in runs if has_finished(run)]:
         of_arm = [run for run in found if run.parent == found[0].parent]
@@ -348,10 +347,10 @@ def require_no_head(path: Path) -> None:
 
 def no_finished_run(path: Path, wanted: str) -> RunError:
     """How a folder is refused that is no finished run, or of a study none that stands for it; it names those inside."""
-    inside = [*sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))]
+    inside = [by_name(run) for pattern in ("seed-*", "*/seed-*") for run in sorted(path.glob(pattern))]
     firsts = {run.parent.name: run for run in reversed(inside) if has_finished(run)}
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
-    diverged = sorted({run.parent.name for run in (path, *inside) if has_ended(run)} - firsts.keys())
+    diverged = sorted({run.parent.name for run in (by_name(path), *inside) if has_ended(run)} - firsts.keys())
     found, hint = "there", taken_by(path) or " Train one with `knowhue study`."
     if tasks:
         arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])

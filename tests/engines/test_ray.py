@@ -6,7 +6,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'
 
 from knowhue.engines.executor import Job, RaySettings, open_engine
 from knowhue.engines.ray import _require_room
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, RunError
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,18 @@ def test_an_address_without_a_cluster_is_said_at_once(address, reason):
         ConfigError, match=rf"`ray.address` should be that of a running cluster.*{address}.*{reason}"
     ):
         engine.execute([Job("a", print)])
+
+
+def test_a_ray_that_does_not_start_is_said(monkeypatch):
+    def late(*_, **__):
+        raise Exception("The current node timed out during startup.\nThis could happen.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", late)
+    with pytest.raises(
+        RunError, match=r"Ray did not start on this machine: The current node timed out.* Run the"
+    ):
+        open_engine("ray").execute([Job("a", print)])
 
 
 def test_without_jobs_no_cluster_is_begun():

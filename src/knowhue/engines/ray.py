@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from knowhue.engines.executor import Executor, Job, RaySettings, keep_busy
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, RunError, first_line
 from knowhue.locks import job_of_engine
 
 _CANCEL_S = 60.0
@@ -66,7 +66,6 @@ class RayTasks(Executor):
     def _connect(self) -> None:
         """Join the cluster, or start one of this machine, unless this process has done so before."""
         import ray  # pyright: ignore[reportMissingImports]
-        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
         if ray.is_initialized():
             return
@@ -79,8 +78,13 @@ class RayTasks(Executor):
         try:
             _require_answer(given.address)
             ray.init(given.address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (RayError, OSError, OverflowError, ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # a node that does not answer in time is a bare one
+            reason = first_line(error)
+            if given.address == "local":
+                raise RunError(
+                    f"Ray did not start on this machine: {reason} Run the same command again when the machine is less "
+                    "busy, or with `--engine local`."
+                ) from None
             raise ConfigError(
                 f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "
                 f"{given.address}`: {reason}"

@@ -169,10 +169,11 @@ def evaluate_run(folder: str | Path, report: runs.Report = lambda _: None) -> Sc
     Raises:
         RunError: `folder` is no run folder of a finished run, or another process works on its study.
     """
-    folder = runs.by_name(Path(folder))
+    folder = Path(folder)
     runs.require_no_head(folder)
     if not runs.has_ended(folder):
         raise runs.no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
+    folder = runs.by_name(folder)
     config, root = runs.read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
         require_no_jobs(left, root)
