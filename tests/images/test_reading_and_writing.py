@@ -1,5 +1,6 @@
 """Whatever people have as images is read by its true lightness, or refused in one line; nothing of it is lost."""
 
+import io
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -343,7 +344,32 @@ def test_a_resolution_beyond_all_bounds_is_none():
     density = chunk(b"pHYs", struct.pack(">IIB", 2**31, 2**31, 1))
     data = pillow(NOISE, "PNG")
     image = read_image(data[:33] + density + data[33:])
-    assert image.origin.pixels_per_mm == Origin().pixels_per_mm
+    assert image.origin.pixels_per_mm is None
+
+
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+def test_a_resolution_that_nobody_knows_is_not_made_up(suffix: str):
+    data = encode_image(OurImage.of(NOISE), suffix)
+    assert read_image(data).origin.pixels_per_mm is None
+    with Image.open(io.BytesIO(data)) as opened:
+        assert "exif" not in opened.info
+        assert opened.info.get("dpi", 1) == 1  # a TIFF has to say a number, here without a unit
+        assert opened.info.get("jfif_unit", 0) == 0
+        assert suffix not in (".tif", ".tiff") or opened.tag_v2[296] == 1
+
+
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+@pytest.mark.parametrize("dpi", [(300.0, 150.0), (299.72, 254.0), (200_000.0, 100_000.0)])
+def test_a_resolution_is_kept_without_exif_where_there_is_another_place(
+    suffix: str, dpi: tuple[float, float]
+):
+    data = encode_image(OurImage(NOISE, None, Origin(pixels_per_mm=(dpi[0] / 25.4, dpi[1] / 25.4))), suffix)
+    found = read_image(data).origin.pixels_per_mm
+    assert found is not None
+    assert np.multiply(found, 25.4) == pytest.approx(dpi, rel=1e-4)
+    with Image.open(io.BytesIO(data)) as opened:
+        needs_exif = suffix in (".webp", ".avif") or (suffix in (".jpg", ".jpeg") and max(dpi) > 170_000)
+        assert ("exif" in opened.info) == needs_exif
 
 
 def test_of_texts_those_are_named_that_are_lost():

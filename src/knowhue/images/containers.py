@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
-from knowhue.images.image import COMMENT, Metadata, Texts
+from knowhue.images.image import COMMENT, Metadata, Resolution, Texts
 from knowhue.images.profiles import SpaceAndNotes, heif_space, png_space
 
 File = io.FileIO | io.BytesIO
@@ -32,17 +32,16 @@ class Beside(NamedTuple):
     """ICC profile"""
     metadata: Metadata = ()
     texts: Texts = ()
-    pixels_per_mm: tuple[float, float] | None = None
-    """resolution"""
+    pixels_per_mm: Resolution | None = None
     notes: tuple[str, ...] = ()
     colours: SpaceAndNotes = (None, ())
     """what codes mean where there is no profile, and what a user should know of it"""
 
 
-def without_unit(across: float, down: float) -> tuple[float, float]:
-    """Pixels a mm of a resolution that has no unit, which says the shape of pixels alone: 72 to the inch or more."""
+def without_unit(across: float, down: float) -> Resolution | None:
+    """What a resolution without a unit says, the shape of pixels alone: 72 to the inch or more; None if square."""
     base = 72 / 25.4 / min(across, down)
-    return base * across, base * down
+    return (base * across, base * down) if across != down else None
 
 
 def _comments(found: list[bytes]) -> Texts:
@@ -63,6 +62,7 @@ _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 """Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
 _JPEG_END, _JPEG_COMMENT, _JPEG_APP0 = 0xD9, 0xFE, 0xE0
 _JFIF_HEAD = b"JFIF\0"
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\2%b\0\0"
 _NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
 
 
@@ -79,7 +79,7 @@ def of_jpeg(file: File) -> Beside:
             comments.append(body)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
-            if unit == 0 and across != down and across and down:
+            if unit == 0 and across and down:
                 resolution = without_unit(across, down)
     return Beside(texts=_comments(comments), pixels_per_mm=resolution, notes=notes)
 
@@ -103,11 +103,24 @@ def _behind(data: bytes) -> tuple[str, ...]:
     return ("the video behind it (motion photo) was left out",) if b"ftyp" in data else ()
 
 
-def with_comments(jpeg: bytes, texts: Iterable[str]) -> bytes:
-    """A JPEG as libvips writes it, with comments, each of fewer than 65,534 bytes of UTF-8."""
+def jfif_of(resolution: Resolution | None) -> bytes:
+    """The segment of JFIF 1.02 that says a resolution, in the unit that rounds it less; none if 16 bits do not."""
+    if resolution is None:
+        return _JFIF % struct.pack(">BHH", 0, 1, 1)
+    units = {unit: [each * mm for each in resolution] for unit, mm in ((1, 25.4), (2, 10))}
+    unit = min(units, key=lambda unit: max(abs(each - round(each)) for each in units[unit]))
+    across, down = map(round, units[unit])
+    fits = min(across, down) > 0 and max(across, down) < 1 << 16
+    return _JFIF % struct.pack(">BHH", unit, across, down) if fits else b""
+
+
+def with_comments(jpeg: bytes, texts: Iterable[str], jfif: bytes) -> bytes:
+    """A JPEG as libvips writes it, with comments, each of fewer than 65,534 bytes of UTF-8, and JFIF's segment."""
     bodies = (text.encode() for text in texts)
     segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(body) + 2) + body for body in bodies)
-    start = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2  # JFIF's comes first
+    jpeg = jpeg[:2] + jfif + jpeg[2:]
+    # JFIF's and EXIF's come first
+    start = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] in (b"\xff\xe0", b"\xff\xe1") else 2
     return jpeg[:start] + segments + jpeg[start:]
 
 
@@ -119,6 +132,8 @@ _COLOUR_BYTES = 32  # of the longest chunk on colours, cHRM
 _FAILURE_BYTES = _MOST_BYTES // 16
 """What a damaged text counts for, which may have been unpacked in vain up to its end."""
 _MOST_CHUNKS = 1 << 17
+_METRE = 1
+_PNG_RESOLUTION = b"\0\0\0\x09pHYs"
 _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 _EXIF_HEAD = b"Exif\0\0"
@@ -130,9 +145,10 @@ def of_png(file: File) -> Beside:
     """Colours, metadata and the shape of pixels; what is damaged says nothing."""
     colours, metadata, texts = _png_contents(file)
     resolution, density = None, colours.get(b"pHYs", b"")
-    if len(density) == 9 and density[8] == 0:
-        across, down = struct.unpack(">2I", density[:8])
-        resolution = without_unit(across, down) if across and down else without_unit(1, 1)
+    if len(density) == 9:
+        across, down = (each / 1000 for each in struct.unpack(">2I", density[:8]))
+        if across and down:
+            resolution = (across, down) if density[8] == _METRE else without_unit(across, down)
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
     notes = (f"the still image of its {frames} frames",) if frames > 1 else ()
     space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
@@ -171,8 +187,11 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
     return colours, older | metadata, tuple(texts)
 
 
-def with_texts(png: bytes, texts: Texts, xmp: bytes | None) -> bytes:
-    """A PNG with texts, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
+def with_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool = True) -> bytes:
+    """A PNG as libvips writes it, with texts, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
+    if not has_resolution:
+        at = png.index(_PNG_RESOLUTION)
+        png = png[:at] + png[at + 21 :]  # with its nine bytes and their checksum
     told, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in texts:
         told.add_text(key[:_KEY_LETTERS], text)  # as Latin-1, which every reader knows, or else as UTF-8

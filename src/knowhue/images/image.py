@@ -239,6 +239,8 @@ Metadata = tuple[tuple[str, bytes], ...]
 Texts = tuple[tuple[str, str], ...]
 """Keys and texts, as of PNG; a text without a key is a `COMMENT`."""
 COMMENT = "Comment"
+Resolution = tuple[float, float]
+"""Pixels a mm, across and down."""
 
 
 class ComputedBy(NamedTuple):
@@ -261,8 +263,8 @@ class Origin(NamedTuple):
     """what else the file said. Its orientation is no longer true"""
     texts: Texts = ()
     """comments, and texts with a key"""
-    pixels_per_mm: tuple[float, float] = (2.835, 2.835)
-    """horizontal and vertical resolution, of the upright image; 72 to the inch if the file names none"""
+    pixels_per_mm: Resolution | None = None
+    """horizontal and vertical, of the upright image; None if the file names none"""
     bits: int = 8
     """of a channel in the file"""
     is_lossless: bool = False

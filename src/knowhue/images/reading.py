@@ -33,7 +33,7 @@ from knowhue.images.containers import (
     of_png,
     without_unit,
 )
-from knowhue.images.image import FORMATS, Image, Origin, Texts, dangling, recognise
+from knowhue.images.image import FORMATS, Image, Origin, Resolution, Texts, dangling, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
 from knowhue.images.profiles import RGBSpace, to_srgb
 from knowhue.images.tiff import RAW, Choice, choose_page, exif_orientation, exif_resolution, of_tiff
@@ -238,7 +238,7 @@ class Decoded:
     profile: bytes | None = None
     metadata: Fields = field(default_factory=dict)
     texts: Texts = ()
-    pixels_per_mm: tuple[float, float] | None = None
+    pixels_per_mm: Resolution | None = None
     notes: list[str] = field(default_factory=list)
     alpha: int | None = 0
     """which of the channels beside the colours is transparency; None if none is"""
@@ -335,11 +335,10 @@ def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int)
     decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 0)
     decoded.profile, decoded.metadata = attached(image, "icc-profile-data"), _fields(image)
     if all(0 < each < math.inf for each in (image.xres, image.yres)):
-        decoded.pixels_per_mm = image.xres, image.yres
+        has_unit = attached(image, "resolution-unit") is not None  # else it may be a default of libvips
+        decoded.pixels_per_mm = (image.xres, image.yres) if has_unit else without_unit(image.xres, image.yres)
     if page is not None:
         decoded.alpha = page.alpha
-        if attached(image, "resolution-unit") is None:
-            decoded.pixels_per_mm = without_unit(*(decoded.pixels_per_mm or _NO_RESOLUTION))
     if page is not None and page.notes:
         decoded.notes += page.notes
     elif (pages := attached(image, "n-pages") or 1) > 1:
@@ -434,7 +433,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     """Depth, orientation, transparency and colours of what was decoded."""
     interpretation, notes = decoded.interpretation, decoded.notes
-    pixels_per_mm = decoded.pixels_per_mm or Origin().pixels_per_mm
+    pixels_per_mm = decoded.pixels_per_mm
     is_lab = interpretation.startswith("lab")
     values = decoded.values if is_lab else _as_codes(decoded.values, notes)
     if decoded.orientation in _UPRIGHT:
@@ -450,7 +449,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     if is_lab or interpretation == "cmyk" or profile is not None or decoded.space is not None:
         pixels, profile, more = to_srgb(pixels, interpretation, profile, bits, decoded.space)
         notes += more
-    if decoded.orientation in _SIDEWAYS:
+    if pixels_per_mm and decoded.orientation in _SIDEWAYS:
         pixels_per_mm = pixels_per_mm[1], pixels_per_mm[0]
     metadata, texts = tuple(decoded.metadata.items()), decoded.texts
     origin = Origin(suffix, profile, metadata, texts, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))

@@ -12,6 +12,7 @@ import numpy as np
 
 from knowhue.errors import ImageError
 from knowhue.images.containers import Beside, File, without_unit
+from knowhue.images.image import Resolution
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
 _WANTED = (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION)
@@ -255,8 +256,8 @@ def exif_orientation(block: bytes) -> int | None:
     return found[0] if found and 1 <= found[0] <= 8 else None
 
 
-def exif_resolution(block: bytes) -> tuple[float, float] | None:
-    """Pixels a mm across and down, as they are stored, by EXIF (CIPA DC-008, 4.6.5.1.9); None if it says none."""
+def exif_resolution(block: bytes) -> Resolution | None:
+    """That of the image as it is stored, by EXIF (CIPA DC-008, 4.6.5.1.9); None if it says none."""
     said = _said(block, (*_RESOLUTION, _RESOLUTION_UNIT))
     values = [said[tag].value for tag in _RESOLUTION if tag in said and said[tag].kind == _RATIONAL]
     ratios = np.frombuffer(b"".join(values), "<u4").reshape(-1, 2).tolist()
@@ -300,12 +301,13 @@ def of_tiff(file: File) -> Beside:
     return Beside()
 
 
-def with_exif(data: bytes, fields: Mapping[str, bytes]) -> bytes:
+def with_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> bytes:
     """Put EXIF and GeoTIFF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
+    A resolution, which TIFF 6.0 asks for, is said to have no unit where there is none.
     The main directory is written anew behind the end of the file (TIFF 6.0, section 2), so that nothing else moves.
     """
-    if data[:4] != b"II*\0" or not fields:
+    if data[:4] != b"II*\0" or (has_resolution and not fields):
         return data
     start = struct.unpack_from("<I", data, 4)[0] + 2
     count = struct.unpack_from("<H", data, start - 2)[0]
@@ -318,6 +320,9 @@ def with_exif(data: bytes, fields: Mapping[str, bytes]) -> bytes:
             if own in inner:
                 inner[own] = Entry(_LONG, 1, entries[main][8:])  # a short one has two bytes of 0 behind it
     told |= _tree_of(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
+    if not has_resolution:
+        square = Entry(_RATIONAL, 1, struct.pack("<II", 1, 1))
+        told |= dict.fromkeys(_RESOLUTION, square) | {_RESOLUTION_UNIT: Entry(_SHORT, 1, b"\1\0")}
     data += b"\0" * (len(data) % 2)
     added, values = _rows(told, len(data))
     entries |= added

@@ -16,8 +16,8 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.containers import with_comments, with_texts
-from knowhue.images.image import Image, Pixels, flattened, require_image, to_rgb8
+from knowhue.images.containers import jfif_of, with_comments, with_texts
+from knowhue.images.image import Image, Pixels, Resolution, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep
 from knowhue.images.profiles import from_srgb, srgb_profile
 from knowhue.images.tiff import GEOGRAPHY, with_exif
@@ -140,7 +140,9 @@ def encode_with_notes(
         attach(output, name, value)
     # EXIF may hold the old ones, which libvips then takes, and is set to what was attached last
     attach(output, "orientation", 1)
-    output = output.copy(xres=origin.pixels_per_mm[0], yres=origin.pixels_per_mm[1])
+    resolution, jfif = origin.pixels_per_mm, b""
+    across, down = resolution or _UNKNOWN_RESOLUTION
+    output = output.copy(xres=across, yres=down)
     options = {**kind.options, **(kind.lossless if origin.is_lossless else {})}
     # PNG and TIFF lose nothing, and have no quality to set
     if quality is not None and "Q" in options:
@@ -148,6 +150,10 @@ def encode_with_notes(
     if kind.suffix == ".avif":
         # AVIF ends at 12 bits, whatever the image had
         options["bitdepth"] = 8 if output.format == "uchar" else 10 if origin.bits == 10 else 12
+    if kind.suffix != ".tif" and "exif-data" not in kept:
+        jfif = jfif_of(resolution) if kind.suffix == ".jpg" else b""
+        if resolution is None or jfif or kind.suffix == ".png":
+            options["keep"] = "icc:xmp:iptc:other"  # libvips would make EXIF for the resolution
     try:
         data = encode(output, kind.saver, **options)
     except VipsError as error:
@@ -155,14 +161,16 @@ def encode_with_notes(
             f"The image cannot be written as {suffix}: {reason(error)}. Choose PNG or TIFF."
         ) from None
     if kind.suffix == ".png":
-        data = with_texts(data, texts, own.get("xmp-data"))
+        data = with_texts(data, texts, own.get("xmp-data"), resolution is not None)
     elif kind.suffix == ".jpg":
-        data = with_comments(data, [text for _, text in texts])
+        data = with_comments(data, [text for _, text in texts], jfif)
     elif kind.suffix == ".tif":
-        data = with_exif(data, own)
+        data = with_exif(data, own, resolution is not None)
     return data, notes + lost
 
 
+_UNKNOWN_RESOLUTION = (72 / 25.4, 72 / 25.4)
+"""What EXIF must say where none is known (CIPA DC-008, 4.6.5.1.9)."""
 _OURS = {".png": ("xmp-data",), ".tif": ("exif-data", GEOGRAPHY)}
 """What libvips does not write, or not as it was, beside texts."""
 
@@ -275,9 +283,9 @@ def _rgb(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def _stack(width: int, height: int, pixels_per_mm: tuple[float, float]) -> bytes:
+def _stack(width: int, height: int, resolution: Resolution | None) -> bytes:
     """`stack.xml`; the first layer is the uppermost."""
-    across, down = (max(1, round(25.4 * dots)) for dots in pixels_per_mm)
+    across, down = (max(1, round(25.4 * dots)) for dots in resolution or _UNKNOWN_RESOLUTION)
     layers = (
         ("Colour (computed by Knowhue)", "data/colour.png", "svg:color"),
         ("Photo", "data/photo.png", "svg:src-over"),
