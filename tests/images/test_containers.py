@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from icc_profiles import gray_profile, rgb_profile
-from odd_files import GRAY, RGB, XMP, exif, pillow
+from odd_files import GRAY, RGB, XMP, after_start, chunk, exif, pillow
 from PIL import Image, ImageCms
 
 from knowhue.errors import ImageError
@@ -153,6 +153,53 @@ def test_of_comments_without_end_some_are_kept(kind: str, comment: bytes):
     finally:
         tracemalloc.stop()
     assert len(read.origin.texts) == 256
+    assert "comments beyond its first 256 were left out" in read.origin.notes
+
+
+PNG = pillow(GRAY, "PNG")
+JUMBF = b"\0\0\0\x1ejumdc2pa\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        after_start(
+            pillow(GRAY, "JPEG"), b"\xff\xeb" + struct.pack(">H", 10 + len(JUMBF)) + b"JP\0\1\0\0\0\1" + JUMBF
+        ),
+        PNG[:33] + chunk(b"caBX", JUMBF) + PNG[33:],
+        pillow(RGB, "AVIF") + box(b"uuid", bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + JUMBF),
+    ],
+)
+def test_content_credentials_are_missed(data: bytes):
+    assert any("content credentials (C2PA)" in note for note in read_image(data).origin.notes)
+
+
+def test_further_boxes_of_jpeg_2000_are_missed():
+    boxes = (
+        box(b"xml ", b"<gml/>"),
+        box(b"uuid", bytes(16)),
+        box(b"uuid", bytes(16)),
+        box(b"free", bytes(4)),
+    )
+    assert read_image(jpeg_2000(GRAY, b"", *boxes)).origin.notes == (
+        "further boxes were left out: xml, uuid",
+    )
+
+
+def test_what_a_gif_says_behind_many_blocks_is_found():
+    data = pillow(GRAY, "GIF")
+    frames = b",\0\0\0\0\1\0\1\0\0\2" + (b"\xff" + bytes(255)) * 20_000 + b"\0"  # more than 4 MB
+    told = data[:-1] + frames + b"!\xfe\5attic\0;"
+    assert [text for _, text in read_image(told).origin.texts] == ["attic"]
+    assert not read_image(told).origin.notes[1:]  # of its frames one
+
+
+def test_blocks_of_a_gif_without_end_are_not_followed_and_that_is_said():
+    data = pillow(GRAY, "GIF")
+    told = data[:-1] + b"!\xf9" + b"\1a" * 300_000 + b"\0!\xfe\5attic\0;"
+    read = read_image(told)
+    assert not read.origin.texts
+    assert any("behind its first 262,144 blocks" in note for note in read.origin.notes)
 
 
 def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from odd_files import GRAY, RGB, chunk, exif, pillow
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import encode_image
@@ -78,6 +78,8 @@ def test_text_stays_with_its_key_and_its_letters(behind: bool):
     written = encode_image(read_image(with_chunks(*chunks, behind=behind, pixels=RGB)), ".png")
     with Image.open(io.BytesIO(written)) as opened:
         assert {key: opened.info.get(key) for key in texts} == texts
+        assert isinstance(author := opened.info["Author"], PngImagePlugin.iTXt)
+        assert (author.lang, author.tkey) == ("cs", "Autor")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,8 @@ def test_text_stays_with_its_key_and_its_letters(behind: bool):
 )
 def test_damaged_text_does_no_harm(body: bytes):
     read = read_image(with_chunks(body, behind=True, pixels=RGB))
+    is_lost = body[4:8] != b"tEXt" and b"Raw" not in body and b"XML" not in body
+    assert read.origin.notes == ("of its texts and EXIF 1 were damaged or too long, and left out",) * is_lost
     assert np.array_equal(read_image(encode_image(read, ".png")).pixels, RGB)
 
 

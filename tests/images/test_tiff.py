@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from odd_files import GRAY, GRAY16, RGB, pillow, tiff
+from odd_files import GRAY, GRAY16, ODD_FILES, RGB, pillow, tiff
 from PIL import Image
 
 from knowhue.errors import ImageError
@@ -306,13 +306,53 @@ def test_a_resolution_of_nothing_is_none(unit: int):
     assert read.origin.pixels_per_mm is None
 
 
+def test_private_tags_are_missed_but_for_those_of_storage():
+    layers = (37724, 7, 4, b"8BIM", True)
+    padding = (59932, 7, 4, bytes(4), True)
+    read = read_image(told(GEOGRAPHY | WORDS, layers, (50838, "I", 1, 7, True), padding))
+    assert read.origin.notes == ("private tags of the TIFF were left out: Photoshop's layers (37724), 50838",)
+    assert not read_image(told(GEOGRAPHY | WORDS, padding)).origin.notes
+
+
+def test_xmp_of_what_pillow_reads_goes_along():
+    with Image.open(io.BytesIO(ODD_FILES["tiff lab"].data())) as lab:
+        data = pillow(lab, "TIFF", tiffinfo={700: b"<x/>", 34377: b"8BIM"})
+    assert dict(read_image(data).origin.metadata) == {"xmp-data": b"<x/>", "photoshop-data": b"8BIM"}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("tag", "form", "values"),
+    [
+        (0xA302, "2H4B", (2, 2, 0, 1, 1, 2)),
+        (0x8828, "2H6s8I", (2, 2, b"a\0bcd\0", *range(1, 9))),
+        (0xA20C, "2H2s2I", (1, 1, b"a\0", 1, 2)),
+        (0xA20C, "2H2s2I", (9, 9, b"a\0", 0, 0)),  # longer than it is: as it was
+        (0xA302, "2s", (b"ab",)),
+    ],
+)
+def test_numbers_within_bytes_of_exif_are_in_the_order_of_what_is_written(
+    order: str, tag: int, form: str, values: tuple
+):
+    table = struct.pack(order + form, *values)
+    written = exif_written(order, tag, table)
+    is_table = len(table) > 4 and values[0] < 9
+    assert written == (struct.pack(f"<{form}", *values) if is_table else table)
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_a_comment_in_utf_16_is_in_the_order_of_what_is_written(order: str):
     comment = b"UNICODE\0" + "käse".encode({"<": "utf-16-le", ">": "utf-16-be"}[order])
-    entries = struct.pack(f"{order}HHHII", 1, 0x9286, 7, len(comment), 44)
+    assert exif_written(order, 0x9286, comment) == b"UNICODE\0" + "käse".encode("utf-16-le")
+
+
+def exif_written(order: str, tag: int, value: bytes) -> bytes:
+    """What a TIFF says that was written with EXIF of that order."""
+    place, inline = (44, b"") if len(value) > 4 else (0, value.ljust(4, b"\0"))
+    entries = struct.pack(f"{order}HHHI", 1, tag, 7, len(value)) + (inline or struct.pack(f"{order}I", place))
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8)
     main = struct.pack(f"{order}HHHIII", 1, 0x8769, 4, 1, 26, 0)
-    block = b"Exif\0\0" + head + main + entries + bytes(4) + comment
+    block = b"Exif\0\0" + head + main + entries + bytes(4) + value
     data = encode_image(OurImage(RGB, None, Origin(metadata=(("exif-data", block),))), ".tif")
     with Image.open(io.BytesIO(data)) as opened:
-        assert opened.getexif().get_ifd(0x8769)[0x9286] == b"UNICODE\0" + "käse".encode("utf-16-le")
+        return opened.getexif().get_ifd(0x8769)[tag]

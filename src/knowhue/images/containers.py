@@ -9,13 +9,13 @@ import re
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
+from knowhue.errors import few
 from knowhue.images.image import COMMENT, Metadata, Resolution, Texts
 from knowhue.images.profiles import SpaceAndNotes, heif_space, png_space
 
@@ -23,6 +23,7 @@ File = io.FileIO | io.BytesIO
 _MOST_BYTES = 1 << 24
 """Of what is read at once, and of all texts together, unpacked; a hostile file may claim any length."""
 _MOST_COMMENTS = 256
+CREDENTIALS = "its content credentials (C2PA), which hold for the original alone, were left out"
 
 
 class Beside(NamedTuple):
@@ -44,9 +45,11 @@ def without_unit(across: float, down: float) -> Resolution | None:
     return (base * across, base * down) if across != down else None
 
 
-def _comments(found: list[bytes]) -> Texts:
-    texts = (each.rstrip(b"\0") for each in found)
-    return tuple((COMMENT, _decoded(text)) for text in texts if text)
+def _comments(found: list[bytes]) -> tuple[Texts, tuple[str, ...]]:
+    """Comments that are kept, and a note if there were more."""
+    texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
+    beyond = (f"comments beyond its first {_MOST_COMMENTS} were left out",) * (len(found) > _MOST_COMMENTS)
+    return tuple((COMMENT, _decoded(text)) for text in texts if text), beyond
 
 
 def _decoded(text: bytes) -> str:
@@ -60,7 +63,8 @@ def _decoded(text: bytes) -> str:
 
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 """Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
-_JPEG_END, _JPEG_COMMENT, _JPEG_APP0 = 0xD9, 0xFE, 0xE0
+_JPEG_END, _JPEG_COMMENT, _JPEG_APP0, _JPEG_APP11 = 0xD9, 0xFE, 0xE0, 0xEB
+_C2PA = b"jumdc2pa"
 _JFIF_HEAD = b"JFIF\0"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\2%b\0\0"
 _NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
@@ -70,18 +74,21 @@ def of_jpeg(file: File) -> Beside:
     """Comments, a resolution without a unit, and what lies behind: further images, the video of a motion photo."""
     file.seek(0)
     data = file.read()
-    comments, resolution, notes = list[bytes](), None, ()
+    comments, resolution, notes = list[bytes](), None, list[str]()
     for kind, body, place in _segments(data, _JPEG_MARKER):
         if kind == _JPEG_END:
-            notes = _behind(data[place : place + _NEAR])
+            notes += _behind(data[place : place + _NEAR])
             break
-        if kind == _JPEG_COMMENT and len(comments) < _MOST_COMMENTS:
+        if kind == _JPEG_COMMENT and len(comments) <= _MOST_COMMENTS:
             comments.append(body)
+        elif kind == _JPEG_APP11 and _C2PA in body and CREDENTIALS not in notes:
+            notes.append(CREDENTIALS)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit == 0 and across and down:
                 resolution = without_unit(across, down)
-    return Beside(texts=_comments(comments), pixels_per_mm=resolution, notes=notes)
+    texts, beyond = _comments(comments)
+    return Beside(texts=texts, pixels_per_mm=resolution, notes=(*notes, *beyond))
 
 
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
@@ -143,37 +150,44 @@ _KEY_LETTERS = 79
 
 def of_png(file: File) -> Beside:
     """Colours, metadata and the shape of pixels; what is damaged says nothing."""
-    colours, metadata, texts = _png_contents(file)
+    colours, metadata, texts, notes = _png_contents(file)
     resolution, density = None, colours.get(b"pHYs", b"")
     if len(density) == 9:
         across, down = (each / 1000 for each in struct.unpack(">2I", density[:8]))
         if across and down:
             resolution = (across, down) if density[8] == _METRE else without_unit(across, down)
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
-    notes = (f"the still image of its {frames} frames",) if frames > 1 else ()
+    if b"caBX" in colours:
+        notes.append(CREDENTIALS)
+    if frames > 1:
+        notes.append(f"the still image of its {frames} frames")
     space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
-    return Beside(None, tuple(metadata.items()), texts, resolution, notes, space)
+    return Beside(None, tuple(metadata.items()), texts, resolution, tuple(notes), space)
 
 
-def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts]:
-    """Short chunks before the pixels by name, of longer ones that they are there; EXIF and XMP; texts."""
+def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts, list[str]]:
+    """Short chunks before the pixels by name, of longer ones that they are there; EXIF and XMP; texts; notes."""
     colours, metadata, older = dict[bytes, bytes](), dict[str, bytes](), dict[str, bytes]()
     texts, is_before, left_bytes = list[tuple[str, str]](), True, _MOST_BYTES
+    lost = 0
     for kind, length in _png_chunks(file):
         is_before = is_before and kind != b"IDAT"
         body = file.read(length) if length <= _COLOUR_BYTES else b""
         if is_before:
             colours[kind] = body
-        if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") or length >= left_bytes:
-            continue
-        body = body or file.read(length)
-        if kind == b"eXIf":
-            metadata.setdefault("exif-data", _EXIF_HEAD + body.removeprefix(_EXIF_HEAD))
+        if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
             continue
         try:
+            if length >= left_bytes:
+                raise ValueError
+            body = body or file.read(length)
+            if kind == b"eXIf":
+                metadata.setdefault("exif-data", _EXIF_HEAD + body.removeprefix(_EXIF_HEAD))
+                continue
             key, text = _png_text(kind, body, left_bytes)
         except (ValueError, zlib.error):
             left_bytes -= _FAILURE_BYTES
+            lost += 1
             continue
         left_bytes -= len(text)
         if key == _XMP_KEY:
@@ -184,7 +198,8 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
             older.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
         else:
             older.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
-    return colours, older | metadata, tuple(texts)
+    notes = [f"of its texts and EXIF {lost} were damaged or too long, and left out"] if lost else []
+    return colours, older | metadata, tuple(texts), notes
 
 
 def with_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool = True) -> bytes:
@@ -223,10 +238,11 @@ def _png_text(kind: bytes, body: bytes, most_bytes: int) -> tuple[str, str]:
     if kind == b"zTXt":
         return key.decode("latin-1"), _unpacked(rest[1:], most_bytes).decode("latin-1")
     is_packed = rest[:1] == b"\1"
-    text = rest[2:].split(b"\0", 2)[2:]  # behind the language and the key in that language
-    if not text:
-        raise ValueError
-    return key.decode("latin-1"), (_unpacked(text[0], most_bytes) if is_packed else text[0]).decode()
+    language, translated, packed = rest[2:].split(b"\0", 2)
+    text = (_unpacked(packed, most_bytes) if is_packed else packed).decode()
+    if language or translated:  # a string that Pillow writes with them
+        text = PngImagePlugin.iTXt(text, language.decode("latin-1"), translated.decode())
+    return key.decode("latin-1"), text
 
 
 def _unpacked(data: bytes, most_bytes: int) -> bytes:
@@ -252,7 +268,8 @@ def _raw_profile(key: str, text: str) -> bytes | None:
 # GIF
 
 _GIF_HEAD_BYTES = 13
-_GIF_BYTES = 1 << 22  # in which metadata are looked for: a hostile file is all blocks of a byte
+_MOST_GIF_BLOCKS = 1 << 18
+"""In which metadata are looked for: a hostile file is all blocks of a byte, others have 255 in most."""
 _GIF_XMP, _GIF_PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
 _GIF_TRAILER_BYTES = 257
 """Behind XMP, which is no sequence of sub-blocks: a ramp down by which decoders that take it for one find the end."""
@@ -261,35 +278,44 @@ _GIF_TRAILER_BYTES = 257
 def of_gif(file: File) -> Beside:
     """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; the images are passed over."""
     file.seek(0)
-    data = file.read(_GIF_BYTES)
+    data = file.read()
     comments, profile, xmp = list[bytes](), None, b""
-    with suppress(IndexError):
+    blocks, notes = iter(range(_MOST_GIF_BLOCKS)), ()
+    try:
         place = _GIF_HEAD_BYTES + _gif_table_bytes(data[10])
         while data[place] != 0x3B:
             if data[place] == 0x2C:
                 place += 11 + _gif_table_bytes(data[place + 9])
-                place = _sub_blocks(data, place)[1]
+                place = _sub_blocks(data, place, blocks)[1]
                 continue
             label, application = data[place + 1], data[place + 3 : place + 14]
-            body, end = _sub_blocks(data, place + 2)
-            if label == 0xFE and len(comments) < _MOST_COMMENTS:
+            body, end = _sub_blocks(data, place + 2, blocks)
+            if label == 0xFE and len(comments) <= _MOST_COMMENTS:
                 comments.append(body)
             elif label == 0xFF and application == _GIF_XMP:
                 xmp = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
             elif label == 0xFF and application == _GIF_PROFILE:
                 profile = body[11:]
             place = end
-    return Beside(profile, (("xmp-data", xmp),) if xmp else (), _comments(comments))
+    except IndexError:  # it is cut short
+        pass
+    except StopIteration:
+        notes = (
+            f"comments, XMP and a profile behind its first {_MOST_GIF_BLOCKS:,} blocks were not looked for",
+        )
+    texts, beyond = _comments(comments)
+    return Beside(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *beyond))
 
 
 def _gif_table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _sub_blocks(data: bytes, place: int) -> tuple[bytes, int]:
-    """What blocks of up to 255 bytes hold together, and where they end."""
+def _sub_blocks(data: bytes, place: int, blocks: Iterator[int]) -> tuple[bytes, int]:
+    """What blocks of up to 255 bytes hold together, and where they end; StopIteration if there are none to take."""
     parts = []
     while size := data[place]:
+        next(blocks)
         parts.append(data[place + 1 : place + 1 + size])
         place += 1 + size
     return b"".join(parts), place + 1
@@ -321,15 +347,19 @@ _CODES = re.compile(rb"colrnclx(.{4})", re.DOTALL)
 
 def of_heif(file: File) -> Beside:
     """Which colours the codes of AVIF or HEIC mean; the decoder has undone their matrix and range."""
-    found = {codes for _, body in _boxes(file, (b"meta",)) for codes in _CODES.findall(body)}
+    boxes = list(_boxes(file, (b"meta", b"uuid")))
+    found = {codes for kind, body in boxes if kind == b"meta" for codes in _CODES.findall(body)}
+    notes = (CREDENTIALS,) if any(_C2PA in body for kind, body in boxes if kind == b"uuid") else ()
     if len(found) > 1:
-        note = "its images have several kinds of colours (nclx), read as if they were sRGB's"
-        return Beside(colours=(None, (note,)))
-    return Beside(colours=heif_space(*struct.unpack(">2H", found.pop()))) if found else Beside()
+        several = "its images have several kinds of colours (nclx), read as if they were sRGB's"
+        return Beside(colours=(None, (several,)), notes=notes)
+    return Beside(
+        colours=heif_space(*struct.unpack(">2H", found.pop())) if found else (None, ()), notes=notes
+    )
 
 
-def _boxes(file: File, kinds: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Boxes side by side of these kinds: kind, and body as far as it is there."""
+def _boxes(file: File, kinds: Collection[bytes] = ()) -> Iterator[tuple[bytes, bytes]]:
+    """Boxes side by side of these kinds, of all if there are none: kind, and body as far as it is there."""
     end, at = file.seek(0, io.SEEK_END), 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -339,7 +369,7 @@ def _boxes(file: File, kinds: Collection[bytes]) -> Iterator[tuple[bytes, bytes]
         size, kind = struct.unpack(">I4s", head[:8])
         start = 16 if size == 1 else 8
         size = max(int.from_bytes(head[8:], "big") if size == 1 else size or end - at, start)
-        if kind in kinds:
+        if kind in kinds or not kinds:
             file.seek(at + start)
             yield kind, file.read(min(size - start, _MOST_BYTES))
         at = min(at + size, end)
@@ -352,6 +382,8 @@ _UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp-data",
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
 }
+_STRUCTURE = (b"jP  ", b"ftyp", b"rreq", b"jpch", b"jplh", b"free", b"\0\0\0\0")
+"""Boxes that say how the image is stored, padding, and zeros behind the last one."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _J2K_MARKER = re.compile(rb"\xff[\x51-\x90]")
 _J2K_SIZE, _J2K_COMMENT, _J2K_TILE = 0x51, 0x64, 0x90
@@ -370,19 +402,24 @@ _OF_ENCODERS = (
 def of_jpeg_2000(file: File) -> Beside:
     """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
     file.seek(0)
-    codestream, profile, metadata = b"", None, dict[str, bytes]()
+    codestream, profile, metadata, others = b"", None, dict[str, bytes](), list[str]()
     if file.read(4) == _CODESTREAM:  # a file may be that alone
         codestream = _CODESTREAM + file.read(_MOST_BYTES)
     else:
-        for kind, body in _boxes(file, (b"jp2h", b"uuid", b"jp2c")):
+        for kind, body in _boxes(file):
             if kind == b"jp2h":
                 profile = profile or _jpeg_2000_profile(body)
             elif kind == b"jp2c":
                 codestream = codestream or body  # the first is the image
-            elif name := _UUIDS.get(body[:16]):
+            elif kind == b"uuid" and (name := _UUIDS.get(body[:16])):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
+            elif kind not in _STRUCTURE:
+                others.append(kind.decode("latin-1").strip())
     comments, notes = _main_header(codestream)
-    return Beside(profile, tuple(metadata.items()), _comments(comments), notes=notes)
+    if others:
+        notes.append(f"further boxes were left out: {few(list(dict.fromkeys(others)))}")
+    texts, beyond = _comments(comments)
+    return Beside(profile, tuple(metadata.items()), texts, notes=(*notes, *beyond))
 
 
 def _jpeg_2000_profile(header: bytes) -> bytes | None:
@@ -391,9 +428,9 @@ def _jpeg_2000_profile(header: bytes) -> bytes | None:
     return next((body[3:] for body in colours if body[:1] in (b"\2", b"\3")), None)
 
 
-def _main_header(codestream: bytes) -> tuple[list[bytes], tuple[str, ...]]:
-    """Texts (ISO/IEC 15444-1, A.9.2), and a note on depth (A.5.1) that is lost."""
-    comments, notes = list[bytes](), ()
+def _main_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
+    """Comments (ISO/IEC 15444-1, A.9.2), and a note on depth (A.5.1) that is lost."""
+    comments, notes = list[bytes](), list[str]()
     for kind, body, _ in _segments(codestream, _J2K_MARKER):
         if kind == _J2K_TILE:
             break
@@ -401,10 +438,10 @@ def _main_header(codestream: bytes) -> tuple[list[bytes], tuple[str, ...]]:
             # three bytes a component; the top bit says whether it is signed
             depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
             if len(depths) > 1 and max(depths) > 8:  # of one component alone all are given
-                notes = (f"of its {max(depths)} bits a channel the decoder of JPEG 2000 gives 8",)
+                notes.append(f"of its {max(depths)} bits a channel the decoder of JPEG 2000 gives 8")
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
-            if len(comments) < _MOST_COMMENTS and not text.startswith(_OF_ENCODERS):
+            if len(comments) <= _MOST_COMMENTS and not text.startswith(_OF_ENCODERS):
                 comments.append(text)
     return comments, notes
 

@@ -386,12 +386,16 @@ def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> De
     decoded.profile = image.info.get("icc_profile")
     if image.info.get("exif"):
         decoded.metadata["exif-data"] = exif.tobytes()
+    tags = getattr(image, "tag_v2", {})
+    told = {"xmp-data": image.info.get("xmp")} | {name: tags.get(tag) for tag, name in _TIFF_BLOCKS.items()}
+    decoded.metadata |= {name: value for name, value in told.items() if isinstance(value, bytes)}
     dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
     if len(dots) == 2 and min(dots) > 0:
         decoded.pixels_per_mm = dots[0], dots[1]
     return decoded
 
 
+_TIFF_BLOCKS = {33723: "iptc-data", 34377: "photoshop-data"}
 _PILLOW_MODES = {"1": "L", "LA": "LA", "La": "LA", "CMYK": "CMYK", "RGBa": "RGBA", "RGBA": "RGBA"}
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from knowhue.errors import ImageError
+from knowhue.errors import ImageError, few
 from knowhue.images.containers import Beside, File, without_unit
 from knowhue.images.image import Resolution
 
@@ -28,6 +28,9 @@ _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | dict
 """Size of a value by the number of its type."""
 _WORD_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
 """What is turned together where bytes stand the other way round; rationals are two words."""
+_UNDEFINED, _CFA_PATTERN = 7, 0xA302
+_TABLES = (_CFA_PATTERN, 0x8828, 0xA20C)
+"""Of a sensor's colours, by one byte each; and of fractions below names of their columns: OECF, spatial frequencies."""
 _WIDE_TEXT = b"UNICODE\0"
 """How a comment in UTF-16 begins, in the order of the file, whose type says bytes (CIPA DC-008, 4.6.6)."""
 _WHOLE = (1, 3, 4, 13, 16, 18)
@@ -128,15 +131,18 @@ class Directories:
                 found[tag] = kind, number if most is None else min(number, most), place
         if named_bytes > self._size_bytes:
             raise ImageError(f"a directory in it names {named_bytes:,} bytes, more than the file has")
-        return {tag: self._entry(*each) for tag, each in found.items()}, at
+        return {tag: self._entry(tag, *each) for tag, each in found.items()}, at
 
-    def _entry(self, kind: int, number: int, place: int) -> Entry:
+    def _entry(self, tag: int, kind: int, number: int, place: int) -> Entry:
         size = number * _TYPE_BYTES.get(kind, 0)
         value = _bytes(self._file, place, size) if place + size <= self._size_bytes else b""
-        start = len(_WIDE_TEXT) if value.startswith(_WIDE_TEXT) and len(value) % 2 == 0 else 0
-        words = np.frombuffer(value[start:], f"{self._order}u{2 if start else _WORD_BYTES.get(kind, 1)}")
-        words = words.astype(words.dtype.newbyteorder("<"), copy=False)
-        return Entry(kind, number, value[:start] + words.tobytes())
+        parts = _inner_words(tag, value, self._order) if kind == _UNDEFINED else []
+        turned, at = b"", 0
+        for part, word in parts or [(len(value), _WORD_BYTES.get(kind, 1))]:
+            words = np.frombuffer(value[at : at + part], f"{self._order}u{word}")
+            turned += words.astype(words.dtype.newbyteorder("<"), copy=False).tobytes()
+            at += part
+        return Entry(kind, number, turned)
 
     def tree(self, at: int, tags: Container[int], levels: int = 2) -> Tree:
         """What a directory says by some tags, and those within it by any; not what is damaged."""
@@ -157,6 +163,18 @@ class Directories:
 def _bytes(file: File, at: int, size: int) -> bytes:
     file.seek(at)
     return file.read(size)
+
+
+def _inner_words(tag: int, value: bytes, order: str) -> list[tuple[int, int]]:
+    """Within what EXIF types as bytes (CIPA DC-008, 4.6.5, 4.6.6): how many are numbers of how many bytes, in order."""
+    if value.startswith(_WIDE_TEXT):
+        return [(len(_WIDE_TEXT), 1), (len(value) - len(_WIDE_TEXT), 2)] if len(value) % 2 == 0 else []
+    if tag not in _TABLES or len(value) < 4:
+        return []
+    columns, rows = struct.unpack_from(f"{order}2H", value)
+    fractions = 8 * columns * rows if tag != _CFA_PATTERN else 0
+    between = len(value) - 4 - fractions
+    return [(4, 2), (between, 1), (fractions, 4)] if between >= 0 else []
 
 
 class Choice(NamedTuple):
@@ -229,6 +247,12 @@ description, maker, model, software, time, artist, computer, copyright; target p
 photo, ImageHistory, Windows' title to subject."""
 _OF_LAYOUT = re.compile(rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
 """How descriptions begin by which ImageJ, OME and tifffile find their images in the file that was read."""
+_SILENT = (
+    33723, 34377, 34675, *range(32995, 32999), *range(34016, 34030), *range(34908, 34911), 37439, 50341, 59932, 59933,
+)  # fmt: skip
+"""Private tags that are read elsewhere (IPTC, Photoshop's blocks, profile), or of which nobody misses anything: how
+pixels of SGI, HDR prepress and faxes are stored, data for printers (PrintIM), Windows' padding."""
+_NAMES = {37724: "Photoshop's layers (37724)", 52545: "content credentials (C2PA, 52545)"}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 _HEAD = b"Exif\0\0II*\0\x08\0\0\0"
 
@@ -295,6 +319,11 @@ def of_tiff(file: File) -> Beside:
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _OF_LAYOUT.match(text.value):
             del found[_DESCRIPTION]
             notes.append("its description, of where images lie in the file that was read, was left out")
+        told = {*_FIELDS, *_INNER, *_GEOGRAPHIC, *_SILENT}
+        private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - told
+        if private:
+            named = few([_NAMES.get(tag, tag) for tag in sorted(private)])
+            notes.append(f"private tags of the TIFF were left out: {named}")
         blocks = {"exif-data": found, GEOGRAPHY: geography}
         metadata = tuple((name, _HEAD + _laid_out(tree, 8)) for name, tree in blocks.items() if tree)
         return Beside(metadata=metadata, notes=tuple(notes))
