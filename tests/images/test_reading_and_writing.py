@@ -23,7 +23,7 @@ from knowhue.images.image import Image as OurImage
 from knowhue.images.image import Origin, to_rgb8
 from knowhue.images.profiles import profile_space, profile_tags, srgb_profile
 from knowhue.images.reading import read_image
-from knowhue.images.vips import shrink
+from knowhue.images.vips import array_of, load, shrink
 from knowhue.images.writing import OUTPUT_SUFFIXES, encode_image, encode_with_notes, write_image
 from knowhue.inference.colorizer import Colorized
 
@@ -599,6 +599,16 @@ def test_threads_read_and_write_what_one_would():
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(through, data)) == [through(each) for each in data[:4]] * 6
+
+
+def test_an_image_that_is_yet_to_be_decoded_holds_its_bytes():
+    data = pillow(NOISE, "PNG")
+    source = io.BytesIO(data)
+    before = sys.getrefcount(data)
+    image = load("pngload", source).copy()
+    source.close()  # which lets go of them
+    assert sys.getrefcount(data) == before
+    assert np.array_equal(array_of(image), NOISE)
 
 
 def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):

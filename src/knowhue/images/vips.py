@@ -33,7 +33,13 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
     else:
         opened = pyvips.Source.new_from_descriptor(source.fileno())
     # without `fail_on` a file that ends early would be an image all the same
-    return pyvips.Operation.call(f"{loader}_source", opened, access="sequential", fail_on="error", **options)  # pyright: ignore[reportReturnType]
+    image: Any = pyvips.Operation.call(
+        f"{loader}_source", opened, access="sequential", fail_on="error", **options
+    )
+    image._references.append(
+        opened
+    )  # which holds the bytes that are still to be decoded; so does `new_from_source`
+    return image
 
 
 def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
