@@ -167,6 +167,13 @@ def test_the_command_that_the_refusal_of_another_plan_names_goes_on(study, confi
     assert read_json(study / "study.json")["hash"] == described["hash"]
 
 
+def test_a_new_study_replaces_nobodys_files_and_leaves_those_beside(config, tmp_path):
+    (tmp_path / "results.json").write_text("of others")
+    with pytest.raises(RunError, match=r"should be free for a study\. Found results\.json there"):
+        run_study(make_plan(config), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
 def test_plan_that_no_run_has_started_from_may_change(config, tmp_path):
     freeze(make_plan(config), tmp_path, {}, PARTS)
     freeze(make_plan(config, seeds=[0, 1]), tmp_path, {}, PARTS)

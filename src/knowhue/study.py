@@ -214,6 +214,7 @@ def _begin(
             f"`--engine {executor.name}` with workers of its own. Use one of the two."
         )
     _refuse_another_plan(plan, root)
+    _require_room(root)
 
     def open_study() -> tuple[Workspace, dict[str, Any] | None]:
         runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
@@ -408,6 +409,17 @@ def _begun(root: Path) -> dict[str, Any] | None:
     """`study.json` once a run has started: from then on the plan, the images and the weights stay what they are."""
     has_begun = (root / FROZEN).exists() and any(root.rglob("environment.json"))
     return read_frozen(root) if has_begun else None
+
+
+def _require_room(root: Path) -> None:
+    """Make sure that a new study replaces nobody's files; others may lie beside."""
+    names = ("baselines.json", "metrics.json", COSTS, "results.json", "report.html")
+    found = [name for name in names if (root / name).exists()]
+    if found and not (root / FROZEN).exists():
+        raise RunError(
+            f"`{root}` should be free for a study. Found {', '.join(found)} there, and no {FROZEN}. Name another "
+            "folder, or move what is there away."
+        )
 
 
 def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:

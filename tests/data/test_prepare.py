@@ -477,6 +477,20 @@ def test_what_a_killed_preparation_left_is_cleared_away_by_the_next(photos, tmp_
     assert sorted(path.name for path in out.iterdir()) == ["images.npy", "manifest.csv", "prepared.json"]
 
 
+def test_files_of_others_are_neither_removed_nor_replaced(photos, tmp_path):
+    out = tmp_path / "out"
+    (out / ".git").mkdir(parents=True)
+    (out / ".DS_Store").touch()
+    prepare(rules(photos), out)
+    assert {path.name for path in out.iterdir()} > {".git", ".DS_Store"}
+    other = tmp_path / "other"
+    (other / "album").mkdir(parents=True)
+    (other / "manifest.csv").write_text("of others")
+    with pytest.raises(RunError, match=r"other` should be free for prepared images\. Found album there"):
+        prepare(rules(photos), other)
+    assert (other / "manifest.csv").read_text() == "of others"
+
+
 def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path, monkeypatch):
     first = prepare(rules(photos), tmp_path / "out")
     expected = first.rgb.copy()

@@ -4,6 +4,7 @@ Images are read part by part into a folder beside, each with a table of what was
 finished of that is not read again. Then copies are found and splits drawn, and what is kept is written in order.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from knowhue.data.drawn import CLASSES
 from knowhue.data.items import SPLITS, remedies_for
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
-from knowhue.errors import ImageError, KnowhueError, RunError, plural
+from knowhue.errors import ImageError, KnowhueError, RunError, few, plural
 from knowhue.images.image import counted, kinds_of
 from knowhue.locks import locked
 from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty
@@ -55,6 +56,8 @@ MANIFEST_COLUMNS = (
     "colourfulness", "width", "height", "sha256", "source_sha256",
 )  # fmt: skip
 MANIFEST, SUMMARY = "manifest.csv", "prepared.json"
+_OWN = re.compile(r"\.reading-.*|\.?(images.*\.npy|manifest\.csv|prepared\.json|samples\.npz)(\..*)?")
+"""Names of what is written into the folder, and of what processes that were killed leave there."""
 _DIGESTS = ("source_sha256", "sha256")
 """An image is the same by either: at full size, or as it was prepared."""
 
@@ -293,10 +296,17 @@ def _prepare(
     listing: ImageListing, images: Images, folder: Path, key: str, report: Report, share_out: ShareOut | None
 ) -> None:
     require_writable_folder(folder)
+    found = {path.name: path for path in folder.glob("*")}
+    others = sorted(name for name in found if not name.startswith(".") and not _OWN.fullmatch(name))
+    if others and SUMMARY not in found:
+        raise RunError(
+            f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Name another folder, or "
+            "move what is there away."
+        )
     # named by all that its parts depend on: what is finished in it is worth keeping
     scratch = folder / f".reading-{key}-{images_a_part(len(listing), images.size_px)}"
-    for left in folder.glob(".*"):  # of processes that were killed; it may be as large as all images
-        if left != scratch:
+    for name, left in found.items():  # of processes that were killed; it may be as large as all images
+        if name.startswith(".") and left != scratch and _OWN.fullmatch(name):
             remove_all(left)
     try:
         read_all(listing, images, scratch, report, share_out)
@@ -389,8 +399,8 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
         for name in classes
     }
     for split, need in needed.items():
-        if few := [name for name in classes if became[name][split] < need]:
-            short = "; ".join(f"{name} {became[name][split]} ({_of(became[name])})" for name in few)
+        if lacking := [name for name in classes if became[name][split] < need]:
+            short = "; ".join(f"{name} {became[name][split]} ({_of(became[name])})" for name in lacking)
             remedy = "Add images, remove the class" if images.source != "drawn" else _MORE_DRAWN
             raise ImageError(
                 f"Each class needs at least {need} usable {split} images. Found {short}.{why} {remedy}, or lower "
