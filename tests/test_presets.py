@@ -117,7 +117,12 @@ def test_setting_that_cannot_be_read(setting, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"training: [", "takes valid YAML"),
+        (b"seed: 1\ntraining: [", r"takes valid YAML, not line 2, `training: \[`: expected"),
+        (
+            b"seed: 1\n heads: 2",
+            "takes valid YAML, not line 2, `heads: 2`: mapping values are not allowed here$",
+        ),
+        (b"\x01", "unacceptable character #x0001: special characters are not allowed$"),
         (b"- 1\n- 2", "takes `key: value` lines"),
         (b"\xff\xfe\x00", "no text in UTF-8; --config takes a YAML file"),
         (b"seeed: 3", "`seeed` is not a setting"),

@@ -110,7 +110,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("values nested too deeply") from None
     except Exception as error:  # PyYAML lets Python's own errors through: of dates, numbers, tags
-        raise ValueError(error) from None
+        raise ValueError(_what_is_no_yaml(error, text.splitlines())) from None
     # counted as often as they are referred to: a few lines may stand for billions, or contain themselves
     for count, (value, depth) in enumerate(_walk(values)):
         if count >= MAX_VALUES:
@@ -120,6 +120,15 @@ def parse_yaml(text: str) -> Any:
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise ValueError(f"a number of {value.bit_length()} bits")
     return values
+
+
+def _what_is_no_yaml(error: Exception, lines: Sequence[str]) -> str:
+    """The line that is wrong, and why; where the end is met too early, the line of what was not closed."""
+    marks = (error.problem_mark, error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else ()
+    for number in (mark.line for mark in marks if mark is not None):
+        if line := "".join(lines[number : number + 1]).strip():
+            return f"line {number + 1}, `{shown(line)}`: {getattr(error, 'problem', '')}"
+    return str(error).partition(' in "<')[0]  # of a text there is no file's name
 
 
 def parse_json(text: str) -> Any:

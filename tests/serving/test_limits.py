@@ -449,6 +449,36 @@ def test_what_is_no_http_is_answered_like_any_other_mistake_though_more_is_comin
     assert json.loads(body)["error"].startswith("The request should be sound HTTP/1.1")
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (post_of(len(JPEG)) + JPEG[:100], 400, "The request should be sound HTTP/1.1"),
+        (b"GET /healthz HTTP/1.1\r\nhost: local", 400, "The request should be sound HTTP/1.1"),
+        (b"GET /healthz HTTP/9.9\r\nhost: localhost\r\n\r\n", 505, "should be HTTP/1.1. Found HTTP/9.9."),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "should be HTTP/1.1. Found HTTP/2.0."),
+        (b"GET /healthz HTTP/1.2\r\nhost: localhost\r\nconnection: close\r\n\r\n", 200, "ok"),
+    ],
+)
+def test_what_ends_half_way_or_speaks_another_version_is_told_so(sent, status, said):
+    with running() as (host, port, _), socket.create_connection((host, port), timeout=60) as link:
+        link.sendall(sent)
+        if status == 400:
+            link.shutdown(socket.SHUT_WR)
+        received = b""
+        while chunk := link.recv(1 << 16):
+            received += chunk
+    assert status_of(received) == status
+    assert said in received.decode()
+
+
+def test_a_form_that_is_none_is_answered_and_writes_no_line_of_the_parsers(caplog):
+    sent = post_of(7).replace(b"image/jpeg", b"multipart/form-data; boundary=e") + b"garbage"
+    with running() as (host, port, _), socket.create_connection((host, port), timeout=60) as link:
+        link.sendall(sent)
+        assert status_of(link.recv(1 << 16)) == 400
+    assert not caplog.records
+
+
 def slow_link(host: str, port: int) -> socket.socket:
     """A client whose system takes little before it is read."""
     link = socket.socket()

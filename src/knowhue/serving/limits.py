@@ -16,6 +16,7 @@ from urllib.request import parse_http_list
 from python_multipart.multipart import parse_options_header
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from knowhue.errors import shown
 from knowhue.serving.monitoring import Monitor
 from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 
@@ -330,11 +331,14 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
     """Headers by name.
 
     Raises:
-        Refusal: there are too many, too long ones, two of what must be one, or two lengths of the body, which somebody
-            between client and server may read otherwise (RFC 9112, 6.1).
+        Refusal: it is no HTTP/1, there are too many, too long ones, two of what must be one, or two lengths of the
+            body, which somebody between client and server may read otherwise (RFC 9112, 6.1).
     """
     # pairs, not a mapping: ASGI keeps what was given twice
     raw = scope["headers"]
+    if not scope["http_version"].startswith("1."):
+        found = f"Found HTTP/{shown(scope['http_version'])}."
+        raise Refusal(505, "version", f"The request should be HTTP/1.1. {found}", {"connection": "close"})
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         message = (

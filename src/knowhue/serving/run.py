@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import math
 import os
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import h11
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
@@ -92,6 +94,12 @@ class _Connection(H11Protocol):
             min(silent, key=lambda each: each._since).transport.abort()  # this one, if all others are busy
         self._is_refused = False
 
+    def eof_received(self) -> None:
+        """Answer who ends before a request is whole; who has sent all of it and ends has left."""
+        began, _ = self.conn.trailing_data
+        if self.conn.their_state is h11.SEND_BODY or (self.conn.their_state is h11.IDLE and began):
+            self.send_400_response("")
+
     def data_received(self, data: bytes) -> None:
         if not self._is_refused:
             super().data_received(data)
@@ -117,6 +125,7 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: FastAPI, settings: ServerSettings, stopping: Callable[[], object] = lambda: None
     ) -> None:
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # as uvicorn's below
         super().__init__(
             uvicorn.Config(
                 app,
