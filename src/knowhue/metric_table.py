@@ -136,7 +136,7 @@ SET_DISTANCES = tuple(name for name, each in METRICS.items() if each.unit == "di
 """Distances between whole sets of images: described beside other real images, and tested only if a question asks."""
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
 _ASKED = [name for names in METRIC_NAMES.values() for name in names]
-SHARES = tuple(name for name in _ASKED if METRICS[name].unit == "share")
-"""Those of a question that go from 0 to 1."""
+SHARES = tuple(name for name, each in METRICS.items() if each.unit == "share")
+"""Those that go from 0 to 1."""
 NEVER_NEGATIVE = tuple(name for name in _ASKED if METRICS[name].better == "lower")
 """Those of a question that are errors or losses, and at best 0."""

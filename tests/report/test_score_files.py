@@ -1,6 +1,7 @@
 """The shapes in which scores of other frameworks come: all of them give the same table."""
 
 import json
+import os
 import sys
 from decimal import Decimal
 
@@ -231,6 +232,12 @@ def test_json_that_would_fill_the_memory_is_refused(tmp_path):
         file.truncate(MOST_JSON_BYTES + 1)
     with pytest.raises(TableError, match="more than 256 MB of JSON"):
         read_scores(tmp_path / "t.json", [])
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(TableError, match=r"t\.csv: it is a device or a pipe; save it as a file first"):
+        read_scores(tmp_path / "t.csv", ["m"])
 
 
 def test_a_study_folder_is_no_table(tmp_path):

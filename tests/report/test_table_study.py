@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from knowhue.errors import ConfigError, KnowhueError, TableError
+from knowhue.metric_table import METRICS
 from knowhue.report.page import write_verdict
 from knowhue.report.results import conclude
 from knowhue.report.table_study import MOST_QUESTIONS, Asked, notices, read_table
@@ -515,6 +516,31 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     assert asked.startswith(
         "loss of “new” with seed 1 is 520, all others are at most 5.8: is its decimal point"
     )
+
+
+@pytest.mark.parametrize("name", ["fid", "kid", "top1_accuracy", "ab_auc", "lightness_change"])
+def test_the_better_side_of_each_of_our_own_metrics_is_known(tmp_path, name):
+    asked = Asked(sesoi={name: 0.01}, against="old")
+    study = read_table(
+        [write(tmp_path / "t.csv", totals([0.02] * 8, name, level=-0.9 if name == "kid" else 0.1))], asked
+    )
+    own = METRICS[name]
+    assert (study.about(name)["better"], study.about(name)["unit"]) == (own.better, own.unit)
+    word = "helps" if own.better == "higher" else "hurts"
+    assert conclude(study).results["verdicts"][name].startswith(word)
+    wide = [f"{arm},{seed},0.{seed}" for arm in ("old", "new") for seed in range(8)]
+    assert (
+        read_table([write(tmp_path / "w.csv", wide, f"arm,seed,{name}\n")], asked).questions[name].metric
+        == name
+    )
+    other = {"lower": "higher", "higher": "lower"}[own.better]
+    with pytest.raises(
+        ConfigError, match=f"Two directions of `{name}`: {other}, and {own.better} of Knowhue's own"
+    ):
+        read_table([tmp_path / "t.csv"], replace(asked, better={name: other}))
+    if own.unit == "share":
+        with pytest.raises(TableError, match=rf"`{name}` is a share from 0 to 1\. Found 76\.1"):
+            read_table([write(tmp_path / "p.csv", [f"old,0,{name},76.1"])], asked)
 
 
 def test_names_that_differ_in_case_alone_are_asked_about_whoever_holds_both(tmp_path):

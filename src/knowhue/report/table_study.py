@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from knowhue.config import digest
 from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, few, plural, shown, spaced
-from knowhue.metric_table import LOWER_IS_BETTER, METRIC_NAMES, METRICS, SET_DISTANCES, SHARES
+from knowhue.metric_table import METRIC_NAMES, METRICS, NEVER_NEGATIVE, SET_DISTANCES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
 from knowhue.report.score_files import ABOUT, metric_name
@@ -29,8 +29,8 @@ FAR_BEYOND = 20
 _DECLARED = "what the table says"
 _OWN = {each.metric: each for each in QUESTIONS.values()}
 """Knowhue's own questions by their metric."""
-_OWN_NAMES = [name for names in METRIC_NAMES.values() for name in names]
-"""Of all its metrics."""
+_OWN_NAMES = [name for name, each in METRICS.items() if each.better != "neither"]
+"""Of all its metrics whose better side is known."""
 
 
 # equal names are equal text, in a table as in what is asked of it
@@ -135,18 +135,17 @@ def _said(rows: ScoreRows, asked: Asked, name: str, metric: str) -> Any:
 
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     """What is known of a metric: `title`, `unit`, which side is `better`, and the `least` value that it can have."""
-    said, own = _said(rows, asked, "better", metric), METRICS.get(metric) if metric in _OWN_NAMES else None
-    if metric in _OWN_NAMES:
-        usual = "lower" if metric in LOWER_IS_BETTER else "higher"
-        if said not in (None, usual):
-            raise ConfigError(
-                f"Two directions of `{metric}`: {said}, and {usual} of Knowhue's own metric of that name. Leave it out."
-            )
-        said = usual
-    unit = rows.said["unit"].get(metric) or ("share" if metric in SHARES else own.unit if own else "")
+    said, own = _said(rows, asked, "better", metric), METRICS[metric] if metric in _OWN_NAMES else None
+    if own and said not in (None, own.better):
+        raise ConfigError(
+            f"Two directions of `{metric}`: {said}, and {own.better} of Knowhue's own metric of that name. Leave it "
+            "out."
+        )
+    said = own.better if own else said
+    unit = rows.said["unit"].get(metric) or (own.unit if own else "")
     found = {"title": own.title if own else spaced(metric), "unit": unit} | ({"better": said} if said else {})
     # of another's metric nobody knows whether it may be below 0
-    return found if metric in _OWN_NAMES or unit == "share" else found | {"least": None}
+    return found if metric in NEVER_NEGATIVE or unit == "share" else found | {"least": None}
 
 
 def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
