@@ -5,6 +5,9 @@ import json
 import shutil
 import sys
 import threading
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -235,6 +238,13 @@ def test_heic_without_its_decoder_is_named_with_the_remedy(photos, tmp_path, mon
     (photos / "cat" / "a.heic").write_bytes(b"....ftypheic")
     prepare(rules(photos), tmp_path / "out")
     assert "pip install pillow-heif" in manifest(tmp_path / "out")["cat/a.heic"]["reason"]
+    # once it is there, the same command reads the image; this one is damaged
+    decoder = SimpleNamespace(
+        open_heif=Mock(side_effect=OSError("cut")), __spec__=ModuleSpec("pillow_heif", None)
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", decoder)
+    prepare(rules(photos), tmp_path / "out")
+    assert "pip install" not in manifest(tmp_path / "out")["cat/a.heic"]["reason"]
 
 
 def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_path):

@@ -37,6 +37,7 @@ from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError, few, plural
 from knowhue.images.image import counted, kinds_of
+from knowhue.images.reading import readable_formats
 from knowhue.locks import locked
 from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty
 from knowhue.storage import (
@@ -122,9 +123,10 @@ def prepare(
     with open_listing(images) as listing:
         checks.refuse_odd_names(listing.classes())
         unused = _unused_shares(listing.splits(), images)
-        # whatever would give another array: how it is prepared, the settings, the files as they are now
+        # whatever would give another array: how it is prepared, by which decoders, the settings, the files as they are
         stamps = digest_each((item.name, item.split, item.label, item.stamp) for item in listing.items())
-        key = fingerprint([PREPARED_VERSION, images.model_dump(mode="json"), stamps])
+        read = readable_formats()
+        key = fingerprint([PREPARED_VERSION, read, images.model_dump(mode="json"), stamps])
         with locked(folder.parent, "prepare"):
             # under the lock: another process may just be preparing the same images
             if not _is_there(folder, key, report):
