@@ -35,7 +35,7 @@ from pydantic import ValidationError
 from knowhue.config import Config, CountOrNone, Section, fingerprint
 from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few
 from knowhue.setting_effects import dotted
-from knowhue.storage import file_digest, read_json, replacing, write_json
+from knowhue.storage import file_digest, path_of_setting, read_json, replacing, write_json
 
 FROZEN = "study.json"
 _STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
@@ -374,7 +374,7 @@ def model_file(name: str) -> Path:
     """
     if name == BUILT_IN:
         return BUILT_IN_FILE
-    path = Path(name).expanduser()
+    path = path_of_setting(name)
     if is_hub_folder(path):
         return path / WEIGHTS
     if path.is_dir():

@@ -56,6 +56,15 @@ _KINDS = {
 """What a file is that begins like this, in lower case and without the white space before it."""
 
 
+def path_of_setting(text: str) -> Path:
+    """The path that a setting names: no shell expands `~` there, and `~name` of nobody is a name.
+
+    >>> path_of_setting("~nobody of that name/weights.pth").as_posix()
+    '~nobody of that name/weights.pth'
+    """
+    return Path(os.path.expanduser(text))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say in one line why `path` cannot be written, whichever library writes it."""

@@ -247,6 +247,14 @@ def test_heic_without_its_decoder_is_named_with_the_remedy(photos, tmp_path, mon
     assert "pip install" not in manifest(tmp_path / "out")["cat/a.heic"]["reason"]
 
 
+def test_a_folder_whose_name_begins_with_a_tilde_is_one(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match=r"^~photos: no such folder"):
+        prepare(rules("~photos"), tmp_path / "out")
+    photos.rename("~photos")
+    assert "cat/00.png" in prepare(rules("~photos"), tmp_path / "out").paths
+
+
 def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_path):
     near_gray(photos)
     resource_forks(photos)

@@ -27,6 +27,7 @@ from knowhue.runs import Report, ShareOut
 from knowhue.storage import (
     file_digest,
     iterate_csv,
+    path_of_setting,
     read_array,
     read_json,
     replacing,
@@ -205,7 +206,7 @@ def _read_elsewhere(
     missing: Sequence[ImagePart], images: Images, share_out: ShareOut, tell: Callable[[int], None]
 ) -> None:
     """Have parts read by whoever takes part in the work, perhaps on other machines."""
-    path = Path(images.path or "").expanduser()
+    path = path_of_setting(images.path or "")
     if images.path and path.exists():  # else it names a dataset
         images = images.model_copy(update={"path": str(path.absolute())})
     waiting = list(missing)

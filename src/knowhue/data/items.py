@@ -14,6 +14,7 @@ from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, sh
 from knowhue.images.image import of_no_format, to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
+from knowhue.storage import path_of_setting
 
 UNLABELLED = "unlabelled"
 TRAIN_ONLY = "unlabelled, of use in training alone"
@@ -80,8 +81,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
             "`images.path` should name a folder of images. Found none. "
             "Name it on the command line, or use the built-in set: --preset demo"
         )
-    # no shell expands `~` in a file of settings
-    root = Path(images.path).expanduser()
+    root = path_of_setting(images.path)
     if not (root.is_dir() or (may_be_file and root.is_file())):
         found = (
             f"a file, not a folder of images{remedies_for([of_no_format(root.suffix)])}"

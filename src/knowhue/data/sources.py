@@ -27,6 +27,7 @@ from knowhue.errors import ConfigError, ImageError, needing
 from knowhue.images.image import CIRCLE, counted, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
+from knowhue.storage import path_of_setting
 
 
 def require_source(images: Images) -> None:
@@ -47,7 +48,7 @@ def require_apart(images: Images, root: Path) -> None:
     """
     if images.source == "drawn" or not images.path:
         return
-    source, out = Path(images.path).expanduser().resolve(), root.resolve()
+    source, out = path_of_setting(images.path).resolve(), root.resolve()
     if not source.is_dir():
         return  # the name of a dataset, or a mistake that is reported elsewhere
     own = {out / name for name in (*RESERVED, *ARMS)}

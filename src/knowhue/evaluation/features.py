@@ -19,6 +19,7 @@ from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, first_line, install_command, of_the_machine
 from knowhue.metric_table import METRICS
 from knowhue.models.encoder import pretrained_features, read_weights, weights_digest
+from knowhue.storage import path_of_setting
 from knowhue.tensors import RGB
 
 Features = NDArray[np.floating[Any]]
@@ -78,7 +79,7 @@ def open_once(
 def _stamp_of(file: str | None) -> tuple[int, ...]:
     """What changes when a file does; nothing of none."""
     try:
-        status = Path(file).expanduser().stat() if file else None
+        status = path_of_setting(file).stat() if file else None
     except OSError:
         status = None
     return (status.st_size, status.st_mtime_ns, status.st_ino) if status else ()
@@ -128,7 +129,7 @@ def _inception(file: str | None, device: torch.device) -> ImageNetwork:
     from torch_fidelity import __version__ as version
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    path = None if file is None else str(Path(file).expanduser())
+    path = None if file is None else str(path_of_setting(file))
     if path is not None:  # the package unpickles it without this check
         read_weights(Path(path))
     network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
@@ -336,7 +337,7 @@ def _distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:
 def _fill(alexnet: nn.Module, file: str | None) -> None:
     """Load ImageNet's weights from a file in torchvision's form, or its download, checked by its hash."""
     if file is not None:
-        stored = read_weights(Path(file).expanduser())
+        stored = read_weights(path_of_setting(file))
     else:
         from torchvision.models import AlexNet_Weights
 

@@ -1,7 +1,6 @@
 """Is an image recognised from its colours? By a linear probe fitted to true-colour images, or a classifier of timm."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from knowhue.evaluation.features import Features
 from knowhue.images.image import Pixels, to_8_bits
 from knowhue.models.encoder import Weights, downloaded, packaged, read_weights, weights_digest
 from knowhue.randomness import stream
+from knowhue.storage import path_of_setting
 
 Labels = NDArray[np.int64]
 PENALTY = 100.0
@@ -175,7 +175,7 @@ def open_classifier(given: str) -> ImageClassifier:
 def _weights(name: str, source: str) -> Weights:
     if source in ("", "package"):
         return packaged(name) if source else downloaded(name)
-    return read_weights(Path(source).expanduser())
+    return read_weights(path_of_setting(source))
 
 
 def _with_weights(name: str, weights: Weights) -> nn.Module:
