@@ -117,6 +117,33 @@ def test_a_download_is_byte_for_byte_what_the_api_answers(visit, served, kind: s
     assert Path(started.value.path()).read_bytes() == asked.body()
 
 
+def test_who_leaves_is_asked_while_a_photo_is_not_downloaded_as_it_is_set(visit):
+    page = visit().page
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+
+    def questions() -> int:
+        """How many are asked on loading the page again, after which it is empty."""
+        asked.clear()
+        page.reload()
+        page.locator("body[data-ready]").wait_for()
+        return len(asked)
+
+    page.locator("#examples button").first.click()
+    expect(page.locator("#status")).to_have_text("1 photo coloured.")
+    assert questions() == 0
+    upload(page, ("a.png", scene()))
+    page.locator("#lead").click()  # browsers ask nobody who has done nothing
+    assert (questions(), asked) == (1, ["beforeunload"])
+    for then, number in ((lambda: None, 0), (lambda: fill(page, "#saturation", 130), 1)):
+        upload(page, ("a.png", scene()))
+        with page.expect_download():
+            page.locator(".card .download").nth(1).click()
+        expect(page.locator("#status")).to_have_text("Saved.")
+        then()
+        assert questions() == number
+
+
 def test_several_photos_make_a_gallery_and_one_zip(visit):
     page = visit().page
     upload(page, ("a.png", scene()), ("b.jpg", scene(kind="JPEG")), ("c.png", scene(100, 200)))

@@ -85,8 +85,10 @@ async function grayPreview(photo) {
   return { before: imageUrl(answer), full: { ...answer.full, kind } };
 }
 
-const settingsOf = (photo) =>
-  JSON.stringify([optionsOf(photo, { name: "", samples: 2, sizes: 2 }), photo === chosen && $("#unsure").checked, photo.referenceNumber]);
+// What is asked of the colours of a photo, whichever model is asked.
+const wishesOf = (photo) => JSON.stringify([optionsOf(photo, { name: "", samples: 2, sizes: 2 }), photo.referenceNumber]);
+
+const settingsOf = (photo) => JSON.stringify([wishesOf(photo), photo === chosen && $("#unsure").checked]);
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
 function update(photo) {
@@ -107,9 +109,11 @@ async function updateViews(photo) {
 }
 
 async function colouredFile(model, photo) {
+  const wishes = wishesOf(photo);
   for (let tries = 1; ; tries += 1) {
     try {
       const blob = await post("v1/colorize", photo.file, optionsOf(photo, model), "image/*", photo.reference);
+      photo.savedWishes = wishes;
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
       if (error.status !== 429 || tries === MOST_TRIES) throw error;
@@ -225,7 +229,7 @@ function thumb(photo, model) {
 
 // What a visitor does
 
-async function addPhotos(files) {
+async function addPhotos(files, isExample = false) {
   await connected;
   const problems = [];
   let first = null, count = 0;
@@ -242,6 +246,7 @@ async function addPhotos(files) {
     }
     count += 1;
     photos.push(photo);
+    if (isExample) photo.savedWishes = wishesOf(photo);
     if (!first) chosen = first = photo;
     show();
   }
@@ -252,7 +257,7 @@ async function addPhotos(files) {
 async function addExample(name) {
   let blob = null;
   await attempt(async () => { blob = await fetched(`page/examples/${name}`, "blob"); });
-  if (blob) await addPhotos([new File([blob], name, { type: "image/jpeg" })]);
+  if (blob) await addPhotos([new File([blob], name, { type: "image/jpeg" })], true);
 }
 
 function selectPhoto(photo) {
@@ -322,6 +327,14 @@ async function saveAll(model) {
     files.push({ input: blob, name: unused, lastModified: new Date() });
   }
   save(await downloadZip(files).blob(), "knowhue-photos.zip");
+}
+
+// The browser asks whoever leaves, in its own words; of an example nothing is lost.
+function onLeaving() {
+  addEventListener("beforeunload", (event) => {
+    const canBeSaved = models.some((model) => model.tasks.includes("colour"));
+    if (canBeSaved && photos.some((photo) => photo.savedWishes !== wishesOf(photo))) event.preventDefault();
+  });
 }
 
 // Comparing, and placing points
@@ -460,6 +473,7 @@ function start() {
   setMode("compare");
   onPoints();
   onFiles();
+  onLeaving();
   document.querySelectorAll(".slider").forEach(onSlider);
   $("#unsure").onchange = () => attempt(recolour);
   $("#fast").onchange = () => { for (const each of [recolour, recolourAll]) attempt(each); };
