@@ -7,7 +7,7 @@ are outvoted by the mean over three, and blotches are fewer: test-time augmentat
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,9 +91,13 @@ class ColourDistribution(NamedTuple):
         return self._at_full_size(spread[..., None])[..., 0]
 
     def _shares(self, added: FloatArray | float = 0.0) -> FloatArray:
-        logits = (self.logits + added) / np.float32(self.temperature)
-        powers = np.exp(logits - logits.max(0))
-        return powers / powers.sum(0)
+        shares = self.logits + added
+        # in place: several megabytes, which a new array would have mapped anew
+        shares /= np.float32(self.temperature)
+        shares -= shares.max(0)
+        np.exp(shares, out=shares)
+        shares /= shares.sum(0)
+        return shares
 
     def _colours(self, shares: FloatArray) -> FloatArray:
         """a*b* (rows, columns, 2), at saturation 1."""
@@ -123,9 +127,12 @@ def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
     """Mean distance of a distribution from a*b* (rows, columns, 2), CIELAB units, (rows, columns)."""
     bins = chroma_bins().astype(np.float32)
     # |x - y|^2 = |x|^2 - 2 xy + |y|^2: a product of matrices; rounding is felt where both nearly agree, below .1 units
-    squares = np.square(bins).sum(1)[:, None, None] - 2 * np.tensordot(bins, colours, (1, 2))
+    squares = -2 * np.tensordot(bins, colours, (1, 2))
+    squares += np.square(bins).sum(1)[:, None, None]
     squares += np.square(colours).sum(2)
-    return (shares * np.sqrt(squares.clip(0))).sum(0)
+    np.sqrt(squares.clip(0, out=squares), out=squares)
+    squares *= shares
+    return squares.sum(0)
 
 
 def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> FloatArray:
@@ -140,47 +147,53 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
     found by conjugate gradients; sureness is 0 to 1. An unsure stain on a wall takes the wall's colour, and no colour
     crosses an edge.
     """
-    own = np.maximum(sureness, LEAST_SURE)[..., None].astype(np.float32)
+    own = np.maximum(sureness, LEAST_SURE).astype(np.float32)
     down, across = (
-        (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE_LIGHTNESS))[..., None].astype(
-            np.float32
-        )
+        (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE_LIGHTNESS)).astype(np.float32)
         for axis in (0, 1)
     )
 
     def normal(values: FloatArray) -> FloatArray:
-        """The matrix of the normal equations times an image."""
+        """The matrix of the normal equations times planes (2, rows, columns)."""
         found = own * values
-        pull = down * np.diff(values, axis=0)
-        found[:-1] -= pull
-        found[1:] += pull
-        pull = across * np.diff(values, axis=1)
+        pull = down * np.diff(values, axis=1)
         found[:, :-1] -= pull
         found[:, 1:] += pull
+        pull = across * np.diff(values, axis=2)
+        found[:, :, :-1] -= pull
+        found[:, :, 1:] += pull
         return found
 
-    diagonal = own + np.pad(down, ((0, 1), (0, 0), (0, 0))) + np.pad(down, ((1, 0), (0, 0), (0, 0)))
-    diagonal += np.pad(across, ((0, 0), (0, 1), (0, 0))) + np.pad(across, ((0, 0), (1, 0), (0, 0)))
-    answer = colours.astype(np.float32)
-    return _conjugate_gradients(normal, diagonal, answer, own * answer - normal(answer))
+    diagonal = own + np.pad(down, ((0, 1), (0, 0))) + np.pad(down, ((1, 0), (0, 0)))
+    diagonal += np.pad(across, ((0, 0), (0, 1))) + np.pad(across, ((0, 0), (1, 0)))
+    # planes: numpy's loops are slow where the last axis is as short as a* and b*
+    answer = np.ascontiguousarray(np.moveaxis(colours, 2, 0), np.float32)
+    answer = _conjugate_gradients(normal, diagonal, answer, own * answer - normal(answer))
+    return np.moveaxis(answer, 0, 2)
 
 
 def _conjugate_gradients(
     normal: Callable[[FloatArray], FloatArray], diagonal: FloatArray, answer: FloatArray, residual: FloatArray
 ) -> FloatArray:
     """Where `normal` gives what is wanted, from `answer`, which lacks `residual`; preconditioned by the diagonal."""
-    direction = (residual / diagonal).astype(np.float32)
-    size = first = (residual * direction).sum((0, 1))
+    direction = residual / diagonal
+    size = first = _products(residual, direction)
     for _ in range(_ROUNDS):
         if (size <= _NEARLY**2 * first).all():
             break
         along = normal(direction)
-        step = size / np.maximum((direction * along).sum((0, 1)), _TINY)
+        step = size / np.maximum(_products(direction, along), _TINY)
         answer, residual = answer + step * direction, residual - step * along
         scaled = residual / diagonal
-        size, before = (residual * scaled).sum((0, 1)), size
-        direction = (scaled + size / np.maximum(before, _TINY) * direction).astype(np.float32)
+        size, before = _products(residual, scaled), size
+        direction = scaled + size / np.maximum(before, _TINY) * direction
     return answer
+
+
+def _products(one: FloatArray, other: FloatArray) -> Any:
+    """The inner product of each plane with its other, (2, 1, 1)."""
+    # summed one after the other, whatever the planes' shape: answers keep their last digit
+    return np.cumsum((one * other).reshape(len(one), -1), axis=1)[:, -1, None, None]
 
 
 def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> FloatArray:
@@ -266,16 +279,17 @@ class SeveralSizes:
 
     def _seen(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
         """The answers at the network's own size, and the mean of the logits."""
-        answers = self.network.predict(self.at_one_size(lightness), [COLOUR_LOGITS])
+        at_one = self.at_one_size(lightness)
+        answers = self.network.predict(at_one, [COLOUR_LOGITS])
         own = answers.activations[COLOUR_LOGITS]
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
         total = np.zeros((*own.shape[:2], rows, columns), np.float32)
         for size in SEEN_AT:
-            seen = lightness if size == LARGEST_SIZE else _resized(lightness, size / LARGEST_SIZE)
-            logits = own if size == 1 else _logits(self.network, seen)
             if size == LARGEST_SIZE:
-                total += logits[..., :rows, :columns]
+                total += _logits(self.network, lightness)[..., :rows, :columns]
                 continue
+            seen = at_one if size == 1 else _resized(lightness, size / LARGEST_SIZE)
+            logits = own if size == 1 else _logits(self.network, seen)
             down, across = (
                 _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
                 for axis, count in ((1, rows), (2, columns))

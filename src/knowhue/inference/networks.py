@@ -138,8 +138,10 @@ def check_predictions(answers: Predictions, description: Description, lightness:
 
 def _check_range(name: str, values: FloatArray) -> None:
     low, high = _RANGES.get(name, (-np.inf, np.inf))
-    # NaN is within no limits
-    if not (is_right := np.isfinite(values) & (values >= low) & (values <= high)).all():
+    # a NaN is the least and the largest of all, and within no limits
+    ends = np.array([values.min(), values.max()])
+    if not (np.isfinite(ends) & (ends >= low) & (ends <= high)).all():
+        is_right = np.isfinite(values) & (values >= low) & (values <= high)
         limits = f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
         raise WeightsError(
             f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_right].flat[0]:g}. Its "
