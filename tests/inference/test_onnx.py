@@ -1,6 +1,7 @@
 """ONNX: answers as torch does or is not written; what is read is no code and nothing else; 8 bits and their cost."""
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -498,3 +499,12 @@ def test_a_photo_is_coloured_without_torch_or_numba(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert out.exists()
+
+
+def test_the_runtime_neither_sends_nor_keeps_what_it_opened(tmp_path: Path):
+    """It has statistics for its makers, which wait on the disk to be sent."""
+    opening = "from knowhue.inference.colorizer import Colorizer; Colorizer.load('built-in')"
+    places = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    subprocess.run([sys.executable, "-c", opening], env=kept | places, check=True)
+    assert [*tmp_path.rglob("*")] == []

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# before it is loaded, or it sends what models are opened to its makers, and keeps that below ~/.cache meanwhile
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 from knowhue.color import FloatArray
 from knowhue.errors import WeightsError, first_line

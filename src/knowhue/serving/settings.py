@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, plural
 from knowhue.inference.pipeline import Limits
 
 MIB = 1 << 20
@@ -78,7 +78,8 @@ class ServerSettings(Section):
         if self.token is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", self.token):
             raise ConfigError(
                 f"`token` should have {SHORTEST_TOKEN} or more letters, digits or signs of ASCII, and no spaces. Found "
-                f"{len(self.token)} characters; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one."
+                f"{plural(len(self.token), 'character')}; `python -c 'import secrets; print(secrets.token_urlsafe())'` "
+                "makes one."
             )
         if not is_loopback(self.host) and self.token is None and not self.no_auth:
             raise ConfigError(
