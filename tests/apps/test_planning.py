@@ -39,6 +39,7 @@ def test_differences_of_shares_are_told_in_points_and_a_variance_of_0_is_doubted
     text = "\n".join(power_lines(plan, {"class": Variances(0.0, 0.2)}, 250))
     assert "The sd over seeds is 0, as where most scores agree" in text
     assert "unreliable" in text
+    assert power_lines(plan, {"class": Variances(0.0, 0.0)}, 250) == power_lines(plan, {}, 250)
 
 
 def test_it_says_which_study_the_images_were_counted_in():
@@ -110,6 +111,7 @@ def test_a_plan_is_refused_whose_classes_have_no_images_as_a_study_is(knowhue, m
         ((None, None, None, 30), "is not assumed"),
         ((None, "colour=.1", "colour=1", None), "should be given together"),
         ((None, "colr=.1", "colour=1", 30), "Did you mean `colour`?"),
+        ((None, "colour=1e300", "colour=1", 30), "`--seed-sd` should be standard deviations by question"),
     ],
 )
 def test_variances_come_from_one_place_and_whole(given, said):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from knowhue.statistics import power
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import sign_flip_p
 from knowhue.statistics.power import (
@@ -39,8 +40,8 @@ def test_the_protocols_smallest_effects_of_our_own_study(images: int, smallest: 
 
 
 def test_seven_seeds_have_one_rejecting_pattern_at_half_alpha():
-    power = sign_flip_power(7, 1.2, 0.025)
-    assert power == pytest.approx(stats.norm.cdf(1.2) ** 7, abs=0.02)
+    found = sign_flip_power(7, 1.2, 0.025)
+    assert found == pytest.approx(stats.norm.cdf(1.2) ** 7, abs=0.02)
     assert sign_flip_power(6, 9.0, 0.025) == 0.0
 
 
@@ -50,6 +51,20 @@ def test_the_t_tests_p_stands_in_only_where_both_decide_alike(seeds: int):
     rows = rng.normal(size=(300, seeds)) + rng.uniform(0, 1.5, (300, 1))
     for row, near in zip(rows, _near_p(rows, 0.025), strict=True):
         assert (near <= 0.025) == (sign_flip_p(row) <= 0.025)
+
+
+@pytest.mark.parametrize("seeds", [21, 27])
+def test_of_more_seeds_the_t_test_finds_as_many(seeds: int):
+    rows = np.random.default_rng(seeds).normal(0.6, 1, (2000, seeds))
+    found = np.array([sign_flip_p(row) for row in rows])
+    assert np.mean(_near_p(rows, 0.025) <= 0.025) == pytest.approx(np.mean(found <= 0.025), abs=0.005)
+
+
+def test_many_seeds_are_planned_without_counting_their_patterns(monkeypatch: pytest.MonkeyPatch):
+    """One study of 44 seeds takes a tenth of a second to count, and a plan asks for ten thousands."""
+    monkeypatch.setattr(power, "sign_flip_p", None)
+    assert smallest_effect(Design(44, 1500, 0.25, 0.025), OURS) == pytest.approx(0.119, abs=0.005)
+    assert sign_flip_effect(44, 0.025) == pytest.approx(0.48, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +93,10 @@ def test_chances_are_those_of_studies_drawn_image_by_image(
 
 
 def test_power_grows_with_seeds_images_and_effect_and_no_effect_is_claimed_at_the_level():
-    power = [
+    found = [
         claimed(chances(Design(n, m, 0.25, 0.025), -0.25, OURS)) for n, m in ((8, 250), (20, 250), (20, 1500))
     ]
-    assert power == sorted(power)
+    assert found == sorted(found)
     none = chances(Design(20, 250, 0.25, 0.025), 0.0, OURS)
     assert claimed(none) + claimed(none, "hurts") == pytest.approx(0.025, abs=0.01)
     assert none[Word.EQUIVALENT] == pytest.approx(0.517, abs=0.04)

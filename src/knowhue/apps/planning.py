@@ -17,6 +17,7 @@ from knowhue.presets import checked
 from knowhue.report.results import read_results
 from knowhue.runs import is_study_file, taken_by
 from knowhue.settings_text import meaning_of, plain_number, read_yaml
+from knowhue.statistics import MAGNITUDES
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 
@@ -85,7 +86,8 @@ def power_lines(
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)
-        if found is None or images is None or len(plan.seeds) < 2:  # one seed shows no spread
+        # a spread of nothing, as of one seed, says nothing
+        if found is None or not any(found) or images is None or len(plan.seeds) < 2:
             lines += _by_seeds_alone(name, len(plan.seeds), alpha)
         else:
             lines += _by_both(name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found)
@@ -176,7 +178,7 @@ def stated(text: str, option: str) -> dict[str, float]:
     """Standard deviations by question, such as `colour=.08,class=.01`; a `ConfigError` of anything else."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     found = {name.strip(): plain_number(value) for name, _, value in pairs}
-    if not found or len(found) < len(pairs) or any(not 0 <= value < math.inf for value in found.values()):
+    if not found or len(found) < len(pairs) or any(not 0 <= sd <= MAGNITUDES[1] for sd in found.values()):
         raise ConfigError(
             f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "
             f"Found `{option} {shown(text)}`."
