@@ -313,6 +313,22 @@ def test_a_label_that_does_not_lie_beside_its_image_is_refused(tmp_path, names):
         list_items(settings(tmp_path, "webdataset"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(tarfile.LNKTYPE, "2.cls"), (tarfile.SYMTYPE, "2.jpg"), (tarfile.GNUTYPE_SPARSE, "2.jpg")],
+)
+def test_a_link_in_the_place_of_an_image_or_a_label_is_refused(tmp_path, kind, name):
+    """Its label would be lost without a word; of what is no part of a sample, a link is passed over."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        put(tar, "1.jpg", b"x")
+        for each in ("readme.txt", name):
+            member = tarfile.TarInfo(each)
+            member.type, member.linkname = kind, "1.jpg"
+            tar.addfile(member)
+    with pytest.raises(ImageError, match=rf"a\.tar: {name} is a link or sparse.* tar --dereference"):
+        list_items(settings(tmp_path, "webdataset"))
+
+
 @pytest.mark.parametrize("spoil", ["cut", "compressed", "no tar"])
 def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
     path = next(as_tars(photos, tmp_path / "packed").rglob("*.tar"))

@@ -160,11 +160,16 @@ def _members(path: Path) -> Iterator[Member]:
         with tarfile.open(path, "r:") as tar:
             for each in tar:
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]: the library would hold all of them
+                name = PurePosixPath(each.name)
+                stem, _, kind = name.name.partition(".")
+                key = name.with_name(stem or name.name).as_posix()
                 if each.isreg() and not each.issparse():
-                    name = PurePosixPath(each.name)
-                    stem, _, kind = name.name.partition(".")
-                    key = name.with_name(stem or name.name).as_posix()
                     yield Member(each.name, key, kind.lower(), each.offset_data, each.size)
+                elif not each.isdir() and f".{kind.lower()}" in {*SUFFIXES, *_LABELS}:
+                    raise ImageError(
+                        f"{path}: {each.name} is a link or sparse, so its bytes do not follow its name; write the tar "
+                        "anew: tar --dereference --hard-dereference --sort=name -cf NEW.tar FOLDER"
+                    )
     except tarfile.TarError as error:
         raise ImageError(
             f"{path}: it is compressed, damaged or cut short ({error}); unpack it to a plain .tar, in which images are "
