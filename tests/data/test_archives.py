@@ -243,6 +243,14 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
         labels_of(tmp_path, [0, 2], names)
 
 
+@pytest.mark.parametrize(
+    "described",
+    ["", "no JSON", "[]", '{"info": null}', '{"info": {"features": {"label": [{"names": ["x"]}]}}}'],
+)
+def test_metadata_that_names_no_classes_says_nothing(tmp_path, described):
+    assert labels_of(tmp_path, [0, 1], {"huggingface": described}) == ["0", "1"]
+
+
 @pytest.mark.parametrize("images", [["a.png"], [[1, 2]], [[b"x"]], [{"path": "a.png"}], [1]])
 def test_a_column_that_holds_no_files_is_refused(tmp_path, images):
     parquet.write_table(pyarrow.table({"image": images, "label": ["cat"]}), tmp_path / "a.parquet")

@@ -4,6 +4,7 @@ import json
 import re
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby, repeat
 from pathlib import Path, PurePosixPath
@@ -321,5 +322,7 @@ def _class_name(names: Sequence[str], label: str | None) -> str | None:
 
 def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
     """Names of the classes by number, as Hugging Face's `datasets` writes them into a schema; none if it did not."""
-    described = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    return described.get("info", {}).get("features", {}).get(column, {}).get("names", [])
+    with suppress(ValueError, KeyError, TypeError):  # features of other kinds, or of others
+        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        return [str(name) for name in names]
+    return []
