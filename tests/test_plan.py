@@ -193,7 +193,7 @@ def test_weights_of_a_grid_that_would_be_one_arm_are_refused(grid, found):
         ({"seeds": []}, r"`seeds` should be one whole number at least. Found `seeds = \[\]`"),
         ({"seeds": [1, 1]}, r"`seeds` should be different whole numbers. Found `seeds = \[1, 1\]`"),
         ({"alpha": 0.7}, "`alpha` should be less than 0.5"),
-        ({"power": 0.8}, "`power` is not a setting"),
+        ({"power": 0.8}, "`power` is not a setting. `knowhue plan` prints them all."),
         ({"arms": {}}, "`arms` should have at least 1 item"),
         (
             {"arms": {"colour": {"tasks": {"names": ["colour"]}}, "odd": {"batch": 3}}},

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -49,6 +49,8 @@ class Section(BaseModel):
     The text below a field is its description, as `knowhue config` prints it.
     """
 
+    LISTED: ClassVar[str] = "`knowhue config` lists them all."
+    """where a user finds its settings"""
     # an unknown key is refused, lest a misspelt setting change nothing in silence
     model_config = ConfigDict(
         frozen=True,

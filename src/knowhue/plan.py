@@ -84,6 +84,7 @@ QUESTIONS: dict[Task, Question] = {
 class Plan(Section):
     """A study before it is run."""
 
+    LISTED = "`knowhue plan` prints them all."
     questions: dict[Task, Question] = QUESTIONS
     """the co-primary questions; by default those whose arms are there"""
     alpha: Alpha = ALPHA

@@ -197,7 +197,8 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
     place = tuple(str(part) for part in problem["loc"])
     key = shown(".".join(place))
     if problem["type"] == "extra_forbidden":
-        return f"`{key}` is not a setting. `knowhue config` lists them all.{_nearest_setting(place, model)}"
+        listed = getattr(model, "LISTED", "")
+        return f"`{key}` is not a setting. {listed}{_nearest_setting(place, model)}"
     if problem["type"] == "missing":
         meaning = _settings(model, place).get(".".join(place))
         return f"`{key}` is missing.{f' Meaning: {meaning}.' if meaning else ''}"

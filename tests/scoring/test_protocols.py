@@ -105,7 +105,10 @@ def test_a_protocol_of_ones_own_is_read_from_yaml(tmp_path):
             "name: own\ngeometry: original\nsize_px: null\ninterpolation: none\ncodes: 8-bit\nmargins: {ab_l1: 1}\n",
             "`primary` should be one of ab_l1",
         ),
-        ("name: own\ngeometri: crop\n", "`geometri` is not a setting"),
+        (
+            "name: own\ngeometri: crop\n",
+            "`geometri` is not a setting. A page of `knowhue score` prints them all. Did you mean",
+        ),
         (
             "name: crop-256\ngeometry: crop\nsize_px: 64\ninterpolation: area\ncodes: 8-bit\n",
             "`name` of .* should be one of its own: `crop-256` is knowhue's protocol",

@@ -37,6 +37,7 @@ MARGINS = {
 class Protocol(Section):
     """How images are compared. All of it is in the hash."""
 
+    LISTED = "A page of `knowhue score` prints them all."
     name: Annotated[str, Field(min_length=1, max_length=60)]
     """what people call it"""
     geometry: Literal["stretch", "crop", "original"]
