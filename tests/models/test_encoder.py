@@ -247,6 +247,40 @@ def test_what_an_unreadable_file_is_stands_in_one_line(tmp_path, content, found,
     assert "weights_only" not in message
 
 
+ODD_TENSORS = {
+    "not a number": lambda: torch.full((2,), torch.nan),
+    "infinite": lambda: torch.tensor([torch.inf], dtype=torch.bfloat16),
+    "complex": lambda: torch.zeros(2, dtype=torch.complex64),
+    "sparse": lambda: torch.eye(2).to_sparse(),
+    "without values": lambda: torch.zeros(2, device="meta"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_weights_that_nothing_can_be_trained_from_are_named(tmp_path, kind):
+    path = tmp_path / "weights.pth"
+    torch.save({"first": torch.zeros(2), "second": ODD_TENSORS[kind]()}, path)
+    with pytest.raises(
+        WeightsError, match=r"should hold tensors of finite real numbers\. Found .* `second`\."
+    ):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "a table of state_dict, epoch. Save these"),
+        ([torch.zeros(2)], "a list. Save these"),
+        ({7: torch.zeros(2)}, "Found others in `7`."),
+    ],
+)
+def test_what_a_checkpoint_holds_in_the_place_of_tensors_is_said(tmp_path, content, message):
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("error", [IndexError("pop from empty list"), ValueError(), KeyError(7), TypeError()])
 def test_whatever_torch_raises_of_a_file_is_one_error(tmp_path, monkeypatch, error):
     def fail(*_, **__):

@@ -137,7 +137,7 @@ class WebDataset:
         if ".json" in members:
             try:
                 described = json.loads(_bytes_of(path, members[".json"]))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ImageError(
                     f"{path}: {members['.json'].name} is no JSON ({error}); write it anew, or take the sample out"
                 ) from None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import WeightsError, first_line, of_the_machine
+from knowhue.errors import WeightsError, few, first_line, of_the_machine
 from knowhue.models.weights import asking_hub, no_weights, not_downloaded, ways_to_weights, weights_file
 from knowhue.tensors import RGB, Lightness, Pyramid
 
@@ -309,23 +309,40 @@ def read_weights(path: Path) -> Weights:
     """The tensors of a file by name; no code of it is run.
 
     Raises:
-        WeightsError: it is no .safetensors or .pth file of tensors.
+        WeightsError: it is no .safetensors or .pth file of tensors, or one holds no finite real numbers.
         OSError, RuntimeError, MemoryError: too little memory.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # torch asks the user to report a foreign pickle to it
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights = load_file(path)
+        else:
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # torch asks the user to report a foreign pickle to it
+                weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler obeys the bytes that it finds, and fails by any error
         if of_the_machine(error):
             raise
         raise WeightsError(no_weights(path)) from None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    is_table = isinstance(weights, Mapping)
+    if not is_table or not all(isinstance(each, Tensor) for each in weights.values()):
+        found = f"a table of {few(list(map(str, weights)))}" if is_table else f"a {type(weights).__name__}"
         raise WeightsError(
-            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found something else."
+            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found {found}. Save these tensors "
+            "alone, with `torch.save`."
+        )
+    # a study of them would be trained to its end before that shows
+    if odd := [name for name, each in weights.items() if not (isinstance(name, str) and _is_finite(each))]:
+        raise WeightsError(
+            f"`{path}` should hold tensors of finite real numbers. Found others in `{odd[0]}`."
         )
     return weights
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds real numbers, as they are, and all of them finite."""
+    is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta)
+    return is_plain and not tensor.is_complex() and bool(torch.isfinite(tensor.float()).all())
 
 
 def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
