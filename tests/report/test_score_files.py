@@ -122,12 +122,12 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("method,try,acc.\nold,3,1\n".replace("acc.", "accuracy") + "new,3,0.5\n")
     assert found(path, arm_column="method", seed_column="try") == {("old", 3): 1.0, ("new", 3): 0.5}
-    assert read_scores(path, ["accuracy"], "method", "try")[1] == ()
+    assert read_scores(path, ["accuracy"], "method", "try")[1] == {}
     path.write_text("arm,seed,metric,value,note\na,0,accuracy,1,x\n")
-    assert read_scores(path, [])[1] == ("note",)
+    assert read_scores(path, [])[1] == {"note": ""}
     path.write_text("arm, seed, accuracy, note\na,0,1,x\n")
     assert found(path) == {("a", 0): 1.0}
-    assert read_scores(path, ["accuracy"])[1] == ("note",)
+    assert read_scores(path, ["accuracy"])[1] == {"note": ""}
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_moments_that_python_has_no_type_for_are_no_fault_of_a_table(tmp_path):
 def test_a_column_without_a_name_is_named_by_its_place(tmp_path):
     head, *rows = csv_text(TIDY).splitlines()
     (tmp_path / "t.csv").write_text("\n".join([f",{head}", *(f"{n},{row}" for n, row in enumerate(rows))]))
-    assert read_scores(tmp_path / "t.csv", [])[1] == ("1 (without a name)",)
+    assert read_scores(tmp_path / "t.csv", [])[1] == {"1 (without a name)": ""}
 
 
 @pytest.mark.parametrize("options", [{}, {"arm_column": "name"}])

@@ -653,6 +653,14 @@ def test_nothing_is_left_out_of_a_plain_table(tmp_path):
     assert notices(read_table([write(tmp_path / "t.csv", TWO)], LOSS)) == []
 
 
+def test_a_trackers_own_columns_are_taken_for_no_misspelt_ones(tmp_path):
+    rows = [f"{arm},{seed},0.{seed},1,2,3" for arm in ("old", "new") for seed in range(8)]
+    path = write(tmp_path / "t.csv", rows, "arm,seed,metrics.loss,run_id,Created,params.size\n")
+    assert notices(read_table([path], LOSS))[-1] == "Not used: the columns run_id, Created, params.size."
+    asked = Asked(sesoi={"params.size": 1.0}, better={"params.size": "lower"}, against="old")
+    assert list(read_table([path], asked).questions) == ["params.size"]
+
+
 def test_one_difference_is_rounded_once(tmp_path):
     """The mean difference and that of the means lie, as floats, on either side of .04175."""
     scores = {"old": (0.483, 0.45, 0.402, 0.576), "new": (0.408, 0.564, 0.592, 0.514)}

@@ -48,7 +48,7 @@ _PARAMETERS = tuple(f"{name}{sign}" for name in ("params", "config", "tags") for
 
 def read_scores(
     path: Path, wanted: Collection[str], arm_column: str | None = None, seed_column: str | None = None
-) -> tuple[Rows, tuple[str, ...]]:
+) -> tuple[Rows, dict[str, str]]:
     """Read a file of scores.
 
     Args:
@@ -58,7 +58,7 @@ def read_scores(
         seed_column: the same of the seed.
 
     Returns:
-        The scores, and the columns that nothing is made of.
+        The scores; and the columns that nothing is made of, each with a question after the column that is meant.
 
     Raises:
         TableError: it is not there, no table, or of neither form.
@@ -130,7 +130,7 @@ class _Columns:
         found = defaultdict[str, list[int]](list)
         for place, name in enumerate(self.header):
             metric = name if name in wanted else metric_name(name)  # named with its prefix, it keeps it
-            if metric in wanted and place not in (self.arm, self.seed) and not name.startswith(_PARAMETERS):
+            if metric in wanted and place not in (self.arm, self.seed):
                 found[metric].append(place)
         for metric, places in found.items():
             if len(places) > 1:
@@ -141,15 +141,16 @@ class _Columns:
                 )
         return {metric: place for metric, (place,) in found.items()}
 
-    def unused(self, names: Collection[str], metrics: Collection[str] = ()) -> tuple[str, ...]:
-        """Columns that name neither arm nor seed, are none of these names, and hold no metric."""
-        return tuple(
-            name or f"{place + 1} (without a name)"  # as pandas writes the numbers of its rows
+    def unused(self, names: Collection[str], metrics: Collection[str] = ()) -> dict[str, str]:
+        """Columns that name neither arm nor seed, are none of these names, and hold no metric; and what was meant."""
+        return {
+            # as pandas writes the numbers of its rows
+            name or f"{place + 1} (without a name)": did_you_mean(name, ABOUT) if self.is_tidy else ""
             for place, name in enumerate(self.header)
             if place not in (self.arm, self.seed)
             and _plain(name) not in names
-            and _PREFIX.sub("", name) not in metrics
-        )
+            and not {name, metric_name(name)} & {*metrics}
+        }
 
     def tidy_rows(self, rows: Iterable[tuple[int, RowCells]]) -> Rows:
         places = {"arm": self.arm, "seed": self.seed}

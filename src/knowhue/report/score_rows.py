@@ -63,7 +63,7 @@ class ScoreRows:
         self.said: dict[str, dict[Any, Any]] = defaultdict(dict)
         self.split: str | None = None  # of all rows, `test` or `validation`; empty where no column says
         self.tables: list[dict[str, Any]] = []  # what a page says of each file: `file`, `sha256`, `rows`
-        self.unused: dict[str, None] = {}  # columns that nothing is made of, each once
+        self.unused: dict[str, str] = {}  # columns that nothing is made of, and what they may have meant
         self._at = 0  # the row that is being read
 
     @property
@@ -383,7 +383,7 @@ def read_rows_of(
             found.take(place << _ROW_BITS | number, values)
             count += 1
         found.tables.append({"file": path.name, "sha256": file_digest(path), "rows": count})
-        found.unused |= dict.fromkeys(unused)
+        found.unused |= unused
     found.check()
     return found
 

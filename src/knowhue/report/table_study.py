@@ -15,7 +15,7 @@ from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, 
 from knowhue.metric_table import METRIC_NAMES, METRICS, NEVER_NEGATIVE, SET_DISTANCES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
-from knowhue.report.score_files import ABOUT, metric_name
+from knowhue.report.score_files import metric_name
 from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
@@ -101,7 +101,7 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
         "arms": {arm: {} for arm in rows.arms()},
         "purpose": "report",
         "tables": rows.tables,
-        "unused": list(rows.unused),
+        "unused": rows.unused,
         "replaced": rows.replaced(),
         "hash": digest(frozen | {"tables": [each["sha256"] for each in rows.tables]}),
     }
@@ -355,11 +355,11 @@ def notices(study: Study) -> list[str]:
         "Not compared, for it is not known whether more or less is better (--better):": [
             metric for metric in aimless if metric not in (*neither, *SET_DISTANCES)
         ],
-        "Not used: the columns": unused,
+        "Not used: the columns": list(unused),
     }
     found = [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
     if unused:
-        found[-1] += "".join(did_you_mean(name, ABOUT) for name in unused)
+        found[-1] += "".join(unused.values())
     return [*dict.fromkeys(_slips(study)), *_copies(study), *found]
 
 
