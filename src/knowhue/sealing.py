@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
-from knowhue.evaluation.aggregation import score_rows
+from knowhue.evaluation.aggregation import class_metrics, score_rows
 from knowhue.metric_table import RUN_METRICS
 from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
-from knowhue.report.reading import read_study
+from knowhue.report.reading import read_images, read_study
 from knowhue.report.results import compare, conclude
 from knowhue.runs import (
     ENDED,
@@ -33,7 +33,7 @@ from knowhue.runs import (
     run_folder,
     taken_by,
 )
-from knowhue.storage import SEAL, file_digest, finite_or_none, read_csv, replacing
+from knowhue.storage import SEAL, file_digest, finite_or_none, replacing
 from knowhue.temporary import temporary_folder
 
 CRATE = "ro-crate-metadata.json"
@@ -55,7 +55,6 @@ _FORMATS = {
     ".json": "application/json", ".jsonl": "application/jsonl", ".csv": "text/csv", ".html": "text/html",
 }  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of ZIP
-_TRUTH = {"true": 1, "false": 0}
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # other libraries sum in another order
 _MOST_PROBLEMS = 5  # shown of a file
@@ -315,29 +314,19 @@ def _runs(root: Path) -> list[Path]:
 
 def _check_scores(folder: Path, root: Path) -> _Part:
     """A run's scores against the mean over its images, and each class's."""
-    sealed, rows = _read(folder / "scores.json"), [_typed(row) for row in read_csv(folder / "per_image.csv")]
-    classes = {name: number for number, name in enumerate(sealed["per_class"])}
-    of_class: dict[str, list[dict[str, Any]]] = {name: [] for name in classes}
-    for row in rows:
-        if row["label"]:
-            of_class[row["label"]].append(row)
-        row["label"] = classes.get(row["label"], -1)
-    found = {"metrics": finite_or_none(score_rows(rows))}
-    said = {"metrics": {name: value for name, value in sealed["metrics"].items() if name in RUN_METRICS}}
-    for name, own in of_class.items():
-        found[name] = finite_or_none(score_rows(own))
-        found[name].pop("balanced_accuracy", None)  # of one class it is accuracy
-        said[name] = {key: value for key, value in sealed["per_class"][name].items() if key in RUN_METRICS}
+    sealed = _read(folder / "scores.json")
+    number = {"": -1} | {name: number for number, name in enumerate(sealed["per_class"])}
+    rows = [{**row, "label": number[row["label"]]} for row in read_images(folder / "per_image.csv")]
+    found = {"metrics": score_rows(rows), **class_metrics(rows, list(sealed["per_class"]))}
+    found = {name: finite_or_none(_of_runs(own)) for name, own in found.items()}
+    said = {
+        name: _of_runs(own) for name, own in {"metrics": sealed["metrics"], **sealed["per_class"]}.items()
+    }
     return _Part(*compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED))
 
 
-def _typed(row: Mapping[str, str]) -> dict[str, Any]:
-    """A row of `per_image.csv` as it was scored: what a diverged model answered is no number, and not left out."""
-    texts = ("path", "label", "predicted")
-    return {
-        name: text if name in texts else float(_TRUTH.get(text.lower(), text)) if text else None
-        for name, text in row.items()
-    }
+def _of_runs(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {metric: value for metric, value in scores.items() if metric in RUN_METRICS}
 
 
 def _check_results(root: Path) -> _Part:

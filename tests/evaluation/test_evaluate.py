@@ -10,11 +10,10 @@ from skimage.metrics import structural_similarity
 
 from knowhue.color import lab_to_rgb
 from knowhue.data.loaders import ProcessShare, split_batches
-from knowhue.evaluation.aggregation import score_rows
+from knowhue.evaluation.aggregation import class_metrics, score_rows
 from knowhue.evaluation.evaluate import (
     ab_l1,
     ab_l1_vivid,
-    class_metrics,
     confusion_matrix,
     evaluate,
     image_columns,

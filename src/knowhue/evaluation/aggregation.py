@@ -1,6 +1,7 @@
 """Scores of `RUN_METRICS`, made of one row an image; needs no torch, so that a sealed study is soon checked."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,17 @@ def balanced(rows: Sequence[ImageRow], column: str) -> float:
     >>> balanced([{"label": 0, "x": 1}, {"label": 0, "x": 1}, {"label": 1, "x": 0}], "x")
     0.5
     """
-    labels = sorted({row["label"] for row in rows if row["label"] >= 0})
-    means = [column_mean([row for row in rows if row["label"] == label], column) for label in labels]
+    means = [column_mean(own, column) for own in by_class(rows).values()]
     return float(np.mean(means)) if means else float("nan")
+
+
+def by_class(rows: Sequence[ImageRow]) -> Mapping[int, Sequence[ImageRow]]:
+    """Sort the labelled rows by their class, ascending, in one pass however many classes there are."""
+    found: dict[int, list[ImageRow]] = defaultdict(list)
+    for row in rows:
+        if row["label"] >= 0:
+            found[row["label"]].append(row)
+    return dict(sorted(found.items()))
 
 
 def _ratio_of_means(rows: Sequence[ImageRow], column: str) -> float:
@@ -62,3 +71,14 @@ def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
         for name, column in RUN_COLUMNS.items()
         if column in columns
     }
+
+
+def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The metrics of each class alone, and how many images it has."""
+    table, found = {}, by_class(rows)
+    for number, name in enumerate(classes):
+        own = found.get(number, ())
+        # of one class, balanced accuracy is accuracy by another name
+        scores = {k: v for k, v in score_rows(own).items() if k != "balanced_accuracy"} if own else {}
+        table[name] = {"images": len(own), **scores}
+    return table

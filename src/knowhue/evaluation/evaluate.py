@@ -162,17 +162,6 @@ def evaluate(
     return Scored(rows, score_rows(rows), features, about)
 
 
-def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The metrics of each class alone, and how many images it has."""
-    table = {}
-    for number, name in enumerate(classes):
-        own = [row for row in rows if row["label"] == number]
-        # of one class, balanced accuracy is accuracy by another name
-        scores = {k: v for k, v in score_rows(own).items() if k != "balanced_accuracy"} if own else {}
-        table[name] = {"images": len(own), **scores}
-    return table
-
-
 def predict_gray(batch: Batch) -> Prediction:
     return Prediction(torch.zeros_like(batch.chroma), None)
 

@@ -1,6 +1,5 @@
 """Reading a study's folder, in whatever state it is: every run, and whether the runs of a seed may be compared."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from knowhue.runs import (
     run_folder,
     trained_by,
 )
-from knowhue.storage import iterate_csv, read_arrays, read_json
+from knowhue.storage import read_arrays, read_columns, read_json
 
 GATE_PARTS = {
     "heads": "heads trained together against alone",
@@ -29,6 +28,7 @@ GATE_PARTS = {
     "finetune_class": "fine-tuning of class against multi-task with colour at a vanishing weight",
 }
 """What the A/A gate of a block compares."""
+_TRUTH = {"true": "1", "false": "0"}
 _RUN_NAME = re.compile(r"seed-(\d+)-\w+")
 
 
@@ -84,6 +84,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
     # numbers rest on these two; damaged arrays cost a figure alone
     require_whole(folder, ("log.jsonl", "per_image.csv"))
     arrays = {name: _arrays(folder / f"{name}.npz") for name in ("samples", "extremes")}
+    images = folder / "per_image.csv"
     return Run(
         arm=arm,
         seed=seed,
@@ -92,7 +93,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
         seconds=status.get("seconds", {}),
         log=tuple(read_log(folder)),
         scores=_optional_json(folder / "scores.json"),
-        images=read_images(folder / "per_image.csv"),
+        images=read_images(images) if images.exists() else (),
         samples=arrays["samples"] or {},
         extremes=arrays["extremes"] or {},
         damaged=tuple(f"{name}.npz" for name, found in arrays.items() if found is None),
@@ -135,22 +136,19 @@ def _arrays(path: Path) -> Arrays | None:
 
 
 def read_images(path: Path) -> tuple[Row, ...]:
-    """The rows of `per_image.csv`; none where there is no such file."""
-    if not path.exists():
-        return ()
-    return tuple({key: _cell(key, text) for key, text in row.items()} for row in iterate_csv(path))
+    """The rows of `per_image.csv`, an empty cell None."""
+    columns = {name: _values(name, texts) for name, texts in read_columns(path).items()}
+    return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
-def _cell(column: str, text: str) -> Any:
-    """A cell of `per_image.csv`; an empty or non-finite number is None."""
+def _values(column: str, texts: Sequence[str]) -> Sequence[Any]:
     if column in ("path", "label", "predicted"):
-        return text
+        return texts
     if column == "index":
-        return int(text)
+        return list(map(int, texts))
     if column == "correct":
-        return {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}.get(text.strip().lower())
-    number = float(text) if text.strip() else math.nan
-    return number if math.isfinite(number) else None
+        texts = [_TRUTH.get(text.lower(), text) for text in texts]
+    return [float(text) if text else None for text in texts]
 
 
 def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:

@@ -18,12 +18,11 @@ from knowhue.config import Evaluation, fingerprint
 from knowhue.data.loaders import plain_batches, to_batch
 from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError, few
-from knowhue.evaluation.aggregation import ImageRow, column_mean
+from knowhue.evaluation.aggregation import ImageRow, class_metrics, column_mean
 from knowhue.evaluation.calibration import DECIMALS, calibration_bins
 from knowhue.evaluation.evaluate import (
     Predict,
     Scored,
-    class_metrics,
     confusion_matrix,
     evaluate,
 )
@@ -127,10 +126,10 @@ def write_scores(
 
 
 def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
-    name = {-1: "", **dict(enumerate(prepared.classes))}
-    found = {"index": row["index"], "path": prepared.paths[row["index"]], "label": name[row["label"]]}
+    label = prepared.classes[row["label"]] if row["label"] >= 0 else ""
+    found = {"index": row["index"], "path": prepared.paths[row["index"]], "label": label}
     if "predicted" in row:
-        found |= {"predicted": name[row["predicted"]], "correct": row["correct"]}
+        found |= {"predicted": prepared.classes[row["predicted"]], "correct": row["correct"]}
     return found | {key: round(row[key], DECIMALS) for key in FROM_ROW if row.get(key) is not None}
 
 
