@@ -194,9 +194,10 @@ def test_what_a_gif_says_behind_many_blocks_is_found():
     assert not read_image(told).origin.notes[1:]  # of its frames one
 
 
-def test_blocks_of_a_gif_without_end_are_not_followed_and_that_is_said():
+@pytest.mark.parametrize("blocks", [b"!\xf9" + b"\1a" * 300_000 + b"\0", b"!\xf9\0" * 300_000])
+def test_blocks_of_a_gif_without_end_are_not_followed_and_that_is_said(blocks: bytes):
     data = pillow(GRAY, "GIF")
-    told = data[:-1] + b"!\xf9" + b"\1a" * 300_000 + b"\0!\xfe\5attic\0;"
+    told = data[:-1] + blocks + b"!\xfe\5attic\0;"
     read = read_image(told)
     assert not read.origin.texts
     assert any("behind its first 262,144 blocks" in note for note in read.origin.notes)

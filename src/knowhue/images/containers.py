@@ -284,6 +284,7 @@ def of_gif(file: File) -> Beside:
     try:
         place = _GIF_HEAD_BYTES + _gif_table_bytes(data[10])
         while data[place] != 0x3B:
+            next(blocks)
             if data[place] == 0x2C:
                 place += 11 + _gif_table_bytes(data[place + 9])
                 place = _sub_blocks(data, place, blocks)[1]
