@@ -203,6 +203,18 @@ def test_blocks_of_a_gif_without_end_are_not_followed_and_that_is_said(blocks: b
     assert any("behind its first 262,144 blocks" in note for note in read.origin.notes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "segment", "comment"),
+    [("JPEG", b"\xff\xe5\0\2", b"\xff\xfe\0\4ab"), ("JPEG2000", b"\xff\x64\0\4\0\0", b"\xff\x64\0\6\0\1ab")],
+)
+@pytest.mark.parametrize("count", [10, 300_000])
+def test_segments_without_end_are_not_followed(kind: str, segment: bytes, comment: bytes, count: int):
+    data = pillow(GRAY, kind, **{"no_jp2": True} if kind == "JPEG2000" else {})
+    at = 20 if kind == "JPEG" else data.find(b"\xff\x52")
+    read = read_image(data[:at] + segment * count + comment + data[at:])
+    assert len(read.origin.texts) == (count == 10)
+
+
 def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
     data = pillow(GRAY, "JPEG2000", no_jp2=True)
     assert b"Created by OpenJPEG" in data

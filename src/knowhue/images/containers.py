@@ -23,6 +23,8 @@ File = io.FileIO | io.BytesIO
 _MOST_BYTES = 1 << 24
 """Of what is read at once, and of all texts together, unpacked; a hostile file may claim any length."""
 _MOST_COMMENTS = 256
+_MOST_SEGMENTS = 1 << 18
+"""Of a JPEG, or blocks of a GIF, that are followed: a hostile file is all of a few bytes, others have thousands."""
 CREDENTIALS = "its content credentials (C2PA), which hold for the original alone, were left out"
 
 
@@ -94,7 +96,9 @@ def of_jpeg(file: File) -> Beside:
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
     """The marker segments of JPEG or JPEG 2000: kind, body, and where its length stands."""
     place = 2
-    while (found := marker.search(data, place)) is not None:
+    for _ in range(_MOST_SEGMENTS):
+        if (found := marker.search(data, place)) is None:
+            return
         kind, place = data[found.start() + 1], found.end()
         length = int.from_bytes(data[place : place + 2], "big")
         yield kind, data[place + 2 : place + length], place
@@ -268,8 +272,6 @@ def _raw_profile(key: str, text: str) -> bytes | None:
 # GIF
 
 _GIF_HEAD_BYTES = 13
-_MOST_GIF_BLOCKS = 1 << 18
-"""In which metadata are looked for: a hostile file is all blocks of a byte, others have 255 in most."""
 _GIF_XMP, _GIF_PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
 _GIF_TRAILER_BYTES = 257
 """Behind XMP, which is no sequence of sub-blocks: a ramp down by which decoders that take it for one find the end."""
@@ -280,7 +282,7 @@ def of_gif(file: File) -> Beside:
     file.seek(0)
     data = file.read()
     comments, profile, xmp = list[bytes](), None, b""
-    blocks, notes = iter(range(_MOST_GIF_BLOCKS)), ()
+    blocks, notes = iter(range(_MOST_SEGMENTS)), ()
     try:
         place = _GIF_HEAD_BYTES + _gif_table_bytes(data[10])
         while data[place] != 0x3B:
@@ -302,7 +304,7 @@ def of_gif(file: File) -> Beside:
         pass
     except StopIteration:
         notes = (
-            f"comments, XMP and a profile behind its first {_MOST_GIF_BLOCKS:,} blocks were not looked for",
+            f"comments, XMP and a profile behind its first {_MOST_SEGMENTS:,} blocks were not looked for",
         )
     texts, beyond = _comments(comments)
     return Beside(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *beyond))
