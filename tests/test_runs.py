@@ -10,6 +10,7 @@ from knowhue.presets import edit, load_config
 from knowhue.runs import (
     RUN_FILES,
     STUDY_SCHEMA,
+    by_name,
     damaged_files,
     finished_run,
     has_ended,
@@ -268,6 +269,17 @@ def test_a_run_is_found_from_within_its_study(tmp_path, finish, monkeypatch):
     monkeypatch.chdir(run)
     assert finished_run(Path()) == finished_run(Path("..", run.name)) == run
     assert model_file("model.safetensors") == run / "model.safetensors"
+    (tmp_path / "linked").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    assert by_name(Path("linked")) == tmp_path / "linked"
+
+
+def test_a_diverged_run_is_called_by_its_arm_from_within(tmp_path, monkeypatch):
+    run = tmp_path / "multi" / "seed-0-1a2b3c4d"
+    write_status(run, {"state": "diverged"})
+    monkeypatch.chdir(run)
+    with pytest.raises(RunError, match="Of multi training diverged"):
+        finished_run(Path())
 
 
 @pytest.mark.parametrize("state", [None, "running", "finished", "diverged"])
@@ -281,6 +293,9 @@ def test_a_run_has_finished_only_when_it_came_to_its_end_well(tmp_path, state):
 def test_a_folder_without_a_study_is_said_and_single_runs_in_it_are_pointed_out(tmp_path):
     with pytest.raises(RunError, match=r"Found no study\.json there\.$"):
         read_frozen(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")  # there, but of no use
+    with pytest.raises(RunError, match=r"Found no study\.json there\.$"):
+        read_frozen(tmp_path / "gone")
     write_json(tmp_path / "multi" / "seed-0-1a2b3c4d" / "config.json", {})
     with pytest.raises(RunError, match=r"It holds single runs: see them with `knowhue evaluate`\.$"):
         read_frozen(tmp_path)

@@ -337,6 +337,15 @@ def test_a_link_in_the_place_of_an_image_or_a_label_is_refused(tmp_path, kind, n
         list_items(settings(tmp_path, "webdataset"))
 
 
+def test_a_folder_whose_name_ends_as_an_image_does_is_none(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("cat.jpg")
+        member.type = tarfile.DIRTYPE
+        tar.addfile(member)
+        put(tar, "cat.jpg/1.png", b"x")
+    assert [item.name for item in list_items(settings(tmp_path, "webdataset"))] == ["a.tar/cat.jpg/1.png"]
+
+
 @pytest.mark.parametrize("spoil", ["cut", "compressed", "no tar"])
 def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
     path = next(as_tars(photos, tmp_path / "packed").rglob("*.tar"))
@@ -355,10 +364,11 @@ def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
     assert "\n" not in str(raised.value)
 
 
-def test_a_label_that_is_no_json_is_named(tmp_path):
+@pytest.mark.parametrize("described", [b"{", b"[" * 200_000], ids=["cut", "deep"])
+def test_a_label_that_is_no_json_is_named(tmp_path, described):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         put(tar, "1.jpg", b"x")
-        put(tar, "1.json", b"{")
+        put(tar, "1.json", described)
     with pytest.raises(ImageError, match=r"a\.tar: 1\.json is no JSON"):
         list_items(settings(tmp_path, "webdataset"))
 

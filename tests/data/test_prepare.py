@@ -499,8 +499,10 @@ def test_files_of_others_are_neither_removed_nor_replaced(photos, tmp_path):
     out = tmp_path / "out"
     (out / ".git").mkdir(parents=True)
     (out / ".DS_Store").touch()
-    prepare(rules(photos), out)
-    assert {path.name for path in out.iterdir()} > {".git", ".DS_Store"}
+    first = prepare(rules(photos), out)
+    (out / "notes.txt").touch()
+    assert prepare(rules(photos, size_px=24), out).fingerprint != first.fingerprint
+    assert {path.name for path in out.iterdir()} > {".git", ".DS_Store", "notes.txt"}
     other = tmp_path / "other"
     (other / "album").mkdir(parents=True)
     (other / "manifest.csv").write_text("of others")

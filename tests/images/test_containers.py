@@ -12,10 +12,12 @@ from odd_files import GRAY, RGB, XMP, after_start, chunk, exif, pillow
 from PIL import Image, ImageCms
 
 from knowhue.errors import ImageError
+from knowhue.images.containers import jfif_of
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import encode_image, encode_with_notes
 
 PROFILE = rgb_profile("prophoto")
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 
 def in_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
@@ -51,6 +53,11 @@ def jpeg_2000(pixels: np.ndarray, profile: bytes = b"", *more: bytes) -> bytes:
     kept = head[8:colours] if profile else head[8:]
     own = box(b"colr", b"\2\0\0" + profile) if profile else b""
     return data[:at] + box(b"jp2h", kept + own) + b"".join(more) + data[at + len(head) :]
+
+
+def app11(body: bytes) -> bytes:
+    """A segment of JPEG XT with part of a box."""
+    return b"\xff\xeb" + struct.pack(">H", 10 + len(body)) + b"JP\0\1\0\0\0\1" + body
 
 
 @pytest.mark.parametrize("made", [bmp, jpeg_2000])
@@ -153,25 +160,33 @@ def test_of_comments_without_end_some_are_kept(kind: str, comment: bytes):
     finally:
         tracemalloc.stop()
     assert len(read.origin.texts) == 256
-    assert "comments beyond its first 256 were left out" in read.origin.notes
+    beyond = "comments beyond its first 256 were left out"
+    assert beyond in read.origin.notes
+    assert beyond not in read_image(data[:at] + comment * 256 + data[at:]).origin.notes
 
 
 PNG = pillow(GRAY, "PNG")
+JPEG = pillow(GRAY, "JPEG")
 JUMBF = b"\0\0\0\x1ejumdc2pa\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71"
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        after_start(
-            pillow(GRAY, "JPEG"), b"\xff\xeb" + struct.pack(">H", 10 + len(JUMBF)) + b"JP\0\1\0\0\0\1" + JUMBF
-        ),
+        after_start(JPEG, 2 * app11(JUMBF)),
         PNG[:33] + chunk(b"caBX", JUMBF) + PNG[33:],
         pillow(RGB, "AVIF") + box(b"uuid", bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + JUMBF),
     ],
 )
 def test_content_credentials_are_missed(data: bytes):
-    assert any("content credentials (C2PA)" in note for note in read_image(data).origin.notes)
+    assert ["content credentials (C2PA)" in note for note in read_image(data).origin.notes] == [True]
+
+
+@pytest.mark.parametrize(
+    "data", [after_start(JPEG, app11(bytes(30))), pillow(RGB, "AVIF") + box(b"uuid", bytes(40))]
+)
+def test_other_boxes_are_no_content_credentials(data: bytes):
+    assert read_image(data).origin.notes == ()
 
 
 def test_further_boxes_of_jpeg_2000_are_missed():
@@ -184,6 +199,13 @@ def test_further_boxes_of_jpeg_2000_are_missed():
     assert read_image(jpeg_2000(GRAY, b"", *boxes)).origin.notes == (
         "further boxes were left out: xml, uuid",
     )
+
+
+def test_what_was_deleted_from_a_jpeg_2000_is_not_read():
+    """Editors turn a box to padding by its name alone."""
+    kept, gone = (box(kind, XMP_UUID + XMP) for kind in (b"uuid", b"free"))
+    assert dict(read_image(jpeg_2000(GRAY, b"", kept)).origin.metadata) == {"xmp-data": XMP}
+    assert read_image(jpeg_2000(GRAY, b"", gone)).origin.metadata == ()
 
 
 def test_what_a_gif_says_behind_many_blocks_is_found():
@@ -244,7 +266,9 @@ def test_xmp_and_profile_of_a_gif_go_along():
     assert np.abs(read.pixels - in_srgb(np.ascontiguousarray(plain.pixels), PROFILE)).mean() < 0.5
 
 
-@pytest.mark.parametrize(("across", "down", "dpi"), [(1, 2, (72, 144)), (20, 10, (144, 72)), (1, 1, None)])
+@pytest.mark.parametrize(
+    ("across", "down", "dpi"), [(1, 2, (72, 144)), (20, 10, (144, 72)), (1, 1, None), (0, 1, None)]
+)
 def test_pixels_of_a_jpeg_without_a_unit_have_a_shape_alone(
     across: int, down: int, dpi: tuple[int, int] | None
 ):
@@ -253,6 +277,18 @@ def test_pixels_of_a_jpeg_without_a_unit_have_a_shape_alone(
     data[at : at + 5] = struct.pack(">BHH", 0, across, down)
     found = read_image(bytes(data)).origin.pixels_per_mm
     assert (found and tuple(np.multiply(found, 25.4).round(3))) == dpi
+
+
+@pytest.mark.parametrize("across", [0.001, 6553.6 / 1.016])
+def test_a_resolution_that_jfif_cannot_hold_is_left_to_exif(across: float):
+    assert jfif_of((across, across)) == b""
+    assert jfif_of((1.0, 6553.5)).endswith(struct.pack(">BHH", 0x02, 10, 65535) + b"\0\0")
+
+
+def test_exif_comes_before_comments():
+    data = after_start(pillow(GRAY, "JPEG", exif=exif().tobytes()), b"\xff\xfe\0\4ab")
+    written = encode_image(read_image(data), ".jpg")
+    assert 0 < written.index(b"Exif\0\0") < written.index(b"\xff\xfe\0\4ab")
 
 
 @pytest.mark.parametrize("number", [b"-1", b"4096", b"1_0", b"1.5", b"x", b""])

@@ -68,18 +68,22 @@ def test_xmp_is_found_wherever_it_stands(told: bytes, behind: bool):
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_text_stays_with_its_key_and_its_letters(behind: bool):
-    texts = {"Creation Time": "1931", "Title": "Straße", "Author": "Žofie", "Comment": "a\nb"}
+    texts = {
+        "Creation Time": "1931", "Title": "Straße", "Author": "Žofie", "Comment": "a\nb", "Source": "b"
+    }  # fmt: skip
     chunks = (
         chunk(b"tEXt", b"Creation Time\x001931"),
         chunk(b"zTXt", b"Title\0\0" + zlib.compress("Straße".encode("latin-1"))),
         chunk(b"iTXt", b"Author\0\1\0cs\0Autor\0" + zlib.compress("Žofie".encode())),
         chunk(b"iTXt", b"Comment\0\0\0\0\0a\nb"),
+        chunk(b"iTXt", b"Source\0\0\0cs\0\0b"),
     )
     written = encode_image(read_image(with_chunks(*chunks, behind=behind, pixels=RGB)), ".png")
     with Image.open(io.BytesIO(written)) as opened:
         assert {key: opened.info.get(key) for key in texts} == texts
         assert isinstance(author := opened.info["Author"], PngImagePlugin.iTXt)
         assert (author.lang, author.tkey) == ("cs", "Autor")
+        assert opened.info["Source"].lang == "cs"
 
 
 @pytest.mark.parametrize(

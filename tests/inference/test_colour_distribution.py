@@ -35,7 +35,7 @@ def certain(a, b, height=8, width=8, saturation=1.0):
     """All but sure of one colour."""
     place = int((chroma_bins() == (a, b)).all(1).argmax())
     logits = np.zeros((313, height // 4, width // 4), np.float32)
-    logits[place] = 40
+    logits[place] = 120  # whose power is beyond float32
     return ColourDistribution(logits, np.full((height, width), 50, np.float32), 1.0, saturation)
 
 

@@ -252,10 +252,12 @@ ODD_TENSORS = {
     "infinite": lambda: torch.tensor([torch.inf], dtype=torch.bfloat16),
     "complex": lambda: torch.zeros(2, dtype=torch.complex64),
     "sparse": lambda: torch.eye(2).to_sparse(),
+    "quantized": lambda: torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8),
     "without values": lambda: torch.zeros(2, device="meta"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("kind", ODD_TENSORS)
 def test_weights_that_nothing_can_be_trained_from_are_named(tmp_path, kind):
     path = tmp_path / "weights.pth"

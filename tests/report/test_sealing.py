@@ -13,8 +13,8 @@ from knowhue import sealing
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.plan import read_plan
 from knowhue.report.results import compare
-from knowhue.runs import read_status, write_config, write_status
-from knowhue.sealing import CRATE, check, pack, shown_problems
+from knowhue.runs import FROZEN, read_frozen, read_status, write_config, write_status
+from knowhue.sealing import CRATE, check, pack, shown_problems, unpacked
 from knowhue.storage import write_json
 
 RUN = r"multi/seed-0-\w+/"
@@ -283,6 +283,16 @@ def test_a_study_with_a_run_in_the_folder_of_another_is_not_sealed(tmp_path):
     write_config(next(study.glob("multi/seed-1-*")), read_plan(study).run_config("multi", 0))
     with pytest.raises(RunError, match="in the folder of multi of seed 1 lies a run of other settings"):
         pack(study, tmp_path / "a.zip")
+
+
+def test_what_a_sealed_study_lacks_is_missed_in_its_file_not_in_a_folder_that_is_gone(sealed):
+    def read_without_plan():
+        with unpacked(sealed) as (root, _):
+            (root / FROZEN).unlink()
+            read_frozen(root)
+
+    with pytest.raises(RunError, match=f"^`{re.escape(str(sealed))}` should be"):
+        read_without_plan()
 
 
 def test_what_is_no_sealed_study_is_refused(sealed, tmp_path, monkeypatch):

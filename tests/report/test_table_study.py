@@ -18,6 +18,7 @@ from knowhue.storage import read_json
 
 HEAD = "arm,seed,metric,value\n"
 LOSS = Asked(sesoi={"loss": 0.25}, better={"loss": "lower"}, against="old")
+BOTH = {"loss": "lower", "psnr": "higher"}
 
 
 def write(path, lines, head=HEAD):
@@ -483,11 +484,15 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
     mixed = [*in_capitals, *totals([0.1] * 8)[1::2]]
     with pytest.raises(TableError, match=r"`old` \(4 seeds\) and `OLD` \(4 seeds\) differ in case alone"):
         read_table([write(tmp_path / "c.csv", mixed)], LOSS)
+    with pytest.raises(ConfigError) as raised:
+        read_table([tmp_path / "c.csv"], Asked())
+    assert raised.value.args[1:] == ("“old” and “OLD” differ in case alone: are they one arm?",)
     # neither is compared
-    third = [f"{'Mid' if seed < 4 else 'mid'},{seed},loss,5.{seed}" for seed in range(8)]
-    path = write(tmp_path / "m.csv", [*good, *third])
-    (asked,) = notices(read_table([path], replace(LOSS, arms=("new",))))
-    assert asked == "“Mid” and “mid” differ in case alone: are they one arm?"
+    for first in (3, 4):  # as many of both, or fewer: it is asked but once
+        third = [f"{'Mid' if seed < first else 'mid'},{seed},loss,5.{seed}" for seed in range(8)]
+        path = write(tmp_path / "m.csv", [*good, *third])
+        (asked,) = notices(read_table([path], replace(LOSS, arms=("new",))))
+        assert asked == "“Mid” and “mid” differ in case alone: are they one arm?"
     with pytest.raises(TableError, match=r"`Mid` \(4 seeds\) and `mid` \(4 seeds\) differ in case alone"):
         read_table([path], LOSS)
     # beside what must be answered first
@@ -616,6 +621,23 @@ def test_a_misspelt_class_is_asked_about(tmp_path):
     lines[-1] = lines[-1].replace("jellyfish", "jelyfish")
     (said,) = notices(read_table([write(tmp_path / "c.csv", lines, head)], LOSS))
     assert said == "“jelyfish” has 1 run, which others lack. Did you mean `jellyfish`?"
+    both = [*lines, *(line.replace(",loss,", ",psnr,") for line in lines)]  # of each metric, once
+    asked = replace(LOSS, sesoi=dict.fromkeys(BOTH, 0.25), better=BOTH)
+    assert notices(read_table([write(tmp_path / "b.csv", both, head)], asked)) == [said]
+
+
+def test_an_error_of_ours_is_never_negative_and_of_anothers_nobody_knows(tmp_path):
+    lines = [*totals([0.1] * 8), *totals([0.1] * 8, "ab_l1")]
+    study = read_table([write(tmp_path / "t.csv", lines)], replace(LOSS, sesoi={"loss": 0.25, "ab_l1": 0.25}))
+    assert (study.about("ab_l1").get("least", 0), study.about("loss").get("least", 0)) == (0, None)
+
+
+def test_a_metric_is_secondary_to_the_one_that_it_names(tmp_path):
+    lines = [f"{line}," for metric in ("loss", "psnr") for line in totals([0.1] * 8, metric)]
+    lines += [f"{line},psnr" for line in totals([0.1] * 8, "ssim")]
+    path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",secondary\n"))
+    study = read_table([path], replace(LOSS, sesoi=dict.fromkeys(BOTH, 0.25), better=BOTH))
+    assert {name: each.secondary for name, each in study.questions.items()} == {"loss": (), "psnr": ("ssim",)}
 
 
 def test_an_attempt_that_was_replaced_by_its_rerun_is_told(tmp_path):

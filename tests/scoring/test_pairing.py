@@ -10,7 +10,7 @@ from PIL import Image
 from score_folders import colourings, picture, true_images, write_images
 
 from knowhue.errors import ConfigError, ImageError
-from knowhue.scoring.pairing import pair
+from knowhue.scoring.pairing import named_folders, pair
 from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import PROTOCOLS
 
@@ -19,6 +19,7 @@ def test_pairs_go_by_relative_path_whatever_the_extension(folders, tmp_path):
     theirs = write_images(tmp_path / "tiff", colourings(true_images(), 0.5), ".tif")
     pairs = pair(folders.truth, [str(folders.ours), f"B={theirs}"])
     assert [each.name for each in pairs.systems] == ["ours", "B"]
+    assert named_folders([f"{folders.ours}/", f"{theirs}/."]) == [("ours", folders.ours), ("tiff", theirs)]
     assert list(pairs.truth) == sorted(true_images())
     assert pairs.clusters == ("class0",) * 3 + ("class1",) * 3
     assert pairs.notes == ()

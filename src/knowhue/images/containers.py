@@ -352,7 +352,7 @@ def of_heif(file: File) -> Beside:
     """Which colours the codes of AVIF or HEIC mean; the decoder has undone their matrix and range."""
     boxes = list(_boxes(file, (b"meta", b"uuid")))
     found = {codes for kind, body in boxes if kind == b"meta" for codes in _CODES.findall(body)}
-    notes = (CREDENTIALS,) if any(_C2PA in body for kind, body in boxes if kind == b"uuid") else ()
+    notes = (CREDENTIALS,) if any(_C2PA in body for _, body in boxes) else ()
     if len(found) > 1:
         several = "its images have several kinds of colours (nclx), read as if they were sRGB's"
         return Beside(colours=(None, (several,)), notes=notes)
