@@ -104,7 +104,11 @@ def test_a_lock_file_alone_is_no_lock(tmp_path, content):
     enter(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"half of the", b"[]", b"\xff", b'{"user": "ada"}', b"null"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"half of the", b"[" * 100_000, b"[]", b"\xff", b'{"user": "ada"}', b"null"],
+    ids=lambda each: str(len(each)),
+)
 def test_a_holder_that_cannot_be_read_holds_all_the_same(held, content):
     folder, _ = held
     (folder / LOCK).write_bytes(content)

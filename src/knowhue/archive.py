@@ -28,7 +28,7 @@ from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.pace import Pace
 from knowhue.runs import BUILT_IN, Report
-from knowhue.storage import is_url
+from knowhue.storage import from_json, is_url
 from knowhue.temporary import tables_on_disk
 
 _TAKEN = "CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID"
@@ -236,12 +236,12 @@ def _plan(
 def _read_plan(out: Store) -> dict[str, Any] | None:
     """The plan that the output holds."""
     try:
-        found = json.loads(out.read(ARCHIVE_PLAN))
+        found = from_json(out.read(ARCHIVE_PLAN))
         if found["schema"] == _SCHEMA and isinstance(found["job"], dict) and isinstance(found["shards"], int):
             return found
     except ImageError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         pass
     raise RunError(
         f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or "

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from knowhue.errors import RunError, few
 from knowhue.runs import Report, remove_if_empty
-from knowhue.storage import require_writable_folder, unwritable
+from knowhue.storage import from_json, require_writable_folder, unwritable
 
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
@@ -222,7 +222,7 @@ def _minute(moment: datetime) -> str:
 def _holder(path: Path) -> dict[str, Any] | None:
     """Who a lock file names; None where nobody is named."""
     try:
-        found = json.loads(path.read_bytes())
+        found = from_json(path.read_bytes())
         return found if {"what", "user", "host", "pid", "since"} <= set(found) else None
     except (OSError, ValueError, TypeError):
         return None

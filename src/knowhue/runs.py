@@ -35,7 +35,7 @@ from pydantic import ValidationError
 from knowhue.config import Config, CountOrNone, Section, fingerprint
 from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few
 from knowhue.setting_effects import dotted
-from knowhue.storage import file_digest, path_of_setting, read_json, replacing, write_json
+from knowhue.storage import file_digest, from_json, path_of_setting, read_json, replacing, write_json
 
 FROZEN = "study.json"
 _STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
@@ -400,9 +400,9 @@ def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        entries = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [entry for entry in entries if phase in (None, entry["phase"])]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise DamagedError(path, f"no log: {error}") from None
 
 

@@ -1,7 +1,6 @@
 """Settings that somebody wrote: YAML read within bounds, numbers, and what is wrong with a setting in words."""
 
 import difflib
-import json
 import math
 import re
 import unicodedata
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from knowhue.errors import ConfigError, did_you_mean, shown, system_reason
+from knowhue.storage import from_json
 
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
@@ -133,7 +133,7 @@ def _what_is_no_yaml(error: Exception, lines: Sequence[str]) -> str:
 
 def parse_json(text: str) -> Any:
     """What somebody wrote as JSON; a `ValueError` if a key stands twice, of which readers take the last in silence."""
-    return json.loads(text, object_pairs_hook=_unique)
+    return from_json(text, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -204,11 +204,24 @@ def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None
     return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
+def from_json(text: str | bytes, **options: Any) -> Any:
+    """What JSON holds, whoever wrote it; a `ValueError` of anything else, which Python raises not of all.
+
+    >>> from_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: values nested too deeply
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("values nested too deeply") from None
+
+
 def read_json(path: Path, sealed: bool = False) -> dict[str, Any]:
     """Read an object from JSON; `sealed` is what `write_json` must have written, as a cache."""
-    with _reading(path, "JSON", (ValueError, RecursionError)):
+    with _reading(path, "JSON", (ValueError,)):
         # Python reads NaN and Infinity, which JSON does not have
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        value = from_json(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     if not isinstance(value, dict):
         raise DamagedError(path, f"it should hold a dict, and holds a {type(value).__name__}")
     seal = value.pop(SEAL, None)

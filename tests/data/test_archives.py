@@ -245,7 +245,14 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "described",
-    ["", "no JSON", "[]", '{"info": null}', '{"info": {"features": {"label": [{"names": ["x"]}]}}}'],
+    [
+        "",
+        "no JSON",
+        pytest.param("[" * 100_000, id="deep"),
+        "[]",
+        '{"info": null}',
+        '{"info": {"features": {"label": [{"names": ["x"]}]}}}',
+    ],
 )
 def test_metadata_that_names_no_classes_says_nothing(tmp_path, described):
     assert labels_of(tmp_path, [0, 1], {"huggingface": described}) == ["0", "1"]

@@ -1,6 +1,5 @@
 """Images in large files, read where they lie: tars as WebDataset writes them, Parquet as Hugging Face does."""
 
-import json
 import re
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from knowhue.data.items import (
 )
 from knowhue.errors import ConfigError, ImageError, few, needing, shown
 from knowhue.images.image import SUFFIXES, walk, why_hidden
+from knowhue.storage import from_json
 
 _SPLIT = "split"
 _LABELS = {".cls", ".json"}
@@ -136,8 +136,8 @@ class WebDataset:
             return known_label(_bytes_of(path, members[".cls"]))
         if ".json" in members:
             try:
-                described = json.loads(_bytes_of(path, members[".json"]))
-            except (ValueError, RecursionError) as error:
+                described = from_json(_bytes_of(path, members[".json"]))
+            except ValueError as error:
                 raise ImageError(
                     f"{path}: {members['.json'].name} is no JSON ({error}); write it anew, or take the sample out"
                 ) from None
@@ -323,6 +323,6 @@ def _class_name(names: Sequence[str], label: str | None) -> str | None:
 def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
     """Names of the classes by number, as Hugging Face's `datasets` writes them into a schema; none if it did not."""
     with suppress(ValueError, KeyError, TypeError):  # features of other kinds, or of others
-        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        names = from_json((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
         return [str(name) for name in names]
     return []

@@ -3,7 +3,6 @@
 Pixels in their own depth, transparency, and all that is needed to write it as it came.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -14,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from knowhue.storage import from_json
 
 
 class ImageFormat(NamedTuple):
@@ -182,7 +183,7 @@ def outputs_in(ledger: bytes) -> Iterator[str]:
     """Paths of the images that the lines of a ledger tell of, below its folder; of what is no such line none."""
     for line in ledger.splitlines():
         with suppress(ValueError, TypeError, KeyError):
-            yield str(json.loads(line)["output"])
+            yield str(from_json(line)["output"])
 
 
 def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str:

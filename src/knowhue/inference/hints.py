@@ -218,7 +218,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
         found = _listed(parse_json(text)) if is_json else from_csv(text)
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
-    except (ValueError, RecursionError) as error:  # JSON of many brackets
+    except ValueError as error:
         fault = f"{file}: no table of hints ({first_line(error)}); write .csv with a header, or .json"
         raise ConfigError(fault) from None
     if not found:

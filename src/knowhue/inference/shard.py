@@ -23,7 +23,7 @@ from knowhue.inference.pipeline import Limits, usable_cores
 from knowhue.inference.pixels import paint_compiled
 from knowhue.inference.requests import ImageReply, ImageRequest, colour_many
 from knowhue.inference.store import open_store
-from knowhue.storage import is_url
+from knowhue.storage import from_json, is_url
 
 FLUSH_SECONDS = 30.0
 """Of work that a kill may cost."""
@@ -111,14 +111,14 @@ class _Shard:
             return {}
         try:
             first, *lines = data.decode().splitlines()
-            head = json.loads(first)
+            head = from_json(first)
             if head["job"] != self.task.job:
                 return {}
             self._is_again = head["run"] == self.task.run
             records = read_lines(lines, _is_line)
             listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             raise RunError(
                 f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its images "
                 "coloured anew with --overwrite."
@@ -213,10 +213,8 @@ def _is_line(record: object) -> bool:
     match record:
         case {"path": str(), "made": str(), "stamp": str()}:
             return is_noted(record)
-        case {"made": _}:
-            return False
         case {"path": str(), "error": _} | {"path": str(), "planned": True}:
-            return True
+            return "made" not in record
     return False
 
 

@@ -20,7 +20,7 @@ from knowhue.images.image import STATE, SUFFIXES, identity, of_no_format, walk, 
 from knowhue.images.reading import open_file
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
-from knowhue.storage import is_url, write_through, writing
+from knowhue.storage import from_json, is_url, write_through, writing
 
 PARTS = f"{STATE}/parts"
 """What a folder's files are written to before they are put in their place."""
@@ -222,7 +222,7 @@ class ObjectStore:
         busy = f"`{self.url}` is being worked on by"
         try:
             found, stamp = self._get(_DRIVER)
-            holder = json.loads(found)
+            holder = from_json(found)
             who = f"process {holder['pid']} of {holder['host']}, since {holder['since']}"
             if holder["host"] != socket.gethostname() or _is_alive(holder["pid"]):
                 raise RunError(f"{busy} {who}. If that has ended, remove `{_DRIVER}` there.")

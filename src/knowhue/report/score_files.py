@@ -307,7 +307,7 @@ def _json_lines(path: Path, text: str) -> list[Any]:
     for number, line in enumerate(text.split("\n"), 1):
         try:
             found += [parse_json(line)] if line.strip() else []
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise TableError(f"{path}, row {number}: no JSON ({str(error)[:80]}).") from None
     return found
 

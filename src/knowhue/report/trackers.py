@@ -5,7 +5,6 @@ content nothing is written again; what an earlier log gave is replaced. Nothing 
 own environment variables say so.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -28,7 +27,7 @@ from knowhue.runs import (
     taken_by,
 )
 from knowhue.setting_effects import dotted
-from knowhue.storage import read_json, write_json
+from knowhue.storage import from_json, read_json, write_json
 
 Scalar = str | int | float | bool
 
@@ -374,7 +373,7 @@ def _rows(run: LoggedRun) -> list[dict[str, float]]:
 
 def _mark(folder: Path) -> str | None:
     try:
-        return json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))["content"]
+        return from_json((folder / MARK_FILE).read_text(encoding="utf-8"))["content"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
