@@ -249,7 +249,7 @@ def test_what_an_unreadable_file_is_stands_in_one_line(tmp_path, content, found,
 
 ODD_TENSORS = {
     "not a number": lambda: torch.full((2,), torch.nan),
-    "infinite": lambda: torch.tensor([torch.inf], dtype=torch.bfloat16),
+    "infinite": lambda: torch.tensor([1, torch.inf], dtype=torch.bfloat16),
     "complex": lambda: torch.zeros(2, dtype=torch.complex64),
     "sparse": lambda: torch.eye(2).to_sparse(),
     "quantized": lambda: torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8),

@@ -426,8 +426,9 @@ def test_a_run_without_a_name_is_told(tmp_path, column):
 def test_a_metric_may_be_named_with_its_prefix(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("name,seed,metrics.acc\na,0,.5\nb,0,.6\n")
-    rows = [row["metric"] for _, row in read_scores(path, ["metrics.acc"])[0]]
-    assert rows == ["metrics.acc"] * 2
+    rows, unused = read_scores(path, ["metrics.acc"])
+    assert [row["metric"] for _, row in rows] == ["metrics.acc"] * 2
+    assert not unused
 
 
 @pytest.mark.parametrize(
