@@ -23,12 +23,13 @@ def test_an_address_without_a_cluster_is_said_at_once(address, reason):
 
 def test_a_ray_that_does_not_start_is_said(monkeypatch):
     def late(*_, **__):
-        raise Exception("The current node timed out during startup.\nThis could happen.")
+        raise Exception("The current node timed out during startup\nThis could happen.")
 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", late)
     with pytest.raises(
-        RunError, match=r"Ray did not start on this machine: The current node timed out.* Run the"
+        RunError,
+        match=r"Ray did not start on this machine: The current node timed out during startup\. Run the",
     ):
         open_engine("ray").execute([Job("a", print)])
 

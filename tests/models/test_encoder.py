@@ -273,7 +273,7 @@ def test_weights_that_nothing_can_be_trained_from_are_named(tmp_path, kind):
     [
         ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "a table of state_dict, epoch. Save these"),
         ([torch.zeros(2)], "a list. Save these"),
-        ({7: torch.zeros(2)}, "Found others in `7`."),
+        ({7: torch.zeros(2)}, "a table of 7. Save these"),
     ],
 )
 def test_what_a_checkpoint_holds_in_the_place_of_tensors_is_said(tmp_path, content, message):

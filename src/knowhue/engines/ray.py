@@ -82,8 +82,8 @@ class RayTasks(Executor):
             reason = first_line(error)
             if given.address == "local":
                 raise RunError(
-                    f"Ray did not start on this machine: {reason} Run the same command again when the machine is less "
-                    "busy, or with `--engine local`."
+                    f"Ray did not start on this machine: {reason.rstrip('.')}. Run the same command again when "
+                    "the machine is less busy, or with `--engine local`."
                 ) from None
             raise ConfigError(
                 f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "

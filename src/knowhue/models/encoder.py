@@ -316,23 +316,22 @@ def read_weights(path: Path) -> Weights:
         if path.suffix == ".safetensors":
             weights = load_file(path)
         else:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # torch asks the user to report a foreign pickle to it
+            # torch asks the user to report a foreign pickle to it
+            with warnings.catch_warnings(action="ignore"):
                 weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler obeys the bytes that it finds, and fails by any error
         if of_the_machine(error):
             raise
         raise WeightsError(no_weights(path)) from None
     is_table = isinstance(weights, Mapping)
-    if not is_table or not all(isinstance(each, Tensor) for each in weights.values()):
+    if not is_table or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in weights.items()):
         found = f"a table of {few(list(map(str, weights)))}" if is_table else f"a {type(weights).__name__}"
         raise WeightsError(
             f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found {found}. Save these tensors "
             "alone, with `torch.save`."
         )
     # a study of them would be trained to its end before that shows
-    if odd := [name for name, each in weights.items() if not (isinstance(name, str) and _is_finite(each))]:
+    if odd := [name for name, each in weights.items() if not _is_finite(each)]:
         raise WeightsError(
             f"`{path}` should hold tensors of finite real numbers. Found others in `{odd[0]}`."
         )
