@@ -111,6 +111,12 @@ def few_lines(problems: Sequence[_Problem], line: Callable[[_Problem], str] = st
     return [*map(line, problems[:MOST_LINES]), *more]
 
 
+def refuse_all(problems: Iterable[str]) -> None:
+    """Raise what is wrong at once: who has mended one thing should not meet the next then."""
+    if lines := few_lines(list(problems)):
+        raise ConfigError(*lines)
+
+
 def shown(value: Any, longest: int = 80) -> str:
     """A value as a message shows it: as a user would type it, and short however large it is.
 

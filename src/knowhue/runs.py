@@ -301,9 +301,8 @@ def by_name(path: Path) -> Path:
     (True, True)
     """
     is_named = len(path.parts) > 1 and ".." not in path.parts[-2:]
-    return (
-        path if is_named else Path(os.path.abspath(path))
-    )  # a link stays one: what it leads to may be elsewhere
+    # not resolved: what a link leads to may be elsewhere
+    return path if is_named else Path(os.path.abspath(path))
 
 
 def finished_run(path: Path) -> Path:

@@ -65,6 +65,11 @@ def path_of_setting(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def own_name(path: str | Path) -> str:
+    """What a file or folder is called, which `.` and `..` do not say."""
+    return os.path.basename(os.path.realpath(path))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say in one line why `path` cannot be written, whichever library writes it."""

@@ -1,6 +1,5 @@
 """`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
 
-import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_conf
 from knowhue.runs import FROZEN, read_frozen, trained_by
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import file_digest, read_json, require_outputs
+from knowhue.storage import file_digest, own_name, read_json, require_outputs
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """More would be a typing error, and take all memory."""
@@ -380,7 +379,7 @@ def pack_command(
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.sealing import pack
 
-    out = out or Path(f"{os.path.basename(os.path.realpath(study))}.zip")
+    out = out or Path(f"{own_name(study)}.zip")
     read_frozen(study)  # whether it is a study comes before what is in the way
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)

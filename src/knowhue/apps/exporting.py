@@ -1,6 +1,5 @@
 """`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +23,7 @@ from knowhue.locks import locked
 from knowhue.report.trackers import log_runs, read_logged
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
-from knowhue.storage import require_outputs
+from knowhue.storage import own_name, require_outputs
 from knowhue.temporary import temporary_folder
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
@@ -65,7 +64,7 @@ def export(arguments: ExportArguments) -> None:
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
         return
     kind, source = arguments.to, arguments.source
-    target = arguments.out or _named_after(source, "" if kind == "hub-folder" else f".{kind}")
+    target = arguments.out or Path(own_name(source) + ("" if kind == "hub-folder" else f".{kind}"))
     _require_target(kind, target, source, arguments.overwrite)
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
@@ -82,16 +81,11 @@ def export(arguments: ExportArguments) -> None:
             say(f"uploaded: {upload(target, arguments.upload)}")
 
 
-def _named_after(source: str | Path, suffix: str) -> Path:
-    """A file in the current folder; its source is resolved, since `.` has no name of its own."""
-    return Path(f"{os.path.basename(os.path.realpath(source))}{suffix}")
-
-
 def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     from knowhue.report.reading import read_study
     from knowhue.report.table_export import dictionary_path, metrics_without_images, write_table
 
-    target = out or _named_after(study, ".csv")
+    target = out or Path(f"{own_name(study)}.csv")
     if target.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
     dictionary = dictionary_path(target)

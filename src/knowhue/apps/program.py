@@ -388,9 +388,8 @@ def main() -> NoReturn:
         say("", "knowhue: stopped. The same command does what is not finished.", err=True)
         sys.exit(TERMINATED if told_to_end else INTERRUPTED)
     except OSError as error:
-        where = (
-            "" if error.filename is None else f"{error.filename}: "
-        )  # of memory and connections there is none
+        # of memory and connections there is no name
+        where = "" if error.filename is None else f"{error.filename}: "
         say(f"knowhue: {where}{system_reason(error)}", err=True)
         sys.exit(2)
     sys.exit(0)

@@ -36,9 +36,8 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
     image: Any = pyvips.Operation.call(
         f"{loader}_source", opened, access="sequential", fail_on="error", **options
     )
-    image._references.append(
-        opened
-    )  # which holds the bytes that are still to be decoded; so does `new_from_source`
+    # it holds the bytes that are still to be decoded; `new_from_source` keeps it, too
+    image._references.append(opened)
     return image
 
 

@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few, few_lines, first_line, system_reason
+from knowhue.errors import ConfigError, did_you_mean, few, first_line, refuse_all, system_reason
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
 from knowhue.settings_text import parse_json, plain_name
@@ -94,7 +94,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
 def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ...]:
     """Read the hints of an image, each as `parse_hint` does; a `ConfigError` names all that cannot be read."""
     found, problems = _parsed(texts, width, height)
-    _raise_all(problems)
+    refuse_all(problems)
     return tuple(found)
 
 
@@ -114,11 +114,6 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
             problems.append(f"{place}A point should have one colour. Found `{first_text}` and `{text}`.")
         found.append(hint)
     return found, problems
-
-
-def _raise_all(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError(*few_lines(problems))
 
 
 def require_hinted(
@@ -151,7 +146,7 @@ def require_hinted(
         height, width = shape or _ANYWHERE
         of_image = f"{name or given}: " if name or given else ""
         problems += [f"{of_image}{problem}" for problem in _parsed(texts, width, height)[1]]
-    _raise_all(problems)
+    refuse_all(problems)
     return found
 
 
@@ -227,7 +222,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     if not is_json and (problem := _misnamed(found[0][1], "columns")):  # the same in all
         raise ConfigError(f"{file}: {problem}")
     placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]
-    _raise_all([f"{place}: {problem}" for place, row in placed if (problem := _misnamed(row, "keys"))])
+    refuse_all([f"{place}: {problem}" for place, row in placed if (problem := _misnamed(row, "keys"))])
     return placed
 
 

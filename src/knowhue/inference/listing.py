@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, RunError, few, few_lines, plural
+from knowhue.errors import ConfigError, ImageError, RunError, few, plural, refuse_all
 from knowhue.images.image import (
     COLOURED,
     LEDGER,
@@ -102,7 +102,7 @@ class ImageTable:
                 f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
                 f"below{''.join(f'; {note}' for note in self.notes)}."
             )
-        _refuse_clashes(
+        refuse_all(
             f"`{output}` would be made of `{one}` and `{other}`{f' and {more} more' * bool(more)}; rename one of them"
             for output, one, other, more in self.rows.execute(_CLASHES)
         )
@@ -187,7 +187,7 @@ def list_folder(
 def _refuse_losses(items: list[Item], out: Path) -> None:
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
-    _refuse_clashes(
+    refuse_all(
         f"`{item.output}` would be made of `{item.path}`, and is a folder that `{folders[item.output].path}` needs; "
         "rename one of them"
         for item in items
@@ -197,12 +197,6 @@ def _refuse_losses(items: list[Item], out: Path) -> None:
         target = out / item.output
         if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
             raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
-
-
-def _refuse_clashes(found: Iterable[str]) -> None:
-    """All at once: who has renamed one image should not meet the next pair then."""
-    if clashes := few_lines(list(found)):
-        raise ConfigError(*clashes)
 
 
 def default_folder(source: Path) -> Path:

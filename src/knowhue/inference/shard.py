@@ -209,7 +209,7 @@ class _Shard:
         return self.out.write(image.output, reply.data, replace)
 
 
-def _is_line(record: object) -> bool:
+def _is_line(record: Any) -> bool:
     match record:
         case {"path": str(), "made": str(), "stamp": str()}:
             return is_noted(record)

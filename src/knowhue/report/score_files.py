@@ -228,9 +228,8 @@ def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
             raise TableError(
                 f"{path}: a folder. `knowhue export {path} --to table -o scores.csv` makes a table of a study."
             )
-        if (
-            path.exists() and not path.is_file()
-        ):  # it could be read but once, and its checksum would be of nothing
+        # it could be read but once, and its checksum would be of nothing
+        if path.exists() and not path.is_file():
             raise TableError(f"{path}: it is a device or a pipe; save it as a file first")
         header: RowCells | None = None
         for count, (number, cells) in enumerate(readers.get(path.suffix.lower(), _csv)(path)):

@@ -1,7 +1,6 @@
 """Which colouring belongs to which true image: by relative path, extension aside; whatever is odd about it is said."""
 
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 from knowhue.runs import taken_by
 from knowhue.settings_text import plain_name
+from knowhue.storage import own_name
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
@@ -116,7 +116,7 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     for given in systems:
         name, equals, path = given.partition("=")
         if not equals or Path(given).exists():  # a folder may be called so
-            name, path = os.path.basename(os.path.realpath(given)), given
+            name, path = own_name(given), given
         if not name.strip() or not path.strip():
             raise ConfigError(f"A system should have a name and a folder. Found `{given}`: give NAME=FOLDER.")
         pairs.append((name.strip(), Path(path)))

@@ -334,11 +334,11 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
         Refusal: it is no HTTP/1, there are too many, too long ones, two of what must be one, or two lengths of the
             body, which somebody between client and server may read otherwise (RFC 9112, 6.1).
     """
+    if not scope["http_version"].startswith("1."):
+        message = f"The request should be HTTP/1.1. Found HTTP/{shown(scope['http_version'])}."
+        raise Refusal(505, "version", message, {"connection": "close"})
     # pairs, not a mapping: ASGI keeps what was given twice
     raw = scope["headers"]
-    if not scope["http_version"].startswith("1."):
-        found = f"Found HTTP/{shown(scope['http_version'])}."
-        raise Refusal(505, "version", f"The request should be HTTP/1.1. {found}", {"connection": "close"})
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         message = (

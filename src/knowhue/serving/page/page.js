@@ -86,9 +86,9 @@ async function grayPreview(photo) {
 }
 
 // What is asked of the colours of a photo, whichever model is asked.
-const wishesOf = (photo) => JSON.stringify([optionsOf(photo, { name: "", samples: 2, sizes: 2 }), photo.referenceNumber]);
+const allOptionsOf = (photo) => JSON.stringify([optionsOf(photo, { name: "", samples: 2, sizes: 2 }), photo.referenceNumber]);
 
-const settingsOf = (photo) => JSON.stringify([wishesOf(photo), photo === chosen && $("#unsure").checked]);
+const settingsOf = (photo) => JSON.stringify([allOptionsOf(photo), photo === chosen && $("#unsure").checked]);
 
 // Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
 function update(photo) {
@@ -109,11 +109,11 @@ async function updateViews(photo) {
 }
 
 async function colouredFile(model, photo) {
-  const wishes = wishesOf(photo);
+  const options = allOptionsOf(photo);
   for (let tries = 1; ; tries += 1) {
     try {
       const blob = await post("v1/colorize", photo.file, optionsOf(photo, model), "image/*", photo.reference);
-      photo.savedWishes = wishes;
+      photo.savedOptions = options;
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
       if (error.status !== 429 || tries === MOST_TRIES) throw error;
@@ -246,7 +246,7 @@ async function addPhotos(files, isExample = false) {
     }
     count += 1;
     photos.push(photo);
-    if (isExample) photo.savedWishes = wishesOf(photo);
+    if (isExample) photo.savedOptions = allOptionsOf(photo);
     if (!first) chosen = first = photo;
     show();
   }
@@ -333,7 +333,7 @@ async function saveAll(model) {
 function onLeaving() {
   addEventListener("beforeunload", (event) => {
     const canBeSaved = models.some((model) => model.tasks.includes("colour"));
-    if (canBeSaved && photos.some((photo) => photo.savedWishes !== wishesOf(photo))) event.preventDefault();
+    if (canBeSaved && photos.some((photo) => photo.savedOptions !== allOptionsOf(photo))) event.preventDefault();
   });
 }
 
