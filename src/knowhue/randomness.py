@@ -21,8 +21,9 @@ def stream_seed(seed: int, *purpose: str | int) -> int:
     True
     """
     text = "/".join(map(str, (seed, *purpose)))
-    # Python's own `hash` of text differs from process to process
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    # Python's own `hash` of text differs from process to process; a file's name may hold bytes that are no UTF-8
+    found = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(found.digest()[:8], "big") >> 1
 
 
 def stream(seed: int, *purpose: str | int) -> np.random.Generator:

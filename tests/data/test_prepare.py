@@ -321,6 +321,15 @@ def test_reporting_split_is_validation_without_a_test_split_and_while_tuning(pho
     assert load_prepared(tmp_path / "b", "validation").reporting_split == "validation"
 
 
+def test_names_in_another_encoding_than_utf_8_are_drawn_into_splits(photos, tmp_path):
+    for path in [*photos.rglob("*.png")]:
+        path.rename(path.with_name(f"\udce4{path.name}"))
+    prepare(rules(photos), tmp_path / "out")
+    prepared = load_prepared(tmp_path / "out")
+    assert sum(r"\udce4" in path for path in prepared.paths) == 15
+    assert np.bincount(prepared.label[prepared.positions("train")]).tolist() == [8, 4]
+
+
 @pytest.mark.parametrize("name", ["bad\udcff", "esc\x1b"])
 def test_class_name_that_no_figure_can_hold_is_refused_before_anything_is_read(photos, tmp_path, name):
     (photos / "dog").rename(photos / name)
