@@ -597,6 +597,22 @@ def test_an_output_around_the_photos_is_refused(photos, tmp_path):
         archive(photos, tmp_path, overwrite=True)
 
 
+def test_originals_are_replaced_under_no_other_name_of_their_place(photos):
+    pytest.importorskip("obstore")
+    before = files_of(photos)
+    for source, out in (
+        (photos, photos.as_uri()),
+        (photos.parent.as_uri(), photos),
+        (photos, photos.parent.as_uri()),
+    ):
+        with pytest.raises(RunError, match="without `file://`"):
+            archive(source, out, overwrite=True)
+    for out in ("s3a://bucket/photos/", "https://bucket.s3.eu-west-1.amazonaws.com"):
+        with pytest.raises(ConfigError, match="and not around them"):
+            archive("s3://bucket/photos", out, overwrite=True)
+    assert files_of(photos) == before
+
+
 @pytest.mark.parametrize(
     ("file", "message"), [("archive.json", "should hold a plan"), ("ledgers", "is damaged")]
 )

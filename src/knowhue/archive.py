@@ -5,7 +5,6 @@ to the engine. What is known of the archive lies in the output, below `STATE`; a
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -135,22 +134,23 @@ def colorize_archive(
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
     _check(options, suffix, shards)
-    real = [name.rstrip("/") if is_url(name) else os.path.realpath(name) for name in (source, out)]
-    inside = _inside(*real)
+    places = _from_anywhere(source), _from_anywhere(out)
+    _require_source(source)
+    images, colours = map(open_store, places)
+    inside = _inside(images.place, colours.place, out)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
     colorizer.require_options(options)
     started = time.monotonic()
     report({"stage": "note", "text": f"looking for images in {source}"})
-    places = _from_anywhere(source), _from_anywhere(out)
-    images, colours = map(open_store, places)
     with colours.held() as note:
         _require_no_left(executor)
         with tables_on_disk() as tables:
             listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
             listing.add_taken(images, colours)
-            plan = _plan(colours, listing, job_of(colorizer, real[0], options, suffix), shards, overwrite)
+            original = images.url if is_url(source) else images.place
+            plan = _plan(colours, listing, job_of(colorizer, original, options, suffix), shards, overwrite)
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         if model.model != BUILT_IN and Path(model.model).exists():
             model = model._replace(model=_from_anywhere(model.model))
@@ -191,16 +191,20 @@ def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> 
         raise ConfigError(f"`shards` should be 1 to 1000000. Found `shards = {shards}`.")
 
 
-def _inside(source: str, out: str) -> str:
-    """Where the output lies below the source, to be passed over; nothing if it does not."""
+def _require_source(source: str) -> None:
     if not is_url(source) and not Path(source).is_dir():
         raise ImageError(
             f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
         )
+
+
+def _inside(source: str, out: str, named: str) -> str:
+    """Where the output lies below the source, to be passed over; nothing if it does not. Both are places of stores."""
     # around them, what is made of `photos/a.jpg` could be an original of the same name
     if f"{source}/".startswith(f"{out}/"):
         raise ConfigError(
-            f"`out` should be another place than that of the images, and not around them. Found `{out}`. Name another."
+            f"`out` should be another place than that of the images, and not around them. Found `{named}`. Name "
+            "another."
         )
     return out.removeprefix(f"{source}/") if out.startswith(f"{source}/") else ""
 

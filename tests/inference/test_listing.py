@@ -146,8 +146,9 @@ def test_of_many_failures_of_an_archive_the_first_are_told_and_where_the_others_
 def test_how_many_have_no_class_and_how_many_a_warning_is_told_once_and_where_each_stands():
     line = DONE._replace(unknown=2, warned=3).lines()[-2]
     assert line == "  of 3 images, class unknown: 2, warnings: 3; see out/colorized.jsonl"
-    line = DONE._replace(warned=1, shards=1).lines()[-2]
-    assert line == "  of 3 images, warnings: 1; see out/.knowhue/ledgers"
+    for out in ("out", "out/"):
+        line = DONE._replace(out=out, warned=1, shards=1).lines()[-2]
+        assert line == "  of 3 images, warnings: 1; see out/.knowhue/ledgers"
 
 
 def test_a_record_holds_what_a_folder_or_an_archive_has():

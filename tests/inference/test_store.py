@@ -135,6 +135,10 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
             "`s3://none/photos` does not answer as it should: The specified bucket does not exist",
         ),
         ("foo://bucket", "`foo://bucket` should name a store such as s3://bucket/photos"),
+        (
+            "File:///photos",
+            "`File:///photos` is a folder of this machine, not a store. Name it without `file://`.",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(monkeypatch, url, message):
@@ -142,6 +146,25 @@ def test_what_is_wrong_is_one_line(monkeypatch, url, message):
         list(open_store(url).images())
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_place_is_one_however_it_is_named():
+    pytest.importorskip("obstore")
+    names = (
+        "s3://b/photos",
+        "s3a://b/photos/",
+        "https://b.s3.eu-west-1.amazonaws.com/photos",
+        "s3://b/x/../photos",
+    )
+    assert len({open_store(name).place for name in names}) == 1
+    others = (
+        "s3://b",
+        "s3://c/photos",
+        "gs://b/photos",
+        "https://c.r2.cloudflarestorage.com/b/photos",
+        "http://b/photos",
+    )
+    assert len({open_store(name).place for name in (names[0], *others)}) == 6
 
 
 def test_without_obstore_the_message_names_the_extra(monkeypatch):

@@ -269,7 +269,7 @@ class Summary(NamedTuple):
         lines += [f"  note: {note}" for note in self.notes]
         if self.already:
             lines.append(f"  already done: {self.already}")
-        ledger = f"{self.out}/{LEDGERS if self.shards else LEDGER}"
+        ledger = f"{self.out.rstrip('/')}/{LEDGERS if self.shards else LEDGER}"
         if self.failed:
             lines.append(f"  {self.failed} failed; the same command tries them again:")
         lines += [f"    {path}: {error}" for path, error in self.failures]

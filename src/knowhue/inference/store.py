@@ -49,6 +49,8 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
+        self.place = os.path.realpath(root)
+        """the same however it is named"""
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
         """Every file, images and others, as they come; what lies below the path `avoid` is passed over."""
@@ -164,6 +166,7 @@ class ObjectStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._obstore, self._store = _open(url)
+        self.place = _place(self._store)
         self._errors = self._obstore.exceptions
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
@@ -305,7 +308,17 @@ def _why_skipped(path: str) -> str:
     return hidden or ("" if suffix.lower() in SUFFIXES else of_no_format(suffix))
 
 
+def _place(store: Any) -> str:
+    """Where a store lies: `s3://bucket/photos` and `s3a://bucket/photos/` are one place."""
+    config = getattr(store, "config", None) or {"url": getattr(store, "url", None)}
+    parts = [config.get(key) for key in ("endpoint", "account_name", "container_name", "bucket", "url")]
+    return "/".join(filter(None, [type(store).__name__, *parts, getattr(store, "prefix", None)]))
+
+
 def _open(url: str) -> tuple[Any, Any]:
+    # beside plain names of folders it would lead past what keeps originals
+    if url.lower().startswith("file:"):
+        raise RunError(f"`{url}` is a folder of this machine, not a store. Name it without `file://`.")
     with needing(f"`{url}`", "archive"):
         import obstore
         import obstore.exceptions
