@@ -57,7 +57,7 @@ MANIFEST_COLUMNS = (
     "colourfulness", "width", "height", "sha256", "source_sha256",
 )  # fmt: skip
 MANIFEST, SUMMARY = "manifest.csv", "prepared.json"
-_OWN = re.compile(r"\.reading-.*|\.?(images.*\.npy|manifest\.csv|prepared\.json|samples\.npz)(\..*)?")
+_OWN = re.compile(rf"\.reading-.*|\.?(images.*\.npy|{MANIFEST}|{SUMMARY}|samples\.npz)(\..*)?")
 """Names of what is written into the folder, and of what processes that were killed leave there."""
 _DIGESTS = ("source_sha256", "sha256")
 """An image is the same by either: at full size, or as it was prepared."""
