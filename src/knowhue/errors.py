@@ -4,6 +4,7 @@ import difflib
 import errno
 import re
 import reprlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -128,6 +129,15 @@ def shown(value: Any, longest: int = 80) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return _short.repr(value)
+
+
+def as_word(name: object) -> str:
+    """A name or a path as a command must have it that a message gives.
+
+    >>> as_word("f1"), as_word("Test Accuracy")
+    ('f1', "'Test Accuracy'")
+    """
+    return shlex.quote(shown(str(name), 4096))
 
 
 def plural(count: int | None, noun: str) -> str:

@@ -24,7 +24,9 @@ What reads raises `RunError` where a file is missing or another version's, and `
 import json
 import os
 import re
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +35,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from knowhue.config import Config, CountOrNone, Section, fingerprint
-from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few
+from knowhue.errors import ConfigError, DamagedError, RunError, as_word, did_you_mean, few
 from knowhue.setting_effects import dotted
 from knowhue.storage import file_digest, from_json, path_of_setting, read_json, replacing, write_json
 
@@ -159,19 +161,26 @@ def images_in_use(root: Path) -> set[str]:
     return {read_json(path).get("images", "") for path in runs}
 
 
+_ARCHIVE = " It is an archive: unpack it, and name the folder."
+_OF_TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz")
+
+
 def taken_by(path: Path) -> str:
     """The end of a message that refuses a path: what takes such a file, where that is known."""
     suffix = path.suffix.lower()
     if suffix in (".safetensors", ".onnx") and path.is_file():
-        return f" It is a model: `knowhue models {path}` describes it, and --model takes it."
+        return f" It is a model: `knowhue models {as_word(path)}` describes it, and --model takes it."
     if suffix == ".zip" and path.is_file():
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             if FROZEN not in archive.namelist():
-                return " It is an archive: unpack it, and name the folder."
+                return _ARCHIVE
             return (
-                f" It is a sealed study: `knowhue check {path}` computes it again and prints its answers; unpacked, it "
-                "holds `report.html`."
+                f" It is a sealed study: `knowhue check {as_word(path)}` computes it again and prints its answers; "
+                "unpacked, it holds `report.html`."
             )
+    if suffix in _OF_TARS and path.is_file():
+        with suppress(OSError, EOFError, zlib.error):  # of what is cut short
+            return _ARCHIVE if tarfile.is_tarfile(path) else ""
     return ""
 
 

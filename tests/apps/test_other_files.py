@@ -1,5 +1,7 @@
 """A command that is given a file of another kind names the command that takes it."""
 
+import gzip
+import tarfile
 import zipfile
 
 import pytest
@@ -11,6 +13,8 @@ from knowhue.sealing import pack
 SAID = {
     "sealed.zip": "It is a sealed study: `knowhue check ",
     "images.zip": "It is an archive: unpack it, and name the folder.",
+    "images.tar": "It is an archive: unpack it, and name the folder.",
+    "images.tar.gz": "It is an archive: unpack it, and name the folder.",
     "model.safetensors": "It is a model: `knowhue models ",
 }
 COMMANDS = (
@@ -41,6 +45,10 @@ def files(tmp_path_factory):
     pack(study, folder / "sealed.zip")
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         archive.writestr("reef.jpg", b"")
+    (folder / "reef.jpg").write_bytes(b"\xff\xd8")
+    for name, mode in (("images.tar", "w"), ("images.tar.gz", "w:gz")):
+        with tarfile.open(folder / name, mode) as archive:
+            archive.add(folder / "reef.jpg", "reef.jpg")
     (folder / "model.safetensors").symlink_to(BUILT_IN_FILE)
     return folder
 
@@ -80,8 +88,19 @@ def test_a_model_and_images_are_no_sealed_study(knowhue, files):
 def test_of_what_is_missing_or_damaged_nothing_is_said(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "folder.zip").mkdir()
-    (tmp_path / "torn.zip").write_bytes(b"no archive")
-    for name in ("a.txt", "folder.zip", "torn.zip", "none.zip", "none.onnx"):
+    for name in ("torn.zip", "torn.tar", "torn.gz"):
+        (tmp_path / name).write_bytes(b"no archive")
+    (tmp_path / "short.gz").write_bytes(gzip.compress(bytes(range(256)))[:40])
+    for name in (
+        "a.txt",
+        "folder.zip",
+        "torn.zip",
+        "torn.tar",
+        "torn.gz",
+        "short.gz",
+        "none.zip",
+        "none.onnx",
+    ):
         assert taken_by(tmp_path / name) == ""
 
 

@@ -141,6 +141,10 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ("arm,seed,f1\na,0,1\n", "Name metrics with --better, such as --better f1=higher, or =lower."),
         ("arm,seed,f1\na,0,0.5 ± 0.1\n", "Name metrics with --better, such as --better f1=higher"),
         (
+            "arm,seed,Test F1\na,0,1\n",
+            "Name metrics with --better, such as --better 'Test F1'=higher, or =lower.",
+        ),
+        (
             "f1,method,seed\n1,a,0\n",
             "no column `arm`. Found f1, method, seed. Name it with --arm-column method, or",
         ),
@@ -201,6 +205,15 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
         list(read_scores(path, ["m"])[0])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_where_a_column_may_name_the_arm_no_other_is_suggested(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("model,params,seed,f1\na,9,0,1\n")
+    with pytest.raises(
+        TableError, match=r"--arm-column model, .* names the columns arm, seed, metric, value\.$"
+    ):
+        list(read_scores(path, ["m"])[0])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from scipy import stats
 
 from knowhue.errors import ConfigError, KnowhueError, TableError
 from knowhue.metric_table import METRICS
+from knowhue.report.contrasts import wording
 from knowhue.report.page import write_verdict
 from knowhue.report.results import conclude
 from knowhue.report.table_study import MOST_QUESTIONS, Asked, notices, read_table
@@ -123,6 +124,15 @@ def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what
     assert notices(found.findings.study) == [
         "Not compared, for it is not known whether more or less is better (--better): speed."
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"), [("Test_F1", "Test F1"), ("IoU", "IoU"), ("Dice", "Dice"), ("F1", "F1")]
+)
+def test_a_metric_is_spelt_as_the_table_spells_it(tmp_path, name, stays):
+    asked = Asked(sesoi={name: 0.1}, better={name: "higher"}, against="old")
+    study = read_table([write(tmp_path / "t.csv", totals([0.1] * 8, name))], asked)
+    assert wording(study, name).question == f"Is “new” better than “old” in {stays}?"
 
 
 def test_several_arms_are_each_a_question_and_columns_say_what_options_would(tmp_path):
@@ -377,6 +387,12 @@ OPTIONS = {
     ),
     "own metric misspelt, of no effect": (
         totals([0.1] * 3, "acuracy"), Asked(against="old"), "--sesoi acuracy=0.01. Did you mean `accuracy`?",
+    ),
+    "no direction of a name in two words": (
+        totals([0.1] * 3, "Test F1"), Asked(sesoi={"Test F1": 0.01}, against="old"), "--better 'Test F1'=higher, or",
+    ),
+    "no effect of a name in two words": (
+        totals([0.1] * 3, "Test F1"), Asked(against="old"), "unit: --sesoi 'Test F1'=0.01",
     ),
     "no arm": (TWO, Asked(sesoi=ONE, better=LESS), "Say it: --against old. Found the arms old, new."),
     "another arm": (TWO, Asked(against="odl"), "has: old, new. Found `odl`. Did you mean `old`?"),

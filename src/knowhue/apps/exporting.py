@@ -16,7 +16,7 @@ from knowhue.apps.program import (
     say,
     with_options,
 )
-from knowhue.errors import ConfigError, few, needing
+from knowhue.errors import ConfigError, as_word, few, needing
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.networks import TorchNetwork, find_model, needs_deployment, open_torch
 from knowhue.locks import locked
@@ -101,7 +101,7 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         say(f"without rows of single images, for some have no score: {', '.join(lacking)}", err=True)
     alpha = found.settings.get("alpha", ALPHA)
     if alpha != ALPHA:
-        say(f"alpha was planned as {alpha:g}: knowhue verdict {target} --alpha {alpha:g}")
+        say(f"alpha was planned as {alpha:g}: knowhue verdict {as_word(target)} --alpha {alpha:g}")
 
 
 def _check(arguments: ExportArguments) -> None:

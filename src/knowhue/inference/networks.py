@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
-from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, lines_of
+from knowhue.errors import ConfigError, RunError, WeightsError, as_word, did_you_mean, lines_of
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.runs import (
     BUILT_IN,
@@ -233,7 +233,7 @@ def _in_folder(path: Path) -> Path:
     if run is not None:
         raise WeightsError(
             f"`{run}` should have been exported once, which fits its class probabilities: "
-            f"`knowhue export {run}`, or `knowhue.deploy(Path({str(run)!r}))`."
+            f"`knowhue export {as_word(run)}`, or `knowhue.deploy(Path({str(run)!r}))`."
         )
     try:
         return _exported(path) or finished_run(path) / DEPLOYED

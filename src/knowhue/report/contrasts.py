@@ -327,8 +327,9 @@ def wording(study: Study, question: str) -> Wording:
     asked = study.questions[question]
     before, after = f"“{asked.single}”", f"“{asked.multi}”"
     title = str(study.metrics.get(asked.metric, {}).get("title") or spaced(asked.metric))
-    # PSNR stays as it is
-    metric = title if title[1:2].isupper() else title[:1].lower() + title[1:]
+    # PSNR stays as it is, and so does what the table calls by this name, such as IoU
+    as_is = title[1:2].isupper() or title == spaced(asked.metric)
+    metric = title if as_is else title[:1].lower() + title[1:]
     claims = {direction: f"{after} is {side} than {before} in {metric}" for direction, side in _SIDES.items()}
     here = {
         direction: f"the models of {after} are {side} in {metric} than those of {before}"

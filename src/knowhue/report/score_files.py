@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from knowhue.csv_text import table_rows
-from knowhue.errors import TableError, did_you_mean, few, needing, plural, shown, system_reason
+from knowhue.errors import TableError, as_word, did_you_mean, few, needing, plural, shown, system_reason
 from knowhue.runs import taken_by
 from knowhue.settings_text import parse_json, plain_name
 
@@ -81,7 +81,7 @@ def read_scores(
     raise TableError(
         f"{path}: no column `metric` and `value`, and none of a metric that is known "
         f"({', '.join(f'`{name}`' for name in wanted) or 'none'}). Found {few(header, 12)}.{meant} Name metrics with "
-        f"--better, such as --better {shown(next(iter(unused), 'NAME'))}=higher, or =lower."
+        f"--better, such as --better {as_word(next(iter(unused), 'NAME'))}=higher, or =lower."
     )
 
 
@@ -113,12 +113,14 @@ class _Columns:
         for name in usual if given is None else [_plain(given)]:
             if name in self.places:
                 return self.places[name]
-        unsure = next((f" {name}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
         means = f" {ONLY_MEANS}." if option == "--seed-column" else ""
+        unsure = next((f" {as_word(name)}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
+        unsure = "" if means else unsure
+        meant = "" if given is None and unsure else did_you_mean(given or usual[0], self.header)
         raise TableError(
             f"{self.path}: no column `{shown(given or usual[0])}`. Found {few(self.header, 12)}. Name it with "
-            f"{option}{'' if means else unsure}, or give a table whose first row, without a title above it, names the "
-            f"columns arm, seed, metric, value.{did_you_mean(given or usual[0], self.header)}{means}"
+            f"{option}{unsure}, or give a table whose first row, without a title above it, names the "
+            f"columns arm, seed, metric, value.{meant}{means}"
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
@@ -226,7 +228,7 @@ def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
     try:
         if path.is_dir():
             raise TableError(
-                f"{path}: a folder. `knowhue export {path} --to table -o scores.csv` makes a table of a study."
+                f"{path}: a folder. `knowhue export {as_word(path)} --to table -o scores.csv` makes a table of a study."
             )
         # it could be read but once, and its checksum would be of nothing
         if path.exists() and not path.is_file():

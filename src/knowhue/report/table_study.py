@@ -11,7 +11,17 @@ from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
 from knowhue.config import digest
-from knowhue.errors import ConfigError, KnowhueError, TableError, did_you_mean, few, plural, shown, spaced
+from knowhue.errors import (
+    ConfigError,
+    KnowhueError,
+    TableError,
+    as_word,
+    did_you_mean,
+    few,
+    plural,
+    shown,
+    spaced,
+)
 from knowhue.metric_table import METRIC_NAMES, METRICS, NEVER_NEGATIVE, SET_DISTANCES
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
@@ -157,7 +167,7 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
     if unknown := [metric for metric in primary if sesoi[metric] is None]:
         raise ConfigError(
             f"The smallest effect of interest, below which no difference matters, is not known of {few(unknown, 12)}. "
-            f"Give it, in the metric's unit: --sesoi {unknown[0]}=0.01{_own_name_meant(unknown[0], '.')}"
+            f"Give it, in the metric's unit: --sesoi {as_word(unknown[0])}=0.01{_own_name_meant(unknown[0], '.')}"
         )
     questions = {}
     for metric in dict.fromkeys(primary):
@@ -165,7 +175,7 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
         if "better" not in about[metric]:
             raise ConfigError(
                 f"Whether more or less of `{shown(metric)}` is better is not known. Say it: "
-                f"--better {metric}=higher, or =lower.{_own_name_meant(metric)}"
+                f"--better {as_word(metric)}=higher, or =lower.{_own_name_meant(metric)}"
             )
         if about[metric]["unit"] == "share" and smallest >= 1:
             raise ConfigError(
