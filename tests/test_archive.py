@@ -410,6 +410,8 @@ def test_a_listing_does_not_fill_the_memory():
             for number in range(self.count):
                 yield StoredFile(f"{number % 1000}/{number:09d}-a-name-of-some-length.jpg", "1")
 
+    # pathlib interns names: the interpreter's table of them, which is rebuilt now and then, grows beforehand
+    interned = [sys.intern(f"{number}-interned") for number in range(190_000)]
     peaks = []
     for count in (1_000, 12_000):
         source = Many(Path("nowhere"))
@@ -422,6 +424,7 @@ def test_a_listing_does_not_fill_the_memory():
             tracemalloc.stop()
             assert len(listing) == count
     assert peaks[1] < peaks[0] + 100_000
+    del interned
 
 
 def test_a_linked_folder_of_the_output_that_leads_among_the_photos_is_refused(photos, tmp_path):
@@ -600,13 +603,9 @@ def test_an_output_around_the_photos_is_refused(photos, tmp_path):
 def test_originals_are_replaced_under_no_other_name_of_their_place(photos):
     pytest.importorskip("obstore")
     before = files_of(photos)
-    for source, out in (
-        (photos, photos.as_uri()),
-        (photos.parent.as_uri(), photos),
-        (photos, photos.parent.as_uri()),
-    ):
-        with pytest.raises(RunError, match="without `file://`"):
-            archive(source, out, overwrite=True)
+    for out in (photos.as_uri(), photos.as_uri().replace("file", "File"), photos.parent.as_uri()):
+        with pytest.raises(ConfigError, match="and not around them"):
+            archive(photos, out, overwrite=True)
     for out in ("s3a://bucket/photos/", "https://bucket.s3.eu-west-1.amazonaws.com"):
         with pytest.raises(ConfigError, match="and not around them"):
             archive("s3://bucket/photos", out, overwrite=True)

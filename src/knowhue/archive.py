@@ -135,8 +135,11 @@ def colorize_archive(
     """
     _check(options, suffix, shards)
     places = _from_anywhere(source), _from_anywhere(out)
-    _require_source(source)
     images, colours = map(open_store, places)
+    if isinstance(images, FolderStore) and not images.root.is_dir():
+        raise ImageError(
+            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
+        )
     inside = _inside(images.place, colours.place, out)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
@@ -149,7 +152,7 @@ def colorize_archive(
             listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
             listing.add_taken(images, colours)
-            original = images.url if is_url(source) else images.place
+            original = images.place if isinstance(images, FolderStore) else images.url
             plan = _plan(colours, listing, job_of(colorizer, original, options, suffix), shards, overwrite)
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         if model.model != BUILT_IN and Path(model.model).exists():
@@ -189,13 +192,6 @@ def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> 
         check_output_suffix(suffix)
     if shards is not None and not 1 <= shards <= 10**6:
         raise ConfigError(f"`shards` should be 1 to 1000000. Found `shards = {shards}`.")
-
-
-def _require_source(source: str) -> None:
-    if not is_url(source) and not Path(source).is_dir():
-        raise ImageError(
-            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
-        )
 
 
 def _inside(source: str, out: str, named: str) -> str:

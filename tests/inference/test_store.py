@@ -135,10 +135,6 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
             "`s3://none/photos` does not answer as it should: The specified bucket does not exist",
         ),
         ("foo://bucket", "`foo://bucket` should name a store such as s3://bucket/photos"),
-        (
-            "File:///photos",
-            "`File:///photos` is a folder of this machine, not a store. Name it without `file://`.",
-        ),
     ],
 )
 def test_what_is_wrong_is_one_line(monkeypatch, url, message):

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, needing, system_reason
@@ -287,6 +289,8 @@ def open_store(name: str) -> Store:
     """
     if not is_url(name):
         return FolderStore(Path(name))
+    if name.lower().startswith("file:"):
+        return FolderStore(Path(url2pathname(urlsplit(name).path)))
     return ObjectStore(name.rstrip("/"))
 
 
@@ -316,9 +320,6 @@ def _place(store: Any) -> str:
 
 
 def _open(url: str) -> tuple[Any, Any]:
-    # beside plain names of folders it would lead past what keeps originals
-    if url.lower().startswith("file:"):
-        raise RunError(f"`{url}` is a folder of this machine, not a store. Name it without `file://`.")
     with needing(f"`{url}`", "archive"):
         import obstore
         import obstore.exceptions
