@@ -1,6 +1,7 @@
 """Which images of a folder or an archive are coloured into which files, and what came of them."""
 
 import os
+import posixpath
 import re
 import sqlite3
 import zlib
@@ -108,11 +109,11 @@ class ImageTable:
         )
 
     def _add(self, path: str, stamp: str) -> None:
-        name = PurePosixPath(path)
-        writable = writable_suffix(name.suffix)
-        output = name.with_suffix(self._suffix or writable)
-        twin = name.with_name(f"{name.stem}{MARK}{writable}")
-        texts = [as_bytes(str(each)) for each in (path, stamp, output, twin)]
+        # not pathlib, which interns each part of a name: of millions that is time and memory
+        stem, suffix = posixpath.splitext(path)
+        writable = writable_suffix(suffix)
+        output, twin = stem + (self._suffix or writable), stem + MARK + writable
+        texts = list(map(as_bytes, (path, stamp, output, twin)))
         insert = f"INSERT INTO images VALUES ({'CAST(? AS TEXT), ' * 4}?)"
         self.rows.execute(insert, (*texts, zlib.crc32(texts[0])))
 
