@@ -136,10 +136,7 @@ def colorize_archive(
     _check(options, suffix, shards)
     places = _from_anywhere(source), _from_anywhere(out)
     images, colours = map(open_store, places)
-    if isinstance(images, FolderStore) and not images.root.is_dir():
-        raise ImageError(
-            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
-        )
+    _require_folder(images, source)
     inside = _inside(images.place, colours.place, out)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
@@ -192,6 +189,13 @@ def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> 
         check_output_suffix(suffix)
     if shards is not None and not 1 <= shards <= 10**6:
         raise ConfigError(f"`shards` should be 1 to 1000000. Found `shards = {shards}`.")
+
+
+def _require_folder(images: Store, named: str) -> None:
+    if isinstance(images, FolderStore) and not images.root.is_dir():
+        raise ImageError(
+            f"`source` should be a folder of images, or a URL. Found `{named}`. Is the path right?"
+        )
 
 
 def _inside(source: str, out: str, named: str) -> str:

@@ -134,6 +134,10 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
             "s3://none/photos",
             "`s3://none/photos` does not answer as it should: The specified bucket does not exist",
         ),
+        *(
+            (url, f"`{url}` should name a folder of this machine, such as file:///photos")
+            for url in ("file://photos/1920", "file:///photos/a#b", "file:///photos?x", "file://")
+        ),
         ("foo://bucket", "`foo://bucket` should name a store such as s3://bucket/photos"),
     ],
 )

@@ -290,8 +290,18 @@ def open_store(name: str) -> Store:
     if not is_url(name):
         return FolderStore(Path(name))
     if name.lower().startswith("file:"):
-        return FolderStore(Path(url2pathname(urlsplit(name).path)))
+        return FolderStore(_folder_of(name))
     return ObjectStore(name.rstrip("/"))
+
+
+def _folder_of(url: str) -> Path:
+    parts = urlsplit(url)
+    # what stands behind `file://` is a host, and `#` ends a path: outputs would go elsewhere in silence
+    if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
+        raise RunError(
+            f"`{url}` should name a folder of this machine, such as file:///photos. Name it without `file://`."
+        )
+    return Path(url2pathname(parts.path))
 
 
 def _is_alive(pid: int) -> bool:
