@@ -322,7 +322,7 @@ def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
 
 
 def read_columns(path: Path) -> dict[str, Sequence[str]]:
-    """Read what `write_csv` wrote, by column: a table of many rows is read in a third of the time."""
+    """Read what `write_csv` wrote, by column: of many rows it is read sooner than as dictionaries."""
     with _csv_rows(path) as (header, rows):
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
         return dict(zip(header, columns, strict=True))

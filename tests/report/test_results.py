@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, scores_of, write_study
 
-from knowhue.errors import RunError
+from knowhue.errors import DamagedError, RunError
 from knowhue.metric_table import METRICS
 from knowhue.plan import read_plan
 from knowhue.report.integrity import cells_sentence, warnings
 from knowhue.report.page import write_report
-from knowhue.report.reading import read_study
+from knowhue.report.reading import read_images, read_study
 from knowhue.report.results import conclude, read_results
 from knowhue.runs import write_config
 
@@ -30,6 +30,14 @@ def test_reads_what_the_contract_says(one_seed: Path):
     assert run.images[0]["correct"] in (0.0, 1.0)
     assert run.samples["rgb"].dtype.name == "uint8"
     assert "rgb" not in study.runs["class"][0].samples
+
+
+@pytest.mark.parametrize("cell", [" ", "much"])
+def test_a_score_of_an_image_that_is_no_number_is_told_of_its_file(tmp_path: Path, cell: str):
+    path = tmp_path / "per_image.csv"
+    path.write_text(f"index,path,label,ab_l1,correct\n0,a.png,sea,,1\n1,b.png,sea,{cell},false\n", "utf-8")
+    with pytest.raises(DamagedError, match=r"per_image\.csv.*no scores of images"):
+        read_images(path)
 
 
 def test_results_have_the_documented_paths(one_seed: Path):

@@ -136,8 +136,11 @@ def _arrays(path: Path) -> Arrays | None:
 
 
 def read_images(path: Path) -> tuple[Row, ...]:
-    """The rows of `per_image.csv`, an empty cell None."""
-    columns = {name: _values(name, texts) for name, texts in read_columns(path).items()}
+    """The rows of `per_image.csv`, an empty cell None; a `DamagedError` where a number is none."""
+    try:
+        columns = {name: _values(name, texts) for name, texts in read_columns(path).items()}
+    except ValueError as error:
+        raise DamagedError(path, f"no scores of images: {error}") from None
     return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
