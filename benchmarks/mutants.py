@@ -1,4 +1,4 @@
-"""Thirty seeded faults in statistics, color and runs: does a test notice each of them?
+"""Seeded faults in statistics, color and runs: does a test notice each of them?
 
 python benchmarks/mutants.py [--only NUMBER ...]
 
