@@ -1,7 +1,7 @@
-"""What decoders leave unread of all kinds but TIFF: colours, metadata, depth, what lies behind.
+"""What decoders leave unread in all formats but TIFF: colours, metadata, bit depth, data after the image.
 
-Profiles of a BMP and of JPEG 2000, and all metadata of the latter and of a GIF, are known to no decoder here. Texts are
-put into JPEG and PNG here, too.
+No decoder here reads the profiles of BMP and JPEG 2000, or any metadata of JPEG 2000 and GIF. This module also writes
+texts into JPEG and PNG.
 """
 
 import io
@@ -21,15 +21,15 @@ from knowhue.images.profiles import SpaceAndNotes, heif_space, png_space
 
 File = io.FileIO | io.BytesIO
 _MOST_BYTES = 1 << 24
-"""Of what is read at once, and of all texts together, unpacked; a hostile file may claim any length."""
+"""Most bytes of one read, and of all decompressed texts together: a malicious file can claim any length."""
 _MOST_COMMENTS = 256
 _MOST_SEGMENTS = 1 << 18
-"""Of a JPEG, or blocks of a GIF, that are followed: a hostile file is all of a few bytes, others have thousands."""
+"""Most JPEG segments or GIF blocks to read. Real files have thousands; a malicious one can consist of tiny ones."""
 CREDENTIALS = "its content credentials (C2PA), which hold for the original alone, were left out"
 
 
 class Beside(NamedTuple):
-    """What a file says beside its pixels, of what its decoder does not tell, or tells wrong."""
+    """What a file contains besides its pixels, as far as its decoder does not report it, or reports it wrongly."""
 
     profile: bytes | None = None
     """ICC profile"""
@@ -37,18 +37,19 @@ class Beside(NamedTuple):
     texts: Texts = ()
     pixels_per_mm: Resolution | None = None
     notes: tuple[str, ...] = ()
+    """sentences for the user"""
     colours: SpaceAndNotes = (None, ())
-    """what codes mean where there is no profile, and what a user should know of it"""
+    """colour space of files without a profile, and sentences for the user on it"""
 
 
 def without_unit(across: float, down: float) -> Resolution | None:
-    """What a resolution without a unit says, the shape of pixels alone: 72 to the inch or more; None if square."""
+    """The resolution of pixels whose aspect ratio alone is known: at least 72 per inch; None if they are square."""
     base = 72 / 25.4 / min(across, down)
     return (base * across, base * down) if across != down else None
 
 
 def _comments(found: list[bytes]) -> tuple[Texts, tuple[str, ...]]:
-    """Comments that are kept, and a note if there were more."""
+    """The first comments as texts, and a note if there are more than are kept."""
     texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
     beyond = (f"comments beyond its first {_MOST_COMMENTS} were left out",) * (len(found) > _MOST_COMMENTS)
     return tuple((COMMENT, _decoded(text)) for text in texts if text), beyond
@@ -64,16 +65,16 @@ def _decoded(text: bytes) -> str:
 # JPEG
 
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
-"""Those that are not within the data of a scan, where zeros are stuffed and restarts counted (ITU-T T.81, B.1.1)."""
+"""Markers that cannot occur within scan data: all but stuffed zeros and restart markers (ITU-T T.81, B.1.1)."""
 _JPEG_END, _JPEG_COMMENT, _JPEG_APP0, _JPEG_APP11 = 0xD9, 0xFE, 0xE0, 0xEB
 _C2PA = b"jumdc2pa"
 _JFIF_HEAD = b"JFIF\0"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\2%b\0\0"
-_NEAR = 1 << 10  # bytes in which the head of a video must begin; Samsung's stands behind a table of its own
+_NEAR = 1 << 10  # bytes after the image in which a video must begin; Samsung puts a table in front of it
 
 
 def of_jpeg(file: File) -> Beside:
-    """Comments, a resolution without a unit, and what lies behind: further images, the video of a motion photo."""
+    """Comments, a resolution without a unit, and notes on what follows: further images, a motion photo's video."""
     file.seek(0)
     data = file.read()
     comments, resolution, notes = list[bytes](), None, list[str]()
@@ -94,7 +95,7 @@ def of_jpeg(file: File) -> Beside:
 
 
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
-    """The marker segments of JPEG or JPEG 2000: kind, body, and where its length stands."""
+    """Marker segments of JPEG or JPEG 2000: marker code, body, and position of the length field."""
     place = 2
     for _ in range(_MOST_SEGMENTS):
         if (found := marker.search(data, place)) is None:
@@ -115,7 +116,7 @@ def _behind(data: bytes) -> tuple[str, ...]:
 
 
 def jfif_of(resolution: Resolution | None) -> bytes:
-    """The segment of JFIF 1.02 that says a resolution, in the unit that rounds it less; none if 16 bits do not."""
+    """A JFIF 1.02 segment with a resolution in the unit of smaller rounding error; empty if it exceeds 16 bits."""
     if resolution is None:
         return _JFIF % struct.pack(">BHH", 0, 1, 1)
     units = {unit: [each * mm for each in resolution] for unit, mm in ((1, 25.4), (2, 10))}
@@ -126,22 +127,22 @@ def jfif_of(resolution: Resolution | None) -> bytes:
 
 
 def with_comments(jpeg: bytes, texts: Iterable[str], jfif: bytes) -> bytes:
-    """A JPEG as libvips writes it, with comments, each of fewer than 65,534 bytes of UTF-8, and JFIF's segment."""
+    """Add a JFIF segment and comments, each below 65,534 bytes in UTF-8, to a JPEG file that libvips wrote."""
     bodies = (text.encode() for text in texts)
     segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(body) + 2) + body for body in bodies)
     jpeg = jpeg[:2] + jfif + jpeg[2:]
-    # JFIF's and EXIF's come first
+    # the segments of JFIF and EXIF must come first
     start = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] in (b"\xff\xe0", b"\xff\xe1") else 2
     return jpeg[:start] + segments + jpeg[start:]
 
 
-# PNG, of which libvips reads only what stands before the pixels, none of what ImageMagick once wrote as text ("raw
-# profiles"), and writes text of UTF-8 as if it were Latin-1, under the first word of its key
+# PNG. libvips reads only the chunks before the pixels and ignores metadata that old versions of ImageMagick wrote as
+# text ("raw profiles"). It writes UTF-8 text as Latin-1, with the first word of its keyword alone.
 
 _PNG_HEAD_BYTES = 33  # the signature and IHDR, the first chunk
-_COLOUR_BYTES = 32  # of the longest chunk on colours, cHRM
+_COLOUR_BYTES = 32  # length of the longest chunk on colours, cHRM
 _FAILURE_BYTES = _MOST_BYTES // 16
-"""What a damaged text counts for, which may have been unpacked in vain up to its end."""
+"""Counted for a damaged text, because up to that many bytes may have been decompressed for nothing."""
 _MOST_CHUNKS = 1 << 17
 _METRE = 1
 _PNG_RESOLUTION = b"\0\0\0\x09pHYs"
@@ -153,7 +154,7 @@ _KEY_LETTERS = 79
 
 
 def of_png(file: File) -> Beside:
-    """Colours, metadata and the shape of pixels; what is damaged says nothing."""
+    """Colours, metadata and resolution; damaged chunks are ignored."""
     colours, metadata, texts, notes = _png_contents(file)
     resolution, density = None, colours.get(b"pHYs", b"")
     if len(density) == 9:
@@ -170,7 +171,7 @@ def of_png(file: File) -> Beside:
 
 
 def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts, list[str]]:
-    """Short chunks before the pixels by name, of longer ones that they are there; EXIF and XMP; texts; notes."""
+    """Chunks before the pixels by name (empty if long), EXIF and XMP, texts, and notes for the user."""
     colours, metadata, older = dict[bytes, bytes](), dict[str, bytes](), dict[str, bytes]()
     texts, is_before, left_bytes = list[tuple[str, str]](), True, _MOST_BYTES
     lost = 0
@@ -207,13 +208,13 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
 
 
 def with_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool = True) -> bytes:
-    """A PNG as libvips writes it, with texts, and XMP as ISO 16684-1, 7.6, has it: uncompressed."""
+    """Add texts, and XMP uncompressed (ISO 16684-1, 7.6), to a PNG file that libvips wrote."""
     if not has_resolution:
         at = png.index(_PNG_RESOLUTION)
-        png = png[:at] + png[at + 21 :]  # with its nine bytes and their checksum
+        png = png[:at] + png[at + 21 :]  # 12 bytes of length, name and checksum, 9 of data
     told, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in texts:
-        told.add_text(key[:_KEY_LETTERS], text)  # as Latin-1, which every reader knows, or else as UTF-8
+        told.add_text(key[:_KEY_LETTERS], text)  # as Latin-1, which every reader supports, or else as UTF-8
     if xmp is not None:
         told.add(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp)
     for kind, body, *_ in told.chunks:
@@ -222,7 +223,7 @@ def with_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool
 
 
 def _png_chunks(file: File) -> Iterator[tuple[bytes, int]]:
-    """Name and length of each chunk, whose body is read next."""
+    """Name and length of each chunk; the file is then positioned at its body."""
     at = 8
     for _ in range(_MOST_CHUNKS):
         file.seek(at)
@@ -231,11 +232,11 @@ def _png_chunks(file: File) -> Iterator[tuple[bytes, int]]:
             return
         length = int.from_bytes(head[:4], "big")
         yield head[4:], length
-        at += 12 + length  # a length, a name and a checksum go with each
+        at += 12 + length  # 12 bytes of length, name and checksum
 
 
 def _png_text(kind: bytes, body: bytes, most_bytes: int) -> tuple[str, str]:
-    """Key and text of a chunk (PNG, third edition, 11.3.3); ValueError or zlib.error if it is damaged."""
+    """Keyword and text of a chunk (PNG, third edition, 11.3.3); ValueError or zlib.error if it is damaged."""
     key, _, rest = body.partition(b"\0")
     if kind == b"tEXt":
         return key.decode("latin-1"), rest.decode("latin-1")
@@ -244,7 +245,7 @@ def _png_text(kind: bytes, body: bytes, most_bytes: int) -> tuple[str, str]:
     is_packed = rest[:1] == b"\1"
     language, translated, packed = rest[2:].split(b"\0", 2)
     text = (_unpacked(packed, most_bytes) if is_packed else packed).decode()
-    if language or translated:  # a string that Pillow writes with them
+    if language or translated:  # Pillow writes both when given this type
         text = PngImagePlugin.iTXt(text, language.decode("latin-1"), translated.decode())
     return key.decode("latin-1"), text
 
@@ -258,7 +259,7 @@ def _unpacked(data: bytes, most_bytes: int) -> bytes:
 
 
 def _raw_profile(key: str, text: str) -> bytes | None:
-    """EXIF or XMP that ImageMagick wrote as text: a name, a length, and hexadecimal digits; None if it is none."""
+    """EXIF or XMP that ImageMagick wrote as text (name, length, hexadecimal digits); None for other texts."""
     if not _RAW_PROFILE.fullmatch(key):
         return None
     try:
@@ -274,11 +275,11 @@ def _raw_profile(key: str, text: str) -> bytes | None:
 _GIF_HEAD_BYTES = 13
 _GIF_XMP, _GIF_PROFILE = b"XMP DataXMP", b"ICCRGBG1012"
 _GIF_TRAILER_BYTES = 257
-"""Behind XMP, which is no sequence of sub-blocks: a ramp down by which decoders that take it for one find the end."""
+"""Length of the trailer after XMP, which is not in sub-blocks: it leads decoders that expect them to the end."""
 
 
 def of_gif(file: File) -> Beside:
-    """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; the images are passed over."""
+    """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; images are skipped."""
     file.seek(0)
     data = file.read()
     comments, profile, xmp = list[bytes](), None, b""
@@ -300,7 +301,7 @@ def of_gif(file: File) -> Beside:
             elif label == 0xFF and application == _GIF_PROFILE:
                 profile = body[11:]
             place = end
-    except IndexError:  # it is cut short
+    except IndexError:  # the file is truncated
         pass
     except StopIteration:
         notes = (
@@ -315,7 +316,7 @@ def _gif_table_bytes(flags: int) -> int:
 
 
 def _sub_blocks(data: bytes, place: int, blocks: Iterator[int]) -> tuple[bytes, int]:
-    """What blocks of up to 255 bytes hold together, and where they end; StopIteration if there are none to take."""
+    """Joined data of sub-blocks, and their end; `blocks` counts down and raises StopIteration at the limit."""
     parts = []
     while size := data[place]:
         next(blocks)
@@ -327,11 +328,11 @@ def _sub_blocks(data: bytes, place: int, blocks: Iterator[int]) -> tuple[bytes, 
 # BMP
 
 _BMP_BYTES, _BMP_FIFTH, _BMP_EMBEDDED = 138, b"\x7c\0\0\0", b"DEBM"
-"""Of both heads together; how the second begins in version 5, with its length; PROFILE_EMBEDDED, little-endian."""
+"""Length of both headers; the length field of the second in version 5; PROFILE_EMBEDDED, little-endian."""
 
 
 def of_bmp(file: File) -> Beside:
-    """The profile of version 5 (BITMAPV5HEADER)."""
+    """The embedded profile of a version 5 file (BITMAPV5HEADER)."""
     file.seek(0)
     head = file.read(_BMP_BYTES)
     if len(head) < _BMP_BYTES or head[14:18] != _BMP_FIFTH or head[70:74] != _BMP_EMBEDDED:
@@ -341,15 +342,15 @@ def of_bmp(file: File) -> Beside:
     return Beside(file.read(min(size, _MOST_BYTES)))
 
 
-# Boxes (ISO/IEC 14496-12), of AVIF, HEIC and JPEG 2000
+# Boxes (ISO/IEC 14496-12) of AVIF, HEIC and JPEG 2000
 
 _MOST_BOXES = 4096
 _CODES = re.compile(rb"colrnclx(.{4})", re.DOTALL)
-"""Primaries and transfer by ITU-T H.273 of one of the images (ISO/IEC 23008-12, 6.5.5)."""
+"""Colour box of an image (ISO/IEC 23008-12, 6.5.5): its primaries and transfer characteristics by ITU-T H.273."""
 
 
 def of_heif(file: File) -> Beside:
-    """Which colours the codes of AVIF or HEIC mean; the decoder has undone their matrix and range."""
+    """The colour space of AVIF or HEIC; the decoder has already undone the matrix and range of the codes."""
     boxes = list(_boxes(file, (b"meta", b"uuid")))
     found = {codes for kind, body in boxes if kind == b"meta" for codes in _CODES.findall(body)}
     notes = (CREDENTIALS,) if any(_C2PA in body for _, body in boxes) else ()
@@ -362,7 +363,7 @@ def of_heif(file: File) -> Beside:
 
 
 def _boxes(file: File, kinds: Collection[bytes] = ()) -> Iterator[tuple[bytes, bytes]]:
-    """Boxes side by side of these kinds, of all if there are none: kind, and body as far as it is there."""
+    """Top-level boxes of the given kinds (default: all): kind, and body as far as the file holds it."""
     end, at = file.seek(0, io.SEEK_END), 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -386,7 +387,7 @@ _UUIDS = {
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
 }
 _STRUCTURE = (b"jP  ", b"ftyp", b"rreq", b"jpch", b"jplh", b"free", b"\0\0\0\0")
-"""Boxes that say how the image is stored, padding, and zeros behind the last one."""
+"""Boxes that describe how the image is stored, padding, and zeros after the last box."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _J2K_MARKER = re.compile(rb"\xff[\x51-\x90]")
 _J2K_SIZE, _J2K_COMMENT, _J2K_TILE = 0x51, 0x64, 0x90
@@ -399,14 +400,14 @@ _OF_ENCODERS = (
     b"Kdu-",
     b"Lavc",  # of FFmpeg
 )
-"""How comments begin that encoders write of themselves into every file: nobody said them of the image."""
+"""First bytes of comments that encoders add to every file; they do not describe the image."""
 
 
 def of_jpeg_2000(file: File) -> Beside:
-    """Profile (ISO/IEC 15444-1, I.5.3.3), depth, comments, and EXIF, XMP and IPTC in boxes of their own."""
+    """Profile (ISO/IEC 15444-1, I.5.3.3), comments, EXIF, XMP and IPTC, and a note on lost bit depth."""
     file.seek(0)
     codestream, profile, metadata, others = b"", None, dict[str, bytes](), list[str]()
-    if file.read(4) == _CODESTREAM:  # a file may be that alone
+    if file.read(4) == _CODESTREAM:  # a file without boxes
         codestream = _CODESTREAM + file.read(_MOST_BYTES)
     else:
         for kind, body in _boxes(file):
@@ -427,20 +428,20 @@ def of_jpeg_2000(file: File) -> Beside:
 
 def _jpeg_2000_profile(header: bytes) -> bytes | None:
     colours = (body for _, body in _boxes(io.BytesIO(header), (b"colr",)))
-    # restricted, or any; 1 is a code
+    # 2 is a restricted, 3 any ICC profile; 1 is an enumerated colour space
     return next((body[3:] for body in colours if body[:1] in (b"\2", b"\3")), None)
 
 
 def _main_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
-    """Comments (ISO/IEC 15444-1, A.9.2), and a note on depth (A.5.1) that is lost."""
+    """Comments (ISO/IEC 15444-1, A.9.2), and a note on lost bit depth (A.5.1)."""
     comments, notes = list[bytes](), list[str]()
     for kind, body, _ in _segments(codestream, _J2K_MARKER):
         if kind == _J2K_TILE:
             break
         if kind == _J2K_SIZE:
-            # three bytes a component; the top bit says whether it is signed
+            # three bytes per component; the top bit of the first marks signed values
             depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
-            if len(depths) > 1 and max(depths) > 8:  # of one component alone all are given
+            if len(depths) > 1 and max(depths) > 8:  # of a single component the decoder gives all bits
                 notes.append(f"of its {max(depths)} bits a channel the decoder of JPEG 2000 gives 8")
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
@@ -453,7 +454,7 @@ def _main_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
 
 
 def deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
-    """Colours (H, W, 3) in 16 bits of a PNM whose numbers go beyond 255, which Pillow cuts to 8; None of others."""
+    """16-bit colours (H, W, 3) of a PNM with values above 255, which Pillow reduces to 8 bits; None for others."""
     decoder, _, place, arguments = image.tile[0]
     top = arguments[-1] if isinstance(arguments, tuple) else 255
     if image.mode != "RGB" or not isinstance(top, int) or top <= 255:

@@ -1,6 +1,6 @@
-"""Which files are images, by one rule for training and for colouring, and what a decoded one is.
+"""Which files count as images, by one rule for training and colouring, and the decoded `Image`.
 
-Pixels in their own depth, transparency, and all that is needed to write it as it came.
+An `Image` holds pixels in the file's own bit depth, transparency, and the metadata needed to write it back.
 """
 
 import os
@@ -18,19 +18,20 @@ from knowhue.storage import from_json
 
 
 class ImageFormat(NamedTuple):
-    """A format that can be read."""
+    """An image file format that can be read."""
 
     suffixes: tuple[str, ...]
-    """lower case; the first is the usual one"""
+    """file name suffixes in lower case; the first is the usual one"""
     starts: tuple[bytes, ...] = ()
-    """how its files begin; see `recognise` for the others"""
+    """first bytes of its files; empty for formats that `recognise` detects by other rules"""
     loader: str = ""
-    """in libvips, or else `plugin` in Pillow; neither where the decoder is a package of its own"""
+    """libvips loader; if empty, Pillow's `plugin` reads the format, and if both are empty, a separate package does"""
     plugin: str = ""
+    """Pillow plugin"""
     frames: str = "frames"
-    """what its pages are called"""
-    packed: int = 32  # few are packed more tightly
-    """bytes of pixels in a byte of file, where libvips does not read the header"""
+    """plural noun for its pages or frames in messages"""
+    packed: int = 32  # few files are compressed more tightly
+    """estimated pixel bytes per file byte, used where libvips does not read the header"""
 
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -52,15 +53,15 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
 LEDGER = "colorized.jsonl"
-"""What `inference.ledger` writes beside the images of a folder."""
+"""File that `inference.ledger` writes beside the images of a folder."""
 STATE = ".knowhue"
-"""Folder of an archive's output with what is known of it: hidden, so that nobody takes it for images."""
+"""State folder in an archive's output; hidden, so that it is not searched for images."""
 LEDGERS = f"{STATE}/ledgers"
-"""Folder of the ledgers of an archive's shards, in its output."""
+"""Folder of the shards' ledgers, in an archive's output."""
 ARCHIVE_PLAN = f"{STATE}/archive.json"
-"""What `archive` writes in the output of an archive."""
+"""File that `archive` writes in an archive's output."""
 COLOURED = "coloured by knowhue"
-"""Why an image that a ledger names as made is skipped: computed colours are neither originals nor truth."""
+"""Reason to skip an image that a ledger lists as output: its colours are computed, so it is not ground truth."""
 _SYSTEM_NAMES = frozenset({
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",  # zip archives of macOS, Windows
     "@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@__thumb",  # NAS
@@ -71,20 +72,20 @@ _SYSTEM_NAMES = frozenset({
 UNREADABLE = "unreadable folder"
 CIRCLE = "linking to a folder around it"
 MOST_KINDS = 6
-"""Kinds of reasons that a sentence names: files may end in as many ways as there are files."""
+"""Most kinds of reasons that a sentence names; a folder can hold any number of file types."""
 
 
 class Found(NamedTuple):
     """A file below a folder, or a folder that was not entered."""
 
     path: Path
-    """below the folder that was walked"""
+    """begins with the folder that was walked"""
     skipped: str = ""
-    """why it is left out; nothing for an image"""
+    """why it is left out; empty for an image"""
 
 
 def recognise(head: bytes) -> str | None:
-    r"""The key of `FORMATS` that data begin as, None if they begin as none.
+    r"""The key of `FORMATS` that the first bytes of a file match; None if there is no match.
 
     >>> recognise(b"GIF89a...")
     'GIF'
@@ -102,9 +103,9 @@ def recognise(head: bytes) -> str | None:
 
 
 def why_hidden(name: str) -> str:
-    """Why a file or folder of this name is left alone, or nothing.
+    """Why a file or folder of this name is skipped; empty if it is not.
 
-    Names that begin with a dot (among them `._NAME`, macOS' resource forks), and what systems put beside images.
+    Skipped are names that begin with a dot (including macOS resource forks, `._NAME`) and names of system files.
 
     >>> why_hidden("._reef.jpg"), why_hidden("@eaDir"), why_hidden("@home")
     ('hidden', 'of the system', '')
@@ -117,16 +118,16 @@ def why_hidden(name: str) -> str:
 def walk(
     root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None, takes_coloured: bool = False
 ) -> Iterator[Found]:
-    """Everything below a folder, by name, but for what knowhue itself writes beside images; links to folders last.
+    """List everything below a folder, sorted by name, except Knowhue's own ledgers; links to folders come last.
 
-    Links to files and folders are followed, each real folder is entered once, under its own name if it has one here.
-    A link that leads nowhere, a device and a pipe count as files: whoever reads them will say so.
+    Links are followed. Each real folder is entered once, under its real name if that is below `root`. Broken links,
+    devices and pipes count as files; reading them raises an error that says what they are.
 
     Args:
-        root: where to look.
+        root: the folder to search.
         suffixes: of images, lower case.
-        avoid: a folder that is passed over in silence, such as that of the output.
-        takes_coloured: whether images count that `knowhue colorize` has put into folders below it.
+        avoid: a folder that is left out without being reported, such as the output folder.
+        takes_coloured: whether to include images that `knowhue colorize` wrote into subfolders.
     """
     entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
     silent = set(entered)
@@ -154,18 +155,18 @@ def walk(
                 (links if entry.is_symlink() else inner).append(entry)
             elif entry.name != LEDGER:
                 yield Found(entry, reason)
-        folders += reversed(inner)  # a stack: the first by name is taken next
+        folders += reversed(inner)  # `folders` is a stack: the first name is popped next
 
 
 def _entries(folder: Path) -> list[tuple[Path, bool]]:
-    """What lies in a folder, by name, and whether each is a folder or leads to one: told by the folder, not by each."""
+    """Entries of a folder, sorted by name, and whether each is a folder or a link to one; needs no `stat` per entry."""
     with os.scandir(folder) as scanned:
         found = sorted(scanned, key=attrgetter("name"))
     return [(folder / each.name, _is_folder(each)) for each in found]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or leads to one; not where nobody may look."""
+    """Whether an entry is a folder or a link to one; False if permissions prevent finding out."""
     try:
         return entry.is_dir()
     except OSError:
@@ -173,21 +174,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _coloured_in(folder: Path) -> Iterator[Path]:
-    """What `knowhue colorize` has put into a folder and below it; originals may lie beside it."""
+    """Images that `knowhue colorize` wrote into a folder and its subfolders; originals may be beside them."""
     for ledger in (folder / LEDGER, *(folder / LEDGERS).glob("*.jsonl")):
         if ledger.is_file():
             yield from (folder / each for each in outputs_in(ledger.read_bytes()))
 
 
 def outputs_in(ledger: bytes) -> Iterator[str]:
-    """Paths of the images that the lines of a ledger tell of, below its folder; of what is no such line none."""
+    """Output paths in the lines of a ledger, relative to its folder; other lines are ignored."""
     for line in ledger.splitlines():
         with suppress(ValueError, TypeError, KeyError):
             yield str(from_json(line)["output"])
 
 
 def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str:
-    """Why a file is no image, or a folder is not entered; nothing if it is."""
+    """Why a file is not an image, or why a folder is not entered; empty if it is."""
     reason = why_hidden(entry.name)
     if not reason and is_folder:
         above = entry.absolute().parents if entry.is_symlink() else ()
@@ -196,17 +197,17 @@ def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str
 
 
 def of_no_format(suffix: str) -> str:
-    """Why a file with another suffix than images have is skipped."""
+    """Why a file with a suffix that no image format has is skipped."""
     return f"of no image format ({suffix or 'no suffix'})"
 
 
 def dangling(link: Path) -> str:
-    """What a link whose file is not there is called."""
+    """Describe a broken link."""
     return f"a link to nothing ({link.readlink()} is not there)"
 
 
 def kinds_of(reasons: Iterable[str]) -> Counter[str]:
-    """How many there are for each kind of reason, most first; what a reason says of a single file does not count.
+    """Count reasons by kind, most frequent first; the part of a reason that concerns a single file is ignored.
 
     >>> kinds_of(["near-gray: 3", "near-gray: 4", "duplicate of a.jpg", "hidden"])
     Counter({'near-gray': 2, 'duplicate': 1, 'hidden': 1})
@@ -216,7 +217,7 @@ def kinds_of(reasons: Iterable[str]) -> Counter[str]:
 
 
 def counted(reasons: Iterable[str]) -> str:
-    """The kinds of reasons in words; beyond the `MOST_KINDS` most frequent, what is left is counted together.
+    """The kinds of reasons with their counts, in words; all but the `MOST_KINDS` most frequent are counted together.
 
     >>> counted(["hidden", "of no image format (.txt)", "hidden"])
     '2 hidden, 1 of no image format (.txt)'
@@ -228,7 +229,7 @@ def counted(reasons: Iterable[str]) -> str:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """What all links to a file or folder, and all spellings of its name, have in common."""
+    """Device and inode, which all links and spellings of a path share."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
@@ -236,67 +237,67 @@ def identity(path: Path) -> tuple[int, int]:
 Pixels = NDArray[Any]
 """(H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded."""
 Metadata = tuple[tuple[str, bytes], ...]
-"""EXIF, XMP, IPTC, Photoshop's blocks and GeoTIFF, by their names in libvips."""
+"""Blocks of EXIF, XMP, IPTC, Photoshop and GeoTIFF data by their libvips names."""
 Texts = tuple[tuple[str, str], ...]
-"""Keys and texts, as of PNG; a text without a key is a `COMMENT`."""
+"""Pairs of keyword and text, as in PNG; a text without a keyword has the keyword `COMMENT`."""
 COMMENT = "Comment"
 Resolution = tuple[float, float]
-"""Pixels a mm, across and down."""
+"""Pixels per mm, horizontal and vertical."""
 
 
 class ComputedBy(NamedTuple):
-    """What computed the colours of an image."""
+    """The model that computed the colours of an image."""
 
     model: str
+    """name"""
     fingerprint: str
-    """what tells it from other models of that name"""
+    """distinguishes models of the same name"""
 
 
 class Origin(NamedTuple):
-    """Where an image comes from, and what its file said beside the pixels."""
+    """What is known of an image's file besides the pixels."""
 
     suffix: str = ""
-    """of its format, such as `.jpg`, whatever the file was called"""
+    """usual suffix of the file's format, such as `.jpg`, whatever the file's name"""
     profile: bytes | None = None
-    """ICC profile that it is to be written with: its own if that describes RGB, that of sRGB if it had another, None if
-    it had none"""
+    """ICC profile to write: the file's own if it describes RGB, sRGB's if the file had another one, None if none"""
     metadata: Metadata = ()
-    """what else the file said. Its orientation is no longer true"""
+    """metadata blocks as read; their orientation no longer applies, because the pixels are upright"""
     texts: Texts = ()
-    """comments, and texts with a key"""
+    """comments and texts with keywords"""
     pixels_per_mm: Resolution | None = None
-    """horizontal and vertical, of the upright image; None if the file names none"""
+    """resolution of the upright image; None if the file gives none"""
     bits: int = 8
-    """of a channel in the file"""
+    """bits per channel in the file"""
     is_lossless: bool = False
-    """whether a format that can lose something (WebP) did not"""
+    """whether a file of a format with lossy and lossless modes (WebP) was lossless"""
     notes: tuple[str, ...] = ()
-    """what a user should know of how it was read"""
+    """sentences for the user on how the file was read"""
     computed_by: ComputedBy | None = None
-    """what its colours are from, if they are not those of its file"""
+    """the model that computed the colours; None if they are the file's own"""
 
 
 class Image(NamedTuple):
-    """An image."""
+    """A decoded image."""
 
     pixels: Pixels
-    """(H, W, 1 or 3); 1 if its file says gray, 3 else, whatever the colours"""
+    """(H, W, C): C is 1 if the file is stored as gray, otherwise 3, even if all its colours are gray"""
     alpha: NDArray[Any] | None = None
-    """(H, W) of the same type, 0 where nothing is seen, or None"""
+    """(H, W), the pixels' data type, 0 for transparent; None if opaque"""
     origin: Origin = Origin()
-    """what else its file said"""
+    """what is known of its file"""
 
     @classmethod
     def of(cls, pixels: Pixels) -> "Image":
-        """An image that comes from no file."""
+        """An image that does not come from a file."""
         return cls(np.ascontiguousarray(pixels))
 
 
 def require_pixels(pixels: Pixels) -> None:
-    """Make sure, before work, that an array is what all code takes for pixels.
+    """Check that an array is valid as `Pixels`.
 
     Raises:
-        ValueError: it has another shape, type or order in memory.
+        ValueError: its shape, data type or memory layout is wrong.
     """
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise ValueError(
@@ -312,10 +313,10 @@ def require_pixels(pixels: Pixels) -> None:
 
 
 def require_image(image: Image) -> None:
-    """The same of an image that somebody has made; of its transparency, too.
+    """Check that the pixels and transparency of an image are valid.
 
     Raises:
-        ValueError: pixels or transparency have another shape, type or order in memory.
+        ValueError: a shape, data type or memory layout is wrong.
     """
     require_pixels(image.pixels)
     alpha, wanted = image.alpha, (image.pixels.shape[:2], image.pixels.dtype)
@@ -327,7 +328,7 @@ def require_image(image: Image) -> None:
 
 
 def flattened(image: Image) -> Pixels:
-    """Pixels as a network is shown them, in their own depth: over white, so that nothing hidden counts."""
+    """The pixels composited over white, in their own bit depth: colours of transparent pixels have no effect."""
     pixels, alpha = image.pixels, image.alpha
     top = np.iinfo(pixels.dtype).max
     if alpha is None or alpha.min() == top:
@@ -337,16 +338,16 @@ def flattened(image: Image) -> Pixels:
 
 
 def to_rgb8(image: Image) -> NDArray[np.uint8]:
-    """An image as networks are trained on it: (H, W, 3) sRGB in 8 bits, over white.
+    """An image as networks see it in training: (H, W, 3) 8-bit sRGB, composited over white.
 
     >>> to_rgb8(Image.of(np.full((1, 1, 1), 65535, np.uint16))).tolist()
     [[[255, 255, 255]]]
     """
     pixels = to_8_bits(flattened(image))
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))  # a view: gray is not copied three times
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))  # a view, which does not copy gray three times
 
 
 def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:
-    """Pixels (H, W, C) in 8 bits, rounded."""
-    # 257 = 65535 / 255; dropping the low byte would darken by half a code
+    """Pixels (H, W, C) rounded to 8 bits."""
+    # 257 = 65535 / 255; dropping the low byte would darken the image by half a code value
     return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)

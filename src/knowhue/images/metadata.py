@@ -1,7 +1,7 @@
-"""What a file says beside its pixels: what each kind of file can hold of it, what would lie and so goes, what is said.
+"""Metadata of a file that is written: what its format can hold, without what no longer applies.
 
-Thumbnails show the gray image, and XMP announces gain maps and videos that are not written along. That colours are
-computed is said in XMP, by the IPTC Photo Metadata Standard 2025.1.
+Thumbnails are removed because they show the gray image, and so is XMP on gain maps and videos that are not written.
+XMP declares that colours are computed, by the IPTC Photo Metadata Standard 2025.1.
 """
 
 import re
@@ -26,8 +26,8 @@ _WORDS = {
     GEOGRAPHY: "GeoTIFF was",
 }
 _COMMENTS = "comments were"
-_LONGEST_KEY = 79  # of a text of PNG
-_JPEG_BLOCK = 65_500  # bytes of a JPEG marker, less what libvips puts before
+_LONGEST_KEY = 79  # characters of a PNG keyword
+_JPEG_BLOCK = 65_500  # bytes of a JPEG segment, less the prefix that libvips adds
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
@@ -35,14 +35,22 @@ _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 def keep(
     origin: Origin, suffix: str, holds: Collection[str], height: int, width: int, called: str
 ) -> tuple[Fields, Texts, list[str]]:
-    """Choose what a kind of file can hold, by the names in libvips of what it `holds`, and is still true.
+    """Choose the metadata that still applies to an image and that its file format can hold.
 
-    JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF beside them; either is turned into the other.
-    Orientation and size in XMP become those of the upright image. Thumbnails, and what XMP says of things that are not
-    written, go. Where colours are computed, XMP says so; see `declare`. Notes name the kind of file as it is `called`.
+    JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF outside them; each is converted into the other.
+    Orientation and size in XMP become those of the upright image. Thumbnails, and XMP on data that is not written, are
+    removed. If the colours are computed, XMP declares it, see `declare`.
+
+    Args:
+        origin: metadata and texts as read.
+        suffix: of the file, lower case.
+        holds: libvips names of the metadata that the format can hold.
+        height: of the upright image, pixels.
+        width: of the upright image, pixels.
+        called: name of the format in messages.
 
     Returns:
-        What goes along, by its names in libvips, and texts; what does not, in words.
+        Metadata by libvips names, texts, and sentences on what is left out.
     """
     found, lost = _true(dict(origin.metadata), height, width, origin.computed_by)
     if suffix == ".jpg":
@@ -72,8 +80,8 @@ def keep(
 
 
 def _in_words(keys: Collection[str]) -> list[str]:
-    """What texts are called at the beginning of a sentence on what becomes of them."""
-    # two may have one key
+    """Subject and verb of a sentence on texts with these keywords."""
+    # several texts can have the same keyword
     named = list(dict.fromkeys(shown(key, _LONGEST_KEY) for key in keys if key != COMMENT))
     words = [_COMMENTS] if COMMENT in keys else []
     if named:
@@ -82,7 +90,7 @@ def _in_words(keys: Collection[str]) -> list[str]:
 
 
 def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
-    """Fields without what would lie, and notes on what a user may miss."""
+    """Fields without what no longer applies, and notes on removals that concern the user."""
     notes = list[str]()
     for name, value in found.items():
         if name == "exif-data":
@@ -100,7 +108,7 @@ def _for_jpeg(found: Fields) -> Fields:
         return found | {"iptc-data": _PHOTOSHOP + blocks}
     if iptc is not None and not iptc.startswith(_PHOTOSHOP):
         length = len(iptc).to_bytes(4, "big")
-        # Photoshop's blocks have even lengths
+        # Photoshop's blocks are padded to even lengths
         return found | {"iptc-data": _PHOTOSHOP + _IPTC_BLOCK + length + iptc + b"\0" * (len(iptc) % 2)}
     return found
 
@@ -111,13 +119,14 @@ def _for_tiff(found: Fields) -> Fields:
         found["photoshop-data"] = blocks = iptc.removeprefix(_PHOTOSHOP)
         _, block, records = blocks.partition(_IPTC_BLOCK)
         iptc = records[4 : 4 + int.from_bytes(records[:4], "big")] if block else None
-    if iptc:  # libvips 8.18 writes a fourth: it counts in words, libtiff in bytes
+    # libvips 8.18 passes the length in words, but libtiff takes it for bytes, and would write a quarter
+    if iptc:
         found["iptc-data"] = iptc.ljust(4 * len(iptc), b"\0")
     return found
 
 
 _THUMBNAIL = re.compile(rb"8BIM\x04[\x09\x0c]\0\0(.{4})", re.DOTALL)
-"""How Photoshop's block of a thumbnail begins: its kind, no name, its size."""
+"""Header of Photoshop's thumbnail block: its kind, no name, its size."""
 _XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)(\d+)"""
 _TIFF_SPACE = b"http://ns.adobe.com/tiff/1.0/"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
@@ -135,13 +144,13 @@ _CLAIMS = {
     f"{_ADOBE}xmp/note/": ("HasExtendedXMP", "more XMP in another place"),
     f"{_ADOBE}xap/1.0/": ("Thumbnails", ""),
 }
-"""Names in XMP that announce what is not written: how their namespace begins, how they begin, and what they announce,
-which is empty where there is nothing to tell."""
+"""XMP properties on data that is not written, by prefix of their namespace: prefix of their names, and the data in
+words, empty if the user need not know."""
 
 
 def xmp_orientation(xmp: bytes) -> int | None:
-    """1 to 8 by XMP, which counts where EXIF says nothing, as Pillow and Adobe have it; None if it says none."""
-    plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
+    """Orientation 1 to 8, None if XMP gives none; as in Pillow and Adobe's programs, it counts if EXIF gives none."""
+    plain = xmp.replace(b"\0", b"")  # so that UTF-16 reads as ASCII, too
     found = re.search(_XMP_NUMBER % b"tiff:Orientation", plain) if _TIFF_SPACE in plain else None
     return int(found[2]) if found and re.fullmatch(rb"[1-8]", found[2]) else None
 
@@ -152,15 +161,15 @@ _UNDECLARED = (
 )
 _NO_XML = (ExpatError, ValueError, LookupError)
 _MOST_TAGS, _MOST_LEVELS = 1 << 16, 100
-"""Of XMP that is read: a hostile one of some kilobytes would take minutes, or be nested without end."""
+"""Limits on XMP that is parsed, because a malicious packet of a few kilobytes could take minutes or nest deeply."""
 
 
 def _document(xmp: bytes) -> minidom.Document:
-    if b"<!DOCTYPE" in xmp:  # entities may name files, and expand without end
+    if b"<!DOCTYPE" in xmp:  # entities can refer to files and expand exponentially
         raise ExpatError
     if xmp.count(b"<") > _MOST_TAGS:
         raise ExpatError
-    # zeros behind a packet are no XML; in UTF-16 the last one is half a character
+    # zeros after a packet are not XML, but in UTF-16 the last one is half of a character
     document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
     nodes: list[Any] = [document]
     for _ in range(_MOST_LEVELS):
@@ -171,34 +180,34 @@ def _document(xmp: bytes) -> minidom.Document:
 
 
 def blocks_without_thumbnail(blocks: bytes) -> bytes:
-    """Photoshop's image resource blocks, with or without what JPEG puts before them."""
+    """Photoshop's image resource blocks, with or without JPEG's prefix, without thumbnails."""
     kept, place = list[bytes](), 0
     for found in _THUMBNAIL.finditer(blocks):
         if found.start() >= place:
             size = int.from_bytes(found[1], "big")
             kept.append(blocks[place : found.start()])
-            place = found.end() + size + size % 2  # blocks have even lengths
+            place = found.end() + size + size % 2  # blocks are padded to even lengths
     return b"".join([*kept, blocks[place:]])
 
 
 def _true_xmp(xmp: bytes, height: int, width: int, computed_by: ComputedBy | None) -> tuple[bytes, list[str]]:
-    """XMP (ISO 16684-1) that announces nothing that is not in the file, and notes on what went or is not declared.
+    """XMP (ISO 16684-1) without properties on data that is not in the file, and notes on removals and failures.
 
-    What it says of orientation and size is set to those of the upright image. What is true is kept byte by byte if all
-    of it is and nothing is to be declared. XMP that cannot be read declares nothing, and goes if it names one of those
-    spaces.
+    Orientation and size are set to those of the upright image. If there is nothing else to remove or declare, the
+    packet stays the same byte for byte. XMP that cannot be parsed declares nothing; it is dropped if it mentions a
+    namespace whose properties would all be removed.
     """
     numbers = {b"tiff:Orientation": 1}
     numbers |= dict.fromkeys((b"tiff:ImageWidth", b"exif:PixelXDimension"), width)
     numbers |= dict.fromkeys((b"tiff:ImageLength", b"exif:PixelYDimension"), height)
-    # as text, so that a packet of which nothing is taken out stays as it was, byte by byte
+    # by regular expression, so that the rest of the packet stays the same byte for byte
     for name, number in numbers.items():
         xmp = re.sub(_XMP_NUMBER % name, rb"\g<1>%d" % number, xmp)
     is_declared = computed_by is None
     try:
         document = _document(xmp)
     except _NO_XML:
-        plain = xmp.replace(b"\0", b"")  # UTF-16, too, then reads as ASCII
+        plain = xmp.replace(b"\0", b"")  # so that UTF-16 reads as ASCII, too
         gone = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
         xmp = b"" if gone else xmp
     else:
@@ -215,14 +224,14 @@ def _true_xmp(xmp: bytes, height: int, width: int, computed_by: ComputedBy | Non
 
 
 def _packet(document: minidom.Document) -> bytes:
-    """Without an XML declaration, which has no place in a packet."""
-    # a model's folder may have a name that is no text, which no XML can hold
+    """A document as bytes, without an XML declaration, which a packet must not contain."""
+    # the name of a model's folder may not be valid UTF-8, which XML cannot hold
     return "".join(node.toxml() for node in document.childNodes).encode(errors="replace")
 
 
 def _prune(node: Any) -> Iterator[str]:
-    """Take out what is announced below a node."""
-    for child in list(node.childNodes):  # a copy: nodes leave the list meanwhile
+    """Remove the properties of `_CLAIMS` below a node; yields what they are about."""
+    for child in list(node.childNodes):  # a copy, because nodes are removed from the list
         if (what := _announced(child)) is not None:
             node.removeChild(child)
             yield what
@@ -254,7 +263,7 @@ _SPACES = {
 }
 _CREATOR_TOOL = "xmp:CreatorTool"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""What IPTC's vocabulary calls media that a trained model has added to."""
+"""IPTC's term for media with parts made by a trained model."""
 _EMPTY_PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     f'<rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta><?xpacket end="w"?>'
@@ -262,10 +271,10 @@ _EMPTY_PACKET = (
 
 
 def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
-    """Have XMP say that colours are computed, and by what; False if it has no place for that.
+    """Declare in XMP that colours are computed, and by which model; False if the XMP has no RDF element.
 
-    IPTC's DigitalSourceType, AISystemUsed and AISystemVersionUsed are set. The CreatorTool stays if there is one, for
-    XMP means the first known tool.
+    Sets IPTC's DigitalSourceType, AISystemUsed and AISystemVersionUsed. An existing CreatorTool stays, because XMP
+    defines it as the first known tool.
     """
     found = document.getElementsByTagNameNS(_RDF, "RDF")
     if not found:
@@ -276,7 +285,7 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
         "Iptc4xmpExt:AISystemVersionUsed": f"{__version__}, model {computed_by.fingerprint}",
     }
     described = [each for each in found[0].childNodes if each.localName == "Description"]
-    # all descriptions of a packet are about one thing
+    # all descriptions of a packet must have the same subject
     about = described[0].getAttributeNS(_RDF, "about") if described else ""
     for each in described:
         for name in properties:
@@ -286,7 +295,7 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
     if not any(list(_values(each, _CREATOR_TOOL)) for each in described):
         properties[_CREATOR_TOOL] = f"Knowhue {__version__}"
     added = document.createElementNS(_RDF, "rdf:Description")
-    for prefix, space in _SPACES.items():  # which may have other prefixes around it
+    for prefix, space in _SPACES.items():  # declared here, because the packet may use other prefixes
         added.setAttribute(f"xmlns:{prefix}", space)
     for name, value in {"rdf:about": about, **properties}.items():
         added.setAttribute(name, value)
@@ -295,7 +304,7 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
 
 
 def _values(node: Any, name: str) -> Iterator[Any]:
-    """The attributes and the elements of a description that give a property."""
+    """The attributes and elements of a description that give the property `name`."""
     prefix, _, local = name.partition(":")
     for each in [*node.attributes.values(), *node.childNodes]:
         if (each.namespaceURI, each.localName) == (_SPACES[prefix], local):
@@ -311,7 +320,7 @@ def _forget(node: Any, name: str) -> None:
 
 
 def _says_anything(node: Any) -> bool:
-    """Whether a description has a property, beside namespaces and what it is about."""
+    """Whether a description has properties, besides namespaces and its subject."""
     attributes = [
         each for each in node.attributes.values() if each.namespaceURI not in (_RDF, XMLNS_NAMESPACE)
     ]

@@ -1,10 +1,10 @@
-"""ICC profiles: any image's colours to sRGB with their true lightness, and sRGB back to the profile it came in.
+"""ICC profiles: any image's colours to sRGB with their lightness kept, and sRGB back to the original profile.
 
-Relative colorimetric, no black point compensation. A colour that sRGB does not have is moved towards the gray of its
-own luminance until it has it; clipping each channel, as colour engines do, would change L* by up to 4.5. Curves and
-a matrix (ICC.1:2022, 8.3.2 and 8.3.4, a PNG's cICP, sRGB, gAMA and cHRM, an AVIF's nclx) are computed exactly for 16
-bits, where lcms' tables are up to 0.4 L* off in the dark; for 8, and for profiles with tables, libvips' own engine
-(lcms) serves.
+Conversion is relative colorimetric without black point compensation. Colours outside sRGB are moved towards the gray of
+the same luminance until they are inside; clipping each channel, as colour engines do, would change L* by up to 4.5.
+Spaces of curves and a matrix (ICC.1:2022, 8.3.2 and 8.3.4; a PNG's cICP, sRGB, gAMA and cHRM; an AVIF's nclx) are
+computed exactly for 16 bits, where the tables of lcms are off by up to 0.4 L* in dark colours. For 8 bits, and for
+profiles with tables, libvips' own engine (lcms) is used.
 """
 
 import struct
@@ -25,42 +25,42 @@ _CODES = np.linspace(0, 1, 65536)
 _LAST = 65535
 _LIGHT = np.linspace(0, 1, _LAST + 1) ** 2
 LUMINANCE = SRGB_TO_XYZ[1].astype(np.float32)
-"""Of linear sRGB, Rec. 709 at D65."""
-_D50 = np.array([0.9642, 1.0, 0.8249])  # white of ICC's profile connection space
+"""Weights of linear sRGB (Rec. 709 at D65) in luminance, (3,)."""
+_D50 = np.array([0.9642, 1.0, 0.8249])  # XYZ of the white of ICC's profile connection space
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_SINGULAR = 1e6  # condition above which three primaries are as good as two
+_SINGULAR = 1e6  # condition number above which three primaries are nearly dependent
 
 
 class RGBSpace(NamedTuple):
-    """A space of gray or RGB."""
+    """A gray or RGB colour space, defined by curves and a matrix."""
 
     curves: Floats
-    """(1 or 3, 65536), linear light of every 16-bit code"""
+    """(1 or 3, 65536), linear light of every 16-bit code, 0 to 1"""
     inverses: Floats
-    """the same the other way, tables for `look_up`"""
+    """(1 or 3, 65536), the inverse curves as tables for `look_up`"""
     matrix: Floats | None
     """(3, 3) from linear RGB to linear sRGB; None for gray"""
 
     def to_linear(self, codes: NDArray[np.integer]) -> Floats:
-        """Linear sRGB (..., 3), beyond 0..1 where sRGB has no such colour, of codes (..., 1 or 3) of 8 or 16 bits."""
+        """Linear sRGB (..., 3) of 8 or 16-bit codes (..., 1 or 3); outside 0..1 for colours outside sRGB."""
         steps = 257 if codes.dtype == np.uint8 else 1  # 257 x 255 = 65535
         linear = np.stack([curve[codes[..., k] * np.intp(steps)] for k, curve in enumerate(self.curves)], -1)
         return linear.repeat(3, -1) if self.matrix is None else linear @ self.matrix.T.astype(np.float32)
 
     def from_linear(self, linear: Floats) -> Floats:
-        """Codes (..., 3) from 0 to 1 of linear sRGB (..., 3); spaces of RGB alone."""
+        """Codes (..., 3), 0 to 1, of linear sRGB (..., 3); for RGB spaces only."""
         assert self.matrix is not None
         own = linear @ np.linalg.inv(self.matrix).T.astype(np.float32)
         return np.stack([look_up(own[..., k], table) for k, table in enumerate(self.inverses)], -1)
 
 
 def code_table(curve: Floats) -> Floats:
-    """A table for `look_up` of the way back from the light of every 16-bit code to the code (0 to 1)."""
+    """A table for `look_up` that inverts a curve, the linear light (65536,) of every 16-bit code."""
     return np.interp(_LIGHT, curve, _CODES).astype(np.float32)
 
 
 def look_up(light: Floats, table: Floats) -> Floats:
-    """Codes (0 to 1) of light; tables are over square roots, where curves are smooth in the dark, too."""
+    """Codes (0 to 1) of linear light; tables are over its square root, which makes curves smooth in dark colours."""
     place = np.sqrt(light.clip(0, 1)) * np.float32(_LAST)
     low = np.minimum(place.astype(np.int32), _LAST - 1)
     left = table[low]
@@ -72,17 +72,17 @@ def _space(curves: Floats, matrix: Floats | None) -> RGBSpace:
 
 
 def _to_linear_srgb(to_xyz: Floats, white: Floats) -> Floats:
-    """Linear RGB to linear sRGB (3, 3), by way of XYZ and the adaptation of a white to D65 after Bradford."""
+    """Matrix (3, 3) from linear RGB to linear sRGB, through XYZ and Bradford adaptation of the white to D65."""
     gains = (_BRADFORD @ SRGB_TO_XYZ.sum(1)) / (_BRADFORD @ white)
     return np.linalg.inv(SRGB_TO_XYZ) @ np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD @ to_xyz
 
 
-# Described by an ICC profile
+# Spaces of ICC profiles
 
 
 @lru_cache(maxsize=64)
 def profile_space(profile: bytes) -> RGBSpace | None:
-    """Read a profile; None if it has tables of its own, curves that fall, or is damaged."""
+    """The space of an ICC profile; None if it has lookup tables or decreasing curves, or is damaged."""
     tags = profile_tags(profile)
     if tags is None or any(name.startswith((b"A2B", b"D2B")) for name in tags):
         return None
@@ -92,14 +92,14 @@ def profile_space(profile: bytes) -> RGBSpace | None:
         columns = [_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")] if len(names) == 3 else None
     except (KeyError, ValueError, struct.error):
         return None
-    # a curve that falls has no inverse
+    # a decreasing curve has no inverse table
     if not np.isfinite(curves).all() or (np.diff(curves) < 0).any():
         return None
     return _space(curves, None if columns is None else _to_linear_srgb(np.stack(columns, 1), _D50))
 
 
 def profile_tags(profile: bytes) -> dict[bytes, bytes] | None:
-    """Data of a profile's tags by signature; None if it is damaged."""
+    """Data of a profile's tags by signature; None if the profile is damaged."""
     if len(profile) < 132 or profile[36:40] != b"acsp":
         return None
     count = int.from_bytes(profile[128:132], "big")
@@ -121,7 +121,7 @@ def _curve(tag: bytes) -> Floats:
         count = struct.unpack_from(">I", tag, 8)[0]
         values = np.array(struct.unpack_from(f">{count}H", tag, 12))
         if count <= 1:
-            # a single value is a gamma in 256ths, none is the identity
+            # a single value is a gamma in units of 1/256; no value means the identity
             return _CODES ** (values[0] / 256 if count else 1)
         return np.interp(_CODES, np.linspace(0, 1, count), values / 65535)
     kind, parameters = struct.unpack_from(">H", tag, 8)[0], (1, 3, 4, 5, 7)
@@ -139,32 +139,32 @@ def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> Floats
     return np.where(d <= _CODES, (a * _CODES + b).clip(0) ** gamma + e, c * _CODES + f)
 
 
-# Described by a PNG, an AVIF or an HEIC
+# Spaces of PNG, AVIF and HEIC files without a profile
 
 _USUAL_GAMMA = 0.45455
 _INSIGNIFICANT = 0.05
-"""By what share a gAMA may be off the usual one and mean sRGB all the same, as libpng has it."""
+"""Relative difference from the usual gamma up to which gAMA means sRGB, as in libpng."""
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES = {
     1: _SRGB,
     9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
     12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
-"""White, red, green, blue, each x and y, by code of ITU-T H.273, table 2."""
+"""Chromaticities x and y of white, red, green and blue, by colour primaries code (ITU-T H.273, table 2)."""
 _SRGB_CURVE = 13
 _GAMMAS = {4: 1 / 2.2, 5: 1 / 2.8, 8: 1.0}
-"""By code of ITU-T H.273, table 3."""
+"""Encoding exponents by transfer characteristics code (ITU-T H.273, table 3)."""
 _UNSPECIFIED = 2
 _AS_SRGB = {_UNSPECIFIED: _SRGB_CURVE, 1: _SRGB_CURVE, 6: _SRGB_CURVE, 14: _SRGB_CURVE, 15: _SRGB_CURVE}
-"""Curves of video cameras (ITU-R BT.709, 601, 2020), and none, of which stills are shown by sRGB's."""
+"""Video camera curves (ITU-R BT.709, 601, 2020) and `unspecified`: still images with these are shown with sRGB's."""
 SpaceAndNotes = tuple[RGBSpace | None, tuple[str, ...]]
 
 
 def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
-    """What the chunks of a PNG say of its colours beside a profile, and what a user should know.
+    """The colour space that a PNG's chunks define, and sentences for the user.
 
     Returns:
-        None for the space if it is sRGB, or that of a profile.
+        The space is None if the PNG is sRGB or has a profile.
     """
     if b"iCCP" in chunks:
         return None, ()
@@ -176,7 +176,7 @@ def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
 def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
     gammas = _fractions(chunks.get(b"gAMA", b""), 1)
     if not gammas or gammas[0] <= 0:
-        return None, ()  # primaries alone say nothing, as browsers have it
+        return None, ()  # without gAMA, cHRM is ignored, as in browsers
     gamma, primaries = gammas[0], _fractions(chunks.get(b"cHRM", b""), 8)
     is_usual = abs(gamma / _USUAL_GAMMA - 1) <= _INSIGNIFICANT
     curve = srgb_to_linear(_CODES) if is_usual else _CODES ** (1 / gamma)
@@ -191,13 +191,13 @@ def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
 
 
 def heif_space(primaries: int, transfer: int) -> SpaceAndNotes:
-    """The same of the codes of an AVIF or HEIC image without a profile, whose matrix and range are undone."""
+    """The space that the nclx codes of an AVIF or HEIC image define; its decoder has undone matrix and range."""
     own = 1 if primaries == _UNSPECIFIED else primaries
     return _by_codes("nclx", (own, _AS_SRGB.get(transfer, transfer)), is_gray=False)
 
 
 def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNotes:
-    """By primaries and transfer of ITU-T H.273; where two more follow, the matrix should be none, the range full."""
+    """The space of ITU-T H.273 codes: primaries, transfer, and in a PNG the matrix (must be 0) and full range (1)."""
     primaries, transfer, *undone = codes
     is_srgb_curve = transfer == _SRGB_CURVE
     if (primaries == 1 or is_gray) and is_srgb_curve:
@@ -211,7 +211,7 @@ def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNote
 
 
 def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
-    """A space of a curve (65536,) and x and y of white, red, green, blue (None: gray); None if they are no colours."""
+    """A space of a curve (65536,) and x, y of white, red, green, blue (None: gray); None if they span no RGB space."""
     if places is None:
         return _space(curve[None], None)
     xyz = [
@@ -235,16 +235,18 @@ _PROFILE = "icc-profile-data"
 _SIGNATURES = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 _SAME = {8: 0.75 / 255, 16: 0.0005}
-"""Up to what difference in sRGB codes (0 to 1) a profile is sRGB by another name, and images stay as they are."""
+"""Difference in sRGB codes (0 to 1), by bits, up to which a profile counts as sRGB and pixels are not converted."""
 _BAND_PIXELS = 1 << 20
 _ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class _Conversion(NamedTuple):
-    """To sRGB: `linear` exactly, not encoded; `encoded`, if there is one, fast, and clipped where sRGB ends."""
+    """A conversion to sRGB."""
 
     linear: _ToLinear
+    """exact, to linear light, not clipped"""
     encoded: Callable[[VipsImage], VipsImage] | None = None
+    """fast, to 8-bit codes, clipped to sRGB; None if there is none"""
 
 
 def to_srgb(
@@ -254,30 +256,30 @@ def to_srgb(
     bits: int,
     space: RGBSpace | None = None,
 ) -> tuple[Pixels, bytes | None, tuple[str, ...]]:
-    """Turn colours into sRGB.
+    """Convert colours to sRGB.
 
     Args:
         colours: (H, W, 1, 3 or 4) as decoded.
-        interpretation: libvips' name of what they are.
-        profile: that the file carries. One that does not fit the colours, or is damaged, is left aside with a note.
-        bits: 8 or 16, of the result.
-        space: what the file says without a profile; what is written is sRGB then.
+        interpretation: libvips' name of their colour space.
+        profile: ICC profile of the file. If it is damaged or does not fit the colours, it is ignored with a note.
+        bits: 8 or 16 bits per channel of the result.
+        space: colour space of a file without a profile; the image is then written as sRGB.
 
     Returns:
-        (H, W, 1) pixels if they were gray, else (H, W, 3); the profile that the image should be written with, None if
-        it had none; what a user should know.
+        Pixels (H, W, 1) if they were gray, otherwise (H, W, 3); the profile to write the image with, None if it had
+        none; sentences for the user.
     """
     notes: tuple[str, ...] = ()
     conversion = None if space is None or profile is not None else _Conversion(space.to_linear)
     if interpretation.startswith("lab"):
-        # L* is that of the file: its white, whichever that is, becomes sRGB's
+        # keeps the file's L*: its white point, whichever it is, becomes sRGB's
         conversion = _Conversion(
             lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
             lambda image: image.colourspace("srgb"),
         )
     elif profile is not None:
         if _fits(profile, colours.shape[2]):
-            with suppress(VipsError):  # it may turn out to be damaged
+            with suppress(VipsError):  # its data can still be damaged
                 return _by_profile(colours, interpretation, profile, bits)
         notes = ("its colour profile does not fit the image or is damaged; it was left aside",)
     if interpretation == "cmyk":
@@ -288,16 +290,16 @@ def to_srgb(
 
 
 def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
-    """Turn sRGB pixels (H, W, 3) into the colours of an RGB profile, and attach that.
+    """Convert sRGB pixels (H, W, 3) to the colours of an RGB profile, and attach the profile.
 
-    The image is as deep as `bits` if it had to be converted, else as the pixels are.
+    The image has `bits` bits per channel if it was converted, otherwise as many as the pixels.
     """
     space = profile_space(profile) if bits == 16 else None
     image = image_of(pixels, "rgb16" if pixels.dtype == np.uint16 else "srgb")
     if _is_srgb(profile, bits):
         image = image.copy()
     elif space is None:
-        # libvips takes a profile by its file's name alone, and reads it at once
+        # libvips accepts an output profile only as a file, which it reads immediately
         with temporary_folder("A colour profile") as folder:
             path = folder / "profile.icc"
             path.write_bytes(profile)
@@ -313,12 +315,12 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
 
 @cache
 def srgb_profile() -> bytes:
-    """The profile of sRGB, for images that came with a profile of other colours than RGB."""
+    """The sRGB profile, written into images whose own profile was not an RGB profile."""
     return built_in_profile("srgb")
 
 
 def _fits(profile: bytes, channels: int) -> bool:
-    """Whether a profile is whole and its header (ICC.1:2022, 7.2) says that it describes so many channels."""
+    """Whether a profile is complete and describes `channels` channels by its header (ICC.1:2022, 7.2)."""
     return (
         profile_tags(profile) is not None
         and profile[12:16] in _CLASSES
@@ -329,7 +331,7 @@ def _fits(profile: bytes, channels: int) -> bool:
 def _by_profile(
     colours: NDArray[Any], interpretation: str, profile: bytes, bits: int
 ) -> tuple[Pixels, bytes, tuple[str, ...]]:
-    """As `to_srgb`, by a profile that fits; a `VipsError` if it is damaged."""
+    """As `to_srgb`, with a profile that fits; raises `VipsError` if it is damaged."""
     is_rgb = colours.shape[2] == 3
     if is_rgb and _is_srgb(profile, bits):
         return colours, profile, ()
@@ -359,7 +361,7 @@ def _by_lcms(interpretation: str, profile: bytes) -> _Conversion:
 
 
 def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
-    """8 bits by the fast way, mended where it clips, or else by the exact one."""
+    """Pixels in sRGB: for 8 bits by the fast conversion, corrected where it clips; else by the exact one."""
     channels = 1 if colours.shape[2] == 1 else 3
     if bits == 16 or conversion.encoded is None:
         pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
@@ -368,11 +370,11 @@ def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversi
         return pixels
     pixels = array_of(conversion.encoded(image_of(colours, interpretation)))
     if channels == 1:
-        return np.ascontiguousarray(pixels[..., 1:2])  # gray stays on the neutral axis, in gamut
+        return np.ascontiguousarray(pixels[..., 1:2])  # gray stays neutral, and is never clipped
     for band in _bands(pixels):
         rows = pixels[band]
         low, high = _ends(rows)
-        # only a code at an end can have been clipped; where all three are equal it is black or white
+        # only codes 0 and 255 can have been clipped; where all three are equal, the colour is black or white
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
             rows[clipped] = _codes(colours[band][clipped][None], conversion.linear, 255)[0]
@@ -380,19 +382,19 @@ def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversi
 
 
 def _bands(pixels: Pixels) -> Iterator[slice]:
-    """Rows that are worked on together, so that floating-point values of a large image are never all there."""
+    """Bands of rows to convert one after another, so that a large image is never held as floats as a whole."""
     rows = max(1, _BAND_PIXELS // pixels.shape[1])
     return (slice(start, start + rows) for start in range(0, len(pixels), rows))
 
 
 def _codes(colours: NDArray[Any], linear: _ToLinear, top: int) -> NDArray[np.float32]:
-    """Codes (H, W, 3) from 0 to `top`, whole numbers."""
+    """Codes (H, W, 3) in sRGB, rounded, from 0 to `top`."""
     light = _into_gamut(linear(colours).astype(np.float32, copy=False))
     return (look_up(light, _code_of_light()) * np.float32(top)).round()
 
 
 def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move colours (H, W, 3) towards the gray of their luminance until no channel is beyond 0..1."""
+    """Move linear colours (H, W, 3), in place, towards the gray of their luminance until all channels are in 0..1."""
     low, high = _ends(linear)
     outside = (low < 0) | (high > 1)
     if outside.any():
@@ -401,14 +403,14 @@ def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
         away = colours - gray
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(away > 0, 1 - gray, -gray) / away
-        # 0 / 0: a channel that equals the gray sets no limit
+        # 0 / 0: a channel that equals the gray does not limit the share
         share = np.where(np.isfinite(room), room, 1).min(-1, keepdims=True).clip(0, 1)
         linear[outside] = gray + share * away
     return linear
 
 
 def _ends(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The least and the greatest of three channels; numpy's own along so short an axis take ten times as long."""
+    """Minimum and maximum of three channels; NumPy's reduction along so short an axis takes ten times as long."""
     first, second, third = (values[..., k] for k in range(3))
     return np.minimum(np.minimum(first, second), third), np.maximum(np.maximum(first, second), third)
 
@@ -433,7 +435,7 @@ def _is_srgb(profile: bytes, bits: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _can_be_written(profile: bytes) -> bool:
-    """Many scanners' profiles lead to known colours only, not back."""
+    """Whether a profile converts both ways; many scanner profiles convert only from the device."""
     known = image_of(_probe(), "rgb16").icc_import(input_profile="srgb", intent="relative")
     attach(known, _PROFILE, profile)
     try:
@@ -444,6 +446,6 @@ def _can_be_written(profile: bytes) -> bool:
 
 
 def _probe() -> NDArray[np.uint16]:
-    """Colours all over RGB, (1, 729, 3)."""
+    """A grid of colours over RGB, (1, 729, 3)."""
     steps = np.linspace(0, 65535, 9).round()
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(1, -1, 3).astype(np.uint16)
