@@ -1,1 +1,1 @@
-"""The command line. Only here is anything printed."""
+"""The command line, the only package that prints."""

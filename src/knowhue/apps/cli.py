@@ -1,4 +1,4 @@
-"""`knowhue`: one command a public verb. Heavy imports wait until a command needs them."""
+"""The commands of `knowhue`. Each imports what is slow to import, such as torch, only when it runs."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -35,7 +35,7 @@ from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import file_digest, own_name, read_json, require_outputs
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
-"""More would be a typing error, and take all memory."""
+"""Larger numbers are typing errors, and would take all memory."""
 
 _Value = TypeVar("_Value")
 setting_option = partial(typer.Option, rich_help_panel="Settings")
@@ -43,16 +43,16 @@ OfSettings = Annotated[_Value, setting_option()]
 OfDesign = Annotated[_Value, typer.Option(rich_help_panel="Design of the study")]
 OfWork = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
-"""What is needed less often has panels of its own in `--help`."""
+"""Options that are needed less often have their own panels in `--help`."""
 
 
 def _require_out(out: Path) -> Path:
-    return require_folder(out)  # of one argument, as typer takes it
+    return require_folder(out)  # typer wants a callback with one parameter
 
 
 OutOption = Annotated[
     Path,
-    # at once, for what writes there loads for seconds
+    # checked at once, because the code that writes there takes seconds to import
     typer.Option(callback=_require_out),
     Field(description="Study folder. The same command goes on where it stopped."),
 ]
@@ -60,7 +60,7 @@ StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
 
 
 class SettingsOptions(Options):
-    """The settings of a command line, and where its images are."""
+    """The options that give settings and images."""
 
     images: Annotated[str | None, typer.Argument()] = None
     """folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only"""
@@ -76,7 +76,7 @@ class SettingsOptions(Options):
     an exported file. Its settings stand in for the defaults"""
 
     def settings(self) -> Config:
-        """All settings, of images that need not be there."""
+        """Return all settings, without checking that the images exist."""
         given = self.config or [], self.set_ or []
         if self.start_from is None:
             settings = load_config(self.preset or DEFAULT_PRESET, *given)
@@ -86,12 +86,12 @@ class SettingsOptions(Options):
             settings = start.start_from(self.start_from, self.preset, *given)
         if self.images is None:
             return settings
-        # a preset may draw its images; a folder that is named on the command line wins
+        # a folder named on the command line replaces the drawn images of a preset
         drawn = settings.images.source == "drawn"
         return edit(settings, {"images": {"path": self.images, **({"source": "folder"} if drawn else {})}})
 
     def settings_with_images(self) -> Config:
-        """The same, of a command that needs images; a `KnowhueError` if none are named, or they are not there."""
+        """Return all settings; raises a `KnowhueError` if no images are named or they do not exist."""
         from knowhue.data.sources import require_source
 
         config = self.settings()
@@ -99,13 +99,13 @@ class SettingsOptions(Options):
         return config
 
     def require_set_effect(self, configs: Iterable[Config]) -> None:
-        """Make sure that every --set does something in what the command runs; a preset may serve others, too."""
+        """Make sure that every --set has an effect on this command; settings of a preset may be without effect."""
         written = [differing(read_setting(text)) for text in self.set_ or ()]
         require_effect(dict.fromkeys(name for each in written for name in each), list(configs))
 
 
 class EngineOptions(SettingsOptions):
-    """Settings, and what does the work where."""
+    """The settings, and where the work is done."""
 
     workers: Annotated[int | None, Field(ge=1, le=MOST_WORKERS)] = None
     """jobs side by side: 1, or as many as an engine has room for, unless given"""
@@ -120,7 +120,7 @@ class EngineOptions(SettingsOptions):
 
 
 class PlanOptions(SettingsOptions):
-    """A study as a command line describes it."""
+    """The options that describe a study."""
 
     arms: OfDesign[str | None] = None
     """arms to compare, separated by commas; `colour,class,multi` unless the preset names others"""
@@ -140,7 +140,7 @@ class PlanOptions(SettingsOptions):
     """folder of the tuning study that chose these settings; needs a test split and other seeds"""
 
     def as_plan(self) -> Plan:
-        """Its plan."""
+        """Return the plan of the study."""
         from knowhue.apps.planning import grid_weights
 
         config = self.settings_with_images()
@@ -153,7 +153,7 @@ class PlanOptions(SettingsOptions):
 
 
 class StudyOptions(EngineOptions, PlanOptions):
-    """What a study is run with."""
+    """Arguments and options of `knowhue study`."""
 
     plan: OfDesign[Path | None] = None
     """study file, as `knowhue plan` prints it, or `study.json` of a study's folder, in place of all other options of
@@ -170,7 +170,7 @@ def study_command(given: StudyOptions) -> None:
 
 
 class MethodOptions(SettingsOptions):
-    """A comparison of methods as a command line describes it."""
+    """The options that describe a comparison of methods."""
 
     methods: str | None = None
     """ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, `palette-rgb`,
@@ -185,7 +185,7 @@ class MethodOptions(SettingsOptions):
 
 
 class CompareOptions(EngineOptions, MethodOptions):
-    """What a comparison of methods is run with."""
+    """Arguments and options of `knowhue compare`."""
 
     out: OutOption = Path("runs/compare")
 
@@ -207,7 +207,7 @@ def compare_command(given: CompareOptions) -> None:
 def _run_study(
     given: StudyOptions | CompareOptions, plan: Plan, preset: dict[str, str], tuned_on: Path | None = None
 ) -> None:
-    # before the imports that load torch: mistakes are reported at once
+    # before importing torch, so that mistakes are reported at once
     out, executor = given.out, given.open_engine()
     _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)
     description = {"name": out.resolve().name, "command": command_line(), **preset}
@@ -222,7 +222,7 @@ def _run_study(
 
 
 class PowerOptions(PlanOptions):
-    """A study, and what is known of how scores vary."""
+    """Arguments and options of `knowhue plan`."""
 
     variances: Annotated[Path | None, power_option()] = None
     """earlier study, or a sealed one, whose variation over seeds and images is taken as that of this one"""
@@ -281,7 +281,7 @@ def prepare_command(given: EngineOptions) -> None:
 
 
 class TrainOptions(SettingsOptions):
-    """What an arm is trained with."""
+    """Arguments and options of `knowhue train`."""
 
     arm: str = "multi"
     """`class`, `colour`, `multi`, or another arm of a study"""
@@ -315,7 +315,7 @@ def _require_weights(configs: Iterable[Config]) -> None:
 
 
 def _require_planned(out: Path, arm: str, config: Config, own: Config) -> None:
-    """Make sure that a run which joins a study is one of it: whoever names the study would get a stray one."""
+    """Make sure that a run in a study's folder belongs to its plan, because the report would count it."""
     if not (out / "study.json").exists():
         require_effect(changed(config), [config, own])
         return
@@ -353,7 +353,7 @@ def report_command(
     from knowhue.report.figures import write_figures
     from knowhue.report.page import write_report
 
-    # what may be refused first; the report itself is always made anew
+    # checked before work; the report itself is always replaced
     for option, folder in (("--paper", paper), ("--figures", figures)):
         if folder is not None:
             require_folder(folder, option)
@@ -380,7 +380,7 @@ def pack_command(
     from knowhue.sealing import pack
 
     out = out or Path(f"{own_name(study)}.zip")
-    read_frozen(study)  # whether it is a study comes before what is in the way
+    read_frozen(study)  # first whether it is a study, then whether the output exists
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)
     say(f"Sealed: {out}, {files} files, SHA-256 {file_digest(out)}")
@@ -423,11 +423,11 @@ app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`
 
 
 def _planned(path: Path, given: PlanOptions) -> Plan:
-    """The plan of `--plan`, beside which nothing else of a study is given."""
+    """Return the plan of `--plan`, which must be the only description of the study."""
     from knowhue.apps.planning import read_plan_file
     from knowhue.data.sources import require_source
 
-    # a plan holds the seeds of its tuning study, not the folder, which --tuned-on must name
+    # a plan holds the seeds of its tuning study but not the folder, so --tuned-on may be given with it
     others = (getattr(given, name) for name in PlanOptions.model_fields if name != "tuned_on")
     if any(value not in (None, [], False) for value in others):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`knowhue export` and `log`: models as files that need nothing else, scores as a table, runs as trackers show them."""
+"""`knowhue export` and `knowhue log`: models as single files, scores as a table, runs for trackers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ from knowhue.temporary import temporary_folder
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 _VISIBLE = 2.3
-"""CIELAB units that an eye just notices (Mahy, Van Eycken and Oosterlinck 1994)."""
+"""Just noticeable difference in CIELAB units (Mahy, Van Eycken and Oosterlinck 1994)."""
 PRECISIONS_OF = {
     "safetensors": ("float32", "float16"),
     "hub-folder": ("float32", "float16"),
@@ -37,7 +37,7 @@ PRECISIONS_OF = {
 
 
 class ExportArguments(Options):
-    """What the command is given."""
+    """Arguments and options of `knowhue export`."""
 
     source: Annotated[str, typer.Argument()]
     """run or study folder, exported file, or `built-in`; for a table, a study folder"""
@@ -70,7 +70,7 @@ def export(arguments: ExportArguments) -> None:
     deploy_once(ModelChoice(source))
     network = _open(source, arguments.licence)
     with locked(target.parent, "export", name=f".{target.name}.lock"):
-        _require_target(kind, target, source, arguments.overwrite)  # it may have appeared meanwhile
+        _require_target(kind, target, source, arguments.overwrite)  # a file may have appeared meanwhile
         if kind == "onnx":
             _export_onnx(network, target, arguments.calibrate)
         else:
@@ -139,7 +139,7 @@ def _open(source: str, licence: str) -> TorchNetwork:
 
 
 def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> None:
-    """Make sure, before a model is opened, that it can be written where it is wanted."""
+    """Make sure, before a model is opened, that the output can be written."""
     if kind == "hub-folder":
         from knowhue.inference.export import HUB_FILES
 
@@ -165,11 +165,11 @@ def _export_weights(network: TorchNetwork, target: Path, precision: str, kind: s
 
 
 def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) -> None:
-    """In 8 bits if there are images that these can be calibrated on, else in float32."""
+    """Write ONNX: in 8 bits if there are images for calibration, else in float32."""
     from knowhue.inference.export import export_onnx
     from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize, read_examples
 
-    # before the graph, which takes half a minute
+    # before the graph is written, which takes half a minute
     examples = None if calibrate is None else read_examples(calibrate, network.description.size_px)
     say("Writing the graph, and asking ONNX Runtime and torch the same ...", err=True)
     if examples is None:

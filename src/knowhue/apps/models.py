@@ -1,4 +1,4 @@
-"""Models as the command line names them, opens and describes them: `knowhue models`, and what other commands share."""
+"""`knowhue models`, and how every command names and opens a model."""
 
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +43,7 @@ def models(
 
 
 def announce(choices: Collection[ModelChoice]) -> None:
-    """Say that models are being opened, which takes seconds; a `WeightsError` if there is none of such a name."""
+    """Print that models are being opened, which takes seconds; raises a `WeightsError` if one does not exist."""
     for model, recipe, *_ in choices:
         if recipe is not None:
             from knowhue.inference.recipes import find_recipe_file
@@ -55,7 +55,7 @@ def announce(choices: Collection[ModelChoice]) -> None:
 
 
 def open_model(choice: ModelChoice, task: Task | None = None) -> "Colorizer":
-    """Open a model that can do a task, if one is named; a run is fitted for use the first time."""
+    """Open a model, checking that it does a task if one is given; a run is made ready for use the first time."""
     from knowhue.inference.colorizer import Colorizer
 
     deploy_once(choice, task)
@@ -68,7 +68,7 @@ def open_model(choice: ModelChoice, task: Task | None = None) -> "Colorizer":
 
 
 def deploy_once(choice: ModelChoice, task: Task | None = None) -> None:
-    """Fit a run for use if it was not yet; other models are ready."""
+    """Make a run ready for use unless it is already; other models always are."""
     run = needs_deployment(choice.model) if choice.recipe is None else None
     if run is not None:
         from knowhue.training.deploy import deploy, require_deployable
@@ -79,12 +79,12 @@ def deploy_once(choice: ModelChoice, task: Task | None = None) -> None:
 
 
 def require_choice(choice: ModelChoice, flags: Iterable[str]) -> None:
-    """Make sure, before anything is opened, that a recipe can do what options ask for, see `require_supported`."""
+    """Make sure, before a model is opened, that its recipe supports the given options (see `require_supported`)."""
     if choice.recipe is not None:
         from knowhue.inference.recipes import require_recipe, require_supported
 
         require_recipe(choice.recipe, choice.sha256)
-        fields = {"--hint": "hints", "--samples": "sample"}  # the others are called as in `ColorizeOptions`
+        fields = {"--hint": "hints", "--samples": "sample"}  # the others have the names of `ColorizeOptions`
         asked = {fields.get(flag) or flag.lstrip("-").replace("-", "_"): flag for flag in flags}
         require_supported(choice.recipe, asked)
 
@@ -93,7 +93,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
     from knowhue.inference.judgement import caveats_of_many
 
     described = colorizer.network.description
-    assert isinstance(described, Description)  # of no recipe
+    assert isinstance(described, Description)  # a recipe has another class
     measured_on = str(described.images.get("measured_on", "validation"))
     lines = [
         described.name,

@@ -1,4 +1,4 @@
-"""Settings and plans as commented YAML, and above a plan what its seeds and images can show."""
+"""`knowhue config` and `knowhue plan`: settings and plans as commented YAML, and the power of a plan."""
 
 import math
 from collections.abc import Mapping
@@ -23,23 +23,23 @@ from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 
 _STUDY_FILE = "a study file, as `knowhue plan` prints it, or `study.json` of a study's folder"
 _UNITS = {"ab_l1": " CIELAB units", **dict.fromkeys(SHARES, " points")}
-"""Shares are given in per cent, and differences of them in percentage points, as in the report."""
+"""Units of differences; those of shares are in percentage points, as in the report."""
 
 
 def commented_yaml(section: BaseModel | dict[str, Any], depth: int = 0) -> list[str]:
-    """Every setting with its meaning beside it, in YAML that `--config`, or `--plan`, reads back; one string a line.
+    """Return the lines of YAML that `--config` or `--plan` reads back, with the meaning of each setting as a comment.
 
     >>> from knowhue.config import Config
     >>> print(commented_yaml(Config())[0].split("#")[0].strip())
     seed: 0
     """
-    is_table = isinstance(section, dict)  # of named entries, such as arms, which have no meanings
+    is_table = isinstance(section, dict)  # a table of named entries, such as arms, has no descriptions
     fields = {} if is_table else type(section).model_fields
     lines: list[str] = []
     entries = section.items() if isinstance(section, dict) else section
     for name, value in entries:
         field = fields.get(name)
-        # a field that is named after a keyword of Python has an alias
+        # a field whose name would be a keyword of Python has an alias
         key = f"{'  ' * depth}{_inline(name if field is None else field.alias or name)}:"
         meaning = "" if field is None else meaning_of(field)
         if isinstance(value, BaseModel):
@@ -60,13 +60,13 @@ def _inline(value: Any) -> str:
 
 
 def read_plan_file(path: Path) -> Plan:
-    """A study's plan: a file as `knowhue plan` prints it, or a study's own; a `KnowhueError` of anything else."""
+    """Read a plan from the output of `knowhue plan` or from `study.json`; anything else raises a `KnowhueError`."""
     if is_study_file(path):
         return read_planned(path)
     if hint := taken_by(path):
         raise ConfigError(f"{path}: no study file.{hint}")
     values = read_yaml(path, "--plan", _STUDY_FILE)
-    # other files of a study name their schema, too
+    # other files of a study have a schema as well
     if "schema" in values or values.keys().isdisjoint(Plan.model_fields):
         names = [f"`{shown(str(name))}`" for name in values]
         found = f"holds {few(names, 3)}, and is no study file" if names else "holds nothing"
@@ -79,14 +79,21 @@ def read_plan_file(path: Path) -> Plan:
 def power_lines(
     plan: Plan, variances: Mapping[str, Variances], images: int | None, counted_in: Path | None = None
 ) -> list[str]:
-    """What each question of a plan finds with its seeds and its images, perhaps as many as an earlier study's."""
+    """Return comment lines with the smallest effect that each question of a plan can detect.
+
+    Args:
+        plan: the planned study.
+        variances: of each question, as far as they are known.
+        images: number of images reported on; None if unknown.
+        counted_in: the earlier study that the number of images comes from.
+    """
     lines = []
     if counted_in is not None:
         lines.append(f"{images} images, as in {counted_in}; --images for another number")
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)
-        # a spread of nothing, as of one seed, says nothing
+        # variances of zero, as from a single seed, carry no information
         if found is None or not any(found) or images is None or len(plan.seeds) < 2:
             lines += _by_seeds_alone(name, len(plan.seeds), alpha)
         else:
@@ -95,7 +102,7 @@ def power_lines(
 
 
 def grid_weights(text: str | None) -> list[float]:
-    """Weights of the class task, such as `1,100`, none of None; a `ConfigError` of anything else."""
+    """Return weights of the class task from a text such as `1,100`, or none; anything else raises a `ConfigError`."""
     weights = [] if text is None else [plain_number(weight) for weight in text.split(",")]
     if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
         return weights
@@ -107,11 +114,12 @@ def grid_weights(text: str | None) -> list[float]:
 def read_variances(
     study: Path, questions: Mapping[Task, Question] = QUESTIONS
 ) -> tuple[dict[str, Variances], int]:
-    """The variances of each question of an earlier or a sealed study, and how many images it reports on.
+    """Return the variances of each question of a study (folder or sealed), and how many images it reports on.
 
     Raises:
-        ConfigError: it has none: fewer than two seeds, or no scores of single images; or of another metric.
-        RunError: its results are damaged or not there.
+        ConfigError: it has no variances, because it has fewer than two seeds or no scores of single images; or its
+            question is about another metric.
+        RunError: its results are damaged or missing.
     """
     from knowhue.sealing import unpacked
 
@@ -121,7 +129,7 @@ def read_variances(
     except RunError:
         if not study.is_file():
             raise
-        # it would name a folder that is gone by now
+        # the original error names the temporary folder, which no longer exists
         raise RunError(
             f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged: `knowhue check "
             f"{study}` says how."
@@ -153,10 +161,11 @@ def known_variances(
     images: int | None,
     questions: Mapping[Task, Question] = QUESTIONS,
 ) -> tuple[dict[str, Variances], int | None]:
-    """Return what is known of how scores vary: read from a study, or given as numbers.
+    """Return the variances of each question, from a study or from given numbers, and the number of images.
 
     Raises:
-        ConfigError: both were given, or one of the two standard deviations alone, or no number of images.
+        ConfigError: both a study and numbers were given, or one of the standard deviations or the number of images is
+            missing.
     """
     if study is not None and (seed_sd or image_sd):
         raise ConfigError("`--variances` should be given, or `--seed-sd` and `--image-sd`. Found both.")
@@ -175,7 +184,7 @@ def known_variances(
 
 
 def stated(text: str, option: str) -> dict[str, float]:
-    """Standard deviations by question, such as `colour=.08,class=.01`; a `ConfigError` of anything else."""
+    """Parse standard deviations by question, such as `colour=.08,class=.01`; anything else raises a `ConfigError`."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     found = {name.strip(): plain_number(value) for name, _, value in pairs}
     if not found or len(found) < len(pairs) or any(not 0 <= sd <= MAGNITUDES[1] for sd in found.values()):

@@ -1,4 +1,4 @@
-"""The program `knowhue`: what it prints steers no terminal, whatever files are called; how it begins and ends."""
+"""The program `knowhue`: how options are declared, how output is made safe for a terminal, how the process ends."""
 
 import atexit
 import codecs
@@ -35,7 +35,7 @@ from knowhue.metric_table import METRICS
 from knowhue.settings_text import describe_problem, meaning_of
 from knowhue.storage import require_writable_folder
 
-# what shells give for a program that a signal ended: 128 + its number
+# exit statuses that shells report for a program ended by a signal: 128 + the number of the signal
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 OTHER_NAMES = {
@@ -49,7 +49,7 @@ OTHER_NAMES = {
     "study": "resume start demo",
     "config": "settings",
 }
-"""What other programs call our commands."""
+"""Names that other programs use for our commands."""
 OTHER_OPTIONS = {
     "--set training.heads.epochs=3 --set training.finetune.epochs=3": "--epochs --max-epochs",
     "--set training.heads.learning_rate=0.001 --set training.finetune.learning_rate=0.0003": "--lr --learning-rate",
@@ -63,7 +63,7 @@ OTHER_OPTIONS = {
     "All progress and all warnings are shown anyway": "--verbose -v --debug",
     "Training and exported models use a GPU if there is one, the built-in model none": "--gpu --cuda --device",
 }
-"""What stands in for options of other programs; where it begins with an option, in commands that have that."""
+"""What to use instead of other programs' options; an option is suggested only by commands that have it."""
 
 
 def ours_for(theirs: str, table: Mapping[str, str]) -> str:
@@ -71,10 +71,10 @@ def ours_for(theirs: str, table: Mapping[str, str]) -> str:
 
 
 class Commands(TyperGroup):
-    """The commands; for a name of other programs ours is suggested, with what it does."""
+    """The commands; a name that other programs use gets our name as a suggestion."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that arguments begin with; fails as `TyperGroup` does."""
+        """Return the command that the arguments begin with; fails as `TyperGroup` does."""
         if not ctx.resilient_parsing and (ours := ours_for(args[0], OTHER_NAMES)):
             does = self.commands[ours].get_short_help_str(limit=120)
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
@@ -83,7 +83,7 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse what is empty: a path of no letters is the current folder, where nobody meant to write."""
+        """Refuse empty arguments: an empty path would mean the current folder, which is rarely intended."""
         if not ctx.resilient_parsing and (empty := [each for each in args if _EMPTY.fullmatch(each)]):
             raise ConfigError(
                 f"{empty[0].strip() or 'An argument'} is empty: knowhue {shlex.join(args)}. Name something there, or "
@@ -92,11 +92,11 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; where it has no option of that name, what stands in for it is said."""
+        """Run the command; an option that it does not have gets a suggestion."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            # of the click that typer brings along, whose names are private
+            # the error classes belong to typer's bundled click and are private
             option: Any = getattr(error, "param", None)
             cause = error.__cause__
             problem: Any = cause.errors()[0] if option and isinstance(cause, ValidationError) else None
@@ -119,13 +119,13 @@ class Commands(TyperGroup):
 
 
 class OneInput(TyperCommand):
-    """A command of one input: where a shell's `*.jpg` gives it several, it says what to name instead."""
+    """A command that takes one input, and explains what to do if a shell expanded `*.jpg` to several."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Fill in the arguments; fails as `TyperCommand` does."""
+        """Parse the arguments; fails as `TyperCommand` does."""
         ctx.allow_extra_args = True
         more = super().parse_args(ctx, args)
-        if more and not ctx.resilient_parsing:  # where a shell completes, nothing fails
+        if more and not ctx.resilient_parsing:  # shell completion must not fail
             ctx.fail(f"One input at a time. Found {few(more, 3)} besides. Name the folder that holds them.")
         return more
 
@@ -133,7 +133,7 @@ class OneInput(TyperCommand):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # `main` makes one line of what a user can mend
+    pretty_exceptions_enable=False,  # `main` prints errors that a user can mend as one line
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Does a model colour better when it knows what it is looking at?\n\n"
@@ -152,20 +152,20 @@ _PLAIN = {
     "\N{LESS-THAN OR EQUAL TO}": "<=",
     "\N{GREATER-THAN OR EQUAL TO}": ">=",
 }
-"""What stands for our own signs where an encoding lacks them, as Windows' do of output that goes into a file."""
+"""ASCII replacements of symbols that we print, for encodings without them, as on Windows for redirected output."""
 _NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
-"""What typer says where one of some words was expected."""
+"""typer's message about a value that is not among the choices."""
 _EMPTY = re.compile(r"(--[\w-]+=)?\s*")
-"""An argument without a letter, or an option with none."""
+"""A blank argument, or an option with a blank value."""
 _QUOTED = re.compile(r"'([^']+)'")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _OF_FILES = frozenset(
     {".csv", ".html", ".json", ".jsonl", ".md", ".onnx", ".ora", ".parquet", ".pdf", ".safetensors", ".svg"}
     | {".tar", ".txt", ".yaml", ".yml", ".zip"}
 )
-"""Suffixes of files beside those of images and videos."""
-ERRORS = "knowhue"  # the name that `codecs` knows `_replaced` by
-_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of scripts and emoji
+"""Suffixes of files other than images and videos."""
+ERRORS = "knowhue"  # the name under which `_replaced` is registered with `codecs`
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # needed by some scripts and by emoji
 _Value = TypeVar("_Value")
 RARELY_NEEDED = "Rarely needed"
 """The last panel of `--help`."""
@@ -175,19 +175,19 @@ OverwriteOption = Annotated[bool, Field(description="replace files that exist")]
 
 
 class Options(Section):
-    """What a command is given, one field an option; the text below a field is its help.
+    """Arguments and options of a command, one field each; the docstring of a field is its help.
 
-    typer has checked what it hands over, so nothing is checked again: a file's name may be no text that pydantic takes.
+    typer has checked the values. pydantic must not check them again, because it rejects file names that are not UTF-8.
     """
 
     model_config = ConfigDict(defer_build=True)
 
 
 def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Give a command whose one argument is of a class of `Options` an option for each of its fields."""
+    """Turn a function of one `Options` object into a command with an option for each field of that class."""
     (given,) = inspect.signature(command).parameters.values()
     fields = given.annotation.model_fields
-    # panels stand in `--help` in the order in which they first come up
+    # `--help` shows panels in the order in which they first occur
     options = [_parameter(name, field) for name, field in fields.items()]
     options.sort(key=lambda each: each.annotation.__metadata__[0].rich_help_panel == RARELY_NEEDED)
 
@@ -195,19 +195,19 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
     def run(**values: Any) -> Any:
         return command(given.annotation.model_construct(**values))
 
-    # typer reads the options of a command from these two
+    # typer reads the options of a command from these two attributes
     run.__signature__ = inspect.Signature(options)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {each.name: each.annotation for each in options}
     return run
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """An option, or an argument where typer's word stands in the field's type."""
+    """Return typer's declaration of a field: an argument if its type is annotated as one, else an option."""
     kinds = (each for each in field.metadata if isinstance(each, ArgumentInfo | OptionInfo))
     parameter = copy(next(kinds, typer.Option()))
     text = meaning_of(field)
     parameter.help = f"{text[:1].upper()}{text[1:].removesuffix('.')}."
-    # a first name that was given is what typer takes for the default; of a switch without one it would make two
+    # typer keeps the first declared name in `default`; without a declared name, a switch would also get a `--no-` form
     if isinstance(parameter, OptionInfo) and not isinstance(parameter.default, str):
         parameter.param_decls = (f"--{name.strip('_').replace('_', '-')}",)
     for bound in field.metadata:
@@ -219,14 +219,18 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path:
-    """Make sure, before work, that what files go to is a folder, or may become one, and is not called as a file.
+    """Make sure, before work begins, that an output folder exists or can be made, and is not named like a file.
 
     Args:
-        folder: where nothing can be written, a `RunError` is raised; a `ConfigError` of the name of a file.
-        option: that named it.
-        named: as it was typed, where a slash at its end says that it is a folder.
+        folder: the output folder.
+        option: the option that named it.
+        named: the folder as it was typed, if a trailing slash marked it as one.
+
+    Raises:
+        ConfigError: it has the name of a file.
+        RunError: nothing can be written there.
     """
-    # of `os`: where a name is too long, that of `Path` raises
+    # `Path.is_dir` would raise an error for a name that is too long
     if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:
         why = "as its slash says" if named else "which many files go to"
         remedy = "Leave the slash out, or name a folder" if named else "Name a folder"
@@ -242,7 +246,7 @@ def say(*lines: str, err: bool = False) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as one line of JSON; what steers a terminal, or its encoding lacks, is escaped as JSON does."""
+    """Print a value as one line of JSON, escaping characters that control a terminal or that its encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     line = ""
     for character in json.dumps(value, ensure_ascii=False):
@@ -254,13 +258,13 @@ def say_json(value: Any) -> None:
 def _print(text: str, err: bool = False) -> None:
     try:
         print(text, file=sys.stderr if err else sys.stdout, flush=True)
-    except OSError as error:  # of a disk that is full
+    except OSError as error:  # such as a full disk
         error.filename = "standard error" if err else "standard output"
         raise
 
 
 def printable(text: str) -> str:
-    r"""A text whose control, formatting and undecodable characters are spelt out.
+    r"""Return a text with its control, formatting and undecodable characters escaped.
 
     >>> print(printable("a\x1b[31m\nb\u202ec\udcff"))
     a\x1b[31m\nb\u202ec\xff
@@ -269,21 +273,21 @@ def printable(text: str) -> str:
 
 
 def command_line() -> str:
-    """This command, as a reader would type it again."""
+    """Return the running command as a user would type it."""
     name = os.path.basename(sys.argv[0])
     began = ["python", "-m", "knowhue"] if name == "__main__.py" else [name]
     return shlex.join([*began, *sys.argv[1:]])
 
 
 def settle_streams() -> None:
-    """Let standard output and standard error show what their encoding lacks in another way, instead of failing."""
+    """Make standard output and standard error replace characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
 
 
 def score_line(name: str, value: float | None, interval: tuple[float, float] | None = None) -> str:
-    """Title, value with its unit, perhaps an interval, and which way is better.
+    """Return a line with the title of a metric, its value and unit, the interval if any, and which direction is better.
 
     >>> score_line("ab_l1", 11.98)
     'Mean absolute error of a*b*: 11.980 CIELAB units (lower is better)'
@@ -307,16 +311,16 @@ def score_line(name: str, value: float | None, interval: tuple[float, float] | N
 
 
 def unit_in_words(name: str) -> str:
-    """The unit of a metric as it stands behind a number, in brackets where it is no plain words."""
+    """Return the unit of a metric as it follows a number, in brackets unless it consists of words."""
     metric = METRICS[name]
-    unit = metric.unit.removeprefix(f"{metric.title} ")  # of CIEDE2000 they are units of itself
+    unit = metric.unit.removeprefix(f"{metric.title} ")  # the unit of CIEDE2000 repeats its title
     return unit if unit.replace(" ", "").isalnum() else f"({unit})"
 
 
 def _shown(character: str) -> str:
     if unicodedata.category(character) not in _UNSEEN or character in _JOINERS:
         return character
-    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no UTF-8
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
@@ -349,20 +353,20 @@ def _program(
 
 
 def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
-    """What Python drops, as it drops all that is raised while an object is removed: an interruption is sent again."""
+    """Send an interruption again that Python dropped because it was raised while an object was being finalized."""
     if lost.exc_type is KeyboardInterrupt:
-        # a moment later, from a thread: here it would be dropped once more
+        # later and from a thread, because here it would be dropped again
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(lost)
 
 
 def main() -> NoReturn:
-    """Run the command line; what a user can mend is one line and exit code 2."""
-    import knowhue.apps.cli  # noqa: F401  whose commands join the app
+    """Run the command line; an error that a user can mend prints one line and exits with 2."""
+    import knowhue.apps.cli  # noqa: F401  registers the commands
 
     settle_streams()
-    # an ending interpreter looks through all that lives for what is no longer used: with torch a second of its own
+    # the garbage collection at exit would take a second once torch is imported
     atexit.register(gc.freeze)
     told_to_end = []
 
@@ -370,11 +374,11 @@ def main() -> NoReturn:
         told_to_end.append(True)
         raise KeyboardInterrupt
 
-    # told to end, a command tidies up and says so as at Ctrl-C; torch.distributed.run ends its processes in its own way
+    # at SIGTERM, clean up and report as at Ctrl-C; torch.distributed.run ends its processes in its own way
     if "LOCAL_RANK" not in os.environ:
         signal.signal(signal.SIGTERM, end_as_interrupted)
     sys.unraisablehook = interrupt_again
-    # what Pillow says of damaged metadata; what matters of a file is reported by its name
+    # Pillow's warnings about damaged metadata name no file; what matters is reported with the file's name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
     try:
@@ -388,7 +392,7 @@ def main() -> NoReturn:
         say("", "knowhue: stopped. The same command does what is not finished.", err=True)
         sys.exit(TERMINATED if told_to_end else INTERRUPTED)
     except OSError as error:
-        # of memory and connections there is no name
+        # errors of memory and connections have no file name
         where = "" if error.filename is None else f"{error.filename}: "
         say(f"knowhue: {where}{system_reason(error)}", err=True)
         sys.exit(2)

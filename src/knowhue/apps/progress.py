@@ -23,7 +23,7 @@ from knowhue.runs import ENDED, OTHER_SETTINGS, Report
 
 STARTING = "starting: loading libraries"
 PLAIN_SECONDS = 3.0, 15.0
-"""Until the second line of a stage, and at most between two: each pause is twice the one before."""
+"""Seconds from the first to the second line of a stage, and the longest pause; each pause doubles the one before."""
 LIVE_SECONDS = 0.2
 SHORT = {
     **{name: name.upper() for name in TRAIN_LOSSES["colour"]},
@@ -48,17 +48,17 @@ STAGES = {
     "video": ("colouring", "frames"),
     "score": ("measuring", "images"),
 }
-"""Titles of stages that may take longer than some seconds, and what they count; of heads, gates and arms see below."""
+"""Title and unit of each stage that may take longer than a few seconds; `title_of` names heads, gates and arms."""
 _STATES = {"missing": "·", "finished": "done", "diverged": "diverged", OTHER_SETTINGS: "other"}
 
 
 @contextmanager
 def showing_progress() -> Iterator[Report]:
-    """A function that takes progress events; the screen is left tidy whatever happens. Only one process shows.
+    """Yield a function that shows progress events, and clean up the screen afterwards; other processes show none.
 
-    Commands enter it before they import what loads torch: that takes seconds, of which something should be seen.
+    Commands enter it before they import torch, which takes seconds, so that something is shown meanwhile.
     """
-    # standard output is for results, which may be piped
+    # standard output is for results and may be piped
     console = Console(stderr=True)
     if not is_first_process():
         yield lambda _: None
@@ -70,14 +70,14 @@ def showing_progress() -> Iterator[Report]:
 
 @contextmanager
 def _saying_that_it_stops(console: Console) -> Iterator[None]:
-    """Answer Ctrl-C at once: what is at work is brought to an end first, which may take seconds."""
-    # only the main thread may set what signals do; one that is ignored, or ends the process, is left so
+    """Print at once that Ctrl-C was received, because finishing the work at hand may take seconds."""
+    # only the main thread can set handlers; signals that are ignored, or end the process, stay so
     is_main = threading.current_thread() is threading.main_thread()
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM) if is_main}
     usual = {each: handler for each, handler in handlers.items() if callable(handler)}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        with suppress(RuntimeError, OSError):  # it came while a line was written, or nobody reads any more
+        with suppress(RuntimeError, OSError):  # it came while a line was printed, or the terminal is closed
             console.print("stopping ...", highlight=False)
         usual[signal.Signals(number)](number, frame)
 
@@ -91,7 +91,7 @@ def _saying_that_it_stops(console: Console) -> Iterator[None]:
 
 
 class Plain:
-    """One line a while, for files and pipes."""
+    """Prints a line now and then, for files and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -103,7 +103,7 @@ class Plain:
         self._print(STARTING, self._started)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Print an event that begins or ends something, or if the last line is a while ago."""
+        """Print an event if a stage begins or ends with it, or if the last line is some time ago."""
         now = time.monotonic()
         if event["stage"] == "cells":
             states = [cell.state for cell in event["cells"]]
@@ -118,21 +118,21 @@ class Plain:
             self._last = now
             self._pause = PLAIN_SECONDS[0] if begins else min(2 * self._pause, PLAIN_SECONDS[1])
             seconds = event.get("seconds_left")
-            if seconds is None and done / max(total, 1) > 0.02:  # once this process did a bit of it
+            if seconds is None and done / max(total, 1) > 0.02:  # once there is enough to estimate from
                 seconds = self._stage.seconds_left
             left = f"  about {time_left(seconds)} left" if seconds and done < total else ""
             self._print(f"{self._stage.title}  {describe_event(event)}{left}".rstrip(), now)
 
     def _print(self, text: str, now: float) -> None:
-        # names of files and classes may look like rich's markup, highlights or emoji codes
+        # file and class names may look like rich's markup or emoji codes
         line = printable(f"{now - self._started:6.0f} s  {text}")
         self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class CurrentStage:
-    """The stage at hand: its title, at what count this process began it, and how long it will still take.
+    """The current stage: its title, the count at which this process began it, and the time left.
 
-    What earlier runs had done counts as done, not as work of this process.
+    Work that was done before this process started counts as done, but not towards the pace.
     """
 
     def __init__(self) -> None:
@@ -145,18 +145,18 @@ class CurrentStage:
         self._run = ""
 
     def begins_with(self, event: Mapping[str, Any]) -> bool:
-        """Whether a titled stage begins with this event."""
+        """Update the stage by an event; returns whether a titled stage begins with it."""
         done, total = extent(event)
         name, title = event["stage"], title_of(event)
         counts = name == "train" or unit_of(event) != ""
         if not title and not counts:
             return False
-        # a count that falls is the same stage begun again
+        # a falling count means that the stage began again
         is_new = name != self._name or done < self._done or not counts
         if name == "run":
             self._run = title
         if is_new:
-            # features may be computed between the beginning of a run and its first step
+            # features may be computed between the start of a run and its first step
             self.title, self.done_before, self._name, self._pace = title or self._run, done, name, Pace()
         self._done = done
         self.seconds_left = self._pace.after(done - self.done_before, total, self.done_before)["seconds_left"]
@@ -164,7 +164,7 @@ class CurrentStage:
 
 
 class Live(Progress):
-    """The work at hand above a bar with its losses, and a bar of the study's cells; a table of them side by side."""
+    """Live display: the current stage with losses and a bar, and a bar of all cells, or a table of parallel cells."""
 
     def __init__(self, console: Console) -> None:
         self._table = Text()
@@ -196,42 +196,42 @@ class Live(Progress):
         if self._stage.begins_with(event):
             self._are_cells_at_work = False
             self._losses = ""
-            # what was done before counts as done, so that the time left is by this process's pace
+            # starting the bar at earlier work makes rich estimate the time left from this process's pace
             self.remove_task(self._now)
             self._now = self.add_task("", total=None, completed=self._stage.done_before)
         if event["stage"] == "note":
             self.console.print(printable(describe_event(event)), markup=False, emoji=False)
         done, total = extent(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
-            self._shown = time.monotonic()  # reading a loss waits for the device
+            self._shown = time.monotonic()  # not too often, because reading a loss waits for the device
             text = describe_event(event)
-            # images and frames are counted in words of their own, steps are not
+            # `describe_event` counts images and frames, but not steps
             if not unit_of(event):
                 self._losses, text = text, f"{done}/{total} steps"
             self.update(self._now, total=total, completed=done, description=text)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What rich draws: the table takes the place of the bars while cells are at work side by side."""
+        """Return what rich draws: bars, or the table while cells run in parallel."""
         if self._table:
             yield self._table
         if not self._are_cells_at_work:
             lines = (printable(self._stage.title) or STARTING, self._losses)
             yield Text("\n".join(filter(None, lines)))
-            # of the cells last
+            # the bar of the cells last
             yield self.make_tasks_table(sorted(self.tasks, key=lambda task: task.id == self._cells))
 
 
 class TimeLeftColumn(ProgressColumn):
-    """What a bar's work will still take, where that is known."""
+    """The time left for the work of a bar, if known."""
 
     def render(self, task: Task) -> Text:
-        """As the plain lines say it; of cells it is said of the arms, for gates and the report come beside them."""
+        """Return the time left; for cells it is that of the arms, because gates and the report are not counted."""
         seconds = task.time_remaining
         return Text(f"{task.fields.get('of', '')}about {time_left(seconds)} left" if seconds else "")
 
 
 def cell_lines(cells: Sequence[Cell]) -> list[str]:
-    """Lines of the table, a summary last.
+    """Return the lines of a table of the cells, followed by a summary.
 
     >>> for line in cell_lines([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)]):
     ...     print(line)
@@ -253,7 +253,7 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
 
 
 def at_work(cells: Sequence[Cell]) -> str:
-    """The cells that have begun and not ended, or some of them; nothing if there is none.
+    """Return a text that names some of the running cells; empty if there are none.
 
     >>> at_work([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
     '; at work: multi of seed 0 (1/2 epochs)'
@@ -267,7 +267,7 @@ def at_work(cells: Sequence[Cell]) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """A time that is still to come, in the unit that people use for it; never nothing."""
+    """Return a duration in seconds, minutes or hours, at least `1 s`."""
     if seconds < 100:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -275,7 +275,7 @@ def time_left(seconds: float) -> str:
 
 
 def title_of(event: Mapping[str, Any]) -> str:
-    """What the stage of this event is called; nothing for one within another."""
+    """Return the title of the event's stage; empty for a stage within another."""
     if event["stage"] == "gate":
         return f"A/A gate, seed {event['seed']}"
     if event["stage"] != "run":
@@ -291,14 +291,14 @@ def unit_of(event: Mapping[str, Any]) -> str:
 
 
 def extent(event: Mapping[str, Any]) -> tuple[int, int]:
-    """How much of the work at hand is done, of how much; steps over all epochs of a phase."""
+    """Return how much of the current stage is done, and its total; in training, steps over all epochs of a phase."""
     if event["stage"] == "train":
         return (event["epoch"] - 1) * event["steps"] + event["step"], event["epochs"] * event["steps"]
     return (event.get("done", 0), event.get("total", 0)) if unit_of(event) else (0, 0)
 
 
 def describe_event(event: Mapping[str, Any]) -> str:
-    """Epoch and losses, or counts."""
+    """Return epoch and losses, or counts, or a note."""
     if event["stage"] == "train":
         losses = "  ".join(
             minus(f"{SHORT[k]} {float(v):.3f}") for k, v in event["losses"].items() if k in SHORT

@@ -1,4 +1,4 @@
-"""`knowhue score`: anybody's colourings against the true images."""
+"""`knowhue score`: colourings from any source against the true images."""
 
 import os
 import time
@@ -30,7 +30,7 @@ MOST_THREADS = 256
 
 
 class ScoreArguments(Options):
-    """What the command is given."""
+    """Arguments and options of `knowhue score`."""
 
     systems: Annotated[list[str], typer.Argument()]
     """folders of colourings, or NAME=FOLDER. Several samples an image lie in `sample-1/`, `sample-2/` ... or are called
@@ -74,12 +74,12 @@ class ScoreArguments(Options):
 
     @property
     def kept(self) -> Path:
-        """Where what was measured is kept."""
+        """The folder of the cache."""
         return self.cache or self.page.parent / CACHE
 
     @property
     def wanted(self) -> "Wanted":
-        """The networks that are asked for, with their files."""
+        """The networks to score with, and their files."""
         from knowhue.scoring.protocols import Wanted
 
         return Wanted(
@@ -125,7 +125,7 @@ def _outputs(page: Path) -> dict[str, Path]:
 
 
 def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
-    """What cannot be scored is refused before what is in the way, and before work."""
+    """Make sure, before work, that everything needed for scoring is there."""
     from knowhue.scoring.pairing import require_folders
     from knowhue.scoring.protocols import require_networks
 
@@ -142,7 +142,7 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
 def _scored(
     arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol", option: str, others: Sequence[Path]
 ) -> "Scores":
-    """Measure, and ask the networks, which are to be those of the other scores that an option names."""
+    """Measure, and score with networks, which must be those of the earlier scores that an option names."""
     from knowhue.scoring.files import require_same_networks
     from knowhue.scoring.parts import measure_rows
     from knowhue.scoring.table import make_scores
@@ -218,7 +218,7 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
             "systems": [f"{name}={folders[name]}" for name in names],  # in the order of the file
             "networks": earlier["networks"].get("asked") or None,
             "reference": earlier["reference"],
-            "cache": empty,  # nothing is believed that was measured before
+            "cache": empty,  # so that everything is measured again
         }
         arguments = arguments.model_copy(update=changes)
         _require_arguments(arguments, chosen)
@@ -233,7 +233,7 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
 
 
 def _require_classifier(arguments: ScoreArguments, earlier: Mapping[str, Any], path: Path) -> None:
-    """Make sure that a classifier is given where an earlier score had one: it does not say where its weights lie."""
+    """Make sure that a classifier is given if the earlier score had one, because its file does not name the weights."""
     about = earlier["networks"].get("classifier")
     if about is not None and arguments.classifier is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`knowhue serve`: a page and an HTTP API over trained models."""
+"""`knowhue serve`: a web page and an HTTP API for trained models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from knowhue.serving.settings import ServerSettings
 
 
 class ServeArguments(Options):
-    """What the command is given; fields that are called as those of `ServerSettings` are handed to it."""
+    """Options of `knowhue serve`; fields that `ServerSettings` has as well are passed on to it."""
 
     model: list[str] | None = None
     """`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default"""
@@ -46,14 +46,14 @@ class ServeArguments(Options):
 @with_options
 def serve_command(arguments: ServeArguments) -> None:
     """Open a page and an HTTP API over trained models, for one photo or a program."""
-    # checked before any model is opened, which takes seconds
+    # checked before models are opened, which takes seconds
     given = {name: value for name, value in arguments if name in ServerSettings.model_fields}
     settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     for folder in settings.studies:
         if not folder.is_dir():
             names = "--study names the folder of a study, which may be empty until `knowhue study` has begun"
             raise ConfigError(f"{folder}: no such folder; {names}.{taken_by(folder)}")
-        if not (folder / FROZEN).exists():  # it may be about to begin
+        if not (folder / FROZEN).exists():  # the study may be about to begin
             say(
                 f"{folder} holds no study yet: the page shows it once `knowhue study` has begun there",
                 err=True,
@@ -62,12 +62,12 @@ def serve_command(arguments: ServeArguments) -> None:
 
 
 def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: bool) -> None:
-    """Open models by their names, and serve them until the process is ended."""
+    """Open the models and serve them until the process is stopped."""
     with needing("`knowhue serve`", "serve"):
         from knowhue.serving.run import listening
         from knowhue.serving.run import serve as run
 
-    listening(settings).close()  # what cannot be listened on is said before any model is opened
+    listening(settings).close()  # report a wrong address before models are opened
     announce(choices.values())
     models = {name: open_model(choice) for name, choice in choices.items()}
     for name, colorizer in models.items():
@@ -81,7 +81,7 @@ def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: b
 
 
 def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
-    """The models with their recipes, by name."""
+    """Return the models by name, with their recipes."""
     from knowhue.inference.recipes import require_recipe
 
     choices = {name: ModelChoice(path, fast=arguments.fast) for name, path in _named(arguments.model).items()}
@@ -98,7 +98,7 @@ def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
 
 
 def _named(models: list[str] | None) -> dict[str, str]:
-    """Names to paths; a path alone is called by its last part."""
+    """Return paths by name; the name of a path without one is its last part."""
     named: dict[str, str] = {}
     for text in models or [BUILT_IN]:
         name, equals, path = text.partition("=")

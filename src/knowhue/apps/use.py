@@ -1,4 +1,4 @@
-"""`knowhue colorize`: a trained model put to work."""
+"""`knowhue colorize`: colours and classes by a trained model."""
 
 import hashlib
 import os
@@ -45,7 +45,7 @@ GOES_WITH = {
     "--workers": ("archive",), "--engine": ("archive",), "--engine-set": ("archive",),
     "--fast": ("image", "folder", "archive"),
 }  # fmt: skip
-"""What options go with; others go with every input."""
+"""Kinds of input that an option applies to; options that are not listed apply to all."""
 _ARTICLES = {
     "image": "an image",
     "folder": "a folder",
@@ -60,7 +60,7 @@ OfArchive = Annotated[
 
 
 class ColorizeArguments(ModelOptions):
-    """What the command is given."""
+    """Arguments and options of `knowhue colorize`."""
 
     file: Annotated[str, typer.Argument(metavar="INPUT")]
     """an image, a folder of images or a store's URL, a video"""
@@ -102,24 +102,24 @@ class ColorizeArguments(ModelOptions):
 
     @property
     def inputs(self) -> list[Path]:
-        """All files that are read, first what is coloured."""
+        """All files that are read; INPUT is the first."""
         return [Path(self.file), *(each for each in (self.hints, self.strokes, self.reference) if each)]
 
     @property
     def suffix(self) -> str | None:
-        """That all outputs get; None keeps the formats."""
+        """The suffix of all outputs; None keeps the format of each image."""
         from knowhue.images.writing import OPENRASTER
 
         return OPENRASTER if self.layers else None
 
     def restricted(self) -> list[str]:
-        """Those of `GOES_WITH` that are given."""
+        """Return the given options that `GOES_WITH` restricts."""
         usual = {name: field.default for name, field in type(self).model_fields.items()}
         fields = {name: name.partition(" ")[0].lstrip("-").replace("-", "_") for name in GOES_WITH}
         return [name for name, field in fields.items() if getattr(self, field) != usual[field]]
 
     def options(self) -> "ColorizeOptions":
-        """What holds of every image; hints, strokes and the reference are read later."""
+        """Return the options that apply to every image; hints, strokes and the reference are read later."""
         from knowhue.inference.colorizer import ColorizeOptions
 
         return ColorizeOptions((), self.saturation, self.uncertainty is not None, self.unknown_below)
@@ -136,13 +136,13 @@ def colorize(arguments: ColorizeArguments) -> None:
         return
     summary = {"archive": _archive, "folder": _folder, "video": _video}[kind](arguments)
     _say_what_was_made(summary.as_record(), summary.lines(), arguments.json_)
-    # a script should notice; what could be read is written
+    # so that a script notices; all other images have been written
     if summary.failed:
         raise typer.Exit(1)
 
 
 def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
-    """Say of each sample what became of it; what holds of all is printed once."""
+    """Print the result of each sample; lines that they share are printed once."""
     printed: set[str] = set()
     for record, headline in made:
         lines = [line for line in _sentences(record, headline) if line not in printed]
@@ -179,28 +179,28 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         raise ImageError(f"{source}: {system_reason(error)}") from None
     if stat.S_ISDIR(mode):
         return "folder"
-    if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(mode):  # opening a pipe could block forever
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
-    if is_image(source):  # whatever its name says
+    if is_image(source):  # by its content, not its name
         return "image"
     if hint := taken_by(source):
         raise ImageError(f"{source}: no image.{hint}")
-    # what has no such name may be one all the same, if one is to be made of it
+    # an input without a video suffix counts as a video if the output has one
     names = source, Path(arguments.out or "")
     return "video" if any(each.suffix.lower() in VIDEO_SUFFIXES for each in names) else "image"
 
 
 def _settle(arguments: ColorizeArguments, image: "Image | None" = None) -> list[Path]:
-    """The file that an image, or a video, goes to, of several samples with a number in its name.
+    """Return the output files: one, or one for each sample with its number in the name.
 
-    What cannot be written is refused before a model is opened.
+    An output that cannot be written is refused before a model is opened. `image` is None for a video.
     """
     from knowhue.images.writing import MARK, OPENRASTER, check_output_suffix, kind_of, writable_suffix
 
     source, out = Path(arguments.file), arguments.out
     suffix = (writable_video_suffix if image is None else writable_suffix)(source.suffix)
     suffix = arguments.suffix or suffix
-    # a folder that is not there yet is made, as folders above a file are
+    # a folder that does not exist is made, like the parents of a file
     is_folder = out is not None and (os.path.isdir(out) or out.endswith(("/", os.sep)))
     target = source.with_name(f"{source.stem}{MARK}{suffix}") if out is None else Path(out)
     if is_folder:
@@ -223,21 +223,21 @@ def _settle(arguments: ColorizeArguments, image: "Image | None" = None) -> list[
 
 
 def _say_if_renamed(arguments: ColorizeArguments, out: Path) -> None:
-    """Of a file that was recognised, that a format is read but not written, where nobody asked for another."""
+    """Tell the user that the input's format cannot be written and another is used, unless --out named that."""
     suffix = Path(arguments.file).suffix
     if arguments.suffix is None and out.suffix not in (suffix, Path(arguments.out or "").suffix):
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
 def _settle_folder(arguments: ColorizeArguments) -> "Listing":
-    """Which images a folder has, and where they go, with their hints."""
+    """List the images of a folder with their outputs and hints."""
     from knowhue.inference.hints import read_hints
     from knowhue.inference.listing import default_folder, list_folder
 
     source, *others = arguments.inputs
     out = default_folder(source) if arguments.out is None else Path(arguments.out)
     require_folder(out)
-    # whose clashes are refused at once
+    # read now, so that wrong hints are refused before a model is opened
     hints = {} if arguments.hints is None else read_hints(arguments.hints)
     listing = list_folder(source, out, arguments.suffix, hints)
     lost = {os.path.realpath(out / item.output) for item in listing.items}
@@ -248,7 +248,7 @@ def _settle_folder(arguments: ColorizeArguments) -> "Listing":
 
 
 def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
-    """What a table says of a single image: all that names none, and what names it by the longest end of its path."""
+    """Return the hints of a table for one image: those without a file name, and those that match most of its path."""
     from knowhue.inference.hints import read_hints
 
     if file is None:
@@ -256,7 +256,7 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
     listed = read_hints(file)
     path = plain_name(f"/{source.absolute().as_posix()}")
     own = [name for name in map(plain_name, listed) if name and path.endswith(f"/{name}")]
-    # of a folder's table `a.png` is another image than `deep/a.png`
+    # in a table for a folder, `a.png` and `deep/a.png` are different images
     nearest = max(own, key=len, default="")
     found = [text for name, texts in listed.items() if plain_name(name) in ("", nearest) for text in texts]
     if not found:
@@ -268,7 +268,7 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
 
 
 def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Colour one image once, or several times: the record of each for --json, and its class in words, if it has one."""
+    """Colour an image, once for each sample; yields the record for --json, and the class in words if there is one."""
     from knowhue.images.reading import read_image
     from knowhue.images.writing import write_image
     from knowhue.inference.colorizer import write_colorized
@@ -277,7 +277,7 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
 
     source, strokes, map_file = Path(arguments.file), arguments.strokes, arguments.uncertainty
     hints = [*(arguments.hint or ()), *_hints_of(source, arguments.hints)]
-    # hints are placed by the image's size, and refused before a model is opened
+    # the image comes first, because its size places the hints; wrong hints are refused before a model is opened
     image = read_image(source)
     files = _settle(arguments, image)
     _say_if_renamed(arguments, files[0])
@@ -291,11 +291,11 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
     free = partial(require_outputs, inputs=arguments.inputs, overwrite=arguments.overwrite)
     first_of: dict[str, int] = {}
     for number, out in enumerate(files, 1):
-        # the uncertainty is the model's, whichever answer is asked for
+        # the uncertainty is the same for all samples
         wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
         made = colorizer.colorize(image, wanted)
-        # No lock: files appear whole by replacing, so of two commands with one output the later one's image stands.
-        free({"--out": [out]})  # it may have appeared meanwhile
+        # No lock is needed: files are replaced atomically, so with two commands the later one wins.
+        free({"--out": [out]})  # a file may have appeared meanwhile
         notes = write_colorized(image, made.image, out)
         record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
         record["warnings"] += notes
@@ -316,7 +316,7 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
 def _open_with_reference(
     arguments: ColorizeArguments, options: "ColorizeOptions"
 ) -> "tuple[Colorizer, ColorizeOptions]":
-    """A model that colours, and the options with the reference as it sees that, which is read before it is opened."""
+    """Open the model, and add the reference, which is read before, to the options."""
     from knowhue.images.reading import read_image
 
     photo = None if arguments.reference is None else read_image(arguments.reference)
@@ -331,7 +331,7 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
     from knowhue.inference.video import colorize_video, require_video
 
     source = Path(arguments.file)
-    (out,) = _settle(arguments)  # several are an image's samples
+    (out,) = _settle(arguments)  # --samples is refused for videos
     require_video(source)
     _say_if_renamed(arguments, out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
@@ -369,7 +369,7 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
     out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     if not is_url(out):
         require_folder(Path(out))
-    # what an engine writes down for its jobs needs a folder that all machines see
+    # an engine's files for its jobs need a folder that all machines share
     root = Path(STATE) / digest(out)[:12] if is_url(out) else Path(out) / STATE
     executor = open_engine(arguments.engine, root, arguments.workers, arguments.engine_set or ())
     announce([arguments.choice])

@@ -1,4 +1,4 @@
-"""`knowhue verdict`: anybody's table of scores judged as a study is."""
+"""`knowhue verdict`: a table of scores from any source, judged by the statistics of a study."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from knowhue.storage import require_outputs
 
 
 class VerdictArguments(Options):
-    """What the command is given."""
+    """Arguments and options of `knowhue verdict`."""
 
     tables: Annotated[list[Path], typer.Argument()]
     """CSV, JSON or parquet: a row a score (`arm, seed, metric, value`, perhaps `image, class`), or a row a run, as W&B

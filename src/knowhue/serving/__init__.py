@@ -1,1 +1,1 @@
-"""The page and the HTTP API: a browser, or a program, is enough."""
+"""The server: an HTTP API, and a web page that uses it."""

@@ -1,4 +1,4 @@
-"""The HTTP API: from a request to its options and the bytes of one image, and from a reply to an answer."""
+"""The routes of the HTTP API: reading a request's options and image, and answering."""
 
 import asyncio
 import json
@@ -73,8 +73,8 @@ TAGS = [
     {"name": "models", "description": "What the server can do."},
     {"name": "operation", "description": "Probes and metrics for whoever runs the server."},
 ]
-"""Groups of routes in the documentation."""
-MOST_FIELDS = 80  # `MOST_HINTS`, and the other options beside them
+"""Groups of routes in the OpenAPI documentation."""
+MOST_FIELDS = 80  # `MOST_HINTS` and all other options
 LONGEST_FIELD = 4096
 _FORMS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
 T = TypeVar("T", bound=ClassOptions)
@@ -85,13 +85,13 @@ STATUSES: dict[type[KnowhueError], tuple[int, str]] = {
     RunError: (422, "format"),
     WeightsError: (500, "model"),
 }
-"""Status of a model's errors, and a word for the metrics; the first that fits."""
+"""HTTP status of an error, and its reason in the metrics; the first class that matches counts."""
 
 
 def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_page: bool = False) -> FastAPI:
-    """The API over some models, the first being what a request gets that names none.
+    """Return the API for models by name; the first is the default.
 
-    `app.state.batchers` holds a `Batcher` a model by name; they are closed when the app's lifespan ends.
+    `app.state.batchers` maps each name to a `Batcher`, which is closed when the app's lifespan ends.
     """
     monitor = Monitor()
     batchers = {
@@ -111,13 +111,13 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
         title="Knowhue",
         version=__version__,
         summary="Colours and a class for a gray photo.",
-        docs_url=None,  # FastAPI's own would load scripts from another host
+        docs_url=None,  # FastAPI's own page loads scripts from another host
         redoc_url=None,
-        redirect_slashes=False,  # a redirect names the host that the client sent
+        redirect_slashes=False,  # a redirect would name the host that the client sent
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
-        # for OpenAPI, so that /docs asks for the token; `Shield` is what checks it
+        # only for OpenAPI, so that /docs asks for the token; `Shield` checks it
         dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
     )
     app.state.batchers, app.state.monitor = batchers, monitor
@@ -132,7 +132,7 @@ def make_app(models: Mapping[str, Colorizer], settings: ServerSettings, with_pag
 
 
 def _add_files(app: FastAPI, settings: ServerSettings, with_page: bool) -> None:
-    """Static pages: the API's documentation, and the page, which calls the API as any other client does."""
+    """Add the static files of /docs and of the page, which calls the API like any other client."""
     files = {"/docs": "docs/index.html", "/favicon.ico": "docs/icon.svg"}
     folders = {"/docs": "docs"}
     if with_page:
@@ -172,7 +172,7 @@ _router = APIRouter()
     openapi_extra=body_schema(ColourOptions),
 )
 async def colorize_upload(request: Request) -> Response:
-    """Send the file as the body or in a form. Options are query parameters or form fields; a form field overrides."""
+    """Send the image as the body or in a form. Options are query parameters or form fields; form fields have priority."""
     files, options, name, batcher = await _received(request, ColourOptions, "colour")
     asked = ColorizeOptions(
         **options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
@@ -191,11 +191,11 @@ async def colorize_upload(request: Request) -> Response:
         strokes=files.get(STROKES_FIELD),
         fast=options.fast,
     )
-    del files  # held by the queue alone
+    del files  # so that only the queue holds them
     reply = await _reply(request, batcher, wanted)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(accept, media_type):
-        # base64 of a large image would hold up all other requests
+        # in a thread, because base64 of a large image takes long
         return await asyncio.to_thread(_as_json, name, reply, options.max_px is not None)
     return Response(reply.data, media_type=media_type, headers=_judgement_headers(name, reply))
 
@@ -209,7 +209,7 @@ async def colorize_upload(request: Request) -> Response:
     openapi_extra=body_schema(ClassOptions),
 )
 async def classify(request: Request) -> Response:
-    """Return the class, its probability and warnings, without colouring. Options as for `/v1/colorize`."""
+    """Return the class, its probability and warnings, without colouring. Send the image as for `/v1/colorize`."""
     files, options, name, batcher = await _received(request, ClassOptions, "class")
     wanted = ImageRequest(
         files[IMAGE_FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False
@@ -223,14 +223,14 @@ async def classify(request: Request) -> Response:
     "/v1/models", tags=["models"], summary="List the models", responses={401: {"model": ErrorAnswer}}
 )
 async def list_models(request: Request) -> list[ModelAnswer]:
-    """Return name, tasks, classes and measured scores of each; the first answers a request that names none."""
+    """Return name, tasks, classes and measured scores of each model; the first is the default."""
     batchers: Mapping[str, Batcher] = request.app.state.batchers
     return [ModelAnswer.of(name, each.colorizer) for name, each in batchers.items()]
 
 
 @_router.get("/healthz", tags=["operation"], summary="Whether the process answers")
 async def healthz() -> StatusAnswer:
-    """Return 200 as long as the process runs, whatever its models do."""
+    """Return 200 as long as the process runs."""
     return StatusAnswer(status="ok")
 
 
@@ -238,7 +238,7 @@ async def healthz() -> StatusAnswer:
     "/readyz", tags=["operation"], summary="Whether it accepts work", responses={503: {"model": ErrorAnswer}}
 )
 async def readyz(request: Request) -> StatusAnswer:
-    """Return 200 while requests are accepted, 503 once the server is stopping."""
+    """Return 200 while requests are accepted, and 503 when the server is stopping."""
     if not all(batcher.is_open for batcher in request.app.state.batchers.values()):
         raise Stopping
     return StatusAnswer(status="ready")
@@ -251,23 +251,23 @@ async def readyz(request: Request) -> StatusAnswer:
     responses={200: {"content": {"text/plain": {}}}, 401: {"model": ErrorAnswer}},
 )
 async def metrics(request: Request) -> Response:
-    """Return counts of requests and refusals, their durations and the lengths of the queues."""
+    """Return counts of requests and refusals, durations, and the lengths of the queues."""
     return Response(request.app.state.monitor.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 def _accepted_suffix(accept: str, data: bytes) -> str | None:
-    """Of the format that an image is rather wanted in than in its own; None for that."""
+    """Return the suffix of the format that `Accept` prefers to the image's own; None for its own."""
     kind = recognise(data[:HEAD_BYTES])
     if kind is None:
-        return None  # which is said when it is read
+        return None  # refused when the image is read
     own = MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
-    # its own comes first, and stays unless another has a larger weight
+    # the own format comes first, so that another must have a larger weight
     wanted = max(own, *IMAGES, key=lambda each: quality(accept, each)[0])
     return None if wanted == own else next(suffix for suffix, each in MEDIA_TYPES.items() if each == wanted)
 
 
 async def _received(request: Request, kind: type[T], task: Task) -> tuple[dict[str, bytes], T, str, Batcher]:
-    """The bytes of the files by name, read only if there is room for them, the options, the batcher that they name."""
+    """Return the files by field name, the options, and the model's name and batcher; reads only if there is room."""
     _batcher(request, request.query_params.get("model"))[1].check()
     try:
         files, form = await _upload(request, tuple(kind.files))
@@ -291,7 +291,7 @@ def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
 
 
 async def _reply(request: Request, batcher: Batcher, wanted: ImageRequest) -> ImageReply:
-    """Wait for the reply, the limit, or the client's leaving, whatever comes first."""
+    """Return the reply; raises an error if the time limit is reached, or the client leaves, before."""
     future = asyncio.wrap_future(batcher.submit(wanted))
     gone = asyncio.create_task(_left(request))
     seconds = batcher.limits.item_seconds
@@ -304,7 +304,7 @@ async def _reply(request: Request, batcher: Batcher, wanted: ImageRequest) -> Im
         raise Late(seconds)
     finally:
         gone.cancel()
-        future.cancel()  # what nobody waits for is dropped before its next stage
+        future.cancel()  # drops an unfinished request before its next stage
 
 
 async def _left(request: Request) -> None:
@@ -327,7 +327,7 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
     if is_reduced:
         width, height, suffix = reply.full
         answer.full = FullAnswer(width=width, height=height, media_type=MEDIA_TYPES[suffix])
-    left_out = None if is_reduced else {"full"}  # absent, not null, where it was not wanted
+    left_out = None if is_reduced else {"full"}  # absent instead of null
     return Response(
         answer.model_dump_json(exclude=left_out), media_type="application/json", headers={"vary": "accept"}
     )
@@ -349,7 +349,7 @@ def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """Let `Shield` answer what a route could not."""
+    """Raise a `Refusal`, which `Shield` answers."""
     raise _refusal(request, error) from None
 
 
@@ -392,7 +392,7 @@ def _not_an_option(name: str, kind: type[ClassOptions]) -> str:
 
 
 async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
-    """Read a request whole: the bytes of its files, and names and values of the form around them, if any."""
+    """Read the whole request; returns its files by field name, and the names and values of other form fields."""
     packed = request.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):
         raise Refusal(
@@ -415,7 +415,7 @@ async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, byt
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = 1 << 62  # uploads are small enough for memory, and nothing of them may reach a disk
+    spool_max_size = 1 << 62  # uploads must not be written to a disk
 
 
 async def _from_form(
@@ -438,17 +438,17 @@ async def _from_form(
     except MultiPartException as error:
         raise Refusal(400, "form", f"The form should be {_FORMS}. Found: {error.message}") from None
     finally:
-        for file in parser._files_to_close_on_error:  # a form that breaks off names not even its last one
+        for file in parser._files_to_close_on_error:  # a form that breaks off lists its files only here
             file.close()
 
 
 def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
-    """Options from the pairs of a query and of a form; what the form says takes the place of the query's.
+    """Return the options of a query and of a form, in that order; later sources have priority.
 
-    Each must be right by itself: a wrong value is refused even where another takes its place.
+    Each source is checked on its own, so a wrong value is refused even if it is overridden.
 
     Raises:
-        ConfigError: one is unknown, out of range, or given twice.
+        ConfigError: an option is unknown, out of range, or given twice.
 
     >>> gather(ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
     ('1,2=red', '3,4=blue')

@@ -1,4 +1,4 @@
-"""What stands before every route: who may call, how much and how slowly; what answers carry, and of which kind."""
+"""Middleware before every route: access, limits of size and time, headers of answers, content negotiation."""
 
 import asyncio
 import hashlib
@@ -21,29 +21,29 @@ from knowhue.serving.monitoring import Monitor
 from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 
 OPEN_PATHS = ("/healthz", "/readyz")
-"""What a probe may ask without a token."""
+"""Paths of probes, which need no token."""
 COOKIE = "knowhue"
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 SLOWEST_UPLOAD = 128 * 1024
-"""Bytes a second, beside the seconds that the settings allow for an upload."""
+"""Bytes per second that extend `upload_seconds` of the settings."""
 READING_SECONDS = 30.0
 SLOWEST_READING = 16 * 1024
-"""Bytes a second; who reads more slowly is cut off once that has cost `READING_SECONDS`."""
+"""Bytes per second; a slower client is cut off after a delay of `READING_SECONDS` in total."""
 _CHUNK_BYTES = 64 * 1024
-"""In which answers are handed on; smaller ones are not counted."""
+"""Size of the parts in which answers are sent; smaller answers do not count as held."""
 _LINGER_BYTES, LINGER_SECONDS = 256 * MIB, 5.0
-"""Of a refused upload that are thrown away, for clients that read an answer only once they have sent all."""
+"""Bytes and seconds of a refused upload that are discarded, for clients that read an answer only after sending all."""
 _ONCE = ("host", "content-length", "transfer-encoding", "content-type", "authorization", "origin")
 _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
-"""A name or an address, and a port (RFC 9110, 7.2); no user, path or fragment."""
+"""Host name or address, and port (RFC 9110, 7.2), without user, path or fragment."""
 _WHOLE_URL = re.compile(rb"https?://(?P<host>[^/?#]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 JSON = "application/json"
 STOPPING = (503, "stopping", "The server is stopping. Try again when it runs again.")
-"""How a `Refusal` says it."""
-_WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")  # RFC 9110 has no `.5`, which many programs send
+"""Arguments of a `Refusal` while the server stops."""
+_WEIGHT = re.compile(rb"0?\.\d+|0\.?|1(\.0*)?")  # many programs send `.5`, which RFC 9110 does not allow
 _LOG = logging.getLogger(__name__)
 
 HEADERS = {
@@ -55,7 +55,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
-"""Of every answer that does not say otherwise."""
+"""Headers of every answer, unless it sets them itself."""
 _ALONE = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _OWN = "default-src 'none'; script-src 'self'; connect-src 'self'"
 STRICT = f"default-src 'none'; {_ALONE}"
@@ -63,11 +63,11 @@ POLICIES = {
     "/": f"{_OWN}; style-src 'self'; img-src 'self' blob:; {_ALONE}",
     "/docs": f"{_OWN}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; {_ALONE}",  # as Swagger UI needs
 }
-"""Content-Security-Policy of the two pages; all else may do nothing."""
+"""Content-Security-Policy of the two pages; everything else gets `STRICT`."""
 
 
 class Refusal(Exception):
-    """A request that is not let through."""
+    """A request that is answered with an error."""
 
     def __init__(
         self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None
@@ -75,12 +75,12 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
-        """one word for the metrics, or none"""
+        """a word for the metrics; empty if not counted"""
         self.headers = headers or {}
 
     @property
     def body(self) -> bytes:
-        r"""One line of JSON, as every error is answered.
+        r"""The answer: one line of JSON.
 
         >>> Refusal(404, "", "Two\nlines.").body
         b'{"error": "Two lines."}'
@@ -89,20 +89,20 @@ class Refusal(Exception):
 
 
 class Access:
-    """Who is let in; nothing here reads a body."""
+    """Checks of host, origin and token, by the headers alone."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._token = settings.token
-        # beyond the loopback the token decides, whatever name the server is called by
+        # names are checked only on loopback addresses; elsewhere the token protects the server
         self._names = ("localhost", "127.0.0.1", *settings.hosts) if is_loopback(settings.host) else None
         key = (settings.token or "").encode()
-        self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # instead of the token
+        self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # does not reveal the token
 
     def check(self, scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str] | None:
-        """Let a request in, or send a browser that showed the token on with a cookie: the headers of that answer.
+        """Return None if a request is allowed, or the headers of a redirect that gives a browser the cookie.
 
         Raises:
-            Refusal: it comes by another name, from another site's page, or without the token.
+            Refusal: another host name, a request from another site's page, or no valid token.
         """
         self._check_origin(scope, headers)
         token = self._token
@@ -111,10 +111,10 @@ class Access:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if scope["method"] == "GET" and any(name == "token" and _same(value, token) for name, value in query):
             rest = urlencode([pair for pair in query if pair[0] != "token"])
-            # One slash at the start: `//name` would be another site's address.
+            # one slash at the start, because `//name` would be another site's address
             place = "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
             cookie = f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
-            # sent on without the token, which would else stay in the address and in histories
+            # without the token, which must not stay in the address bar and the history
             return {"location": place, "set-cookie": cookie}
         raise Refusal(
             401,
@@ -125,10 +125,7 @@ class Access:
         )
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """Pages of other sites must not use a server that trusts whoever can reach it.
-
-        A name that an attacker turns to 127.0.0.1 (DNS rebinding) is recognised by Host, a forged request by Origin.
-        """
+        """Refuse requests from pages of other sites: DNS rebinding by `Host`, forged requests (CSRF) by `Origin`."""
         host = headers.get("host", "")
         if self._names is not None and not self._is_mine(host):
             names = ", ".join(self._names)
@@ -152,7 +149,7 @@ class Access:
 
 
 class Shield:
-    """ASGI middleware around everything: lets a request through within the limits, or answers it by itself."""
+    """ASGI middleware that passes on a request within the limits, or answers it with an error."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, monitor: Monitor) -> None:
         self.app, self.settings, self.monitor = app, settings, monitor
@@ -161,7 +158,7 @@ class Shield:
         monitor.held.set_function(lambda: self._held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # the app's beginning and end; a websocket has no route, and is closed
+        if scope["type"] != "http":  # the app's lifespan; websockets have no route and are closed
             await self.app(scope, receive, send)
             return
         scope = in_origin_form(scope)
@@ -172,7 +169,7 @@ class Shield:
                 elsewhere = self._access.check(scope, headers)
                 exchange.check_length(headers)
                 if elsewhere is None:
-                    # HEAD is GET without a body (RFC 9110, 9.3.2), which whoever speaks HTTP leaves out
+                    # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out
                     asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                     await self.app(asked, exchange.receive, exchange.send)
                 else:
@@ -182,7 +179,7 @@ class Shield:
                     self.monitor.refused.labels(refusal.reason).inc()
                 await exchange.refuse(refusal)
             except asyncio.CancelledError:
-                # by uvicorn, of what is not finished `stop_seconds` after the server should stop
+                # uvicorn cancels requests that are not finished `stop_seconds` after it began to stop
                 await exchange.refuse(Refusal(*STOPPING))
             except Exception:
                 _LOG.exception("A request failed.")
@@ -193,7 +190,7 @@ class Shield:
                 self.release(exchange.held)
 
     def hold(self, size: int) -> None:
-        """Count bytes that have been received, or that wait to be read; refuse them where too much is held already."""
+        """Count bytes of uploads and unsent answers; refuses them if too many are held already."""
         if self._held_bytes + size > self.settings.max_held_mib * MIB:
             message = "The server holds too many uploads and answers that are not read yet. Try again in 5 s."
             raise Refusal(429, "held", message, {"retry-after": "5"})
@@ -204,27 +201,27 @@ class Shield:
 
 
 class _Exchange:
-    """One request and its answer: counts what comes, adds headers to what goes."""
+    """A request and its answer, counting received bytes and adding headers."""
 
     def __init__(self, shield: Shield, path: str, receive: Receive, send: Send) -> None:
         self.held = 0
-        """bytes that are counted for it at the moment"""
+        """bytes currently counted as held"""
         self.status = 0
-        """of the answer, 0 before it begins"""
+        """HTTP status; 0 before the answer begins"""
         self._shield, self._settings, self._path = shield, shield.settings, path
         self._receive, self._send = receive, send
         self._received = 0
         self._is_received = self._waits_to_send = False
         self._started: float | None = None
-        self._patience_seconds = READING_SECONDS  # with a reader
+        self._patience_seconds = READING_SECONDS  # left for a slow client
 
     def check_length(self, headers: Mapping[str, str]) -> None:
-        """Refuse by the announced length, before anything is received."""
-        self._waits_to_send = "expect" in headers  # such a client sends no body before a 100
+        """Refuse a request by its announced length, before its body is received."""
+        self._waits_to_send = "expect" in headers  # such a client sends its body only after status 100
         length = headers.get("content-length", "0")
         self._is_received = length == "0" and "transfer-encoding" not in headers
         size = int(length) if length.isdecimal() else math.inf
-        # to a tenth above, or what is just too large would read as what is allowed
+        # rounded up, so that a size just above the limit does not look allowed
         self._check_size(size, f"{math.ceil(size / MIB * 10) / 10:,.1f} MiB" if size < math.inf else "more")
 
     def _check_size(self, size: float, found: str) -> None:
@@ -238,7 +235,7 @@ class _Exchange:
         self.held += size
 
     async def receive(self) -> Message:
-        """The next message, within the limits of size and time; after the body, of the client's leaving."""
+        """Return the next message, within the limits of size and time; after the body, that the client left."""
         if self._is_received:
             return await self._receive()
         now = time.monotonic()
@@ -250,7 +247,7 @@ class _Exchange:
         except TimeoutError:
             text = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not."
             raise Refusal(408, "slow", text, {"connection": "close"}) from None
-        # The announced length may be too small, and a chunked body announces none: what comes is counted too.
+        # The announced length may be wrong, and a chunked body announces none, so received bytes are counted.
         size = len(message.get("body", b""))
         self._check_size(self._received + size, "more")
         self._hold(size)
@@ -259,16 +256,16 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on as fast as it is read, with the headers that every answer has.
+        """Send an answer in parts, with the headers of every answer.
 
         Raises:
-            Refusal: too much is held already for a large answer to wait beside it, or it is read too slowly.
+            Refusal: too many bytes are held already, or the client reads too slowly.
         """
         if message["type"] == "http.response.start":
             await self._send_start(message)
             return
         body, is_last = message.get("body", b""), not message.get("more_body", False)
-        # its end waits until `_drain` has taken the rest
+        # the end of an early answer is sent after `_drain` has discarded the rest of the request
         is_early = is_last and not self._is_received and not self._waits_to_send
         for start in range(0, len(body) or 1, _CHUNK_BYTES):
             end = start + _CHUNK_BYTES
@@ -279,7 +276,7 @@ class _Exchange:
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _send_start(self, message: Message) -> None:
-        """Count the answer instead of the upload, which has served its purpose."""
+        """Send status and headers; from now on the answer counts as held, not the upload."""
         given = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", [])}
         if self._is_received:
             self._shield.release(self.held)
@@ -289,7 +286,7 @@ class _Exchange:
             self._hold(length)
         usual = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
         if not self._is_received:
-            usual |= {"connection": "close"}  # or what `_drain` leaves would be read without end
+            usual |= {"connection": "close"}  # without it, uvicorn would read what `_drain` leaves
         added = [(name.encode(), value.encode()) for name, value in usual.items()]
         headers = [*message.get("headers", []), *(pair for pair in added if pair[0] not in given)]
         self.status = message["status"]
@@ -306,7 +303,7 @@ class _Exchange:
         self._patience_seconds = min(READING_SECONDS, patience)
 
     async def _drain(self) -> None:
-        """Take what is still coming, for a moment: closing at once would reset the connection and lose the answer."""
+        """Discard what still arrives for a moment; closing at once would reset the connection and lose the answer."""
         left, more = _LINGER_BYTES, True
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
@@ -316,7 +313,7 @@ class _Exchange:
                     more = message.get("more_body", False)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with one line of JSON; or, once an answer has begun, break off: its end never comes."""
+        """Answer with an error; if an answer has begun, leave it incomplete, so that the connection is closed."""
         if not self.status:
             await self.answer(refusal.status, refusal.body, {"content-type": JSON, **refusal.headers})
 
@@ -328,16 +325,16 @@ class _Exchange:
 
 
 def checked_headers(scope: Scope) -> Mapping[str, str]:
-    """Headers by name.
+    """Return the headers by name in lower case.
 
     Raises:
-        Refusal: it is no HTTP/1, there are too many, too long ones, two of what must be one, or two lengths of the
-            body, which somebody between client and server may read otherwise (RFC 9112, 6.1).
+        Refusal: the request is not HTTP/1; headers are too many, too long, or repeated; or the length of the body is
+            given in two ways, which proxies may understand differently (RFC 9112, 6.1).
     """
     if not scope["http_version"].startswith("1."):
         message = f"The request should be HTTP/1.1. Found HTTP/{shown(scope['http_version'])}."
         raise Refusal(505, "version", message, {"connection": "close"})
-    # pairs, not a mapping: ASGI keeps what was given twice
+    # ASGI gives pairs, with repeated headers
     raw = scope["headers"]
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
@@ -358,9 +355,9 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
 
 
 def in_origin_form(scope: Scope) -> Scope:
-    """A request by a whole URL, as clients of a proxy send it, as if it named the path alone and that URL's host.
+    """Return a request for a whole URL, as sent to a proxy, as a request for the path with that URL's host.
 
-    RFC 9112, 3.2.2. Of several `Host` all stay, to be refused.
+    See RFC 9112, 3.2.2. Repeated `Host` headers are kept, to be refused.
     """
     found = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
     if found is None:
@@ -384,23 +381,23 @@ def _place(origin: str) -> str:
 
 
 def _same(shown: str, secret: str) -> bool:
-    """In a time that does not depend on how much of it was right."""
+    """Whether two texts are equal, compared in constant time."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
 
 
 def prefers_json(accept: str, image: str) -> bool:
-    """Whether a client would rather have JSON than an image of some media type.
+    """Whether a client prefers JSON to an image of the given media type.
 
-    The image is what comes where nothing is wanted, where both are equally welcome by equally exact words, and where
-    neither is. `application/json, */*`, which many clients send, is for JSON.
+    The image wins if `Accept` is missing, ranks both equally, or accepts neither. `application/json, */*`, which many
+    clients send, prefers JSON.
     """
     return quality(accept, JSON) > quality(accept, image)
 
 
 def quality(accept: str, kind: str) -> tuple[float, int]:
-    """How welcome a media type is, 0 to 1, and how exactly it is named: by `*/*` 0, `image/*` 1, `image/png` 2.
+    """Return the weight of a media type in `Accept`, 0 to 1, and its specificity: `*/*` 0, `image/*` 1, `image/png` 2.
 
-    What is exact goes before what is not, whatever its weight. What cannot be read is left out.
+    The most specific entry counts, whatever its weight. Malformed entries are ignored.
 
     >>> quality("image/*;q=0.5, */*;q=0.1", "image/png")
     (0.5, 1)

@@ -1,4 +1,4 @@
-"""What a server counts for Prometheus, never a name or an image; and its memory, which it gives back when it can."""
+"""Metrics for Prometheus, which hold no file names or images; and `Trimmer`, which gives memory back to the system."""
 
 import ctypes
 import os
@@ -23,7 +23,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Monitor:
-    """One server's metrics, in a registry of its own; the library's would be shared by all servers of a process.
+    """The metrics of a server, in their own registry, because all servers of a process share the library's.
 
     >>> monitor = Monitor()
     >>> monitor.refused.labels("size").inc()
@@ -34,7 +34,7 @@ class Monitor:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.paths: frozenset[str] = frozenset()
-        """of the server's routes"""
+        """paths of the server's routes"""
         counter, gauge = partial(Counter, registry=self._registry), partial(Gauge, registry=self._registry)
         histogram = partial(Histogram, registry=self._registry)
         seconds = partial(histogram, buckets=BUCKET_SECONDS)
@@ -56,20 +56,20 @@ class Monitor:
 
     @contextmanager
     def timing(self, scope: Mapping[str, Any], status: Callable[[], int]) -> Iterator[None]:
-        """Count and time a request. Routes are the server's own names, so that callers cannot make up labels."""
+        """Count and time a request by its route; unknown paths share one label, so that clients cannot add labels."""
         started = time.perf_counter()
         with self._underway.track_inprogress():
             try:
                 yield
             finally:
-                # set by FastAPI once a route fits; what was refused before has none, but for a path of the server
+                # FastAPI sets the route; a request that was refused before counts under its path if that is a route
                 known = scope["path"] if scope["path"] in self.paths else OTHER
                 route = getattr(scope.get("route"), "path", None) or known
                 self._requests.labels(route, str(status() or "none")).inc()
                 self._seconds.labels(route).observe(time.perf_counter() - started)
 
     def observe(self, model: str, stage: str, value: float) -> None:
-        """Note what a model's batcher reports after a stage: its seconds, or of `batch` its size."""
+        """Record what a model's batcher reports: the seconds of a stage, or for `batch` the number of images."""
         if stage == "batch":
             self._batches.labels(model).observe(value)
         else:
@@ -80,11 +80,11 @@ class Monitor:
 
 
 class Trimmer:
-    """Called now and then, gives memory back to the system if the process has grown by `GROWN_MIB` since the last time.
+    """Gives memory back to the system when called, if the process has grown by `GROWN_MIB` since the last time.
 
-    Batches of ever new shapes leave the C library's heap in pieces: between what torch keeps for a shape (its compiled
-    kernels) lie the freed tensors of others, too small for the next ones. Of 1,670 MiB after 400 batches of random
-    shapes, 670 were such pieces. Costs some 10 ms when it does; elsewhere than on Linux with glibc it does nothing.
+    Batches of varying shapes fragment the C library's heap: between what torch keeps for each shape (its compiled
+    kernels) lie freed tensors of others, too small to be used again. After 400 batches of random shapes, 670 of 1,670
+    MiB were such fragments. A call that trims takes about 10 ms. It does nothing but on Linux with glibc.
     """
 
     def __init__(self) -> None:

@@ -28,18 +28,18 @@ from knowhue.serving.settings import ServerSettings
 
 BACKLOG = 256
 SEND_BUFFER_BYTES = 256 * 1024
-"""Of each connection, in the system, which would else take several MiB of an answer that is not read."""
+"""Bytes that the system buffers for each connection; by default it buffers several MiB of an answer nobody reads."""
 MAX_CONNECTIONS = 512
-"""At once; each takes a file of the system, of which there are not many more."""
+"""Open connections at once; each takes a file descriptor, often limited to 1,024."""
 _INCOMPLETE_BYTES = 2 * MAX_HEADER_BYTES
-"""Of headers that have not ended; whole ones above half of it are answered by `limits`."""
+"""Bytes of headers received without their end; complete headers above half of this are refused by `limits`."""
 _KEEP_ALIVE_SECONDS = 5
 _POLL_SECONDS = 0.05
 Announce = Callable[[str], None]
 
 
 def _no_http_answer() -> bytes:
-    """An answer to what is no HTTP, or not sound, with the line and the headers that every refusal has."""
+    """Return the answer to malformed HTTP, with the body and headers of every refusal."""
     body = Refusal(
         400,
         "",
@@ -59,14 +59,17 @@ def serve(
     with_page: bool = True,
     stopping: Callable[[], object] = lambda: None,
 ) -> None:
-    """Serve some models until SIGINT or SIGTERM, then finish what was accepted.
+    """Serve models until SIGINT or SIGTERM, then finish the accepted requests.
 
     Args:
-        models: by the names that requests use; the first is the usual one.
-        settings: where, for whom, and how much; a `ConfigError` if the port is taken.
-        announce: called with the address once it is known.
-        with_page: whether there is a page beside the API.
-        stopping: called when it is told to stop, before what was accepted is finished.
+        models: by the names that requests use; the first is the default.
+        settings: address, access and limits.
+        announce: called with the URL once the server listens.
+        with_page: whether the web page is served, not the API alone.
+        stopping: called when the server begins to stop.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not this machine's.
     """
     app = make_app(models, settings, with_page)
     with listening(settings) as opened, compiling_meanwhile():
@@ -75,13 +78,13 @@ def serve(
         try:
             Server(app, settings, stopping).run(sockets=[opened])
         except KeyboardInterrupt:
-            return  # uvicorn has stopped in order, and raises the signal again
+            return  # uvicorn has stopped properly and raises the signal again
 
 
 class _Connection(H11Protocol):
-    """One of at most `MAX_CONNECTIONS`; where one comes that is too many, the oldest without a request makes room.
+    """A connection, one of at most `MAX_CONNECTIONS`; if one too many comes, the oldest without a request is closed.
 
-    `limit_concurrency` of uvicorn would keep them all, and refuse the requests of those who come later.
+    uvicorn's `limit_concurrency` would keep idle connections and refuse the requests of new ones.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -91,11 +94,11 @@ class _Connection(H11Protocol):
         connected = [each for each in connected if not each.transport.is_closing()]
         if len(connected) > MAX_CONNECTIONS:
             silent = [each for each in connected if each.cycle is None or each.cycle.response_complete]
-            min(silent, key=lambda each: each._since).transport.abort()  # this one, if all others are busy
+            min(silent, key=lambda each: each._since).transport.abort()  # this one if all others are busy
         self._is_refused = False
 
     def eof_received(self) -> None:
-        """Answer who ends before a request is whole; who has sent all of it and ends has left."""
+        """Answer a client that stops sending before its request is complete; later, it means that the client left."""
         began, _ = self.conn.trailing_data
         if self.conn.their_state is h11.SEND_BODY or (self.conn.their_state is h11.IDLE and began):
             self.send_400_response("")
@@ -105,9 +108,9 @@ class _Connection(H11Protocol):
             super().data_received(data)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP as any other mistake; what still comes is thrown away for a moment.
+        """Answer malformed HTTP like any other error, then discard what still arrives for a moment.
 
-        Closing at once, as uvicorn does, would reset the connection of whoever is still sending, and lose the answer.
+        Closing at once, as uvicorn does, resets the connection while the client is sending, and loses the answer.
         """
         self._is_refused = True
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -120,22 +123,24 @@ class _Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Stops in three steps: no new work, then the answers to what was accepted, then the connections."""
+    """A uvicorn server that first refuses new work, then finishes accepted requests, then closes connections."""
 
     def __init__(
         self, app: FastAPI, settings: ServerSettings, stopping: Callable[[], object] = lambda: None
     ) -> None:
-        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # as uvicorn's below
+        logging.getLogger("python_multipart").setLevel(
+            logging.CRITICAL
+        )  # for the same reason as uvicorn's below
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Connection,  # uvicorn bounds headers that do not end with h11 alone
+                http=_Connection,  # only with h11 does uvicorn limit headers without an end
                 ws="none",
                 loop="asyncio",
                 lifespan="on",
-                log_level="critical",  # callers can cause warnings and errors, as many as they like
+                log_level="critical",  # clients could fill the log with warnings and errors
                 access_log=False,
-                proxy_headers=False,  # X-Forwarded-* may be anybody's
+                proxy_headers=False,  # anyone can send X-Forwarded-*
                 server_header=False,
                 h11_max_incomplete_event_size=_INCOMPLETE_BYTES,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -147,8 +152,8 @@ class Server(uvicorn.Server):
         self._stopping = stopping
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what was accepted; what comes meanwhile is answered 503."""
-        with suppress(OSError):  # nobody may be there to be told; what was accepted is finished all the same
+        """Finish accepted requests; new ones are answered with 503 meanwhile."""
+        with suppress(OSError):  # nobody may read standard error any more
             self._stopping()
         for batcher in self._batchers.values():
             batcher.stop()
@@ -161,7 +166,7 @@ class Server(uvicorn.Server):
 
 
 def warm(batchers: Mapping[str, Batcher]) -> None:
-    """Colour a gray and an RGB image by every model, so that nobody waits for what is loaded on first use."""
+    """Run every model on a gray and an RGB image, so that no request waits for what is loaded on first use."""
     for batcher in batchers.values():
         colours = "colour" in batcher.colorizer.network.description.tasks
         for bands in (1, 3):
@@ -170,15 +175,15 @@ def warm(batchers: Mapping[str, Batcher]) -> None:
 
 
 def listening(settings: ServerSettings) -> socket.socket:
-    """The socket that a server listens on; a `ConfigError` if the address is not this machine's, or taken."""
+    """Return a listening socket; raises a `ConfigError` if the address is not this machine's or the port is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else each answer waits 40 ms for an ACK
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it each answer waits 40 ms for an ACK
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # a restart need not wait for old connections; on Windows two servers could take one port
+        # allows a restart while old connections close; on Windows it would let two servers share a port
         if os.name == "posix":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # inherited by connections
         opened.bind((settings.host, settings.port))
         opened.listen(BACKLOG)
         return opened
@@ -195,7 +200,7 @@ def listening(settings: ServerSettings) -> socket.socket:
 
 
 def address_of(opened: socket.socket, settings: ServerSettings) -> str:
-    """What a browser opens.
+    """Return the URL that a browser opens.
 
     >>> with listening(ServerSettings(port=0)) as opened:
     ...     address_of(opened, ServerSettings()).rsplit(":", 1)[0]

@@ -1,4 +1,4 @@
-"""A server's settings: where it listens, who may call it, and how much it takes on at once."""
+"""The settings of a server: where it listens, who has access, and its limits."""
 
 import re
 from ipaddress import ip_address
@@ -12,53 +12,53 @@ from knowhue.errors import ConfigError, plural
 from knowhue.inference.pipeline import Limits
 
 MIB = 1 << 20
-_BYTES_A_PIXEL = 9  # three copies of three channels: what was read, what is painted, what is encoded
+_BYTES_A_PIXEL = 9  # three copies of three channels: as decoded, as painted, as encoded
 SHORTEST_TOKEN = 16
 
 
 class ServerSettings(Section):
-    """Everything that is settled before a server starts.
+    """Address, access and limits of a server.
 
     Raises:
-        ConfigError: others could reach it without a token, or the token can be guessed.
+        ConfigError: other machines could reach it without a token, or the token is too short.
     """
 
     host: str = "127.0.0.1"
-    """address that it listens on"""
+    """address to listen on"""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
-    """port; 0 takes any free one"""
+    """port; 0 for any free one"""
     token: str | None = Field(default=None, repr=False)
-    """what a client must show: `Authorization: Bearer ...`"""
+    """token that clients must send as `Authorization: Bearer TOKEN`"""
     no_auth: bool = False
-    """let everybody in who can reach it"""
+    """allow access without a token from every machine that can reach the server"""
     hosts: tuple[str, ...] = ()
-    """further names, beside the loopback's, by which browsers may call it"""
+    """host names, besides localhost, that browsers can use"""
     max_upload_mib: Positive = 64
-    """size of one request"""
+    """largest request, MiB"""
     max_held_mib: Positive = 512
-    """uploads, and answers not read yet, held in memory at once"""
+    """uploads and unsent answers held in memory at once, MiB"""
     max_pixels: Count = 100_000_000
-    """pixels of one image, by its header"""
+    """most pixels of an image, by its header"""
     queue_length: Count = 64
-    """requests accepted at once; more are answered 429"""
+    """requests accepted at once; further ones are answered with 429"""
     batch_size: Count = 8
-    """images that the network predicts together"""
+    """most images in a batch of the network"""
     batch_wait_ms: NotNegative = 5
-    """how long an image waits for company, if more are to come"""
+    """how long an image waits for others to fill its batch, ms"""
     workers: CountOrNone = 0
-    """threads that decode and paint; 0 is one a processor"""
+    """threads that decode and paint; 0 for one per processor"""
     request_seconds: Positive = 60
-    """from upload to answer"""
+    """time limit from upload to answer, s"""
     upload_seconds: Positive = 30
-    """for an upload, beside a second for each 128 KiB that came"""
+    """time limit for an upload, s, plus one second for each 128 KiB received"""
     stop_seconds: Positive = 10
-    """for sending the last answers when stopping"""
+    """time limit for the last answers when stopping, s"""
     studies: tuple[Path, ...] = ()
-    """study folders that the page shows"""
+    """study folders to show on the page"""
 
     @property
     def limits(self) -> Limits:
-        """How much one model takes on at once: an image of `max_pixels` and 8 bits fills it."""
+        """The limits of one model; a single image of `max_pixels` at 8 bits fills its memory."""
         return Limits(
             self.workers,
             self.batch_size,
@@ -74,7 +74,7 @@ class ServerSettings(Section):
             raise ConfigError(
                 "`token` should be left out with `no_auth`. Found both; `--no-auth` lets everybody in."
             )
-        # it travels in a header and in an address
+        # the token is sent in a header and in a URL
         if self.token is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", self.token):
             raise ConfigError(
                 f"`token` should have {SHORTEST_TOKEN} or more letters, digits or signs of ASCII, and no spaces. Found "
@@ -90,7 +90,7 @@ class ServerSettings(Section):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address means this machine alone.
+    """Whether a host name or address is reachable from this machine only.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.5", "example.org")]
     [True, True, True, False, False, False]

@@ -1,4 +1,4 @@
-"""What the page shows of study folders while they train, as JSON; their newest samples; and the finished reports."""
+"""Routes of the page for study folders: progress as JSON, the newest samples, and reports."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,27 +23,27 @@ CHARTS: tuple[dict[str, Any], ...] = (
     {"metric": "balanced_accuracy", "title": "Balanced accuracy (higher is better)",
      "baseline": "majority_class", "scale": 100, "places": 1, "unit": " %"},
 )  # fmt: skip
-"""What is drawn of every run; a baseline predicts without a model, and is a row of `baselines.json`."""
+"""Charts drawn of every run; `baseline` is a row of `baselines.json`, scored without a model."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox allow-downloads"
 )
-"""Content-Security-Policy of a report: it may show itself, and let its tables be saved."""
+"""Content-Security-Policy of a report: no scripts or requests, but its tables can be saved."""
 _MOST_SAMPLES = 8
 _UNREADABLE = (KnowhueError, OSError, ValueError, KeyError)
-"""Of files that are being written, or damaged; the next request may read them."""
+"""Errors of files that are being written, or damaged; a later request may succeed."""
 
 
 def file_response(path: Path, request: Request) -> Response:
-    """A file, or that it is as the client has it: as `StaticFiles` answers of one in a folder."""
+    """Return a file, or 304 if the client's copy is current, as `StaticFiles` does for a folder."""
     return StaticFiles(check_dir=False).file_response(path, path.stat(), request.scope)
 
 
 def study_routes(studies: Sequence[Path]) -> APIRouter:
-    """Read-only routes of the page over study folders, which are known by their place in the list."""
+    """Return read-only routes for study folders, which are numbered by their place in the list."""
     router = APIRouter(prefix="/page", include_in_schema=False)
 
-    # not `async`: FastAPI then gives it a thread, as it reads many files
+    # not `async`, so that FastAPI runs it in a thread, because it reads many files
     @router.get("/studies.json")
     def progress() -> list[dict[str, Any]]:
         return [study_progress(root) for root in studies]
@@ -75,13 +75,13 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
 
 
 def study_progress(root: Path) -> dict[str, Any]:
-    """How far a study is: its runs, their scores after every epoch, and what samples there are.
+    """Return the progress of a study: its runs, their scores after every epoch, and the available samples.
 
     Returns:
-        `name`, and `problem` if it cannot be read; else `ended` of `runs`, `seeds`, `has_report`, `arms` (name, kind
-        `multi` or `single`, cells), `charts` (of `CHARTS`, with `level`, the baseline's score or None, and `curves` by
-        arm, one a run, from the first epoch of the heads on), `samples` (the version of each row), `classes` (of each
-        sample).
+        `name`, and `problem` if the study cannot be read; else `ended` of `runs`, `seeds`, `has_report`, `arms` (name,
+        kind `multi` or `single`, cells), `charts` (`CHARTS` with `level`, the baseline's score or None, and `curves` by
+        arm, one for each run, beginning with the first epoch of the heads), `samples` (a version for each row),
+        `classes` (of each sample).
     """
     name = root.resolve().name
     try:
@@ -96,26 +96,26 @@ def study_progress(root: Path) -> dict[str, Any]:
             "arms": [
                 {
                     "name": arm,
-                    # its colour on the page
+                    # decides the colour on the page
                     "kind": "multi" if len(plan.run_config(arm, 0).tasks.names) > 1 else "single",
                     "cells": [cell._asdict() for cell in cells if cell.arm == arm],
                 }
                 for arm in plan.arms
             ],
             "charts": _charts(root, plan),
-            # the version makes a browser load a row anew once its file has changed
+            # a new version makes the browser load the row again
             "samples": {row: str(path.stat().st_mtime_ns) for row, path in _sample_files(root, plan).items()},
             "classes": _sample_classes(root),
         }
     except _UNREADABLE as error:
         if not isinstance(error, KnowhueError):
             return {"name": name, "problem": "Its files cannot be read at the moment."}
-        # Who may see the page need not know where on this machine the folder lies.
+        # visitors of the page need not know the path of the folder
         return {"name": name, "problem": f"Not shown: {error}".replace(str(root), name)}
 
 
 def sample_strip(root: Path, row: str) -> bytes | None:
-    """PNG of a study's sample images side by side: `gray`, `truth`, or as the newest run of an arm coloured them."""
+    """Return a PNG of the sample images side by side: `gray`, `truth`, or the colours by the newest run of an arm."""
     try:
         path = _sample_files(root, read_plan(root)).get(row)
         if path is None:
@@ -142,7 +142,7 @@ def _charts(root: Path, plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             **chart,
-            # of the images that the curves are of
+            # the curves are of the validation split, too
             "level": baselines.get(chart["baseline"], {}).get("validation", {}).get(chart["metric"]),
             "curves": {arm: curves(chart["metric"], arm) for arm in plan.arms},
         }
@@ -151,7 +151,7 @@ def _charts(root: Path, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _sample_files(root: Path, plan: Plan) -> dict[str, Path]:
-    """Where each row of the samples is found: what was given, the newest run of each arm that colours, the truth."""
+    """Return the file of each row of samples: gray images, the newest run of each colouring arm, true images."""
     given = root / "images" / "samples.npz"
     if not given.is_file():
         return {}
@@ -160,13 +160,13 @@ def _sample_files(root: Path, plan: Plan) -> dict[str, Path]:
         samples = [run / "samples.npz" for run in _runs(root, plan, arm)]
         written = [path for path in samples if path.is_file()]
         if written and "colour" in plan.run_config(arm, plan.seeds[0]).tasks.names:
-            # Runs of an arm go on in turn; the newest shows where training is now.
+            # the runs of an arm take turns; the newest file shows the current state of training
             found[arm] = max(written, key=lambda path: path.stat().st_mtime_ns)
     return found | {"truth": given}
 
 
 def _sample_classes(root: Path) -> list[str]:
-    """Of each sample image that is shown, from left to right; nothing of one without a class."""
+    """Return the class of each shown sample image, from left to right; empty for an image without a class."""
     given, prepared = (root / "images" / name for name in ("samples.npz", "prepared.json"))
     if not given.is_file():
         return []
