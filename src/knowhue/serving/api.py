@@ -172,7 +172,7 @@ _router = APIRouter()
     openapi_extra=body_schema(ColourOptions),
 )
 async def colorize_upload(request: Request) -> Response:
-    """Send the image as the body or in a form. Options are query parameters or form fields; form fields have priority."""
+    """Send the image as the body or in a form. Options are query parameters or form fields; form fields override."""
     files, options, name, batcher = await _received(request, ColourOptions, "colour")
     asked = ColorizeOptions(
         **options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
