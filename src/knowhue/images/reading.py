@@ -1,7 +1,7 @@
-"""Any image file to an upright image in sRGB, in its own depth: limits first, nothing of what the file says lost.
+"""Reads any image file as an upright sRGB image in its own bit depth, with its metadata, after checking size limits.
 
-The kind of a file is known by its first bytes, never by its name. One loader of libvips, named by those bytes, sees the
-data; Pillow reads what libvips does not.
+A file's format is detected from its first bytes, never from its name. Only the libvips loader of that format sees the
+data; Pillow reads the formats that libvips does not.
 """
 
 import importlib
@@ -42,7 +42,7 @@ from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, 
 MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
 _SEQUENCES = (b"ftypavis", b"ftypmsf1", b"ftyphevc", b"ftyphevx")
-"""How files of AVIF and HEIC begin that hold a sequence of images (ISO/IEC 23008-12)."""
+"""File types of AVIF and HEIC files with an image sequence (ISO/IEC 23008-12)."""
 _RAW_STARTS = (
     b"FUJIFILMCCD-RAW",
     b"IIRO",
@@ -53,16 +53,16 @@ _RAW_STARTS = (
     b"FOVb",
     b"\0MRM",
 )
-"""How raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta begin; others begin as TIFF."""
+"""First bytes of raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta; others begin like TIFF."""
 _OVERSHOOT = 1.25
-"""By how much floating-point values may exceed their range's top: resampled edges and corners do by up to a fifth."""
+"""Factor by which floating-point values may exceed their range: resampling overshoots at edges by up to a fifth."""
 _HEIC_DECODER = "pillow_heif"
 _COPIES = 3
-"""Of its pixels, at the worst moment: what was read, what is painted, what is encoded."""
+"""Copies of the pixels in memory at the peak: the decoded, the coloured, and the one that is encoded."""
 
 
 class _LargeImageError(ImageError):
-    """It has more pixels than are read."""
+    """The image has more than `max_pixels` pixels."""
 
 
 @checked_arguments
@@ -72,23 +72,23 @@ def read_image(
     name: str | None = None,
     file_name: str | None = None,
 ) -> Image:
-    """Read an image: upright, in sRGB, in its own depth, with what else its file says.
+    """Read an image: upright, in sRGB, in its own bit depth, with its metadata.
 
-    Of several frames or pages the first is read, with a note, unless that is a preview of another. Raw files of
-    cameras, which hold previews and a sensor's values, are refused. 8 bits stay 8, 16 stay 16; other depths become 16.
-    Floating-point values are taken for sRGB-encoded ones of 0 to 1, to 255 or to 65535, 32-bit ones for those of 8, 16
-    or 32 bits: the first range that holds all of them, but for what resampling makes overshoot a floating-point one.
+    If a file has several frames or pages, the first that is not a preview is read, and a note says so. Camera raw
+    files, which hold sensor values and previews, are refused. 8 and 16 bits are kept; other bit depths become 16.
+    Floating-point values are read as sRGB codes from 0 to 1, 255 or 65535, and 32-bit integers as codes of 8, 16 or
+    32 bits: the smallest range that holds all values, where floating-point values may overshoot by a quarter.
 
     Args:
-        source: a file, or the bytes of one.
-        max_pixels: refused above, from the header alone.
-        name: what messages begin with; the file's path if None, nothing if empty.
-        file_name: of the file that bytes are from, where that is known.
+        source: a file, or its bytes.
+        max_pixels: larger images are refused before they are decoded.
+        name: beginning of messages; if None, the file's path; if empty, messages have none.
+        file_name: name of the file that the bytes are from, if known.
 
     Raises:
-        ImageError: the file is missing, no image, damaged, cut short, too large, or holds no intensities.
+        ImageError: the file is missing, too large, damaged, truncated, or not an image of intensities.
         ExtraError: it is HEIC and the decoder is not installed.
-        ArgumentError: an argument is of another type.
+        ArgumentError: an argument has the wrong type.
     """
     if isinstance(source, str):
         source = Path(source)
@@ -97,35 +97,35 @@ def read_image(
             head = file.read(HEAD_BYTES)
             kind = _kind(head)
             decoded = _decode(file, kind, max_pixels)
-        if head[4:12] in _SEQUENCES:  # libheif shows the still image alone
+        if head[4:12] in _SEQUENCES:  # libheif reports the still image alone
             decoded.notes.append("the first image of a sequence")
         suffixes = FORMATS[kind].suffixes
         if isinstance(source, Path):
             file_name = source.name
         if file_name is not None and PurePath(file_name).suffix.lower() not in suffixes:
             decoded.notes.append(f"it is {kind}, whatever its name says")
-        is_lossless = kind == "WebP" and b"VP8L" in head  # the chunk of lossless pixels
+        is_lossless = kind == "WebP" and b"VP8L" in head  # name of the chunk with lossless pixels
         return _to_image(decoded, suffixes[0], is_lossless)
     except (ImageError, ExtraError) as error:
         if name is None:
             name = str(source) if isinstance(source, Path) else "the image"
-        # whoever sent bytes to a server has no Python to read them in
+        # no such advice for bytes, because they may come from a client of the server
         in_python = isinstance(error, _LargeImageError) and isinstance(source, Path)
         remedy = ", or read it in Python with a larger `max_pixels`" if in_python else ""
         raise type(error)(f"{name}: {error}{remedy}" if name else f"{error}{remedy}") from None
 
 
 class Weight(NamedTuple):
-    """What an image takes, from its header."""
+    """What an image needs, estimated from its header."""
 
     held_bytes: int = 0
-    """that reading, painting and encoding it hold at once, about; 0 if it is no image"""
+    """approximate peak memory for reading, colouring and encoding it, bytes; 0 if it is not an image"""
     shape: tuple[int, int] | None = None
-    """height and width, upright; None where the header alone does not say"""
+    """height and width of the upright image, pixels; None if the header does not give them"""
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file begins as one of a known kind; not where it cannot be read."""
+    """Whether a file begins like an image of a known format; False if it cannot be read."""
     try:
         with file.open("rb") as opened:
             return recognise(opened.read(HEAD_BYTES)) is not None
@@ -134,13 +134,13 @@ def is_image(file: Path) -> bool:
 
 
 def weigh_image(source: Path | bytes) -> Weight:
-    """What an image takes, from its header alone. Never fails: reading the image says what is wrong with it."""
+    """What an image needs, from its header alone. Never fails: `read_image` reports what is wrong with it."""
     try:
         with open_file(source) as file:
             kind = recognise(file.read(HEAD_BYTES))
             if kind is None:
                 return Weight()
-            if not FORMATS[kind].loader:  # of Pillow's formats the file's size must do
+            if not FORMATS[kind].loader:  # for Pillow's formats, estimated from the file size
                 held_bytes = _COPIES * file.seek(0, io.SEEK_END) * FORMATS[kind].packed
                 return Weight(held_bytes, _shape_by_pillow(file, kind))
             image = _load(file, kind, _page_of(file, kind))
@@ -153,35 +153,35 @@ def weigh_image(source: Path | bytes) -> Weight:
 
 
 def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
-    if not FORMATS[kind].plugin:  # its decoder reads more than the header
+    if not FORMATS[kind].plugin:  # the HEIC decoder would read more than the header
         return None
-    # damaged ones raise anything, see `_decode_by_pillow`
+    # damaged files raise all kinds of exceptions, see `_decode_by_pillow`
     with suppress(Exception), _open_by_pillow(file, kind, sys.maxsize) as image:
         return _upright((image.height, image.width), image.getexif().get(0x0112, 0), {}, file, kind)
     return None
 
 
 def _upright(shape: tuple[int, int], told: int, metadata: Fields, file: File, kind: str) -> tuple[int, int]:
-    """Height and width as they are shown, by whatever a file says where its decoder says nothing."""
+    """Height and width of the upright image, by the decoder's orientation or else the metadata's."""
     if kind in _TURNED_BESIDE:
         metadata = metadata | dict(_BESIDE[kind](file).metadata)
     return (shape[1], shape[0]) if _orientation(told, metadata, kind) in _SIDEWAYS else shape
 
 
 def open_file(source: Path | bytes) -> File:
-    """Open a file to be read, or its bytes, and never wait for who may write it.
+    """Open a file, or its bytes, for reading.
 
     Raises:
-        ImageError: it is missing or no file, or cannot be read.
+        ImageError: it is missing, cannot be read, or is not a regular file.
     """
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if source.is_dir():
         raise ImageError("it is a folder; name a file in it")
-    if source.exists() and not source.is_file():  # opening a pipe would wait for ever
+    if source.exists() and not source.is_file():  # opening a pipe would block
         raise ImageError("it is a device or a pipe; save it as a file first")
     try:
-        # libvips reads from the descriptor itself, past any buffer of Python's
+        # unbuffered, because libvips reads from the descriptor itself
         return source.open("rb", buffering=0)
     except FileNotFoundError:
         why = dangling(source) if source.is_symlink() else "no such file or directory"
@@ -191,12 +191,12 @@ def open_file(source: Path | bytes) -> File:
 
 
 def readable_formats() -> list[str]:
-    """The keys of `FORMATS` that are read here: HEIC only where its decoder is installed."""
+    """The keys of `FORMATS` that can be read: HEIC only if its decoder is installed."""
     return [kind for kind in FORMATS if kind != "HEIC" or importlib.util.find_spec(_HEIC_DECODER)]
 
 
 def _kind(head: bytes) -> str:
-    """The key of `FORMATS`, or why there is none."""
+    """The key of `FORMATS` of a file; an `ImageError` if it is not an image that can be read."""
     if head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
         raise ImageError(RAW)
     if not head:
@@ -227,23 +227,25 @@ def _damaged(kind: str, why: str) -> ImageError:
 
 @dataclass
 class Decoded:
-    """What a decoder found: values (H, W, C) as they lie in the file, and what else of an `Origin` goes with them."""
+    """A decoded file."""
 
     values: NDArray[Any]
+    """(H, W, C), not upright, in the file's colour space"""
     interpretation: str
-    """libvips' name of what the values mean"""
+    """libvips' name of the colour space"""
     bits: int
+    """bits per channel in the file"""
     orientation: int = 0
-    """1 to 8; 0 where the decoder does not say"""
+    """EXIF orientation, 1 to 8; 0 if the decoder does not report it"""
     profile: bytes | None = None
     metadata: Fields = field(default_factory=dict)
     texts: Texts = ()
     pixels_per_mm: Resolution | None = None
     notes: list[str] = field(default_factory=list)
     alpha: int | None = 0
-    """which of the channels beside the colours is transparency; None if none is"""
+    """index of the transparency among the channels after the colours; None if there is none"""
     space: RGBSpace | None = None
-    """how codes are to be read where there is no profile; None if they are sRGB's"""
+    """colour space of a file without a profile; None if sRGB"""
 
 
 _BESIDE: Mapping[str, Callable[[File], Beside]] = {
@@ -256,11 +258,11 @@ _BESIDE: Mapping[str, Callable[[File], Beside]] = {
     "BMP": of_bmp,
     "JPEG 2000": of_jpeg_2000,
 }
-"""What reads what decoders leave unread, by the keys of `FORMATS`."""
+"""Readers of what decoders leave unread, by format."""
 _TURNED_BESIDE = ("PNG", "GIF", "JPEG 2000")
-"""Formats of which it is read here which way up they are."""
+"""Formats whose orientation is in metadata that the decoder does not read."""
 _TURNED_BY_DECODER = ("AVIF", "HEIC")
-"""Formats whose files have orientations of their own, which count alone (ISO/IEC 23000-22, 7.3.6)."""
+"""Formats with an orientation of their own, which overrides that of EXIF (ISO/IEC 23000-22, 7.3.6)."""
 
 
 def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
@@ -286,7 +288,7 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
 
 
 def _orientation(told: int, metadata: Fields, kind: str) -> int:
-    """1 to 8: what the decoder says, or else EXIF, or else XMP."""
+    """Orientation 1 to 8 as the decoder reports it, or else from EXIF, or else from XMP."""
     if told or kind in _TURNED_BY_DECODER:
         return told or 1
     exif, xmp = (metadata.get(name, b"") for name in ("exif-data", "xmp-data"))
@@ -294,48 +296,48 @@ def _orientation(told: int, metadata: Fields, kind: str) -> int:
 
 
 def _page_of(file: File, kind: str) -> Choice | None:
-    """Which page of a TIFF file is read; None of other files."""
+    """The page to read of a TIFF file; None for other formats."""
     return choose_page(file) if kind == "TIFF" else None
 
 
 def _load(file: File, kind: str, page: Choice | None) -> VipsImage:
     file.seek(0)
-    # libvips' own limits refuse strips that hold much of a large image
+    # libvips' own limits would refuse large images in few strips
     options = {} if page is None else {**page.options, "unlimited": True}
     return load(FORMATS[kind].loader, file, **options)
 
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data")
-_NO_RESOLUTION = (1.0, 1.0)  # what libvips says, and writes into EXIF, of a file that says nothing
-_MOST_PIXELS_PER_MM = 1e6  # that libvips takes
+_NO_RESOLUTION = (1.0, 1.0)  # what libvips reports, and writes into EXIF, if a file has none
+_MOST_PIXELS_PER_MM = 1e6  # limit of libvips
 
 
 def _fields(image: VipsImage) -> Fields:
-    """Metadata of which libvips tells, but for texts of PNG."""
+    """Metadata blocks that libvips reads."""
     return {name: value for name in _KEPT if (value := attached(image, name)) is not None}
 
 
 def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int) -> Decoded:
-    """Decode what libvips reads; by Pillow the rare TIFFs that it does not."""
+    """Decode with libvips, or with Pillow the rare TIFFs that libvips does not read."""
     try:
         image = _load(file, kind, page)
     except VipsError as error:
-        # Pillow reads their first page, whichever was chosen
+        # Pillow can only read the first page
         if page is None or page.options:
             raise _damaged(kind, reason(error)) from None
         return _decode_by_pillow(file, kind, max_pixels)
-    _check_size(max_pixels, image.width, image.height)  # libvips has read the header alone so far
+    _check_size(max_pixels, image.width, image.height)  # so far, libvips has only read the header
     try:
         values = array_of(image)
     except VipsError as error:
         raise _damaged(kind, reason(error)) from None
     bits = attached(image, "bits-per-sample") or 8 * values.itemsize
     if 8 < bits < 16 and values.dtype == np.uint16:
-        values = values | values >> bits  # libvips leaves the low bits 0, and white would be gray
+        values = values | values >> bits  # libvips leaves the low bits 0, which would make white gray
     decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 0)
     decoded.profile, decoded.metadata = attached(image, "icc-profile-data"), _fields(image)
     if all(0 < each < math.inf for each in (image.xres, image.yres)):
-        has_unit = attached(image, "resolution-unit") is not None  # else it may be a default of libvips
+        has_unit = attached(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
         decoded.pixels_per_mm = (image.xres, image.yres) if has_unit else without_unit(image.xres, image.yres)
     if page is not None:
         decoded.alpha = page.alpha
@@ -347,14 +349,14 @@ def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int)
 
 
 def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
-    """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC where its decoder is installed."""
+    """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC if its decoder is installed."""
     try:
         with _open_by_pillow(file, kind, max_pixels) as image:
             return _pillow_decoded(image, deep_pnm(image, file) if kind == "PNM" else None)
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
-        if str(error) == "unknown pixel mode":  # Pillow's word for a sound TIFF of 64-bit or complex numbers
+        if str(error) == "unknown pixel mode":  # of intact TIFFs with 64-bit or complex numbers
             raise ImageError(
                 "its values are of a kind that no decoder reads; save it with 8, 16 or 32 bits a channel"
             ) from None
@@ -365,7 +367,7 @@ def _open_by_pillow(file: File, kind: str, max_pixels: int) -> Pillow.Image:
     file.seek(0)
     if kind != "HEIC":
         Pillow.init()
-        image = Pillow.OPEN[FORMATS[kind].plugin][0](file, "")  # Pillow's `open` has a limit of its own
+        image = Pillow.OPEN[FORMATS[kind].plugin][0](file, "")  # Pillow's `open` has its own size limit
         _check_size(max_pixels, *image.size)
         return image
     try:
@@ -381,7 +383,7 @@ def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> De
     exif = image.getexif()
     values, interpretation = _pillow_values(image) if deep is None else (deep, "rgb16")
     decoded = Decoded(values, interpretation, 8 if image.mode == "LAB" else 8 * values.itemsize)
-    # libheif and Pillow's TIFF reader turn the image themselves
+    # libheif and Pillow's TIFF reader return upright images
     decoded.orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 0)
     decoded.profile = image.info.get("icc_profile")
     if image.info.get("exif"):
@@ -400,15 +402,15 @@ _PILLOW_MODES = {"1": "L", "LA": "LA", "La": "LA", "CMYK": "CMYK", "RGBa": "RGBA
 
 
 def _pillow_values(image: Pillow.Image) -> tuple[NDArray[Any], str]:
-    """Values (H, W, C) and libvips' name of what they are."""
+    """Values (H, W, C) and libvips' name of their colour space."""
     if image.mode == "LAB":
         codes = np.asarray(image).astype(np.float32)
-        # Pillow gives signed bytes as unsigned ones
+        # Pillow returns signed bytes as unsigned
         signed = np.where(codes[..., 1:] > 127, codes[..., 1:] - 256, codes[..., 1:])
         return np.dstack([codes[..., :1] * np.float32(100 / 255), signed]), "lab"
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        # Pillow opens some 16-bit gray as 32-bit numbers
+        # Pillow opens some 16-bit gray images as 32-bit integers
         if image.mode == "I" and values.min() >= 0 and values.max() <= 65535:
             values = values.astype(np.uint16)
         return values[..., None], "grey16"
@@ -418,7 +420,7 @@ def _pillow_values(image: Pillow.Image) -> tuple[NDArray[Any], str]:
     return values.reshape(*values.shape[:2], -1), {"L": "b-w", "LA": "b-w", "CMYK": "cmyk"}.get(mode, "srgb")
 
 
-# From decoded values, whatever they are, to an image
+# From decoded values to an image
 
 _COLOURS = {"cmyk": 4, "b-w": 1, "grey16": 1}
 _UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -430,12 +432,12 @@ _UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda values: values[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
-"""How an image with an EXIF orientation (CIPA DC-008, 4.6.5.1.6) is put upright."""
+"""Functions that turn an image upright, by EXIF orientation (CIPA DC-008, 4.6.5.1.6)."""
 _SIDEWAYS = (5, 6, 7, 8)
 
 
 def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
-    """Depth, orientation, transparency and colours of what was decoded."""
+    """An upright sRGB image from decoded values."""
     interpretation, notes = decoded.interpretation, decoded.notes
     pixels_per_mm = decoded.pixels_per_mm
     is_lab = interpretation.startswith("lab")
@@ -461,7 +463,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
 
 
 def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    """Values in a type that can be computed with; notes what was done to them."""
+    """Values as uint8 or uint16; appends sentences on conversions to `notes`."""
     if values.dtype in (np.uint8, np.uint16):
         return values
     if values.dtype == np.uint32:

@@ -1,4 +1,4 @@
-"""Directories of TIFF files and of EXIF: which page is the image, and EXIF, which libvips leaves out of TIFF files."""
+"""Directories of TIFF files and EXIF: which page is the image, and EXIF, which libvips neither reads nor writes."""
 
 import io
 import re
@@ -19,45 +19,43 @@ _WANTED = (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (TIFF 6.0, page 36)
 _OLD_REDUCED = 2
 _TRANSPARENCY = (1, 2)
-"""Extra samples that are: associated with the colours, or not (TIFF 6.0, page 31). An infrared channel is none."""
+"""Extra sample types with transparency: premultiplied or not (TIFF 6.0, page 31). Others are, for example, infrared."""
 _SENSOR = frozenset({32803, 34892})
-"""Photometric interpretations of a sensor: colour filter array, linear raw (DNG 1.7, chapter 4)."""
+"""Photometric interpretations of sensor values: colour filter array, linear raw (DNG 1.7, chapter 4)."""
 _RAW_MARKS = {(8, b"CR"), (8, b"IIII"), (8, b"MMMM")}
-"""What Canon and Phase One write behind the first eight bytes of what is a TIFF otherwise."""
+"""Position and bytes by which raw files of Canon and Phase One differ from other TIFF files."""
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | dict.fromkeys((16, 17, 18), 8)
-"""Size of a value by the number of its type."""
+"""Bytes of a value, by type number."""
 _WORD_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
-"""What is turned together where bytes stand the other way round; rationals are two words."""
+"""Bytes of a word, the unit of byte order, by type number; rationals are two words."""
 _UNDEFINED, _CFA_PATTERN = 7, 0xA302
 _TABLES = (_CFA_PATTERN, 0x8828, 0xA20C)
-"""Of a sensor's colours, by one byte each; and of fractions below names of their columns: OECF, spatial frequencies."""
+"""Tags of tables: sensor colours, a byte each, and column names followed by fractions (OECF, spatial frequencies)."""
 _WIDE_TEXT = b"UNICODE\0"
-"""How a comment in UTF-16 begins, in the order of the file, whose type says bytes (CIPA DC-008, 4.6.6)."""
+"""Prefix of a comment in UTF-16, in the file's byte order, although its type is bytes (CIPA DC-008, 4.6.6)."""
 _WHOLE = (1, 3, 4, 13, 16, 18)
-"""Types of whole numbers without a sign; 13 and 18 are offsets of directories."""
+"""Types of unsigned integers; 13 and 18 are offsets of directories."""
 _OF_BIG_TIFF = 16
-"""Types from this on are of BigTIFF alone."""
-# a hostile file may link directories in a circle, let them overlap, or name numbers without end
+"""First of the types that only BigTIFF has."""
+# a malicious file can link directories in a circle, let them overlap, or claim any number of values
 _MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1 << 16, 64
 _DAMAGE = (struct.error, OverflowError, OSError)
-
-
 RAW = "it is a camera's raw file, of which only a preview could be read; develop it, and save it as TIFF or JPEG"
 
 
 class Entry(NamedTuple):
-    """What a directory says by one of its tags."""
+    """The values of a tag in a directory."""
 
     kind: int
-    """type of the values"""
+    """type number of the values"""
     number: int
-    """of values"""
+    """number of values"""
     value: bytes
-    """in little-endian order whatever the file's; empty if it is damaged"""
+    """the values, little-endian whatever the file's byte order; empty if damaged"""
 
     @property
     def numbers(self) -> list[int]:
-        """The values; none if they are no whole numbers without a sign."""
+        """The values if they are unsigned integers; empty otherwise."""
         return (
             np.frombuffer(self.value, f"<u{_TYPE_BYTES[self.kind]}").tolist() if self.kind in _WHOLE else []
         )
@@ -66,7 +64,7 @@ class Entry(NamedTuple):
 Directory = dict[int, Entry]
 """Entries by tag."""
 Tree = dict[int, "Entry | Tree"]
-"""The same with the further directories that it names."""
+"""Entries by tag, with trees in place of offsets of further directories."""
 
 
 def _numbers(directory: Directory, tag: int) -> list[int]:
@@ -74,9 +72,9 @@ def _numbers(directory: Directory, tag: int) -> list[int]:
 
 
 class Directories:
-    """The directories of a file or of EXIF (TIFF 6.0, section 2; BigTIFF), as long as they have not too many entries.
+    """Reader of the directories of a TIFF file or of EXIF (TIFF 6.0, section 2; BigTIFF).
 
-    Methods raise what `struct.unpack` does where the file ends early.
+    Methods raise `struct.error` if the file is truncated, and `ImageError` if directories have too many entries.
     """
 
     def __init__(self, file: File) -> None:
@@ -89,7 +87,7 @@ class Directories:
         self.first: int = self._number(8, "Q") if self._is_big else self._number(4, "I")
 
     def pages(self) -> Iterator[list[Directory]]:
-        """Each page's directory and the further ones that it names."""
+        """For each page, its directory and the subdirectories (SubIFDs) of that."""
         at, known = self.first, set[int]()
         while at and at not in known and len(known) < _MOST_DIRECTORIES:
             main, link = self.read(at, _WANTED, _MOST_VALUES)
@@ -99,17 +97,17 @@ class Directories:
             at = self._number(link, "Q" if self._is_big else "I")
 
     def _readable(self, at: int) -> Directory:
-        """A directory; a preview's if it cannot be read, which is never chosen."""
+        """A directory; an unreadable one is marked as a preview, so that it is never chosen."""
         with suppress(*_DAMAGE):
             return self.read(at, _WANTED, _MOST_VALUES)[0]
         return {_NEW_SUBFILE: Entry(1, 1, bytes([_REDUCED]))}
 
     def read(self, at: int, tags: Container[int], most: int | None = None) -> tuple[Directory, int]:
-        """What a directory says by some tags, of each by `most` values, and where the link to the next one stands.
+        """Entries of some tags of a directory, at most `most` values each, and the position of the link to the next.
 
         Raises:
-            ImageError: its values overlap so much that a small file would fill the memory; or there are too many
-                entries, with those of the directories before it.
+            ImageError: its values together are longer than the file, which could fill the memory; or the directories
+                read so far have too many entries.
         """
         count_type, place_type, place_bytes = ("Q", "Q", 8) if self._is_big else ("H", "I", 4)
         row = struct.Struct(f"{self._order}HH{place_type}{place_bytes}s")
@@ -126,7 +124,7 @@ class Directories:
             if size > place_bytes:
                 place = struct.unpack(self._order + place_type, inline)[0]
                 if size <= self._size_bytes - place:
-                    named_bytes += size  # what reaches beyond the end is read by nobody
+                    named_bytes += size  # values that extend beyond the file are never read
             if tag in tags:
                 found[tag] = kind, number if most is None else min(number, most), place
         if named_bytes > self._size_bytes:
@@ -145,7 +143,7 @@ class Directories:
         return Entry(kind, number, turned)
 
     def tree(self, at: int, tags: Container[int], levels: int = 2) -> Tree:
-        """What a directory says by some tags, and those within it by any; not what is damaged."""
+        """Entries of some tags of a directory, and all of the directories within it; damaged ones are left out."""
         found: Tree = {}
         for tag, entry in self.read(at, tags)[0].items():
             if tag in _INNER:
@@ -166,7 +164,11 @@ def _bytes(file: File, at: int, size: int) -> bytes:
 
 
 def _inner_words(tag: int, value: bytes, order: str) -> list[tuple[int, int]]:
-    """Within what EXIF types as bytes (CIPA DC-008, 4.6.5, 4.6.6): how many are numbers of how many bytes, in order."""
+    """Parts of an EXIF value of type `undefined` with words longer than a byte (CIPA DC-008, 4.6.5 and 4.6.6).
+
+    Returns:
+        Bytes of each part, and bytes of its words; empty if all words are single bytes.
+    """
     if value.startswith(_WIDE_TEXT):
         return [(len(_WIDE_TEXT), 1), (len(value) - len(_WIDE_TEXT), 2)] if len(value) % 2 == 0 else []
     if tag not in _TABLES or len(value) < 4:
@@ -181,20 +183,20 @@ class Choice(NamedTuple):
     """The directory to read."""
 
     options: Mapping[str, int] = MappingProxyType({})
-    """of libvips' loader; none for the directory that every decoder reads"""
+    """options of libvips' loader; empty for the first directory, which all decoders read"""
     alpha: int | None = 0
-    """which of the channels beside its colours is transparency"""
+    """index of the transparency among the channels after the colours; None if there is none"""
     notes: tuple[str, ...] = ()
-    """what a user should know"""
+    """sentences for the user"""
 
 
 def choose_page(file: File) -> Choice:
-    """Find the image: the first directory that is neither a preview nor a mask, else the very first.
+    """Choose the first directory that is neither a preview nor a mask, or else the first.
 
-    Damage is left to the decoder.
+    Damage is left to the decoder to report.
 
     Raises:
-        ImageError: it is a camera's raw file, its directories have too many entries, or one would fill the memory.
+        ImageError: it is a camera's raw file, its directories have too many entries, or one could fill the memory.
     """
     pages, head = [], _bytes(file, 0, 16)
     with suppress(*_DAMAGE):
@@ -214,7 +216,7 @@ def choose_page(file: File) -> Choice:
 
 
 def _alpha(directory: Directory) -> int | None:
-    """Which of the further channels is transparency: the first that is called so; the first where none is named."""
+    """Index of transparency among the extra channels: the first of that type, or 0 if no types are given."""
     kinds = _numbers(directory, _EXTRA_SAMPLES)
     return next((k for k, kind in enumerate(kinds) if kind in _TRANSPARENCY), None) if kinds else 0
 
@@ -237,28 +239,26 @@ _DESCRIPTION, _ORIENTATION = 0x010E, 0x0112
 _RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 _INCH, _CENTIMETRE = 2, 3
 _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-"""GeoTIFF 1.1: scale, points, transformation, keys; GDAL's metadata and the value that means nothing."""
+"""GeoTIFF 1.1: scale, tie points, transformation, keys; GDAL's metadata and no-data value."""
 _FIELDS = (
     0x010D, _DESCRIPTION, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298,
     0x0151, 0x4746, 0x4749, 0x800D, 0x9003, 0x9213, *range(0x9C9B, 0x9CA0),
 )  # fmt: skip
-"""What says in an image's main directory what it shows, and not how it is stored: names of document and page,
-description, maker, model, software, time, artist, computer, copyright; target printer, rating, ImageID, time of the
-photo, ImageHistory, Windows' title to subject."""
+"""Tags of the main directory that describe the image, not its storage: document name, description, make, model, page
+name, software, time, artist, host computer, copyright; target printer, rating, ImageID, time of the photo,
+ImageHistory, and Windows' title to subject."""
 _OF_LAYOUT = re.compile(rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
-"""How descriptions begin by which ImageJ, OME and tifffile find their images in the file that was read."""
+"""Beginnings of descriptions by which ImageJ, OME and tifffile locate images in the file that was read."""
 _SILENT = (
     33723, 34377, 34675, *range(32995, 32999), *range(34016, 34030), *range(34908, 34911), 37439, 50341, 59932, 59933,
 )  # fmt: skip
-"""Private tags that are read elsewhere (IPTC, Photoshop's blocks, profile), or of which nobody misses anything: how
-pixels of SGI, HDR prepress and faxes are stored, data for printers (PrintIM), Windows' padding."""
+"""Private tags that are left out without a note: those read elsewhere (IPTC, Photoshop's blocks, profile), pixel
+storage of SGI, HDR prepress and fax files, printer data (PrintIM), Windows' padding."""
 _NAMES = {37724: "Photoshop's layers (37724)", 52545: "content credentials (C2PA, 52545)"}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 _HEAD = b"Exif\0\0II*\0\x08\0\0\0"
-
-
 GEOGRAPHY = "geotiff"
-"""Name of what a TIFF file says by GeoTIFF, as a block of its own that is laid out as EXIF is."""
+"""Name of the metadata block with GeoTIFF tags; its layout is that of EXIF."""
 
 
 def _of_exif(block: bytes) -> Directories:
@@ -266,8 +266,8 @@ def _of_exif(block: bytes) -> Directories:
 
 
 def _said(block: bytes, tags: Container[int]) -> Directory:
-    """What the main directory of EXIF says by some tags; nothing if it is empty or damaged."""
-    # not by a reader of all values: those of a hostile block overlap, and fill the memory
+    """Entries of some tags of EXIF's main directory; none if it is empty or damaged."""
+    # other tags are not read: the values of a malicious block can overlap and fill the memory
     with suppress(ImageError, *_DAMAGE):
         directories = _of_exif(block)
         return directories.read(directories.first, tags)[0]
@@ -275,13 +275,13 @@ def _said(block: bytes, tags: Container[int]) -> Directory:
 
 
 def exif_orientation(block: bytes) -> int | None:
-    """1 to 8 by EXIF (CIPA DC-008, 4.6.5.1.6); None if it says none."""
+    """Orientation 1 to 8 (CIPA DC-008, 4.6.5.1.6); None if EXIF gives none."""
     found = _numbers(_said(block, (_ORIENTATION,)), _ORIENTATION)
     return found[0] if found and 1 <= found[0] <= 8 else None
 
 
 def exif_resolution(block: bytes) -> Resolution | None:
-    """That of the image as it is stored, by EXIF (CIPA DC-008, 4.6.5.1.9); None if it says none."""
+    """Resolution of the image before it is turned upright (CIPA DC-008, 4.6.5.1.9); None if EXIF gives none."""
     said = _said(block, (*_RESOLUTION, _RESOLUTION_UNIT))
     values = [said[tag].value for tag in _RESOLUTION if tag in said and said[tag].kind == _RATIONAL]
     ratios = np.frombuffer(b"".join(values), "<u4").reshape(-1, 2).tolist()
@@ -294,25 +294,25 @@ def exif_resolution(block: bytes) -> Resolution | None:
 
 
 def exif_without_thumbnail(block: bytes) -> bytes:
-    """EXIF whose second directory, the thumbnail's (CIPA DC-008, 4.5.4), is cut off; damaged EXIF as it is."""
+    """EXIF without its second directory, the thumbnail's (CIPA DC-008, 4.5.4); damaged EXIF is returned unchanged."""
     with suppress(ImageError, *_DAMAGE):
         directories = _of_exif(block)
         start = len(block) - len(block.removeprefix(b"Exif\0\0"))
         link = start + directories.read(directories.first, ())[1]
-        # only the link to it goes: cutting bytes out would shift what the other offsets point at
+        # only the link is removed, because removing bytes would invalidate the other offsets
         if link + 4 <= len(block):
             return block[:link] + bytes(4) + block[link + 4 :]
     return block
 
 
 def of_tiff(file: File) -> Beside:
-    """The EXIF of the first page of a TIFF file, as JPEG has it, and its GeoTIFF; none that cannot be read."""
+    """EXIF, as a block like that of a JPEG, and GeoTIFF of a TIFF file's first page; nothing if unreadable."""
     with suppress(ImageError, *_DAMAGE):
         directories, notes = Directories(file), list[str]()
         found = directories.tree(directories.first, (*_FIELDS, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
         turned = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
-        # what is turned lies elsewhere than its scale and its points say
+        # its scale and tie points do not apply to an image that is turned upright
         if geography and isinstance(turned, Entry) and turned.numbers != [1]:
             geography = {}
             notes.append("its GeoTIFF, of the image before it was turned, was left out")
@@ -331,10 +331,10 @@ def of_tiff(file: File) -> Beside:
 
 
 def with_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> bytes:
-    """Put EXIF and GeoTIFF into a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
+    """Add EXIF and GeoTIFF to a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
-    A resolution, which TIFF 6.0 asks for, is said to have no unit where there is none.
-    The main directory is written anew behind the end of the file (TIFF 6.0, section 2), so that nothing else moves.
+    TIFF 6.0 requires a resolution; if it is unknown, 1 without a unit is written. The main directory is written again
+    at the end of the file, where it may be (TIFF 6.0, section 2), so that nothing else moves.
     """
     if data[:4] != b"II*\0" or (has_resolution and not fields):
         return data
@@ -345,9 +345,9 @@ def with_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) ->
     told = _tree_of(fields.get("exif-data", b""), (*_FIELDS, *_INNER))
     told = {tag: each for tag, each in told.items() if tag not in entries}
     if isinstance(inner := told.get(_EXIF), dict):
-        for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which turning may have exchanged
+        for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which can have been swapped
             if own in inner:
-                inner[own] = Entry(_LONG, 1, entries[main][8:])  # a short one has two bytes of 0 behind it
+                inner[own] = Entry(_LONG, 1, entries[main][8:])  # a SHORT is followed by two zero bytes
     told |= _tree_of(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
     if not has_resolution:
         square = Entry(_RATIONAL, 1, struct.pack("<II", 1, 1))
@@ -355,13 +355,13 @@ def with_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) ->
     data += b"\0" * (len(data) % 2)
     added, values = _rows(told, len(data))
     entries |= added
-    # entries must rise by tag; a zero offset says that no page follows
+    # entries must be sorted by tag; a zero offset means that no page follows
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
     return data[:4] + struct.pack("<I", len(data + values)) + data[8:] + values + directory
 
 
 def _tree_of(block: bytes, tags: Container[int]) -> Tree:
-    """What a block says by some tags; nothing if it is empty or damaged."""
+    """Entries of some tags of a metadata block; none if it is empty or damaged."""
     with suppress(ImageError, *_DAMAGE):
         directories = _of_exif(block)
         return directories.tree(directories.first, tags)
@@ -369,20 +369,20 @@ def _tree_of(block: bytes, tags: Container[int]) -> Tree:
 
 
 def _laid_out(tree: Tree, at: int) -> bytes:
-    """A directory that begins at an even byte, with its values and those within it behind it."""
+    """The bytes of a directory at an even position, followed by its values and inner directories."""
     rows, values = _rows(tree, at + 6 + 12 * len(tree))
     return struct.pack("<H", len(rows)) + b"".join(rows.values()) + bytes(4) + values
 
 
 def _rows(tree: Tree, at: int) -> tuple[dict[int, bytes], bytes]:
-    """Entries of 12 bytes by tag, ascending, and what they point at, which is to begin at an even byte."""
+    """Entries of 12 bytes by tag, ascending, and the values that they point to, which begin at the even byte `at`."""
     rows, values = dict[int, bytes](), bytearray()
     for tag, each in sorted(tree.items()):
         place = at + len(values)
         more = _laid_out(each, place) if isinstance(each, dict) else each.value
         kind, number = (_LONG, 1) if isinstance(each, dict) else each[:2]
         if isinstance(each, dict) or len(more) > 4:
-            values += more + b"\0" * (len(more) % 2)  # all begin at even bytes (TIFF 6.0, section 2)
+            values += more + b"\0" * (len(more) % 2)  # values begin at even positions (TIFF 6.0, section 2)
             more = struct.pack("<I", place)
         rows[tag] = struct.pack("<HHI4s", tag, kind, number, more)
     return rows, bytes(values)

@@ -1,4 +1,7 @@
-"""libvips, its cache off: memory stays flat, a changed file is read anew. The only importer of pyvips."""
+"""Access to libvips, with its cache disabled so that memory stays flat and changed files are read again.
+
+No other module imports pyvips.
+"""
 
 import io
 from functools import cache
@@ -19,30 +22,30 @@ OVERSAMPLING = 6
 _FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
 _NUMPY_FORMATS = {ours: np.dtype(name) for name, ours in _FORMATS.items()}
 _SMALL = 512 * 512
-"""Pixels up to which handing an image to libvips' own threads takes longer than they gain."""
+"""Pixels up to which starting libvips' threads costs more time than they save."""
 
 
 def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsImage:
-    """Open an image with one of libvips' loaders by name, so that no other one ever sees the data.
+    """Open an image with the named libvips loader, so that no other loader ever sees the data.
 
-    Only the header is read, or a `VipsError` raised; rows are decoded, once and in order, when they are asked for.
+    Reads only the header; raises `VipsError` if it is damaged. Rows are decoded later, once and in order.
     """
     _settle()
     if isinstance(source, io.BytesIO):
         opened = pyvips.Source.new_from_memory(source.getvalue())
     else:
         opened = pyvips.Source.new_from_descriptor(source.fileno())
-    # without `fail_on` a file that ends early would be an image all the same
+    # without `fail_on`, a truncated file would be accepted
     image: Any = pyvips.Operation.call(
         f"{loader}_source", opened, access="sequential", fail_on="error", **options
     )
-    # it holds the bytes that are still to be decoded; `new_from_source` keeps it, too
+    # the image must keep the source alive until it is decoded, as in pyvips' `new_from_source`
     image._references.append(opened)
     return image
 
 
 def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
-    """An image over an array (H, W, C) of uint8, uint16, int16 or float32, which is not copied."""
+    """An image that shares the memory of an array (H, W, C) of uint8, uint16, int16 or float32."""
     _settle()
     height, width, bands = values.shape
     data = np.ascontiguousarray(values)
@@ -51,7 +54,7 @@ def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
 
 
 def array_of(image: VipsImage) -> NDArray[Any]:
-    """Decode or compute an image: (H, W, C); a `VipsError` if its data end early or are damaged."""
+    """Decode or compute an image as an array (H, W, C); raises `VipsError` if its data are damaged or truncated."""
     height, width, bands, kind = image.height, image.width, image.bands, str(image.format)
     if width * height > _SMALL or kind not in _NUMPY_FORMATS:
         return image.numpy().reshape(height, width, bands)
@@ -60,54 +63,55 @@ def array_of(image: VipsImage) -> NDArray[Any]:
 
 
 def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
-    """Compute and encode an image with one of libvips' savers by name; all fields it has go along."""
+    """Compute and encode an image, with all its fields, by the named libvips saver."""
     return pyvips.Operation.call(f"{saver}_buffer", image, **options)  # pyright: ignore[reportReturnType]
 
 
 def attach(image: VipsImage, name: str, value: bytes | str | int) -> None:
-    """Set a field of an image that nobody else holds."""
+    """Set a field of an image that is not shared."""
     kinds = {bytes: pyvips.GValue.blob_type, str: pyvips.GValue.gstr_type, int: pyvips.GValue.gint_type}
     image.set_type(kinds[type(value)], name, value)  # pyright: ignore[reportArgumentType]
 
 
 def attached(image: VipsImage, name: str) -> Any:
-    """A field of an image, None if it has none of that name."""
+    """A field of an image; None if it does not exist."""
     return image.get(name) if image.get_typeof(name) else None
 
 
 def built_in_profile(name: str) -> bytes:
-    """A profile that comes with libvips: `srgb`, `p3`, `cmyk`."""
+    """A profile included in libvips: `srgb`, `p3` or `cmyk`."""
     return pyvips.Operation.call("profile_load", name)  # pyright: ignore[reportReturnType]
 
 
 def shrink(pixels: Pixels, height: int, width: int, oversampling: int = OVERSAMPLING) -> NDArray[np.float32]:
-    """Resize (H, W, C) to (height, width, C), 0 to 1, by Lanczos with antialiasing, as Pillow did for training.
+    """Resize (H, W, C) to (height, width, C), 0 to 1, with Pillow's antialiased Lanczos filter, as in training.
 
-    What is much larger is averaged in whole blocks first, to `oversampling` times the size, which takes a third of the
-    time; at 1, a tenth, and the result is less exact.
+    Much larger images are first averaged in whole blocks to `oversampling` times the size, which takes a third of the
+    time; an `oversampling` of 1 takes a tenth, and is less exact.
 
     >>> shrink(np.full((1, 1, 1), 255, np.uint8), 2, 3).shape
     (2, 3, 1)
     """
-    # libvips cuts means of whole numbers, half a code too low
+    # as floats, because libvips truncates means of integers, which are then half a code too low
     image = image_of(pixels, "multiband").cast("float")
     sizes = (image.width, width), (image.height, height)
     blocks = [block_size(old, new, oversampling) for old, new in sizes]
     small = array_of(image.shrink(*blocks, ceil=True)) if max(blocks) > 1 else pixels
-    box = (0, 0, image.width / blocks[0], image.height / blocks[1])  # the last blocks may stick out
+    # the last blocks can extend beyond the image, but the box ends with it
+    box = (0, 0, image.width / blocks[0], image.height / blocks[1])
     planes = (Pillow.fromarray(small[..., k].astype(np.float32)) for k in range(small.shape[2]))
     resized = [np.asarray(each.resize((width, height), Pillow.Resampling.LANCZOS, box)) for each in planes]
     scaled = np.stack(resized, -1).astype(np.float32, copy=False) / np.float32(np.iinfo(pixels.dtype).max)
-    return scaled.clip(0, 1)  # Lanczos overshoots, and Pillow clips
+    return scaled.clip(0, 1)  # Lanczos overshoots; Pillow clips 8-bit images, too
 
 
 def block_size(old: int, new: int, oversampling: int = OVERSAMPLING) -> int:
-    """Values that are averaged before `old` of them become `new`."""
+    """Size of the blocks that are averaged before `old` values are resized to `new`."""
     return max(1, old // (new * oversampling))
 
 
 def reason(error: Exception) -> str:
-    """The last line of what libvips says, without the names of its parts."""
+    """The last line of a libvips error message, without the name of the libvips function."""
     lines = lines_of(error, getattr(error, "detail", None))
     return next((line for line in reversed(lines) if ":" in line), lines[-1]).split(": ", 1)[-1].strip()
 
@@ -115,5 +119,5 @@ def reason(error: Exception) -> str:
 @cache
 def _settle() -> None:
     pyvips.cache_set_max(0)
-    pyvips.block_untrusted_set(True)  # loaders that libvips does not call safe for a stranger's file
-    pyvips.operation_block_set("VipsForeignLoadSvg", True)  # it may name other files
+    pyvips.block_untrusted_set(True)  # loaders that libvips marks as unsafe for untrusted files
+    pyvips.operation_block_set("VipsForeignLoadSvg", True)  # SVG can refer to other files

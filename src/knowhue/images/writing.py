@@ -1,6 +1,6 @@
-"""An image to a file of any known kind: depth, transparency, profile and metadata kept where it can hold them.
+"""Writes image files; bit depth, transparency, profile and metadata are kept if the format can hold them.
 
-Of OpenRaster: a gray photo below, its computed colours as a layer above that can be masked and painted on.
+An OpenRaster file holds the gray photo, and above it the computed colours as a layer that can be masked and painted on.
 """
 
 import io
@@ -26,24 +26,24 @@ from knowhue.storage import replacing
 
 
 class OutputKind(NamedTuple):
-    """What a kind of file can hold, and how it is written."""
+    """An output file format: what it can hold, and how it is written."""
 
     suffix: str
-    """the usual one"""
+    """usual file name suffix"""
     saver: str
-    """in libvips"""
+    """libvips saver"""
     options: Mapping[str, Any]
-    """of the saver; `Q` is the quality, where there is one"""
+    """options of the saver; lossy formats have a quality `Q`"""
     lossless: Mapping[str, Any] = MappingProxyType({})
-    """further options for images whose file was lossless"""
+    """further options for images from lossless files"""
     alpha: bool = True
-    """whether it holds transparency"""
+    """whether it can hold transparency"""
     bits: int = 8
-    """of a channel, at most"""
+    """most bits per channel"""
     longest_px: int = 2**31 - 1
-    """side that it can hold"""
+    """longest side, pixels"""
     metadata: tuple[str, ...] = ("exif-data", "xmp-data")
-    """what it can hold, by names in libvips"""
+    """libvips names of metadata that it can hold"""
 
 
 _JPEG_OPTIONS, _JPEG_METADATA = {"Q": 95, "subsample_mode": "off"}, ("exif-data", "xmp-data", "iptc-data")
@@ -62,19 +62,19 @@ OUTPUT_SUFFIXES: dict[str, OutputKind] = {
     ".webp": OutputKind(".webp", "webpsave", _WEBP_OPTIONS, {"lossless": True}, longest_px=16_383),
     ".avif": OutputKind(".avif", "heifsave", _AVIF_OPTIONS, bits=12, longest_px=16_384),
 }
-"""Colour is what is written, so it is not subsampled where that can be had; effort buys little size for much time.
+"""Output formats by suffix. Chroma is not subsampled where the format allows, and effort is low, since it saves little.
 
-The longest sides are those of libjpeg (its format would take 65,535), of WebP (14 bits) and of libvips for AVIF.
+Longest sides are the limits of libjpeg (JPEG allows 65,535), of WebP (14 bits), and of libvips for AVIF.
 """
 
 OPENRASTER = ".ora"
-"""The suffix of OpenRaster files, which hold a gray photo and its colours, where other files hold one image."""
+"""Suffix of OpenRaster files, which hold a gray photo and its colours as layers."""
 MARK = "-colour"
-"""What names of coloured files have more than their originals', where nobody names them."""
+"""Added to the names of coloured files, unless the user names them."""
 
 
 def writable_suffix(suffix: str) -> str:
-    """The same suffix, or `.png` for one that can only be read.
+    """The same suffix, or `.png` if its format cannot be written.
 
     >>> writable_suffix(".JPG"), writable_suffix(".bmp"), writable_suffix("")
     ('.JPG', '.png', '.png')
@@ -83,10 +83,10 @@ def writable_suffix(suffix: str) -> str:
 
 
 def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind | None:
-    """What a coloured image is written as by a suffix; None for layers.
+    """The output format of a suffix; None for OpenRaster.
 
     Raises:
-        ConfigError: nothing is written by that suffix, or the image is too long for it.
+        ConfigError: no format has that suffix, or the image is too long for it.
     """
     if suffix.lower() == OPENRASTER:
         return None
@@ -95,20 +95,21 @@ def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind |
 
 @checked_arguments
 def write_image(image: Image, target: str | Path, *, quality: int | None = None) -> list[str]:
-    """Write an image, whole or not at all; returns what the kind of file could not hold, in words.
-
-    A file that exists is replaced.
+    """Write an image atomically; an existing file is replaced.
 
     Args:
-        image: as it was read, or coloured since; of a `Colorized` its `image`.
-        target: its suffix is one of `OUTPUT_SUFFIXES`.
-        quality: 1 to 100, of kinds that lose something; each has its own if None.
+        image: an image that was read or coloured, such as `Colorized.image`.
+        target: path with one of the suffixes `OUTPUT_SUFFIXES`.
+        quality: 1 to 100, for lossy formats; if None, the format's default.
+
+    Returns:
+        Sentences on what the file format cannot hold.
 
     Raises:
-        ConfigError: the suffix is none of `OUTPUT_SUFFIXES`, the image is too long for it, or the quality is none.
+        ConfigError: the suffix or the quality is invalid, or the image is too long for the format.
         RunError: the file cannot be written.
-        ValueError: pixels or transparency are not as `Image` has them.
-        ArgumentError: it is no `Image`.
+        ValueError: a shape, data type or memory layout in the image is wrong.
+        ArgumentError: an argument has the wrong type.
     """
     require_image(image)
     target = Path(target)
@@ -119,14 +120,14 @@ def write_image(image: Image, target: str | Path, *, quality: int | None = None)
 
 
 def encode_image(image: Image, suffix: str, quality: int | None = None) -> bytes:
-    """The bytes of an image file; as `write_image`."""
+    """The bytes of the file that `write_image` would write."""
     return encode_with_notes(image, suffix, quality)[0]
 
 
 def encode_with_notes(
     image: Image, suffix: str, quality: int | None = None, called: str | None = None
 ) -> tuple[bytes, list[str]]:
-    """The bytes of an image file, and what it could not hold, by what it is `called`; as `write_image`."""
+    """The bytes of an image file, and sentences on what it cannot hold, which name the format as it is `called`."""
     kind = kind_of(suffix, image)
     if quality is not None and not 1 <= quality <= 100:
         raise ConfigError(
@@ -138,17 +139,17 @@ def encode_with_notes(
     own = {name: kept.pop(name) for name in _OURS.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         attach(output, name, value)
-    # EXIF may hold the old ones, which libvips then takes, and is set to what was attached last
+    # set last, because attaching EXIF makes libvips take over its orientation and resolution
     attach(output, "orientation", 1)
     resolution, jfif = origin.pixels_per_mm, b""
     across, down = resolution or _UNKNOWN_RESOLUTION
     output = output.copy(xres=across, yres=down)
     options = {**kind.options, **(kind.lossless if origin.is_lossless else {})}
-    # PNG and TIFF lose nothing, and have no quality to set
+    # PNG and TIFF are lossless and have no quality
     if quality is not None and "Q" in options:
         options["Q"] = quality
     if kind.suffix == ".avif":
-        # AVIF ends at 12 bits, whatever the image had
+        # AVIF holds at most 12 bits
         options["bitdepth"] = 8 if output.format == "uchar" else 10 if origin.bits == 10 else 12
     if kind.suffix != ".tif" and "exif-data" not in kept:
         jfif = jfif_of(resolution) if kind.suffix == ".jpg" else b""
@@ -170,15 +171,15 @@ def encode_with_notes(
 
 
 _UNKNOWN_RESOLUTION = (72 / 25.4, 72 / 25.4)
-"""What EXIF must say where none is known (CIPA DC-008, 4.6.5.1.9)."""
+"""Pixels per mm that EXIF must give if the resolution is unknown (CIPA DC-008, 4.6.5.1.9)."""
 _OURS = {".png": ("xmp-data",), ".tif": ("exif-data", GEOGRAPHY)}
-"""What libvips does not write, or not as it was, beside texts."""
+"""Metadata that is written here, by suffix, because libvips does not write it unchanged."""
 
 
 def kind_of(
     suffix: str, image: Image | None = None, known: Iterable[str] = tuple(OUTPUT_SUFFIXES)
 ) -> OutputKind:
-    """What is written by a suffix; a `ConfigError` if nothing is, or the image is too long for it."""
+    """The format of a suffix; a `ConfigError` if no format has it, or the image is too long for the format."""
     kind = OUTPUT_SUFFIXES.get(suffix.lower())
     if kind is None:
         raise ConfigError(
@@ -195,17 +196,17 @@ def kind_of(
 
 
 def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
-    """The image's colours in its profile and transparency, as deep as the kind allows."""
+    """The image in its own profile, as deep as the format allows, and sentences on what is lost."""
     pixels, alpha, origin = image
     notes = []
     bits = min(8 * pixels.dtype.itemsize, 16 if kind.bits > 8 else 8)
-    # 10 and 12 bits lie in 16-bit codes, and are no loss to a file that holds 12
+    # 10 and 12 bits are stored in 16-bit codes; a format with 12 bits holds them without loss
     own_bits = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
     if own_bits > kind.bits:
         notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {own_bits}")
     if alpha is not None and not kind.alpha:
         pixels, alpha = flattened(image), None
-        if pixels is not image.pixels:  # no pixel of many a GIF or PNG makes use of its transparency
+        if pixels is not image.pixels:  # otherwise all pixels are opaque, as in many GIFs and PNGs
             notes.append(f"{kind.suffix} holds no transparency; the image was put over white")
     if origin.profile is not None and pixels.shape[2] == 3:
         output = from_srgb(pixels, origin.profile, bits)
@@ -225,7 +226,7 @@ def _unchanged(pixels: NDArray[Any]) -> VipsImage:
 
 
 def _as_deep(image: VipsImage, bits: int) -> VipsImage:
-    """Round 16-bit codes to 8 bits where that is asked for; libvips' own conversion cuts them."""
+    """Round 16-bit codes to 8 bits if `bits` is 8; libvips' own conversion truncates them."""
     if image.format == "uchar" or bits == 16:
         return image
     rounded = (image * (255 / 65535)).rint().cast("uchar")
@@ -235,25 +236,25 @@ def _as_deep(image: VipsImage, bits: int) -> VipsImage:
 OPENRASTER_VERSION = "0.0.6"
 THUMBNAIL_PX = 256
 _MEDIA_TYPE = b"image/openraster"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of zip: equal layers are equal files
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date in ZIP; equal layers give equal files
 
 
 def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
-    """An OpenRaster file (version 0.0.6), and what it could not hold, in words.
+    """An OpenRaster file (version 0.0.6), and sentences on what it cannot hold.
 
-    The layer of colours is the coloured image itself, to be blended as `svg:color`: hue and saturation are its own,
-    luma that of the photo below (W3C Compositing and Blending Level 1, section 10.1.3). Luma is not L*, so the
-    flattened image differs a little from the coloured one; as a normal layer, or where a program blends by CIELAB's
-    lightness, it does not. `mergedimage.png`, which programs without layers show, is the coloured image.
+    The colour layer is the coloured image itself with the blend mode `svg:color`: hue and saturation come from this
+    layer, luma from the photo below (W3C Compositing and Blending Level 1, section 10.1.3). Luma is not L*, so the
+    flattened image differs slightly from the coloured one, unless the layer is set to normal or the program blends by
+    CIELAB lightness. `mergedimage.png`, which programs without layers show, is the coloured image.
 
     Args:
-        gray: the photo in gray, of the coloured one's size and depth; (H, W, 1 or 3).
-        coloured: with what its file says of itself.
+        gray: the gray photo, of the coloured image's size and bit depth; (H, W, 1 or 3).
+        coloured: the coloured image with the photo's metadata.
 
     Returns:
-        The file's bytes. PNGs of 8 or 16 bits in sRGB, whatever profile the photo came with.
+        The bytes of the file, whose PNGs are in sRGB of 8 or 16 bits whatever the photo's profile, and the sentences.
     """
-    # metadata go with the colours, which they say are computed
+    # metadata go into the colour layer, because they declare that colours are computed
     photo, _ = _png(
         gray._replace(pixels=_rgb(gray.pixels), origin=gray.origin._replace(metadata=(), texts=()))
     )
@@ -262,7 +263,7 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
         for name, data in (
-            ("mimetype", _MEDIA_TYPE),  # the first, by which the file is known
+            ("mimetype", _MEDIA_TYPE),  # must be first, because programs detect the format by it
             ("stack.xml", _stack(width, height, coloured.origin.pixels_per_mm)),
             ("data/photo.png", photo),
             ("data/colour.png", colours),
@@ -279,12 +280,12 @@ def _png(image: Image) -> tuple[bytes, list[str]]:
 
 
 def _rgb(pixels: Pixels) -> Pixels:
-    """Three channels: not every program blends a layer of colours with a gray one."""
+    """Pixels with three channels, because some programs cannot blend a colour layer with a gray one."""
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
 def _stack(width: int, height: int, resolution: Resolution | None) -> bytes:
-    """`stack.xml`; the first layer is the uppermost."""
+    """The content of `stack.xml`; its first layer is the top one."""
     across, down = (max(1, round(25.4 * dots)) for dots in resolution or _UNKNOWN_RESOLUTION)
     layers = (
         ("Colour (computed by Knowhue)", "data/colour.png", "svg:color"),
