@@ -1,7 +1,7 @@
-"""An archive of images, too many for one folder's job, coloured shard by shard on any engine.
+"""Archives: more images than one folder's job can take, coloured in shards on any engine.
 
-The driver lists the source once, as a stream, deals the images out by the hash of their path, and hands a job a shard
-to the engine. What is known of the archive lies in the output, below `STATE`; any driver goes on from there.
+The driver lists the source once, as a stream, assigns images to shards by the hash of their path, and runs one job per
+shard on the engine. All state is in the output below `STATE`, so that any driver can resume.
 """
 
 import json
@@ -38,13 +38,13 @@ FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.pat
 
 
 class ArchiveListing(ImageTable):
-    """Photos, their outputs, and what lies there already."""
+    """The images of an archive, their outputs, and the files that the output already holds."""
 
     def add_taken(self, source: Store, out: Store) -> None:
-        """Put every file of the output into the listing, and take away what a killed worker was writing.
+        """Add every file of the output, and remove unfinished files of killed workers.
 
         Raises:
-            ConfigError: a linked folder of the output leads among the images.
+            ConfigError: a linked folder of the output leads into the folder of the images.
         """
         roots = None
         if isinstance(source, FolderStore) and isinstance(out, FolderStore):
@@ -62,10 +62,10 @@ class ArchiveListing(ImageTable):
                 self.rows.execute("INSERT INTO taken VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
 
     def require_room(self, out: str) -> None:
-        """Make sure, before the first run, that nothing lies where an image is to go, as a folder's job does.
+        """Make sure, before the first run, that no file has the name of an output.
 
         Raises:
-            RunError: something does.
+            RunError: some files have.
         """
         taken = "SELECT count(*), min(output) FROM images JOIN taken ON taken.path = output"
         count, first = self.rows.execute(taken).fetchone()
@@ -73,7 +73,7 @@ class ArchiveListing(ImageTable):
             raise no_room(out, count, first)
 
     def deal(self, out: Store, shards: int) -> Iterator[int]:
-        """Write the manifest of every shard that has images; its number."""
+        """Write the manifest of every shard that has images, and yield its number."""
         rows = self.rows.execute(_DEALT, (shards, shards))
         for shard, own in groupby(rows, key=lambda row: row[0]):
             text = "".join(json.dumps(row[1:]) + "\n" for row in own)
@@ -90,7 +90,7 @@ def _require_apart(folder: Path, images: Path, out: Path) -> None:
 
 
 SHARD_IMAGES = 2000
-"""Of a shard, where their number is not given: some minutes of work."""
+"""Images of a shard if the number of shards is not given: some minutes of work."""
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
 _ENDED = f"{STATE}/ended"
 
@@ -107,29 +107,29 @@ def colorize_archive(
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> Summary:
-    """Colour all images below a folder or a prefix of an object store; the same call goes on after any kill.
+    """Colour all images below a folder or a prefix of an object store; after a kill the same call resumes.
 
-    An image is done again when it has changed since, or its output is gone. Its output appears whole; after a kill at
-    most `shard.FLUSH_SECONDS` of a worker's work are done again, with the same result. A file that this job did not
-    make is not replaced, and fails its image; an output that was changed since stays unless `overwrite`, and is named.
-    What is known lies in `out/.knowhue`: the plan, of each shard its manifest, its ledger with a line an image as
-    `colorize_folder` writes them, and its end.
+    An image is coloured again if it has changed or its output is gone. Outputs appear whole; after a kill at most
+    `shard.FLUSH_SECONDS` of a worker's work are repeated, with the same result. A file that this job did not make is
+    not replaced, and fails its image. An output that was changed since is kept and reported, unless `overwrite` is set.
+    The state is in `out/.knowhue`: the plan, and of each shard its manifest, its ledger with a line per image as of
+    `colorize_folder`, and its end.
 
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
-        out: the same, elsewhere. Folders must lead to the same place on every machine of the engine.
-        model: and how it is used; its name must mean the same on every machine.
-        options: saturation and `unknown_below`; what is of one image, or of an album, is refused.
-        suffix: that all outputs get; None keeps the formats.
-        shards: jobs that the images are dealt out to; None for those of the last run, or `SHARD_IMAGES` images each.
-        executor: that runs them; this process if None.
-        overwrite: whether files that this job did not make may be replaced, and colours of another job.
-        report: called with `done`, `total`, `failed` and `per_second`, of images, whenever a shard has ended, and in
-            notes with what is waited for before.
+        out: another folder or URL. Folders must be the same on every machine of the engine.
+        model: the model and how it is used; its name must mean the same on every machine.
+        options: `saturation` and `unknown_below`; options of single images or albums are refused.
+        suffix: suffix of all outputs; None keeps the formats.
+        shards: number of jobs; None is that of the last run, or one job per `SHARD_IMAGES` images.
+        executor: runs the jobs; None is this process.
+        overwrite: whether files that this job did not make, and colours of another job, can be replaced.
+        report: called with `done`, `total`, `failed` and `per_second`, counted in images, whenever a shard has ended,
+            and with notes before.
 
     Raises:
-        ConfigError: an option does not go with an archive, two images would become one file, or the output is the
-            source, lies around it, or leads into it.
+        ConfigError: an option does not suit an archive, two images would become one file, or the output is the
+            source, contains it, or leads into it.
         ImageError: there is no image.
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
@@ -154,7 +154,7 @@ def colorize_archive(
             dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
         if model.model != BUILT_IN and Path(model.model).exists():
             model = model._replace(model=_from_anywhere(model.model))
-        # what is of another place counts where `_plan` lets it
+        # without the source, because `_plan` decides whether another source is accepted
         same = digest({**plan["job"], "source": None, "shards": plan["shards"]})
         task = ShardTask(
             *places, model=model, shard=0, options=options, overwrite=overwrite, job=same, run=uuid4().hex,
@@ -199,8 +199,8 @@ def _require_folder(images: Store, named: str) -> None:
 
 
 def _inside(source: str, out: str, named: str) -> str:
-    """Where the output lies below the source, to be passed over; nothing if it does not. Both are places of stores."""
-    # around them, what is made of `photos/a.jpg` could be an original of the same name
+    """The output's path below the source, or an empty text if it is elsewhere; both are `place` of a store."""
+    # if the output contained the source, an output could replace an original of the same name
     if f"{source}/".startswith(f"{out}/"):
         raise ConfigError(
             f"`out` should be another place than that of the images, and not around them. Found `{named}`. Name "
@@ -210,14 +210,14 @@ def _inside(source: str, out: str, named: str) -> str:
 
 
 def _from_anywhere(name: str) -> str:
-    """A name of a store or a file as workers with another current folder find it."""
+    """An absolute name of a store or a file, for workers with another current folder."""
     return name if is_url(name) else str(Path(name).absolute())
 
 
 def _plan(
     out: Store, listing: ArchiveListing, job: dict[str, Any], shards: int | None, overwrite: bool
 ) -> dict[str, Any]:
-    """Agree with the plan that the output holds, or begin one where there is room for all."""
+    """Resume the plan that the output holds, or begin one if no other files are in the way."""
     found = _read_plan(out)
     if found is None and not overwrite:
         listing.require_room(out.url)
@@ -233,12 +233,12 @@ def _plan(
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-len(listing) // SHARD_IMAGES))}
     out.write(ARCHIVE_PLAN, json.dumps(plan, indent=1).encode())
     for path, *_ in list(() if goes_on else out.files(LEDGERS)):
-        out.remove(path)  # of another job, or of other shards
+        out.remove(path)  # ledgers of another job, or of another number of shards
     return plan
 
 
 def _read_plan(out: Store) -> dict[str, Any] | None:
-    """The plan that the output holds."""
+    """The plan that the output holds, or None."""
     try:
         found = from_json(out.read(ARCHIVE_PLAN))
         if found["schema"] == _SCHEMA and isinstance(found["job"], dict) and isinstance(found["shards"], int):
@@ -256,7 +256,7 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
 def _execute(
     executor: Executor, tasks: list[ShardTask], out: Store, total: int, report: Report
 ) -> list[dict[str, Any]]:
-    """Run a job a shard, and say how far they are; how each ended."""
+    """Run one job per shard, report progress, and return the ends of all shards."""
     if not tasks:
         return []
     ends: dict[str, dict[str, Any]] = {}

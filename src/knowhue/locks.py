@@ -1,8 +1,8 @@
-"""One process at a time writes to a folder: who holds it, for which job of an engine, and since when it gives no sign.
+"""Locks, so that only one process at a time writes to a folder.
 
-The operating system holds a lock and lets go of it when its process ends, however that ends: a file that a killed
-process left behind locks nobody out. On NFS the server holds it, for all machines. What stands in the file is for
-people, and says what a killed driver has left with an engine.
+The operating system holds a lock and releases it when its process ends, even if killed, so a leftover lock file blocks
+nobody. On NFS the server holds the lock for all machines. The file's content tells people who holds the lock, and names
+the engine with which a killed driver left jobs.
 """
 
 import errno
@@ -28,18 +28,18 @@ from knowhue.storage import from_json, require_writable_folder, unwritable
 
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
-"""Of the report alone, which may be made while its study runs."""
+"""Lock of the report only, because a report can be made while its study runs."""
 REPORT_S = 60.0
 SILENT_S = 5.0
-"""Seconds that a folder is waited for in silence."""
+"""Seconds of waiting for a folder before a note says so."""
 BEAT_S = 20.0
-"""Seconds between the signs of life of a process that works on a part of a study."""
+"""Seconds between heartbeats of a process that works on a part of a study."""
 _PART_S = 30 * 24 * 3600.0
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _PARTS = ("*/seed-*/.lock", "heads/*/seed-*/.lock", "gate/.seed-*.lock")
 
 job_of_engine: ContextVar[str] = ContextVar("job_of_engine", default="")
-"""What the engine calls the job that runs now, such as `slurm 12`."""
+"""The engine's name of the job that runs now, such as `slurm 12`."""
 
 
 @contextmanager
@@ -53,25 +53,26 @@ def locked(
     engine: str = "",
     stays: bool = False,
 ) -> Iterator[str]:
-    """Keep other processes from writing to a folder for as long as the block runs.
+    """Keep other processes from writing to a folder while the block runs.
 
-    Within one thread the same folder may be locked again. Of the processes of `torch.distributed.run` the first locks
-    for all. Folders made for the lock are removed again if the block left nothing in them.
+    A thread can lock the same folder again. In `torch.distributed.run` the first process locks for all. Folders created
+    for the lock are removed if the block leaves them empty.
 
     Args:
-        folder: what is written; made if it is not there.
-        what: the command that works there, for the message to others.
-        name: of the lock file, where less than the whole folder is written.
+        folder: the folder to lock; created if missing.
+        what: the command that works there, for the error in other processes.
+        name: name of the lock file, if only a part of the folder is locked.
         wait_s: seconds to wait for another process to end.
-        report: gets a note with who is waited for, once it takes longer than `SILENT_S`.
-        engine: that runs the jobs of a study.
-        stays: leave the file, emptied, beside what was done: on NFS a lock of a removed file is nobody's.
+        report: gets a note naming the lock's holder after `SILENT_S` seconds of waiting.
+        engine: name of the engine that runs the jobs of a study.
+        stays: keep the lock file, emptied, if the folder holds other files: on NFS removing it breaks the lock.
 
     Yields:
-        The engine with which the last holder, if it was killed, may have left jobs; else nothing.
+        The engine that may still run jobs of the last holder, if that was killed; otherwise an empty text.
 
     Raises:
-        RunError: another process has it, with who, where and since when; or the folder cannot be written.
+        RunError: another process holds the lock (the message says who, where and since when), or the folder cannot be
+            written.
     """
     path = folder / name
     key = os.path.realpath(path)
@@ -81,7 +82,7 @@ def locked(
         return
     made = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     left: list[str] = []
-    # a soft lock is a mere file, which a killed process would leave behind
+    # no soft lock: its mere existence locks, so a killed process would leave the folder locked
     signed = partial(_sign, path, what, engine, left)
     lock = FileLock(path, fallback_to_soft=False, on_acquired=signed, poll_interval=0.5 if stays else 0.05)
     try:
@@ -90,14 +91,14 @@ def locked(
         yield left[0] if left else ""
     finally:
         if lock.is_locked:
-            with suppress(OSError):  # while it is held, so that nobody else's is removed
+            with suppress(OSError):  # before the release, so that no other process's lock file is removed
                 if stays and any(each != path for each in folder.iterdir()):
                     os.truncate(path, 0)
-                elif not (_holder(path) or {}).get("left"):  # else nobody has asked for those jobs yet
+                elif not (_holder(path) or {}).get("left"):  # see `note_jobs`
                     path.unlink()
             lock.release()
         held.discard(key)
-        for each in made:  # the innermost first
+        for each in made:  # innermost first
             remove_if_empty(each)
 
 
@@ -105,17 +106,17 @@ def locked(
 def working_on(
     folder: Path, what: str, *, name: str = LOCK, report: Report = lambda _: None
 ) -> Iterator[None]:
-    """Work on a part of a study that an engine may have begun elsewhere, too: taken for lost, it may still run.
+    """Lock a part of a study that may still run elsewhere, because an engine restarts jobs that it believes lost.
 
-    Whoever comes second waits until the first has ended, and then finds its work. The file is touched every `BEAT_S`
-    seconds.
+    A second process waits until the first ends, and then finds its work done. The lock file is touched every `BEAT_S`
+    seconds as a heartbeat.
     """
     ended = threading.Event()
 
     def give_signs() -> None:
         while is_first_process() and not ended.wait(BEAT_S):
             with suppress(OSError):
-                os.utime(folder / name)  # by the clock of the file's server
+                os.utime(folder / name)  # uses the file server's clock
 
     beat = threading.Thread(target=give_signs, daemon=True)
     with locked(folder, what, name=name, wait_s=_PART_S, report=report, stays=True):
@@ -128,12 +129,12 @@ def working_on(
 
 
 def is_first_process() -> bool:
-    """Whether this process is alone, or the first of those that `torch.distributed.run` started."""
+    """Whether this process is the only one, or rank 0 of `torch.distributed.run`."""
     return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") in ("", "1")
 
 
 def require_no_jobs(left: str, folder: Path) -> None:
-    """Refuse a folder for whose jobs, left with a cluster by a killed driver, nobody waits: they may write there."""
+    """Refuse a folder if a killed driver left jobs on a cluster that may still write to it."""
     if left not in ("", "local"):
         raise RunError(
             f"Jobs of `{folder}` may still run: a command with `--engine {left}` was killed. The same `knowhue "
@@ -142,20 +143,20 @@ def require_no_jobs(left: str, folder: Path) -> None:
 
 
 def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
-    """Write into the lock of a study, which this process holds, which jobs it has with an engine, and no others."""
+    """Replace the list of an engine's jobs in the lock file of a study, which this process must hold."""
     holder = _holder(folder / LOCK)
-    if holder is not None:  # nobody is named where the file system has no locks
+    if holder is not None:  # None on a file system without locks
         now = {**holder, "engine": engine, "jobs": list(jobs), "left": False}
         (folder / LOCK).write_text(json.dumps(now), encoding="utf-8")
 
 
 def read_signs(root: Path) -> list[str]:
-    """Who works on a study and its parts, and since when who has stopped without a word gave no sign; a line each."""
+    """One line per locked part of a study: who works on it, or since when its process is lost."""
     found: list[str] = []
     for path in (root / LOCK, *(path for pattern in _PARTS for path in sorted(root.glob(pattern)))):
         if (holder := _holder(path)) is not None:
             part = path.relative_to(root).as_posix().removesuffix(LOCK).rstrip("/")
-            place = part.replace("/.", "/") or "study"  # a gate's lock is a hidden file beside it
+            place = part.replace("/.", "/") or "study"  # the lock of a gate is a hidden file beside it
             lost = "" if _is_held(path) else f"lost since {_minute(_last_sign(path))}; was "
             found.append(f"{place}: {lost}{_described(holder)}")
     return found
@@ -176,7 +177,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
             report({"stage": "note", "text": f"waiting for {path.parent}, in use{_by_whom(path)}"})
             lock.acquire(timeout=wait_s - silent_s)
     except Timeout:
-        # what waits for a lock takes a file that cannot be made for one that is held
+        # filelock also times out if the lock file cannot be created
         require_writable_folder(path.parent)
         raise RunError(
             f"`{path.parent}` is in use{_by_whom(path)}. Wait for that to end, or name another folder or file."
@@ -193,7 +194,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
 
 
 def _sign(path: Path, what: str, engine: str, left: list[str], descriptor: int) -> None:
-    """Say in the lock file who holds it, once what stands there was read: its writer was killed."""
+    """Write this process into the lock file. An earlier entry is read first, because its process was killed."""
     before = _holder(path) or {}
     if before.get("engine"):
         left.append(str(before["engine"]))
@@ -208,7 +209,7 @@ def _sign(path: Path, what: str, engine: str, left: list[str], descriptor: int) 
         "pid": os.getpid(),
         "since": _minute(datetime.now(UTC)),
         "job": job_of_engine.get(),
-        # the killed one's is kept until this process has asked it for jobs, see `note_jobs`
+        # keep a killed driver's engine until this process has asked the engine for jobs, see `note_jobs`
         **({"engine": left[0], "left": True} if left else {"engine": engine}),
     }
     os.ftruncate(descriptor, 0)
@@ -220,7 +221,7 @@ def _minute(moment: datetime) -> str:
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    """Who a lock file names; None where nobody is named."""
+    """The holder that a lock file names, or None."""
     try:
         found = from_json(path.read_bytes())
         return found if {"what", "user", "host", "pid", "since"} <= set(found) else None
@@ -242,7 +243,7 @@ def _by_whom(path: Path) -> str:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a process holds a lock; where that cannot be tried, whether it has given a sign of life lately."""
+    """Whether a process holds a lock; if the file cannot be opened, whether its heartbeat is recent."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -250,7 +251,7 @@ def _is_held(path: Path) -> bool:
     try:
         return not lock_descriptor(descriptor, blocking=False)
     finally:
-        os.close(descriptor)  # which lets go of it
+        os.close(descriptor)  # releases the lock, if it was acquired here
 
 
 def _last_sign(path: Path) -> datetime:

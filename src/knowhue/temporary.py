@@ -1,4 +1,4 @@
-"""The folder for temporary files: tables and folders that are gone afterwards, and what is said of a full one."""
+"""Temporary tables and folders, removed after use, and the error when the disk under them is full."""
 
 import sqlite3
 import tempfile
@@ -14,7 +14,7 @@ _OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN
 
 @contextmanager
 def tables_on_disk() -> Iterator[sqlite3.Connection]:
-    """A database for tables that may not fit into memory, in a temporary file without a name; gone afterwards."""
+    """An SQLite database for tables larger than memory, in an unnamed temporary file that is removed afterwards."""
     with closing(sqlite3.connect("")) as tables:
         tables.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -100000;"

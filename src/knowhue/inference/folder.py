@@ -1,4 +1,4 @@
-"""A folder of images coloured into another: many at a time, resumable, nothing lost and nothing done twice."""
+"""Colour a folder of images into another folder, several images at a time; a stopped job resumes."""
 
 import shutil
 import time
@@ -24,11 +24,11 @@ from knowhue.pace import Pace
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing
 
-_MANY = 16  # images, from which on compiled code pays, even if they are small
-# small images come within it: eight together cost the network two thirds of one by one
+_MANY = 16  # from this many images on, compiling pays even if they are small
+# enough for small images to form a batch: eight together cost the network two thirds of eight alone
 _BATCH_WAIT_SECONDS = 0.2
 STAGING = ".colorizing"
-"""Folder in the output folder where images are written before they are put in their place."""
+"""Folder in the output folder where images are written before they are moved to their place."""
 
 
 def colorize_folder(
@@ -42,25 +42,25 @@ def colorize_folder(
     limits: Limits = Limits(),
     report: Report = lambda _: None,
 ) -> Summary:
-    """Colour all images of a folder and the folders in it; the same call goes on after a kill.
+    """Colour all images of a folder and its subfolders; after a kill the same call resumes.
 
-    `out/colorized.jsonl` gets one line of JSON an image when that is in its place: `path`, `output`, `width`,
-    `height`, what is to be said of the image (see `Judgement`), `seconds` of work, `model`. A failed one gets `path`
-    and `error`. An image is done again when its file has changed since, or its output is gone. An output that was
-    changed since stays unless `overwrite`, and that is said.
+    `out/colorized.jsonl` gets one line of JSON per image once its output is in place: `path`, `output`, `width`,
+    `height`, the fields of `Judgement`, `seconds` of work, `model`. A failed image gets `path` and `error`. An image is
+    coloured again if its file has changed or its output is gone. An output that was changed since is kept and reported,
+    unless `overwrite` is set.
 
     Args:
         colorizer: a model with a colour head.
-        listing: of the folder with its hints, by `list_folder`.
-        options: for every image, such as one reference for all; without hints and strokes.
-        album: whether all get one look, see `reference.drawn_to`; where photos came or went, all may be done again.
-        overwrite: whether files that this job did not make may be replaced.
-        stops: whether no other image is begun after one that fails.
+        listing: the folder's images and hints, from `list_folder`.
+        options: options of every image, such as one reference for all; without hints and strokes.
+        album: give all photos one look, see `reference.drawn_to`; added or removed photos can change all colours.
+        overwrite: whether files that this job did not make can be replaced.
+        stops: stop after the first failure.
         limits: threads and memory.
-        report: called after every image with what `Pace.after` says, and `failed`, which `done` counts, too.
+        report: called after every image with the fields of `Pace.after`, and `failed`, which `done` includes.
 
     Raises:
-        ConfigError: hints among the options, or a model without a colour head.
+        ConfigError: the options hold hints, or the model has no colour head.
         RunError: `out` holds other files or another job's colours, is in use, or cannot be written.
     """
     started = time.monotonic()
@@ -78,7 +78,7 @@ def colorize_folder(
 
 
 class _Work:
-    """The images of a folder on their way: stages, run by several threads, and what has come of them so far."""
+    """The state of one call: images done, waiting and failed, and the stages that the pipeline's threads run."""
 
     def __init__(
         self,
@@ -94,14 +94,14 @@ class _Work:
         self._stops, self._report = stops, report
         self._staging = listing.out / STAGING
         self._numbers = count()
-        # Asked once, before any work: an image that changes from now on is done again by the next run.
+        # taken before any work: an image that changes from now on is coloured again by the next run
         self._stamps = {item: Stamp.of(item.source) for item in listing.items}
         self._divide({item for item in listing.items if self._is_done(item)})
         self.made = 0
         self.failures: list[tuple[str, str]] = []
 
     def _divide(self, done: Collection[Item]) -> None:
-        """The images into those that are done and those that wait."""
+        """Divide the images into done and waiting."""
         self._done = done
         self.waiting = [item for item in self._listing.items if item not in done]
         self.already = len(done)
@@ -109,21 +109,21 @@ class _Work:
         self._noteworthy = noteworthy(self._ledger.records[item.path] for item in done)
 
     def _set_album_colour(self, limits: Limits) -> None:
-        """Look at all images, and have those coloured that were not, or by another album's colour."""
-        # one that came while the others were looked at was coloured without
+        """Find the album's colour; images coloured without it, or by another one, wait again."""
+        # an image that became readable only after an earlier run's survey was coloured without an album
         self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
         kept = {item: self._ledger.records[item.path]["album"] for item in self._done}
         own = [*self._survey(limits), *(AlbumColour(*each["own"]) for each in kept.values())]
         if not own:
-            return  # none can be read, which is told of each
+            return  # no image can be read; each one is reported on its own
         colour = colour_of_album(own)
         self._options = self._options._replace(album=colour)
         self._divide({item for item, each in kept.items() if each["colour"] == list(colour)})
 
     def _survey(self, limits: Limits) -> list[AlbumColour]:
-        """The mean predicted colour of each image that waits, without those that cannot be read.
+        """The mean predicted colour of each waiting image that can be read.
 
-        They are read and predicted as for colouring, and nothing is kept of them but two numbers each.
+        Images are read and predicted as for colouring, but only two numbers are kept of each.
         """
         stages = Stages(
             lambda item: self._colorizer.weigh(item.source),
@@ -136,35 +136,35 @@ class _Work:
         pace = Pace()
         with closing(run_on_cores(self._colorizer, stages, self.waiting, limits)) as outcomes:
             for done, (_, future) in enumerate(outcomes, 1):
-                # what fails here fails again when it is to be coloured, and is told then
+                # an image that fails here fails again when it is coloured, and is reported then
                 if future.exception() is None:
                     found.append(future.result())
                 self._report({"stage": "album"} | pace.after(done, len(self.waiting)))
         return found
 
     def _is_done(self, item: Item) -> bool:
-        """Whether an image was coloured as it is now, and by the same hints."""
+        """Whether the image and its hints are unchanged since it was coloured."""
         if not self._ledger.has(item.path, item.output, self._stamps[item]):
             return False
         return self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
 
     def run(self, limits: Limits, album: bool) -> None:
-        """Colour all, or all up to the first failure and what was submitted by then; a full disk ends it at once."""
+        """Colour the waiting images. With `stops`, those submitted before the first failure are still finished."""
         outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
         if strangers := list(outputs):
             raise no_room(self._listing.out, len(strangers), strangers[0])
-        shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(self._staging, ignore_errors=True)  # left by a killed run
         with writing(self._staging):
             self._staging.mkdir()
-        # A quarter as many threads predict as decode: more would make smaller batches.
+        # a quarter as many threads predict as decode, because more would make batches smaller
         predictors = max(1, (limits.threads or usable_cores()) // 4)
         limits = limits._replace(predictors=predictors, batch_wait_seconds=_BATCH_WAIT_SECONDS)
         try:
             if album:
                 self._set_album_colour(limits)
-            self._pace = Pace()  # of colouring alone
+            self._pace = Pace()  # of colouring, without the album's survey
             self._report_progress()
-            # of all, so that a kill changes no rounding
+            # all images count, not just waiting ones, so that a resumed run rounds as an uninterrupted one
             if self.waiting and len(self._listing.items) >= _MANY:
                 paint_compiled()
             items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
@@ -189,8 +189,8 @@ class _Work:
         return ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
 
     def _write(self, item: Item, reply: ImageReply, line: dict[str, Any], answer: Predictions) -> Path:
-        """Write an image beside its place."""
-        # Numbered, as two images of different folders may have one name.
+        """Write an image to the staging folder, and add to its line what resuming compares."""
+        # numbered, because images of different folders can have the same name
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         write_through(written, reply.data)
         if item.path in self._hints:
@@ -202,8 +202,8 @@ class _Work:
         return written
 
     def _note(self, item: Item, reason: str, record: dict[str, Any], written: Path) -> None:
-        """Put an image in its place, or its failure on the list."""
-        # asked again: hours may lie between the listing and this image
+        """Move an image to its place, or record its failure."""
+        # checked again, because the listing may be hours old
         if not reason and self._ledger.in_the_way(item.path, item.output):
             reason = f"`{item.output}` was put in its place by somebody else meanwhile."
         if not reason:

@@ -1,7 +1,7 @@
-"""`colorized.jsonl`: what was done in a folder, one line an image, so that a killed job goes on without double work.
+"""`colorized.jsonl`: one line per coloured image of a folder, so that a killed job resumes without repeating work.
 
-An image is put in its place between the writing of its line and of the line's end. A whole line thus means a
-whole image; a line without an end is decided, when the file is opened again, by whether its image is there.
+An image is moved to its place after its line is written and before the line's newline. A complete line therefore means
+a complete image. A last line without newline counts, on reopening, if its image is in place.
 """
 
 import json
@@ -32,18 +32,18 @@ JOB = {
     "reference": "made with another reference, or without one",
     "album": "made {} --album",
 }
-"""What a line's `job` holds, and how to say that it differs, perhaps with what was found."""
+"""Keys of a line's `job`, with the words for a difference; `{}` is the value found."""
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does."""
+    """Size and time of a file, which change when the file does."""
 
     size_bytes: int
     modified_ns: int
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        """Of a file; where there is none, that of no file."""
+        """The stamp of a file; (-1, -1) if there is none."""
         try:
             status = path.stat()
         except OSError:
@@ -52,13 +52,13 @@ class Stamp(NamedTuple):
 
 
 class Ledger:
-    """The lines of one output folder, which its user has locked."""
+    """The ledger of one output folder, which the caller must have locked."""
 
     def __init__(self, out: Path, job: dict[str, Any], overwrite: bool) -> None:
-        """Read what was done, repair what a kill left, and open the file to go on.
+        """Read the ledger, repair a line left by a kill, and open the file for appending.
 
         Raises:
-            RunError: it is another job's, or it cannot be read or written.
+            RunError: the ledger is another job's, or cannot be read or written.
         """
         self.out = out
         self.job = job
@@ -69,7 +69,7 @@ class Ledger:
             for path, record in last.items()
             if is_same_job(out, record["job"], job, overwrite)
         }
-        """of the images that are done, by this job, by path"""
+        """records of the images done by this job, by path"""
         self._replaces_others = len(self.records) < len(last)
         self._rewrite(last)
         self._file = FileIO(out / LEDGER, "a")  # without a buffer: `commit` depends on the order on disk
@@ -82,54 +82,54 @@ class Ledger:
         self._file.close()
         if self._replaces_others:
             self._rewrite(_last(self._read()))
-        if is_empty:  # of a job that was refused: nothing of it stays in somebody's folder
+        if is_empty:  # the job was refused: remove its ledger from the user's folder
             (self.out / LEDGER).unlink(missing_ok=True)
 
     def _rewrite(self, last: dict[str, dict[str, Any]]) -> None:
-        """One line an image, without failures; of an image that waits to be replaced its former line."""
+        """Write one line per image, without failures; an image still to be replaced keeps its former line."""
         with replacing(self.out / LEDGER) as file:
             file.writelines(
                 line_of(record | self.records.get(path, {})) + "\n" for path, record in last.items()
             )
 
     def has(self, path: str, output: str, stamp: Stamp) -> bool:
-        """Whether an image was done as it is now, and its output is there; as it was made, where it may be replaced."""
+        """Whether an unchanged image has its output; with `overwrite` the output must be unchanged, too."""
         if self._stamp(path, output, 0) != stamp:
             return False
         return self.made(path, output) if self._overwrite else (self.out / output).exists()
 
     def made(self, path: str, output: str) -> bool:
-        """Whether an output is as this job made it for that image, and may thus be replaced."""
+        """Whether an output is unchanged since this job made it, and can therefore be replaced."""
         return self._stamp(path, output, 1) == Stamp.of(self.out / output)
 
     def _stamp(self, path: str, output: str, which: int) -> Stamp | None:
-        """What a line says of its image (0) or its output (1); None if there is none of these names."""
+        """The recorded stamp of an image (0) or its output (1); None without a record of both names."""
         record = self.records.get(path)
         return Stamp(*record["stamps"][which]) if record is not None and record["output"] == output else None
 
     def in_the_way(self, path: str, output: str) -> bool:
-        """Whether there is a file where an image is to go, which this job did not make and may not replace."""
-        # lexists: a link to nothing would be written through, to wherever it points
+        """Whether the place of an output is taken by a file that this job did not make and must not replace."""
+        # lexists: a dangling link is in the way, too, because writing would follow it
         return not self._overwrite and os.path.lexists(self.out / output) and not self.made(path, output)
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
-        """Put a written image in its place and its line into the file; both are there afterwards, or neither.
+        """Move a written image to its place and add its line to the file: both happen, or neither.
 
         Args:
-            record: of the image, with `path` and `output`.
-            stamp: of the source, before it was read.
-            written: the image, on the same disk; it is moved.
+            record: the image's record, with `path` and `output`.
+            stamp: stamp of the source before it was read.
+            written: the written image, on the same disk; it is moved.
 
         Raises:
-            RunError: the image cannot be moved, or the line not written.
+            RunError: the image cannot be moved, or its line cannot be written.
         """
         record = record | {"job": self.job, "stamps": [stamp, Stamp.of(written)]}
         output = self.out / record["output"]
-        begin = self._file.seek(0, os.SEEK_END)  # where the line goes away again if the image cannot be moved
+        begin = self._file.seek(0, os.SEEK_END)  # to remove the line again if the image cannot be moved
         try:
             with writing(output):
                 output.parent.mkdir(parents=True, exist_ok=True)
-                # The line, the image, the line's end: killed between any two, what is there shows how far it came.
+                # line, image, newline: after a kill between any two of them, the files show how far it came
                 self._write(line_of(record))
                 os.replace(written, output)
         except RunError:
@@ -143,11 +143,11 @@ class Ledger:
     def _write(self, text: str) -> None:
         left = memoryview(text.encode())
         with writing(self.out / LEDGER):
-            while left:  # a disk that is nearly full takes a part
+            while left:  # a nearly full disk may accept only a part
                 left = left[self._file.write(left) or 0 :]
 
     def _read(self) -> list[dict[str, Any]]:
-        """All lines; the last, if it has no end, only if its image came to its place."""
+        """All records; a last line without newline counts only if its image is in place."""
         path = self.out / LEDGER
         try:
             *whole, torn = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
@@ -167,7 +167,7 @@ class Ledger:
 def job_of(
     colorizer: "Colorizer", source: str, options: "ColorizeOptions", suffix: str | None, album: bool = False
 ) -> dict[str, Any]:
-    """What makes colours comparable, by the names of `JOB`; of the images' place the name that it has anywhere."""
+    """Everything that decides the colours, by the keys of `JOB`; `source` is the images' absolute name."""
     return {
         "source": source,
         "model": colorizer.network.description.fingerprint(),
@@ -183,12 +183,12 @@ def job_of(
 
 
 def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether the colours that a place holds are this job's.
+    """Whether the colours already in a folder or store are this job's.
 
-    Where the images came from does not count if overwriting is allowed: they may have been moved.
+    With `overwrite` the source does not count, because the images may have been moved.
 
     Raises:
-        RunError: they are not, and may not be replaced.
+        RunError: they are another job's, and `overwrite` is not set.
     """
     differing = [key for key in JOB if found.get(key) != job.get(key)]
     if overwrite or not differing:
@@ -206,7 +206,7 @@ def _differing(key: str, value: Any) -> str:
 
 
 def read_lines(lines: Iterable[str], is_line: Callable[[object], bool]) -> list[dict[str, Any]]:
-    """The lines of a ledger; a `ValueError` where one is not as knowhue writes them, whoever did."""
+    """The records of a ledger's lines; raises `ValueError` for a line that knowhue does not write."""
     try:
         records = [json.loads(line) for line in lines]
         if not all(map(is_line, records)):
@@ -235,10 +235,10 @@ def _is_album(found: object) -> bool:
 
 
 def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The last line of each image that was done, by path; failures are tried again."""
+    """The last record of each image that was done, by path; failed images are tried again."""
     return {record["path"]: record for record in records if "error" not in record}
 
 
 def line_of(record: dict[str, Any]) -> str:
-    """JSON in ASCII, so that every file name can be written, and read again."""
+    """A record as JSON in ASCII, which holds every file name, even one that is not UTF-8."""
     return json.dumps(record, allow_nan=False)

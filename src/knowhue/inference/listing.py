@@ -1,4 +1,4 @@
-"""Which images of a folder or an archive are coloured into which files, and what came of them."""
+"""The images of a folder or an archive, the output file of each, and the summary of a job."""
 
 import os
 import posixpath
@@ -42,22 +42,23 @@ _CLASHES = """
 SELECT output, min(path), max(path), count(*) - 2 FROM images GROUP BY output HAVING count(*) > 1 ORDER BY 1
 """
 _LEDGER = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
-"""A file that names the images which were coloured into a folder, and that."""
+"""Path of a ledger; group 1 is the folder whose coloured images it lists."""
 
 
 class ImageTable:
-    """The images of a folder or an archive, and what each becomes: on disk, for there may be millions.
+    """The images of a folder or an archive and their outputs, in a table on disk because there may be millions.
 
     Args:
-        tables: `temporary.tables_on_disk`, where `images` has the columns `path`, `stamp`, `output` and `hash`.
-        suffix: that all outputs get, None keeps the formats.
+        tables: a database from `temporary.tables_on_disk`, which gets the table `images` with the columns `path`,
+            `stamp`, `output`, `twin` (the name of a coloured copy beside it) and `hash` (CRC-32 of the path).
+        suffix: suffix of all outputs; None keeps the formats.
     """
 
     def __init__(self, tables: sqlite3.Connection, suffix: str | None = None) -> None:
         self.notes: list[str] = []
-        """what was left alone, in words"""
+        """what was left out, in words"""
         self.unreadable: list[tuple[str, str]] = []
-        """folders that cannot be read, and why"""
+        """folders that cannot be read, each with the reason"""
         self._suffix = suffix
         self.rows = tables
         self.rows.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
@@ -67,11 +68,11 @@ class ImageTable:
         return self.rows.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def add_images(self, source: Store, avoid: str = "") -> None:
-        """Put every image of a source into the table, but for what lies below `avoid` or was made by knowhue.
+        """Add every image of a source, without those below `avoid` and those made by knowhue.
 
         Raises:
             ConfigError: two images would become one file.
-            ImageError: there is none.
+            ImageError: there is no image.
         """
         others: Counter[str] = Counter()
         ledgers: list[tuple[str, str]] = []
@@ -84,12 +85,12 @@ class ImageTable:
                 others[skipped] += 1
             else:
                 self._add(path, stamp)
-        # of an object store, whose files are listed one by one; `walk` has looked into those of a folder
+        # ledgers of an object store; in a folder `walk` has already read them
         for path, folder in ledgers:
             made = ((as_bytes(folder + each),) for each in outputs_in(source.read(path)))
             delete = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
             others[COLOURED] += self.rows.executemany(delete, made).rowcount
-        # else `reef-colour.jpg`, made of `reef.jpg`, would be coloured again
+        # otherwise `reef-colour.jpg`, made from `reef.jpg`, would be coloured again
         named = [path for (path,) in self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
         if count := self.rows.execute(f"DELETE {_TWINS}").rowcount:
             what = "1 image was" if count == 1 else f"{count} images were"
@@ -109,7 +110,7 @@ class ImageTable:
         )
 
     def _add(self, path: str, stamp: str) -> None:
-        # not pathlib, which interns each part of a name: of millions that is time and memory
+        # not pathlib, which interns each part of a name; for millions that costs time and memory
         stem, suffix = posixpath.splitext(path)
         writable = writable_suffix(suffix)
         output, twin = stem + (self._suffix or writable), stem + MARK + writable
@@ -119,12 +120,12 @@ class ImageTable:
 
 
 def as_bytes(name: str) -> bytes:
-    """A name as the system has it, which may be no text in UTF-8; `CAST` makes of it what is read as that name."""
+    """A file name's bytes, which may not be UTF-8; SQL turns them into text by `CAST(? AS TEXT)`."""
     return name.encode("utf-8", "surrogateescape")
 
 
 class Item(NamedTuple):
-    """An image to be coloured: its file, its name, and that of the coloured file, each in its folder and with `/`."""
+    """An image to be coloured: its file, its path below the source, and its output's path below `out`, with `/`."""
 
     source: Path
     path: str
@@ -132,19 +133,19 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What of a folder is to be coloured, by path."""
+    """The images of a folder that are to be coloured, sorted by path."""
 
     source: Path
     out: Path
     suffix: str | None
-    """that all outputs get; None keeps the formats"""
+    """suffix of all outputs; None keeps the formats"""
     items: list[Item]
     hints: dict[str, list[str]]
-    """of items, by path"""
+    """hints of each item, by its path"""
     unreadable: list[tuple[str, str]]
-    """folders, and why"""
+    """folders that cannot be read, each with the reason"""
     notes: list[str]
-    """what was left alone, in words"""
+    """what was left out, in words"""
 
 
 def list_folder(
@@ -153,21 +154,22 @@ def list_folder(
     suffix: str | None = None,
     hints: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Listing:
-    """All images of a folder and the folders in it, by name; the output keeps the names.
+    """List all images of a folder and its subfolders by name; outputs keep the names.
 
-    Which files count is decided by `images.image.walk`; the output folder, if it lies inside, is left out, and so is
-    what `knowhue colorize` names after another image beside it.
+    `images.image.walk` decides which files count. An output folder inside `source` is left out, and so are images that
+    `knowhue colorize` named after another image beside them.
 
     Args:
         source: folder of images.
-        out: folder of coloured images, with the names of the originals.
-        suffix: that all outputs get, such as `.png`, or `.ora` for layers; None keeps the formats.
-        hints: of images, by path below `source` with `/`, as `parse_hint` reads them; other ones colour it anew.
+        out: folder for the coloured images.
+        suffix: suffix of all outputs, such as `.png`, or `.ora` for layers; None keeps the formats.
+        hints: texts for `parse_hint`, by the image's path below `source` with `/`; after a change the image is coloured
+            again.
 
     Raises:
-        ImageError: no folder, or no image in it.
-        ConfigError: two images would become one file, an image would be replaced by what is made of it, or hints are
-            without an image or outside theirs.
+        ImageError: there is no such folder, or no image in it.
+        ConfigError: two images would become one file, an output would replace an original, or hints name no image or
+            a point outside theirs.
     """
     if suffix is not None:
         check_output_suffix(suffix)
@@ -196,15 +198,15 @@ def _refuse_losses(items: list[Item], out: Path) -> None:
     )
     for item in items:
         target = out / item.output
-        if os.path.exists(target) and identity(target) in originals:  # by any link or spelling of its name
+        if os.path.exists(target) and identity(target) in originals:  # whatever the link or spelling
             raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
 
 
 def default_folder(source: Path) -> Path:
-    """Beside a folder, with a mark.
+    """The folder's name with `MARK` appended.
 
     Raises:
-        ConfigError: it lies in no other folder.
+        ConfigError: the folder is a root and has no name.
     """
     folder = source.resolve()
     if not folder.name:
@@ -215,7 +217,7 @@ def default_folder(source: Path) -> Path:
 
 
 def no_room(out: Path | str, count: int, first: str) -> RunError:
-    """What is wrong with a place that holds other files where images are to go."""
+    """The error for other files that already have the names of outputs."""
     return RunError(
         f"`{out}` should have room for what is made. Found {plural(count, 'other file')} in the way, such as "
         f"`{first}`. Name another place, or have them replaced with --overwrite."
@@ -223,35 +225,38 @@ def no_room(out: Path | str, count: int, first: str) -> RunError:
 
 
 class Summary(NamedTuple):
-    """What came of many images."""
+    """The result of colouring a folder or an archive."""
 
     source: str
-    """where they lie, as it was named"""
+    """folder or URL of the images, as the user named it"""
     out: str
-    """where the coloured ones lie"""
+    """folder or URL of the coloured images"""
     made: int
-    """coloured by this run, and `already` by earlier ones"""
+    """images coloured by this run"""
     already: int
+    """images coloured by earlier runs"""
     failed: int
-    """that could not be; the same call tries them again"""
+    """images that failed; running again retries them"""
     failures: tuple[tuple[str, str], ...]
-    """their paths, and why; of an archive those of the first ones"""
+    """paths of failed images and the reasons; of an archive only the first ones"""
     novel: int
-    """of those that are there now, unlike the training images"""
+    """coloured images that are unlike the training images"""
     unknown: int
-    """of those, whose class is `unknown`"""
+    """coloured images whose class is `unknown`"""
     warned: int
-    """of those, with a warning in their line of the ledger"""
+    """coloured images with a warning in their line of the ledger"""
     notes: tuple[str, ...]
-    """what a user should know before trusting them, in words"""
+    """what a user should know before trusting the colours, in words"""
     seconds: float
+    """time of this run"""
     model: str
+    """the model's name"""
     fast: bool = False
-    """whether it saw each photo at one size, see `Colorized`"""
+    """whether the model saw each photo at one size, see `Colorized`"""
     left: int | None = None
-    """of a folder, not begun, because the run was to stop at the first failure"""
+    """images of a folder that were not begun, because the run stopped at the first failure"""
     shards: int | None = None
-    """of an archive"""
+    """shards of an archive"""
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -261,7 +266,7 @@ class Summary(NamedTuple):
         return record | {"failures": failures, "notes": list(self.notes), "seconds": seconds}
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """The lines that the command prints."""
         time = f"{self.seconds:.1f} s" if self.seconds < 10 else f"{self.seconds:.0f} s"
         what = f"{plural(self.made, 'image')} coloured in {time} "
         what += f"({self.made / max(self.seconds, 1e-9):.1f} a second)"
@@ -296,9 +301,9 @@ def summarise(
     seconds: float,
     **of_kind: int,
 ) -> Summary:
-    """What came of many images, with what is to be said of the colours and of outputs that have `changed` since.
+    """Make a summary, with notes about the colours and about outputs that have `changed` since they were made.
 
-    `counts` holds `made`, `already`, `failed`, and what `noteworthy` counts; `of_kind` `left`, or `shards`.
+    `counts` holds `made`, `already`, `failed` and the counts of `noteworthy`; `of_kind` holds `left` or `shards`.
     """
     count, description = counts["made"] + counts["already"], colorizer.network.description
     said = caveats_of_many(description, counts["novel"], count, "image")

@@ -1,7 +1,7 @@
-"""One bounded pipeline for a folder, a video and the server: decode, predict and paint many items side by side.
+"""The pipeline of folders, videos, archives and the server: decode, predict and paint many items concurrently.
 
-Some threads decode, some predict several items at once, some paint, so the slowest stage alone sets the pace. Memory is
-bounded by the bytes of the items at work, not by how many wait.
+Each stage has its own threads, so the slowest stage sets the pace. Memory is bounded by the bytes of the items being
+worked on, not by the number of waiting items.
 """
 
 import math
@@ -22,13 +22,13 @@ from knowhue.errors import KnowhueError
 LONGEST_RETRY_SECONDS = 60
 _SMOOTHING = 0.1
 Observe = Callable[[str, float], None]
-"""Called with a stage (`weigh`, `decode`, `predict`, `paint`) and its seconds, and with `batch` and its size."""
+"""Called with a stage (`weigh`, `decode`, `predict`, `paint`) and its seconds, and with `batch` and the batch size."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 class Busy(KnowhueError):
-    """The queue is full with `length` items that are not answered yet; there should be room in a while."""
+    """The queue is full with `length` unanswered items; there should be room after `retry_after_seconds`."""
 
     def __init__(self, length: int, retry_after_seconds: int) -> None:
         super().__init__(f"The queue is full with {length} items. Try again in {retry_after_seconds} s.")
@@ -37,7 +37,7 @@ class Busy(KnowhueError):
 
 
 class Stopping(KnowhueError):
-    """The pipeline finishes what it accepted and accepts no more."""
+    """The pipeline finishes the items that it accepted, and accepts no more."""
 
     def __init__(self) -> None:
         super().__init__("No more is accepted: what was accepted is being finished.")
@@ -52,41 +52,41 @@ class Late(KnowhueError):
 
 
 class Limits(NamedTuple):
-    """How much a pipeline takes on."""
+    """Limits of a pipeline's threads, memory, queue and time."""
 
     threads: int = 0
-    """that decode, and as many that paint; one for each core if 0"""
+    """threads that decode, and as many that paint; 0 is one per core"""
     batch: int = 8
-    """items that are predicted together at most"""
+    """maximum number of items predicted together"""
     held_bytes: int = 2 << 30
-    """sum of the weights of the items at work; a heavier item goes through alone"""
+    """maximum sum of the weights of the items being worked on; a heavier item goes through alone"""
     predictors: int = 1
-    """threads that predict; more of them make smaller batches"""
+    """threads that predict; more of them make batches smaller"""
     batch_wait_seconds: float = 0.0
-    """how long a batch waits for more items, while any is not decoded yet or all that paint have enough to do"""
+    """maximum wait for a batch to fill, while an item is still being decoded or all painting threads are busy"""
     queue_length: int | None = None
-    """items accepted and not answered yet, above which `Busy` is raised; None for no limit"""
+    """maximum number of unanswered items, above which `Busy` is raised; None for no limit"""
     item_seconds: float = math.inf
-    """from `submit` to the result, after which an item is dropped as `Late`"""
+    """maximum seconds from `submit` to the result, after which an item fails with `Late`"""
 
 
 class Stages(NamedTuple):
-    """What is done to an item; each is called by several threads."""
+    """The functions that a pipeline applies to an item; several threads call each of them."""
 
     weigh: Callable[[Any], int]
-    """item to the bytes that it holds from decoding to painting, about"""
+    """item -> approximate bytes that it holds from decoding to painting"""
     decode: Callable[[Any], Any]
-    """item to what `predict` sees of it"""
+    """item -> decoded item, the input of `predict`"""
     predict: Callable[[Sequence[Any]], Sequence[Any]]
-    """several decoded items of one shape to as many answers"""
+    """decoded items of equal `shape` -> one answer each"""
     paint: Callable[[Any, Any, Any], Any]
-    """item, decoded item and answer to the result"""
+    """item, decoded item, answer -> result"""
     shape: Callable[[Any], object] = lambda decoded: None
-    """decoded item to what all of one batch must share"""
+    """decoded item -> a value that all items of a batch must share"""
 
 
 class ByteBudget:
-    """A semaphore over bytes: weights are let in while their sum stays within a limit; a heavier one goes in alone."""
+    """A semaphore over bytes: admits weights while their sum is within a limit, and a heavier weight alone."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -96,8 +96,8 @@ class ByteBudget:
         self._changed = threading.Condition()
 
     def acquire(self, weight: int) -> bool:
-        """Wait for room; False if the budget was closed instead."""
-        # one after another: otherwise light items would slip past a heavy one for ever
+        """Wait for room; return False if the budget was closed instead."""
+        # one caller at a time: otherwise light items could overtake a heavy one for ever
         with self._queue, self._changed:
             self._changed.wait_for(
                 lambda: self._closed or not self._held or self._held + weight <= self._limit
@@ -112,22 +112,22 @@ class ByteBudget:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nothing in any more, and send away what waits."""
+        """Admit no more; waiting calls of `acquire` return False."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class TimedFuture(Future[_Result]):
-    """What will come of an item."""
+    """The future result of an item, with the time that it took."""
 
     seconds = 0.0
-    """that its stages took, of a prediction together with others its share"""
+    """seconds spent in its stages; of a batch's prediction, its share"""
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """An item on its way."""
+    """An item in the pipeline."""
 
     item: Any
     future: TimedFuture[Any]
@@ -139,16 +139,16 @@ class _Job:
 
 
 class Pipeline(Generic[_Item, _Result]):
-    """Threads that work on what is submitted, until `close`. Every public method may be called from any thread.
+    """Threads that process submitted items until `close`. Every public method can be called from any thread.
 
-    An item whose future is cancelled, or whose time is up, is dropped before its next stage. Where a batch cannot be
-    predicted, its items are predicted one by one, so that each future holds its own item's failure.
+    An item whose future is cancelled, or whose time is up, is dropped before its next stage. If a batch cannot be
+    predicted, its items are predicted one by one, so that each future holds the failure of its own item.
 
     Args:
-        stages: what is done to an item.
-        limits: how much is taken on at once.
+        stages: functions applied to an item.
+        limits: limits of threads, memory, queue and time.
         observe: called after every stage with its seconds.
-        after_batch: called by a predicting thread once it holds nothing of its batch.
+        after_batch: called by a predicting thread after it has released its batch.
     """
 
     def __init__(
@@ -167,12 +167,12 @@ class Pipeline(Generic[_Item, _Result]):
         self._answered: deque[_Job] = deque()
         self._changed = threading.Condition()
         self.length = 0
-        """items that were accepted and not answered yet"""
-        self._coming = 0  # accepted and not decoded yet
+        """number of unanswered items"""
+        self._coming = 0  # number of items not decoded yet
         self.is_open = True
-        """whether it accepts items, when there is room"""
+        """whether it accepts items"""
         self._is_aborted = False
-        self._seconds = 0.1  # between results, a running mean
+        self._seconds = 0.1  # running mean of the time between results
         self._last = 0.0
         self._painters = threads = limits.threads or usable_cores()
         self._threads: list[threading.Thread] = []
@@ -190,14 +190,14 @@ class Pipeline(Generic[_Item, _Result]):
             thread.start()
 
     def check(self) -> None:
-        """Refuse early, before an item is made; errors as of `submit`."""
+        """Raise the errors of `submit` before an item exists."""
         limit = self.limits.queue_length
         with self._changed:
             if not self.is_open:
                 raise Stopping
             if limit is None or self.length < limit:
                 return
-            # who has left makes room before anybody is refused
+            # remove cancelled items before refusing a new one
             for job in [job for job in self._waiting if job.future.cancelled()]:
                 self._waiting.remove(job)
                 self.length -= 1
@@ -207,11 +207,11 @@ class Pipeline(Generic[_Item, _Result]):
                 raise Busy(self.length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
 
     def submit(self, item: _Item) -> TimedFuture[_Result]:
-        """Accept an item; its future holds the result, or what went wrong, and may be cancelled.
+        """Accept an item and return the future of its result, which can be cancelled.
 
         Raises:
             Busy: the queue is full.
-            Stopping: it is closing.
+            Stopping: the pipeline is closing.
         """
         future: TimedFuture[_Result] = TimedFuture()
         with self._changed:
@@ -223,22 +223,22 @@ class Pipeline(Generic[_Item, _Result]):
         return future
 
     def stop(self) -> None:
-        """Accept no more; what was accepted is still answered."""
+        """Accept no more items; accepted ones are still answered."""
         with self._changed:
             self.is_open = False
             self._changed.notify_all()
 
     def close(self, seconds: float | None = None) -> None:
-        """Stop, and wait until all that was accepted is answered, or for some time."""
+        """Stop, and wait until all accepted items are answered, or for at most `seconds`."""
         self.stop()
         until = None if seconds is None else time.monotonic() + seconds
         for thread in self._threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def abort(self) -> None:
-        """Accept no more and drop what waits; return when every thread has ended the stage it is at."""
+        """Accept no more, drop waiting items, and return when every thread has ended its current stage."""
         self._is_aborted = True
-        self._budget.close()  # which alone wakes a thread that waits for room
+        self._budget.close()  # wakes threads that wait for room
         self.close()
 
     def _is_done(self) -> bool:
@@ -249,7 +249,7 @@ class Pipeline(Generic[_Item, _Result]):
         if job is None:
             return False
         job.weight = self._attempt(job, "weigh", self._stages.weigh, job.item) or 0
-        # before decoding: from here on the item holds its bytes, until `_end`
+        # before decoding, because from here to `_end` the item holds its bytes
         if not self._budget.acquire(job.weight):
             return False
         self._attempt(job, "decode", self._decode, job)
@@ -274,19 +274,19 @@ class Pipeline(Generic[_Item, _Result]):
         if job is None:
             return False
         painted = self._attempt(job, "paint", self._stages.paint, job.item, job.decoded, job.answer)
-        with suppress(InvalidStateError):  # it failed, or is not wanted any more
+        with suppress(InvalidStateError):  # the item failed or was cancelled
             job.future.set_result(painted)
         self._end(job)
         return True
 
     def _next(self, queue: deque[_Job]) -> _Job | None:
-        """Wait for the next job of a queue; None when none will come."""
+        """Wait for the next job of a queue; None if no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: queue or self._is_done())
             return queue.popleft() if queue and not self._is_aborted else None
 
     def _next_group(self) -> list[_Job]:
-        """Decoded jobs of one shape, oldest first; waits a moment for more while any is to come."""
+        """Decoded jobs of one shape, oldest first; waits up to `batch_wait_seconds` for a full batch."""
         with self._changed:
             self._changed.wait_for(lambda: self._decoded or self._is_done())
             if not self._decoded or self._is_aborted:
@@ -323,12 +323,12 @@ class Pipeline(Generic[_Item, _Result]):
         except BaseException as error:
             if len(jobs) == 1:
                 _fail(jobs[0], error)
-            else:  # each alone, so that one item's failure is its own
+            else:  # one by one, so that one item's failure does not fail the others
                 for job in jobs:
                     self._predict([job])
 
     def _attempt(self, job: _Job, stage: str, function: Callable[..., Any], *args: Any) -> Any:
-        """What a stage makes of a job; None if it fails, or is not wanted any more."""
+        """The result of a stage; None if it fails, or if the job was cancelled or is late."""
         if not self._is_wanted(job):
             return None
         started = time.perf_counter()
@@ -339,7 +339,7 @@ class Pipeline(Generic[_Item, _Result]):
                 seconds = time.perf_counter() - started
                 job.future.seconds += seconds
                 self._observe(stage, seconds)
-        except BaseException as error:  # let out, it would end this thread, and the item were never answered
+        except BaseException as error:  # otherwise this thread would end and the item would never be answered
             return _fail(job, error)
 
     def _is_wanted(self, job: _Job) -> bool:
@@ -359,7 +359,7 @@ class Pipeline(Generic[_Item, _Result]):
         self._budget.release(job.weight)
         now = time.monotonic()
         with self._changed:
-            if self.length > 1:  # between results under load, not between visitors
+            if self.length > 1:  # under load only, because idle time says nothing about speed
                 self._seconds += _SMOOTHING * (min(now - self._last, 60.0) - self._seconds)
             self._last = now
             self.length -= 1
@@ -369,11 +369,10 @@ class Pipeline(Generic[_Item, _Result]):
 def run(
     stages: Stages, items: Iterable[_Item], limits: Limits = Limits()
 ) -> Generator[tuple[_Item, TimedFuture[Any]]]:
-    """Send items through a pipeline as there is room; each comes back with its future once that is done.
+    """Send items through a pipeline, and yield each with its finished future as soon as it is ready.
 
-    They come as they are ready; with one thread a stage that is in their own order. When `items` ends, what was
-    submitted is finished. When the generator is closed, or Ctrl-C arrives while it waits, every thread ends the stage
-    it is at, and none is left.
+    With one thread per stage the order of `items` is kept. When `items` ends, all submitted items are finished. When
+    the generator is closed, or Ctrl-C arrives while it waits, every thread ends its current stage and then stops.
 
     >>> stages = Stages(weigh=lambda n: 1, decode=float, predict=list, paint=lambda n, decoded, answer: n + answer)
     >>> sorted(future.result() for _, future in run(stages, [1, 2, 3]))
@@ -381,13 +380,13 @@ def run(
     """
     pipeline: Pipeline[_Item, Any] = Pipeline(stages, limits)
     done: SimpleQueue[tuple[_Item, Any]] = SimpleQueue()
-    # Enough that no stage waits for the caller, few enough that stopping early stops soon.
+    # enough that no stage waits for the caller, few enough that an early stop comes soon
     window, running = 3 * (limits.threads or usable_cores()) + 2 * limits.batch, 0
     try:
         for item in items:
             future = pipeline.submit(item)
             future.add_done_callback(lambda future, item=item: done.put((item, future)))
-            del item, future  # a result that is held while this waits would be beside the budget
+            del item, future  # a result held while waiting would not count towards the budget
             running += 1
             while running >= window or not done.empty():
                 running -= 1
@@ -399,16 +398,16 @@ def run(
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a container or `taskset` may allow fewer than the machine has."""
+    """Number of cores that this process can use; a container or `taskset` can allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _repeat(step: Callable[[], bool], after: Callable[[], object]) -> None:
-    """A thread's work. Each step is a call of its own, so that a thread that waits holds no item by a name."""
+    """Run a thread's steps. Each step is a separate call, so that a waiting thread holds no item in a variable."""
     while step():
         after()
 
 
 def _fail(job: _Job, error: BaseException) -> None:
-    with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits for it
+    with suppress(InvalidStateError):  # cancelled meanwhile
         job.future.set_exception(error)

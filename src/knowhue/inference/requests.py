@@ -1,4 +1,4 @@
-"""An image and what is wanted of it, from its bytes to the bytes of the coloured one, in the stages of the pipeline."""
+"""Requests to colour or classify one image, from its bytes to the output's bytes, in the stages of the pipeline."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -22,67 +22,66 @@ from knowhue.inference.networks import FloatArray, Predictions
 from knowhue.inference.pipeline import Limits, Observe, Pipeline, Stages, TimedFuture, run
 
 IMAGE_FIELD, REFERENCE_FIELD, STROKES_FIELD = "image", "reference", "strokes"
-"""Names of the files in a form, by which messages call them, too: never by the name that came with one."""
+"""Form fields of uploaded files; messages use these names, never the file names that users sent."""
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 
 
 class NoImageError(ImageError):
-    """What was sent is of no known kind."""
+    """The uploaded bytes are no known kind of image."""
 
 
 class ImageRequest(NamedTuple):
-    """One image and what is wanted of it."""
+    """An image and its options."""
 
     source: Path | bytes
     """an image file, or its bytes"""
     options: ColorizeOptions = ColorizeOptions()
-    """of the colouring"""
+    """options of the colouring"""
     hints: Sequence[str] = ()
-    """further points with a colour as the command line takes them, such as `30%,40%=orange`; they are read against the
-    image's size once that is known"""
+    """further hints as the command line takes them, such as `30%,40%=orange`; parsed once the image's size is known"""
     colour: bool = True
-    """whether to colour; otherwise it is only classified"""
+    """whether to colour the image or only classify it"""
     suffix: str | None = None
-    """of the image to write, `.ora` for layers; None keeps its format"""
+    """suffix of the output, `.ora` for layers; None keeps the format"""
     max_px: int | None = None
-    """longest side of the image to write; None is the whole"""
+    """longest side of the output in pixels; None keeps the size"""
     reference: bytes | None = None
-    """the bytes of a colour photo whose colours are taken, in place of that of the options"""
+    """bytes of a colour photo that replaces the reference of `options`"""
     strokes: bytes | None = None
-    """the bytes of a transparent image as large as the photo, in place of those of the options"""
+    """bytes of a transparent image as large as the photo that replaces the strokes of `options`"""
     fast: bool = False
-    """whether the photo is seen at one size, see `Colorizer.load`"""
+    """whether the model sees the photo at one size, see `Colorizer.load`"""
 
 
 class ImageReply(NamedTuple):
-    """What came of a request."""
+    """The result of a request."""
 
     judgement: Judgement
     """class, colourfulness, warnings"""
     data: bytes = b""
-    """the bytes of the coloured image; empty if none was asked for"""
+    """bytes of the coloured image; empty if the image was only classified"""
     suffix: str = ""
-    """of that file"""
+    """suffix of that file"""
     colorized: Colorized | None = None
-    """the coloured image itself; None if it was only classified"""
+    """the coloured image; None if the image was only classified"""
     full: tuple[int, int, str] = (0, 0, "")
-    """width, height and suffix of what would be written without `max_px` and `suffix`"""
+    """width, height and suffix that the output would have without `max_px` and `suffix`"""
 
 
 class DecodedRequest(NamedTuple):
-    """A request whose image was read."""
+    """A request after its image was read."""
 
     request: ImageRequest
-    """without the bytes; its options have all hints, reference and strokes, its suffix is what is written"""
+    """the request without bytes; `options` has all hints, reference and strokes, `suffix` is set"""
     image: Image
-    """whole"""
+    """the image at full size"""
     network_input: FloatArray
     """L* (h, w) at the network's size"""
 
 
 class Batcher(Pipeline[ImageRequest, ImageReply]):
-    """One model's requests, several of them side by side."""
+    """The pipeline of one model's requests."""
 
     def __init__(
         self,
@@ -108,14 +107,14 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
         super().__init__(stages, limits, observe, after_batch)
 
     def submit(self, item: ImageRequest) -> TimedFuture[ImageReply]:
-        """As of a pipeline; a failure that is none of the image's is logged."""
+        """As `Pipeline.submit`; failures that are not the user's are logged."""
         future = super().submit(item)
         future.add_done_callback(_log_fault)
         return future
 
 
 def _weigh(colorizer: Colorizer, request: ImageRequest) -> int:
-    """Of all that a request holds: colours are predicted of the image that is coloured alone."""
+    """Bytes of the image with its predictions, and of the reference and strokes without any."""
     beside = filter(None, (request.reference, request.strokes))
     return colorizer.weigh(request.source, request.colour) + sum(
         weigh_image(each).held_bytes for each in beside
@@ -125,19 +124,19 @@ def _weigh(colorizer: Colorizer, request: ImageRequest) -> int:
 def decode_request(
     colorizer: Colorizer, request: ImageRequest, max_pixels: int = MAX_PIXELS, path: str | None = None
 ) -> DecodedRequest:
-    """Read a request's image, and make the network's input of it.
+    """Read a request's image, and compute the network's input from it.
 
     Args:
         colorizer: the model.
-        request: what is wanted.
-        max_pixels: refused above.
-        path: of one of many images, by which whoever reports it names it; None of what was sent.
+        request: the request.
+        max_pixels: maximum number of pixels of an image.
+        path: path of one of many images, with which the caller begins its message; None for an upload.
 
     Raises:
-        NoImageError: what was sent begins as no known kind of image.
-        ImageError: it is damaged or too large.
-        ConfigError: a hint cannot be read, the reference has no colours, the strokes do not fit, or the model cannot
-            do what is asked.
+        NoImageError: an upload is no known kind of image.
+        ImageError: an image is damaged or too large.
+        ConfigError: a hint cannot be parsed, the reference has no colours, the strokes do not fit, or the model does
+            not support an option.
     """
     source, options = request.source, request.options
     if path is None and isinstance(source, bytes):
@@ -163,7 +162,7 @@ def decode_request(
 
 
 def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
-    """Of requests that are all coloured, or none."""
+    """Predict for requests with equal `colour`."""
     predict = colorizer.predict if batch[0].request.colour else colorizer.predict_classes
     return predict([each.network_input for each in batch])
 
@@ -173,17 +172,17 @@ def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
         raise NoImageError(f"`{name}` is not an image that can be read ({', '.join(readable_formats())}).")
     try:
         return read_image(data, max_pixels=max_pixels, name=name)
-    except ExtraError:  # whoever sent it cannot install the decoder
+    except ExtraError:  # the user of a server cannot install the decoder
         raise NoImageError(
             f"`{name}` is of a kind that this server has no decoder for (HEIC). Send it as JPEG."
         ) from None
 
 
 def paint_request(colorizer: Colorizer, decoded: DecodedRequest, answer: Predictions) -> ImageReply:
-    """Paint and write an image; or, for a class alone, judge it.
+    """Paint and encode an image, or only judge it if the request is to classify.
 
     Raises:
-        RunError: the format does not hold such an image.
+        RunError: the format cannot hold such an image.
     """
     request, whole, coarse = decoded
     if not request.colour:
@@ -200,7 +199,7 @@ def paint_request(colorizer: Colorizer, decoded: DecodedRequest, answer: Predict
 
 
 def reduced(image: Image, max_px: int) -> Image:
-    """An image of the same kind whose longest side has at most so many pixels.
+    """The image with its longest side reduced to at most `max_px` pixels.
 
     >>> reduced(Image.of(np.zeros((20, 40, 1), np.uint16)), 10).pixels.shape
     (5, 10, 1)
@@ -213,7 +212,7 @@ def reduced(image: Image, max_px: int) -> Image:
 
     def resized(pixels: Pixels) -> Pixels:
         top = np.iinfo(pixels.dtype).max
-        # For people to look at, not for a network: the blocks that take a tenth of the time are exact enough.
+        # without oversampling it takes a tenth of the time, and is exact enough for people, unlike for a network
         return (shrink(pixels, *size, oversampling=1) * top).round().astype(pixels.dtype)
 
     alpha = None if image.alpha is None else resized(image.alpha[..., None])[..., 0].copy()
@@ -221,12 +220,12 @@ def reduced(image: Image, max_px: int) -> Image:
 
 
 class _ModelFault(Exception):
-    """The model failed; its cause says how."""
+    """The model failed; `__cause__` is its error."""
 
 
 @dataclass(eq=False, slots=True)
 class _OneOfMany:
-    """An image on its way, with what is wanted of it until it is read."""
+    """An image in the pipeline, with its request until it is decoded."""
 
     item: Any
     request: ImageRequest | None = None
@@ -239,20 +238,21 @@ def colour_many(
     request_of: Callable[[_Item], ImageRequest],
     put: Callable[[_Item, ImageReply, dict[str, Any], Predictions], Any],
 ) -> Generator[tuple[_Item, str, dict[str, Any], Any]]:
-    """Colour many images, items with `path` and `output`, as there is room for them.
+    """Colour many images in a pipeline.
 
     Args:
         colorizer: the model.
-        items: images.
+        items: images, with the attributes `path` and `output`.
         limits: threads and memory.
-        request_of: item to what is wanted of it; an image that is afar is fetched.
-        put: writes the reply to an item away; to the line of the ledger it may add what the prediction says.
+        request_of: item -> its request; fetches a remote image.
+        put: stores the reply to an item; it can add values from the prediction to the ledger's line.
 
     Yields:
-        An item as soon as it is done; why it failed, or nothing; its line, in plain values; and what `put` returned.
+        Each item as soon as it is done, with the reason of its failure or an empty text, its line for the ledger in
+        plain values, and the value that `put` returned.
 
     Raises:
-        Exception: of the disk, the store or the model, which every other image would meet, too.
+        Exception: the disk, the store or the model fails, which would affect every other image, too.
     """
 
     def weigh(one: _OneOfMany) -> int:
@@ -260,7 +260,7 @@ def colour_many(
         return colorizer.weigh(one.request.source)
 
     def decode(one: _OneOfMany) -> DecodedRequest:
-        request, one.request = one.request, None  # whose bytes nobody needs any longer
+        request, one.request = one.request, None  # its bytes are not needed any more
         assert request is not None
         return decode_request(colorizer, request, path=one.item.path)
 
@@ -273,7 +273,7 @@ def colour_many(
     def paint(one: _OneOfMany, decoded: DecodedRequest, answer: Predictions) -> Any:
         try:
             reply = paint_request(colorizer, decoded, answer)
-        except RunError as error:  # of the format: one of the disk or the store would end the whole job
+        except RunError as error:  # fails this image; a RunError would end the job
             raise ImageError(str(error)) from None
         line = _line_of(one.item, decoded.image, reply)
         done = put(one.item, reply, line, answer)
@@ -298,10 +298,10 @@ def _line_of(item: Any, image: Image, reply: ImageReply) -> dict[str, Any]:
 def run_on_cores(
     colorizer: Colorizer, stages: Stages, items: Iterable[_Item], limits: Limits
 ) -> Generator[tuple[_Item, TimedFuture[Any]]]:
-    """As `pipeline.run`, where each thread of torch that predicts has one core: the others have images of their own.
+    """`pipeline.run` with one core per predicting thread of torch, because the other cores work on other images.
 
-    Where several cores share one prediction, each spins while it waits for the others: on two cores a batch of 8 took
-    nine times as long of them as with one.
+    If several cores share a prediction, each spins while it waits for the others: on two cores a batch of 8 took nine
+    times as much CPU time as on one.
     """
     with ExitStack() as stack:
         if colorizer.network.runtime == "torch":
@@ -313,7 +313,7 @@ def run_on_cores(
 
 
 def _reason_of(error: BaseException) -> str:
-    """Why one of many images failed, in a line; what every other image would meet, too, is raised."""
+    """Why one image failed, in one line; raises errors that would affect every other image, too."""
     if isinstance(error, _ModelFault):
         raise error.__cause__ or error
     if isinstance(error, RunError):
@@ -324,7 +324,7 @@ def _reason_of(error: BaseException) -> str:
 
 def _log_fault(future: Future[ImageReply]) -> None:
     error = None if future.cancelled() else future.exception()
-    # of the user's own errors none: callers could fill the log with them
+    # users' errors are not logged, because callers could fill the log with them
     if isinstance(error, WeightsError):
         _LOG.error("%s", error)
     elif error is not None and not isinstance(error, KnowhueError):

@@ -1,8 +1,8 @@
-"""One shard of an archive, coloured by one worker: its images, what was done of them, and what came of it.
+"""One shard of an archive, coloured by one worker.
 
-An output appears whole. What a shard has done stands in its ledger, a file that is written anew every `FLUSH_SECONDS`:
-before the first output it names all that will be made, so that after a kill what is there is known to be the shard's
-own, and is made again where its line had not come. Manifest and ledger have a line of JSON an image.
+The manifest and the ledger of a shard hold a line of JSON per image. The ledger records what is done and is rewritten
+every `FLUSH_SECONDS`. Before the first output it lists all planned ones, so that after a kill an output without a
+record is known to be the shard's own, and is made again.
 """
 
 import json
@@ -26,45 +26,44 @@ from knowhue.inference.store import open_store
 from knowhue.storage import from_json, is_url
 
 FLUSH_SECONDS = 30.0
-"""Of work that a kill may cost."""
+"""Maximum seconds of work that a kill can cost."""
 WAITING_THREADS = 4
-"""Threads a core where images come from afar: most of them wait for the store."""
+"""Threads per core for remote images, because most of them wait for the store."""
 MOST_FAILURES = 20
-"""That a shard's end names; its ledger has all."""
+"""Maximum number of failures in a shard's end; its ledger has all."""
 
 
 class ListedImage(NamedTuple):
     """A line of a shard's manifest."""
 
     path: str
-    """of the image in the source"""
+    """path of the image in the source"""
     stamp: str
-    """of it, when it was listed"""
+    """stamp of the image when it was listed"""
     output: str
-    """path of the coloured one in the output"""
+    """path of the coloured image in the output"""
     taken: str | None
-    """stamp of what was there under that name when it was listed; None if nothing was"""
+    """stamp of the file at `output` when the image was listed; None if there was none"""
 
 
 _IN_THE_WAY = "`{}` is there already, and not made by this job; see --overwrite."
 
 
 class ShardTask(NamedTuple):
-    """What a worker is told, which may be another machine: names and numbers alone."""
+    """A worker's task; names and numbers only, because the worker can be on another machine."""
 
     source: str
     out: str
     model: ModelChoice
-    """of the network that colours"""
     shard: int
     options: ColorizeOptions
     overwrite: bool
     job: str
-    """digest of all that makes colours comparable; ledgers of another job do not count"""
+    """digest of everything that decides the colours; ledgers of another job do not count"""
     run: str
-    """of the command that hands it out"""
+    """id of the command that made the task"""
     threads: int = 0
-    """that the engine gives it; 0 for all cores"""
+    """threads that the engine gives the worker; 0 for all cores"""
 
 
 def manifest_path(shard: int) -> str:
@@ -80,10 +79,10 @@ def end_path(shard: int) -> str:
 
 
 def colour_shard(task: ShardTask) -> None:
-    """Colour the images of a shard that are not coloured yet; run again after a kill, it goes on.
+    """Colour the images of a shard that are not coloured yet; after a kill the same call resumes.
 
     Raises:
-        RunError: the store or the model fails, which every other image would meet, too.
+        RunError: the store or the model fails, which would affect every other image, too.
     """
     _Shard(task).colour()
 
@@ -95,7 +94,7 @@ class _Shard:
         self.began = self._flushed = time.monotonic()
         lines = self.out.read(manifest_path(task.shard)).decode().splitlines()
         self.images = [ListedImage(*json.loads(line)) for line in lines]
-        self._is_again = False  # begun by this very command: the engine took it for lost
+        self._is_again = False  # whether this command's engine began the shard before and believed it lost
         self.records = self._read_ledger()
         self.made = 0
         self._in_the_way = 0
@@ -125,7 +124,7 @@ class _Shard:
             ) from None
 
     def colour(self) -> None:
-        """Colour what waits, and say what came of it."""
+        """Colour the waiting images and write the shard's end."""
         waiting = list(self._waiting())
         if waiting:
             self._flush()
@@ -146,15 +145,15 @@ class _Shard:
         self.out.write(end_path(self.task.shard), json.dumps(end).encode())
 
     def _waiting(self) -> Iterator[ListedImage]:
-        """What is to be coloured; what somebody else has put in its way fails at once."""
+        """The images to be coloured; an image whose output is another job's file fails at once."""
         for image in self.images:
             record = self.records.get(image.path, {})
             is_own = image.taken is not None and record.get("made") == image.taken
             if "made" in record and record["stamp"] == image.stamp:
-                # what the command has listed is older than what its own first try has made
+                # the listing is older than the outputs of this command's first attempt
                 if is_own or self._is_again:
                     continue
-                if image.taken is not None and not self.task.overwrite:  # as of a folder's job
+                if image.taken is not None and not self.task.overwrite:  # changed since; kept, as in `folder`
                     self._changed.append(image.output)
                     continue
             if image.taken is not None and (is_own or record.get("planned")):
@@ -171,7 +170,7 @@ class _Shard:
         afar = is_url(self.task.source) or is_url(self.task.out)
         limits = Limits(cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
-        paint_compiled()  # from the first image on, or the same image would be rounded otherwise in another shard
+        paint_compiled()  # for all images, because otherwise shards would round differently
         with closing(colour_many(colorizer, waiting, limits, self._request, self._put)) as outcomes:
             for image, reason, line, made in outcomes:
                 if reason:
@@ -184,12 +183,12 @@ class _Shard:
 
     def _fail(self, image: ListedImage, reason: str) -> None:
         self.failures.append((image.path, reason))
-        # nothing was written now: what is there is the job's own only if it was so before
+        # nothing was written, so an existing output is the job's own only if it was before
         still = {"planned": True} if image.path in self._own else {}
         self.records[image.path] = {"path": image.path, "error": reason} | still
 
     def _flush(self) -> None:
-        """Write the ledger anew: a store can add nothing to a file."""
+        """Rewrite the ledger, because an object store cannot append to a file."""
         head = {"job": self.task.job, "run": self.task.run, "shard": self.task.shard}
         lines = [head, *self.records.values()]
         text = "".join(line_of(line) + "\n" for line in lines)
@@ -200,7 +199,7 @@ class _Shard:
         try:
             data = self.source.read(image.path)
         except RunError as error:
-            # of this image; where the store is down, the ledger is what cannot be written
+            # fails this image only; if the store is down, writing the ledger fails and ends the job
             raise ImageError(str(error)) from None
         return ImageRequest(data, self.task.options, suffix=PurePosixPath(image.output).suffix)
 
@@ -220,5 +219,5 @@ def _is_line(record: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def _open(model: ModelChoice) -> Colorizer:
-    """The model, once a process however many shards that is given."""
+    """The model, opened once per process for all of its shards."""
     return Colorizer.load(*model)

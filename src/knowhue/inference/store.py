@@ -1,6 +1,6 @@
-"""Where an archive lies: a folder, or a prefix of an object store such as `s3://bucket/photos`.
+"""Storage of an archive: a folder, or a prefix of an object store such as `s3://bucket/photos`.
 
-Files are whole or not there. What changes when a file does is its stamp: the store's ETag, or size and time.
+Files appear whole or not at all. A file's stamp changes when the file does: the store's ETag, or size and time.
 """
 
 import errno
@@ -25,9 +25,9 @@ from knowhue.locks import locked
 from knowhue.storage import from_json, is_url, write_through, writing
 
 PARTS = f"{STATE}/parts"
-"""What a folder's files are written to before they are put in their place."""
+"""Folder in which files are written before they are moved to their place."""
 _OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
-"""What one name suffers, and others need not."""
+"""Errors of one file; the rest of the store can still be used."""
 _WITHOUT_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -35,81 +35,80 @@ class StoredFile(NamedTuple):
     """A file of a store."""
 
     path: str
-    """below the store's root, with `/`"""
+    """path below the store's root, with `/`"""
     stamp: str
     """changes when the file does"""
     skipped: str = ""
-    """why it is no image to be coloured; nothing for an image"""
+    """why the file is not coloured; empty for an image"""
 
 
 class FolderStore:
     """A folder of this machine, or of a drive that all machines share.
 
-    Every method of a store may be called from any thread, and raises `RunError` if the store fails.
+    Every method of a store can be called from any thread, and raises `RunError` if the store fails.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
         self.place = os.path.realpath(root)
-        """the same however it is named"""
+        """the store's real path, independent of links"""
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
-        """Every file, images and others, as they come; what lies below the path `avoid` is passed over."""
-        # which files count is decided by `images.image.walk`
+        """Every image and every skipped file, unsorted, without those below the path `avoid`."""
         for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
-            # who reads a link to nothing will say so
+            # a dangling link is listed, too, and fails when it is read
             yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path), skipped)
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
-        """Every file, as they come."""
+        """Every file, unsorted."""
         entered: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(self.root / below, followlinks=True):
-            if (here := identity(Path(folder))) in entered:  # a link to a folder around it
+            if (here := identity(Path(folder))) in entered:  # a link to a parent folder
                 folders.clear()
                 continue
             entered.add(here)
             for name in names:
                 path = Path(folder, name)
-                # a link to nothing is in the way of what would be written through it
+                # a dangling link is listed, too, because writing would follow it
                 yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path))
 
     def read(self, path: str) -> bytes:
         """The bytes of a file.
 
         Raises:
-            ImageError: there is none.
+            ImageError: the file does not exist or cannot be read.
         """
         if not os.path.lexists(self.root / path):
             raise ImageError("it is gone")
         try:
             with open_file(self.root / path) as file:
                 return file.read()
-        except OSError as error:  # of a drive that went away meanwhile
+        except OSError as error:  # such as of a drive that was removed
             raise ImageError(system_reason(error)) from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
-        """Write a file; its stamp.
+        """Write a file, and return its stamp.
 
         Args:
-            path: of the file.
-            data: all of it.
-            replace: whether one of that name may be replaced; otherwise the store itself sees to it that none is.
+            path: path of the file.
+            data: the file's content.
+            replace: whether an existing file can be replaced; if not, the store itself refuses, without a race.
 
         Raises:
-            ImageError: there is one that may not be replaced, or no file can have that name here.
+            ImageError: the file exists and `replace` is not set, or the store cannot hold a file of that name.
         """
         target, written = self.root / path, self.root / PARTS / uuid4().hex
         with writing(target):
             written.parent.mkdir(parents=True, exist_ok=True)
             write_through(written, data)
-            stamp = _stamp(written)  # moved, it keeps its time
+            stamp = _stamp(written)  # moving the file keeps its time
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _put(written, target, replace)
             except OSError as error:
                 if error.errno == errno.EEXIST and target.is_file() and target.read_bytes() == data:
-                    return _stamp(target)  # by another try, which was taken for lost
+                    return _stamp(target)  # written by an earlier attempt that was believed lost
                 if error.errno not in _OF_THE_NAME:
                     raise
                 raise ImageError(f"`{path}` cannot be written: {system_reason(error)}") from None
@@ -123,27 +122,26 @@ class FolderStore:
 
     @contextmanager
     def held(self) -> Iterator[str]:
-        """Hold the root against other drivers; gives a note where the store cannot keep two of them apart.
+        """Lock the root against other drivers; yields a note if the store cannot lock.
 
         Raises:
-            RunError: another one holds it.
+            RunError: another driver holds the lock.
         """
-        # the system lets go of the lock when its process ends
         with locked(self.root, "colorize"):
             yield ""
 
 
 def _put(written: Path, target: Path, replace: bool) -> None:
-    """Move a file to its place; over another only if that may be replaced.
+    """Move a file to its place.
 
     Raises:
-        FileExistsError: it may not.
+        FileExistsError: there is a file, and `replace` is not set.
     """
     if replace:
         os.replace(written, target)
         return
     try:
-        os.link(written, target)  # which fails where there is one
+        os.link(written, target)  # unlike a move, it fails if the target exists
     except OSError as error:
         if error.errno not in _WITHOUT_LINKS:
             raise
@@ -159,11 +157,14 @@ def _stamp(path: Path) -> str:
 _DRIVER = f"{STATE}/driver.json"
 _CREATE: Any = {"mode": "create", "use_multipart": False}
 _RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
-"""Of requests that a store answers with 429 or 5xx, or not at all, each after a longer wait."""
+"""Retries after an answer of 429 or 5xx, or none, with growing waits."""
 
 
 class ObjectStore:
-    """A prefix of an object store: of Amazon S3 and what speaks its language, Google's or Azure's."""
+    """A prefix of an object store: Amazon S3 and compatible ones, Google's or Azure's.
+
+    Methods have the arguments, results and errors of `FolderStore`.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -172,7 +173,6 @@ class ObjectStore:
         self._errors = self._obstore.exceptions
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
-        # a name with a slash at its end is a folder that a browser of the store has made
         for path, stamp, _ in self.files():
             if not (avoid and path.startswith(f"{avoid}/")):
                 yield StoredFile(path, stamp, _why_skipped(path))
@@ -184,18 +184,17 @@ class ObjectStore:
                     yield StoredFile(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
 
     def read(self, path: str) -> bytes:
-        """As of a folder."""
         return self._get(path)[0]
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
-        """As of a folder."""
+        """Write a file, as `FolderStore.write`."""
         try:
             return self._put(path, data, **({} if replace else _CREATE))
-        except self._errors.NotSupportedError:  # what came since the listing is replaced
+        except self._errors.NotSupportedError:  # a file that appeared since the listing is replaced
             return self._put(path, data)
         except self._errors.AlreadyExistsError:
             there, stamp = self._get(path)
-            if there != data:  # else written by a request whose answer was lost
+            if there != data:  # equal data were written by a request whose answer was lost
                 raise ImageError(f"`{path}` is there already") from None
             return stamp
 
@@ -205,8 +204,8 @@ class ObjectStore:
 
     @contextmanager
     def held(self) -> Iterator[str]:
-        """As of a folder."""
-        # by conditional puts, which a store may lack: that is tried out first
+        """Lock the prefix, as `FolderStore.held`."""
+        # needs conditional puts, which a store may lack: find out first
         probe = f"{STATE}/probe-{uuid4().hex}"
         can_hold = self._create(probe, b"") and not self._create(probe, b"")
         self.remove(probe)
@@ -223,7 +222,7 @@ class ObjectStore:
             self.remove(_DRIVER)
 
     def _take_over(self, me: bytes) -> None:
-        """Replace the file of a driver that was killed on this machine, unless another one has just done that."""
+        """Replace the lock file of a driver that was killed on this machine, unless another driver has just done so."""
         busy = f"`{self.url}` is being worked on by"
         try:
             found, stamp = self._get(_DRIVER)
@@ -240,7 +239,7 @@ class ObjectStore:
             ) from None
 
     def _create(self, path: str, data: bytes) -> bool:
-        """Write a file unless there is one of that name; whether it was written."""
+        """Write a file unless it exists; return whether it was written."""
         try:
             self._put(path, data, **_CREATE)
         except (self._errors.AlreadyExistsError, self._errors.NotSupportedError):
@@ -262,13 +261,13 @@ class ObjectStore:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """One line for what a store answers; of its causes the innermost, which says what to mend."""
+        """Turn a store's errors into a `RunError` of one line."""
         of = self._errors
         try:
             yield
         except (of.AlreadyExistsError, of.NotSupportedError, of.PreconditionError, FileNotFoundError):
             raise
-        except NotImplementedError as error:  # what obstore raises where HTTP (WebDAV) lacks conditional puts
+        except NotImplementedError as error:  # obstore's error for HTTP (WebDAV) without conditional puts
             raise of.NotSupportedError(str(error)) from None
         except of.BaseError as error:
             raise RunError(
@@ -281,11 +280,11 @@ Store = FolderStore | ObjectStore
 
 
 def open_store(name: str) -> Store:
-    """Open a folder or an object store by its name; credentials come from the environment, as obstore reads them.
+    """Open a folder or an object store; obstore reads credentials from the environment.
 
     Raises:
-        ExtraError: it is an object store, and obstore is not installed.
-        RunError: no such kind of store.
+        ExtraError: the name is an object store's, and obstore is not installed.
+        RunError: there is no such kind of store.
     """
     if not is_url(name):
         return FolderStore(Path(name))
@@ -296,7 +295,7 @@ def open_store(name: str) -> Store:
 
 def _folder_of(url: str) -> Path:
     parts = urlsplit(url)
-    # what stands behind `file://` is a host, and `#` ends a path: outputs would go elsewhere in silence
+    # `file://name` names a host, and `#` ends a path: outputs would silently go elsewhere
     if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
         raise RunError(
             f"`{url}` should name a folder of this machine, such as file:///photos. Name it without `file://`."
@@ -306,11 +305,11 @@ def _folder_of(url: str) -> Path:
 
 def _is_alive(pid: int) -> bool:
     try:
-        if os.name == "posix":  # elsewhere asking would end it
+        if os.name == "posix":  # on Windows this call would end the process
             os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # another user's process
         pass
     return True
 
@@ -323,7 +322,7 @@ def _why_skipped(path: str) -> str:
 
 
 def _place(store: Any) -> str:
-    """Where a store lies: `s3://bucket/photos` and `s3a://bucket/photos/` are one place."""
+    """The address of a store, equal for `s3://bucket/photos` and `s3a://bucket/photos/`."""
     config = getattr(store, "config", None) or {"url": getattr(store, "url", None)}
     parts = [config.get(key) for key in ("endpoint", "account_name", "container_name", "bucket", "url")]
     return "/".join(filter(None, [type(store).__name__, *parts, getattr(store, "prefix", None)]))
@@ -342,7 +341,7 @@ def _open(url: str) -> tuple[Any, Any]:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What an error says, without what is meant for debugging; of an answer in XML its message."""
+    """An error's text without debugging details, or the message of an answer in XML."""
     text = " ".join(str(error).partition("\n\nDebug source")[0].split())
     message = re.search("<Message>(.*?)</Message>", text)
     return (message[1] if message else text[:400]).rstrip(".")

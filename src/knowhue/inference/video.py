@@ -1,8 +1,8 @@
-"""A video coloured: steady from frame to frame, with its sound and all else kept.
+"""Colour a video without flicker, keeping sound and all other streams.
 
-Each frame's chroma is averaged with the past's, moved to its place, at the network's size. What moved is found by
-comparing lightness (optical flow by iterated Lucas and Kanade over a pyramid, Le Besnerais and Champagnat 2005); the
-past counts only where the carried lightness agrees with the frame's. A cut forgets the past.
+At the network's size, each frame's chroma is averaged with that of the previous frame, warped along the motion. Motion
+is estimated from lightness (optical flow by iterated Lucas and Kanade over a pyramid, Le Besnerais and Champagnat
+2005). The past counts only where its warped lightness agrees with the frame's, and is dropped at a cut.
 """
 
 import time
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     from knowhue.inference.video_reading import Frame, Video
 
 STRENGTH = 0.8
-"""Share of the past where it agrees; 0.8 averages over about five frames. By `benchmarks/flicker.py`."""
+"""Share of the past where it agrees, 0 to below 1; 0.8 averages over about five frames (`benchmarks/flicker.py`)."""
 TOLERANCE = 4.0
-"""Difference of L*, beyond the noise's, at which the past's share has fallen to 0.6 of that."""
+"""Difference of L*, beyond that of noise, at which the past's share has fallen to 0.6 of `STRENGTH`."""
 SHARED = 0.8
-"""Agreement, mean over the frame, below which it begins another scene; cuts between photos reach 0.8, fast pans 0.9."""
+"""Mean agreement, 0 to 1, below which a frame begins another scene; cuts between photos reach 0.8, fast pans 0.9."""
 FLASH = 20.0
-"""Change of the whole image's L* above which a frame begins another scene."""
-_GRAINIEST = 3.0  # L*: what changes more is no grain
+"""Change of the image's median L* above which a frame begins another scene."""
+_GRAINIEST = 3.0  # L*; a larger change is not grain
 _RADIUS_PX, _ROUNDS = 10, 2
-"""Of optical flow: a smaller window takes grain for motion, more rounds gain nothing (`benchmarks/flicker.py`)."""
+"""Optical flow: a smaller window mistakes grain for motion, more rounds gain nothing (`benchmarks/flicker.py`)."""
 
 
 class Past(NamedTuple):
-    """What is remembered of the frames so far."""
+    """The previous frame, as the next step needs it."""
 
     lightness: FloatArray
-    """L* (h, w) of the last frame"""
+    """L* (h, w)"""
     chroma: FloatArray
-    """its a*b* (h, w, 2) as answered"""
+    """steadied a*b* (h, w, 2)"""
 
 
 class Steadier:
@@ -65,9 +65,9 @@ class Steadier:
 
     def __init__(self, strength: float = STRENGTH) -> None:
         self.past: Past | None = None
-        """the frame before; None before the first frame. Never changed in place."""
+        """the previous frame; None before the first. Never changed in place."""
         self.cuts = 0
-        """how many scenes have begun after the first"""
+        """number of scenes after the first"""
         self._strength = strength
 
     def step(self, lightness: FloatArray, chroma: FloatArray) -> FloatArray:
@@ -82,14 +82,14 @@ class Steadier:
             else:
                 share = np.float32(self._strength) * agreed[..., None]
                 answer = (chroma + share * (carry(self.past.chroma, flow) - chroma)).astype(np.float32)
-        self.past = Past(lightness, answer)  # steadied, so that the average reaches back beyond one frame
+        self.past = Past(lightness, answer)  # the steadied chroma, so that the average reaches back further
         return answer
 
 
 def agreement(carried: FloatArray, lightness: FloatArray) -> FloatArray:
-    """How far the past may be believed (h, w), 0 to 1, from its L* carried to the frame and the frame's.
+    """How far the past can be trusted (h, w), 0 to 1, from its warped L* (h, w) and the frame's.
 
-    A change of the whole image's brightness is none of the scene, nor is noise as strong as the image's median.
+    A change of the whole image's brightness does not count, nor does noise up to twice the image's median difference.
     """
     difference = lightness - carried
     difference = uniform_filter(difference - np.median(difference), 3, mode="nearest")
@@ -99,24 +99,24 @@ def agreement(carried: FloatArray, lightness: FloatArray) -> FloatArray:
 
 
 def is_cut(carried: FloatArray, lightness: FloatArray, agreed: FloatArray) -> bool:
-    """Whether a frame shows another scene than the one before, whose L* was carried to it as well as it can be."""
+    """Whether a frame shows another scene than the previous one, whose L* was warped to it."""
     return bool(agreed.mean() < SHARED or abs(np.median(lightness - carried)) > FLASH)
 
 
 def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
-    """Where each pixel of a frame was in the one before: (h, w, 2), rows and columns, added to its own place.
+    """Optical flow (h, w, 2): rows and columns to add to a pixel's place to find it in the previous frame.
 
     Args:
-        past: L* (h, w) of the frame before.
+        past: L* (h, w) of the previous frame.
         lightness: L* (h, w) of the frame.
     """
-    past = (past + np.median(lightness - past)).astype(np.float32)  # a lamp that flickers is no motion
+    past = (past + np.median(lightness - past)).astype(np.float32)  # a flickering lamp is not motion
     flow = optical_flow_ilk(lightness, past, radius=_RADIUS_PX, num_warp=_ROUNDS)
     return flow.transpose(1, 2, 0)
 
 
 def carry(values: FloatArray, flow: FloatArray) -> FloatArray:
-    """Values (h, w) or (h, w, C) of the frame before, brought to where they are now; the borders are continued."""
+    """Values (h, w) or (h, w, C) of the previous frame, warped by `flow` with nearest borders."""
     places = np.indices(flow.shape[:2], np.float32) + flow.transpose(2, 0, 1)
     planes = values[..., None] if values.ndim == 2 else values
     carried = [
@@ -126,35 +126,37 @@ def carry(values: FloatArray, flow: FloatArray) -> FloatArray:
 
 
 _BATCH = 8
-_HELD_BYTES = 256 << 20  # of the frames that are predicted together
+_HELD_BYTES = 256 << 20  # maximum bytes of the frames that are predicted together
 
 
 class VideoSummary(NamedTuple):
-    """What came of a video."""
+    """The result of colouring a video."""
 
     source: Path
     out: Path
     width: int
-    """of a frame as stored, pixels"""
+    """pixels of a stored frame, before rotation"""
     height: int
-    """likewise"""
+    """pixels of a stored frame, before rotation"""
     frames: int
     frames_per_second: float
-    """on average"""
+    """average over the video"""
     scenes: int
-    """told apart by their cuts"""
+    """number of scenes, separated by cuts"""
     novel: int
     """frames unlike the training images"""
     judgement: Judgement
-    """of the whole: means over all frames"""
+    """means over all frames"""
     notes: tuple[str, ...]
-    """what a user should know of how it was read and written"""
+    """what could not be read or written as it was, in words"""
     seconds: float
+    """time of the whole command"""
     model: str
+    """the model's name"""
 
     @property
     def failed(self) -> int:
-        """None; a video that cannot be coloured raises an error."""
+        """Always 0, because a video that cannot be coloured raises an error."""
         return 0
 
     def as_record(self) -> dict[str, Any]:
@@ -168,7 +170,7 @@ class VideoSummary(NamedTuple):
         return {**record, **judgement, **digits}
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """The lines that the command prints."""
         per_second = self.frames / self.seconds if self.seconds else 0.0
         lines = [
             f"{plural(self.frames, 'frame')} of {self.width} x {self.height} -> {self.out}",
@@ -191,24 +193,24 @@ def colorize_video(
     strength: float = STRENGTH,
     report: Report = lambda _: None,
 ) -> VideoSummary:
-    """Colour a video. Until it is whole it is a hidden file beside `out`; the same call after a kill begins anew.
+    """Colour a video. An incomplete output is a hidden file beside `out`; after a kill the same call starts again.
 
-    Frames are seen at one size: steadying averages over frames what three sizes average over views.
-    Size, frame times, sound, subtitles, chapters, metadata and orientation are kept. H.264 (VP9 for .webm) is written.
+    Size, frame times, sound, subtitles, chapters, metadata and orientation are kept. Frames are written as H.264, or as
+    VP9 for .webm. The model sees frames at one size, because averaging over frames replaces averaging over three sizes.
 
     Args:
         colorizer: a model with a colour head.
-        source: any video that FFmpeg's libraries read.
+        source: a video that FFmpeg's libraries read.
         out: .mp4, .m4v, .mov, .mkv or .webm.
-        options: saturation and `unknown_below`; all else as it is.
-        overwrite: whether `out` may be replaced.
-        strength: of steadying, 0 (each frame alone) to below 1.
+        options: `saturation` and `unknown_below`; others are refused.
+        overwrite: whether `out` can be replaced.
+        strength: strength of steadying, 0 (each frame alone) to below 1.
         report: called with `done`, `total` (0 if unknown), `per_second`, `seconds_left` after every frame.
 
     Raises:
         ExtraError: PyAV is not installed.
         ImageError: the video is missing, damaged, or has no moving images.
-        ConfigError: `out` cannot be written to, is of an unknown kind or takes not all streams; or other options.
+        ConfigError: `out` cannot be written, is of an unknown kind or cannot hold all streams; or an option is refused.
         RunError: the disk is full.
     """
     started = time.monotonic()
@@ -217,9 +219,9 @@ def colorize_video(
     if others := options.changed(but=EVERYWHERE):
         allowed = "`options` should hold `saturation` and `unknown_below` alone for a video."
         raise ConfigError(f"{allowed} Found {few(others)}. Colour a single image.")
-    codec_of(out)  # raises for what cannot be written
+    codec_of(out)  # raises an error for an unknown kind
     require_outputs({"--out": out}, [source], overwrite=overwrite)
-    # Hidden and without a video's suffix, so that no player or folder takes it for the whole.
+    # hidden and without a video's suffix, so that nobody takes it for the complete video
     partial, lock = (hidden_beside(out, ending) for ending in (".colorizing", ".lock"))
     with locked(out.parent, "colorize", name=lock.name), closing(reading.Video(source)) as video:
         work = _Work(colorizer.at_one_size(), video, options, strength, report)
@@ -234,12 +236,12 @@ def colorize_video(
 
 
 def require_video(source: Path) -> None:
-    """Make sure, before a model is opened, that a file is a video; errors as of `colorize_video`."""
+    """Check that a file is a video, before a model is opened; errors as of `colorize_video`."""
     _by_pyav()[0].Video(source).close()
 
 
 class _Work:
-    """Frames of one video on their way through the pipeline, in batches, and sums over those that are done."""
+    """The state of one call: the stages that a batch of frames passes, and sums over finished frames."""
 
     def __init__(
         self, colorizer: Colorizer, video: "Video", options: ColorizeOptions, strength: float, report: Report
@@ -258,9 +260,9 @@ class _Work:
         """All frames, coloured, in the order of presentation."""
         pace = Pace()
         paint_compiled()
-        # weighed as nothing: few batches are on their way, and `_batches` bounds each
+        # weight 0, because only a few batches are in the pipeline and `_batches` bounds each
         stages = Stages(lambda batch: 0, self._decode, self._predict, self._paint)
-        # One thread a stage keeps the order, on which steadying depends; PyAV has threads of its own.
+        # one thread per stage keeps the order, on which steadying depends; PyAV has its own threads
         with closing(run(stages, self._batches(), Limits(threads=1, batch=1))) as batches:
             for _, future in batches:
                 for frame, stats, answer in future.result():
@@ -268,7 +270,7 @@ class _Work:
                     self._add(frame, stats, answer, pace)
 
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
-        """Means over all frames; `notes` say what could not be kept."""
+        """Means over all frames; `notes` says what could not be kept."""
         count, description, video = self._done, self._colorizer.network.description, self._video
         judgement = judge_image(
             description,
@@ -312,7 +314,7 @@ class _Work:
         return [self._colorizer.network_input(Image(frame.pixels)) for frame in batch]
 
     def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[tuple[FloatArray, Predictions]]]:
-        """Steadied chroma as stored, and what was predicted of the frame upright, as the model was trained."""
+        """For each frame its steadied chroma in stored orientation, and the prediction of the upright frame."""
         return [list(self._steadied(inputs)) for inputs in batches]
 
     def _steadied(self, inputs: list[FloatArray]) -> Iterator[tuple[FloatArray, Predictions]]:
@@ -331,7 +333,7 @@ class _Work:
         return painted
 
     def _add(self, frame: "Frame", stats: PaintStats, answer: Predictions, pace: Pace) -> None:
-        """Count a frame that was encoded, and report."""
+        """Add an encoded frame to the sums, and report progress."""
         self._done += 1
         self._damaged += frame.damaged
         if answer.novelty is not None:

@@ -1,4 +1,4 @@
-"""What containers say that is not kept, what can be written, how images are encoded, and what else has a place."""
+"""Video formats: codecs, pixel formats, orientation, metadata, and notes on what cannot be kept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 _INTERNAL = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 _STATISTICS = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES")
-"""What mkvmerge writes of each stream as it found it, sometimes with a language, beside `_STATISTICS_...`."""
+"""Tags that mkvmerge writes for each stream, sometimes with a language appended, besides `_STATISTICS_...`."""
 _ALPHA_MODE, _STEREO_MODE = "alpha_mode", "stereo_mode"
-"""How WebM and Matroska say that a second image of each frame, which no decoder here reads, is its transparency, and
-how the images of both eyes lie in a frame."""
+"""Tags of WebM and Matroska: a frame has a second image with its transparency, which no decoder here reads; the layout
+of a frame with images for both eyes."""
 
 
 def is_stereoscopic(stream: Any) -> bool:
-    """Whether a container says, in words that Matroska keeps, how the images of both eyes lie in a frame."""
+    """Whether a stream has Matroska's tag for a stereoscopic layout."""
     return any(key.lower() == _STEREO_MODE for key in stream.metadata)
 
 
 def image_metadata(stream: Any) -> dict[str, str]:
-    """What is still true of a stream whose images are encoded anew."""
+    """The metadata that remains true for a stream after its images are re-encoded."""
     return {
         key: value
         for key, value in written_metadata(stream).items()
@@ -37,17 +37,17 @@ def image_metadata(stream: Any) -> dict[str, str]:
 
 
 def address(path: Path) -> str:
-    """How FFmpeg must be given a path, so that a name such as `take 1:sea.mp4` is a file's and never a protocol's."""
+    """A path as a `file:` URL for FFmpeg, which would take `take 1:sea.mp4` for a protocol."""
     return f"file:{path}"
 
 
 def written_metadata(holder: Any) -> dict[str, str]:
-    """What people wrote of a container or a stream; the rest is the container's to write anew."""
+    """The metadata of a container or a stream, without tags that FFmpeg writes itself."""
     return {key: value for key, value in holder.metadata.items() if key.lower() not in _INTERNAL}
 
 
 _INTERLACED = (2, 3, 4, 5)
-"""FFmpeg's numbers of the orders of two fields."""
+"""AVFieldOrder values of interlaced frames."""
 _UNLIKE_SRGB = {8: "linear light", 16: "PQ (high dynamic range)", 18: "HLG (high dynamic range)"}
 _LOST = {
     "A53_CC": "closed captions",
@@ -61,11 +61,11 @@ _LOST = {
         "high dynamic range metadata",
     ),
 }  # fmt: skip
-"""What a frame carries beside its codes, by FFmpeg's names, and is not written again."""
+"""Side data of frames that are not written, by FFmpeg's names."""
 
 
 def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
-    """What a user should know of how a video is read."""
+    """What cannot be read exactly or is not kept, in words."""
     notes = []
     if frame.interlaced_frame or stream.codec_context.field_order in _INTERLACED:
         notes.append(
@@ -78,14 +78,14 @@ def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
     if has_alpha_mode or any(part.is_alpha for part in frame.format.components):
         notes.append("its transparency was left out")
     carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
-    if is_stereoscopic(stream):  # which some containers keep
+    if is_stereoscopic(stream):  # some containers keep it; `write_video` reports the others
         carried.pop(_LOST["STEREO3D"], None)
     notes += [f"its {lost} {'was' if lost.endswith(('n', 't')) else 'were'} left out" for lost in carried]
     return tuple(notes)
 
 
 class Margins(NamedTuple):
-    """Pixels at the edges of a decoded frame that its container has players hide."""
+    """Pixels at the edges of a decoded frame that the container tells players to crop."""
 
     bottom: int = 0
     top: int = 0
@@ -93,13 +93,13 @@ class Margins(NamedTuple):
     right: int = 0
 
     def cut(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values (H, W, ...) without them."""
+        """Values (H, W, ...) without the margins."""
         height, width = values.shape[:2]
         return np.ascontiguousarray(values[self.top : height - self.bottom, self.left : width - self.right])
 
 
 class Orientation(NamedTuple):
-    """From frames as they are stored to frames as they are shown: first transposed, then mirrored."""
+    """How to turn stored frames upright: first transpose, then mirror."""
 
     transposed: bool = False
     left_right: bool = False
@@ -118,7 +118,7 @@ class Orientation(NamedTuple):
         return cls(True, matrix[3] < 0, matrix[1] < 0)
 
     def upright(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values (h, w, ...) as they are shown."""
+        """Stored values (h, w, ...) as they are displayed."""
         return self._mirrored(values.swapaxes(0, 1) if self.transposed else values).copy()
 
     def stored(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -131,22 +131,22 @@ class Orientation(NamedTuple):
 
 
 class Codec(NamedTuple):
-    """How a container's images are encoded."""
+    """The encoder of a container's frames."""
 
     name: str
-    """of FFmpeg's encoder"""
+    """name of FFmpeg's encoder"""
     options: dict[str, str]
-    """of that"""
+    """the encoder's options"""
     deep: bool
-    """whether it takes 10 bits"""
+    """whether it supports 10 bits"""
     odd: bool
-    """whether it takes odd sizes with halved chroma"""
+    """whether it supports odd sizes with 4:2:0 chroma"""
     aspect: bool
-    """whether it takes pixels that are not square"""
+    """whether it supports pixels that are not square"""
 
 
 _H264 = Codec("libx264", {"crf": "18", "preset": "medium"}, deep=True, odd=False, aspect=True)
-# with another bitrate than 0 libvpx takes `crf` for a bound, not for the quality that is wanted
+# b=0 makes `crf` the constant quality; with another bitrate libvpx takes it as a bound
 _VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 CODECS: dict[str, Codec] = {
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv"), _H264),
@@ -157,11 +157,11 @@ VIDEO_SUFFIXES = frozenset({
     *CODECS, ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".mpe", ".mpeg", ".mpg", ".mts",
     ".mxf", ".ogv", ".qt", ".ts", ".vob", ".wmv",
 })  # fmt: skip
-"""Suffixes, lower case, of files that are taken for videos."""
+"""Lower-case suffixes of files that are treated as videos."""
 
 
 def writable_video_suffix(suffix: str) -> str:
-    """The same suffix, or `.mkv`, which takes nearly all kinds of sound and subtitles, for one that can only be read.
+    """The suffix itself if it can be written, otherwise `.mkv`, which holds nearly all kinds of sound and subtitles.
 
     >>> writable_video_suffix(".MP4"), writable_video_suffix(".avi")
     ('.MP4', '.mkv')
@@ -170,10 +170,10 @@ def writable_video_suffix(suffix: str) -> str:
 
 
 def codec_of(target: Path) -> Codec:
-    """How a video is encoded for a file.
+    """The codec of a file, by its suffix.
 
     Raises:
-        ConfigError: its suffix is none that can be written.
+        ConfigError: files with this suffix cannot be written.
     """
     suffix = target.suffix.lower()
     if suffix not in CODECS:
@@ -185,13 +185,13 @@ def codec_of(target: Path) -> Codec:
 
 
 def pixel_format(video: "Video", codec: Codec) -> str:
-    """FFmpeg's name of what is encoded: halved chroma wherever the size allows, 10 bits for more than 8."""
+    """FFmpeg's pixel format of the output: 4:2:0 chroma if the size allows it, 10 bits for more than 8."""
     chroma = "yuv444p" if _is_odd(video) and not codec.odd else "yuv420p"
     return chroma + ("10le" if video.deep and codec.deep else "")
 
 
 def concessions(video: "Video", codec: Codec) -> list[str]:
-    """What is not quite as it was, in words."""
+    """How encoding changes the video or limits its players, in words."""
     notes = []
     if _is_odd(video) and not codec.odd:
         notes.append(

@@ -1,6 +1,6 @@
-"""Video files read through FFmpeg's libraries by PyAV: frames as sRGB-encoded pixels, all other streams as they are.
+"""Read video files by PyAV: frames as sRGB-encoded pixels, packets of all other streams.
 
-All times are counted from where the video begins, whatever its container's clock says then.
+All times count from the beginning of the video, whatever its container's clock shows there.
 """
 
 import re
@@ -30,37 +30,38 @@ from knowhue.inference.video_formats import (
 )
 
 _CLOCKS = frozenset({"mpegts", "mpeg"})
-"""Formats whose clock may begin anywhere, below zero once it has run over, and anew where recordings were joined."""
-_JUMPS_SECONDS = (-0.2, 10)  # back and ahead; the latter as FFmpeg's own program has it
+"""Formats whose clock can begin anywhere, is negative after an overflow, and restarts where recordings were joined."""
+_JUMPS_SECONDS = (-0.2, 10)
+"""Steps of a clock outside this range are jumps; 10 s is the limit of the ffmpeg program."""
 _SHORT_SECONDS, _SHORT_SHARE = Fraction(1), Fraction(1, 50)
-"""By how much images must end before their time, in seconds and of the whole, for a file to be called cut short."""
+"""A file is called cut short if frames end earlier than announced, by both 1 s and a fiftieth of the length."""
 _TIME = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 
 
 class Frame(NamedTuple):
-    """A decoded frame, or what it becomes."""
+    """A decoded or coloured frame."""
 
     pixels: Pixels
-    """(H, W, 1 or 3) as stored, perhaps not upright"""
+    """(H, W, 1 or 3) in stored orientation"""
     pts: int
-    """presentation time since the video's beginning, in its time base; rises"""
+    """presentation time since the video's beginning, in units of its time base; strictly increasing"""
     duration: int
-    """likewise; 0 if unknown"""
+    """in units of the time base; 0 if unknown"""
     damaged: int
-    """packets since the frame before that could not be decoded"""
+    """packets since the previous frame that could not be decoded"""
 
 
 class Video:
-    """An open video file. Frames and other streams are read by readers of their own, so both can be read at once."""
+    """An open video file. `frames` and `packets` each open the file again, so both can be read concurrently."""
 
     def __init__(self, path: Path) -> None:
         """Open a video, until `close`.
 
         Raises:
-            ImageError: it is missing, damaged, or has no moving images.
+            ImageError: the file is missing, damaged, or has no moving images.
         """
         self.path = path
-        self._end = Fraction(0)  # of the frames so far, in seconds
+        self._end = Fraction(0)  # end of the frames read so far, in seconds
         self._container = self._open()
         try:
             self._stream = self._stream_in(self._container)
@@ -89,17 +90,17 @@ class Video:
             for frame, damaged in self._decoded(container, stream):
                 missing = 0 if last is None else last + step
                 pts = missing if frame.pts is None else frame.pts - begin
-                last = pts if last is None else max(pts, last + 1)  # encoders take rising times alone
+                last = pts if last is None else max(pts, last + 1)  # encoders need increasing times
                 self._require_size(frame)
                 pixels = self.margins.cut(pixels_of(frame, stream.codec_context.name))
                 yield Frame(pixels, last, int(frame.duration or 0), damaged)
                 self._end = (last + int(frame.duration or 0)) * self.time_base
 
     def shortage(self) -> list[str]:
-        """What is to be said, after `frames`, where they, or all streams, end long before the file says so."""
+        """A note, after `frames`, if they or all streams end long before the announced time."""
         announced = min(filter(None, (self._seconds(), self._container_seconds())), default=Fraction(0))
         latest = announced - max(_SHORT_SECONDS, _SHORT_SHARE * announced)
-        # the length of a transport stream is guessed from its clock
+        # the announced length of a transport stream is only a guess
         if self._container.format.name in _CLOCKS or self._end > latest:
             return []
         end = self._end if self._stream.duration else self._end_of_all()
@@ -109,18 +110,18 @@ class Video:
         return [f"it ends at {times}: it may be cut short"]
 
     def _end_of_all(self) -> Fraction:
-        """Where the last stream ends: what Matroska announces, whose images may end before their sound."""
+        """End of the longest stream in seconds. Matroska announces that, and frames can end before the sound."""
         with self._open() as container:
             dated = (each for each in container.demux() if each.pts is not None)
             ends = ((each.pts + (each.duration or 0)) * each.time_base for each in dated)
             return max(ends, default=self._origin) - self._origin
 
     def others(self) -> list[Any]:
-        """All streams but the one that is coloured."""
+        """All streams except the coloured one."""
         return [each for each in self._container.streams if each.index != self._stream.index]
 
     def copy_description(self, out: Any) -> None:
-        """Copy metadata, chapters, and what the container says of the frames, to an output container."""
+        """Copy metadata, chapters, disposition and display matrix to an output container."""
         out.metadata.update(written_metadata(self._container))
         chapters = self._container.chapters()
         for each in chapters:
@@ -134,9 +135,11 @@ class Video:
             stream.set_display_matrix(self.matrix)
 
     def packets(self, streams: dict[int, Any], hidden: bool) -> Iterator[Any]:
-        """Packets of other streams, readdressed to those of an output, which are given by the video's index.
+        """Packets of other streams, assigned to an output's streams.
 
-        `hidden`: those that an edit list hides go along, as the output will have one, too.
+        Args:
+            streams: the output's streams, by the index in this video.
+            hidden: whether to include packets that an edit list hides; the output must then have one, too.
         """
         with self._open() as container:
             wanted = [each for each in container.streams if each.index in streams]
@@ -160,43 +163,43 @@ class Video:
                 f"`{self.path}` should be a video. Found no moving images in it. Name a file that has some."
             )
         chosen = next((each for each in moving if each.disposition & Disposition.default), moving[0])
-        chosen.thread_type = "AUTO"  # PyAV's default shares out the slices of one frame alone
+        chosen.thread_type = "AUTO"  # PyAV's default only parallelises the slices of a frame
         return chosen
 
     def _describe(self, first: Any) -> None:
         stream: Any = self._stream
         self.margins = margins_of(stream)
-        """of a frame as it is decoded, see there"""
+        """margins of a decoded frame that are cut off"""
         self._decoded_size = first.height, first.width
         self.height, self.width = self.margins.cut(np.empty(self._decoded_size, bool)).shape
-        """of a frame as stored without them, pixels"""
+        """pixels of a stored frame without its margins"""
         self.time_base: Fraction = stream.time_base
-        """seconds in a unit of time"""
+        """seconds per unit of `pts`"""
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(24)
-        """frames a second, on average"""
-        # the first counts what an edit list hides, too
+        """average frames per second"""
+        # `stream.frames` includes frames that an edit list hides
         counts = stream.frames, round((self._tagged_seconds() or self._seconds()) * self.rate)
         self.total = min(filter(None, counts), default=0)
-        """how many frames there should be; 0 if unknown"""
+        """expected number of frames; 0 if unknown"""
         matrices = (bytes(data) for data in first.side_data if data.type == SideData.DISPLAYMATRIX)
         self.matrix = next((np.frombuffer(each, np.int32)[:9].tolist() for each in matrices), None)
-        """its display matrix of 9 numbers, or None"""
+        """display matrix of 9 numbers, or None"""
         self.orientation = Orientation.of(self.matrix) if self.matrix else Orientation()
-        """that of `matrix`"""
+        """orientation by `matrix`"""
         self.deep = depth_bits(first) > 8
-        """whether it has more than 8 bits"""
+        """whether frames have more than 8 bits"""
         self.colours = colours_to_write(first)
-        """of the output"""
+        """colour tags of the output"""
         self.aspect: Fraction = stream.sample_aspect_ratio or Fraction(1)
-        """width of a pixel over its height"""
+        """pixel aspect ratio, width over height"""
         self.is_stereoscopic = is_stereoscopic(stream)
         self.notes = doubts(stream, first)
         if any(self.margins):
             self.notes += ("cropped as its container asks for, and as players do",)
-        """what a user should know of how it is read"""
+        """what cannot be read exactly or is not kept, in words"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
-        """Frames, each with the count of damaged packets before it."""
+        """Frames, each with the number of damaged packets before it."""
         damaged = 0
         try:
             for packet in _packets(container, [stream]):
@@ -220,13 +223,13 @@ class Video:
             )
 
     def _seconds(self) -> Fraction:
-        """How long the images are by what the file says; 0 if unknown."""
+        """Announced duration of the frames; 0 if unknown."""
         if self._stream.duration and self._stream.time_base:
             return self._stream.duration * self._stream.time_base
         return self._container_seconds()
 
     def _tagged_seconds(self) -> Fraction:
-        # as Matroska has of each stream; mkvmerge adds the language, `DURATION-eng`
+        # Matroska's tag of each stream, to which mkvmerge appends the language, `DURATION-eng`
         tags = (text for name, text in self._stream.metadata.items() if name.partition("-")[0] == "DURATION")
         found = _TIME.fullmatch(next(tags, ""))
         hours, minutes, seconds = map(Fraction, found.groups() if found else (0, 0, 0))
@@ -234,7 +237,7 @@ class Video:
 
     def _container_seconds(self) -> Fraction:
         seconds = Fraction(self._container.duration or 0, 1_000_000)
-        # Matroska has the end, not the length
+        # Matroska states the end, not the duration
         return seconds - self._origin * (seconds > 0 and "matroska" in self._container.format.name)
 
     def _damaged(self, error: object) -> ImageError:
@@ -246,14 +249,14 @@ class Video:
 
 
 def is_attached(stream: Any) -> bool:
-    """Whether it is an image that belongs to the video and is none of it, such as a cover."""
+    """Whether a stream is an attached image, such as a cover."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _origin_of(container: Any) -> Fraction:
     """Seconds on a container's clock at which its sound or frames begin.
 
-    What lies a little below zero elsewhere is an encoder's delay, not the video's beginning.
+    In formats other than `_CLOCKS` a negative start is an encoder's delay, and the video begins at 0.
     """
     starts = [
         each.start_time * each.time_base
@@ -265,7 +268,7 @@ def _origin_of(container: Any) -> Fraction:
 
 
 def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
-    """Packets of some streams in the order of the file, on one clock."""
+    """Packets of some streams in file order, on one clock."""
     if container.format.name not in _CLOCKS:
         yield from container.demux(streams)
         return
@@ -276,7 +279,7 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
 
 
 def _joined(packets: Iterable[Any]) -> Iterator[Any]:
-    """Packets of all streams on one clock: where it jumps, what follows is joined on."""
+    """Packets of all streams on one clock: after a jump, packets continue where the stream ended."""
     offset: Fraction = Fraction(0)
     ends: dict[int, Fraction] = {}
     for packet in packets:
@@ -294,9 +297,9 @@ def _joined(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def _dated(packets: Iterable[Any]) -> Iterator[Any]:
-    """Packets with both times, in an order that writers take.
+    """Packets with both pts and dts, as muxers require: dts increases, for subtitles weakly, and is at most pts.
 
-    Where a stream's first have none for decoding, they count back from one that has. Of frames and sound it rises.
+    First packets of a stream without dts count back from the first packet that has one.
     """
     last: dict[int, int] = {}
     waiting: dict[int, list[Any]] = {}
@@ -323,18 +326,18 @@ def _dated(packets: Iterable[Any]) -> Iterator[Any]:
             yield packet
 
 
-LIMITED, FULL = 1, 2  # FFmpeg's MPEG and JPEG ranges of codes
+LIMITED, FULL = 1, 2  # AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 # SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP | SWS_ACCURATE_RND
 EXACT = 4 | 0x2000 | 0x4000 | 0x40000
-"""How FFmpeg's converter is to work: bicubic, full chroma in and out, accurate rounding."""
+"""Flags for libswscale: bicubic, full chroma in and out, accurate rounding."""
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-"""Matrices as videos are tagged, to those of FFmpeg's converter."""
+"""Matrix tag of a video (AVColorSpace) -> matrix of libswscale (SWS_CS)."""
 _LIMITED_UNLESS_TAGGED = frozenset({"h264", "hevc"})
-"""Codecs whose standard says what an untagged range is; other gray videos use all codes."""
+"""Codecs whose standard makes an untagged range limited; gray videos of other codecs are full range."""
 
 
 class Colours(NamedTuple):
-    """How the codes of a video are to be read, in FFmpeg's numbers."""
+    """Colour tags of a video, as FFmpeg's numbers."""
 
     matrix: int
     range: int
@@ -343,7 +346,7 @@ class Colours(NamedTuple):
 
 
 def gray_pixels(codes: NDArray[Any], bits: int, tagged: int, codec: str) -> Pixels:
-    """Gray codes (H, W) as (H, W, 1) of full range: uint8 for 8 bits, uint16 for more.
+    """Gray codes (H, W) as full-range pixels (H, W, 1): uint8 for 8 bits, uint16 for more.
 
     >>> gray_pixels(np.array([[16, 235]], np.uint8), 8, LIMITED, "ffv1").ravel().tolist()
     [0, 255]
@@ -357,7 +360,7 @@ def gray_pixels(codes: NDArray[Any], bits: int, tagged: int, codec: str) -> Pixe
 
 
 def pixels_of(frame: Any, codec: str) -> Pixels:
-    """A frame as sRGB-encoded pixels, (H, W, 1) if it is gray; 16 bits if it has more than 8."""
+    """A frame as sRGB-encoded pixels, (H, W, 3), or (H, W, 1) if gray; uint16 if it has more than 8 bits."""
     bits = depth_bits(frame)
     if _is_gray(frame):
         codes = frame.to_ndarray().reshape(frame.height, frame.width)
@@ -374,21 +377,21 @@ def pixels_of(frame: Any, codec: str) -> Pixels:
 
 
 def colours_to_write(frame: Any) -> Colours:
-    """Those of the original; range limited for gray and RGB, as players expect it of YCbCr."""
+    """The original's colour tags; limited range for gray and RGB, because players assume it for YCbCr."""
     full = _is_full(frame) and not frame.format.is_rgb and not _is_gray(frame)
     return Colours(_matrix_of(frame), FULL if full else LIMITED, frame.color_trc, frame.color_primaries)
 
 
 def _matrix_of(frame: Any) -> int:
-    """As tagged; else BT.709 from 720 lines or 1280 columns on, BT.601 below, as players guess."""
+    """The tagged matrix; if untagged, BT.709 from 720 lines or 1280 columns on, else BT.601, as players assume."""
     if frame.colorspace in MATRICES and not frame.format.is_rgb:
         return frame.colorspace
     return 1 if frame.height >= 720 or frame.width >= 1280 else 5
 
 
 def _is_full(frame: Any) -> bool:
-    """Whether YCbCr uses all codes."""
-    # yuvj: the old names of formats that are full by definition
+    """Whether YCbCr has full range."""
+    # yuvj: old names of formats that are full range by definition
     return frame.color_range == FULL or frame.format.name.startswith("yuvj")
 
 
@@ -401,18 +404,21 @@ def depth_bits(frame: Any) -> int:
 
 
 _MARGIN = {0xAA: "bottom", 0xBB: "top", 0xCC: "left", 0xDD: "right"}
-"""By the second byte of Matroska's PixelCrop elements (RFC 9559, 5.1.4.1.28)."""
+"""Edge by the second byte of Matroska's PixelCrop element (RFC 9559, 5.1.4.1.28)."""
 _MARGINS = re.compile(rb"((?:\x54[\xaa\xbb\xcc\xdd](?:\x81.|\x82..))+)\x54\xb2", re.DOTALL)
 
 
 def margins_of(stream: Any) -> Margins:
-    """The margins of a stream, by how Matroska would say them (the `clap` of MP4 and MOV, too): PyAV says none."""
+    """The margins of a stream, also by the `clap` of MP4 and MOV.
+
+    PyAV does not expose them, so they are read from a Matroska header written for the stream.
+    """
     head = BytesIO()
     try:
         with av.open(head, "w", format="matroska") as file:
             file.add_stream_from_template(stream, opaque=True)
             file.start_encoding()
-    except (FFmpegError, ValueError):  # Matroska holds no such stream
+    except (FFmpegError, ValueError):  # Matroska cannot hold such a stream
         return Margins()
     found = _MARGINS.search(head.getvalue())
     sizes = re.findall(rb"\x54(.)(?:\x81(.)|\x82(..))", found[1], re.DOTALL) if found else []

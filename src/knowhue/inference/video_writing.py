@@ -1,4 +1,4 @@
-"""Video files written through FFmpeg's libraries: frames encoded by the colours of the original, all else as it was."""
+"""Write video files by PyAV: frames encoded with the original's colour tags, all other streams copied."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -26,21 +26,21 @@ from knowhue.temporary import temporary_folder
 
 _MATROSKA = (".mkv", ".webm")
 _WRITERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""FFmpeg's own choice for .m4v does not take much of the sound that .mp4 does."""
-_NEVER_READ = 48  # FFmpeg's mark of a stream that only its demuxer needs, such as the text of chapters
+"""FFmpeg's muxer per suffix; its default for .m4v takes fewer kinds of sound than .mp4 does."""
+_NEVER_READ = 48  # AVDISCARD_ALL, set for streams that only the demuxer needs, such as chapter texts
 
 
 def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -> list[str]:
-    """Write a video: coloured frames, and all else as it was in the original.
+    """Write a video with coloured frames and the original's other streams.
 
-    The head of the file is written before the first frame is asked for, so that what the container does not take is
-    known before any work.
+    The header is written before the first frame is requested, so that streams which the container cannot hold are found
+    before any work.
 
     Args:
         video: the original.
-        out: the file, whatever it is called.
-        suffix: of the kind of container, one of `CODECS`.
-        frames: coloured, (H, W, 3), in the order of presentation.
+        out: the file; its name need not end in `suffix`.
+        suffix: suffix of the container's kind, one of `CODECS`.
+        frames: coloured frames, (H, W, 3), in the order of presentation.
 
     Returns:
         What could not be kept, in words.
@@ -58,7 +58,7 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
             lost = _mux(file, heapq.merge(encoded, copied, key=lambda packet: packet.dts * packet.time_base))
     except _TakesNot as error:
         raise _refusal(video, suffix, error) from None
-    except OSError as error:  # FFmpeg's own for what the system says, too
+    except OSError as error:  # also FFmpeg's own classes of system errors
         raise unwritable(out, error) from None
     except FFmpegError as error:
         raise RunError(f"Cannot write `{out}`: {error.strerror or error}. Name another file.") from None
@@ -71,19 +71,19 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
 
 
 class _TakesNot(Exception):
-    """A container has no way to hold one of the streams."""
+    """A container cannot hold one of the streams."""
 
 
 def _open_output(target: str, suffix: str) -> Any:
-    # without the first Matroska shifts the frames where a sound begins before them; by the second the index comes
-    # first, so that a player can begin before it has the whole file
+    # avoid_negative_ts: otherwise Matroska shifts frames if sound begins before them
+    # faststart: puts the index first, so that playing can begin before the download ends
     matroska, others = {"avoid_negative_ts": "disabled"}, {"movflags": "+faststart+use_metadata_tags"}
     options = matroska if suffix in _MATROSKA else others
     return av.open(target, "w", format=_WRITERS[suffix], options=options, metadata_errors="replace")
 
 
 def _write_head(video: Video, codec: Codec, file: Any, suffix: str) -> dict[int, Any]:
-    """Write all that comes before the packets; the copied streams of the output, by the original's index."""
+    """Write the header; returns the output's copied streams by the original's index."""
     stream: Any = file.add_stream(codec.name, video.rate)
     context = stream.codec_context
     context.width, context.height = video.width, video.height
@@ -104,7 +104,7 @@ def _write_head(video: Video, codec: Codec, file: Any, suffix: str) -> dict[int,
                 new.metadata.update(written_metadata(each))
                 new.disposition = each.disposition
         file.start_encoding()
-    except ArgumentError as error:  # whose text names the file, too
+    except ArgumentError as error:  # its full text would repeat the file's name
         raise _TakesNot(str(error.strerror)) from None
     except ValueError as error:
         raise _TakesNot(str(error)) from None
@@ -112,13 +112,13 @@ def _write_head(video: Video, codec: Codec, file: Any, suffix: str) -> dict[int,
 
 
 def _encoded(video: Video, stream: Any, suffix: str, frames: Iterable[Frame]) -> Iterator[Any]:
-    """Packets of the frames, in the order of decoding."""
+    """Encoded packets of the frames, in decoding order."""
     first = 0
-    for number, frame in enumerate(chain(frames, [None])):  # None: what the encoder still holds
+    for number, frame in enumerate(chain(frames, [None])):  # None flushes the encoder
         if number == 0 and frame is not None:
             first = frame.pts
         for packet in stream.encode(frame and _to_encode(video, stream, frame)):
-            if suffix in _MATROSKA:  # they know no decoding times, and shift all for one below zero
+            if suffix in _MATROSKA:  # has no decoding times, and shifts all packets if one is below zero
                 packet.dts = max(packet.dts, first)
             yield packet
 
@@ -137,8 +137,8 @@ def _to_encode(video: Video, stream: Any, frame: Frame) -> Any:
 
 
 def _mux(file: Any, packets: Iterable[Any]) -> int:
-    """Write packets; the count of those of copied streams that are so damaged that they cannot be."""
-    # Damaged sound must not cost the hours that the frames took.
+    """Write packets; returns the number of packets of copied streams that are too damaged to write."""
+    # damaged sound must not waste the hours that the frames took
     lost = 0
     for packet in packets:
         try:
@@ -151,7 +151,7 @@ def _mux(file: Any, packets: Iterable[Any]) -> int:
 
 
 def _refusal(video: Video, suffix: str, error: Exception) -> ConfigError:
-    """Name what takes all streams, as found by trying."""
+    """The error for a container that cannot hold all streams; names those that can, found by trying."""
     able = [each for each in CODECS if each != suffix and _takes(video, each)]
     named = " or ".join(filter(None, (", ".join(able[:-1]), *able[-1:])))
     remedy = f"End its name in {named}." if able else "No kind does; take that stream out first."
@@ -166,21 +166,21 @@ def _takes(video: Video, suffix: str) -> bool:
             with _open_output(address(folder / "head"), suffix) as file:
                 _write_head(video, CODECS[suffix], file, suffix)
         except (_TakesNot, FFmpegError) as error:
-            if isinstance(error, OSError):  # of the disk, not of what a container takes
+            if isinstance(error, OSError):  # the disk's error, not the container's
                 raise
             return False
     return True
 
 
 def _has_place(stream: Any, suffix: str) -> bool:
-    """Whether a container takes such streams at all; which sound and subtitles it takes, its writer says."""
+    """Whether a container can hold such streams; for kinds of sound and subtitles, its muxer decides."""
     if is_attached(stream):
         return False
     return stream.type in ("audio", "subtitle", "video") or (stream.type == "attachment" and suffix == ".mkv")
 
 
 def _left_out(video: Video, suffix: str) -> list[str]:
-    """Which streams of a video have no place in a kind of container, and which other images stay gray, in words."""
+    """Notes on streams that the container cannot hold, and on other video streams, which stay gray."""
     copied, lost = [], []
     for each in video.others():
         if is_attached(each):
@@ -195,7 +195,7 @@ def _left_out(video: Video, suffix: str) -> list[str]:
 
 
 def _is_written_anew(stream: Any) -> bool:
-    """Whether it holds what is written otherwise: the text of chapters, or the time code of the frames."""
+    """Whether the output has the stream's content in another form: chapter texts, or the frames' time code."""
     if stream.type != "data":
         return False
     tagged = any("timecode" in each.metadata for each in stream.container.streams.video)
