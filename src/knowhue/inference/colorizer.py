@@ -46,57 +46,57 @@ from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
 MAP_CODES = 5
-"""Of the map of uncertainty, gray levels a CIELAB unit."""
+"""Gray levels of the uncertainty map per CIELAB unit."""
 SCALES = (1.0, 1.5, 2.0)
-"""Of the network's size, at which `spread_over_views` predicts."""
+"""Multiples of the network's size at which `spread_over_views` predicts."""
 EVERYWHERE = ("saturation", "unknown_below")
-"""Options that go with whatever is coloured, videos and archives too."""
+"""Options that apply to everything that is coloured, including videos and archives."""
 
 
 class ColorizeOptions(NamedTuple):
-    """What a user may ask of a colouring."""
+    """Options of a colouring."""
 
     hints: Sequence[Hint] = ()
-    """points with a colour, which stays as it is at any saturation"""
+    """points with a colour; the saturation does not change them"""
     saturation: float = 1.0
-    """what the predicted chroma is multiplied by, 0 to 4"""
+    """factor of the predicted chroma, 0 to 4"""
     uncertainty: bool = False
-    """whether to say where the colours are unsure; one more prediction, or six, see `Colorized`"""
+    """whether to compute `Colorized.uncertainty`, which takes one more prediction, or six"""
     unknown_below: float | None = None
-    """probability below which the class is `unknown`; None leaves it to the model"""
+    """probability below which the class is `unknown`; None: the model's own limit"""
     strokes: Strokes | None = None
-    """painted colours, which stay as hints do"""
+    """painted colours; the saturation does not change them"""
     reference: Reference | None = None
-    """a colour photo whose colours are taken where it shows the same, see `Colorizer.reference`"""
+    """a colour photo that lends its colours where it shows the same things, see `Colorizer.reference`"""
     sample: int = 1
-    """which of several answers, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn, see
-    `ColourDistribution.sample`, the same each time"""
+    """number of the answer, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn from a fixed random stream, see
+    `ColourDistribution.sample`"""
     album: AlbumColour | None = None
-    """the colour of an album, towards which the predicted chroma is drawn, see `reference.drawn_to`"""
+    """mean colour of an album, towards which the predicted chroma is moved, see `reference.drawn_to`"""
 
     def changed(self, but: Collection[str] = ()) -> list[str]:
-        """Names of the options, `but` some, that are not as they are by default."""
+        """Names of the options that differ from their defaults, except those in `but`."""
         given = self._replace(hints=tuple(self.hints))
         usual = ColorizeOptions()._asdict().items()
         return [name for name, value in usual if name not in but and getattr(given, name) != value]
 
 
 class Colorized(NamedTuple):
-    """A coloured image, and the judgement of it."""
+    """A coloured image and its judgement."""
 
     image: Image
     """with the lightness, depth, transparency and metadata of the original"""
     judgement: Judgement
     """class, colourfulness, warnings"""
     uncertainty: FloatArray | None = None
-    """(h, w), CIELAB units, at the network's size; None unless asked for. Of a head of 313 colours the mean distance
-    from its answer to the colours that it thinks possible, see `ColourDistribution.uncertainty`; of others the standard
-    deviation over views, see `spread_over_views`"""
+    """(h, w), CIELAB units, at the network's size; None unless requested. For a head of 313 colours, the mean distance
+    between its answer and a colour drawn from its distribution, see `ColourDistribution.uncertainty`; for other heads,
+    the standard deviation over views, see `spread_over_views`"""
     fast: bool = False
-    """whether it was seen at one size by a model that sees photos at several"""
+    """whether the model predicted at one size although it can at several"""
 
     def uncertainty_map(self) -> Image:
-        """The uncertainty as a gray image of the original's size: 5 codes a CIELAB unit, up to 51 units."""
+        """The uncertainty as a gray image of the original's size: 5 gray levels per CIELAB unit, up to 51 units."""
         assert self.uncertainty is not None
         height, width = self.image.pixels.shape[:2]
         codes = (enlarge(self.uncertainty, height, width) * MAP_CODES).clip(0, 255).round().astype(np.uint8)
@@ -104,7 +104,7 @@ class Colorized(NamedTuple):
 
 
 class Colorizer:
-    """A model that is ready to colour and to classify. Threads may share one.
+    """A model, ready to colour and to classify. It can be shared between threads.
 
     >>> colorizer = Colorizer.load()
     >>> colorizer.network.description.name
@@ -118,12 +118,12 @@ class Colorizer:
             )
         self.network = network
         self.notes = tuple(notes)
-        """what whoever opened it should know, in words"""
-        # here alone it is decided at how many sizes photos are seen
+        """remarks for the user who opened the model"""
+        # only here is decided at how many sizes the model predicts
         self._several = network if isinstance(network, SeveralSizes) else None
         self._network_at_one_size = network.network if isinstance(network, SeveralSizes) else network
         description = network.description
-        # of a run without its folder, for what is written may be published
+        # without the run's folder: the written file may be published
         name = model_as_used(description.name.partition(", of ")[0], self.fast)
         self._computed_by = ComputedBy(name, description.fingerprint())
 
@@ -139,14 +139,14 @@ class Colorizer:
         """Open a model: `built-in`, an exported file, a folder for the hub, or a run folder exported once.
 
         Args:
-            source: of the model.
-            recipe: how another's `.onnx` file is used, such as `ddcolor`, see `recipes.RECIPES`.
-            sha256: that another's file must have; None for any.
-            fast: whether a head of 313 colours sees each photo at one size, not at three: a third of the
-                network's time, and more blotches. Other heads always do, which `notes` then says.
+            source: name, file or folder of the model.
+            recipe: how to use a third party's `.onnx` file, such as `ddcolor`, see `recipes.RECIPES`.
+            sha256: checksum that the third party's file must have; None: any.
+            fast: whether a head of 313 colours predicts at one size instead of three: a third of the network's time,
+                and more blotches. Other heads always predict at one size; `notes` then says so.
 
         Raises:
-            WeightsError: there is none, or it cannot be read, or another's is none of that recipe or checksum.
+            WeightsError: the model is missing or unreadable, or does not match the recipe or the checksum.
             ConfigError: there is no such recipe.
         """
         network = open_network(source, recipe, sha256)
@@ -155,16 +155,16 @@ class Colorizer:
 
     @property
     def sizes(self) -> int:
-        """At how many sizes a photo is seen."""
+        """Number of sizes at which the model predicts for a photo."""
         return 1 if self._several is None else len(SEEN_AT)
 
     @property
     def fast(self) -> bool:
-        """Whether photos are seen at one size, though the model could see them at several."""
+        """Whether the model predicts at one size although it can at several."""
         return self._several is None and COLOUR_LOGITS in self.network.activation_names
 
     def at_one_size(self) -> "Colorizer":
-        """The same model, fast, see `load`."""
+        """The same model with `fast`, see `load`."""
         if self._several is not None:
             return Colorizer(self._network_at_one_size)
         name = self.network.description.name
@@ -173,7 +173,7 @@ class Colorizer:
         )
 
     def weigh(self, source: Path | bytes, colour: bool = True) -> int:
-        """Bytes that an image holds while it is coloured, or named alone, about; 0 if it is none. Never fails."""
+        """Approximate memory in bytes to colour an image, or only to classify it; 0 if it is no image. Never raises."""
         held_bytes, shape = weigh_image(source)
         if not (held_bytes and colour) or self._several is None:
             return held_bytes
@@ -186,12 +186,12 @@ class Colorizer:
         """Colour and classify an image.
 
         Args:
-            source: an image, its file, or the bytes of one.
-            options: hints, saturation, uncertainty.
+            source: an image, its file, or the bytes of a file.
+            options: hints, saturation and others.
 
         Raises:
             ImageError: the file cannot be read as an image.
-            ConfigError: the model has no colour head, or cannot do what the options ask for.
+            ConfigError: the model has no colour head or does not support an option.
         """
         self.require_options(options)
         image = _image(source)
@@ -204,7 +204,7 @@ class Colorizer:
 
         Raises:
             ImageError: the file cannot be read as an image.
-            ConfigError: the model has no class head, or `unknown_below` is no probability.
+            ConfigError: the model has no class head, or `unknown_below` is not within 0 to 1.
         """
         self.require("class")
         options = ColorizeOptions(unknown_below=unknown_below)
@@ -213,11 +213,11 @@ class Colorizer:
         return self.judge(image, self.predict_classes([self.class_input(image)])[0], options)
 
     def require(self, task: str) -> None:
-        """Raise a `ConfigError`, before work, where the model has no head for a task."""
+        """Raise a `ConfigError` if the model has no head for a task."""
         require_task(task, self.network.description.tasks, self.network.description.name)
 
     def require_options(self, options: ColorizeOptions) -> None:
-        """Raise a `ConfigError`, before work, where the model cannot colour as asked, or a number is out of range."""
+        """Raise a `ConfigError` if the model does not support an option, or a number is out of range."""
         self.require("colour")
         _require_ranges(options)
         description = self.network.description
@@ -226,51 +226,51 @@ class Colorizer:
         require_sample(options.sample, self.network)
 
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
-        """L* (h, w) of an image at the network's size, or at `scale` times it; over white, as in training."""
+        """L* (h, w) of an image over white, as in training, at `scale` times the network's size."""
         return self._input_of(flattened(image), scale)
 
     def _input_of(self, pixels: Pixels, scale: float = 1.0) -> FloatArray:
         description = self.network.description
-        if isinstance(description, RecipeDescription):  # it sees one shape, into which images are stretched
+        if isinstance(description, RecipeDescription):  # images are stretched to the model's fixed shape
             return network_input(pixels, description.shape)
         if self._several is not None:
             scale *= LARGEST_SIZE
-        # at the largest size, too, a small network's own is the least that there is
+        # the minimum applies before scaling, so that sizes keep their ratio for a small network, too
         return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
 
     @checked_arguments
     def reference(self, source: Image | str | Path | bytes, name: str | None = None) -> Reference:
-        """A colour photo, made ready once for this model to take colours from.
+        """Prepare a colour photo, once, for this model to take colours from.
 
         Args:
-            source: an image, its file, or the bytes of one.
-            name: that messages call it by; None is a file's path.
+            source: an image, its file, or the bytes of a file.
+            name: of the photo in messages; None: its path.
 
         Raises:
             ImageError: the file cannot be read as an image.
-            ConfigError: it has no colours, or the model gives no feature maps.
+            ConfigError: the photo has no colours, or the model gives no feature maps.
         """
         if name is None:
             name = str(source) if isinstance(source, str | Path) else "the reference"
         return make_reference(_image(source, name), self._network_at_one_size, name)
 
     def class_input(self, image: Image) -> FloatArray:
-        """L* (h, w) that a class takes: of several sizes the network's own, made as it is for colours."""
+        """L* (h, w) to classify an image: at the network's own size, resized as for predicting its colours."""
         lightness = self.network_input(image)
         return lightness if self._several is None else self._several.at_one_size(lightness[None])[0]
 
     def predict_classes(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
-        """As `predict`, for what `class_input` makes."""
+        """Like `predict`, for inputs from `class_input`."""
         return self.at_one_size().predict(inputs)
 
     def predict(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
-        """Predict for several network inputs, those of one shape together; each of the answers has B = 1."""
+        """Predict for several network inputs, in one batch per shape; each of the results has B = 1."""
         answers: dict[int, Predictions] = {}
-        for shape in {each.shape for each in inputs}:  # a batch has one shape
+        for shape in {each.shape for each in inputs}:
             places = [place for place, each in enumerate(inputs) if each.shape == shape]
             together = self.network.predict(np.stack([inputs[place] for place in places]))
             for row, place in enumerate(places):
-                answers_of_all = together[:3]  # without activations, of which none were asked
+                answers_of_all = together[:3]  # activations were not requested
                 alone = (None if part is None else part[row : row + 1] for part in answers_of_all)
                 answers[place] = Predictions(*alone)  # pyright: ignore[reportArgumentType]
         return [answers[place] for place in range(len(inputs))]
@@ -282,7 +282,7 @@ class Colorizer:
         answers: Predictions,
         options: ColorizeOptions = ColorizeOptions(),
     ) -> Colorized:
-        """Bring predicted chroma to an image: full size, hints, exact lightness; then judge it."""
+        """Paint predicted chroma and hints on the full-size image, keep its exact lightness, and judge the result."""
         chroma, added, found = answers.colours[0], None, None
         if options.sample != 1:
             chroma = self.distribution(coarse).sample(options.sample)
@@ -292,10 +292,10 @@ class Colorizer:
             chroma, found = take_colours(
                 flattened(image), coarse, chroma, options.reference, self._network_at_one_size
             )
-        # colours follow the edges of the pixels that are painted, whatever shines through them
+        # colours follow the edges of the painted pixels themselves, not those seen over white
         guide = coarse if image.alpha is None else self._input_of(image.pixels)
         if options.hints or options.strokes is not None:
-            # hints correct what is painted without them, so they are met at any saturation
+            # hints correct the painted colours, so they are exact at any saturation
             lines = chroma_lines(chroma, guide, options.saturation)
             fine = network_input(image.pixels, min(SIDE_PX, *image.pixels.shape[:2]), oversampling=1)
             added = corrections(image.pixels, fine, lines, options.hints, options.strokes)
@@ -310,7 +310,7 @@ class Colorizer:
     def judge(
         self, image: Image, answers: Predictions, options: ColorizeOptions, painted: PaintStats | None = None
     ) -> Judgement:
-        """Class, novelty and warnings of an image, and of its colours where it was painted."""
+        """Class, novelty and warnings of an image; also statistics of its colours if it was painted."""
         return judge_image(
             self.network.description,
             None if answers.probabilities is None else answers.probabilities[0],
@@ -322,7 +322,7 @@ class Colorizer:
         )
 
     def distribution(self, coarse: FloatArray) -> ColourDistribution:
-        """What a head of 313 colours says of L* (h, w), see `network_input`; a `ConfigError` without such a head."""
+        """The distribution over 313 colours for L* (h, w) from `network_input`; a `ConfigError` without such a head."""
         return ColourDistribution.of(self.network, coarse)
 
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
@@ -361,12 +361,15 @@ def _image(source: Image | str | Path | bytes, name: str | None = None) -> Image
 
 @checked_arguments
 def write_colorized(original: Image, coloured: Image, target: str | Path) -> list[str]:
-    """Write a coloured image, or it and its original as layers, whole or not at all; what could not be held.
+    """Write a coloured image, or it and its original as layers, whole or not at all.
 
-    The suffix `.ora` means OpenRaster layers, the gray photo below its colours; others are as for `write_image`.
+    The suffix `.ora` means OpenRaster layers, the gray photo below its colours; for others see `write_image`.
+
+    Returns:
+        Notes on what the format could not hold.
 
     Raises:
-        ConfigError: nothing is written by that suffix, or the image is too long for it.
+        ConfigError: the format is not supported, or the image is too large for it.
         RunError: the file cannot be written.
     """
     target = Path(target)
@@ -377,14 +380,14 @@ def write_colorized(original: Image, coloured: Image, target: str | Path) -> lis
 
 
 def encode_colorized(original: Image, coloured: Image, suffix: str) -> tuple[bytes, list[str]]:
-    """The bytes of what `write_colorized` writes, and what they could not hold."""
+    """The bytes of the file that `write_colorized` writes, and its notes."""
     if suffix.lower() != OPENRASTER:
         return encode_with_notes(coloured, suffix)
     return encode_layers(original._replace(pixels=_grayscale(original.pixels)), coloured)
 
 
 def _grayscale(pixels: Pixels) -> Pixels:
-    """Gray of the same lightness; gray pixels as they are, code by code."""
+    """Gray of the same lightness; an image that is already gray is returned unchanged."""
     if (pixels == pixels[..., :1]).all():
         return pixels
     no_chroma = np.zeros((1, 1, 2), np.float32)
@@ -396,14 +399,14 @@ def spread_over_views(
 ) -> FloatArray:
     """Standard deviation of a*b* over views of one image, sqrt(var a* + var b*) (h, w) at scale 1, CIELAB units.
 
-    The views are the image at 1, 1.5 and 2 times the network's size, L* (h, w) by `input_at`, each as it is and
-    mirrored, L* (B, h, w) to a*b* (B, h, w, 2) by `predict`. What the network is sure of does not depend on them;
-    test-time augmentation (Wang et al. 2019) takes their spread as the uncertainty.
+    The views are the image at 1, 1.5 and 2 times the network's size, each upright and mirrored. `input_at` gives L*
+    (h, w) at a scale; `predict` maps L* (B, h, w) to a*b* (B, h, w, 2). Test-time augmentation (Wang et al. 2019) takes
+    the spread over views as the uncertainty: a confident prediction does not depend on the view.
     """
     shape = input_at(1.0).shape
     views = []
     for scale in SCALES:
         lightness = input_at(scale)
-        upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))  # one shape: one batch
+        upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))
         views += [enlarge(view, *shape) for view in (upright, mirrored[:, ::-1])]
     return np.sqrt(np.var(np.stack(views), axis=0).sum(-1)).astype(np.float32)

@@ -1,9 +1,9 @@
-"""What a head of 313 colours knows beside its answer: how uncertain that is, other answers, and one of several sizes.
+"""The distribution of a head of 313 colours: its mean, its uncertainty, other samples, and an average over sizes.
 
-At every position of a quarter of the network's size it gives a distribution over the 313 colours, of which the
-answer is the mean at the head's temperature (Zhang, Isola and Efros, ECCV 2016).
-What a network mistakes at one size it rarely mistakes in the same way at another, so colours that only one size gives
-are outvoted by the mean over three, and blotches are fewer: test-time augmentation by scale.
+At every position, at a quarter of the network's size, the head gives a distribution over 313 colours. The answer is
+its mean at the head's temperature (Zhang, Isola and Efros, ECCV 2016).
+A network rarely makes the same mistake at two sizes. The mean over three sizes outvotes a colour that only one of them
+gives, so there are fewer blotches: test-time augmentation by scale.
 """
 
 from collections.abc import Callable
@@ -19,80 +19,81 @@ from knowhue.inference.pixels import SHORTEST_PX, enlarge, mixed, neighbours, ta
 from knowhue.randomness import stream
 
 MOST_ANSWERS = 16
-"""Answers that may be asked for; the first is the model's own."""
+"""Number of answers per image; the first is the model's own."""
 FIELD_STRENGTH = 3.0
-"""Standard deviation of what is added to the logits; it and what follows were chosen by `benchmarks/samples.py`."""
+"""Standard deviation of the field added to the logits; chosen, like the next three, by `benchmarks/samples.py`."""
 FIELD_REACH, FIELD_LIGHTNESS, FIELD_CHROMA = 1.5, 40.0, 90.0
-"""Over which distance what is added falls to exp(-1/2) of being the same: in short sides of the image, in L* and in
-CIELAB units of a*b*."""
+"""Distance at which the correlation of the field falls to exp(-1/2): in short sides of the image, in L*, and in CIELAB
+units of a*b*."""
 SURE, LEAST_SURE = 12.0, 1e-3
-"""Spread of the possible colours, CIELAB units, at which a pixel's own counts exp(-1); what it counts at least."""
+"""Spread of a pixel's distribution, CIELAB units, at which its own colour has weight exp(-1); the least weight."""
 EVENNESS, EDGE_LIGHTNESS = 4.0, 4.0
-"""How much neighbours of one lightness count, and the difference in L* at which they count exp(-1) of that. Chosen,
-like `SURE`, on photos kept apart and by looking (docs/model.md)."""
+"""Weight of a neighbour of equal lightness, and the difference in L* at which it falls to exp(-1) of that. Chosen, like
+`SURE`, on held-out photos and by eye (docs/model.md)."""
 SEEN_AT = (0.75, 1.0, 1.5)
-"""Of the network's own size; chosen on photos kept apart and by looking (docs/model.md)."""
+"""Multiples of the network's own size; chosen on held-out photos and by eye (docs/model.md)."""
 LARGEST_SIZE = SEEN_AT[-1]
 _COPIES = 4
-"""Of the logits: the sum, those of the network's own size, and those of a size as they come and at the largest."""
+"""Copies of the logits held at once: the sum, those of the network's own size, and those of another size before and
+after they are resized."""
 _WAVES = 512
 _TINY = np.float32(1e-30)
-_ROUNDS, _NEARLY = 1000, 1e-4  # of conjugate gradients; the share of the first residual that is left
+_ROUNDS, _NEARLY = 1000, 1e-4  # of conjugate gradients: most iterations; relative residual at which they stop
 
 
 class ColourDistribution(NamedTuple):
     """A distribution over the 313 colours at every position of an image."""
 
     logits: FloatArray
-    """(313, rows, columns), of stride 4, at least as large as the image"""
+    """(313, rows, columns), stride 4, covering at least the whole image"""
     lightness: FloatArray
     """L* (h, w) of the network's input"""
     temperature: float
-    """of the answer, by which the logits are divided"""
+    """divisor of the logits"""
     saturation: float
-    """what the model multiplies its chroma by"""
+    """factor that the model applies to its chroma"""
     is_even: bool = False
-    """whether answers are evened out within surfaces, see `evened`"""
+    """whether colours are smoothed within surfaces, see `evened`"""
 
     @classmethod
     def of(cls, network: "Network | SeveralSizes", lightness: FloatArray) -> "ColourDistribution":
-        """What a network says of L* (h, w), evened out if seen at several sizes; errors as of `Network.predict`."""
+        """The distribution for L* (h, w), smoothed if predicted at several sizes; raises like `Network.predict`."""
         is_even = isinstance(network, SeveralSizes)
         logits = network.logits(lightness[None]) if is_even else _logits(network, lightness[None])
-        assert isinstance(network.description, Description)  # no other gives logits
+        assert isinstance(network.description, Description)  # only such models give logits
         colour = network.description.config.colour
         return cls(logits[0], lightness, colour.temperature, colour.saturation, is_even)
 
     def answer(self, added: FloatArray | float = 0.0) -> FloatArray:
-        """a*b* (h, w, 2), CIELAB units, of these logits and what is `added` (313, rows, columns) to them.
+        """a*b* (h, w, 2), CIELAB units, after `added` (313, rows, columns) is added to the logits.
 
-        Nothing added gives the model's own answer.
+        The default gives the model's own answer.
         """
         chroma = self._colours(self._shares(added)) * np.float32(self.saturation)
         return self._at_full_size(chroma)
 
     def sample(self, number: int) -> FloatArray:
-        """Another answer, a*b* (h, w, 2), CIELAB units: the mean of the distribution with a smooth field added to it.
+        """Another answer, a*b* (h, w, 2), CIELAB units: the mean after a smooth random field is added to the logits.
 
-        Perturb and MAP (Papandreou and Yuille, "Perturb-and-MAP random fields", ICCV 2011) draws from a distribution
-        by adding noise to its logits and taking the best. Noise that is drawn anew at every pixel speckles the image.
-        Ours is one Gaussian field over place, lightness and colour, see `field`, so that what is near and of like
-        lightness is pushed to like colours; and we take the annealed mean, as the model does, not the best. Number 1
-        is the model's own answer, each further one draws from a random stream of its own.
+        Perturb and MAP (Papandreou and Yuille, "Perturb-and-MAP random fields", ICCV 2011) samples from a distribution
+        by adding noise to its logits and taking the maximum. Independent noise at every pixel speckles the image. We
+        add one Gaussian field over position, lightness and colour, see `field`, which shifts nearby pixels of similar
+        lightness towards similar colours. We then take the annealed mean, as the model does, not the maximum. Number 1
+        is the model's own answer; each other number has its own random stream.
         """
         if number == 1:
             return self.answer()
         return self.answer(np.float32(FIELD_STRENGTH) * field(self._small_lightness(), number))
 
     def uncertainty(self) -> FloatArray:
-        """How far a colour that is drawn from the distribution lies from the answer on average (h, w), CIELAB units."""
+        """Mean distance between the answer and a colour drawn from the distribution (h, w), CIELAB units."""
         shares = self._shares()
         spread = _spread(shares, np.float32(self.saturation) * self._colours(shares))
         return self._at_full_size(spread[..., None])[..., 0]
 
     def _shares(self, added: FloatArray | float = 0.0) -> FloatArray:
         shares = self.logits + added
-        # in place: several megabytes, which a new array would have mapped anew
+        # in place: a new array of several megabytes would have to be mapped each time
         shares /= np.float32(self.temperature)
         shares -= shares.max(0)
         np.exp(shares, out=shares)
@@ -100,7 +101,7 @@ class ColourDistribution(NamedTuple):
         return shares
 
     def _colours(self, shares: FloatArray) -> FloatArray:
-        """a*b* (rows, columns, 2), at saturation 1."""
+        """Mean a*b* (rows, columns, 2), before `saturation`."""
         means = np.tensordot(shares, chroma_bins().astype(np.float32), (0, 0))
         if not self.is_even:
             return means
@@ -117,16 +118,16 @@ class ColourDistribution(NamedTuple):
         ).mean((1, 3))
 
     def _at_full_size(self, values: FloatArray) -> FloatArray:
-        """(rows, columns, n) to (h, w, n), bilinear, as the head enlarges its answer."""
+        """Resize (rows, columns, n) to (h, w, n), bilinear, as the head does."""
         height, width = self.lightness.shape
         rows, columns = (COLOUR_STRIDE * length for length in self.logits.shape[1:])
         return enlarge(values, rows, columns)[:height, :width]
 
 
 def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
-    """Mean distance of a distribution from a*b* (rows, columns, 2), CIELAB units, (rows, columns)."""
+    """Mean distance (rows, columns) of a distribution from a*b* (rows, columns, 2), CIELAB units."""
     bins = chroma_bins().astype(np.float32)
-    # |x - y|^2 = |x|^2 - 2 xy + |y|^2: a product of matrices; rounding is felt where both nearly agree, below .1 units
+    # |x - y|^2 = |x|^2 - 2 xy + |y|^2 is a matrix product; rounding matters only for distances below 0.1 units
     squares = -2 * np.tensordot(bins, colours, (1, 2))
     squares += np.square(bins).sum(1)[:, None, None]
     squares += np.square(colours).sum(2)
@@ -136,16 +137,15 @@ def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
 
 
 def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> FloatArray:
-    """Colours, a*b* (rows, columns, 2), that hold where they are sure, and flow from there over the rest of a surface.
+    """Smooth colours, a*b* (rows, columns, 2), within surfaces: confident ones stay, and spread over the others.
 
-    The weighted least squares of Farbman et al., "Edge-preserving decompositions for multi-scale tone and detail
-    manipulation", SIGGRAPH 2008, with a weight for each pixel's own colour, too, as Levin, Lischinski and Weiss,
-    "Colorization using optimization", SIGGRAPH 2004, spread what is known: the colours u of least
+    This is the weighted least squares of Farbman et al., "Edge-preserving decompositions for multi-scale tone and
+    detail manipulation", SIGGRAPH 2008, with a weight for each pixel's own colour, as Levin, Lischinski and Weiss,
+    "Colorization using optimization", SIGGRAPH 2004, spread known colours. Conjugate gradients find u that minimises
 
-        sum over pixels of sureness (u - colour)^2, and over neighbours of EVENNESS exp(-|dL*| / EDGE_LIGHTNESS) (du)^2,
+        sum over pixels of sureness (u - colour)^2 + over neighbours of EVENNESS exp(-|dL*| / EDGE_LIGHTNESS) (du)^2
 
-    found by conjugate gradients; sureness is 0 to 1. An unsure stain on a wall takes the wall's colour, and no colour
-    crosses an edge.
+    where sureness is 0 to 1. An uncertain stain on a wall takes the wall's colour, and no colour crosses an edge.
     """
     own = np.maximum(sureness, LEAST_SURE).astype(np.float32)
     down, across = (
@@ -154,7 +154,7 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
     )
 
     def normal(values: FloatArray) -> FloatArray:
-        """The matrix of the normal equations times planes (2, rows, columns)."""
+        """Multiply the matrix of the normal equations by planes (2, rows, columns)."""
         found = own * values
         pull = down * np.diff(values, axis=1)
         found[:, :-1] -= pull
@@ -166,7 +166,7 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
 
     diagonal = own + np.pad(down, ((0, 1), (0, 0))) + np.pad(down, ((1, 0), (0, 0)))
     diagonal += np.pad(across, ((0, 0), (0, 1))) + np.pad(across, ((0, 0), (1, 0)))
-    # planes: numpy's loops are slow where the last axis is as short as a* and b*
+    # colours first: numpy's loops are slow over a last axis of length 2
     answer = np.ascontiguousarray(np.moveaxis(colours, 2, 0), np.float32)
     answer = _conjugate_gradients(normal, diagonal, answer, own * answer - normal(answer))
     return np.moveaxis(answer, 0, 2)
@@ -175,7 +175,7 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
 def _conjugate_gradients(
     normal: Callable[[FloatArray], FloatArray], diagonal: FloatArray, answer: FloatArray, residual: FloatArray
 ) -> FloatArray:
-    """Where `normal` gives what is wanted, from `answer`, which lacks `residual`; preconditioned by the diagonal."""
+    """Solve by conjugate gradients from `answer`, whose residual is `residual`; preconditioned by the diagonal."""
     direction = residual / diagonal
     size = first = _products(residual, direction)
     for _ in range(_ROUNDS):
@@ -191,18 +191,18 @@ def _conjugate_gradients(
 
 
 def _products(one: FloatArray, other: FloatArray) -> Any:
-    """The inner product of each plane with its other, (2, 1, 1)."""
-    # summed one after the other, whatever the planes' shape: answers keep their last digit
+    """Inner products of the planes of two arrays, (2, 1, 1)."""
+    # a sequential sum, whose rounding does not depend on the planes' shape
     return np.cumsum((one * other).reshape(len(one), -1), axis=1)[:, -1, None, None]
 
 
 def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> FloatArray:
-    """A Gaussian random field over place, lightness and colour (313, h, w), of mean 0 and variance 1.
+    """A Gaussian random field over position, lightness and colour (313, h, w), of mean 0 and variance 1.
 
-    Its correlation is a Gaussian of the distance in all five: near pixels of like L* (h, w) have nearly the same value
-    for related colours, and across an edge the values are others. It is a sum of cosines in random directions (Rahimi
-    and Recht, "Random features for large-scale kernel machines", NIPS 2007, section 3), which makes no matrix of all
-    pairs of pixels. `number` is that of the random stream, `reach` in short sides of the image.
+    Its correlation is a Gaussian of the distance in these five dimensions: nearby pixels of similar L* (h, w) have
+    nearly the same value for related colours, and values differ across an edge. It is a sum of cosines in random
+    directions (Rahimi and Recht, "Random features for large-scale kernel machines", NIPS 2007, section 3), which needs
+    no matrix of all pairs of pixels. `number` selects the random stream; `reach` is in short sides of the image.
     """
     draw = stream(0, "colour-sample", number)
     scales = np.array([reach, reach, FIELD_LIGHTNESS, FIELD_CHROMA, FIELD_CHROMA])
@@ -210,19 +210,19 @@ def field(lightness: FloatArray, number: int, reach: float = FIELD_REACH) -> Flo
     rows, columns = np.indices(lightness.shape) / min(lightness.shape)
     places = np.stack([rows, columns, lightness], -1) @ directions[:3] + draw.uniform(0, 2 * np.pi, _WAVES)
     colours = chroma_bins() @ directions[3:]
-    # cos(x + y) = cos x cos y - sin x sin y: two products of matrices instead of a cosine for each colour at each pixel
+    # cos(x + y) = cos x cos y - sin x sin y: two matrix products instead of a cosine per colour and pixel
     pairs = ((wave(places).astype(np.float32), wave(colours).astype(np.float32)) for wave in (np.cos, np.sin))
     even, odd = (np.tensordot(of_colours, of_places, (1, 2)) for of_places, of_colours in pairs)
     return (even - odd) * np.float32((2 / _WAVES) ** 0.5)
 
 
 def samples_of(network: "Network | SeveralSizes") -> int:
-    """How many different answers a model gives."""
+    """Number of different answers that a model gives."""
     return MOST_ANSWERS if COLOUR_LOGITS in network.activation_names else 1
 
 
 def require_sample(number: int, network: "Network | SeveralSizes") -> None:
-    """Raise a `ConfigError`, before work, where a model gives no answer of a number."""
+    """Raise a `ConfigError` if a model gives no answer of this number."""
     if not 1 <= number <= MOST_ANSWERS:
         raise ConfigError(f"`sample` should be 1 to {MOST_ANSWERS}. Found `sample = {number}`.")
     if number > samples_of(network):
@@ -234,12 +234,12 @@ def require_sample(number: int, network: "Network | SeveralSizes") -> None:
 
 
 class SeveralSizes:
-    """Colours by the mean of the logits at `SEEN_AT`, evened out; class and novelty at the network's own size.
+    """Smoothed colours of the mean of the logits at `SEEN_AT`; class and novelty at the network's own size.
 
-    It is given L* at `LARGEST_SIZE` of that size, and answers so; the other sizes are made of it.
+    Input and output have `LARGEST_SIZE` times that size; the other sizes are resized from the input.
 
     Args:
-        network: with a head of 313 colours.
+        network: has a head of 313 colours.
     """
 
     def __init__(self, network: Network) -> None:
@@ -249,22 +249,22 @@ class SeveralSizes:
     @property
     def description(self) -> Description:
         description = self.network.description
-        assert isinstance(description, Description)  # no other gives logits
+        assert isinstance(description, Description)  # only such models give logits
         return description
 
     def answer_bytes(self, height: int, width: int) -> int:
-        """That the logits of an image of this shape take while they are averaged, at most."""
+        """Most bytes that the logits of an image of this shape take while they are averaged."""
         side = round(LARGEST_SIZE * max(self.description.size_px, SHORTEST_PX))
         height, width = working_size(height, width, side)
         cells = -(-height // COLOUR_STRIDE) * -(-width // COLOUR_STRIDE)
         return _COPIES * len(chroma_bins()) * cells * np.dtype(np.float32).itemsize
 
     def at_one_size(self, lightness: FloatArray) -> FloatArray:
-        """L* (B, h, w) at the network's own size, of that at the largest."""
+        """Resize L* (B, h, w) from the largest to the network's own size."""
         return _resized(lightness, 1 / LARGEST_SIZE)
 
     def predict(self, lightness: FloatArray) -> Predictions:
-        """Predict for L* (B, h, w) at the largest size; errors as of `Network.predict`."""
+        """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`."""
         answers, logits = self._seen(lightness)
         colour = self.description.config.colour
         chroma = [
@@ -274,11 +274,11 @@ class SeveralSizes:
         return answers._replace(chroma=np.stack(chroma))
 
     def logits(self, lightness: FloatArray) -> FloatArray:
-        """Their mean over the sizes, (B, 313, rows, columns) of stride 4, for L* (B, h, w) at the largest size."""
+        """Mean logits over the sizes, (B, 313, rows, columns), stride 4, for L* (B, h, w) at the largest size."""
         return self._seen(lightness)[1]
 
     def _seen(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
-        """The answers at the network's own size, and the mean of the logits."""
+        """The predictions at the network's own size, and the mean logits over the sizes."""
         at_one = self.at_one_size(lightness)
         answers = self.network.predict(at_one, [COLOUR_LOGITS])
         own = answers.activations[COLOUR_LOGITS]
@@ -294,7 +294,7 @@ class SeveralSizes:
                 _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
                 for axis, count in ((1, rows), (2, columns))
             )
-            # one large product, where @ makes one a colour
+            # tensordot makes one large product, @ would make one per colour
             total += down @ np.tensordot(logits, across, (3, 1))
         total /= np.float32(len(SEEN_AT))
         return answers, total
@@ -305,16 +305,17 @@ def _logits(network: Network, lightness: FloatArray) -> FloatArray:
 
 
 def _interpolation(count: int, scale: float, length: int) -> FloatArray:
-    """The matrix (count, length) that takes a row of cells to `count` of another size, bilinear.
+    """The matrix (count, length) that interpolates a row of `length` cells at `count` places, bilinear.
 
-    The image whose cells are given is `scale` times as large; it is the first part of its row, of whole strides.
+    The image with `length` cells is `scale` times as large as the other. Its row is padded to whole strides, so that
+    the image is only the first part.
     """
     places = neighbours((np.arange(count) + 0.5) * scale - 0.5, length)
     return mixed(np.eye(length, dtype=np.float32), places).astype(np.float32)
 
 
 def _resized(lightness: FloatArray, scale: float) -> FloatArray:
-    """L* (B, h, w) at another size, by Lanczos."""
+    """Resize L* (B, h, w) by a factor, by Lanczos."""
     for axis in (1, 2):
         side = lightness.shape[axis]
         places, weights = taps(side, side, max(round(scale * side), 1))

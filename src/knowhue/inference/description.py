@@ -1,6 +1,6 @@
-"""What a model says of itself, as it stands in its file: tasks, classes, data, scores, calibration.
+"""The description stored in a model's file: tasks, classes, data, scores, calibration.
 
-Importing this needs no torch.
+Importing this module does not import torch.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from knowhue.metric_table import METRICS
 from knowhue.runs import Start
 
 KEY = "knowhue"
-"""Under which a file's metadata holds the description, as JSON."""
+"""Metadata key of the description, as JSON."""
 _SCHEMA = {"schema": "schema_", "schema_version": "schema_version"}
-"""Keys of the description that say which form it has, and their fields."""
+"""Keys of the description that give its schema, and their fields."""
 DEFAULT_UNKNOWN_BELOW = 0.5
-"""What nobody measured: a class is named if it is more probable than all others together."""
+"""Not tuned: a class is named if it is more probable than all others together."""
 Fast = Annotated[
     bool,
     Field(
@@ -28,7 +28,7 @@ Fast = Annotated[
 
 
 class ModelChoice(NamedTuple):
-    """A model and how it is used, as `Colorizer.load` takes them."""
+    """A model and how to use it: the arguments of `Colorizer.load`."""
 
     model: str
     recipe: str | None = None
@@ -37,7 +37,7 @@ class ModelChoice(NamedTuple):
 
 
 def model_as_used(name: str, fast: bool) -> str:
-    """A model as a terminal and the metadata of a file name it.
+    """A model's name in the terminal and in the metadata of a file.
 
     >>> model_as_used("built-in", False), model_as_used("built-in", True)
     ('built-in', 'built-in, at one size (--fast)')
@@ -46,7 +46,7 @@ def model_as_used(name: str, fast: bool) -> str:
 
 
 class ScoreInterval(Section):
-    """A score and its 95 % interval over the images it was measured on: normal, or Wilson's for a share."""
+    """A score and its 95 % interval over the measured images: normal, or Wilson's for a share."""
 
     value: float
     low: float
@@ -54,31 +54,31 @@ class ScoreInterval(Section):
 
 
 class Calibration(Section):
-    """What a temperature does to the class probabilities (Guo et al. 2017).
+    """The effect of a temperature on the class probabilities (Guo et al. 2017).
 
-    The errors are cross-fitted: each fifth of the images is judged with a temperature fitted on the others.
+    The errors are cross-fitted: each fifth of the images is scored with a temperature fitted on the others.
     """
 
     temperature: Annotated[float, Field(ge=0.01, le=100)]
-    """as fitted; it is applied if it helps"""
+    """as fitted; applied only if it helps"""
     ece_before: Fraction
-    """expected calibration error as trained, 0 to 1"""
+    """expected calibration error without a temperature, 0 to 1"""
     ece_after: Fraction
-    """the same with a fitted temperature"""
+    """expected calibration error with a fitted temperature, 0 to 1"""
     images: Count
 
     @property
     def helps(self) -> bool:
-        """Whether the temperature makes the probabilities mean more nearly what they say."""
+        """Whether the temperature lowers the expected calibration error."""
         return self.ece_after < self.ece_before
 
     @property
     def applied(self) -> float:
-        """What the logits are divided by: the temperature if it helps, else 1."""
+        """The divisor of the logits: the temperature if it helps, else 1."""
         return self.temperature if self.helps else 1.0
 
     def sentence(self) -> str:
-        """What was done, and what it was measured to do.
+        """What was done, and its measured effect.
 
         >>> Calibration(temperature=1.5, ece_before=0.1, ece_after=0.2, images=30).sentence()
         'not calibrated: the expected calibration error of 0.100 would be 0.200 with a temperature (30 images)'
@@ -101,7 +101,7 @@ class Description(Section):
     schema_: Literal["knowhue.model"] = Field(default="knowhue.model", alias="schema")
     schema_version: Literal[1] = 1
     name: str
-    """for people, such as `multi, seed 0 of runs/photos`"""
+    """to display, such as `multi, seed 0 of runs/photos`"""
     version: str
     config: Config
     classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
@@ -112,16 +112,16 @@ class Description(Section):
     """validation scores by the names of `METRICS`"""
     calibration: Calibration | None = None
     references: Count
-    """training images whose features tell what is usual"""
+    """number of training images whose features novelty is measured from"""
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
     """distance from the training images that one validation image in a hundred exceeds"""
     unknown_below: Fraction = DEFAULT_UNKNOWN_BELOW
-    """a class less probable than this is answered as unknown"""
+    """probability below which the class is `unknown`"""
     precision: str = "float32"
-    """of the stored weights"""
+    """number format of the stored weights"""
     licence: str = ""
     start: Start | None = None
-    """what it was trained from, other than an encoder"""
+    """the trained model that training started from, if any"""
 
     @model_validator(mode="after")
     def _can_be_put_to_work(self) -> "Description":
@@ -141,27 +141,27 @@ class Description(Section):
 
     @property
     def licences(self) -> str:
-        """Of the weights, and where it is another one, of those that they started from; empty if none is stated."""
+        """The licence of the weights and, if different, of the model that they started from; empty if unknown."""
         stated = [self.licence] if self.licence else []
         if self.start is not None and self.start.licence not in ("", self.licence):
             stated.append(f"of `{Path(self.start.model).name}`, which it started from: {self.start.licence}")
         return "; ".join(stated)
 
     def fingerprint(self) -> str:
-        """What tells two trainings apart, by the numbers fitted in each; a copy by another name has the same.
+        """Identifies a training by its fitted numbers; a renamed copy has the same fingerprint.
 
-        One whose weights are kept in another precision has another: it colours a little otherwise.
+        The same weights in another precision have another one, because their colours differ slightly.
         """
         return fingerprint(self.model_dump(mode="json", exclude={"name", "licence"}))
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by: a fitted temperature that helps, else 1."""
+        """The divisor of the class logits: a fitted temperature that helps, else 1."""
         return self.calibration.applied if self.calibration else 1.0
 
 
 def read_description(text: str | None, path: Path) -> Description:
-    """The description stored with weights; a `WeightsError` if there is none, or it is of another version."""
+    """The description stored with weights; a `WeightsError` if it is missing, invalid or of another version."""
     if text is None:
         raise WeightsError(
             f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "
@@ -171,7 +171,7 @@ def read_description(text: str | None, path: Path) -> Description:
         description = Description.model_validate_json(text)
     except ValidationError as error:
         problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
-        # first, as another version may well have other fields
+        # checked first: another version can have other fields
         if problems.keys() & _SCHEMA.keys():
             raise _other_version(path) from None
         where, problem = next(iter(problems.items()))
@@ -179,7 +179,7 @@ def read_description(text: str | None, path: Path) -> Description:
             f"`{path}` should be described as this version of knowhue does. Found at "
             f"`{where[:80]}`: {problem[:200]}. Upgrade knowhue, or export the run again."
         ) from None
-    if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults are not its own words
+    if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults do not count
         raise _other_version(path)
     return description
 

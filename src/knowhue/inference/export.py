@@ -1,4 +1,4 @@
-"""A trained model as files, which appear only if they answer as it does: safetensors, ONNX, the hub."""
+"""Export a trained model as safetensors, ONNX or a hub folder; a file appears only if it predicts as the model does."""
 
 import copy
 import json
@@ -29,11 +29,11 @@ from knowhue.runs import WEIGHTS, require_no_run
 from knowhue.storage import replacing
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
-_ALL_BYTES = 1 << 30  # the optimiser computes only what is smaller than its limits
+_ALL_BYTES = 1 << 30  # size limits of constant folding, larger than any tensor here
 PARITY_TOLERANCE = {"chroma": 0.01, "probabilities": 1e-4, "novelty": 1e-3}
-"""Largest difference to torch by output; for chroma CIELAB units, a fortieth of a step of 8-bit colour."""
+"""Largest allowed difference from torch, by output; chroma in CIELAB units, a fortieth of a step of 8-bit colour."""
 SIZES = ((1, 1, 1), (1, 32, 32), (3, 33, 95), (2, 64, 40), (1, 97, 160))
-"""Images, height, width that are tried: one pixel, whole strides and not, batches."""
+"""Batch size, height and width of trial images: one pixel, multiples of the stride and others, batches."""
 
 _Predict = Callable[[FloatArray], Predictions]
 
@@ -41,12 +41,12 @@ _Predict = Callable[[FloatArray], Predictions]
 def export_safetensors(
     network: TorchNetwork, target: Path, precision: str = "float32", description: Description | None = None
 ) -> dict[str, float]:
-    """Write a model as one file of weights with its description, or with another one.
+    """Write a model's weights and its description, or another one, as one file; an existing file is replaced.
 
-    The weights are stored in a precision of `DTYPES`, and computed with in float32. A file that is there is replaced.
+    The weights are stored in a precision of `DTYPES`; computation stays in float32.
 
     Returns:
-        Largest difference to the network's predictions by output: chroma in CIELAB units, probabilities and novelty.
+        Largest difference from the network's predictions, by output: chroma in CIELAB units, probabilities and novelty.
 
     Raises:
         WeightsError: the weights are too large for the precision.
@@ -60,7 +60,7 @@ def export_safetensors(
         for name, tensor in network.module.state_dict().items()
     }
     _refuse_infinite(weights, precision)
-    # what is measured is the model as it will be read again, before a file of it exists
+    # measure the model as it will be read, before a file exists
     again = TorchNetwork(build_deployed(described, weights, "The export"), described)
     differences = largest_differences(network.predict, again.predict)
     save_model(target, described, weights)
@@ -77,26 +77,25 @@ def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:
 
 
 def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
-    """Write a model as one .onnx file with all of its heads, for images of any number and size.
+    """Write a model with all of its heads as one .onnx file, for any batch and image size.
 
-    The file appears whole, after ONNX Runtime has answered as torch does, or not at all. Its largest differences to
-    torch are stored in it.
+    The file is written only if ONNX Runtime predicts as torch does. The largest differences are stored in it.
 
     Returns:
-        The largest differences by output, in the units of `PARITY_TOLERANCE`.
+        Largest difference from torch, by output, in the units of `PARITY_TOLERANCE`.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
-        WeightsError: ONNX Runtime answers otherwise than torch.
+        WeightsError: ONNX Runtime predicts other values than torch.
         RunError: the file cannot be written.
     """
     require_packages()
     model = folded(graph_of(network.module))
-    # what the network came from may have been stored in float16; here it is in full
+    # the weights might have been read from float16; the graph stores float32
     described = network.description.model_copy(update={"precision": "float32"})
     model.metadata_props.add(key=KEY, value=described.model_dump_json())
     made = network_of(model.SerializeToString(), target, threads=1)
-    # GPUs may round products to 10 bits
+    # on the CPU, because GPUs can round products to 10 bits
     on_cpu = TorchNetwork(copy.deepcopy(network.module), network.description, "cpu")
     differences = largest_differences(on_cpu.predict, made.predict)
     _refuse_difference(differences, target)
@@ -107,7 +106,7 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
 
 
 class _Graph(nn.Module):
-    """What is exported: edges repeat up to whole strides of any size, and absent heads are left out."""
+    """The exported computation: pads images by their edges to whole strides, and leaves out absent heads."""
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
@@ -115,10 +114,10 @@ class _Graph(nn.Module):
         self.stride = deployed.model.encoder.strides[-1]
 
     def forward(self, lightness: Tensor) -> tuple[Tensor, ...]:
-        """L* (B, 1, H, W) to the outputs that there are, chroma as (B, H, W, 2)."""
+        """Map L* (B, 1, H, W) to the outputs of the heads; chroma is (B, H, W, 2)."""
         height, width = lightness.shape[2:]
         rows, columns = (self._repeating_edge(length) for length in (height, width))
-        # by index: `F.pad` with sizes that are unknown until it runs is not exported
+        # by index, because the exporter does not support `F.pad` with dynamic sizes
         answer: DeployedOutput = self.deployed(lightness[:, :, rows][:, :, :, columns])
         if answer.chroma is not None:
             answer = answer._replace(chroma=answer.chroma.permute(0, 2, 3, 1)[:, :height, :width])
@@ -131,15 +130,15 @@ class _Graph(nn.Module):
 
 
 def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
-    """The ONNX model of a deployed one, weights and all; `optimize` lets torch's exporter simplify it."""
+    """The ONNX model of a deployed model, with its weights; `optimize` lets torch's exporter simplify it."""
     module = _exportable(copy.deepcopy(module).cpu().eval())
     model = module.model
     has = {"colour": model.colour is not None, "class": model.classifier is not None}
-    # any smaller size is padded to one stride; left out, torch finds so and traces once more
+    # smaller sizes are padded to one stride; without `min`, torch finds that out and traces a second time
     sides = [torch.export.Dim(side, min=model.encoder.strides[-1] + 1) for side in ("height", "width")]
     program = torch.onnx.export(
         _Graph(module).eval(),
-        # sizes that are no multiples of each other or of a stride, lest the exporter take them for constants
+        # not multiples of each other or of a stride, which the exporter could mistake for constants
         (torch.rand(2, 1, 70, 50) * 100,),
         dynamo=True,
         verbose=False,
@@ -156,34 +155,34 @@ def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
 
 
 def folded(model: Any) -> Any:
-    """A graph with all that depends on weights alone computed once and for all: readers do not do it."""
+    """Fold everything that depends only on weights into constants, because readers do not do it."""
     from onnxscript.optimizer import optimize
 
     return _without_traces(optimize(model, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES))
 
 
 def _exportable(module: Deployed) -> Deployed:
-    """The same network as the exporter takes it quickly.
+    """Change a network in place so that it exports quickly, with the same results.
 
-    Convolutions that pad by the size of their input (TensorFlow's) pad for whole strides: of n pixels, a multiple of
-    the stride s, a kernel of k takes k - s more, the odd one at the end. As formulas of an unknown size they would take
-    the exporter half an hour.
+    Convolutions that pad by the size of their input (TensorFlow's "same") get a fixed padding: if the input is a
+    multiple of the stride s, a kernel of k needs k - s more pixels, the odd one at the end. With formulas of a dynamic
+    size, the export would take half an hour.
     """
     for name, layer in list(module.named_modules()):
         if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
             pads_by_size = isinstance(layer, Conv2dSame)
-            layer.__class__ = nn.Conv2d  # which has the same weights, and no padding of its own
+            layer.__class__ = nn.Conv2d  # has the same weights and no padding by size
             if pads_by_size:
                 height, width = (max(k - s, 0) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
                 edges = (width // 2, width - width // 2, height // 2, height - height // 2)
                 module.set_submodule(name, nn.Sequential(nn.ZeroPad2d(edges), layer))
         elif getattr(layer, "inplace", False):
-            cast(Any, layer).inplace = False  # to undo it takes a fourth of the export
+            cast(Any, layer).inplace = False  # reversing it would take a quarter of the export
     return module.eval()
 
 
 def _without_traces(model: Any) -> Any:
-    """Leave out from which lines of which files each node came."""
+    """Remove the source files and lines that nodes came from."""
     graph = model.graph
     for each in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         each.ClearField("metadata_props")
@@ -193,7 +192,7 @@ def _without_traces(model: Any) -> Any:
 
 
 def _refuse_difference(differences: dict[str, float], target: Path) -> None:
-    # and not `any(... > ...)`, which NaN is not
+    # not `any(... > ...)`, which is false for NaN
     if not all(difference <= PARITY_TOLERANCE[name] for name, difference in differences.items()):
         found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
         allowed = ", ".join(f"{name} {PARITY_TOLERANCE[name]:.2g}" for name in differences)
@@ -204,7 +203,7 @@ def _refuse_difference(differences: dict[str, float], target: Path) -> None:
 
 
 def require_packages() -> None:
-    """Raise an `ExtraError`, before work, where a package of the extra is missing."""
+    """Raise an `ExtraError` if a package of the extra `onnx` is missing."""
     with needing("Export to ONNX", "onnx"):
         for name in ("onnx", "onnxscript"):
             if find_spec(name) is None:
@@ -212,9 +211,9 @@ def require_packages() -> None:
 
 
 def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]:
-    """Largest absolute difference by output, in its unit, over noise and smooth images of all `SIZES`.
+    """Largest absolute difference by output, in its unit, over `trial_images`.
 
-    Other shapes differ infinitely, and so does an answer that only one gives; what is no number stays so.
+    It is infinite if shapes differ or only one of them gives an output, and NaN if a value is.
     """
     worst: dict[str, float] = {}
     for lightness in trial_images():
@@ -222,13 +221,13 @@ def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]
         for name in OUTPUTS:
             one, other = (getattr(each, name) for each in answers)
             if one is not None or other is not None:
-                # numpy's maximum keeps NaN, Python's `max` may drop it
+                # `np.maximum` keeps NaN, unlike `max`
                 worst[name] = float(np.maximum(worst.get(name, 0.0), _difference(one, other)))
     return worst
 
 
 def trial_images() -> list[FloatArray]:
-    """L* (B, h, w) of noise and of smooth waves, the same every time."""
+    """L* (B, h, w) of all `SIZES`, noise and smooth waves, the same every time."""
     generator = np.random.default_rng(0)
     images = []
     for count, height, width in SIZES:
@@ -251,20 +250,20 @@ VERBS = {"colour": "colours", "class": "classifies"}
 LICENCES = frozenset(
     {"mit", "apache-2.0", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
 )
-"""Identifiers of the hub; any other text becomes `other` with its words."""
+"""Licence identifiers of the hub; any other text becomes `other` with that text as the name."""
 
 
 def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "float32") -> dict[str, float]:
-    """Write a folder for the hub: weights, settings for reading, and a model card.
+    """Write a folder for the hub: weights, settings to read, and a model card.
 
-    `model.safetensors` alone is what loads; it predicts as the network does. The folder's name becomes the model's, and
-    of paths on this machine only last names are kept.
+    Only `model.safetensors` is loaded; it predicts as the network does. The model is named after the folder, and
+    paths on this machine are cut to their last part.
 
     Returns:
         What `export_safetensors` returns.
 
     Raises:
-        ConfigError: `folder` is a run's.
+        ConfigError: `folder` is a run folder.
         WeightsError: the weights are too large for the precision.
         RunError: the folder cannot be written.
     """
@@ -280,13 +279,13 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
 
 
 def upload(folder: Path, repository: str, hub: Any = None) -> str:
-    """Put a folder that `export_hub_folder` made on the hub, in one commit, and give the address of the model.
+    """Upload a folder that `export_hub_folder` made in one commit, and return the model's URL.
 
-    A new repository, `owner/name`, is private; other files in the folder stay here. `hub` is a `huggingface_hub.HfApi`;
-    one that knows the user by `hf auth login` if None.
+    A new repository, `owner/name`, is private; other files in the folder are not uploaded. `hub` is a
+    `huggingface_hub.HfApi`; None: one with the login of `hf auth login`.
 
     Raises:
-        ConfigError: no such folder.
+        ConfigError: the folder lacks a file.
         RunError: the hub cannot be reached or refuses.
     """
     missing = [name for name in HUB_FILES if not (folder / name).is_file()]
@@ -296,9 +295,9 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
             f"`{folder}`."
         )
     try:
-        if hub is None and not hub_resolves():  # the client itself would try for half a minute
+        if hub is None and not hub_resolves():  # the client would retry for half a minute
             raise OfflineModeIsEnabled
-        # not `PyTorchModelHubMixin`: a base class of the model, it would load settings from a file beside the weights
+        # not `PyTorchModelHubMixin`: it is a base class, and loads settings from another file than the weights
         hub = hub or HfApi()
         hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(
@@ -307,9 +306,9 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
             allow_patterns=list(HUB_FILES),
             commit_message="Upload a knowhue model",
         )
-    except Exception as error:  # the hub client raises its own, httpx' and OS errors
+    except Exception as error:  # the client raises its own errors, those of httpx and OSError
         reason = first_line(error).rstrip(".")
-        # its own text blames a variable that the user has not set
+        # its own text names a variable that the user has not set
         if isinstance(error, OfflineModeIsEnabled):
             reason = "the hub cannot be reached, or HF_HUB_OFFLINE is set"
         raise RunError(
@@ -320,7 +319,7 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
 
 
 def _without_paths(description: Description, name: str) -> Description:
-    """A description for strangers: last names of paths on this machine."""
+    """A description to publish: paths on this machine are cut to their last part."""
     config = description.config
     changes = {
         "images": {"path": _last(config.images.path)},
@@ -330,7 +329,7 @@ def _without_paths(description: Description, name: str) -> Description:
             "lpips_weights": _last(config.evaluation.lpips_weights),
         },
     }
-    if config.images.source == "huggingface":  # its path is a name on the hub, and no secret
+    if config.images.source == "huggingface":  # its path is a name on the hub
         del changes["images"]
     public: Config = edit(config, changes)
     start = description.start and description.start.model_copy(
@@ -344,10 +343,10 @@ def _last(path: str | None) -> str | None:
 
 
 def model_card(description: Description) -> str:
-    """Markdown with the hub's front matter, by the template `card.md`.
+    """The model card, Markdown with the hub's front matter, from the template `card.md`.
 
     Args:
-        description: of the model; what it does not know is called unknown.
+        description: of the model; missing facts about its images become "unknown".
     """
     environment = Environment(
         loader=PackageLoader("knowhue.inference", "."),
@@ -370,7 +369,7 @@ def model_card(description: Description) -> str:
 
 
 def _title(name: str) -> tuple[str, str]:
-    """What a score is called in Markdown, and its better direction."""
+    """The title of a score in Markdown, and its better direction."""
     title, unit, better, *_ = METRICS[name]
     return (title if unit == "share" else f"{title}, {unit}").replace("*", "\\*"), better
 

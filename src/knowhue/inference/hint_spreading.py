@@ -1,4 +1,4 @@
-"""Hints met where they are given, and spread over like lightness around: by how much the predicted colours change."""
+"""Spread hints over surrounding pixels of similar lightness: the change that they make to the predicted colours."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,56 +13,56 @@ from knowhue.inference.hints import Hint, Strokes
 from knowhue.inference.pixels import interpolated, lightness, neighbours
 
 REACH = 0.15
-"""Farthest from its point that a hint changes anything, in short sides of the image, as all lengths here."""
+"""Radius within which a hint changes colours, in short sides of the image, like all lengths here."""
 EDGE = 8.0
-"""A step of L* above this ends a hint's region."""
+"""Difference in L* above which an edge separates a pixel from its point or stroke."""
 SIDE_PX = 192
-"""Short side of the grid on which hints spread: fine enough for their colour to end where the edge is seen."""
+"""Short side of the grid on which hints spread, pixels: fine enough for colours to end at visible edges."""
 LIKE = 2.0
-"""Neighbours whose L* differ by this pass exp(-1/2) of the pull on; by `EDGE`, 1 in 3,000."""
+"""Difference in L* at which the conductance between neighbours falls to exp(-1/2); at `EDGE`, to 1 / 3,000."""
 DISC = 0.02
-"""Radius of what a hint colours outright."""
+"""Radius of the disc around a hint that gets exactly its colour."""
 RESISTANCE = 1.0
 """k of `spread`, in units of 1 / `REACH`^2."""
 STIFFNESS = 1e6
-"""Pull towards what is given, far above that of any neighbour, so that it is met."""
+"""Weight of given differences, far above that of any neighbour, so that they are exact."""
 WEAKEST = 0.1
-"""Below it two points share too many pixels to be distinguished; 1 is a point on a pixel of its own."""
+"""Eigenvalue of `_meet` below which two points are too close to distinguish; 1 is a point on a pixel of its own."""
 LEAST_SHARE = 1e-3
-"""Of a stroke's pixel; a pixel of the grid with less is not between which it lies."""
+"""Least total weight of strokes for a pixel of the grid to be held."""
 MOST_CHROMA = 1_000
-"""Of a wanted a* or b*: beyond any colour, and far from where numbers overflow."""
+"""Limit of a hint's a* and b*, CIELAB units: beyond any colour, and far from overflow."""
 NOWHERE = -1e3
-"""An L* unlike any other: no pull passes."""
+"""An L* so far from any other that the conductance is 0."""
 
 
 class Given(NamedTuple):
-    """What n points or pixels of strokes give, on the grid on which it spreads."""
+    """Differences of colour at n points or pixels of strokes, in coordinates of the grid."""
 
     rows: NDArray[np.floating]
-    """of each (n,); whole numbers are centres of the grid's pixels"""
+    """row of each (n,); whole numbers are centres of the grid's pixels"""
     columns: NDArray[np.floating]
-    """the same"""
+    """column of each (n,); whole numbers are centres"""
     lightness: NDArray[np.floating]
-    """L* of the image there (n,), 0 to 100"""
+    """L* of the full-size image at each (n,), 0 to 100"""
     differences: NDArray[np.floating]
-    """a*b* (n, 2), what is to be added there, CIELAB units"""
+    """a*b* to add at each (n, 2), CIELAB units"""
 
 
 NOTHING = Given(np.empty(0), np.empty(0), np.empty(0), np.empty((0, 2)))
 
 
 class _Discs(NamedTuple):
-    """What is given, on the grid on which it spreads."""
+    """Given differences at the pixels of the grid."""
 
     given: NDArray[np.float64]
-    """differences of a*b* (h, w, 2)"""
+    """differences of a*b* (h, w, 2), CIELAB units"""
     held: NDArray[np.bool_]
-    """whether one is given (h, w)"""
+    """whether a difference is given (h, w)"""
     across: NDArray[np.bool_]
-    """whether the pixel lies beyond an edge from its point (h, w)"""
+    """whether an edge separates the pixel from its point (h, w)"""
     distance: NDArray[np.float64]
-    """from the nearest point in short sides, infinite out of reach (h, w)"""
+    """distance from the nearest point (h, w), in short sides; infinite out of reach"""
 
 
 def corrections(
@@ -72,22 +72,22 @@ def corrections(
     hints: Sequence[Hint],
     strokes: Strokes | None = None,
 ) -> FloatArray:
-    """What hints and strokes add to the colours of an image, for `paint`; 0 outside their regions.
+    """The a*b* that hints and strokes add to an image, for `paint`; 0 outside their regions.
 
-    At its point the sum is a hint's colour, whatever was predicted and at any saturation; along a stroke nearly.
+    Prediction and correction sum to the hint's colour at its point, at any saturation; along a stroke, nearly.
 
     Args:
         pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded.
-        coarse: L* (h, w) of the same image, on which the hints spread; its shorter side is `SIDE_PX` at most.
-        lines: the colours without hints, as `chroma_lines` gives them.
+        coarse: L* (h, w) of the same image on the grid; its shorter side is `SIDE_PX` at most.
+        lines: the colours without hints, from `chroma_lines`.
         hints: points with a colour.
-        strokes: painted on the image; hints or strokes are needed.
+        strokes: painted pixels; hints or strokes are required.
 
     Returns:
         a*b* (h, w, 2), CIELAB units.
 
     Raises:
-        ConfigError: a hint or a stroke lies outside the image, or is of no colour.
+        ConfigError: a hint or a stroke lies outside the image, or its a* or b* is out of range.
     """
     given: dict[str, Strokes] = {}
     if len(hints):
@@ -114,7 +114,7 @@ def corrections(
 
 
 def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
-    """a*b* (..., 2) on lines (h, w, 4) where L* is `lightness`, at fractions `y` of the height and `x` of the width."""
+    """a*b* (..., 2) on lines (h, w, 4) for `lightness`, L*, at fractions `y` of the height and `x` of the width."""
     here = interpolated(lines, y, x)
     return here[..., :2] * np.asarray(lightness)[..., None] + here[..., 2:]
 
@@ -122,29 +122,29 @@ def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
 def spread(
     lightness: FloatArray, step: tuple[float, float], points: Given = NOTHING, strokes: Given = NOTHING
 ) -> FloatArray:
-    """Spread differences of colour from points and strokes over the regions of like lightness around them.
+    """Spread differences of colour from points and strokes over surrounding regions of similar lightness.
 
-    The result d is the minimum of sum_rs c_rs (d_r - d_s)^2 + sum_r k d_r^2 over neighbours r, s (left, right,
-    above, below). It is given on a small disc around each point, and 0 from `REACH` on. The first part of
-    c_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)) / (4 t^2 (1 - t^2)) halts d at edges. The second, t being the distance from
-    the nearest point over `REACH`, has it fade as (1 - t^2)^2 where there are none and k is small: flat at the point,
-    and without a rim. k keeps what leaks through an edge from filling an enclosed place behind it. d never leaves the
-    range of 0 and the given differences, if points are three pixels or more apart, and adds to the prediction, whose
-    own variation stays. A pixel in several discs belongs to the nearest point; contradictory points at one place are
-    averaged. Along strokes d is given at the pixels that they lie between, and at no others.
+    The result d minimises sum_rs c_rs (d_r - d_s)^2 + sum_r k d_r^2 over neighbours r, s (left, right, above, below).
+    It is fixed on a small disc around each point, and 0 from `REACH` on. The first factor of
+    c_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)) / (4 t^2 (1 - t^2)) stops d at edges. In the second, t is the distance from
+    the nearest point over `REACH`: where there are no edges and k is small, d fades as (1 - t^2)^2, flat at the point
+    and without a rim. k prevents what leaks through an edge from filling an enclosed region behind it. If points are
+    three pixels or more apart, d stays within the range of 0 and the given differences. It is added to the prediction,
+    which keeps its own variation. A pixel in several discs belongs to the nearest point; contradictory points at one
+    place are averaged. Strokes fix d only at the pixels that they lie between.
 
     After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences,
-    compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: one scribble
-    colours all that no other holds. The pairwise energy makes d obey a maximum principle.
+    compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: a scribble
+    colours everything that no other scribble does. The pairwise energy makes d obey a maximum principle.
 
     Args:
         lightness: L* (h, w), 0 to 100.
         step: height and width of a pixel in short sides of the image.
-        points: where colours are given.
-        strokes: the same of strokes; points or strokes are needed.
+        points: points with differences.
+        strokes: pixels of strokes with differences; points or strokes are required.
 
     Returns:
-        a*b* (h, w, 2). Interpolated between pixels it is the difference itself at each point.
+        a*b* (h, w, 2). Interpolated between pixels, it is exactly the given difference at each point.
 
     >>> flat = np.full((48, 64), 50, np.float32)
     >>> point = Given(np.array([24]), np.array([32]), np.array([50]), np.array([[40, 0]]))
@@ -161,20 +161,20 @@ def spread(
 
 
 def _discs(lightness: FloatArray, step: tuple[float, float], points: Given, strokes: Given) -> _Discs:
-    """Where differences are given.
+    """Fix differences on the discs of points and along strokes.
 
-    A disc leaves out what is of unlike lightness: a point beside an edge must not colour the other side. Only the
-    pixels that the point lies between belong to it in any case, because its colour is interpolated from them.
+    A disc excludes pixels of different lightness, because a point beside an edge must not colour the other side. It
+    always includes the pixels that the point lies between, because its colour is interpolated from them.
     """
     given, held, across, distance = _along(lightness, step, strokes)
-    # a stroke says where it ends, and a disc does not: a pixel in both is the stroke's
+    # a pixel in a stroke and a disc belongs to the stroke, whose boundary was drawn
     count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
     for row, column, light, difference in zip(*points, strict=True):
         rows, columns, window = _window(lightness.shape, (row, column), step)
         away = np.hypot((rows - row) * step[0], (columns - column) * step[1])
         between = (np.abs(rows - row) < 1) & (np.abs(columns - column) < 1)
         around, beside = lightness[window], lightness[window][between]
-        # the pixel beside the point that is most like it: at an edge the point lies on one of its sides
+        # compare with the adjacent pixel of the most similar lightness: at an edge, the point lies on one side of it
         like = np.abs(around - beside[np.abs(beside - light).argmin()]) <= EDGE
         inside = between | (away <= DISC) & like
         closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
@@ -189,7 +189,7 @@ def _discs(lightness: FloatArray, step: tuple[float, float], points: Given, stro
 
 
 def _along(lightness: NDArray[np.floating], step: tuple[float, float], strokes: Given) -> _Discs:
-    """What strokes give: at each pixel of the grid the mean over what lies beside it, weighted as by interpolation."""
+    """Differences of strokes on the grid: means over adjacent samples, with the weights of bilinear interpolation."""
     shape = lightness.shape
     top, bottom, down = neighbours(strokes.rows, shape[0])
     left, right, across = neighbours(strokes.columns, shape[1])
@@ -216,9 +216,9 @@ def _along(lightness: NDArray[np.floating], step: tuple[float, float], strokes: 
 
 
 def _meet(given: NDArray[np.float64], points: Given) -> None:
-    """Change what is given by the least that has each point meet its difference, though it shares pixels with another.
+    """Make each point meet its difference exactly although points share pixels, by the smallest change of `given`.
 
-    The nearer two are, the more that takes; nearer than about half a pixel they are averaged instead.
+    The nearer two points are, the larger the change; points nearer than about half a pixel are averaged instead.
     """
     rows, columns = (
         np.maximum(1 - np.abs(np.arange(length) - along[:, None]), 0)
@@ -226,9 +226,9 @@ def _meet(given: NDArray[np.float64], points: Given) -> None:
     )
     used = np.nonzero(rows.T @ columns)
     shares = rows[:, used[0]] * columns[:, used[1]]
-    shares /= shares.sum(1, keepdims=True)  # less than 1 between the outermost centres and the border
+    shares /= shares.sum(1, keepdims=True)  # the sum is below 1 between the outermost centres and the border
     missing = points.differences - shares @ given[used]
-    # the pseudo-inverse without weak directions, in which near points would be pulled apart without bound
+    # a pseudo-inverse without weak directions, along which near points would get unbounded differences
     strength, turn = np.linalg.eigh(shares @ shares.T)
     turn, strength = turn[:, strength > WEAKEST], strength[strength > WEAKEST]
     given[used] += shares.T @ (turn / strength @ (turn.T @ missing))
@@ -249,7 +249,7 @@ def _window(
 def _conductances(
     lightness: NDArray[np.float64], distance: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How readily the pull passes between a pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
+    """c_rs of `spread` between each pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
     # at t = 0 and t = 1 the conductance would be infinite
     share = np.clip(distance / REACH, DISC / REACH, 0.999) ** 2
     anywhere = 1 / (4 * share * (1 - share))
@@ -270,9 +270,9 @@ def _solve(
 ) -> NDArray[np.float64]:
     """The minimum at the free pixels (n, 2), with 0 around them: one sparse factorisation, two right-hand sides.
 
-    Four neighbours, not eight: a diagonal line one pixel wide then holds the pull back as any other does.
+    With four neighbours instead of eight, a diagonal line one pixel wide stops colours as well as any other.
     """
-    # a sixth of a second to import, which an image without hints is spared
+    # imported only for hints, because it takes a sixth of a second
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 
@@ -290,7 +290,7 @@ def _solve(
     rows = np.concatenate([np.arange(size), first, second])
     columns = np.concatenate([np.arange(size), second, first])
     matrix = coo_array((np.concatenate([diagonal, -weight, -weight]), (rows, columns)), shape=(size, size))
-    # symmetric and diagonally dominant: pivots may stay on the diagonal, which keeps the factor thin
+    # symmetric and diagonally dominant: pivots on the diagonal are stable and keep the factor sparse
     options = {"SymmetricMode": True}
     factor = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
     return factor.solve(stiffness[:, None] * discs.given[free])
@@ -299,7 +299,7 @@ def _solve(
 def _check(name: str, given: Strokes) -> None:
     x, y, chroma = given
     is_shaped = x.ndim == 1 and x.size and y.shape == x.shape and chroma.shape == (x.size, 2)
-    # said so that what is not a number is refused, too
+    # comparisons with NaN are false, so NaN is refused, too
     if is_shaped and ((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & (abs(chroma) <= MOST_CHROMA).all(1)).all():
         return
     found = (f"{part} {np.array2string(values, threshold=6)}" for part, values in given._asdict().items())

@@ -1,4 +1,4 @@
-"""Colours that a user gives: a point on the command line, a table of points, strokes on a transparent image."""
+"""Colours from a user: points on the command line, a table of points, strokes on a transparent image."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from knowhue.settings_text import parse_json, plain_name
 
 
 class Hint(NamedTuple):
-    """A point and the colour that it should have; its lightness stays the image's."""
+    """A point and its colour; the lightness stays that of the image."""
 
     x: float
     """fraction of the width from the left, 0 to 1"""
@@ -27,11 +27,11 @@ class Hint(NamedTuple):
     a: float
     """a*, CIELAB units"""
     b: float
-    """b*, CIELAB units; both 0 mean no colour"""
+    """b*, CIELAB units; a* = b* = 0 is gray"""
 
 
 class Strokes(NamedTuple):
-    """Many points with colours, n pixels of what a user has painted; their lightness stays the image's."""
+    """The n painted pixels of a strokes image and their colours; the lightness stays that of the image."""
 
     x: NDArray[np.floating]
     """fractions of the width from the left (n,), 0 to 1"""
@@ -43,11 +43,11 @@ class Strokes(NamedTuple):
 
 MOST_HINTS_OF_AN_IMAGE = 500
 MOST_SAMPLES = 1 << 17
-"""Pixels of strokes that are looked at: several for each point of the grid on which their colours spread."""
+"""Most pixels of strokes that are used: several for each point of the grid on which their colours spread."""
 _COLUMNS = ("file", "x", "y", "colour")
 _JSON = '[{"x": 120, "y": 80, "colour": "#c83232"}]'
-_ANYWHERE = 10**9, 10**9  # a size in which every pixel lies
-_GOLDEN = 0.618034  # multiples of it, less their whole part, are spread evenly
+_ANYWHERE = 10**9, 10**9  # a size that contains every pixel
+_GOLDEN = 0.618034  # the fractional parts of its multiples are evenly spread
 
 _HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
 _FORMS = (
@@ -57,28 +57,28 @@ _FORMS = (
 
 
 class ListedHint(str):
-    """A hint of a table, as it would be written on the command line; what is wrong with it is said of its place."""
+    """A hint from a table, in the form of the command line, with its place for messages."""
 
     __slots__ = ("place",)
 
     def __new__(cls, text: str, place: str = "") -> "ListedHint":
-        """A hint that stands at a place, such as `hints.csv, row 3`."""
+        """Make a hint from a place, such as `hints.csv, row 3`."""
         made = super().__new__(cls, text)
         made.place = place
         return made
 
 
 def parse_hint(text: str, width: int, height: int) -> Hint:
-    """Read a hint as it is written on the command line.
+    """Parse a hint in the form of the command line.
 
     Args:
-        text: `X,Y=COLOUR`; X and Y count whole pixels from 0, or are percentages of width and height; COLOUR is
-            anything that CSS writes without transparency: `#c83232`, `rgb(200, 50, 50)`, `orange`.
+        text: `X,Y=COLOUR`; X and Y are whole pixels from 0, or percentages of width and height; COLOUR is an
+            opaque CSS colour: `#c83232`, `rgb(200, 50, 50)`, `orange`.
         width: of the image, pixels.
         height: of the image, pixels.
 
     Raises:
-        ConfigError: it is not so written, no such colour, or outside the image.
+        ConfigError: the text has another form, names no colour, or lies outside the image.
 
     >>> hint = parse_hint("30%,40=#c83232", 600, 400)
     >>> [round(value, 4) for value in hint]
@@ -92,7 +92,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
 
 
 def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ...]:
-    """Read the hints of an image, each as `parse_hint` does; a `ConfigError` names all that cannot be read."""
+    """Parse the hints of an image like `parse_hint`; a `ConfigError` lists all problems."""
     found, problems = _parsed(texts, width, height)
     refuse_all(problems)
     return tuple(found)
@@ -108,7 +108,7 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
         except ConfigError as error:
             problems.append(f"{place}{error}")
             continue
-        # the mean of both is a colour that nobody asked for
+        # spreading would average them to a third colour
         first, first_text = at.setdefault(hint[:2], (hint, text))
         if hint != first:
             problems.append(f"{place}A point should have one colour. Found `{first_text}` and `{text}`.")
@@ -119,18 +119,18 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
 def require_hinted(
     hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path
 ) -> dict[str, list[str]]:
-    """Make sure, by headers alone, that hints of many images can be met: before the first of these is coloured.
+    """Check the hints of many images before the first is coloured, reading only the images' headers.
 
     Args:
-        hints: of images, by their path below `source`, as `parse_hint` reads them.
-        images: their files, by the same.
+        hints: texts for `parse_hint`, by an image's path below `source`.
+        images: image files, by their path below `source`.
         source: folder of the images.
 
     Returns:
-        The hints by the names that `images` have, which macOS may spell otherwise than whoever wrote a table.
+        The hints by the keys of `images`; on macOS a key can spell accents differently than a table does.
 
     Raises:
-        ConfigError: hints that name no image, that cannot be read, or that lie outside theirs; each is said.
+        ConfigError: hints that name no image, cannot be parsed, or lie outside their image; each is listed.
     """
     spelt = {plain_name(name): name for name in images} if hints else {}
     found: dict[str, list[str]] = {}
@@ -142,7 +142,7 @@ def require_hinted(
             problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {what}")
         else:
             found.setdefault(name, []).extend(texts)
-            shape = weigh_image(images[name]).shape  # what cannot be read is said when it is to be coloured
+            shape = weigh_image(images[name]).shape  # an unreadable image is reported when it is coloured
         height, width = shape or _ANYWHERE
         of_image = f"{name or given}: " if name or given else ""
         problems += [f"{of_image}{problem}" for problem in _parsed(texts, width, height)[1]]
@@ -151,16 +151,16 @@ def require_hinted(
 
 
 def read_hints(file: Path) -> dict[str, list[ListedHint]]:
-    """Hints from a table, by the name of their image; of no name where none is given.
+    """Read hints from a table, by the name of their image, "" if the table names none.
 
-    They are what `parse_hints` reads, once the size of their image is known: then all that is wrong is said at once.
+    `parse_hints` checks them once the size of the image is known, so that all problems are reported at once.
 
     Args:
         file: .csv with a header, or .json with a list of objects: `x`, `y`, `colour`, and for a folder `file`, an
             image's path below it with `/`.
 
     Raises:
-        ConfigError: the file cannot be read, has other columns, or too many hints for an image.
+        ConfigError: the file cannot be read, or has other columns or too many hints for an image.
     """
     hints: dict[str, list[ListedHint]] = {}
     for place, row in _rows(file):
@@ -176,12 +176,12 @@ def read_hints(file: Path) -> dict[str, list[ListedHint]]:
 
 
 def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
-    """Strokes on a transparent image as large as the photo: where it is opaque, its colour is asked for.
+    """Strokes from a transparent image as large as the photo: its opaque pixels give colours.
 
-    Of very many pixels `MOST_SAMPLES` are taken, spread evenly. Messages call it `name`.
+    If there are too many, `MOST_SAMPLES` evenly spread ones are taken. Messages call the image `name`.
 
     Raises:
-        ConfigError: it has another size, no transparency, or nothing opaque.
+        ConfigError: the image has another size, no transparency, or no opaque pixels.
     """
     pixels, alpha, _ = image
     if pixels.shape[:2] != (height, width):
@@ -196,20 +196,20 @@ def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
         raise ConfigError(f"{name} is transparent everywhere; paint strokes on it, or leave it out")
     if len(places) > MOST_SAMPLES:
         steps = np.arange(MOST_SAMPLES)
-        # not every n-th, which could be one column of the image
+        # not every n-th pixel, which could be those of one column
         places = places[((steps + steps * _GOLDEN % 1) * len(places) / MOST_SAMPLES).astype(int)]
     rows, columns = np.divmod(places, width)
     rgb = np.broadcast_to(pixels[rows, columns], (len(places), 3)) / np.iinfo(pixels.dtype).max
     chroma = srgb_to_lab(rgb)[:, 1:]
-    chroma[np.ptp(rgb, axis=1) == 0] = 0  # gray is exactly no colour
+    chroma[np.ptp(rgb, axis=1) == 0] = 0  # gray is exactly 0, without rounding
     return Strokes((columns + 0.5) / width, (rows + 0.5) / height, chroma)
 
 
 def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a table, each with its place: as a spreadsheet counts rows, or of a list from 1."""
+    """The rows of a table with their places: the row in a spreadsheet, or the number in a list from 1 on."""
     is_json = file.suffix.lower() == ".json"
     try:
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark of the encoding
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
         found = _listed(parse_json(text)) if is_json else from_csv(text)
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
@@ -219,7 +219,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     if not found:
         header = f"one a line below a header `{','.join(_COLUMNS)}`"
         raise ConfigError(f"{file}: no hints; write {header}, or in .json a list of objects, {_JSON}")
-    if not is_json and (problem := _misnamed(found[0][1], "columns")):  # the same in all
+    if not is_json and (problem := _misnamed(found[0][1], "columns")):  # every row has the same
         raise ConfigError(f"{file}: {problem}")
     placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]
     refuse_all([f"{place}: {problem}" for place, row in placed if (problem := _misnamed(row, "keys"))])
@@ -227,7 +227,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _listed(value: Any) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a list, each with its number; none where it is another value."""
+    """The objects of a list, numbered from 1; [] if the value is not a list of objects."""
     rows = value if isinstance(value, list) else []
     return list(enumerate(rows, 1)) if all(isinstance(row, dict) for row in rows) else []
 
@@ -243,10 +243,10 @@ def _misnamed(row: Mapping[str, Any], what: str) -> str:
 
 
 def _fraction(text: str, side: int, whole: str) -> float:
-    """A coordinate to 0..1; pixel k is meant at its centre."""
+    """Parse a coordinate to 0..1; a whole number means the centre of that pixel."""
     if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?%", text):
         fraction = float(text[:-1]) / 100
-    elif re.fullmatch(r"[+-]?[0-9]+(\.0+)?", text):  # tables write whole numbers so where a cell is empty
+    elif re.fullmatch(r"[+-]?[0-9]+(\.0+)?", text):  # pandas writes 120.0 beside empty cells
         fraction = (float(text) + 0.5) / side
     else:
         raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")

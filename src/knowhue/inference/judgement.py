@@ -1,4 +1,4 @@
-"""What a user should know of a colouring or a class, in numbers and words: how sure, how unlike, how gray."""
+"""The judgement of a colouring or a class, in numbers and words: probability, novelty, chroma, warnings."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,45 +16,45 @@ from knowhue.runs import UNKNOWN
 STILL_GRAY = 4.0
 """Mean chroma, CIELAB units, below which an image looks gray."""
 OFTEN_REDUCED = 0.25
+"""Share of pixels with reduced chroma above which a warning says so."""
 HARDLY_FOUND = 0.05
-"""Share of an image that was found in its reference, below which that is said."""
+"""Share of an image that was found in its reference, below which a warning says so."""
 FEWEST_TO_TELL = 100
-"""Validation images from which the distance that one in a hundred exceeds can be estimated."""
+"""Validation images needed to estimate the distance that one in a hundred exceeds."""
 
 
 class Judgement(NamedTuple):
-    """What the model predicts for an image, and what a user should know of that."""
+    """What the model predicts for an image, with warnings."""
 
     label: str | None
     """the most probable class; `unknown` if none is probable enough or the image is unlike the training images; None
     without a class head"""
     probability: float | None
-    """of the most probable class"""
+    """probability of the most probable class"""
     probabilities: dict[str, float]
-    """of all classes, most probable first"""
+    """probabilities of all classes, the most probable first"""
     novelty: float | None
-    """distance from the training images; above 1 the image is unlike them. None of a model that does not tell, as those
-    of others"""
+    """distance from the training images; above 1 the image is unlike them. None for third-party models"""
     chroma: float | None
-    """mean of C*, CIELAB units"""
+    """mean C*, CIELAB units"""
     colourfulness: float | None
     """Hasler and Suesstrunk 2003, as published"""
     reduced: float | None
     """share of pixels whose chroma was reduced to fit sRGB at their lightness"""
     warnings: tuple[str, ...]
-    """in words; first whether the image is unlike the training images, then the notes of reading it"""
+    """sentences: novelty first, then notes on reading the image, then doubts about the colours"""
     found_in_reference: float | None = None
     """share of the image that was found in the reference; None without one"""
 
     @property
     def is_novel(self) -> bool:
-        """Whether the image is unlike the training images, so that colours and class are guesses."""
+        """Whether the image is so unlike the training images that colours and class are guesses."""
         return is_novel(self.novelty)
 
     def headline(self) -> str | None:
-        """The class and the three most probable ones, `unknown` alone for a novel image, None without a class head.
+        """The class and the three most probable ones; `unknown` alone for a novel image; None without a class head.
 
-        Why a class is unknown of an image like the training images is said.
+        If the image is not novel but its class is `unknown`, the reason is given.
 
         >>> Judgement("sea_lion", 0.75, {"sea_lion": 0.75, "dog": 0.25}, 0.5, None, None, None, ()).headline()
         'sea lion (sea lion 75 %, dog 25 %)'
@@ -72,7 +72,7 @@ class Judgement(NamedTuple):
         return f"{spaced(self.label)}{why} ({shares})"
 
     def with_reference(self, found: float) -> "Judgement":
-        """The same of an image of which so large a share was found in a reference."""
+        """Add the share of the image that was found in a reference, and a warning if it is small."""
         doubts = [
             f"hardly anything of it was found in the reference ({100 * found:.0f} %): it lent a tint at most"
         ]
@@ -80,27 +80,27 @@ class Judgement(NamedTuple):
         return self._replace(found_in_reference=found, warnings=warnings)
 
     def as_record(self) -> dict[str, Any]:
-        """Plain values with few digits, for JSON."""
+        """Plain values, rounded to four decimals, for JSON."""
         values = self._asdict() | {"warnings": list(self.warnings)}
         return {key: _rounded(value) for key, value in values.items()}
 
 
 def is_hardly_found(found: float | None) -> bool:
-    """Whether hardly anything of an image was found in its reference; not where it had none."""
+    """Whether an image has a reference in which hardly anything of it was found."""
     return found is not None and found < HARDLY_FOUND
 
 
 def is_novel(novelty: float | None) -> bool:
-    """Whether a distance from the training images is beyond the usual; one that is no number is, none at all is not.
+    """Whether a distance from the training images is unusual: above 1 or NaN; None is not.
 
     >>> is_novel(1.0), is_novel(1.2), is_novel(float("nan")), is_novel(None)
     (False, True, True, False)
     """
-    return novelty is not None and not novelty <= 1  # and not `> 1`, which NaN is not
+    return novelty is not None and not novelty <= 1  # not `novelty > 1`, which is false for NaN
 
 
 def is_noted(record: object) -> bool:
-    """Whether a record that was read from a file has what `noteworthy` counts by, as `as_record` writes it."""
+    """Whether a record from a file has the fields that `noteworthy` needs, of the types that `as_record` writes."""
     match record:
         case {
             "novelty": None | int() | float(),
@@ -114,7 +114,7 @@ def is_noted(record: object) -> bool:
 
 
 def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """How many images a user should know something of, by what `as_record` says of each.
+    """Count images by what a user should know about them, from their `as_record`.
 
     >>> record = {"novelty": 1.2, "label": "unknown", "warnings": ["unlike"], "found_in_reference": None}
     >>> noteworthy([record, record | {"novelty": 0.5}])
@@ -130,7 +130,7 @@ def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def can_tell_novelty(description: Description) -> bool:
-    """Whether the limit of the usual distance was fitted on enough validation images to mean what it says."""
+    """Whether the limit of novelty was fitted on enough validation images to be reliable."""
     return _fitted_on(description) >= FEWEST_TO_TELL
 
 
@@ -143,21 +143,21 @@ def judge_image(
     unknown_below: float | None = None,
     saturation: float = 1.0,
 ) -> Judgement:
-    """Put what a network and the painting found into words.
+    """Make the judgement of an image from a network's predictions and the statistics of painting.
 
     Args:
         description: of the network.
         probabilities: (classes,), or None without a class head.
-        novelty: distance from the training images; None where the model does not tell.
-        painted: None where nothing was painted.
-        notes: what reading the image found.
-        unknown_below: probability below which the class is `unknown`; the description's if None.
-        saturation: what the chroma was multiplied by; who asked for less is not warned of it.
+        novelty: distance from the training images; None for third-party models.
+        painted: None if nothing was painted.
+        notes: remarks on reading the image.
+        unknown_below: probability below which the class is `unknown`; None: the description's.
+        saturation: factor of the chroma; below 1, a grayer image does not cause a warning.
     """
     label = probability = None
     ranked: dict[str, float] = {}
     if probabilities is not None:
-        # of equals the first class is named, on every machine
+        # stable: of equal probabilities the first class wins on every machine
         order = np.argsort(-probabilities, kind="stable")
         ranked = {description.classes[k]: float(probabilities[k]) for k in order}
         probability = float(probabilities[order[0]])
@@ -177,7 +177,7 @@ def judge_image(
 def caveats_of_many(
     description: Description | RecipeDescription, novel: int, of: int, what: str
 ) -> list[str]:
-    """What a user should know before trusting many answers."""
+    """Warnings about many images at once."""
     found = _cannot_tell(description) if of else []
     if novel:
         are = "is" if novel == 1 else "are"
@@ -195,7 +195,7 @@ def _caveats(description: Description | RecipeDescription, novelty: float | None
 
 
 def _beyond_1(novelty: float | None) -> str:
-    """With so many digits that what is beyond 1 does not read as 1."""
+    """A distance with enough digits that one above 1 does not read as 1."""
     texts = (f"{novelty or 0:.{places}f}" for places in range(2, 7))
     return next((text for text in texts if float(text) > 1), f"{novelty or 0:.2f}")
 

@@ -1,11 +1,11 @@
-"""Work on pixels compiled by numba, the only importer of it, and the formulas that it shares with work by arrays.
+"""Pixel loops compiled by numba, which only this module imports, and the formulas they share with numpy code.
 
-A formula is written once, for arrays as numpy computes them and for single numbers as the loops below do, to the same
-last digit: no sum is reordered, no product fused. Compiled code is kept for the next process in `__pycache__` beside
-this file, else in the user's cache folder. numba checks this file alone for changes: all that is built in is defined
+Each formula is written once. It gives the same result to the last digit on numpy arrays and on the single numbers of
+the loops below: no sum is reordered, no product fused. numba caches compiled code in `__pycache__` beside this file or
+in the user's cache folder, and checks only this file for changes. Therefore everything that is compiled is defined
 here, or is a constant of a standard in `color`.
-Loops are short and without branches, for the compiler to make vectors of them; only colours that sRGB lacks are picked
-out.
+Loops are short and without branches so that the compiler vectorises them; only colours outside sRGB are treated one by
+one.
 """
 
 import logging
@@ -20,23 +20,23 @@ from knowhue import color
 
 _LOG = logging.getLogger(__name__)
 COMPILED_FROM = 1 << 20
-"""Pixels of a process, with those of the image to paint, beyond which compiled code pays for its start (see
+"""Pixels painted by a process, including the next image, above which loading compiled code pays (see
 docs/decisions.md)."""
 BISECTIONS = 14
-VISIBLE = np.float32(26 / 116)  # cube root at L* 10: below, no colour can be seen
-_CHUNK = 1024  # pixels of a row at a time: all that is between input and output stays in the nearest cache
-_TOLERANCE = np.float32(2e-6)  # of linear RGB beyond 0..1, which rounding alone can bring about
-_WHITE = np.float32(1 - 1e-6)  # cube root of Y/Yn: from here on there is room for no chroma, however little
+VISIBLE = np.float32(26 / 116)  # cube root of Y/Yn at L* 10; in darker pixels no colour is visible
+_CHUNK = 1024  # pixels of a row at a time, so that intermediate results stay in the nearest cache
+_TOLERANCE = np.float32(2e-6)  # distance of linear RGB from 0..1 that rounding alone can cause
+_WHITE = np.float32(1 - 1e-6)  # cube root of Y/Yn from which sRGB has no room for any chroma
 _FROM_XYZ = tuple(
     map(tuple, (np.linalg.inv(color.SRGB_TO_XYZ) * color.SRGB_TO_XYZ.sum(1)).astype(np.float32))
 )
-"""From X/Xn, Y/Yn, Z/Zn to linear RGB; its rows sum to 1, so that gray is gray."""
+"""Matrix from X/Xn, Y/Yn, Z/Zn to linear RGB; its rows sum to 1, so that gray stays gray."""
 
 
 def _fit(power: float, lowest: float, scale: float = 1, shift: float = 0) -> tuple[tuple[Any, ...], Any, Any]:
-    """A polynomial for scale * y ** power + shift, y from `lowest` to 1, good to 2e-7.
+    """Fit a polynomial to scale * y ** power + shift for y from `lowest` to 1, to within 2e-7.
 
-    It is one of y ** (1 / 4), two square roots, in which the curve is smooth and a vector has them.
+    Its variable is y ** (1 / 4), two square roots: the curve is smooth in it, and square roots are vector instructions.
 
     Returns:
         Coefficients, highest first, of (y ** (1 / 4) - middle) * steepness; middle; steepness.
@@ -87,7 +87,7 @@ def root_of(y):
 
 def encoded(light):
     """The sRGB curve from light, clipped to 0..1, to code, 0..1."""
-    # rounding may have left it a little beyond, and below 0 there is no root
+    # rounding can leave values slightly outside, and those below 0 have no root
     light = _smaller(_larger(light, np.float32(0)), np.float32(1))
     code = _polynomial(light, _CODE, _CODE_MIDDLE, _CODE_STEEPNESS)
     return _where(light > _TOE, code, _TOE_SLOPE * light)
@@ -98,7 +98,7 @@ def _light(root):
 
 
 def linear_rgb(root, a, b):
-    """Linear RGB of the cube root of Y/Yn, a* and b*."""
+    """Linear RGB for the cube root of Y/Yn, a* and b*."""
     x = _light(root + a * np.float32(1 / 500))
     y = _light(root)
     z = _light(root - b * np.float32(1 / 200))
@@ -110,7 +110,7 @@ def linear_rgb(root, a, b):
 
 
 def is_outside(red, green, blue, root, a, b):
-    """Whether sRGB lacks a colour, of the given linear RGB."""
+    """Whether a colour, with its linear RGB, lies outside sRGB."""
     highest = _larger(_larger(red, green), blue)
     fits = (_smaller(_smaller(red, green), blue) >= -_TOLERANCE * highest) & (highest <= 1 + _TOLERANCE)
     return ~(fits & ((root < _WHITE) | (a * a + b * b == 0)))
@@ -125,7 +125,7 @@ def next_share(root, a, b, share, step):
 
 
 def _roots(codes, channels, tables, out):
-    """CIELAB's cube root of Y/Yn, of pixels whose codes follow each other."""
+    """CIELAB's cube root of Y/Yn for a row of interleaved codes."""
     if channels == 1:
         for x in range(len(out)):
             out[x] = tables[0, codes[x]]
@@ -138,27 +138,27 @@ def _roots(codes, channels, tables, out):
 
 
 def _place(position, length, small):
-    """Where a pixel's centre lies in a smaller row: the neighbours, and the share of the second."""
+    """Position of a pixel's centre in a smaller row: its two neighbours, and the weight of the second."""
     place = min(max((position + 0.5) * small / length - 0.5, 0.0), small - 1.0)
     low = int(place)
     return low, min(low + 1, small - 1), np.float32(place - low)
 
 
 def _places(start, width, small, left, right, shares):
-    """Where a chunk of the image's columns lies in a smaller row, by `_place`."""
+    """`_place` for a chunk of the image's columns."""
     for x in range(len(left)):
         left[x], right[x], shares[x] = _place(start + x, width, small)
 
 
 def _widen(line, left, right, shares, out):
-    """A row (w, channels) at a chunk of the image's columns, (channels, chunk)."""
+    """Interpolate a row (w, channels) at a chunk of the image's columns, (channels, chunk)."""
     for x in range(out.shape[1]):
         for c in range(len(out)):
             out[c, x] = line[left[x], c] + (line[right[x], c] - line[left[x], c]) * shares[x]
 
 
 def _chroma(root, slope_above, slope_below, offset_above, offset_below, share, out):
-    """Chroma on lines between those of two rows: slope x L* + offset."""
+    """Chroma, slope x L* + offset, interpolated between the lines of two rows."""
     for x in range(len(out)):
         slope = slope_above[x] + (slope_below[x] - slope_above[x]) * share
         offset = offset_above[x] + (offset_below[x] - offset_above[x]) * share
@@ -166,13 +166,13 @@ def _chroma(root, slope_above, slope_below, offset_above, offset_below, share, o
 
 
 def _add(above, below, share, out):
-    """What lies between two rows, added."""
+    """Add values interpolated between two rows."""
     for x in range(len(out)):
         out[x] += above[x] + (below[x] - above[x]) * share
 
 
 def _find_outside(root, a, b, rgb, out):
-    """Linear RGB of colours, and marks of those that sRGB lacks; their number."""
+    """Compute linear RGB, mark colours outside sRGB, and return their number."""
     count = 0
     for x in range(len(root)):
         red, green, blue = linear_rgb(root[x], a[x], b[x])
@@ -193,10 +193,10 @@ def _largest_shares(root, a, b, out):
 
 
 def _reduce(planes, rgb, outside, count, work, places):
-    """Reduce marked colours; how many of them are visible."""
+    """Reduce the chroma of marked colours, and return how many of them are visible."""
     found = 0
     for x in range(len(outside)):
-        places[found] = x  # no branch: the next takes the place of what is not marked
+        places[found] = x  # without a branch: the next pixel overwrites one that is not marked
         found += outside[x]
     shares = work[3, :count]
     for i in range(count):
@@ -215,7 +215,7 @@ def _reduce(planes, rgb, outside, count, work, places):
 
 
 def _encode(rgb, a, b, top, out, chroma):
-    """Codes of linear RGB, one pixel after the other; C* is added to that of the same columns."""
+    """Write interleaved codes of linear RGB, and add C* to the sum of each column."""
     for x in range(len(a)):
         out[3 * x] = np.int32(encoded(rgb[0, x]) * top + np.float32(0.5))
         out[3 * x + 1] = np.int32(encoded(rgb[1, x]) * top + np.float32(0.5))
@@ -224,7 +224,7 @@ def _encode(rgb, a, b, top, out, chroma):
 
 
 def _opponents(codes, sums):
-    """Add the moments of red - green and of red + green - 2 blue, in whole numbers."""
+    """Add the first and second moments of red - green and red + green - 2 blue, as integers."""
     first, second, first_square, second_square = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for x in range(len(codes) // 3):
         red, green, blue = np.int64(codes[3 * x]), np.int64(codes[3 * x + 1]), np.int64(codes[3 * x + 2])
@@ -236,7 +236,7 @@ def _opponents(codes, sums):
 
 
 def _paint(pixels, tables, lines, added, first, full_height, out):
-    """Paint a band of rows that begins at row `first` of the image; see `_paint_stats` for the sums it returns."""
+    """Paint a band that begins at row `first` of the image; returns sums for `pixels._paint_stats`."""
     height, width, channels = pixels.shape
     sums = np.zeros(6)
     for start in range(0, width, _CHUNK):
@@ -252,13 +252,13 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
         more_above, more_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
         planes, rgb = np.empty((3, count), np.float32), np.empty((3, count), np.float32)
         work = np.empty((4, count), np.float32)
-        # one place more than pixels, for what `_reduce` writes after the last
+        # one more element than pixels, because `_reduce` writes behind the last
         marked, places = np.empty(count, np.uint8), np.empty(count + 1, np.int32)
-        # by column: a single sum would keep the compiler from making vectors
+        # one sum per column, because the compiler does not vectorise a single sum
         chroma = np.zeros(count, np.float32)
         _places(start, width, lines.shape[1], left, right, shares)
         _places(start, width, added.shape[1], more_left, more_right, more_shares)
-        held, added_held = -1, -1  # many rows of the image lie between the same two small ones
+        held, added_held = -1, -1  # many rows lie between the same two small rows
         for y in range(height):
             upper, lower, share = _place(first + y, full_height, len(lines))
             if upper != held:
@@ -288,7 +288,7 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
 
 
 def _block_means(pixels, first, down, across, out):
-    """Means of blocks of pixels, `first` the first row of blocks; the image's last row and column are continued."""
+    """Means of blocks of pixels from row `first` of blocks on; the image's last row and column are repeated."""
     height, width, channels = pixels.shape
     rows, columns = out.shape[:2]
     sums, share = np.empty(columns * across * channels, np.int64), 1 / (down * across)
@@ -309,7 +309,7 @@ def _block_means(pixels, first, down, across, out):
 
 
 def _small_lightness(values, rows, row_weights, columns, column_weights, top, tables, out):
-    """L* of an image resampled: sums of rows, then of columns, by the `taps` of `pixels`, in 16 bits."""
+    """L* of a resized image: weighted sums of rows, then of columns, by `pixels.taps`, rounded to 16 bits."""
     height, channels = len(out), values.shape[2]
     line = np.empty(values.shape[1] * channels)
     narrow = np.empty((values.shape[1], channels * height), np.float32)
@@ -340,7 +340,7 @@ def _small_lightness(values, rows, row_weights, columns, column_weights, top, ta
 
 
 class Compiled(NamedTuple):
-    """Compiled code, by the functions that it is made of."""
+    """The compiled functions."""
 
     paint: Callable[..., Any]
     block_means: Callable[..., Any]
@@ -354,7 +354,7 @@ _LOOPS = (
 
 
 def compiled() -> Compiled:
-    """Functions that compile at their first call, hold no interpreter lock, and are kept where they can be."""
+    """Functions that compile at their first call, release the GIL, and are cached if possible."""
     import numba
     from numba.extending import overload, register_jitable
 
@@ -367,16 +367,16 @@ def compiled() -> Compiled:
     whole: tuple[Any, ...] = _paint, _block_means, _small_lightness
     try:
         return Compiled(*(numba.njit(cache=True, **settings)(each) for each in whole))
-    except RuntimeError:  # there is no such folder: every process compiles again, some seconds
+    except RuntimeError:  # no folder to cache in: every process compiles again, for some seconds
         return Compiled(*(numba.njit(**settings)(each) for each in whole))
 
 
 class Work:
-    """How many pixels a process has painted, and the compiled code that pays for its start from some number on."""
+    """Counts the pixels that a process paints, and provides compiled code as soon as loading it pays."""
 
     def __init__(self) -> None:
         self.waits = True
-        """whether an image waits for compiled code; else it is painted by arrays while a thread compiles"""
+        """whether images wait for compiled code; if not, numpy paints them while a thread compiles"""
         self._painted = 0
         self._compiled: Compiled | None = None
         self._begun: set[np.dtype[Any]] = set()
@@ -384,13 +384,13 @@ class Work:
         self._lock, self._starting = threading.Lock(), threading.Lock()
 
     def compiled(self, ahead: int, dtype: np.dtype[Any]) -> Compiled | None:
-        """Compiled code, if it pays with so many pixels of a depth that are to be painted now; else None."""
+        """Compiled code if it pays for an image of `ahead` pixels of this type, else None."""
         with self._lock:
             if self._painted + ahead <= COMPILED_FROM and self._compiled is None:
                 return None
             if not self.waits and dtype not in self._begun:
                 self._begun.add(dtype)
-                # an ending process waits for no compiler
+                # a daemon, so that a process does not wait for the compiler at exit
                 threading.Thread(target=self._compile, args=(dtype,), daemon=True).start()
         if not self.waits:
             return self._compiled if dtype in self._ready else None
@@ -409,16 +409,16 @@ class Work:
     def _compile(self, dtype: np.dtype[Any]) -> None:
         try:
             _call_once(self._start(), dtype)
-        except Exception as error:  # whatever a compiler may raise: images are painted without it
+        except Exception as error:  # any error of the compiler: numpy paints instead
             _LOG.warning("not compiled, so that painting stays ten times as slow: %s", error)
         else:
             self._ready.add(dtype)
 
 
 def _call_once(compiled: Compiled, dtype: np.dtype[Any]) -> None:
-    """Have numba compile all that images of a depth need, by calls on one pixel."""
+    """Make numba compile all functions for a pixel type, by calls on one pixel."""
     pixels, tables = np.zeros((1, 1, 1), dtype), np.zeros((1, 1 << 16), np.float32)
-    pixels.flags.writeable = False  # as `pixels` passes them
+    pixels.flags.writeable = False  # as `pixels._to_read` returns them
     means, light = np.empty((1, 1, 1), np.float32), np.empty((1, 1), np.float32)
     lines, nothing = np.zeros((1, 1, 4), np.float32), np.empty((0, 0, 2), np.float32)
     compiled.paint(pixels, tables, lines, nothing, 0, 1, np.empty((1, 1, 3), dtype))

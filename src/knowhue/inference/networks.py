@@ -1,6 +1,6 @@
-"""A model's file: which one a name means, who runs it, and answers that are checked.
+"""Open models: find the file for a name, choose its runtime, and check its predictions.
 
-Importing this needs no torch: a model in ONNX runs without it.
+Importing this module does not import torch: ONNX models run without it.
 """
 
 import hashlib
@@ -34,64 +34,63 @@ if TYPE_CHECKING:
 
 _CHECKSUM = "knowhue-sha256"
 COLOUR_LOGITS, FEATURES = "colour_logits", "features_"
-"""Names of activations: the logits of 313 colours; the encoder's map of a stride, which stands behind."""
+"""Names of activations: the logits of 313 colours; the encoder's feature map, a prefix followed by its stride."""
 LARGEST_CHROMA = 10_000.0
-"""CIELAB units; sRGB holds up to 134, and what is far beyond cannot be computed with."""
+"""CIELAB units, far beyond the 134 of sRGB; larger values would overflow later."""
 _RANGES = {
     "chroma": (-LARGEST_CHROMA, LARGEST_CHROMA),
     "probabilities": (-0.01, 1.01),
     "novelty": (-np.inf, np.inf),
 }
-"""Of the answers; activations are finite."""
+"""Least and largest values of each output; activations must only be finite."""
 _TRIAL: FloatArray = np.tile(np.linspace(0, 100, 47, dtype=np.float32), (2, 32, 1))
-"""Two small images, neither square nor a whole number of strides."""
+"""Two small images (2, 32, 47), not square and not a multiple of any stride wide."""
 
 
 class Predictions(NamedTuple):
-    """What a network says of B images; None for a head that it lacks."""
+    """A network's output for B images; None for a head that it lacks."""
 
     chroma: FloatArray | None
     """a*b* (B, h, w, 2), CIELAB units"""
     probabilities: FloatArray | None
-    """(B, classes), calibrated, of `description.classes`"""
+    """(B, classes), calibrated, in the order of `description.classes`"""
     novelty: FloatArray | None
-    """(B,), distance from the training images; 1 is the limit of the usual. None of a model of others, which does not
-    tell"""
+    """(B,), distance from the training images; above 1 is unusual. None for third-party models"""
     activations: Mapping[str, FloatArray] = MappingProxyType({})
-    """what was asked for of what is computed on the way, (B, C, rows, columns): `features_8` is the encoder's map of
-    stride 8, each of its pixels for 8 x 8 of L*; `colour_logits` are those of the 313 colours, of stride 4. They are of
-    L* with its lower and right edges repeated up to whole multiples of the coarsest stride"""
+    """requested intermediate results, (B, C, rows, columns): `features_8` is the encoder's feature map of stride 8, a
+    value for each 8 x 8 pixels of L*; `colour_logits` are the logits of the 313 colours, stride 4. They cover L* with
+    its lower and right edges repeated up to whole multiples of the coarsest stride"""
 
     @property
     def colours(self) -> FloatArray:
-        """The chroma, of a network that was made sure to have a colour head."""
+        """The chroma of a network that is known to have a colour head."""
         assert self.chroma is not None
         return self.chroma
 
 
 class Network(Protocol):
-    """A model that is ready to predict; safe to call from several threads."""
+    """A model that is ready to predict; thread-safe."""
 
     runtime: str
     activation_names: tuple[str, ...]
-    """what `predict` may be asked for"""
+    """activations that `predict` can return"""
 
     @property
     def description(self) -> "Description | RecipeDescription": ...
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
-        """Predict for L* (B, h, w), 0 to 100, of any h and w, and give `names`, some of `activation_names`, too.
+        """Predict for L* (B, h, w), 0 to 100, of any h and w, and return the activations `names`, too.
 
         Raises:
-            ConfigError: the model has none of such a name.
-            WeightsError: the model answers what none should, see `check_predictions`; or its file takes too long,
-                unless it is ours, or too much memory.
+            ConfigError: the model has no activation of such a name.
+            WeightsError: a prediction is invalid, see `check_predictions`, or takes too much memory, or, except for
+                the built-in model, too long.
         """
         ...
 
 
 def require_task(task: str, tasks: Sequence[str], model: str) -> None:
-    """Raise a `ConfigError`, before work, where a model has no head for a task."""
+    """Raise a `ConfigError` if a model has no head for a task."""
     if task not in tasks:
         raise ConfigError(
             f"`model` should have a {task} head. Found `{model}`, trained for {' and '.join(tasks)} alone; a run of "
@@ -100,7 +99,7 @@ def require_task(task: str, tasks: Sequence[str], model: str) -> None:
 
 
 def require_activations(names: Sequence[str], network: Network) -> None:
-    """Raise a `ConfigError`, before work, where a model does not give some activations."""
+    """Raise a `ConfigError` if a model lacks some activations."""
     if missing := [name for name in names if name not in network.activation_names]:
         raise ConfigError(
             f"`model` should give {' and '.join(missing)}. Found `{network.description.name}`, which gives "
@@ -109,7 +108,7 @@ def require_activations(names: Sequence[str], network: Network) -> None:
 
 
 def check_predictions(answers: Predictions, description: Description, lightness: FloatArray) -> Predictions:
-    """The same answers; a `WeightsError` where one is missing, misshapen or out of range, as of diverged weights."""
+    """Return valid predictions; a `WeightsError` if one is missing, out of range or of the wrong shape."""
     count, height, width = lightness.shape
     shapes: dict[str, tuple[int, ...]] = {"novelty": (count,)}
     if "colour" in description.tasks:
@@ -138,7 +137,7 @@ def check_predictions(answers: Predictions, description: Description, lightness:
 
 def _check_range(name: str, values: FloatArray) -> None:
     low, high = _RANGES.get(name, (-np.inf, np.inf))
-    # a NaN is the least and the largest of all, and within no limits
+    # min and max of an array with a NaN are NaN, which no limit includes
     ends = np.array([values.min(), values.max()])
     if not (np.isfinite(ends) & (ends >= low) & (ends <= high)).all():
         is_right = np.isfinite(values) & (values >= low) & (values <= high)
@@ -158,18 +157,18 @@ def _unlike(wanted: str, found: str) -> WeightsError:
 def open_network(
     source: str | Path = BUILT_IN, recipe: str | None = None, sha256: str | None = None
 ) -> Network:
-    """Open a model by what it is stored as, and let it answer once.
+    """Open a model by its file type, and try it once.
 
     Args:
         source: `built-in`; a file that `knowhue export` made, `.safetensors` or `.onnx`; a folder for the hub; a
-            run folder, or a study's, that has been exported once; with a recipe another's `.onnx` file.
-        recipe: how another's model is used, one of `recipes.RECIPES`.
-        sha256: that another's file must have; None for any.
+            run or study folder that has been exported once; with a recipe, a third party's `.onnx` file.
+        recipe: how to use a third party's model, one of `recipes.RECIPES`.
+        sha256: checksum that the third party's file must have; None: any.
 
     Raises:
-        WeightsError: there is none, it cannot be read, is another's, or answers what no model should.
-        ConfigError: there is no such recipe, or a checksum without one.
-        ExtraError: it needs a package that is not installed.
+        WeightsError: the model is missing, unreadable, of another kind, or predicts invalid values.
+        ConfigError: there is no such recipe, or a checksum is given without one.
+        ExtraError: the model needs a package that is not installed.
     """
     if sha256 is not None and recipe is None:
         raise ConfigError("`sha256` is of another's file: name its `recipe`, too. Found none.")
@@ -179,7 +178,7 @@ def open_network(
         return open_recipe(find_recipe_file(source, recipe), recipe, sha256)
     path = find_model(source)
     network = _open_built_in(path) if str(source) == BUILT_IN else OPENERS[path.suffix.lower()](path)
-    try:  # what a stranger's weights do shows when they are used, and should show now
+    try:  # report invalid predictions now, not at the first image
         network.predict(_TRIAL)
     except WeightsError as error:
         raise WeightsError(f"`{path}` cannot be used. {error}") from None
@@ -187,10 +186,10 @@ def open_network(
 
 
 def find_model(source: str | Path) -> Path:
-    """The file that a model's name means.
+    """The file of a model, by its name or path.
 
     Raises:
-        WeightsError: there is none, or its file is no model.
+        WeightsError: there is no such model, or the file is of another kind.
     """
     if str(source) == BUILT_IN:
         return BUILT_IN_FILE
@@ -210,19 +209,19 @@ def find_model(source: str | Path) -> Path:
 
 
 def needs_deployment(source: str | Path) -> Path | None:
-    """The finished run that `source` means, if it has not been exported yet."""
+    """The finished run at `source` if it has not been exported yet, else None."""
     path = Path(source)
     if str(source) == BUILT_IN or not path.is_dir() or _exported(path):
         return None
     try:
         run = finished_run(path)
     except RunError:
-        return None  # `find_model` names the fault
+        return None  # `find_model` reports the problem
     return None if _exported(run) else run
 
 
 def _exported(path: Path) -> Path | None:
-    """The file of an exported run, or of a folder made for the hub, which unlike a run has no status."""
+    """The model file of an exported run or of a hub folder, or None."""
     if (path / DEPLOYED).exists() and read_status(path).get("state") != "diverged":
         return path / DEPLOYED
     return path / WEIGHTS if is_hub_folder(path) else None
@@ -242,7 +241,7 @@ def _in_folder(path: Path) -> Path:
 
 
 class TorchNetwork:
-    """Runs on a GPU where there is one, or on `device`, in float32."""
+    """Runs in float32, on `device` if given, else on a GPU if there is one."""
 
     runtime = "torch"
 
@@ -269,16 +268,16 @@ class TorchNetwork:
 
 
 def open_torch(path: Path) -> TorchNetwork:
-    """Open a safetensors file that `knowhue export` made; runs no code from it. Errors as of `read_model`."""
+    """Open a safetensors file that `knowhue export` made, without running code from it; raises like `read_model`."""
     description, weights = read_model(path, "pt")
     return TorchNetwork(build_deployed(description, weights, f"`{path}`"), description)
 
 
 def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description, dict[str, Any]]:
-    """What is described, and its weights as tensors of torch, `pt`, or arrays of numpy, `np`.
+    """A model's description and its weights, as torch tensors, `pt`, or numpy arrays, `np`.
 
     Raises:
-        WeightsError: it is no safetensors file that `knowhue export` made, or damaged.
+        WeightsError: the file is damaged, or not a safetensors file that `knowhue export` made.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -298,7 +297,7 @@ def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description,
 
 
 def save_model(path: Path, description: Description, weights: "Mapping[str, Tensor]") -> None:
-    """Write one safetensors file with all that a prediction needs, or raise a `RunError`; loading it runs no code."""
+    """Write one safetensors file with everything that predicting needs; a `RunError` if it cannot be written."""
     from safetensors.torch import save
 
     text = description.model_dump_json()
@@ -307,9 +306,9 @@ def save_model(path: Path, description: Description, weights: "Mapping[str, Tens
 
 
 def _checksum(description: str, weights: Mapping[str, Any]) -> str:
-    """SHA-256 of a description as it is stored, and of all tensors or arrays by name."""
+    """SHA-256 of a description as stored, and of all tensors or arrays with their names."""
     found = hashlib.sha256(description.encode())
-    # sorted: a file may give its tensors back in another order
+    # sorted, because a file can list its tensors in another order
     for name, values in sorted(weights.items()):
         found.update(name.encode())
         found.update(values.tobytes() if isinstance(values, np.ndarray) else _bytes(values))
@@ -323,27 +322,27 @@ def _bytes(tensor: "Tensor") -> memoryview:
 
 
 def build_deployed(description: Description, weights: "Mapping[str, Tensor]", name: str) -> "Deployed":
-    """The described model with these weights, in float32, or a `WeightsError`; no others are loaded or drawn."""
+    """Build the described model with these weights, in float32; a `WeightsError` if they do not fit."""
     import torch
 
     from knowhue.models.multitask import Deployed, build_model
 
-    # the encoder's own weights come with the file, so none are fetched
+    # no pretrained weights are downloaded, because the file holds the encoder's, too
     encoder = description.config.encoder.model_copy(update={"weights": "none"})
     config = description.config.model_copy(update={"encoder": encoder})
     try:
-        # nothing is allocated until the shapes fit: a file may describe enormous ones
+        # allocate no memory until the shapes match: a file can describe enormous ones
         with torch.device("meta"):
             model = build_model(config, max(len(description.classes), 2), seeded=False)
             module = Deployed(
                 model, description.temperature, description.references, description.novelty_limit
             )
         described = module.state_dict()
-        # copied: the file is mapped, and may be replaced
+        # copied, because the file is memory-mapped and might be replaced
         state = {
             each: tensor.to(described.get(each, tensor).dtype, copy=True) for each, tensor in weights.items()
         }
-        module.load_state_dict(state, assign=True)  # tensors of `meta` have no memory to copy into
+        module.load_state_dict(state, assign=True)  # `meta` tensors have no memory to copy into
     except (RuntimeError, OverflowError, TypeError) as error:
         found = " ".join(lines_of(error)[:2])[:300]
         raise WeightsError(
@@ -363,7 +362,7 @@ def _open_onnx(path: Path) -> Network:
 
 
 def _open_built_in(path: Path) -> Network:
-    """Run by ONNX Runtime, which starts in a tenth of torch's time: the graph lies beside the weights."""
+    """Run the graph beside the weights by ONNX Runtime, which starts in a tenth of torch's time."""
     from knowhue.inference.onnx_network import open_graph
 
     return open_graph(path.with_suffix(".onnx"), *read_model(path, "np"))

@@ -1,8 +1,8 @@
-"""ONNX Runtime: models in one .onnx file, which needs neither torch nor onnx, and what is not let into it.
+"""Models in one .onnx file, run by ONNX Runtime without torch or onnx, and checks of untrusted files.
 
-A file may be a stranger's: it is searched before the runtime sees it, bounded in memory, and left if it takes too
-long. A tensor may say that its values lie in another file or at an address in memory; an operator may hold a graph of
-its own and repeat it. The runtime would follow both.
+A file can come from anybody, so it is checked before the runtime loads it, its memory is limited, and it is abandoned
+if it takes too long. A tensor can refer to another file or to an address in memory, and an operator can contain a graph
+and repeat it; the runtime would do both.
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-# before it is loaded, or it sends what models are opened to its makers, and keeps that below ~/.cache meanwhile
+# set before the import: the runtime would send telemetry about opened models, and cache it below ~/.cache
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
@@ -33,38 +33,38 @@ from knowhue.inference.networks import (
 )
 
 PARITY_KEY = "knowhue.parity"
-"""Metadata: largest differences to torch, found at export; JSON."""
+"""Metadata key of the largest differences to torch, measured at export; JSON."""
 INT8_KEY = "knowhue.int8"
-"""Metadata: what 8 bits cost, measured; JSON."""
+"""Metadata key of the measured cost of 8 bits; JSON."""
 INPUT = "lightness"
 OUTPUTS = ("chroma", "probabilities", "novelty")
 TASK_OF = {"chroma": "colour", "probabilities": "class"}
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 SECONDS, SECONDS_A_PIXEL = 10.0, 1e-4
-"""How long a stranger's file may take: to open, and beside it a pixel, some hundred times what an honest one takes."""
-_GRACE_SECONDS = 1.0  # after `terminate`, which the runtime hears between two operators only
+"""Time limit of an untrusted file, per call and in addition per pixel: some hundred times what a normal one takes."""
+_GRACE_SECONDS = 1.0  # after `terminate`, which the runtime checks only between two operators
 _MOST_BYTES = 8 << 30
-_FATAL = 4  # of the runtime's levels of its log
+_FATAL = 4  # log level of the runtime
 _LATE = "did not answer in many times the time that an honest one takes"
 _T = TypeVar("_T")
 
 
 class Session:
-    """A graph that answers in time and in bounded memory, or is not asked again; threads may share it."""
+    """A graph with a limit on time and memory, which is not run again after it took too long; thread-safe."""
 
     def __init__(self, session: Any, seconds_a_pixel: float | None) -> None:
-        """Wrap the runtime's session; one whose time is None may take as long as it does."""
+        """Wrap the runtime's session; there is no time limit if `seconds_a_pixel` is None."""
         self.inputs, self.outputs = session.get_inputs(), session.get_outputs()
-        """as the runtime describes them, each with `name`, `type` and `shape`"""
+        """descriptions by the runtime, each with `name`, `type` and `shape`"""
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-        """what the file says beside its graph"""
+        """the file's metadata"""
         self._session = session
         self._seconds_a_pixel = seconds_a_pixel
         self._is_stuck = False
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, FloatArray]) -> list[FloatArray]:
-        """Some outputs by name; a `WeightsError` if the file takes too long or too much memory, or fails."""
+        """Compute some outputs by name; a `WeightsError` if that fails or takes too long or too much memory."""
         if self._is_stuck:
             raise WeightsError(f"The model {_LATE}, and is not asked again.")
         options = onnxruntime.RunOptions()
@@ -80,12 +80,12 @@ class Session:
         except TimeoutError:
             self._is_stuck = True
             raise WeightsError(f"The model {_LATE}. Use another.") from None
-        except Exception as error:  # the runtime's errors have no common root but this
+        except Exception as error:  # the runtime's errors have no other common base class
             raise WeightsError(f"The model failed in ONNX Runtime: {_reason(error)}. Use another.") from None
 
 
 class OnnxNetwork:
-    """Runs on a GPU where the installed runtime has one, else on the CPU; that of `open_graph` on the CPU alone."""
+    """Runs on a GPU if the installed runtime supports it, else on the CPU; from `open_graph`, always on the CPU."""
 
     runtime = "onnx"
 
@@ -110,22 +110,23 @@ class OnnxNetwork:
 
 
 def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
-    """Open a .onnx file that `knowhue export` made; runs no code from it, reads no other file, never waits for ever.
+    """Open an .onnx file that `knowhue export` made, without running code from it or reading other files.
 
-    An image is worked on by so many threads, 0 for one a core. A `WeightsError` if it is missing, damaged or another.
+    `threads` work on an image, 0: one per core. A `WeightsError` if the file is missing, damaged, of another kind or
+    too slow to open.
     """
     return network_of(read_bytes(path), path, threads)
 
 
 def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
-    """What `open_onnx` does, of bytes; `path` is for the messages."""
+    """Like `open_onnx`, for the bytes of a file; messages name `path`."""
     refuse_unsafe(data, path)
     session = open_session(data, path, threads)
     return OnnxNetwork(session, read_description(session.metadata.get(KEY), path))
 
 
 def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
-    """Run a graph of our own, whose weights lie in another file, in one thread of the CPU, however long it takes."""
+    """Open a trusted graph whose weights are in another file: one CPU thread, no time limit."""
     data = path.read_bytes()
     options = session_options(threads=1)
     used = {
@@ -134,12 +135,12 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
         if name.encode() in data
     }
     options.add_external_initializers(list(used), list(used.values()))
-    # it ends: if it is late, the machine slept or is crowded
+    # no time limit: a trusted graph is late only if the machine slept or is busy
     return OnnxNetwork(Session(_open(data, options, ("CPUExecutionProvider",)), None), description)
 
 
 def _activations_of(session: Session) -> tuple[str, ...]:
-    """Names of what a graph gives beside the answers, as far as it is what such a name means."""
+    """Names of a graph's outputs that are activations by name, type and rank."""
     return tuple(
         each.name
         for each in session.outputs
@@ -149,10 +150,10 @@ def _activations_of(session: Session) -> tuple[str, ...]:
 
 
 def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
-    """What some work returns or raises, if it does in so many seconds; None for as many as it takes.
+    """Return or raise what `work` does, or raise a `TimeoutError` after some seconds; None: no limit.
 
-    It is done in a thread, for the runtime hears neither signals nor, within one operator, that it should stop; a
-    thread that does not end by `stop` is left, and ends with the process: a `TimeoutError`.
+    The work runs in a thread, because the runtime ignores signals and, within one operator, requests to stop. A thread
+    that `stop` does not end is abandoned and ends with the process.
 
     >>> within(9, lambda: 6 * 7)
     42
@@ -165,7 +166,7 @@ def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], Non
         except BaseException as error:
             done.set_exception(error)
 
-    # not a pool's, which would wait at exit for one that hangs
+    # not a thread of a pool, which would wait for it at exit
     threading.Thread(target=run, name="knowhue-onnx", daemon=True).start()
     wait([done], seconds)
     if not done.done():
@@ -178,20 +179,20 @@ def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], Non
 def open_session(
     data: bytes, path: Path, threads: int = 0, seconds_a_pixel: float = SECONDS_A_PIXEL
 ) -> Session:
-    """Open the bytes of a file that was searched, or raise a `WeightsError`; it never waits for ever.
+    """Open the bytes of a file that `refuse_unsafe` accepted; a `WeightsError` if that fails or takes too long.
 
-    `path` is for the messages; an image is worked on by so many threads, 0 for one a core.
+    Messages name `path`; `threads` work on an image, 0: one per core.
     """
     try:
         session = within(
             SECONDS + len(data) * 1e-7, functools.partial(_open, data, session_options(threads), PROVIDERS)
         )
-        return Session(session, seconds_a_pixel)  # a damaged file's metadata may be no text
+        return Session(session, seconds_a_pixel)  # raises if the metadata of a damaged file is not text
     except TimeoutError:
         raise WeightsError(
             f"`{path}` should be a readable .onnx file. Found one that takes too long to open."
         ) from None
-    except Exception as error:  # the runtime's errors have no common root but this
+    except Exception as error:  # the runtime's errors have no other common base class
         raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {_reason(error)}.") from None
 
 
@@ -201,13 +202,13 @@ def _open(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[
         data,
         options,
         providers=[name for name in providers if name in onnxruntime.get_available_providers()],
-        disabled_optimizers=["ConstantFolding"],  # it would compute here, beyond any bound of memory
+        disabled_optimizers=["ConstantFolding"],  # it would compute while loading, without the memory limit
     )
 
 
 @functools.cache
 def _bound_memory() -> None:
-    """Let all sessions of this process compute within one store of at most half the machine's memory."""
+    """Make all sessions of this process share one memory arena of at most 8 GiB and half the machine's memory."""
     most = min(_MOST_BYTES, _memory_bytes() // 2)
     kind = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -218,7 +219,7 @@ def _bound_memory() -> None:
 
 
 def _memory_bytes() -> int:
-    """Of the machine; twice the bound where the system does not say, as Windows does not."""
+    """Memory of the machine; twice the limit if the system does not report it, as on Windows."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -226,19 +227,19 @@ def _memory_bytes() -> int:
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Of a session that takes the one bounded store of memory, and the runtime's own format for none."""
+    """Options of a session that uses the shared memory arena and loads only ONNX."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = _FATAL  # what goes wrong is raised; twice is too often
-    # not the runtime's own format, which is not checked here
+    options.log_severity_level = _FATAL  # errors are raised; do not log them, too
+    # not the runtime's own format, which `refuse_unsafe` does not check
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # the one bounded store of `_bound_memory`, not another for each session
+    # the shared arena of `_bound_memory`, not one per session
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
 
 def _reason(error: Exception) -> str:
-    # before it stand the names of the runtime and of its error, parted by colons
+    # remove the prefix "[ONNXRuntimeError] : CODE : NAME : "
     return first_line(error).rpartition(" : ")[2].rstrip(".")
 
 
@@ -255,7 +256,7 @@ OPERATORS = frozenset({
     "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Trilu",
     "Unsqueeze", "Upsample", "Where",
 })  # fmt: skip
-"""What our exporter and others' write: none repeats a graph, none is random."""
+"""Operators that our exporter and others write; none of them repeats a graph or is random."""
 _DOMAINS = frozenset({"", "ai.onnx"})
 _PARTS = {
     "Model": {"graph": (7, "Graph"), "training": (20, "Training"), "function": (25, "Function")},
@@ -270,12 +271,12 @@ _PARTS = {
     "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
     "Tensor": {"elsewhere": (13, "bytes"), "location": (14, "int64")},
 }  # fmt: skip
-"""Number and type of the fields of `onnx.proto3` (ONNX 1.23) that lead to an operator, or to a tensor's `external_data`
-or `data_location`, by kind of message."""
+"""Number and type of the fields of `onnx.proto3` (ONNX 1.23), by message, that lead to an operator or to a tensor's
+`external_data` or `data_location`."""
 
 
 def refuse_unsafe(data: bytes, path: Path) -> None:
-    """Raise a `WeightsError` where a file is no ONNX model, reads another file, or does what is not known."""
+    """Raise a `WeightsError` if a file is not an ONNX model, refers to another file or uses unknown operators."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -295,7 +296,7 @@ def refuse_unsafe(data: bytes, path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a stranger's file; a `WeightsError` if it cannot be read."""
+    """The bytes of a file; a `WeightsError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -303,14 +304,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def find_unsafe(data: bytes) -> tuple[bool, str | None]:
-    """Look through all parts of an ONNX model, however deep.
+    """Search all parts of an ONNX model, at any depth.
 
     Returns:
-        Whether a tensor says that its values lie outside the file, and the name of an operator that is none of
-        `OPERATORS`, or the model's own; None if there is none.
+        Whether a tensor's values lie outside the file, and an operator that is not one of `OPERATORS`, or None.
 
     Raises:
-        DecodeError: the bytes are no message of protobuf.
+        DecodeError: the bytes are not a protobuf message.
     """
     elsewhere, foreign = False, None
     waiting = [_model().FromString(data)]
@@ -318,7 +318,7 @@ def find_unsafe(data: bytes) -> tuple[bool, str | None]:
         part = waiting.pop()
         kind = part.DESCRIPTOR.name
         if kind == "Tensor":
-            # 0 is here, which files say whose weights were joined
+            # location 0 means in this file; `onnx.save` writes it after joining weights
             elsewhere |= bool(part.elsewhere) or any(part.location)
         elif kind == "Function":
             foreign = "a function of its own"
@@ -333,7 +333,7 @@ def find_unsafe(data: bytes) -> tuple[bool, str | None]:
 
 @functools.cache
 def _model() -> Any:
-    """The class of an ONNX model as far as `_PARTS` goes; `onnx` would bring it whole, and 0.14 s to every start."""
+    """Protobuf class of an ONNX model with the fields of `_PARTS`; importing `onnx` would add 0.14 s to every start."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -341,7 +341,7 @@ def _model() -> Any:
     for part, fields in _PARTS.items():
         message = file.message_type.add(name=part)
         for name, (number, kind) in fields.items():
-            # repeated, all of them: of what stands twice a reader may take either
+            # all repeated: if a field occurs twice, readers differ in which one they take
             field = message.field.add(name=name, number=number, label=kinds.LABEL_REPEATED)
             if kind in _PARTS:
                 field.type, field.type_name = kinds.TYPE_MESSAGE, f".knowhue.{kind}"

@@ -1,11 +1,11 @@
-"""The work on every pixel of a full-size image: what a network sees of it, its lightness, and chroma painted on.
+"""Work on every pixel of a full-size image: its lightness, the network's input, and painting chroma on it.
 
-Rows are shared out among threads in bands, whatever the number of threads, and no array but the result is as large
-as the image. A process that paints a photo or a few paints by arrays, which begins at once. Compiled code, ten times as
-fast, paints from the image on with which more than `kernels.COMPILED_FROM` pixels are reached, which may be the first,
-and where `paint_compiled` was called; within `compiling_meanwhile` once it is ready, which no image waits for. Both
-give the same pixels to the last digit, and statistics within 1e-12. Of what a network sees, one code of 16 bits in a
-hundred is the next one, as compiled code adds up rows before columns.
+Threads share an image in bands of rows, which do not depend on the number of threads, and no array but the result is as
+large as the image. numpy paints the first photos of a process, because it starts at once. Compiled code, which is ten
+times as fast, takes over with the image that reaches `kernels.COMPILED_FROM` pixels, or after `paint_compiled`; within
+`compiling_meanwhile`, as soon as it is ready, so that no image waits for it. Both give the same pixels to the last
+digit, and statistics to within 1e-12. In the network's input, one 16-bit code in a hundred differs by 1, because
+compiled code sums rows before columns.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,30 +26,30 @@ from knowhue.inference.pipeline import usable_cores
 
 BAND_PIXELS = 1 << 18
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 25.0
-"""Of the guided filter, pixels and squared L*; chosen by `benchmarks/upsampling.py`."""
+"""Parameters of the guided filter, in pixels and squared L*; chosen by `benchmarks/upsampling.py`."""
 THREADS = usable_cores()
-_BLOCK_PIXELS = 1 << 14  # painted at a time by arrays, which then stay in the cache
+_BLOCK_PIXELS = 1 << 14  # painted at a time by numpy, so that arrays stay in the cache
 Neighbours = tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.floating[Any]]]
-"""The whole numbers that places in a row lie between, and the share of the second."""
+"""For positions in a row: the indices below and above, and the weight of the second."""
 
 
 class PaintStats(NamedTuple):
-    """How far painting went."""
+    """Statistics of a painted image."""
 
     chroma: float
     """mean of C* as written, CIELAB units"""
     colourfulness: float
-    """of the image as written (Hasler and Suesstrunk 2003), RGB 0 to 255"""
+    """colourfulness of the image as written (Hasler and Suesstrunk 2003), RGB 0 to 255"""
     reduced: float
-    """share of pixels lighter than L* 10 whose chroma was reduced, because sRGB has no such colour at their lightness;
-    of all pixels"""
+    """share of all pixels that are lighter than L* 10 and whose chroma was reduced, because sRGB has no such colour at
+    their lightness"""
 
 
 def lightness(pixels: Pixels) -> FloatArray:
     """CIELAB L* (H, W), 0 to 100, of sRGB-encoded pixels (H, W, 1 or 3), uint8 or uint16; error below 1e-4.
 
     Raises:
-        ValueError: the pixels have another shape, type or order in memory.
+        ValueError: the pixels have the wrong shape, type or memory order.
 
     >>> lightness(np.full((1, 1, 3), 255, np.uint8)).item()
     100.0
@@ -72,23 +72,23 @@ def paint(
     saturation: float = 1.0,
     added: FloatArray | None = None,
 ) -> tuple[Pixels, PaintStats]:
-    """Give an image other colours and leave its lightness as it is.
+    """Replace the colours of an image and keep its lightness.
 
     Where sRGB has no colour of that lightness and chroma, the chroma is reduced at the same hue (CIELAB angle) until
     it has one. L* then differs from the original's by the rounding of the result alone: at most 0.5 in 8 bits.
 
     Args:
-        pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded; colours it has do not count.
+        pixels: (H, W, 1 or 3), uint8 or uint16, sRGB-encoded; their own colours are ignored.
         chroma: a*b* (h, w, 2) of the same image at a small size.
-        guide: L* (h, w) of the same.
-        saturation: what the chroma is multiplied by, 0 and up.
-        added: a*b* (h', w', 2) of the same image at another size, added to the chroma, interpolated.
+        guide: L* (h, w) of the same image at that size.
+        saturation: factor of the chroma, 0 or more.
+        added: a*b* (h', w', 2) at any small size, interpolated and added to the chroma.
 
     Returns:
-        Pixels (H, W, 3) of the same type, and how far it went.
+        Pixels (H, W, 3) of the same type, and their statistics.
 
     Raises:
-        ValueError: an array has another shape, type or order in memory, chroma is not finite, or saturation negative.
+        ValueError: an array has the wrong shape, type or memory order, chroma is not finite, or saturation negative.
 
     >>> gray = np.full((1, 1, 1), 119, np.uint8)
     >>> paint(gray, np.full((1, 1, 2), 40, np.float32), np.full((1, 1), 50, np.float32))[0].tolist()
@@ -119,19 +119,19 @@ def chroma_lines(
 ) -> FloatArray:
     """Slopes of a* and b* over L* and their offsets (h, w, 4): a*b* of a pixel is slope x L* + offset.
 
-    At a small pixel's own lightness that is its chroma; beside it, what goes with the lightness's detail between two
-    small pixels. The slopes are those of the fast guided filter (He and Sun 2015). Its offsets are not: they average
-    the chroma over windows, which loses more than the guide gives back.
+    At the lightness of a small pixel the line gives its chroma; between small pixels the chroma follows the detail of
+    the lightness. The slopes are those of the fast guided filter (He and Sun 2015). The offsets are not: the filter
+    averages them over windows, which loses more detail than the guide restores.
 
     Args:
         chroma: a*b* (h, w, 2).
         guide: L* (h, w).
-        saturation: what the chroma is multiplied by, 0 and up.
-        radius: of the windows, pixels.
-        epsilon: variance of L* far below which there is no edge.
+        saturation: factor of the chroma, 0 or more.
+        radius: radius of the windows, pixels.
+        epsilon: regularisation of the slopes; a variance of L* far below it does not count as an edge.
 
     Raises:
-        ValueError: a shape is another, a value is not finite, or the saturation negative.
+        ValueError: a shape does not match, a value is not finite, or the saturation is negative.
 
     >>> flat = np.full((1, 1, 2), 10, np.float32)
     >>> chroma_lines(flat, np.full((1, 1), 50, np.float32), 2.0).tolist()
@@ -142,11 +142,11 @@ def chroma_lines(
     _require_finite("guide", guide, f"(h, w) as chroma is, {shape}", guide.shape == shape)
     if not 0 <= saturation < np.inf:
         raise ValueError(f"`saturation` should be 0 or more, finite. Found `saturation = {saturation}`.")
-    # twice the digits, as variances are differences of means
+    # in float64, because variances are differences of means
     light, colour = guide.astype(np.float64), (chroma * np.float32(saturation)).astype(np.float64)
 
     def mean(values: NDArray[Any]) -> NDArray[Any]:
-        """Over the windows; what lies at the edges is continued."""
+        """Means over the windows; borders are repeated."""
         for axis, length in enumerate(guide.shape):
             rows = np.moveaxis(values, axis, 0)
             rows = np.concatenate([*[rows[:1]] * radius, rows, *[rows[-1:]] * radius])
@@ -157,14 +157,14 @@ def chroma_lines(
     centre, target = mean(light), mean(colour)
     variance = mean(light * light) - centre * centre
     covariance = mean(light[..., None] * colour) - centre[..., None] * target
-    # a difference of means: rounding can take a flat window below 0
+    # rounding can make the variance of a flat window negative
     slope = mean(covariance / (np.maximum(variance, 0)[..., None] + epsilon))
     lines = np.concatenate([slope, colour - slope * light[..., None]], -1)
     return np.ascontiguousarray(lines, np.float32)
 
 
 def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
-    """Bilinear resize of (h, w) or (h, w, c) to (height, width), the same area in both."""
+    """Resize (h, w) or (h, w, c) to (height, width), bilinear, with aligned outer edges."""
     rows, columns = (
         neighbours((np.arange(length) + 0.5) * old / length - 0.5, old)
         for length, old in zip((height, width), values.shape, strict=False)
@@ -187,14 +187,14 @@ def interpolated(values: FloatArray, y: Any, x: Any) -> NDArray[np.floating[Any]
 
 
 def neighbours(places: NDArray[np.floating[Any]], length: int) -> Neighbours:
-    """Of places in a row of `length` values; beyond an end, that end."""
+    """The neighbours of positions in a row of `length` values; positions outside are clipped."""
     places = np.clip(places, 0, length - 1)
     low = places.astype(int)
     return low, np.minimum(low + 1, length - 1), places - low
 
 
 def mixed(values: NDArray[Any], between: Neighbours, axis: int = 0) -> NDArray[Any]:
-    """Values along an axis, each of two of them by its share."""
+    """Interpolate values along an axis."""
     low, high, share = between
     before = (slice(None),) * axis
     first = values[(*before, low)]
@@ -216,7 +216,7 @@ def _require_chroma(name: str, values: FloatArray) -> None:
 
 
 def _to_read(pixels: Pixels) -> Pixels:
-    """Checked pixels, never writable: numba would compile once more for those that are."""
+    """Check pixels, and return a read-only view, because numba compiles separately for writable arrays."""
     require_pixels(pixels)
     view = pixels.view()
     view.flags.writeable = False
@@ -224,7 +224,7 @@ def _to_read(pixels: Pixels) -> Pixels:
 
 
 def _to_add(added: FloatArray | None) -> FloatArray:
-    """Checked chroma; none is an empty array, for numba to compile one kernel."""
+    """Check added chroma; None becomes an empty array, so that numba compiles only one kernel."""
     if added is None:
         return np.empty((0, 0, 2), np.float32)
     _require_chroma("added", added)
@@ -232,13 +232,13 @@ def _to_add(added: FloatArray | None) -> FloatArray:
 
 
 def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
-    """Do work on bands of rows, side by side where there is more than one; answers in order."""
+    """Apply `work` to bands of rows, in threads if there are several, and return the results in order."""
     height, width = shape[:2]
     step = max(1, BAND_PIXELS // width)
     bands = [slice(start, min(start + step, height)) for start in range(0, height, step)]
     if len(bands) == 1 or THREADS == 1:
         return [work(band) for band in bands]
-    # not numba's own threads: those may not be used by two callers at once
+    # not numba's own threads, which two callers must not use at once
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, bands))
 
@@ -253,7 +253,7 @@ def _paint_stats(means: NDArray[np.float64], top: int) -> PaintStats:
 
 
 def _build_tables(codes: int) -> dict[int, FloatArray]:
-    """By the number of channels. Of one: CIELAB's cube root by code; of three: what each adds to Y, (3, codes)."""
+    """Tables by number of channels; 1: CIELAB's cube root of each code, (1, codes); 3: its part of Y, (3, codes)."""
     light = color.srgb_to_linear(np.linspace(0, 1, codes))
     return {
         1: color.cube_root(light)[None].astype(np.float32),
@@ -272,14 +272,14 @@ _work = kernels.Work()
 
 
 def paint_compiled() -> None:
-    """Paint by compiled code from now on: many images are coming, for which its start pays."""
+    """Use compiled code from now on, because many images follow."""
     _work.waits = True
     _work.add(kernels.COMPILED_FROM + 1)
 
 
 @contextmanager
 def compiling_meanwhile() -> Iterator[None]:
-    """Paint by arrays until compiled code is ready: whoever asks waits for an answer, not for a compiler."""
+    """Paint with numpy until compiled code is ready, so that no request waits for the compiler."""
     _work.waits = False
     try:
         yield
@@ -296,7 +296,7 @@ def paint_arrays(
     full_height: int,
     out: Pixels,
 ) -> NDArray[np.float64]:
-    """What the compiled `_paint` of `kernels` does, by arrays."""
+    """`kernels._paint` with numpy."""
     height, width = pixels.shape[:2]
     step = max(1, _BLOCK_PIXELS // width)
     fields = [_field(small, first, height, full_height, width) for small in (lines, added) if len(small)]
@@ -344,7 +344,7 @@ def _paint_colours(
 def _field(
     small: FloatArray, first: int, height: int, full_height: int, width: int
 ) -> Callable[[slice], FloatArray]:
-    """Values (h, w, c) of a small image at some of a band's rows, (c, rows, width)."""
+    """A function from rows of a band to the values (c, rows, width) of a small image (h, w, c) there."""
     upper, lower, down = _places(first, height, full_height, len(small))
     planes = np.moveaxis(small[upper[0] : lower[-1] + 1], -1, 0)
     wide = mixed(planes, _places(0, width, width, small.shape[1]), axis=2)
@@ -361,13 +361,13 @@ def _roots(pixels: Pixels, tables: FloatArray) -> FloatArray:
 
 
 def _places(first: int, count: int, length: int, small: int) -> Neighbours:
-    """Where the centres of pixels, `count` from `first`, lie in a smaller row; shares in float32."""
+    """Neighbours, in a row of `small` values, of `count` pixels from `first` on; weights in float32."""
     low, high, share = neighbours((np.arange(first, first + count) + 0.5) * small / length - 0.5, small)
     return low, high, share.astype(np.float32)
 
 
 LONGEST = 4
-"""Up to so many times as long as wide an image keeps its aspect at the network's size; longer ones are squeezed."""
+"""Largest aspect ratio that an image keeps at the network's size; longer images are squeezed."""
 SHORTEST_PX = 32
 _LOBES = 3  # of Lanczos' window
 
@@ -375,11 +375,10 @@ _LOBES = 3  # of Lanczos' window
 def network_input(
     pixels: Pixels, size_px: int | tuple[int, int], oversampling: int = OVERSAMPLING
 ) -> FloatArray:
-    """L* (h, w) of an image whose short side becomes `size_px`, or height and width do; small images are enlarged.
+    """L* (h, w) of an image resized to a short side of `size_px`, or to that height and width.
 
-    It is resized in sRGB codes and converted afterwards, as the training images were. Those keep 8 bits, and lie within
-    half an L* of this.
-    Who needs edges and not a network's input passes a smaller `oversampling` to `shrink`.
+    It is resized as sRGB and converted afterwards, like the training images. Those were rounded to 8 bits, and differ
+    from this by less than half an L*. A smaller `oversampling` of `shrink` is enough where only edges matter.
     """
     is_side = isinstance(size_px, int)
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px) if is_side else size_px
@@ -387,7 +386,7 @@ def network_input(
     if compiled is not None:
         return _by_compiled_code(compiled, _to_read(pixels), height, width, oversampling)
     small = shrink(pixels, height, width, oversampling)
-    # 16 bits, not floats: the rounding of 8 would show as steps in flat, dark regions
+    # 16 bits, because 8 would make visible steps in flat, dark regions
     return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
 
 
@@ -401,7 +400,7 @@ def working_size(height: int, width: int, size_px: int) -> tuple[int, int]:
     """
     side = max(size_px, SHORTEST_PX)
     scale = side / min(height, width)
-    longest = LONGEST * side  # a panorama of one row would otherwise fill the memory
+    longest = LONGEST * side  # without it, a panorama of one row would fill the memory
     return min(round(height * scale), longest), min(round(width * scale), longest)
 
 
@@ -433,15 +432,15 @@ def _block_means(compiled: kernels.Compiled, pixels: Pixels, down: int, across: 
 
 @lru_cache(64)
 def taps(length: float, count: int, small: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Which values of a row make each of `small`, and by what shares, both (small, taps); as Pillow takes them.
+    """Indices and weights of a row's values for each of `small` values, both (small, taps), like Pillow's Lanczos.
 
-    There are `count` values, which are `length` long, as the last of them may stick out.
+    The row has `count` values and a length of `length`, because the last value can reach beyond its end.
 
     >>> taps(2, 2, 2)[1].round(6).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     step = length / small
-    stretch = max(step, 1.0)  # of the window, which is that of the coarser grid
+    stretch = max(step, 1.0)  # the window is as wide as on the coarser grid
     centres = (np.arange(small) + 0.5) * step
     first = (centres - _LOBES * stretch + 0.5).astype(int).clip(0)
     last = (centres + _LOBES * stretch + 0.5).astype(int).clip(max=count)

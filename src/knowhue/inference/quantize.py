@@ -1,8 +1,8 @@
-"""From an .onnx file to one whose convolutions multiply 8-bit numbers, with what that costs measured on images.
+"""Quantise the convolutions of an .onnx file to 8 bits, and measure the cost on images.
 
-Static quantisation: weights by output channel, activations by the mean over images of their extremes. Half the
-time on a CPU comes from the convolutions; what is left in float was chosen by measurement. docs/colorize.md has what
-8 bits cost.
+Static quantisation: the scales of weights are per output channel, those of activations are the mean over images of
+their extremes. Convolutions take half the time on a CPU. Which of them stay float was chosen by measurement, see
+docs/colorize.md.
 """
 
 import json
@@ -32,38 +32,39 @@ from knowhue.temporary import temporary_folder
 CALIBRATED_ON = 128
 MEASURED_ON = 256
 KEPT_AT_THE_END = 2
-"""Convolutions of the colour head, at the finest sizes, that stay float: they cost little and show most."""
+"""Last convolutions of the colour head that stay float: they take little time, and their errors show most."""
 FEWEST_EXAMPLES = 8
-"""Images to calibrate on, and to measure on."""
+"""Least number of images to calibrate on, and to measure on."""
 
 
 class Example(NamedTuple):
-    """A colour image at the network's size."""
+    """A colour image, resized to the network's size."""
 
     lightness: FloatArray
     """L* (h, w), 0 to 100"""
     chroma: FloatArray
     """a*b* (h, w, 2), CIELAB units"""
     label: str | None = None
-    """the name of the folder that it lies in, or None"""
+    """name of its folder, or None"""
 
 
 class Examples(NamedTuple):
-    """Images of a folder to fit 8 bits to, and others to measure what these cost."""
+    """Images of a folder to calibrate on, and others to measure on."""
 
     calibration: list[Example]
     measured: list[Example]
     left_out: int
-    """beyond the most, or gray"""
+    """number of images not used: too many, or gray"""
 
 
 def read_examples(folder: Path, size_px: int) -> Examples:
-    """Every other image of a folder to calibrate on (up to 128), the others to measure on (up to 256).
+    """Read every other image of a folder to calibrate on (up to 128), and the rest to measure on (up to 256).
 
-    They should be like those to be coloured. In folders named as the model's classes they measure accuracy.
+    They should be similar to the photos to colour. If their folders are named like the model's classes, accuracy is
+    measured, too.
 
     Raises:
-        ImageError: one cannot be read, or there are too few, or too few in colour.
+        ImageError: an image cannot be read, or there are too few images, or too few in colour.
     """
     found = sorted(file for file, skipped in walk(folder) if not skipped)
     if len(found) < 2 * FEWEST_EXAMPLES:
@@ -71,15 +72,15 @@ def read_examples(folder: Path, size_px: int) -> Examples:
             f"`images` should be a folder of at least {2 * FEWEST_EXAMPLES} colour images, better some hundreds. "
             f"Found {len(found)} in `{folder}`."
         )
-    # every other image: both halves hold all classes, and none measures itself
+    # every other image, so that both halves contain all classes
     calibration = _read_half(found[::2], CALIBRATED_ON, size_px)
     measured = _read_half(found[1::2], MEASURED_ON, size_px)
     return Examples(calibration, measured, len(found) - len(calibration) - len(measured))
 
 
 def _read_half(files: Sequence[Path], most: int, size_px: int) -> list[Example]:
-    """Up to `most` of some files, evenly spread, those that are in colour."""
-    # evenly spread, not the first: files are sorted, and folders are classes
+    """Read up to `most` files, and keep the images that are in colour."""
+    # evenly spread, not the first: files are sorted by folder, which can be the class
     chosen = np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))
     examples = [_read_example(files[place], size_px) for place in chosen]
     kept = [each for each in examples if each is not None]
@@ -92,7 +93,7 @@ def _read_half(files: Sequence[Path], most: int, size_px: int) -> list[Example]:
 
 
 def _read_example(file: Path, size_px: int) -> Example | None:
-    """An image, or None if its file says that it is gray."""
+    """An image at the network's size, or None if its file has one channel."""
     pixels = read_image(file).pixels
     if pixels.shape[2] != 3:
         return None
@@ -102,30 +103,33 @@ def _read_example(file: Path, size_px: int) -> Example | None:
 
 
 class QuantizationCost(NamedTuple):
-    """What 8 bits cost, on images that were not calibrated on; None for a head that the model lacks."""
+    """The cost of 8 bits on images not used for calibration; None for a head that the model lacks."""
 
     chroma: float | None
-    """mean absolute difference of a*b* to the float model's, CIELAB units"""
+    """mean absolute difference of a*b* from the float model, CIELAB units"""
     ab_l1_before: float | None
     """mean absolute error of a*b* of the float model, CIELAB units"""
     ab_l1_after: float | None
-    """the same in 8 bits"""
+    """mean absolute error of a*b* in 8 bits, CIELAB units"""
     agreement: float | None
-    """share of images that are given the same class"""
+    """share of images that get the same class from both"""
     accuracy_before: float | None
-    """share given the class that their folder names; None where folders name none"""
+    """accuracy of the float model, 0 to 1; None if folders are not named like classes"""
     accuracy_after: float | None
-    """the same in 8 bits"""
+    """accuracy in 8 bits, 0 to 1"""
     calibrated_on: int
-    """images"""
+    """number of images"""
     measured_on: int
-    """images"""
+    """number of images"""
     left_out: int = 0
-    """images of the folder that were neither calibrated nor measured on: beyond the most, or gray"""
+    """number of images of the folder that were not used: too many, or gray"""
 
 
 def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost:
-    """Write an .onnx file in float32 that `knowhue export` made in 8 bits, and say in it and here what that costs.
+    """Quantise a float32 .onnx file that `knowhue export` made, and store the measured cost in its metadata.
+
+    Returns:
+        The measured cost.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.
@@ -141,8 +145,8 @@ def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost
             "to ONNX first."
         )
     model = _quantized(source, [each.lightness for each in examples.calibration])
-    del model.metadata_props[:]  # what was measured of the float model
-    model_name, of, folder = before.description.name.partition(", of ")  # the folder is not told to everybody
+    del model.metadata_props[:]  # measurements of the float model do not apply
+    model_name, of, folder = before.description.name.partition(", of ")  # as in "multi, seed 0, of FOLDER"
     name = f"{model_name}, in 8 bits{of}{folder}"
     described = before.description.model_copy(update={"precision": "int8", "name": name})
     model.metadata_props.add(key=KEY, value=described.model_dump_json())
@@ -155,14 +159,14 @@ def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost
 
 
 def judge_cost(before: Network, after: Network, examples: Examples) -> QuantizationCost:
-    """Compare two networks of one description on the examples to measure on."""
+    """Compare two networks of the same heads on `examples.measured`."""
     measured = examples.measured
     pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in measured]
     chroma = agreement = None
     ab_l1 = accuracy = None, None
 
     def means(score: Callable[[Predictions, Example], Any]) -> tuple[float, float]:
-        """Of a score over the examples, before and after."""
+        """Means of a score over the examples, before and after."""
         scores = [
             [score(answer, each) for answer in pair] for pair, each in zip(pairs, measured, strict=True)
         ]
@@ -193,7 +197,7 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
 
     waiting = ({INPUT: image[None, None]} for image in calibration)
     with temporary_folder("The graph in 8 bits") as folder, ExitStack() as after:
-        # the quantiser warns users of what only its developers can act on
+        # the quantiser's warnings are of no use to users
         logging.getLogger().addFilter(_is_not_quantiser)
         after.callback(logging.getLogger().removeFilter, _is_not_quantiser)
         ready, done = (folder / name for name in ("ready.onnx", "done.onnx"))
@@ -215,10 +219,10 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
 
 
 def _kept(model: Any) -> list[str]:
-    """The first convolution, which sees L* itself, and the last of the colour head."""
+    """Names of nodes to keep in float: the first convolution, which reads L*, and the last of the colour head."""
     nodes = [(node.op_type, node.name) for node in model.graph.node]
     kinds = [kind for kind, _ in nodes]
-    # the encoder has no transposed convolution: the first begins the head
+    # the colour head begins with the first transposed convolution; the encoder has none
     head = kinds.index("ConvTranspose") if "ConvTranspose" in kinds else len(nodes)
     last = [name for kind, name in nodes[head:] if kind == "Conv"][-KEPT_AT_THE_END:]
     return [nodes[kinds.index("Conv")][1], *last]

@@ -1,18 +1,18 @@
-"""Published colorizers of others, from ONNX files of the user's own: what each is given, and what it answers.
+"""Published third-party colorizers, from ONNX files that the user has: their inputs and outputs.
 
-The table holds facts of the authors' code, none of its weights:
+The table holds facts from the authors' code, but no weights:
 
 - `siggraph17`, `eccv16`: https://github.com/richzhang/colorization: `colorizers/base_color.py` scales L* and a*b*
-  within the network, `util.py` stretches images to 256 x 256. https://github.com/clibdev/colorization exports them with
+  inside the network, `util.py` stretches images to 256 x 256. https://github.com/clibdev/colorization exports them with
   these inputs and outputs (`export.py`).
-- `ddcolor`: https://github.com/piddnad/DDColor: `ddcolor/pipeline.py` stretches to 512 x 512 and shows the gray of each
-  L* as RGB, 0 to 1; `ddcolor/model.py` normalises it within; `scripts/export_onnx.py` exports that.
+- `ddcolor`: https://github.com/piddnad/DDColor: `ddcolor/pipeline.py` stretches to 512 x 512 and passes the gray of
+  each L* as RGB, 0 to 1; `ddcolor/model.py` normalises it inside; `scripts/export_onnx.py` exports that.
 - `deoldify`: https://github.com/jantic/DeOldify: `deoldify/filters.py` and `dataset.py` stretch to a square and scale
-  input and output as for ImageNet. https://github.com/instant-high/deoldify-onnx (`convert_to_onnx.py`) puts that into
-  the file, which so takes and gives RGB, 0 to 255, at 256 x 256. Of its answer we take a*b*; its authors, the chroma of
-  YUV.
+  input and output as for ImageNet. https://github.com/instant-high/deoldify-onnx (`convert_to_onnx.py`) moves that into
+  the file, which therefore takes and gives RGB, 0 to 255, at 256 x 256. We take a*b* of its output, the authors the
+  chroma of YUV.
 
-All see a square, however long the image is, as their authors show it to them; a file made for one size sees that size.
+Every model gets the image stretched to a square, as its authors do; a file with a fixed input size gets that size.
 """
 
 import hashlib
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 
 class Recipe(NamedTuple):
-    """How a kind of model is used."""
+    """Input and output of a kind of model."""
 
     input: Literal["lightness", "gray"]
-    """`lightness`, L* in one channel; or `gray`, the sRGB gray of each L* in three"""
+    """`lightness`: L* in one channel; `gray`: the sRGB gray of each L* in three"""
     input_white: float
-    """what white is in it"""
+    """value of white in the input"""
     output: Literal["chroma", "rgb"]
-    """`chroma`, a*b* in CIELAB units; or `rgb`, sRGB"""
+    """`chroma`: a*b* in CIELAB units; `rgb`: sRGB"""
     output_white: float
-    """of `rgb`, what white is in it"""
+    """value of white in an `rgb` output"""
     side_px: int
-    """of the square that a file for any size is shown"""
+    """side of the square input, pixels, if the file has no fixed size"""
     paper: str
-    """to cite"""
+    """the reference to cite"""
 
 
 RECIPES = {
@@ -67,7 +67,7 @@ RECIPES = {
     "deoldify": Recipe("gray", 255, "rgb", 255, 256, "Antic, DeOldify, 2018"),
 }  # fmt: skip
 CHANNELS = {"lightness": 1, "gray": 3, "chroma": 2, "rgb": 3}
-"""Of a model's input and output."""
+"""Channels of the kinds of input and output."""
 UNSUPPORTED = {
     "hints": "its colours are the model's alone",
     "strokes": "its colours are the model's alone",
@@ -76,21 +76,21 @@ UNSUPPORTED = {
     "sample": "it gives one answer",
     "unknown_below": "it has no class",
 }
-"""Options of a colouring that no recipe can do, and why."""
-_SECONDS_A_PIXEL = 1e-3  # networks of a hundred times the weights of ours
-_LEAST_SPAN = 0.1  # of an RGB answer's range, that black to white should span
+"""Options of a colouring that no recipe supports, and why."""
+_SECONDS_A_PIXEL = 1e-3  # these networks have up to a hundred times as many weights as ours
+_LEAST_SPAN = 0.1  # share of the RGB range that the output for black to white must span
 
 
 @dataclass(frozen=True)
 class RecipeDescription:
-    """What is known of a model that a recipe puts to work: it colours, and says nothing of itself."""
+    """What is known of a third-party model, whose file has no description: it colours."""
 
     recipe: str
     """one of `RECIPES`"""
     sha256: str
-    """of its file, 64 hex digits"""
+    """checksum of its file, 64 hex digits"""
     shape: tuple[int, int]
-    """height and width of what it sees, pixels"""
+    """height and width of its input, pixels"""
     tasks: ClassVar[tuple[Task, ...]] = ("colour",)
     classes: ClassVar[tuple[str, ...]] = ()
     images: ClassVar[Mapping[str, int | str]] = {}
@@ -107,28 +107,28 @@ class RecipeDescription:
         return min(self.shape)
 
     def fingerprint(self) -> str:
-        """What tells the colours of one file and recipe from others."""
+        """Identifies the file and the recipe, on which the colours depend."""
         return f"{self.recipe}-{self.sha256}"
 
 
 class RecipeNetwork:
-    """Another's model at work, by ONNX Runtime; threads may share it."""
+    """A third-party model, run by ONNX Runtime; thread-safe."""
 
     runtime = "onnx"
     activation_names = ()
 
     def __init__(self, session: "Session", description: RecipeDescription, batch: int | None) -> None:
-        """Use a session whose input holds so many images; any number if None."""
+        """Use a session whose input holds `batch` images; None: any number."""
         self.description = description
         self._recipe = RECIPES[description.recipe]
         self._session = session
         self._batch = batch
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
-        """Predict for L* (B, h, w), 0 to 100; of another size than the model's it is resized. No `names` are known.
+        """Predict for L* (B, h, w), 0 to 100, which is resized to the model's size. There are no activations.
 
         Raises:
-            WeightsError: the file takes too long or too much memory, or answers what no such model should.
+            WeightsError: the file takes too long or too much memory, or its output does not match the recipe.
         """
         require_activations(names, self)
         count, *shape = lightness.shape
@@ -143,7 +143,7 @@ class RecipeNetwork:
         return Predictions(chroma, None, None)
 
     def _chroma(self, lightness: FloatArray) -> FloatArray:
-        """a*b* (B, h', w', 2) of L* (B, h, w)."""
+        """a*b* (B, h', w', 2) for L* (B, h, w)."""
         answer = self.answer(lightness)
         if self._recipe.output == "chroma":
             return np.ascontiguousarray(np.moveaxis(answer, 1, -1))
@@ -151,14 +151,14 @@ class RecipeNetwork:
         return srgb_to_lab(codes)[..., 1:].astype(np.float32)
 
     def answer(self, lightness: FloatArray) -> FloatArray:
-        """What the model itself gives, (B, 2 or 3, h', w'), for L* (B, h, w), 0 to 100, of its own size."""
+        """The model's raw output, (B, 2 or 3, h', w'), for L* (B, h, w), 0 to 100, of its own size."""
         (output,) = (each.name for each in self._session.outputs)
         (name,) = (each.name for each in self._session.inputs)
         (found,) = self._session.run([output], {name: model_input(self._recipe, lightness)})
         expected = len(lightness), CHANNELS[self._recipe.output]
         if found.ndim != 4 or found.shape[:2] != expected or not found.size:
             raise self._unfit(f"of shape {(*expected, 'h', 'w')}", f"shape {found.shape}")
-        # NaN is within no limits
+        # not `> LARGEST_CHROMA`, which is false for NaN
         if not (np.abs(found) <= LARGEST_CHROMA).all():
             raise self._unfit("in finite numbers that are colours", f"{found.flat[np.abs(found).argmax()]:g}")
         return found
@@ -171,7 +171,7 @@ class RecipeNetwork:
 
 
 def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
-    """What a model is shown, (B, 1 or 3, h, w), of L* (B, h, w), 0 to 100.
+    """A model's input, (B, 1 or 3, h, w), for L* (B, h, w), 0 to 100.
 
     >>> model_input(RECIPES["deoldify"], np.full((1, 1, 1), 100, np.float32)).round().tolist()
     [[[[255.0]], [[255.0]], [[255.0]]]]
@@ -180,7 +180,7 @@ def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
         shown = lightness / 100
     else:
         flat = lightness.ravel()
-        # all three channels of gray are one
+        # the three channels of gray are equal, so one is enough
         light = lab_to_linear(flat, np.zeros((2, flat.size), flat.dtype))[1]
         shown = linear_to_srgb(light.clip(0, 1)).reshape(lightness.shape)
     shown = (shown * recipe.input_white).astype(np.float32)
@@ -188,7 +188,7 @@ def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
 
 
 def require_supported(recipe: str, options: Mapping[str, str]) -> None:
-    """Raise a `ConfigError`, before work, where one of the options, by how it is shown, is in `UNSUPPORTED`."""
+    """Raise a `ConfigError` if an option, by name and by how messages show it, is in `UNSUPPORTED`."""
     for name, shown in options.items():
         if name in UNSUPPORTED:
             raise ConfigError(
@@ -198,7 +198,7 @@ def require_supported(recipe: str, options: Mapping[str, str]) -> None:
 
 
 def require_recipe(recipe: str, sha256: str | None = None) -> None:
-    """Raise a `ConfigError`, before a file is opened, where there is no such recipe, or a checksum is none."""
+    """Raise a `ConfigError` if there is no such recipe, or a checksum is not 64 hex digits."""
     if recipe not in RECIPES:
         raise ConfigError(one_of("recipe", recipe, RECIPES))
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -206,7 +206,7 @@ def require_recipe(recipe: str, sha256: str | None = None) -> None:
 
 
 def find_recipe_file(source: str | Path, recipe: str) -> Path:
-    """The file for a recipe; a `ConfigError` without such a recipe, a `WeightsError` without an ONNX file."""
+    """The file for a recipe; a `ConfigError` if there is no such recipe, a `WeightsError` if it is no ONNX file."""
     require_recipe(recipe)
     path = Path(source)
     if path.suffix != ".onnx" or not path.is_file():
@@ -218,11 +218,11 @@ def find_recipe_file(source: str | Path, recipe: str) -> Path:
 
 
 def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNetwork:
-    """Open another's model; runs no code from it, reads no other file, never waits for ever.
+    """Open a third-party model without running code from it or reading other files, within a time limit.
 
     Raises:
-        ConfigError: there is no such recipe, or the checksum is none.
-        WeightsError: the file is missing, damaged, another one, or none of the recipe by what it takes and answers.
+        ConfigError: there is no such recipe, or the checksum is not 64 hex digits.
+        WeightsError: the file is missing, damaged, or of another checksum, or does not match the recipe.
     """
     from knowhue.inference.onnx_network import open_session, read_bytes, refuse_unsafe
 
@@ -242,7 +242,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
 
 
 def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, int], int | None]:
-    """Height and width that a graph sees, and how many images at once; None for any number."""
+    """Height and width of a graph's input, and its batch size; None: any."""
     wanted = RECIPES[recipe]
     fits = len(session.inputs) == len(session.outputs) == 1 and all(
         each.type == "tensor(float)"
@@ -271,7 +271,7 @@ def _shapes(tensors: Iterable[Any]) -> str:
 
 
 def _try_out(network: RecipeNetwork, path: Path) -> None:
-    """Let a model answer once, for black to white."""
+    """Run a model once, on a ramp from black to white, and check its output."""
     recipe, (height, width) = RECIPES[network.description.recipe], network.description.shape
     ramp = np.broadcast_to(np.linspace(0, 100, width, dtype=np.float32), (1, height, width))
     try:

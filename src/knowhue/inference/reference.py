@@ -1,15 +1,16 @@
-"""Colours that other photos lend: those of a reference, and the mean of an album.
+"""Colours from other photos: from a reference photo, and the mean of an album.
 
-A reference is matched place by place in the encoder's features, and believed only as far as matches are confirmed.
-That similar places may lend their colours is Welsh, Ashikhmin and Mueller's idea ("Transferring color to greyscale
-images", SIGGRAPH 2002); to look for them in a network's features, of all its levels, and to believe them as far as the
-way there and back agrees, is He, Chen, Liao, Sander and Yuan's ("Deep exemplar-based colorization", SIGGRAPH 2018).
-They train a network to choose between matched colours and its own; here a rule does (`trust_in`), for any model.
+A reference is matched cell by cell in the encoder's features, and its colours are used only as far as the matches are
+confirmed. Transferring colours between similar places is the idea of Welsh, Ashikhmin and Mueller ("Transferring color
+to greyscale images", SIGGRAPH 2002). He, Chen, Liao, Sander and Yuan ("Deep exemplar-based colorization", SIGGRAPH
+2018) search for these places in a network's features of all levels, and trust matches as far as forward and backward
+matching agree. They train a network to choose between matched colours and its own; here a rule does (`trust_in`), for
+any model.
 
-An album gets one look: the mean colour of each photo is drawn towards that of all. How warm and how vivid a model
-paints a photo is partly chance, and so differs within an album where nothing does. A photo's mean a*b* is an estimate
-with an error of its own, and estimates of many like things are better when each is drawn towards their middle (James
-and Stein 1961, "Estimation with quadratic loss").
+The photos of an album get one look: the mean colour of each is moved towards that of all. How warm and vivid a model
+paints a photo is partly chance, and so differs within an album without a cause. A photo's mean a*b* is an estimate
+with an error, and estimates of many similar quantities improve if each is moved towards their middle (James and Stein
+1961, "Estimation with quadratic loss").
 """
 
 import hashlib
@@ -28,40 +29,40 @@ from knowhue.inference.networks import FEATURES, FloatArray, Network
 from knowhue.inference.pixels import chroma_lines, interpolated, lightness, working_size
 
 MATCHED_AT_PX = 256
-"""Short side at which photos are matched, before its sides become whole multiples of the encoder's coarsest stride."""
+"""Short side of photos when matched, pixels, before both sides are rounded to the encoder's coarsest stride."""
 CELL_PX = 8
-"""Side of what is matched as one."""
+"""Side of a matched cell, pixels."""
 FINEST = 4
-"""Stride of the finest map that is compared; before it there are edges without meaning."""
+"""Stride of the finest feature map that is compared; finer ones contain edges without meaning."""
 SHARPNESS = 0.03
-"""Of the softmax over the reference's cells, in units of cosine similarity."""
+"""Temperature of the softmax over the reference's cells, in units of cosine similarity."""
 RETURN_CELLS, NEIGHBOUR_CELLS, NEIGHBOUR_SHARE = 1.5, 2.5, 0.5
-"""A match is confirmed if it leads back to within so many cells, and of the neighbours' matches so large a share lies
-within so many cells of it."""
+"""A match is confirmed if matching back returns to within `RETURN_CELLS` of the cell, and at least `NEIGHBOUR_SHARE` of
+the neighbours' matches lie within `NEIGHBOUR_CELLS` of it."""
 BLOCK = 1024
-"""Cells of the photo that are compared with all of the reference at once."""
+"""Number of cells of the photo that are compared at once with all cells of the reference."""
 WINDOW = 7
-"""Side of the square of cells in which confirmed ones are counted."""
+"""Side, in cells, of the square in which confirmed cells are counted."""
 TRUST_RANGE = 0.3, 0.6
-"""Share of confirmed cells around a cell, up to which its match is not trusted, and from which on it is."""
+"""Share of confirmed cells around a cell: at most the first, its match is not trusted; from the second on, fully."""
 ONE_SCENE = 0.1, 0.25
-"""Share of confirmed cells in the photo, up to which the reference shows something else, and from which on the same
-scene: of 120 unrelated pairs of photos at most .09 was confirmed, of 120 that overlap by a half at least .35."""
+"""Share of confirmed cells in the photo: at most the first, the reference shows something else; from the second on, the
+same scene. In 120 unrelated pairs of photos at most .09 was confirmed, in 120 that overlap by a half at least .35."""
 SIMILARITY_RANGE = 0.15, 0.35
-"""Similarity up to which a cell has no counterpart, and from which on it has."""
+"""Similarity: at most the first, a cell has no counterpart; from the second on, it has one."""
 SHARE_OF_ALIKE = 0.2
-"""Share of its colour that the like in another scene lends; it may as well have another one."""
+"""Weight of a similar thing's colour if the scene is another one, where its true colour could differ."""
 COLOURLESS = 4.0
-"""C*, CIELAB units, that one pixel in a hundred of a reference exceeds; one that does not looks gray."""
+"""C*, CIELAB units, that at least one pixel in a hundred of a reference must reach; else it looks gray."""
 
 
 class Reference(NamedTuple):
-    """A colour photo as one model sees it."""
+    """A colour photo, prepared for one model."""
 
     maps: tuple[FloatArray, ...]
-    """features (rows, columns, C) of each stride"""
+    """features (rows, columns, C) of cells, one array per stride"""
     chroma: FloatArray
-    """a*b* (rows, columns, 2), mean of each cell"""
+    """mean a*b* of each cell (rows, columns, 2)"""
     digest: str
     """SHA-256 of its pixels"""
     model: str
@@ -69,18 +70,18 @@ class Reference(NamedTuple):
 
 
 class Match(NamedTuple):
-    """For each cell of a photo what a reference has there."""
+    """The matches of a photo's cells in a reference."""
 
     chroma: FloatArray
-    """a*b* (rows, columns, 2) of its cells, those most alike counting most"""
+    """a*b* (rows, columns, 2) of the reference, weighted by similarity"""
     similarity: FloatArray
-    """cosine of the most similar cell (rows, columns)"""
+    """cosine similarity of the most similar cell (rows, columns)"""
     is_confirmed: NDArray[np.bool_]
-    """whether that one leads back, and those of the cells around it lie together (rows, columns)"""
+    """whether that match is confirmed, see `RETURN_CELLS` (rows, columns)"""
 
 
 def make_reference(image: Image, network: Network, name: str = "the reference") -> Reference:
-    """What is needed of a colour photo to take colours from it; a `ConfigError` without colours or feature maps."""
+    """Prepare a colour photo to take colours from; a `ConfigError` if it has no colours or the model no features."""
     strides = _strides(network)
     pixels = flattened(image)
     small = shrink(pixels, *_size(pixels, strides), oversampling=1)
@@ -100,23 +101,23 @@ def make_reference(image: Image, network: Network, name: str = "the reference") 
 def take_colours(
     pixels: Pixels, coarse: FloatArray, chroma: FloatArray, reference: Reference, network: Network
 ) -> tuple[FloatArray, float]:
-    """Give predicted chroma the colours that a reference has for the same things.
+    """Mix the colours of a reference into predicted chroma.
 
-    Matched a*b* replaces the prediction as far as the reference surely shows the same (`trust_in`), and by the share
-    `SHARE_OF_ALIKE` where it shows its like. What has no counterpart stays as predicted.
+    Matched a*b* replaces the prediction as far as the reference reliably shows the same thing (`trust_in`), and has the
+    weight `SHARE_OF_ALIKE` where it shows a similar thing. Without a counterpart the prediction stays.
 
     Args:
         pixels: (H, W, 1 or 3), of the photo to colour, over white.
-        coarse: its L* (h, w) at the network's size.
-        chroma: a*b* (h, w, 2) predicted for that.
-        reference: made with the same model.
+        coarse: L* (h, w) of the photo at the network's size.
+        chroma: predicted a*b* (h, w, 2).
+        reference: a reference prepared for the same model.
         network: the model.
 
     Returns:
-        a*b* (h, w, 2), and how much of the photo was found in the reference, 0 to 1.
+        a*b* (h, w, 2), and the share of the photo that was found in the reference, 0 to 1.
 
     Raises:
-        ConfigError: the reference was made with another model.
+        ConfigError: the reference was prepared for another model.
     """
     if reference.model != network.description.fingerprint():
         raise ConfigError("`reference` should be made with the model that colours. Found another model's.")
@@ -126,7 +127,7 @@ def take_colours(
     found = match(_maps(light, network, strides), reference)
     y, x = (((np.arange(side) + 0.5) / side) for side in coarse.shape)
     y, x = y[:, None], x[None]
-    # colours end at the photo's own edges, which are finer than cells
+    # colours follow the photo's own edges, which are finer than cells
     lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
     taken = chroma_at(lines, coarse, y, x)
     same, alike = trust_in(found)
@@ -135,10 +136,10 @@ def take_colours(
 
 
 def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
-    """How sure it is that the reference shows the same, and its like, at each cell, 0 to 1, both (rows, columns).
+    """Confidence, 0 to 1, that the reference shows the same thing, and a similar one, for each cell (rows, columns).
 
-    The same: as far as both photos show one scene, that is, as many matches are confirmed in all, where many around a
-    cell are, or the reference has its like.
+    "The same" needs many confirmed matches in the whole photo, because both must show one scene; and, at the cell, many
+    confirmed matches around it or a similar counterpart.
     """
     confirmed = found.is_confirmed.astype(np.float32)
     scene = _ramp(confirmed.mean(), *ONE_SCENE)
@@ -147,17 +148,17 @@ def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
-    """Find each cell of a photo, by `maps` (rows, columns, C) of each stride, in a reference.
+    """Find the cells of a photo, given by `maps` (rows, columns, C) per stride, in a reference.
 
-    Two cells are as similar as the mean, over strides, of the cosine of their features, each channel standardised over
-    both photos: what all places of both share, such as a model's largest channels, says nothing.
+    The similarity of two cells is the mean over strides of the cosine of their features. Channels are standardised over
+    both photos, so that channels that are large everywhere do not dominate.
     """
     (rows, columns), (height, width) = maps[0].shape[:2], reference.chroma.shape[:2]
     features = [_standardised(own, other) for own, other in zip(maps, reference.maps, strict=True)]
     colours = reference.chroma.reshape(-1, 2)
     best, most, taken = [], [], []
     back, back_most = np.zeros(height * width, np.intp), np.full(height * width, -np.inf, np.float32)
-    # in blocks: of two panoramas all pairs would take more memory than the photos
+    # in blocks, because all pairs of cells of two panoramas would take more memory than the photos
     for start in range(0, rows * columns, BLOCK):
         products = [here[start : start + BLOCK] @ there.T for here, there in features]
         similar = sum(products[1:], products[0]) / np.float32(len(products))
@@ -180,7 +181,7 @@ def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
 
 
 def _together(places: NDArray[np.int_]) -> FloatArray:
-    """Share of the eight neighbours whose matches lie beside a cell's own, whatever way the scene is turned."""
+    """Share of the eight neighbours whose matches lie near the cell's own; a rotation of the scene does not matter."""
     rows, columns = places.shape[:2]
     around = np.pad(places, ((1, 1), (1, 1), (0, 0)), constant_values=-(10**6))
     beside = [
@@ -197,18 +198,18 @@ def _apart(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.floa
 
 
 def _around(values: FloatArray, side: int) -> FloatArray:
-    """Means over the square around each cell; the border is continued."""
+    """Means over a square around each cell; borders are repeated."""
     padded = np.pad(values, side // 2, mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, (side, side)).mean((2, 3))
 
 
 def _ramp(values: Any, low: float, high: float) -> Any:
-    """0 up to `low`, 1 from `high` on, straight between."""
+    """0 up to `low`, 1 from `high` on, linear between."""
     return ((values - low) / (high - low)).clip(0, 1)
 
 
 def _standardised(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Features (cells, C) of length 1, their channels standardised over both photos."""
+    """Features (cells, C) of both photos, channels standardised over both, then each cell scaled to length 1."""
     one, other = (each.reshape(-1, each.shape[-1]) for each in (first, second))
     both = np.concatenate([one, other])
     both = (both - both.mean(0)) / (both.std(0) + 1e-3)
@@ -217,7 +218,7 @@ def _standardised(first: FloatArray, second: FloatArray) -> tuple[FloatArray, Fl
 
 
 def _strides(network: Network) -> list[int]:
-    """Of the feature maps that are compared."""
+    """Strides of the feature maps to compare."""
     given = [
         int(name.removeprefix(FEATURES)) for name in network.activation_names if name.startswith(FEATURES)
     ]
@@ -231,14 +232,14 @@ def _strides(network: Network) -> list[int]:
 
 
 def _size(pixels: Pixels, strides: Sequence[int]) -> tuple[int, int]:
-    """Height and width at which a photo is matched; whole strides, so that no map sees more than the photo."""
+    """Height and width at which a photo is matched: multiples of all strides, so that feature maps need no padding."""
     step = max(*strides, CELL_PX)
     height, width = working_size(pixels.shape[0], pixels.shape[1], MATCHED_AT_PX)
     return round(height / step) * step, round(width / step) * step
 
 
 def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[FloatArray, ...]:
-    """Features (rows, columns, C) of L* (h, w), each map brought to one value a cell."""
+    """Features (rows, columns, C) of L* (h, w) per stride, averaged or interpolated to one value per cell."""
     found = network.predict(light[None], [f"{FEATURES}{stride}" for stride in strides]).activations
     rows, columns = (side // CELL_PX for side in light.shape)
     y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
@@ -253,34 +254,34 @@ def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[
 
 
 def _means(values: FloatArray, side: int) -> FloatArray:
-    """Means of (h, w, C) over squares."""
+    """Means of (h, w, C) over squares of a side."""
     height, width, channels = values.shape
     return values.reshape(height // side, side, width // side, side, channels).mean((1, 3))
 
 
 SHARE = 0.4
-"""Of the way to the album's colour that a photo is drawn."""
+"""Share of the distance to the album's colour by which a photo is moved."""
 FARTHEST = 4.0
-"""CIELAB units that a photo's mean is moved at most: one that is truly other, a sunset, stays so."""
+"""Most CIELAB units by which a photo's mean is moved, so that one that truly differs, such as a sunset, still does."""
 MOST_VIVID = 2.0
-"""Times the photo's mean chroma, beyond which a pixel is moved no farther."""
+"""Multiple of the photo's mean chroma above which a pixel is not moved farther."""
 
 
 class AlbumColour(NamedTuple):
-    """Mean a*b*, of a photo as predicted or of an album, CIELAB units."""
+    """Mean predicted a*b* of a photo, or that of an album, CIELAB units."""
 
     a: float
     b: float
 
 
 def photo_colour(chroma: FloatArray) -> AlbumColour:
-    """Of a*b* (h, w, 2), to 0.01 units: in a batch with others a network's answer may differ beyond that."""
+    """Mean of a*b* (h, w, 2), rounded to 0.01, because a prediction can differ below that with the batch."""
     a, b = np.round(chroma.mean((0, 1), dtype=np.float64), 2).tolist()
     return AlbumColour(a, b)
 
 
 def colour_of_album(own: Collection[AlbumColour]) -> AlbumColour:
-    """The median a* and b* of its photos, which a few odd ones do not move.
+    """The median a* and b* of an album's photos, which a few outliers do not change.
 
     >>> colour_of_album([AlbumColour(1, 2), AlbumColour(3, 2), AlbumColour(90, 90)])
     AlbumColour(a=3.0, b=2.0)
@@ -289,9 +290,9 @@ def colour_of_album(own: Collection[AlbumColour]) -> AlbumColour:
 
 
 def drawn_to(album: AlbumColour, chroma: FloatArray) -> FloatArray:
-    """A photo's a*b* (h, w, 2) with its mean drawn by `SHARE` towards an album's, `FARTHEST` units at most.
+    """Move the mean of a photo's a*b* (h, w, 2) by `SHARE` towards an album's, by at most `FARTHEST` units.
 
-    A pixel is moved in proportion to its chroma, so that what is gray stays gray, and white has no tint.
+    A pixel is moved in proportion to its chroma, so that gray stays gray and white gets no tint.
     """
     way = SHARE * (np.array(album) - photo_colour(chroma))
     way *= min(1, FARTHEST / max(float(np.hypot(*way)), 1e-9))
