@@ -100,10 +100,10 @@ def test_version(knowhue):
         ("plan", ["Settings", "Design of the study", "Power"]),
         ("prepare", ["Settings", "Where the work is done"]),
         ("compare", ["Settings", "Design of the study", "Where the work is done"]),
-        ("colorize", ["Which colours", "Archives", "Rarely needed"]),
+        ("colorize", ["Choosing colours", "Archives, object stores, clusters", "Rarely needed"]),
         ("export", ["Rarely needed"]),
         ("verdict", ["Rarely needed"]),
-        ("score", ["Networks", "Rarely needed"]),
+        ("score", ["Scores by neural networks; they need torch and time", "Rarely needed"]),
         ("serve", ["Rarely needed"]),
     ],
 )

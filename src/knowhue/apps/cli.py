@@ -54,7 +54,7 @@ OutOption = Annotated[
     Path,
     # checked at once, because the code that writes there takes seconds to import
     typer.Option(callback=_require_out),
-    Field(description="Study folder. The same command goes on where it stopped."),
+    Field(description="Folder of the study. The same command resumes a study that was stopped."),
 ]
 StudyArgument = Annotated[Path, typer.Argument(help="Study folder.")]
 
@@ -63,17 +63,18 @@ class SettingsOptions(Options):
     """The options that give settings and images."""
 
     images: Annotated[str | None, typer.Argument()] = None
-    """folder with `<class>/`, or `train/<class>/` and `val/<class>/`; `unlabelled/` trains colour only"""
+    """folder with a folder for each class, `<class>/`, or with `train/<class>/` and `val/<class>/`; images in
+    `unlabelled/` train colour only"""
     preset: Annotated[str | None, setting_option(show_default="unet")] = None
-    """where the settings start from: `unet`, `poster`, `poster-imagenet`, `label-fraction`, `demo`, or another method
-    such as `palette-rgb`"""
+    """named settings to start from: `unet`, `poster`, `poster-imagenet`, `label-fraction`, `demo`, or a method of
+    `knowhue compare` such as `palette-rgb`"""
     config: OfSettings[list[Path] | None] = None
-    """YAML file with settings; may be repeated"""
+    """YAML file with settings, which override the preset; may be repeated"""
     set_: OfSettings[list[str] | None] = None
-    """one setting, such as `training.heads.epochs=3`; may be repeated"""
+    """a single setting, such as `training.heads.epochs=3`, which overrides preset and files; may be repeated"""
     start_from: OfSettings[str | None] = None
-    """a trained model to go on from, its encoder and the heads that fit: `built-in`, the folder of a run or a study, or
-    an exported file. Its settings stand in for the defaults"""
+    """a trained model whose encoder and matching heads are the initial weights: `built-in`, the folder of a run or a
+    study, or an exported file. Its settings replace the defaults"""
 
     def settings(self) -> Config:
         """Return all settings, without checking that the images exist."""
@@ -108,11 +109,11 @@ class EngineOptions(SettingsOptions):
     """The settings, and where the work is done."""
 
     workers: Annotated[int | None, Field(ge=1, le=MOST_WORKERS)] = None
-    """jobs side by side: 1, or as many as an engine has room for, unless given"""
+    """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
     engine: OfWork[str] = "local"
-    """`local` is this machine; `slurm` and `ray` are clusters (docs/scale.md)"""
+    """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
     engine_set: OfWork[list[str] | None] = None
-    """its settings, such as `slurm.partition=gpu`; may be repeated"""
+    """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
     out: OutOption = Path("runs/study")
 
     def open_engine(self) -> Executor:
@@ -123,21 +124,21 @@ class PlanOptions(SettingsOptions):
     """The options that describe a study."""
 
     arms: OfDesign[str | None] = None
-    """arms to compare, separated by commas; `colour,class,multi` unless the preset names others"""
+    """arms to compare, separated by commas; `colour,class,multi` by default, unless the preset has others"""
     seeds: Annotated[
         int | None,
         Field(
             ge=1,
             le=MOST_SEEDS,
-            description=f"how many seeds, from `seed` on; a claim needs {MIN_SEEDS} or more",
+            description=f"number of seeds, from the setting `seed` on; by default 1; a verdict needs {MIN_SEEDS}",
         ),
     ] = None
     grid: OfDesign[str | None] = None
-    """further class-task weights to try in multi-task arms, such as `1,100`"""
+    """further weights of the class task, each for another multi-task arm, such as `1,100`"""
     tuning: OfDesign[bool] = False
-    """a study to choose settings by: scores the validation split, gives no verdict"""
+    """run a study for choosing settings: it scores the validation split and gives no verdict"""
     tuned_on: OfDesign[Path | None] = None
-    """folder of the tuning study that chose these settings; needs a test split and other seeds"""
+    """folder of the tuning study by which these settings were chosen; needs a test split and other seeds than it"""
 
     def as_plan(self) -> Plan:
         """Return the plan of the study."""
@@ -156,14 +157,14 @@ class StudyOptions(EngineOptions, PlanOptions):
     """Arguments and options of `knowhue study`."""
 
     plan: OfDesign[Path | None] = None
-    """study file, as `knowhue plan` prints it, or `study.json` of a study's folder, in place of all other options of
-    images, settings and design"""
+    """study file, as `knowhue plan` prints it, or the `study.json` of a study, instead of all other options for images,
+    settings and design"""
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
 @with_options
 def study_command(given: StudyOptions) -> None:
-    """Train the models with every seed, compare them, answer the two questions in a report."""
+    """Train every arm with every seed, compare them, and answer the two questions in a report."""
     plan = given.as_plan() if given.plan is None else _planned(given.plan, given)
     preset = {"preset": given.preset or DEFAULT_PRESET} if given.plan is None else {}
     _run_study(given, plan, preset, given.tuned_on)
@@ -173,15 +174,16 @@ class MethodOptions(SettingsOptions):
     """The options that describe a comparison of methods."""
 
     methods: str | None = None
-    """ways to colour, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, `palette-rgb`,
-    `palette-ab` (all of these unless named), or in their papers' sizes `pix2pix-paper`, `palette-rgb-paper`,
+    """methods to compare, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, `palette-rgb`,
+    `palette-ab` (by default all of these), or in the size of their papers `pix2pix-paper`, `palette-rgb-paper`,
     `palette-ab-paper`"""
     reference: OfDesign[str | None] = None
-    """the method that the others are compared with; `gan`, or the first without it"""
+    """the method that the others are compared with; by default `gan`, or the first if `gan` is not compared"""
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
-    """how many seeds, from `seed` on"""
+    """number of seeds, from the setting `seed` on"""
     budget: Annotated[OfDesign[float | None], Field(ge=0.001, le=1e9)] = None
-    """seconds of training at equal wall-clock; unless named, what the reference takes at equal images"""
+    """seconds that each method trains at equal wall-clock; by default the time that the reference takes at equal
+    images"""
 
 
 class CompareOptions(EngineOptions, MethodOptions):
@@ -195,7 +197,7 @@ class CompareOptions(EngineOptions, MethodOptions):
 )
 @with_options
 def compare_command(given: CompareOptions) -> None:
-    """Train ways to colour for equal epochs, then for equal seconds, and compare quality and cost."""
+    """Train methods of colouring for equal epochs, then for equal seconds, and compare quality and cost."""
     config = given.settings_with_images()
     chosen = given.methods.split(",") if given.methods is not None else tuple(METHODS)
     numbers = range(config.seed, config.seed + given.seeds)
@@ -225,19 +227,20 @@ class PowerOptions(PlanOptions):
     """Arguments and options of `knowhue plan`."""
 
     variances: Annotated[Path | None, power_option()] = None
-    """earlier study, or a sealed one, whose variation over seeds and images is taken as that of this one"""
+    """folder of an earlier study, or a sealed study, whose variances over seeds and images are assumed for this one"""
     seed_sd: Annotated[str | None, power_option()] = None
-    """or numbers: sd of paired differences over seeds, such as `colour=.08,class=.01`"""
+    """instead, standard deviations of paired differences over seeds, in the unit of each metric, such
+    as `colour=.08,class=.01`"""
     image_sd: Annotated[str | None, power_option()] = None
-    """and over images, such as `colour=1.45,class=.2`"""
+    """and standard deviations over images, such as `colour=1.45,class=.2`"""
     test_images: Annotated[int | None, Field(ge=20), power_option("--images")] = None
-    """images that are reported on; those of --variances if not given"""
+    """number of images to report on; by default as many as in the study of --variances"""
 
 
 @app.command("plan", epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
 @with_options
 def plan_command(given: PowerOptions) -> None:
-    """Print a study file to edit and run with `knowhue study --plan`, and what effects it can detect."""
+    """Print a study file for `knowhue study --plan`, and which effects the study can detect."""
     from knowhue.apps.planning import commented_yaml, known_variances, power_lines
     from knowhue.data.listing import require_images
 
@@ -249,7 +252,7 @@ def plan_command(given: PowerOptions) -> None:
 
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
 def status_command(study: StudyArgument) -> None:
-    """Show how far every run of a study, or of a comparison, is, and who works on it; needs no torch."""
+    """Show the progress of every run of a study or comparison, and which processes work on it."""
     signs = read_signs(study)
     if signs and not (study / FROZEN).exists():
         say("no plan yet: it is written once the images are prepared", *signs)
@@ -264,7 +267,7 @@ def status_command(study: StudyArgument) -> None:
 )
 @with_options
 def prepare_command(given: EngineOptions) -> None:
-    """Check, split and resize the images; `images/manifest.csv` lists which were left out, and why."""
+    """Check, split and resize the images; `images/manifest.csv` lists which were left out and why."""
     config, out = given.settings_with_images(), given.out
     from knowhue.data.prepare import prepare as run
 
@@ -284,7 +287,7 @@ class TrainOptions(SettingsOptions):
     """Arguments and options of `knowhue train`."""
 
     arm: str = "multi"
-    """`class`, `colour`, `multi`, or another arm of a study"""
+    """the arm to train: `class`, `colour`, `multi`, or another arm of a study"""
     out: OutOption = Path("runs/study")
 
 
@@ -330,7 +333,7 @@ def _require_planned(out: Path, arm: str, config: Config, own: Config) -> None:
 
 @app.command("evaluate", epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
 def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
-    """Score a trained run again, on the split that its study reports on."""
+    """Score a trained run again, on the split that its study reports."""
     from knowhue.training.run import evaluate_run
 
     evaluate_run(run)
@@ -340,16 +343,18 @@ def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a t
 @app.command("report", epilog="Example: `knowhue report runs/demo --figures talk/`")
 def report_command(
     study: StudyArgument,
-    figures: Annotated[Path | None, typer.Option(help="Write the figures here too, as PNG files.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write the figures to, as PNG files.")
+    ] = None,
     paper: Annotated[
         Path | None,
         typer.Option(
-            help="Write a paper kit here: figures as PDF and SVG, LaTeX tables, methods, references."
+            help="Folder to write a paper kit to: figures as PDF and SVG, LaTeX tables, methods, references."
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
-    """Make the report of a study, or of a comparison, again from the run folders; needs no torch."""
+    """Write the report of a study or comparison again, from its run folders."""
     from knowhue.report.figures import write_figures
     from knowhue.report.page import write_report
 
@@ -372,7 +377,7 @@ def pack_command(
     study: StudyArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write, `.zip`; named as the study if not given."),
+        typer.Option("--out", "-o", help="File to write, `.zip`; by default it has the name of the study."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
@@ -387,8 +392,10 @@ def pack_command(
 
 
 @app.command("check", epilog="Example: `knowhue check photos.zip`")
-def check_command(sealed: Annotated[Path, typer.Argument(help="What `knowhue pack` made.")]) -> None:
-    """Compute the scores and results of a sealed study again, and print its answers; ends with 1 if any differs."""
+def check_command(
+    sealed: Annotated[Path, typer.Argument(help="Sealed study, a file that `knowhue pack` wrote.")],
+) -> None:
+    """Compute scores and results of a sealed study again and print its answers; exits with 1 if any number differs."""
     from knowhue.sealing import check, shown_problems
 
     about, files, numbers, problems, unchecked, summary = check(sealed)

@@ -40,25 +40,26 @@ class ExportArguments(Options):
     """Arguments and options of `knowhue export`."""
 
     source: Annotated[str, typer.Argument()]
-    """run or study folder, exported file, or `built-in`; for a table, a study folder"""
+    """run or study folder, exported file, or `built-in`; a study folder for --to table"""
     to: Literal["safetensors", "onnx", "hub-folder", "table"] = "safetensors"
-    """what to write"""
+    """format to write"""
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None
-    """file or folder to write"""
+    """file or folder to write; by default it has the name of the source"""
     precision: Rare[str] = "float32"
-    """`float32`; `float16` for safetensors; `int8` for onnx, with --calibrate"""
+    """precision of the weights: `float32`; `float16` for safetensors and hub-folder; `int8` for onnx, with
+    --calibrate"""
     calibrate: Rare[Path | None] = None
-    """folder of colour images that int8 is calibrated and measured on"""
+    """folder of colour images to calibrate int8 with, and to measure its cost"""
     licence: Rare[str] = ""
-    """licence of the weights, for the model card"""
+    """licence of the weights, as the model card states it; by default the licence in the model"""
     overwrite: OverwriteOption = False
     upload: Rare[str | None] = None
-    """hub repository, `owner/name`, to upload the folder to"""
+    """repository on the Hugging Face hub, `owner/name`, to upload the folder to"""
 
 
 @with_options
 def export(arguments: ExportArguments) -> None:
-    """Write a trained model as one file or folder that needs nothing else, or a study's scores as a table."""
+    """Write a trained model as a self-contained file or folder, or the scores of a study as a table."""
     _check(arguments)
     if arguments.to == "table":
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
@@ -216,16 +217,24 @@ TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 def log_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study: all of its runs.")],
-    to: Annotated[TrackerName, typer.Option(help="What to write for; each is an extra of that name.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study for all its runs.")],
+    to: Annotated[
+        TrackerName,
+        typer.Option(
+            help="Tracker to write for; each needs the extra of that name, as in `pip install knowhue[mlflow]`."
+        ),
+    ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder to write to; the tracker's own folder is made in it.")
+        Path, typer.Option("--out", "-o", help="Folder in which the tracker's own folder is made.")
     ] = Path("logs"),
     project: Annotated[
-        str | None, rare_option(help="Project or experiment.", show_default="the study's name")
+        str | None,
+        rare_option(
+            help="Name of the project (W&B) or experiment (MLflow).", show_default="the study's name"
+        ),
     ] = None,
 ) -> None:
-    """Write finished or running runs for TensorBoard, MLflow or W&B: settings, curves, scores; each run once."""
+    """Write settings, curves and scores of runs for TensorBoard, MLflow or W&B; each run is written once."""
     runs = read_logged(run)
     require_no_run(require_folder(out))
     with locked(out, "log"), needing(f"`knowhue log --to {to}`", to):

@@ -20,11 +20,12 @@ class ModelOptions(Options):
     """The options that name a model."""
 
     model: str = "built-in"
-    """`built-in`, a run or study folder, or a file or folder that `knowhue export` made"""
+    """the model: `built-in`, a run or study folder, or a file or folder that `knowhue export` wrote"""
     recipe: Rare[str | None] = None
-    """--model is another's .onnx file: siggraph17, eccv16, ddcolor or deoldify; see docs/colorize.md"""
+    """how to run a published model of others whose .onnx file --model names: `siggraph17`, `eccv16`, `ddcolor` or
+    `deoldify` (docs/colorize.md)"""
     sha256: Rare[str | None] = None
-    """SHA-256 that another's file must have"""
+    """SHA-256 that the file of --recipe must have"""
     fast: Fast = False
 
     @property
@@ -34,7 +35,8 @@ class ModelOptions(Options):
 
 def models(
     model: Annotated[
-        list[str] | None, typer.Argument(help="Files or folders; the built-in model if none.")
+        list[str] | None,
+        typer.Argument(help="Run or study folders, or exported files; by default the built-in model."),
     ] = None,
 ) -> None:
     """Describe a model: tasks, classes, data, scores with intervals, calibration."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 OfNetworks = Annotated[
-    _Value, typer.Option(rich_help_panel="Networks: what colourings are to them; they need torch and time")
+    _Value, typer.Option(rich_help_panel="Scores by neural networks; they need torch and time")
 ]
 CACHE = ".knowhue-score"
 MOST_THREADS = 256
@@ -33,39 +33,39 @@ class ScoreArguments(Options):
     """Arguments and options of `knowhue score`."""
 
     systems: Annotated[list[str], typer.Argument()]
-    """folders of colourings, or NAME=FOLDER. Several samples an image lie in `sample-1/`, `sample-2/` ... or are called
-    `photo-1.png`, `photo-2.png` ..."""
+    """folders of colourings, or NAME=FOLDER. Several samples of an image are in `sample-1/`, `sample-2/` and so on, or
+    are named `photo-1.png`, `photo-2.png` and so on"""
     truth: Path
-    """folder of the true images; paired by relative path, extension aside"""
+    """folder of the true images, which are paired by relative path without the suffix"""
     protocol: Annotated[str | None, typer.Option(show_default="stretch-256")] = None
-    """`stretch-256`, `crop-256`, `original`, or a YAML file with the fields of one"""
+    """how images are compared: `stretch-256`, `crop-256`, `original`, or a YAML file with the fields of a protocol"""
     out: Annotated[Path | None, typer.Option("--out", "-o", show_default="score.html")] = None
-    """page to write, `.html`; `.json`, `.tex` and `.per_image.csv` go beside it"""
+    """page to write, `.html`; `.json`, `.tex` and `.per_image.csv` are written next to it"""
     reference: str | None = None
-    """system that the others are compared with; the first unless named"""
+    """name of the system that the others are compared with; by default the first"""
     check: Path | None = None
-    """compute an earlier `.json` again from the files, write nothing; ends with 1 if it differs"""
+    """compute the numbers of an earlier `.json` again, without writing anything; exits with 1 if any differs"""
     networks: OfNetworks[str | None] = None
-    """networks to ask, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID), `lpips`,
-    `recognition` (by a probe of true colours; folders are classes)"""
+    """networks to score with, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID),
+    `lpips`, `recognition` (by a probe of true colours, with folders as classes); by default none"""
     classifier: OfNetworks[str | None] = None
-    """a classifier of timm that names what colourings show: `timm:resnet50` (downloaded), `timm:resnet50=FILE`
-    (.safetensors, .pth), `timm:tf_efficientnet_lite0=package`"""
+    """classifier from timm that classifies the colourings: `timm:resnet50` (downloaded), `timm:resnet50=FILE`
+    (.safetensors, .pth), or `timm:tf_efficientnet_lite0=package`"""
     classes: OfNetworks[Path | None] = None
-    """text file with a line for each output of the classifier: the folder that it stands for, or empty; without it
-    folders are called by WordNet ids"""
+    """text file with a line for each output of the classifier: the folder of that class, or empty. By default folders
+    are named by WordNet ids"""
     inception_weights: OfNetworks[Path | None] = None
-    """file of torch-fidelity's Inception-v3; downloaded if not given"""
+    """weights of torch-fidelity's Inception-v3; downloaded by default"""
     lpips_weights: OfNetworks[Path | None] = None
-    """file of torchvision's AlexNet; downloaded if not given"""
+    """weights of torchvision's AlexNet; downloaded by default"""
     common: Rare[bool] = False
-    """score the images that all systems have, instead of refusing the rest"""
+    """score only the images that all systems have, instead of refusing incomplete systems"""
     beside: Rare[list[Path] | None] = None
-    """an earlier `.json` whose systems stand in the same tables; may be repeated"""
+    """an earlier `.json` whose systems are added to the tables; may be repeated"""
     workers: Annotated[int | None, Field(ge=1, le=MOST_THREADS), rare_option(show_default="all cores")] = None
-    """threads; no number depends on them"""
-    cache: Annotated[Path | None, rare_option(show_default=f"{CACHE} beside the page")] = None
-    """folder of what was measured already"""
+    """number of threads; results do not depend on it"""
+    cache: Annotated[Path | None, rare_option(show_default=f"{CACHE} next to the page")] = None
+    """folder for measurements, which are used again by later commands"""
     overwrite: OverwriteOption = False
 
     @property

@@ -19,33 +19,34 @@ class ServeArguments(Options):
     """Options of `knowhue serve`; fields that `ServerSettings` has as well are passed on to it."""
 
     model: list[str] | None = None
-    """`NAME=PATH`, or a path as for `knowhue colorize`; may be repeated. The first is the default"""
+    """model to serve, `NAME=PATH` or a path as for `knowhue colorize`; may be repeated. Requests use the first by
+    default; without this option it is the built-in model"""
     recipe: Rare[list[str] | None] = None
-    """`NAME=RECIPE` of a model that is another's .onnx file, see `knowhue colorize`; may be repeated"""
+    """`NAME=RECIPE` of a model that is a published .onnx file, see `knowhue colorize`; may be repeated"""
     studies: Annotated[list[Path] | None, typer.Option("--study")] = None
-    """study folder that the page shows, live; may be repeated"""
+    """folder of a study whose progress the page shows; may be repeated"""
     host: str = "127.0.0.1"
-    """address; others than this machine's need --token"""
+    """address to listen on; addresses that other machines can reach need --token or --no-auth"""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
-    """port; 0 is any free one"""
+    """port to listen on; 0 for any free one"""
     token: Annotated[str | None, typer.Option(envvar="KNOWHUE_TOKEN")] = None
     """token that clients must send, 16 characters or more"""
     no_auth: Rare[bool] = False
-    """let everybody in who can reach it, without a token"""
+    """allow access without a token from every machine that can reach the server"""
     hosts: Annotated[list[str] | None, rare_option("--allowed-host")] = None
-    """further name by which browsers may call it; may be repeated"""
+    """host name, besides localhost, that browsers can use; may be repeated"""
     fast: Rare[Fast] = False
     page: Annotated[bool, rare_option("--page/--no-page")] = True
-    """the page, or the API alone"""
+    """serve the page, or only the API"""
     batch_size: Annotated[Rare[int], Field(ge=1)] = 8
-    """images that the network predicts together"""
+    """most images in a batch of the network"""
     queue_length: Annotated[Rare[int], Field(ge=1)] = 64
-    """requests accepted at once; more are answered 429"""
+    """requests accepted at once; further ones are answered with 429"""
 
 
 @with_options
 def serve_command(arguments: ServeArguments) -> None:
-    """Open a page and an HTTP API over trained models, for one photo or a program."""
+    """Serve trained models as a web page and an HTTP API."""
     # checked before models are opened, which takes seconds
     given = {name: value for name, value in arguments if name in ServerSettings.model_fields}
     settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})

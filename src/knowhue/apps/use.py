@@ -53,52 +53,51 @@ _ARTICLES = {
     "archive": "an archive (--shards, or a URL)",
 }
 _Value = TypeVar("_Value")
-OfColours = Annotated[_Value, typer.Option(rich_help_panel="Which colours: hints, photos, choices")]
-OfArchive = Annotated[
-    _Value, typer.Option(rich_help_panel="Archives: many images, an object store, a cluster")
-]
+OfColours = Annotated[_Value, typer.Option(rich_help_panel="Choosing colours")]
+OfArchive = Annotated[_Value, typer.Option(rich_help_panel="Archives, object stores, clusters")]
 
 
 class ColorizeArguments(ModelOptions):
     """Arguments and options of `knowhue colorize`."""
 
     file: Annotated[str, typer.Argument(metavar="INPUT")]
-    """an image, a folder of images or a store's URL, a video"""
+    """an image, a video, a folder of images, or the URL of an object store such as `s3://bucket/photos`"""
     out: Annotated[str | None, typer.Option("--out", "-o")] = None
-    """where to write; INPUT's name with `-colour` if not given; of a URL it must be"""
+    """file or folder to write; by default INPUT's name with `-colour`. Required if INPUT is a URL"""
     hint: OfColours[list[str] | None] = None
-    """a point and its colour, `120,80=#c83232` or `30%,40%=orange`; may be repeated"""
+    """a colour at a point, x and y from the top left in pixels or per cent: `120,80=#c83232` or `30%,40%=orange`; may
+    be repeated"""
     hints: OfColours[Path | None] = None
-    """table of hints, .csv or .json: `x`, `y`, `colour`, and `file` for the images of a folder"""
+    """table of hints, .csv or .json, with columns `x`, `y`, `colour`, and for a folder `file`"""
     strokes: OfColours[Path | None] = None
-    """transparent PNG as large as the photo; what is painted on it is met there"""
+    """transparent PNG of the size of the photo; painted pixels give the colours there"""
     reference: OfColours[Path | None] = None
-    """colour photo of the same scene or of like things, whose colours are taken"""
+    """colour photo of the same or a similar scene, whose colours are used"""
     album: OfColours[bool] = False
-    """folders: one look, not warm here and cool there, for all photos"""
+    """give all photos of a folder a similar mean colour"""
     saturation: Annotated[OfColours[float], Field(ge=0, le=MOST_SATURATION)] = 1.0
-    """factor on the predicted chroma"""
+    """factor for the chroma of the colours; 0 is gray"""
     layers: bool = False
-    """write OpenRaster (.ora): the gray photo, and above it its colours as a layer"""
+    """write OpenRaster (.ora) with the gray photo and, above it, its colours as a layer"""
     samples: Annotated[OfColours[int], Field(ge=1, le=16)] = 1
-    """how many different answers for a photo, to choose from; the first is the usual one"""
+    """number of different colourings of a photo, to choose from; the first is the default one"""
     uncertainty: Path | None = None
-    """image file for a map of how uncertain the colours are; 5 gray levels a CIELAB unit"""
+    """image file to write with a map of the uncertainty of the colours, 5 gray levels per CIELAB unit"""
     unknown_below: Annotated[Rare[float | None], Field(ge=0, le=1)] = None
-    """answer `unknown` for a class less probable than this"""
+    """report the class as `unknown` if its probability is below this; by default the model decides"""
     json_: bool = False
-    """print JSON instead of words: a line an image, or one for a folder or an archive"""
+    """print JSON instead of text, one line for each image, or one for a folder, a video or an archive"""
     overwrite: OverwriteOption = False
     on_error: Rare[Literal["skip", "stop"]] = "skip"
-    """folders: skip images that cannot be read, or stop at the first one; those on their way are finished"""
+    """in a folder, skip images that cannot be read, or stop at the first; images already in work are finished"""
     shards: Annotated[OfArchive[int | None], Field(ge=1)] = None
-    """jobs that the images of a folder or an object store are dealt out to (docs/scale.md)"""
+    """number of jobs that the images of a folder or an object store are divided into (docs/scale.md)"""
     workers: Annotated[OfArchive[int | None], Field(ge=1, le=1024)] = None
-    """jobs side by side"""
+    """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
     engine: OfArchive[str] = "local"
-    """where they run: `local`, `slurm` or `ray`"""
+    """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
     engine_set: OfArchive[list[str] | None] = None
-    """its settings, such as `slurm.partition=gpu`; may be repeated"""
+    """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
 
     @property
     def inputs(self) -> list[Path]:
@@ -127,7 +126,7 @@ class ColorizeArguments(ModelOptions):
 
 @with_options
 def colorize(arguments: ColorizeArguments) -> None:
-    """Colour and classify a photo, a folder, a video or an archive; size, depth, lightness and metadata stay."""
+    """Colour and classify a photo, a folder, a video or an archive, keeping size, depth, lightness and metadata."""
     kind, restricted = _kind_of(arguments), arguments.restricted()
     _require_kind(arguments.file, kind, restricted)
     require_choice(arguments.choice, restricted)

@@ -17,33 +17,33 @@ class VerdictArguments(Options):
     """Arguments and options of `knowhue verdict`."""
 
     tables: Annotated[list[Path], typer.Argument()]
-    """CSV, JSON or parquet: a row a score (`arm, seed, metric, value`, perhaps `image, class`), or a row a run, as W&B
-    and MLflow export their runs"""
+    """tables, as CSV, JSON or parquet, with a row for each score (columns `arm, seed, metric, value`, and optionally
+    `image, class`), or a row for each run, as W&B and MLflow export them"""
     against: str | None = None
     """the arm that the others are compared with"""
     arm: list[str] | None = None
-    """an arm to compare with it, if not all; may be repeated"""
+    """an arm to compare with it; by default all others; may be repeated"""
     metric: list[str] | None = None
-    """a metric to ask about, if not all with a --sesoi; may be repeated"""
+    """a metric to judge; by default all that have a smallest effect of interest; may be repeated"""
     sesoi: list[str] | None = None
-    """smallest effect of interest, such as `accuracy=0.01`; may be repeated. Known of Knowhue's own `ab_l1` and
-    `balanced_accuracy`"""
+    """smallest effect of interest of a metric, in its unit, such as `accuracy=0.01`; may be repeated. `ab_l1` and
+    `balanced_accuracy` have one by default"""
     better: list[str] | None = None
-    """which side of a metric is better, such as `loss=lower`; may be repeated"""
+    """which direction of a metric is better, such as `loss=lower`; may be repeated"""
     out: Annotated[Path | None, typer.Option("--out", "-o")] = None
-    """page to write, `.html`; all numbers go beside it as `.json`"""
+    """page to write, `.html`; a `.json` with all numbers is written next to it. By default neither is written"""
     alpha: Rare[float] = ALPHA
-    """rate of false claims over all questions together"""
+    """probability of a false claim over all questions together"""
     arm_column: Rare[str | None] = None
-    """column that names the arm"""
+    """column with the name of the arm; by default it is recognised"""
     seed_column: Rare[str | None] = None
-    """column with the seed"""
+    """column with the seed; by default it is recognised"""
     overwrite: OverwriteOption = False
 
 
 @with_options
 def verdict_command(arguments: VerdictArguments) -> None:
-    """Judge anybody's runs: does the difference hold for the method, or on these test images alone?"""
+    """Judge runs of any source from a table of scores: does the difference hold beyond these seeds and test images?"""
     from knowhue.report.page import write_verdict
     from knowhue.report.results import conclude
     from knowhue.report.table_study import Asked, further_lines, notices, read_table

@@ -71,7 +71,7 @@ _HERE = Path(__file__).parent
 TAGS = [
     {"name": "images", "description": "Colour or classify one image."},
     {"name": "models", "description": "What the server can do."},
-    {"name": "operation", "description": "Probes and metrics for whoever runs the server."},
+    {"name": "operation", "description": "Probes and metrics for operators."},
 ]
 """Groups of routes in the OpenAPI documentation."""
 MOST_FIELDS = 80  # `MOST_HINTS` and all other options
@@ -156,15 +156,17 @@ _router = APIRouter()
     response_model=ColourAnswer,
     responses={
         200: {
-            "description": "The image, in `format` or as `Accept` would have it; or JSON, if that weighs more there.",
+            "description": "The image, in the `format` or as `Accept` prefers; or JSON, if `Accept` prefers that.",
             "content": IMAGES,
             "headers": {
-                "Knowhue-Model": header("percent-encoded name"),
-                "Knowhue-Class": header("percent-encoded"),
-                "Knowhue-Probability": header("0 to 1, of that class"),
-                "Knowhue-Scores": header("JSON, the best classes"),
-                "Knowhue-Warnings": header("JSON, where there are any"),
-                "Knowhue-Uncertainty": header("mean, CIELAB units, where it was asked for"),
+                "Knowhue-Model": header("name of the model, percent-encoded"),
+                "Knowhue-Class": header("most probable class or `unknown`, percent-encoded"),
+                "Knowhue-Probability": header("probability of the most probable class, 0 to 1"),
+                "Knowhue-Scores": header("JSON object with the probabilities of the best classes"),
+                "Knowhue-Warnings": header("JSON list of warnings, if there are any"),
+                "Knowhue-Uncertainty": header(
+                    "mean uncertainty of the colours, CIELAB units, with `uncertainty`"
+                ),
             },
         },
         **refusals(),

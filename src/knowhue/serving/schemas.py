@@ -1,4 +1,4 @@
-"""The API's options and answers, and how its OpenAPI describes them."""
+"""The options and answers of the API, and their OpenAPI schemas."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar, Literal
@@ -30,36 +30,37 @@ _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 50
 
 
 class ClassOptions(Section):
-    """How to classify."""
+    """Options of `/v1/classify`."""
 
-    files: ClassVar[dict[str, str]] = {IMAGE_FIELD: "the image"}
-    """that a form may hold, and what each is"""
+    files: ClassVar[dict[str, str]] = {IMAGE_FIELD: "image file"}
+    """files that a form can have, and their descriptions"""
     model: Annotated[str, Field(max_length=200)] | None = None
-    """one of `/v1/models`; the first if none is named"""
+    """name of a model of `/v1/models`; by default the first"""
     unknown_below: Fraction | None = None
-    """probability below which the class is `unknown`; the model's own limit if none"""
+    """probability, 0 to 1, below which the class is `unknown`; by default the model's `unknown_below`"""
 
 
 class ColourOptions(ClassOptions):
-    """How to colour."""
+    """Options of `/v1/colorize`."""
 
     files: ClassVar[dict[str, str]] = {
-        IMAGE_FIELD: "the image",
-        REFERENCE_FIELD: "a colour photo of the same scene, or of like things, whose colours are taken; in forms alone",
-        STROKES_FIELD: "a transparent image as large as the photo; what is painted on it is met there; in forms alone",
+        IMAGE_FIELD: "image file",
+        REFERENCE_FIELD: "colour photo of the same or a similar scene, whose colours are used; only in a form",
+        STROKES_FIELD: "transparent image of the size of the photo; painted pixels give colours there; only in a form",
     }
     saturation: Saturation = 1.0
-    """what the chroma is multiplied by; 0 is gray"""
+    """factor for the chroma of the colours; 0 is gray"""
     hints: Annotated[tuple[_HintText, ...], Field(max_length=MOST_HINTS)] = ()
-    """points with a colour, `X,Y=COLOUR`, such as `30%,40%=orange` or `120,80=#c83232`"""
+    """colours at points, `X,Y=COLOUR`, with x and y from the top left in pixels or per cent, such as `120,80=#c83232`
+    or `30%,40%=orange`; repeat the option for several"""
     format: Format | None = None
-    """of the answer, `ora` for the gray image and its colours as layers; that of the image if none"""
+    """format of the answer; `ora` has the gray image and its colours as layers; by default that of the image"""
     max_px: Count | None = None
-    """longest side of the answer, for a preview; colours and class stay those of the whole image"""
+    """longest side of the answer, pixels, for a preview; colours and class are those of the whole image"""
     sample: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = 1
-    """which colouring, each the same every time; 1 is the usual one, the model's `samples` says how many"""
+    """number of the colouring, up to the model's `samples`; 1 is the default one, and each is reproducible"""
     uncertainty: bool = False
-    """also say where the colours are unsure; one more prediction, or six of a model without 313 colours"""
+    """also return how uncertain the colours are; takes one more prediction, or six for a model without 313 colours"""
     fast: Fast = False
 
 
@@ -68,99 +69,114 @@ class _Answer(BaseModel):
 
 
 class ErrorAnswer(_Answer):
-    """What went wrong, and how to mend it."""
+    """An error."""
 
     error: str
+    """what is wrong, and how to mend it"""
 
 
 class StatusAnswer(_Answer):
-    """How the server is."""
+    """The state of the server."""
 
     status: str
+    """`ok` or `ready`"""
 
 
 class JudgementAnswer(_Answer):
-    """What is said of an image."""
+    """The class of an image, and measures of its colours."""
 
     model: str
+    """name of the model that answered"""
     label: str | None
-    """most probable class; `unknown` if none is probable enough, or novelty is above 1"""
+    """most probable class; `unknown` if its probability is too low or novelty is above 1; null without a class head"""
     probability: float | None
-    """0 to 1, of the most probable class"""
+    """probability of the most probable class, 0 to 1; null without a class head"""
     probabilities: dict[str, float]
-    """of all classes, most probable first"""
+    """probability of each class, 0 to 1, most probable first"""
     novelty: float | None
-    """above 1 the image is unlike those that the model was trained on; none of a model that does not tell"""
+    """how unlike the training images the image is; above 1, it is unlike them; null if the model does not measure it"""
     chroma: float | None
-    """mean C*, CIELAB units"""
+    """mean chroma C*, CIELAB units; null if the image was not coloured"""
     colourfulness: float | None
-    """Hasler and Suesstrunk 2003"""
+    """colourfulness by Hasler and Suesstrunk (2003); null if the image was not coloured"""
     reduced: float | None
-    """share of pixels whose chroma was reduced to fit sRGB"""
+    """share of pixels whose chroma was reduced to fit sRGB, 0 to 1; null if the image was not coloured"""
     warnings: list[str]
+    """what to know before relying on the class or the colours"""
     found_in_reference: float | None = None
-    """share of the image that was found in the reference; none without one"""
+    """share of the image that was found in the reference, 0 to 1; null without a reference"""
 
 
 class UncertaintyAnswer(_Answer):
-    """Where the colours are unsure."""
+    """How uncertain the colours are."""
 
     mean: float
-    """CIELAB units"""
+    """mean over the image, CIELAB units"""
     map: str
-    """gray PNG in base64, 5 codes a CIELAB unit"""
+    """map as a gray PNG in base64, 5 levels per CIELAB unit"""
 
 
 class FullAnswer(_Answer):
-    """What comes without `max_px` and `format`."""
+    """The image that a request without `max_px` and `format` returns."""
 
     width: int
-    """pixels"""
+    """width, pixels"""
     height: int
-    """pixels"""
+    """height, pixels"""
     media_type: str
+    """media type, such as `image/jpeg`"""
 
 
 class ColourAnswer(JudgementAnswer):
-    """A coloured image and what is said of it."""
+    """A coloured image, its class, and measures of its colours."""
 
     image: str
-    """the file in base64"""
+    """image file in base64"""
     media_type: str
+    """media type of `image`, such as `image/jpeg`"""
     fast: bool
-    """seen at one size, for `fast` or because the server runs so, by a model that sees photos at several"""
+    """whether a model that predicts at several sizes used only one, by `fast` or `knowhue serve --fast`"""
     uncertainty: UncertaintyAnswer | None = None
+    """only with `uncertainty`"""
     full: FullAnswer | None = None
     """only with `max_px`"""
 
 
 class TrainedOn(_Answer):
-    """The images that a model has learned from."""
+    """The training images of a model."""
 
     source: str | None
-    """`drawn` are scenes of this project; others are photos"""
+    """kind of source; `drawn` are drawn scenes, all others are images of files"""
     images: int | None
+    """number of training images"""
 
 
 class ModelAnswer(_Answer):
-    """A model that the server runs."""
+    """A model of the server."""
 
     name: str
+    """value of the option `model`"""
     tasks: tuple[Task, ...]
+    """what it was trained for"""
     classes: tuple[str, ...]
+    """names of its classes; empty without a class head"""
     size_px: int
+    """side of the square that images are resized to for the network, pixels"""
     metrics: dict[str, ScoreInterval]
+    """scores on held-out images, with the 95 % interval from `low` to `high`"""
     unknown_below: float
+    """probability, 0 to 1, below which a class is `unknown` by default"""
     licence: str
+    """licence of the weights; empty if not stated"""
     trained_on: TrainedOn
     samples: int
-    """different colourings that `sample` may ask for"""
+    """number of different colourings, the largest `sample`"""
     sizes: int
-    """at which it sees each photo; with `fast` it is one"""
+    """number of sizes at which it predicts each photo; 1 with `fast`"""
 
     @classmethod
     def of(cls, name: str, colorizer: Colorizer) -> "ModelAnswer":
-        """Of a model that is ready to predict."""
+        """Describe an opened model."""
         found = colorizer.network.description
         return cls(
             name=name,
@@ -182,7 +198,7 @@ class ModelAnswer(_Answer):
 
 
 def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
-    """How OpenAPI describes a route that takes an image, with its options in the query or in the form."""
+    """Return the OpenAPI schema of a route that takes an image, with options in the query or in a form."""
     options = {name: _without_null(schema) for name, schema in kind.model_json_schema()["properties"].items()}
     form = {
         "type": "object",
@@ -204,7 +220,7 @@ def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """An option that may be left out is never null, for text knows none."""
+    """Return the schema of an option without null, which query and form cannot express."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
     left = {
         key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)
@@ -213,7 +229,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digits(value: float) -> float:
-    """A number with the digits that a score is shown with."""
+    """Round to four significant digits."""
     return float(f"{value:.4g}")
 
 
@@ -222,9 +238,9 @@ def header(description: str) -> dict[str, Any]:
 
 
 def refusals() -> dict[int | str, dict[str, Any]]:
-    """All errors look alike."""
+    """Return OpenAPI descriptions of the errors, which all have the same body."""
     known: dict[int | str, dict[str, Any]] = {
         code: {"model": ErrorAnswer, "description": HTTPStatus(code).phrase} for code in _REFUSALS
     }
-    known[429]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    known[429]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds to wait"}}
     return known
