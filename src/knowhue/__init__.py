@@ -1,13 +1,13 @@
 """Knowhue: does a model colour better when it knows what it is looking at?
 
-The public verbs live here and load on first use, so that importing the package costs nothing.
+The public names are loaded on first use, so that `import knowhue` is fast.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "ColorizeOptions": "knowhue.inference.colorizer",
     "Colorizer": "knowhue.inference.colorizer",
     "Config": "knowhue.config",
@@ -26,19 +26,19 @@ _HOMES = {
     "write_image": "knowhue.images.writing",
     "write_report": "knowhue.report.page",
 }
-"""Where each public name lives."""
+"""The module that defines each public name."""
 
-# checkers want them written out, a second time
-__all__ = [*_HOMES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+# linters expect a literal list, which would repeat the names
+__all__ = [*_MODULES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its home the first time it is used."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    """Load a public name from its module the first time it is used."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'knowhue' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    """The public names, which completion in a notebook would not find before their first use."""
+    """Include the public names, so that completion in a notebook finds them before their first use."""
     return sorted({*globals(), *__all__})

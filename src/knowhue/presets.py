@@ -1,4 +1,4 @@
-"""PRESETS, ARMS and METHODS: edits of one configuration; how settings are laid over them; what is left for a head."""
+"""PRESETS, ARMS and METHODS are nested changes of the default configuration; here they are defined and merged."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +19,7 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested changes over nested values.
+    """Return nested `values` with nested `changes` applied.
 
     >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
     {'a': {'b': 3, 'c': 2}}
@@ -41,11 +41,11 @@ OCEAN_IDS = {
 
 _BOTH = {"names": ("colour", "class")}
 THREE_ARMS: dict[str, dict[str, Any]] = {
-    "colour": {"tasks": {"names": ("colour",)}},  # first: the features that it caches serve the others
+    "colour": {"tasks": {"names": ("colour",)}},  # first, because its feature cache serves the other arms
     "class": {"tasks": {"names": ("class",)}},
     "multi": {"tasks": _BOTH},
 }
-FEW_LABELS: dict[str, dict[str, Any]] = {  # every image still trains the colour task
+FEW_LABELS: dict[str, dict[str, Any]] = {  # the colour task still trains on every image
     f"{arm}-labels{percent}": THREE_ARMS[arm] | {"supervision": {"labelled_share": percent / 100}}
     for percent in (1, 5, 25)
     for arm in ("class", "multi")
@@ -65,13 +65,13 @@ class Method(NamedTuple):
 
     title: str
     source: str
-    """whose it is"""
+    """authors and year, as cited"""
     settings: Mapping[str, Any]
-    """what makes it of any configuration, but for the task"""
+    """nested settings of the method, without the task"""
 
     @property
     def edits(self) -> dict[str, Any]:
-        """What makes an arm of it."""
+        """Nested settings of an arm that colours by this method."""
         return {**THREE_ARMS["colour"], **self.settings}
 
 
@@ -103,7 +103,7 @@ def _palette(space: str, learning_rate: float, **settings: Any) -> Method:
     )
 
 
-_PALETTE_PAPER = {  # the network is that of Dhariwal and Nichol 2021 for 256 pixels
+_PALETTE_PAPER = {  # the network of Dhariwal and Nichol 2021 for 256 pixels
     "width": 256, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attentive": 3, "schedule": "linear",
     "steps": 2000, "sampler": "ancestral", "sample_steps": 1000, "average_decay": 0.9999,
 }  # fmt: skip
@@ -123,20 +123,20 @@ METHODS: dict[str, Method] = {
     "palette-rgb": _palette("rgb", 1e-3),
     "palette-ab": _palette("ab", 1e-3),
 }
-"""Each in a size that trains in minutes on a CPU at 64 pixels."""
+"""Methods of `knowhue compare`, in sizes that train in minutes on a CPU at 64 pixels."""
 
 PAPER_METHODS: dict[str, Method] = {
     "pix2pix-paper": _pix2pix(64, batch_size=4),
     "palette-rgb-paper": _palette("rgb", 1e-4, **_PALETTE_PAPER),
     "palette-ab-paper": _palette("ab", 1e-4, **_PALETTE_PAPER),
 }
-"""The same in the sizes and at the learning rates of their papers, for GPUs and images of 256 pixels."""
+"""Methods in the sizes and at the learning rates of their papers, for GPUs and images of 256 pixels."""
 ALL_METHODS = METHODS | PAPER_METHODS
 
 
-# not the poster's own: a*b* errors of 13.8 against 15.1 CIELAB units, see docs/decisions.md
+# not the poster's head: its a*b* error was 15.1 CIELAB units, this one's 13.8, see docs/decisions.md
 DEFAULT_PRESET = "unet"
-"""What `Config()` says, with both tasks: the poster's schedule on a ResNet-18, its head with skips."""
+"""The preset equal to `Config()`: both tasks, the poster's schedule on a ResNet-18, its head with skip connections."""
 _POSTER = {"colour": {"method": "gan"}}
 PRESETS: dict[str, Mapping[str, Any]] = {
     DEFAULT_PRESET: {},
@@ -148,7 +148,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
         "training": {"shift_px": 4, "heads": {"epochs": 8}, "finetune": {"epochs": 6}},
     },
-    # which tasks they are trained on, arms say
+    # without the tasks, which the arms choose
     **{name: method.settings for name, method in METHODS.items() if name != DEFAULT_PRESET},
     **{name: {**method.settings, "images": {"size_px": 256}} for name, method in PAPER_METHODS.items()},
 }
@@ -162,17 +162,17 @@ def load_config(
     under: Mapping[str, Any] = {},
     over: Mapping[str, Any] = {},
 ) -> Config:
-    """Lay a preset, YAML files and `key=value` settings over the defaults, in this order.
+    """Make a configuration: the defaults, then a preset, YAML files and `key=value` settings, later ones overriding.
 
     Args:
         preset: a key of `PRESETS`.
         files: YAML files with any part of the configuration.
         settings: like `training.heads.epochs=3`; the value is read as YAML.
-        under: nested settings between the defaults and the preset.
-        over: the same between the preset and the files.
+        under: nested settings applied between the defaults and the preset.
+        over: nested settings applied between the preset and the files.
 
     Raises:
-        ConfigError: an unknown preset or key, or a value of the wrong type or range; all are named.
+        ConfigError: an unknown preset or key, or a value of the wrong type or range; lists all of them.
 
     >>> load_config("poster", settings=["training.heads.epochs=3"]).training.heads.epochs
     3
@@ -180,25 +180,31 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
     base = reduce(merge, (under, PRESETS[preset], over), Config().model_dump(by_alias=True))
-    own: dict[str, Any] = reduce(merge, (*map(read_yaml, map(Path, files)), *map(read_setting, settings)), {})
-    config = checked(Config, merge(base, own))
-    # what a preset says and these settings leave without effect nobody asked for
-    idle = without_effect(changed(config).keys() - dict(dotted(own)).keys(), [config])
+    given: dict[str, Any] = reduce(
+        merge, (*map(read_yaml, map(Path, files)), *map(read_setting, settings)), {}
+    )
+    config = checked(Config, merge(base, given))
+    # reset the preset's settings that the user's settings leave without effect: the user did not choose them
+    idle = without_effect(changed(config).keys() - dict(dotted(given)).keys(), [config])
     return reduce(edit, (_nested(name, DEFAULTS[name]) for name in idle), config)
 
 
 def edit(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return `config` with nested `changes`, checked anew.
+    """Return `config` with nested `changes`, validated.
 
     >>> edit(Config(), ARMS["class"]).tasks.names
     ('class',)
     """
-    # by alias, as changes are written: `class`, not `class_`
+    # by alias, because changes use `class`, not `class_`
     return checked(Config, merge(config.model_dump(by_alias=True), changes))
 
 
 def arm_config(config: Config, arm: str) -> Config:
-    """The settings of one arm of a study; a `ConfigError` of an unknown one, or of settings that name tasks."""
+    """Settings of one arm of a study.
+
+    Raises:
+        ConfigError: the arm is unknown, or `config` itself chooses the tasks.
+    """
     if arm not in ARMS:
         raise ConfigError(one_of("arm", arm, ARMS))
     require_arms_choose_tasks(config)
@@ -206,44 +212,44 @@ def arm_config(config: Config, arm: str) -> Config:
 
 
 def require_arms_choose_tasks(config: Config) -> None:
-    """Raise a `ConfigError` where shared settings do not leave the tasks to the arms."""
+    """Raise a `ConfigError` if the shared settings choose the tasks, which is up to the arms."""
     if config.tasks.names != Config().tasks.names:
         raise ConfigError(
-            "`tasks.names` should be left to the arms, each of which says what it is trained to do. Found "
-            f"`tasks.names = [{', '.join(config.tasks.names)}]`. Choose arms instead: --arms of a study, --arm of "
+            "`tasks.names` should be left to the arms, which choose the tasks. Found "
+            f"`tasks.names = [{', '.join(config.tasks.names)}]`. Choose arms instead: --arms for a study, --arm for "
             "`knowhue train`."
         )
 
 
 def head_tasks(config: Config) -> tuple[Task, ...]:
-    """The tasks whose heads are trained on the frozen encoder first; none of a network that has no encoder."""
+    """Tasks whose heads are first trained on the frozen encoder; empty for a network without an encoder."""
     return config.tasks.names if config.has_encoder else ()
 
 
 def head_config(config: Config, task: Task) -> Config:
-    """The settings that a task's head depends on; everything else at its default.
+    """Return the settings that a task's head depends on, with all others at their defaults.
 
-    The share of labels concerns the colour head, too: it decides which images stand in each batch.
+    The share of labels also affects the colour head, because it decides which images are in each batch.
     """
     default = Config().model_dump(by_alias=True)
-    # the other task's placebo trains no head anew; a colour head reads labels as an oracle alone
+    # the placebo of the other task does not change this head; a colour head reads labels only as an oracle
     others_placebo = {"colour": None if config.colour.oracle else "labels", "class": "colours"}[task]
-    placebo, other = config.supervision.placebo, "class" if task == "colour" else "colour"
+    placebo, other_task = config.supervision.placebo, "class" if task == "colour" else "colour"
     changes = {
         "tasks": {**default["tasks"], "names": (task,)},
-        # what comes after the head must not name its folder, or arms would not share it
+        # settings of fine-tuning must not change the name of the head's folder, so that arms share the head
         "training": {name: default["training"][name] for name in ("finetune", "shift_px", "degraded_share")},
         "supervision": {"placebo": "none" if placebo == others_placebo else placebo},
-        other: default[other],
+        other_task: default[other_task],
     }
     return edit(config, changes)
 
 
 def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
-    """Make a settings model of nested values.
+    """Validate nested values as a settings model.
 
     Raises:
-        ConfigError: unknown keys, or values of the wrong type or range; each is a problem of its own.
+        ConfigError: unknown keys, or values of the wrong type or range; each one is reported on its own.
     """
     try:
         return model.model_validate(values)
@@ -254,7 +260,7 @@ def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
 def read_setting(
     text: str, option: str = "--set", example: str = "training.heads.epochs=3"
 ) -> dict[str, Any]:
-    """Nested settings of one `key=value`, the value in YAML; a `ConfigError` of anything else."""
+    """Parse one `key=value`, the value in YAML, as nested settings; anything else raises a `ConfigError`."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:
@@ -267,7 +273,7 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
 
 
 def _setting_value(key: str, text: str) -> Any:
-    """A value in YAML, and `1e-4`, which YAML 1.1 takes for text, as the number it is."""
+    """Parse a value in YAML; also accept numbers such as `1e-4`, which YAML 1.1 reads as text."""
     try:
         value = parse_yaml(text)
     except ValueError as error:
@@ -276,7 +282,7 @@ def _setting_value(key: str, text: str) -> Any:
                 f"`{shown(key)}` should be a value in YAML. Found `{shown(text)}`: {shown(str(error))}."
             ) from None
         value = text
-    if value == text.strip() and value[:1] in "+-.0123456789":  # plain text, not a quoted one
+    if value == text.strip() and value[:1] in "+-.0123456789":  # unquoted text
         with suppress(ValueError):
             return float(value)
     return value

@@ -1,6 +1,6 @@
-"""Names for shapes and units, and the two tuples that travel through every module.
+"""Aliases that state a tensor's shape and unit, and the two tuples passed between modules.
 
-Letters: B images, H and W pixels. Public tensors carry physical units; scaled ones live inside `models`.
+B is the number of images, H and W are pixels. Public tensors carry physical units; scaled ones stay inside `models`.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -18,15 +18,15 @@ Label: TypeAlias = Tensor
 Logits: TypeAlias = Tensor
 """(B, classes) float32."""
 Pyramid: TypeAlias = tuple[Tensor, ...]
-"""Feature maps (B, C, h, w) from fine to coarse, as many as the decoder taps."""
+"""Feature maps (B, C, h, w), fine to coarse."""
 
 
 class Batch(NamedTuple):
-    """Some images: what a model gets, and what it should predict.
+    """A batch of images: the model's input and its targets.
 
-    `position` (B,) says which of the prepared images they are. `label_weight` (B,) is 0 for an unlabelled
-    image and otherwise the batch size over the number of labelled images, both over all processes, so that
-    a plain mean is the mean over the labelled ones.
+    `position` (B,) holds the images' indices in the prepared data. `label_weight` (B,) is 0 for an unlabelled image
+    and otherwise the batch size divided by the number of labelled images, both summed over all processes. The plain
+    mean of a weighted loss is therefore its mean over the labelled images.
     """
 
     position: Tensor
@@ -38,13 +38,13 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a model predicts; that of a head that it does not have is None.
+    """The model's outputs; None for a head that the model does not have.
 
-    `shared` holds the features as the colour head and as the class head got them: equal in value, apart in the
-    graph, so that each task's gradient at the shared features can be measured and weighted. `colour_loss` is what a
-    colour head with a loss of its own gives in training, in place of chroma, or beside it where a discriminator judges
-    that. `colour_logits` (B, 313, h, w) is what
-    the chroma of a head of 313 colours is the annealed mean of.
+    `shared` holds the features twice, as input of the colour head and as input of the class head: equal values, but
+    separate nodes of the graph, so that each task's gradient at the shared features can be measured and weighted.
+    `colour_loss` is the training loss of a colour head that defines its own; it replaces `chroma`, except where a
+    discriminator also needs the chroma. `colour_logits` (B, 313, h, w) are the logits of a head that classifies
+    313 colours; `chroma` is their annealed mean.
     """
 
     chroma: Chroma | None

@@ -1,1 +1,1 @@
-"""How good the colours and classes are: one evaluator for models and baselines alike."""
+"""Metrics of colours and classes, with one evaluator for models and baselines."""

@@ -1,1 +1,1 @@
-"""The networks: encoder, heads, discriminator, and the model that joins them."""
+"""The networks: encoders, heads, discriminators, and the multi-task model."""

@@ -1,1 +1,1 @@
-"""What is minimised: the losses of each task and how they add up."""
+"""Losses of each task and the weighting between tasks."""

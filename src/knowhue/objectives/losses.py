@@ -1,4 +1,4 @@
-"""Losses of the tasks and of the discriminator; pure functions of values."""
+"""Losses of the tasks and of the discriminator, as pure functions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from knowhue.tensors import Chroma, Label, Logits
 
 
 class GanLoss(NamedTuple):
-    """An adversarial loss on unbounded patch scores, each returning a mean over patches.
+    """An adversarial loss: functions of unbounded patch scores, each returning the mean over patches.
 
-    `real` and `fake` are what the discriminator minimises on real and on generated patches; `generator` is
-    what the generator minimises on its own.
+    The discriminator minimises `real` on true and `fake` on generated patches; the generator minimises `generator` on
+    generated patches. A score above `threshold` means that the discriminator takes a patch for true.
     """
 
     real: Callable[[Tensor], Tensor]
@@ -50,12 +50,12 @@ GAN_LOSSES: dict[str, GanLoss] = {
 
 
 def chroma_l1(predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean absolute error of chroma scaled to -1..1, so that `colour.l1_weight` means what pix2pix's does."""
+    """Mean absolute error of chroma scaled to about -1..1, so that `colour.l1_weight` is comparable to pix2pix's."""
     return (scale_chroma(predicted) - scale_chroma(true)).abs().mean()
 
 
 def chroma_l2(predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean squared error of chroma scaled to -1..1; its minimiser is the mean colour, hence duller than L1's."""
+    """Mean squared error of chroma scaled to about -1..1; its minimiser, the mean colour, is duller than L1's."""
     return (scale_chroma(predicted) - scale_chroma(true)).square().mean()
 
 
@@ -63,22 +63,23 @@ PIXEL_LOSSES = {"l1": chroma_l1, "l2": chroma_l2}
 
 
 def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy over the labelled images; `Batch.label_weight` makes the plain mean the mean over these.
+    """Mean cross-entropy over the labelled images.
 
-    `smoothing` is that of the target distribution, 0 to 1 (Szegedy et al. 2016).
+    `weight` is `Batch.label_weight`. `smoothing` is the label smoothing, 0 to 1 (Szegedy et al. 2016).
     """
-    # -1 is no index; the weight of such an image is 0
+    # an unlabelled image has label -1, which is no valid index, and weight 0
     per_image = F.cross_entropy(logits, label.clamp_min(0), reduction="none", label_smoothing=smoothing)
     return (per_image * weight).mean()
 
 
-def follow(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
-    """A loss of the given value whose gradient with respect to `chroma` is `direction`, both found elsewhere."""
-    carrier = (chroma * direction.detach()).sum()
-    # the carrier less itself is 0, and its gradient stays
-    return carrier - carrier.detach() + value.detach()
+def loss_with_gradient(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
+    """Return a scalar loss equal to `value` whose gradient with respect to `chroma` is `direction`."""
+    surrogate = (chroma * direction.detach()).sum()
+    # subtracting the detached surrogate leaves its gradient and makes its value 0
+    return surrogate - surrogate.detach() + value.detach()
 
 
-def share_judged_right(real: Tensor, fake: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def discriminator_accuracy(real: Tensor, fake: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Share of true and of generated patches that the discriminator judges correctly, 0 to 1 each."""
     with torch.no_grad():
         return (real > threshold).float().mean(), (fake < threshold).float().mean()

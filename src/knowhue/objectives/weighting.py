@@ -1,9 +1,12 @@
-"""How two tasks are weighted from step to step: losses by uncertainty, DWA, GradNorm, early stopping; gradients.
+"""Weighting of two tasks during training: of their losses, or of their gradients at the shared features.
 
-Of losses closed forms without autograd; what they change are factors on top of the static weights, which move the heads
-too. Gradients are weighted from their Gramian at the shared features, by what each counts for the encoder: the heads
-still move by their own task alone. Sizes are those of the papers: `pcgrad` of two orthogonal tasks gives 1 and 1, as
-their sum does; `mgda` weights that sum to 1, as their mean does; `cagrad` begins at the mean too.
+Loss weightings (uncertainty, DWA, GradNorm, early stopping) are closed forms without autograd. Their factors multiply
+the static weights and therefore also scale the gradients of the heads.
+
+Gradient weightings compute weights from the Gramian of the tasks' gradients at the shared features. They only change
+what the encoder receives; each head is trained by its own task alone. The scale is that of each paper: for orthogonal
+gradients `pcgrad` gives weights 1 and 1, as the sum of the losses does; the weights of `mgda` sum to 1, as those of
+their mean do; `cagrad` starts from the mean.
 """
 
 import math
@@ -18,34 +21,34 @@ from torch import Tensor, nn
 from knowhue.config import Tasks
 from knowhue.errors import needing
 
-# Our own forms, not torchjd's: its uncertainty has a Gaussian for each task, where colour's L1 needs a Laplace, and
-# its DWA keeps epochs outside of `state_dict`, so that a resumed run would forget them.
+# Not torchjd's implementations: its uncertainty weighting assumes a Gaussian for each task, but the L1 loss of colour
+# needs a Laplace distribution; its DWA keeps past errors outside of `state_dict`, so a resumed run would lose them.
 TASKS = ("colour", "class")
 
 
 class LossWeighting(nn.Module):
-    """Factors of the tasks' losses on top of the static weights; this one's are 1 for good.
+    """Factors that multiply the tasks' statically weighted losses. The base class gives 1 for each task.
 
-    State lies in float64 buffers and in the optimizer of what is learnt, if anything is, so that stored ones continue
-    exactly. It stays on the CPU; processes that observe equal numbers keep equal factors.
+    All state is in float64 buffers, and in `optimizer` if the factors are learnt, so that a resumed run continues
+    exactly. It stays on the CPU. Processes that observe equal numbers keep equal factors.
 
     >>> LossWeighting(Tasks()).weights()
     {'colour': 1.0, 'class': 1.0}
     """
 
     needs_norms = False
-    """Wants the gradients' norms at the shared features in `observe_step`."""
+    """Whether `observe_step` needs the norms of the gradients at the shared features."""
     every_step = False
-    """Wants `observe_step`; averaging the losses over the processes costs a synchronisation."""
+    """Whether `observe_step` is called. Averaging the losses over the processes costs a synchronisation."""
     optimizer: torch.optim.Optimizer | None = None
-    """Of what is learnt, if anything is; its state is kept with the weighting's."""
+    """Optimizer of learnt factors, or None; its state is saved with the weighting's."""
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__()
         self.tasks = tasks
 
     def _descend(self, values: Tensor, gradient: Tensor) -> None:
-        assert self.optimizer is not None  # of those that learn
+        assert self.optimizer is not None  # only weightings with learnt factors call this
         values.grad = gradient
         self.optimizer.step()
 
@@ -54,26 +57,28 @@ class LossWeighting(nn.Module):
         return dict.fromkeys(TASKS, 1.0)
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
-        """Take in a step: each task's statically weighted loss, finite and 0 or more, above 0 in the first step.
+        """Update the factors after a step.
 
-        `norms`, where they are needed, are L2 norms of their gradients at the shared features, before our own factor.
+        Args:
+            losses: each task's statically weighted loss, finite, 0 or more; above 0 in the first step.
+            norms: if `needs_norms`, the L2 norms of these losses' gradients at the shared features.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        """Take in an epoch's error of each task, 0 or more, in one unit for both splits."""
+        """Update the factors after an epoch, given each task's error, 0 or more, in one unit for both splits."""
 
 
 class Uncertainty(LossWeighting):
     """Learned homoscedastic uncertainty: Kendall, Gal and Cipolla, CVPR 2018.
 
-    Each task has a log scale s, begun at 0, that descends its negative log likelihood given the loss L:
+    Each task has a learnt log scale s, initially 0, that minimises the task's negative log likelihood given its loss L:
     colour, Laplace of scale b = exp(s): `L / b + log b`, least at b = L, where its factor is 1 / L;
     class, softmax of temperature sigma^2 = exp(s): `exp(-s) L + s / 2`, least at exp(-s) = 1 / (2 L).
-    The factor of either loss is exp(-s).
+    The factor of each loss is exp(-s).
 
-    Deviations: the paper writes the regression with a Gaussian, whose loss is L2; here colour's main loss is L1.
-    A step's loss (for colour with its weights and adversarial part) stands for one observation's negative log
-    likelihood. s has an Adam of its own; the paper's shares the model's.
+    Deviations: the paper uses a Gaussian for regression, whose loss is L2; here colour's main loss is L1. The loss of
+    a step (for colour including its weights and the adversarial part) takes the place of one observation's negative
+    log likelihood. s has its own Adam optimizer; in the paper it shares the model's.
 
     >>> weighting = Uncertainty(Tasks(weighting_learning_rate=0.5))
     >>> weighting.observe_step({"colour": 4.0, "class": 0.5}, None)
@@ -93,7 +98,7 @@ class Uncertainty(LossWeighting):
         return _by_task(torch.exp(-self.log_scale))
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
-        """One Adam step on s: the gradient is 1 - exp(-s) L for colour, 1/2 - exp(-s) L for class."""
+        """Take one Adam step on s; the gradient is 1 - exp(-s) L for colour and 1/2 - exp(-s) L for class."""
         slope = torch.tensor([1.0, 0.5], dtype=torch.float64)
         self._descend(self.log_scale, slope - torch.exp(-self.log_scale) * _in_order(losses))
 
@@ -101,10 +106,11 @@ class Uncertainty(LossWeighting):
 class DynamicWeightAverage(LossWeighting):
     """Dynamic weight average: Liu, Johns and Davison, CVPR 2019.
 
-    With K tasks and the ratio r of the last epoch's training error to the one before it, the factor is
-    `K exp(r / T) / sum exp(r / T)`: what falls slowly counts more. Both tasks count 1 in the first two epochs.
+    With K tasks and r the ratio of a task's last training error to the one of the epoch before, its factor is
+    `K exp(r / T) / sum exp(r / T)`: a task whose error falls slowly gets a larger factor. In the first two epochs both
+    factors are 1.
 
-    Deviation: the paper leaves open what follows an error of exactly 0; here r is then 1, that of no descent.
+    Deviation: the paper does not define r after an error of exactly 0; here it is 1, as for a constant error.
 
     >>> weighting = DynamicWeightAverage(Tasks())
     >>> for errors in ({"colour": 4.0, "class": 2.0}, {"colour": 4.0, "class": 1.0}):
@@ -120,7 +126,6 @@ class DynamicWeightAverage(LossWeighting):
         self.register_buffer("errors", torch.full((2, len(TASKS)), torch.nan, dtype=torch.float64))
 
     def weights(self) -> dict[str, float]:
-        """The softmax above; 1 each until two epochs are known."""
         if self.errors.isnan().any():
             return super().weights()
         before, last = self.errors
@@ -134,13 +139,13 @@ class DynamicWeightAverage(LossWeighting):
 class GradNorm(LossWeighting):
     """Gradient normalisation: Chen, Badrinarayanan, Lee and Rabinovich, ICML 2018.
 
-    With G_i = w_i n_i the norm of task i's weighted gradient, and r_i = L_i / L_i(0) over its mean, w descends
-    `sum |G_i - mean(G) r_i^alpha|` whose second term counts as constant: the gradient is
+    Let G_i = w_i n_i be the norm of task i's weighted gradient, and r_i the ratio L_i / L_i(0) divided by its mean over
+    the tasks. w minimises `sum |G_i - mean(G) r_i^alpha|` with the second term held constant, so its gradient is
     `sign(G_i - mean(G) r_i^alpha) n_i`. Then w is scaled to sum to the number of tasks.
 
-    Deviations: norms are taken at the shared features, not over the last shared layer's weights. The paper leaves
-    w's optimizer open: it is Adam here, so that the step does not depend on the losses' size. w keeps above `FLOOR`,
-    for at 0 or below a task would be unlearned. L(0) is that of the first step, even if the encoder is still frozen.
+    Deviations: norms are taken at the shared features, not of the last shared layer's weights. The paper does not name
+    w's optimizer; here it is Adam, so that the step does not depend on the scale of the losses. w stays at least
+    `FLOOR`, because at 0 or below a task would be unlearned. L(0) is the loss of the first observed step.
 
     >>> weighting = GradNorm(Tasks(weighting_learning_rate=0.1))
     >>> weighting.observe_step({"colour": 4.0, "class": 2.0}, {"colour": 3.0, "class": 1.0})
@@ -163,7 +168,7 @@ class GradNorm(LossWeighting):
         return _by_task(self.factors)
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
-        """One Adam step on w; none without norms, or where no task has any loss left."""
+        """Take one Adam step on w, unless there are no norms or all losses are 0."""
         loss = _in_order(losses)
         if self.first.isnan().any():
             self.first.copy_(loss)
@@ -175,32 +180,32 @@ class GradNorm(LossWeighting):
         target = weighted.mean() * (share / share.mean()) ** self.tasks.gradnorm_alpha
         self._descend(self.factors, torch.sign(weighted - target) * norm)
         moved = self.factors.clamp(min=self.FLOOR)
-        # clamped again: scaling to the sum may push one below the floor
+        # clamp again, because scaling can push a factor below the floor
         colour = (len(TASKS) * moved[0] / moved.sum()).clamp(self.FLOOR, len(TASKS) - self.FLOOR)
         self.factors.copy_(torch.stack((colour, len(TASKS) - colour)))
 
 
 def criterion(strip: Sequence[float], lowest: float, validation: float, importance: float) -> float | None:
-    """The measure that stops an auxiliary task once it exceeds a threshold.
+    """Criterion of task-wise early stopping: an auxiliary task stops once this exceeds a threshold.
 
         k med(E_tr(t-k..t))                       E_val(t) - min E_tr(1..t)
         ---------------------------------------   -------------------------
         sum(E_tr(t-k..t)) - k med(E_tr(t-k..t))   lambda min E_tr(1..t)
 
     Equation 5 of Zhang, Luo, Loy and Tang, "Facial landmark detection by deep multi-task learning", ECCV 2014. The
-    first term is small while the training error falls steeply; a level or evenly falling error gives k. The second is
-    the gap by which validation is worse, negative where it is better; at a training error of 0 it is infinity, or 0
-    where the validation error is 0 too.
+    first factor is small while the training error falls steeply; it is k for a constant or evenly falling error, and
+    for errors of 0. The second is the relative generalisation gap, negative where validation is better. Where the
+    lowest training error is 0, it is infinite, or 0 if the validation error is 0 too.
 
     Args:
         strip: training errors of epochs t - k to t, 0 or more; k at least 1.
-        lowest: the least training error of epochs 1 to t.
+        lowest: the lowest training error of epochs 1 to t.
         validation: validation error of epoch t, 0 or more, in the same unit.
-        importance: lambda, above 0: the more important the task, the longer it stays.
+        importance: lambda, above 0: the more important the task, the later it stops.
 
     Returns:
-        `None` where the first denominator is 0 or below: some errors of the strip then fell far under the rest, and a
-        task which still falls is worth going on with. Of a strip of zeros the first term is that of a level error.
+        The criterion, or None where the first denominator is 0 or negative. Some errors of the strip are then far
+        below the others: the error still falls, so the task should go on.
 
     >>> criterion([1.0, 1.0, 1.0], lowest=1.0, validation=1.5, importance=0.5)
     2.0
@@ -212,23 +217,23 @@ def criterion(strip: Sequence[float], lowest: float, validation: float, importan
         return None
     trend = middle / rest if any(strip) else float(span)
     if trend == 0:
-        return 0.0  # even against an infinite gap: zeros beside larger errors are a task that has just been learned
+        return 0.0  # even if the gap is infinite: most errors are 0 after larger ones, so the task was just learnt
     if lowest == 0:
         return math.inf if validation > 0 else 0.0
     return trend * ((validation - lowest) / (importance * lowest))
 
 
 class TaskConstrained(LossWeighting):
-    """Task-wise early stopping by `criterion`: the auxiliary task's factor is 1, and 0 for good once stopped.
+    """Task-wise early stopping by `criterion`: the factor of the auxiliary task is 1, then 0 once it is stopped.
 
-    The main task is never stopped. `tasks.stop_strip_epochs` is k, `tasks.stop_threshold` epsilon: on a level
-    training error it is passed once the validation error exceeds the least training error by the share
+    The main task is never stopped. `tasks.stop_strip_epochs` is k and `tasks.stop_threshold` is epsilon. With a
+    constant training error, the task stops when the validation error exceeds the lowest training error by the share
     lambda epsilon / k.
 
-    Deviations: lambda is the ratio of the static weights where the paper learns it, as a learned weight of a loss
-    tends to 0. Time is counted in epochs.
+    Deviations: lambda is the ratio of the static weights; the paper learns it, but a learnt weight of a loss tends
+    to 0. Time is counted in epochs.
 
-    `stopped_epoch` holds for each task the epoch, counted from 1, after which it was stopped; -1 before.
+    `stopped_epoch` holds, for each task, the epoch (from 1) after which it was stopped, or -1.
     """
 
     strip: Tensor
@@ -248,8 +253,8 @@ class TaskConstrained(LossWeighting):
         return _by_task((self.stopped_epoch < 0).double())
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        """Keep the strip and the least error, and stop what exceeds the threshold."""
-        errors, held_out = _in_order(train), _in_order(validation)
+        """Record the errors, and stop an auxiliary task whose criterion exceeds the threshold."""
+        errors, validation_errors = _in_order(train), _in_order(validation)
         self.epochs += 1
         self.strip.copy_(torch.cat((self.strip[:, 1:], errors[:, None]), dim=1))
         self.lowest.copy_(torch.minimum(self.lowest, errors))
@@ -260,7 +265,8 @@ class TaskConstrained(LossWeighting):
             if task == self.tasks.main or self.stopped_epoch[i] >= 0:
                 continue
             importance = weights[task] / weights[self.tasks.main]
-            value = criterion(self.strip[i].tolist(), self.lowest[i].item(), held_out[i].item(), importance)
+            validation_error = validation_errors[i].item()
+            value = criterion(self.strip[i].tolist(), self.lowest[i].item(), validation_error, importance)
             if value is not None and value > self.tasks.stop_threshold:
                 self.stopped_epoch[i] = self.epochs
 
@@ -282,11 +288,11 @@ LOSS_WEIGHTINGS: dict[str, type[LossWeighting]] = {
 
 
 GradientWeighting = Callable[[Tensor], Tensor]
-"""From a Gramian (tasks, tasks) to weights (tasks,)."""
+"""Function from a Gramian (tasks, tasks) to weights (tasks,)."""
 
 
 def gramian(gradients: list[Tensor]) -> Tensor:
-    """Inner products of the tasks' gradients, (tasks, tasks) in float32; each is a flat vector."""
+    """Inner products (tasks, tasks), float32, of the tasks' gradients, each a flat vector."""
     jacobian = torch.stack([gradient.float() for gradient in gradients])
     return jacobian @ jacobian.T
 
@@ -294,64 +300,72 @@ def gramian(gradients: list[Tensor]) -> Tensor:
 def conflict_averse(product: Tensor, c: float = 0.5) -> Tensor:
     """Conflict-averse gradient descent of two tasks: Liu, Liu, Jin, Stone and Liu, NeurIPS 2021, algorithm 1.
 
-    Of all directions within `c |g0|` of the mean gradient g0, the one whose least inner product with a task's
-    gradient is the largest: `g0 + c |g0| g_w / |g_w|`, where g_w = s g1 + (1 - s) g2 minimises
+    Among all directions within `c |g0|` of the mean gradient g0, it takes the one that maximises the smallest inner
+    product with a task's gradient: `g0 + c |g0| g_w / |g_w|`, where g_w = s g1 + (1 - s) g2 minimises
     `g_w . g0 + c |g0| |g_w|` over s in 0..1 (convex, here in closed form).
 
-    Deviations: no division by 1 + c^2, which the authors' code adds to the paper. Where g_w is 0, so that the
-    tasks cannot both descend, the direction is g0; the authors' code tends to it too (torchjd gives 0).
+    Deviations: no division by 1 + c^2, which the authors' code adds to the paper. Where g_w is 0, so that no direction
+    serves both tasks, the direction is g0; the authors' code tends to it too (torchjd gives 0).
 
-    Of a Gramian (2, 2) and a radius c from 0 (the mean) to below 1: weights (2,) of the gradients, each at least 1/2.
+    Args:
+        product: the Gramian, (2, 2).
+        c: the relative radius, from 0, which gives the mean gradient, to below 1.
+
+    Returns:
+        Weights (2,) of the gradients, each at least 1/2.
 
     >>> conflict_averse(torch.eye(2)).tolist()
     [0.75, 0.75]
     """
-    (own, cross), (_, other) = product.double().tolist()
-    radius = c * sqrt(max(own + 2 * cross + other, 0.0)) / 2
-    share = _least_share(own, cross, other, radius)
-    length = sqrt(max(share**2 * own + 2 * share * (1 - share) * cross + (1 - share) ** 2 * other, 0.0))
+    (g11, g12), (_, g22) = product.double().tolist()
+    radius = c * sqrt(max(g11 + 2 * g12 + g22, 0.0)) / 2
+    share = _minimising_share(g11, g12, g22, radius)
+    length = sqrt(max(share**2 * g11 + 2 * share * (1 - share) * g12 + (1 - share) ** 2 * g22, 0.0))
     pull = radius / length if length > 0 else 0.0
     return product.new_tensor([0.5 + pull * share, 0.5 + pull * (1 - share)])
 
 
-def _least_share(own: float, cross: float, other: float, radius: float) -> float:
-    """Where on 0..1 `slope s + radius sqrt(spread (s - centre)^2 + rest)` is least.
+def _minimising_share(g11: float, g12: float, g22: float, radius: float) -> float:
+    """Return the s in 0..1 that minimises `slope s + radius sqrt(spread (s - centre)^2 + rest)`.
 
-    That is the objective of `conflict_averse` but for a constant: spread = |g1 - g2|^2, slope = (g1 - g2) . g0,
-    and rest the squared distance of 0 from the line through g1 and g2.
+    This is the objective of `conflict_averse` up to a constant: spread = |g1 - g2|^2, slope = (g1 - g2) . g0, and
+    rest is the squared distance of 0 from the line through g1 and g2.
     """
-    spread, slope = own - 2 * cross + other, (own - other) / 2
+    spread, slope = g11 - 2 * g12 + g22, (g11 - g22) / 2
     if spread <= 0:
-        return 0.5  # equal gradients: all shares are alike
-    centre, rest = (other - cross) / spread, max(own * other - cross**2, 0.0) / spread
+        return 0.5  # the gradients are equal, so every s gives the same
+    centre, rest = (g22 - g12) / spread, max(g11 * g22 - g12**2, 0.0) / spread
     excess = radius**2 * spread - slope**2
-    if excess <= 0:  # the slope wins at every distance
+    if excess <= 0:  # the linear term dominates everywhere
         return 0.5 if slope == 0 else float(slope < 0)
-    away = sqrt(slope**2 * rest / (spread * excess))
-    return min(max(centre + (away if slope < 0 else -away), 0.0), 1.0)
+    offset = sqrt(slope**2 * rest / (spread * excess))
+    return min(max(centre + (offset if slope < 0 else -offset), 0.0), 1.0)
 
 
 def _of_torchjd(name: str) -> GradientWeighting:
-    # an extra: `static` and `cagrad` do without it
+    # imported here, because torchjd is an optional extra that `static` and `cagrad` do not need
     from torchjd import aggregation
 
     return getattr(aggregation, name)()
 
 
 GRADIENT_WEIGHTINGS: dict[str, Callable[[], GradientWeighting]] = {
-    "pcgrad": partial(_of_torchjd, "PCGradWeighting"),  # Yu et al. 2020: what conflicts is projected away
-    "mgda": partial(_of_torchjd, "MGDAWeighting"),  # Sener and Koltun 2018: the shortest vector of the hull
+    "pcgrad": partial(_of_torchjd, "PCGradWeighting"),  # Yu et al. 2020: project conflicting components away
+    "mgda": partial(
+        _of_torchjd, "MGDAWeighting"
+    ),  # Sener and Koltun 2018: shortest vector of the convex hull
     "imtlg": partial(_of_torchjd, "IMTLGWeighting"),  # Liu et al. 2021: equal projections on all tasks
-    # Senushkin et al. 2023: components of equal length
+    # Senushkin et al. 2023: aligned components of equal length
     "alignedmtl": partial(_of_torchjd, "AlignedMTLWeighting"),
     "cagrad": lambda: conflict_averse,
 }
-"""Name to what makes it. None needs a solver under a copyleft licence: torchjd's CAGrad would need cvxpy, its UPGrad
-quadprog (GPL). Of two tasks UPGrad (Quinton and Rey 2024) is half of PCGrad, so it has no entry of its own."""
+"""Factory of each gradient weighting, by name. None needs a solver under a copyleft licence: torchjd's CAGrad would
+need cvxpy, its UPGrad quadprog (GPL). For two tasks UPGrad (Quinton and Rey 2024) is half of PCGrad, so it is left out.
+"""
 
 
 def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
-    """What `tasks.weighting` names, afresh; None where the weights are static, or there is one task.
+    """Make the weighting that `tasks.weighting` names; None for static weights or a single task.
 
     Raises:
         ExtraError: the weighting needs a package that is not installed.

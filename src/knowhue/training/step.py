@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from knowhue.config import Config
-from knowhue.objectives.losses import GAN_LOSSES, PIXEL_LOSSES, cross_entropy, follow, share_judged_right
+from knowhue.objectives.losses import (
+    GAN_LOSSES,
+    PIXEL_LOSSES,
+    cross_entropy,
+    discriminator_accuracy,
+    loss_with_gradient,
+)
 from knowhue.objectives.weighting import GradientWeighting, LossWeighting, gramian
 from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
@@ -38,7 +44,7 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
             assert prediction.chroma is not None  # what is judged is predicted
             direction = discriminator_step(state, batch, prediction.chroma, losses)
             # the discriminator's graph is gone, its gradient with respect to the chroma is not
-            generator = follow(prediction.chroma, direction, losses["generator"])
+            generator = loss_with_gradient(prediction.chroma, direction, losses["generator"])
             colour = colour + config.colour.adversarial_weight * generator
         by_task["colour"] = weights.colour * colour
     if prediction.logits is not None:
@@ -98,7 +104,7 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     optimizer.zero_grad(set_to_none=True)
     state.engine.backward(losses["discriminator"])
     optimizer.step()
-    shares = share_judged_right(real_score, fake_score, loss.threshold)
+    shares = discriminator_accuracy(real_score, fake_score, loss.threshold)
     losses["discriminator_real"], losses["discriminator_fake"] = shares
     return direction
 
