@@ -1,17 +1,18 @@
-"""What may be concluded from paired runs: intervals, tests, multiplicity, power; numbers in, numbers out.
+"""Statistics of paired runs: intervals, tests, multiplicity, power and verdicts; pure functions of numbers.
 
-`scipy.stats` takes half a second to import: what needs it imports it when it is called, `scipy.special` does for most.
+`scipy.stats` takes half a second to import, so functions that need it import it when called; most need only
+`scipy.special`.
 """
 
 ALPHA = 0.05
-"""Rate of false claims where a plan does not say another."""
+"""Default rate of false claims of a study."""
 LEAST_ALPHA = 1e-6
-"""Below, 1 - alpha over many questions has too few digits left for an interval."""
+"""Smallest accepted alpha; below it, 1 - alpha over many questions has too few digits for an interval."""
 MAGNITUDES = (1e-70, 1e70)
-"""Of scores but 0, and of the smallest effects of interest: squares of variances neither vanish nor overflow."""
+"""Range of nonzero scores and of smallest effects of interest: squared variances neither underflow nor overflow."""
 LEVEL = 1 - ALPHA
-"""Of every interval on which no verdict rests."""
+"""Confidence level of the intervals on which no verdict rests."""
 MIN_SEEDS = 8
-"""No claim below, whatever alpha: with 7 one pattern of signs alone rejects at .025."""
+"""Fewest seeds for a claim, whatever alpha; with 7, only one pattern of signs rejects at .025."""
 FEWEST_IMAGES = 20
-"""Fewer say too little about other images for any interval over them."""
+"""Fewest images for an interval over images."""

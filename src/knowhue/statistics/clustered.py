@@ -1,4 +1,4 @@
-"""The mean over images of which some belong together, as those of one folder do: its interval, its p, its word."""
+"""The mean over clustered images, such as those of one folder: its interval, its p and what it says of two systems."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -16,17 +16,17 @@ from knowhue.statistics.verdicts import beside_margin
 
 
 class ClusteredMean(NamedTuple):
-    """A mean and what chance leaves of it."""
+    """A mean and its uncertainty."""
 
     estimate: float
-    """plain mean over all values"""
+    """unweighted mean over all values"""
     error: float
-    """its standard error; infinite where there is too little to tell"""
+    """its standard error; infinite where there are too few values or clusters"""
     freedom: int
     """degrees of freedom of Student's t"""
 
     def interval(self, level: float) -> Interval | None:
-        """Return Student's t interval; None where there is too little to tell."""
+        """Return Student's t interval; None where the error is infinite."""
         if not np.isfinite(self.error):
             return None
         half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
@@ -34,7 +34,7 @@ class ClusteredMean(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Two-sided, of no difference."""
+        """Two-sided p of a mean of 0."""
         if self.estimate == 0 or not np.isfinite(self.error):
             return 1.0
         if self.error == 0:
@@ -45,20 +45,21 @@ class ClusteredMean(NamedTuple):
 def clustered_mean(
     values: ArrayLike, clusters: Sequence[Hashable] = (), binary: bool = False
 ) -> ClusteredMean:
-    """Return the mean of values whose errors may go together within clusters, not between them.
+    """Return the mean of values whose errors may be correlated within clusters but not between them.
 
-    The variance is that of Liang and Zeger (1986) with G / (G - 1) for G clusters, and G - 1 degrees of freedom
-    (Cameron and Miller 2015); it allows for fewer clusters than about ten badly. Without clusters each value is one:
-    Student's t interval. Of fewer than `FEWEST_IMAGES` values, or of one cluster, the error is infinite.
+    The variance is that of Liang and Zeger (1986) with the factor G / (G - 1) for G clusters, with G - 1 degrees of
+    freedom (Cameron and Miller 2015); it is unreliable with fewer than about ten clusters. Without clusters each value
+    is its own cluster, which gives Student's t interval. The error is infinite with fewer than `FEWEST_IMAGES` values,
+    or with one cluster.
 
     Args:
-        values: (N,), finite, one an image.
-        clusters: (N,), whom each belongs to; none if they are all strangers.
-        binary: they are differences of answers that are right or wrong: two more changing images are counted, see
-            `crossed.variance_of_two_more`.
+        values: (N,), finite, one per image.
+        clusters: (N,), the cluster of each value; empty if the values are independent.
+        binary: whether the values are differences of answers that are right or wrong; the variance then counts two
+            more changing images, see `crossed.variance_of_two_more`.
 
     Raises:
-        ValueError: nothing, or of another shape, or not finite.
+        ValueError: `values` is empty, of another shape or not finite.
 
     >>> [round(end, 3) for end in clustered_mean([1.0, 3.0] * 10).interval(0.95)]
     [1.52, 2.48]
@@ -83,7 +84,7 @@ def clustered_mean(
     count = len(off)
     if count < 2 or len(x) < FEWEST_IMAGES:
         return ClusteredMean(centre, float("inf"), 0)
-    if np.ptp(x) == 0:  # what rounding leaves of the mean is no spread
+    if np.ptp(x) == 0:  # a rounding error of the mean is not spread
         centre, off = float(x[0]), np.zeros(count)
     variance = float((off**2).sum()) * count / (count - 1) / len(x) ** 2
     if binary:
@@ -92,7 +93,7 @@ def clustered_mean(
 
 
 class Nearness(StrEnum):
-    """What is said of two systems and one measure, in the order in which they are tried."""
+    """The possible results of comparing two systems by one measure."""
 
     UNKNOWN = "too few images to tell"
     NEARER = "nearer"
@@ -106,11 +107,11 @@ class Nearness(StrEnum):
 def judge_nearness(
     mean: ClusteredMean, margin: float, alpha: float, questions: int, lower_is_better: bool
 ) -> Nearness:
-    """Return the word for a system's mean difference to another one's.
+    """Judge the mean difference between two systems.
 
-    Each of the questions has alpha / questions for both kinds of claims. One is nearer where p is at most that, both
-    are as near where the interval at 1 - 2 alpha / questions lies within the margin, the smallest difference that
-    matters (two one-sided tests).
+    Each question has the level alpha / questions for both kinds of claims. A system is nearer if p is at most that
+    level; both are as near if the interval at 1 - 2 alpha / questions lies within the margin, the smallest difference
+    that matters (two one-sided tests).
 
     >>> judge_nearness(ClusteredMean(-0.5, 0.1, 99), 0.25, 0.05, 1, lower_is_better=True).value
     'nearer'
@@ -127,14 +128,14 @@ def judge_nearness(
 
 
 GROUPS = 20
-"""Left out one at a time: more would take longer, and Student's t of 19 degrees of freedom is hardly wider."""
+"""Groups of the jackknife; more would take longer, and Student's t of 19 degrees of freedom is hardly wider."""
 
 
 def deal_groups(count: int, clusters: Sequence[Hashable] = ()) -> NDArray[np.int64]:
-    """The number of the group, (N,), of each image: `GROUPS` of about one size, or fewer.
+    """Return the group of each image, (N,): at most `GROUPS` groups of about equal size.
 
-    Fewer than `FEWEST_IMAGES` are one group, which tells nothing. A cluster is never parted, the largest are dealt
-    first; without clusters neighbours stay together.
+    Fewer than `FEWEST_IMAGES` images are one group, which gives no interval. A cluster is never split, and the largest
+    clusters are dealt first; without clusters, neighbours stay together.
 
     >>> deal_groups(40)[:5].tolist(), deal_groups(20, ["a", "b", "b", "c"] * 5)[:4].tolist()
     ([0, 0, 1, 1, 2], [1, 0, 0, 2])
@@ -152,12 +153,16 @@ def deal_groups(count: int, clusters: Sequence[Hashable] = ()) -> NDArray[np.int
 
 
 def jackknifed(estimate: float, left_out: NDArray[np.float64], sizes: NDArray[np.int64]) -> ClusteredMean:
-    """An estimate freed of its bias of order 1 / N (Quenouille 1956), and its standard error.
+    """Correct an estimate for its bias of order 1 / N (Quenouille 1956), and estimate its standard error.
 
-    The delete-a-group jackknife for groups of unequal sizes of Busing, Meijer and van der Leeden (Statistics and
-    Computing 9, 1999, equations 5 to 8). A Frechet distance is larger the fewer images it is of, by about 1 / N; a
-    bootstrap sees that bias twice, the jackknife takes it away. `left_out` are the estimates without each group, (G,),
-    `sizes` the images of each; of fewer than two groups the error is infinite.
+    This is the delete-a-group jackknife for groups of unequal sizes by Busing, Meijer and van der Leeden (Statistics
+    and Computing 9, 1999, equations 5 to 8). A Frechet distance is too large by about 1 / N with N images; a bootstrap
+    doubles that bias, the jackknife removes it.
+
+    Args:
+        estimate: from all images.
+        left_out: (G,), the estimate without each group.
+        sizes: (G,), the number of images in each group; with fewer than two groups the error is infinite.
     """
     if len(sizes) < 2:
         return ClusteredMean(estimate, float("inf"), 0)

@@ -1,7 +1,7 @@
-"""The interval that speaks for the method: both the seeds and the images are samples of many more.
+"""Intervals over two populations: seeds and images are both treated as random samples.
 
-An interval over seeds holds the images fixed, one over images holds the trained models fixed; each leaves
-the other's chance out. Here a score belongs to a (seed, image) pair and both chances count.
+An interval over seeds holds the images fixed, and one over images holds the trained models fixed; each ignores the
+other source of variation. Here every score belongs to a (seed, image) pair, and both sources count.
 """
 
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ from knowhue.statistics.paired import Interval
 
 
 class Part(NamedTuple):
-    """A variance of the estimate and how well it is known."""
+    """A variance component of the estimate, with its degrees of freedom."""
 
     variance: float
     freedom: float
 
 
 class Crossed(NamedTuple):
-    """A mean difference over seeds and images, and what chance leaves of it."""
+    """A mean difference over seeds and images, and its variance components."""
 
     estimate: float
     """mean over seeds and images, multi minus single"""
     seeds: int
-    """rows"""
+    """number of seeds"""
     images: int
-    """columns"""
+    """number of images"""
     over_seeds: Part
-    """variance of the estimate where the images are held fixed"""
+    """variance of the estimate with the images held fixed"""
     over_images: Part
-    """the same where the models are"""
+    """variance of the estimate with the trained models held fixed"""
     residual: Part
-    """what neither a seed nor an image explains; it is in both the others"""
+    """variance that neither seeds nor images explain; both other parts contain it"""
 
     def interval(self, level: float) -> Interval:
         """Return the interval over the populations of seeds and of images.
@@ -48,18 +48,18 @@ class Crossed(NamedTuple):
         return float(self.estimate - half), float(self.estimate + half)
 
     def widest(self, level: float) -> Part:
-        """Return the variance and the degrees of freedom that give `interval` at a level."""
-        # without the subtraction (Owen's pigeonhole bootstrap, 2007) it covers up to 99 % at nominal 95 %
+        """Return the variance and degrees of freedom behind `interval` at this level."""
+        # without subtracting the residual (Owen's pigeonhole bootstrap, 2007) coverage is up to 99 % at nominal 95 %
         both = self.over_seeds.variance + self.over_images.variance - self.residual.variance
         parts = (self.over_seeds, self.over_images, self.residual)
         # a difference of estimated variances may come out below 0
         found = [*parts[:2], Part(max(both, 0.0), _satterthwaite(both, parts))]
-        # two populations leave no less to chance than one
+        # sampling both populations cannot give a narrower interval than sampling one
         return max(found, key=lambda part: _half_width(part, level))
 
     @property
     def components(self) -> tuple[float, float, float]:
-        """Standard deviations of a single seed, of a single image, and of the residual of a (seed, image) pair."""
+        """Standard deviations of one seed, of one image, and of the residual of one (seed, image) pair."""
         rest = self.residual.variance
         seed = self.seeds * max(self.over_seeds.variance - rest, 0.0)
         image = self.images * max(self.over_images.variance - rest, 0.0)
@@ -71,21 +71,21 @@ def _half_width(part: Part, level: float) -> float:
 
 
 def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: bool = False) -> Crossed | None:
-    """Take a table of differences apart into what the seeds, the images and neither explain.
+    """Decompose the variance of a table of differences into parts for seeds, images and the residual.
 
     Args:
-        differences: (seeds, images) multi minus single, of one set of images for all seeds.
-        groups: (images,) class of each image: the estimate is then the mean over classes of the class means,
-            as in balanced accuracy, with the classes fixed. None: all images count the same.
-        binary: differences of 0 and 1. The images' variance then counts one more image either way that changes as
-            much as the one that changes most (after Bonett and Price 2012): models that agree on all images at hand
-            may differ on others, and where few images change, those at hand often leave out the ones that would.
+        differences: (seeds, images), multi minus single, on the same images for all seeds.
+        groups: (images,), class of each image; the estimate is then the mean over classes of the class means, as in
+            balanced accuracy, with the classes fixed. None: all images have the same weight.
+        binary: whether the scores are 0 or 1. The variance over images then counts one more image in each direction
+            that changes as much as the image that changes most (after Bonett and Price 2012): models that agree on all
+            these images may differ on others, and a sample in which few images change often misses those that would.
 
     Returns:
-        None with fewer than 2 seeds, 2 images (of any class), or a score missing.
+        None with fewer than 2 seeds, fewer than 2 images in any class, or a missing score.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
     >>> scores = np.add.outer([0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 0.3])
     >>> [round(end, 3) for end in crossed(scores).interval(0.95)]
@@ -95,7 +95,7 @@ def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: boo
     if by_class is None:
         return None
     centres = np.mean([block.mean(axis=1) for block in by_class], axis=0)
-    # of a mean over k classes each class's variance counts 1 / k^2
+    # in a mean over k classes, each class's variance has the weight 1 / k^2
     residual = _sum([_residual(block, 1 / len(by_class) ** 2) for block in by_class])
     seeds, images = len(centres), sum(block.shape[1] for block in by_class)
     over_seeds = Part(float(centres.var(ddof=1)) / seeds, seeds - 1)
@@ -105,10 +105,10 @@ def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: boo
 def image_interval(
     differences: ArrayLike, level: float, groups: ArrayLike | None = None, binary: bool = False
 ) -> Interval | None:
-    """Return Student's t interval over images alone, of the means over seeds: it speaks for these trained models.
+    """Return Student's t interval over images of the means over seeds; it applies to these trained models only.
 
-    Arguments are those of `crossed`, and one seed is enough. None with fewer than 2 images (of any class), or a score
-    missing.
+    Arguments are those of `crossed`; one seed is enough. None with fewer than 2 images in any class, or a missing
+    score.
     """
     by_class = _by_class(differences, groups, fewest_seeds=1)
     if by_class is None:
@@ -121,7 +121,7 @@ def image_interval(
 def _by_class(
     differences: ArrayLike, groups: ArrayLike | None, fewest_seeds: int
 ) -> list[NDArray[np.float64]] | None:
-    """Return the table of each class; None with fewer seeds, 2 images (of any class), or a score missing."""
+    """Return the table of each class; None with fewer seeds, fewer than 2 images in a class, or a missing score."""
     d = np.asarray(differences, float)
     if d.ndim != 2:
         raise ValueError(
@@ -145,18 +145,18 @@ def _over_images(by_class: Sequence[NDArray[np.float64]], binary: bool) -> Part:
 
 
 def _two_more(by_class: Sequence[NDArray[np.float64]]) -> float:
-    """Return the variance of the estimate that two more changing images, shared out over the classes, would add."""
-    # where no image changes, one that would is taken to change with every seed
+    """Return the variance that two more changing images, split over the classes, would add to the estimate."""
+    # if no image changes, the added ones are assumed to change with every seed
     most = max(float(np.abs(block.mean(axis=0)).max()) for block in by_class)
-    # 1 / k from sharing the two out over k classes, 1 / k^2 from the mean over classes
+    # 1 / k from splitting two images over k classes, 1 / k^2 from the mean over classes
     return sum(variance_of_two_more(most, block.shape[1]) for block in by_class) / len(by_class) ** 3
 
 
 def variance_of_two_more(most: float, count: int) -> float:
     """Return the variance that two more changing images would add to the mean of a binary score.
 
-    After Bonett and Price (2012), so that a few images that happen to agree leave no interval without width. `most` is
-    the largest change, of an image or a cluster of them; 0 counts as 1.
+    After Bonett and Price (2012): an interval keeps a width even where all of a few images agree. `most` is the
+    largest change of an image or of a cluster of images; 0 counts as 1.
 
     >>> round(variance_of_two_more(0.0, 20), 6)
     0.005
@@ -165,7 +165,7 @@ def variance_of_two_more(most: float, count: int) -> float:
 
 
 def _residual(block: NDArray[np.float64], share: float) -> Part:
-    """Return what neither a seed nor an image explains, as variance of the mean of this class."""
+    """Return the residual of a class, as a variance of its mean."""
     rest = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
     freedom = (block.shape[0] - 1) * (block.shape[1] - 1)
     return Part(share * float(np.square(rest).sum()) / freedom / block.size, freedom)
@@ -177,6 +177,6 @@ def _sum(parts: Sequence[Part]) -> Part:
 
 
 def _satterthwaite(variance: float, parts: Sequence[Part]) -> float:
-    """Return the degrees of freedom of a sum (or difference) of independent variances; at least 1."""
+    """Return the degrees of freedom of a sum or difference of independent variances; at least 1."""
     spread = sum(part.variance**2 / part.freedom for part in parts)
     return max(variance**2 / spread, 1.0) if spread > 0 else sum(part.freedom for part in parts)

@@ -1,8 +1,8 @@
-"""Paired differences, multi-task minus single-task, one a seed: intervals, tests, effect sizes, several tests at once.
+"""Paired differences, multi-task minus single-task, one per seed: intervals, tests, effect sizes, multiple testing.
 
-Most functions take `differences` (seeds,), in the metric's own unit, and look at nothing else; they raise `ValueError`
-where these are not finite or of another shape. Seeds that are all equal have no spread to judge by: what needs one
-says so by None, what has a limit returns the limit.
+Most functions take only `differences`, (seeds,), in the metric's own unit; they raise `ValueError` if these are not
+finite or of another shape. If all differences are equal there is no spread: a function that needs one returns None,
+and one whose result has a limit returns the limit.
 """
 
 import math
@@ -21,27 +21,31 @@ Differences = NDArray[np.floating] | Sequence[float]
 Name = TypeVar("Name", bound=Hashable)
 
 EXACT_SEEDS = 40
-"""Up to so many seeds every sign pattern is counted; beyond, `RANDOM_PATTERNS` are drawn."""
+"""Most seeds for which every sign pattern is counted; with more, `RANDOM_PATTERNS` are drawn."""
 RANDOM_PATTERNS = 2**20
-_ROWS_AT_ONCE = 256  # of a dozen seeds all patterns of so many take 4 MB
-_ROUNDING = 1e-12  # relative
-_TIE = 1e-9  # of the differences, as sizes go: far above rounding, far below any measured score
+_ROWS_AT_ONCE = 256
+"""Studies per matrix product; with a dozen seeds, all their sign patterns take 4 MB."""
+_ROUNDING = 1e-12
+"""Relative rounding error below which differences count as equal."""
+_TIE = 1e-9
+"""Relative difference below which two sums are tied: far above rounding errors, far below measured differences."""
 _DIGITS = 13
-"""Of a score: equal ones, summed up in another order, agree in more, and none is measured to as many."""
-_LEAST_ROUNDED = 1e-200  # the power of ten by which numbers are rounded must be one
+"""Significant digits kept of a score; equal scores that were summed in another order agree in more."""
+_LEAST_ROUNDED = 1e-200
+"""Largest score up to which nothing is rounded: the power of ten needed for it would overflow."""
 
 
 class Share(NamedTuple):
-    """How many seeds of all are on one side, with the Wilson interval of their share."""
+    """Number of seeds on one side, out of how many, with the Wilson interval of their share."""
 
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.count, needed by nobody
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.count, which nothing uses
     of: int
     share: float
     interval: Interval
 
 
 def seed_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
-    """Return after minus before by seed, to as many digits as scores have: what rounding alone leaves of a tie is 0.
+    """Return after minus before by seed, rounded to the digits that scores have, so that a tie is exactly 0.
 
     >>> seed_differences([0.84, 0.3, 0.1 + 0.2], [0.83, 0.1 + 0.2, 0.3]).tolist()
     [-0.01, 0.0, 0.0]
@@ -51,17 +55,17 @@ def seed_differences(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]
     largest = float(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
     if largest <= _LEAST_ROUNDED:
         return gaps
-    return np.round(gaps, _DIGITS - math.ceil(math.log10(largest))) + 0.0  # a tie has no sign
+    return np.round(gaps, _DIGITS - math.ceil(math.log10(largest))) + 0.0  # -0.0 becomes 0.0
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean; None where anything is missing, so that no failure is averaged away."""
+    """Return the mean; None if a value is missing, so that a failed run is not averaged away."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval | None:
-    """Return Student's t interval of the mean; None below 2 seeds.
+    """Return Student's t interval of the mean; None with fewer than 2 seeds.
 
     >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]
     [-0.484, 4.484]
@@ -76,9 +80,9 @@ def t_interval(differences: Differences, confidence: float = LEVEL) -> Interval 
 
 
 def bounded_interval(values: Differences, limits: Interval) -> Interval | None:
-    """Return `t_interval` of what lies within limits, such as a share; None, too, where it would reach beyond them.
+    """Return `t_interval` of a quantity with limits, such as a share; None if the interval would exceed a limit.
 
-    Values that spread so far are not normal and the seeds too few; an interval cut at a limit would not cover.
+    Values that spread that far are not normal or too few, and an interval cut off at the limit would not cover.
 
     >>> bounded_interval([0.1, 0.9], (0, 1)) is None, bounded_interval([0.5, 0.5, 0.5], (0, 1))
     (True, (0.5, 0.5))
@@ -91,36 +95,36 @@ def sign_flip_p(differences: Differences) -> float:
     """Return the two-sided p of the sign-flip (randomisation) test of the mean (Fisher 1935, section 21).
 
     Under the null hypothesis multi and single can be swapped within a seed, so all 2^n sign patterns are equally
-    likely: p is the share of them whose |mean| is at least the one seen, ties included; zeros are kept.
-    It is exact up to `EXACT_SEEDS`; beyond, 2^20 patterns drawn with a fixed seed give (k + 1) / (m + 1), which is
-    valid too (Phipson and Smyth 2010).
+    likely: p is the share of patterns whose |mean| is at least the observed one, ties included; zeros are kept.
+    It is exact up to `EXACT_SEEDS` seeds; with more, 2^20 patterns drawn with a fixed seed give (k + 1) / (m + 1),
+    which is also valid (Phipson and Smyth 2010).
 
     >>> sign_flip_p([0.3, 0.1, 0.2, 0.4, 0.2])
     0.0625
     """
     d = _checked(differences)
-    # sums that are equal but for rounding are ties
+    # sums that differ only by rounding are ties
     threshold = abs(d.sum()) - _TIE * np.abs(d).sum()
     if threshold <= 0:
         return 1.0
-    # of one sign: only the observed pattern and its mirror image are as extreme
+    # if all signs agree, only the observed pattern and its mirror image are as extreme
     if (d > 0).all() or (d < 0).all():
         return 2.0 ** (1 - len(d))
     if len(d) > EXACT_SEEDS:
         return (_random_patterns_beyond(d, threshold) + 1) / (RANDOM_PATTERNS + 1)
-    # matching the sums of two halves takes 2^(n/2) sums of each, not 2^n
+    # searching the sums of one half for those of the other takes 2^(n/2) sums of each instead of 2^n
     left, right = map(_signed_sums, np.array_split(d, 2))
     above = len(right) * len(left) - int(np.searchsorted(right, threshold - left).sum())
-    return 2 * above / 2 ** len(d)  # a pattern and its mirror image
+    return 2 * above / 2 ** len(d)  # twice, because mirror images are as extreme
 
 
 def sign_flip_p_of_few(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `sign_flip_p` of each row, of a dozen seeds at most, whose patterns are counted for many rows at once.
+    """Return `sign_flip_p` of each row, (studies, seeds) with a dozen seeds at most, by counting all patterns.
 
     >>> sign_flip_p_of_few(np.array([[0.3, 0.1, 0.2, 0.4, 0.2], [0.3, -0.1, 0.2, -0.4, 0.1]])).tolist()
     [0.0625, 1.0]
     """
-    # the first keeps its sign: mirror images are as many and as extreme
+    # the first sign is fixed, because mirror images are as extreme
     signs = np.array([(1.0, *others) for others in product((1.0, -1.0), repeat=differences.shape[1] - 1)])
     threshold = np.abs(differences.sum(axis=1)) - _TIE * np.abs(differences).sum(axis=1)
     p = np.empty(len(differences))
@@ -131,9 +135,9 @@ def sign_flip_p_of_few(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bca_interval(differences: Differences, resamples: int = 9999, seed: int = 0) -> Interval | None:
-    """Return the BCa bootstrap interval of the mean (Efron 1987); None below 2 seeds or when all are equal.
+    """Return the BCa bootstrap interval of the mean (Efron 1987); None with fewer than 2 seeds or if all are equal.
 
-    A check for 20 seeds or more: with 5 it covers 84 % and with 10 91 % at nominal 95 %.
+    It is a check for 20 seeds or more: at nominal 95 %, it covers 84 % with 5 seeds and 91 % with 10.
 
     >>> low, high = bca_interval([1.0, 2.0, 3.0, 4.0, 10.0])
     >>> low < 4.0 < high
@@ -152,29 +156,29 @@ def bca_interval(differences: Differences, resamples: int = 9999, seed: int = 0)
 
 
 def hedges_dz(differences: Differences) -> float | None:
-    """Return the mean in paired standard deviations, freed of its small-sample bias (Hedges 1981).
+    """Return the mean in paired standard deviations, corrected for small-sample bias (Hedges 1981).
 
-    `mean / sd * J(n - 1)` with the exact `J(f) = Γ(f/2) / (√(f/2) Γ((f-1)/2))`. None where the standard
-    deviation is 0, and below 3 seeds, where the expectation does not exist and J is 0.
+    `mean / sd * J(n - 1)` with the exact `J(f) = Γ(f/2) / (√(f/2) Γ((f-1)/2))`. None if the standard deviation is 0,
+    and with fewer than 3 seeds, where the expectation does not exist and J is 0.
 
     >>> round(hedges_dz([1.0, 2.0, 3.0]), 4)
     1.1284
     """
     d = _checked(differences)
-    # of differences as small as 1e-200 the squares vanish
+    # squares of differences as small as 1e-200 underflow to 0
     if len(d) < 3 or _constant(d) or not d.std():
         return None
     half = (len(d) - 1) / 2
-    # by logarithms, since gamma itself overflows beyond 171
+    # logarithms, because gamma itself overflows beyond 171
     correction = math.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / math.sqrt(half)
     return float(d.mean() / d.std(ddof=1) * correction)
 
 
 def wilson_interval(count: int, of: int) -> Interval:
-    """Return the score interval of a share (Wilson 1927).
+    """Return the score interval of a proportion (Wilson 1927).
 
     Raises:
-        ValueError: nothing was counted, or more than there is.
+        ValueError: `of` is 0, or `count` is outside of 0..of.
 
     >>> [round(end, 3) for end in wilson_interval(7, 10)]
     [0.397, 0.892]
@@ -188,7 +192,7 @@ def wilson_interval(count: int, of: int) -> Interval:
 
 
 def wins(differences: Differences, lower_is_better: bool) -> Share:
-    """Count the seeds with which multi-task is better; a tie is no win.
+    """Count the seeds with which multi-task is better; a tie does not count.
 
     >>> wins([0.2, 0.0, -0.1, 0.4], lower_is_better=False)[:3]
     (2, 4, 0.5)
@@ -197,7 +201,7 @@ def wins(differences: Differences, lower_is_better: bool) -> Share:
 
 
 def sided_share(differences: Differences, margin: float, lower_is_better: bool) -> Share:
-    """Count the seeds with which multi-task is worse by more than a margin of at least 0: negative transfer.
+    """Count the seeds with which multi-task is worse by more than a margin (negative transfer).
 
     Raises:
         ValueError: there is no seed, or the margin is negative.
@@ -208,7 +212,7 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
     d = _checked(differences)
     if not margin >= 0:
         raise ValueError(f"`margin` should be at least 0. Found `margin = {margin}`.")
-    # one that is the margin but for rounding is not beyond
+    # a difference that equals the margin up to rounding does not exceed it
     tie = _TIE * (margin + float(np.abs(d).max(initial=0.0)))
     count = int(np.count_nonzero((d if lower_is_better else -d) - margin > tie))
     interval = wilson_interval(count, len(d))
@@ -216,9 +220,10 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
 
 
 def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return by seed which share of all images single-task had right and multi-task has wrong, and the reverse.
+    """Return by seed the share of images that became wrong and the share that became right, each (seeds,).
 
-    The second minus the first is the change of accuracy, in which they cancel. Both are (seeds, images), 1 where right.
+    Their difference is the change of accuracy, in which they cancel. Both arguments are (seeds, images), 1 where
+    the class is right.
 
     Raises:
         ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
@@ -231,7 +236,7 @@ def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDA
 
 
 def _right_or_wrong(answers: Mapping[str, ArrayLike], axes: Sequence[str]) -> list[NDArray[np.float64]]:
-    """Two arrays of one shape, 0 or 1 everywhere."""
+    """Return both as arrays, checked to be of one shape and 0 or 1 everywhere."""
     (one, first), (other, second) = ((name, np.asarray(each, float)) for name, each in answers.items())
     if first.ndim != len(axes) or first.shape != second.shape or not first.size:
         raise ValueError(
@@ -246,7 +251,7 @@ def _right_or_wrong(answers: Mapping[str, ArrayLike], axes: Sequence[str]) -> li
 
 
 class McNemar(NamedTuple):
-    """How many images are right for the first alone and for the second alone; two-sided p of no difference."""
+    """Images that only the first or only the second model has right; two-sided p of no difference."""
 
     only_first: int
     only_second: int
@@ -254,10 +259,10 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
-    """Return the exact test of McNemar (1947) of two answers to the same images: the binomial one of those that differ.
+    """Return McNemar's (1947) exact test of two models' answers on the same images.
 
-    Both are (images,), 1 where right. Images count as independent; those that go together have an interval over
-    clusters beside it.
+    It is the binomial test on the images where they differ. Both arguments are (images,), 1 where right. Images count
+    as independent; `clustered_mean` allows for clusters.
 
     Raises:
         ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
@@ -274,9 +279,9 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
 
 
 def benjamini_hochberg(p: Mapping[Name, float]) -> dict[Name, float]:
-    """Adjust for the expected share of false positives among the positives (Benjamini and Hochberg 1995).
+    """Adjust p values to control the expected share of false discoveries (Benjamini and Hochberg 1995).
 
-    For secondary metrics, classes and arms; the primary questions share alpha instead (`statistics.verdicts`).
+    It serves secondary metrics, classes and arms; the primary questions split alpha instead (`statistics.verdicts`).
 
     >>> benjamini_hochberg({"psnr": 0.01, "ssim": 0.04, "fid": 0.04})
     {'psnr': 0.03, 'ssim': 0.04, 'fid': 0.04}
@@ -297,26 +302,26 @@ def _checked(differences: Differences) -> NDArray[np.float64]:
 
 
 def _constant(d: NDArray[np.float64]) -> bool:
-    """Whether all are equal but for rounding: 0.82 - 0.8 is not 0.81 - 0.79."""
+    """Whether all are equal up to rounding, as 0.82 - 0.8 and 0.81 - 0.79."""
     return bool(np.ptp(d) <= _ROUNDING * np.abs(d).max())
 
 
 def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the 2^n sums of ±d, in order."""
+    """Return the 2^n sums of ±d, ascending."""
     sums = np.zeros(1)
     for value in np.abs(d):
         sums = np.concatenate((sums - value, sums + value))
-        # which merges the two, each in order: half the time of sorting once at the end
+        # both parts are sorted, so a stable sort only merges them: half the time of one sort at the end
         sums.sort(kind="stable")
     return sums
 
 
 def _random_patterns_beyond(d: NDArray[np.float64], threshold: float, chunk: int = 2**14) -> int:
     """Count the drawn sign patterns whose |sum| reaches the threshold."""
-    # fixed, so that a report that is made again gives the same p
+    # a fixed seed, so that repeated reports give the same p
     generator = np.random.default_rng(0)
     count = 0
-    # at once, the patterns of 50 seeds would take 400 MB as floats
+    # in chunks, because all patterns of 50 seeds would take 400 MB as floats
     for _ in range(RANDOM_PATTERNS // chunk):
         signs = 2 * generator.integers(0, 2, (chunk, len(d)), dtype=np.int8) - 1
         count += int(np.count_nonzero(np.abs(signs @ d) >= threshold))

@@ -1,4 +1,4 @@
-"""What a number of seeds and images can show, decided before any run: the verdict's own rule on imagined studies."""
+"""Power analysis before any run: the rule of the verdict is applied to simulated studies."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -13,11 +13,14 @@ from knowhue.statistics.paired import sign_flip_p, sign_flip_p_of_few
 from knowhue.statistics.verdicts import POWER, Word, judge
 
 STUDIES = 4000
-"""Imagined ones: a share of .8 is then known to .013 (95 %)."""
+"""Number of simulated studies; a power of .8 is then known to .013 (95 %)."""
 _LARGEST = 64.0
+"""Largest effect that is tried, in multiples of the unit."""
 _ALWAYS_EXACT, _NEVER_EXACT = 12, 20
-"""Up to so many seeds the p of all studies is counted, beyond so many of none: power by the t test is within .005 then,
-and known to .013. Between, of those whose p by the t test is within the factor `_FAR` of the level."""
+"""Seeds up to which every study has an exact p, and beyond which every study has the t test's p.
+
+The t test's power is within .005 there, and the simulation knows it to .013. In between, p is exact for studies whose
+t-test p is within the factor `_FAR` of the level."""
 _FAR = 4.0
 
 
@@ -25,15 +28,15 @@ class Variances(NamedTuple):
     """Standard deviations of the paired differences, in the metric's unit."""
 
     seed: float
-    """of a seed's mean over endlessly many images"""
+    """of a seed's mean over infinitely many images"""
     image: float
-    """of an image's mean over endlessly many seeds"""
+    """of an image's mean over infinitely many seeds"""
     residual: float = 0.0
-    """of what is left of one (seed, image) pair"""
+    """of the remainder of one (seed, image) pair"""
 
 
 class Design(NamedTuple):
-    """How a question is asked: seeds, test images, the smallest effect of interest, the question's share of alpha."""
+    """Seeds, test images, smallest effect of interest and share of alpha of a question."""
 
     seeds: int
     images: int
@@ -44,13 +47,13 @@ class Design(NamedTuple):
 def chances(
     design: Design, effect: float, variances: Variances, studies: int = STUDIES, seed: int = 0
 ) -> dict[Word, float]:
-    """Return how often each verdict is reached, by imagined studies that go through `judge`.
+    """Return the share of simulated studies that reach each verdict of `judge`.
 
-    A study is drawn as what a verdict looks at: its seeds' means, and its variances over images and of the residual,
-    which are independent of each other where scores are normal.
+    A study is simulated by the quantities that its verdict depends on: the means of its seeds, the variance over images
+    and the residual variance, which are independent of each other if scores are normal.
 
-    The effect is the true mean difference over all seeds and images; negative is better. The same draws serve every
-    effect, so that power grows with it.
+    `effect` is the true mean difference over all seeds and images; negative is better. Every effect uses the same
+    draws, so that power grows with it.
 
     >>> found = chances(Design(10, 250, 0.25, 0.025), 0.0, Variances(0.076, 1.45), studies=200)
     >>> sum(found.values())
@@ -62,12 +65,12 @@ def chances(
 
 
 def claimed(found: dict[Word, float], direction: str = "helps") -> float:
-    """Return the share of studies that say `helps` (or `hurts`), by whatever amount."""
+    """Return the share of studies that claim `helps` (or `hurts`), by any amount."""
     return sum(share for word, share in found.items() if word.direction == direction)
 
 
 def smallest_effect(design: Design, variances: Variances) -> float | None:
-    """Return the smallest difference, in the metric's unit, claimed with `POWER`; None where none is in reach."""
+    """Return the smallest difference, in the metric's unit, that is found with `POWER`; None if none is."""
     scale = (
         variances.seed**2 / design.seeds
         + variances.image**2 / design.images
@@ -79,28 +82,28 @@ def smallest_effect(design: Design, variances: Variances) -> float | None:
 
 
 def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUDIES) -> float:
-    """Return the chance that the exact two-sided sign-flip test of 2 or more seeds finds an effect in units of d_z.
+    """Return the power of the exact two-sided sign-flip test with 2 or more seeds, for an effect in units of d_z.
 
-    Images leave nothing to chance there.
+    Images are held fixed.
 
     >>> sign_flip_power(7, 1.87, 0.025) > sign_flip_power(7, 1.33, 0.025)
     True
     """
-    # the same noise for every effect, so that power grows with it and bisection finds the least
+    # the same noise for every effect, so that power grows with the effect and bisection works
     noise = np.random.default_rng(0).normal(size=(studies, seeds))
     return float(np.mean(_near_p(noise + effect, alpha) <= alpha))
 
 
 def sign_flip_effect(seeds: int, alpha: float, studies: int = STUDIES) -> float | None:
-    """Return the smallest d_z that the exact sign-flip test finds with `POWER`; None where no effect is found."""
-    # the smallest p that so few seeds can give
+    """Return the smallest d_z that the exact sign-flip test finds with `POWER`; None if none is."""
+    # the smallest p that this number of seeds can give
     if 2.0 ** (1 - seeds) > alpha:
         return None
     return _smallest(lambda effect: sign_flip_power(seeds, effect, alpha, studies) >= POWER)
 
 
 def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | None:
-    """Return the smallest effect that is enough, in multiples of `unit`, to a hundredth of it."""
+    """Return the smallest effect for which `enough(effect / unit)` holds, to a hundredth of `unit`, by bisection."""
     low, high = 0.0, 1.0
     while not enough(high):
         low, high = high, 2 * high
@@ -115,9 +118,9 @@ def _smallest(enough: Callable[[float], bool], unit: float = 1.0) -> float | Non
 def _words(
     design: Design, means: NDArray[np.float64], half_widths: Mapping[float, NDArray[np.float64]]
 ) -> list[Word]:
-    """Return the verdict of each study, from its seeds' means and half its interval's width at each level."""
+    """Return the verdict of each study, from its means by seed and the half-widths of its interval at each level."""
     centres = means.mean(axis=1)
-    # where the interval over seeds and images holds 0, p decides nothing
+    # if the interval over seeds and images contains 0, p does not matter
     p, asked = np.ones(len(means)), np.abs(centres) > half_widths[1 - design.alpha]
     p[asked] = _near_p(means[asked], design.alpha)
     ends = {
@@ -134,13 +137,13 @@ def _words(
 
 
 def _near_p(means: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """Return each study's sign-flip p, or the t test's where the two agree on which side of the level they are."""
+    """Return the sign-flip p of each study, or its t-test p where both are on the same side of the level."""
     count, seeds = means.shape
     if seeds <= _ALWAYS_EXACT:
         return sign_flip_p_of_few(means)
     spread = means.var(axis=1, ddof=1)
     varied = spread > 0
-    # of seeds that are all alike, by an sd of 0: of all signs, the two that agree are as extreme
+    # if all seeds are equal, only two sign patterns are as extreme: the observed one and its mirror image
     p = np.full(count, 2.0 ** (1 - seeds))
     statistic = np.abs(means[varied].mean(axis=1)) / (spread[varied] / seeds) ** 0.5
     p[varied] = 2 * special.stdtr(seeds - 1, -statistic)
@@ -150,22 +153,22 @@ def _near_p(means: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
     return p
 
 
-@lru_cache(maxsize=2)  # the same studies serve every effect that is tried
+@lru_cache(maxsize=2)  # every effect that is tried uses the same studies
 def _imagined(
     design: Design, variances: Variances, studies: int, seed: int
 ) -> tuple[NDArray[np.float64], Mapping[float, NDArray[np.float64]]]:
-    """Return each study's means of its seeds where there is no effect, and half its interval's width at each level."""
+    """Return the means of each study's seeds without an effect, and the half-widths of its interval at each level."""
     generator = np.random.default_rng(seed)
     n, m = design.seeds, design.images
     image, rest = variances.image**2, variances.residual**2
     means = generator.normal(size=(studies, n)) * np.sqrt(variances.seed**2 + rest / m)
-    # all seeds share the test images: their part is drawn once a study
+    # all seeds share the test images, so their contribution is drawn once per study
     means += generator.normal(size=(studies, 1)) * np.sqrt(image / m)
     freedom = (n - 1) * (m - 1)
-    # variances of normal samples are chi-square over their degrees of freedom
+    # variances of normal samples follow a chi-square distribution over its degrees of freedom
     columns = (image + rest / n) * generator.chisquare(m - 1, studies) / (m - 1) / m
     cells = rest * generator.chisquare(freedom, studies) / freedom / (n * m)
-    # of the very means that the sign-flip test sees, as in a real study
+    # from the same means as the sign-flip test, as in a real study
     rows = means.var(axis=1, ddof=1) / n
     tables = [
         Crossed(0.0, n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom))

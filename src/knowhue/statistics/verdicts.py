@@ -1,10 +1,11 @@
-"""From paired differences to one phrase: helps, hurts, equivalent, inconclusive, and by how much.
+"""Verdicts on paired differences: helps, hurts, equivalent or inconclusive, and by how much.
 
-The exact sign-flip test and the interval over seeds and images must agree before anything is claimed; each of k primary
-questions has `alpha / k` for both kinds of claims, since a question has one truth and only one kind can be wrong.
+A difference is claimed only if the exact sign-flip test and the interval over seeds and images agree. Each of k primary
+questions has the level `alpha / k` for both kinds of claims (difference, equivalence), because only one kind can be
+false.
 
-What other papers would say of the same differences, probabilities with a region of equivalence and relative gains, are
-secondary readings, never verdicts of their own.
+Probabilities with a region of equivalence and relative gains, as other papers report them, are secondary readings and
+never verdicts.
 """
 
 import math
@@ -22,10 +23,11 @@ from knowhue.statistics.crossed import Crossed
 from knowhue.statistics.paired import Interval
 
 POWER = 0.8
-"""What a number of seeds should give."""
+"""Power at which the number of needed seeds is computed."""
 _MOST_SEEDS = 10_000
+"""Largest number of seeds that is tried."""
 _ROUNDING = 1e-9
-"""Relative: scores that are this near are the same, as .99 is one point below 1."""
+"""Relative difference below which scores count as equal, so that .99 is exactly one point below 1."""
 
 
 class Word(StrEnum):
@@ -50,14 +52,14 @@ class Word(StrEnum):
 
     @property
     def is_small(self) -> bool:
-        """Whether the difference is shown to be less than what matters: by the interval at 1 - 2 alpha."""
+        """Whether the interval at 1 - 2 alpha shows that the difference is smaller than what matters."""
         return self in (Word.HELPS_LITTLE, Word.HURTS_LITTLE, Word.EQUIVALENT)
 
 
 class Needed(NamedTuple):
-    """How many seeds a new study with as many images would need, with the range that the spread leaves open.
+    """Seeds that a new study with as many images would need, and the range of that number, as the spread is uncertain.
 
-    None, of any, is more than any number of seeds.
+    None means that no number of seeds is enough.
     """
 
     seeds: int | None
@@ -66,7 +68,7 @@ class Needed(NamedTuple):
 
 
 def question_alpha(alpha: float, questions: int) -> float:
-    """Return the level of one question: alpha, shared out among all that are asked.
+    """Return the level of one question: alpha divided by the number of questions.
 
     >>> question_alpha(0.05, 2)
     0.025
@@ -75,19 +77,19 @@ def question_alpha(alpha: float, questions: int) -> float:
 
 
 def fewest_seeds(alpha: float) -> int:
-    """Return the fewest seeds with which there is a verdict at the level of one question.
+    """Return the fewest seeds that allow a verdict at the level of one question.
 
     >>> fewest_seeds(0.05), fewest_seeds(0.025), fewest_seeds(0.001)
     (8, 8, 11)
     """
-    # n seeds reach p = 2^(1 - n) at best; 1e-9 absorbs the rounding of an alpha that is a power of 2
+    # the smallest p of n seeds is 2^(1 - n); 1e-9 absorbs rounding if alpha is a power of 2
     return max(MIN_SEEDS, 1 + math.ceil(-math.log2(alpha) - 1e-9))
 
 
 def is_clear(seeds: int, p: float | None, interval: Interval | None, alpha: float = ALPHA) -> bool:
-    """Return whether a difference that no question asks about may have a word or a mark: there is one.
+    """Return whether a difference that no question asks about is shown.
 
-    `p` is adjusted for all differences beside it, the interval at 1 - alpha over seeds and images.
+    `p` is adjusted for all differences of the same table; `interval` is the one at 1 - alpha over seeds and images.
 
     >>> is_clear(8, 0.03, (0.1, 0.4)), is_clear(7, 0.03, (0.1, 0.4)), is_clear(8, 0.03, (-0.1, 0.4))
     (True, False, False)
@@ -99,10 +101,10 @@ def is_clear(seeds: int, p: float | None, interval: Interval | None, alpha: floa
 def at_limit(
     levels: tuple[float, float], best: float, sesoi: float, floors: Iterable[float], lower_is_better: bool
 ) -> str:
-    """Return why a metric cannot tell two arms apart; empty where it can.
+    """Return why a metric cannot tell two arms apart; empty if it can.
 
-    `ceiling`: the levels of both are within one smallest effect of the metric's best value, which is infinite where it
-    has none. `floor`: neither is better than some trivial baseline.
+    `ceiling`: both levels are within one smallest effect of the metric's best value (infinite if it has none).
+    `floor`: each of them is no better than some trivial baseline.
 
     >>> at_limit((0.99, 1.0), 1.0, 0.01, [0.2], False), at_limit((0.2, 0.1), 1.0, 0.01, [0.2], False)
     ('ceiling', 'floor')
@@ -115,10 +117,10 @@ def at_limit(
 
 
 def beside_margin(size: float, sesoi: float, scale: float = 0.0) -> int:
-    """Return -1 for a difference below the smallest effect, 1 for one beyond, 0 for one that is it but for rounding.
+    """Compare a difference with the smallest effect: -1 if below, 1 if above, 0 if equal up to rounding.
 
-    `size` is that of the difference, or how much better it is: a loss is below, too. `scale` is a level of those that
-    it lies between, as rounding grows with them.
+    `size` is the size of the difference, or the improvement, where a loss counts as below. `scale` is one of the levels
+    that were subtracted, because rounding errors grow with them.
 
     >>> beside_margin(0.98 - 0.97, 0.01, 0.98), beside_margin(0.009, 0.01), beside_margin(0.011, 0.01)
     (0, -1, 1)
@@ -128,7 +130,7 @@ def beside_margin(size: float, sesoi: float, scale: float = 0.0) -> int:
 
 
 def not_better(level: float, floor: float, lower_is_better: bool) -> bool:
-    """Return whether a score is no better than a trivial baseline's; a rounding error is none.
+    """Return whether a score is no better than that of a trivial baseline, up to rounding.
 
     >>> not_better(0.1 + 0.2, 0.3, lower_is_better=False)
     True
@@ -151,20 +153,21 @@ def judge(
     """Judge one question.
 
     Args:
-        seeds: that both arms have.
+        seeds: number of seeds that both arms have.
         p: exact two-sided sign-flip p over these seeds.
-        interval: of the mean difference at a level, over seeds and images (`Crossed.interval`); None where it has none.
-        sesoi: the smallest effect of interest, in the same unit.
-        alpha: level of this question: the study's over the number of primary questions.
+        interval: returns the interval of the mean difference at a confidence level, over seeds and images
+            (`Crossed.interval`), or None.
+        sesoi: smallest effect of interest, in the metric's unit.
+        alpha: level of this question, see `question_alpha`.
         lower_is_better: whether a negative difference is an improvement.
         complete: whether all primary questions have all their seeds.
-        at_limit: whether the metric cannot tell the arms apart: both at its ceiling, or none above a trivial baseline.
-        scale: the larger of their levels, for rounding.
+        at_limit: whether the metric cannot tell the arms apart, see `at_limit`.
+        scale: larger level of the two arms, for rounding.
 
     >>> judge(10, 0.002, lambda level: (-1.2, -0.8), 0.25, 0.025, lower_is_better=True).value
     'helps, by what matters'
     """
-    # equivalence is two one-sided tests at alpha, that is, the interval at 1 - 2 alpha within the margin
+    # two one-sided tests at alpha are equivalent to the interval at 1 - 2 alpha lying within the margin
     outer, inner = interval(1 - alpha), interval(1 - 2 * alpha)
     if not complete or seeds < fewest_seeds(alpha):
         return Word.NO_VERDICT
@@ -182,32 +185,32 @@ def judge(
 
 
 def needed(found: Crossed, sesoi: float, alpha: float) -> Needed:
-    """Return the seeds with which a new study would tell, at 80 % power, an effect of `sesoi` from none.
+    """Return the seeds that a new study needs to tell an effect of `sesoi` from none, at 80 % power.
 
-    They are as many as find such an effect, or show equivalence if there is none, whichever needs more, on the images
-    at hand. The range comes from the chi-square distribution of the variance of a seed's mean over these images, which
-    holds a part of the residual (5 to 95 %): with eight seeds it is known to a factor of two at best.
+    It must find such an effect if there is one, and show equivalence if there is none, on as many images. The range (5
+    to 95 %) comes from the chi-square distribution of the variance of a seed's mean over these images, which includes a
+    part of the residual; with eight seeds that variance is known to a factor of two at best.
     """
     from scipy import stats
 
     seed, image, rest = found.components
     over_seeds = seed**2 + rest**2 / found.images
     freedom = found.seeds - 1
-    # the upper quantile gives the lower end
+    # the upper quantile gives the lower end of the range
     low, high = (over_seeds * freedom / float(each) for each in stats.chi2.ppf((0.95, 0.05), freedom))
     return Needed(*(_seeds(each, image, found.images, sesoi, alpha) for each in (over_seeds, low, high)))
 
 
 def more_images_needed(found: Crossed) -> bool:
-    """Whether the images leave more to chance than the seeds, so that more seeds would buy little."""
+    """Whether images contribute more variance than seeds, so that more seeds would help little."""
     seed, image, _ = found.components
     return image**2 / found.images > seed**2 / found.seeds
 
 
 def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: float) -> int | None:
-    """Return the fewest seeds that are enough, given that every larger number is enough too.
+    """Return the fewest seeds that are enough; every larger number is enough too.
 
-    `over_seeds` is the variance of a seed's mean over the images at hand.
+    `over_seeds` is the variance of a seed's mean over these images.
     """
 
     def enough(n: int) -> bool:
@@ -215,11 +218,11 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
         total = sum(parts)
         if total == 0:
             return True
-        # by shares: squares of variances may vanish
+        # relative variances, because squares of the absolute ones may underflow
         shares = parts[0] / total, parts[1] / total
         freedom = 1 / (shares[0] ** 2 / (n - 1) + shares[1] ** 2 / (images - 1))
         found = special.stdtrit(freedom, 1 - alpha / 2) + special.ndtri(POWER)
-        # both one-sided tests must succeed: each may fail in half of the cases that POWER leaves
+        # both one-sided tests must succeed, so each may fail in half of the cases that POWER allows
         equal = special.stdtrit(freedom, 1 - alpha) + special.ndtri((1 + POWER) / 2)
         return bool(sesoi / math.sqrt(total) >= max(found, equal))
 
@@ -229,7 +232,7 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
 
 
 class Beliefs(NamedTuple):
-    """Posterior probabilities that a mean difference is worse by what matters, too small to matter, better by it."""
+    """Posterior probabilities that multi-task is worse by what matters, practically equal, better by what matters."""
 
     worse: float
     equal: float
@@ -237,11 +240,11 @@ class Beliefs(NamedTuple):
 
 
 def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -> Beliefs:
-    """Return what a flat prior makes of a mean difference, with +-sesoi as region of practical equivalence.
+    """Return posterior probabilities under a flat prior, with ±sesoi as region of practical equivalence.
 
-    The posterior is Student's t around the estimate with the standard error and the degrees of freedom of the interval
-    at `level`, so its central part of that size is the interval itself. Without a variance of images it is the
-    correlated Bayesian t test of Benavoli et al. (2017) with correlation 0, as `baycomp` has it: seeds are independent.
+    The posterior is Student's t around the estimate with the standard error and degrees of freedom of the interval at
+    `level`, so its central `level` is that interval. Without a variance over images it is the correlated Bayesian t
+    test of Benavoli et al. (2017) with correlation 0, because seeds are independent; `baycomp` implements the same.
 
     >>> from knowhue.statistics.crossed import Part
     >>> seeds = Crossed(-0.5, 10, 2, Part(0.01, 9), Part(0.0, 1), Part(0.0, 9))
@@ -255,19 +258,19 @@ def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -
         below, above = float(beyond and found.estimate < 0), float(beyond and found.estimate > 0)
     else:
         below = float(special.stdtr(part.freedom, (-sesoi - found.estimate) / scale))
-        # by the mirrored tail: 1 minus what is nearly 1 has no digits left
+        # the mirrored tail, because 1 minus a number near 1 loses all digits
         above = float(special.stdtr(part.freedom, (found.estimate - sesoi) / scale))
     worse, better = (above, below) if lower_is_better else (below, above)
     return Beliefs(worse, max(1 - worse - better, 0.0), better)
 
 
 def delta_m(scores: Sequence[ArrayLike], lower_is_better: Sequence[bool]) -> NDArray[np.float64] | None:
-    """Return by seed the mean relative gain over tasks, as papers report it (Maninis et al. 2019, equation 3).
+    """Return by seed the mean relative gain over tasks, Δm (Maninis et al. 2019, equation 3).
 
     `1/T sum_t (-1)^(lower is better) (multi_t - single_t) / single_t`: positive is better, 0.01 is one per cent.
 
-    Of each task there are scores, (seeds, 2), single-task and multi-task, and a direction. None where a single-task
-    score is not above 0: a relative gain means nothing then.
+    `scores` holds for each task the scores of single-task and multi-task, (seeds, 2). None if a single-task score is
+    not above 0, because a relative gain is then undefined.
 
     >>> delta_m([[[10.0, 9.0]], [[0.5, 0.51]]], [True, False]).round(3).tolist()
     [0.06]
