@@ -220,6 +220,10 @@ def from_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError:
         raise ValueError("values nested too deeply") from None
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # Python's remedy does not help the file's author
+            raise ValueError("a number of more than 4,300 digits") from None
+        raise
 
 
 def read_json(path: Path, sealed: bool = False) -> dict[str, Any]:

@@ -78,6 +78,9 @@ def test_gray_means_exactly_no_colour(name):
         ("1,1=#c8323280", "opaque"),
         ("1,1=rgb(300, 0, 0)", "opaque"),
         ("1,1= ", "should name an opaque colour"),
+        ("9" * 5000 + ",1=red", f"Found `{'9' * 80}...` in `{'9' * 80}...`."),
+        ("1,1=" + "q" * 5000, f"Found `{'q' * 80}...` in `1,1={'q' * 76}...`."),
+        ("q" * 5000, f"Found `{'q' * 80}...`."),
     ],
 )
 def test_nonsense_is_refused_in_words(text, said):
@@ -140,13 +143,20 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
         ("h.csv", "\n  \nx,y,colour\n1,2,red\n\n1,2,rouge\n", "h.csv, row 6: .*Found `rouge`"),
         ("h.json", "{", "no table of hints"),
         pytest.param("h.json", 100_000 * "[", "no table of hints", id="brackets"),
+        pytest.param("h.json", f'[{{"x": {"9" * 5000}}}]', "a number of more than 4,300 digits", id="digits"),
+        ("h.csv", "x,y," + "z" * 5000 + "\n1,2,red\n", "Found `x`, `y`, `z{80}...`"),
+        (
+            "h.csv",
+            "x,y,colour,file\n1,2,red,é.png\n".encode("latin-1"),
+            "not text in UTF-8; save the table as",
+        ),
         ("h.json", "[1]", "no hints"),
         ("h.json", '{"x": 1}', "no hints"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_before_any_image_is_read(tmp_path, name, text, said):
     if text is not None:
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=said):
         require_hinted(read_hints(tmp_path / name), {"": tmp_path / "unread.png"}, tmp_path)
 
@@ -187,7 +197,10 @@ def test_a_table_is_read_whatever_a_spreadsheet_separates_by(tmp_path, separator
 
 def test_a_table_without_end_is_refused(tmp_path):
     (tmp_path / "h.csv").write_text("x,y,colour\n" + "1,2,red\n" * 501)
-    with pytest.raises(ConfigError, match=r"up to 500 hints .* Found 501 .* --strokes"):
+    with pytest.raises(ConfigError, match=r"up to 500 hints .* Found 501\. .* --strokes"):
+        read_hints(tmp_path / "h.csv")
+    (tmp_path / "h.csv").write_text("file,x,y,colour\n" + "a.png,1,2,red\n" * 501)
+    with pytest.raises(ConfigError, match=r"Found 501 for `a\.png`\."):
         read_hints(tmp_path / "h.csv")
 
 
@@ -220,6 +233,11 @@ def painted(tmp_path, mode: str = "RGBA", size: tuple[int, int] = (40, 30)):
     return tmp_path / "strokes.png"
 
 
+def opaque(folder, colour):
+    Pillow.new("RGBA", (40, 30), colour).save(folder / "opaque.png")
+    return folder / "opaque.png"
+
+
 def test_strokes_are_the_opaque_pixels(tmp_path):
     x, y, chroma = read_strokes(painted(tmp_path), 40, 30)
     assert len(x) == len(y) == 21
@@ -246,6 +264,10 @@ def test_of_very_many_pixels_some_are_taken_from_everywhere(tmp_path, monkeypatc
         (lambda folder: painted(folder, size=(41, 30)), "as large as the photo, 40 x 30. Found 41 x 30"),
         (lambda folder: painted(folder, "RGB"), "no transparency"),
         (lambda folder: painted(folder, "LA"), "transparent everywhere"),
+        (
+            lambda folder: opaque(folder, (90, 90, 90, 255)),
+            "gray everywhere, which .* on a transparent layer",
+        ),
     ],
 )
 def test_what_are_no_strokes_is_said(tmp_path, make, said):

@@ -23,7 +23,7 @@ from knowhue.apps.program import (
 from knowhue.apps.progress import showing_progress
 from knowhue.config import MOST_SATURATION, digest
 from knowhue.engines.executor import open_engine
-from knowhue.errors import ConfigError, ImageError, few, system_reason
+from knowhue.errors import ConfigError, ImageError, few, shown, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.inference.description import model_as_used
 from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
@@ -260,8 +260,8 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
     found = [text for name, texts in listed.items() if plain_name(name) in ("", nearest) for text in texts]
     if not found:
         raise ConfigError(
-            f"{file} has no hint for {source.name}; its column `file` names {few([*listed])}. Write {source.name} "
-            "there, or leave the column out"
+            f"{file} has no hint for {source.name}; its column `file` names {few([*map(shown, listed)])}. "
+            f"Write {source.name} there, or leave the column out"
         )
     return found
 

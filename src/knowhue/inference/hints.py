@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few, first_line, refuse_all, system_reason
+from knowhue.errors import ConfigError, did_you_mean, few, first_line, refuse_all, shown, system_reason
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
 from knowhue.settings_text import parse_json, plain_name
@@ -49,6 +49,7 @@ _JSON = '[{"x": 120, "y": 80, "colour": "#c83232"}]'
 _ANYWHERE = 10**9, 10**9  # a size that contains every pixel
 _GOLDEN = 0.618034  # the fractional parts of its multiples are evenly spread
 
+_LAYER = "paint strokes on a transparent layer, and save that alone"
 _HINT = re.compile(r"\s*([^,=]+),([^,=]+)=(.+)")
 _FORMS = (
     "`120,80=#c83232` (pixels from the top left), `30%,40%=orange` (fractions of width and height), "
@@ -86,7 +87,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
     """
     found = _HINT.fullmatch(text)
     if found is None:
-        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}`.")
+        raise ConfigError(f"A hint should be {_FORMS}. Found `{shown(text)}`.")
     across, down, colour = (part.strip() for part in found.groups())
     return Hint(_fraction(across, width, text), _fraction(down, height, text), *_chroma_of(colour, text))
 
@@ -111,7 +112,8 @@ def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], 
         # spreading would average them to a third colour
         first, first_text = at.setdefault(hint[:2], (hint, text))
         if hint != first:
-            problems.append(f"{place}A point should have one colour. Found `{first_text}` and `{text}`.")
+            both = f"`{shown(first_text)}` and `{shown(text)}`"
+            problems.append(f"{place}A point should have one colour. Found {both}.")
         found.append(hint)
     return found, problems
 
@@ -138,13 +140,13 @@ def require_hinted(
     for given, texts in hints.items():
         name, shape = given if given in images else spelt.get(plain_name(given)), None
         if name is None:
-            what = f"`{given}`.{did_you_mean(given, images)}" if given else "one without a name."
+            what = f"`{shown(given)}`.{did_you_mean(given, images)}" if given else "one without a name."
             problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {what}")
         else:
             found.setdefault(name, []).extend(texts)
             shape = weigh_image(images[name]).shape  # an unreadable image is reported when it is coloured
         height, width = shape or _ANYWHERE
-        of_image = f"{name or given}: " if name or given else ""
+        of_image = f"{shown(name or given)}: " if name or given else ""
         problems += [f"{of_image}{problem}" for problem in _parsed(texts, width, height)[1]]
     refuse_all(problems)
     return found
@@ -168,9 +170,10 @@ def read_hints(file: Path) -> dict[str, list[ListedHint]]:
         hints.setdefault(str(row.get("file") or ""), []).append(hint)
     for name, texts in hints.items():
         if len(texts) > MOST_HINTS_OF_AN_IMAGE:
+            of_image = f" for `{shown(name)}`" if name else ""
             raise ConfigError(
-                f"{file} should have up to {MOST_HINTS_OF_AN_IMAGE} hints for an image. Found {len(texts)} for "
-                f"`{name}`. Paint them as --strokes."
+                f"{file} should have up to {MOST_HINTS_OF_AN_IMAGE} hints for an image. Found {len(texts)}{of_image}. "
+                "Paint them as --strokes."
             )
     return hints
 
@@ -181,19 +184,19 @@ def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
     If there are too many, `MOST_SAMPLES` evenly spread ones are taken. Messages call the image `name`.
 
     Raises:
-        ConfigError: the image has another size, no transparency, or no opaque pixels.
+        ConfigError: the image has another size, no transparency, no opaque pixels, or is opaque and gray everywhere.
     """
     pixels, alpha, _ = image
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise ConfigError(f"{name} should be as large as the photo, {width} x {height}. Found {found}.")
     if alpha is None:
-        raise ConfigError(
-            f"{name} has no transparency; paint strokes on a transparent layer, and save that alone"
-        )
+        raise ConfigError(f"{name} has no transparency; {_LAYER}")
     places = np.flatnonzero(alpha > np.iinfo(alpha.dtype).max // 2)
     if not len(places):
         raise ConfigError(f"{name} is transparent everywhere; paint strokes on it, or leave it out")
+    if len(places) == alpha.size and (pixels == pixels[..., :1]).all():
+        raise ConfigError(f"{name} is opaque and gray everywhere, which would make the photo gray; {_LAYER}")
     if len(places) > MOST_SAMPLES:
         steps = np.arange(MOST_SAMPLES)
         # not every n-th pixel, which could be those of one column
@@ -213,6 +216,8 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
         found = _listed(parse_json(text)) if is_json else from_csv(text)
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not text in UTF-8; save the table as .csv or .json in UTF-8") from None
     except ValueError as error:
         fault = f"{file}: no table of hints ({first_line(error)}); write .csv with a header, or .json"
         raise ConfigError(fault) from None
@@ -238,7 +243,7 @@ def _misnamed(row: Mapping[str, Any], what: str) -> str:
         return ""
     return (
         f"the {what} should be {', '.join(_COLUMNS)} (`file` may be left out). Found "
-        f"{few([f'`{name}`' for name in row])}.{''.join(did_you_mean(name, _COLUMNS) for name in unknown)}"
+        f"{few([f'`{shown(name)}`' for name in row])}.{''.join(did_you_mean(name, _COLUMNS) for name in unknown)}"
     )
 
 
@@ -249,10 +254,12 @@ def _fraction(text: str, side: int, whole: str) -> float:
     elif re.fullmatch(r"[+-]?[0-9]+(\.0+)?", text):  # pandas writes 120.0 beside empty cells
         fraction = (float(text) + 0.5) / side
     else:
-        raise ConfigError(f"A hint should be {_FORMS}. Found `{text}` in `{whole}`.")
+        raise ConfigError(f"A hint should be {_FORMS}. Found `{shown(text)}` in `{shown(whole)}`.")
     if not 0 <= fraction <= 1:
         room = "0% to 100%" if text.endswith("%") else f"0 to {side - 1} pixels"
-        raise ConfigError(f"A hint should lie in the image, {room}. Found `{text}` in `{whole}`.")
+        raise ConfigError(
+            f"A hint should lie in the image, {room}. Found `{shown(text)}` in `{shown(whole)}`."
+        )
     return fraction
 
 
@@ -265,7 +272,7 @@ def _chroma_of(colour: str, whole: str) -> tuple[float, float]:
     if len(rgb) != 3 or not all(0 <= code <= 255 for code in rgb):
         raise ConfigError(
             f"A hint should name an opaque colour as CSS does, `#c83232`, `rgb(200, 50, 50)` or `orange`. "
-            f"Found `{colour}` in `{whole}`.{did_you_mean(colour, ImageColor.colormap)}"
+            f"Found `{shown(colour)}` in `{shown(whole)}`.{did_you_mean(colour, ImageColor.colormap)}"
         )
     _, a, b = srgb_to_lab(np.array(rgb) / 255).tolist()
     return (0.0, 0.0) if len(set(rgb)) == 1 else (a, b)
