@@ -1,4 +1,4 @@
-"""Arguments of the public functions, checked by their annotations before work: a notebook has no type checker."""
+"""Type checks of the arguments of public functions, because notebooks have no type checker."""
 
 import functools
 import inspect
@@ -33,10 +33,10 @@ _MADE_BY = {
 
 
 def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Have a public function refuse arguments of another type than it is annotated with.
+    """Decorator that checks the arguments of a public function against its annotations.
 
     Raises:
-        ArgumentError: of the first such: what it should be, and what makes one; or of a name that is none of its own.
+        ArgumentError: for the first argument of a wrong type, with how to make the right one, or for an unknown name.
 
     >>> @checked_arguments
     ... def paint(saturation: float = 1.0) -> None: ...
@@ -53,7 +53,7 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
             raise ArgumentError(_unknown(function.__name__, unknown[0], [*signature.parameters], kinds))
         try:
             given = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # too many or too few: Python's own words say of which function
+        except TypeError:  # too many or too few arguments: Python's own message names the function
             return function(*args, **kwargs)
         for name, value in given.items():
             for misfit in _misfits(name, value, kinds[name]) if name in kinds else ():
@@ -69,13 +69,13 @@ def _kinds_of_fields(annotated: Any) -> dict[str, list[Any]]:
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """The types that an annotation allows."""
+    """The types that an annotation allows: the members of a union."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return list(get_args(annotation)) if is_union else [annotation]
 
 
 def _misfits(name: str, value: Any, kinds: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
-    """Name, value and allowed types of what is of another type: the value, or what stands in it."""
+    """Name, value and allowed types of each mismatch, in the value itself or in its elements and fields."""
     kind = next((each for each in kinds if _is_of(value, each)), None)
     if kind is None or (kind is str and not value and Path in kinds):
         yield name, value, kinds
@@ -91,10 +91,10 @@ def _is_of(value: Any, kind: Any) -> bool:
     kind = get_origin(kind) or kind
     if kind is Any:
         return True
-    if kind in (int, float):  # numpy's, too
+    if kind in (int, float):  # numpy's scalars are numbers, too
         number = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool)
-    if kind is Sequence:  # keys of a dict and arrays, too, but no text, the commonest mistake
+    if kind is Sequence:  # also a dict's keys and arrays, but not a single text, the most common mistake
         is_several = hasattr(value, "__len__") and hasattr(value, "__iter__")
         is_one = isinstance(value, str | bytes | Mapping) or getattr(value, "shape", None) == ()
         return is_several and not is_one
@@ -104,7 +104,7 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def _unknown(function: str, name: str, known: list[str], kinds: Mapping[str, list[Any]]) -> str:
-    """What is wrong with an argument of a name that a function has not."""
+    """The message for an argument that a function does not have."""
     own = [each for each in known if each not in ("self", "cls")]
     text = f"`{function}` should be given {', '.join(own)}. Found `{name}`."
     for argument in own:
@@ -115,10 +115,10 @@ def _unknown(function: str, name: str, known: list[str], kinds: Mapping[str, lis
 
 
 def _message(name: str, value: Any, kinds: list[Any]) -> str:
-    if isinstance(value, str) and not value and Path in kinds:  # which as a path is the current folder
+    if isinstance(value, str) and not value and Path in kinds:  # as a path, it would mean the current folder
         return f"`{name}` should name a file or a folder. Found `{name} = ''`."
     short = value[:80] if isinstance(value, str) else value
-    # as Python writes it: `shown` is for settings, where None is `null`
+    # in Python's notation: `shown` writes settings, where None is `null`
     found = " ".join((repr(short) if isinstance(short, str | bool | None) else shown(short)).split())
     text = (
         f"`{name}` should be {' or '.join(map(_word, kinds))}. "
@@ -128,7 +128,7 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
     makers = [
         f" {_word(each)[:1].upper()}{_word(each)[1:]} is made by {_MADE_BY[each.__name__]}." for each in made
     ]
-    fields = getattr(value, "_fields", ())  # as `image` of a `Colorized`
+    fields = getattr(value, "_fields", ())  # such as `image` of a `Colorized`
     if own := [each for each in fields if any(_is_of(getattr(value, each), kind) for kind in made)]:
         return f"{text} Pass its `{own[0]}`."
     if type(value).__name__ == "ndarray" and bytes in kinds and not makers:

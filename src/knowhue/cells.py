@@ -1,4 +1,4 @@
-"""The cells of a study as jobs for an engine: heads, the A/A gate, and arms, which need their heads."""
+"""The cells of a study as jobs for an engine: heads, the A/A gate, and arms, which depend on their heads."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -30,22 +30,22 @@ from knowhue.training.step import train_step
 _Part = Callable[[Workspace], object]
 _STEPS = 3
 _NEGLIGIBLE = 1e-60
-"""A task's weight that is 0 in float32: its gradient takes the same path and adds nothing, not even where the other's
-is 0. (1e-30 moves the zero biases of an untrained encoder by 1e-29, which switches units on that stand at 0.)"""
+"""A task weight that underflows to 0 in float32: the gradient takes the same path through the encoder but adds nothing,
+not even to zeros. (1e-30 would move the zero biases of an untrained encoder by 1e-29, which activates units at 0.)"""
 
 
 def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
-    """Train arms of a block side by side for some steps, and compare every weight that should come out equal.
+    """Train the arms of a block for a few steps, and compare bit for bit the weights that should be equal.
 
-    On the frozen encoder both heads together are each alone: this licenses forking all arms from the same heads. In
-    fine-tuning the multi-task arm with a vanishing weight of the other task (1e-60) is the single-task arm, encoder,
-    head and discriminator, for either task: this licenses taking the difference of the arms for that of the task. The
-    gradients are summed as they are (`tasks.weighting = static`), whatever joins them in the arm.
+    On the frozen encoder, training both heads together must equal training each alone, which justifies starting all
+    arms from the same heads. In fine-tuning, the multi-task arm with a vanishing weight of the other task (1e-60) must
+    equal the single-task arm in encoder, head and discriminator, for either task, which justifies attributing the
+    difference between arms to the task. The gradients are summed (`tasks.weighting = static`), whatever the arm does.
 
     Returns:
-        What `gate/seed-<n>.json` keeps: `proved`, the digests of all that it was tried with; and of `heads`,
-        `finetune_colour` and `finetune_class` the `steps`, the `tensors` compared, and the names of those that
-        `differ`; none should.
+        The content of `gate/seed-<n>.json`: `proved`, the digests of all that the gate depends on; and for `heads`,
+        `finetune_colour` and `finetune_class` the number of `steps`, the number of `tensors` compared, and the names of
+        those that `differ`, which should be none.
     """
     path = work.root / "gate" / f"seed-{config.seed}.json"
     proved = {
@@ -65,9 +65,9 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
 
 
 def _try(work: Workspace, config: Config) -> dict[str, Any]:
-    """Heads together and alone; then each task alone and beside one of negligible weight, from these heads."""
+    """Train heads together and alone; then, from these, each task alone and with the other at negligible weight."""
     tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
-    # what combines gradients is the treatment itself: the arms differ in it by intent
+    # a combination of gradients is the treatment itself, in which arms are meant to differ
     static = edit(config, {"tasks": {"weighting": "static"}})
     alone = {task: edit(static, {"tasks": {"names": (task,)}}) for task, _ in tasks}
     both, single = _build(work, config), {task: _build(work, each) for task, each in alone.items()}
@@ -76,7 +76,7 @@ def _try(work: Workspace, config: Config) -> dict[str, Any]:
         heads |= _train(work, each, "heads", *single[task])
     found = {"heads": _compare(_train(work, config, "heads", *both), heads)}
     for task, other in tasks:
-        # not a weight of 0: the other task's gradient has to take its path through the encoder
+        # a weight of 0 would skip the path of the other task's gradient through the encoder
         beside = edit(static, {"tasks": {"weights": {other: _NEGLIGIBLE}}})
         lone = _train(work, alone[task], "finetune", *single[task], heads)
         found[f"finetune_{task}"] = _compare(lone, _train(work, beside, "finetune", *both, heads))
@@ -89,13 +89,13 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dic
 
 
 def _build(work: Workspace, config: Config) -> tuple[Networks, dict[str, Tensor]]:
-    """The networks of an arm and the weights that they start from: built once, they are trained more than once."""
+    """The networks of an arm and their initial weights, from which they are trained several times."""
     networks = build_networks(work.engine, config, work.prepared.classes)
     return networks, _weights(networks, with_encoder=True)
 
 
 def _weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
-    """As they are now, whatever becomes of the networks."""
+    """A copy of the current weights."""
     return {name: value.clone() for name, value in networks.weights(with_encoder).items()}
 
 
@@ -107,7 +107,7 @@ def _train(
     start: Mapping[str, Tensor],
     heads: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Weights after the first steps of a phase, begun from heads if they are given."""
+    """Weights after the first steps of a phase, started from `heads` if given."""
     networks.load({**start, **(heads or {})})
     state = make_train_state(work.engine, networks, config, phase)
     for module in networks.modules(with_encoder=True).values():
@@ -119,34 +119,34 @@ def _train(
 
 
 class CellStep(NamedTuple):
-    """What one job does."""
+    """The work of one job."""
 
     kind: Literal["head", "gate", "arm"]
     name: str
     """task or arm"""
     config: Config
     cell: tuple[str, int]
-    """arm and seed that it is done for; a head is done for the first arm that needs it"""
+    """arm and seed; for a head, those of the first arm that needs it"""
 
     @property
     def id(self) -> str:
-        """Heads that several arms share have one id."""
+        """Equal for a head that several arms share."""
         return f"{self.kind}/{self.name}/{fingerprint(self.config)}"
 
     @property
     def title(self) -> str:
-        """What `knowhue status` calls it, and whoever waits for it."""
+        """Its name in `knowhue status` and in messages of processes that wait for it."""
         arm, seed = self.cell
         what = {"head": f"{self.name} head of {arm}", "gate": f"A/A gate of {arm}", "arm": arm}[self.kind]
         return f"{what}, seed {seed}"
 
     def __call__(self, work: Workspace) -> None:
-        """Do it, in this process; what another one still works at is waited for."""
+        """Do the work in this process; if another process is doing it, wait for that one first."""
         config, name = self.config, LOCK
         match self.kind:
             case "head":
                 folder = run_folder(work.root / "heads", self.name, config)
-                # the only task of a head's settings
+                # the settings of a head have one task
                 do = partial(run_head, work, config, config.tasks.names[0], self.cell[0])
             case "gate":
                 folder, name = work.root / "gate", f".seed-{config.seed}{LOCK}"
@@ -159,16 +159,16 @@ class CellStep(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """How those compute who run a study's cells."""
+    """How the machines compute that run a study's cells."""
 
     precision: str
     """`float32` or `bfloat16`"""
     golden_step: str
-    """see `training.golden`"""
+    """digest of the weights after fixed training steps, see `training.golden`"""
 
 
 def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> Arithmetic:
-    """Ask, by a job of its own, how an engine's machines compute."""
+    """Find out with a job how the machines of an engine compute."""
     answer = root.resolve() / ".arithmetic.json"
     answer.unlink(missing_ok=True)
     executor.execute([Job("arithmetic", partial(_tell_arithmetic, training, executor.threads, answer))])
@@ -183,8 +183,8 @@ def _tell_arithmetic(training: Training, threads: int | None, answer: Path) -> N
 
 
 def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
-    """Run every cell, block by block: on an engine, or on this process and those that torch.distributed.run started."""
-    # a block that another golden step has finished stays as it is, and so does its gate
+    """Run all cells, block by block, on an engine, or in this process and those that torch.distributed.run started."""
+    # a block that was finished with another golden step is not changed, and neither is its gate
     gated = {
         seed for seed, cells in blocks_of(plan).items() if finished_with(work.root, cells) in (None, now)
     }
@@ -203,14 +203,14 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
         return
     do = for_workers(work, plan, executor)
     jobs = cell_jobs(plan, gated, do, whole)
-    # several workers that need the same features would compute them at the same time
+    # first the features, because several workers would compute the same ones at the same time
     unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
     read = [plan.run_config(arm, plan.seeds[0]) for arm in unfinished]
     if executor.is_elsewhere and read:
         warm = Job("features", partial(do, partial(warm_features, configs=read)))
         jobs = [warm, *(job._replace(needs=(*job.needs, warm.id)) for job in jobs)]
     else:
-        with computing_with(executor.threads):  # as the workers compute: more threads sum in another order
+        with computing_with(executor.threads):  # the order of sums depends on it
             warm_features(work, read)
     executor.execute(
         jobs, watch=lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
@@ -218,7 +218,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
 
 
 def _whole_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:
-    """Arms and seeds that have ended and lack nothing: as the main process finds them, so that all do the same jobs."""
+    """Arms and seeds that have ended and are complete, as seen by the main process, so that all do the same jobs."""
     found: list[tuple[str, int]] = []
     if work.engine.is_main:
         folders = {cell: run_folder(work.root, cell[0], plan.run_config(*cell)) for cell in plan.cells}
@@ -232,10 +232,10 @@ def cell_jobs(
     do: Callable[[CellStep], object],
     whole: Collection[tuple[str, int]] = (),
 ) -> list[Job]:
-    """Every cell of a plan, seed by seed, with what it needs before it; within a seed those of two tasks first.
+    """The jobs of a plan, seed by seed, each after those that it needs; within a seed, arms with two tasks first.
 
-    They take longest, so what runs last, when another worker has nothing left to do, is short. `gated` are the seeds
-    whose A/A gate is tried, `whole` the arms and seeds that have ended and lack nothing.
+    They take longest, so the last jobs, during which other workers may be idle, are short. `gated` are the seeds whose
+    A/A gate is checked, `whole` the arms and seeds that have ended and are complete.
     """
 
     def job(step: CellStep, needs: Sequence[CellStep] = ()) -> Job:
@@ -246,7 +246,7 @@ def cell_jobs(
     for seed in plan.seeds:
         for arm in arms:
             config, cell = plan.run_config(arm, seed), (arm, seed)
-            # what has ended needs no heads, which may have been deleted to save room; what is scored anew quotes theirs
+            # a complete cell needs no heads, which may have been deleted to save space; one that is scored again does
             tasks = () if cell in whole else head_tasks(config)
             heads = [CellStep("head", task, head_config(config, task), cell) for task in tasks]
             jobs += [*map(job, heads), job(CellStep("arm", arm, config, cell), heads)]
@@ -257,11 +257,11 @@ def cell_jobs(
 
 
 _opened: dict[Path, Workspace] = {}
-"""What this worker process works with, by study folder: opened by its first job."""
+"""Workspaces of this worker process by study folder, opened by its first job."""
 
 
 def for_workers(work: Workspace, plan: Plan, executor: Executor) -> Callable[[_Part], None]:
-    """What does a part of a study in a process that was started for it, with what the cells share there."""
+    """A function that does a part of a study in a worker process, with the workspace that its cells share there."""
     return partial(_do_in_worker, work.root.resolve(), plan.config, executor.threads)
 
 

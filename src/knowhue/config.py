@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen models, checked when made, saved with the run, hashed into its name."""
+"""Every setting of a run, as frozen models: validated on creation, saved with the run, hashed into its folder name."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ METHOD_LOSSES: dict[str, tuple[ColourLoss, ...]] = {
     "pix2pix": ("l1",),
     "palette": ("l1",),
 }
-"""What each method of colouring may learn by; a discriminator judges the answers beside it."""
+"""Losses that each colouring method can be trained on; an adversarial loss may be added."""
 Weighting = Literal[
     "static", "uncertainty", "dwa", "gradnorm", "task_constrained", "pcgrad", "mgda", "cagrad", "imtlg", "alignedmtl",
 ]  # fmt: skip
@@ -27,7 +27,7 @@ TRAIN_LOSSES: dict[Task, tuple[str, ...]] = {
     "colour": (*get_args(ColourLoss), "colour_loss"),
     "class": ("cross_entropy",),
 }
-"""What a task's own loss may be called in the log; `colour_loss` is that of a head with a loss of its own."""
+"""Names of each task's loss in the log; a head that defines its own loss logs it as `colour_loss`."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -38,20 +38,20 @@ Saturation = Annotated[float, Field(ge=0, le=MOST_SATURATION)]
 
 
 def _leaves(kind: Any) -> set[Any]:
-    """The types that values of a type are made of, in a mapping without its keys."""
+    """The innermost types of an annotation; keys of mappings are left out."""
     inner = [each for each in get_args(kind)[get_origin(kind) is dict :] if each is not Ellipsis]
     return {kind} if not inner else set[Any]().union(*map(_leaves, inner))
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know; `class_` is written `class`.
+    """A frozen group of settings that refuses unknown keys; `class_` is written `class`.
 
-    The text below a field is its description, as `knowhue config` prints it.
+    The docstring below a field is its description, which `knowhue config` prints.
     """
 
     LISTED: ClassVar[str] = "`knowhue config` lists them all."
-    """where a user finds its settings"""
-    # an unknown key is refused, lest a misspelt setting change nothing in silence
+    """where users find its settings"""
+    # extra="forbid": otherwise a misspelt setting would silently change nothing
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -61,10 +61,10 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    if not TYPE_CHECKING:  # which knows from pydantic how a section is made
+    if not TYPE_CHECKING:  # type checkers use the signature that pydantic synthesizes
 
         def __new__(cls, *given: Any, **_: Any) -> "Section":
-            """Refuse settings without a name, of which pydantic says nothing but a count."""
+            """Refuse positional settings; pydantic's own error only counts the arguments."""
             if given:
                 found = f"`{cls.__name__}` should be given its settings by name. Found `{shown(given[0])}`."
                 read = " `load_config` reads presets and YAML files." if cls is Config else ""
@@ -74,7 +74,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `yes` for a number, which YAML reads as true and Python counts as 1, and `1_0`, which counts as 10."""
+        """Refuse booleans (`yes` in YAML) and text with underscores (`1_0`) as numbers: pydantic reads 1 and 10."""
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, dict | list | tuple) else (value,)
         odd = {bool, str} & {type(each) for each in parts if isinstance(each, bool) or "_" in str(each)}
@@ -85,39 +85,39 @@ class Section(BaseModel):
 
 
 class Images(Section):
-    """Where images come from and how they are made ready."""
+    """Where images come from and how they are prepared."""
 
     source: Literal["folder", "imagenet", "huggingface", "webdataset", "parquet", "drawn"] = "folder"
-    """kind of source; `knowhue study PATH` implies a folder"""
+    """kind of image source; `knowhue study PATH` selects folder"""
     path: str | None = None
-    """folder (of .tar or .parquet files for these), root of a local ImageNet tree, or name of a Hugging Face dataset"""
+    """folder (of images, .tar or .parquet files), root of a local ImageNet tree, or name of a Hugging Face dataset"""
     wordnet_ids: dict[str, str] = Field(default_factory=dict)
-    """class name to WordNet id, for `source: imagenet`"""
+    """imagenet: WordNet id of each class, by class name"""
     image_column: str = "image"
-    """Hugging Face, parquet: column of the images"""
+    """huggingface, parquet: name of the image column"""
     label_column: str = "label"
-    """Hugging Face, parquet: column of the labels; WebDataset: key in a sample's JSON"""
+    """huggingface, parquet: name of the label column; webdataset: key of the label in a sample's JSON"""
     size_px: Annotated[int, Field(ge=16, le=1024)] = 96
-    """side of the square images, pixels"""
+    """side length of the square training images, in pixels"""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """share split off per class where the source has no validation split"""
+    """share of each class held out for validation if the source has no validation split"""
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """share split off per class where the source has no test split; 0: the validation split reports"""
+    """share of each class held out for testing if the source has no test split; 0 reports on the validation split"""
     split_seed: CountOrNone = 0
-    """seed of these splits"""
+    """random seed of these splits"""
     min_colourfulness: NotNegative = 4.0
-    """Hasler-Suesstrunk colourfulness (0 to about 110) below which an image is near-gray"""
-    # at 8, and colours as near, no pair of 5,448 real images matches, but 98 % of re-encoded or mirrored copies do
+    """images with a lower colourfulness (Hasler and Suesstrunk, 0 to about 110) are left out as near-gray"""
+    # at 8 bits, 98 % of re-encoded or mirrored copies match, and none of 5,448 different images do
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = 8
-    """bits of 64 that perceptual hashes of copies may differ in; 0 finds only equal pixels"""
+    """images whose 64-bit perceptual hashes differ in at most so many bits are duplicates; 0 finds only equal pixels"""
     min_per_class: Count = 10
-    """labelled training images that each class needs"""
+    """minimum number of labelled training images of each class"""
     drawn_count: Count = 1500
-    """drawn: images, training and validation together"""
+    """drawn: number of images, training and validation together"""
     drawn_seed: CountOrNone = 0
-    """drawn: seed of the set"""
+    """drawn: random seed of the images"""
     class_colour: Fraction = 0.8
-    """drawn: how far colour follows from class given the lightness, 0 to 1"""
+    """drawn: how strongly the class determines the colour at a given lightness, 0 to 1"""
 
     @model_validator(mode="after")
     def _something_is_left_to_train(self) -> "Images":
@@ -130,19 +130,19 @@ class Images(Section):
 
 
 class Supervision(Section):
-    """What the training images teach. Validation images always keep their own labels and colours."""
+    """Which training images and labels are used. Validation images always keep their true labels and colours."""
 
     image_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """share of each class's training images that is trained on; the rest is left out"""
+    """share of each class's training images that is used, 0 to 1; the rest is left out"""
     resample: bool = False
-    """draw that share anew for every seed; otherwise all seeds train on the same images"""
+    """draw that share again for every seed; if false, all seeds train on the same images"""
     labelled_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """share of each class's training labels that are known; the rest trains colour only"""
-    # of one pool, few labels leave most steps without any: the class task starves, and transfer is credited with it
+    """share of each class's training images whose label is used, 0 to 1; the others train only the colour task"""
+    # drawn from one pool, most batches would hold none of a few labels, and the class task would hardly train
     labelled_batch_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """least share of every batch that is labelled, where some training images are not"""
+    """minimum share of labelled images in every batch if some training images have no label, 0 to 1"""
     placebo: Literal["none", "labels", "colours"] = "none"
-    """control: `labels` are shuffled over the images, or `colours` are another image's"""
+    """control experiment: labels (shuffled over the images) or colours (taken from another image)"""
 
     @model_validator(mode="after")
     def _resampling_has_a_choice(self) -> "Supervision":
@@ -155,19 +155,19 @@ class Supervision(Section):
 
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "convnext_tiny", "tf_efficientnet_lite0", "mobilenetv2_100")
-"""Names of encoders, which are timm's; `models.encoder.BACKBONES` says what is their own."""
+"""Encoders by their names in timm; `models.encoder.BACKBONES` holds their properties."""
 
 
 class EncoderSettings(Section):
-    """The shared encoder: a pretrained feature extractor that sees gray."""
+    """The shared encoder: a pretrained feature extractor that gets grayscale images."""
 
     name: str = "resnet18"
-    """shared encoder: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0, mobilenetv2_100"""
+    """architecture: resnet18, resnet34, resnet50, convnext_tiny, tf_efficientnet_lite0, mobilenetv2_100"""
     weights: str = "pretrained"
-    """`pretrained` (from the hub), `package` (from a pip package), a file, a trained model (`built-in`, the folder of
-    a run or a study, or an exported file), or `none`"""
+    """initial weights: `pretrained` (from the Hugging Face hub), `package` (from a pip package), a file of weights, a
+    trained model (`built-in`, the folder of a run or a study, or an exported file), or `none` (random)"""
     with_heads: bool = False
-    """heads start from that trained model, too, where they fit it; --start-from sets both"""
+    """also start the heads from that trained model where they fit; --start-from sets both"""
 
     @field_validator("name")
     @classmethod
@@ -191,66 +191,68 @@ class Pix2PixSettings(Section):
     """The network of `colour.method=pix2pix`."""
 
     width: Count = 64
-    """channels at half size and of its discriminator; paper: 64"""
+    """channels of the first layer of the generator and of its discriminator; paper: 64"""
 
 
 class PaletteSettings(Section):
-    """The diffusion of `colour.method=palette`; the paper's size is the preset palette-rgb-paper."""
+    """The diffusion model of `colour.method=palette`; the preset palette-rgb-paper has the paper's size."""
 
     space: Literal["rgb", "ab"] = "rgb"
-    """what is generated: the image in RGB as published, or its a*b* alone"""
+    """what is generated: the whole image in RGB, as published, or only its a*b*"""
     width: Count = 32
-    """channels of the denoiser at full size"""
+    """channels of the denoiser at full resolution"""
     multipliers: tuple[Count, ...] = Field(default=(1, 2, 2), min_length=1)
-    """factors on that width, one for each size, from fine to coarse"""
+    """multipliers of that width, one for each resolution, from fine to coarse"""
     blocks: Count = 1
-    """residual blocks at each size, down and up"""
+    """residual blocks at each resolution, in each direction"""
     attentive: CountOrNone = 1
-    """sizes with self-attention, counted from the coarsest"""
+    """number of resolutions with self-attention, counted from the coarsest"""
     schedule: Literal["cosine", "linear"] = "cosine"
-    """schedule of the noise"""
+    """noise schedule"""
     steps: Count = 1000
-    """noise levels in training"""
+    """number of noise levels in training"""
     sampler: Literal["ddim", "ancestral"] = "ddim"
-    """how noise is removed"""
+    """sampling method"""
     sample_steps: Count = 20
-    """denoising steps of a prediction"""
-    # the paper's is for half a million steps
+    """number of denoising steps of a prediction"""
+    # not the paper's, which is meant for half a million steps
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """decay of the moving average of the weights, which predicts; paper: 0.9999"""
+    """decay per step of the moving average of the weights, which is used for predictions; paper: 0.9999"""
 
 
 class Colour(Section):
-    """The colour task: how chroma is learnt."""
+    """The colour task: how chroma is learned."""
 
     method: Literal["unet", "gan", "feedforward", "pix2pix", "palette"] = "unet"
-    """gan (the poster's: conditional, with L1), unet (the same, its head reads every level of the encoder),
-    feedforward (no discriminator), pix2pix or palette (a diffusion), both from scratch"""
+    """gan (the poster's: a conditional GAN with an L1 loss), unet (the same with skip connections from the encoder),
+    feedforward (no discriminator), or, from scratch, pix2pix or palette (a diffusion model)"""
     loss: ColourLoss = "l1"
     """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016); gan and unet: l1, or
-    classification, whose answer the discriminator judges"""
+    classification with the decoded colours given to the discriminator"""
     temperature: Positive = 0.38
-    """classification: of the answer; 1 is the mean colour, timid, towards 0 the most probable, patchy; paper: 0.38"""
+    """classification: temperature of the annealed mean; 1 is the mean colour (dull), towards 0 the most probable colour
+    (patchy); paper: 0.38"""
     logit_adjustment: Fraction = 0.0
-    """classification: how far predictions take back that rare colours count more in training; 1 is wholly, paper: 0"""
+    """classification: how far predictions undo the higher weight of rare colours in training; 0 (not at all, as in the
+    paper) to 1 (completely)"""
     saturation: Saturation = 1.0
-    """what the chroma of predictions is multiplied by; training does not depend on it"""
+    """factor on the chroma of predictions; has no effect on training"""
     decoder: Literal["auto", "transposed"] = "auto"
-    """head from features to chroma: transposed reads the coarsest map; auto is that for gan, else reads all maps"""
+    """colour head: transposed reads only the coarsest feature map, as auto does for gan; else auto reads all maps"""
     width: Count = 32
-    """channels of the decoder's last stage; doubles towards the encoder"""
+    """channels of the last stage of the colour head; each stage towards the encoder has twice as many"""
     gan_loss: Literal["bce", "lsgan", "hinge"] = "lsgan"
     """adversarial loss"""
     adversarial_weight: NotNegative = 1.0
-    """weight of the generator's adversarial loss; 0 leaves plain regression"""
+    """weight of the generator's adversarial loss; 0 trains without a discriminator"""
     l1_weight: NotNegative = 100.0
-    """weight of the l1 or l2 error, chroma scaled by 1/110 (pix2pix uses 100)"""
+    """weight of the l1 or l2 loss, which is computed on chroma divided by 110 (pix2pix paper: 100)"""
     discriminator_width: Count = 32
     """channels of the discriminator's first layer"""
     discriminator_layers: Annotated[int, Field(ge=1, le=6)] = 3
-    """stride-2 layers of the PatchGAN; 3 see 46 pixels (pix2pix has its own, of 70)"""
+    """stride-2 layers of the PatchGAN; 3 give a receptive field of 46 pixels (pix2pix has its own PatchGAN, of 70)"""
     oracle: bool = False
-    """control: the colour head is given the true class, as an embedding at the coarsest map"""
+    """control experiment: give the true class to the colour head, as an embedding added to the coarsest feature map"""
     pix2pix: Pix2PixSettings = Pix2PixSettings()
     palette: PaletteSettings = PaletteSettings()
 
@@ -277,7 +279,7 @@ class Colour(Section):
 
     @property
     def is_from_scratch(self) -> bool:
-        """Whether the method has a whole network of its own, which stands on no encoder and shares nothing."""
+        """Whether the method trains a whole network of its own, without the shared encoder."""
         return self.method in ("pix2pix", "palette")
 
     @property
@@ -290,43 +292,43 @@ class Class(Section):
     """The classification task."""
 
     head: Literal["linear", "attention"] = "linear"
-    """what pools the coarsest map: its mean (linear), or learned attention"""
+    """how the coarsest feature map is pooled: by its mean (linear) or by learned attention"""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """label smoothing of the cross-entropy"""
+    """label smoothing of the cross-entropy, 0 to 1"""
 
 
 class TaskWeights(Section):
-    """What each task's loss counts in the sum that the shared encoder is trained on."""
+    """Weight of each task's loss in the sum that trains the shared encoder."""
 
     colour: Positive = 1.0
     """weight of the colour task's loss"""
-    # with 10 to 1 both tasks' gradients at the shared encoder are of one order
+    # at 10 to 1 the gradients of both tasks at the shared encoder have the same order of magnitude
     class_: Positive = Field(default=10.0, alias="class")
     """weight of the class task's loss"""
 
 
 class Tasks(Section):
-    """What the model is trained to do, and what each task counts in the sum that the shared encoder is trained on."""
+    """The tasks, and how their losses are weighted in the sum that trains the shared encoder."""
 
     names: tuple[Task, ...] = ("colour", "class")
-    """colour, class, or both"""
+    """tasks to train: colour, class, or both"""
     weights: TaskWeights = TaskWeights()
     weighting: Weighting = "static"
-    """fine-tuning of two tasks, besides the weights: static (none), balanced losses (uncertainty, dwa,
-    gradnorm), an auxiliary task that stops (task_constrained), or combined gradients (pcgrad, mgda, cagrad,
-    imtlg, alignedmtl; all but cagrad need the extra `aggregators`)"""
+    """balancing of two tasks in fine-tuning, in addition to the weights: static (none), loss weighting (uncertainty,
+    dwa, gradnorm), early stopping of the auxiliary task (task_constrained), or gradient combination (pcgrad, mgda,
+    cagrad, imtlg, alignedmtl; all but cagrad need the extra `aggregators`)"""
     main: Task = "colour"
     """task_constrained: the task that never stops"""
     stop_strip_epochs: Count = 5
-    """task_constrained: epochs over which the auxiliary task's training error is judged"""
+    """task_constrained: number of epochs over which the auxiliary task's training error is judged"""
     stop_threshold: NotNegative = 1.0
-    """task_constrained: the criterion above which the auxiliary task stops"""
+    """task_constrained: value of the stopping criterion above which the auxiliary task stops"""
     dwa_temperature: Positive = 2.0
-    """dwa: softmax temperature; the larger, the more equal the weights"""
+    """dwa: softmax temperature; a larger value makes the weights more equal"""
     gradnorm_alpha: NotNegative = 1.5
-    """gradnorm: strength of the pull towards equal learning speeds; 0 is towards equal gradient norms"""
+    """gradnorm: how strongly the slower task is favoured, so that both keep pace; 0 makes the gradient norms equal"""
     weighting_learning_rate: Positive = 0.01
-    """uncertainty, gradnorm: learning rate (Adam) of the factors"""
+    """uncertainty, gradnorm: learning rate (Adam) of the learned loss weights"""
 
     @model_validator(mode="after")
     def _names_are_a_set(self) -> "Tasks":
@@ -341,7 +343,7 @@ class Phase(Section):
     """One phase of training: its epochs and learning rates."""
 
     epochs: CountOrNone
-    """passes over the training images"""
+    """number of passes over the training images"""
     learning_rate: Positive
     """peak learning rate of the heads (AdamW, cosine decay to a tenth)"""
     encoder_learning_rate: NotNegative = 0.0
@@ -351,28 +353,28 @@ class Phase(Section):
 
 
 class Training(Section):
-    """Schedule, batches and arithmetic."""
+    """Schedule, batches and precision."""
 
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """images in each step, over all processes"""
+    """images per step, over all processes together"""
     weight_decay: NotNegative = 0.01
-    """AdamW's decoupled decay"""
+    """weight decay of AdamW"""
     shift_px: CountOrNone = 6
-    """fine-tuning: images move by up to this many pixels, edges reflected"""
+    """fine-tuning: largest random shift of an image, in pixels, with reflected edges"""
     degraded_share: Fraction = 0.0
-    """fine-tuning: share of images whose lightness is made an old photo's: faded, grainy, scratched, of odd contrast,
-    blind to red"""
+    """fine-tuning: share of images whose lightness is degraded like an old photo's (faded, grainy, scratched, changed
+    contrast, insensitive to red), 0 to 1"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """arithmetic of the networks; auto is bfloat16 where the device has it"""
-    # a head with skips reads 0.9 MB of features of a 96-pixel image: nothing for thousands, too much for a million
+    """floating-point precision of the networks; auto is bfloat16 if the device supports it, else float32"""
+    # a head with skip connections reads 0.9 MB of features per 96-pixel image: too much disk for a million images
     cache_gib: NotNegative = 8.0
-    """disk for cached features of the frozen encoder; GiB; beyond it they are recomputed"""
+    """largest cache of the frozen encoder's features on disk, in GiB; features that do not fit are recomputed"""
     heads: Phase = Phase(epochs=30, learning_rate=1e-3)
-    """encoder frozen, heads only"""
+    """first phase: only the heads are trained, on the frozen encoder"""
     finetune: Phase = Phase(epochs=15, learning_rate=3e-4, encoder_learning_rate=1e-4)
-    """everything trains"""
+    """second phase: encoder and heads are trained"""
 
-    # what a file leaves out of a phase is that phase's default, as of every other section
+    # settings that a file leaves out of a phase get that phase's defaults, as in every other section
     @field_validator("heads", "finetune", mode="before")
     @classmethod
     def _filled_in(cls, value: Any, info: ValidationInfo) -> Any:
@@ -393,36 +395,36 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """What is measured beyond the scores of single images; training does not depend on it."""
+    """What is measured besides the scores of single images; has no effect on training."""
 
     every_epochs: CountOrNone = 1
-    """epochs between scores of the validation images; 0 scores only at the end"""
+    """the validation images are scored every so many epochs; 0 scores them only at the end"""
     split: Literal["auto", "validation"] = "auto"
-    """split that final scores are from: auto is test where there is one; validation leaves test alone"""
+    """split of the final scores: auto (test if there is a test split, else validation) or validation"""
     recognition: bool = False
-    """how often a classifier of true-colour images recognises the colourings, per network"""
+    """measure how often a classifier of true-colour images recognises the colourings, for each of `networks`"""
     networks: tuple[Literal["lite0", "inception"], ...] = ("lite0",)
-    """networks of the distances between sets of images; lite0, inception (needs the extra `fid`)"""
+    """networks whose features give the distances between sets of images: lite0, inception (needs the extra `fid`)"""
     diagnose_every_steps: CountOrNone = 25
-    """fine-tuning of two tasks: steps between measurements of their gradients; 0 is never"""
+    """fine-tuning of two tasks: their gradients are compared every so many steps; 0 is never"""
     gradient_batches: CountOrNone = 4
-    """training batches on which each loss's gradient at the encoder is measured, before fine-tuning and after;
-    0 is never"""
+    """number of training batches on which each loss's gradient at the encoder is measured before and after fine-tuning;
+    0 measures none"""
     inception_weights: str | None = None
-    """file of torch-fidelity's Inception-v3 weights for FID and KID; null downloads them"""
+    """file with torch-fidelity's Inception-v3 weights, for FID and KID; null downloads them"""
     perceptual: tuple[Literal["lpips"], ...] = ()
-    """perceptual distances of colouring and image; lpips (needs the extra `perceptual`)"""
+    """perceptual distances between colouring and true image: lpips (needs the extra `perceptual`)"""
     lpips_weights: str | None = None
-    """file of torchvision's AlexNet weights for LPIPS; null downloads them"""
+    """file with torchvision's AlexNet weights, for LPIPS; null downloads them"""
 
 
 class Config(Section):
-    """One run: one arm of one study with one seed."""
+    """All settings of one run: one arm with one seed."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """names every random stream of the run"""
+    """seed of all random numbers of the run"""
     arms: tuple[str, ...] = ("colour", "class", "multi")
-    """arms that a study compares without --arms, see `presets.ARMS`"""
+    """arms that `knowhue study` trains unless --arms names others"""
     tasks: Tasks = Tasks()
     images: Images = Images()
     supervision: Supervision = Supervision()
@@ -434,7 +436,7 @@ class Config(Section):
 
     @property
     def has_encoder(self) -> bool:
-        """Whether the model stands on a pretrained encoder, or is a network from scratch."""
+        """Whether the model uses the shared encoder; False for a network from scratch."""
         return "colour" not in self.tasks.names or not self.colour.is_from_scratch
 
     @model_validator(mode="after")
@@ -465,7 +467,7 @@ class Config(Section):
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of a value's canonical JSON, 64 hex digits.
+    """The SHA-256 of a value's canonical JSON, as 64 hex digits.
 
     >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     True
@@ -494,5 +496,5 @@ def _canonical(value: Any) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Short name of a value, for folders and files: the first 8 hex digits of its `digest`."""
+    """The first 8 hex digits of a value's `digest`, for names of folders and files."""
     return digest(value)[:8]

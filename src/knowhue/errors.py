@@ -1,4 +1,4 @@
-"""The one root of every error that a user can mend, and what its message says of names and values."""
+"""The exceptions that users can act on, with one root class, and how messages show names and values."""
 
 import difflib
 import errno
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 MOST_LINES = 8
-"""Of problems that are told at once."""
+"""Largest number of problems that one error lists."""
 _Problem = TypeVar("_Problem")
 _HYPHEN_OF_A_NUMBER = re.compile(r"(?<![^\s\[(])-(?=\.?\d)")
 
 
 class KnowhueError(Exception):
-    """Something the user asked for cannot be done; the message says why and how to mend it.
+    """Something the user requested cannot be done; the message says why and how to fix it.
 
-    Each argument is a problem of its own, which the command line prints as one line.
+    Each argument is a separate problem, which the command line prints as one line.
     """
 
     def __str__(self) -> str:
@@ -30,11 +30,11 @@ class ConfigError(KnowhueError):
 
 
 class ArgumentError(ConfigError, TypeError):
-    """An argument of a function is of another type than it should be."""
+    """An argument of a function has the wrong type."""
 
 
 class ImageError(KnowhueError):
-    """The images cannot be used: none found, unreadable, one class, too few of one."""
+    """The images cannot be used: none were found, one is unreadable, or a class is missing or too small."""
 
 
 class WeightsError(KnowhueError):
@@ -46,27 +46,27 @@ class RunError(KnowhueError):
 
 
 class TableError(KnowhueError):
-    """A table of scores cannot be read or judged; the message names file and row."""
+    """A table of scores cannot be read or analysed; the message names the file and the row."""
 
 
 class DamagedError(RunError):
-    """A file that knowhue wrote is cut, changed, or of another kind."""
+    """A file that knowhue wrote was truncated, changed, or replaced by another kind of file."""
 
     def __init__(self, path: object, found: str) -> None:
         super().__init__(f"`{path}` is damaged: {found}. Remove it, and run the command that made it again.")
         self._made_of = path, found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # pickle makes exceptions anew of their message: this one would fail to come back from a worker
+        # by default, pickle recreates an exception from its message alone, which fails here when a worker raises it
         return type(self), self._made_of
 
 
 class ExtraError(KnowhueError):
-    """A feature needs a package that is an extra; the message gives the command that installs it."""
+    """A feature needs an optional package; the message gives the command that installs it."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the nearest of the known names, to be put behind a message; nothing if none is near.
+    """A question with the most similar known name, to append to a message; empty if none is similar.
 
     >>> did_you_mean("mulit", ["colour", "class", "multi"])
     ' Did you mean `multi`?'
@@ -75,15 +75,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("nonsense", ["colour", "class", "multi"])
     ''
     """
-    # case is no difference to whoever mistakes one for the other
+    # ignore case: capitals are a common mistake
     spelt = {each.casefold(): each for each in reversed(list(known))}
-    # cut, for difflib's time grows with the square of the length
+    # truncated, because difflib takes time that grows with the square of the length
     near = difflib.get_close_matches(name[:80].casefold(), list(reversed(spelt)), 1)
     return f" Did you mean `{spelt[near[0]]}`?" if near else ""
 
 
 def one_of(name: str, found: str, known: Iterable[str]) -> str:
-    """What is wrong with an argument or a setting that should be one of the known names.
+    """The message for an argument or a setting that is none of the known names.
 
     >>> one_of("arm", "mulit", ["colour", "class", "multi"])
     '`arm` should be one of colour, class, multi. Found `arm = mulit`. Did you mean `multi`?'
@@ -93,7 +93,7 @@ def one_of(name: str, found: str, known: Iterable[str]) -> str:
 
 
 def few(names: Sequence[object], most: int = 6) -> str:
-    """The first of some names, and how many there are more.
+    """The first names as text, and how many more there are.
 
     >>> few("abcd", 2), few("ab", 2)
     ('a, b and 2 more', 'a, b')
@@ -103,7 +103,7 @@ def few(names: Sequence[object], most: int = 6) -> str:
 
 
 def few_lines(problems: Sequence[_Problem], line: Callable[[_Problem], str] = str) -> list[str]:
-    """The first of some problems, a line each, and how many there are more: of a table, every row may have one.
+    """The first problems, one line each, and how many more there are: every row of a table may have one.
 
     >>> few_lines("abcdefghij")[-2:]
     ['h', 'and 2 more']
@@ -113,13 +113,13 @@ def few_lines(problems: Sequence[_Problem], line: Callable[[_Problem], str] = st
 
 
 def refuse_all(problems: Iterable[str]) -> None:
-    """Raise what is wrong at once: who has mended one thing should not meet the next then."""
+    """Raise a `ConfigError` that lists all problems, so that users can fix them together."""
     if lines := few_lines(list(problems)):
         raise ConfigError(*lines)
 
 
 def shown(value: Any, longest: int = 80) -> str:
-    """A value as a message shows it: as a user would type it, and short however large it is.
+    """A value as messages show it: as a user would type it, shortened if it is long.
 
     >>> shown("paper"), shown([1, [2, [3]], "a"]), shown("x" * 1000)[-9:]
     ('paper', "[1, [2, [...]], 'a']", 'xxxxxx...')
@@ -132,7 +132,7 @@ def shown(value: Any, longest: int = 80) -> str:
 
 
 def as_word(name: object) -> str:
-    """A name or a path as a command must have it that a message gives.
+    """A name or a path, quoted for a command line that a message suggests.
 
     >>> as_word("f1"), as_word("Test Accuracy")
     ('f1', "'Test Accuracy'")
@@ -150,7 +150,7 @@ def plural(count: int | None, noun: str) -> str:
 
 
 def minus(text: str) -> str:
-    """Give the numbers of a sentence a minus sign; data and what is typed keep the hyphen.
+    """Replace the hyphen of negative numbers in a sentence by a minus sign; data and commands keep the hyphen.
 
     >>> minus("a b-1: -0.5 [-1 to 1], 2-3")
     'a b-1: −0.5 [−1 to 1], 2-3'
@@ -159,18 +159,18 @@ def minus(text: str) -> str:
 
 
 def of_the_machine(error: Exception) -> bool:
-    """Whether an error says nothing of the file that was read: memory ran out, or the GPU failed."""
+    """Whether an error has nothing to do with the file that was read: memory ran out, or the GPU failed."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    # torch raises a plain RuntimeError for both on a CPU and in older libraries
+    # on a CPU, and with older libraries, torch raises a plain RuntimeError
     words = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "cublas", "cudnn")
     return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in words)
 
 
 def first_line(error: BaseException) -> str:
-    r"""What another's error says, in a line.
+    r"""The first line of another library's error message, or the error's class name if there is none.
 
     >>> first_line(ValueError("no zip\nat byte 0")), first_line(ValueError())
     ('no zip', 'ValueError')
@@ -179,12 +179,12 @@ def first_line(error: BaseException) -> str:
 
 
 def lines_of(error: BaseException, text: str | None = None) -> list[str]:
-    """What another's error says, or `text`, line by line; its name where that is nothing."""
+    """The lines of an error's message, or of `text`; the error's class name if both are empty."""
     return (text or str(error)).strip().splitlines() or [type(error).__name__]
 
 
 def system_reason(error: OSError) -> str:
-    """Why the system did not do something, as it stands behind a file's name.
+    """The reason that the operating system gives, worded to follow a file name and a colon.
 
     >>> system_reason(FileNotFoundError(2, "No such file or directory"))
     'no such file or directory'
@@ -193,7 +193,7 @@ def system_reason(error: OSError) -> str:
 
 
 def install_command(extra: str) -> str:
-    """The command that adds an extra to a clone of the project, typed in its folder.
+    """The command that installs an extra, to be run in a clone of the project.
 
     >>> install_command("serve")
     "pip install -e '.[serve]'"
@@ -203,14 +203,14 @@ def install_command(extra: str) -> str:
 
 @contextmanager
 def needing(what: str, extra: str) -> Iterator[None]:
-    """Say of an import that fails for want of another's package how it is mended.
+    """Turn a failed import of an optional package into a message that says how to install it.
 
     Args:
-        what: it is for.
-        extra: of which the package is.
+        what: the feature that needs the package.
+        extra: the extra that contains the package.
 
     Raises:
-        ExtraError: the package is not installed, or of another version.
+        ExtraError: the package is not installed, or has the wrong version.
 
     >>> with needing("`--engine ray`", "ray"):
     ...     raise ModuleNotFoundError(name="ray")
@@ -229,7 +229,7 @@ def needing(what: str, extra: str) -> Iterator[None]:
 
 class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write whole numbers of more than 4,300 digits."""
+        """Python refuses to convert integers of more than 4,300 digits to text."""
         return super().repr_int(x, level) if x.bit_length() < 200 else f"a number of {x.bit_length()} bits"
 
 
@@ -239,7 +239,7 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = _short.maxfr
 
 
 def spaced(name: str) -> str:
-    """A name from a file, as of a class, as words for people; files and JSON keep the name.
+    """A name from a file, such as a class name, with spaces for readers; files and JSON keep the name.
 
     >>> spaced("coral_reef")
     'coral reef'
@@ -248,7 +248,7 @@ def spaced(name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability in whole per cent, for people; none is rounded to certainty. The server's page says it so, too.
+    """A probability in whole per cent, never rounded to 0 or 100 %. The server's page uses the same format.
 
     >>> percent(0.514), percent(0.996), percent(0.004)
     ('51 %', '> 99 %', '< 1 %')

@@ -1,6 +1,6 @@
-"""The plan of a study, fixed before its first run, and how far its cells are; needs no torch.
+"""The plan of a study, which is frozen before its first run, and the progress of its cells; needs no torch.
 
-Questions, arms, seeds and settings, the hash of them all, and the state of every cell (arm, seed), read from its files.
+A plan holds questions, arms, seeds and settings, and has a hash. The state of each cell (arm, seed) is read from files.
 """
 
 import re
@@ -32,46 +32,46 @@ from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA, LEAST_ALPHA
 
 SET_ASIDE = "set-aside"
-"""Folder of what was computed with another golden step than its block is now, see `training.golden`."""
+"""Folder for earlier results of a block that was started again with another golden step, see `training.golden`."""
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 CLOCK = "-clock"
-"""Ends the arms of a comparison that are trained for equal wall-clock."""
+"""Suffix of a comparison's arms that are trained for equal wall-clock time."""
 _SHARED = attrgetter("images", "training.precision", "evaluation.split")
-"""Settings in which no arm may differ."""
+"""Settings that must be equal in all arms."""
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 
 
 Alpha = Annotated[float, Field(ge=LEAST_ALPHA, lt=0.5)]
 Epochs = tuple[int, int]
-"""On the frozen encoder, and of fine-tuning; a network from scratch has all in the second."""
+"""Epochs on the frozen encoder, and of fine-tuning; a network from scratch has only the latter."""
 
 BASELINE_NAMES: dict[Task, tuple[str, ...]] = {
     "colour": ("gray", "mean_colour", "median_colour"),
     "class": ("majority_class",),
 }
-"""Available without a model; a diverged run may be given the score of one."""
+"""Baselines without a trained model; a diverged run can be given the score of one."""
 
 
 class Question(Section):
-    """One of the co-primary questions: the mean over seeds and images of `metric(multi) - metric(single)`."""
+    """A co-primary question about the mean over seeds and images of `metric(multi) - metric(single)`."""
 
     metric: str
     """primary metric, a key of `METRICS`"""
     single: str
-    """arm that does the task alone"""
+    """arm that is trained on this task alone"""
     multi: str = "multi"
-    """arm that it is compared with"""
+    """arm that is compared with it"""
     sesoi: Positive
-    """smallest effect of interest, in the metric's unit; of a share, .01 is a point"""
+    """smallest effect of interest, in the unit of the metric; for a share, 0.01 is one percentage point"""
     if_diverged: str
-    """baseline whose score a diverged run is given"""
+    """baseline whose score replaces that of a diverged run"""
     secondary: tuple[str, ...] = ()
-    """further metrics, adjusted for their number (Benjamini-Hochberg)"""
+    """further metrics, whose p-values are adjusted for their number (Benjamini-Hochberg)"""
 
 
 QUESTIONS: dict[Task, Question] = {
     "colour": Question(
-        # 0.25: about 2 % of the error that models reach, and far below what an eye sees in one image
+        # 0.25 is about 2 % of the error of trained models, and far below what is visible in one image
         metric="ab_l1", single="colour", sesoi=0.25, if_diverged="gray", secondary=("ciede2000", "recognition")
     ),
     "class": Question(
@@ -82,29 +82,29 @@ QUESTIONS: dict[Task, Question] = {
 
 
 class Plan(Section):
-    """A study before it is run."""
+    """All that defines a study before it is run."""
 
     LISTED = "`knowhue plan` prints them all."
     questions: dict[Task, Question] = QUESTIONS
-    """the co-primary questions; by default those whose arms are there"""
+    """the co-primary questions, by task; by default those whose arms are in `arms`"""
     alpha: Alpha = ALPHA
-    """rate of false claims of any kind over all questions together, shared out"""
+    """family-wise error rate of all questions together, divided among them"""
     arms: dict[str, dict[str, Any]] = Field(default=THREE_ARMS, min_length=1)
-    """name to the changes that make the arm from `config`"""
+    """by name of the arm: the settings in which it differs from `config`"""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
-    """one block each"""
+    """random seeds; each arm is trained with each of them"""
     purpose: Literal["report", "tuning"] = "report"
-    """tuning: settings are chosen on the validation split, the test split is left alone, no verdict"""
+    """report; or tuning, to choose settings on the validation split without a verdict, with the test split unused"""
     tuned_on_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()
-    """seeds of the tuning study that chose the settings; needs a test split"""
+    """seeds of the tuning study in which the settings were chosen; needs a test split"""
     reference: str | None = None
-    """a comparison: the arm that all others are compared with, at equal images and at equal wall-clock"""
+    """comparison: the arm that all others are compared with, for equal images and for equal wall-clock time"""
     budget_s: Positive | None = None
-    """seconds of training at equal wall-clock; null is what the reference takes at equal images"""
+    """comparison: seconds of training at equal wall-clock; null is the time of the reference at equal images"""
     config: Config = Config()
     """the settings that all arms share"""
 
-    # before: afterwards nobody could tell questions that were given from the default
+    # before validation, because afterwards given questions cannot be told from the default
     @model_validator(mode="before")
     @classmethod
     def _questions_that_the_arms_can_answer(cls, values: Any) -> Any:
@@ -207,9 +207,9 @@ class Plan(Section):
 
     @property
     def frozen(self) -> dict[str, Any]:
-        """What stays once a run has begun: all that runs, their scores and the verdicts depend on, as JSON holds it.
+        """What must not change once a run has started: all that runs, scores and verdicts depend on, as JSON values.
 
-        Arms at equal wall-clock are not: they follow from what those at equal images took.
+        Arms at equal wall-clock are not part of it: they follow from the training times at equal images.
         """
         dumped = self.model_dump(mode="json", exclude={"config"}) | {"config": settled(self.config)}
         if self.reference is None:
@@ -217,12 +217,12 @@ class Plan(Section):
         return dumped | {"arms": {arm: dumped["arms"][arm] for arm in self.planned_arms}}
 
     def hash(self, parts: Mapping[str, Any]) -> str:
-        """SHA-256, 64 hex digits, of the plan and of `study.hashed_parts`, what it is carried out on."""
+        """SHA-256, as 64 hex digits, of the plan and of `study.hashed_parts` (images and weights)."""
         resolved = {arm: settled(self.arm_settings(arm)) for arm in self.planned_arms}
         return digest(self.frozen | {"resolved": resolved, "parts": dict(parts)})
 
     def computed_in(self, precision: str) -> "Plan":
-        """The plan with `training.precision` as an engine resolved it: `auto` means another one elsewhere."""
+        """The plan with the `training.precision` that an engine resolved, because `auto` depends on the machine."""
         return self.model_copy(update={"config": edit(self.config, {"training": {"precision": precision}})})
 
     def arm_settings(self, arm: str) -> Config:
@@ -233,27 +233,27 @@ class Plan(Section):
 
     @property
     def cells(self) -> list[tuple[str, int]]:
-        """Every arm with every seed, seed by seed."""
+        """All pairs of arm and seed, seed by seed."""
         return [(arm, seed) for seed in self.seeds for arm in self.arms]
 
     @property
     def gate_arm(self) -> str | None:
-        """The arm that the A/A gate of each block is tried on: the first that has both tasks."""
+        """The arm whose A/A gate is checked in each block: the first with both tasks."""
         return next((arm for arm in self.arms if len(self.arm_settings(arm).tasks.names) > 1), None)
 
     @property
     def planned_arms(self) -> list[str]:
-        """All arms, but of a comparison its methods at equal images alone."""
+        """All arms; of a comparison, only its methods at equal images."""
         return [arm for arm in self.arms if self.reference is None or not arm.endswith(CLOCK)]
 
     def epochs(self, arm: str) -> Epochs:
-        """How long an arm is trained on the frozen encoder, and fine-tuned."""
+        """The epochs of an arm."""
         config = self.arm_settings(arm)
         heads, tuned = config.training.heads.epochs, config.training.finetune.epochs
         return (heads, tuned) if config.has_encoder else (0, heads + tuned)
 
     def at_equal_wall_clock(self, epochs: Mapping[str, Epochs]) -> "Plan":
-        """The plan with another arm, `<method>-clock`, for each method that is trained for other epochs then."""
+        """The plan with one more arm `<method>-clock` for each method whose `epochs` differ from its usual ones."""
         arms = dict(self.arms)
         for name, (heads, tuned) in epochs.items():
             if (heads, tuned) != self.epochs(name):
@@ -276,13 +276,13 @@ def make_plan(
     Args:
         config: the settings that all arms share.
         arms: keys of `ARMS`; None takes those of `config`.
-        seeds: one block each.
+        seeds: random seeds; each arm is trained with each of them.
         task_weight_grid: further weights of the class task; each adds an arm `multi-class<weight>`.
-        is_tuning: settings are to be chosen by it: it scores the validation split and gives no verdict.
-        tuned_on_seeds: of the study that chose these settings; none of `seeds`.
+        is_tuning: whether the study serves to choose settings: it scores the validation split and gives no verdict.
+        tuned_on_seeds: seeds of the study in which these settings were chosen; none of `seeds`.
 
     Raises:
-        ConfigError: an unknown arm, doubled seeds, seeds that tuned, or no arm.
+        ConfigError: an arm is unknown, a seed is repeated or was used for tuning, or there is no arm.
     """
     arms = config.arms if arms is None else arms
     _require_known("arms", arms, ARMS)
@@ -318,18 +318,18 @@ def make_comparison(
 ) -> Plan:
     """Fill in the plan of a comparison, a study whose arms are methods, from a configuration.
 
-    The validation images are scored at the end of each run alone, and colourings are shown to a classifier of
-    true-colour images.
+    The validation images are scored only at the end of each run, and a classifier of true-colour images is run on the
+    colourings.
 
     Args:
         config: the settings that all methods share.
         methods: keys of `METHODS` or `PAPER_METHODS`.
-        reference: one of them; None is `gan`, or the first where `gan` is not among them.
-        seeds: every method is trained with each.
-        budget_s: seconds of training at equal wall-clock; None is what the reference takes at equal images.
+        reference: one of them; None is `gan`, or the first method if `gan` is not among them.
+        seeds: random seeds; each method is trained with each of them.
+        budget_s: seconds of training at equal wall-clock; None is the time that the reference takes for equal images.
 
     Raises:
-        ConfigError: unknown methods, a reference that is none of them, or a method that cannot be trained so.
+        ConfigError: a method is unknown or does not fit the settings, or the reference is none of the methods.
     """
     _require_known("methods", methods, ALL_METHODS, fewest=2)
     if config.colour.is_from_scratch:
@@ -349,13 +349,13 @@ def make_comparison(
 
 
 def with_effect(plan: Plan) -> Plan:
-    """A plan that somebody wrote, each of whose settings does something.
+    """Check that each setting of a new plan has an effect, and return the plan.
 
-    Not a part of reading one: a study that is sealed or running stays as it is.
+    Plans of existing studies are read without this check, because they must stay readable.
 
     Raises:
-        ConfigError: a shared setting has an effect in no arm, or one of an arm has none in it; or either sets the seed;
-            or a method is called as those are that equal wall-clock adds.
+        ConfigError: a shared setting has no effect in any arm, or an arm's own setting has none in it; one of them sets
+            the seed; or the name of a method ends like those of the arms at equal wall-clock.
     """
     if plan.planned_arms != list(plan.arms):
         taken = next(arm for arm in plan.arms if arm not in plan.planned_arms)
@@ -371,7 +371,7 @@ def with_effect(plan: Plan) -> Plan:
                 f"`{place}.seed = {own['seed']}` and `seeds = {list(plan.seeds)}`."
             )
     configs = {arm: plan.arm_settings(arm) for arm in plan.arms}
-    # shared settings may serve arms that another study of the same settings has
+    # `plan.config` itself counts, because shared settings may be meant for arms of other studies
     require_effect(changed(plan.config), [plan.config, *configs.values()])
     for arm, config in configs.items() if plan.reference is None else ():
         require_effect(differing(plan.arms[arm]), [config], f"arm `{arm}`: ")
@@ -389,7 +389,7 @@ def _require_known(option: str, names: Sequence[str], known: Collection[str], fe
 
 
 def _shared(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What all arms share; what the plan says itself stands at its default there."""
+    """The settings that all arms share; those that the plan sets itself are left at their defaults."""
     require_arms_choose_tasks(config)
     return edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")
 
@@ -400,33 +400,34 @@ class Cell(NamedTuple):
     arm: str
     seed: int
     state: str
-    """`missing`, `running` (or interrupted), `finished`, `diverged`, `OTHER_SETTINGS`; it runs while one of its heads
-    does, which other arms may share"""
+    """`missing`, `running` (also if interrupted), `finished`, `diverged` or `OTHER_SETTINGS`; a cell is running while
+    one of its heads is, even if other arms share it"""
     epochs: int
-    """done, of `of`; on the frozen encoder the mean of its heads"""
+    """epochs that are done; on the frozen encoder, the mean over its heads"""
     of: int
+    """epochs in total"""
     seconds: float
-    """that this cell's own fine-tuning and evaluation took so far"""
+    """time of this cell's own fine-tuning and evaluation so far"""
 
 
 def read_plan(root: Path) -> Plan:
-    """The frozen plan of a study folder; `RunError` where there is none of this version, `ConfigError` if damaged."""
+    """The frozen plan of a study folder; `RunError` if none of this version exists, `ConfigError` if it is damaged."""
     return plan_of(read_frozen(root))
 
 
 def read_planned(path: Path) -> Plan:
-    """The frozen plan of a study's file, see `read_plan`, without the arms that equal wall-clock added since."""
+    """The frozen plan of a study's file, without the arms that were added for equal wall-clock; see `read_plan`."""
     plan = plan_of(read_study_file(path))
     return plan.model_copy(update={"arms": {arm: plan.arms[arm] for arm in plan.planned_arms}})
 
 
 def plan_of(frozen: Mapping[str, Any]) -> Plan:
-    """The plan that stands in `study.json`, among what else it says."""
+    """The plan in the content of a `study.json`."""
     return checked(Plan, {key: frozen[key] for key in Plan.model_fields if key in frozen})
 
 
 def read_tuning(root: Path) -> Mapping[str, Any]:
-    """`study.json` of a tuning study, by which settings may be chosen; `ConfigError` where the study reports."""
+    """`study.json` of a tuning study; `ConfigError` if the study is not one."""
     described = read_frozen(root)
     if described.get("purpose") != "tuning":
         raise ConfigError(
@@ -441,7 +442,7 @@ def read_cells(root: Path, plan: Plan) -> list[Cell]:
 
 
 def head_folders(root: Path, config: Config) -> list[Path]:
-    """Where the heads lie that a run is forked from; none of a network without an encoder."""
+    """The folders of the heads that a run starts from; none for a network without an encoder."""
     return [run_folder(root / "heads", task, head_config(config, task)) for task in head_tasks(config)]
 
 

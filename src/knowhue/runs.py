@@ -1,24 +1,24 @@
-"""What a study folder and a run folder contain, and how files get there whole.
+"""The files of study folders and run folders.
 
 DIR/study.json                       the frozen plan, its hash, and the command
 DIR/images/                          prepared images and their manifest, see `data.prepare`
 DIR/features/                        cached features of the frozen encoder
-DIR/gate/seed-<n>.json               the A/A gate of a block, see `cells.check_gate`
+DIR/gate/seed-<n>.json               result of the A/A gate of a block, see `cells.check_gate`
 DIR/<arm>/seed-<n>-<fingerprint>/    one run
-    config.json environment.json     its settings; machine and versions
-    log.jsonl                        one line an epoch
+    config.json environment.json     settings; machine and versions
+    log.jsonl                        one line per epoch
     scores.json per_image.csv        the last epoch's validation scores
     samples.npz                      colourings of the fixed sample images
-    gradient_shares.json             what trained the encoder, before fine-tuning and after
+    gradient_shares.json             share of each loss in the encoder's gradient, before and after fine-tuning
     extremes.npz                     the best and the worst colourings
-    model.safetensors checkpoints/   weights; the state to go on from
-    status.json                      written last; the only file that the runner trusts
-DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen encoder, forked by the arms
+    model.safetensors checkpoints/   weights; the state to resume from
+    status.json                      written last; the only file that says whether the run has ended
+DIR/heads/<task>/seed-<n>-<fingerprint>/   a head trained on the frozen encoder, from which the arms start
 DIR/results.json DIR/report.html     made from all of the above
-DIR/.lock                            held while a process works on the folder, see `locks`; each run has one, too
-DIR/.slurm/                          what Slurm's jobs are made of, and what they print
+DIR/.lock                            held while a process works on the folder, see `locks`; each run also has one
+DIR/.slurm/                          input and output of Slurm jobs
 
-What reads raises `RunError` where a file is missing or another version's, and `DamagedError` where it is damaged.
+Readers raise `RunError` if a file is missing or of another version, and `DamagedError` if it is damaged.
 """
 
 import json
@@ -41,43 +41,43 @@ from knowhue.storage import file_digest, from_json, path_of_setting, read_json, 
 
 FROZEN = "study.json"
 _STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
-"""However it is laid out: `schema` is written first."""
+"""The start of `study.json`, with any white space; `schema` is written first."""
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
-"""The schemas that `study.json` and `config.json` carry; others are refused."""
+"""The schemas of `study.json` and `config.json`; files with another schema are refused."""
 
 ENDED = ("finished", "diverged")
-"""States of a run that is not gone on with."""
+"""States of runs that are not continued."""
 OTHER_SETTINGS = "other settings"
-"""State of a run that was moved or copied into the folder of another."""
+"""State of a run that was moved or copied into the folder of another run."""
 RUN_FILES = ("status.json", FROZEN)
-"""Files that mark a folder which knowhue keeps itself."""
+"""Files that mark the folder of a run or a study."""
 
 Report = Callable[[dict[str, Any]], None]
-"""Reports progress: called with one small dict at a time; apps draw it."""
+"""Callback for progress events, small dicts that `apps` display."""
 ShareOut = Callable[[Sequence[Callable[[int | None], object]], Callable[[], None]], None]
-"""Has pieces of work done that do not need each other, perhaps elsewhere: each is called with the threads that it may
-use, or None. What comes second is called every few seconds meanwhile."""
+"""Runs independent pieces of work, possibly in other processes or on other machines. Each is called with the number of
+threads that it can use, or None. The second argument is called every few seconds meanwhile."""
 
 
 class Start(Section):
     """The trained model that a run started from."""
 
     model: str
-    """as `encoder.weights` names it"""
+    """the name given in `encoder.weights`"""
     sha256: str
-    """of its encoder, heads and classes"""
+    """hash of its encoder, heads and classes"""
     licence: str = ""
-    """of its weights, where it states one"""
+    """licence of its weights; empty if it states none"""
     colour: bool = False
-    """whether the run's colour head is its own"""
+    """whether the run's colour head started from it"""
     classes: tuple[str, ...] = ()
-    """of the run that it knew; the others began as any class does"""
+    """the run's classes that it knew; the others were initialized as usual"""
     new_classes: CountOrNone = 0
-    """how many these are"""
+    """number of the run's classes that it did not know"""
 
     def sentence(self) -> str:
-        """What was taken.
+        """What the run took from the model, as a sentence.
 
         >>> Start(model="built-in", sha256="0123456789abcdef", classes=("cat", "dog"), new_classes=1).sentence()
         'Started from `built-in` (SHA-256 0123456789ab): its encoder and, of its class head, cat, dog; 1 class is new.'
@@ -91,23 +91,23 @@ class Start(Section):
 
 
 _CAME_LATER = {("colour", "logit_adjustment"): 0.0}
-"""Settings that sealed studies (`studies/`) do not name, and what they did in their place."""
+"""Settings that are newer than some sealed studies (`studies/`), and the values that match the behaviour before."""
 
 
 _NOT_TRAINED_BY = ("seed", "arms", "evaluation.", "training.cache_gib")
-"""Settings by which two runs of a plan may differ, see `trained_by`."""
+"""Settings that do not have to match the plan, see `_place_in_plan`."""
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """Every setting, without where and with how much disk a run is computed."""
+    """All settings but `training.cache_gib`, which has no effect on results."""
     return config.model_dump(mode="json", exclude={"training": {"cache_gib"}})
 
 
 def settled(config: Config) -> dict[str, Any]:
-    """The settings that runs and plans are named and hashed by.
+    """The settings that go into the names of runs and the hashes of plans.
 
-    One that came after a study was sealed is left out where it is as it was there: a seal must not break because the
-    house has grown.
+    A setting that was added after studies were sealed is left out at the value that matches the earlier behaviour, so
+    that their hashes stay valid.
     """
     values = settings_of(config)
     for (section, name), before in _CAME_LATER.items():
@@ -117,15 +117,15 @@ def settled(config: Config) -> dict[str, Any]:
 
 
 def trained_by(config: Config) -> dict[str, Any]:
-    """What a run's weights depend on: all settings, defaults too, but those of the evaluation."""
+    """The settings that determine the weights of a run: all, including defaults, but those of the evaluation."""
     return {name: value for name, value in settled(config).items() if name not in ("arms", "evaluation")}
 
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:
-    """Where the run of `config` as `arm` lives below the study folder `root`.
+    """The folder, below the study folder `root`, of the run of `config` as `arm`.
 
-    Its name is a fingerprint of what it is trained by; what is measured afterwards does not count. `config` says the
-    precision that is computed in, not `auto`: see `training.engine.resolve_precision`.
+    Its name contains a fingerprint of the settings that determine the weights, without those of the evaluation. The
+    precision of `config` must be resolved, not `auto`: see `training.engine.resolve_precision`.
     """
     return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
 
@@ -133,21 +133,21 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
 BUILT_IN = "built-in"
 BUILT_IN_FILE = Path(__file__).parent / "inference" / "built_in.safetensors"
 UNKNOWN = "unknown"
-"""What a model answers where it is sure of no class, so that none may be called so."""
+"""The answer of a model that is sure of no class; no class can have this name."""
 WEIGHTS = "model.safetensors"
-"""All that a run has trained, by part."""
+"""All weights that a run has trained, by part of the model."""
 DEPLOYED = "colorizer.safetensors"
-"""What `training.deploy` makes of a finished run, in its folder."""
+"""The model that `training.deploy` writes into the folder of a finished run."""
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Leave no trace of work that came to nothing."""
-    with suppress(OSError):  # there is something in it, or nothing at all
+    """Remove a folder that was created for work that wrote nothing."""
+    with suppress(OSError):  # it is not empty, or does not exist
         folder.rmdir()
 
 
 def require_no_run(folder: Path) -> None:
-    """Refuse, as a `ConfigError`, the folder of a run or a study, whose files are neither replaced nor added to."""
+    """Raise `ConfigError` if a folder holds a run or a study, because its files must not be changed."""
     found = [name for name in RUN_FILES if (folder / name).exists()]
     if found:
         raise ConfigError(
@@ -156,7 +156,7 @@ def require_no_run(folder: Path) -> None:
 
 
 def images_in_use(root: Path) -> set[str]:
-    """Fingerprints of the prepared images that the runs below a study folder were trained on."""
+    """Fingerprints of the prepared images that the runs in a study folder were trained on."""
     runs = (*root.glob("*/seed-*/environment.json"), *root.glob("heads/*/seed-*/environment.json"))
     return {read_json(path).get("images", "") for path in runs}
 
@@ -166,7 +166,7 @@ _OF_TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
 def taken_by(path: Path) -> str:
-    """The end of a message that refuses a path: what takes such a file, where that is known."""
+    """The end of a message that refuses a path: which command accepts such a file, if known."""
     suffix = path.suffix.lower()
     if suffix in (".safetensors", ".onnx") and path.is_file():
         return f" It is a model: `knowhue models {as_word(path)}` describes it, and --model takes it."
@@ -179,13 +179,13 @@ def taken_by(path: Path) -> str:
                 "unpacked, it holds `report.html`."
             )
     if suffix in _OF_TARS and path.is_file():
-        with suppress(OSError, EOFError, zlib.error):  # of what is cut short
+        with suppress(OSError, EOFError, zlib.error):  # a truncated file
             return _ARCHIVE if tarfile.is_tarfile(path) else ""
     return ""
 
 
 def read_frozen(root: Path) -> dict[str, Any]:
-    """`study.json` of a study folder: the plan as it was frozen, and how."""
+    """`study.json` of a study folder: the frozen plan, its hash and its origin."""
     if not (root / FROZEN).exists():
         single = any(root.glob("*/seed-*/config.json"))
         hint = " It holds single runs: see them with `knowhue evaluate`." if single else taken_by(root)
@@ -197,15 +197,15 @@ def read_frozen(root: Path) -> dict[str, Any]:
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
-    """What `study.json` holds, by the file, whatever it is called; `RunError` of another version, or damaged."""
+    """The content of a `study.json`, whatever the file is called; `RunError` if it is damaged or of another version."""
     frozen = read_json(path)
     require_schema(frozen, STUDY_SCHEMA, path)
     return frozen
 
 
 def is_study_file(path: Path) -> bool:
-    """Whether a file begins as `study.json` does, of any version, though it may be damaged."""
-    if not path.is_file():  # a pipe can be read but once
+    """Whether a file starts like a `study.json` of any version, even if it is damaged."""
+    if not path.is_file():  # a pipe can be read only once
         return False
     start = b""
     with suppress(OSError), path.open("rb") as file:
@@ -214,7 +214,7 @@ def is_study_file(path: Path) -> bool:
 
 
 def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:
-    """Refuse, as a `RunError`, what carries no `schema`, or that of another version."""
+    """Raise `RunError` if a file has no `schema`, or that of another version."""
     if any(found.get(key) != value for key, value in schema.items()):
         raise RunError(
             f"{path}: written by another version of knowhue, which this one does not go on with. Name another folder "
@@ -227,7 +227,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def read_config(folder: Path) -> Config:
-    """The settings of a run; `RunError` where another version wrote them, or they are damaged."""
+    """The settings of a run; `RunError` if they are damaged or of another version."""
     path = folder / "config.json"
     values = read_json(path)
     require_schema(values, RUN_SCHEMA, path)
@@ -241,22 +241,22 @@ def read_config(folder: Path) -> Config:
 
 
 def is_as_named(folder: Path) -> bool:
-    """Whether a run is of the settings that its folder is named by: people move, copy and exchange folders."""
-    if not (folder / "config.json").exists():  # it has not begun
+    """Whether a run folder's name matches its settings; users move, copy and exchange folders."""
+    if not (folder / "config.json").exists():  # the run has not started
         return True
     return run_folder(folder.parent.parent, folder.parent.name, read_config(folder)) == folder
 
 
 def read_start(folder: Path) -> Start | None:
-    """The trained model that a run started from; None of one that started from an encoder alone, or has not begun."""
+    """The trained model that a run started from; None if it started from an encoder alone, or has not started."""
     path = folder / "environment.json"
     found = read_json(path).get("start") if path.exists() else None
     return found and Start.model_validate(found)
 
 
 def write_status(folder: Path, status: Mapping[str, Any], but: Collection[str] = ()) -> None:
-    """`status.json`, last of all, with the checksums of the files that it vouches for, `but` for some."""
-    # the deployed model is made after the run has ended, and a hidden file is a lock
+    """Write `status.json`, the last file of a run, with the checksums of the other files except `but`."""
+    # the deployed model is made after the run has ended, and hidden files are locks
     left_out = {"status.json", DEPLOYED, *but}
     files = [path for path in sorted(folder.glob("[!.]*")) if path.is_file() and path.name not in left_out]
     content = {path.name: file_digest(path) for path in files}
@@ -264,30 +264,30 @@ def write_status(folder: Path, status: Mapping[str, Any], but: Collection[str] =
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """How far a run is: `state`, and of an ended one `seconds`; nothing where it has not begun."""
+    """The progress of a run: `state`, and once it has ended `seconds`; empty if it has not started."""
     path = folder / "status.json"
     status = read_json(path) if path.exists() else {}
     return {name: value for name, value in status.items() if name != "content"}
 
 
 def run_state(folder: Path) -> str:
-    """`missing`, `running` (or interrupted), one of `ENDED`, or `OTHER_SETTINGS` of an ended run elsewhere."""
+    """`missing`, `running` (also if interrupted), one of `ENDED`, or `OTHER_SETTINGS` if it is in a wrong folder."""
     state = read_status(folder).get("state", "missing")
     return OTHER_SETTINGS if state in ENDED and not is_as_named(folder) else state
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether a run came to its end, well or diverged; a diverged one is not repeated, and the report names it."""
+    """Whether a run has finished or diverged; a diverged run is not repeated, and the report names it."""
     return read_status(folder).get("state") in ENDED
 
 
 def has_finished(folder: Path) -> bool:
-    """Whether a run came to its end well, so that its model may be put to work."""
+    """Whether a run has finished without divergence, so that its model can be used."""
     return read_status(folder).get("state") == "finished"
 
 
 def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
-    """The files of an ended run, all or some, that are gone, or are not as they were when it ended."""
+    """The files of an ended run, all or those in `names`, that are missing or have changed since it ended."""
     path = folder / "status.json"
     content = read_json(path).get("content", {}) if has_ended(folder) else {}
     known = {folder / name: each for name, each in content.items() if not names or name in names}
@@ -295,14 +295,14 @@ def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
 
 
 def require_whole(folder: Path, names: Collection[str] = (), but: Collection[str] = ()) -> None:
-    """Refuse an ended run, as a `DamagedError`, whose files, or those that are named, are not as they were then."""
+    """Raise `DamagedError` if a file of an ended run, or one of `names`, is missing or has changed, except `but`."""
     for path in damaged_files(folder, names):
         if path.name not in but:
             raise DamagedError(path, "it is gone, or not as it was written")
 
 
 def by_name(path: Path) -> Path:
-    """The same folder by a path that names it and the one around it: a run's arm and study are read off its path.
+    """A path to the same folder with the names of the folder and its parent, because they name a run and its arm.
 
     >>> by_name(Path("runs/demo/multi/seed-0-1a2b3c4d"))
     PosixPath('runs/demo/multi/seed-0-1a2b3c4d')
@@ -310,15 +310,15 @@ def by_name(path: Path) -> Path:
     (True, True)
     """
     is_named = len(path.parts) > 1 and ".." not in path.parts[-2:]
-    # not resolved: what a link leads to may be elsewhere
+    # not resolved, because the target of a link can have other names
     return path if is_named else Path(os.path.abspath(path))
 
 
 def finished_run(path: Path) -> Path:
-    """The run folder that a path means: itself, or of a study the first finished multi-task run, else colour run.
+    """The run folder that a path stands for: itself, or a study's first finished multi-task run, else colour run.
 
-    Those that the study's plan asks for come first, by its seeds; others were tried beside it. A run that diverged has
-    ended, but not finished: its weights are of no use.
+    Runs of the study's plan come first, ordered by seed; others were trained in addition. Diverged runs are skipped,
+    because their weights are useless.
     """
     require_no_head(path)
     if (path / "config.json").exists() and has_finished(path):
@@ -332,7 +332,7 @@ def finished_run(path: Path) -> Path:
 
 
 def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str]:
-    """By what the runs of an arm are ordered: those that the study's plan asks for first, then by seed."""
+    """Sort key for the runs of an arm: those of the study's plan first, then by seed."""
     found = dict(dotted(read_json(run / "config.json")))
     edits = frozen.get("arms", {}).get(run.parent.name, {})
     asked = {**dict(dotted(frozen.get("config", {}))), **dict(dotted(edits))}
@@ -342,10 +342,10 @@ def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str
 
 
 def require_no_head(path: Path) -> None:
-    """Refuse a head, and a folder of heads: they lie in a study as runs and arms do, and have the name of a task."""
+    """Raise `RunError` for a head or a folder of heads, whose layout in a study is like that of runs and arms."""
     for run in (path, *sorted(path.glob("seed-*")), *sorted(path.glob("*/seed-*"))):
         heads = run.absolute().parent.parent
-        # a study's own folder may be called so, and so may one of studies
+        # the folder of a study, or of several studies, can also be called `heads`
         if heads.name == "heads" and (run / "config.json").exists() and not (heads / "images").exists():
             raise RunError(
                 f"`{run}` holds a head that was trained on the frozen encoder, which is no model without it. Name a "
@@ -354,7 +354,7 @@ def require_no_head(path: Path) -> None:
 
 
 def no_finished_run(path: Path, wanted: str) -> RunError:
-    """How a folder is refused that is no finished run, or of a study none that stands for it; it names those inside."""
+    """The error for a folder without a suitable finished run, with the runs that it does contain."""
     inside = [by_name(run) for pattern in ("seed-*", "*/seed-*") for run in sorted(path.glob(pattern))]
     firsts = {run.parent.name: run for run in reversed(inside) if has_finished(run)}
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
@@ -374,11 +374,11 @@ def no_finished_run(path: Path, wanted: str) -> RunError:
 
 
 def model_file(name: str) -> Path:
-    """The weights of a trained model.
+    """The file with the weights of a trained model.
 
     Args:
-        name: `built-in`; the folder of a finished run, or of a study, see `finished_run`; one made for the hub; or a
-            file, which is taken as it is.
+        name: `built-in`; the folder of a finished run or of a study, see `finished_run`; a folder exported for the hub;
+            or a file, which is returned unchanged.
     """
     if name == BUILT_IN:
         return BUILT_IN_FILE
@@ -398,12 +398,12 @@ def model_file(name: str) -> Path:
 
 
 def is_hub_folder(path: Path) -> bool:
-    """Whether `knowhue export --to hub-folder` made a folder; unlike a run's it has no status."""
+    """Whether `knowhue export --to hub-folder` made a folder, which has no status, unlike a run folder."""
     return (path / WEIGHTS).exists() and not (path / "status.json").exists()
 
 
 def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
-    """The epochs of a run, or of one of its phases, first to last; `DamagedError` where the log is none."""
+    """The log entries of a run, or of one of its phases, by epoch; `DamagedError` if the log is damaged."""
     path = folder / "log.jsonl"
     if not path.exists():
         return []
@@ -415,6 +415,6 @@ def read_log(folder: Path, phase: str | None = None) -> list[dict[str, Any]]:
 
 
 def write_log(folder: Path, epochs: list[dict[str, Any]]) -> None:
-    # anew each epoch rather than appended to: it is small, and a line is never torn
+    # rewritten each epoch instead of appended to: the file is small, and no line can be incomplete
     with replacing(folder / "log.jsonl") as file:
         file.writelines(json.dumps(epoch, allow_nan=False) + "\n" for epoch in epochs)

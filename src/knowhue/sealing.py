@@ -1,8 +1,8 @@
-"""A study sealed: all its numbers in one file without images or weights; scores and results computed again from it.
+"""Sealed studies: all numbers of a study in one file, without images or weights, from which its results are recomputed.
 
-The file is a ZIP that is an RO-Crate (version 1.1, Soiland-Reyes et al. 2022, "Packaging research artefacts with
-RO-Crate"): what lies in a study's folder under the same names, and `ro-crate-metadata.json`, which describes it and
-holds the SHA-256 of each file. Equal studies give equal files, by one version of knowhue and its libraries.
+The file is a ZIP with an RO-Crate (version 1.1, Soiland-Reyes et al. 2022, "Packaging research artefacts with
+RO-Crate"): files of the study's folder under the same names, and `ro-crate-metadata.json`, which describes them and
+holds the SHA-256 of each. With the same versions of knowhue and its libraries, equal studies give equal files.
 """
 
 import json
@@ -45,50 +45,50 @@ KEPT = (
     "study.json", "metrics.json", "baselines.json", "costs.json", "images/prepared.json", "gate/seed-*.json",
     *(f"{folder}/seed-*/{name}" for folder in ("*", "heads/*") for name in _OF_RUN),
 )  # fmt: skip
-"""What is sealed of a study's folder, as patterns; the report is made anew, without the images that it shows."""
+"""Patterns of the files that are sealed; the report is made again, without images."""
 LARGEST = 2**32
-"""Bytes of a sealed study when unpacked; a larger file is none."""
+"""Largest accepted size of an unpacked study, in bytes."""
 MOST_FILES = 10**6
 _CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 _PROFILE = "https://w3id.org/ro/crate/1.1"
 _FORMATS = {
     ".json": "application/json", ".jsonl": "application/jsonl", ".csv": "text/csv", ".html": "text/html",
 }  # fmt: skip
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest of ZIP
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of ZIP
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
-_EXACT = 1e-9  # other libraries sum in another order
-_MOST_PROBLEMS = 5  # shown of a file
+_EXACT = 1e-9  # the order of sums depends on the library
+_MOST_PROBLEMS = 5  # shown per file
 _FAULTS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-"""What reading a file raises that somebody changed: anything may have been put there."""
-_COMPUTED = ("metrics", "per_class", "split", "images")  # of `scores.json`
+"""Exceptions of reading a file that somebody changed, which can contain anything."""
+_COMPUTED = ("metrics", "per_class", "split", "images")  # entries of `scores.json`
 
 
 class Checked(NamedTuple):
-    """What came of checking a sealed study."""
+    """The result of checking a sealed study."""
 
     about: Sequence[str]
-    """lines that tell which file and which study it is, by their SHA-256"""
+    """lines that identify the file and the study by their SHA-256"""
     files: int
-    """that it consists of"""
+    """number of files in it"""
     numbers: int
-    """of its results and scores that were computed again"""
+    """number of values in its results and scores that were computed again"""
     problems: Sequence[str]
-    """what is not as it was sealed, a sentence each"""
+    """differences from the sealed state, a sentence each"""
     unchecked: Sequence[str]
-    """what was not computed again, and why"""
+    """parts that were not computed again, and why"""
     summary: Sequence[str]
-    """lines of what a study that is as sealed answers, see `report.results.Conclusion`"""
+    """lines with the answers of the study if there are no problems, see `report.results.Conclusion`"""
 
 
 def pack(folder: Path, out: Path) -> int:
     """Seal a finished study.
 
     Returns:
-        How many files it holds.
+        The number of files in it.
 
     Raises:
-        ConfigError: `out` is named otherwise.
-        RunError: `folder` is no study, runs of it have not ended, or `out` cannot be written.
+        ConfigError: `out` does not end in `.zip`.
+        RunError: `folder` is not a study, some of its runs have not ended, or `out` cannot be written.
     """
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
@@ -128,12 +128,12 @@ def pack(folder: Path, out: Path) -> int:
 def check(path: Path) -> Checked:
     """Compute the scores and results of a sealed study again, and compare.
 
-    Files by their checksums; the plan's hash; the scores of each run and head, over all images and class by class,
-    from those of its images; all results from the runs. Distances between sets of images, baselines and costs are not
-    computed again, which takes images.
+    This checks the checksums of the files, the hash of the plan, the scores of each run and head (overall and by class)
+    against those of its images, and all results against the runs. Distances between sets of images, baselines and costs
+    are not checked, because that would need images.
 
     Raises:
-        RunError: it cannot be read, or is no sealed study.
+        RunError: the file cannot be read, or is not a sealed study.
     """
     with unpacked(path) as (root, listed):
         problems = list(_changed_files(root, listed))
@@ -147,7 +147,7 @@ def check(path: Path) -> Checked:
             try:
                 found.append(part(root))
             except (KnowhueError, *_FAULTS) as error:
-                if changed:  # of a file that is gone or was changed that was said
+                if changed:  # already reported as missing or changed
                     skipped.append(name)
                     continue
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
@@ -163,7 +163,7 @@ def check(path: Path) -> Checked:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """A sealed study, or `RunError`, as a folder while the block runs; and the SHA-256 of its files as sealed."""
+    """Unpack a sealed study into a temporary folder; yields it and the sealed SHA-256 of each file, or `RunError`."""
     with temporary_folder("A sealed study, unpacked,", path) as root:
         yield root, _unpack(path, root)
 
@@ -182,15 +182,15 @@ def shown_problems(problems: Sequence[str]) -> Iterator[str]:
 
 
 def _about(root: Path) -> Iterator[str]:
-    """When and by what the study says that it was frozen, and its hash."""
-    with suppress(KnowhueError, LookupError):  # of a file that was changed that is said
+    """When, and by which version, the study says that it was frozen, and its hash."""
+    with suppress(KnowhueError, LookupError):  # changed files are reported elsewhere
         frozen = read_frozen(root)
         yield f"Study {frozen['name']}, frozen {frozen['created']} by Knowhue {frozen['version']}"
         yield f"Plan, images and encoder's weights: SHA-256 {frozen['hash']}"
 
 
 def _left_alone(root: Path, has_answers: bool) -> list[str]:
-    """What nobody computes again without images and weights; the report, beside answers if any are shown."""
+    """The parts that cannot be computed without images and weights, and the report, whose text is not compared."""
     left = []
     if (root / "report.html").exists():
         computed = "; the answers here are computed" if has_answers else ""
@@ -209,7 +209,7 @@ def _left_alone(root: Path, has_answers: bool) -> list[str]:
 
 
 def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> dict[str, Any]:
-    """The crate's metadata: the study, what made it, and its files."""
+    """The metadata of the RO-Crate: the study, the software and command that made it, and its files."""
     results = _read(root / RESULTS)
     files = [
         {
@@ -240,7 +240,7 @@ def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> di
 
 
 def _unpack(path: Path, root: Path) -> dict[str, str]:
-    """Unpack a sealed study; see `unpacked`."""
+    """Unpack a sealed study into `root`, and return the SHA-256 of each file; see `unpacked`."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -283,16 +283,16 @@ def _changed_files(root: Path, listed: Mapping[str, str]) -> Iterator[str]:
 
 
 def _changed_in_runs(root: Path, said: Collection[str]) -> Iterator[str]:
-    """Files of runs and heads that are not as when these ended, but for those that something was said of."""
+    """Files of runs and heads that have changed since these ended, without those that are reported already."""
     for folder in _runs(root):
-        with suppress(KnowhueError):  # of a status that is no longer one that is said
+        with suppress(KnowhueError):  # a damaged status is reported elsewhere
             for path in damaged_files(folder, _OF_RUN):
                 if (name := _name(path, root)) not in said:
                     yield f"{name}: not as it was when its run ended"
 
 
 class _Part(NamedTuple):
-    """What was computed again of one file: how many numbers, what differs, and what a terminal says of them."""
+    """The result of computing one file again: the number of values, the problems, and lines for the terminal."""
 
     numbers: int
     problems: list[str]
@@ -300,7 +300,7 @@ class _Part(NamedTuple):
 
 
 def _check_hash(root: Path) -> _Part:
-    """The plan against the hash that it was frozen under."""
+    """Compare the plan with its frozen hash."""
     frozen, plan = read_frozen(root), read_plan(root)
     same = plan.hash(frozen["parts"]) == frozen["hash"]
     return _Part(1, [] if same else ["study.json: the plan is not the one that its hash was computed of"])
@@ -313,7 +313,7 @@ def _runs(root: Path) -> list[Path]:
 
 
 def _check_scores(folder: Path, root: Path) -> _Part:
-    """A run's scores against the mean over its images, and each class's."""
+    """Compare a run's scores, overall and by class, with the means over its images."""
     sealed = _read(folder / "scores.json")
     number = {"": -1} | {name: number for number, name in enumerate(sealed["per_class"])}
     rows = [{**row, "label": number[row["label"]]} for row in read_images(folder / "per_image.csv")]
@@ -337,14 +337,14 @@ def _check_results(root: Path) -> _Part:
 
 
 def _check_crate(names: Collection[str], changed: Collection[str], root: Path) -> _Part:
-    """All that the crate says, against the study and its files; which of these were changed was said already."""
+    """Compare the metadata of the RO-Crate with the study and its files, without the changed files in `changed`."""
     sealed = _read(root / CRATE)
     found = _describe(root, [name for name in names if name not in changed], read_frozen(root))
     for each in sealed["@graph"]:
         if "hasPart" in each:
             each["hasPart"] = [part for part in each["hasPart"] if part["@id"] not in changed]
     sealed["@graph"] = [each for each in sealed["@graph"] if each["@id"] not in changed]
-    if RESULTS in changed:  # whose answers the crate repeats: it may be the one that still has the true ones
+    if RESULTS in changed:  # the metadata repeats its answers, and may still have the true ones
         for each in (*sealed["@graph"], *found["@graph"]):
             if each.get("@id") == "./":
                 each.pop("description", None)
@@ -356,7 +356,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """JSON, whether or not it has the checksum that it was written with: what differs is to be named."""
+    """Read JSON without checking its checksum, so that the differences can be named."""
     value = json.loads(path.read_text(encoding="utf-8"))
     value.pop(SEAL, None)
     return value

@@ -1,4 +1,4 @@
-"""Settings that have an effect only beside another one: what they need, and those that were set in vain."""
+"""NEEDS: settings that have an effect only with certain values of others; detection of settings without effect."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -8,18 +8,18 @@ from knowhue.config import METHOD_LOSSES, Config
 from knowhue.errors import ConfigError, shown
 
 USER_TABLES = ("wordnet_ids",)
-"""Settings that are tables of the user's, not sections."""
+"""Settings that are tables with keys chosen by the user, not sections."""
 
 
 class Need(NamedTuple):
-    """What some settings need."""
+    """The value of another setting that some settings need to have an effect."""
 
     settings: str
-    """by their dotted names, with spaces between; a section stands for all that is in it"""
+    """dotted names, separated by spaces; a section stands for all its settings"""
     other: str
     """the setting that decides whether they have an effect"""
     wanted: str
-    """what that should be, in words"""
+    """the value that it should have, in words"""
     is_met: Callable[[Config], bool]
 
 
@@ -54,7 +54,7 @@ NEEDS: tuple[Need, ...] = (
         "supervision.labelled_batch_share",
         "supervision.labelled_share",
         "below 1",
-        # of other sources images may come without a label
+        # images from other sources may have no label
         lambda config: config.supervision.labelled_share < 1 or config.images.source not in _FULLY_LABELLED,
     ),
     _with(f"colour tasks.weights.colour {_HEADS_PEAK} {_PEAK}", "tasks.names", "colour"),
@@ -68,7 +68,7 @@ NEEDS: tuple[Need, ...] = (
         "encoder training.finetune.encoder_learning_rate training.heads.learning_rate",
         "colour.method",
         _either(_SHARING),
-        # a class head stands on the encoder whatever the colour method
+        # a class head uses the encoder whatever the colour method
         lambda config: config.has_encoder,
     ),
     _where("colour.width", "colour.method", *_SHARING),
@@ -89,29 +89,29 @@ NEEDS: tuple[Need, ...] = (
         "training.finetune training.shift_px training.degraded_share tasks.weighting tasks.weights",
         "training.finetune.epochs",
         "above 0",
-        # a network from scratch is fine-tuned for the epochs of both phases
+        # a network from scratch is fine-tuned for the sum of both phases' epochs
         lambda config: config.training.finetune.epochs > 0 or not config.has_encoder,
     ),
     _with("evaluation.inception_weights", "evaluation.networks", "inception"),
     _with("evaluation.lpips_weights", "evaluation.perceptual", "lpips"),
 )
-"""What settings need; how much is measured, and how much disk is used, needs nothing."""
+"""One entry per condition. Settings of how much is measured or stored have none."""
 
 
 def changed(config: Config) -> dict[str, Any]:
-    """The settings that are not at their defaults, by dotted name."""
+    """The settings that differ from their defaults, by dotted name."""
     return differing(_dump(config))
 
 
 def differing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some nested settings that are not at their defaults, by dotted name."""
+    """The nested settings that differ from their defaults, by dotted name."""
     return {name: value for name, value in dotted(values) if name not in DEFAULTS or value != DEFAULTS[name]}
 
 
 def dotted(
     values: Mapping[str, Any], above: str = "", is_for_readers: bool = False
 ) -> Iterator[tuple[str, Any]]:
-    """Nested settings by their dotted names; for readers, tables that users fill in row by row.
+    """Nested settings by dotted name; `is_for_readers` also lists the rows of users' tables one by one.
 
     >>> dict(dotted({"seed": 1, "training": {"heads": {"epochs": 3}}}))
     {'seed': 1, 'training.heads.epochs': 3}
@@ -126,7 +126,7 @@ def dotted(
 
 
 def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str, list[Need]]:
-    """Which settings have no effect in any of some configurations, and all that they need in the first.
+    """The settings that have no effect in any of the configurations, with their unmet needs in the first one.
 
     >>> found = without_effect(["colour.temperature", "colour.width"], [Config()])
     >>> {name: [need.other for need in needs] for name, needs in found.items()}
@@ -137,10 +137,10 @@ def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str,
 
 
 def require_effect(names: Iterable[str], configs: Sequence[Config], where: str = "") -> None:
-    """Make sure that settings have an effect in at least one of some configurations, the first of which is shown.
+    """Check that each setting has an effect in at least one of the configurations; messages quote the first.
 
     Raises:
-        ConfigError: some have none; each is a problem of its own, with all the settings that it needs.
+        ConfigError: one problem for each setting without effect, with all the settings that it needs.
     """
     found = {name: f"`{name} = {shown(value)}`" for name, value in dotted(_dump(configs[0]))}
     problems = [
@@ -154,7 +154,7 @@ def require_effect(names: Iterable[str], configs: Sequence[Config], where: str =
 
 
 def _unmet(name: str, config: Config) -> list[Need]:
-    """What a setting needs and has not, and what that needs in turn."""
+    """The unmet needs of a setting, and the unmet needs of those settings."""
     needs = (need for need in NEEDS if name != need.other and _is_among(name, need.settings.split()))
     unmet = [need for need in needs if not need.is_met(config)]
     for need in unmet:
@@ -177,4 +177,4 @@ def _dump(config: Config) -> dict[str, Any]:
 
 
 DEFAULTS = dict(dotted(_dump(Config())))
-"""Of every setting, by its dotted name."""
+"""Default of every setting, by dotted name."""

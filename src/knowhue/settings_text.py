@@ -1,4 +1,4 @@
-"""Settings that somebody wrote: YAML read within bounds, numbers, and what is wrong with a setting in words."""
+"""Settings as users write them: bounded reading of YAML, numbers, and messages about invalid settings."""
 
 import difflib
 import math
@@ -21,7 +21,7 @@ MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
 _NO_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
 _ODD_SIGNS = re.compile(r"[,.'’_\s%]")
-"""What stands between digits, or behind them, in numbers that somebody wrote."""
+"""Signs that people write between digits or after a number."""
 _Number = TypeVar("_Number", int, float)
 _WORDS = {
     "int": "a whole number",
@@ -34,11 +34,11 @@ _WORDS = {
     "mapping": "`key: value` lines",
     "model": "`key: value` lines",
 }
-"""What is expected, by the first part of pydantic's name for a value of another type."""
+"""The expected type in words, by the first part of pydantic's name for the error."""
 
 
 def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -> Mapping[str, Any]:
-    """Read a file of nested `key: value` lines that an option takes; a `ConfigError` if it holds something else."""
+    """Read the YAML file of an option, nested `key: value` lines; `ConfigError` if it has other content."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_YAML_BYTES + 1)
@@ -60,10 +60,9 @@ def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML takes for something else in silence.
+    """Refuses what YAML silently misreads.
 
-    Of a key that stands twice it takes the last, and an arm or a setting would be lost; `012` is ten to it, and `1:30`
-    ninety.
+    YAML keeps the last of duplicate keys, which would lose an arm or a setting, and reads `012` as 10 and `1:30` as 90.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -77,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if len(node.value) > 2 * MAX_BITS:  # which Python refuses from some length on, in words about itself
+        if len(node.value) > 2 * MAX_BITS:  # Python's own message is about its limit
             raise ValueError(f"a number of {len(node.value):,} signs")
         return self._as_written(node, super().construct_yaml_int(node))
 
@@ -85,7 +84,7 @@ class _Loader(yaml.SafeLoader):
         return self._as_written(node, super().construct_yaml_float(node))
 
     def _as_written(self, node: yaml.ScalarNode, number: _Number) -> _Number:
-        """A number, if it is what everybody reads."""
+        """The number, if it is written in plain decimals."""
         if "_" in node.value or ":" in node.value or _NO_DECIMAL.match(node.value):
             raise ValueError(
                 f"`{shown(node.value)}`, which YAML takes for {shown(number)}; write the number that is meant in plain "
@@ -99,19 +98,19 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def parse_yaml(text: str) -> Any:
-    """Settings from YAML; what would take for ever to read, or cannot be written again, is refused.
+    """Parse settings from YAML, within limits on size and on what can be written back.
 
     Raises:
-        ValueError: it is no YAML, too much, nested too deeply, has a key twice, numbers of more than 64 bits, or some
-            that are written otherwise than in decimals.
+        ValueError: the text is not YAML, has too many values, is nested too deeply, has a key twice, or has numbers of
+            more than 64 bits or not in plain decimals.
     """
     try:
         values = yaml.load(text, _Loader)
     except RecursionError:
         raise ValueError("values nested too deeply") from None
-    except Exception as error:  # PyYAML lets Python's own errors through: of dates, numbers, tags
+    except Exception as error:  # PyYAML does not wrap Python's errors about dates, numbers and tags
         raise ValueError(_what_is_no_yaml(error, text.splitlines())) from None
-    # counted as often as they are referred to: a few lines may stand for billions, or contain themselves
+    # references count each time: with aliases, a few lines can stand for billions of values, or contain themselves
     for count, (value, depth) in enumerate(_walk(values)):
         if count >= MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES:,} values")
@@ -123,16 +122,16 @@ def parse_yaml(text: str) -> Any:
 
 
 def _what_is_no_yaml(error: Exception, lines: Sequence[str]) -> str:
-    """The line that is wrong, and why; where the end is met too early, the line of what was not closed."""
+    """The invalid line and the reason; for an unexpected end, the line of the bracket or quote that was not closed."""
     marks = (error.problem_mark, error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else ()
     for number in (mark.line for mark in marks if mark is not None):
         if line := "".join(lines[number : number + 1]).strip():
             return f"line {number + 1}, `{shown(line)}`: {getattr(error, 'problem', '')}"
-    return str(error).partition(' in "<')[0]  # of a text there is no file's name
+    return str(error).partition(' in "<')[0]  # the text has no file name
 
 
 def parse_json(text: str) -> Any:
-    """What somebody wrote as JSON; a `ValueError` if a key stands twice, of which readers take the last in silence."""
+    """Parse a user's JSON; `ValueError` for a duplicate key, because readers silently keep the last one."""
     return from_json(text, object_pairs_hook=_unique)
 
 
@@ -145,23 +144,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def plain_name(given: str) -> str:
-    r"""A name that somebody wrote, or a file has, with one sign for each letter: equal names are then equal text.
+    r"""A name with composed Unicode letters (NFC), so that equal names are equal text.
 
-    >>> plain_name("e\u0301tang") == "\u00e9tang"  # macOS writes accents as signs of their own
+    >>> plain_name("e\u0301tang") == "\u00e9tang"  # macOS stores accents as separate characters
     True
     """
     return given if given.isascii() else unicodedata.normalize("NFC", given)
 
 
 def plain_number(given: Any) -> float:
-    """What somebody wrote, or a table holds, as a number; NaN if it is none.
+    """A user's text or the cell of a table as a number; NaN if it is not one.
 
     >>> plain_number(" 0.8"), plain_number("8e-3"), plain_number("0_8"), plain_number("0,8"), plain_number(True)
     (0.8, 0.008, nan, nan, nan)
     """
     if isinstance(given, bool) or not isinstance(given, str | int | float | Decimal):
         return math.nan
-    # digits apart by `_`, and those of other scripts, are numbers to Python alone
+    # only Python accepts `_` between digits, and digits of other scripts
     if isinstance(given, str) and ("_" in given or not given.isascii()):
         return math.nan
     try:
@@ -171,7 +170,7 @@ def plain_number(given: Any) -> float:
 
 
 def number_meant(given: Any) -> str:
-    """How to write what is a number to somebody, and none to `plain_number`; nothing where it is none to anybody.
+    """Advice on how to write a number that `plain_number` refuses, such as `0,8`; empty if it is no number at all.
 
     >>> number_meant("0,8") == number_meant("806,440.9") == number_meant("1.5 %")
     True
@@ -185,7 +184,7 @@ def number_meant(given: Any) -> str:
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
-    """A value and all that it holds, keys too, with how deep each lies."""
+    """A value and all nested values and keys, each with its depth."""
     yield value, depth
     if isinstance(value, dict | list | tuple | set):
         for part in (*value, *value.values()) if isinstance(value, dict) else value:
@@ -193,7 +192,7 @@ def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
 
 
 def describe_problem(problem: Any, model: type[BaseModel]) -> str:
-    """One sentence, or two, about what pydantic found."""
+    """One or two sentences about an error of pydantic."""
     place = tuple(str(part) for part in problem["loc"])
     key = shown(".".join(place))
     if problem["type"] == "extra_forbidden":
@@ -204,7 +203,7 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
         return f"`{key}` is missing.{f' Meaning: {meaning}.' if meaning else ''}"
     if problem["type"] == "value_error":
         return problem["msg"].removeprefix("Value error, ")
-    if place and place[-1] == "[key]":  # of a table
+    if place and place[-1] == "[key]":  # an invalid key of a table
         key, problem = ".".join(place[:-2]), problem | {"input": place[-2]}
     found, kind = shown(problem["input"]), problem["type"].partition("_")[0]
     meant = number_meant(found) if kind in ("int", "float") else ""
@@ -213,7 +212,7 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _choices(problem: Any) -> list[str]:
-    """The values that a setting may have, where they are few."""
+    """The allowed values of a setting with a fixed list of them."""
     return re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
 
 
@@ -229,19 +228,19 @@ def _expected(problem: Any) -> str:
 
 
 def _nearest_setting(place: Sequence[str], model: type[BaseModel]) -> str:
-    """The setting that is meant: of the same name elsewhere, or a near one."""
+    """A suggestion: a setting of the same name in another section, or a similar one."""
     key, known = ".".join(place), list(_settings(model, place))
     namesakes = [each for each in known if each.rpartition(".")[2] == place[-1]]
     if not namesakes:
         return did_you_mean(key, known)
-    # a name alone is rather a setting than a section
+    # a single word is more likely a setting than a section
     near = difflib.get_close_matches(key, known, 1) if len(place) > 1 else []
     (meant,) = difflib.get_close_matches(key, [*namesakes, *near], 1, cutoff=0.0)
     return f" Did you mean `{meant}`?"
 
 
 def _settings(model: type[BaseModel], place: Sequence[str], above: tuple[str, ...] = ()) -> dict[str, str]:
-    """All settings and sections below a section by dotted name, and their meanings; of tables the entry of a place."""
+    """Descriptions of all settings and sections by dotted name; of a table, only of the entry that `place` names."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
         here, inner = (*above, field.alias or name), field.annotation
@@ -254,5 +253,5 @@ def _settings(model: type[BaseModel], place: Sequence[str], above: tuple[str, ..
 
 
 def meaning_of(field: FieldInfo) -> str:
-    """The description of a setting, in one line; empty if there is none."""
+    """The description of a setting on one line; empty if there is none."""
     return " ".join((field.description or "").split())

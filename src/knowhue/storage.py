@@ -1,12 +1,12 @@
-"""Files that are whole or not at all: how they get to their place, how damage is found, and what may be written where.
+"""Atomic writing of files, detection of damaged ones, and checks of where output may be written.
 
-What is written is on the disk before it counts (`fsync` of the file, then of its folder), so a loss of power leaves the
-old file or the new one. JSON carries its own SHA-256, and .npz the checksums of zip, so a flipped bit is damage, not
-another number; what is kept to spare work is read with `sealed`, so that nothing else is taken for it. What writes
-raises `RunError` where the folder cannot be written or has no room. What reads raises it where a file is missing or
-cannot be read, and `DamagedError` where it is of another kind or not as it was written. Every command that writes a
-user's files asks `require_outputs` before work: never an input, never two things into one file, nothing
-that exists without --overwrite.
+Files are flushed to disk before they take their place (`fsync` of the file, then of its folder), so a power failure
+leaves the old file or the new one. JSON files contain their own SHA-256, and .npz files the checksums of ZIP, so a
+flipped bit is detected; caches are read with `sealed=True`, which refuses files without a checksum. Writers raise
+`RunError` if the folder is not writable or the disk is full. Readers raise `RunError` if a file is missing or
+unreadable, and `DamagedError` if its content is not what was written. Every command that writes a user's files calls
+`require_outputs` before work, so that no input is replaced, no two outputs share a file, and existing files are kept
+without --overwrite.
 """
 
 import codecs
@@ -36,28 +36,28 @@ from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, fe
 Value = TypeVar("Value")
 
 SEAL = "sha256"
-"""The key of a JSON file's own checksum; readers do not see it."""
+"""Key of a JSON file's own checksum, which readers remove."""
 _NAMES = "names of arrays"
-"""The key of the list of a .npz file's arrays; readers do not see it."""
+"""Key of the list of arrays in a .npz file, which readers remove."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system calls a disk without room."""
+"""errno values that mean the disk or the quota is full."""
 _OF_THE_PLACE = {errno.ENOENT, errno.ENAMETOOLONG}
-"""Nothing that is done there would help."""
+"""errno values that only another name or folder can fix."""
 _OF_THE_DISK = DISK_FULL | {errno.EIO, errno.EROFS}
 _OF_ARRAYS = (Exception,)
-"""Damaged bytes make zip, zlib and numpy raise all kinds."""
+"""Damaged bytes make zipfile, zlib and numpy raise many kinds of exceptions."""
 _LONGEST_NAME_BYTES, _LONGEST_TO_GROW_BYTES = 255, 220
 _KINDS = {
     "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),
     "an HTML page, which a site may send in place of a file": (b"<!doctype html", b"<html"),
     "an image": (b"\xff\xd8\xff", b"\x89png\r\n", b"gif8", b"ii*\0", b"mm\0*", b"riff"),
 }
-"""What a file is that begins like this, in lower case and without the white space before it."""
+"""Kinds of files by their first bytes, in lower case and without leading white space."""
 
 
 def path_of_setting(text: str) -> Path:
-    """The path that a setting names: no shell expands `~` there, and `~name` of nobody is a name.
+    """The path that a setting names, with `~` expanded, which no shell does there; an unknown `~name` stays.
 
     >>> path_of_setting("~nobody of that name/weights.pth").as_posix()
     '~nobody of that name/weights.pth'
@@ -66,13 +66,13 @@ def path_of_setting(text: str) -> Path:
 
 
 def own_name(path: str | Path) -> str:
-    """What a file or folder is called, which `.` and `..` do not say."""
+    """The name of a file or folder, even if it is given as `.` or `..`."""
     return os.path.basename(os.path.realpath(path))
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line why `path` cannot be written, whichever library writes it."""
+    """Turn the operating system's error into a `RunError` about `path`, whichever library writes it."""
     try:
         yield
     except Exception as error:
@@ -83,18 +83,18 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = False) -> RunError:
-    """Why the system did not write a file, or into a folder, and how that is mended.
+    """The error for a file or folder that cannot be written, with how to fix it.
 
-    `option` is that by which a command line names another one; callers of Python have none.
+    `option` is the command-line option that names it; empty for callers from Python.
     """
-    # where a folder should be, what was named may be no folder itself
+    # for ENOTDIR, `path` itself may be the file in the place of a folder
     among = (path, *path.parents) if cause.errno == errno.ENOTDIR else path.parents
     in_the_way = [each for each in among if os.path.exists(each) and not os.path.isdir(each)]
     folder = os.path.dirname(str(cause.filename))
     found, remedy = cause.strerror or str(cause), "Make it writable, or name"
     if in_the_way:
         found = f"`{in_the_way[0]}` is a file, not a folder"
-    # the system finds no file that it was to make
+    # "no such file" about a file to be created, in a folder that exists
     elif cause.errno == errno.ENOENT and os.path.isdir(folder):
         found = f"`{folder}` takes no files"
     if cause.errno in DISK_FULL:
@@ -108,7 +108,7 @@ def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = F
 
 
 def system_cause(error: BaseException | None) -> OSError | None:
-    """The system's own error that lies behind another; None if there is none."""
+    """The `OSError` that caused an error; None if there is none."""
     if isinstance(error, KnowhueError):
         return None
     if isinstance(error, OSError):
@@ -122,21 +122,21 @@ def system_cause(error: BaseException | None) -> OSError | None:
 
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that takes the place of `path` only when everything was written.
+    """Open a temporary file that replaces `path` after everything was written.
 
-    A crash at any moment leaves the old file or the new one, never half of one.
+    A crash leaves the old file or the new one, never a part of one.
     """
     text: dict[str, Any] = (
         {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # beside it, for replacing is atomic within one file system only; the name is cut, for it has to grow
+        # in the same folder, because a replacement is atomic only within a file system; `mkstemp` lengthens the name
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
         try:
             with open(handle, mode, **text) as file:
                 yield file if text else _without_descriptor(file)
-            # `mkstemp` lets the owner alone read
+            # `mkstemp` makes the file readable only by its owner
             os.chmod(name, 0o644)
             put_in_place(Path(name), path)
         except BaseException:
@@ -145,7 +145,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def remove_all(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with its content, if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -153,16 +153,16 @@ def remove_all(path: Path) -> None:
 
 
 def _without_descriptor(file: IO[bytes]) -> Any:
-    """A file whose every byte goes through Python's `write`, which raises when the disk is full.
+    """A file without a descriptor, so that all bytes go through Python's `write`, which raises when the disk is full.
 
-    Where numpy and Pillow get hold of a descriptor, they write by C, and let a short write at the end pass in silence.
+    With a descriptor, numpy and Pillow write in C and ignore a short write at the end.
     """
-    names = ("write", "seek", "tell", "flush", "read")  # `np.savez` asks for `read`, and does not use it
+    names = ("write", "seek", "tell", "flush", "read")  # `np.savez` requires `read`, but does not use it
     return SimpleNamespace(**{name: getattr(file, name) for name in names})
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Move a file that was written beside `path` over it, once it is on the disk."""
+    """Flush a file to disk and let it replace `path` in the same folder."""
     with writing(path):
         with written.open("rb") as file:
             os.fsync(file.fileno())
@@ -171,7 +171,7 @@ def put_in_place(written: Path, path: Path) -> None:
 
 
 def write_through(path: Path, data: bytes) -> None:
-    """Write a file whose bytes are on the disk afterwards, while its name may not be: it is to be moved."""
+    """Write a file and flush its content to disk, but not its folder entry: the file is moved later."""
     with writing(path), path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -179,38 +179,38 @@ def write_through(path: Path, data: bytes) -> None:
 
 
 def hidden_beside(path: Path, ending: str = "") -> Path:
-    """A hidden file beside another, named after it; a long name is cut, for it has to grow."""
+    """The path of a hidden file next to another, named after it; a long name is truncated to leave some room."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     name = path.name if _bytes_of(path.name) <= _LONGEST_TO_GROW_BYTES else f"{path.name[:40]}-{digest}"
     return path.with_name(f".{name}{ending}")
 
 
 def _sync_folder(folder: Path) -> None:
-    # where the system opens no folders, their names are as it keeps them
+    # some systems cannot open folders, and so cannot flush them
     with suppress(PermissionError, IsADirectoryError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives know no such thing
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives do not support it
                 raise
         finally:
             os.close(descriptor)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object as JSON with its checksum, whole or not at all; NaN is refused."""
+    """Write an object atomically as JSON with its checksum; NaN is refused."""
     with replacing(path) as file:
         json.dump({**value, SEAL: _seal(value)}, file, indent=1, allow_nan=False)
 
 
 def finite_or_none(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Values that JSON can hold; what is not a number is None, and shown as missing."""
+    """The values with NaN and infinity replaced by None, because JSON has neither."""
     return {k: value if value is not None and math.isfinite(value) else None for k, value in values.items()}
 
 
 def from_json(text: str | bytes, **options: Any) -> Any:
-    """What JSON holds, whoever wrote it; a `ValueError` of anything else, which Python raises not of all.
+    """Parse JSON from any source; all errors are a `ValueError`, even a nesting that is too deep.
 
     >>> from_json("[" * 100_000)
     Traceback (most recent call last):
@@ -227,9 +227,9 @@ def from_json(text: str | bytes, **options: Any) -> Any:
 
 
 def read_json(path: Path, sealed: bool = False) -> dict[str, Any]:
-    """Read an object from JSON; `sealed` is what `write_json` must have written, as a cache."""
+    """Read an object from JSON; `sealed` requires the checksum of `write_json`, for caches."""
     with _reading(path, "JSON", (ValueError,)):
-        # Python reads NaN and Infinity, which JSON does not have
+        # Python accepts NaN and Infinity, which JSON does not have
         value = from_json(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     if not isinstance(value, dict):
         raise DamagedError(path, f"it should hold a dict, and holds a {type(value).__name__}")
@@ -252,14 +252,14 @@ def _refuse(constant: str) -> float:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name as .npz, whole or not at all, with the list of their names."""
+    """Write arrays by name atomically as .npz, with the list of their names."""
     with replacing(path, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays, **{_NAMES: np.array(sorted(arrays))})
 
 
 def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file by name; `sealed` is what `write_arrays` must have written, as a cache."""
-    # opened here, for numpy leaves open what it cannot read; a pickle may run code
+    """The arrays of an .npz file by name; `sealed` requires the list of names of `write_arrays`, for caches."""
+    # opened here, because numpy does not close a file that it cannot read; a pickle could run code
     with (
         _reading(path, "arrays", _OF_ARRAYS),
         path.open("rb") as file,
@@ -283,13 +283,13 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[Any, Any]:
-    """Make a .npy file to be filled through memory, with its room on the disk reserved."""
+    """Create a memory-mapped .npy file with its disk space reserved."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
         with writing(path):
             require_disk(path, size)
             array = open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
-            # a mapped file is sparse: on a full disk its writer would see no error, but be killed by a bus error
+            # a mapped file is sparse: on a full disk, a bus error would kill the process that writes to it
             if hasattr(os, "posix_fallocate"):
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -301,7 +301,7 @@ def allocate(path: Path, shape: Sequence[int], dtype: DTypeLike) -> np.memmap[An
 
 
 def require_disk(path: Path, size: int) -> None:
-    """Make sure, before work, that so many bytes fit where `path` is to be, in a folder that is made."""
+    """Check before work that `size` bytes fit on the disk of `path`, whose folder is created."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < size:
@@ -309,7 +309,7 @@ def require_disk(path: Path, size: int) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, the header first, whole or not at all; see `csv_text`."""
+    """Write a table atomically as CSV, the header first; see `csv_text`."""
     with replacing(path) as file:
         file.writelines(csv_lines(rows))
 
@@ -319,14 +319,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
-    """Read what `write_csv` wrote, row by row: a table that may not fit into memory."""
+    """Read a table of `write_csv` row by row, because it may not fit into memory."""
     with _csv_rows(path) as (header, rows):
         for row in rows:
             yield dict(zip(header, row, strict=True))
 
 
 def read_columns(path: Path) -> dict[str, Sequence[str]]:
-    """Read what `write_csv` wrote, by column: of many rows it is read sooner than as dictionaries."""
+    """Read a table of `write_csv` by column, which is faster than a dictionary per row."""
     with _csv_rows(path) as (header, rows):
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
         return dict(zip(header, columns, strict=True))
@@ -340,7 +340,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
-    """What is kept in a file; made anew where it is not there, or damaged. `read` demands the seal."""
+    """The content of a cache file, written first if missing or damaged; `read` must require the checksum."""
     if path.exists():
         with suppress(DamagedError):
             return read(path)
@@ -355,7 +355,7 @@ def file_digest(path: Path) -> str:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """What somebody's file is, where its first bytes tell: empty, a page, a pointer, an image, text; or `OSError`."""
+    """The kind of a user's file by its first bytes: empty, HTML, a git-LFS pointer, an image or text; else None."""
     with path.open("rb") as file:
         first = file.read(1024)
     if not first:
@@ -364,7 +364,7 @@ def kind_of_file(path: Path) -> str | None:
     known = next((kind for kind, beginnings in _KINDS.items() if start.startswith(beginnings)), None)
     if known is not None:
         return known
-    try:  # a letter may be cut by where the first bytes end
+    try:  # incremental, because the last character may be incomplete
         text = codecs.getincrementaldecoder("utf-8")().decode(first)
     except UnicodeDecodeError:
         return None
@@ -373,9 +373,9 @@ def kind_of_file(path: Path) -> str | None:
 
 @contextmanager
 def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ()) -> Iterator[None]:
-    """Say in one line that a file is missing, cannot be read, or holds something else than its kind.
+    """Turn errors of reading into a `RunError` for a missing or unreadable file, and a `DamagedError` for bad content.
 
-    A file that cannot be read is no damage: what is damaged is made anew, which may take hours and replaces it.
+    An unreadable file does not count as damaged, because damaged files are replaced, which may take hours.
     """
     try:
         yield
@@ -386,14 +386,14 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
     except MemoryError:
         raise
     except (OSError, *damage) as error:
-        # a damaged directory of zip sends the reader to before the file's beginning, which the system calls invalid
+        # a damaged ZIP directory makes the reader seek to before the start of the file: EINVAL
         if isinstance(error, OSError) and not (damage and error.errno == errno.EINVAL):
             raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
         raise DamagedError(path, f"no {kind}: {first_line(error)}") from None
 
 
 def is_url(name: str) -> bool:
-    r"""Whether a name is that of an object store, not of a folder.
+    r"""Whether a name is the URL of an object store rather than a path.
 
     >>> is_url("s3://bucket/photos"), is_url("photos/1920"), is_url("C:\\photos")
     (True, False, False)
@@ -404,16 +404,16 @@ def is_url(name: str) -> bool:
 def require_outputs(
     outputs: Mapping[str, Path | Sequence[Path]], inputs: Iterable[Path] = (), *, overwrite: bool = False
 ) -> None:
-    """Make sure, before work, that files can be written where a user wants them, and that nothing is lost by it.
+    """Check before work that the output files can be written, and that no file is lost.
 
     Args:
-        outputs: what is to be written, a file or several, by the option that names it, such as `--out`.
-        inputs: files that are never replaced, by whatever name or link they are reached.
-        overwrite: whether other files may be replaced.
+        outputs: the files to write, one or several, by the option that names them, such as `--out`.
+        inputs: files that must never be replaced, under any name or link.
+        overwrite: whether other existing files may be replaced.
 
     Raises:
         ConfigError: an output is an input or another output, or exists.
-        RunError: it cannot be written.
+        RunError: an output cannot be written.
     """
     kept = list(inputs)
     written: list[tuple[str, Path]] = []
@@ -433,7 +433,7 @@ def require_outputs(
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Whether two names lead to one file that exists."""
+    """Whether two paths lead to the same existing file."""
     try:
         return path.samefile(other)
     except OSError:  # one does not exist, or cannot be reached
@@ -441,14 +441,14 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _place(path: Path) -> tuple[str, str]:
-    """What two spellings of one file have in common, on file systems that ignore case and forms of accents, too."""
+    """A key that is equal for all spellings of one path, also on file systems that ignore case and Unicode forms."""
     name = unicodedata.normalize("NFC", path.name).casefold()
     return os.path.realpath(path.parent), name
 
 
 def _require_free(path: Path, option: str, overwrite: bool) -> None:
     try:
-        # of a link itself: one that leads nowhere is in the way, too
+        # of a link itself, because a broken link exists, too
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -461,7 +461,7 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
 
 
 def require_writable_folder(folder: Path, option: str = "") -> Path:
-    """Make sure, before work, that files can be written into a folder, which may be made for them; else `RunError`."""
+    """Check before work that a folder is writable or can be created; if not, raise `RunError`."""
     try:
         _try_folder(folder)
     except OSError as error:
@@ -470,7 +470,7 @@ def require_writable_folder(folder: Path, option: str = "") -> Path:
 
 
 def _try_folder(folder: Path, name: str = "") -> None:
-    """Try the nearest folder that exists: those below it, and a file of that name, are made later."""
+    """Try to write into the nearest existing parent, because missing folders are created later."""
     folder = Path(os.path.realpath(folder))
     names = [name]
     while not os.path.lexists(folder) and folder != folder.parent:
@@ -478,7 +478,7 @@ def _try_folder(folder: Path, name: str = "") -> None:
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder):
         pass
-    # the system looks at a name only once the folders above it are made
+    # the system checks the length of a name only when the folders above it exist
     longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else _LONGEST_NAME_BYTES
     if any(_bytes_of(each) > longest for each in names):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

@@ -1,4 +1,4 @@
-"""Arms by seeds on one set of images, from shared heads: freeze the plan, run its cells, write the report."""
+"""Run a study: freeze its plan, run its cells (arms by seeds, with shared images and heads), write the report."""
 
 import shlex
 import time
@@ -52,8 +52,8 @@ ROUNDS = 3
 
 
 def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
-    """The budget in seconds and, from what an epoch took at equal images, the epochs of each method."""
-    # a run that diverged may have ended early, and so says nothing of what training takes
+    """The time budget in seconds, and each method's epochs within it by the time of its epochs at equal images."""
+    # diverged runs are left out, because they may have ended early
     finished = [run for run in _ended(plan, str(plan.reference), root) if has_finished(run)]
     budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
     if not budget:
@@ -65,25 +65,25 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     for method in plan.planned_arms:
         runs = _ended(plan, method, root)
         took = {phase: [_mean(_train_seconds(run, phase)) for run in runs] for phase in ("heads", "finetune")}
-        # 0 is a phase that a run did not come to, and no pace
+        # 0 means that a run did not reach the phase
         heads, tuned = (_mean([each for each in seconds if each]) for seconds in took.values())
         usual = plan.epochs(method)
         has_pace = bool((heads or not usual[0]) and (tuned or not usual[1]))
-        # a method that diverged in its first epoch with every seed has no pace: its first regime stands for both
+        # a method that diverged in its first epoch with every seed has no known speed and keeps its usual epochs
         epochs[method] = epochs_within(budget, usual, (heads, tuned)) if has_pace else usual
     return {"budget_s": budget, "epochs": epochs}
 
 
 def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) -> Epochs:
-    """The whole epochs whose training time comes nearest to a budget, shared out about as usual.
+    """The numbers of epochs whose training time is nearest to a budget, divided between the phases about as usual.
 
     Args:
         budget_s: seconds, above 0.
         usual: epochs on the frozen encoder and of fine-tuning; at least one of them is not 0.
-        seconds: what an epoch of each takes; that of a phase without epochs does not matter.
+        seconds: duration of an epoch of each phase; ignored for a phase without epochs.
 
     Returns:
-        A phase that usually has epochs has at least one, so a budget below that is exceeded.
+        At least one epoch for each phase that usually has any, even if that exceeds the budget.
 
     >>> epochs_within(60.0, (3, 2), (7.0, 14.0)), epochs_within(60.0, (0, 5), (0.0, 40.0))
     ((4, 2), (0, 2))
@@ -100,12 +100,12 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
 
 
 def write_costs(work: Workspace, plan: Plan) -> None:
-    """`costs.json`: by method the seconds an image that it predicts in, and its parameters."""
+    """Write `costs.json`: for each method the seconds per predicted image, and the number of trained parameters."""
     ended = {method: _ended(plan, method, work.root) for method in plan.planned_arms}
     models = {method: load_run(work, read_config(runs[0]), runs[0]) for method, runs in ended.items() if runs}
     positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_IMAGES]
     (batch,) = plain_batches(work.prepared, positions, TIMED_IMAGES, work.engine.device)
-    # in turns, so that a busy moment of the machine slows all methods
+    # methods take turns, so that other load on the machine slows all of them
     rounds = [
         {method: _predict_seconds(work, model, batch) for method, model in models.items()}
         for _ in range(ROUNDS + 1)
@@ -127,7 +127,7 @@ def _ended(plan: Plan, arm: str, root: Path) -> list[Path]:
 
 
 def _train_seconds(run: Path, phase: str | None = None) -> list[float]:
-    """Seconds that each epoch trained for, of one phase or all: with warming up, without evaluation."""
+    """Training time of each epoch in seconds, of one phase or all; includes warm-up, excludes evaluation."""
     return [entry["train_seconds"] for entry in read_log(run, phase)]
 
 
@@ -135,7 +135,7 @@ def _predict_seconds(work: Workspace, model: MultiTask, batch: Batch) -> float:
     started = time.perf_counter()
     chroma = predict(work.engine, model, batch).chroma
     assert chroma is not None  # every method colours
-    chroma.sum().item()  # waits for the device
+    chroma.sum().item()  # waits for the GPU
     return time.perf_counter() - started
 
 
@@ -152,25 +152,25 @@ def run_study(
     report: Report = lambda _: None,
     tuned_on: str | Path | None = None,
 ) -> Path:
-    """Freeze a plan, train its arms with its seeds below `root`, compare, and write the report.
+    """Freeze a plan, train its arms with its seeds in the folder `root`, compare them, and write the report.
 
-    The same call goes on where an interrupted one stopped and does not repeat what has ended.
+    The same call resumes an interrupted study and does not repeat runs that have ended.
 
     Args:
         plan: see `plan.make_plan`.
         root: the study folder.
-        executor: what runs the cells, see `engines.executor.open_engine`; None is this process.
-        description: `name`, `preset` and `command`, for the reader of the report.
-        report: gets progress.
-        tuned_on: folder of the tuning study that chose the settings; its images must not be test images here.
+        executor: runs the cells, see `engines.executor.open_engine`; None runs them in this process.
+        description: `name`, `preset` and `command`, shown in the report.
+        report: callback for progress events.
+        tuned_on: folder of the tuning study in which the settings were chosen; its images must not be test images here.
 
     Returns:
-        The report, `root/report.html`; `root/results.json` lies beside it.
+        Path of the report, `root/report.html`; the numbers are in `root/results.json`.
 
     Raises:
-        ConfigError: the engine does not fit, or settings were tuned and there is no test split.
+        ConfigError: the engine cannot be used here, or settings were tuned and there is no test split.
         RunError: `root` holds a study with another plan, which was frozen when its first run started, or another
-            process works on it.
+            process is working on it.
     """
     _require_test_split(plan)
     root, tuned_on = Path(root), None if tuned_on is None else Path(tuned_on)
@@ -178,8 +178,8 @@ def run_study(
     with locked(root, "study", engine=executor.name) as left:
         await_jobs(executor, left, root, report)
         work, elsewhere = _begin(plan, root, executor, description or {}, report, tuned_on)
-        # the main process has written it by now, and all read the same
-        plan = read_plan(root)  # a comparison that was interrupted may have arms at equal wall-clock already
+        # the main process has written it, and all processes read the same file
+        plan = read_plan(root)  # an interrupted comparison may already have arms at equal wall-clock
         is_comparison = plan.reference is not None
         report({"stage": "golden"})
         now = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
@@ -203,9 +203,9 @@ def _begin(
     report: Report,
     tuned_on: Path | None,
 ) -> tuple[Workspace, Arithmetic | None]:
-    """Refuse what cannot be, freeze the plan in the precision of where it runs, and score what needs no training.
+    """Check the plan, freeze it with the precision of the machines that run it, and score the baselines.
 
-    What the cells share comes with how the machines of an engine compute, or None where this one does.
+    Returns the workspace that the cells share, and the arithmetic of the engine's machines, or None for this machine.
     """
     engine = Engine(plan.config.training)
     if not isinstance(executor, InProcess) and engine.share.world > 1:
@@ -224,15 +224,15 @@ def _begin(
             _refuse_other_parts(root, hashed_parts(work))
         return work, checked
 
-    # images or weights of a study that has begun are refused before a job waits in a cluster's queue; for a new
-    # one the cluster is asked before images are prepared, which may take as long
+    # a study that has started is checked first, because a job may wait long in a cluster's queue; for a new study the
+    # cluster comes first, because preparing images may take as long
     opened = open_study() if _begun(root) else None
     elsewhere = arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
     resolved = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
     _refuse_another_plan(resolved, root)
     work, checked = opened or open_study()
     report({"stage": "baselines"})
-    with computing_with(executor.threads):  # as those who run the cells, whose scores stand beside these
+    with computing_with(executor.threads):  # as in the cells, whose scores are compared with these
         if engine.is_main:
             if freeze(resolved, root, description, hashed_parts(work), checked):
                 note = "another plan stood there, of which nothing was trained; it is replaced"
@@ -244,7 +244,7 @@ def _begin(
 
 
 def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
-    """Set the epochs of each method once, from what those at equal images took, and run them."""
+    """Fix the epochs of each method once, from the training times at equal images, and run the new arms."""
     if work.engine.is_main and "wall_clock" not in (frozen := read_frozen(work.root)):
         clock = equal_wall_clock(plan, work.root)
         extended = plan.at_equal_wall_clock(clock["epochs"]).model_dump(mode="json")
@@ -253,7 +253,7 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
     plan = read_plan(work.root)
     run_cells(work, plan, executor, now)
     work.report({"stage": "costs"})
-    if executor.is_elsewhere:  # where the methods were trained, so that seconds can be compared
+    if executor.is_elsewhere:  # on the machines that trained the methods, for comparable times
         costs = partial(for_workers(work, plan, executor), partial(write_costs, plan=plan))
         executor.execute([Job("costs", costs)])
     elif work.engine.is_main:
@@ -261,16 +261,16 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
 
 
 def write_baselines(work: Workspace, settings: Evaluation) -> None:
-    """`baselines.json` and `metrics.json`: what costs nothing, scored as the models are.
+    """Write `baselines.json` and `metrics.json`: predictors without training, scored like the models.
 
-    The row `real` is the noise floor: other real images, from the training part. What was scored before on the
-    same images by the same metrics and networks is kept in `features/`.
+    The row `real` is the noise floor: other real images, from the training split. Scores are cached in `features/` for
+    the same images, metrics and networks.
     """
     described = {
         name: {"title": m.title, "unit": m.unit, "better": m.better, "task": m.task}
         for name, m in RUN_METRICS.items()
     }
-    # the version, too: another one may score otherwise; and what was opened, as files and downloads come and go
+    # the version is part of the key because scores may change with it, and the networks because a file may be missing
     asked, opened = settings.model_dump(mode="json"), open_networks(settings, work.engine.device).values()
     networks = [each.reason if isinstance(each, Unavailable) else each.provenance for each in opened]
     key = fingerprint([work.prepared.fingerprint, asked, described, __version__, networks])
@@ -302,17 +302,17 @@ def _score_baselines(work: Workspace, settings: Evaluation) -> dict[str, Any]:
 
 
 def constant_colours(prepared: Prepared, batch_size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and median (to .01) a*b* of all training pixels, (2,) each, CIELAB units: the best by L2 and by L1."""
+    """Mean and median (to 0.01) a*b* of all training pixels, (2,) each, CIELAB units: optimal for L2 and for L1."""
     positions = prepared.positions("train")
     total = torch.zeros(2, dtype=torch.float64)
-    # a histogram in steps of .01: all pixels of a large set would not fit into memory
+    # the median by a histogram in steps of 0.01, because all pixels of a large set do not fit into memory
     counts = torch.zeros(2, 25_600, dtype=torch.float64)
     for batch in plain_batches(prepared, positions, batch_size, torch.device("cpu")):
         total += batch.chroma.double().mean((2, 3)).sum(0)
         flat = batch.chroma.transpose(0, 1).flatten(1)
         counts += torch.stack([torch.histc(each, counts.shape[1], -128.0, 128.0) for each in flat])
     below = counts.cumsum(1)
-    # the middle of the bin; that of the first is -127.995
+    # the centre of the bin; that of the first is -127.995
     median = (below < below[:, -1:] / 2).sum(1) * 0.01 - 127.995
     return (total / len(positions)).float(), median
 
@@ -324,7 +324,7 @@ _NO_TEST_SPLIT = (
 
 
 def _require_test_split(plan: Plan) -> None:
-    """By the names of the images, before any is prepared."""
+    """Check the list of images for a test split before any image is prepared."""
     if plan.tuned_on_seeds and not plan.config.images.test_share:
         items = list_items(plan.config.images)
         if not any(item.split == "test" and not item.skipped for item in items):
@@ -332,9 +332,9 @@ def _require_test_split(plan: Plan) -> None:
 
 
 def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | None) -> dict[str, Any] | None:
-    """What chose the settings does not report on them: neither its seeds (see `Plan`) nor its images.
+    """Check that no image of the tuning study is a test image of this one; `Plan` checks the seeds.
 
-    What was found is for `study.json`; None where no tuning study was named, so that nothing was checked.
+    Returns the entry for `study.json`, or None if no tuning study is named and nothing is checked.
     """
     if plan.tuned_on_seeds and work.prepared.reporting_split != "test":
         raise ConfigError(_NO_TEST_SPLIT)
@@ -362,7 +362,7 @@ def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | No
 
 
 def hashed_parts(work: Workspace) -> dict[str, Any]:
-    """What a plan is carried out on, as its hash takes it in: `images` and `encoder_weights`, by their digests."""
+    """The parts of a plan's hash besides the plan: digests of `images` and `encoder_weights`."""
     return {"images": work.prepared.fingerprint, "encoder_weights": dict(work.encoders)}
 
 
@@ -373,32 +373,32 @@ def freeze(
     parts: dict[str, Any],
     tuned_on: dict[str, Any] | None = None,
 ) -> bool:
-    """Write `study.json`: the plan, its hash and the parts of that, when it was frozen, and by which command.
+    """Write `study.json`: the plan, its hash with its parts, the time, and the command.
 
-    `tuned_on` is what was found when the test images were sought in the tuning study. A command that goes on without
-    naming that keeps what was found of the same plan and images.
+    `tuned_on` is the result of comparing the test images with those of the tuning study. A command that resumes the
+    same plan on the same images without it keeps the earlier result.
 
     Returns:
-        Whether another plan stood there, of which nothing was trained.
+        Whether another plan was replaced, of which nothing had been trained.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
     has_begun = _begun(root) is not None
     _refuse_other_parts(root, parts)
-    # another plan that nothing was trained of was never the frozen one
+    # another plan without a run was never frozen, and is replaced
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     frozen_by = same or {"created": datetime.now(UTC).isoformat(timespec="seconds"), **description}
     described = {
         **STUDY_SCHEMA,
         "name": description.get("name", root.name),
         "version": __version__,
-        # a command that goes on, such as one of the frozen plan alone, says less of how that came about
+        # kept from the first command, because one that resumes the frozen plan does not name the preset
         **{name: frozen_by[name] for name in ("created", "command", "preset") if name in frozen_by},
         "hash": plan.hash(parts),
         "parts": parts,
         "tuned_on": tuned_on or same.get("tuned_on"),
         **plan.model_dump(mode="json"),
     }
-    # seconds differ from time to time: epochs that were set once are kept, so that the runs that are there count
+    # epochs that were fixed once are kept, because times vary and other epochs would invalidate existing runs
     if has_begun and "wall_clock" in same:
         described |= {name: same[name] for name in ("arms", "wall_clock")}
     write_json(root / FROZEN, described)
@@ -406,13 +406,13 @@ def freeze(
 
 
 def _begun(root: Path) -> dict[str, Any] | None:
-    """`study.json` once a run has started: from then on the plan, the images and the weights stay what they are."""
+    """`study.json` if a run has started, after which plan, images and weights must not change; else None."""
     has_begun = (root / FROZEN).exists() and any(root.rglob("environment.json"))
     return read_frozen(root) if has_begun else None
 
 
 def _require_room(root: Path) -> None:
-    """Make sure that a new study replaces nobody's files; others may lie beside."""
+    """Check that a new study does not replace files in its folder."""
     names = ("baselines.json", "metrics.json", COSTS, "results.json", "report.html")
     found = [name for name in names if (root / name).exists()]
     if found and not (root / FROZEN).exists():
@@ -436,13 +436,13 @@ def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
 
 
 def _refuse_another_plan(plan: Plan, root: Path) -> None:
-    """The questions, the arms, the seeds and the settings are those that were frozen."""
+    """Raise `RunError` if questions, arms, seeds or settings differ from the frozen plan."""
     frozen = _begun(root)
     if frozen is None:
         return
     before = plan_of(frozen)
     precision = before.config.training.precision
-    if plan.config.training.precision == "auto":  # until it is known what that is where the cells run
+    if plan.config.training.precision == "auto":  # not resolved yet for the machines that run the cells
         plan = plan.computed_in(precision)
     changed = sorted(_differences(before.frozen, plan.frozen))
     if changed:
@@ -459,7 +459,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
 
 
 def _differences(old: Any, new: Any, key: str = "") -> set[str]:
-    """Dotted names of what differs between two nested values."""
+    """Dotted names of the entries in which two nested values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = {*old, *new}
         return {d for n in names for d in _differences(old.get(n), new.get(n), f"{key}.{n}".strip("."))}

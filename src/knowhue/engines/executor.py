@@ -1,6 +1,6 @@
-"""What an engine does: runs jobs, each once its needs are met. Which one does is chosen by `--engine`.
+"""Engines run jobs, each after the jobs that it needs; `--engine` chooses one.
 
-The simplest is this process, then several of this machine, each with its share of the threads.
+This module has the local ones: this process, or several worker processes that share the machine's threads.
 """
 
 import os
@@ -27,49 +27,49 @@ POLL_SECONDS = 5.0
 
 
 class Job(NamedTuple):
-    """A piece of work that may be run again: what it did before lies in files, and is not repeated.
+    """A piece of work that can be run again: it keeps its progress in files and does not repeat what is done.
 
-    So an engine need not know how far a job is. Whatever is lost, a process or a machine, the same job is run again;
-    only one driver at a time hands out the jobs of a folder.
+    So an engine does not have to know the progress of a job. If a process or a machine is lost, the job is run again.
+    Only one driver process at a time starts jobs for a folder.
     """
 
     id: str
-    """names the same work in every call; of several jobs with one id the first is run"""
+    """the same for the same work in every call; of several jobs with one id, the first is run"""
     run: Callable[[], object]
-    """does it. Engines that use other processes pickle it."""
+    """does the work; engines that use other processes pickle it"""
     needs: tuple[str, ...] = ()
-    """ids of the jobs that must have ended before"""
+    """ids of the jobs that must end before"""
 
 
 class Executor(Protocol):
-    """Runs jobs; scheduling, placement and retries are its own."""
+    """Runs jobs, and is responsible for scheduling, placement and retries."""
 
     name: str
-    """as `--engine` calls it"""
+    """its name in `--engine`"""
     threads: int | None
-    """of each job; None where a job has those of this process"""
+    """number of threads of each job; None if jobs use those of this process"""
     is_elsewhere: bool
-    """whether jobs may run on other machines, which may compute otherwise than this one"""
+    """whether jobs can run on other machines, whose arithmetic can differ"""
 
     def left(self) -> list[str]:
-        """Ids of jobs that a killed driver of the folder has left waiting or running; `RunError` if nobody answers."""
+        """Ids of jobs that a killed driver left waiting or running; `RunError` if the cluster does not answer."""
         return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """Run jobs, and return when all have ended.
 
         Args:
-            jobs: in the order in which they are wanted; needs come before what needs them.
-            watch: called every few seconds while jobs run elsewhere, or after each one here, and after the last one.
+            jobs: in order of priority; each after the jobs that it needs.
+            watch: called every few seconds while jobs run elsewhere, after each job that runs here, and after the last.
 
         Raises:
-            KnowhueError: the first that a job raised, or the engine lost a job for good. What runs is stopped, what
-                waits is not begun, and what has ended is kept: the same call goes on.
+            KnowhueError: the first error of a job, or the engine lost a job for good. Running jobs are stopped, waiting
+                ones are not started, and results of ended ones are kept, so that the same call resumes the work.
         """
 
 
 class InProcess(Executor):
-    """Runs jobs one after another, here, where each reports its own progress."""
+    """Runs jobs one after another in this process, where each reports its own progress."""
 
     name = "local"
     threads = None
@@ -82,7 +82,7 @@ class InProcess(Executor):
 
 
 def share_out(executor: Executor, name: str) -> ShareOut | None:
-    """What has pieces of work done that do not need each other, as jobs; None where this process does all work."""
+    """A function that runs independent pieces of work as jobs; None if this process does all work itself."""
     if isinstance(executor, InProcess):
         return None
 
@@ -109,13 +109,13 @@ def keep_busy(
     result: Callable[[Future[object]], object],
     watch: Callable[[], None],
 ) -> None:
-    """Keep an engine's places filled with the first job whose needs are met, until all have ended."""
+    """Run jobs at most `places` at a time, always the first whose needs are met, until all have ended."""
     waiting = {job.id: job for job in each_once(jobs)}
     running: dict[Future[object], str] = {}
     ended: set[str] = set()
     while waiting or running:
         ready = [job for job in waiting.values() if ended.issuperset(job.needs)]
-        # no more than can run: what is submitted can no longer give way to an earlier job that becomes ready
+        # not more than can run, because a submitted job cannot give way to an earlier one that becomes ready
         for job in ready[: places - len(running)]:
             running[submit(job)] = waiting.pop(job.id).id
         done, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
@@ -125,12 +125,12 @@ def keep_busy(
         watch()
 
 
-# what the cell of a study imports, torch among it; kornia once it has images
+# imports of a cell of a study, including torch; kornia is imported lazily
 _PRELOADED = ("knowhue.cells", "knowhue.training.run", "kornia.color")
 
 
 class LocalProcesses(Executor):
-    """Keeps several processes busy with the first job whose needs are met."""
+    """Runs jobs in several worker processes on this machine."""
 
     name = "local"
     is_elsewhere = False
@@ -140,9 +140,9 @@ class LocalProcesses(Executor):
         self.threads = max(1, (os.cpu_count() or 1) // workers)
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`; a worker that died is a `RunError`."""
+        """See `Executor`; `RunError` if a worker dies."""
         context = _context()
-        # workers are all begun alike, so each takes its number, and by it a GPU, from a queue
+        # all workers start with the same arguments, so each takes its number, which selects a GPU, from a queue
         slots = context.Queue()
         for slot in range(self.workers):
             slots.put(slot)
@@ -150,7 +150,7 @@ class LocalProcesses(Executor):
             try:
                 keep_busy(jobs, self.workers, lambda job: pool.submit(job.run), Future.result, watch)
             except BaseException as error:
-                # shutdown drops what waits and forgets its processes, but lets running jobs end, which may take hours
+                # shutdown cancels waiting jobs, but lets running ones end, which may take hours, and forgets processes
                 processes = list((pool._processes or {}).values())
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in processes:
@@ -166,9 +166,9 @@ class LocalProcesses(Executor):
 
 
 def _context() -> Any:
-    """How workers begin: forked from a process that has imported torch, and done nothing with it.
+    """Start workers as forks of a process that has imported torch but not used it.
 
-    Forked from this one, they would share CUDA and the threads of torch; spawned, each would import all anew.
+    Forks of this process would share CUDA and the threads of torch; spawned workers would all repeat the imports.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
@@ -176,7 +176,7 @@ def _context() -> Any:
 
 
 def _begin_worker(slots: Any) -> None:
-    """Give a worker its GPU, if there are several."""
+    """Select the GPU of a worker if there are several."""
     end_with_parent()
     import torch
 
@@ -186,62 +186,62 @@ def _begin_worker(slots: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this worker end when the process that started it does, even if that was killed and could tell nobody.
+    """End this worker when the process that started it ends, even if that one was killed.
 
-    Otherwise it would go on writing into a folder that the next command believes to have for itself.
+    Otherwise the worker would still write into a folder that the next command assumes it has for itself.
     """
     parent = parent_process()
-    assert parent is not None  # a worker has one
+    assert parent is not None  # because this is a worker
 
     def watch() -> None:
         wait_for([parent.sentinel])
-        os._exit(1)  # in the midst of whatever it does: all that counts was written whole
+        os._exit(1)  # safe at any moment, because files are written atomically
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 class SlurmSettings(Section):
-    """What Slurm gives each job, and for how long."""
+    """Resources and time limit of each Slurm job."""
 
     partition: str | None = None
-    """partition that jobs go to; the cluster's default unless given"""
+    """partition of the jobs; null is the cluster's default"""
     cpus: Count = 1
-    """cores of a job, and its threads"""
+    """cores, and threads, of each job"""
     gpus: CountOrNone = 0
-    """GPUs of a job"""
+    """GPUs of each job"""
     memory_gb: Positive | None = None
-    """memory of a job, GB; the cluster's default unless given"""
+    """memory of each job, in GB; null is the cluster's default"""
     minutes: Count = 240
-    """time limit of a job, after which it is queued again and goes on from its last epoch"""
+    """time limit of each job, in minutes, after which it is queued again and resumes from its last epoch"""
     warning_s: Count = 90
-    """seconds before the time limit in which it is queued again"""
+    """how many seconds before the time limit a job is queued again"""
     time_limits: CountOrNone = 1000
-    """how often a job may come to its time limit"""
+    """how often a job can reach its time limit before it is given up"""
     queued: Count | None = None
-    """jobs that are queued at once, where the cluster limits them (`MaxSubmitJobs`); all of them unless given"""
+    """largest number of jobs in the queue, for clusters with a limit (`MaxSubmitJobs`); null queues all jobs"""
     setup: tuple[str, ...] = ()
-    """lines of shell before a job begins, such as `module load cuda`"""
+    """shell commands to run before each job, such as `module load cuda`"""
     options: dict[str, str | int | bool] = Field(default_factory=dict)
     """further options of sbatch, such as `slurm.options.qos=long`"""
 
 
 class RaySettings(Section):
-    """Where Ray runs, and what each task needs of it."""
+    """The Ray cluster, and the resources of each task."""
 
     address: str = "local"
-    """of a cluster: `auto` on one of its machines, or `host:6379`; `local` starts one on this machine"""
+    """address of the cluster: `auto` on one of its machines, or `host:6379`; `local` starts Ray on this machine"""
     cpus: Count = 1
-    """cores of a task, and its threads"""
+    """cores, and threads, of each task"""
     gpus: NotNegative = 0
-    """GPUs of a task; of a part, such as 0.5, several tasks share one"""
+    """GPUs of each task; with a fraction such as 0.5, several tasks share one"""
     memory_gb: Positive | None = None
-    """memory that is set apart for a task, GB; none unless given"""
+    """memory reserved for each task, in GB; null reserves none"""
     autoscaling: bool = False
-    """whether machines may come that the cluster has not yet"""
+    """whether the cluster can add machines; if false, requests that no machine can meet are refused"""
 
 
 class EngineSettings(Section):
-    """The settings of the engines that have any."""
+    """The settings of the engines other than local."""
 
     slurm: SlurmSettings = SlurmSettings()
     ray: RaySettings = RaySettings()
@@ -268,22 +268,23 @@ ENGINES: Mapping[str, Callable[[Path, int | None, EngineSettings], Executor]] = 
     "slurm": _open_slurm,
     "ray": _open_ray,
 }
-"""What opens an engine for a folder. The library of an engine is imported when that is opened."""
+"""Functions that open an engine for a folder, and import its library only then."""
 
 
 def open_engine(
     name: str = "local", root: Path = Path(), workers: int | None = None, settings: Sequence[str] = ()
 ) -> Executor:
-    """The engine that is to run the jobs of a study or an archive.
+    """Open the engine for the jobs of a study or an archive.
 
     Args:
         name: a key of `ENGINES`.
-        root: the folder that they work for, which all machines of the engine see by the same path.
-        workers: jobs side by side; None is one on this machine, and as many as there is room for elsewhere.
-        settings: like `slurm.partition=gpu`.
+        root: the folder that the jobs write to, which has the same path on all machines of the engine.
+        workers: largest number of simultaneous jobs; None is one on this machine, and no limit elsewhere.
+        settings: texts like `slurm.partition=gpu`.
 
     Raises:
-        ConfigError: an unknown engine or setting, a setting of another engine, or there is no such engine here.
+        ConfigError: the engine or a setting is unknown, a setting belongs to another engine, or the engine is not
+            available here.
         ExtraError: its library is not installed.
     """
     if name not in ENGINES:
@@ -302,13 +303,13 @@ def _require_known(engine: str, key: str) -> None:
     own = [f"{engine}.{name}" for name in type(section.default).model_fields] if section else []
     if not own:
         raise ConfigError(f"`--engine-set` should be left out with `--engine {engine}`. Found `{key}`.")
-    # `options` holds what sbatch knows, and we do not
+    # any option of sbatch is allowed in `options`
     if key not in own and not key.startswith(f"{engine}.options."):
         raise ConfigError(one_of("--engine-set", key, own))
 
 
 def await_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
-    """Wait for jobs that a killed driver has left, with the engine `left` if it was noted: they write to the folder."""
+    """Wait for a killed driver's jobs, which write to the folder, on this engine and on the one noted in `left`."""
     told = list[str]()
     try:
         engines = {own.name: own}

@@ -1,4 +1,4 @@
-"""Jobs as tasks of Ray, on this machine or a cluster: the only importer of Ray, and not before it is needed."""
+"""Jobs as Ray tasks, on this machine or a cluster. Only this module imports Ray, when it is first used."""
 
 import logging
 import os
@@ -13,34 +13,34 @@ from knowhue.locks import job_of_engine
 
 _CANCEL_S = 60.0
 _ANSWER_S = 10.0
-_OBJECTS_BYTES = 80 * 2**20  # the least that Ray takes: jobs share files, not objects
+_OBJECTS_BYTES = 80 * 2**20  # the minimum of Ray, because jobs share files, not objects
 
 
 class RayTasks(Executor):
-    """One task of Ray for each job, at most so many at a time.
+    """Runs each job as a Ray task, at most `workers` at a time.
 
-    Ray places them by what they need, and runs those of a lost node or process again, as often as it takes.
+    Ray places tasks by their resources, and repeats those of lost nodes or processes without limit.
     """
 
     name = "ray"
     is_elsewhere = True
 
     def __init__(self, workers: int | None, settings: RaySettings) -> None:
-        import ray  # pyright: ignore[reportMissingImports]  # noqa: F401  if it is missing, that is said now
+        import ray  # pyright: ignore[reportMissingImports]  # noqa: F401  to fail now if it is missing
 
         self.threads = settings.cpus
         self.workers = workers
         self._settings = settings
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`; `ConfigError` where no cluster, or no machine of it that has what a task needs, is there."""
+        """See `Executor`; `ConfigError` if there is no cluster, or none of its machines can run a task."""
         import ray  # pyright: ignore[reportMissingImports]
 
         if not jobs:
             return
         given = self._settings
         self._connect()
-        # Ray would wait without a word
+        # Ray itself would wait silently for such a machine
         if given.address == "local" or not given.autoscaling:
             _require_room(given, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         needs = {
@@ -58,13 +58,13 @@ class RayTasks(Executor):
         try:
             keep_busy(jobs, self.workers or len(jobs), submit, _result, watch)
         except BaseException:
-            for reference in begun:  # what has ended is not cancelled
+            for reference in begun:  # has no effect on tasks that have ended
                 ray.cancel(reference, force=True)
             ray.wait(begun, num_returns=len(begun), timeout=_CANCEL_S)
             raise
 
     def _connect(self) -> None:
-        """Join the cluster, or start one of this machine, unless this process has done so before."""
+        """Connect to the cluster, or start one on this machine, unless this process is already connected."""
         import ray  # pyright: ignore[reportMissingImports]
 
         if ray.is_initialized():
@@ -78,7 +78,7 @@ class RayTasks(Executor):
         try:
             _require_answer(given.address)
             ray.init(given.address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except Exception as error:  # a node that does not answer in time is a bare one
+        except Exception as error:  # Ray raises a bare Exception if a node does not answer in time
             reason = first_line(error)
             if given.address == "local":
                 raise RunError(
@@ -92,7 +92,7 @@ class RayTasks(Executor):
 
 
 def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -> None:
-    """One machine at least should have what a task needs."""
+    """Raise `ConfigError` unless at least one machine has the resources of a task."""
     place, remedy = "this machine", ""
     if given.address != "local":
         place = "any machine of the cluster"
@@ -116,14 +116,14 @@ def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself tries for two minutes, and then ends the process."""
+    """Raise `OSError` if the cluster does not answer: Ray itself retries for two minutes and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
 
 
 def _run(run: Callable[[], object]) -> None:
-    """What a task does; what a job returns stays where it is."""
+    """Run a job in a task, without transferring its result."""
     import ray  # pyright: ignore[reportMissingImports]
 
     job_of_engine.set(f"ray {(ray.get_runtime_context().get_task_id() or '')[:16]}")

@@ -1,4 +1,4 @@
-"""Jobs as jobs of a Slurm cluster, which wait there for what they need: the only importer of submitit."""
+"""Jobs as Slurm jobs with dependencies. Only this module imports submitit."""
 
 import os
 import pickle
@@ -24,27 +24,27 @@ from knowhue.errors import ConfigError, RunError, shown
 from knowhue.locks import job_of_engine, note_jobs
 
 FOLDER = ".slurm"
-"""In the folder that they work for: what jobs are made of, and what they print."""
+"""Subfolder of the study or archive for the input and output of Slurm jobs."""
 LOST_S = 60.0
-"""Seconds in which the result of a job that has left the queue may come to be seen here: network drives are slow."""
+"""Seconds to wait for the result of a job that has left the queue, because network drives are slow."""
 _CANCEL_S = 60.0
-"""Seconds to wait for jobs that were cancelled to end."""
+"""Seconds to wait for cancelled jobs to end."""
 _SUBMIT_LIMIT = re.compile(r"(Max|Grp)Submit")  # QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit, ...
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 
 
 class SlurmJobs(Executor):
-    """One Slurm job for each of ours, queued at once: what needs another is held until that has ended well.
+    """Queues each job as a Slurm job, which Slurm holds until the jobs that it needs have succeeded.
 
-    A job that is preempted, comes to its time limit or loses its node is queued again by Slurm, and goes on from its
-    last epoch. What has been queued goes on without this process.
+    A job that is preempted, reaches its time limit or loses its node is queued again and resumes from its last epoch.
+    Queued jobs run on if this process ends.
     """
 
     name = "slurm"
     is_elsewhere = True
 
     def __init__(self, root: Path, workers: int | None, settings: SlurmSettings) -> None:
-        """See `executor.open_engine`; `ConfigError` where Slurm's commands are not here."""
+        """See `executor.open_engine`; `ConfigError` if Slurm's commands are not installed here."""
         missing = [command for command in _COMMANDS if shutil.which(command) is None]
         if missing:
             raise ConfigError(
@@ -54,7 +54,7 @@ class SlurmJobs(Executor):
         self.workers = workers
         self._settings = settings
         self._root = root.resolve()
-        # of this driver alone: a cluster that was set up anew gives ids that results of an earlier one bear
+        # separate for each driver, because a reinstalled cluster reuses job ids, by which results are named
         self._folder = self._root / FOLDER / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
         self._title = f"knowhue-{fingerprint(str(self._root))}"
 
@@ -62,7 +62,7 @@ class SlurmJobs(Executor):
         return self._own(_squeue())
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        """See `Executor`; a job that Slurm refused, or that ended without a result, is a `RunError`."""
+        """See `Executor`; `RunError` if Slurm refuses a job, or a job ends without a result."""
         waiting, queued = list(enumerate(each_once(jobs))), dict[str, submitit.Job[Any]]()
         gone_since: dict[str, float] = {}
         try:
@@ -70,7 +70,7 @@ class SlurmJobs(Executor):
                 room = self._room(queued) if waiting else 0
                 begun, waiting = waiting[:room], waiting[room:]
                 for number, job in begun:
-                    # of what has ended well Slurm soon knows nothing, and would wait for it no more
+                    # jobs that have ended are left out, because Slurm soon forgets them
                     needs = [queued[need].job_id for need in job.needs if need in queued]
                     queued[job.id] = self._submit(number, job, needs, len(queued))
                 if begun:
@@ -85,14 +85,14 @@ class SlurmJobs(Executor):
             raise
 
     def _room(self, queued: Mapping[str, submitit.Job[Any]]) -> int:
-        """How many jobs more may be queued; one whose result is there may still be in the queue for a moment."""
+        """How many more jobs can be queued; a job with a result may still be in the queue for a moment."""
         if self._settings.queued is None:
             return sys.maxsize
         busy = {job.job_id for job in queued.values()} | {*self._own(living_jobs() or {})}
         return max(0, self._settings.queued - len(busy))
 
     def _own(self, living: Mapping[str, str]) -> list[str]:
-        """Of jobs, those of this folder: they bear its name."""
+        """Ids of the jobs of this folder, which have its name."""
         return [job for job, name in living.items() if name.startswith(self._title)]
 
     def _submit(self, number: int, job: Job, needs: Sequence[str], before: int) -> submitit.Job[Any]:
@@ -115,9 +115,9 @@ class SlurmJobs(Executor):
         """The options of sbatch, as submitit names them."""
         given, lane, waits_for = self._settings, "", [f"afterok:{':'.join(needs)}"] if needs else []
         if self.workers is not None:
-            # jobs of one name run one after another, so that as many run as there are names
+            # jobs of one name run one after another, so the number of names limits how many run at once
             lane, waits_for = f"-{number % self.workers}", [*waits_for, "singleton"]
-        # what needs a job that failed would wait for ever; what loses its node is queued again
+        # cancel jobs whose needs have failed instead of waiting forever; queue jobs again that lose their node
         options = {"kill-on-invalid-dep": "yes", "requeue": True, **given.options}
         return {
             "job_name": self._title + lane,
@@ -129,14 +129,14 @@ class SlurmJobs(Executor):
             "time": given.minutes,
             "signal_delay_s": given.warning_s,
             "setup": list(given.setup) or None,
-            # submitit would write `--requeue=False`, which is no option of sbatch
+            # submitit would write `--requeue=False`, which sbatch does not accept
             "additional_parameters": {name: value for name, value in options.items() if value is not False},
         }
 
     def _ended(self, queued: Mapping[str, submitit.Job[Any]], gone_since: dict[str, float]) -> list[str]:
-        """Ids of jobs that have ended well since the last call."""
+        """Ids of jobs that have succeeded since the last call."""
         living, now, ended = living_jobs(), time.monotonic(), list[str]()
-        for name, job in queued.items():  # in the order of their needs: what failed first is said
+        for name, job in queued.items():  # in the order of their needs, to report the first failure
             if job.paths.result_pickle.exists():
                 _require_success(job)
                 ended.append(name)
@@ -151,23 +151,23 @@ class SlurmJobs(Executor):
         return ended
 
     def _cancel(self, ids: Sequence[str]) -> None:
-        """Stop jobs, and wait until none of them can write any more."""
+        """Cancel jobs, and wait until none of them can still write."""
         if not ids:
             return
         subprocess.run(["scancel", *ids], capture_output=True, check=False)
         deadline = time.monotonic() + _CANCEL_S
         while time.monotonic() < deadline:
             living = living_jobs()
-            if living is not None and living.keys().isdisjoint(ids):  # no answer says nothing
+            if living is not None and living.keys().isdisjoint(ids):  # None: Slurm did not answer
                 return
             time.sleep(1)
 
 
 class _Step(Checkpointable):
-    """What a Slurm job runs. Queued again it is run anew: how far it is stands in files."""
+    """The callable of a Slurm job. When queued again, it is simply called again, because its progress is in files."""
 
     def __init__(self, run: Callable[[], object]) -> None:
-        # as bytes: what they import takes seconds, in which submitit could not catch the signal of a time limit yet
+        # as bytes, because unpickling imports for seconds, in which submitit cannot yet catch a time limit's signal
         self._run = pickle.dumps(run)
 
     def __call__(self) -> None:
@@ -176,7 +176,7 @@ class _Step(Checkpointable):
 
 
 def living_jobs() -> Mapping[str, str] | None:
-    """The names of this user's jobs that wait or run, by their ids; None where Slurm does not answer just now."""
+    """Names of this user's waiting and running jobs by id; None if Slurm does not answer at the moment."""
     try:
         return _squeue()
     except RunError:

@@ -1,1 +1,1 @@
-"""Anybody's colourings against the true images: `knowhue score`; no torch but where a network is asked for."""
+"""Scores of any system's colourings against the true images (`knowhue score`); needs torch only for networks."""

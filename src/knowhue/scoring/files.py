@@ -1,4 +1,4 @@
-"""`score.json`, which `--check` computes again, and the table of single images."""
+"""The files of `knowhue score`: `score.json`, which `--check` recomputes, and the table of single images."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,21 +18,21 @@ from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
 ROUNDING = 1e-6
-"""Absolute and relative, of a number that is computed again: another processor adds up in another order."""
+"""Absolute and relative tolerance for recomputed numbers, because processors differ in the order of sums."""
 _ROUNDING_OF_P = 1e-4
-"""Absolute: near-equal systems divide a small difference by a small error."""
+"""Absolute tolerance of p-values: of near-equal systems, they divide a small difference by a small error."""
 _PROBABILITIES = ("p", "p_adjusted", "p_clustered", "p_clustered_adjusted")
 _PACKAGES = ("numpy", "pillow", "pyvips")
 _OF_NETWORKS = ("torch", "timm")
 
 
 def short(hash_: str) -> str:
-    """The part of a hash that stands beside numbers."""
+    """The part of a hash that is shown next to numbers."""
     return hash_[:12]
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
-    """Everything that is known, in the same bytes whenever it is computed from the same files."""
+    """The content of `score.json`, always the same for the same files."""
     protocol = scores.protocol.digest
     return {
         "schema": SCORE_SCHEMA,
@@ -69,7 +69,7 @@ def to_json(scores: Scores) -> dict[str, Any]:
 
 
 def truth_of(pairs: Pairs) -> dict[str, Any]:
-    """How many true images, and what names them all."""
+    """Number and combined hash of the true images."""
     return {
         "images": len(pairs.truth),
         "sha256": _files_hash({k: (file,) for k, file in pairs.truth.items()}),
@@ -84,8 +84,8 @@ def read_score_file(path: Path) -> dict[str, Any]:
     """Read a `score.json`.
 
     Raises:
-        ConfigError: it is something else, or of another version.
-        RunError: it is missing, cannot be read, or is not as it was written.
+        ConfigError: the file is not a score, or of another version.
+        RunError: it is missing, unreadable or damaged.
     """
     if path.suffix.lower() != ".json":
         raise ConfigError(
@@ -98,15 +98,15 @@ def read_score_file(path: Path) -> dict[str, Any]:
             f"An earlier score should be a .json file of `knowhue score`, which carries the schema {SCORE_SCHEMA}. "
             f"Found `{path}`, which carries {shown(schema)}."
         )
-    # what carries the schema is knowhue's, and whole where it has its checksum
+    # read again for the checksum, once the schema shows that it is a score
     return read_json(path, sealed=True)
 
 
 def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earlier:
-    """The systems of earlier `score.json` files, to stand in the same table as what is measured of pairs.
+    """The systems of earlier `score.json` files, to be shown in the same table as the systems of `pairs`.
 
     Raises:
-        ConfigError: one was made by another protocol or of other true images, or has a system of the same name.
+        ConfigError: a file has another protocol, other true images, or a system of the same name.
     """
     found = Earlier({}, [], [])
     hashes = {each.name: _files_hash(each.samples) for each in pairs.systems}
@@ -128,7 +128,7 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earl
                 raise ConfigError(
                     f"`--beside {path}` should have systems of other names. Found `{name}` again."
                 )
-            # by the first alone: those of this command that are equal, too, have a note of their own
+            # only with the first equal one, because equal systems of this command have their own note
             equal = next((other for other, own in hashes.items() if own == hash_), None)
             found.notes.extend([are_twins(equal, name)] if equal else [])
             hashes[name] = hash_
@@ -142,10 +142,10 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earl
 
 
 def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:
-    """Make sure, before work, that the numbers of a network which are put together are those of one network.
+    """Check before work that numbers of a network in one table come from the same network.
 
     Raises:
-        ConfigError: of a network that two of them asked, the weights, the input or the classes differ.
+        ConfigError: weights, input or classes of a network differ between two scores.
     """
     asked = json.loads(json.dumps({name: each for name, each in about.items() if name != "asked"}))
     for path in paths:
@@ -162,7 +162,7 @@ def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str
 
 
 def compare_json(kept: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[int, list[str]]:
-    """How many numbers a `score.json` has, and where another one differs; packages and `ROUNDING` are no difference."""
+    """Number of values in a `score.json`, and the differences of another one, except packages and rounding errors."""
     mine, theirs = (
         dict(each)
         | {"made_with": None, "files": [note for note in each.get("files", ()) if LEFT_ALONE not in note]}
@@ -172,7 +172,7 @@ def compare_json(kept: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[int,
 
 
 def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
-    """The table of single images, its header first: a line an image and row."""
+    """The table of single images, header first, with one line per image and row."""
     names = list(dict.fromkeys(name for own in scores.columns.values() for name in own))
     yield ("image", "folder", "row", "protocol", *names)
     hash_ = short(scores.protocol.digest)
@@ -184,7 +184,7 @@ def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:
 
 
 def shown_value(measure: Metric, value: float | None) -> str:
-    """A number as tables show it; what is rounded to 0 has no sign.
+    """A number as tables show it; without a sign if it is rounded to 0.
 
     >>> from knowhue.scoring.measures import MEASURES
     >>> [shown_value(MEASURES["kd_lite0"], value) for value in (-0.0123, -1e-9, None)]

@@ -1,6 +1,7 @@
-"""MEASURES: what is measured of a colouring beside its true image, one value an image, and of a whole set.
+"""MEASURES: what is measured of a colouring against its true image, and of a whole set of colourings.
 
-SSIM takes the true image's windows once for all colourings beside it, in strips that the cache holds.
+For SSIM, the window means of a true image are computed once for all its colourings, in strips that fit into the
+processor's cache.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,18 +30,18 @@ from knowhue.scoring.protocols import Protocol
 
 _EDGE = SSIM_WINDOW - 1
 _SIDE = 32
-"""Windows a side that are one product of matrices: a Gaussian mean has 11 weights, and each product 42, not all of a
-side, as in `similarity.ssim`."""
+"""Side of a block of windows that is one matrix product. With blocks, a Gaussian mean of 11 weights takes products of
+length 42 instead of the whole side, as in `similarity.ssim`."""
 
 
 def ssim_beside(rgb: FloatArray, true: FloatArray, true_means: Sequence[FloatArray]) -> float:
-    """SSIM of an image, RGB (3, H, W), 0 to 1, and the `Seen.windows` of a true one, as `similarity.ssim` has it."""
+    """SSIM, as in `similarity.ssim`, of an image, RGB (3, H, W), 0 to 1, and the `Seen.windows` of a true image."""
     values, total = _about_zero(rgb), 0.0
     down, across = (side - _EDGE for side in rgb.shape[1:])
     in_last = across - (values.shape[2] - _EDGE - _SIDE)
     for rows, means in zip(_strips(rgb.shape[1]), true_means, strict=True):
         strip, like = values[:, rows], true[:, rows]
-        # squares of both together: a mean of each alone is less exact, and as dear
+        # the sum of both squares, because separate means are less exact and not faster
         squares = np.asarray(strip * strip + like * like, np.float32)
         asked: FloatArray = np.concatenate((strip, squares, strip * like), dtype=np.float32)
         found = _gaussian_means(asked)
@@ -63,12 +64,12 @@ def _strips(height: int) -> Iterator[slice]:
 
 
 def _gaussian_means(values: FloatArray) -> FloatArray:
-    """(K, rows + 10, blocks * 32 + 10) to the means of all windows, (blocks, K, rows, 32)."""
+    """The Gaussian means of all windows: (K, rows + 10, blocks * 32 + 10) to (blocks, K, rows, 32)."""
     planes, height, width = values.shape
     rows, blocks = height - _EDGE, (width - _EDGE) // _SIDE
     down: FloatArray = window_weights(height).astype(np.float32) @ values
     along, across = down.strides[1:]
-    # blocks overlap by the edges of their windows
+    # blocks overlap, because windows reach beyond them
     overlapping = as_strided(
         down, (blocks, planes * rows, _SIDE + _EDGE), (_SIDE * across, along, across), writeable=False
     )
@@ -77,13 +78,13 @@ def _gaussian_means(values: FloatArray) -> FloatArray:
 
 
 Column = NDArray[np.float64]
-"""(N,): one value an image, in the order of their names."""
+"""One value per image, (N,), in the order of their names."""
 Columns = Mapping[str, Column]
 
 FARTHEST_AB = 150
-"""Distance in the a*b* plane up to which the area under the curve is taken (Zhang, Isola and Efros, ECCV 2016)."""
-_TOGETHER = 1 << 14  # pixels whose arrays the processor's cache holds
-_REACH = 128  # of a*b*, whose sRGB colours lie within -108 to 99
+"""Largest a*b* distance, in CIELAB units, of the curve whose area is measured (Zhang, Isola and Efros, ECCV 2016)."""
+_TOGETHER = 1 << 14  # pixels whose arrays fit into the processor's cache
+_REACH = 128  # largest a* or b* in tables; sRGB colours lie within -108 to 99
 
 
 MEASURES: Mapping[str, Metric] = {
@@ -97,46 +98,46 @@ MEASURES: Mapping[str, Metric] = {
         "fd_lite0", "kd_lite0", "fid", "kid", *RECOGNITION,
     )
 }  # fmt: skip
-"""In the order of tables. What has values of single images is the mean of a column of its name."""
+"""In the order of tables. A measure with values of single images is the mean of the column of its name."""
 
 BEST_OF = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "lpips_alex")
-"""Of several samples, the best by each of these is a column `best_<name>`."""
+"""Measures whose best value over several samples of an image is a column `best_<name>`."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An image as it is measured."""
+    """An image with all that the measures need of it."""
 
     pixels: Pixels
-    """(H, W, 3)"""
+    """codes (H, W, 3), 8 or 16 bits"""
     rgb: FloatArray
     """(1, 3, H, W), 0 to 1, float32"""
     lightness: Floats
-    """L* (1, 1, H, W)"""
+    """L* (1, 1, H, W), 0 to 100"""
     chroma: FloatArray
-    """a*b* (1, 2, H, W), float32"""
+    """a*b* (1, 2, H, W), CIELAB units, float32"""
     colourfulness: tuple[float, float]
-    """M3, signed and absolute"""
+    """M3 of Hasler and Suesstrunk, by signed and by absolute opponent values"""
 
     @cached_property
     def windows(self) -> tuple[FloatArray, list[FloatArray]]:
-        """What SSIM asks of a true image, of 11 pixels a side or more.
+        """The part of SSIM that depends only on the true image, which must have at least 11 pixels a side.
 
-        RGB about 0, (3, H, W) and as many columns of 0 as make whole blocks of windows; and the means of each window,
-        by strip (blocks, 3, rows, 32).
+        RGB minus 0.5, (3, H, W), padded with columns of 0 to whole blocks of windows; and the means of all windows, for
+        each strip (blocks, 3, rows, 32).
         """
         values = _about_zero(self.rgb[0])
         return values, [_gaussian_means(values[:, rows]) for rows in _strips(values.shape[1])]
 
     @cached_property
     def colours(self) -> NDArray[np.int64]:
-        """The number of the nearest of `chroma_bins` to each pixel's colour, (H, W)."""
+        """Index of the nearest of `chroma_bins` for each pixel, (H, W)."""
         whole = np.rint(self.chroma[0]).astype(np.int16) + _REACH
         return nearest_bins()[whole[0], whole[1]]
 
 
 def see(pixels: Pixels) -> Seen:
-    """What is measured of codes (H, W, 3), 8 or 16 bits."""
+    """Prepare codes (H, W, 3), 8 or 16 bits, for the measures."""
     planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     codes, lab = planes.reshape(3, -1), np.empty((3, pixels.shape[0] * pixels.shape[1]))
     for cut in _cuts(lab.shape[1]):
@@ -148,9 +149,9 @@ def see(pixels: Pixels) -> Seen:
 
 
 def _colourfulness(planes: Pixels) -> tuple[float, float]:
-    """`color.colourfulness` in both conventions, of codes (3, H, W): the squares are the same, and sums are exact."""
+    """`color.colourfulness` of codes (3, H, W) in both conventions, which share the squares; sums are exact."""
     red, green, blue = planes.astype(np.int32)
-    # twice the opponents, which are whole numbers
+    # twice the opponent values, because those are integers
     opponents = [each.ravel().astype(np.float64) for each in (2 * (red - green), red + green - 2 * blue)]
     squares = [each @ each / each.size for each in opponents]
     scale = 255 / np.iinfo(planes.dtype).max / 2
@@ -175,21 +176,21 @@ def _light(codes: np.dtype[Any]) -> Floats:
 def measure_image(
     colouring: Seen, truth: Seen, protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """What a colouring of the truth's size has of each column, and where the distances of its pixels lie.
+    """Measure a colouring that has the size of its true image.
 
     Returns:
-        Values by column; and how many pixels have each true colour of `chroma_bins` and each distance in the a*b*
-        plane, rounded up: (313, 152), of which the last is more than `FARTHEST_AB`.
+        Values by column; and the number of pixels by true colour of `chroma_bins` and by a*b* distance, rounded up:
+        (313, 152), where the last distance is above `FARTHEST_AB`.
 
     Raises:
-        ImageError: a side is below 11 pixels.
+        ImageError: a side has fewer than 11 pixels.
     """
     height, width = truth.pixels.shape[:2]
     if min(height, width) < SSIM_WINDOW:
         raise ImageError(f"it has {width} x {height} pixels, and SSIM needs {SSIM_WINDOW} a side")
     if colouring is truth:
         return _of_itself(truth, protocol)
-    noise = float(psnr(colouring.rgb, truth.rgb.astype(np.float64))[0])  # float32 would add up less exactly
+    noise = float(psnr(colouring.rgb, truth.rgb.astype(np.float64))[0])  # sums of float32 are less exact
     off = colouring.chroma - truth.chroma
     apart = np.sqrt(off[0, 0] * off[0, 0] + off[0, 1] * off[0, 1])
     steps = np.minimum(np.ceil(apart), FARTHEST_AB + 1).astype(np.int64)
@@ -211,7 +212,7 @@ def measure_image(
 
 
 def _of_itself(truth: Seen, protocol: Protocol) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """What the true image has beside itself, which is known."""
+    """The known result for a true image against itself."""
     none = dict.fromkeys(("ciede2000", "ab_l1", "lightness_change", "lightness_changed"), 0.0)
     none |= dict.fromkeys(("mean_colourfulness_difference", "mean_colourfulness_difference_absolute"), 0.0)
     full = {"psnr_rgb": protocol.equal_psnr_db, "ssim_rgb": 1.0, "ab_auc": 1.0}
@@ -228,7 +229,7 @@ def _own_columns(image: Seen) -> dict[str, float]:
 
 
 def distance(first: Seen, second: Seen) -> float:
-    """Mean CIEDE2000 over the pixels of two images of one size, L* included."""
+    """Mean CIEDE2000, including L*, over the pixels of two images of the same size."""
     total, height = 0.0, first.lightness.shape[2]
     step = max(1, _TOGETHER // first.lightness.shape[3])
     for top in range(0, height, step):
@@ -239,15 +240,15 @@ def distance(first: Seen, second: Seen) -> float:
 
 
 AREA = np.concatenate(([FARTHEST_AB], FARTHEST_AB + 0.5 - np.arange(1, FARTHEST_AB + 1), [0.0])) / FARTHEST_AB
-"""What a pixel adds to the area under the curve, by its distance rounded up: the share of t = 0 to 150 at which it
-counts, by trapezoids over whole t."""
+"""Contribution of a pixel to the area under the curve by its distance, rounded up: the share of thresholds t, 0 to
+150, that it is within, by the trapezoidal rule over integer t."""
 
 
 def balanced_area(counts: NDArray[np.int64]) -> float:
-    """The area where each true colour counts alike, however many pixels have it: weights 1 / frequency, lambda = 0.
+    """The area with equal weight for each true colour that occurs: weights 1 / frequency, lambda = 0.
 
-    Zhang, Isola and Efros weight by ImageNet's frequencies; these are of the images at hand. `counts`: (313, 152), see
-    `measure_image`.
+    Zhang, Isola and Efros use the frequencies of ImageNet; here they are those of the scored images. `counts` is
+    (313, 152), see `measure_image`.
     """
     pixels = counts.sum(1)
     found = pixels > 0
@@ -263,7 +264,7 @@ def _by_colour(colours: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[
 
 @cache
 def nearest_bins() -> NDArray[np.int64]:
-    """The number of the nearest of `chroma_bins` to each whole a*, b* from -128 to 128; the first of equally near."""
+    """Index of the nearest of `chroma_bins`, the first of ties, for each integer a*, b* in -128 to 128, (257, 257)."""
     axis = np.arange(-_REACH, _REACH + 1)
     colours = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 1, 2)
     found = [((part - chroma_bins()) ** 2).sum(-1).argmin(1) for part in np.array_split(colours, 64)]
@@ -274,18 +275,18 @@ OF_MEANS = {
     "colourfulness_difference_of_means": "colourfulness",
     "colourfulness_difference_of_means_absolute": "colourfulness_absolute",
 }
-"""Measures of a set that are no mean: the distance between the means of the colourings and of the true images, and of
-which column."""
+"""Measures of a set that are not means: absolute differences between the means of a column, given here, over the
+colourings and over the true images."""
 
 
 def gray_of(truth: Seen, colour: tuple[float, ...] = (0.0, 0.0)) -> Pixels:
-    """The image in its own L* and one a*b* everywhere: left gray, or in the mean colour; codes of the truth's depth."""
+    """Codes, with the bit depth of the true image, of its L* with one a*b* everywhere: gray or the mean colour."""
     lightness, codes = truth.lightness.reshape(-1), truth.pixels.dtype
     planes = np.empty((3, lightness.size), codes)
     for cut in _cuts(lightness.size):
         chroma = np.repeat(np.array(colour)[:, None], len(lightness[cut]), axis=1)
         light = lab_to_linear(lightness[cut], chroma).clip(0, 1)
-        if not any(colour):  # one code, whatever is left of rounding
+        if not any(colour):  # equal codes in all channels, despite rounding
             light = light[1:2]
         planes[:, cut] = np.floor(linear_to_srgb(light) * np.iinfo(codes).max + 0.5)
     return np.ascontiguousarray(np.moveaxis(planes.reshape(3, *truth.pixels.shape[:2]), 0, -1))

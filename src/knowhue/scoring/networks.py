@@ -1,4 +1,4 @@
-"""What networks say of colourings: LPIPS, distances of sets, what chance leaves of them, recognition; by torch."""
+"""Scores by networks: LPIPS, distances between sets with their intervals, and recognition; needs torch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -47,11 +47,11 @@ from knowhue.scoring.table import NetworkAnswers, SetDistance
 from knowhue.statistics.clustered import deal_groups, jackknifed
 
 PER_FEATURE = 2
-"""Images for each feature that a Frechet distance needs for an interval: with fewer its bias is not of order 1 / N."""
+"""Images per feature that an interval of a Frechet distance needs; with fewer, its bias is not of order 1 / N."""
 
 
 class LeftOut(NamedTuple):
-    """A distance of all images, and without each group of them, (G,)."""
+    """A distance computed from all images, and without each group of images, (G,), for the jackknife."""
 
     whole: float
     without: NDArray[np.float64]
@@ -61,7 +61,7 @@ class LeftOut(NamedTuple):
 
 
 class Truth:
-    """The true images' side of every distance, made once: features (N, D) and `deal_groups` (N,)."""
+    """The true images' part of all distances, computed once from features (N, D) and groups (N,) of `deal_groups`."""
 
     def __init__(self, features: Features, groups: NDArray[np.int64]) -> None:
         self.features = features
@@ -73,7 +73,7 @@ class Truth:
         return list(self.gaussians(self.features))
 
     def gaussians(self, features: Features) -> Iterator[Gaussian]:
-        """Of all features, and without each group."""
+        """The Gaussians of all features, and without each group."""
         triangles = [triangle(features[each]) for each in self.rows]
         yield gaussian_of(triangles)
         for number in range(len(triangles)):
@@ -84,17 +84,17 @@ class Truth:
         return _group_sums(self.features, self.features, self.rows)
 
     def frechet(self, features: Features) -> LeftOut | None:
-        """The Frechet distance; None where a group leaves fewer than `PER_FEATURE` images a feature, too few."""
+        """The Frechet distance; None if fewer than `PER_FEATURE` images per feature remain without a group."""
         if len(features) - self.sizes.max() < PER_FEATURE * features.shape[1]:
             return None
         values = list(map(frechet_between, self.gaussians(features), self.own_gaussians))
         return LeftOut(values[0], np.array(values[1:]))
 
     def kernel(self, features: Features) -> LeftOut | None:
-        """The kernel distance over pairs of different images; None where no pair would be left.
+        """The kernel distance over pairs of different images; None if no pair remains without a group.
 
-        Lemma 6 of Gretton et al. (JMLR 2012), equation 4, for x and y that come in pairs: an image and its own
-        colouring are no two draws, and with them the distance is too small by about 1 / N.
+        Lemma 6 of Gretton et al. (JMLR 2012), equation 4, for paired x and y: an image and its own colouring are not
+        independent, and including such pairs makes the distance too small by about 1 / N.
         """
         if self.sizes.sum() - self.sizes.max() < 2:
             return None
@@ -112,11 +112,11 @@ LEAVE_OUT: Mapping[str, Callable[[Truth, Features], LeftOut | None]] = {
     "fid": Truth.frechet,
     "kid": Truth.kernel,
 }
-"""By the distances of `features.DISTANCES`."""
+"""Leave-out computations by the distances of `features.DISTANCES`."""
 
 
 def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-    """(G, G): the sum of the kernel over pairs of a row of one group and another row of another."""
+    """Sums of the kernel over pairs of different rows, by the groups of x and y, (G, G)."""
     found = np.array([[kernel_sum(x[one], y[other]) for other in rows] for one in rows])
     diagonal = kernel_diagonal(x, y)
     return found - np.diag([diagonal[each].sum() for each in rows])
@@ -124,21 +124,21 @@ def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> 
 
 _ANSWERS = "answers"
 TOOLS = versions("torch", "torchvision", "timm")
-"""Others may resize, or compute, otherwise."""
-_ASKED = 3  # what is asked of an image, counted up where that changes: what was kept before is not used
+"""Packages whose versions are part of cache keys, because they affect resizing and results."""
+_ASKED = 3  # version of what is computed per image, to be increased with each change, which invalidates cached arrays
 
 
 class ScoreNetworks(NamedTuple):
-    """What was opened."""
+    """The opened networks."""
 
     asked: str
     features: Mapping[str, ImageNetwork | Unavailable]
-    """networks that give features, or why there is none, by name"""
+    """networks that give features, or the reason why one is unavailable, by name"""
     perceptual: ImageNetwork | None
-    """LPIPS, if it is asked"""
+    """LPIPS, if requested"""
     has_probe: bool
     judge: Judge | None = None
-    """a classifier of the user's, if one is asked"""
+    """the user's classifier, if requested"""
 
     @property
     def opened(self) -> dict[str, ImageNetwork]:
@@ -146,7 +146,7 @@ class ScoreNetworks(NamedTuple):
 
     @property
     def provenance(self) -> dict[str, dict[str, Any]]:
-        """What the answers of each network that is shown images follow from."""
+        """What determines the output of each network, by its key in the cache."""
         found = {name: _quoted(each.provenance) for name, each in self.opened.items()}
         if self.perceptual is not None:
             found[LPIPS] = _quoted(self.perceptual.provenance)
@@ -156,7 +156,7 @@ class ScoreNetworks(NamedTuple):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What numbers must be quoted with, as far as it is known before work."""
+        """What must be stated with the numbers, as far as it is known before work."""
         of_networks = self.provenance
         by_measure = {name: each.network for name, each in DISTANCES.items()} | {LPIPS: LPIPS}
         found: dict[str, Any] = {"asked": self.asked}
@@ -169,11 +169,10 @@ class ScoreNetworks(NamedTuple):
 
 
 def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
-    """Open what is wanted, before work.
+    """Open the requested networks before work.
 
     Raises:
-        ConfigError: a network that cannot be opened: who asks for a number should not get a page without it. Or
-            folders of too few images to recognise classes by.
+        ConfigError: a requested network cannot be opened, or folders have too few images to recognise classes.
     """
     names = wanted.names
     has_probe = "recognition" in names
@@ -212,7 +211,7 @@ def ask_networks(
     cache: Path,
     report: Report = lambda _: None,
 ) -> NetworkAnswers:
-    """Show every row to the networks, image by image, so that no number depends on what else is shown."""
+    """Run the networks on all rows, one image at a time, so that results do not depend on the batch."""
     systems = [each.name for each in pairs.systems]
     rows = (TRUTH, *systems, *(row for row in ALWAYS if row != TRUTH))
     done, total = 0, len(pairs.truth) * len(rows)
@@ -224,7 +223,7 @@ def ask_networks(
     left_out: dict[str, dict[str, LeftOut]] = {}
     probe: FoldedProbe | None = None
     true_answers: NDArray[np.int64] | None = None
-    # a row after the other: the features of all, of many images, would not fit
+    # row by row, because the features of all rows may not fit into memory
     with threadpool_limits(1), torch.no_grad():
         for row in rows:
             kept = []
@@ -256,7 +255,7 @@ def ask_networks(
 
 
 def _left_out(truths: Mapping[str, Truth], features: Mapping[str, Features]) -> dict[str, LeftOut]:
-    """Distances of a system without some of the images, by those of `LEAVE_OUT` that there are images enough for."""
+    """The distances of `LEAVE_OUT` for a system, if it has enough images for them."""
     asked = {name: DISTANCES[name].network for name in LEAVE_OUT if DISTANCES[name].network in truths}
     found = {name: LEAVE_OUT[name](truths[network], features[network]) for name, network in asked.items()}
     return {name: each for name, each in found.items() if each is not None}
@@ -265,7 +264,7 @@ def _left_out(truths: Mapping[str, Truth], features: Mapping[str, Features]) -> 
 def _judged(
     found: Mapping[str, Mapping[str, LeftOut]], sizes: NDArray[np.int64], reference: str, level: float
 ) -> list[SetDistance]:
-    """Every distance of every system, and its difference from the reference's."""
+    """All distances of all systems, and their differences from those of the reference."""
     judged = []
     for system, own in found.items():
         for name, each in own.items():
@@ -279,7 +278,7 @@ def _judged(
 
 
 def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[str]:
-    """What Frechet distances of few images are worth; kernel distances have no such bias."""
+    """Warnings about Frechet distances of few images; kernel distances have no such bias."""
     known = {each.measure for each in distances}
     return [
         f"{MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
@@ -289,13 +288,13 @@ def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[s
 
 
 def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> KeptArrays:
-    """What all networks say of a row, from the cache or asked and put there, each network apart."""
+    """The outputs of all networks for a row, cached separately for each network."""
     key = portion.key(row, protocol)
     keys = {name: digest([_ASKED, TOOLS, key, name, each]) for name, each in networks.provenance.items()}
 
     def ask(names: list[str]) -> dict[str, KeptArrays]:
         values: dict[str, list[KeptArrays]] = {name: [] for name in names}
-        for pixels in row_pixels(portion, row, protocol):  # an image at a time, whatever the size of a part
+        for pixels in row_pixels(portion, row, protocol):  # one image at a time, to bound the memory
             for name, answers in values.items():
                 answers.append(_ask(name, *pixels, networks))
         return {
@@ -308,7 +307,7 @@ def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetwork
 
 
 def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> KeptArrays:
-    """Features and classes of the first sample; LPIPS: the mean over samples, of the best one, and between samples."""
+    """Features or classes of the first sample; for LPIPS the mean over samples, the best, and between samples."""
     if name == _ANSWERS and networks.judge is not None:
         return {name: networks.judge.classifier.answer(colourings[0])}
     if name == LPIPS and networks.perceptual is not None:
@@ -324,11 +323,11 @@ def _ask_perceptual(network: ImageNetwork, truth: Pixels, colourings: Sequence[P
 
 
 def _tensor(pixels: Pixels) -> torch.Tensor:
-    """(1, 3, H, W), 0 to 1."""
+    """RGB (1, 3, H, W), 0 to 1."""
     codes = np.moveaxis(pixels, -1, 0)[None].astype(np.float32)
     return torch.from_numpy(codes / np.float32(np.iinfo(pixels.dtype).max))
 
 
 def _quoted(about: Mapping[str, Any]) -> dict[str, Any]:
-    # where a file lay says nothing: its weights have a hash
+    # the path of a file is left out, because the hash of its weights identifies it
     return {name: each for name, each in about.items() if name not in ("value", "file")}

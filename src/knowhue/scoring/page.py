@@ -1,4 +1,4 @@
-"""The page of `knowhue score`: what it says of systems, their tables, for papers too, and where they differ most."""
+"""The page of `knowhue score`: conclusions, tables (also as LaTeX), and the images in which systems differ most."""
 
 import base64
 import json
@@ -26,9 +26,9 @@ from knowhue.statistics.clustered import Nearness
 from knowhue.statistics.paired import Interval
 
 _SIDE = 176
-"""Pixels of an image on the page, its longer side."""
+"""Longer side of an image on the page, in pixels."""
 _MOST = 3
-"""Images on either side in which two systems differ most."""
+"""Number of images shown for which one of two systems is nearer, and for which the other is."""
 _BEST = "The best of several samples"
 _RECOGNISED = {
     "recognition": "recognised, by a probe that learnt the folders from other true images",
@@ -39,7 +39,7 @@ _RECOGNISED = {
 
 
 class Group(NamedTuple):
-    """Measures that share a table."""
+    """Measures that are shown in one table."""
 
     title: str
     note: str
@@ -76,7 +76,7 @@ _GROUPS = (
 
 
 def render(scores: Scores, command: str) -> str:
-    """The page as HTML: one file without links to anything outside of it."""
+    """The page as HTML, one file without external links."""
     return fill(
         "score.html",
         scores=scores,
@@ -108,7 +108,7 @@ def render(scores: Scores, command: str) -> str:
 
 
 def to_latex(scores: Scores) -> str:
-    """The page's tables for a paper; what they need of its preamble stands above them as comments."""
+    """The page's tables as LaTeX, below comments with the lines that the preamble needs."""
     level = f"{100 * (1 - scores.protocol.alpha):g} %"
     over = f", over {len(set(scores.pairs.clusters))} folders" if scores.pairs.clusters else ""
     said = "means over images. L* is given to every system."
@@ -136,7 +136,7 @@ def to_latex(scores: Scores) -> str:
         f"% {line}\n" for line in ("In the preamble:", *fill_latex("preamble.tex").splitlines())
     )
     return preamble + "".join(
-        # the caption has the protocol of all
+        # without the protocol column, because the caption names the protocol
         tex_table([row[:-1] for row in cells], _caption(scores, names, said), f"score-{number}")
         for number, (cells, names, said) in enumerate(tables, 1)
         if cells
@@ -144,7 +144,7 @@ def to_latex(scores: Scores) -> str:
 
 
 def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
-    """What a table shows, of how many images, and by which networks its measures are."""
+    """The caption of a table: content, number of images, protocol, and the networks of its measures."""
     measures = dict.fromkeys(name.removeprefix("best_") for name in names)
     networks = [
         f"{', '.join(scores.measures[name].short for name in own)} by {_named(about)}"
@@ -166,10 +166,10 @@ def _named(about: Mapping[str, Any]) -> str:
 
 
 def sentence(scores: Scores, found: Difference) -> str:
-    """What is said of a system and the reference."""
+    """The conclusion about a system and the reference, as a sentence."""
     one, other = found.system, scores.reference
     like = "images like these" + ", from folders like these" * bool(scores.pairs.clusters)
-    if found.interval == (0, 0):  # the same files, or as good as that: no finding about two systems
+    if found.interval == (0, 0):  # the same files, or equal scores: nothing to conclude
         return f"{one} and {other} score the same on every image: they are not compared."
     if found.word in (Nearness.FARTHER, Nearness.FARTHER_LITTLE):
         one, other = other, one
@@ -189,7 +189,7 @@ def sentence(scores: Scores, found: Difference) -> str:
 
 
 def _groups(scores: Scores) -> list[Group]:
-    """Those of `_GROUPS` of which some row has a number, with the measures that one has."""
+    """The `_GROUPS` with at least one number, reduced to the measures that have numbers."""
     known = {name for own in scores.rows.values() for name in own}
     known = {name for name in known if name.removeprefix("best_") in scores.measures}
     recognised = "; ".join(text for name, text in _RECOGNISED.items() if name in known)
@@ -202,20 +202,23 @@ def _table(scores: Scores, group: Group) -> list[list[Any]]:
     cells = [
         [row, *(shown_value(m, own.get(name)) for name, m in measures.items())]
         for row, own in scores.rows.items()
-        # what is always there has neither samples nor a best one
+        # the rows of `ALWAYS` have only one sample
         if row not in ALWAYS or group.title != _BEST
     ]
     return _with_protocol(scores, [m.head for m in measures.values()], cells)
 
 
 def _with_protocol(scores: Scores, head: Sequence[str], rows: Sequence[list[Any]]) -> list[list[Any]]:
-    """A table whose last column is the protocol, the header first; nothing without rows."""
+    """A table, header first, with the protocol as its last column; empty if it has no rows."""
     last = short(scores.protocol.digest)
     return [["", *head, "protocol"], *([*row, last] for row in rows)] if rows else []
 
 
 def _by_system(scores: Scores, cells: Mapping[tuple[str, str | None, str], TableCell]) -> list[list[Any]]:
-    """A row a measure; a column a system, then one a system minus another, by system, the other one and measure."""
+    """A table with a row for each measure and a column for each system, then for each difference of two systems.
+
+    The keys of `cells` are a system, the one subtracted from it or None, and a measure.
+    """
     columns = sorted(
         dict.fromkeys((one, other) for one, other, _ in cells), key=lambda each: each[1] is not None
     )
@@ -238,7 +241,7 @@ def _distance_table(scores: Scores) -> list[list[Any]]:
 
 
 def _test_table(scores: Scores) -> list[list[Any]]:
-    """Tests of recognised images: a line a share and two rows of the other tables."""
+    """Tests of recognised images: a line for each measure and pair of rows."""
     is_clustered = bool(scores.pairs.clusters)
     rows = []
     for each in scores.tests:
@@ -277,12 +280,12 @@ def _difference_cell(scores: Scores, found: Difference) -> TableCell:
 
 
 def _whole(text: str) -> str:
-    """A text that a narrow screen does not break."""
+    """The text with no-break spaces, so that narrow screens do not break it."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
-    """The images in which a system and the reference differ most by the primary measure; nothing of the reference."""
+    """The images in which a system differs most from the reference by the primary measure; empty for the reference."""
     if name == scores.reference:
         return {}
     primary = scores.protocol.primary
@@ -301,7 +304,7 @@ def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
 
 
 def _shown(scores: Scores, name: str, place: int) -> dict[str, Any]:
-    """One image: the truth and both colourings, as they were compared."""
+    """One image for the page: the true image and both colourings as they were compared, with their values."""
     image = list(scores.pairs.truth)[place]
     primary = scores.protocol.primary
     truth = open_pixels(scores.pairs.truth[image], scores.protocol)

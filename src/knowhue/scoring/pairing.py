@@ -1,4 +1,4 @@
-"""Which colouring belongs to which true image: by relative path, extension aside; whatever is odd about it is said."""
+"""Pairing of colourings with true images, by relative path without extension; reports everything unusual."""
 
 import hashlib
 import re
@@ -17,55 +17,55 @@ from knowhue.storage import own_name
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
 LEFT_ALONE = "left alone"
-"""In notes on files that are no images: they come and go, and no number rests on them."""
+"""Marks notes on files that are not images, which have no effect on the scores."""
 ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
-"""Rows that every table has."""
+"""Rows of every table, besides the systems."""
 _SAMPLE_FOLDER = re.compile(r"sample[-_ ]?\d+", re.IGNORECASE)
 _SAMPLE_FILE = re.compile(r"(.+)-\d+")
 
 
 class Stored(NamedTuple):
-    """A file that was listed."""
+    """A listed image file."""
 
     path: Path
     digest: str
     """SHA-256 of its bytes"""
     kind: str | None
-    """of `images.image.FORMATS`, by its first bytes; None if it is none"""
+    """key of `images.image.FORMATS`, by the first bytes; None if unknown"""
 
 
 class System(NamedTuple):
-    """Colourings of one system."""
+    """The colourings of one system."""
 
     name: str
     samples: Mapping[str, tuple[Stored, ...]]
-    """by image, one file or several"""
+    """files of each image, one or several, by the name of the image"""
     remarks: tuple[str, ...] = ()
 
 
 class Pairs(NamedTuple):
-    """True images and colourings that belong together."""
+    """True images with the colourings of each system."""
 
     truth: Mapping[str, Stored]
-    """file by image, by name"""
+    """true file by the name of the image, sorted"""
     systems: tuple[System, ...]
     clusters: tuple[str, ...]
-    """the folder of each image where they lie in two or more; else empty"""
+    """folder of each image if there are two or more folders; else empty"""
     notes: tuple[str, ...]
-    """what a reader must know, of the truth too"""
+    """what readers of the scores must know about systems and true images"""
     remarks: tuple[str, ...] = ()
-    """what is only said: kinds of files, images that were left out"""
+    """further information: kinds of files, images that were left out"""
 
 
 def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
-    """Pair the files of folders, those of systems each perhaps as `NAME=FOLDER`.
+    """Pair the files of the true images with those of systems, each given as a folder or as `NAME=FOLDER`.
 
-    Several samples an image lie in `sample-1/`, `sample-2/` ... or are called `photo-1.png`, `photo-2.png` ... Images
-    that some system lacks, and files that belong to no image, are refused, or left out if `common`.
+    Several samples of an image are files in `sample-1/`, `sample-2/` ... or are called `photo-1.png`, `photo-2.png` ...
+    Images that some system lacks, and files without a true image, are refused, or left out if `common`.
 
     Raises:
-        ConfigError: as `require_folders`.
-        ImageError: no folder, no image in it, or files that are missing, too many or double; each its own line.
+        ConfigError: see `require_folders`.
+        ImageError: a folder is missing or has no image, or files are missing, unexpected or duplicated.
     """
     folders = require_folders(truth, systems)
     originals, left_alone = _list("--truth", truth)
@@ -94,7 +94,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
 
 
 def said_once(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
-    """What is to be said of systems: of several the same once.
+    """Notes with the names of their systems; a note that several systems share is given once.
 
     >>> said_once([("ours", ["2 in JPEG"]), ("theirs", ["1 in JPEG"]), ("copy", ["2 in JPEG"])])
     ['ours, copy: 2 in JPEG', 'theirs: 1 in JPEG']
@@ -110,12 +110,12 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     """Name and folder of each system, given as a folder or as `NAME=FOLDER`.
 
     Raises:
-        ConfigError: a name or a folder that is empty, a name that is there twice or is that of a row of `ALWAYS`.
+        ConfigError: a name or a folder is empty, or a name is used twice or is that of a row of `ALWAYS`.
     """
     pairs = []
     for given in systems:
         name, equals, path = given.partition("=")
-        if not equals or Path(given).exists():  # a folder may be called so
+        if not equals or Path(given).exists():  # the name of a folder can contain =
             name, path = own_name(given), given
         if not name.strip() or not path.strip():
             raise ConfigError(f"A system should have a name and a folder. Found `{given}`: give NAME=FOLDER.")
@@ -136,11 +136,11 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
-    """Make sure, before work, that there are folders to pair; those of the systems by name.
+    """Check before work that all folders exist; returns those of the systems by name.
 
     Raises:
-        ConfigError: as `named_folders`, or one is the truth's own folder.
-        ImageError: no folder.
+        ConfigError: see `named_folders`, or a system is the folder of the true images.
+        ImageError: a folder does not exist.
     """
     named = dict(named_folders(systems))
     for what, folder in {"--truth": truth, **named}.items():
@@ -159,7 +159,7 @@ def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
 
 
 def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
-    """Files by image, and notes; what is stored twice is refused."""
+    """The files by image, and notes; `ImageError` if an image is stored twice."""
     files: dict[str, list[Path]] = {}
     skipped = []
     for path, why in walk(folder, takes_coloured=True):
@@ -203,7 +203,7 @@ def _system(name: str, folder: Path, truth: Mapping[str, Stored]) -> System:
 
 
 def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
-    """The image that a file is a colouring of, one of several or the only one."""
+    """The name of the true image that a file is a colouring of."""
     if key in truth:
         return key
     first, _, rest = key.partition("/")
@@ -214,7 +214,7 @@ def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
 
 
 def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tuple[list[str], list[str]]:
-    """Problems and notes of what a system lacks or has too much."""
+    """Problems and notes about missing and unexpected files of a system."""
     missing = [key for key in truth if key not in system.samples]
     extra = [key for key in system.samples if key not in truth]
     counts = {key: len(each) for key, each in system.samples.items() if key in truth}
@@ -250,7 +250,7 @@ def _twins(systems: Sequence[System]) -> list[str]:
 
 
 def are_twins(*names: str) -> str:
-    """What is said of systems whose files are equal."""
+    """The note on systems whose files are equal."""
     *others, last = names
     return f"{', '.join(others)} and {last} are the same files, byte for byte: nothing is compared by them"
 

@@ -1,4 +1,4 @@
-"""Images measured, some at a time: each part is kept by what it was made from, so that a killed command goes on."""
+"""Measurement of images in parts, each cached under a hash of its input, so that a killed command can be resumed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,11 +29,11 @@ from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, write_arrays
 
 VERSION = 3
-"""Of the formulas: what was kept by another is not used."""
+"""Version of the formulas, which invalidates cached results of other versions."""
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of those packages that are installed."""
+    """The versions of those packages that are installed."""
     found: dict[str, str] = {}
     for name in packages:
         with suppress(PackageNotFoundError):
@@ -41,14 +41,14 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-# pyvips alone is no decoder: libvips comes with its binary
+# pyvips-binary contains libvips, which decodes; pyvips alone does not
 DECODERS = versions("pillow", "pyvips", "pyvips-binary", "pillow-heif")
-"""Others may give other pixels of the same file."""
+"""Versions of the decoders, which can give different pixels for the same file."""
 TOGETHER = 64
-"""Images a part."""
-_PIXEL_BYTES = 200  # while it is compared, about
+"""Number of images in a part."""
+_PIXEL_BYTES = 200  # approximate memory per pixel while images are compared
 _BUDGET = ByteBudget(_PIXEL_BYTES << 24)
-"""Of all threads together; a larger image is alone."""
+"""Memory of all threads together; a larger image is measured alone."""
 _MOST_PROBLEMS = 10
 
 
@@ -57,28 +57,28 @@ _SHAPE = (len(chroma_bins()), measures.FARTHEST_AB + 2)
 
 
 class Measured(NamedTuple):
-    """Values by column, (N,), and how many pixels have each true colour and distance, see `measures.measure_image`."""
+    """Values by column, (N,), and numbers of pixels by true colour and distance, see `measures.measure_image`."""
 
     columns: dict[str, Column]
     counts: NDArray[np.int64]
 
 
 class Portion(NamedTuple):
-    """Some images, and what is to be measured of them."""
+    """A part of the images, and the rows that are to be measured."""
 
     names: tuple[str, ...]
     truth: tuple[Stored, ...]
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
-    """files of each image by system"""
+    """by system: the files of each image"""
     made: Mapping[str, tuple[float, ...]]
-    """what else the rows that are made of the true images depend on, by row of `ALWAYS`"""
+    """by row of `ALWAYS`: parameters, besides the true images, from which the row is made"""
 
     @property
     def rows(self) -> tuple[str, ...]:
         return (*self.colourings, *self.made)
 
     def key(self, row: str, protocol: Protocol) -> str:
-        """What names the values of a row: everything that they follow from."""
+        """Cache key of a row: a hash of everything that determines its values."""
         files = [[file.digest for file in each] for each in self.colourings.get(row, ())]
         source = files or [row, *self.made[row]]
         return digest([VERSION, DECODERS, protocol.digest, [file.digest for file in self.truth], source])
@@ -87,10 +87,10 @@ class Portion(NamedTuple):
 def measure_rows(
     pairs: Pairs, protocol: Protocol, cache: Path, workers: int, report: Report = lambda _: None
 ) -> dict[str, Measured]:
-    """Measure all systems and the rows that are always there.
+    """Measure all systems and the rows of `ALWAYS`.
 
     Raises:
-        ImageError: images that cannot be read, or have another size than their true ones; each its own line.
+        ImageError: images cannot be read, or differ in size from their true images; one problem each.
         RunError: the cache cannot be written.
     """
     names = [each.name for each in pairs.systems]
@@ -104,7 +104,7 @@ def measure_rows(
         for part, kept in _in_order(pool, work, parts, workers):
             for row, arrays in kept.items():
                 places, own = arrays.pop("_places"), arrays.pop("_counts")
-                # added up at once: kept apart, those of 50,000 images would take gigabytes
+                # added immediately, because the counts of 50,000 images would take gigabytes
                 counts.setdefault(row, np.zeros(_SHAPE, np.int64)).ravel()[places] += own
                 columns.setdefault(row, []).append(arrays)
             done += len(part.names) * len(part.rows)
@@ -115,7 +115,7 @@ def measure_rows(
         }
         return {row: Measured(own, counts[row]) for row, own in joined.items()}
 
-    # products of matrices in several threads add up in another order
+    # one thread per matrix product, because the number of threads changes the order of sums
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
         found = run(_parts(pairs, (), {TRUTH: ()}))
         mean = _mean_colour(found[TRUTH])
@@ -125,13 +125,13 @@ def measure_rows(
 
 
 def portions(pairs: Pairs, measured: Mapping[str, Measured]) -> Iterator[Portion]:
-    """All rows of some images after the others, as `measure_rows` took them."""
+    """Parts of the images with all rows, in the order of `measure_rows`."""
     mean = _mean_colour(measured[TRUTH])
     return _parts(pairs, pairs.systems, {row: mean if row == MEAN else () for row in ALWAYS})
 
 
 def row_pixels(portion: Portion, row: str, protocol: Protocol) -> Iterator[tuple[Pixels, list[Pixels]]]:
-    """The pixels of each true image and of what a row has in a colouring's place, one or several samples."""
+    """For each true image, its pixels and those of a row's samples, one or several."""
     for number, file in enumerate(portion.truth):
         truth = open_pixels(file, protocol)
         if row in portion.colourings:
@@ -154,13 +154,13 @@ def _parts(
 
 
 Made = dict[str, KeptArrays]
-"""Columns by row, and their counts as `_places` and `_counts`: most colours are in few images."""
+"""Columns by row. Counts are stored sparsely, as `_places` and `_counts`, because an image has few colours."""
 
 
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[Portion], Made], parts: Iterator[Portion], workers: int
 ) -> Iterator[tuple[Portion, Made]]:
-    """Parts and what was made of them, in order, a few more begun than are done; raises what was wrong with images."""
+    """Parts with their results, in order and with bounded look-ahead; raises the problems of images at the end."""
     waiting: list[tuple[Portion, Future[Made]]] = []
     problems: list[str] = []
     try:
@@ -185,7 +185,7 @@ def _in_order(
 
 
 def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
-    """The rows of a part from the cache, or made and put there."""
+    """The rows of a part, from the cache or measured and cached."""
     keys = {row: part.key(row, protocol) for row in part.rows}
     return cached_arrays(cache, keys, lambda rows: _measure(part, rows, protocol))
 
@@ -193,15 +193,15 @@ def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
 def cached_arrays(
     cache: Path, keys: Mapping[str, str], make: Callable[[list[str]], Mapping[str, KeptArrays]]
 ) -> dict[str, KeptArrays]:
-    """Arrays by name, from where they are kept; those that are not there, or damaged, are made together and put there.
+    """Arrays by name from the cache; missing or damaged ones are made in one call and cached.
 
-    `keys` are the hashes of all that the arrays follow from.
+    `keys` are hashes of all that determines the arrays.
     """
     paths = {name: cache / key[:2] / f"{key}.npz" for name, key in keys.items()}
     found: dict[str, KeptArrays] = {}
     for name, path in paths.items():
         if path.exists():
-            with suppress(DamagedError):  # it is made anew, and replaced
+            with suppress(DamagedError):  # it is made again and replaced
                 found[name] = read_arrays(path, sealed=True)
     if missing := [name for name in paths if name not in found]:
         for name, arrays in make(missing).items():
@@ -211,7 +211,7 @@ def cached_arrays(
 
 
 def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
-    """What is kept of some rows of a part; raises all that is wrong."""
+    """Measure some rows of a part; raises the problems of all its images together."""
     columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}
     problems: list[str] = []
@@ -253,7 +253,7 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
 
 
 def _made(row: str, part: Portion, truth: Seen) -> Seen:
-    """What a row that is always there has in a colouring's place."""
+    """The image of a row of `ALWAYS` in place of a colouring."""
     if row == TRUTH:
         return truth
     if row in JPEG_QUALITIES:
@@ -271,7 +271,7 @@ def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
 def _measure_samples(
     files: Sequence[Stored], truth: Seen, stored: tuple[int, ...], protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """Columns of one image: means over its samples, the best by each metric, and how far apart the samples are."""
+    """Columns of one image: means over its samples, the best by each metric, and the diversity of the samples."""
     seen = [see(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
     found = [measures.measure_image(each, truth, protocol) for each in seen]
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
@@ -284,9 +284,9 @@ def over_samples(
     between: Callable[[Any, Any], Any],
     seen: Sequence[Any],
 ) -> dict[str, float]:
-    """Means over the samples of an image; of several also the best by each of `BEST_OF`, and how far they are apart.
+    """Means over the samples of an image, and for several samples the best by each of `BEST_OF` and the diversity.
 
-    The last is the mean of `between` over pairs of what was `seen`, in the column `diversity`.
+    The column named `diversity` is the mean of the distance `between` over all pairs of samples in `seen`.
     """
     found = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
     if len(rows) > 1:
@@ -307,8 +307,14 @@ def open_pixels(
 ) -> Pixels:
     """The pixels (H, W, 3) of a file as they are compared.
 
+    Args:
+        file: an image file.
+        protocol: how images are compared.
+        like: pixels of the true image as they are compared; None for the true image itself.
+        stored: height and width of the true image's file; None to skip the check of the size.
+
     Raises:
-        ImageError: it is neither as large as its true image is `stored` nor as that is compared.
+        ImageError: the file has neither the size of the true image's file nor that of `like`.
     """
     image, own = _opaque(file), None if like is None else like.shape[:2]
     size = image.pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""PROTOCOLS: what is done to images before they are compared, and how numbers count; data that a hash names."""
+"""PROTOCOLS: how images are processed before comparison and how numbers are judged, as settings with a hash."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -31,38 +31,38 @@ MARGINS = {
     "top1_accuracy": 0.01,
     "top1_agreement": 0.01,
 }
-"""Smallest differences of interest, in each metric's unit; ours, for no paper that we know of names any."""
+"""Smallest differences of interest, in each metric's unit; our choice, because no paper that we know of states any."""
 
 
 class Protocol(Section):
-    """How images are compared. All of it is in the hash."""
+    """How images are compared. All settings are part of the hash."""
 
     LISTED = "A page of `knowhue score` prints them all."
     name: Annotated[str, Field(min_length=1, max_length=60)]
-    """what people call it"""
+    """name of the protocol"""
     geometry: Literal["stretch", "crop", "original"]
-    """stretch: to a square, whatever the shape; crop: the middle square first; original: left as it is"""
+    """stretch (resize to a square regardless of the aspect ratio), crop (cut out the central square and resize it), or
+    original (do not resize)"""
     size_px: Annotated[int, Field(ge=11, le=4096)] | None
-    """side of the square, pixels; null for original"""
+    """side of the square, in pixels; null for original"""
     interpolation: Literal["bilinear", "area", "none"]
-    """bilinear: two taps a side at half-pixel centres, no antialiasing (OpenCV's INTER_LINEAR); area: mean of what a
-    pixel covers"""
+    """bilinear (without antialiasing, like OpenCV's INTER_LINEAR), area (mean over the area of a pixel), or none"""
     codes: Literal["8-bit", "as-stored"]
-    """8-bit: sRGB codes of 0 to 255, after resizing too, as published numbers are; as-stored: 16 bits stay 16"""
+    """8-bit (sRGB codes 0 to 255, also after resizing, like published numbers) or as-stored (16 bits stay 16)"""
     colour: Literal["sRGB to CIELAB, D65, 2 degree observer"] = "sRGB to CIELAB, D65, 2 degree observer"
-    """the way to L*a*b*"""
+    """conversion to L*a*b*"""
     equal_psnr_db: Annotated[float, Field(gt=0, le=1000)] = 100.0
-    """what an image equal to the true one counts, lest one make a mean infinite"""
+    """PSNR of an image that equals the true one, in dB, so that means stay finite"""
     lightness_tolerance: Annotated[float, Field(ge=0)] = 1.0
-    """change of L* above which a pixel counts as changed; 1 is about just noticeable"""
+    """difference in L* above which a pixel counts as changed; 1 is about the just noticeable difference"""
     near_gray_below: Annotated[float, Field(ge=0)] = Images().min_colourfulness
-    """colourfulness (signed, M3) of a true image below which it is called near-gray; it counts all the same"""
+    """true images with a lower colourfulness (M3, signed) are reported as near-gray, but still scored"""
     primary: str = "ciede2000"
-    """metric that the first sentence speaks of"""
+    """metric of the main conclusion"""
     alpha: Alpha = ALPHA
-    """rate of false claims over all differences of a table, by Bonferroni"""
+    """family-wise error rate of all differences in a table (Bonferroni)"""
     margins: Annotated[Mapping[str, Positive], Field(min_length=1)] = MARGINS
-    """smallest differences of interest by metric"""
+    """smallest difference of interest for each metric, in its unit"""
 
     @model_validator(mode="after")
     def _size_goes_with_geometry(self) -> "Protocol":
@@ -99,28 +99,28 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol(name="original", geometry="original", size_px=None, interpolation="none", codes="as-stored"),
     )
 }
-"""stretch-256 is the geometry of DDColor and MultiColor, crop-256 of L-CAD and ColTran, original of ColorMF."""
+"""stretch-256 has the geometry of DDColor and MultiColor, crop-256 of L-CAD and ColTran, original of ColorMF."""
 
 
 NETWORK_CHOICES = ("lite0", "inception", "lpips", "recognition")
 
 
 class Wanted(NamedTuple):
-    """Which networks to ask."""
+    """The networks to score with."""
 
     networks: str | None = None
-    """some of `NETWORK_CHOICES`, separated by commas; or none"""
+    """some of `NETWORK_CHOICES`, separated by commas, or None"""
     classifier: str | None = None
-    """see `evaluation.recognition.open_classifier`"""
+    """name or file of a classifier, see `evaluation.recognition.open_classifier`"""
     classes: Path | None = None
-    """a file that says which folder each of its outputs stands for, see `recognition.open_judge`"""
+    """file with the folder that each output of the classifier stands for, see `recognition.open_judge`"""
     inception_weights: Path | None = None
-    """a file; downloaded if None"""
+    """file of weights; None downloads them"""
     lpips_weights: Path | None = None
 
     @property
     def names(self) -> list[str]:
-        """The networks, each once; an unknown one is a `ConfigError`."""
+        """The networks, each once; `ConfigError` for an unknown one."""
         names = (
             list(dict.fromkeys(name.strip() for name in self.networks.split(","))) if self.networks else []
         )
@@ -131,14 +131,14 @@ class Wanted(NamedTuple):
 
 
 _OF_NETWORKS = {"lpips_alex": "lpips", "recognition": "recognition"}
-"""Metrics that take a network, and its name in `--networks`."""
+"""Metrics that need a network, with its name in `--networks`."""
 
 
 def require_networks(protocol: Protocol, wanted: Wanted) -> None:
-    """Make sure, before work, that networks are known, and that the metric of the first sentence will be measured.
+    """Check before work that all networks are known and that the primary metric will be measured.
 
     Raises:
-        ConfigError: a network is unknown, or the metric takes one that is not asked.
+        ConfigError: a network is unknown, or the primary metric needs one that is not requested.
     """
     needed, asked = _OF_NETWORKS.get(protocol.primary), wanted.names
     missing = f"--networks {needed}" if needed and needed not in asked else ""
@@ -154,7 +154,7 @@ def read_protocol(name: str) -> Protocol:
     """A protocol of `PROTOCOLS`, or one from a YAML file with the same fields.
 
     Raises:
-        ConfigError: there is no such, or the file holds something else.
+        ConfigError: the name is unknown, or the file is not a valid protocol.
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
@@ -169,9 +169,9 @@ def read_protocol(name: str) -> Protocol:
 
 
 def to_protocol(image: Image, protocol: Protocol, given_as: tuple[int, int] | None = None) -> Pixels:
-    """The pixels (H, W, 3) of an image as a protocol compares them; a gray one gets three equal channels.
+    """The pixels (H, W, 3) of an image as a protocol compares them; a grayscale image gets three equal channels.
 
-    Height and width of `given_as` are left as they are: the protocol's own size, where a system made it.
+    An image of height and width `given_as` is not resized: a system may store its colourings at the protocol's size.
     """
     pixels = image.pixels if image.pixels.shape[2] == 3 else np.repeat(image.pixels[..., :1], 3, axis=2)
     if protocol.codes == "8-bit":
@@ -192,13 +192,13 @@ def _resized(pixels: Pixels, side: int, interpolation: str) -> Pixels:
     down, across = (_weights(size, side, interpolation) for size in (height, width))
     narrow = across @ pixels.transpose(1, 0, 2).reshape(width, -1).astype(np.float64)
     small = down @ narrow.reshape(side, height, 3).transpose(1, 0, 2).reshape(height, -1)
-    # halves go up, as in OpenCV; numpy's own rounding takes them to even numbers
+    # halves are rounded up, as in OpenCV; np.round would round them to even numbers
     return np.floor(small.reshape(side, side, 3) + 0.5).astype(pixels.dtype)
 
 
 @lru_cache(64)
 def _weights(size: int, side: int, interpolation: str) -> csr_array:
-    """(side, size): what of each pixel is in each of the new ones; rows add up to 1."""
+    """Resampling weights, (side, size): the share of each old pixel in each new one; rows add up to 1."""
     step = size / side
     if interpolation == "area":
         edges, pixels = np.arange(side + 1) * step, np.arange(size)

@@ -1,4 +1,4 @@
-"""Is a colouring recognised: by a probe of the true images' folders, or by a classifier of the user's; needs torch."""
+"""Recognition of colourings by a probe of the true images' folders or by the user's classifier; needs torch."""
 
 import unicodedata
 from collections import Counter
@@ -16,14 +16,13 @@ from knowhue.evaluation.recognition import LIKELIEST, ImageClassifier, fit_probe
 from knowhue.scoring.pairing import Pairs
 
 FOLDS = 5
-"""Of the probe: an image is recognised by one that never saw it."""
+"""Folds of the probe: each image is classified by a probe that was not fitted to it."""
 
 
 class FoldedProbe:
-    """Whether a probe gives an image the class of its folder.
+    """A cross-validated linear probe that predicts an image's folder.
 
-    The probe is fitted to true images, (N, D) features, `FOLDS` times, each time without the images that it is asked
-    about.
+    It is fitted to the features (N, D) of true images `FOLDS` times, each time without the images that it predicts.
     """
 
     NETWORK = (
@@ -42,7 +41,7 @@ class FoldedProbe:
         self._probes = [(asked, fit_probe(true[~asked], labels[~asked], len(names))) for asked in masks]
 
     def ask(self, features: Features) -> NDArray[np.float64]:
-        """1 or 0 of each image, (N,)."""
+        """1 for each image whose folder is predicted, else 0, (N,)."""
         found = np.zeros(len(self._labels))
         for asked, probe in self._probes:
             found[asked] = probe.predict(features[asked]) == self._labels[asked]
@@ -50,10 +49,10 @@ class FoldedProbe:
 
 
 def require_classes(pairs: Pairs) -> None:
-    """Make sure that a probe has folders to learn.
+    """Check that a probe has enough folders and images.
 
     Raises:
-        ConfigError: fewer than two folders, or one of too few images.
+        ConfigError: there are fewer than two folders, or one has too few images.
     """
     counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
     small = [name for name, count in counts.items() if count < FOLDS]
@@ -66,15 +65,15 @@ def require_classes(pairs: Pairs) -> None:
 
 
 class Judge(NamedTuple):
-    """A classifier that was trained on true colours, and what its outputs mean here."""
+    """A classifier that was trained on true colours, and the folders that its outputs stand for."""
 
     classifier: ImageClassifier
     stands_for: tuple[str, ...]
-    """by output, the folder that it stands for, if any; empty where no folder of images is a class of it"""
+    """folder that each output stands for, if any; an empty tuple if no folder is one of its classes"""
     folders: tuple[str, ...]
-    """of each image"""
+    """folder of each image"""
     about: dict[str, Any]
-    """what its numbers must be quoted with"""
+    """what must be stated with its numbers"""
 
     @property
     def notes(self) -> list[str]:
@@ -83,29 +82,29 @@ class Judge(NamedTuple):
     def columns(
         self, answers: NDArray[np.int64], true_answers: NDArray[np.int64]
     ) -> dict[str, NDArray[np.float64]]:
-        """1 or 0 of each image, (N,), by measure, of (N, `LIKELIEST`) outputs, the likeliest first."""
+        """1 or 0 for each image, (N,), by measure, from its likeliest outputs in order, (N, `LIKELIEST`)."""
         found = {"top1_agreement": (answers[:, 0] == true_answers[:, 0]).astype(float)}
         if self.stands_for:
             right = np.array(self.stands_for)[answers] == np.array(self.folders)[:, None]
             found["top1_accuracy"] = right[:, 0].astype(float)
-            if self.classifier.outputs > LIKELIEST:  # else all are among them
+            if self.classifier.outputs > LIKELIEST:  # with five outputs or fewer, it would always be 1
                 found["top5_accuracy"] = right.any(1).astype(float)
         return found
 
 
 def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
-    """Open a classifier and find out which folder each of its outputs stands for.
+    """Open a classifier and match its outputs with folders.
 
     Args:
         given: see `evaluation.recognition.open_classifier`.
-        classes: a text file with a line an output, in their order: the folder that it stands for, empty for none;
-            several outputs may stand for one, and each name is that of a folder. Without it folders are called by
-            WordNet ids, as ImageNet's are.
-        pairs: the images; of their path the last folder is the class.
+        classes: a text file with a line for each output, in order: the name of the folder that it stands for, or empty
+            for none; several outputs can stand for the same folder. None if folders are named by WordNet ids, as in
+            ImageNet.
+        pairs: the images; the last folder of their path is the class.
 
     Raises:
-        ConfigError: the classifier cannot be opened, the file does not fit it or the folders, or there is a folder
-            that no output stands for (without a file: where others are WordNet ids of its outputs).
+        ConfigError: the classifier cannot be opened, the file does not fit the classifier or the folders, or no output
+            stands for some folder (without a file: if outputs stand for some folders but not for all).
     """
     classifier = open_classifier(given)
     folders = tuple(PurePosixPath(name).parent.name for name in pairs.truth)
@@ -143,12 +142,12 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
             f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
             f"where it stands for no folder. Found {len(lines)} in `{path}`."
         )
-    # as folders are named in a table, see `pairing`
+    # names are normalized like those of folders, see `pairing`
     return tuple(unicodedata.normalize("NFC", line.strip()) for line in lines)
 
 
 def _require_folders(path: Path, stands_for: Sequence[str], folders: Collection[str]) -> None:
-    """Make sure that no line is misspelt: an output that stands for no folder would always be wrong."""
+    """Check for misspelt lines: an output for a folder that does not exist would always be wrong."""
     odd = {name: number for number, name in enumerate(stands_for, 1) if name and name not in folders}
     if odd:
         named = few([f"`{shown(name)}` in line {number}" for name, number in odd.items()], 3)

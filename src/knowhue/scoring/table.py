@@ -1,4 +1,4 @@
-"""What is said of systems: means of each measure, paired differences with intervals and words, warnings."""
+"""Scores of systems: the mean of each measure, paired differences with intervals and verdicts, and warnings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,109 +18,114 @@ from knowhue.statistics.paired import Interval, mcnemar
 
 
 class Difference(NamedTuple):
-    """A system minus the reference, by one measure."""
+    """The difference between a system and the reference in one measure."""
 
     system: str
     measure: str
     """a key of `MEASURES`"""
     estimate: float
-    """mean paired difference over images"""
+    """mean paired difference over images, system minus reference"""
     interval: Interval | None
-    """of all differences of the table together at 1 - alpha, so that it leaves out 0 where `p_adjusted` is below
+    """simultaneous at 1 - alpha for all differences of the table, so it excludes 0 exactly if `p_adjusted` is below
     alpha; None with too few images"""
     p: float
+    """two-sided p-value of no difference"""
     p_adjusted: float
-    """the same for all differences of the table (Bonferroni)"""
+    """adjusted for all differences of the table (Bonferroni)"""
     word: Nearness
+    """the verdict"""
 
 
 class SetDistance(NamedTuple):
-    """A distance of a system's set of colourings to the true images, or how much larger it is than the reference's."""
+    """The distance of a system's set of colourings from the true images, or its difference from the reference's."""
 
     system: str
     minus: str | None
-    """the reference, of a difference; else None"""
+    """the reference, if this is a difference; else None"""
     measure: str
     """a key of `MEASURES`"""
     estimate: float
-    """freed of the bias that few images bring, see `statistics.clustered.jackknifed`"""
+    """corrected for the bias of few images, see `statistics.clustered.jackknifed`"""
     interval: Interval | None
-    """at 1 - alpha; None with too few images"""
+    """at 1 - alpha, not adjusted; None with too few images"""
     p: float | None
-    """two-sided, of no difference, not adjusted; None of a distance, which is never 0"""
+    """two-sided p-value of no difference, not adjusted; None for a distance itself, which is never 0"""
 
 
 class PairedShares(NamedTuple):
-    """Whether one row has more images recognised than another, of the same images."""
+    """Comparison of the shares of recognised images in two rows with the same images."""
 
     first: str
-    """a row, as is `second`"""
     second: str
+    """the compared rows"""
     measure: str
     """one of `RECOGNITION`"""
     only_first: int
-    """images recognised of the first alone"""
+    """number of images recognised only in the first row"""
     only_second: int
+    """number of images recognised only in the second row"""
     p: float
-    """of McNemar's exact test, two-sided, which takes images as independent"""
+    """two-sided p-value of McNemar's exact test, which assumes independent images"""
     p_adjusted: float
-    """the same for all these tests, not for those that `Difference` counts (Bonferroni)"""
+    """adjusted for all tests of this kind, without those of `Difference` (Bonferroni)"""
     difference: float
-    """share of the first minus share of the second"""
+    """share in the first row minus share in the second"""
     interval: Interval | None
-    """of all these differences together at 1 - alpha, over folders where images lie in some; None with too few
+    """simultaneous at 1 - alpha for all these differences, clustered by folders if there are any; None with too few
     images"""
     p_clustered: float
-    """of no difference, over folders where images lie in some"""
+    """two-sided p-value of no difference, clustered by folders if there are any"""
     p_clustered_adjusted: float
+    """adjusted for all tests of this kind (Bonferroni)"""
 
 
 class NetworkAnswers(NamedTuple):
-    """What networks say, if any are asked."""
+    """The results of the networks, if any are requested."""
 
     columns: Mapping[str, Columns]
-    """further values of each image, by row and column"""
+    """values of each image, by row and column"""
     values: Mapping[str, Mapping[str, float]]
-    """of whole sets, by row and measure"""
+    """values of whole sets, by row and measure"""
     distances: Sequence[SetDistance]
     about: Mapping[str, Any]
-    """what they must be quoted with"""
+    """what must be stated with the numbers, by measure"""
     notes: Sequence[str]
 
 
 class Earlier(NamedTuple):
-    """Systems of earlier files, that stand in the same table."""
+    """Systems of earlier score files that are shown in the same table."""
 
     rows: dict[str, Mapping[str, float]]
+    """values by system and measure"""
     notes: list[str]
-    """which of them are the same files as another system"""
+    """systems with the same files as another system"""
     remarks: list[str]
-    """that no difference of them is known"""
+    """the statement that no differences of them are computed"""
 
 
 class Scores(NamedTuple):
-    """All that is known."""
+    """All results of `knowhue score`."""
 
     protocol: Protocol
     pairs: Pairs
     columns: Mapping[str, Columns]
     """values of each image, by row and column"""
     values: Mapping[str, Mapping[str, float]]
-    """of each row, by measure"""
+    """values by row and measure"""
     reference: str
     differences: Sequence[Difference]
     notes: Sequence[str]
     measures: Mapping[str, Metric]
-    """that the rows have, in the order of tables"""
+    """the measures with values, in the order of tables"""
     about: Mapping[str, Any]
-    """what numbers of networks must be quoted with"""
+    """what must be stated with numbers of networks, by measure"""
     distances: Sequence[SetDistance] = ()
     tests: Sequence[PairedShares] = ()
     beside: Earlier = Earlier({}, [], [])
 
     @property
     def rows(self) -> dict[str, Mapping[str, float]]:
-        """Numbers by measure, of the systems, then of earlier ones, then of the rows that every table has."""
+        """Values by row and measure: the systems, then systems of earlier files, then the rows of `ALWAYS`."""
         systems = {each.name: self.values[each.name] for each in self.pairs.systems}
         return systems | self.beside.rows | dict(self.values)
 
@@ -132,7 +137,7 @@ def make_scores(
     reference: str | None = None,
     said: NetworkAnswers | None = None,
 ) -> Scores:
-    """Put numbers together."""
+    """Combine measurements and results of networks into scores, and compare the systems with the reference."""
     said = said or NetworkAnswers({}, {}, (), {}, ())
     columns = {row: {**each.columns, **said.columns.get(row, {})} for row, each in measured.items()}
     best = [f"best_{name}" for name in BEST_OF]
@@ -166,14 +171,14 @@ def paired_differences(
     reference: str,
     measures: Mapping[str, Metric],
 ) -> list[Difference]:
-    """Every system but the reference minus it, by every measure that has values an image and a margin."""
+    """The difference of every other system from the reference, by every measure with values per image and a margin."""
     means: dict[tuple[str, str], ClusteredMean] = {}
     for system in (each.name for each in pairs.systems if each.name != reference):
         own, other = columns[system], columns[reference]
         for name in (name for name in measures if name in protocol.margins and name in own and name in other):
             is_binary = name in RECOGNITION
             means[system, name] = clustered_mean(own[name] - other[name], pairs.clusters, is_binary)
-    # not Holm: what it spares the last differences, two one-sided tests of the others have spent
+    # Bonferroni, not Holm, because the two one-sided tests of the other differences use up what Holm would gain
     found = []
     for (system, name), mean in means.items():
         is_lower_better = measures[name].better == "lower"
@@ -186,7 +191,7 @@ def paired_differences(
 def paired_shares(
     pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns], reference: str
 ) -> list[PairedShares]:
-    """Every system but the reference beside it, and every system beside gray, by every share of recognised images."""
+    """Tests of every other system against the reference, and of every system against gray, by each of `RECOGNITION`."""
     names = [each.name for each in pairs.systems]
     rows = [(name, reference) for name in names if name != reference] + [(name, GRAY) for name in names]
     asked = [(*two, name) for name in RECOGNITION if name in columns[reference] for two in rows]
@@ -202,7 +207,7 @@ def paired_shares(
 
 
 def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns]) -> list[str]:
-    """What the measured images say: changed lightness, colourings still gray, true images that are near-gray."""
+    """Warnings about the images: near-gray true images, too few images or folders, and `_system_notes`."""
     names, notes = list(pairs.truth), []
     is_gray = columns[TRUTH]["colourfulness"] < protocol.near_gray_below
     gray = [names[place] for place in np.flatnonzero(is_gray)]
