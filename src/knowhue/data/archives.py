@@ -1,4 +1,4 @@
-"""Images in large files, read where they lie: tars as WebDataset writes them, Parquet as Hugging Face does."""
+"""Images inside archives, read without unpacking: WebDataset tars and Hugging Face Parquet files."""
 
 import re
 import tarfile
@@ -28,14 +28,14 @@ from knowhue.storage import from_json
 
 _SPLIT = "split"
 _LABELS = {".cls", ".json"}
-"""What holds the label of a sample in a tar."""
+"""Suffixes of files with the label of a sample in a tar."""
 
 
 def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
-    """The files of many images below a folder, or the one that it is, and files among them that are skipped.
+    """The archives below a folder, or `root` itself if it is a file, and other files, which are skipped.
 
-    The split of one is told by a folder that it lies in (`train/`, `val/`, `test/`), or else by the first word of its
-    name (`val-000012.tar`, `test_3.parquet`); where neither names one, it is `train`.
+    The split of an archive is named by one of its folders (`train/`, `val/`, `test/`) or else by the first word of its
+    name (`val-000012.tar`, `test_3.parquet`); if neither names one, it is `train`.
     """
     for path, reason in [(root, "")] if root.is_file() else walk(root, {suffix}):
         name = path.name if path == root else path.relative_to(root).as_posix()
@@ -47,7 +47,7 @@ def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
 
 
 def named_split(path: str) -> str | None:
-    """The split that a path names by one of its folders, or else by the first word of its file; None if neither does.
+    """The split named by a folder of a path, or else by the first word of its file name; None if neither names one.
 
     >>> named_split("photos/Val/7.tar"), named_split("test_3.parquet"), named_split("trainers/7.tar")
     ('validation', 'test', None)
@@ -58,12 +58,12 @@ def named_split(path: str) -> str | None:
 
 
 def archive_path(root: Path, name: str) -> Path:
-    """Where a file that `archives` names lies."""
+    """Path of an archive that `archives` lists by name."""
     return root if root.is_file() else root / name
 
 
 def stands_twice(name: str, other: str = "") -> ImageError:
-    """How an archive is refused with two files of one name: to add one to a tar again leaves the first in it."""
+    """The error for two files of one name in an archive; adding a file to a tar again keeps the first one in it."""
     also = f" (as {other})" if other else ""
     return ImageError(
         f"{name}: stands twice in its archive{also}, as where it was added again (case does not count); write "
@@ -75,23 +75,24 @@ class Member(NamedTuple):
     """A file in a tar."""
 
     name: str
-    """with its folders"""
+    """path in the tar"""
     key: str
-    """its name up to the first dot, with its folders: that of its sample"""
+    """key of its sample: its path up to the first dot of the file name"""
     kind: str
-    """its name from the first dot, lower case"""
+    """its file name after the first dot, lower case"""
     start: int
-    """of its bytes in the tar; `size` is how many"""
+    """position of its data in the tar, bytes"""
     size: int
+    """length of its data, bytes"""
 
 
 class WebDataset:
-    """Tars of samples: files that follow one another and whose names are the same up to the first dot.
+    """Tars of samples: consecutive files whose names are equal up to the first dot.
 
-    The image of a sample is its file with a suffix that is read, such as `KEY.jpg`. Its class is what `KEY.cls` says,
-    or `KEY.json` under `images.label_column`, or else the folder that it lies in within the tar; of no class (an empty
-    label, -1, `unlabelled`) it trains colour only. Its split is that of a folder within the tar (`val/`), or else that
-    of the tar, see `archives`.
+    The image of a sample is its file with a readable suffix, such as `KEY.jpg`. Its class is the content of `KEY.cls`,
+    or the value of `images.label_column` in `KEY.json`, or else its folder in the tar; without a class (an empty label,
+    -1, `unlabelled`) it trains colour only. Its split is named by a folder in the tar (`val/`), or else is that of the
+    tar, see `archives`.
     """
 
     is_sorted: ClassVar[bool] = False
@@ -100,7 +101,7 @@ class WebDataset:
         self.root, self.label_column = source_root(images, may_be_file=True), images.label_column
 
     def items(self) -> Iterator[SourceItem]:
-        """The samples of each tar, and what is no sample."""
+        """The samples of each tar, and files that are skipped."""
         for archive in archives(self.root, ".tar"):
             if archive.skipped:
                 yield archive
@@ -120,7 +121,7 @@ class WebDataset:
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
                 skipped = hidden or ("" if image else "a sample without an image")
                 label = None if skipped else self._label(path, members, named)
-                # a tar of a whole set has its splits within it
+                # a tar of a whole dataset has folders for its splits
                 split = named_split(f"{PurePosixPath(named.name).parent}/") or archive.split
                 place = f"{named.start} {named.size} {archive.name}"
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
@@ -146,7 +147,7 @@ class WebDataset:
         return known_label(_class_folder(path, image.name))
 
     def load(self, item: SourceItem) -> Image.Image:
-        """Read the bytes of a member, wherever in its tar they lie."""
+        """Read an image at its position in a tar."""
         start, size, name = item.place.split(" ", 2)
         try:
             data = _bytes_of(archive_path(self.root, name), Member(item.name, "", "", int(start), int(size)))
@@ -156,11 +157,11 @@ class WebDataset:
 
 
 def _members(path: Path) -> Iterator[Member]:
-    """The files of a tar, in order."""
+    """The files of a tar, in their order."""
     try:
         with tarfile.open(path, "r:") as tar:
             for each in tar:
-                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]: the library would hold all of them
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]: tarfile would keep all members in memory
                 name = PurePosixPath(each.name)
                 stem, _, kind = name.name.partition(".")
                 key = name.with_name(stem or name.name).as_posix()
@@ -181,7 +182,7 @@ def _members(path: Path) -> Iterator[Member]:
 
 
 def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
-    """Make sure that labels without an image have none elsewhere in their tar: it would be taken for unlabelled."""
+    """Check that labels without an image have none elsewhere in the tar, which would count as unlabelled."""
     for member in _members(path):
         if member.key in keys and f".{member.kind}" in SUFFIXES:
             raise ImageError(
@@ -191,7 +192,7 @@ def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
 
 
 def _class_folder(path: Path, name: str) -> str | None:
-    """The folder that an image lies in within its tar; one that names a split is none of a class."""
+    """The class named by an image's folder in a tar; None if the folder is a top-level split."""
     *above, folder = ("", *PurePosixPath(name).parts[:-1])
     if folder.lower() not in SPLIT_NAMES:
         return folder
@@ -210,7 +211,7 @@ def _bytes_of(path: Path, member: Member) -> bytes:
 
 
 def _known_split(value: object) -> str | None:
-    """What a column of splits says of a row; None where it says nothing."""
+    """The split that a value of the column `split` names; None if it is empty."""
     name = known_label(value)
     if name and name.lower() not in SPLIT_NAMES:
         raise ImageError(
@@ -221,27 +222,28 @@ def _known_split(value: object) -> str | None:
 
 
 class Parquet:
-    """Parquet files with a column of images (structs of `bytes` and `path`, or bytes alone) and one of labels.
+    """Parquet files with a column of images (bytes, or structs of `bytes` and `path`) and one of labels.
 
-    Names of classes are those of Hugging Face's `ClassLabel` in a file's metadata, else the labels as text; -1 and null
-    train colour only. The split of a row is what a column `split` says, or else that of its file, see `archives`.
+    Class names are those of Hugging Face's `ClassLabel` in a file's metadata, or else the labels as text; images with
+    the label -1 or null train colour only. The split of a row is its value in the column `split`, or else that of its
+    file, see `archives`.
     """
 
     is_sorted: ClassVar[bool] = False
 
     def __init__(self, images: Images) -> None:
-        """Look for the files.
+        """Find the folder or file.
 
         Raises:
-            ConfigError: `images.path` is missing.
-            ExtraError: pyarrow is not there.
+            ConfigError: `images.path` is not set.
+            ExtraError: pyarrow is not installed.
             ImageError: there is no such folder or file.
         """
         with needing("`images.source: parquet`", "parquet"):
             from pyarrow import ArrowException, parquet
         self.root, self.images = source_root(images, may_be_file=True), images
         self._open, self._errors = parquet.ParquetFile, (ArrowException, OSError)
-        # images are asked for in order, by several threads: one reads their group of rows, the others find it
+        # several threads read images in order, so that one reads a row group and the others use the cached one
         self._group, self._lock = lru_cache(maxsize=2)(self._read_group), Lock()
 
     def items(self) -> Iterator[SourceItem]:
@@ -266,7 +268,7 @@ class Parquet:
                 raise ImageError(f"{path}: it is damaged or no parquet ({reason}); copy it again") from None
 
     def _rows(self, file: Any) -> Iterator[tuple[int, int, str | None, str | None]]:
-        """Group, place in it, label of each row, and its split where a column of that name says it."""
+        """Row group, position in it, label, and split of each row; the split is None if no column gives it."""
         column = self.images.label_column
         names = _class_names(file.schema_arrow.metadata, column)
         has_split = _SPLIT in file.schema_arrow.names and column != _SPLIT
@@ -278,7 +280,7 @@ class Parquet:
                 yield group, at, _class_name(names, label), _known_split(split)
 
     def load(self, item: SourceItem) -> Image.Image:
-        """Read the image of a row, from its group of rows."""
+        """Read the image of a row from its row group."""
         group, at, name = item.place.split(" ", 2)
         try:
             with self._lock:
@@ -297,7 +299,7 @@ class Parquet:
 
 
 def _require_bytes(column: str, kind: Any) -> None:
-    """Make sure that a column holds files: text in it would be taken for names of files that lie anywhere."""
+    """Check that a column holds the bytes of files; text could name any file on this machine."""
     is_struct = str(kind).startswith("struct") and kind.get_field_index("bytes") >= 0
     inner = str(kind.field("bytes").type if is_struct else kind)
     if not inner.startswith(("binary", "large_binary", "fixed_size_binary", "dictionary<values=binary")):
@@ -309,7 +311,7 @@ def _require_bytes(column: str, kind: Any) -> None:
 
 
 def _class_name(names: Sequence[str], label: str | None) -> str | None:
-    """The name of a class that is stored as a number, where there are names."""
+    """The name of a class that is stored as a number; without `names`, the label itself."""
     if not names or label is None:
         return label
     if not label.isdecimal() or int(label) >= len(names):
@@ -321,8 +323,8 @@ def _class_name(names: Sequence[str], label: str | None) -> str | None:
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
-    """Names of the classes by number, as Hugging Face's `datasets` writes them into a schema; none if it did not."""
-    with suppress(ValueError, KeyError, TypeError):  # features of other kinds, or of others
+    """Class names by number from the metadata that Hugging Face's `datasets` writes into a schema; empty without it."""
+    with suppress(ValueError, KeyError, TypeError):  # metadata of another form
         names = from_json((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
         return [str(name) for name in names]
     return []

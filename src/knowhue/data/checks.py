@@ -1,4 +1,4 @@
-"""Which images may not take part (copies, odd class names), and which split each belongs to; pure."""
+"""Checks of images before training (copies, class names) and the split of each image; no files are read."""
 
 import hashlib
 import math
@@ -22,39 +22,40 @@ from knowhue.runs import UNKNOWN
 BITS = 64
 _COSINES, _THUMB = 8, 8
 MAX_COLOUR_DIFFERENCE = 8.0
-"""Mean absolute RGB difference of thumbnails, 0 to 255, from which images of like layout are not copies.
+"""Mean absolute RGB difference of thumbnails, 0 to 255, from which images of similar layout are not copies.
 
-Of 100 copies with 3 % cropped off, 99 differ by less; different real photos of like layout by 20 or more.
+Of 100 copies with 3 % cropped off, 99 differ by less; different real photos of similar layout differ by 20 or more.
 """
 _LIKE_UNLABELLED = re.compile(r"un[\W_]?labell?ed", re.IGNORECASE)
 _MAX_GAIN = 1.2
-"""Brightness that copies may differ in before their colours are compared."""
+"""Largest ratio of brightness that is evened out before the colours of two images are compared."""
 _CELLS = 2**16
-"""Comparisons at a time: their 0.5 MB stay in the processor's cache."""
+"""Hashes compared at a time; their 0.5 MB fit into the processor's cache."""
 _THUMBS = 1024
-"""Thumbnails that are compared at once."""
+"""Thumbnails compared at a time."""
 _MOST_AGREEING = 4
-"""Bands of a hash that are to agree; more of them are chosen in thousands of ways."""
+"""Largest number of bands to agree in; more could be chosen in thousands of ways."""
 _SORTING = 12
-"""What it takes to sort a hash into its place, in comparisons."""
+"""Cost of sorting a hash, in comparisons."""
 _MULTIPLIER, _UPPER = np.uint64(0x9E3779B97F4A7C15), np.uint64(2**64 - 2**32)
-"""Of Fibonacci hashing (Knuth 1973), and the bits of its value that are used."""
+"""Factor of Fibonacci hashing (Knuth 1973), and the bits of the product that are used."""
 
 PositionPairs = NDArray[np.int64]
 """(K, 2): positions of two images."""
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode categories: control, surrogate (how Python holds bytes that are no UTF-8), line and paragraph separators."""
+"""Unicode categories: control, surrogate (Python's form of invalid UTF-8), line and paragraph separators."""
 
 
 def checksum(rgb: NDArray[np.uint8]) -> str:
-    """SHA-256 of the prepared pixels: equal images are found whatever file they came in."""
+    """SHA-256 of an image's prepared pixels, which is equal for equal images in different files."""
     return hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
 
 
 def source_checksum(image: Image.Image, origin: str = "") -> str:
-    """SHA-256 of an image at full size: the same whatever size it is prepared at.
+    """SHA-256 of an image at full size, whatever size it is prepared at.
 
-    Of one that can be made at any size, it is that of what it is made from, for its pixels identify nothing.
+    For an image that is generated at the requested size, the digest of its `origin`, because its pixels depend on the
+    size.
     """
     found = hashlib.sha256(origin.encode())
     if not origin:
@@ -64,10 +65,10 @@ def source_checksum(image: Image.Image, origin: str = "") -> str:
 
 
 def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Choose the images of a class that leave training, and their splits; every class gives the same shares.
+    """Choose images of a class for splits other than training, by the same shares in every class.
 
-    It is put in an order that its images' names and the seed decide one by one, so an image more or less moves no
-    other, but for the one at the border. Shares, together below 1, are rounded to at least one image.
+    Each image's rank depends only on its name and the seed, so adding or removing an image moves at most the images at
+    the borders between splits. Shares, together below 1, are rounded to at least one image.
 
     >>> list(split_off("vwxyz", {"test": 0.2, "validation": 0.4}, 0).values())
     ['test', 'validation', 'validation']
@@ -78,10 +79,10 @@ def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> d
 
 
 def refuse_odd_names(names: Iterable[str]) -> None:
-    """Class names go into figures, tables and answers: what these cannot hold is refused before anything is read.
+    """Check that class names can be shown in figures, tables and predictions, before any image is read.
 
     Raises:
-        ImageError: a name is empty, is not UTF-8, holds control characters, or means that there is no class.
+        ImageError: a name is empty, is not UTF-8, has control characters, or means that there is no class.
     """
     for name in sorted(names):
         if name == UNKNOWN or _LIKE_UNLABELLED.fullmatch(name):
@@ -98,7 +99,7 @@ def refuse_odd_names(names: Iterable[str]) -> None:
 
 
 def alike_names(names: Iterable[str]) -> list[str]:
-    """Sentences on classes whose names differ only in case or in what is between words: they may be meant as one.
+    """Sentences on class names that differ only in case, spaces, underscores or hyphens, and could mean one class.
 
     >>> alike_names(["Sea lion", "reef", "sea_lion"])
     ['The classes `Sea lion` and `sea_lion` are two; give them one spelling if they are one']
@@ -114,41 +115,41 @@ def alike_names(names: Iterable[str]) -> list[str]:
 
 
 class Signatures(NamedTuple):
-    """What near-duplicates are found by."""
+    """Features by which near-duplicates are found."""
 
     upright: NDArray[np.uint64]
-    """(N,) uint64, `BITS` signs of the layout in gray"""
+    """(N,) uint64, perceptual hashes of `BITS` bits"""
     mirrored: NDArray[np.uint64]
-    """(N,) uint64, the same of each image's mirror image"""
+    """(N,) uint64, hashes of the mirror images"""
     thumbs: NDArray[np.uint8]
     """(N, 8, 8, 3) uint8 sRGB"""
 
 
 def signatures(blocks: Iterable[NDArray[np.uint8]]) -> Signatures:
-    """Describe images in a few bytes each.
+    """Hashes and thumbnails of images.
 
-    The hash is pHash: of the 64 lowest coefficients of a cosine transform of the gray image, which lie
-    above their median. Mirroring changes the sign of every second column, so it costs no second transform.
+    The hash is pHash: its bits say which of the 64 lowest coefficients of the gray image's cosine transform are above
+    their median. Mirroring changes the sign of every second column, so it needs no second transform.
 
     Args:
-        blocks: images (B, side, side, 3), sRGB, of one side throughout.
+        blocks: sRGB images (B, side, side, 3), with the same side in all blocks.
     """
-    # concatenate refuses an empty list
+    # an empty first block, because `concatenate` refuses an empty list
     parts = [_signatures(np.zeros((0, _THUMB, _THUMB, 3), np.uint8)), *map(_signatures, blocks)]
     return Signatures(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def find_near_duplicates(found: Signatures, limit_bits: int, known: int | None = None) -> dict[int, int]:
-    """Positions of images that resemble one before them that stays, and the first such.
+    """Positions of images that resemble an earlier image that is kept, and the position of the first such image.
 
-    An image is only compared with those that stay: what resembles a copy alone stays too.
+    An image is only compared with images that are kept; one that resembles only a copy is kept, too.
 
     Args:
-        found: signatures, those first that are kept of several copies.
-        limit_bits: bits of `BITS` that the hashes of copies may differ in, 0 to 16.
-        known: None, or how many stay, at the beginning; the others are compared with these alone.
+        found: signatures, ordered so that the copy to keep comes first.
+        limit_bits: largest number of bits in which hashes of copies differ, 0 to 16 of `BITS`.
+        known: if given, the first `known` images are kept, and the others are compared with these alone.
     """
-    # equal hashes are one in the search: of a million images of one layout all pairs would not fit into memory
+    # equal hashes are searched once, because all pairs of a million images of one layout would not fit into memory
     layouts, layout = np.unique(np.stack(found[:2], 1), axis=0, return_inverse=True)
     layout = layout.reshape(-1)  # NumPy 2.0.0 gives a column
     near, sizes = _near_layouts(layouts, limit_bits), np.bincount(layout, minlength=len(layouts))
@@ -171,7 +172,7 @@ def find_near_duplicates(found: Signatures, limit_bits: int, known: int | None =
 
 
 def _near_layouts(layouts: NDArray[np.uint64], limit_bits: int) -> Mapping[int, list[tuple[int, bool]]]:
-    """Of each pair of hashes, upright and mirrored, those that are close to it, and whether they are by mirroring."""
+    """For each layout (upright and mirrored hash), the close layouts, and whether those are close when mirrored."""
     near: defaultdict[int, list[tuple[int, bool]]] = defaultdict(list)
     upright, mirrored = close_pairs(layouts[:, 0], layouts[:, 1], limit_bits)
     for first, second in upright.tolist():
@@ -186,11 +187,11 @@ def _near_layouts(layouts: NDArray[np.uint64], limit_bits: int) -> Mapping[int, 
 def close_pairs(
     upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], limit_bits: int
 ) -> tuple[PositionPairs, PositionPairs]:
-    """Every i < j whose `upright` differ in at most so many bits, and other i, j whose `upright[i]`, `mirrored[j]` do.
+    """Pairs i < j of which `upright` differ in at most `limit_bits` bits, and i != j of which `upright`, `mirrored` do.
 
-    The bits are cut into `limit_bits` bands and a few more, so that close hashes agree in those few at least. For every
-    choice of a few bands, hashes are compared that agree in them (Manku, Jain and Das Sarma 2007). It is exact whatever
-    their number, which is the one that takes the least work: the more hashes, the more bands.
+    The bits are cut into `limit_bits + few` bands, so that close hashes agree in at least `few` bands. For every choice
+    of `few` bands, the hashes that agree in them are compared (Manku, Jain and Das Sarma 2007). The result is exact for
+    any `few`; the one with the least work is used, which is larger for more hashes.
 
     >>> upright, mirrored = close_pairs(np.array([0, 9], np.uint64), np.array([0, 1], np.uint64), 1)
     >>> upright.tolist(), mirrored.tolist()
@@ -204,7 +205,7 @@ def close_pairs(
         mask = bands[list(chosen)].sum()
         for i, j in _compared(hashes, mask, limit_bits):
             differing = hashes[i] ^ hashes[j]
-            # who agrees in more bands is found in the first few of them
+            # pairs that agree in more bands are only counted for the first `few` of these
             agreeing = ((differing[:, None] & bands[: chosen[-1] + 1]) == 0).sum(1)
             is_pair = np.where(j < count, i < j, i != j - count)
             is_first = ((differing & mask) == 0) & (agreeing == few) & is_pair
@@ -216,24 +217,24 @@ def close_pairs(
 
 
 def _bands(count: int) -> NDArray[np.uint64]:
-    """The bits of a hash, cut into so many masks."""
+    """Masks that cut the bits of a hash into `count` bands."""
     edges = np.linspace(0, BITS, count + 1).astype(int).tolist()
     return np.array([(1 << stop) - (1 << start) for start, stop in pairwise(edges)], np.uint64)
 
 
 def _work(hashes: NDArray[np.uint64], limit_bits: int, few: int) -> float:
-    """Of agreeing in a few bands, in comparisons; how many there are is tried on the first bands."""
+    """Cost of a search with `few` bands, in comparisons, estimated from the first bands."""
     bands = _bands(limit_bits + few)
     _, counts = _sorted(hashes, bands[:few].sum())
     return math.comb(len(bands), few) * (_SORTING * len(hashes) + int(counts.sum()))
 
 
 def _sorted(hashes: NDArray[np.uint64], mask: np.uint64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of hashes, those together that agree in a mask, and with how many of the next each is compared.
+    """Positions of hashes, grouped by the bits of a mask, and with how many of the following each is compared.
 
-    The second half are mirrored, and compared with none.
+    Hashes in the second half are mirrored, and never compared with each other.
     """
-    # in 32 bits, for sorting one number is far quicker than finding an order: equal where the masked bits are
+    # hash and position in one number of 32 bits each, because sorting numbers is far faster than `argsort`
     keys = ((hashes & mask) * _MULTIPLIER) & _UPPER | np.arange(len(hashes), dtype=np.uint64)
     keys.sort()
     order = (keys & ~_UPPER).astype(np.int64)
@@ -246,7 +247,7 @@ def _sorted(hashes: NDArray[np.uint64], mask: np.uint64) -> tuple[NDArray[np.int
 def _compared(
     hashes: NDArray[np.uint64], mask: np.uint64, limit_bits: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Positions of hashes that agree in a mask and are close."""
+    """Blocks of positions (i, j) of hashes that agree in a mask and are close."""
     order, counts = _sorted(hashes, mask)
     hashes = hashes[order]
     full = np.arange(_CELLS, counts.sum(), _CELLS)
@@ -254,7 +255,7 @@ def _compared(
     for start, stop in pairwise(cuts.tolist()):
         own = counts[start:stop]
         ends = own.cumsum()
-        # the places after each one's own
+        # for each hash, the places that follow its own
         other = np.arange(own.sum()) + np.repeat(np.arange(start + 1, stop + 1) - ends + own, own)
         differing = np.repeat(hashes[start:stop], own) ^ hashes[other]
         (close,) = np.nonzero(np.bitwise_count(differing) <= limit_bits)
@@ -264,12 +265,12 @@ def _compared(
 def _first_alike(
     thumbs: NDArray[np.uint8], places: Sequence[int], place: int, is_mirrored: bool
 ) -> int | None:
-    """The first of some images whose thumbnail is another's, or its mirror image's, in all but brightness."""
+    """The first of `places` whose thumbnail equals that of `place`, or its mirror image, except in brightness."""
     other = (thumbs[place, :, ::-1] if is_mirrored else thumbs[place]).astype(np.float32)
     for start in range(0, len(places), _THUMBS):
         part = places[start : start + _THUMBS]
         one = thumbs[part].astype(np.float32)
-        # + 1: a thumbnail may be black
+        # + 1 because a thumbnail can be black
         gain = ((one.mean((1, 2, 3)) + 1) / (other.mean() + 1)).clip(1 / _MAX_GAIN, _MAX_GAIN)
         difference = np.abs(one - gain[:, None, None, None] * other).mean((1, 2, 3))
         if len(alike := np.flatnonzero(difference < MAX_COLOUR_DIFFERENCE)):
@@ -279,16 +280,16 @@ def _first_alike(
 
 def _signatures(images: NDArray[np.uint8]) -> Signatures:
     rgb, place = images.astype(np.float32), np.arange(images.shape[1])
-    # (8, side): the slowest waves of the cosine transform (DCT-II)
+    # (8, side): the lowest frequencies of the cosine transform (DCT-II)
     waves = np.cos(np.pi * np.arange(_COSINES)[:, None] * ((place + 0.5) / len(place))) / len(place)
     cosines = waves.astype(np.float32)
-    # (8, side): the mean over each eighth of a side, pixels shared where eighths cut through them
+    # (8, side): weights of the mean over each eighth of a side; pixels on a border count in both
     edges = np.linspace(0, len(place), _THUMB + 1)
     share = (np.minimum(edges[1:, None], place + 1) - np.maximum(edges[:-1, None], place)).clip(0)
     shrink = (share / share.sum(1, keepdims=True)).astype(np.float32)
     # luma of ITU-R BT.601
     gray = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    coefficients = (cosines @ gray @ cosines.T).round(3)  # of a flat image 0, not the noise of rounding
+    coefficients = (cosines @ gray @ cosines.T).round(3)  # 0 for a flat image, instead of rounding noise
     sign = 1 - 2 * (np.arange(_COSINES) % 2)
     thumbs = (shrink @ rgb.transpose(0, 3, 1, 2) @ shrink.T).transpose(0, 2, 3, 1)
     upright, mirrored = _above_median(coefficients), _above_median(coefficients * sign)
@@ -296,7 +297,7 @@ def _signatures(images: NDArray[np.uint8]) -> Signatures:
 
 
 def _above_median(coefficients: NDArray[np.floating[Any]]) -> NDArray[np.uint64]:
-    """One bit a coefficient; the first is the mean brightness and has no part in the median."""
+    """One bit per coefficient; the first, the mean brightness, is 0 and does not count in the median."""
     flat = coefficients.reshape(-1, BITS)
     above = flat > np.median(flat[:, 1:], axis=1, keepdims=True)
     above[:, 0] = False

@@ -1,4 +1,4 @@
-"""Decode and resize every image once, part by part, here or elsewhere; what a killed process has finished stays."""
+"""Decodes and resizes every image once, in parts that other processes can read, too; finished parts survive a kill."""
 
 import json
 import os
@@ -36,15 +36,15 @@ from knowhue.storage import (
 )
 
 SHARD_BYTES = 2 * 10**9
-"""Pixels of one file: many enough that a million images are a few files."""
+"""Bytes of pixels in one file, so large that a million images are a few files."""
 _PART_IMAGES, _PARTS = 500, 256
-"""Images that one process reads at least, so that its start is worth it, and parts of any number of images."""
+"""Fewest images of a part, so that starting a process for it pays, and largest number of parts."""
 _BLOCK_BYTES = 2**23
-"""Pixels that are held at a time."""
+"""Bytes of pixels in memory at a time."""
 
 
 class MappedFiles(Sequence[NDArray[np.uint8]]):
-    """Arrays in files, each open for as long as it is used: no pages are held that were read once."""
+    """Arrays in files, each memory-mapped anew for every access, so that pages read earlier are released."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -57,7 +57,7 @@ class MappedFiles(Sequence[NDArray[np.uint8]]):
 
 
 class Shards:
-    """Images (N, side, side, 3) uint8 in several arrays, indexed along N as numpy indexes one.
+    """Images (N, side, side, 3) uint8 in several arrays, indexed along N like one NumPy array.
 
     >>> parts = [np.zeros((2, 1, 1, 3), np.uint8), np.ones((1, 1, 1, 3), np.uint8)]
     >>> Shards(parts)[[2, 0]][:, 0, 0, 0].tolist()
@@ -94,12 +94,12 @@ def images_a_shard(side: int) -> int:
 
 
 def images_a_part(total: int, side: int) -> int:
-    """How many images of all are read by one process: few enough to be read again after a kill."""
+    """Images per part: few enough that losing a part to a kill costs little."""
     return min(images_a_shard(side), max(_PART_IMAGES, -(-total // _PARTS)))
 
 
 def shard_names(count: int, side: int) -> list[str]:
-    """The files that hold so many images: `images.npy`, or `images-00001-of-00003.npy` and so on."""
+    """Names of the files for `count` images: `images.npy`, or `images-00001-of-00003.npy` and so on."""
     shards = max(1, -(-count // images_a_shard(side)))
     if shards == 1:
         return ["images.npy"]
@@ -107,17 +107,17 @@ def shard_names(count: int, side: int) -> list[str]:
 
 
 def open_shards(paths: Sequence[Path]) -> PreparedPixels:
-    """The images of some files, memory-mapped."""
+    """The images in some files, memory-mapped."""
     parts = [read_array(path) for path in paths]
     return parts[0] if len(parts) == 1 else Shards(parts)
 
 
 @contextmanager
 def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDArray[np.uint8]], object]]:
-    """Write a file of images one after another, whole or not at all.
+    """Write a file of images one after another; the file appears only when it is complete.
 
     Yields:
-        What writes an image, or several.
+        A function that writes one or several images.
     """
     count, side = shape
     with replacing(path, "wb") as file:
@@ -127,7 +127,7 @@ def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDAr
 
 
 def pixel_blocks(pixels: PreparedPixels, positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """Some images, a few megabytes at a time."""
+    """The images at some positions, in blocks of a few megabytes."""
     size = images_a_block(pixels.shape[1])
     return (pixels[positions[at : at + size]] for at in range(0, len(positions), size))
 
@@ -137,33 +137,33 @@ def images_a_block(side: int) -> int:
 
 
 class ImagePart(NamedTuple):
-    """Some images that are read by one process, from one position to before another."""
+    """Consecutive images that are read by one process."""
 
     start: int
-    """position of the first"""
+    """position of the first image"""
     stop: int
-    """position after the last"""
+    """position after the last image"""
     pixels: Path
-    """the file of their pixels; what else is kept of them lies beside"""
+    """file with the pixels; the other files are beside it"""
 
     @property
     def items(self) -> Path:
-        """What is to be read, an item a line."""
+        """File with the items to read, one per line."""
         return self.pixels.with_suffix(".jsonl")
 
     @property
     def table(self) -> Path:
-        """What was found of each, by `READ_COLUMNS`."""
+        """Table of results, with the columns `READ_COLUMNS`."""
         return self.pixels.with_suffix(".csv")
 
     @property
     def mark(self) -> Path:
-        """Written last; it vouches for pixels and table."""
+        """File with checksums of pixels and table, written last."""
         return self.pixels.with_suffix(".json")
 
 
 def parts_to_read(scratch: Path, total: int, side: int) -> list[ImagePart]:
-    """All of them, in order."""
+    """All parts, in order, with files in the folder `scratch`."""
     size = images_a_part(total, side)
     starts = range(0, total, size)
     return [ImagePart(at, min(at + size, total), scratch / f"{at // size:05d}.npy") for at in starts]
@@ -172,12 +172,12 @@ def parts_to_read(scratch: Path, total: int, side: int) -> list[ImagePart]:
 def read_all(
     listing: ImageListing, images: Images, scratch: Path, report: Report, share_out: ShareOut | None = None
 ) -> None:
-    """Read every image into a part of `scratch`, but for parts that an earlier process has finished."""
+    """Read all images into parts in `scratch`, except parts that an earlier process finished."""
     side, total = images.size_px, len(listing)
     parts = parts_to_read(scratch, total, side)
     missing = [part for part in parts if not _is_read(part)]
     to_read = sum(part.stop - part.start for part in missing)
-    # all once more where they are kept
+    # the parts still to be read, and all images once more in the final array
     require_disk(scratch.parent / shard_names(1, side)[0], 3 * side * side * (to_read + total))
 
     done = 0
@@ -205,9 +205,9 @@ def read_all(
 def _read_elsewhere(
     missing: Sequence[ImagePart], images: Images, share_out: ShareOut, tell: Callable[[int], None]
 ) -> None:
-    """Have parts read by whoever takes part in the work, perhaps on other machines."""
+    """Have parts read by other processes, perhaps on other machines."""
     path = path_of_setting(images.path or "")
-    if images.path and path.exists():  # else it names a dataset
+    if images.path and path.exists():  # otherwise it is the name of a dataset
         images = images.model_copy(update={"path": str(path.absolute())})
     waiting = list(missing)
 
@@ -223,7 +223,7 @@ def _read_elsewhere(
 
 
 def _is_read(part: ImagePart) -> bool:
-    """Whether the pixels and the table of a part are there, as they were written."""
+    """Whether the pixels and the table of a part exist and are unchanged."""
     try:
         return read_json(part.mark) == _digests(part)
     except RunError:
@@ -241,13 +241,13 @@ def _read_part(
     report: Callable[[int], None] = lambda _: None,
     source: ImageSource | None = None,
 ) -> None:
-    """Write the pixels of some images, and the table of what was found, then the mark that both are whole."""
+    """Write the pixels and the table of a part, and then its mark."""
     source = source or SOURCES[images.source](images)
     with (
         part.items.open(encoding="utf-8") as lines,
         replacing(part.table) as table,
         writing_shard(part.pixels, (part.stop - part.start, images.size_px)) as write,
-        # threads are enough for photos, since decoding and resizing release Python's lock
+        # threads are enough, because decoding and resizing release Python's global lock
         ThreadPoolExecutor(threads) as pool,
     ):
         table.write(to_csv([READ_COLUMNS]))
@@ -261,7 +261,7 @@ def _read_part(
 
 
 def _read(source: ImageSource, images: Images, item: SourceItem) -> tuple[NDArray[np.uint8], dict[str, str]]:
-    """The prepared pixels of an image, and by `READ_COLUMNS` what was found, with a reason if it cannot be used."""
+    """The prepared pixels (side, side, 3) of an image, zeros if it is unreadable, and its row by `READ_COLUMNS`."""
     side = images.size_px
     try:
         image = source.load(item)
@@ -269,7 +269,7 @@ def _read(source: ImageSource, images: Images, item: SourceItem) -> tuple[NDArra
         empty = np.zeros((side, side, 3), np.uint8)
         none = {"colourfulness": "0.00", "width": "0", "height": "0", "sha256": "", "source_sha256": ""}
         return empty, {"reason": str(error), **none}
-    # crops the middle to a square, so that nothing is stretched
+    # crops to the central square, so that nothing is stretched
     pixels = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     (colour,) = colourfulness(np.moveaxis(pixels[None], -1, 1).astype(np.float64)).tolist()
     gray = f"near-gray: colourfulness {colour:.1f} is below {images.min_colourfulness:g}"

@@ -1,8 +1,8 @@
-"""The built-in image set: underwater scenes of five classes, with a dial from class to colour.
+"""The built-in image set: drawn underwater scenes of five classes, whose colours depend on the class by a set amount.
 
 It is a control with a known answer. Lightness is drawn first, from one random stream; the palette is chosen
-afterwards, from another. So the gray image is the same whatever the palette, and `class_colour` alone says how much
-the class tells about colour.
+afterwards, from another. So the gray image does not depend on the palette, and `class_colour` alone determines how much
+the class reveals about colour.
 
 Lengths are in sheet units: x and y run from -1 to 1, y downwards, so a scene is the same at any size in pixels. An
 animal is drawn by signed distances (negative inside) in its own frame: u points ahead, v up, 1 is half its length.
@@ -19,7 +19,7 @@ from knowhue.color import lab_to_linear, linear_to_srgb
 
 CLASSES: tuple[str, ...] = ("coral_reef", "jellyfish", "penguin", "shark", "starfish")
 DRAWING = 2
-"""Number of this drawing: others drew other scenes, and are never mixed with it."""
+"""Version of the drawing; scenes of different versions differ, and are never mixed."""
 
 Field = NDArray[np.floating]
 """(H, W), or anything that broadcasts to it."""
@@ -29,7 +29,7 @@ Thing = Callable[["Sheet", Rng, "Pose"], None]
 
 WATER, DEEP, GROUND, ROCK, BODY, SECOND, ACCENT, FLORA = range(8)
 PALETTES = np.array(
-    [  # a*b* of each material, in the order above
+    [  # a*b* by class and material, in the order above
         # coral reef: warm corals in turquoise
         [(-34, -12), (-20, -28), (4, 18), (4, 2), (52, 34), (52, -12), (14, 62), (-34, 26)],
         # jellyfish: pink and violet in a blue-violet night
@@ -49,28 +49,28 @@ def draw(index: int, label: int, size_px: int, class_colour: float, seed: int) -
     """Draw one image.
 
     Args:
-        index: which image of the set, 0 or more.
+        index: number of the image in the set, 0 or more.
         label: its class, an index into `CLASSES`.
-        size_px: side, 16 or more pixels.
-        class_colour: share of images in their class's palette, 0 to 1; the rest take any of the five.
+        size_px: side length, 16 or more pixels.
+        class_colour: share of images in their class's palette, 0 to 1; the others have any of the five palettes.
         seed: seed of the set, 0 or more.
 
     Returns:
-        (size_px, size_px, 3) sRGB. Its L* does not depend on `class_colour`, but for 8-bit rounding.
+        (size_px, size_px, 3) sRGB. Except for 8-bit rounding, its L* does not depend on `class_colour`.
 
     >>> draw(index=0, label=3, size_px=32, class_colour=0.8, seed=7).shape
     (32, 32, 3)
     """
-    # the streams' first numbers differ because NumPy pads seeds with zeros: [seed, index] is [seed, index, 0]
+    # seeds begin with 1 and 2 because NumPy pads them with zeros, so that [seed, index] would equal [seed, index, 0]
     scene = compose(label, size_px, np.random.default_rng([1, seed, index, label]))
     palette = choose_palette(label, class_colour, np.random.default_rng([2, seed, index]))
     return lab_to_srgb(scene.lightness, np.tensordot(palette.T, scene.materials, 1))
 
 
 def choose_palette(label: int, class_colour: float, rng: Rng) -> NDArray[np.float32]:
-    """Pick an image's palette, (8, 2) a*b*: its class's own with probability `class_colour`, else any of the five.
+    """Choose an image's palette, (8, 2) a*b*: its class's with probability `class_colour`, else any of the five.
 
-    Every draw is made whatever the dial says, so an image changes palette at most once as the dial turns.
+    All random numbers are drawn for any `class_colour`, so an image changes palette at most once as that increases.
     """
     own, other = rng.random() < class_colour, int(rng.integers(len(PALETTES)))
     angle, strength = rng.normal(0.0, 0.06), rng.normal(1.0, 0.06)
@@ -80,7 +80,7 @@ def choose_palette(label: int, class_colour: float, rng: Rng) -> NDArray[np.floa
 
 
 class Pose(NamedTuple):
-    """Where a thing is: centre and half-length in sheet units, angle in radians, +1 or -1 for mirrored, haze 0 to 1."""
+    """Placement: centre and half-length in sheet units, angle in radians, -1 for mirrored or +1, haze 0 to 1."""
 
     x: float
     y: float
@@ -91,7 +91,7 @@ class Pose(NamedTuple):
 
 
 class Sheet:
-    """What a scene is drawn on: L* (H, W), 0 to 100, and material shares (8, H, W), which sum to 1 at each pixel."""
+    """Canvas of a scene: L* (H, W), 0 to 100, and material shares (8, H, W), which sum to 1 at each pixel."""
 
     def __init__(self, size_px: int) -> None:
         place = ((np.arange(size_px) + 0.5) * (2 / size_px) - 1).astype(np.float32)
@@ -102,7 +102,7 @@ class Sheet:
         self.scale, self.haze = 1.0, 0.0
 
     def around(self, pose: Pose, reach: float) -> tuple["Sheet", Field, Field]:
-        """The part around a thing, which shares memory so that small things cost little, and its frame: u, v."""
+        """A view of the sheet around a pose, which makes small things cheap to draw, and u, v in its frame."""
         part, half = copy(self), reach * pose.scale
         first, last = ((np.array([pose.y, pose.x]) + end + 1) / self.pixel for end in (-half, half))
         starts = (first.astype(int) - 1).clip(0, len(self.y) - 1).tolist()
@@ -126,14 +126,14 @@ class Sheet:
         pitch = np.pi * bumps * 2.0**octave * rng.uniform(0.4, 1.1, len(octave))
         down = (self.y * (pitch * np.sin(angle)) + phase).astype(np.float32)
         across = (self.x.T * (pitch * np.cos(angle))).T.astype(np.float32)
-        # a cosine's variance is 1/2, so that of the 16 of the first octave is 1
+        # the variance of a cosine is 1/2, so that the sum of the 16 of the first octave has variance 1
         strength = (np.sqrt(2 / 16) * 0.5**octave).astype(np.float32)
         return (strength * np.cos(down)) @ np.cos(across) - (strength * np.sin(down)) @ np.sin(across)
 
     def paint(self, cover: Field, lightness: Field | float, material: int, haze: Field | None = None) -> None:
-        """Lay a thing of opacity `cover` and L* `lightness` over what is there, seen through `haze` of water."""
+        """Paint with opacity `cover` and L* `lightness`, seen through water with `haze`, 0 to 1."""
         veil = self.haze if haze is None else haze
-        # in place, as everywhere: a part shares the memory of its sheet
+        # in place, because views share the memory of their sheet
         self.lightness += cover * (lightness + veil * (self.fog - lightness) - self.lightness)
         self.stain(cover, material, veil)
 
@@ -148,13 +148,13 @@ class Sheet:
         return smoothstep(0.5 - distance * (self.scale / (1.5 * self.pixel + soft)))
 
     def relief(self, distance: Field, depth: float) -> Field:
-        """How far a rounded shape, flat from `depth` inside, faces the light above, about -1 to 1."""
+        """Shading of a rounded shape, flat from `depth` inside, lit from above; about -1 to 1."""
         inside = np.clip(distance * (-1 / depth), 0, 1)
         height = np.sqrt(inside * (2 - inside) + 1e-4)
         slope = np.zeros_like(height)
         slope[1:-1] = height[2:] - height[:-2]
         slope[:, 1:-1] += 0.45 * (height[:, 2:] - height[:, :-2])
-        # differences are those from pixel to pixel: as at 64 pixels, whatever the size
+        # differences between pixels, scaled so that slopes are those at 64 pixels for any size
         slope *= 0.6 * 2 / (64 * self.pixel)
         return slope / np.sqrt(1 + slope * slope)
 
@@ -166,7 +166,7 @@ def smoothstep(value: Field | float) -> Field:
 
 
 def _water(sheet: Sheet, rng: Rng) -> None:
-    """Open water, light above and dark below, with shafts of sunlight; far things fade into it as into fog."""
+    """Draw open water, light above and dark below, with shafts of sunlight; distant things fade into it."""
     top, bottom = rng.uniform(56, 82), rng.uniform(20, 42)
     centre, width = rng.uniform(-0.9, 0.9), rng.uniform(0.7, 1.4)
     fall = smoothstep((sheet.y + 1.15) * rng.uniform(0.4, 0.6))
@@ -182,14 +182,14 @@ def _water(sheet: Sheet, rng: Rng) -> None:
 
 
 def _ground(sheet: Sheet, rng: Rng, horizon: float) -> None:
-    """Rippled sand from y = `horizon` down, seen from overhead if that is above the sheet, with clutter."""
+    """Draw rippled sand from y = `horizon` down, or seen from above if the horizon is above the sheet, with clutter."""
     below = sheet.y - horizon + 0.035 * sheet.noise(rng, 2)
     near = 1.6 + 0 * below if horizon < -1 else 1 / np.clip(below + 0.22, 0.05, None)
     away = 1.6 * sheet.y if horizon < -1 else near
     warp = sheet.noise(rng, 3, 3)
     phase = away * rng.uniform(7, 11) + rng.uniform(-1.5, 1.5) * sheet.x * near + 1.3 * warp
     ripples = (np.sin(phase) + 0.4 * np.sin(2 * phase + 1)) * np.clip(2.4 - 0.5 * near, 0, 1)
-    net = rng.uniform(0, 16) * np.exp(-((sheet.noise(rng, 6, 2) / 0.12) ** 2))  # light that waves gather
+    net = rng.uniform(0, 16) * np.exp(-((sheet.noise(rng, 6, 2) / 0.12) ** 2))  # caustics
     light = rng.uniform(56, 76) + 3.2 * ripples + 3 * warp + 1.3 * sheet.noise(rng, 30) + net
     haze = 0.95 * np.clip(np.exp(-rng.uniform(1.6, 3.4) * below), 0, 1)
     sheet.paint(sheet.cover(-below, 0.02), light, GROUND, haze)
@@ -218,7 +218,7 @@ def _rock(sheet: Sheet, rng: Rng, pose: Pose) -> None:
 
 
 def _weed(sheet: Sheet, rng: Rng, foot: float) -> None:
-    """A clump of swaying blades that stand at y = `foot`."""
+    """Draw a clump of swaying blades that grow at y = `foot`."""
     part, u, up = sheet.around(Pose(rng.uniform(-1, 1), foot, rng.uniform(0.35, 1.0), haze=0.3), 1.2)
     root, lean = rng.normal(0, (0.15, 0.3), (rng.integers(2, 7), 2)).T.astype(np.float32)[:, :, None, None]
     middle = root + lean * up**2 + 0.05 * np.sin(5 * up + 20 * lean)
@@ -236,7 +236,7 @@ def _fish(sheet: Sheet, rng: Rng, pose: Pose) -> None:
 
 
 def _fin(u: Field, v: Field, root: Pair, tip: Pair, curve: Pair) -> Field:
-    """Signed distance of a fin on v = 0: u of its front and back, (u, v) of its end, bulge of both edges."""
+    """Signed distance of a fin on v = 0; `root` gives u of its front and back, `curve` the bulge of both edges."""
     out = v / tip[1]
     bulge = 4 * np.clip(out, 0, 1) * (1 - np.clip(out, 0, 1))
     front = root[0] + (tip[0] - root[0]) * out + curve[0] * bulge
@@ -384,14 +384,20 @@ CORALS = (_staghorn, _fan, _brain)
 
 
 class Scene(NamedTuple):
-    """What a class shows, in what sizes, how many, where the ground may begin, and how it stands or swims."""
+    """What a class shows."""
 
     things: tuple[Thing, ...]
+    """functions that draw its animals"""
     sizes: tuple[float, float]
+    """range of half-lengths, sheet units"""
     most: int
+    """largest number of animals; four more of corals"""
     horizons: tuple[tuple[float, float], ...]
+    """ranges of y where the ground begins, one of which is chosen"""
     is_on_ground: bool = False
+    """whether it stands on the ground"""
     tilt: float = 0.4
+    """standard deviation of its angle, radians"""
 
 
 _OVERHEAD, _NO_GROUND = (-2.0, -2.0), (1.2, 1.2)
@@ -405,7 +411,7 @@ SCENES = (
 
 
 def compose(label: int, size_px: int, rng: Rng) -> Sheet:
-    """Draw one scene; nothing in here knows of colour. Its L* lies within 3 to 97."""
+    """Draw a scene without colours; its L* is within 3 to 97."""
     sheet, scene = Sheet(size_px), SCENES[label]
     _water(sheet, rng)
     horizon = rng.uniform(*scene.horizons[rng.integers(len(scene.horizons))])
@@ -415,9 +421,9 @@ def compose(label: int, size_px: int, rng: Rng) -> Sheet:
         x, y = rng.uniform((-0.8, -0.8), (0.8, 0.4))
         _fish(sheet, rng, Pose(x, y, rng.uniform(0.05, 0.09), 0, rng.choice([-1.0, 1.0]), haze=0.3))
     first = rng.integers(scene.most)
-    # a reef holds five corals at least
+    # a reef has at least five corals
     near = [*np.sort(rng.uniform(0, 0.85, first if scene.most < 5 else first + 4)), 1.0]
-    for place, number in zip(near, rng.permutation(len(near)).tolist(), strict=True):  # far ones first
+    for place, number in zip(near, rng.permutation(len(near)).tolist(), strict=True):  # distant ones first
         scale, flip = rng.uniform(*scene.sizes) * (0.45 + 0.55 * place), rng.choice([-1.0, 1.0])
         x, y = rng.uniform((-0.8, -0.6), (0.8, 0.5))
         if scene.is_on_ground:
@@ -434,13 +440,13 @@ def compose(label: int, size_px: int, rng: Rng) -> Sheet:
 
 
 def lab_to_srgb(lightness: Field, chroma: Field) -> NDArray[np.uint8]:
-    """L* (H, W) and a*b* (2, H, W) as (H, W, 3) 8-bit sRGB of that L*; colours out of gamut shrink towards gray.
+    """L* (H, W) and a*b* (2, H, W) as (H, W, 3) 8-bit sRGB of that L*; chroma outside the gamut is reduced.
 
-    Clipping RGB would change L*, and then the gray image would tell of its palette.
+    Clipping RGB would change L*, and the gray image would then reveal its palette.
     """
     light, ab = lightness.ravel(), chroma.reshape(2, -1)
     factor = np.zeros_like(light)
-    for step in 0.5 ** np.arange(8, dtype=np.float32):  # bisection; its first step is the whole chroma
+    for step in 0.5 ** np.arange(8, dtype=np.float32):  # bisection; the first step tries the whole chroma
         linear = lab_to_linear(light, ab * np.minimum(factor + step, 1))
         factor += step * ((linear.min(axis=0) >= 0) & (linear.max(axis=0) <= 1))
     codes = linear_to_srgb(lab_to_linear(light, ab * np.minimum(factor, 1)).clip(0, 1))

@@ -1,4 +1,4 @@
-"""What a source of images is: it lists items, each with its name, split and label, and reads them later."""
+"""The interface of image sources: a source lists items with name, split and label, and reads their images later."""
 
 import math
 from collections import defaultdict
@@ -18,63 +18,63 @@ from knowhue.storage import path_of_setting
 
 UNLABELLED = "unlabelled"
 TRAIN_ONLY = "unlabelled, of use in training alone"
-"""Why an image without a class is skipped in another split than `train`."""
+"""Reason to skip an image without a class outside the split `train`."""
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
     "train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test",
     "testing": "test",
 }  # fmt: skip
-"""Names of folders, and of a dataset's splits, and the split that they hold."""
+"""Splits by the names of folders and of a dataset's splits."""
 
 
 class SourceItem(NamedTuple):
-    """One image before it is read, or a file that is skipped."""
+    """An image that can be read, or a file that is skipped."""
 
     name: str
-    """unique among the items of a source"""
+    """unique within its source"""
     split: str
-    """of `SPLITS`; what the source does not give is split off from `train`"""
+    """one of `SPLITS`; splits that the source does not have are later taken out of `train`"""
     label: str | None
-    """class name, or None where unknown"""
+    """class name; None if unknown"""
     stamp: str
     """changes when the image does"""
     skipped: str = ""
     """why a file is not read; empty for images"""
     origin: str = ""
-    """distinguishes an image that is made at the size asked for; empty where it has a size of its own"""
+    """identifies an image that can be generated at any size; empty for images with a size of their own"""
     place: str = ""
-    """where the source finds it, if its name does not say so"""
+    """where the source finds the image, if not by its name"""
 
 
 class ImageSource(Protocol):
-    """Where images come from. One of millions holds none of its items: they are listed on the way."""
+    """A source of images. Items are generated one by one, because a source can have millions of them."""
 
     is_sorted: ClassVar[bool]
-    """Whether the order in which items are listed is that of the prepared images; else they are sorted."""
+    """whether prepared images keep the order of `items`; otherwise they are sorted"""
 
     def items(self) -> Iterator[SourceItem]:
-        """Every image, and what lies among them and is skipped; the same each time.
+        """Every image, and the files among them that are skipped; the same on every call.
 
         Raises:
-            ImageError: a class without images, or what is there cannot be read.
+            ImageError: a class has no images, or the source cannot be read.
         """
         ...
 
     def load(self, item: SourceItem) -> Image.Image:
-        """Read an image, in any thread.
+        """Read an image; can be called from several threads.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the image cannot be read.
         """
         ...
 
 
 def source_root(images: Images, may_be_file: bool = False) -> Path:
-    """The folder, or where that may be the file, that `images.path` names.
+    """The folder that `images.path` names, or the file if `may_be_file`.
 
     Raises:
-        ConfigError: it names none.
-        ImageError: there is none.
+        ConfigError: `images.path` is not set.
+        ImageError: there is no such folder.
     """
     if not images.path:
         raise ConfigError(
@@ -104,11 +104,11 @@ _REMEDIES = {
     **dict.fromkeys((".csv", ".tsv"), _TABLE),
     **dict.fromkeys((".gz", ".tgz", ".zip"), _PACKED),
 }
-"""What to do with files that hold many images or their labels, by suffix."""
+"""Advice on archives and tables of labels, by suffix."""
 
 
 def remedies_for(reasons: Iterable[str]) -> str:
-    """What to do with files of many images or labels, to be put behind what was found instead; nothing for others.
+    """Advice on the archives and tables of labels among skipped files, to append to a message; empty for other files.
 
     Args:
         reasons: why files were skipped.
@@ -127,16 +127,16 @@ def remedies_for(reasons: Iterable[str]) -> str:
 
 
 def stamp_of(path: Path) -> str:
-    """What changes when a file does."""
+    """Size and modification time of a file, which change when the file does."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def require_columns(columns: Collection[str], images: Images) -> None:
-    """Make sure that a table has the columns of images and labels.
+    """Check that a table has the columns of images and labels.
 
     Raises:
-        ConfigError: it has not; those that it has are named.
+        ConfigError: a column is missing; the message lists the existing ones.
     """
     for column in (images.image_column, images.label_column):
         if column not in columns:
@@ -147,12 +147,12 @@ def require_columns(columns: Collection[str], images: Images) -> None:
 
 
 def known_label(value: object) -> str | None:
-    """A label as text; None for those that mean that there is none: empty, null, NaN, -1, `unlabelled`.
+    """A label as text; None for values that mean `no label`: empty, null, NaN, -1, `unlabelled`.
 
-    Whole numbers are one however they are stored: a table with gaps holds them as floats.
+    Whole floats count as integers, because tables with missing values store integers as floats.
 
     Raises:
-        ImageError: it is several labels, or a number that is not whole.
+        ImageError: the value holds several labels, or is a number that is not whole.
 
     >>> known_label(3), known_label(3.0), known_label(b"reef"), known_label(-1.0), known_label(" ")
     ('3', '3', 'reef', None, None)
@@ -174,7 +174,7 @@ def known_label(value: object) -> str | None:
 
 
 def read_training_image(source: Path | bytes) -> Image.Image:
-    """An upright image as `colorize` would read it, in sRGB of 8 bits over white: what a network will be shown.
+    """Read an upright 8-bit sRGB image over white, as `colorize` shows it to a network.
 
     Raises:
         ImageError: it cannot be read.

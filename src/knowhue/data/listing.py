@@ -1,4 +1,4 @@
-"""Every image of a source and what becomes of it, in a table on disk: millions of rows would fill the memory."""
+"""The images of a source and what becomes of each, in a database on disk, because millions of rows can fill memory."""
 
 import sqlite3
 from collections import Counter
@@ -19,7 +19,7 @@ from knowhue.settings_text import plain_name
 from knowhue.temporary import tables_on_disk
 
 READ_COLUMNS = ("reason", "colourfulness", "width", "height", "sha256", "source_sha256")
-"""What reading an image says of it; `reason` is why it cannot be used, or empty."""
+"""Results of reading an image; `reason` is why it cannot be used, empty if it can."""
 _TABLES = """
 CREATE TABLE listed (name, split, label, stamp, skipped, origin, place, characters INTEGER);
 CREATE TABLE images (
@@ -34,10 +34,10 @@ SELECT row_number() OVER (ORDER BY {order}) - 1, name, split, label, stamp, orig
 FROM listed WHERE skipped = x''
 """
 _CHOICE = "split DESC, label IS NULL, characters, name"
-"""Of several copies the first by this order is kept.
+"""Order by which the first of several copies is kept.
 
-What is reported on is never trained on, so test images come first, then validation images; an image with a label comes
-before one without, and `reef.jpg` before `reef (1).jpg`.
+Test images come first, then validation images, so that images of reported scores are never trained on. Images with a
+label come before those without, and `reef.jpg` before `reef (1).jpg`.
 """
 _EQUAL = f"""
 SELECT position, original FROM (
@@ -50,17 +50,17 @@ _LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files", "
 
 
 class ImageListing:
-    """The images of a source in the order of the prepared array, and what was skipped.
+    """The images of a source in the order of the prepared array, and skipped files.
 
-    Positions are those of the images that are to be read, whatever becomes of them. What is worth keeping is kept by
-    `prepare`.
+    Positions count all images to be read, including those that are left out later. The database is temporary; `prepare`
+    writes the manifest from it.
     """
 
     def __init__(self, source: ImageSource, tables: sqlite3.Connection) -> None:
-        """List everything that a source has in `temporary.tables_on_disk`."""
+        """List all items of a source in the database of `temporary.tables_on_disk`."""
         self._table = tables
         self.contradicting: dict[int, int] = {}
-        """copies that lie in another class than what they are copies of"""
+        """positions of copies whose original has another class, and the original's position"""
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_listed, source.items()))
@@ -69,18 +69,18 @@ class ImageListing:
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
     def __len__(self) -> int:
-        """Images to be read."""
+        """Number of images to be read."""
         return self._table.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
-        """Images to be read, from one position to before another."""
+        """Images to be read at positions from `start` up to, but not including, `stop`."""
         columns = "name, split, label, stamp, x'', origin, place"
         limits = start, len(self) if stop is None else stop
         query = f"SELECT {columns} FROM images WHERE position >= ? AND position < ? ORDER BY position"
         return map(_item, self._table.execute(query, limits))
 
     def skipped_items(self) -> Iterator[SourceItem]:
-        """What is not read, and why."""
+        """Files that are not read, with the reason."""
         found = self._table.execute(
             "SELECT name, split, label, stamp, skipped, origin, place FROM listed WHERE skipped != x'' "
             f"ORDER BY {_SORTED}, rowid"
@@ -88,7 +88,7 @@ class ImageListing:
         return map(_item, found)
 
     def classes(self) -> list[str]:
-        """Names of classes, sorted: of all images, so that a class that loses all of its own is not forgotten."""
+        """Class names, sorted, of all images, including classes whose images are all left out."""
         found = self._table.execute("SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
         return sorted(_text(label) for (label,) in found)
 
@@ -96,28 +96,28 @@ class ImageListing:
         return {SPLITS[split] for (split,) in self._table.execute("SELECT DISTINCT split FROM images")}
 
     def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
-        """Keep what was found of the images from a position on."""
+        """Store the results of reading consecutive images, the first at position `start`."""
         columns = ", ".join(f"{name} = ?" for name in READ_COLUMNS)
         rows = ((*(_bytes(row[name]) for name in READ_COLUMNS), at) for at, row in enumerate(results, start))
         self._table.executemany(f"UPDATE images SET {columns} WHERE position = ?", rows)
 
     def usable(self) -> NDArray[np.int64]:
-        """Positions of images without a reason against them, those first that are kept of several copies."""
+        """Positions of images that can be used, ordered so that the copy to keep comes first."""
         return self._positions(f"SELECT position FROM images WHERE reason = x'' ORDER BY {_CHOICE}")
 
     def kept(self) -> NDArray[np.int64]:
-        """Positions of images without a reason against them, ascending."""
+        """Positions of images that can be used, ascending."""
         return self._positions("SELECT position FROM images WHERE reason = x'' ORDER BY position")
 
     def _positions(self, query: str) -> NDArray[np.int64]:
         return np.fromiter((position for (position,) in self._table.execute(query)), np.int64)
 
     def equal_images(self) -> dict[int, int]:
-        """Positions of images whose prepared pixels another one has, and of that which is kept."""
+        """Positions of images with the same prepared pixels as an image that is kept, and that image's position."""
         return dict(self._table.execute(_EQUAL))
 
     def training_names(self, label: str) -> dict[int, str]:
-        """Usable training images of a class: names by position."""
+        """Names of a class's usable training images by position."""
         found = self._table.execute(
             "SELECT position, name FROM images WHERE label = ? AND split = 0 AND reason = x'' ORDER BY position",
             (_bytes(label),),
@@ -125,14 +125,14 @@ class ImageListing:
         return {position: _text(name) for position, name in found}
 
     def set_splits(self, splits: Mapping[int, str]) -> None:
-        """Put images into other splits, by position."""
+        """Move images to other splits, by position."""
         rows = ((SPLITS.index(split), position) for position, split in splits.items())
         self._table.executemany("UPDATE images SET split = ? WHERE position = ?", rows)
 
     def leave_out(self, copies: Mapping[int, int], kind: str) -> None:
-        """Say of images that they are copies of a kind, and of which image in which split.
+        """Mark images as copies of a `kind`, with the name and split of the original.
 
-        Called again when splits are drawn, it says the split that the image is in then.
+        A second call after splits are drawn updates the original's split.
         """
         for copy, original in copies.items():
             name, split, label = self._of(original, "name, split, label")
@@ -149,12 +149,12 @@ class ImageListing:
         return self._table.execute(f"SELECT {columns} FROM images WHERE position = ?", (position,)).fetchone()
 
     def reasons(self) -> Iterator[str]:
-        """Why each image that is left out is."""
+        """The reason for each image that is left out."""
         found = self._table.execute("SELECT reason FROM images WHERE reason != x'' ORDER BY position")
         return (_text(reason) for (reason,) in found)
 
     def counts(self) -> Counter[tuple[str, str | None]]:
-        """Images by what became of them (a split, or `left out`) and class (None: unlabelled)."""
+        """Numbers of images by outcome (a split, or `left out`) and class (None: unlabelled)."""
         found = self._table.execute(
             "SELECT split, reason != x'' AS out, label, count(*) FROM images GROUP BY split, out, label"
         )
@@ -164,14 +164,14 @@ class ImageListing:
         return counts
 
     def skipped(self) -> dict[str, int]:
-        """How many files were skipped for each reason."""
+        """Numbers of skipped files by reason."""
         found = self._table.execute(
             "SELECT skipped, count(*) FROM listed WHERE skipped != x'' GROUP BY skipped"
         )
         return {_text(reason): count for reason, count in found}
 
     def rows(self) -> Iterator[dict[str, str]]:
-        """What became of each image that was to be read, in the words of the manifest."""
+        """The columns of the manifest that the database holds, for each image to be read."""
         names = ("path", "split", "label", *READ_COLUMNS)
         found = self._table.execute(
             f"SELECT name, split, label, {', '.join(READ_COLUMNS)} FROM images ORDER BY position"
@@ -183,12 +183,13 @@ class ImageListing:
 
 @contextmanager
 def open_listing(images: Images) -> Iterator[ImageListing]:
-    """List the configured images, for as long as the block runs.
+    """List the configured images; the list exists until the `with` block ends.
 
     Raises:
-        RunError: the list does not fit onto the disk.
-        ImageError: nothing there; the message says what was looked for.
-        ConfigError: the source needs a setting, or a package, that is missing.
+        RunError: the disk has no room for the list.
+        ImageError: there are no images; the message says where they should be.
+        ConfigError: a setting that the source needs is missing.
+        ExtraError: a package that the source needs is not installed.
     """
     with tables_on_disk() as tables:
         listing = ImageListing(SOURCES[images.source](images), tables)
@@ -205,7 +206,7 @@ def open_listing(images: Images) -> Iterator[ImageListing]:
 
 @contextmanager
 def images_first(images: Images) -> Iterator[None]:
-    """Where weights cannot be had within it and images are not there either, report the images, which come first."""
+    """If weights are unavailable in the `with` block and images are missing, too, report the images."""
     try:
         yield
     except WeightsError:
@@ -214,10 +215,10 @@ def images_first(images: Images) -> Iterator[None]:
 
 
 def require_images(images: Images) -> None:
-    """Refuse files that `prepare` would, before any is read; what has to be opened or fetched is not looked at.
+    """Check that image folders can be listed; other sources, which must be opened or downloaded, are not checked.
 
     Raises:
-        ImageError, ConfigError: as `list_items` would.
+        ImageError, ConfigError: as in `list_items`.
     """
     if images.source in ("folder", "imagenet"):
         with open_listing(images):
@@ -225,18 +226,17 @@ def require_images(images: Images) -> None:
 
 
 def list_items(images: Images) -> list[SourceItem]:
-    """All images of the configured source in a fixed order, then what lies among them and is skipped.
+    """All images of the configured source in a fixed order, followed by skipped files.
 
     Raises:
-        ImageError: nothing there; the message says what was looked for.
-        ConfigError: the source needs a setting, or a package, that is missing.
+        As `open_listing`.
     """
     with open_listing(images) as listing:
         return [*listing.items(), *listing.skipped_items()]
 
 
 def _listed(item: SourceItem) -> tuple[object, ...]:
-    # a class whose folders were made on several systems is one
+    # class folders made on several systems can differ in Unicode normalization
     label = None if item.label is None else _bytes(plain_name(item.label))
     is_of_no_use = item.label is None and item.split != "train"
     skipped = item.skipped or (TRAIN_ONLY if is_of_no_use else "")
@@ -252,7 +252,7 @@ def _item(row: tuple[bytes, int, bytes | None, bytes, bytes, bytes, bytes]) -> S
 
 
 def _bytes(text: str) -> bytes:
-    # a name may hold bytes that are no UTF-8, which a database would not take as text; the order stays Python's
+    # as bytes, because SQLite refuses text that is not valid UTF-8; the sort order is that of Python strings
     return text.encode("utf-8", "surrogatepass")
 
 

@@ -1,7 +1,7 @@
-"""Decode, check, split and resize every image once; what training reads is an array in files, and its manifest.
+"""Decodes, checks, splits and resizes every image once, into an array on disk with a manifest, which training reads.
 
-Images are read part by part into a folder beside, each with a table of what was found; what a killed process has
-finished of that is not read again. Then copies are found and splits drawn, and what is kept is written in order.
+Images are first read in parts into a scratch folder, each part with a table of results; parts that a killed process
+finished are not read again. Then copies are found, splits are drawn, and the images that are kept are written in order.
 """
 
 import re
@@ -51,49 +51,49 @@ from knowhue.storage import (
 )
 
 PREPARED_VERSION = 5
-"""Of how images are read and prepared; arrays of another one are made anew, or refused under runs."""
+"""Version of reading and preparation; arrays of another version are prepared again, or refused if runs used them."""
 MANIFEST_COLUMNS = (
     "index", "path", "split", "label", "status", "reason",
     "colourfulness", "width", "height", "sha256", "source_sha256",
 )  # fmt: skip
 MANIFEST, SUMMARY = "manifest.csv", "prepared.json"
 _OWN = re.compile(rf"\.reading-.*|\.?(images.*\.npy|{MANIFEST}|{SUMMARY}|samples\.npz)(\..*)?")
-"""Names of what is written into the folder, and of what processes that were killed leave there."""
+"""Names of files that are written into the folder, or left there by killed processes."""
 _DIGESTS = ("source_sha256", "sha256")
-"""An image is the same by either: at full size, or as it was prepared."""
+"""Digests of an image at full size and as prepared; images are equal if either is."""
 
 _MORE_DRAWN = "Raise `images.drawn_count`"
 
 ManifestRow = dict[str, str]
-"""A line of the manifest, by `MANIFEST_COLUMNS`; `status` is kept, left out or skipped."""
+"""A row of the manifest, by `MANIFEST_COLUMNS`; `status` is `kept`, `left out` or `skipped`."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images ready to train on."""
+    """Images that are ready for training."""
 
     classes: tuple[str, ...]
-    """names, in the order of the label indices"""
+    """class names, in the order of the label indices"""
     rgb: PreparedPixels
-    """(N, size, size, 3) uint8 sRGB, memory-mapped, in one file or several"""
+    """(N, size, size, 3) uint8 sRGB, memory-mapped"""
     label: NDArray[np.int64]
-    """(N,) class index, -1 where unknown"""
+    """(N,) class index, -1 if unknown"""
     split: NDArray[np.str_]
-    """(N,) which of `SPLITS` each image belongs to"""
+    """(N,) one of `SPLITS`"""
     paths: tuple[str, ...]
-    """where each image came from"""
+    """names of the images in their source"""
     fingerprint: str
-    """changes when any image, label or split does"""
+    """digest of all images, labels and splits"""
     evaluated_on: Literal["auto", "validation"] = "auto"
     """`Evaluation.split`"""
 
     def positions(self, split: str) -> NDArray[np.int64]:
-        """Indices of the images of a split, ascending."""
+        """Indices of the images in a split, ascending."""
         return np.flatnonzero(self.split == split)
 
     @property
     def reporting_split(self) -> str:
-        """The split that final scores, tables and samples are from: test if there is one, unless something is tuned."""
+        """The split of final scores, tables and samples: test if there is one and `evaluated_on` allows it."""
         has_test = bool((self.split == "test").any())
         return "test" if has_test and self.evaluated_on == "auto" else "validation"
 
@@ -102,33 +102,33 @@ class Prepared:
 def prepare(
     images: Images, folder: str | Path, report: Report = lambda _: None, share_out: ShareOut | None = None
 ) -> Prepared:
-    """Make `folder` hold the configured images; work already done is not repeated, damage heals.
+    """Prepare the configured images in `folder`; finished work is not repeated, and damaged files are made again.
 
     Args:
-        images: where they come from, their size, the rules.
-        folder: where the array, the manifest and the summary go; below the study folder.
-        report: called with `{"stage": "prepare", "done": n, "total": n}`, total 0 while they are listed, and in one
-            note what was left out.
-        share_out: who reads the images; None is this process, with all cores.
+        images: the images' source, their size, and the rules for them.
+        folder: for the array, the manifest and the summary; inside the study folder.
+        report: called with `{"stage": "prepare", "done": n, "total": n}`, where the total is 0 while images are listed,
+            and with notes, among them one on images that were left out.
+        share_out: distributes the reading of images; if None, this process reads them on all cores.
 
     Raises:
-        ImageError: no images, one class, or too few of one; what was left out is in the message.
-        ConfigError: it lies among the images.
-        RunError: the folder cannot be written, or runs beside it were trained on other images.
+        ImageError: there are no images, fewer than two classes, or too few images of a class.
+        ConfigError: `folder` is among the images, or a setting that the source needs is missing.
+        RunError: the folder cannot be written, or runs in the study folder were trained on other images.
     """
     folder = Path(folder)
     require_apart(images, folder.parent)
     _require_drawn(images)
-    report({"stage": "prepare", "done": 0, "total": 0})  # to list them may take long
+    report({"stage": "prepare", "done": 0, "total": 0})  # listing can take long
     with open_listing(images) as listing:
         checks.refuse_odd_names(listing.classes())
         unused = _unused_shares(listing.splits(), images)
-        # whatever would give another array: how it is prepared, by which decoders, the settings, the files as they are
+        # everything that the array depends on: preparation, decoders, settings, and the files
         stamps = digest_each((item.name, item.split, item.label, item.stamp) for item in listing.items())
         read = readable_formats()
         key = fingerprint([PREPARED_VERSION, read, images.model_dump(mode="json"), stamps])
         with locked(folder.parent, "prepare"):
-            # under the lock: another process may just be preparing the same images
+            # checked under the lock, because another process may just have prepared the same images
             if not _is_there(folder, key, report):
                 _prepare(listing, images, folder, key, report, share_out)
     summary = read_summary(folder)
@@ -136,21 +136,21 @@ def prepare(
         report({"stage": "note", "text": sentence})
     if sentence := left_out_sentence(summary):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
-    return _open(folder, summary)  # what its files should be was just compared, or just made
+    return _open(folder, summary)  # its files were just checked or written
 
 
 def load_prepared(
     folder: Path, evaluated_on: Literal["auto", "validation"] = "auto", thorough: bool = True
 ) -> Prepared:
-    """Open what `prepare` made, if it is still what was written.
+    """Open prepared images, after checking that they are unchanged.
 
     Args:
         folder: of the prepared images.
         evaluated_on: `Evaluation.split`.
-        thorough: read the whole array once for its checksum; a command needs that once, its workers need it not again.
+        thorough: whether to verify the checksum of the whole array; a command's workers need not do it again.
 
     Raises:
-        RunError: nothing is prepared there, or a file was changed or damaged; which one is named.
+        RunError: the folder holds no prepared images, or a file was changed or damaged.
     """
     summary = read_summary(folder)
     if damage := find_damage(folder, summary, thorough):
@@ -183,7 +183,7 @@ def _open(
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """`prepared.json`, which is written last and vouches for the other two files.
+    """Read `prepared.json`, which is written last and holds the checksums of the other files.
 
     Raises:
         RunError: it is missing, damaged, or of another version.
@@ -205,26 +205,26 @@ def _arrays(summary: Mapping[str, Any]) -> list[str]:
 
 
 def kept_rows(folder: Path) -> Iterator[ManifestRow]:
-    """The manifest's lines of the images that are used, in the order of the array."""
+    """The manifest's rows of images that are used, in the order of the array."""
     return (row for row in iterate_csv(folder / MANIFEST) if row["status"] == "kept")
 
 
 def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) -> str:
-    """Which file is not what was written, as the beginning of a sentence; nothing if all are.
+    """Name a file that was changed, as the beginning of a sentence; empty if all are unchanged.
 
-    Rows and images must agree: a row taken out of the manifest would shift every label after it.
+    Also checks that the manifest matches the array, because a missing row would shift all later labels.
     """
     arrays = _arrays(summary)
     for name in (MANIFEST, *arrays):
         path = folder / name
         if not path.is_file():
             return f"`{path}` was removed"
-        # the manifest is small, and is checked every time
+        # the manifest is small, and always checked
         if (thorough or name == MANIFEST) and file_digest(path) != summary["checksums"].get(name):
             return f"`{path}` was changed or damaged"
     try:
         count = len(open_shards([folder / name for name in arrays]))
-        # in one pass, for a million rows take seconds; a row too few, too many or elsewhere shows in the digest
+        # in one pass, because a million rows take seconds; missing, additional and moved rows change the digest
         stray: Any = dict.fromkeys(("index", "sha256", "label", "split"), "")
         pairs = zip_longest(kept_rows(folder), range(count), fillvalue=stray)
         rows = (row if row["index"] == str(number) else stray for row, number in pairs)
@@ -235,20 +235,20 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
 
 
 def _identify(kept: Iterator[ManifestRow]) -> str:
-    """The SHA-256 of prepared images: of their pixels, labels and splits, in order."""
+    """SHA-256 over the pixels, labels and splits of prepared images, in order."""
     return digest_each((row["sha256"], row["label"], row["split"]) for row in kept)
 
 
 def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
-    """Count the test images of `folder` that `tuned` trained on or chose settings by.
+    """Count the test images of `folder` that a tuning study trained on or chose settings by.
 
     Args:
-        folder: prepared images of the study that reports.
-        tuned: prepared images of the tuning study; whatever it did not keep for its own test split was seen.
-        limit_bits: `images.duplicate_distance_bits`; 0 finds equal images alone, not near-duplicates.
+        folder: prepared images of the reported study.
+        tuned: prepared images of the tuning study; all but its test split count as seen.
+        limit_bits: `images.duplicate_distance_bits`; with 0, only equal images are found, not near-duplicates.
 
     Raises:
-        RunError: nothing is prepared in one of the folders, or it was changed.
+        RunError: a folder holds no prepared images, or they were changed.
     """
     ours, theirs = (load_prepared(each, thorough=False) for each in (folder, tuned))
     test, seen = ours.positions("test"), np.flatnonzero(theirs.split != "test")
@@ -263,7 +263,7 @@ def count_seen(folder: Path, tuned: Path, limit_bits: int) -> int:
 
 
 def left_out_sentence(summary: dict[str, Any]) -> str:
-    """What was left out and skipped, counted; nothing if everything is used.
+    """A sentence on the numbers of images left out and files skipped; empty if everything is used.
 
     >>> left_out_sentence({"left_out": [{"reason": "near-gray: 3"}], "skipped": {"hidden": 2}, "images": 9})
     '1 of 9 images left out (1 near-gray); 2 other files skipped (2 hidden)'
@@ -282,7 +282,7 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
 
 
 def _is_there(folder: Path, key: str, report: Report) -> bool:
-    """Whether the folder holds these images, whole."""
+    """Whether the folder holds the images of this key, undamaged."""
     try:
         summary = read_summary(folder) if (folder / SUMMARY).exists() else {"key": None}
     except RunError:
@@ -305,9 +305,9 @@ def _prepare(
             f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Name another folder, or "
             "move what is there away."
         )
-    # named by all that its parts depend on: what is finished in it is worth keeping
+    # named by everything that its parts depend on, so that finished parts can be used again
     scratch = folder / f".reading-{key}-{images_a_part(len(listing), images.size_px)}"
-    for name, left in found.items():  # of processes that were killed; it may be as large as all images
+    for name, left in found.items():  # of killed processes; can be as large as all images
         if name.startswith(".") and left != scratch and _OWN.fullmatch(name):
             remove_all(left)
     try:
@@ -320,11 +320,11 @@ def _prepare(
             identity = _identify(row for row in listing.rows() if not row["reason"])
             _refuse_change_under_runs(folder, identity)
         except KnowhueError:
-            remove_all(scratch)  # other images or settings are needed
+            remove_all(scratch)  # useless, because other images or settings are needed
             raise
         checksums = _write(listing, raw, folder, images.size_px)
     finally:
-        # a refusal leaves no folder behind
+        # an error leaves no empty folders behind
         remove_if_empty(scratch)
         remove_if_empty(folder)
     described = {"key": key, "fingerprint": identity, "checksums": checksums}
@@ -333,9 +333,9 @@ def _prepare(
 
 
 def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
-    """Write into the listing the split of each image, and why a copy is left out.
+    """Set the split of each image in the listing, and mark copies to be left out.
 
-    What is damaged, near-gray or a copy goes first, the rest is split: it never moves the split.
+    Images are left out before splits are drawn, so that damaged or near-gray images and copies never change a split.
     """
     copies = {"duplicate": listing.equal_images(), "near-duplicate": {}}
     listing.leave_out(copies["duplicate"], "duplicate")
@@ -345,7 +345,7 @@ def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
         near = checks.find_near_duplicates(found, images.duplicate_distance_bits)
         copies["near-duplicate"] = {int(order[a]): int(order[b]) for a, b in near.items()}
         listing.leave_out(copies["near-duplicate"], "near-duplicate")
-    # splits that the source does not give are split off from its training images
+    # splits that the source does not have are taken out of its training images
     shares = {"test": images.test_share, "validation": images.validation_share}
     given = listing.splits()
     missing = {split: share for split, share in shares.items() if share and split not in given}
@@ -353,12 +353,12 @@ def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
         names = listing.training_names(label)
         chosen = checks.split_off(list(names.values()), missing, images.split_seed)
         listing.set_splits({position: chosen[name] for position, name in names.items() if name in chosen})
-    for kind, found in copies.items():  # again: the original may be of another split now
+    for kind, found in copies.items():  # again, because originals may have moved to another split
         listing.leave_out(found, kind)
 
 
 def _unused_shares(given: Collection[str], images: Images) -> list[str]:
-    """Sentences on shares that were asked for, of splits that the source gives."""
+    """Sentences on shares that were set for splits that the source already has."""
     asked = {"validation": images.validation_share, "test": images.test_share}
     usual = {split: Images.model_fields[f"{split}_share"].default for split in asked}
     return [
@@ -369,7 +369,7 @@ def _unused_shares(given: Collection[str], images: Images) -> list[str]:
 
 
 def _require_drawn(images: Images) -> None:
-    """Make sure, before any is drawn, that each class may have the images that it needs, and one to judge by."""
+    """Check, before scenes are drawn, that each class can have enough training images, and one to evaluate on."""
     needed = len(CLASSES) * (images.min_per_class + 1)
     if images.source == "drawn" and images.drawn_count < needed:
         raise ImageError(
@@ -416,7 +416,7 @@ def _of(became: Counter[str]) -> str:
 
 
 def _refuse_change_under_runs(folder: Path, identity: str) -> None:
-    """Runs are worth nothing without the images that they were trained on: those are never overwritten."""
+    """Refuse to overwrite images that runs in the study folder were trained on."""
     if images_in_use(folder.parent) - {"", identity}:
         raise RunError(
             f"`{folder.parent}` holds runs that were trained on other images: some were added, changed or removed "
@@ -425,12 +425,12 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
 
 
 def _write(listing: ImageListing, raw: PreparedPixels, folder: Path, side: int) -> dict[str, str]:
-    """All files whole: a process that has an old array open keeps it, and a reader never meets half of one.
+    """Write the array and the manifest, each atomically: processes that have an old array open can go on reading it.
 
     Returns:
-        Their checksums by name.
+        Checksums by file name.
     """
-    (folder / SUMMARY).unlink(missing_ok=True)  # it vouches for the others; written last
+    (folder / SUMMARY).unlink(missing_ok=True)  # it holds the others' checksums, and is written last
     kept, size = listing.kept(), images_a_shard(side)
     names = shard_names(len(kept), side)
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Where images come from. Each source lists names, splits and labels at once and decodes later."""
+"""Sources of images: class folders, ImageNet, Hugging Face datasets, archives, and the built-in scenes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,26 +31,26 @@ from knowhue.storage import path_of_setting
 
 
 def require_source(images: Images) -> None:
-    """Say at once, before anything heavy is loaded, if there is no such folder.
+    """Check that the folder of images exists, before heavy packages are loaded.
 
     Raises:
-        ImageError, ConfigError: as `list_items` would.
+        ImageError, ConfigError: as in `list_items`.
     """
     if images.source not in ("huggingface", "drawn"):
         source_root(images, may_be_file=images.source in ("webdataset", "parquet"))
 
 
 def require_apart(images: Images, root: Path) -> None:
-    """Say at once if a study would write among the images that it is made of: they would be taken for a class.
+    """Check that a study's folder is not among its images, where its files would count as a class.
 
     Raises:
-        ConfigError: `root` is the images' folder or lies in it, or that is one of the study's own folders.
+        ConfigError: `root` is the folder of images or inside it, or that folder is one that the study writes.
     """
     if images.source == "drawn" or not images.path:
         return
     source, out = path_of_setting(images.path).resolve(), root.resolve()
     if not source.is_dir():
-        return  # the name of a dataset, or a mistake that is reported elsewhere
+        return  # the name of a dataset, or an error that is reported elsewhere
     own = {out / name for name in (*RESERVED, *ARMS)}
     if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
         raise ConfigError(
@@ -70,7 +70,7 @@ class Folder:
     def items(self) -> Iterator[SourceItem]:
         """Every file below the root."""
         splits, root = _splits_of(self.root), self.root
-        # why files are skipped, by the folder of their class, and of their split; images have no reason
+        # numbers of files by reason to skip them (empty for images), for each class folder and each split folder
         skipped: dict[str, Counter[str]] = defaultdict(Counter)
         depth = 2 if splits else 1
         for found in walk(root):
@@ -87,7 +87,7 @@ class Folder:
 
 
 def _splits_of(root: Path) -> dict[str, str]:
-    """Folders that are splits, and which; none where the classes lie in the root."""
+    """The splits by name of their folders; empty if the root holds class folders."""
     names = {*SPLIT_NAMES, "training"}
     named = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.lower() in names)
     known = {name: SPLIT_NAMES[name] for name in named if name in SPLIT_NAMES}
@@ -100,8 +100,8 @@ def _splits_of(root: Path) -> dict[str, str]:
 
 
 def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> SourceItem:
-    """What a file below the root is, by the folders that it lies in."""
-    below = path.parts[len(root.parts) :]  # a fifth of the time of `relative_to`, of a million files
+    """The item of a file below the root, with the split and class that its folders name."""
+    below = path.parts[len(root.parts) :]  # takes a fifth of the time of `relative_to`
     folders = below[:-1]
     split, label = "train", None
     if folders and folders[0] in splits:
@@ -120,7 +120,7 @@ def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> 
 
 
 def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
-    """Whoever puts splits into classes has chosen them: they are not to be drawn anew in silence."""
+    """Refuse splits inside a class folder, which would otherwise be ignored."""
     if within := [name for name in folders[1:] if name.lower() in SPLIT_NAMES]:
         raise ImageError(
             f"{root}: its class {folders[0]} holds a folder {within[0]}, which names a split; put classes into splits "
@@ -132,13 +132,13 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
 def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:
     try:
         stamp = stamp_of(path)
-    except OSError as error:  # a link that leads nowhere; whoever reads it will say so
+    except OSError as error:  # a broken link, which is reported when it is read
         stamp = str(error.errno)
     return SourceItem(name, split, label, stamp, skipped)
 
 
 def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
-    """No split or class may vanish because its folder is empty, or holds other kinds of files or links to nowhere."""
+    """Refuse split and class folders without images, so that none disappears unnoticed."""
     if home and not skipped.get(home, {}).get(""):
         others = _others(Counter(skipped.get(home, {})).elements())
         alone = (
@@ -182,7 +182,7 @@ class ImageNet:
         below = (root / place for place in (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"))
         data = next((place for place in below if (place / "train").is_dir()), root)
         train = data / "train" if (data / "train").is_dir() else data
-        given = [  # the raw ILSVRC validation folder is flat: then the split is ours
+        given = [  # the raw ILSVRC validation folder has no class folders, and is not used
             (data / folder, split)
             for folder, split in SPLIT_NAMES.items()
             if split != "train" and all((data / folder / word).is_dir() for word in self.wordnet_ids.values())
@@ -212,15 +212,15 @@ class HuggingFace:
 
         Raises:
             ExtraError: `datasets` is not installed.
-            ConfigError: `images.path` is missing, or the dataset has no such column.
-            ImageError: no dataset is there, or it cannot be reached.
+            ConfigError: `images.path` is not set, or the dataset lacks a column.
+            ImageError: there is no such dataset, or it cannot be reached.
         """
         with needing("`images.source: huggingface`", "huggingface"):
             import datasets  # pyright: ignore[reportMissingImports]
         if not images.path:
             raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
         try:
-            # raises whatever the hub, the cache or a file's format does
+            # raises all kinds of exceptions of the hub, the cache and file formats
             splits = datasets.load_dataset(images.path)
         except Exception as error:
             raise ImageError(f"{images.path}: no Hugging Face dataset that can be reached: {error}") from None
@@ -230,19 +230,19 @@ class HuggingFace:
         self.splits = {
             name: splits[name] for name in sorted(named, key=lambda name: SPLIT_NAMES[name] != "train")
         }
-        as_file = datasets.Image(decode=False)  # the library's own decoding is not colorize's
+        as_file = datasets.Image(decode=False)  # decoded by Knowhue, as in `colorize`
         self.encoded = {}
         for name, dataset in self.splits.items():
             require_columns(dataset.features, images)
             self.encoded[name] = dataset.cast_column(images.image_column, as_file)
 
     def items(self) -> Iterator[SourceItem]:
-        """The rows of each split, and splits of other names."""
+        """The rows of each split, and splits that are skipped because of their names."""
         for name in self.others:
             yield SourceItem(name, "train", None, "", f"split named otherwise than {', '.join(SPLIT_NAMES)}")
         for name, dataset in self.splits.items():
             feature = dataset.features[self.label_column]
-            stamp = dataset._fingerprint  # private, but the library's own name for what a dataset holds
+            stamp = dataset._fingerprint  # private, but the only digest of the dataset's content
             for row, value in enumerate(dataset[self.label_column]):
                 label = known_label(value)
                 if label is not None and hasattr(feature, "int2str"):  # class labels are stored as numbers
@@ -253,10 +253,10 @@ class HuggingFace:
         """Read the image of a row."""
         name, _, row = item.name.rpartition("/")
         try:
-            # not decoded, an image is the bytes of its file, or the path where it lies on disk; a row may be empty
+            # an undecoded image is the bytes of its file or the file's path; a row can be empty
             found = self.encoded[name][int(row)][self.image_column] or {}
             source = found.get("bytes") or Path(found.get("path") or "")
-        except Exception as error:  # the library may fetch it now, and raises whatever that does
+        except Exception as error:  # the library may download it now, and raises all kinds of exceptions
             raise ImageError(f"unreadable: {error}") from None
         if source == Path():
             raise ImageError("unreadable: no image in this row")
@@ -264,7 +264,7 @@ class HuggingFace:
 
 
 class Drawing:
-    """The built-in underwater scenes, drawn on the spot; classes take turns."""
+    """The built-in underwater scenes, drawn when they are loaded; classes alternate."""
 
     is_sorted: ClassVar[bool] = True
 
@@ -272,11 +272,11 @@ class Drawing:
         self.images = images
 
     def items(self) -> Iterator[SourceItem]:
-        """The scenes, by number."""
+        """The scenes, in order of their numbers."""
         drawing = f"drawn {drawn.DRAWING}"
         for index in range(self.images.drawn_count):
             label = drawn.CLASSES[index % len(drawn.CLASSES)]
-            # the palette has no part in it: the same scene in other colours is no unseen image
+            # without the palette: the same scene in other colours does not count as unseen
             origin = f"{drawing} {self.images.drawn_seed} {index}"
             yield SourceItem(f"drawn/{index:05d}", "train", label, drawing, origin=origin)
 
