@@ -221,7 +221,7 @@ def log_command(
     to: Annotated[
         TrackerName,
         typer.Option(
-            help="Tracker to write for; each needs the extra of that name, as in `pip install knowhue[mlflow]`."
+            help="Tracker to write for; each needs the extra of that name, as in `pip install -e '.[mlflow]'`."
         ),
     ],
     out: Annotated[
