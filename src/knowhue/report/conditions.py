@@ -1,4 +1,4 @@
-"""Single-task against multi-task under conditions: scores of both by seed, paired, for every question that is asked."""
+"""Single-task against multi-task at equal time, equal train loss, and the like: scores paired by seed, by question."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -14,21 +14,22 @@ from knowhue.report.study import Row, Run, Study
 from knowhue.statistics.paired import bounded_interval, flips, mean, t_interval
 
 CLASS_SCORES = {"colour": "ab_l1", "class": "accuracy"}
-"""What is compared class by class; the accuracy of the images of one class is its recall."""
+"""The metric that is compared class by class; the accuracy over the images of one class is its recall."""
 _FITTED: dict[str, Task] = {"ab_l1": "colour", "balanced_accuracy": "class"}
-"""The task whose training loss stands for a metric."""
+"""By metric, the task whose training loss stands for it."""
 
 ScorePairs = Mapping[int, tuple[float | None, float | None]]
-"""Scores of single-task and of multi-task, by seed."""
+"""By seed, the scores of single-task and multi-task."""
 Find = Callable[[Study, str], tuple[ScorePairs, Row]]
 
 
 def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
-    """Return a row for each question of which some seed has both scores under a condition.
+    """Return a row for each question for which some seed has both scores under a condition.
 
-    `find` returns both scores of a question by seed, and what else the row should say. Rows have `question`, `metric`,
-    `seeds`; `single` and `multi`, means over seeds, and `difference`, multi minus single, in the metric's own unit;
-    `interval` of it: 95 %, Student's t over seeds; None of one seed, and where a share would leave what is possible.
+    `find` returns the scores of a question by seed, and further columns of the row. Rows have `question`, `metric` and
+    `seeds`; `single` and `multi`, means over seeds, and `difference`, multi minus single, in the metric's unit; and
+    `interval` of the difference, 95 %, Student's t over seeds; None with one seed, or where the interval of a share
+    would leave -1 to 1.
     """
     table = []
     for question, asked in study.questions.items():
@@ -49,24 +50,25 @@ def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
 
 
 def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
-    """Return the seeds that both arms of a question finished, and their runs."""
+    """Return by seed the runs of both arms of a question, where both have finished."""
     asked = study.questions[question]
     single, multi = ({run.seed: run for run in study.finished(arm)} for arm in (asked.single, asked.multi))
     return {seed: (single[seed], multi[seed]) for seed in single if seed in multi}
 
 
 def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
-    """The moment at which the shorter of the two trainings ended, seed by seed.
+    """Return the scores of each seed at the time when the shorter of its two trainings ended.
 
-    A run's clock is the sum of `seconds` over its log, validation included, the heads counted as the log has them
-    (multi-task's are both tasks' together). Time spent on gradient diagnostics is taken out: it trains nothing.
-    Approximated: the score between two epochs is interpolated linearly; the training that is cut short had its
-    learning rate planned for longer, so it stands at a disadvantage that a run planned for that time would not
-    have; features of the frozen encoder are cached once for all arms and counted for none; and seconds are of this
-    machine, with whatever ran beside. A seed whose first epoch took longer than that time is left out.
+    A run's clock is the sum of `seconds` over its log, with validation, and with the heads as they are in the log (for
+    multi-task, both tasks' heads). Time for gradient diagnostics is subtracted, because it trains nothing.
+    Approximations: scores between two epochs are interpolated linearly; the training that is cut short had a learning
+    rate schedule for a longer time, a disadvantage that a run planned for the shorter time would not have; features of
+    the frozen encoder are cached once for all arms and counted for none; and seconds depend on this machine and its
+    load. A seed whose first epoch took longer than that time is left out.
 
-    Means over seeds beside it: `seconds` at that moment; `single_seconds` and `multi_seconds` of the whole trainings;
-    `epochs` that multi-task had done by then, of `of`; and `multi_cut`, seeds in which multi-task was the longer one.
+    Further columns, means over seeds: `seconds` at that time; `single_seconds` and `multi_seconds` of the complete
+    trainings; `epochs` that multi-task had completed by then, out of `of`; and `multi_cut`, the number of seeds in
+    which multi-task took longer.
     """
     metric, pairs, times = study.questions[question].metric, {}, []
     for seed, runs in finished_pairs(study, question).items():
@@ -82,24 +84,24 @@ def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
     if not times:
         return pairs, {}
     names = ("seconds", "single_seconds", "multi_seconds", "epochs", "of")
-    # not strict: the last of each, which was cut, is counted below
+    # not strict: the last column has no mean, it is counted below
     means = dict(zip(names, np.mean(times, axis=0).tolist(), strict=False))
     return pairs, means | {"multi_cut": sum(cut for *_, cut in times)}
 
 
 def clock(run: Run) -> NDArray[np.float64]:
-    """Return the training seconds behind a run after each epoch; empty where one is not known."""
+    """Return a run's cumulative training seconds after each epoch; empty where one is unknown."""
     spent = [entry.get("seconds") for entry in run.log]
     if not spent or None in spent:
         return np.zeros(0)
     steps = (entry.get("diagnostics") or () for entry in run.log)
-    # diagnostics train nothing, so their time is taken out
+    # diagnostics train nothing, so their time is subtracted
     diagnosed = [sum(each.get("seconds") or 0.0 for each in own) for own in steps]
     return np.cumsum(np.maximum(np.array(spent, float) - np.array(diagnosed, float), 0.0))
 
 
 def _score_at(run: Run, seconds: NDArray[np.float64], metric: str, time: float) -> float | None:
-    """Validation score at a time, on the line between two epochs; None before the first or after the last."""
+    """Return the validation score at a time, interpolated between epochs; None before the first or after the last."""
     scores = np.array([entry.get("validation", {}).get(metric) for entry in run.log], float)  # None is NaN
     known = np.isfinite(scores)
     if not known.any() or not seconds[known][0] <= time <= seconds[known][-1]:
@@ -108,7 +110,7 @@ def _score_at(run: Run, seconds: NDArray[np.float64], metric: str, time: float) 
 
 
 def train_loss(study: Study, question: str) -> str | None:
-    """The training loss that stands for a question's metric, as its arms log it; None where none does."""
+    """Return the name of the logged training loss that stands for a question's metric; None without one."""
     asked = study.questions[question]
     if asked.metric not in _FITTED:
         return None
@@ -119,14 +121,15 @@ def train_loss(study: Study, question: str) -> str | None:
 
 
 def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
-    """Equal train loss: does the second task change what the same fit generalises to?
+    """Return the scores of each seed at equal train loss: does the second task change how the same fit generalises?
 
-    For each seed the level is the lowest train loss (`l1`, `cross_entropy`, ...) that both arms came to in fine-tuning.
-    Either arm's validation score is taken where its train loss first comes to that level, on the line between two
-    epochs. Approximated: a train loss is the mean over an epoch, its score is from the end of it; and the arm that
-    fits faster is caught before its learning rate has come down.
+    For each seed, the level is the lowest train loss (`l1`, `cross_entropy`, ...) that both arms reached in
+    fine-tuning. The validation score of each arm is taken where its train loss first reaches that level, interpolated between
+    epochs. Approximations: a train loss is the mean over an epoch, the score is from its end; and the arm that fits
+    faster reaches the level before its learning rate has decayed.
 
-    Beside it: `loss`, its name; `level`, mean over seeds; `apart`, seeds left out, whose train losses do not overlap.
+    Further columns: `loss`, its name; `level`, mean over seeds; `apart`, the seeds that were left out because the train
+    losses of their runs do not overlap.
     """
     metric = study.questions[question].metric
     loss = train_loss(study, question)
@@ -145,42 +148,42 @@ def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
 
 
 def _fine_tuning(run: Run, loss: str, metric: str) -> list[tuple[float, float]]:
-    """Return (train loss, validation score) of each fine-tuning epoch that has both."""
+    """Return (train loss, validation score) of each fine-tuning epoch where both are known and finite."""
     entries = [entry for entry in run.log if entry.get("phase") == "finetune"]
     found = [(entry.get("train", {}).get(loss), entry.get("validation", {}).get(metric)) for entry in entries]
     return [pair for pair in found if None not in pair and np.isfinite(pair).all()]
 
 
 def _common_level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """Return the lowest train loss that both came to; None where they have none in common."""
+    """Return the lowest train loss that both curves reached; None where their ranges do not overlap."""
     if not all(curves):
         return None
     level = max(min(loss for loss, _ in curve) for curve in curves)
-    # an arm that began below the level never passed it in fine-tuning
+    # an arm that began below the level never crossed it in fine-tuning
     return level if level <= min(max(loss for loss, _ in curve) for curve in curves) else None
 
 
 def _at_level(curve: Sequence[tuple[float, float]], level: float) -> float:
-    """Return the score where the loss first comes to a level, on the line between two epochs."""
+    """Return the score where the loss first reaches a level, interpolated between epochs."""
     for (loss, score), (next_loss, next_score) in pairwise(curve):
         if min(loss, next_loss) <= level <= max(loss, next_loss):
             share = 0.0 if loss == next_loss else (level - loss) / (next_loss - loss)
             return score + share * (next_score - score)
-    return curve[0][1]  # one epoch overlaps only where it is the level
+    return curve[0][1]  # a curve of one epoch, whose loss is the level
 
 
 def deployment(study: Study) -> list[dict[str, Any]]:
-    """Return one multi-task model beside one single-task model for each task; nothing where an arm is missing.
+    """Compare one multi-task model with one single-task model for each task; empty where an arm is missing.
 
-    Rows have `what`, `one`, `several`, and for scores `metric`: encoders and heads that an image runs through, seconds
-    of training, and the scores at the end, means over the seeds that all arms finished. On either side each task's
-    head is trained once on the frozen encoder. Approximated: seconds as in `equal_time`, one training after the other;
-    what an image costs is counted in networks, not measured.
+    Rows have `what`, `one` (the multi-task model) and `several` (the single-task models), and for scores `metric`:
+    encoders and heads that process an image, seconds of training, and final scores, means over the seeds that all arms
+    finished. On both sides, each task's head is trained once on the frozen encoder. Approximations: seconds as in
+    `equal_time`, with one training after the other; the cost of an image is counted in networks, not measured.
     """
     asked = study.questions
     by_task = {name: finished_pairs(study, name) for name in asked}
     seeds = sorted(set.intersection(*map(set, by_task.values()))) if by_task else ()
-    # questions about different multi-task arms are not of one model
+    # questions about different multi-task arms are not about one model
     if not seeds or len({each.multi for each in asked.values()}) > 1:
         return []
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
@@ -207,7 +210,7 @@ def _seconds(run: Run) -> float | None:
 
 
 def after_heads(study: Study) -> list[dict[str, Any]]:
-    """Return each arm's primary metrics after the heads on the frozen encoder and after fine-tuning."""
+    """Return each arm's primary metrics after training the heads on the frozen encoder, and after fine-tuning."""
     rows = []
     for arm in study.runs:
         runs = [run for run in study.finished(arm) if run.scores.get("after_heads")]
@@ -222,10 +225,10 @@ def after_heads(study: Study) -> list[dict[str, Any]]:
 
 
 def seed_transfer(study: Study) -> list[dict[str, Any]]:
-    """Count for each question the seeds that multi-task hurts; a diverged run has its declared score.
+    """Count for each question the seeds that multi-task hurts; a diverged run counts with its declared score.
 
-    `hurt` are those worse by more than `sesoi`; `worst` and `best` are (difference, seed, how many others have exactly
-    the same): multi minus single, of the first such seed; `level` is single-task's mean.
+    `hurt` counts the seeds that are worse by more than `sesoi`; `worst` and `best` are (multi minus single, seed, number of
+    other seeds with exactly this difference) of the first such seed; `level` is single-task's mean.
     """
     rows = []
     for name, asked in study.questions.items():
@@ -245,11 +248,11 @@ def _seed_at(found: Contrast, place: Any) -> tuple[float, int, int]:
 
 
 def class_transfer(study: Study) -> list[dict[str, Any]]:
-    """Compare every class in both scores over the seeds that both arms finished; a diverged run has no such score.
+    """Compare every class in `CLASS_SCORES` over the seeds that both arms finished.
 
-    `p` is the exact sign-flip one, over seeds, on these test images; `p_adjusted` over all rows (Benjamini-Hochberg);
-    `bounds` the interval, over seeds and images where images have scores; `word` is `hurt`, `helped`, or empty where
-    p and interval do not both tell the difference from 0, or seeds are too few.
+    `p` is from the exact sign-flip test over seeds, on these test images; `p_adjusted` over all rows
+    (Benjamini-Hochberg); `bounds` is the interval, over seeds and images where images have scores; `word` is `hurt`,
+    `helped`, or empty where p and interval do not both exclude a difference of 0, or where there are too few seeds.
     """
     contrasts = {
         (name, label): contrast(study.table, CLASS_SCORES[name], asked.single, asked.multi, label)
@@ -268,11 +271,11 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
 
 
 def image_flips(study: Study) -> list[dict[str, Any]]:
-    """Count the images that one arm classifies right and the other does not: all first (`label` None), then by class.
+    """Count the images that only one arm classifies correctly: over all classes (`label` None), then by class.
 
-    Shares are of all labelled images, means over seeds: `right_to_wrong`, `wrong_to_right`, and `net`, the second minus
-    the first, with its 95 % t interval over seeds. `net` is the change of accuracy, which is that of balanced accuracy
-    only where classes are equally large. Nothing where the arms were scored on different images.
+    Shares of the labelled images, means over seeds: `right_to_wrong`, `wrong_to_right`, and `net`, the second minus the
+    first, with its 95 % t interval over seeds. `net` is the change of accuracy; it equals the change of balanced
+    accuracy only where classes are equally large. Empty where the arms were scored on different images.
     """
     pairs = finished_pairs(study, "class") if "class" in study.questions else {}
     scores = [study.table.of_images(run.arm, run.seed, "accuracy") for runs in pairs.values() for run in runs]
@@ -285,7 +288,7 @@ def image_flips(study: Study) -> list[dict[str, Any]]:
     groups |= {name: labels == name for name in study.classes if name in labels}
     rows = []
     for name, chosen in groups.items():
-        # rows take turns: single-task and multi-task of each seed
+        # rows alternate: single-task and multi-task of each seed
         lost, won = flips(right[::2, chosen], right[1::2, chosen])
         net = won - lost
         rows.append({

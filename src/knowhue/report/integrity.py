@@ -1,4 +1,4 @@
-"""What to know before trusting a number: what was run of what was frozen, on which images, and every warning."""
+"""How far a study's numbers can be trusted: the frozen plan and what was run of it, the images, and all warnings."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ STATES = {
     "missing": "not started",
     "other": "run with other settings",
 }
-"""What became of a cell, in the order in which cells are counted."""
+"""States of a cell in words, in the order in which they are counted."""
 _OTHER_SETTINGS = "was made with other settings, or another seed, than this study's; train it again."
 _DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
 _NOT_USED = {
@@ -35,7 +35,7 @@ _NOT_USED = {
 
 
 def frozen_sentences(study: Study) -> list[str]:
-    """Say what was asked beforehand and what was run of it, by what."""
+    """Return sentences on the frozen plan, the runs, the gates, the machines, and the seeds that are not compared."""
     found = [
         plan_sentence(study),
         cells_sentence(study),
@@ -47,13 +47,13 @@ def frozen_sentences(study: Study) -> list[str]:
 
 
 def plan_sentence(study: Study) -> str:
-    """Recompute the plan's hash from `study.json` and say whether it is the one written when it was frozen.
+    """Compare the plan's hash, recomputed from `study.json`, with the stored one.
 
-    It covers every setting, the encoder's weights and the images, which are also held against the prepared ones. Who
-    changes plan and hash together is not found out.
+    The hash covers every setting, the encoder's weights and the images; the images are also compared with the prepared
+    ones. A plan that was changed together with its hash goes unnoticed.
     """
     stored, parts = study.settings.get("hash"), study.settings.get("parts", {})
-    # `study.json` holds more than the plan, such as its hash and the command
+    # `study.json` also has keys outside the plan, such as the hash and the command
     known = {key: study.settings[key] for key in Plan.model_fields if key in study.settings}
     try:
         now = checked(Plan, known).hash(parts)
@@ -70,7 +70,7 @@ def plan_sentence(study: Study) -> str:
 
 
 def cells_sentence(study: Study) -> str:
-    """Say how many cells there are and what became of them; those of other settings are in no other count."""
+    """Return the counts of cells by state; a run with other settings counts only as such."""
     runs = [run for arm in study.runs for run in study.of(arm)]
     states = Counter(run.state if run.same_settings else "other" for run in runs)
     parts = [f"{states[name]} {text}" for name, text in STATES.items() if states[name] or name == "finished"]
@@ -79,7 +79,7 @@ def cells_sentence(study: Study) -> str:
 
 
 def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
-    """Say whether what arms share came out equal in every block, in both phases."""
+    """Return whether the A/A gate passed in every block, or which tensors differ."""
     known = {seed: gates[seed] for seed in seeds if seed in gates}
     absent = [seed for seed in seeds if seed not in gates]
     if not known:
@@ -109,9 +109,9 @@ def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
 
 
 def machine_sentence(study: Study) -> str:
-    """Say which blocks were computed by what, by their golden steps; nothing where no run has begun.
+    """Return the golden step and machine of each block, and the runs that were scored with another golden step.
 
-    Runs that something else has scored since are named.
+    Empty where no run has begun.
     """
     where: dict[str, list[int]] = {}
     by: dict[str, str] = {}
@@ -136,7 +136,7 @@ def _machine(environment: Row) -> str:
 
 
 def image_sentences(study: Study) -> list[str]:
-    """Say which images were trained on, which are reported on, and which were seen in tuning."""
+    """Return sentences on the images used for training, for reporting and for tuning, and on the starting weights."""
     found = [
         f"Scores, tables and samples are of the {study.split} split; curves over epochs are of the validation split."
     ]
@@ -151,12 +151,13 @@ def image_sentences(study: Study) -> list[str]:
 
 
 def _started_from(study: Study) -> list[str]:
-    """Say of each trained model what was taken from it, by the arm that took most, and which arms took nothing."""
+    """Return a sentence on each model that runs started from: the parts taken from it, and the arms without it."""
     runs = [run for arm in study.runs for run in study.of(arm) if run.environment]
     started = sorted(
         (run for run in runs if run.environment.get("start")), key=lambda run: len(tasks(study, run.arm))
     )
     starts = [Start.model_validate(run.environment["start"]) for run in started]
+    # sorted by the number of tasks, so the arm that took most parts of a model describes it
     widest = {each.sha256: each for each in starts}
     without = {run.arm for run in runs} - {run.arm for run in started}
     others = f" Arms that did not: {', '.join(sorted(without))}." if without else ""
@@ -167,7 +168,7 @@ def _started_from(study: Study) -> list[str]:
 
 
 def _tuned_on(seeds: Sequence[int], found: Mapping[str, Any] | None) -> str:
-    """What is known of tuning: its seeds by the plan, its images only where they were compared with the test images."""
+    """Return a sentence on tuning; on its images only where they were compared with the test images."""
     text = f"Settings were tuned on seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
     if not found or found["test_images_seen"]:
         return f"{text}: seeds differ; whether the test images were seen was not checked."
@@ -179,7 +180,7 @@ def _tuned_on(seeds: Sequence[int], found: Mapping[str, Any] | None) -> str:
 
 
 def _trained_on(study: Study) -> str:
-    """Neither interval covers the choice of the training images while all seeds share them."""
+    """Return whether the intervals cover the choice of the training images: not while all seeds share them."""
     share = study.config("supervision", "image_share") or 1.0
     baselines = "The mean and median colour and the majority class are taken from all training images."
     if share == 1:
@@ -196,7 +197,7 @@ def _trained_on(study: Study) -> str:
 
 
 def warnings(study: Study) -> list[tuple[str, str]]:
-    """Return (who, what), the most serious first: what is damaged or not whole, then what was not learnt."""
+    """Return (subject, problem) pairs, the most serious first: damaged or incomplete data, then weak training."""
     return [
         *((f"Seed {seed}", f"is not compared: {why}.") for seed, why in study.faults.items()),
         *((name, _DAMAGED) for name in study.damaged),
@@ -213,14 +214,14 @@ def warnings(study: Study) -> list[tuple[str, str]]:
 
 
 def in_brief(found: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Warnings without their explanations and numbers, those that then say the same as one, in their order.
+    """Shorten warnings to their first clause, and merge those that are then equal.
 
     >>> in_brief([("Seed 1", "diverged: its losses are no numbers."), ("Seed 2", "diverged."), ("SSIM", "low (0.2).")])
     [('Seed 1, Seed 2', 'diverged'), ('SSIM', 'low')]
     """
     kinds: dict[str, list[str]] = {}
     for who, what in found:
-        # a colon behind a digit ends the epochs in which it was so
+        # a colon after a digit belongs to a prefix such as `epochs 3 to 5:`
         kinds.setdefault(re.split(r"(?<!\d)[:;.](?:\s|$)| \(", what)[0], []).append(who)
     return [(few(names), what) for what, names in kinds.items()]
 
@@ -233,7 +234,7 @@ def _not_whole(study: Study, run: Run) -> list[tuple[str, str]]:
 
 
 def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
-    """Name every metric in which an arm of a question is no better than a baseline without a model, once each."""
+    """Warn once of each metric in which an arm of a question is no better than a trivial baseline."""
     for question in study.questions:
         arms = sides(study, question)
         for metric in dict.fromkeys(name for arm in arms for name in study.metric_names(arm)):
@@ -252,12 +253,12 @@ def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
 
 
 def _log_warnings(study: Study, arm: str) -> Iterator[tuple[str, str]]:
-    """Join a warning that comes back epoch by epoch and seed by seed into one, in its last words."""
+    """Merge each warning over epochs and seeds into one; the text is the last one."""
     found: dict[str, list[tuple[int, int, str]]] = {}
     for run in study.of(arm):
         for line in run.log:
             for text in line.get("warnings") or ():
-                # what stands before the colon names the kind; numbers follow it
+                # the text before the colon is the kind of warning; numbers follow
                 found.setdefault(text.split(":")[0], []).append((run.seed, line.get("epoch", 0), text))
     for each in found.values():
         who = f"{arm_label(study, arm)}, {seeds_text(seed for seed, _, _ in each)}"

@@ -1,4 +1,4 @@
-"""Reading a study's folder, in whatever state it is: every run, and whether the runs of a seed may be compared."""
+"""Reads a study's folder, finished or not: every run, and whether the runs of a seed can be compared."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,16 +27,17 @@ GATE_PARTS = {
     "finetune_colour": "fine-tuning of colour against multi-task with class at a vanishing weight",
     "finetune_class": "fine-tuning of class against multi-task with colour at a vanishing weight",
 }
-"""What the A/A gate of a block compares."""
+"""The comparisons of a block's A/A gate, by their key in the gate's file."""
 _TRUTH = {"true": "1", "false": "0"}
 _RUN_NAME = re.compile(r"seed-(\d+)-\w+")
 
 
 def read_study(folder: Path) -> Study:
-    """Read a study folder in whatever state it is: a run that was not started or did not finish says so in its `state`.
+    """Read a study folder, finished or not; the `state` of each run says whether it was started and has finished.
 
     Raises:
-        RunError: there is no `study.json`, a file is not what knowhue writes, or gone though a run is there.
+        RunError: `study.json` is missing, a file was not written by knowhue, or a shared file is missing although a
+            run exists.
     """
     settings, plan = read_frozen(folder), read_plan(folder)
     samples = _arrays(folder / "images" / "samples.npz")
@@ -45,7 +46,7 @@ def read_study(folder: Path) -> Study:
     written = {"prepared": folder / "images" / "prepared.json"}
     written |= {name: folder / f"{name}.json" for name in ("baselines", "metrics")}
     shared: dict[str, Any] = {name: _optional_json(path) for name, path in written.items()}
-    # they are written before the first run, and without baselines no floor would be seen
+    # these files are written before the first run; without baselines, no score would be compared with a floor
     if any(run.state != "missing" for own in runs.values() for run in own.values()):
         for name in (name for name, found in shared.items() if not found):
             raise DamagedError(written[name], "it is gone, or empty")
@@ -54,7 +55,6 @@ def read_study(folder: Path) -> Study:
     return Study(
         settings=settings,
         runs={
-            # no number of such a run is used
             arm: {
                 seed: replace(run, state=UNPAIRED) if seed in faulty and run.state in ENDED else run
                 for seed, run in own.items()
@@ -81,7 +81,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
     if folder is None:
         return Run(arm, seed)
     status = read_status(folder)
-    # numbers rest on these two; damaged arrays cost a figure alone
+    # all numbers come from these two files; damaged arrays only cost a figure
     require_whole(folder, ("log.jsonl", "per_image.csv"))
     arrays = {name: _arrays(folder / f"{name}.npz") for name in ("samples", "extremes")}
     images = folder / "per_image.csv"
@@ -103,9 +103,9 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
 
 
 def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None, bool]:
-    """Return the folder of a run and whether it has the study's settings.
+    """Return the folder of a run and whether it was trained with the study's settings.
 
-    A folder of the same seed with other settings is shown rather than hidden, and named in the report.
+    Without such a folder, the newest one of the same seed is returned, so that the report can name it.
     """
     expected = run_folder(root, arm, plan.run_config(arm, seed))
     if expected.is_dir():
@@ -115,7 +115,7 @@ def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None,
 
 
 def _reporting_split(prepared: Row, plan: Plan) -> str | None:
-    """The split that a study's runs are scored on, see `Prepared.reporting_split`; None where no images are known."""
+    """Return the split that the runs are scored on, see `Prepared.reporting_split`; None without prepared images."""
     counts = prepared.get("counts")
     if counts is None:
         return None
@@ -128,7 +128,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _arrays(path: Path) -> Arrays | None:
-    """What a figure is drawn from: nothing if it is not there, None if it is damaged, which costs that figure."""
+    """Read the arrays that a figure shows: empty for a missing file, None for a damaged one."""
     try:
         return read_arrays(path) if path.exists() else {}
     except DamagedError:
@@ -136,7 +136,7 @@ def _arrays(path: Path) -> Arrays | None:
 
 
 def read_images(path: Path) -> tuple[Row, ...]:
-    """The rows of `per_image.csv`, an empty cell None; a `DamagedError` where a number is none."""
+    """Read the rows of `per_image.csv`; an empty cell is None, and text in place of a number is a `DamagedError`."""
     try:
         columns = {name: _values(name, texts) for name, texts in read_columns(path).items()}
     except ValueError as error:
@@ -155,9 +155,9 @@ def _values(column: str, texts: Sequence[str]) -> Sequence[Any]:
 
 
 def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
-    """Return the runs below a study folder that are not cells of its plan: another arm, seed or fingerprint.
+    """Return the runs in a study folder that are not cells of its plan: another arm, seed or fingerprint.
 
-    They were not asked for before results were seen, so they are to be called exploratory.
+    They were not planned before results were known, so the report calls them exploratory.
     """
     planned = {
         run_folder(folder, arm, plan.run_config(arm, seed)) for arm in plan.arms for seed in plan.seeds
@@ -173,9 +173,9 @@ def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
 
 
 def _read_gates(folder: Path, plan: Plan, runs: Runs) -> dict[int, Row]:
-    """The A/A gate of each block by seed, `gate/seed-<n>.json`, where it was tried with what the block was run with.
+    """Return the A/A gate of each block by seed, from `gate/seed-<n>.json`.
 
-    A gate of other settings, images or another golden step proves nothing of these runs, and is left out.
+    A gate with other settings, images or another golden step than the block's runs proves nothing and is left out.
     """
     arm = plan.gate_arm
     if arm is None:
@@ -201,16 +201,17 @@ def block(runs: Runs, seed: int) -> list[Run]:
 
 
 def gate_failures(gate: Row) -> dict[str, list[str]]:
-    """What a gate found to differ, with the names of the tensors; nothing where it was passed."""
+    """Return the names of the tensors that differ, by failed comparison; empty for a passed gate."""
     return {name: gate[name]["differ"] for name in GATE_PARTS if gate.get(name, {}).get("differ")}
 
 
 def faults(
     runs: Runs, gates: Mapping[int, Row], seeds: Iterable[int], images: str | None, split: str | None
 ) -> dict[int, str]:
-    """Why the arms of a seed may not be compared with one another, in words; seeds that may are not among them.
+    """Return, by seed, why its arms must not be compared with each other; a comparable seed has no entry.
 
-    `images` is the digest of those that the plan was frozen with, `split` that which it reports on; None if not known.
+    `images` is the digest of the images that the plan was frozen with, `split` the plan's reporting split; None where
+    unknown.
     """
     found = {}
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Every number of a study: `results.json`, by name; and scores beside trivial baselines, images, settings and time."""
+"""All numbers of a study: `results.json`, and the tables of scores, baselines, images and time."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,14 +20,14 @@ from knowhue.statistics.verdicts import Beliefs
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}
-"""What `results.json` holds, see docs/statistics.md; another version is refused."""
+"""Format of `results.json`, see docs/statistics.md; other versions are refused."""
 _BCA_SEEDS = 20
-"""Fewest seeds for which a bootstrap checks the t interval: below, it covers too little."""
+"""Fewest seeds for a bootstrap interval; with fewer, its coverage is too low."""
 _STUDY_KEYS = ("name", "preset", "command", "version", "created", "purpose", "tuned_on_seeds", "tuned_on")
 
 
 class Conclusion(NamedTuple):
-    """What a study says: its findings, the answers by question in words, the content of `results.json`."""
+    """A study's findings, its answers in words by question, and the content of `results.json`."""
 
     findings: Findings
     answers: dict[str, Answer]
@@ -35,7 +35,7 @@ class Conclusion(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """What a terminal says of it: each question with its answer, or the tables of a comparison."""
+        """Lines for a terminal: each question with its answer, or the tables of a comparison."""
         if self.findings.study.is_comparison:
             return ["", *markdown_tables(self.findings.study).splitlines()]
         answered = self.answers.values()
@@ -56,17 +56,16 @@ def conclude(study: Study) -> Conclusion:
 
 
 def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, Any]:
-    """Return every number of the study by name: the content of `results.json`.
+    """Return the content of `results.json`; a missing number is null.
 
-    Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (finished seeds),
-    `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (which images scores are of),
-    `baselines.<name>.<metric>`; of each question that is asked, `colour` or `class`: `answers.<question>` (a sentence),
-    `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (all that the verdict rests on);
+    Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (over finished seeds),
+    `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (the split of the scores),
+    `baselines.<name>.<metric>`; for each question, `colour` or `class`: `answers.<question>` (a sentence),
+    `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (the numbers behind the verdict);
     `secondary` (a list), `probabilities.<question>` and `delta_m` (secondary readings),
-    `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`,
-    `timing.<arm>.<phase>` and `timing.total` (seconds, all seeds), `settings.<key>`; of a comparison of
-    methods `comparison`, see `methods.comparison_results`; of anybody's tables `tables`, the files.
-    A missing number is null.
+    `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`, `timing.<arm>.<phase>` and `timing.total` (seconds over all
+    seeds), `settings.<key>`; `comparison` for a comparison of methods, see `methods.comparison_results`; `tables`, the
+    files, for `knowhue verdict`.
     """
     study = findings.study
     more = {"tables": study.settings["tables"]} if study.is_table else {}
@@ -107,7 +106,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read a `results.json`.
 
     Raises:
-        RunError: it is not there, damaged, or of another version.
+        RunError: the file is missing, damaged, or of another version.
     """
     results = read_json(path)
     if results.get("schema") != SCHEMA:
@@ -120,7 +119,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _tests(findings: Findings, question: str) -> dict[str, Any]:
-    """Every number behind a verdict, in the metric's unit."""
+    """Return the numbers behind a verdict, in the metric's unit."""
     judged, asked = findings.verdicts[question], findings.study.questions[question]
     found = judged.found
     if found is None:
@@ -143,14 +142,13 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
 
 
 def _by_name(found: Any) -> dict[str, Any] | None:
-    """The fields of a named tuple."""
     return None if found is None else found._asdict()
 
 
 def timing(study: Study) -> dict[str, Any]:
     """Return the seconds of each arm's phases, summed over its seeds, and the total.
 
-    An arm's `heads` are those it starts from. Arms of a seed share them, so the total counts every head once.
+    `heads` is the time of the heads that an arm starts from. Arms of a seed share them; the total counts a head once.
     """
     table: dict[str, Any] = {}
     for arm in study.runs:
@@ -158,7 +156,7 @@ def timing(study: Study) -> dict[str, Any]:
         for run in study.of(arm):
             for phase, seconds in run.seconds.items():
                 table[arm][phase] = round(table[arm].get(phase, 0.0) + (seconds or 0.0), 3)
-    # the arms of a seed share heads: `head_seconds` counts each once
+    # `head_seconds` counts each head once
     spent = sum(seconds for phases in table.values() for phase, seconds in phases.items() if phase != "heads")
     return table | {"total": round(spent + study.head_seconds, 3)}
 
@@ -184,17 +182,18 @@ _PHASES = {"heads": "Heads", "finetune": "Fine-tuning", "evaluate": "Evaluation"
 
 
 def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
-    """Return each metric of a task: `scores` of the seeds of both arms, and what `baselines` have.
+    """Return a row for each metric of a task: `scores` of the seeds of both arms, and those of the `baselines`.
 
-    Where both have a seed, `single` and `multi`, their means over the seeds of both, the `bounds` of the difference, as
-    the verdict quotes them in the primary metric, its `p`, None of one seed, and its `role` in the plan.
+    Where both arms have a seed, the row also has `single` and `multi`, means over their common seeds; the `bounds` of
+    the difference (in the primary metric, those that the verdict quotes); its `p`, None with one seed; and the
+    metric's `role` in the plan.
     """
     rows = _beside_baselines(findings.study, task, _metric_names(findings.study)[task])
     return [_difference(findings, task, row["metric"]) | row for row in rows]
 
 
 def _beside_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return what the finished runs of both arms score in some metrics, and what the baselines do."""
+    """Return the scores of both arms' finished runs and of the baselines, a row for each metric."""
     trivial = {_BASELINES.get(name, spaced(name)): flat_scores(row) for name, row in study.baselines.items()}
     runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
     rows = [
@@ -205,7 +204,7 @@ def _beside_baselines(study: Study, task: str, names: Iterable[str]) -> list[dic
         }
         for name in names
     ]
-    # a baseline without any of these metrics has no column
+    # a baseline without any of these metrics gets no column
     found = {name for row in rows for name, value in row["baselines"].items() if value is not None}
     return [row | {"baselines": {n: v for n, v in row["baselines"].items() if n in found}} for row in rows]
 
@@ -232,20 +231,20 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
 
 
 def distance_rows(study: Study) -> list[dict[str, Any]]:
-    """Return the distances by pretrained networks of both arms beside the baselines."""
+    """Return the distances between sets, by pretrained networks, of both arms and of the baselines."""
     titles = {name: entry["title"] for name, entry in _known(study, "distribution")}
     rows = _beside_baselines(study, "colour", titles)
     return [row | {"title": titles[row["metric"]], "unit": ""} for row in rows]
 
 
 def distance_warnings(study: Study) -> list[str]:
-    """Return what a reader of the distances must know first, such as that a sample is small."""
+    """Return the warnings that belong to the distances, such as a small sample."""
     texts = [entry.get("warning", "") for _, entry in _known(study, "distribution")]
     return [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(texts) if text]
 
 
 def provenance(study: Study, kind: str) -> list[str]:
-    """Return what scores must be quoted with, a sentence a network; `kind` is `distribution` or `perceptual`."""
+    """Return a sentence on each network whose scores are reported; `kind` is `distribution` or `perceptual`."""
     sentences = []
     for _, entry in _known(study, kind):
         file = f", from {entry['file']}" if entry.get("file") else ""
@@ -259,7 +258,7 @@ def provenance(study: Study, kind: str) -> list[str]:
 
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
-    """Return (title, reason) of distances, perceptual and secondary scores that are in no run and no baseline."""
+    """Return (title, reason) of each distance, perceptual or secondary score that was not computed."""
     found = {
         entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
         for _, entry in _entries(study, "distribution", "perceptual")
@@ -276,19 +275,19 @@ def has_fid(study: Study) -> bool:
 
 
 def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
-    """Return what pretrained networks said of every finished run and every baseline: a value, or why there is none."""
+    """Return (metric, entry) of each score by a pretrained network: of every finished run, then of every baseline."""
     rows: list[Any] = [run.scores for arm in study.runs for run in study.finished(arm)]
     rows += study.baselines.values()
     return [pair for kind in kinds for row in rows for pair in (row.get(kind) or {}).items()]
 
 
 def _known(study: Study, kind: str) -> list[tuple[str, Row]]:
-    """Those that are a value."""
+    """Return the entries that have a value."""
     return [pair for pair in _entries(study, kind) if pair[1].get("value") is not None]
 
 
 def count_table(study: Study) -> Table:
-    """Return how many images of each class each split has, and the sums."""
+    """Return the number of images by class and split, with sums."""
     counted: Mapping[str, Row] = study.prepared.get("counts", {})
     splits = {name: split for name, split in counted.items() if any(split.values())}
     rows: Table = [["Class", *map(str.capitalize, splits)]]
@@ -305,7 +304,7 @@ def left_out_counts(study: Study) -> Table:
 
 
 def time_table(study: Study) -> Table:
-    """Return the time of each arm's phases, all seeds together; header first."""
+    """Return the time of each arm's phases, summed over seeds; header first."""
     table = timing(study)
     phases = list(dict.fromkeys(phase for arm in study.runs for phase in table[arm]))
     rows: Table = [["", *(_PHASES.get(phase, spaced(phase)) for phase in phases), "Together"]]
@@ -318,14 +317,14 @@ def time_table(study: Study) -> Table:
 def compare(
     kept: Any, found: Any, place: str, tolerance: float, absolute: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[int, list[str]]:
-    """How many numbers two nested values have, and a sentence for each that differs.
+    """Compare two nested values; return the count of their numbers, and a sentence for each difference.
 
     Args:
-        kept: as it was written.
-        found: as it comes out now.
-        place: what the sentences begin with.
-        tolerance: relative and absolute, but of whole numbers: other processors and libraries sum in another order.
-        absolute: another one of numbers of these names.
+        kept: the value as it was written.
+        found: the value as computed now.
+        place: prefix of the sentences.
+        tolerance: relative and absolute tolerance for floats, because processors and libraries sum in other orders.
+        absolute: by key, an absolute tolerance in place of `tolerance`.
 
     >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
     (2, ['x: a.1 is kept as 2.0, and comes out as 2.5'])
@@ -350,7 +349,7 @@ def compare(
 
 
 def _where_they_part(*texts: str) -> list[str]:
-    """Two texts as a message shows them: long ones from a little before the first sign that differs."""
+    """Shorten two texts for a message: long ones begin shortly before the first difference."""
     differs = (place for place, signs in enumerate(zip(*texts, strict=False)) if len(set(signs)) > 1)
     begin = next(differs, min(map(len, texts)))
     begin = 0 if max(map(len, texts)) <= _LONGEST_TEXT else max(0, begin - _LONGEST_TEXT // 3)

@@ -1,4 +1,4 @@
-"""A study as plain values: the plan, every run, what its arms learn and are called, and the tidy table of scores."""
+"""A study as plain values: its plan, runs and arms, and the tidy table of scores."""
 
 import math
 import re
@@ -21,11 +21,12 @@ from knowhue.statistics import ALPHA
 from knowhue.statistics.verdicts import question_alpha
 
 NO_SKILL = ("ece",)
-"""Metrics at which a constant guess is perfect, so that not to beat one says nothing against a model."""
+"""Metrics in which a constant guess is perfect, so a model without skill can win; they have no floor."""
 UNPAIRED = "unpaired"
-"""State of an ended run whose block is not compared."""
+"""State of an ended run whose block must not be compared."""
 FEWEST_ALIKE = 10
-"""Images from which on equal scores are no chance; those with the commonest score, as of being right, are no sign."""
+"""Number of images from which equal scores cannot be chance; images with the most frequent score do not count, because
+a score such as 1 for a correct class is often equal by chance."""
 TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
 _ARM_NAMES = {
     "multi": "multi-task",
@@ -47,24 +48,26 @@ Table = list[list[Any]]
 
 
 class Score(NamedTuple):
-    """A row of the tidy table: one number of one run, of all images, of those of a class, or of a single one."""
+    """A row of the tidy table: one score of one run, over all images, over a class, or of a single image."""
 
     arm: str
     seed: int
     metric: str
     value: float
     label: str = ""
-    """The class; empty for all."""
+    """the class; empty for all classes"""
     image: int | None = None
+    """index of the single image; None for a score over many images"""
 
 
 class ScoreTable:
-    """The tidy table, by arm and metric: all that contrasts and verdicts are made of, whoever made the scores.
+    """The tidy table by arm and metric: the input of contrasts and verdicts, from knowhue's runs or any other table.
 
     Args:
-        rows: a value that is no number is left out of the totals; of single images it takes their metric's interval.
+        rows: scores over many images are left out where they are not finite. A single image's score is kept as NaN;
+            its metric then has no interval over images.
         about: by metric, which direction is `better` (`lower`, `higher`) and its `unit`.
-        declared: what diverged runs are given, in the metrics that questions ask about.
+        declared: the scores of diverged runs in the metrics that questions ask about.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class ScoreTable:
         self.about = about
         self.labels: dict[int, str] = {}
         self._totals: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
-        # 16 bytes a score instead of 100 in a dictionary: tables of hundreds of MB come by
+        # arrays take 16 bytes per score, a dictionary takes 100; some tables have hundreds of MB
         self._images: dict[tuple[str, int, str], tuple[array[int], array[float]]] = defaultdict(
             lambda: (array("q"), array("d"))
         )
@@ -90,30 +93,30 @@ class ScoreTable:
             self._declared[row.arm, row.metric].setdefault(row.seed, row.value)
 
     def finished(self, arm: str, metric: str, label: str = "") -> dict[int, float]:
-        """Return by seed what the finished runs of an arm scored, on all images or on those of a class."""
+        """Return by seed the scores of an arm's finished runs, over all images or those of a class."""
         return self._totals.get((arm, metric, label), {})
 
     def declared(self, arm: str, metric: str) -> dict[int, float]:
-        """Return by seed what the diverged runs of an arm are given."""
+        """Return by seed the scores that were declared for an arm's diverged runs."""
         return self._declared.get((arm, metric), {})
 
     def scores(self, arm: str, metric: str, label: str = "") -> dict[int, float]:
-        """Return both, by ascending seed; a diverged run has no score of a class."""
+        """Return the scores of finished and diverged runs by ascending seed; diverged runs have no score of a class."""
         own = self.finished(arm, metric, label)
         return dict(sorted((own if label else own | self.declared(arm, metric)).items()))
 
     def of_images(self, arm: str, seed: int, metric: str) -> dict[int, float]:
-        """Return the scores of single images by their index; empty where the metric has none."""
+        """Return the scores of single images by image index; empty where there are none."""
         return dict(zip(*self._images.get((arm, seed, metric), ((), ())), strict=True))
 
     def classes(self, metric: str) -> Iterator[tuple[str, str, int]]:
-        """Class, arm and seed of each score of a class alone that was given."""
+        """Return class, arm and seed of each score of a single class."""
         for (arm, name, label), own in self._totals.items():
             if label and name == metric:
                 yield from ((label, arm, seed) for seed in own)
 
     def alike(self, one: str, other: str, seed: int, metrics: Iterable[str]) -> bool:
-        """Whether two runs have the same score of each image in every metric, and of `FEWEST_ALIKE` that is a sign."""
+        """Whether two runs have the same scores of all images, too many (`FEWEST_ALIKE`) to be equal by chance."""
         found = []
         for metric in metrics:
             pair = [self._images.get((arm, seed, metric), ((), ())) for arm in (one, other)]
@@ -129,7 +132,7 @@ class ScoreTable:
         return self.about.get(metric, {}).get("better", usual) == "lower"
 
 
-# eq=False here and below: arrays compare element by element, and have no hash
+# eq=False here and below: arrays are compared element by element and have no hash
 @dataclass(frozen=True, eq=False)
 class Run:
     """One arm trained with one seed, as far as it got."""
@@ -137,8 +140,8 @@ class Run:
     arm: str
     seed: int
     state: str = "missing"
-    """`finished`, `running` (or interrupted), `diverged`, `missing` (never started), or `unpaired`: it ended, but its
-    block may not be compared, see `faults`"""
+    """`finished`, `running` (or interrupted), `diverged`, `missing` (never started), or `unpaired` (it ended, but its
+    block must not be compared, see `Study.faults`)"""
     same_settings: bool = True
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[Row, ...] = ()
@@ -148,9 +151,10 @@ class Run:
     extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
     gradient_shares: Row = field(default_factory=dict)
-    """`fork` and `end`: what trained the encoder, see `training.diagnostics.measure_shares`"""
+    """at `fork` and `end` of fine-tuning, each loss's share of the encoder's gradient, see
+    `training.diagnostics.measure_shares`"""
     damaged: tuple[str, ...] = ()
-    """files of this run that figures are drawn from, and that cannot be read"""
+    """unreadable files of this run that only figures need"""
 
     @property
     def finished(self) -> bool:
@@ -158,13 +162,13 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Scores of the whole split that is reported on; of several classifiers shown to, the first recognises."""
+        """Scores over the whole reporting split; `recognition` is that of the first classifier."""
         found, recognition = dict(self.scores.get("metrics", {})), flat_scores(self.scores).get("recognition")
         return found if recognition is None else found | {"recognition": recognition}
 
     @property
     def all_scores(self) -> dict[str, float | None]:
-        """The metrics, the distances, and how far the samples of a method that draws lie apart."""
+        """Metrics, distances between sets, and `diversity` between the samples of a generative method."""
         spread = self.samples.get("diversity")
         return flat_scores(self.scores) | ({} if spread is None else {"diversity": float(spread.mean())})
 
@@ -172,7 +176,7 @@ class Run:
         return self.metrics.get(name)
 
     def image_scores(self) -> Iterator[Score]:
-        """Return the rows of the tidy table of single images; those without a label count in no metric of classes."""
+        """Return the tidy rows of single images; images without a label have none in classification metrics."""
         for row in self.images:
             label = row.get("label", "")
             for metric, column in IMAGE_COLUMNS.items():
@@ -185,10 +189,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that the report knows: the plan, the images, the baselines, every run."""
+    """All data of the report: the plan, the images, the baselines and every run."""
 
     settings: Row
-    """`study.json`"""
+    """content of `study.json`"""
     runs: Mapping[str, Mapping[int, Run]]
     """by arm and seed"""
     prepared: Row = field(default_factory=dict)
@@ -198,21 +202,21 @@ class Study:
     gates: Mapping[int, Row] = field(default_factory=dict)
     """the A/A gate of each block, by seed"""
     head_seconds: float = 0.0
-    """of all heads of the plan's seeds, each once, however many arms start from it"""
+    """training time of all heads; a head counts once, although several arms start from it"""
     faults: Mapping[int, str] = field(default_factory=dict)
-    """seeds whose arms may not be compared, and why"""
+    """by seed, why its arms must not be compared"""
     exploratory: tuple[Row, ...] = ()
-    """runs in the folder that the plan does not ask for"""
+    """runs in the folder that are not in the plan"""
     costs: Mapping[str, Row] = field(default_factory=dict)
-    """of a comparison, by method what predicting costs, `costs.json`"""
+    """of a comparison of methods, by method the cost of prediction, from `costs.json`"""
     damaged: tuple[str, ...] = ()
-    """files beside the runs that figures are drawn from, and that cannot be read"""
+    """unreadable files of the study that only figures need"""
     scores: ScoreTable | None = None
-    """the tidy table, where it is somebody's own and not made of the runs"""
+    """the tidy table of `knowhue verdict`; None where it is made from the runs"""
 
     @cached_property
     def questions(self) -> dict[str, Question]:
-        """The questions as frozen; those of `QUESTIONS` where a study does not say."""
+        """The frozen questions; those of `QUESTIONS` where `study.json` has none."""
         frozen: Mapping[str, Row] | None = self.settings.get("questions")
         if frozen is None:
             return dict(QUESTIONS.items())
@@ -220,14 +224,14 @@ class Study:
 
     @cached_property
     def table(self) -> ScoreTable:
-        """The tidy table of all finished runs, and of what diverged ones are given."""
+        """The tidy table of all finished runs, with the declared scores of diverged ones."""
         if self.scores is not None:
             return self.scores
         images = (run.image_scores() for arm in self.runs for run in self.finished(arm))
         return ScoreTable(chain(tidy_scores(self), *images), self.metrics, self.declared_scores())
 
     def declared_scores(self) -> Iterator[Score]:
-        """Return what is declared for diverged runs: in a question's metric, the score of a trivial baseline."""
+        """Return the declared scores of diverged runs: in a question's metric, the score of a trivial baseline."""
         lost = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
         for question in [QUESTIONS["colour"]] if self.is_comparison else self.questions.values():
             value = flat_scores(self.baselines.get(question.if_diverged, {})).get(question.metric)
@@ -240,33 +244,33 @@ class Study:
 
     @property
     def seeds(self) -> list[int]:
-        """Those that are planned."""
+        """The planned seeds."""
         return list(self.settings.get("seeds", ()))
 
     @property
     def arms(self) -> Mapping[str, Row]:
-        """The plan's arms: the changes that make each from the configuration."""
+        """The plan's arms, each with its changes to the configuration."""
         return self.settings.get("arms", {})
 
     @property
     def split(self) -> str:
-        """The split that final scores, tables and samples are from."""
+        """The split of all final scores, tables and samples."""
         known = (run.scores.get("split") for runs in self.runs.values() for run in runs.values())
         return str(next(filter(None, known), "validation"))
 
     @property
     def is_tuning(self) -> bool:
-        """Whether settings are chosen by the study: it says nothing of the method then."""
+        """Whether the study serves to choose settings; it gives no verdict then."""
         return self.settings.get("purpose") == "tuning"
 
     @property
     def is_table(self) -> bool:
-        """Whether all that is known are the scores in a table, see `report.table_study`."""
+        """Whether the study was read from a table of scores, see `report.table_study`."""
         return self.scores is not None
 
     @property
     def is_comparison(self) -> bool:
-        """Whether the arms are methods, all compared with one of them, see `report.methods`."""
+        """Whether the arms are methods that are all compared with a reference, see `report.methods`."""
         return self.settings.get("reference") is not None
 
     @property
@@ -275,7 +279,7 @@ class Study:
         return list(self.prepared.get("classes", ()))
 
     def of(self, arm: str) -> list[Run]:
-        """Return the runs of an arm by seed, whatever their state; empty where the arm was not asked for."""
+        """Return all runs of an arm by ascending seed, in any state; empty for an arm that is not in the plan."""
         return [run for _, run in sorted(self.runs.get(arm, {}).items())]
 
     def finished(self, arm: str) -> list[Run]:
@@ -283,16 +287,16 @@ class Study:
 
     @property
     def shown_seed(self) -> int | None:
-        """The lowest seed that every arm with a finished run has finished, so that images compare."""
+        """The lowest seed that all arms with finished runs share; the images of all arms are shown from it."""
         sets = [{run.seed for run in self.finished(arm)} for arm in self.runs if self.finished(arm)]
         return min(set.intersection(*sets), default=None) if sets else None
 
     def shown(self, arm: str) -> Run | None:
-        """Return the run of an arm whose images are shown; None where it has not finished."""
+        """Return the run of an arm whose images are shown; None where that run has not finished."""
         return next((run for run in self.finished(arm) if run.seed == self.shown_seed), None)
 
     def config(self, *keys: str) -> Any:
-        """Return a setting of the configuration, or None where it does not say."""
+        """Return a setting of the configuration; None where it is not set."""
         value: Any = self.settings.get("config", {})
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -308,28 +312,28 @@ class Study:
         return titled(self.about(metric).get("title", spaced(metric)), self.unit(metric))
 
     def metric_names(self, arm: str) -> list[str]:
-        """Return the metrics that finished runs of an arm have, in the order of `metrics.json`, unknown ones last."""
+        """Return the metrics of an arm's finished runs in the order of `metrics.json`; unknown ones come last."""
         found = {name for run in self.finished(arm) for name in run.metrics}
         return [name for name in self.metrics if name in found] + sorted(found - set(self.metrics))
 
 
 def flat_scores(found: Row) -> dict[str, float | None]:
-    """Metrics, distances and recognition of `scores.json`, or of a row of `baselines.json`, in one table."""
+    """Return metrics, distances and recognition in one mapping, from `scores.json` or an entry of `baselines.json`."""
     rows = found.get("metrics", found)
     flat: dict[str, float | None] = {
         name: value for name, value in rows.items() if value is None or isinstance(value, int | float)
     }
     flat |= {name: entry.get("value") for name, entry in found.get("distribution", {}).items()}
-    # a table has the number itself, among the others
+    # in a table of `knowhue verdict`, `recognition` is a number among the metrics
     recognition = found.get("recognition", {})
     shown_to = list(recognition.values()) if isinstance(recognition, Mapping) else ()
     return flat | ({"recognition": shown_to[0]["accuracy"]} if shown_to else {})
 
 
 def floors(baselines: Mapping[str, Row], metric: str) -> dict[str, float]:
-    """Return what each trivial baseline scores in a metric: all that costs nothing, but not other real images.
+    """Return the score of each trivial baseline in a metric, without `real`, which is other real images.
 
-    A metric of `NO_SKILL` has none: a constant guess is as well calibrated as can be, and knows nothing.
+    A metric of `NO_SKILL` has no floor: a constant guess can be perfectly calibrated.
     """
     if metric in NO_SKILL:
         return {}
@@ -338,7 +342,7 @@ def floors(baselines: Mapping[str, Row], metric: str) -> dict[str, float]:
 
 
 def tidy_scores(study: Study) -> Iterator[Score]:
-    """Return the rows of the tidy table of all images and of each class: every number of every finished run."""
+    """Return every finite score of every finished run, over all images and over each class."""
     for arm in study.runs:
         for run in study.finished(arm):
             by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
@@ -351,14 +355,17 @@ def tidy_scores(study: Study) -> Iterator[Score]:
 
 
 class Sides(NamedTuple):
-    """The two arms of a question; empty where a study has none that fits."""
+    """The two arms of a question; an empty name where the study has no such arm."""
 
     single: str
     multi: str
 
 
 def sides(study: Study, question: str) -> Sides:
-    """Return the arms that a question compares; where it is not asked, the first that do the task alone, and both."""
+    """Return the arms that a question compares.
+
+    Where the plan does not ask it: the first arm with this task alone, and the first with both tasks.
+    """
     asked = study.questions.get(question)
     if asked is not None:
         return Sides(asked.single, asked.multi)
@@ -368,7 +375,7 @@ def sides(study: Study, question: str) -> Sides:
 
 
 def arm_label(study: Study, arm: str) -> str:
-    """Return an arm by its part in the questions, or else in words; in somebody's table arms keep their names."""
+    """Return the title of an arm: its role in the questions, or else its name in words; a table's arms keep theirs."""
     if study.is_table:
         return arm
     for question, asked in study.questions.items():
@@ -382,8 +389,7 @@ def arm_label(study: Study, arm: str) -> str:
 def arm_name(arm: str) -> str:
     """Return an arm in words.
 
-    The names are the keys of `presets.ARMS`, and those that `plan.make_plan` gives to its grid of task weights;
-    an arm that a user has named keeps its name.
+    Known are the arms of `presets.ARMS` and of the weight grid of `plan.make_plan`; all others keep their names.
 
     >>> arm_name("multi-class0.5"), arm_name("mine")
     ('multi-task, class weight 0.5', 'mine')
@@ -395,7 +401,7 @@ def arm_name(arm: str) -> str:
 
 
 def tasks(study: Study, arm: str) -> set[str]:
-    """Return what an arm is trained on, by its edits, or the study's configuration where they do not say."""
+    """Return the tasks that an arm is trained on."""
     return set(_setting(study, arm, "tasks", "names") or ("colour", "class"))
 
 
@@ -404,7 +410,7 @@ def labelled_share(study: Study, arm: str) -> float:
 
 
 def placebo(study: Study, arm: str) -> str | None:
-    """Return which targets of an arm are a placebo, `labels` or `colours`; None for true ones."""
+    """Return which targets of an arm are a placebo, `labels` or `colours`; None where all are true."""
     found = _setting(study, arm, "supervision", "placebo")
     return None if found in (None, "none") else str(found)
 
@@ -414,6 +420,6 @@ def is_oracle(study: Study, arm: str) -> bool:
 
 
 def _setting(study: Study, arm: str, section: str, key: str) -> Any:
-    """Return a setting as an arm changes it, or the study's own where it does not."""
+    """Return an arm's value of a setting: its own change, or else the study's value."""
     edits = study.arms.get(arm) or {}
     return (edits.get(section) or {}).get(key, study.config(section, key))
