@@ -124,9 +124,9 @@ def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
     """Return the scores of each seed at equal train loss: does the second task change how the same fit generalises?
 
     For each seed, the level is the lowest train loss (`l1`, `cross_entropy`, ...) that both arms reached in
-    fine-tuning. The validation score of each arm is taken where its train loss first reaches that level, interpolated between
-    epochs. Approximations: a train loss is the mean over an epoch, the score is from its end; and the arm that fits
-    faster reaches the level before its learning rate has decayed.
+    fine-tuning. The validation score of each arm is taken where its train loss first reaches that level, interpolated
+    between epochs. Approximations: a train loss is the mean over an epoch, the score is from its end; and the arm that
+    fits faster reaches the level before its learning rate has decayed.
 
     Further columns: `loss`, its name; `level`, mean over seeds; `apart`, the seeds that were left out because the train
     losses of their runs do not overlap.
@@ -227,8 +227,8 @@ def after_heads(study: Study) -> list[dict[str, Any]]:
 def seed_transfer(study: Study) -> list[dict[str, Any]]:
     """Count for each question the seeds that multi-task hurts; a diverged run counts with its declared score.
 
-    `hurt` counts the seeds that are worse by more than `sesoi`; `worst` and `best` are (multi minus single, seed, number of
-    other seeds with exactly this difference) of the first such seed; `level` is single-task's mean.
+    `hurt` counts the seeds that are worse by more than `sesoi`; `worst` and `best` are (multi minus single, seed,
+    number of other seeds with exactly this difference) of the first such seed; `level` is single-task's mean.
     """
     rows = []
     for name, asked in study.questions.items():

@@ -1,7 +1,4 @@
-"""One arm against another in one metric, paired by seed: levels, difference, and what chance leaves of it.
-
-And what sentences and figures call the two: by the tasks of a study, or by the arms of anybody's table.
-"""
+"""Two arms compared in one metric, paired by seed: their difference with intervals and tests, and its wording."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,16 +17,16 @@ from knowhue.statistics.paired import Interval, Name, Share
 from knowhue.statistics.verdicts import is_clear
 
 BOTH = "seeds and images"
-"""What an interval is over that speaks for the method."""
+"""Populations of an interval that generalises to the method, not only to these test images or models."""
 BY_CLASS = {"balanced_accuracy": "accuracy"}
-"""Metrics whose classes count the same, and the one whose scores of single images they are made of."""
+"""By metric in which classes have equal weight, the metric whose scores of single images it averages."""
 
 
 class Bounds(NamedTuple):
-    """An interval of a mean difference, and what it speaks for."""
+    """An interval of a mean difference, and the populations that it generalises to."""
 
     interval: Interval | None
-    """lower and upper end; None where there is none that is possible, and `why_not` says why"""
+    """lower and upper end; None where there is no possible one, `why_not` gives the reason"""
     level: float
     """nominal coverage"""
     over: str
@@ -48,12 +45,13 @@ class ImageDifferences(NamedTuple):
     differences: np.ndarray
     """(seeds, images)"""
     groups: np.ndarray | None
-    """(images,) class of each where classes count the same; None where all images do"""
+    """(images,) class index, where classes have equal weight; None where images have"""
     binary: bool
+    """whether all scores are 0 or 1"""
 
     @property
     def too_few(self) -> str:
-        """Why these are too few images to speak of others; empty where they are not."""
+        """Why the images are too few for an interval; empty where they are enough."""
         count = self.differences.shape[1]
         if count < FEWEST_IMAGES:
             return f"too few images for an interval ({count}; {FEWEST_IMAGES} are needed)"
@@ -61,29 +59,29 @@ class ImageDifferences(NamedTuple):
         return "too few images of a class for an interval (2 are needed)" if min(counts) < 2 else ""
 
     def over_images(self, level: float) -> Interval | None:
-        """The interval over images alone, which speaks for these trained models."""
+        """Return the interval over images alone, which generalises to other images for these trained models."""
         return None if self.too_few else image_interval(self.differences, level, self.groups, self.binary)
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """`after` minus `before` in one metric, one pair a seed."""
+    """`after` minus `before` in one metric, paired by seed."""
 
     metric: str
     """a key of `METRICS`"""
     arms: tuple[str, str]
-    """the two, before first"""
+    """before, after"""
     lower_is_better: bool
     limits: Interval
-    """the least and the greatest value that the metric can have"""
+    """the smallest and the largest possible value of the metric"""
     seeds: tuple[int, ...]
-    """of the pairs, ascending"""
+    """ascending"""
     scores: np.ndarray
-    """(seeds, 2); a diverged run has the score that was declared for it"""
+    """(seeds, 2), before and after; a diverged run has its declared score"""
     diverged: tuple[tuple[str, int], ...]
-    """(arm, seed) of the runs among them that diverged"""
+    """(arm, seed) of diverged runs"""
     images: ImageDifferences | None
-    """differences of single images; None for metrics without a score an image, or with a diverged run"""
+    """None for metrics without scores of single images, and with a diverged run"""
 
     @property
     def differences(self) -> np.ndarray:
@@ -92,12 +90,12 @@ class Contrast:
 
     @property
     def levels(self) -> tuple[float, float]:
-        """Mean over seeds of before and of after."""
+        """Means over seeds, before and after."""
         before, after = self.scores.mean(axis=0).tolist()
         return before, after
 
     def row(self) -> dict[str, Any]:
-        """What tables show of it: `metric`, `seeds`, both `scores`, their means `single` and `multi`, `difference`."""
+        """Return a table row: `metric`, `seeds`, the `scores` of both arms, means `single` and `multi`, `difference`."""
         single, multi = self.levels
         return {
             "metric": self.metric, "seeds": self.seeds, "scores": self.scores.T.tolist(), "single": single,
@@ -110,7 +108,7 @@ class Contrast:
 
     @property
     def gains(self) -> np.ndarray:
-        """(seeds,), differences turned so that positive is better."""
+        """(seeds,), the differences with the sign for which positive is better."""
         return -self.differences if self.lower_is_better else self.differences
 
     @property
@@ -119,31 +117,30 @@ class Contrast:
 
     @cached_property
     def crossed(self) -> Crossed | None:
-        """What seeds and images leave to chance; None of one seed, and without scores of enough single images."""
+        """Variance over seeds and images; None with one seed, or without scores of enough single images."""
         return None if self.images is None or self.images.too_few else crossed(*self.images)
 
     @property
     def parts(self) -> Crossed | None:
-        """The same, of the seeds alone where no image has a score; None of one seed, or of too few images."""
+        """`crossed`, or over seeds alone where images have no scores; None with one seed or too few images."""
         n = len(self.seeds)
         if self.images is not None or n < 2:
             return self.crossed
         over_seeds = Part(float(self.differences.var(ddof=1)) / n, n - 1)
-        # 2 images without variance leave nothing to chance, and have the degree of freedom that formulas need
+        # 2 images without variance add nothing, and have the one degree of freedom that formulas need
         return Crossed(self.estimate, n, 2, over_seeds, Part(0.0, 1), Part(0.0, n - 1))
 
     def bounds(self, level: float) -> Bounds:
-        """Return the interval of the mean difference that headline, figures and tables quote.
+        """Return the interval of the mean difference that sentences, figures and tables quote.
 
-        Over seeds and images where there are scores of single images; over the images alone of one seed; over the
-        seeds alone, and so on these test images, where no image has a score. Where the interval would reach beyond
-        what the metric can be, or the images are too few, there is none.
+        It is over seeds and images where single images have scores (with one seed, over images alone), and otherwise
+        over seeds alone, for these test images. There is none if it would reach beyond the metric's limits, or if the
+        images are too few.
         """
         over, found, why_not = "seeds", paired.t_interval(self.differences, level), "one seed has no interval"
         if self.images is not None:
             over, why_not = BOTH, self.images.too_few
             found = self.crossed and self.crossed.interval(level)
-            # one seed says nothing of other seeds
             if len(self.seeds) == 1:
                 over, found = "images", self.images.over_images(level)
         if found is not None and not possible(found, self.levels[0], self.limits):
@@ -172,9 +169,9 @@ class Contrast:
 
 
 def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str = "") -> Contrast | None:
-    """Compare two arms over the seeds of which both have a score; None without any.
+    """Compare two arms over the seeds in which both have a score; None without such a seed.
 
-    Diverged runs count with what is declared for them, but not where a `label`, a class, is compared alone.
+    Diverged runs count with their declared score, except where a single class, `label`, is compared.
     """
     arms = (before, after)
     first, second = (table.scores(arm, metric, label) for arm in arms)
@@ -183,7 +180,7 @@ def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str
         return None
     lost = ((arm, seed) for seed in seeds for arm in arms if seed in table.declared(arm, metric))
     diverged = () if label else tuple(lost)
-    # a diverged run has no scores of single images, and the others' would be of another mean
+    # a diverged run has no scores of single images, and those of the others would have another mean
     images = None if diverged else image_differences(table, metric, arms, seeds, label)
     scores = np.array([(first[seed], second[seed]) for seed in seeds], float)
     return Contrast(
@@ -204,7 +201,7 @@ def image_differences(
     rows = [table.of_images(arm, seed, source) for seed in seeds for arm in arms]
     if label:
         rows = [{image: each[image] for image in each if table.labels[image] == label} for each in rows]
-    # only runs scored on the same images are paired image by image
+    # runs are paired image by image only if they were scored on the same images
     if not rows[0] or any(each.keys() != rows[0].keys() for each in rows):
         return None
     values = np.array([[each[image] for image in rows[0]] for each in rows], float)
@@ -212,7 +209,7 @@ def image_differences(
         return None
     labels = [table.labels[image] for image in rows[0]]
     groups = np.unique(labels, return_inverse=True)[1] if metric in BY_CLASS else None
-    # rows take turns: before and after of each seed
+    # rows alternate: before and after of each seed
     is_binary = bool(((values == 0) | (values == 1)).all())
     return ImageDifferences(values[1::2] - values[::2], groups, is_binary)
 
@@ -223,18 +220,18 @@ class FamilyTest(NamedTuple):
     found: Contrast
     bounds: Bounds
     p: float | None
-    """exact sign-flip, over seeds, on these test images; None of one seed, where it is 1 whatever was found"""
+    """of the exact sign-flip test over seeds, on these test images; None with one seed, where it is always 1"""
     p_adjusted: float | None
-    """by Benjamini and Hochberg over all that are tested beside it"""
+    """by Benjamini and Hochberg, over the family"""
 
     @property
     def is_clear(self) -> bool:
-        """Whether the difference may have a word or a mark: not by the seeds alone, see `verdicts.is_clear`."""
+        """Whether the report marks the difference: never for an interval over seeds alone, see `verdicts.is_clear`."""
         bounds, seeds = self.bounds, len(self.found.seeds)
         return bounds.over == BOTH and is_clear(seeds, self.p_adjusted, bounds.interval, 1 - bounds.level)
 
     def numbers(self) -> dict[str, Any]:
-        """All of it by name, as `results.json` has it."""
+        """Return the entry of `results.json`."""
         return {
             "mean": self.found.estimate, "interval": self.bounds.interval, "level": self.bounds.level,
             "over": self.bounds.over, "p": self.p, "p_adjusted": self.p_adjusted, "clear": self.is_clear,
@@ -243,7 +240,7 @@ class FamilyTest(NamedTuple):
 
 
 def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL) -> dict[Name, FamilyTest]:
-    """Test a family of contrasts, adjusted for their number; what is None is left out."""
+    """Test a family of contrasts, adjusted for their number; None entries are left out."""
     known = {name: found for name, found in contrasts.items() if found is not None}
     p = {name: found.p for name, found in known.items() if len(found.seeds) > 1}
     adjusted = paired.benjamini_hochberg(p)
@@ -254,17 +251,17 @@ def family_tests(contrasts: Mapping[Name, Contrast | None], level: float = LEVEL
 
 
 def _limits(table: ScoreTable, metric: str) -> Interval:
-    """Return what a metric can be: shares are within 0 and 1, no error is below 0."""
+    """Return the smallest and largest possible value of a metric: 0 to 1 for shares, 0 or more for errors."""
     about = table.about.get(metric, {})
     if metric in SHARES or about.get("unit") == "share":
         return 0.0, 1.0
-    # of somebody's own metric nobody knows that it is an error: a log-likelihood may be below 0
+    # a user's metric is not known to be an error: a log-likelihood can be below 0
     is_error = table.lower_is_better(metric) and about.get("least", 0) is not None
     return (0.0, math.inf) if is_error else (-math.inf, math.inf)
 
 
 def possible(interval: Interval, before: float, limits: Interval) -> bool:
-    """Whether a difference from `before` can be anywhere in an interval, of a metric within `limits`.
+    """Whether every difference in an interval is possible for a metric within `limits` whose level was `before`.
 
     >>> possible((-0.4, 1.2), 0.8, (0.0, 1.0)), possible((-13.0, 2.0), 12.0, (0.0, math.inf))
     (False, False)
@@ -272,27 +269,27 @@ def possible(interval: Interval, before: float, limits: Interval) -> bool:
     low, high = limits
     if math.isfinite(high - low):
         return interval[0] >= low - high and interval[1] <= high - low
-    # an error has no upper limit: what is possible depends on the level that the difference starts from
+    # an error has no upper limit, so the possible differences depend on the level before
     return interval[0] >= low - before and interval[1] <= high - before
 
 
 class Wording(NamedTuple):
-    """What sentences and figures call the two sides of a question, and what they claim of them."""
+    """The words for the two sides of a question in sentences and figures, and the claims about them."""
 
     question: str
-    """as it is asked"""
+    """a full sentence"""
     title: str
     single: str
-    """the arm before, short"""
+    """short name of the arm before"""
     multi: str
-    """the one that is held against it, short"""
+    """short name of the arm after"""
     single_model: str
-    """the arm before as the subject of a sentence"""
+    """the arm before, as the subject of a sentence"""
     multi_model: str
     claims: Mapping[str, str]
-    """what is said of the method, by direction: `helps`, `hurts`, or empty where no difference matters"""
+    """claims about the method by direction: `helps`, `hurts`, or empty where no difference matters"""
     claims_here: Mapping[str, str]
-    """what is said of these models, without scores of single images"""
+    """claims about these models, where single images have no scores"""
 
 
 _SIDES = {"helps": "better", "hurts": "worse"}
@@ -321,13 +318,13 @@ WORDINGS = {
 
 
 def wording(study: Study, question: str) -> Wording:
-    """How a question of a study is worded; of a table by the names of its arms and of the metric."""
+    """Return the wording of a question; in a table of scores, it uses the names of the arms and the metric."""
     if not study.is_table:
         return WORDINGS[question]
     asked = study.questions[question]
     before, after = f"“{asked.single}”", f"“{asked.multi}”"
     title = str(study.metrics.get(asked.metric, {}).get("title") or spaced(asked.metric))
-    # PSNR stays as it is, and so does what the table calls by this name, such as IoU
+    # acronyms such as PSNR keep their case, and so do names from the table, such as IoU
     as_is = title[1:2].isupper() or title == spaced(asked.metric)
     metric = title if as_is else title[:1].lower() + title[1:]
     claims = {direction: f"{after} is {side} than {before} in {metric}" for direction, side in _SIDES.items()}

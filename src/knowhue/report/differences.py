@@ -1,4 +1,4 @@
-"""How multi-task differs from single-task: seed by seed, and beside every other arm and the placebos."""
+"""Tables and figures of paired differences: multi-task against single-task by seed, and all arms in a forest plot."""
 
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DOT = 6.5
-"""Points from dot to dot of a stack."""
+"""Distance between the dots of a stack, in points."""
 _TITLE = 24
-"""Letters of a title beside another panel, in the widest of the fonts that a figure may be shown in."""
+"""Width of the title of a panel with a neighbour, in characters, for the widest possible font."""
 _HEIGHT = 150
-"""Of a panel, in points."""
+"""Height of a panel, in points."""
 _ROWS = (12.0, 37.0, 62.0)
-"""Heights in points of the interval of equivalence, of that of the verdict, and of the lowest dot."""
+"""Heights of the equivalence interval, the verdict's interval, and the lowest dot, in points."""
 
 
 def transfer(study: Study) -> "dict[str, Figure]":
-    """Draw what the other task does to each task, seed by seed: each question with two seeds or more."""
+    """Draw the difference of each question by seed; a study of one seed has no such figure."""
     found = {question: primary(study, question) for question in study.questions}
     return {
         f"transfer_{question}": _transfer(study, question, each)
@@ -51,9 +51,9 @@ def transfer(study: Study) -> "dict[str, Figure]":
 
 
 def transfer_rows(study: Study) -> list[Row]:
-    """Return the numbers of both drawings: one row per question and seed, and one of their mean.
+    """Return the numbers of both figures: for each question, a row per seed and one for the mean.
 
-    `low` to `high` is the interval of the verdict, `low_inner` to `high_inner` that of equivalence, at their levels.
+    `low` to `high` is the interval of the verdict, `low_inner` to `high_inner` the interval of equivalence.
     """
     rows: list[Row] = []
     for question in study.questions:
@@ -94,7 +94,7 @@ def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
 
 
 def _lost(found: Contrast) -> list[list[bool]]:
-    """Return for each seed which of its two runs diverged."""
+    """Return for each seed whether each of its two runs diverged."""
     return [[(arm, seed) in found.diverged for arm in found.arms] for seed in found.seeds]
 
 
@@ -121,7 +121,7 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
 
 
 def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
-    """Leave few ticks on the axis of numbers, and only the names on the other."""
+    """Keep few ticks on the axis of numbers, and only the names on the other axis."""
     number_axis(ax, axis)
     ax.tick_params(axis="y" if axis == "x" else "x", length=0)
     ax.spines[spine].set_visible(False)
@@ -130,14 +130,14 @@ def _quiet(ax: "Axes", axis: Literal["x", "y"], spine: str) -> None:
 def _differences(
     ax: "Axes", study: Study, found: Contrast, measured: Measure, arms: tuple[str, str], sesoi: float
 ) -> None:
-    """Draw the difference of every seed as a stack of dots, their mean and what chance leaves of it."""
+    """Draw the differences of all seeds as a stack of dots, and their mean with its intervals."""
     values, mean = measured.scale * found.differences, measured.scale * found.estimate
     bounds, planned = (found.bounds(1 - study.alpha), found.bounds(1 - 2 * study.alpha)), len(study.seeds)
     ends = [measured.scale * end for each in bounds for end in each.interval or ()]
     low, high = axis_limits([*values, *ends], measured.scale * sesoi)
     ax.set(xlim=(low, high), ylim=(0, _HEIGHT))
     levels = stacked(values, _DOT / 130 * (high - low))
-    # of many seeds dots may overlap, so that the stack stays in the panel
+    # the dots of many seeds overlap, so that the stack stays in the panel
     step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
     for value, level, better, lost in zip(
         values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
@@ -171,13 +171,13 @@ def _intervals(ax: "Axes", bounds: tuple[Bounds, Bounds], measured: Measure, mea
 
 
 def stacked(values: "np.ndarray", width: float) -> list[int]:
-    """Return the lowest free level for each dot of a stack, so that none covers another.
+    """Return the lowest free level for each dot of a stack, so that dots do not overlap.
 
     >>> stacked(np.array([0.0, 5.0, 0.5, 0.9]), width=1.0)
     [0, 0, 1, 2]
     """
     levels = np.zeros(len(values), int)
-    last: list[float] = []  # where the last dot of each level stands
+    last: list[float] = []  # position of the last dot on each level
     for place in np.argsort(values, kind="stable"):
         value = float(values[place])
         level = next((level for level, left in enumerate(last) if value - left >= width), len(last))
@@ -187,17 +187,18 @@ def stacked(values: "np.ndarray", width: float) -> list[int]:
 
 
 def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
-    """Hold every arm with another task beside a question's against its single-task arm, by question, then by arm.
+    """Compare every arm that learns a further task with the question's single-task arm; by question, then by arm.
 
-    Intervals are at the level of the verdict. p is adjusted over all that are neither a question itself, which has an
-    alpha of its own, nor of other targets, where a difference is certain; those have none.
+    Intervals are at the level of the verdict. p is adjusted over the arms that are not in the question itself, which
+    has its own alpha, and that learn from the same targets; the other arms, where a difference is certain, have no
+    adjusted p.
     """
     tests = family_tests(
         {
             (question, arm): contrast(study.table, asked.metric, asked.single, arm)
             for question, asked in study.questions.items()
             for arm in study.arms
-            # the oracle knows what the other task would teach it
+            # the oracle gets the other task's label as input
             if arm != asked.single
             and (len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm)))
         },
@@ -219,7 +220,7 @@ def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
 
 
 def _has_same_targets(study: Study, question: str, arm: str) -> bool:
-    """Whether an arm learns a question's task as the single-task arm does; otherwise the difference is the targets'."""
+    """Whether an arm learns a question's task from the same targets as the single-task arm."""
     own = {"class": "labels", "colour": "colours"}[question]
     one, other = (
         (labelled_share(study, each) if question == "class" else 1.0, placebo(study, each) == own)
@@ -229,7 +230,7 @@ def _has_same_targets(study: Study, question: str, arm: str) -> bool:
 
 
 def forest_rows(study: Study) -> list[Row]:
-    """Return the numbers of the drawing and their tests: one row per question and arm."""
+    """Return the numbers of the forest plots with their tests: one row per question and arm."""
     return [
         {
             "question": question, "metric": test.found.metric, "arm": arm, "name": arm_name(arm),
@@ -244,7 +245,7 @@ def forest_rows(study: Study) -> list[Row]:
 
 
 def forest(study: Study) -> "dict[str, Figure]":
-    """Draw for each question the mean paired difference of every arm; nothing where there is one arm alone."""
+    """Draw for each question the mean paired difference of every arm; empty with only one arm to compare."""
     rows = compared_arms(study)
     if len({arm for tests in rows.values() for arm in tests}) < 2:
         return {}
@@ -256,18 +257,18 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for arm, seed in runs)
     figure, axes = panels(5.0, 0.3 * max(len(tests), 2) + 1.3 + 0.3 * bool(lost))
     ax, measured = axes[0, 0], measure(study.metrics, asked)
-    # rows with other targets may lie far out: the axis is not theirs, and they become arrows
+    # arms with other targets can be far off, so they do not set the axis limits and become arrows
     likes = {arm: test for arm, test in tests.items() if _has_same_targets(study, question, arm)}
     ends = [end for each in likes.values() for end in each.bounds.interval or ()]
     values = [measured.scale * value for value in (*(each.found.estimate for each in likes.values()), *ends)]
-    # upside down, so that the first arm is on top, with room above for the name of the band
+    # inverted, so that the first arm is on top, with space for the label of the band above it
     ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(tests) - 0.5, -0.9))
     for height, (arm, test) in enumerate(tests.items()):
         is_multi = arm == asked.multi
         colour, weight = (MULTI, "bold") if is_multi else (INK if arm in likes else MUTED, "normal")
         _line(ax, test, measured, height, len(study.seeds), color=colour, fontweight=weight)
     ax.set_yticks(range(len(tests)), [arm_name(arm) for arm in tests], fontsize=SMALL)
-    ax.tick_params(axis="y", pad=7)  # an arrow at the edge is not to touch a name
+    ax.tick_params(axis="y", pad=7)  # so that an arrow at the edge does not touch a name
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
@@ -287,7 +288,7 @@ def _line(
     color: str,
     fontweight: str,
 ) -> None:
-    """Draw one comparison; one that leaves the panel is an arrow at its edge, and its number says how far."""
+    """Draw one comparison; a value outside the axis limits becomes an arrow at the edge, next to its number."""
     low, high = ax.get_xlim()
     value = measured.scale * test.found.estimate
     if low <= value <= high:
@@ -306,7 +307,7 @@ def _line(
 
 
 def _numbers(test: FamilyTest, measured: Measure, planned: int) -> str:
-    """Return difference and interval as text, with the seeds where they are fewer than planned."""
+    """Return difference and interval as text, and the number of seeds where fewer than planned."""
     found, interval = test.found, test.bounds.interval
     none = "one seed" if len(found.seeds) < 2 else "no interval"
     ends = measured.ends(interval) if interval else none

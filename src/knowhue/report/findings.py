@@ -1,4 +1,4 @@
-"""What is found of a study's questions: verdicts, further metrics, what could have been gained, further readings."""
+"""A study's findings: verdicts on its questions, tests of further metrics, headroom, and secondary readings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -24,63 +24,63 @@ from knowhue.statistics.verdicts import (
 )
 
 ORACLE = "oracle"
-"""The arm that is given the true class: how much the label at test time can give, no bound on joint training."""
+"""The arm that gets the true class: what the label is worth at test time, not an upper bound for joint training."""
 
 
 class Judged(NamedTuple):
-    """The verdict on a question, and what it rests on."""
+    """The verdict on a question, and the numbers behind it."""
 
     word: Word
-    """the phrase; `no verdict` with too few seeds, or while any question of the plan has runs missing"""
+    """the verdict; `no verdict` with too few seeds, or while any question of the plan lacks runs"""
     alpha: float
-    """of this question"""
+    """error rate of this question"""
     found: Contrast | None = None
-    """the contrast; None without a pair of runs"""
+    """None without a pair of runs"""
     outer: Bounds | None = None
-    """at 1 - alpha"""
+    """at level 1 - alpha"""
     inner: Bounds | None = None
-    """at 1 - 2 alpha"""
+    """at level 1 - 2 alpha"""
     limit: str = ""
     """why the metric cannot tell the arms apart (`ceiling`, `floor`); empty where it can"""
     needed: Needed | None = None
-    """seeds of a new study that would decide; None where nothing is known of chance"""
+    """seeds with which a new study would decide; None where the variance is unknown"""
     more_images: bool = False
-    """whether more images would buy more than more seeds"""
+    """whether more images would narrow the interval more than more seeds"""
 
     @property
     def quoted(self) -> Bounds | None:
-        """The interval that decided, to be quoted by every sentence, figure and table."""
+        """The interval that decided, which every sentence, figure and table quotes."""
         return self.inner if self.word.is_small else self.outer
 
     def row(self) -> dict[str, Any]:
-        """What tables show of it: `Contrast.row`, the `bounds` that are quoted, and `p`; nothing without a contrast."""
+        """Return a table row: `Contrast.row`, the quoted `bounds`, and `p`; empty without a contrast."""
         if self.found is None:
             return {}
-        # of one seed p is 1 whatever was found
+        # with one seed, p is always 1
         p = self.found.p if len(self.found.seeds) > 1 else None
         return self.found.row() | {"bounds": self.quoted, "p": p}
 
 
 class Headroom(NamedTuple):
-    """How much single-task leaves to be gained, or has gained, in the metric's unit; positive is better."""
+    """What single-task could still gain (oracle), or has gained over a trivial baseline, in the metric's unit."""
 
     name: str
     """`oracle`, or the best trivial baseline"""
     gain: float
-    """by how much the oracle is better than single-task, or single-task than the baseline"""
+    """gain of the oracle over single-task, or of single-task over the baseline; positive is better"""
     share: float | None
-    """the smallest effect of interest over it; None where there is no gain"""
+    """the smallest effect of interest divided by `gain`; None where there is no gain"""
     bounds: Bounds | None = None
-    """of the oracle's gain; None of a baseline"""
+    """interval of the oracle's gain; None for a baseline"""
 
 
 class Findings(NamedTuple):
-    """All that is concluded of a study, for `results.json` and the page alike."""
+    """All conclusions of a study, for `results.json` and the page."""
 
     study: Study
     verdicts: Mapping[str, Judged]
     secondary: Mapping[tuple[str, str], FamilyTest]
-    """by question and metric, those that are not its primary one; what the plan names comes first"""
+    """by question and metric, without primary metrics; those that the plan names come first"""
     headroom: Mapping[str, list[Headroom]]
 
 
@@ -90,9 +90,8 @@ def find(study: Study) -> Findings:
 
 
 def verdicts(study: Study) -> dict[str, Judged]:
-    """Judge all questions; none before all of them have all their seeds, and none of a tuning study."""
+    """Judge all questions; there is no verdict before all have all their seeds, and none in a tuning study."""
     found = {name: primary(study, name) for name in study.questions}
-    # settings are chosen by a tuning study, so its numbers say nothing of the method
     complete = not study.is_tuning and all(
         each is not None and len(each.seeds) == len(study.seeds) for each in found.values()
     )
@@ -107,7 +106,7 @@ def verdicts(study: Study) -> dict[str, Judged]:
 def judged(
     found: Contrast | None, sesoi: float, alpha: float, trivial: Iterable[float], complete: bool
 ) -> Judged:
-    """Judge one contrast: of a study's question, or of a comparison's method."""
+    """Judge one contrast: a study's question, or a method of a comparison."""
     if found is None:
         return Judged(Word.NO_VERDICT, alpha)
     best = found.limits[0 if found.lower_is_better else 1]
@@ -125,7 +124,7 @@ def judged(
 def beaten(
     study: Study, metric: str, levels: tuple[float | None, float | None]
 ) -> tuple[list[int], dict[str, float]]:
-    """Return which of two levels (0 single-task, 1 multi-task) are no better than some trivial baseline; and those."""
+    """Return which levels (0 single-task, 1 multi-task) are no better than a trivial baseline, and these baselines."""
     lower, trivial = study.table.lower_is_better(metric), floors(study.baselines, metric)
     lost = [
         (place, name)
@@ -142,12 +141,13 @@ def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | No
 
 
 def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
-    """Test every metric with a better direction that both arms of a question have but `SET_DISTANCES`, by both names.
+    """Test, by question and metric, the further metrics of both arms that have a better direction.
 
-    The plan names some beforehand; they and the exploratory others are each adjusted for their own number.
+    `SET_DISTANCES` are left out. Metrics that the plan names and exploratory ones are two families, each adjusted for
+    its own number.
     """
     rows = {}
-    # of two questions about the same arms, neither asks again what the other does
+    # two questions about the same arms must not test the same metric twice
     taken = {(*sides(study, question), asked.metric) for question, asked in study.questions.items()}
     for question, asked in study.questions.items():
         arms = sides(study, question)
@@ -158,7 +158,7 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
             if name in theirs and _is_judged(study, name, question)
         ]
         taken |= {(*arms, name) for name in names}
-        # named ones first; sorting is stable, so both groups keep their order
+        # named metrics first; sorting is stable, so both groups keep their order
         for name in sorted(names, key=lambda name: name not in asked.secondary):
             rows[question, name] = contrast(study.table, name, *arms)
     named = {(question, name) for question, asked in study.questions.items() for name in asked.secondary}
@@ -175,13 +175,13 @@ def _is_judged(study: Study, metric: str, question: str) -> bool:
 
 
 def headrooms(study: Study, question: str) -> list[Headroom]:
-    """Return what the oracle adds to single-task, if there is one, and what single-task adds to the best baseline."""
+    """Return the gain of the oracle over single-task, if there is one, and of single-task over the best baseline."""
     asked = study.questions[question]
     sign = -1 if study.table.lower_is_better(asked.metric) else 1
     rows = []
     found = contrast(study.table, asked.metric, asked.single, ORACLE)
     if found is not None and asked.single != ORACLE:
-        # at the level of equivalence, the claim that it stands beside
+        # at the level of equivalence, the claim that it is compared with
         bounds = found.bounds(1 - 2 * study.alpha)
         if sign < 0 and bounds.interval is not None:
             bounds = bounds._replace(interval=(-bounds.interval[1], -bounds.interval[0]))
@@ -199,10 +199,10 @@ def _headroom(name: str, gain: float, sesoi: float, bounds: Bounds | None = None
 
 
 def readings(findings: Findings) -> list[dict[str, Any]]:
-    """Return the probabilities beside each verdict; none for a tuning study, and none for a question without runs.
+    """Return the probabilities next to each verdict; none for a tuning study or a question without runs.
 
-    Rows have `question`, `metric`, `sesoi`; `worse`, `equal`, `better`, None where there is no interval that is
-    possible, and `why_not` says why; and `over`, what chance they speak of, as `Bounds.over`.
+    Rows have `question`, `metric`, `sesoi`; the probabilities `worse`, `equal`, `better`, None where there is no
+    possible interval, and the reason, `why_not`; and their populations, `over`, as in `Bounds.over`.
     """
     rows = []
     for name, verdict in findings.verdicts.items():
@@ -221,11 +221,11 @@ def readings(findings: Findings) -> list[dict[str, Any]]:
 
 
 def relative_gains(findings: Findings) -> list[dict[str, Any]]:
-    """Return the mean relative gain of each arm that two or more questions are about, over the seeds that all have.
+    """Return the mean relative gain of each arm with two or more questions, over the seeds that all of them have.
 
-    Rows have `arm`; `questions`, whose primary metrics are averaged; `seeds`; `by_seed`, where 0.01 is one per cent and
-    positive is better; their `mean`; and `interval`, Student's t, over seeds, on these test images; None of one seed.
-    None of a tuning study, see `readings`.
+    Rows have `arm`; `questions`, the primary metrics of which are averaged; `seeds`; `by_seed`, where 0.01 is one per
+    cent and positive is better; their `mean`; and `interval`, Student's t over seeds, on these test images, None with
+    one seed. There are no rows for a tuning study.
     """
     if findings.study.is_tuning:
         return []
