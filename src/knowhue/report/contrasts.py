@@ -95,7 +95,7 @@ class Contrast:
         return before, after
 
     def row(self) -> dict[str, Any]:
-        """Return a table row: `metric`, `seeds`, the `scores` of both arms, means `single` and `multi`, `difference`."""
+        """Return a row: `metric`, `seeds`, the `scores` of both arms, means `single`, `multi`, and `difference`."""
         single, multi = self.levels
         return {
             "metric": self.metric, "seeds": self.seeds, "scores": self.scores.T.tolist(), "single": single,

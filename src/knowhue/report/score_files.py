@@ -1,7 +1,7 @@
-"""Files with anybody's scores, as one stream of rows: tidy or one row a run, from CSV, JSON, JSON lines or parquet.
+"""Reads files of scores from any source as one stream of rows: CSV, JSON, JSON lines or parquet, tidy or wide.
 
-Tidy: `arm, seed, metric, value`, and if there are any `image, class, state, better, sesoi, against, secondary, unit,
-split`. Wide: a row a run, a column a metric, as Weights & Biases and MLflow export their tables of runs.
+Tidy: columns `arm, seed, metric, value`, and optionally `image, class, state, better, sesoi, against, secondary, unit,
+split`. Wide: a row per run and a column per metric, as Weights & Biases and MLflow export their tables of runs.
 """
 
 import json
@@ -19,29 +19,29 @@ from knowhue.settings_text import parse_json, plain_name
 
 RowCells = Sequence[Any]
 Rows = Iterator[tuple[int, dict[str, Any]]]
-"""Scores as a file gives them, unchecked: the number of the row, as a spreadsheet counts rows, of a record from 1; and
-its cells by the names of the tidy form, without empty ones."""
+"""Unchecked scores of a file: the row number as in a spreadsheet (of a JSON record, from 1), and the cells by the
+column names of the tidy form, without empty cells."""
 MOST_ROWS = 20_000_000
 MOST_JSON_BYTES = 256 * 2**20
-"""JSON is read whole, and takes some ten times its size."""
+"""JSON is parsed as a whole, which takes about ten times its size in memory."""
 TIDY = ("arm", "seed", "metric", "value")
 ABOUT = ("image", "class", "state", "better", "sesoi", "against", "secondary", "unit", "split")
 _OF_TIDY = (*TIDY[2:], *ABOUT)
 _ARM_NAMES = ("arm", "group", "name", "run_name", "runname", "run name", "run")
-"""Columns that may name the arm, the first that is there; names of runs hold their seed, which is taken off."""
+"""Columns that can name the arm, the first that exists; the seed is removed from the names of runs."""
 _UNSURE_NAMES = ("method", "model")
-"""Columns that may name the arm, or what all arms share; beside one of them `run` may be a mere number."""
+"""Columns that can name the arm, or something that all arms share; next to one of them, `run` can be a number."""
 _SEED_NAMES = ("seed", "random_seed", "random seed")
 _STATES = ("state", "status")
 NO_SCORE = "no score"
-"""State of a run whose cell is empty in a metric that its arm has."""
+"""State of a finished run without a score in a metric that other runs of its arm have."""
 FINISHED = ("finished", "success", "completed")
-"""States of a run whose scores count; no state is one of them."""
+"""States of a run whose scores count; an empty state counts as finished, too."""
 ONLY_MEANS = (
     "A mean over seeds gives no verdict, with its deviation or without: runs are compared seed by seed. Give a row a "
     "run (arm, seed, metric, value): from the logs, the tracker's export, or whoever published the table"
 )
-"""What is said of tables without seeds."""
+"""The remedy for tables without seeds."""
 _PREFIX = re.compile(r"^(params|config|tags\.mlflow|tags|metrics|summary)[./](?=.)")
 _PARAMETERS = tuple(f"{name}{sign}" for name in ("params", "config", "tags") for sign in "./")
 
@@ -53,15 +53,15 @@ def read_scores(
 
     Args:
         path: `.csv` (or `.tsv`, `.txt`), `.json`, `.jsonl`, `.parquet`.
-        wanted: metrics that a wide table is looked through for; a tidy one names its own.
-        arm_column: the column that names the arm, where it is none of the usual ones.
-        seed_column: the same of the seed.
+        wanted: metrics to look for in the columns of a wide table; a tidy table names its own.
+        arm_column: the column with the arm, if it has none of the usual names.
+        seed_column: the same for the seed.
 
     Returns:
-        The scores; and the columns that nothing is made of, each with a question after the column that is meant.
+        The scores; and the unused columns, each with a suggestion such as "Did you mean ...?", or an empty text.
 
     Raises:
-        TableError: it is not there, no table, or of neither form.
+        TableError: the file is missing, not a table, or has neither form.
     """
     header, rows = _open(path)
     columns = _Columns(path, header, arm_column, seed_column)
@@ -76,7 +76,7 @@ def read_scores(
             "scores to `value`."
         )
     unused = columns.unused(())
-    # `metrc` of a tidy table, or a metric that somebody named
+    # a misspelt `metric` of a tidy table, or a misspelt metric of a wide one
     meant = next(filter(None, (did_you_mean(name, unused) for name in (*TIDY[2:], *wanted))), "")
     raise TableError(
         f"{path}: no column `metric` and `value`, and none of a metric that is known "
@@ -86,19 +86,19 @@ def read_scores(
 
 
 class _Columns:
-    """Where in a row what stands."""
+    """The columns of a table: the positions of arm, seed, and the others."""
 
     def __init__(self, path: Path, header: Sequence[str], arm: str | None, seed: str | None) -> None:
         self.path, self.header = path, header
         plain = [_plain(name) for name in header]
         self._require_one(name for name in (*TIDY, *ABOUT) if plain.count(name) > 1)
-        # the first of two columns of one name, such as a parameter and a summary of it
+        # reversed, so that the first of two equal names wins, such as a parameter and its summary
         self.places = {name: place for place, name in reversed(list(enumerate(plain)))}
         self.is_tidy = {"metric", "value"} <= self.places.keys()
         usual = [name for name in _ARM_NAMES if name != "run" or self.places.keys().isdisjoint(_UNSURE_NAMES)]
         self.seed = self._named("--seed-column", seed, _SEED_NAMES)
         self.arm = self._named("--arm-column", arm, ["arm"] if self.is_tidy else usual)
-        # the name of a single run holds its seed, but where a user says that it names the arm
+        # the name of a run contains its seed, unless the user declares that the column names the arm
         self._holds_seed = arm is None and _plain(self.header[self.arm]) in _ARM_NAMES[2:]
         read = {self.header[self.arm], self.header[self.seed], *_STATES}
         self._require_one(name for name in read if self.header.count(name) > 1)
@@ -124,14 +124,14 @@ class _Columns:
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
-        """The columns of a wide table that hold a wanted metric.
+        """Return the column of each wanted metric that a wide table has.
 
         Raises:
-            TableError: two columns hold one, of which nobody knows which is meant.
+            TableError: two columns have the same metric.
         """
         found = defaultdict[str, list[int]](list)
         for place, name in enumerate(self.header):
-            metric = name if name in wanted else metric_name(name)  # named with its prefix, it keeps it
+            metric = name if name in wanted else metric_name(name)  # a prefix stays if it is wanted
             if metric in wanted and place not in (self.arm, self.seed):
                 found[metric].append(place)
         for metric, places in found.items():
@@ -144,9 +144,9 @@ class _Columns:
         return {metric: place for metric, (place,) in found.items()}
 
     def unused(self, names: Collection[str], metrics: Collection[str] = ()) -> dict[str, str]:
-        """Columns that name neither arm nor seed, are none of these names, and hold no metric; and what was meant."""
+        """Return the columns that are neither arm nor seed, `names` nor `metrics`, each with a suggestion."""
         return {
-            # as pandas writes the numbers of its rows
+            # pandas writes its index as a column without a name
             name or f"{place + 1} (without a name)": did_you_mean(name, ABOUT) if self.is_tidy else ""
             for place, name in enumerate(self.header)
             if place not in (self.arm, self.seed)
@@ -161,10 +161,10 @@ class _Columns:
             yield number, {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])}
 
     def wide_rows(self, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]) -> Rows:
-        """A row for each metric of each run; one without a value where a run has no score."""
+        """Return a row for each metric of each run; without a value where a run has no score."""
         if holds_seed := self._holds_seed:
             rows = list(rows)
-            # a name that several seeds have is that of an arm, such as `model-1`
+            # a name with several seeds is the name of an arm, such as `model-1`
             named = {(str(cells[self.arm]), str(cells[self.seed])) for _, cells in rows}
             holds_seed = len({name for name, _ in named}) == len(named)
         places = {"seed": self.seed}
@@ -183,11 +183,11 @@ class _Columns:
                 if not _is_empty(cells[at]):
                     scored |= {(str(arm), metric), (str(arm), seed, metric)}
                     yield number, row | {"value": cells[at]}
-                elif not ended:  # a run that did not finish may lack all metrics
+                elif not ended:  # a run that did not finish can lack all metrics
                     yield number, row
                 elif "seed" in shared:
                     empty.append((number, row | {"state": NO_SCORE}))
-        # an arm may lack a metric; a run may not, where its arm has it (pandas writes NaN as an empty cell)
+        # an arm can lack a metric; a run must not lack a metric of its arm (pandas writes NaN as an empty cell)
         for number, row in empty:
             arm, seed, metric = (str(row.get(name, "")) for name in ("arm", "seed", "metric"))
             if (arm, metric) in scored and (arm, seed, metric) not in scored:
@@ -199,7 +199,7 @@ def _plain(name: str) -> str:
 
 
 def metric_name(column: str) -> str:
-    """The metric that a column of a wide table may hold, without a tracker's prefix; a parameter holds none.
+    """Return the name of a wide table's column without a tracker's prefix; a parameter, which is no metric, keeps it.
 
     >>> metric_name("summary.accuracy"), metric_name("config.loss")
     ('accuracy', 'config.loss')
@@ -208,7 +208,7 @@ def metric_name(column: str) -> str:
 
 
 def without_seed(name: str, seed: str) -> str:
-    """The name of a run without its seed: what its arm is called.
+    """Return the name of an arm: the name of its run without the seed.
 
     >>> without_seed("multi-seed-3", "3"), without_seed("multi_s3", "3"), without_seed("resnet50", "3")
     ('multi', 'multi', 'resnet50')
@@ -223,14 +223,14 @@ def _is_empty(value: Any) -> bool:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
-    """The rows of a table with their numbers, the header first, each checked to be as long as it."""
+    """Return the numbered rows of a table, the header first; every row must have the header's length."""
     readers = {".json": _json, ".jsonl": _json, ".ndjson": _json, ".parquet": _parquet}
     try:
         if path.is_dir():
             raise TableError(
                 f"{path}: a folder. `knowhue export {as_word(path)} --to table -o scores.csv` makes a table of a study."
             )
-        # it could be read but once, and its checksum would be of nothing
+        # it could be read only once, and the checksum needs a second read
         if path.exists() and not path.is_file():
             raise TableError(f"{path}: it is a device or a pipe; save it as a file first")
         header: RowCells | None = None
@@ -253,7 +253,7 @@ def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
 
 
 def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
-    """The header of a table, without blanks around its names, and its rows, each with its number."""
+    """Return the header of a table, without blanks around the names, and its numbered rows."""
     rows = _rows(path)
     header = [str(name).strip() for name in next(rows, (1, ()))[1]]
     if not any(header):
@@ -267,7 +267,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, RowCells]]:
-    """The rows of a CSV file with text in them, with their numbers."""
+    """Return the numbered rows of a CSV file, without empty ones."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from table_rows(file)
@@ -279,13 +279,13 @@ def _csv(path: Path) -> Iterator[tuple[int, RowCells]]:
 
 
 def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
-    """Records, columns with data, or one record a line."""
+    """Return the rows of a JSON file: a list of records, `columns` and `data`, or a record per line."""
     if path.stat().st_size > MOST_JSON_BYTES:
         raise TableError(f"{path}: more than {MOST_JSON_BYTES >> 20} MB of JSON. Give it as CSV or parquet.")
     try:
         text = path.read_text(encoding="utf-8-sig")
         found = parse_json(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
-        json.dumps(found, ensure_ascii=False).encode()  # half a character is none, and no page can hold it
+        json.dumps(found, ensure_ascii=False).encode()  # refuses lone surrogates, which no page can contain
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
     if isinstance(found, dict) and all(isinstance(found.get(name), list) for name in ("columns", "data")):
@@ -304,7 +304,7 @@ def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
 
 def _json_lines(path: Path, text: str) -> list[Any]:
     found = []
-    # `splitlines` would cut at separators that JSON allows within a string, too
+    # `splitlines` would also split at separators that JSON allows inside a string
     for number, line in enumerate(text.split("\n"), 1):
         try:
             found += [parse_json(line)] if line.strip() else []
@@ -314,7 +314,7 @@ def _json_lines(path: Path, text: str) -> list[Any]:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of a run with its groups as prefixes: `config.seed`, `summary.accuracy`."""
+    """Flatten a record's groups into prefixes: `config.seed`, `summary.accuracy`."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
         is_group = isinstance(value, dict)
@@ -328,7 +328,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, RowCells]]:
 
     def cells(column: Any) -> list[Any]:
         if types.is_duration(column.type):
-            column = column.cast(int64())  # which is their only way to text
+            column = column.cast(int64())  # durations cannot be cast to text directly
         is_time = types.is_temporal(column.type) and not types.is_interval(column.type)
         return (column.cast(string()) if is_time else column).to_pylist()
 
@@ -336,10 +336,10 @@ def _parquet(path: Path) -> Iterator[tuple[int, RowCells]]:
         file = parquet.ParquetFile(path)
         batches = (zip(*map(cells, batch.columns), strict=True) for batch in file.iter_batches())
         yield from enumerate(chain([file.schema_arrow.names], chain.from_iterable(batches)))
-    # a damaged file is an OSError at times, and Python's times lack nanoseconds and years beyond 9999
+    # some damaged files raise OSError; Python's times lack nanoseconds and years after 9999
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise  # of the disk, not of what the file holds
+            raise  # an error of the disk, not of the content
         raise TableError(
             f"{path}: no parquet file, or of cells of no known kind ({str(error)[:80]})."
         ) from None

@@ -1,4 +1,4 @@
-"""The rows of anybody's tables, checked: one score a run and metric, and the same images for all."""
+"""Checks the rows of tables of scores: one score per run and metric, and the same images for all runs."""
 
 import math
 from array import array
@@ -26,30 +26,32 @@ from knowhue.storage import file_digest
 
 DIVERGED = "diverged"
 _ROW_BITS = 40
-"""Of a place, the number of the row; the number of the file stands above."""
+"""Low bits of a place, the row number; the bits above are the index of the file."""
 _ROUNDING, _COARSE_ROUNDING, _SINGLE_PRECISION = 2e-3, 0.1, 1e-6
-"""By what share a total may differ from its images' mean whatever its digits, and at most, though it is rounded to few
-(0 and 1 say nothing of theirs); and beyond which the mean replaces it."""
+"""Relative differences between a total and the mean over its images: the largest for any total; the largest for a total
+that is rounded to few digits; and the one from which the mean replaces the total."""
 _LONGEST_NAME = 200
 _MOST_SEED = 2**53  # whole numbers that a float holds exactly
 _SPLITS = {"test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
 
 class ImageColumn(NamedTuple):
-    """The scores of single images of one run in one metric: numbers of images, values, and where they stood."""
+    """The scores of single images of one run in one metric."""
 
     images: "array[int]"
+    """index of each image, as in `ScoreRows.image_numbers`"""
     values: "array[float]"
     places: "array[int]"
+    """file and row of each score, see `_ROW_BITS`"""
 
 
 class ScoreRows:
-    """All that tables say, checked row by row while they are read."""
+    """The content of tables of scores, checked row by row while they are read."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        # scores with the place of their row: of finished runs by arm, seed, metric and class (empty for all), of
-        # diverged ones what was declared for them, and of trivial baselines, which have no seed
+        # scores with the place of their row: of finished runs by arm, seed, metric and class (empty for all); declared
+        # scores of diverged runs; and scores of trivial baselines, which have no seed
         self.totals: dict[tuple[str, int, str, str], tuple[float, int]] = {}
         self.declared: dict[tuple[str, int, str], tuple[float, int]] = {}
         self.seedless: dict[tuple[str, None, str], tuple[float, int]] = {}
@@ -57,34 +59,34 @@ class ScoreRows:
             lambda: ImageColumn(array("i"), array("d"), array("q"))
         )
         self.image_numbers: dict[str, int] = {}
-        self.labels: dict[int, str] = {}  # of each image its class, by number
-        self.states: dict[tuple[str, int], str] = {}  # of runs that did not finish
+        self.labels: dict[int, str] = {}  # class of each image, by its number
+        self.states: dict[tuple[str, int], str] = {}  # runs that did not finish
         # by column (`better`, `sesoi`, `unit`, `against`, `secondary`), then by metric; `against` by metric and arm
         self.said: dict[str, dict[Any, Any]] = defaultdict(dict)
-        self.split: str | None = None  # of all rows, `test` or `validation`; empty where no column says
-        self.tables: list[dict[str, Any]] = []  # what a page says of each file: `file`, `sha256`, `rows`
-        self.unused: dict[str, str] = {}  # columns that nothing is made of, and what they may have meant
-        self._at = 0  # the row that is being read
+        self.split: str | None = None  # `test` or `validation` for all rows; empty without a column
+        self.tables: list[dict[str, Any]] = []  # of each file `file`, `sha256`, `rows`, for the page
+        self.unused: dict[str, str] = {}  # unused columns, each with a suggestion
+        self._at = 0  # place of the row that is being read
 
     @property
     def metrics(self) -> list[str]:
         return list(dict.fromkeys(metric for _, _, metric, label in self.totals if not label))
 
     def arms(self, metric: str | None = None) -> list[str]:
-        """Those with a score in a metric, in the order of the rows; without one all."""
+        """Return the arms with a score in a metric (None: in any), in the order of the rows."""
         found = [arm for arm, _, name, label in self.totals if metric in (None, name) and not label]
         found += [arm for arm, _, name in self.declared if metric in (None, name)]
         return list(dict.fromkeys(found))
 
     def seeds(self) -> dict[str, dict[int, None]]:
-        """Those of each arm, in the order of the rows."""
+        """Return the seeds of each arm, in the order of the rows."""
         seeds: dict[str, dict[int, None]] = defaultdict(dict)
         for arm, seed, *_ in (*self.totals, *self.declared):
             seeds[arm][seed] = None
         return seeds
 
     def replaced(self) -> list[str]:
-        """Attempts that did not finish, and whose run another row has finished."""
+        """Return the unfinished attempts of runs that finished in another row."""
         ended = {(arm, seed) for arm, seed, *_ in self.totals}
         return [
             f"{arm} seed {seed} ({state})"
@@ -93,14 +95,14 @@ class ScoreRows:
         ]
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Scores without a seed, by name and metric."""
+        """Return the scores without a seed, by name and metric."""
         found: dict[str, dict[str, float]] = defaultdict(dict)
         for (name, _, metric), (value, _) in self.seedless.items():
             found[name][metric] = value
         return dict(found)
 
     def scores(self) -> Iterator[Score]:
-        """The rows of the tidy table."""
+        """Return the rows of the tidy table."""
         for (arm, seed, metric, label), (value, _) in self.totals.items():
             yield Score(arm, seed, metric, value, label)
         for (arm, seed, metric), column in self.images.items():
@@ -111,7 +113,7 @@ class ScoreRows:
         return (Score(*key, value) for key, (value, _) in self.declared.items())
 
     def check(self) -> None:
-        """Make sure that there are scores, and that they go together."""
+        """Check that there are scores, and that they are consistent."""
         paths = ", ".join(map(str, self.paths))
         if not self.totals and not self.images:
             raise TableError(f"{paths}: {self._why_nothing()}")
@@ -130,7 +132,7 @@ class ScoreRows:
         return TableError(f"{self._place(self._at if at is None else at)}: {problem}")
 
     def take(self, place: int, values: Mapping[str, Any]) -> None:
-        """Put one row where it belongs."""
+        """Check and store one row."""
         self._at = place
         arm, metric = self._name(values, "arm"), self._name(values, "metric")
         self._take_said(values, arm, metric)
@@ -196,7 +198,7 @@ class ScoreRows:
         number = plain_number(given)
         if number.is_integer() and 0 <= number < _MOST_SEED:
             return int(number)
-        # larger ones are not all told apart once a table has held them as floats
+        # larger numbers are not exact in a table that stores them as floats
         most = " below 2^53" if number >= _MOST_SEED else ""
         raise self._fail(
             f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found "
@@ -234,7 +236,7 @@ class ScoreRows:
         return value
 
     def _take_said(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
-        """Take what a row says of its metric, on which all rows must agree."""
+        """Store what a row declares about its metric; all rows must agree."""
         for column in ("better", "sesoi", "unit", "against", "secondary"):
             if column not in values:
                 continue
@@ -277,7 +279,7 @@ class ScoreRows:
         return "no row of a score. Give one row a number: arm, seed, metric, value."
 
     def _check_baselines(self) -> None:
-        """Make sure that no arm is its own baseline, by a row of its mean over seeds."""
+        """Check that no baseline has the name of an arm, as in a row with the arm's mean over seeds."""
         trained = {arm for arm, *_ in (*self.totals, *self.images, *self.states)}
         for (arm, _, metric), (_, code) in self.seedless.items():
             if arm in trained:
@@ -287,7 +289,7 @@ class ScoreRows:
                 )  # fmt: skip
 
     def _check_images(self) -> None:
-        """Make sure that runs are scored on the same images, once each, and totals are of these."""
+        """Check that all runs are scored once on each of the same images, and that totals are their means."""
         metrics: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for arm, seed, metric in self.images:
             metrics[metric].append((arm, seed))
@@ -332,7 +334,7 @@ class ScoreRows:
                 self._check_by_class((arm, seed, by_class, ""), column)
 
     def _check_total(self, key: tuple[str, int, str, str], mean: float, place: int) -> None:
-        """A total that is not given is the mean over images; one that is given must be it, but for rounding."""
+        """Compare a run's total with the mean over its images, up to rounding; a missing total becomes the mean."""
         total, place = self.totals.setdefault(key, (mean, place))
         off = abs(total - mean) / (abs(mean) or 1.0)
         half_digit = 0.5 * 10.0 ** min(int(Decimal(f"{total:.15g}").as_tuple().exponent), 0)
@@ -342,11 +344,11 @@ class ScoreRows:
                 f"{_named(*key)} is {total:.6g}, and the mean of its single images {mean:.6g}. Take out the row, or "
                 "give it the mean.", at=place,
             )  # fmt: skip
-        if off > _SINGLE_PRECISION:  # estimate and interval are of the same numbers
+        if off > _SINGLE_PRECISION:  # so that estimate and interval come from the same numbers
             self.totals[key] = mean, place
 
     def _check_by_class(self, key: tuple[str, int, str, str], column: ImageColumn) -> None:
-        """The same of a metric whose classes count alike: the mean of their means."""
+        """Like `_check_total`, for a metric whose classes have equal weight: the mean over classes of their means."""
         labels = [self.labels[image] for image in column.images]
         if "" in labels:
             if key in self.totals:
@@ -370,10 +372,10 @@ def read_rows_of(
     arm_column: str | None = None,
     seed_column: str | None = None,
 ) -> ScoreRows:
-    """Read tables together, and check what they say.
+    """Read tables together, and check them.
 
     Raises:
-        TableError: a row is not what it should be, stands twice, or scores of single images are not all there.
+        TableError: a row is invalid or duplicate, or scores of single images are missing.
     """
     found = ScoreRows(paths)
     for place, path in enumerate(paths):
