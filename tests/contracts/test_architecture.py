@@ -64,7 +64,7 @@ def test_the_table_has_a_row_for_what_newcomers_add():
         "loss",
         "metric",
         "method",
-        "kind of image file",
+        "image format",
         "encoder",
         "weighting",
         "command",
