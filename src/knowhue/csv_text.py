@@ -1,4 +1,4 @@
-"""Tables as CSV text that a spreadsheet shows and never runs; the only place where CSV is made or read."""
+"""Reads and writes CSV; written text never runs as a spreadsheet formula. All CSV of the project goes through here."""
 
 import csv
 import io
@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _RUNS = re.compile(r"\s*['=+\-@|%＝＋－＠]|[\t\r\n\0]")
-"""How text begins that a spreadsheet takes for a formula (OWASP, CSV injection), or that is marked already."""
+"""The start of text that a spreadsheet would run as a formula (OWASP, CSV injection), or that has the mark already."""
 _MARK = "'"
 _SPLITS = re.compile(r"""[",;\s]""")
-"""Signs at which some spreadsheet would cut a cell; the standard library's writer leaves a lone return unquoted."""
+"""Characters at which some spreadsheets split a cell; the standard library's writer does not quote a lone return."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_NOTHING = '""'
 _SEPARATORS = ",;\t"
@@ -19,9 +19,9 @@ _NO_TEXT = f"{_SEPARATORS} \r\n"
 
 
 def to_csv(rows: Iterable[Sequence[Any]]) -> str:
-    r"""Write rows, the header first.
+    r"""Return rows as CSV, the header first.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it; numbers are left alone.
+    Text that a spreadsheet would run as a formula gets a leading apostrophe; numbers stay as they are.
 
     >>> to_csv([["class", "error"], ["=cmd|calc", -0.5]])
     "class,error\n'=cmd|calc,-0.5\n"
@@ -34,10 +34,10 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 
 def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
-    r"""Read anybody's table: each row by the header's names, with its number as a spreadsheet counts rows.
+    r"""Read a table from any source: each row by the header's names, with its row number as in a spreadsheet.
 
     Raises:
-        ValueError: a row has more or fewer cells than the header, which has a name twice, or the text is no CSV.
+        ValueError: a row has more or fewer cells than the header, the header has a name twice, or the text is not CSV.
 
     >>> from_csv("class,error\n\n'=cmd|calc,-0.5\n")
     [(3, {'class': '=cmd|calc', 'error': '-0.5'})]
@@ -57,13 +57,13 @@ def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def table_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    r"""Read anybody's table, whatever it separates cells by: many a spreadsheet takes other than commas.
+    r"""Read a table from any source, separated by commas, semicolons, tabs, or as declared in a first line `sep=;`.
 
-    Each row comes with its number as a spreadsheet counts them. Rows without text are counted and left out; a first
-    line `sep=;`, which is Excel's own, is no row, as it is none there.
+    Each row comes with its number as in a spreadsheet. Empty rows are counted but left out. The line `sep=;` is not
+    counted as a row, because Excel, which writes it, does not count it.
 
     Raises:
-        ValueError: it is no CSV.
+        ValueError: the text is not CSV.
 
     >>> [list(table_rows(io.StringIO(text))) for text in ("x;y,z\n", "\nx,y;z\n", "sep=;\nx,y\n")]
     [[(1, ['x;y', 'z'])], [(2, ['x', 'y;z'])], [(1, ['x,y'])]]
@@ -85,14 +85,14 @@ def table_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
-    """Read anybody's CSV, a file opened with `newline=""`, row by row, and ours as it went into `to_csv`.
+    """Read CSV from any source row by row, for a file opened with `newline=""`; inverts `to_csv`.
 
     Raises:
-        ValueError: it is no CSV.
+        ValueError: the text is not CSV.
     """
     try:
         for row in csv.reader(lines, delimiter=separator, strict=True):
-            # most rows have none, and to look at cell by cell takes longer than to read them
+            # most rows have no mark, and checking each cell would take longer than reading them
             yield [cell.removeprefix(_MARK) for cell in row] if _MARK in "".join(row) else row
     except csv.Error as error:
         raise ValueError(str(error)) from None

@@ -1,4 +1,4 @@
-"""METRICS: what each score means, for whoever trains, asks, judges or shows; needs no torch."""
+"""METRICS: title, unit, direction and source column of each score; needs no torch."""
 
 from typing import Literal, NamedTuple
 
@@ -10,23 +10,23 @@ class Metric(NamedTuple):
 
     title: str
     unit: str
-    """`share` goes from 0 to 1, and is shown in per cent"""
+    """a `share` is from 0 to 1 and is shown in per cent"""
     better: Literal["lower", "higher", "neither"]
     short: str = ""
-    """over a column of a table"""
+    """heading of a table's column"""
     column: str | None = None
-    """of a run: what it reads of each image's row in `per_image.csv`, and where it compares with the true images,
-    `<column>_true` too; None is the metric's own name"""
+    """column of `per_image.csv` that it is computed from (and `<column>_true`, where it compares with the true
+    images); None stands for the metric's own name"""
     over: Literal["images", "classes", "set"] = "images"
-    """`images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that the
-    images have together alone, see `evaluation.aggregation.OF_SETS`"""
+    """`images`: the mean of the column; `classes`: the mean over classes of their means; `set`: a number that exists
+    only for a set of images, see `evaluation.aggregation.OF_SETS`"""
     places: int = 2
-    """digits after the point, in tables of `knowhue score`"""
+    """decimal places in tables of `knowhue score`"""
     task: Task = "colour"
 
     @property
     def head(self) -> str:
-        """`short`, and an arrow to the better side."""
+        """`short`, with an arrow in the better direction."""
         arrow = {"lower": "\N{NO-BREAK SPACE}↓", "higher": "\N{NO-BREAK SPACE}↑", "neither": ""}
         return self.short + arrow[self.better]
 
@@ -81,10 +81,10 @@ RUN_METRICS: dict[str, Metric] = {
         over="set",
     ),
 }
-"""What every run is scored by, made of its images' rows."""
+"""The metrics of every run, computed from the rows of its images."""
 METRICS: dict[str, Metric] = {
     **RUN_METRICS,
-    # of networks
+    # by pretrained networks
     "fd_lite0": Metric("Fréchet distance, EfficientNet-Lite0", "distance", "lower", "FD, Lite0"),
     "kd_lite0": Metric("Kernel distance, EfficientNet-Lite0", "distance", "lower", "KD, Lite0", places=4),
     "fid": Metric("Fréchet Inception Distance (FID)", "distance", "lower", "FID"),
@@ -93,13 +93,13 @@ METRICS: dict[str, Metric] = {
     "top1_accuracy": Metric("Top-1 accuracy of a classifier", "share", "higher", "top-1", places=3),
     "top5_accuracy": Metric("Top-5 accuracy of a classifier", "share", "higher", "top-5", places=3),
     "top1_agreement": Metric("Classified as its true image is", "share", "higher", "as the truth", places=3),
-    # between the samples of a method that draws
+    # between the samples of a generative method
     "diversity": Metric(
         "Standard deviation of a*b* between samples", "CIELAB units", "neither", "spread of samples"
     ),
     "diversity_ciede2000": Metric("CIEDE2000 between samples", "CIEDE2000 units", "neither", "diversity"),
     "diversity_lpips": Metric("LPIPS between samples", "0 is equal", "neither", "diversity, LPIPS", places=4),
-    # of `knowhue score` alone
+    # only of `knowhue score`
     "ab_auc": Metric("Area under the curve of a*b* errors", "share", "higher", "AUC", places=4),
     "ab_auc_balanced": Metric(
         "Area under the curve of a*b* errors, each colour alike", "share", "higher", "AUC, balanced", places=4
@@ -115,11 +115,11 @@ METRICS: dict[str, Metric] = {
 }
 OF_CLASSIFIER = ("top1_accuracy", "top5_accuracy", "top1_agreement")
 RECOGNITION = ("recognition", *OF_CLASSIFIER)
-"""Shares of images: of each it is known whether it counts."""
+"""Shares of images; each image counts or does not."""
 RUN_COLUMNS = {name: each.column or name for name, each in RUN_METRICS.items()}
-"""By metric that every run is scored by, the column of its images' rows that it is made of."""
+"""By metric of every run, the column of `per_image.csv` that it is computed from."""
 IMAGE_COLUMNS = {name: column for name, column in RUN_COLUMNS.items() if METRICS[name].over == "images"}
-"""By metric the column of single images that it is the mean of; those of the task `class` need a label."""
+"""By metric that is a mean over images, the column of `per_image.csv`; metrics of the task `class` need a label."""
 
 
 def _of_task(task: Task) -> tuple[str, ...]:
@@ -127,16 +127,16 @@ def _of_task(task: Task) -> tuple[str, ...]:
 
 
 METRIC_NAMES: dict[Task, tuple[str, ...]] = {
-    # the share of colourings that a classifier of true-colour images names right
+    # recognition is the share of colourings that a classifier of true-colour images classifies correctly
     "colour": (*_of_task("colour"), "recognition"),
     "class": _of_task("class"),
 }
-"""What a question may ask about: the metrics of each task that have a better direction."""
+"""The metrics that a question can be about: by task, those that have a better direction."""
 SET_DISTANCES = tuple(name for name, each in METRICS.items() if each.unit == "distance")
-"""Distances between whole sets of images: described beside other real images, and tested only if a question asks."""
+"""Distances between whole sets of images: reported with other real images, and tested only if a question asks."""
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
 _ASKED = [name for names in METRIC_NAMES.values() for name in names]
 SHARES = tuple(name for name, each in METRICS.items() if each.unit == "share")
-"""Those that go from 0 to 1."""
+"""Metrics from 0 to 1."""
 NEVER_NEGATIVE = tuple(name for name in _ASKED if METRICS[name].better == "lower")
-"""Those of a question that are errors or losses, and at best 0."""
+"""Metrics of questions that are errors or losses: their best value is 0."""

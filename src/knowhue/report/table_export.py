@@ -1,4 +1,4 @@
-"""A study as a tidy table that anybody's tools read, and what its columns and metrics mean."""
+"""Writes a study as a tidy table for other tools, with a data dictionary of its columns and metrics."""
 
 import math
 from collections import defaultdict
@@ -32,14 +32,17 @@ COLUMNS = {
     "split": "of the images that the value is of: test or validation",
 }
 _TUNING = "tuning"
-"""State of all rows of a study by which settings were chosen: nobody may judge by them."""
+"""State of all rows of a tuning study: they must not be used for a verdict."""
 _OF_MODELS = ("seed", "sesoi", "against", "secondary")
-"""Columns of rows that are no trivial baseline's."""
+"""Columns that are empty in rows of trivial baselines."""
 _CHUNK = 50_000
 
 
 def study_rows(study: Study) -> Iterator[dict[str, Any]]:
-    """Every number of a study by `COLUMNS`, without empty cells: of baselines, all images, classes, single images."""
+    """Return all scores of a study as rows with the keys `COLUMNS`, without empty cells.
+
+    The order: trivial baselines, scores over all images and over classes, scores of single images.
+    """
     state = _TUNING if study.is_tuning else "finished"
     for name, values in study.baselines.items():
         for metric, value in flat_scores(values).items():
@@ -78,7 +81,7 @@ def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
 
 
 def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
-    """One for each run that the plan asks for and that gives no number, so that none is missed unseen."""
+    """Return a row for each planned run without a score, so that a missing run is visible."""
     declared = {(row.arm, row.seed) for row in study.declared_scores()}
     for arm in study.runs:
         own = [each.metric for each in study.questions.values() if arm in (each.single, each.multi)]
@@ -91,7 +94,7 @@ def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def metrics_without_images(study: Study) -> set[str]:
-    """Metrics of which some run lacks a score of some image: of single images they have no rows then."""
+    """Return the metrics in which some run lacks the score of an image; their single images get no rows."""
     lacking: set[str] = set()
     seen: dict[str, set[int | None]] = {}
     for run in (run for arm in study.runs for run in study.finished(arm)):
@@ -100,14 +103,14 @@ def metrics_without_images(study: Study) -> set[str]:
             own[score.metric].add(score.image)
             if not math.isfinite(score.value):
                 lacking.add(score.metric)
-        # the file of a run may be gone or cut, and its total still be known
+        # the file of single images can be missing or cut short while the total is known
         totals = {name for name in IMAGE_COLUMNS if run.metric(name) is not None}
         lacking |= {name for name in {*own, *totals} if seen.setdefault(name, own[name]) != own[name]}
     return lacking
 
 
 def dictionary_rows(study: Study) -> list[list[Any]]:
-    """What columns, metrics and questions are: name, kind, meaning, unit, better; the header first."""
+    """Return the data dictionary of columns, metrics, questions and plan; the header first."""
     rows: list[list[Any]] = [["name", "kind", "meaning", "unit", "better"]]
     rows += [[name, "column", meaning, "", ""] for name, meaning in COLUMNS.items()]
     for name in dict.fromkeys(score.metric for score in tidy_scores(study)):
@@ -127,22 +130,21 @@ def dictionary_rows(study: Study) -> list[list[Any]]:
 
 
 def dictionary_path(table: Path) -> Path:
-    """Where the data dictionary of a table lies: beside it."""
     return table.with_name(f"{table.stem}.dictionary.csv")
 
 
 def write_table(study: Study, path: Path) -> int:
-    """Write the tidy table of a study, and beside it `<name>.dictionary.csv`.
+    """Write the tidy table of a study, and its data dictionary `<name>.dictionary.csv` in the same folder.
 
     Returns:
-        How many rows.
+        The number of rows.
 
     Raises:
-        ExtraError: pyarrow is not there.
-        RunError: the folder cannot be written.
+        ExtraError: pyarrow is not installed.
+        RunError: the folder is not writable.
     """
     numbers = count()
-    # rows first: where they end, no number is taken, so the next one is how many there were
+    # `zip` takes a number only after a row, so that the next number is the count of rows
     rows = (row for row, _ in zip(study_rows(study), numbers, strict=False))
     if path.suffix == ".parquet":
         _write_parquet(path, rows)

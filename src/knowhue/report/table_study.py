@@ -1,4 +1,4 @@
-"""Anybody's table as a study: which arms are compared, in which metric, by what smallest effect, at which alpha."""
+"""Makes a study of a table of scores: the arms to compare, the metrics, the smallest effects of interest, alpha."""
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -35,38 +35,38 @@ from knowhue.statistics import ALPHA
 
 MOST_QUESTIONS = 60
 FAR_BEYOND = 20
-"""A score so many times as large as the next is asked about."""
+"""Factor between the largest score and the next from which it is reported as a possible mistake."""
 _DECLARED = "what the table says"
 _OWN = {each.metric: each for each in QUESTIONS.values()}
 """Knowhue's own questions by their metric."""
 _OWN_NAMES = [name for name, each in METRICS.items() if each.better != "neither"]
-"""Of all its metrics whose better side is known."""
+"""Knowhue's metrics with a better direction."""
 
 
-# equal names are equal text, in a table as in what is asked of it
+# normalised like the names of a table, so that equal names are equal text
 _Name = Annotated[str, AfterValidator(plain_name)]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the caller says of a table; the rest comes from its columns, or is known of Knowhue's own metrics."""
+    """Options for reading a table; the rest comes from its columns, or is known for Knowhue's own metrics."""
 
     metrics: Sequence[_Name] = ()
-    """those that questions are asked about; all with a smallest effect of interest if empty"""
+    """metrics of the questions; if empty, all with a smallest effect of interest"""
     better: Mapping[_Name, str] = field(default_factory=dict)
     """by metric, `lower` or `higher`"""
     sesoi: Mapping[_Name, float] = field(default_factory=dict)
-    """by metric, the smallest effect of interest in its unit"""
+    """by metric, the smallest effect of interest in the metric's unit"""
     against: _Name | None = None
     """the arm that others are compared with"""
     arms: Sequence[_Name] = ()
-    """those that are compared with it; all others if empty"""
+    """the arms that are compared with it; if empty, all others"""
     alpha: float = ALPHA
     """rate of false claims over all questions together"""
     arm_column: _Name | None = None
-    """the column that names arms, where it is none of the usual ones"""
+    """the column with the arm, if it has none of the usual names"""
     seed_column: _Name | None = None
-    """the same of the seed"""
+    """the same for the seed"""
 
 
 def read_table(paths: Sequence[Path], asked: Asked) -> Study:
@@ -74,14 +74,14 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
 
     Args:
         paths: at least one file, see `score_files.read_scores`; their rows are taken together.
-        asked: what they do not say.
+        asked: options that complete the tables.
 
     Returns:
-        A study whose questions are named by their metric, and by the arm as well where several are compared.
+        A study; each question has the name of its metric, followed by the arm where several are compared.
 
     Raises:
         TableError: a table cannot be read or judged.
-        ConfigError: an option names what is not there, or something is neither given nor known.
+        ConfigError: an option has an unknown name, or something is neither given nor known.
     """
     wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *_OWN_NAMES])
     rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
@@ -94,7 +94,7 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
     ]
     try:
         questions = _questions(rows, asked, about)
-    except KnowhueError as error:  # whoever answers it would meet the slip afterwards
+    except KnowhueError as error:  # report both problems at once
         error.args += tuple(slips)
         raise
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
@@ -103,7 +103,7 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
     frozen = {
         "questions": {name: each.model_dump(mode="json") for name, each in questions.items()},
         "alpha": asked.alpha,
-        # that arms of any question have, or should have had
+        # seeds that arms of any question have, or lack
         "seeds": sorted({seed for arm, seed in scored if arm in compared}),
     }
     settings = frozen | {
@@ -121,7 +121,7 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
 
 
 def _require_known(rows: ScoreRows, asked: Asked) -> None:
-    """Make sure that options name metrics and arms of the table."""
+    """Check that options name metrics and arms of the table."""
     named = {"--metric": asked.metrics, "--better": asked.better, "--sesoi": asked.sesoi}
     arms = {"--against": [asked.against] if asked.against else [], "--arm": asked.arms}
     for option, names in (named | arms).items():
@@ -134,7 +134,7 @@ def _require_known(rows: ScoreRows, asked: Asked) -> None:
 
 
 def _said(rows: ScoreRows, asked: Asked, name: str, metric: str) -> Any:
-    """What an option or a column says of a metric; None where neither does."""
+    """Return the value for a metric from the option or column `name`; None where neither has one."""
     given, column = getattr(asked, name).get(metric), rows.said[name].get(metric)
     if given is not None and column is not None and given != column:
         raise ConfigError(
@@ -144,7 +144,7 @@ def _said(rows: ScoreRows, asked: Asked, name: str, metric: str) -> Any:
 
 
 def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
-    """What is known of a metric: `title`, `unit`, which side is `better`, and the `least` value that it can have."""
+    """Return what is known about a metric: `title`, `unit`, `better`, and `least`, None where it has no lower limit."""
     said, own = _said(rows, asked, "better", metric), METRICS[metric] if metric in _OWN_NAMES else None
     if own and said not in (None, own.better):
         raise ConfigError(
@@ -154,12 +154,12 @@ def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
     said = own.better if own else said
     unit = rows.said["unit"].get(metric) or (own.unit if own else "")
     found = {"title": own.title if own else spaced(metric), "unit": unit} | ({"better": said} if said else {})
-    # of another's metric nobody knows whether it may be below 0
+    # a user's metric can be negative
     return found if metric in NEVER_NEGATIVE or unit == "share" else found | {"least": None}
 
 
 def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
-    """One for each metric that is asked about and each pair of arms."""
+    """Return a question for each primary metric and each pair of arms."""
     sesoi = {metric: _said(rows, asked, "sesoi", metric) for metric in rows.metrics}
     named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.said["sesoi"]]
     sesoi |= {metric: _OWN[metric].sesoi for metric in sesoi if metric in _OWN and sesoi[metric] is None}
@@ -197,13 +197,13 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
 
 
 def _own_name_meant(metric: str, end: str = "") -> str:
-    """A question after Knowhue's own metric of a like name, of which more is known; nothing if none is near."""
+    """Return a suggestion of Knowhue's metric with a similar name; empty without one."""
     meant = "" if metric in _OWN_NAMES else did_you_mean(metric, _OWN_NAMES)
     return meant and end + meant
 
 
 def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
-    """The arms that are compared in a metric, before first: by option, by column, or as Knowhue's own studies do."""
+    """Return the pairs of arms to compare, before first: by option, by column, or as in Knowhue's own studies."""
     arms = rows.arms(metric)
     if len(arms) < 2:
         raise TableError(
@@ -240,7 +240,7 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
 
 
 def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
-    """The runs that the rows are of; those that are not there are missing."""
+    """Return the runs of the rows, by arm and seed; a run without rows has the state `missing`."""
     scores: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     for (arm, seed, metric, label), (value, _) in rows.totals.items():
         if not label:
@@ -255,7 +255,7 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
 
 
 def _copies(study: Study) -> Iterator[str]:
-    """Arms that are compared and whose runs look like copies: all of them, or some by their single images."""
+    """Report compared arms that look like copies of each other: in all scores, or in all images of some seeds."""
     assert study.scores is not None
     for one, other in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
         before, after = (
@@ -278,7 +278,7 @@ def _copies(study: Study) -> Iterator[str]:
 
 
 def _slips(study: Study) -> Iterator[str]:
-    """What looks like a slip of the pen: a name of an arm, a metric or a class, a score far beyond all others."""
+    """Report probable mistakes: similar names of arms, metrics or classes, and a score far beyond all others."""
     assert study.scores is not None
     totals = (label for metric in study.metrics for label, *_ in study.scores.classes(metric))
     yield from _alike("arm", study.runs)
@@ -309,7 +309,10 @@ def _slips(study: Study) -> Iterator[str]:
 
 
 def _require_letters_that_differ(seeds: Mapping[str, Mapping[int, None]], compared: Collection[str]) -> None:
-    """Refuse two arms that differ in case alone and have no seed in common, as one does, if either is compared."""
+    """Refuse two arms whose names differ only in case and that share no seed, if either is compared.
+
+    They are probably one arm.
+    """
     for one, other in combinations(seeds, 2):
         are_alike = one.casefold() == other.casefold() and not seeds[one].keys() & seeds[other].keys()
         if are_alike and (one in compared or other in compared):
@@ -321,7 +324,7 @@ def _require_letters_that_differ(seeds: Mapping[str, Mapping[int, None]], compar
 
 
 def _alike(noun: str, names: Iterable[str]) -> Iterator[str]:
-    """Names that differ from one above in case alone."""
+    """Report names that differ only in case from an earlier one."""
     above: dict[str, str] = {}
     for name in dict.fromkeys(names):
         first = above.setdefault(name.casefold(), name)
@@ -330,7 +333,7 @@ def _alike(noun: str, names: Iterable[str]) -> Iterator[str]:
 
 
 def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
-    """Names that have what another, like name with more of them lacks; of case alone see `_alike`."""
+    """Report each name whose items are all missing from a similar name with more items; for case see `_alike`."""
     by_name: dict[str, set[Hashable]] = defaultdict(set)
     for name, each in held:
         by_name[name].add(each)
@@ -345,7 +348,7 @@ def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
 
 
 def notices(study: Study) -> list[str]:
-    """Say of a table what looks like a slip or a copy, and what went into no number: runs, columns, metrics."""
+    """Return notes on a table: probable mistakes and copies, and the runs, columns and metrics that were not used."""
     lost = [
         f"{run.arm} seed {run.seed} ({run.state})"
         for own in study.runs.values()
@@ -374,7 +377,7 @@ def notices(study: Study) -> list[str]:
 
 
 def further_lines(findings: Findings) -> list[str]:
-    """The metrics that no question asks about, a line each, with what the page's table says of them."""
+    """Return a line for each metric without a question, with the cells of the page's table."""
     header, *rows = TABLES["further"].text(findings)
     lines = []
     for row in rows:

@@ -1,8 +1,8 @@
-"""Runs written for TensorBoard, MLflow or Weights & Biases, after the fact: each once, however often it is asked for.
+"""Writes finished or running runs for TensorBoard, MLflow or Weights & Biases; logging a run twice is harmless.
 
-What was written carries the run's `key`, which stays, and its `content`, which changes with the log. Of the same
-content nothing is written again; what an earlier log gave is replaced. Nothing leaves this machine unless the tracker's
-own environment variables say so.
+Each logged run carries its `key`, which never changes, and its `content`, which changes with the log. A run with the
+same content is not written again, and a run with other content replaces the earlier one. Nothing leaves this machine
+unless the tracker's environment variables say so.
 """
 
 import logging
@@ -33,14 +33,14 @@ Scalar = str | int | float | bool
 
 
 class LoggedNumber(NamedTuple):
-    """A number at a time."""
+    """A value of a metric at one time."""
 
     metric: str
     """such as `validation/ab_l1`"""
     step: int
-    """epoch, counted over all phases from 1; of `diagnostics/...` the training step, from 0"""
+    """epoch over all phases, from 1; for `diagnostics/...` the training step, from 0"""
     seconds: float
-    """of training until then"""
+    """training time until then"""
     value: float
 
     @property
@@ -49,31 +49,31 @@ class LoggedNumber(NamedTuple):
 
 
 class LoggedRun(NamedTuple):
-    """A run as it is logged."""
+    """The data of a run that trackers store."""
 
     name: str
-    """its arm and folder, such as `multi/seed-0-1a2b3c4d`"""
+    """arm and folder, such as `multi/seed-0-1a2b3c4d`"""
     study: str
-    """name of the study, or of the folder that it lies in"""
+    """name of the study, or of the folder around the arm's folder"""
     tags: Mapping[str, str]
-    """what it is: arm, seed, state, split, its plan's hash"""
+    """arm, seed, state, split, and the plan's hash"""
     parameters: Mapping[str, Scalar]
-    """every setting, `colour.width` and the like"""
+    """all settings, with names such as `colour.width`"""
     points: tuple[LoggedNumber, ...]
     """the log, in its order"""
     scores: Mapping[str, float]
-    """final ones by metric; empty before the end"""
+    """final scores by metric; empty before the run has ended"""
     began: float
-    """seconds since 1970, as far as the log's date tells"""
+    """start in seconds since 1970, estimated from the date of the log file"""
 
     @property
     def key(self) -> str:
-        """What tells this run from others, whatever is known of it by now: 16 hex digits."""
+        """Identifier of the run, which does not change while it is trained: 16 hex digits."""
         return digest([self.study, self.tags.get("plan", ""), self.name])[:16]
 
     @property
     def content(self) -> str:
-        """The SHA-256 of all that is logged, by which a tracker knows whether it has it already; no dates count."""
+        """SHA-256 of all logged data without dates; a tracker with the same content is up to date."""
         return digest([self.tags, self.parameters, self.points, self.scores])
 
     @property
@@ -81,7 +81,7 @@ class LoggedRun(NamedTuple):
         return self.points[-1].seconds if self.points else 0.0
 
     def all_points(self) -> list[LoggedNumber]:
-        """The log's, and the final scores as `score/...` of the last epoch."""
+        """Return the points of the log, and the final scores as `score/...` at the last epoch."""
         last = max((each.step for each in self.points if not each.is_diagnosis), default=0)
         final = [
             LoggedNumber(f"score/{name}", last, self.seconds, each) for name, each in self.scores.items()
@@ -90,11 +90,11 @@ class LoggedRun(NamedTuple):
 
 
 def read_logged(path: Path) -> list[LoggedRun]:
-    """The runs that a path means: itself, or all of a study's folder that have begun.
+    """Read the run in a folder, or all runs of a study's folder that have begun.
 
     Raises:
-        RunError: there is none, or another version wrote it.
-        DamagedError: a log is not as it was written.
+        RunError: there is no run, or another version wrote it.
+        DamagedError: a log is damaged.
     """
     below = sorted(file.parent for file in path.glob("*/seed-*/config.json"))
     folders = [folder for folder in below if folder.parent.name not in RESERVED]
@@ -109,7 +109,7 @@ def read_logged(path: Path) -> list[LoggedRun]:
 
 def _read(folder: Path) -> LoggedRun:
     require_whole(folder, ("log.jsonl", "scores.json"))
-    folder = folder.resolve()  # `.` has no name of its own
+    folder = folder.resolve()  # because `.` has no name
     root, config = folder.parent.parent, read_config(folder)
     frozen = read_frozen(root) if (root / FROZEN).exists() else {}
     scored = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
@@ -135,7 +135,7 @@ def _read(folder: Path) -> LoggedRun:
 
 
 def _points(log: list[dict[str, Any]], batch_size: int) -> Iterator[LoggedNumber]:
-    """Of a log; numbers that were not finite are not there."""
+    """Return the points of a log; values that were not finite are left out."""
     seconds, done = 0.0, 0
     for entry in log:
         begun, seconds = seconds, seconds + entry["seconds"]
@@ -159,32 +159,35 @@ def _numbers(
 
 
 MARK_FILE = "knowhue.json"
-"""In a folder that was written here: the content of its run."""
+"""File in each folder written by this module, with the key and content of its run."""
 KEY_TAG, CONTENT_TAG = "knowhue.key", "knowhue.content"
-_MOST_METRICS, _MOST_PARAMETERS, _LONGEST_PARAMETER = 1000, 100, 6000  # MLflow's, in a call; characters
+_MOST_METRICS, _MOST_PARAMETERS, _LONGEST_PARAMETER = 1000, 100, 6000  # MLflow's limits: per call; characters
 _ENDED_AS = {"finished": "FINISHED", "diverged": "FAILED"}
 
 
 class Logged(NamedTuple):
-    """What came of logging: names of the runs that were written, of those that were there, and where to look."""
+    """The result of logging."""
 
     written: list[str]
+    """names of the runs that were written"""
     already: list[str]
+    """names of the runs that were up to date"""
     see: str
+    """command that shows the runs"""
 
 
 def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | None = None) -> Logged:
-    """Log runs that are not there yet as they are.
+    """Log the runs that are not up to date.
 
     Args:
-        tracker: one of `TRACKERS`.
-        runs: of one study or several.
-        out: folder for what the tracker keeps on this machine.
+        tracker: a key of `TRACKERS`.
+        runs: runs of one study or several.
+        out: folder for the tracker's files on this machine.
         project: project or experiment; the study's name if None.
 
     Raises:
         ImportError: the tracker's package is not installed.
-        RunError: other files are in the way, or the tracker does not answer.
+        RunError: the folder has files of another origin, or the tracker does not answer.
     """
     opened = TRACKERS[tracker](out, project)
     result = Logged([], [], opened.see)
@@ -201,18 +204,18 @@ def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | 
 
 
 class TensorBoard:
-    """A folder of events a run, `out/tensorboard/PROJECT/ARM/RUN`, with its settings for the page of parameters."""
+    """Writes a folder of events per run, `out/tensorboard/PROJECT/ARM/RUN`, with its settings as hyperparameters."""
 
     errors, remedy = (), ""
 
     def __init__(self, out: Path, project: str | None) -> None:
-        import tensorboard.summary.writer.event_file_writer  # noqa: F401 - at once, for what is missing
+        import tensorboard.summary.writer.event_file_writer  # noqa: F401 - fails at once if missing
 
         self._top, self._project = out / "tensorboard", project
         self.see = f"tensorboard --logdir {self._top}"
 
     def has(self, run: LoggedRun) -> bool:
-        """As of any tracker; raises RunError where the run's folder is nobody's that was written here."""
+        """See `TRACKERS`; raises RunError where the run's folder was not written by this class."""
         folder = self._folder(run)
         if folder.exists() and _mark(folder) is None:
             raise RunError(
@@ -221,7 +224,7 @@ class TensorBoard:
         return _mark(folder) == run.content
 
     def write(self, run: LoggedRun) -> None:
-        """As of a tracker; whole or not at all, for TensorBoard reads what it finds."""
+        """See `TRACKERS`; the folder appears only when complete, because TensorBoard reads unfinished ones, too."""
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -248,11 +251,11 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow each, in `out/mlflow.db`, or where `MLFLOW_TRACKING_URI` says."""
+    """Writes an MLflow run per run, to `out/mlflow.db` or to `MLFLOW_TRACKING_URI`."""
 
     def __init__(self, out: Path, project: str | None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # of seven, minutes pass without a word
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the default takes minutes
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
@@ -269,7 +272,7 @@ class MLflow:
         return any(each.data.tags.get(CONTENT_TAG) == run.content for each in self._found(run))
 
     def write(self, run: LoggedRun) -> None:
-        """As of a tracker; a run without its content's tag was cut, and is made anew."""
+        """See `TRACKERS`; the tag with the content comes last, so an interrupted run is written again."""
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.utils import chunk_list
 
@@ -303,9 +306,9 @@ class MLflow:
 
 
 class Wandb:
-    """A run of Weights & Biases each, in `out/wandb`, to be sent by `wandb sync`; `WANDB_MODE=online` sends it at once.
+    """Writes a W&B run per run, to `out/wandb` for `wandb sync`; `WANDB_MODE=online` sends it at once.
 
-    Online, W&B goes on with a run that is there, from its last row.
+    Online, W&B appends to an existing run after its last row.
     """
 
     def __init__(self, out: Path, project: str | None) -> None:
@@ -313,18 +316,18 @@ class Wandb:
 
         self._wandb: Any = wandb
         self.errors, self.remedy = (wandb.Error,), "`WANDB_MODE=offline` keeps runs here."
-        # of another project they are other runs, in the folder, too
+        # the same run in another project is another run, and gets another folder
         self._out, self._project = (out / project if project else out), project
         self._mode = os.environ.get("WANDB_MODE", "offline")
         self._is_local = self._mode == "offline"
         self.see = f"wandb sync {self._out / 'wandb'}/offline-run-*" if self._is_local else "where wandb says"
 
     def has(self, run: LoggedRun) -> bool:
-        # online it is W&B that knows
+        # online, only W&B knows
         return any(_mark(folder) == run.content for folder in self._earlier(run))
 
     def write(self, run: LoggedRun) -> None:
-        """As of a tracker; what an earlier log gave goes."""
+        """See `TRACKERS`."""
         for folder in self._earlier(run):
             shutil.rmtree(folder)
         opened = self._wandb.init(
@@ -358,12 +361,13 @@ TRACKERS: dict[str, type[TensorBoard | MLflow | Wandb]] = {
     "mlflow": MLflow,
     "wandb": Wandb,
 }
-"""Where runs are logged: `has` says whether a run is there as it is now, `write` logs it in place of an earlier log,
-`see` how to look at them; `errors` are those of a library that cannot be reached, and `remedy` what to look at then."""
+"""The trackers: `has` tells whether a run is up to date, `write` logs it and replaces an earlier log, `see` is a
+command that shows the runs; `errors` are the library's exceptions if the tracker does not answer, `remedy` is the
+advice then."""
 
 
 def _rows(run: LoggedRun) -> list[dict[str, float]]:
-    """What belongs to one epoch, or one training step, together."""
+    """Return one row of metrics per epoch or training step."""
     by_step = groupby(run.points, lambda each: (each.is_diagnosis, each.step))
     return [
         {"training_step" if is_diagnosis else "epoch": step} | {each.metric: each.value for each in points}
