@@ -40,9 +40,9 @@ def main() -> None:
         with tables_on_disk() as tables:
             listing = ArchiveListing(tables)
             listing.add_images(source)
-            listing.add_taken(source, out)
+            listing.add_existing(source, out)
             listed = time.process_time()
-            shards = list(listing.deal(out, options.shards))
+            shards = list(listing.write_manifests(out, options.shards))
             (pages,), (page,) = (
                 tables.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
             )

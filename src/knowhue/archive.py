@@ -22,7 +22,7 @@ from knowhue.images.writing import check_output_suffix
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.ledger import is_same_job, job_of
-from knowhue.inference.listing import ImageTable, Summary, as_bytes, no_room, summarise
+from knowhue.inference.listing import ImageTable, Summary, as_bytes, outputs_exist, summarise
 from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.pace import Pace
@@ -30,17 +30,17 @@ from knowhue.runs import BUILT_IN, Report
 from knowhue.storage import from_json, is_url
 from knowhue.temporary import tables_on_disk
 
-_TAKEN = "CREATE TABLE taken (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID"
-_DEALT = """
-SELECT hash % ?, images.path, images.stamp, output, taken.stamp
-FROM images LEFT JOIN taken ON taken.path = output ORDER BY hash % ?, images.path
+_CREATE_EXISTING = "CREATE TABLE existing (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID"
+_SELECT_SHARDS = """
+SELECT hash % ?, images.path, images.stamp, output, existing.stamp
+FROM images LEFT JOIN existing ON existing.path = output ORDER BY hash % ?, images.path
 """
 
 
 class ArchiveListing(ImageTable):
     """The images of an archive, their outputs, and the files that the output already holds."""
 
-    def add_taken(self, source: Store, out: Store) -> None:
+    def add_existing(self, source: Store, out: Store) -> None:
         """Add every file of the output, and remove unfinished files of killed workers.
 
         Raises:
@@ -49,7 +49,7 @@ class ArchiveListing(ImageTable):
         roots = None
         if isinstance(source, FolderStore) and isinstance(out, FolderStore):
             roots = source.root.resolve(), out.root.resolve()
-        self.rows.execute(_TAKEN)
+        self.rows.execute(_CREATE_EXISTING)
         last = ""
         for path, stamp, _ in out.files():
             if path.startswith(f"{PARTS}/"):
@@ -59,7 +59,7 @@ class ArchiveListing(ImageTable):
                 if roots and folder != last:  # files come folder by folder
                     _require_apart(Path(out.url, folder), *roots)
                 last = folder
-                self.rows.execute("INSERT INTO taken VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
+                self.rows.execute("INSERT INTO existing VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
 
     def require_room(self, out: str) -> None:
         """Make sure, before the first run, that no file has the name of an output.
@@ -67,16 +67,16 @@ class ArchiveListing(ImageTable):
         Raises:
             RunError: some files have.
         """
-        taken = "SELECT count(*), min(output) FROM images JOIN taken ON taken.path = output"
-        count, first = self.rows.execute(taken).fetchone()
+        existing = "SELECT count(*), min(output) FROM images JOIN existing ON existing.path = output"
+        count, first = self.rows.execute(existing).fetchone()
         if count:
-            raise no_room(out, count, first)
+            raise outputs_exist(out, count, first)
 
-    def deal(self, out: Store, shards: int) -> Iterator[int]:
+    def write_manifests(self, out: Store, shards: int) -> Iterator[int]:
         """Write the manifest of every shard that has images, and yield its number."""
-        rows = self.rows.execute(_DEALT, (shards, shards))
-        for shard, own in groupby(rows, key=lambda row: row[0]):
-            text = "".join(json.dumps(row[1:]) + "\n" for row in own)
+        rows = self.rows.execute(_SELECT_SHARDS, (shards, shards))
+        for shard, images in groupby(rows, key=lambda row: row[0]):
+            text = "".join(json.dumps(row[1:]) + "\n" for row in images)
             out.write(manifest_path(shard), text.encode())
             yield shard
 
@@ -85,14 +85,14 @@ def _require_apart(folder: Path, images: Path, out: Path) -> None:
     real = folder.resolve()
     if real.is_relative_to(images) and not real.is_relative_to(out):
         raise ConfigError(
-            f"`{folder}` leads among the images, which are never replaced. Name another output."
+            f"`{folder}` leads into the folder of the images, which are never replaced. Name another output."
         )
 
 
 SHARD_IMAGES = 2000
 """Images of a shard if the number of shards is not given: some minutes of work."""
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
-_ENDED = f"{STATE}/ended"
+_ENDS_FOLDER = f"{STATE}/ended"
 
 
 def colorize_archive(
@@ -133,8 +133,8 @@ def colorize_archive(
         ImageError: there is no image.
         RunError: a store does not answer, another driver works there, or the output is another job's.
     """
-    _check(options, suffix, shards)
-    places = _from_anywhere(source), _from_anywhere(out)
+    _check_options(options, suffix, shards)
+    places = _absolute_name(source), _absolute_name(out)
     images, colours = map(open_store, places)
     _require_folder(images, source)
     inside = _inside(images.place, colours.place, out)
@@ -143,21 +143,24 @@ def colorize_archive(
     colorizer.require_options(options)
     started = time.monotonic()
     report({"stage": "note", "text": f"looking for images in {source}"})
-    with colours.held() as note:
-        _require_no_left(executor)
+    with colours.hold() as note:
+        if left := executor.left():
+            raise RunError(
+                f"Jobs of a killed command still wait or run: {few(left)}. Wait until they end, or cancel them."
+            )
         with tables_on_disk() as tables:
             listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
-            listing.add_taken(images, colours)
+            listing.add_existing(images, colours)
             original = images.place if isinstance(images, FolderStore) else images.url
             plan = _plan(colours, listing, job_of(colorizer, original, options, suffix), shards, overwrite)
-            dealt, total = list(listing.deal(colours, plan["shards"])), len(listing)
+            dealt, total = list(listing.write_manifests(colours, plan["shards"])), len(listing)
         if model.model != BUILT_IN and Path(model.model).exists():
-            model = model._replace(model=_from_anywhere(model.model))
+            model = model._replace(model=_absolute_name(model.model))
         # without the source, because `_plan` decides whether another source is accepted
-        same = digest({**plan["job"], "source": None, "shards": plan["shards"]})
+        job_digest = digest({**plan["job"], "source": None, "shards": plan["shards"]})
         task = ShardTask(
-            *places, model=model, shard=0, options=options, overwrite=overwrite, job=same, run=uuid4().hex,
+            *places, model=model, shard=0, options=options, overwrite=overwrite, job=job_digest, run=uuid4().hex,
             threads=executor.threads or 0,
         )  # fmt: skip
         ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
@@ -171,19 +174,11 @@ def colorize_archive(
     )  # fmt: skip
 
 
-def _require_no_left(executor: Executor) -> None:
-    if left := executor.left():
-        raise RunError(
-            f"Jobs of a command that was killed still wait or run: {few(left)}. Wait until they have ended, or cancel "
-            "them."
-        )
-
-
-def _check(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
+def _check_options(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
     if options.changed(but=EVERYWHERE):
         raise ConfigError(
-            "An archive is coloured by saturation and `unknown_below` alone. Found hints, a reference, samples or an "
-            "uncertainty. Colour those images as a folder, or one by one."
+            "`options` of an archive should hold only `saturation` and `unknown_below`. Found hints, a reference, "
+            "samples or an uncertainty. Colour those images as a folder, or one by one."
         )
     if suffix is not None:
         check_output_suffix(suffix)
@@ -203,13 +198,13 @@ def _inside(source: str, out: str, named: str) -> str:
     # if the output contained the source, an output could replace an original of the same name
     if f"{source}/".startswith(f"{out}/"):
         raise ConfigError(
-            f"`out` should be another place than that of the images, and not around them. Found `{named}`. Name "
+            f"`out` should be another place than that of the images, and should not contain it. Found `{named}`. Name "
             "another."
         )
     return out.removeprefix(f"{source}/") if out.startswith(f"{source}/") else ""
 
 
-def _from_anywhere(name: str) -> str:
+def _absolute_name(name: str) -> str:
     """An absolute name of a store or a file, for workers with another current folder."""
     return name if is_url(name) else str(Path(name).absolute())
 
@@ -221,18 +216,18 @@ def _plan(
     found = _read_plan(out)
     if found is None and not overwrite:
         listing.require_room(out.url)
-    goes_on = False
+    resumes = False
     if found is not None and is_same_job(out.url, found["job"], job, overwrite):
-        goes_on = shards in (None, found["shards"])
-        if not goes_on and not overwrite:
+        resumes = shards in (None, found["shards"])
+        if not resumes and not overwrite:
             raise RunError(
-                f"`{out.url}` was dealt out to {found['shards']} shards, whose ledgers say what is done. Found "
-                f"`--shards {shards}`. Leave it out, or begin anew with --overwrite."
+                f"`{out.url}` was divided into {found['shards']} shards, whose ledgers record what is done. Found "
+                f"`--shards {shards}`. Leave it out, or start again with --overwrite."
             )
         shards = shards or found["shards"]
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-len(listing) // SHARD_IMAGES))}
     out.write(ARCHIVE_PLAN, json.dumps(plan, indent=1).encode())
-    for path, *_ in list(() if goes_on else out.files(LEDGERS)):
+    for path, *_ in list(() if resumes else out.files(LEDGERS)):
         out.remove(path)  # ledgers of another job, or of another number of shards
     return plan
 
@@ -248,8 +243,8 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     raise RunError(
-        f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged, or "
-        f"another version's. Name another place, or remove `{STATE}` there."
+        f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged or of "
+        f"another version. Name another place, or remove `{STATE}` there."
     )
 
 
@@ -264,23 +259,23 @@ def _execute(
     pace = Pace()
 
     def watch() -> None:
-        for path, *_ in out.files(_ENDED):
+        for path, *_ in out.files(_ENDS_FOLDER):
             if path not in ends:
                 end = json.loads(out.read(path))
                 if end["run"] == tasks[0].run:
                     ends[path] = end
         counts = [end["counts"] for end in ends.values()]
-        here, failed, already = (sum(each[name] for each in counts) for name in ("made", "failed", "already"))
-        if reported != [here + failed, already]:
-            reported[:] = here + failed, already
-            report({"stage": "folder", "failed": failed} | pace.after(here + failed, total, already))
+        made, failed, already = (sum(each[name] for each in counts) for name in ("made", "failed", "already"))
+        if reported != [made + failed, already]:
+            reported[:] = made + failed, already
+            report({"stage": "folder", "failed": failed} | pace.after(made + failed, total, already))
 
-    for path, *_ in list(out.files(_ENDED)):  # of earlier commands
+    for path, *_ in list(out.files(_ENDS_FOLDER)):  # of earlier commands
         out.remove(path)
     watch()
     if not isinstance(executor, InProcess):
-        first = "each worker opens the model first, and what is done is counted as shards end"
-        report({"stage": "note", "text": f"beginning {plural(len(tasks), 'shard')}: {first}"})
+        what = "each worker opens the model first, and images are counted when their shard ends"
+        report({"stage": "note", "text": f"starting {plural(len(tasks), 'shard')}: {what}"})
     executor.execute([Job(f"shard-{task.shard}", partial(colour_shard, task)) for task in tasks], watch)
     watch()
     lost = [task.shard for task in tasks if end_path(task.shard) not in ends]

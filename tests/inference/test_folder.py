@@ -130,7 +130,7 @@ def test_what_somebody_else_made_is_not_replaced(source: Path, tmp_path: Path):
     out = tmp_path / "out"
     (out / "deep").mkdir(parents=True)
     (out / "deep/a.png").write_bytes(b"mine")
-    with pytest.raises(RunError, match=r"1 other file in the way, such as `deep/a.png`.*--overwrite"):
+    with pytest.raises(RunError, match=r"1 other file where outputs .*, such as `deep/a.png`.*--overwrite"):
         colour(source, out)
     assert contents(out) == {"deep/a.png": b"mine"}
     assert not (out / LEDGER).exists()
@@ -144,7 +144,7 @@ def test_what_comes_meanwhile_is_not_replaced(source: Path, tmp_path: Path):
             (tmp_path / "out/b.png").write_bytes(b"mine")
 
     summary = colour(source, tmp_path / "out", report=put)
-    assert summary.failures == (("b.png", "`b.png` was put in its place by somebody else meanwhile."),)
+    assert summary.failures == (("b.png", "another program wrote `b.png` meanwhile"),)
     assert (tmp_path / "out/b.png").read_bytes() == b"mine"
 
 
@@ -153,7 +153,7 @@ def test_a_retouched_colouring_is_not_replaced_when_its_original_changes(source:
     (tmp_path / "out/b.png").write_bytes(b"retouched")
     assert colour(source, tmp_path / "out").made == 0
     make_images(source, ["x.png", "b.png"])
-    with pytest.raises(RunError, match=r"in the way, such as `b.png`"):
+    with pytest.raises(RunError, match=r"where outputs would be written, such as `b.png`"):
         colour(source, tmp_path / "out")
 
 
@@ -181,7 +181,7 @@ def test_a_folder_that_was_moved_is_said_and_nothing_of_it_coloured_again(source
     moved = source.rename(tmp_path / "moved")
     with pytest.raises(
         RunError,
-        match=rf"Found colours from another place \(`{source}`\)\. .* only moved are not coloured again",
+        match=rf"Found images from another place \(`{source}`\)\. .* only moved are not coloured again",
     ):
         colour(moved, tmp_path / "out")
     assert colour(moved, tmp_path / "out", overwrite=True).made == 0
@@ -225,7 +225,7 @@ def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path
     (out / "b.png").write_bytes(b"damaged")
     kept = colour(source, out)
     assert (kept.made, kept.already) == (0, 4)
-    assert any("1 coloured image found changed or damaged, and left so (" in note for note in kept.notes)
+    assert any("1 coloured image found changed or damaged, and kept (" in note for note in kept.notes)
     assert colour(source, out, overwrite=True).made == 1
     assert contents(out) == before
 
@@ -263,7 +263,7 @@ def test_a_reference_serves_a_folder_and_another_one_is_another_job(tmp_path: Pa
     assert np.array_equal(pixels(out / "b.png"), colorizer.colorize(source / "b.png", first).image.pixels)
     assert colorize_folder(colorizer, list_folder(source, out), options=first).already == 2
     for other in (second, ColorizeOptions()):
-        with pytest.raises(RunError, match="colours made with another reference"):
+        with pytest.raises(RunError, match="images made with another reference"):
             colorize_folder(colorizer, list_folder(source, out), options=other)
 
 
@@ -295,7 +295,7 @@ def test_an_album_gets_one_look_and_is_done_again_when_its_colour_changes(tmp_pa
     made = Colorizer(Coloured()).colorize(source / "160.png", ColorizeOptions(album=album))
     assert np.array_equal(pixels(out / "160.png"), made.image.pixels)
     assert colour(source, out, Coloured(), album=True).already == 3
-    with pytest.raises(RunError, match="Found colours made with --album"):
+    with pytest.raises(RunError, match="Found images made with --album"):
         colour(source, out, Coloured())
     make_album(tmp_path / "more", (200, 210))
     for path in (tmp_path / "more").iterdir():
@@ -541,7 +541,8 @@ def test_what_is_left_out_is_said(source: Path, tmp_path: Path):
     summary = colour(source, tmp_path / "out")
     assert summary.made == 4
     assert any(
-        "2 images were left alone" in note and "a-colour.png, b-colour.png" in note for note in summary.notes
+        "2 images left out, made by knowhue" in note and "a-colour.png, b-colour.png" in note
+        for note in summary.notes
     )
     assert any("1 other file left out: 1 of no image format" in note for note in summary.notes)
 

@@ -51,14 +51,14 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def test_an_image_and_its_line_are_there_and_are_known_again(out: Path):
     with opened(out) as ledger:
-        assert not ledger.has("a/x.jpg", "a/x.jpg", stamp(out))
+        assert not ledger.is_done("a/x.jpg", "a/x.jpg", stamp(out))
         commit(ledger, label="coral", probability=0.75)
     assert (out / "a/x.jpg").read_bytes() == b"colours of a/x.jpg"
     assert not (out / "written").exists()
     assert lines(out)[0]["label"] == "coral"
     with opened(out) as ledger:
-        assert ledger.has("a/x.jpg", "a/x.jpg", stamp(out))
-        assert ledger.made("a/x.jpg", "a/x.jpg")
+        assert ledger.is_done("a/x.jpg", "a/x.jpg", stamp(out))
+        assert ledger.is_unchanged("a/x.jpg", "a/x.jpg")
 
 
 @pytest.mark.parametrize("what", ["changed", "gone", "renamed"])
@@ -70,7 +70,7 @@ def test_an_image_is_done_again_when(out: Path, what: str):
     if what == "gone":
         (out / "a/x.jpg").unlink()
     with opened(out) as ledger:
-        assert not ledger.has("a/x.jpg", "a/x.png" if what == "renamed" else "a/x.jpg", stamp(out))
+        assert not ledger.is_done("a/x.jpg", "a/x.png" if what == "renamed" else "a/x.jpg", stamp(out))
 
 
 def test_an_output_that_somebody_changed_is_no_longer_ours(out: Path):
@@ -78,8 +78,8 @@ def test_an_output_that_somebody_changed_is_no_longer_ours(out: Path):
         commit(ledger)
     (out / "a/x.jpg").write_bytes(b"retouched by hand")
     with opened(out) as ledger:
-        assert ledger.has("a/x.jpg", "a/x.jpg", stamp(out))  # nothing to do
-        assert not ledger.made("a/x.jpg", "a/x.jpg")  # nothing to replace, should there be
+        assert ledger.is_done("a/x.jpg", "a/x.jpg", stamp(out))  # nothing to do
+        assert not ledger.is_unchanged("a/x.jpg", "a/x.jpg")  # nothing to replace, should there be
 
 
 def test_a_kill_at_any_byte_leaves_an_image_with_its_line_or_neither(out: Path):
@@ -133,7 +133,7 @@ def test_a_kill_before_or_after_the_move_is_told_apart(
             commit(ledger)
     with opened(out) as ledger:
         assert list(ledger.records) == ["a/x.jpg"] * moved
-        assert not ledger.in_the_way("a/x.jpg", "a/x.jpg")
+        assert not ledger.is_blocked("a/x.jpg", "a/x.jpg")
 
 
 @pytest.mark.parametrize("lost", ["path", "job", "output", "stamps", *NOTED, *OF_ALBUM])
@@ -236,7 +236,7 @@ def test_every_name_can_be_written_and_read(out: Path):
     with opened(out) as ledger:
         commit(ledger, odd)
     with opened(out) as ledger:
-        assert ledger.has(odd, odd, stamp(out))
+        assert ledger.is_done(odd, odd, stamp(out))
 
 
 @pytest.mark.parametrize("text", ["something else\n{}\n", "[]\n", '{"a": 1}\n', "\xff\xfe\n"])

@@ -100,7 +100,7 @@ def test_what_is_named_as_coloured_from_another_image_there_is_left_alone(tmp_pa
     )
     listing = list_folder(tmp_path, tmp_path / "out")
     named = "made by knowhue from images beside them: reef-colour.JPG, sky-colour.png"
-    assert listing.notes == [f"2 images were left alone, {named}"]
+    assert listing.notes == [f"2 images left out, {named}"]
     assert [item.path for item in listing.items] == [
         "reef-colour.png",
         "reef.JPG",

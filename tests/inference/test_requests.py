@@ -200,7 +200,7 @@ def test_a_request_whose_time_is_up_is_dropped(make_batcher):
     time.sleep(1.05)
     gate.opened.set()
     for future in (first, second):
-        with pytest.raises(Late, match="within 1 s"):
+        with pytest.raises(Late, match="limit of 1 s"):
             future.result(60)
     assert network.batches == [1]
 

@@ -3,6 +3,8 @@
 import json
 import socket
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -43,18 +45,18 @@ def test_which_files_are_photos(monkeypatch):
 def test_one_driver_at_a_time_and_a_killed_one_is_taken_over(monkeypatch):
     with running_s3(monkeypatch):
         store = open_store("s3://bucket/held")
-        with store.held() as note:
+        with store.hold() as note:
             assert note == ""
-            with pytest.raises(RunError, match=rf"worked on by process .* remove `{STATE}/driver.json`"):
-                open_store("s3://bucket/held").held().__enter__()
+            with pytest.raises(RunError, match=rf"in use by process .* remove `{STATE}/driver.json`"):
+                open_store("s3://bucket/held").hold().__enter__()
         assert list(store.files()) == []
         here = {"host": socket.gethostname(), "pid": 2**22 + 1, "since": "then"}
         store.write(f"{STATE}/driver.json", json.dumps(here).encode())
-        with store.held() as note:
+        with store.hold() as note:
             assert note == ""
         store.write(f"{STATE}/driver.json", json.dumps(here | {"host": "elsewhere"}).encode())
         with pytest.raises(RunError, match="of elsewhere, since then"):
-            store.held().__enter__()
+            store.hold().__enter__()
 
 
 def test_of_two_that_take_over_a_killed_driver_one_comes_second(monkeypatch):
@@ -73,9 +75,9 @@ def test_of_two_that_take_over_a_killed_driver_one_comes_second(monkeypatch):
 
         monkeypatch.setattr(obstore, "put", late)
         with pytest.raises(RunError, match="another command, which has just begun or ended"):
-            store.held().__enter__()
+            store.hold().__enter__()
         with pytest.raises(RunError, match=r"driver.json` of .* is damaged. Remove it"):
-            store.held().__enter__()
+            store.hold().__enter__()
 
 
 def test_a_file_is_replaced_only_where_that_is_allowed(monkeypatch):
@@ -83,7 +85,7 @@ def test_a_file_is_replaced_only_where_that_is_allowed(monkeypatch):
         store = open_store("s3://bucket/once")
         stamp = store.write("a.png", b"mine", replace=False)
         assert store.write("a.png", b"mine", replace=False) == stamp  # a request whose answer was lost
-        with pytest.raises(ImageError, match="is there already"):
+        with pytest.raises(ImageError, match="already exists"):
             store.write("a.png", b"other", replace=False)
         assert store.read("a.png") == b"mine"
 
@@ -95,7 +97,7 @@ def test_a_store_without_conditional_puts_says_so(monkeypatch):
     with running_s3(monkeypatch):
         monkeypatch.setattr(obstore, "put", lambda store, path, data, **_: put(store, path, data))
         store = open_store("s3://bucket/plain")
-        with store.held() as note:
+        with store.hold() as note:
             assert "has no conditional put" in note
         assert list(store.files()) == []
 
@@ -112,7 +114,7 @@ def test_over_http_there_is_no_conditional_put_either(monkeypatch):
     monkeypatch.setattr(obstore, "put", seen)
     store = open_store("https://127.0.0.1:9/photos")
     monkeypatch.setattr(store, "remove", lambda path: None)
-    with store.held() as note:
+    with store.hold() as note:
         assert "has no conditional put" in note
     assert store.write("a.png", b"", replace=False) == "1"
     assert "a.png" in written
@@ -132,7 +134,7 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
     [
         (
             "s3://none/photos",
-            "`s3://none/photos` does not answer as it should: The specified bucket does not exist",
+            "Cannot use `s3://none/photos`: The specified bucket does not exist",
         ),
         *(
             (url, f"`{url}` should name a folder of this machine, such as file:///photos")
@@ -146,6 +148,27 @@ def test_what_is_wrong_is_one_line(monkeypatch, url, message):
         list(open_store(url).images())
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_an_http_server_that_is_no_store_is_said_in_its_own_words():
+    pytest.importorskip("obstore")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PROPFIND(self) -> None:
+            self.send_error(405)  # with a page of HTML
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(RunError, match=r"405 Method Not Allowed\. An http address should be") as caught:
+            list(open_store(f"http://127.0.0.1:{server.server_port}/photos").images())
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "<" not in str(caught.value)
 
 
 def test_a_place_is_one_however_it_is_named():

@@ -230,7 +230,7 @@ def test_what_the_server_cannot_decode_is_to_be_sent_as_another_kind(client: Tes
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
     refused = client.post("/v1/colorize", files={"image": JPEG} | {name: heic})
     assert refused.status_code == 415
-    assert error_of(refused).startswith(f"`{name}` is of a kind that this server has no decoder for (HEIC).")
+    assert error_of(refused).startswith(f"`{name}` is HEIC, for which this server has no decoder.")
     # nor is it listed among what is read
     other = error_of(client.post("/v1/colorize", files={"image": JPEG} | {name: b"text"}))
     assert other.startswith(f"`{name}` is not an image that can be read (JPEG, ")

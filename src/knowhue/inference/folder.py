@@ -13,7 +13,7 @@ from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import noteworthy
 from knowhue.inference.ledger import Ledger, Stamp, job_of
-from knowhue.inference.listing import Item, Listing, Summary, no_room, summarise
+from knowhue.inference.listing import Item, Listing, Summary, outputs_exist, summarise
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -24,7 +24,7 @@ from knowhue.pace import Pace
 from knowhue.runs import Report
 from knowhue.storage import write_through, writing
 
-_MANY = 16  # from this many images on, compiling pays even if they are small
+_COMPILE_FROM_IMAGES = 16  # from this many images on, compiling pays even if they are small
 # enough for small images to form a batch: eight together cost the network two thirds of eight alone
 _BATCH_WAIT_SECONDS = 0.2
 STAGING = ".colorizing"
@@ -67,8 +67,8 @@ def colorize_folder(
     colorizer.require_options(options)
     if options.hints or options.strokes is not None:
         raise ConfigError(
-            "`options` should hold no hints and no strokes for a folder: they are of one image. Found some. Name the "
-            "images in the `hints` of `list_folder`, or colour that image alone."
+            "`options` should hold no hints and no strokes for a folder, because they belong to one image. Found some. "
+            "Pass them as `hints` to `list_folder`, or colour that image alone."
         )
     job = job_of(colorizer, str(listing.source.resolve()), options, listing.suffix, album)
     with locked(listing.out, "colorize"), Ledger(listing.out, job, overwrite) as ledger:
@@ -105,20 +105,22 @@ class _Work:
         self._done = done
         self.waiting = [item for item in self._listing.items if item not in done]
         self.already = len(done)
-        self._changed = [item.output for item in done if not self._ledger.made(item.path, item.output)]
+        self._changed = [
+            item.output for item in done if not self._ledger.is_unchanged(item.path, item.output)
+        ]
         self._noteworthy = noteworthy(self._ledger.records[item.path] for item in done)
 
-    def _set_album_colour(self, limits: Limits) -> None:
+    def _find_album_colour(self, limits: Limits) -> None:
         """Find the album's colour; images coloured without it, or by another one, wait again."""
         # an image that became readable only after an earlier run's survey was coloured without an album
         self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
-        kept = {item: self._ledger.records[item.path]["album"] for item in self._done}
-        own = [*self._survey(limits), *(AlbumColour(*each["own"]) for each in kept.values())]
-        if not own:
+        records = {item: self._ledger.records[item.path]["album"] for item in self._done}
+        colours = [*self._survey(limits), *(AlbumColour(*record["own"]) for record in records.values())]
+        if not colours:
             return  # no image can be read; each one is reported on its own
-        colour = colour_of_album(own)
+        colour = colour_of_album(colours)
         self._options = self._options._replace(album=colour)
-        self._divide({item for item, each in kept.items() if each["colour"] == list(colour)})
+        self._divide({item for item, record in records.items() if record["colour"] == list(colour)})
 
     def _survey(self, limits: Limits) -> list[AlbumColour]:
         """The mean predicted colour of each waiting image that can be read.
@@ -144,15 +146,15 @@ class _Work:
 
     def _is_done(self, item: Item) -> bool:
         """Whether the image and its hints are unchanged since it was coloured."""
-        if not self._ledger.has(item.path, item.output, self._stamps[item]):
+        if not self._ledger.is_done(item.path, item.output, self._stamps[item]):
             return False
         return self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
 
     def run(self, limits: Limits, album: bool) -> None:
         """Colour the waiting images. With `stops`, those submitted before the first failure are still finished."""
-        outputs = (item.output for item in self.waiting if self._ledger.in_the_way(item.path, item.output))
-        if strangers := list(outputs):
-            raise no_room(self._listing.out, len(strangers), strangers[0])
+        blocked = [item.output for item in self.waiting if self._ledger.is_blocked(item.path, item.output)]
+        if blocked:
+            raise outputs_exist(self._listing.out, len(blocked), blocked[0])
         shutil.rmtree(self._staging, ignore_errors=True)  # left by a killed run
         with writing(self._staging):
             self._staging.mkdir()
@@ -161,11 +163,11 @@ class _Work:
         limits = limits._replace(predictors=predictors, batch_wait_seconds=_BATCH_WAIT_SECONDS)
         try:
             if album:
-                self._set_album_colour(limits)
+                self._find_album_colour(limits)
             self._pace = Pace()  # of colouring, without the album's survey
             self._report_progress()
             # all images count, not just waiting ones, so that a resumed run rounds as an uninterrupted one
-            if self.waiting and len(self._listing.items) >= _MANY:
+            if self.waiting and len(self._listing.items) >= _COMPILE_FROM_IMAGES:
                 paint_compiled()
             items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
             with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
@@ -204,8 +206,8 @@ class _Work:
     def _note(self, item: Item, reason: str, record: dict[str, Any], written: Path) -> None:
         """Move an image to its place, or record its failure."""
         # checked again, because the listing may be hours old
-        if not reason and self._ledger.in_the_way(item.path, item.output):
-            reason = f"`{item.output}` was put in its place by somebody else meanwhile."
+        if not reason and self._ledger.is_blocked(item.path, item.output):
+            reason = f"another program wrote `{item.output}` meanwhile"
         if not reason:
             self._ledger.commit(record, self._stamps[item], written)
             self.made += 1

@@ -63,7 +63,7 @@ class Ledger:
         self.out = out
         self.job = job
         self._overwrite = overwrite
-        last = _last(self._read())
+        last = _latest(self._read())
         self.records: dict[str, dict[str, Any]] = {
             path: record | {"job": job}
             for path, record in last.items()
@@ -81,7 +81,7 @@ class Ledger:
         is_empty = not self._file.seek(0, os.SEEK_END)
         self._file.close()
         if self._replaces_others:
-            self._rewrite(_last(self._read()))
+            self._rewrite(_latest(self._read()))
         if is_empty:  # the job was refused: remove its ledger from the user's folder
             (self.out / LEDGER).unlink(missing_ok=True)
 
@@ -92,25 +92,27 @@ class Ledger:
                 line_of(record | self.records.get(path, {})) + "\n" for path, record in last.items()
             )
 
-    def has(self, path: str, output: str, stamp: Stamp) -> bool:
+    def is_done(self, path: str, output: str, stamp: Stamp) -> bool:
         """Whether an unchanged image has its output; with `overwrite` the output must be unchanged, too."""
-        if self._stamp(path, output, 0) != stamp:
+        if self._recorded_stamp(path, output, 0) != stamp:
             return False
-        return self.made(path, output) if self._overwrite else (self.out / output).exists()
+        return self.is_unchanged(path, output) if self._overwrite else (self.out / output).exists()
 
-    def made(self, path: str, output: str) -> bool:
+    def is_unchanged(self, path: str, output: str) -> bool:
         """Whether an output is unchanged since this job made it, and can therefore be replaced."""
-        return self._stamp(path, output, 1) == Stamp.of(self.out / output)
+        return self._recorded_stamp(path, output, 1) == Stamp.of(self.out / output)
 
-    def _stamp(self, path: str, output: str, which: int) -> Stamp | None:
+    def _recorded_stamp(self, path: str, output: str, which: int) -> Stamp | None:
         """The recorded stamp of an image (0) or its output (1); None without a record of both names."""
         record = self.records.get(path)
         return Stamp(*record["stamps"][which]) if record is not None and record["output"] == output else None
 
-    def in_the_way(self, path: str, output: str) -> bool:
+    def is_blocked(self, path: str, output: str) -> bool:
         """Whether the place of an output is taken by a file that this job did not make and must not replace."""
         # lexists: a dangling link is in the way, too, because writing would follow it
-        return not self._overwrite and os.path.lexists(self.out / output) and not self.made(path, output)
+        return (
+            not self._overwrite and os.path.lexists(self.out / output) and not self.is_unchanged(path, output)
+        )
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
         """Move a written image to its place and add its line to the file: both happen, or neither.
@@ -183,25 +185,25 @@ def job_of(
 
 
 def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether the colours already in a folder or store are this job's.
+    """Whether the images already in a folder or store were coloured by this job.
 
     With `overwrite` the source does not count, because the images may have been moved.
 
     Raises:
-        RunError: they are another job's, and `overwrite` is not set.
+        RunError: another job coloured them, and `overwrite` is not set.
     """
     differing = [key for key in JOB if found.get(key) != job.get(key)]
     if overwrite or not differing:
         return not {*differing} - {"source"}
     moved = "; images that were only moved are not coloured again" if "source" in differing else ""
     raise RunError(
-        f"`{out}` should be empty, or hold the colours of this job. Found colours "
-        f"{' and '.join(_differing(key, found.get(key)) for key in differing)}. Name another place, or have them "
-        f"replaced with --overwrite{moved}."
+        f"`{out}` should be empty, or hold images coloured by this job. Found images "
+        f"{' and '.join(_describe_difference(key, found.get(key)) for key in differing)}. Name another place, or "
+        f"replace them with --overwrite{moved}."
     )
 
 
-def _differing(key: str, value: Any) -> str:
+def _describe_difference(key: str, value: Any) -> str:
     return JOB[key].format(("without", "with")[value] if isinstance(value, bool) else value)
 
 
@@ -212,7 +214,7 @@ def read_lines(lines: Iterable[str], is_line: Callable[[object], bool]) -> list[
         if not all(map(is_line, records)):
             raise ValueError("other lines")
         for record in records:
-            line_of(record)  # it is to be written again
+            line_of(record)  # raises for infinity (1e999), which could not be written again
     except RecursionError:
         raise ValueError("other lines") from None
     return records
@@ -223,18 +225,18 @@ def _is_line(record: Any) -> bool:
         case {"path": str(), "error": _}:
             return True
         case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]}:
-            return is_noted(record) and ("album" not in record or _is_album(record["album"]))
+            return is_noted(record) and ("album" not in record or _is_album_record(record["album"]))
     return False
 
 
-def _is_album(found: object) -> bool:
+def _is_album_record(found: object) -> bool:
     match found:
         case {"colour": [int() | float(), int() | float()], "own": [int() | float(), int() | float()]}:
             return True
     return False
 
 
-def _last(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _latest(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The last record of each image that was done, by path; failed images are tried again."""
     return {record["path"]: record for record in records if "error" not in record}
 

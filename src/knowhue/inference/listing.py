@@ -33,15 +33,13 @@ from knowhue.temporary import tables_on_disk
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import Colorizer
 
-_ANOTHER = (
-    "`out` should be another folder than that of the images. Found `{}`, where {}. Name another folder."
-)
+_SAME_FOLDER = "`out` should not be the folder of the images. Found `{}`, where {}. Name another folder."
 _TABLE = "CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT, twin TEXT, hash INTEGER) WITHOUT ROWID"
 _TWINS = "FROM images WHERE path IN (SELECT twin FROM images)"
 _CLASHES = """
 SELECT output, min(path), max(path), count(*) - 2 FROM images GROUP BY output HAVING count(*) > 1 ORDER BY 1
 """
-_LEDGER = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
+_LEDGER_PATH = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/]+)", re.DOTALL)
 """Path of a ledger; group 1 is the folder whose coloured images it lists."""
 
 
@@ -79,7 +77,7 @@ class ImageTable:
         for path, stamp, skipped in source.images(avoid):
             if skipped.startswith(UNREADABLE):
                 self.unreadable.append((path, skipped))
-            elif found := _LEDGER.fullmatch(path):
+            elif found := _LEDGER_PATH.fullmatch(path):
                 ledgers.append((path, found[1]))
             elif skipped:
                 others[skipped] += 1
@@ -93,9 +91,10 @@ class ImageTable:
         # otherwise `reef-colour.jpg`, made from `reef.jpg`, would be coloured again
         named = [path for (path,) in self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
         if count := self.rows.execute(f"DELETE {_TWINS}").rowcount:
-            what = "1 image was" if count == 1 else f"{count} images were"
-            beside = f"made by knowhue from images beside them: {', '.join(named)}{', ...' * (count > 3)}"
-            self.notes.append(f"{what} left alone, {beside}")
+            some = f"{', '.join(named)}{', ...' * (count > 3)}"
+            self.notes.append(
+                f"{plural(count, 'image')} left out, made by knowhue from images beside them: {some}"
+            )
         if others.total():
             left_out = plural(others.total(), "other file")
             self.notes.append(f"{left_out} left out: {counted((+others).elements())}")
@@ -176,18 +175,18 @@ def list_folder(
     if not source.is_dir():
         raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
     if out.exists() and out.samefile(source):
-        raise ConfigError(_ANOTHER.format(out, "what is made would lie among the originals"))
+        raise ConfigError(_SAME_FOLDER.format(out, "what is made would lie among the originals"))
     with tables_on_disk() as tables:
         table = ImageTable(tables, suffix)
         table.add_images(FolderStore(source), str(out.absolute()))
         rows = tables.execute("SELECT path, output FROM images ORDER BY path")
         items = [Item(source / path, path, output) for path, output in rows]
-    _refuse_losses(items, out)
+    _require_no_losses(items, out)
     found_hints = require_hinted(hints, {item.path: item.source for item in items}, source)
     return Listing(source, out, suffix, items, found_hints, table.unreadable, table.notes)
 
 
-def _refuse_losses(items: list[Item], out: Path) -> None:
+def _require_no_losses(items: list[Item], out: Path) -> None:
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
     refuse_all(
@@ -199,7 +198,7 @@ def _refuse_losses(items: list[Item], out: Path) -> None:
     for item in items:
         target = out / item.output
         if os.path.exists(target) and identity(target) in originals:  # whatever the link or spelling
-            raise ConfigError(_ANOTHER.format(out, f"`{item.output}` would replace an original"))
+            raise ConfigError(_SAME_FOLDER.format(out, f"`{item.output}` would replace an original"))
 
 
 def default_folder(source: Path) -> Path:
@@ -216,11 +215,11 @@ def default_folder(source: Path) -> Path:
     return folder.with_name(f"{folder.name}{MARK}")
 
 
-def no_room(out: Path | str, count: int, first: str) -> RunError:
+def outputs_exist(out: Path | str, count: int, first: str) -> RunError:
     """The error for other files that already have the names of outputs."""
     return RunError(
-        f"`{out}` should have room for what is made. Found {plural(count, 'other file')} in the way, such as "
-        f"`{first}`. Name another place, or have them replaced with --overwrite."
+        f"`{out}` holds {plural(count, 'other file')} where outputs would be written, such as `{first}`. Name another "
+        "place, or replace them with --overwrite."
     )
 
 
@@ -299,21 +298,21 @@ def summarise(
     changed: Sequence[str],
     notes: Iterable[str],
     seconds: float,
-    **of_kind: int,
+    **extra: int,
 ) -> Summary:
     """Make a summary, with notes about the colours and about outputs that have `changed` since they were made.
 
-    `counts` holds `made`, `already`, `failed` and the counts of `noteworthy`; `of_kind` holds `left` or `shards`.
+    `counts` holds `made`, `already`, `failed` and the counts of `noteworthy`; `extra` holds `left` or `shards`.
     """
     count, description = counts["made"] + counts["already"], colorizer.network.description
-    said = caveats_of_many(description, counts["novel"], count, "image")
-    if hardly := counts["hardly_found"]:
-        said.append(f"hardly anything of {hardly} of {count} images was found in the reference")
+    caveats = caveats_of_many(description, counts["novel"], count, "image")
+    if unmatched := counts["hardly_found"]:
+        caveats.append(f"hardly anything of {unmatched} of {count} images was found in the reference")
     if changed:
         found = f"{plural(len(changed), 'coloured image')} found changed or damaged"
-        said.append(f"{found}, and left so ({few(changed, 3)}); --overwrite colours anew")
-    named = {name: counts[name] for name in ("made", "already", "failed", "novel", "unknown", "warned")}
+        caveats.append(f"{found}, and kept ({few(changed, 3)}); --overwrite colours them again")
+    numbers = {name: counts[name] for name in ("made", "already", "failed", "novel", "unknown", "warned")}
     return Summary(
-        source, out, **named, failures=tuple(sorted(failures)), notes=(*said, *notes), seconds=seconds,
-        model=description.name, fast=colorizer.fast, **of_kind,
+        source, out, **numbers, failures=tuple(sorted(failures)), notes=(*caveats, *notes), seconds=seconds,
+        model=description.name, fast=colorizer.fast, **extra,
     )  # fmt: skip

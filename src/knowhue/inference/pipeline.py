@@ -40,14 +40,14 @@ class Stopping(KnowhueError):
     """The pipeline finishes the items that it accepted, and accepts no more."""
 
     def __init__(self) -> None:
-        super().__init__("No more is accepted: what was accepted is being finished.")
+        super().__init__("No more items are accepted, because the pipeline is stopping.")
 
 
 class Late(KnowhueError):
     """An item took longer than the limits allow."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"An item should be done within {seconds:g} s. It was not.")
+        super().__init__(f"An item took longer than the limit of {seconds:g} s.")
         self.seconds = seconds
 
 
@@ -181,13 +181,11 @@ class Pipeline(Generic[_Item, _Result]):
             (self._predict_next, limits.predictors, after_batch),
             (self._paint_next, threads, lambda: None),
         ):
+            name = f"knowhue{step.__name__}"
             for _ in range(count):
-                name = f"knowhue{step.__name__}"
-                self._threads.append(
-                    threading.Thread(target=_repeat, args=(step, after), name=name, daemon=True)
-                )
-        for thread in self._threads:
-            thread.start()
+                thread = threading.Thread(target=_repeat, args=(step, after), name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def check(self) -> None:
         """Raise the errors of `submit` before an item exists."""
@@ -203,8 +201,8 @@ class Pipeline(Generic[_Item, _Result]):
                 self.length -= 1
                 self._coming -= 1
             if self.length >= limit:
-                workload_seconds = self.length * self._seconds
-                raise Busy(self.length, min(max(1, math.ceil(workload_seconds)), LONGEST_RETRY_SECONDS))
+                wait_seconds = math.ceil(self.length * self._seconds)
+                raise Busy(self.length, min(max(1, wait_seconds), LONGEST_RETRY_SECONDS))
 
     def submit(self, item: _Item) -> TimedFuture[_Result]:
         """Accept an item and return the future of its result, which can be cancelled.
@@ -293,17 +291,17 @@ class Pipeline(Generic[_Item, _Result]):
                 return []
             shape = self._decoded[0].shape
 
-            def alike() -> list[_Job]:
+            def same_shape() -> list[_Job]:
                 found = (job for job in self._decoded if job.shape == shape)
                 return list(islice(found, self.limits.batch))
 
             def should_go() -> bool:
                 is_needed = len(self._answered) < self._painters and not self._coming
-                return is_needed or len(alike()) == self.limits.batch or self._is_aborted
+                return is_needed or len(same_shape()) == self.limits.batch or self._is_aborted
 
             if self.limits.batch_wait_seconds:
                 self._changed.wait_for(should_go, self.limits.batch_wait_seconds)
-            group = alike()
+            group = same_shape()
             for job in group:
                 self._decoded.remove(job)
             return group

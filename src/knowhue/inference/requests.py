@@ -109,16 +109,14 @@ class Batcher(Pipeline[ImageRequest, ImageReply]):
     def submit(self, item: ImageRequest) -> TimedFuture[ImageReply]:
         """As `Pipeline.submit`; failures that are not the user's are logged."""
         future = super().submit(item)
-        future.add_done_callback(_log_fault)
+        future.add_done_callback(_log_failure)
         return future
 
 
 def _weigh(colorizer: Colorizer, request: ImageRequest) -> int:
     """Bytes of the image with its predictions, and of the reference and strokes without any."""
-    beside = filter(None, (request.reference, request.strokes))
-    return colorizer.weigh(request.source, request.colour) + sum(
-        weigh_image(each).held_bytes for each in beside
-    )
+    others = sum(weigh_image(data).held_bytes for data in (request.reference, request.strokes) if data)
+    return colorizer.weigh(request.source, request.colour) + others
 
 
 def decode_request(
@@ -148,23 +146,23 @@ def decode_request(
         options = options._replace(reference=colorizer.reference(reference, f"`{REFERENCE_FIELD}`"))
     height, width = image.pixels.shape[:2]
     if request.strokes is not None:
-        painted = _read_upload(request.strokes, max_pixels, STROKES_FIELD)
-        options = options._replace(strokes=strokes_of(painted, f"`{STROKES_FIELD}`", width, height))
+        strokes = _read_upload(request.strokes, max_pixels, STROKES_FIELD)
+        options = options._replace(strokes=strokes_of(strokes, f"`{STROKES_FIELD}`", width, height))
     options = options._replace(hints=(*options.hints, *parse_hints(request.hints, width, height)))
     if request.colour:
         colorizer.require_options(options)
     suffix = request.suffix or writable_suffix(image.origin.suffix)
     make_input = colorizer.network_input if request.colour else colorizer.class_input
-    read = request._replace(
+    request = request._replace(
         source=b"", options=options, hints=(), suffix=suffix, reference=None, strokes=None
     )
-    return DecodedRequest(read, image, make_input(image))
+    return DecodedRequest(request, image, make_input(image))
 
 
 def _predict(colorizer: Colorizer, batch: Sequence[DecodedRequest]) -> list[Predictions]:
     """Predict for requests with equal `colour`."""
     predict = colorizer.predict if batch[0].request.colour else colorizer.predict_classes
-    return predict([each.network_input for each in batch])
+    return predict([decoded.network_input for decoded in batch])
 
 
 def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
@@ -174,7 +172,7 @@ def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
         return read_image(data, max_pixels=max_pixels, name=name)
     except ExtraError:  # the user of a server cannot install the decoder
         raise NoImageError(
-            f"`{name}` is of a kind that this server has no decoder for (HEIC). Send it as JPEG."
+            f"`{name}` is HEIC, for which this server has no decoder. Send it as JPEG."
         ) from None
 
 
@@ -184,17 +182,17 @@ def paint_request(colorizer: Colorizer, decoded: DecodedRequest, answer: Predict
     Raises:
         RunError: the format cannot hold such an image.
     """
-    request, whole, coarse = decoded
+    request, original, network_input = decoded
     if not request.colour:
-        return ImageReply(colorizer.judge(whole, answer, request.options))
+        return ImageReply(colorizer.judge(original, answer, request.options))
     assert request.suffix is not None
-    image = whole if request.max_px is None else reduced(whole, request.max_px)
-    colorized = colorizer.finish(image, coarse, answer, request.options)
+    image = original if request.max_px is None else reduced(original, request.max_px)
+    colorized = colorizer.finish(image, network_input, answer, request.options)
     data, notes = encode_colorized(image, colorized.image, request.suffix)
     notes += colorizer.notes if request.fast else ()
     judgement = colorized.judgement._replace(warnings=(*colorized.judgement.warnings, *notes))
-    height, width = whole.pixels.shape[:2]
-    full = width, height, writable_suffix(whole.origin.suffix)
+    height, width = original.pixels.shape[:2]
+    full = width, height, writable_suffix(original.origin.suffix)
     return ImageReply(judgement, data, request.suffix, colorized, full)
 
 
@@ -219,12 +217,12 @@ def reduced(image: Image, max_px: int) -> Image:
     return image._replace(pixels=resized(image.pixels), alpha=alpha)
 
 
-class _ModelFault(Exception):
+class _ModelFailure(Exception):
     """The model failed; `__cause__` is its error."""
 
 
 @dataclass(eq=False, slots=True)
-class _OneOfMany:
+class _Pending:
     """An image in the pipeline, with its request until it is decoded."""
 
     item: Any
@@ -255,44 +253,41 @@ def colour_many(
         Exception: the disk, the store or the model fails, which would affect every other image, too.
     """
 
-    def weigh(one: _OneOfMany) -> int:
-        one.request = request_of(one.item)
-        return colorizer.weigh(one.request.source)
+    def weigh(pending: _Pending) -> int:
+        pending.request = request_of(pending.item)
+        return colorizer.weigh(pending.request.source)
 
-    def decode(one: _OneOfMany) -> DecodedRequest:
-        request, one.request = one.request, None  # its bytes are not needed any more
+    def decode(pending: _Pending) -> DecodedRequest:
+        request, pending.request = pending.request, None  # its bytes are not needed any more
         assert request is not None
-        return decode_request(colorizer, request, path=one.item.path)
+        return decode_request(colorizer, request, path=pending.item.path)
 
     def predict(batch: Sequence[DecodedRequest]) -> list[Predictions]:
         try:
             return _predict(colorizer, batch)
         except Exception as error:
-            raise _ModelFault from error
+            raise _ModelFailure from error
 
-    def paint(one: _OneOfMany, decoded: DecodedRequest, answer: Predictions) -> Any:
+    def paint(pending: _Pending, decoded: DecodedRequest, answer: Predictions) -> Any:
         try:
             reply = paint_request(colorizer, decoded, answer)
         except RunError as error:  # fails this image; a RunError would end the job
             raise ImageError(str(error)) from None
-        line = _line_of(one.item, decoded.image, reply)
-        done = put(one.item, reply, line, answer)
-        return line | {"model": colorizer.network.description.name}, done
+        item = pending.item
+        height, width = decoded.image.pixels.shape[:2]
+        line = {"path": item.path, "output": item.output, "width": width, "height": height}
+        line |= reply.judgement.as_record()
+        stored = put(item, reply, line, answer)
+        return line | {"model": colorizer.network.description.name}, stored
 
     stages = Stages(weigh, decode, predict, paint, lambda decoded: decoded.network_input.shape)
-    with closing(run_on_cores(colorizer, stages, map(_OneOfMany, items), limits)) as outcomes:
-        for one, future in outcomes:
+    with closing(run_on_cores(colorizer, stages, map(_Pending, items), limits)) as outcomes:
+        for pending, future in outcomes:
             if (error := future.exception()) is not None:
-                yield one.item, _reason_of(error), {}, None
+                yield pending.item, _reason_of(error), {}, None
             else:
-                line, done = future.result()
-                yield one.item, "", line | {"seconds": round(future.seconds, 4)}, done
-
-
-def _line_of(item: Any, image: Image, reply: ImageReply) -> dict[str, Any]:
-    height, width = image.pixels.shape[:2]
-    line = {"path": item.path, "output": item.output, "width": width, "height": height}
-    return line | reply.judgement.as_record()
+                line, stored = future.result()
+                yield pending.item, "", line | {"seconds": round(future.seconds, 4)}, stored
 
 
 def run_on_cores(
@@ -314,7 +309,7 @@ def run_on_cores(
 
 def _reason_of(error: BaseException) -> str:
     """Why one image failed, in one line; raises errors that would affect every other image, too."""
-    if isinstance(error, _ModelFault):
+    if isinstance(error, _ModelFailure):
         raise error.__cause__ or error
     if isinstance(error, RunError):
         raise error
@@ -322,7 +317,7 @@ def _reason_of(error: BaseException) -> str:
     return text if isinstance(error, KnowhueError) else f"{type(error).__name__}: {text}"
 
 
-def _log_fault(future: Future[ImageReply]) -> None:
+def _log_failure(future: Future[ImageReply]) -> None:
     error = None if future.cancelled() else future.exception()
     # users' errors are not logged, because callers could fill the log with them
     if isinstance(error, WeightsError):

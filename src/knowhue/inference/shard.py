@@ -42,11 +42,8 @@ class ListedImage(NamedTuple):
     """stamp of the image when it was listed"""
     output: str
     """path of the coloured image in the output"""
-    taken: str | None
+    existing: str | None
     """stamp of the file at `output` when the image was listed; None if there was none"""
-
-
-_IN_THE_WAY = "`{}` is there already, and not made by this job; see --overwrite."
 
 
 class ShardTask(NamedTuple):
@@ -94,12 +91,12 @@ class _Shard:
         self.began = self._flushed = time.monotonic()
         lines = self.out.read(manifest_path(task.shard)).decode().splitlines()
         self.images = [ListedImage(*json.loads(line)) for line in lines]
-        self._is_again = False  # whether this command's engine began the shard before and believed it lost
+        self._is_retry = False  # whether this command's engine began the shard before and believed it lost
         self.records = self._read_ledger()
         self.made = 0
-        self._in_the_way = 0
+        self._blocked = 0
         self._changed: list[str] = []
-        self._own: set[str] = set()
+        self._owned: set[str] = set()
         self.failures: list[tuple[str, str]] = []
 
     def _read_ledger(self) -> dict[str, dict[str, Any]]:
@@ -113,14 +110,14 @@ class _Shard:
             head = from_json(first)
             if head["job"] != self.task.job:
                 return {}
-            self._is_again = head["run"] == self.task.run
+            self._is_retry = head["run"] == self.task.run
             records = read_lines(lines, _is_line)
             listed = {image.path for image in self.images}
             return {record["path"]: record for record in records if record["path"] in listed}
         except (ValueError, KeyError, TypeError):
             raise RunError(
-                f"`{path}` of `{self.out.url}` is damaged: it said what is done. Remove it, and have its images "
-                "coloured anew with --overwrite."
+                f"`{path}` of `{self.out.url}` is damaged: it recorded what is done. Remove it, and colour its images "
+                "again with --overwrite."
             ) from None
 
     def colour(self) -> None:
@@ -135,7 +132,7 @@ class _Shard:
             "counts": {
                 **noteworthy(record for record in self.records.values() if "made" in record),
                 "made": self.made,
-                "already": len(self.images) - len(waiting) - self._in_the_way,
+                "already": len(self.images) - len(waiting) - self._blocked,
                 "failed": len(self.failures),
             },
             "failures": sorted(self.failures)[:MOST_FAILURES],
@@ -148,27 +145,31 @@ class _Shard:
         """The images to be coloured; an image whose output is another job's file fails at once."""
         for image in self.images:
             record = self.records.get(image.path, {})
-            is_own = image.taken is not None and record.get("made") == image.taken
+            is_owned = image.existing is not None and record.get("made") == image.existing
             if "made" in record and record["stamp"] == image.stamp:
                 # the listing is older than the outputs of this command's first attempt
-                if is_own or self._is_again:
+                if is_owned or self._is_retry:
                     continue
-                if image.taken is not None and not self.task.overwrite:  # changed since; kept, as in `folder`
+                if (
+                    image.existing is not None and not self.task.overwrite
+                ):  # changed since; kept, as in `folder`
                     self._changed.append(image.output)
                     continue
-            if image.taken is not None and (is_own or record.get("planned")):
-                self._own.add(image.path)
-            if image.taken is None or image.path in self._own or self.task.overwrite:
+            if image.existing is not None and (is_owned or record.get("planned")):
+                self._owned.add(image.path)
+            if image.existing is None or image.path in self._owned or self.task.overwrite:
                 self.records[image.path] = {"path": image.path, "output": image.output, "planned": True}
                 yield image
                 continue
-            self._in_the_way += 1
-            self._fail(image, _IN_THE_WAY.format(image.output))
+            self._blocked += 1
+            self._fail(
+                image, f"`{image.output}` already exists, and this job did not make it; see --overwrite"
+            )
 
     def _colour(self, waiting: Sequence[ListedImage]) -> None:
         cores = self.task.threads or usable_cores()
-        afar = is_url(self.task.source) or is_url(self.task.out)
-        limits = Limits(cores * (WAITING_THREADS if afar else 1), predictors=max(1, cores // 4), batch=1)
+        is_remote = is_url(self.task.source) or is_url(self.task.out)
+        limits = Limits(cores * (WAITING_THREADS if is_remote else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
         paint_compiled()  # for all images, because otherwise shards would round differently
         with closing(colour_many(colorizer, waiting, limits, self._request, self._put)) as outcomes:
@@ -183,15 +184,14 @@ class _Shard:
 
     def _fail(self, image: ListedImage, reason: str) -> None:
         self.failures.append((image.path, reason))
+        record = {"path": image.path, "error": reason}
         # nothing was written, so an existing output is the job's own only if it was before
-        still = {"planned": True} if image.path in self._own else {}
-        self.records[image.path] = {"path": image.path, "error": reason} | still
+        self.records[image.path] = record | ({"planned": True} if image.path in self._owned else {})
 
     def _flush(self) -> None:
         """Rewrite the ledger, because an object store cannot append to a file."""
         head = {"job": self.task.job, "run": self.task.run, "shard": self.task.shard}
-        lines = [head, *self.records.values()]
-        text = "".join(line_of(line) + "\n" for line in lines)
+        text = "".join(line_of(line) + "\n" for line in (head, *self.records.values()))
         self.out.write(ledger_path(self.task.shard), text.encode())
         self._flushed = time.monotonic()
 
@@ -204,7 +204,7 @@ class _Shard:
         return ImageRequest(data, self.task.options, suffix=PurePosixPath(image.output).suffix)
 
     def _put(self, image: ListedImage, reply: ImageReply, *_: object) -> str:
-        replace = self.task.overwrite or image.path in self._own
+        replace = self.task.overwrite or image.path in self._owned
         return self.out.write(image.output, reply.data, replace)
 
 

@@ -26,9 +26,9 @@ from knowhue.storage import from_json, is_url, write_through, writing
 
 PARTS = f"{STATE}/parts"
 """Folder in which files are written before they are moved to their place."""
-_OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
+_FILE_ERRORS = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors of one file; the rest of the store can still be used."""
-_WITHOUT_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class StoredFile(NamedTuple):
@@ -109,7 +109,7 @@ class FolderStore:
             except OSError as error:
                 if error.errno == errno.EEXIST and target.is_file() and target.read_bytes() == data:
                     return _stamp(target)  # written by an earlier attempt that was believed lost
-                if error.errno not in _OF_THE_NAME:
+                if error.errno not in _FILE_ERRORS:
                     raise
                 raise ImageError(f"`{path}` cannot be written: {system_reason(error)}") from None
             finally:
@@ -121,7 +121,7 @@ class FolderStore:
             (self.root / path).unlink(missing_ok=True)
 
     @contextmanager
-    def held(self) -> Iterator[str]:
+    def hold(self) -> Iterator[str]:
         """Lock the root against other drivers; yields a note if the store cannot lock.
 
         Raises:
@@ -143,7 +143,7 @@ def _put(written: Path, target: Path, replace: bool) -> None:
     try:
         os.link(written, target)  # unlike a move, it fails if the target exists
     except OSError as error:
-        if error.errno not in _WITHOUT_LINKS:
+        if error.errno not in _NO_HARD_LINKS:
             raise
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
@@ -169,19 +169,19 @@ class ObjectStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._obstore, self._store = _open(url)
-        self.place = _place(self._store)
+        self.place = _address(self._store)
         self._errors = self._obstore.exceptions
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
         for path, stamp, _ in self.files():
             if not (avoid and path.startswith(f"{avoid}/")):
-                yield StoredFile(path, stamp, _why_skipped(path))
+                yield StoredFile(path, stamp, _why_skipped_key(path))
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
-        with self._telling():
+        with self._one_line_errors():
             for chunk in self._obstore.list(self._store, prefix=below or None):
-                for each in chunk:
-                    yield StoredFile(each["path"], each["e_tag"] or f"{each['size']}-{each['last_modified']}")
+                for file in chunk:
+                    yield StoredFile(file["path"], file["e_tag"] or f"{file['size']}-{file['last_modified']}")
 
     def read(self, path: str) -> bytes:
         return self._get(path)[0]
@@ -195,44 +195,44 @@ class ObjectStore:
         except self._errors.AlreadyExistsError:
             there, stamp = self._get(path)
             if there != data:  # equal data were written by a request whose answer was lost
-                raise ImageError(f"`{path}` is there already") from None
+                raise ImageError(f"`{path}` already exists") from None
             return stamp
 
     def remove(self, path: str) -> None:
-        with self._telling(), suppress(FileNotFoundError):
+        with self._one_line_errors(), suppress(FileNotFoundError):
             self._obstore.delete(self._store, path)
 
     @contextmanager
-    def held(self) -> Iterator[str]:
+    def hold(self) -> Iterator[str]:
         """Lock the prefix, as `FolderStore.held`."""
         # needs conditional puts, which a store may lack: find out first
         probe = f"{STATE}/probe-{uuid4().hex}"
         can_hold = self._create(probe, b"") and not self._create(probe, b"")
         self.remove(probe)
         if not can_hold:
-            yield f"`{self.url}` has no conditional put: see to it yourself that one command at a time works on it."
+            yield f"`{self.url}` has no conditional put: make sure yourself that only one command works on it."
             return
         since = datetime.now(UTC).isoformat(" ", "seconds")
-        me = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode()
-        if not self._create(_DRIVER, me):
-            self._take_over(me)
+        holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode()
+        if not self._create(_DRIVER, holder):
+            self._take_over(holder)
         try:
             yield ""
         finally:
             self.remove(_DRIVER)
 
-    def _take_over(self, me: bytes) -> None:
+    def _take_over(self, new_holder: bytes) -> None:
         """Replace the lock file of a driver that was killed on this machine, unless another driver has just done so."""
-        busy = f"`{self.url}` is being worked on by"
+        in_use = f"`{self.url}` is in use by"
         try:
-            found, stamp = self._get(_DRIVER)
-            holder = from_json(found)
+            data, stamp = self._get(_DRIVER)
+            holder = from_json(data)
             who = f"process {holder['pid']} of {holder['host']}, since {holder['since']}"
             if holder["host"] != socket.gethostname() or _is_alive(holder["pid"]):
-                raise RunError(f"{busy} {who}. If that has ended, remove `{_DRIVER}` there.")
-            self._put(_DRIVER, me, mode={"e_tag": stamp}, use_multipart=False)
+                raise RunError(f"{in_use} {who}. If that process has ended, remove `{_DRIVER}` there.")
+            self._put(_DRIVER, new_holder, mode={"e_tag": stamp}, use_multipart=False)
         except (self._errors.PreconditionError, ImageError):
-            raise RunError(f"{busy} another command, which has just begun or ended. Try again.") from None
+            raise RunError(f"{in_use} another command, which has just begun or ended. Try again.") from None
         except (ValueError, KeyError, TypeError):
             raise RunError(
                 f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if nobody works on it."
@@ -249,31 +249,36 @@ class ObjectStore:
     def _get(self, path: str) -> tuple[bytes, str]:
         """The bytes of a file and its stamp."""
         try:
-            with self._telling():
+            with self._one_line_errors():
                 found = self._obstore.get(self._store, path)
                 return found.bytes().to_bytes(), found.meta["e_tag"] or ""
         except FileNotFoundError:
             raise ImageError("it is gone") from None
 
-    def _put(self, path: str, data: bytes, **how: Any) -> str:
-        with self._telling():
-            return self._obstore.put(self._store, path, data, **how)["e_tag"] or ""
+    def _put(self, path: str, data: bytes, **options: Any) -> str:
+        with self._one_line_errors():
+            return self._obstore.put(self._store, path, data, **options)["e_tag"] or ""
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _one_line_errors(self) -> Iterator[None]:
         """Turn a store's errors into a `RunError` of one line."""
-        of = self._errors
+        errors = self._errors
         try:
             yield
-        except (of.AlreadyExistsError, of.NotSupportedError, of.PreconditionError, FileNotFoundError):
+        except (
+            errors.AlreadyExistsError, errors.NotSupportedError, errors.PreconditionError, FileNotFoundError
+        ):  # fmt: skip
             raise
         except NotImplementedError as error:  # obstore's error for HTTP (WebDAV) without conditional puts
-            raise of.NotSupportedError(str(error)) from None
-        except of.BaseError as error:
-            raise RunError(
-                f"`{self.url}` does not answer as it should: {_in_a_line(error)}. Credentials and endpoint come from "
-                "the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL."
-            ) from None
+            raise errors.NotSupportedError(str(error)) from None
+        except errors.BaseError as error:
+            remedy = (
+                "An http address should be a WebDAV server's; other stores are named as s3://bucket/photos"
+                if self.url.lower().startswith("http")
+                else "Credentials and endpoint come from the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and "
+                "AWS_ENDPOINT_URL"
+            )
+            raise RunError(f"Cannot use `{self.url}`: {_one_line(error)}. {remedy}.") from None
 
 
 Store = FolderStore | ObjectStore
@@ -298,7 +303,8 @@ def _folder_of(url: str) -> Path:
     # `file://name` names a host, and `#` ends a path: outputs would silently go elsewhere
     if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
         raise RunError(
-            f"`{url}` should name a folder of this machine, such as file:///photos. Name it without `file://`."
+            f"`{url}` should name a folder of this machine, such as file:///photos. Leave out `file://`, or write "
+            "three slashes."
         )
     return Path(url2pathname(parts.path))
 
@@ -314,14 +320,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _why_skipped(path: str) -> str:
+def _why_skipped_key(path: str) -> str:
     *folders, name = path.split("/")
     hidden = next(filter(None, map(why_hidden, (*folders, name))), "")
     suffix = Path(name).suffix
     return hidden or ("" if suffix.lower() in SUFFIXES else of_no_format(suffix))
 
 
-def _place(store: Any) -> str:
+def _address(store: Any) -> str:
     """The address of a store, equal for `s3://bucket/photos` and `s3a://bucket/photos/`."""
     config = getattr(store, "config", None) or {"url": getattr(store, "url", None)}
     parts = [config.get(key) for key in ("endpoint", "account_name", "container_name", "bucket", "url")]
@@ -332,16 +338,18 @@ def _open(url: str) -> tuple[Any, Any]:
     with needing(f"`{url}`", "archive"):
         import obstore
         import obstore.exceptions
+    # without the option every request to `http://` fails with the words "builder error"
+    options: Any = {"client_options": {"allow_http": True}} if url.lower().startswith("http:") else {}
     try:
-        return obstore, obstore.store.from_url(url, retry_config=_RETRIES)
+        return obstore, obstore.store.from_url(url, retry_config=_RETRIES, **options)
     except (obstore.exceptions.BaseError, ValueError) as error:
         raise RunError(
-            f"`{url}` should name a store such as s3://bucket/photos. Found: {_in_a_line(error)}"
+            f"`{url}` should name a store such as s3://bucket/photos. Found: {_one_line(error)}"
         ) from None
 
 
-def _in_a_line(error: Exception) -> str:
-    """An error's text without debugging details, or the message of an answer in XML."""
+def _one_line(error: Exception) -> str:
+    """An error's text without debugging details and HTML, or the message of an answer in XML."""
     text = " ".join(str(error).partition("\n\nDebug source")[0].split())
     message = re.search("<Message>(.*?)</Message>", text)
-    return (message[1] if message else text[:400]).rstrip(".")
+    return (message[1] if message else text.partition(": <")[0][:400]).rstrip(".")
