@@ -1,4 +1,4 @@
-r"""LaTeX that pdflatex takes: templates that escape or spell out every sign, tables; and the cited works as BibTeX."""
+r"""LaTeX for pdflatex: templates that escape every character, tables, and the cited works as BibTeX."""
 
 import re
 from collections.abc import Sequence
@@ -20,20 +20,21 @@ _SPECIAL = {
     "\N{ZERO WIDTH SPACE}": r"\allowbreak{}", "\N{ZERO WIDTH NON-JOINER}": "{}",
 }  # fmt: skip
 _MOST_ROWS = 40
-"""A table of more breaks over pages."""
+"""A table with more rows may break over pages."""
 _BROAD = 18
-"""Letters of a cell before it is broken into lines."""
+"""Characters of a cell that fit on one line."""
 _LONGEST_WORD = 40
-"""Letters of a word from which on it may be broken, or a table with one of 200 would be shrunk to illegible type."""
-_LATIN = 0x17F  # up to here pdflatex has glyphs for letters
+"""Words of this many characters or more may be broken; a table with a word of 200 would shrink to illegible type."""
+_LATIN = 0x17F
+"""Last code point of the letters that pdflatex's fonts have."""
 
 
 class Latex(str):
-    """A text that is LaTeX already; templates print every other one by `tex`."""
+    """Text that is LaTeX already; templates escape every other text by `tex`."""
 
 
 def fill_latex(template: str, **values: Any) -> str:
-    r"""A template of this package as LaTeX: in `\VAR{}` it escapes what it is given, and refuses what it is not."""
+    r"""Fill a template of this package; `\VAR{}` escapes its value, and an undefined name is an error."""
     return _templates().get_template(template).render(**values)
 
 
@@ -43,7 +44,7 @@ def _templates() -> Environment:
         loader=PackageLoader("knowhue.report", "."),
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Latex) else tex(str(value)),
-        # braces and per cent signs are LaTeX's own
+        # LaTeX uses Jinja's usual braces and per cent signs itself
         block_start_string=r"\BLOCK{",
         block_end_string="}",
         variable_start_string=r"\VAR{",
@@ -57,16 +58,16 @@ def _templates() -> Environment:
 
 
 def tex(text: str) -> str:
-    r"""A text as LaTeX prints it; a letter that no font of pdflatex has is spelt as its code point.
+    r"""Escape a text for LaTeX; a character that pdflatex's fonts lack becomes its code point.
 
     >>> tex("50 % of a_b: −0.5 ± 0.1"), tex("\u7cf8"), tex("--arm")
     ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]', '-{}-arm')
     """
-    # a checksum or a long name may break after every eight signs but the last, a number never before its %
+    # a checksum or a long name may break after every eight characters, except before the last one
     text = re.sub(
         rf"\S{{{_LONGEST_WORD},}}", lambda word: re.sub(".{8}(?=..)", "\\g<0>\u200b", word[0]), text
     )
-    # two hyphens, as of options, would be joined to a dash
+    # LaTeX would join two hyphens, as in options, to a dash
     text = re.sub("-(?=-)", "-\u200c", text.replace(" %", "\N{NO-BREAK SPACE}%"))
     return "".join(_SPECIAL.get(sign) or _letter(sign) for sign in text)
 
@@ -78,7 +79,7 @@ def _letter(sign: str) -> str:
 
 
 def tex_citing(text: str) -> Latex:
-    """A text as LaTeX, with a citation where it names a work by author and year."""
+    """Escape a text for LaTeX, and cite the works that it names by author and year."""
     found = tex(text)
     for named, key in IN_TEXTS.items():
         found = found.replace(named, rf"{named.rpartition(' ')[0]}~\cite{{{key}}}")
@@ -86,23 +87,23 @@ def tex_citing(text: str) -> Latex:
 
 
 def tex_row(cells: Sequence[str]) -> str:
-    r"""A row of a table, of cells that are LaTeX already.
+    r"""Return a row of a table, from cells that are LaTeX already.
 
     >>> print(tex_row(["[a]", "1"]))
     {}[a] & 1 \\
     """
-    # to the end of the row before, or to \midrule, a bracket or a star would be an argument
+    # a leading bracket or star would be read as an argument of the previous row's end or of \midrule
     guard = "{}" if cells[0].startswith(("[", "*")) else ""
     return guard + " & ".join(cells) + r" \\"
 
 
 def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
-    """A table with its caption: `tabular` between the rules of booktabs, as wide as the column at most.
+    """Return a table in the style of booktabs with its caption, at most as wide as the text column.
 
     Args:
-        rows: the header first; text, numbers, `TableCell` or None.
+        rows: header first; cells are text, numbers, `TableCell` or None.
         caption: plain text; works that it names are cited.
-        label: a plain word; the table is `tab:<label>`.
+        label: the table's label is `tab:<label>`.
     """
     head, *lines = (Latex(tex_row([_cell(cell) for cell in row])) for row in rows)
     kinds = "".join(_column([row[place] for row in rows], place == 0) for place in range(len(rows[0])))
@@ -113,10 +114,10 @@ def tex_table(rows: Sequence[Sequence[Any]], caption: str, label: str) -> str:
 
 
 def _column(cells: Sequence[Any], is_first: bool) -> str:
-    """A column as wide as its longest number or word, whose longer texts break into lines."""
+    """Return the column type: as wide as the longest number or word; longer texts break into lines."""
     texts = [f"{cell.value} {cell.below}" if isinstance(cell, TableCell) else str(cell) for cell in cells]
     longest = max(map(len, texts[1:]), default=0)
-    # what `tex` holds together is one word
+    # `tex` does not break lines at these spaces either
     held = (text.replace(" %", "_%").replace("\N{NO-BREAK SPACE}", "_") for text in texts)
     word = min(max(len(each) for text in held for each in text.split() or [""]), _LONGEST_WORD)
     side = "raggedright" if is_first else "raggedleft"
@@ -134,7 +135,7 @@ def _cell(cell: Any) -> str:
 
 
 def plain_label(name: str) -> str:
-    """A name as a label of LaTeX or of a file takes it.
+    """Return a name in characters that are valid in LaTeX labels and file names.
 
     >>> plain_label("transfer_ab l1")
     'transfer-ab-l1'
@@ -148,11 +149,11 @@ IN_TEXTS = {
     "Guo et al. 2017": "guo2017",
     "Maninis et al. 2019": "maninis2019",
 }
-"""How captions name a work, and its key."""
+"""Keys of `references.bib` by the words with which captions name a work."""
 
 
 @cache
 def works() -> dict[str, str]:
-    """What a study's statistics rest on: the entries of `references.bib` by key."""
+    """Return the entries of `references.bib` by key."""
     entries = re.findall(r"(@\w+\{(\w+),\n.*?\n\}\n)", fill_latex("references.bib"), re.DOTALL)
     return {key: entry for entry, key in entries}

@@ -1,4 +1,4 @@
-"""The paper kit of a study: figures as PDF and SVG; tables, methods and results as LaTeX; references as BibTeX."""
+"""Files for a paper on a study: figures as PDF and SVG; tables, methods and results as LaTeX; references as BibTeX."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,16 +26,16 @@ _TABLE_NAMES = (
     *(name for section in SECTIONS for name in section.tables if name != "exploratory"),
 )
 _PAGE_INCHES = 7.5
-"""Of a page, for drawings; the rest is their caption's."""
+"""Height of a page that drawings may fill; the rest is for the caption."""
 
 
 def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
-    """Write the paper kit of a study; `pdflatex paper`, `bibtex paper` and `pdflatex paper` twice make a PDF of it.
+    """Write a study's files for a paper; `pdflatex paper`, `bibtex paper` and `pdflatex paper` twice make a PDF.
 
-    Figures are five inches wide and have type of 8 and 9 points: they are to be included at their own size.
+    Figures are five inches wide with type of 8 and 9 points, and are meant to be included without scaling.
 
     Returns:
-        The files, `paper.tex` first.
+        Paths of the files, `paper.tex` first.
 
     Raises:
         ConfigError: a file exists, or the study is a comparison of methods.
@@ -56,7 +56,7 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
         for name, drawing in own.items()
         for kind in ("pdf", "svg")
     }
-    # all of them, before the first is written
+    # check all files before writing the first
     for name in (*texts, *images):
         require_outputs({"--paper": out / name}, overwrite=overwrite)
     for name, text in texts.items():
@@ -68,7 +68,7 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
 
 
 def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> dict[str, str]:
-    """Every text file by name, `paper.tex` first."""
+    """Return the content of every text file by name, `paper.tex` first."""
     study, figures, tables = findings.study, {}, {}
     for name, drawings in drawn.items():
         figure, label = FIGURES[name], plain_label(name)
@@ -95,7 +95,7 @@ def _texts(findings: Findings, drawn: "Mapping[str, Mapping[str, Drawing]]") -> 
 
 
 def _pages(drawings: "Mapping[str, Drawing]") -> list[Latex]:
-    """Drawings at their own size, so that type of 8 points stays so; what is higher than a page is made smaller."""
+    """Split drawings into pages, without scaling; only a drawing higher than a page is made smaller."""
     pages: list[list[str]] = [[]]
     left = _PAGE_INCHES
     for name, drawing in drawings.items():
@@ -110,7 +110,7 @@ def _pages(drawings: "Mapping[str, Drawing]") -> list[Latex]:
 
 
 def methods_paragraph(study: Study) -> str:
-    """How it was measured, with the hash of the plan and what to cite."""
+    """Return the methods section, with the hash of the plan and citations."""
     asked = [
         (each, measure(study.metrics, each), study.table.lower_is_better(each.metric))
         for each in study.questions.values()

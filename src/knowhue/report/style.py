@@ -1,4 +1,4 @@
-"""The look of every figure: two hues that mean the same everywhere, quiet neutrals, no frame; and figures as SVG."""
+"""The style of all figures: one hue per arm, neutral grays, no frame; and their conversion to SVG."""
 
 import io
 import re
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# each hex has one meaning only: `to_svg` turns it into the page's colour of that name, light or dark.
+# each hex value has one meaning, because `to_svg` replaces it by the page's variable of that name (light or dark)
 INK, MUTED, RULE, SHADE, PAPER = "#1f2428", "#6a737d", "#d4d9de", "#f2f4f6", "#fefefe"
-SINGLE, MULTI = "#0a6ebd", "#c8500a"  # blue and vermilion stay apart for every kind of colour blindness
+SINGLE, MULTI = "#0a6ebd", "#c8500a"  # blue and vermilion differ for every kind of colour blindness
 THEME = {
     INK: "ink",
     MUTED: "muted",
@@ -30,7 +30,7 @@ THEME = {
 
 SMALL, TEXT = 8.0, 9.0
 _LINE, _GAP = 0.22, 0.08
-"""Inches of a line of text above, below or beside an image, and between images."""
+"""Inches for a line of text next to an image, and between images."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": SMALL,
@@ -52,17 +52,17 @@ _STYLE: dict[Any, Any] = {
 def panels(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> "tuple[Figure, np.ndarray]":
-    """Return a new figure in this style, in inches (the page's column has 5), and its axes as a (rows, columns) array.
+    """Return a new figure in this style, in inches (a column of the page has 5), and its axes, (rows, columns).
 
-    The figure belongs to no window and no global list, so nothing has to be closed.
+    The figure need not be closed.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        # pyplot would keep every figure until it is closed
+        # not by pyplot, which keeps every figure until it is closed
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_visible(False)  # the page shows through, light or dark
+        figure.patch.set_visible(False)  # shows the page's background, light or dark
         axes = figure.subplots(rows, columns, squeeze=False, **options)
         for ax in axes.flat:
             ax.patch.set_visible(False)
@@ -70,7 +70,7 @@ def panels(
 
 
 def entitle(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> None:
-    """Write the title of a panel at its upper left, and a quiet line below it."""
+    """Write the title of a panel at its upper left, and a gray subtitle below."""
     pad = 20 if subtitle else 8
     ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=colour, pad=pad)
     place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
@@ -78,7 +78,7 @@ def entitle(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> No
 
 
 def bare(ax: "Axes") -> None:
-    """Leave only what is drawn: no axis lines, ticks or labels."""
+    """Remove axis lines, ticks and labels."""
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
@@ -88,13 +88,13 @@ class Tile(NamedTuple):
     """A square image of a grid."""
 
     image: np.ndarray | None
-    """as `imshow` takes it; None where there is none"""
+    """as `imshow` takes it; None if it is missing"""
     below: str = ""
-    """a line of text"""
+    """text below the image"""
     colour: str = MUTED
-    """of that line"""
+    """colour of that text"""
     why: str = "–"
-    """what stands in place of an image that is not there"""
+    """text in place of a missing image"""
 
 
 def image_grid(
@@ -108,12 +108,12 @@ def image_grid(
     """Return a new figure of square images in rows and columns.
 
     Args:
-        width: inches.
+        width: of the figure, in inches.
         rows: tiles from left to right.
-        titles: text and colour above columns, by their number.
-        names: text and colour beside rows, upright.
-        fewest: columns there is to be room for, lest few images become large.
-        style: of the titles, for `Axes.text`; `ha="left"` lets them begin where their column does.
+        titles: text and colour above columns, by the number of the column.
+        names: text and colour to the left of rows, rotated.
+        fewest: least number of columns to leave room for, so that few images do not become large.
+        style: of the titles, for `Axes.text`; `ha="left"` aligns them with the left edge of their column.
     """
     from matplotlib.figure import Figure
 
@@ -123,7 +123,7 @@ def image_grid(
     steps = [side + (_LINE if any(tile.below for tile in row) else _GAP) for row in rows]
     figure = Figure(figsize=(width, _LINE + sum(steps)))
     figure.patch.set_visible(False)
-    # one panel, its unit the inch: panels of their own would take several times as long to make and to lay out
+    # one axes in inches, because one axes per image takes several times as long
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(_LINE + sum(steps), 0))
     ax.set_axis_off()
     middle = 0.0 if style.get("ha") == "left" else side / 2
@@ -152,7 +152,7 @@ def _place_tile(ax: "Axes", tile: Tile, x: float, y: float, side: float) -> None
 
 
 def number_axis(ax: "Axes", axis: Literal["x", "y"]) -> None:
-    """Leave few, round ticks on an axis of numbers; from those of the y axis quiet lines run behind everything."""
+    """Set few, round ticks on an axis of numbers; the y axis gets grid lines behind the data."""
     from matplotlib.ticker import MaxNLocator
 
     numbers = ax.xaxis if axis == "x" else ax.yaxis
@@ -163,26 +163,26 @@ def number_axis(ax: "Axes", axis: Literal["x", "y"]) -> None:
 
 
 def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
-    """Move the heights of lines of text as little as keeps each clear of the next (least squares), in their order.
+    """Return heights of lines of text, moved by as little as avoids overlaps (least squares), in the same order.
 
     Args:
-        ax: with its final limits.
+        ax: axes with its final limits.
         heights: ascending, in the unit of the y axis.
-        fontsize: points.
+        fontsize: in points.
     """
     from scipy.optimize import isotonic_regression
 
     low, high = ax.get_ylim()
     points = 72 * ax.bbox.height / ax.figure.dpi
     steps = 1.25 * fontsize / points * (high - low) * np.arange(len(heights))
-    # lines are clear of each other where heights less their steps never fall
+    # lines do not overlap if heights minus steps never decrease
     return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
 
 
 def name_ends(
     ax: "Axes", curves: Sequence[tuple[float, str, str]], lines: Sequence[tuple[float, str]] = ()
 ) -> None:
-    """Name curves, in their colours, and quieter lines beside the panel, at their heights but apart from each other."""
+    """Write the names of curves, in their colours, and of reference lines, in gray, to the right of a panel."""
     named = sorted(
         [*((*curve, TEXT, "bold") for curve in curves), *((*line, MUTED, SMALL, "normal") for line in lines)]
     )
@@ -196,14 +196,14 @@ def name_ends(
 
 
 def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
-    """Mark no difference and the band of differences smaller than the smallest of interest; say which side is better.
+    """Mark 0 and the band of differences below the smallest effect of interest, and say which side is better.
 
-    The axis has its limits already; the band is named at its top, within the panel wherever it lies.
+    The x axis must have its final limits. The label of the band stays within the panel wherever the band lies.
     """
     ax.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
     for edge in (-margin, margin):
         ax.axvline(edge, color=RULE, linewidth=0.6, zorder=0.5)
-    # down from below the name of the band, however high the panel is
+    # an arrow without head, because it can begin a fixed distance below the top, where the band's label is
     ax.annotate(
         "", (0, 0), (0, 1), ("data", "axes fraction"), ("data", "axes fraction"), zorder=1,
         arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.8, "shrinkA": 1.7 * SMALL, "shrinkB": 0},
@@ -225,13 +225,13 @@ def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
 
 
 def axis_limits(values: Sequence[float], margin: float) -> Interval:
-    """Return the ends of an axis of differences: all values and the whole band of what is too small."""
+    """Return the limits of an axis of differences that shows all values and the whole band within the margin."""
     low, high = min([*values, -1.15 * margin]), max([*values, 1.15 * margin])
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def as_label(name: str, longest: int = 24) -> str:
-    """A user's own name as a figure shows it: where it is long without its middle, for names differ at their ends.
+    """Shorten a user's name for a figure; the middle is cut out, because names often differ at their ends.
 
     >>> as_label("bicycle and motorcycle"), as_label("multi-task, class weight 3"), as_label("a" * 9 + "b" * 9, 13)
     ('bicycle and motorcycle', 'multi-task,...s weight 3', 'aaaaa...bbbbb')
@@ -243,24 +243,24 @@ def as_label(name: str, longest: int = 24) -> str:
 def dot(
     ax: "Axes", x: float, y: float, colour: str, size: float, *, hollow: bool = False, **style: Any
 ) -> None:
-    """Draw a dot; hollow if a run diverged, as `note_diverged` explains."""
+    """Draw a dot; hollow for a diverged run, see `note_diverged`."""
     inside = PAPER if hollow else colour
     ax.plot(x, y, "o", color=colour, markersize=size, markerfacecolor=inside, **style)
 
 
 def note_diverged(figure: "Figure", runs: Sequence[str]) -> None:
-    """Name below a figure the runs that are drawn hollow, if any."""
+    """List the runs that are drawn hollow below a figure, if any."""
     if runs:
         text = f"○ diverged, given a baseline's score: {', '.join(runs)}"
-        width = int(16 * figure.get_figwidth())  # letters
+        width = int(16 * figure.get_figwidth())  # characters per line
         style = {"ha": "left", "fontsize": SMALL, "color": MUTED}
         figure.supxlabel(fill(text, width), x=0.01, **style)
 
 
 def lay_out(figure: "Figure") -> None:
-    """Place what a figure shows, once: `savefig` would draw everything once more, to nowhere, for this alone.
+    """Run the layout of a figure once; otherwise `savefig` draws the whole figure an extra time for it.
 
-    Names with dollar signs, as of classes and metrics, are no formulas.
+    Dollar signs in names of classes and metrics do not start formulas.
     """
     from matplotlib.text import Text
 
@@ -272,32 +272,31 @@ def lay_out(figure: "Figure") -> None:
 
 
 def to_svg(figure: "Figure", name: str, description: str) -> str:
-    """Return an `<svg>` element to be put into an HTML page.
+    """Return a figure as an `<svg>` element for an HTML page.
 
     Args:
-        figure: drawn with the colours of `THEME`; they become the page's CSS variables.
-        name: unique on the page; prefixes every identifier.
-        description: what a reader who cannot see it should know.
+        figure: drawn with the colours of `THEME`, which become CSS variables of the page.
+        name: prefix of every identifier, unique on the page.
+        description: text for screen readers.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     file, canvas = io.StringIO(), FigureCanvasSVG(figure)
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # text stays text; without a salt identifiers are random, and a date would change, too:
-    # the same study should give the same page
+    # a fixed salt and no date, so that the same study gives the same page; text is not converted to outlines
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         lay_out(figure)
         canvas.print_svg(file, metadata=nothing)
     text = file.getvalue()
-    # an XML declaration has no place within HTML
+    # HTML does not allow an XML declaration
     text = text[text.index("<svg") :]
-    # several drawings share a page, on which an identifier must be unique
+    # identifiers must be unique on a page with several drawings
     text = re.sub(r' id="|href="#|url\(#', rf"\g<0>{name}-", text)
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var(--{variable}, {colour})")
     text = re.sub(r"'DejaVu Sans'", "var(--sans, sans-serif)", text)
-    # the page sets the size; the view box keeps the proportions
+    # the page sets the size; the view box keeps the aspect ratio
     size = r' width="[^"]+pt" height="[^"]+pt"|(?<=<svg) height="[^"]+pt"| width="[^"]+pt"(?= version)'
     return re.sub(size, "", text, count=2).replace(
         "<svg", f'<svg role="img" aria-label="{escape(description)}"', 1

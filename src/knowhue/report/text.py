@@ -1,4 +1,4 @@
-"""How a number becomes text: digits, signs, units, p values, times, counts. No other file decides it."""
+"""Numbers as text: digits, signs, units, p values, times and counts. No other file of the report formats numbers."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +14,16 @@ from knowhue.statistics.paired import Interval, mean
 
 MISSING = "–"
 _ROUNDING_PLACES = 6
-"""Digits beyond those that are shown below which a difference is a rounding error."""
+"""A difference that is 0 to this many digits beyond the shown ones is a rounding error."""
 _MOST_PLACES = 10
 _MOST = 1e10
-"""Numbers with more digits after the point, or from this on, are written by a power of ten, or no table would fit."""
+"""Numbers with more decimal places, or as large as this, are written as a power of ten, to fit into tables."""
 _LEAST = 1e-15
-"""Below it a number of unknown scale is a rounding error."""
+"""A number smaller than this is a rounding error."""
 
 
 class TableCell(NamedTuple):
-    """What stands in a table, and a second line below it, in bold where it is `clear`."""
+    """A cell of a table, with a second line `below`, which is bold if it is `clear`."""
 
     value: str
     below: str = ""
@@ -31,7 +31,7 @@ class TableCell(NamedTuple):
 
 
 def number(value: float | None, unit: str = "", like: float | None = None) -> str:
-    """Return a number as text, shares in per cent, with as many digits as one that it is `like`; None is itself.
+    """Return a number as text, shares in per cent, with as many decimal places as `like` gets (default: the number).
 
     >>> number(0.8412, "share"), number(13.2071), number(0.5123), number(-0.00021), number(None)
     ('84.1', '13.21', '0.512', '−0.00021', '–')
@@ -47,7 +47,7 @@ def number(value: float | None, unit: str = "", like: float | None = None) -> st
 
 
 def difference(single: float | None, multi: float | None, unit: str = "") -> str:
-    """Return multi minus single as text, signed, with as many digits as the numbers it compares.
+    """Return multi minus single as signed text, with as many decimal places as the larger of the two.
 
     >>> difference(12.01, 11.85), difference(0.8, 0.82, "share"), difference(0.8, 0.8, "share")
     ('−0.16', '+2.0', '0.0')
@@ -58,7 +58,7 @@ def difference(single: float | None, multi: float | None, unit: str = "") -> str
 
 
 def ends_text(level: float | None, interval: Interval | None, unit: str = "") -> str:
-    """Return an interval of a difference, with at least as many digits as the level that it is a difference from.
+    """Return the interval of a difference as text, with at least as many decimal places as `level` gets.
 
     >>> ends_text(0.8, (-0.01, 0.02), "share"), ends_text(12.0, (0.002, 0.03)), ends_text(12.0, None)
     ('−1.0 to +2.0', '+0.002 to +0.030', '–')
@@ -67,7 +67,7 @@ def ends_text(level: float | None, interval: Interval | None, unit: str = "") ->
 
 
 def with_spread(values: Sequence[float | None], unit: str = "", like: float | None = None) -> str:
-    """Return mean ± standard deviation over seeds; the mean alone of one seed. For `like` see `number`.
+    """Return mean ± standard deviation over seeds, or the mean alone of one seed. For `like` see `number`.
 
     >>> with_spread([2.0, 4.0]), with_spread([2.0]), with_spread([2.0, None])
     ('3.00 ± 1.41', '2.00', '–')
@@ -80,21 +80,21 @@ def with_spread(values: Sequence[float | None], unit: str = "", like: float | No
 
 
 def signed(values: Sequence[float], places: int) -> list[str]:
-    """Return differences as text, signed, all with as many digits as the smallest of them needs to show one.
+    """Return differences as signed text, all with as many decimal places as the smallest needs to show a digit.
 
     Args:
-        values: of one sentence or interval, in the unit that is shown.
-        places: digits after the point, at the least.
+        values: differences of one sentence or interval, in the shown unit.
+        places: least number of decimal places.
 
     >>> signed([0.0021, 0.034], 2), signed([-0.16], 2), signed([0.0], 2), signed([-0.004, 0.0], 1)
     (['+0.002', '+0.034'], ['−0.16'], ['0.00'], ['−0.004', '0.000'])
     >>> signed([-2e21, 0.0], 2)
     ['−2.00e21', '0']
     """
-    # not `>`, which NaN is not: it would be written as no difference
+    # `not <=` instead of `>`, so that NaN is not shown as no difference
     counts = [not abs(value) <= 10.0 ** -(places + _ROUNDING_PLACES) for value in values]
     for value, count in zip(values, counts, strict=True):
-        while count and not round(abs(value), places):  # no rounding takes a sign away
+        while count and not round(abs(value), places):  # a difference is never rounded to 0
             places += 1
     most = max(map(abs, values), default=0.0)
     nothing = "0" if _by_power_of_ten(most, places) else f"{0:.{places}f}"
@@ -105,7 +105,7 @@ def signed(values: Sequence[float], places: int) -> list[str]:
 
 
 def p_text(p: float | None) -> str:
-    """Return a p value or a probability as text; none that is not certain is rounded to certainty.
+    """Return a p value or a probability as text; only an exact 1 is shown as 1, and 0 never.
 
     >>> p_text(0.0156), p_text(0.0001), p_text(0.9999), p_text(1.0), p_text(None)
     ('0.016', '<0.001', '>0.999', '1.000', '–')
@@ -125,7 +125,7 @@ def p_words(p: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time as text.
+    """Return a duration as text.
 
     >>> duration(12.34), duration(754), duration(7384)
     ('12.3 s', '12 min 34 s', '2 h 3 min')
@@ -140,7 +140,7 @@ def duration(seconds: float | None) -> str:
 
 
 def plain(value: object) -> str:
-    """Return a number of the settings without needless digits.
+    """Return the number of a setting without trailing zeros.
 
     >>> plain(100.0), plain(0.5), plain(None)
     ('100', '0.5', '–')
@@ -149,7 +149,7 @@ def plain(value: object) -> str:
 
 
 def titled(title: str, unit: str) -> str:
-    """Return a metric with its unit, shares in per cent; a unit that is named after the metric says it already.
+    """Return a metric's title with its unit, `%` for shares; without a unit that repeats the title.
 
     >>> titled("Accuracy", "share"), titled("CIEDE2000", "CIEDE2000 units"), titled("PSNR", "dB")
     ('Accuracy, %', 'CIEDE2000', 'PSNR, dB')
@@ -161,7 +161,7 @@ def titled(title: str, unit: str) -> str:
 
 
 def seeds_text(seeds: Iterable[int]) -> str:
-    """Return which seeds.
+    """Return a list of seeds as text.
 
     >>> seeds_text([3]), seeds_text([0, 1, 2]), seeds_text([0, 3])
     ('seed 3', 'seeds 0 to 2', 'seeds 0, 3')
@@ -170,7 +170,7 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 def span(numbers: Iterable[int], one: str = "", several: str = "") -> str:
-    """Return which whole numbers, those that follow one another by their ends."""
+    """Return a list of whole numbers as text, consecutive ones as `first to last`."""
     known = sorted(set(numbers))
     if len(known) == 1:
         return f"{one}{known[0]}"
@@ -179,7 +179,7 @@ def span(numbers: Iterable[int], one: str = "", several: str = "") -> str:
 
 
 class Measure(NamedTuple):
-    """How a primary metric is written: a share in per cent, and a difference of shares in percentage points."""
+    """The format of a primary metric: a share in per cent, and a difference of shares in percentage points."""
 
     title: str
     unit: str
@@ -197,28 +197,28 @@ class Measure(NamedTuple):
         return signed([self.scale * value], self.places)[0]
 
     def amount(self, value: float) -> str:
-        """Return a difference without its sign, with its unit."""
+        """Return the size of a difference, with its unit."""
         return f"{self.signed(value).lstrip('+−')} {self.difference_unit}".strip()
 
     def ends(self, interval: Interval) -> str:
-        """Return the ends of an interval of a difference; none that excludes 0 is rounded to 0."""
+        """Return the interval of a difference as text; an end other than 0 is never rounded to 0."""
         return " to ".join(signed([self.scale * end for end in interval], self.places))
 
     def adds_up(self, levels: tuple[float, float], difference: float) -> bool:
-        """Whether a difference that is shown is that of the two levels that are shown: all are rounded apart."""
+        """Whether the shown difference is that of the shown levels; each number is rounded on its own."""
         texts = [*map(self.level, levels), self.signed(difference)]
         before, after, between = (Decimal(text.replace("−", "-")) for text in texts)
         return after - before == between
 
 
 def about_metric(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
-    """What a study's `metrics.json` says of a metric; it names what every run has: of others, what is known here."""
+    """Return title, unit and direction of a metric, from the study's `metrics.json` where it has them."""
     own = METRICS.get(metric)
     return (own._asdict() if own else {}) | dict(metrics.get(metric, {}))
 
 
 def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
-    """Return how the metric of a question is written, to two digits of its smallest effect of interest."""
+    """Return the format of a question's metric, with decimal places for two digits of the smallest effect."""
     about = about_metric(metrics, asked.metric)
     title, unit = str(about.get("title", spaced(asked.metric).capitalize())), about.get("unit", "")
     scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
@@ -231,19 +231,19 @@ def _signed(values: Sequence[float], unit: str, like: float) -> list[str]:
 
 
 def _places(unit: str, like: float) -> int:
-    """Digits after the point; of what is small, as many as show two."""
+    """Return the number of decimal places; for small numbers, enough to show two digits."""
     size = abs(like)
     if unit == "share" or size >= 100:
         return 1
-    if not size >= _LEAST:  # and not `<`, which NaN is not
+    if not size >= _LEAST:  # also true of NaN
         return 3
     return 2 if size >= 1.5 else max(3, 1 - math.floor(math.log10(size)))
 
 
 def _written(value: float, places: int, like: float | None = None, sign: Literal["z", "+"] = "z") -> str:
-    """A number to so many places, or by a power of ten where one that is `like` it is so written.
+    """Return a number with so many decimal places, or as a power of ten if `like` (default: the number) needs one.
 
-    With the sign "z", Python's, what is rounded to 0 has none.
+    `sign` is Python's format option: with "z", a number that rounds to 0 has no sign.
     """
     form = ".2e" if _by_power_of_ten(value if like is None else like, places) else f".{places}f"
     return f"{value:{sign}{form}}".replace("e+", "e").replace("-", "−")
