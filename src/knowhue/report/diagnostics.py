@@ -1,7 +1,7 @@
-"""How the tasks pulled at the shared encoder, whether that foretold the transfer, and which losses trained it.
+"""Gradients of both tasks at the shared encoder: conflicts, correlation with the transfer, each loss's share.
 
-Conflict of gradients is known not to foretell generalisation (Mueller et al., TMLR) and affinity only weakly
-(Azorin et al. 2023), so what stands here describes and is never a verdict.
+Gradient conflict does not predict generalisation (Mueller et al., TMLR), and affinity only weakly (Azorin et al. 2023),
+so these numbers are descriptive and never a verdict.
 """
 
 import math
@@ -17,25 +17,25 @@ from knowhue.statistics.paired import Interval, bounded_interval, mean
 
 COST = "cost"
 FEWEST = 7
-"""Seeds; with them a rank correlation reaches p = .05 from .79 on."""
-RESAMPLES = 9999  # all pairings of 7 seeds are 5040, so p is exact there, and drawn beyond
+"""Fewest seeds for a correlation; with 7, a rank correlation of .79 reaches p = .05."""
+RESAMPLES = 9999
+"""Most permutations; 7 seeds have 5,040, so p is exact there, and with more seeds permutations are drawn."""
 MOMENTS = {"fork": "at the fork", "end": "at the end"}
 LOSSES = {"class": "cross-entropy", "pixel": "pixel loss", "adversarial": "adversarial loss"}
 LEAST_ADVERSARIAL = 0.10
-"""Share of the colour gradient (pixel and adversarial loss) below which an adversarial loss is as good as off."""
+"""Share of the colour gradient (pixel and adversarial loss) below which an adversarial loss has hardly any effect."""
 
 
 class Diagnostic(NamedTuple):
-    """One gradient statistic and how it is aggregated over a run."""
+    """A gradient statistic and how it is aggregated over a run."""
 
     title: str
     of: Callable[[Sequence[Row]], float | None]
-    """its value for a run, from the steps that were measured; None where they do not say"""
+    """returns its value for a run from the measured steps; None if they lack it"""
     promise: Mapping[str, int]
-    """by question, the sign of the correlation with transfer that it would have if it foretold it; a question that it
-    says nothing of is left out"""
+    """by question, the sign of its correlation with transfer if it predicts transfer; only for questions it concerns"""
     limits: Interval
-    """the least and the greatest value that it can have; between 0 and 1 it is a share"""
+    """smallest and largest possible value; a quantity between 0 and 1 is a share"""
 
 
 def _known(steps: Sequence[Row], name: str) -> list[float]:
@@ -48,13 +48,13 @@ def _over_steps(name: str, join: Callable[[Any], Any]) -> Callable[[Sequence[Row
 
 
 def _norm_ratio(steps: Sequence[Row]) -> float | None:
-    """Return the geometric mean of class over colour; colour's norm as if its two terms were at right angles."""
+    """Return the geometric mean of the norms' ratio, class over colour; colour's two terms count as orthogonal."""
     pairs = [
         (step.get("norm_class"), math.hypot(step["norm_pixel"], step.get("norm_adversarial") or 0.0))
         for step in steps
         if step.get("norm_pixel") is not None
     ]
-    # of logarithms, so that a ratio and its inverse cancel
+    # the mean of logarithms, so that a ratio and its inverse cancel
     ratios = [math.log(one / other) for one, other in pairs if one and other and math.isfinite(one * other)]
     return math.exp(math.fsum(ratios) / len(ratios)) if ratios else None
 
@@ -85,15 +85,15 @@ DIAGNOSTICS: dict[str, Diagnostic] = (
         for name, title in _AFFINITIES.items()
     }
 )  # fmt: skip
-"""Each step that was measured counts the same. Cosines are means and conflicts shares of negative cosines, at the
-shared features; the norm ratio is a geometric mean; affinities are medians, because a step that all but forgets the
-other task weighs more in a mean than all the rest."""
+"""All measured steps have the same weight. Cosines are means, and conflicts are shares of negative cosines, both at the
+shared features; the norm ratio is a geometric mean; affinities are medians, because one step that almost destroys the
+other task would dominate a mean."""
 
 
 def diagnosed(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
-    """Return by seed the diagnostics, and their `cost`, the share of fine-tuning time, of each measured run of an arm.
+    """Return by seed the diagnostics of an arm's measured runs, and their `cost` as a share of fine-tuning time.
 
-    A run counts that came to its end, diverged or not.
+    Runs that diverged are included, unfinished ones are not.
     """
     found = {}
     for run in study.of(arm):
@@ -106,9 +106,9 @@ def diagnosed(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
 
 
 def diagnostic_means(study: Study) -> list[dict[str, Any]]:
-    """Return each diagnostic of the questions' multi-task arms over the seeds that have it: mean, interval, extremes.
+    """Return mean, interval, minimum and maximum over seeds of each diagnostic of the questions' multi-task arms.
 
-    `interval`: 95 %, Student's t over seeds, where that is possible.
+    `interval` is Student's t at 95 % over seeds; None where `bounded_interval` gives none.
     """
     rows, cost = [], Diagnostic("Share of fine-tuning time, %", lambda _: None, {}, (0.0, 1.0))
     for arm in dict.fromkeys(asked.multi for asked in study.questions.values()):
@@ -126,12 +126,12 @@ def diagnostic_means(study: Study) -> list[dict[str, Any]]:
 
 
 def predictions(study: Study) -> list[dict[str, Any]]:
-    """Set each diagnostic beside the transfer of each question, over seeds; nothing without diagnostics.
+    """Correlate each diagnostic with the transfer of each question over seeds; empty without diagnostics.
 
     Transfer is the paired difference of the primary metric, positive where multi-task is better. `correlation` is
-    Spearman's; None with fewer than 7 seeds, or where one of the two is the same for all. `p` is two-sided, by
-    permutation, not adjusted: with a few tens of rows some reach p <= .05 by chance. `word` is `yes in sign` (the
-    promised sign, and p <= .05), `no`, `no promise`, or `too few seeds`.
+    Spearman's; None with fewer than 7 seeds, or if one of the two is constant. `p` is two-sided, by permutation, and
+    not adjusted: of a few tens of rows some reach p <= .05 by chance. `word` is `yes in sign` (the promised sign and
+    p <= .05), `no`, `no promise`, or `too few seeds`.
     """
     rows = []
     for question, asked in study.questions.items():
@@ -155,12 +155,12 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
     if len(known) < FEWEST:
         return None, None, "too few seeds"
     first, second = np.array(known, float).T
-    # what never varies has no correlation
+    # a constant has no correlation
     if not np.ptp(first) or not np.ptp(second):
         return None, None, "no" if promise else "no promise"
     from scipy import stats
 
-    # Pearson's correlation of ranks is Spearman's
+    # Spearman's correlation is Pearson's correlation of the ranks
     by_permutation = stats.PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))
     found = stats.pearsonr(stats.rankdata(second), stats.rankdata(first), method=by_permutation)
     correlation, p = map(float, found)
@@ -169,10 +169,10 @@ def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float 
 
 
 def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
-    """Return by arm and moment (`fork`, `end`) the means over seeds of `norms` and `shares`, by loss, and `seeds`.
+    """Return by arm and moment (`fork`, `end`) the means over seeds of `norms` and `shares` by loss, and `seeds`.
 
-    The norm is that of the weighted loss's gradient with respect to all parameters of the encoder, the mean over a few
-    training batches; its share is of the sum of the norms of an arm. `adversarial_of_colour` is the adversarial
+    A norm is that of the weighted loss's gradient with respect to all parameters of the encoder, averaged over a few
+    training batches; a share is relative to the sum of the arm's norms. `adversarial_of_colour` is the adversarial
     loss's share of the colour gradient. Arms that do not train the encoder are left out.
     """
     table: dict[str, dict[str, Any]] = {}
@@ -184,7 +184,7 @@ def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def gradient_warnings(study: Study) -> list[tuple[str, str]]:
-    """Return (who, what), once for all arms, where an adversarial loss hardly reaches the encoder."""
+    """Return one warning (arms, text) for all arms whose adversarial loss hardly reaches the encoder, or none."""
     low = {
         (arm, moment): 100 * share
         for arm, moments in gradient_table(study).items()
@@ -196,7 +196,7 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
     where = []
     for moment, title in MOMENTS.items():
         if shares := [share for (_, at), share in low.items() if at == moment]:
-            # the least and the greatest, once where they are rounded to the same
+            # minimum and maximum, or one number if both round to the same
             ends = dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares)))
             where.append(f"{' to '.join(ends)} % {title}")
     text = (

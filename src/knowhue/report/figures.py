@@ -1,4 +1,4 @@
-"""FIGURES: what every figure of the report shows, its caption and the numbers behind it; the drawing of the set-up."""
+"""FIGURES: the drawing, caption and data of every figure of the report; figures as files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ _COLUMNS = {"Grayscale": INK, "Single-task": SINGLE, "Multi-task": MULTI, "Groun
 
 
 def draw_samples(study: Study) -> "dict[str, Drawing]":
-    """Draw the first, and where there is one the second sample image of each class: gray, both arms, truth."""
+    """Draw the first and, in another drawing, the second sample image of each class: gray, both arms, truth."""
     labels = [int(label) for label in study.samples.get("label", ())]
     nth = [labels[:place].count(label) for place, label in enumerate(labels)]
     names = {0: "samples", 1: "more_samples"}
@@ -52,7 +52,7 @@ def draw_samples(study: Study) -> "dict[str, Drawing]":
 
 
 _BELOW = 13
-"""Letters of a class that fit below an image, with its probability."""
+"""Characters of a class name that fit below an image together with the probability."""
 
 
 def _row(study: Study, place: int) -> list[Tile]:
@@ -73,7 +73,7 @@ def _row(study: Study, place: int) -> list[Tile]:
 
 
 def _sample(run: Run | None, index: int) -> dict[str, np.ndarray]:
-    """Return what a run's samples hold of an image; they are matched by image, not by place."""
+    """Return what a run's samples contain for an image, which is found by its index in the data set."""
     samples = {} if run is None else run.samples
     found = np.flatnonzero(samples.get("index", np.empty(0)) == index)
     known = [name for name in ("rgb", "predicted", "probability") if name in samples and len(found)]
@@ -81,7 +81,7 @@ def _sample(run: Run | None, index: int) -> dict[str, np.ndarray]:
 
 
 def draw_extremes(study: Study) -> "dict[str, Drawing]":
-    """Draw each arm's best and worst colourings of the shown seed, by their error, above the true images."""
+    """Draw the colourings of each arm with the smallest and largest errors above the true images, for one seed."""
     figures = {}
     for side in levels.drawn_sides(study, "colour"):
         run = study.shown(side.arm)
@@ -100,28 +100,28 @@ def draw_extremes(study: Study) -> "dict[str, Drawing]":
 
 
 FROM_SCRATCH = {"pix2pix": "U-Net from scratch", "palette": "diffusion"}
-"""Methods that have no encoder, and what their networks are."""
+"""Networks of the methods that have no encoder."""
 _ARROWS = (("image", "encoder"), ("encoder", "colour"), ("encoder", "class"), ("colour", "judge"))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One numbered figure of the page."""
+    """A numbered figure of the page."""
 
     title: str
     caption: str
-    """how to read it; may name the facts of `facts` in braces"""
+    """how to read it, with names of `facts` in braces"""
     draw: "Callable[[Study], Mapping[str, Drawing]]"
-    """the study as drawings by file name, side by side; none where it would show no number"""
+    """returns its drawings by file name, shown side by side; none if they would show no numbers"""
     rows: Callable[[Study], list[Row]] | None = None
-    """the numbers behind it; None of pictures, and of scores that the table of all scores holds"""
+    """returns its numbers; None for images, and for scores that `scores.csv` contains"""
 
     def caption_of(self, study: Study) -> str:
         return self.caption.format(**facts(study))
 
 
 def setup(study: Study) -> "dict[str, Drawing]":
-    """Draw what feeds what; blue is trained by single-task, orange by multi-task as well."""
+    """Draw the model as a diagram; blue parts belong to one task, the orange encoder is shared."""
     figure, axes = panels(5.0, 2.0)
     ax = axes[0, 0]
     bare(ax)
@@ -133,7 +133,7 @@ def setup(study: Study) -> "dict[str, Drawing]":
         style = {"ha": "center", "va": "center", "color": INK, "fontsize": SMALL - 1.5, "linespacing": 1.4}
         drawn[name] = ax.text(x, y, "\n".join(lines), bbox=box, **style)
     for start, end in _ARROWS:
-        # above the boxes, for they end at their edges, which are known once these are drawn
+        # after the boxes, because the arrows end at their edges
         arrow = {"arrowstyle": "-|>", "color": MUTED, "patchA": drawn[start].get_bbox_patch(),
                  "patchB": drawn[end].get_bbox_patch()}  # fmt: skip
         ax.annotate("", drawn[end].get_position(), drawn[start].get_position(), arrowprops=arrow, zorder=4)
@@ -150,10 +150,10 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     schedule = f"frozen {plural(frozen, 'epoch')}, then tuned {plain(tuned)}"
     encoder = ("Shared encoder", str(say("encoder", "name") or "–"), start, schedule)
     if method in FROM_SCRATCH:
-        # with nothing to freeze, they train for the epochs of both phases in one
+        # without an encoder to freeze, both phases are one
         encoder = ("No encoder", "the gray image alone", plural((frozen or 0) + (tuned or 0), "epoch"))
     transposed = say("colour", "decoder") == "transposed"
-    # `auto` is transposed convolutions for `gan` alone
+    # `auto` means transposed convolutions only for `gan`
     transposed |= say("colour", "decoder") in (None, "auto") and method == "gan"
     network = "transposed convolutions" if transposed else "U-Net on the encoder"
     weighted = f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
@@ -274,7 +274,7 @@ _ORACLE = (
 
 
 def facts(study: Study) -> dict[str, object]:
-    """Return what captions may name."""
+    """Return the values that captions name in braces."""
     many = len(study.seeds) > 1
     thin = "Thin lines are seeds, the bold line is their mean. " if many else ""
     frozen = study.config("training", "heads", "epochs")
@@ -307,11 +307,11 @@ def facts(study: Study) -> dict[str, object]:
 
 
 def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
-    """Write every figure of a study that shows something as PNG on white, and `figures.md`, which says what.
+    """Write every figure of a study as PNG on white, and their captions as `figures.md`.
 
     Raises:
-        ConfigError: a figure exists.
-        RunError: `folder` is no study, or `out` cannot be written.
+        ConfigError: a file exists already.
+        RunError: `folder` is not a study, or `out` cannot be written.
     """
     study = read_study(folder)
     texts: dict[str, str] = {}
@@ -321,7 +321,7 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         drawings |= drawn
         texts |= dict.fromkeys(drawn, f"**{figure.title}** {figure.caption_of(study)}")
     paths = {out / f"{name}.png": drawing for name, drawing in drawings.items()}
-    # all of them, before the first is written
+    # check all files before writing the first
     for path in (*paths, out / "figures.md"):
         require_outputs({"--figures": path}, overwrite=overwrite)
     for path, drawing in paths.items():
@@ -333,12 +333,12 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
 
 
 def write_drawing(drawing: "Drawing", path: Path) -> None:
-    """Write a figure as `.png`, `.pdf` or `.svg`, text as text, on white; the same figure gives the same bytes."""
+    """Write a figure as `.png`, `.pdf` or `.svg` on white, with selectable text; equal figures give equal bytes."""
     import matplotlib
 
     lay_out(drawing)
-    drawing.patch.set_visible(True)  # paper is white, also where a dark page shows it
-    # fonts as outlines of TrueType, which publishers ask for
+    drawing.patch.set_visible(True)  # a white background, even if shown on a dark page
+    # 42 embeds TrueType fonts, which publishers require
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.stem}
     options: dict[str, dict[str, Any]] = {
         "png": {"dpi": 200, "bbox_inches": "tight"},

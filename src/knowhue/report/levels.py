@@ -1,4 +1,4 @@
-"""What both arms score: over the epochs, over the share of labels, class by class; whether their probabilities hold."""
+"""Figures of both arms' scores: over epochs, over the share of labels, by class; confusion and calibration."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class Side(NamedTuple):
-    """One of the two arms of a question, and how it is drawn."""
+    """One of the two arms of a question, with its style in figures."""
 
     name: str
     arm: str
     title: str
     colour: str
     shift: float
-    """along a log axis, so that error bars do not overlap"""
+    """factor along a logarithmic axis, so that error bars do not overlap"""
 
 
 def drawn_sides(study: Study, task: str) -> list[Side]:
@@ -53,14 +53,17 @@ def drawn_sides(study: Study, task: str) -> list[Side]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity over the epochs: where the log has it and how it is shown."""
+    """A quantity that is drawn over the epochs."""
 
     title: str
     task: str
-    """The single-task arm beside multi-task."""
+    """its arms are drawn"""
     split: str
+    """section of the log: `train` or `validation`"""
     name: str
+    """key in that section"""
     scale: float = 1
+    """factor from the log to the figure"""
 
 
 _ERROR = "Mean absolute error of a*b*, CIELAB units, validation split"
@@ -70,11 +73,11 @@ CURVES = {
     "losses_generator": Panel("Generator loss", "colour", "train", "generator"),
     "losses_discriminator": Panel("Discriminator loss", "colour", "train", "discriminator"),
 }
-"""By the name of the drawing, which begins with that of its figure."""
+"""Panels by name of the drawing, which begins with the name of its figure."""
 
 
 def curves(study: Study, name: str) -> "dict[str, Figure]":
-    """Draw a figure of `CURVES` over the epochs, single-task against multi-task; nothing where no run has a value."""
+    """Draw the panels of a figure over the epochs, single-task against multi-task; none if no run has a value."""
     figures = {}
     for drawing, panel in _panels(name).items():
         if any(len(_values(run, panel)) for arm in sides(study, panel.task) for run in study.of(arm)):
@@ -85,7 +88,7 @@ def curves(study: Study, name: str) -> "dict[str, Figure]":
 
 
 def curve_rows(study: Study, name: str) -> list[Row]:
-    """Return all that the log has of the split that is drawn: one row per arm, seed and epoch."""
+    """Return everything that the logs contain about the drawn split: one row per arm, seed and epoch."""
     panel = next(iter(_panels(name).values()))
     runs = (run for arm in sides(study, panel.task) for run in study.of(arm))
     return [
@@ -106,16 +109,16 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     last = max(line["epoch"] for line in lines)
     last_frozen = max((line["epoch"] for line in lines if line.get("phase") == "heads"), default=0)
     ends = []
-    # single-task last: dashed, it lies over multi-task where both are equal
+    # single-task last, because it is dashed over multi-task where both are equal
     for side in reversed(drawn_sides(study, panel.task)):
         drawn = [(run.finished, _values(run, panel)) for run in study.of(side.arm)]
         drawn = [(finished, curve) for finished, curve in drawn if len(curve)]
         for _, curve in drawn if len(drawn) > 1 else ():
             ax.plot(np.arange(1, len(curve) + 1), curve, color=side.colour, linewidth=0.7, alpha=0.4)
         if drawn:
-            # An unfinished seed has its thin line; in the mean it would cut every other seed short.
+            # an unfinished seed has its thin line but is not in the mean, which it would shorten
             means = [curve for finished, curve in drawn if finished] or [curve for _, curve in drawn]
-            # as far as all got; a gap in one is a gap in the mean
+            # up to the shortest curve; a gap in one curve is a gap in the mean
             centre = np.mean([curve[: min(map(len, means))] for curve in means], axis=0)
             centre = centre if np.isfinite(centre).any() else means[0]
             _two_phases(ax, centre, last_frozen, side.colour, dashed=side.name == "single")
@@ -126,15 +129,15 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
 
 
 def _values(run: Run, panel: Panel) -> np.ndarray:
-    """Return the quantity by epoch, NaN where it is missing; empty where the run never has it."""
+    """Return the quantity by epoch, NaN where it is missing; empty if the run never has it."""
     curve = panel.scale * np.array([line.get(panel.split, {}).get(panel.name) for line in run.log], float)
     return curve if np.isfinite(curve).any() else np.empty(0)
 
 
 def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *, dashed: bool) -> None:
-    """Draw a curve; while the encoder is frozen the upper one is dashed, so that two equal ones both show."""
+    """Draw a curve, dashed while the encoder is frozen if `dashed`, so that two equal curves are both visible."""
     epochs = np.arange(1, len(curve) + 1)
-    # both have the last frozen epoch, so that the curve has no gap
+    # both parts include the last frozen epoch, so that the curve has no gap
     frozen, tuned = epochs <= last_frozen, epochs >= max(last_frozen, 1)
     style: dict[str, Any] = {"color": colour, "linewidth": 1.9, "zorder": 4 if dashed else 3}
     ax.plot(epochs[frozen], curve[frozen], linestyle=(0, (2.5, 2.5)) if dashed else "-", **style)
@@ -143,7 +146,7 @@ def _two_phases(ax: "Axes", curve: np.ndarray, last_frozen: int, colour: str, *,
 
 
 def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
-    """Set limits, ticks and grid, and name both phases, for which there is room on top."""
+    """Set limits, ticks and grid, and write the names of both phases at the top."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = ax.get_ylim()
@@ -155,7 +158,7 @@ def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
     if last_frozen:
         ax.axvspan(0.6, edge, color=SHADE, zorder=0, linewidth=0)
     for start, end, label in ((0.6, edge, "encoder frozen"), (edge, last + 0.4, "everything trains")):
-        # a shorter phase has no room for its name
+        # the name does not fit above a shorter phase
         if end - start > 0.1 * last:
             place = ((start + end) / 2, 0.97)
             style = {"ha": "center", "va": "top", "color": MUTED, "fontsize": SMALL}
@@ -163,7 +166,7 @@ def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
 
 
 def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
-    """Draw what a trivial baseline gives of the same images, thin and dashed; return those to be named."""
+    """Draw the scores of trivial baselines as thin dashed lines; return their heights and names."""
     named = (
         (values.get(panel.split, {}).get(panel.name), spaced(title))
         for title, values in study.baselines.items()
@@ -179,12 +182,14 @@ class Point:
     """One arm at one share of labels."""
 
     side: str
-    """`single` or `multi`."""
+    """`single` or `multi`"""
     share: float
+    """share of the training labels, 0 to 1"""
     arm: str
     scores: Mapping[int, float]
-    """By seed; that of a diverged run is the one declared for it."""
+    """balanced accuracy by seed, 0 to 1; a diverged run has the score declared for it"""
     diverged: frozenset[int]
+    """seeds of diverged runs"""
 
     @property
     def mean(self) -> float | None:
@@ -192,17 +197,17 @@ class Point:
 
     @property
     def interval(self) -> Interval | None:
-        """95 %, over seeds, Student's t; None, too, where that would reach beyond 0 and 1."""
+        """Student's t interval over seeds at 95 %; None with too few seeds or if it exceeds 0 or 1."""
         return bounded_interval(list(self.scores.values()), (0.0, 1.0))
 
 
 def has_label_fractions(study: Study) -> bool:
-    """Whether the study has at least two shares of labels to compare."""
+    """Whether the study has at least two shares of labels."""
     return len({point.share for point in label_points(study)}) > 1
 
 
 def label_points(study: Study) -> list[Point]:
-    """Return the arms that differ in nothing but tasks and labels, by side and share of labels."""
+    """Return the arms that differ only in tasks and labels, sorted by side and share of labels."""
     found: dict[tuple[str, float], Point] = {}
     for arm in study.arms:
         edited = study.arms.get(arm) or {}
@@ -217,7 +222,7 @@ def label_points(study: Study) -> list[Point]:
 
 
 def label_fraction(study: Study) -> "dict[str, Figure]":
-    """Draw balanced accuracy over the share of labels; nothing with one share of labels, or no finished run."""
+    """Draw balanced accuracy over the share of labels; nothing with only one share or no finished run."""
     planned = label_points(study)
     points = [point for point in planned if point.scores]
     if not points or not has_label_fractions(study):
@@ -233,13 +238,13 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
     _share_axis(ax, sorted({100 * point.share for point in planned}))
     name_ends(ax, [end for end in ends if end])
     lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
-    # scores are declared only where the question is asked
+    # only a study that asks the question declares scores
     note_diverged(figure, [f"{run} (“{spaced(study.questions['class'].if_diverged)}”)" for run in lost])
     return {"label_fraction": figure}
 
 
 def label_fraction_rows(study: Study) -> list[Row]:
-    """Return the numbers of the drawing: one row per arm and seed, and one of their mean with its 95 % interval."""
+    """Return the numbers in the drawing: one row per arm and seed, and one per arm with mean and 95 % interval."""
     rows: list[Row] = []
     for point in label_points(study):
         arm = {"labelled_share": point.share, "side": point.side, "arm": point.arm}
@@ -254,14 +259,14 @@ def label_fraction_rows(study: Study) -> list[Row]:
 
 
 def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str, str] | None:
-    """Draw one arm over its shares of labels; return at which height its curve ends, with its name and colour."""
+    """Draw one side over its shares of labels; return the height at which its curve ends, its name and colour."""
     colour = side.colour
     places = [100 * side.shift * point.share for point in points]
     for place, point in zip(places, points, strict=True):
         for seed, value in point.scores.items() if len(point.scores) > 1 else ():
             lost = seed in point.diverged
             style = {"markeredgewidth": 0.6, "alpha": 1 if lost else 0.5, "zorder": 2, "label": "seed"}
-            # Beside the mean's marker, which would cover them.
+            # shifted, because the marker of the mean would cover the seeds
             dot(ax, place * side.shift, 100 * value, colour, 3.2, hollow=lost, **style)
         if point.interval:
             ends = 100 * np.array(point.interval)
@@ -274,7 +279,7 @@ def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str,
 
 
 def _share_axis(ax: "Axes", shares: list[float]) -> None:
-    """Tick the shares that were trained with, and no others."""
+    """Set ticks at the trained shares only."""
     from matplotlib.ticker import NullLocator
 
     ax.set_xlim(shares[0] / 1.3, shares[-1] * 1.3)
@@ -285,13 +290,13 @@ def _share_axis(ax: "Axes", shares: list[float]) -> None:
 
 
 MANY = 12
-"""More classes than this leave no room for numbers in the cells, nor for cells of 0 in their table."""
+"""With more classes, cells of the confusion matrix have no numbers, and its table no zeros."""
 _MOST_NAMED = 80
-"""Names that stand clear of each other below each other in the tallest figure."""
+"""Most class names that fit below each other in the tallest figure."""
 
 
 def draw_per_class(study: Study) -> "dict[str, Figure]":
-    """Draw accuracy and error of each class, both arms on one line."""
+    """Draw accuracy and error of each class, both arms in one row."""
     both = {"class": ("accuracy", "Accuracy, %", 100), "colour": ("ab_l1", "Error of a*b*, CIELAB units", 1)}
     figures = {}
     for task, (name, title, scale) in both.items():
@@ -305,12 +310,12 @@ def draw_per_class(study: Study) -> "dict[str, Figure]":
 
 
 def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
-    """Return one score of each class, (seeds, classes); NaN where there is none."""
+    """Return a score by class, (seeds, classes); NaN where it is missing."""
     runs = study.finished(arm)
     values = [
         [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
     ]
-    # two axes, also without runs
+    # two dimensions even without runs
     return np.array(values, float).reshape(len(runs), len(study.classes))
 
 
@@ -318,7 +323,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
     places = np.arange(len(classes))
     centres = [values.mean(axis=0) for values in scores.values()]
     for (side, values), centre in zip(scores.items(), centres, strict=True):
-        size = 7.5 if side.name == "single" else 4.8  # where both agree, one rings the other
+        size = 7.5 if side.name == "single" else 4.8  # if both agree, one dot forms a ring around the other
         ax.plot(centre, places, "o", color=side.colour, markersize=size, zorder=3, label=side.title)
         for line in values if len(values) > 1 else ():
             ax.plot(
@@ -327,7 +332,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
     if len(centres) == 2:
         ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
     ax.set_ylim(len(places) - 0.4, -0.6)
-    named = slice(None, None, -(-len(classes) // _MOST_NAMED))  # of more, names would overprint
+    named = slice(None, None, -(-len(classes) // _MOST_NAMED))  # leaves names out that would overlap
     ax.set_yticks(places[named], [as_label(spaced(label)) for label in classes[named]])
     ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
     ax.spines["left"].set_visible(False)
@@ -338,7 +343,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
 
 
 def draw_confusion(study: Study) -> "dict[str, Figure]":
-    """Draw the confusion matrix of each arm, each row in per cent of its class."""
+    """Draw the confusion matrix of each arm, in per cent of each row."""
     names = [as_label(spaced(name)) for name in study.classes]
     height = max(0.36 * len(names) if len(names) <= MANY else 4.0, 1.4) + 1.1
     figures = {}
@@ -350,7 +355,7 @@ def draw_confusion(study: Study) -> "dict[str, Figure]":
 
 
 def confusion_rows(study: Study) -> list[Row]:
-    """Return the numbers of the matrices: one row per arm, true class and predicted class; of `MANY` those above 0."""
+    """Return the matrices: one row per arm, true and predicted class; without zeros if there are more than `MANY`."""
     return [
         {"arm": side.arm, "true": true, "predicted": named, "images": count}
         for side, counts in _counted(study)
@@ -361,7 +366,7 @@ def confusion_rows(study: Study) -> list[Row]:
 
 
 def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
-    """Return how many images of each class (rows) were called each class (columns), all finished seeds, by arm."""
+    """Yield each side's confusion matrix: images by true (rows) and predicted class, summed over finished seeds."""
     for side in drawn_sides(study, "class"):
         runs = study.finished(side.arm)
         if tables := [np.asarray(run.scores["confusion"]) for run in runs if run.scores.get("confusion")]:
@@ -372,7 +377,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if len(names) <= MANY:
         _cells(ax, counts, shares, colour)
-    else:  # as an image: of a thousand classes a million cells would be drawn one by one
+    else:  # as an image, because a thousand classes have a million cells
         from matplotlib.colors import to_rgb
 
         hue = np.broadcast_to(to_rgb(colour), (*counts.shape, 3))
@@ -383,7 +388,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
     ax.tick_params(length=0)
     if len(names) <= 4 * MANY:
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-        # few names of short words fit upright, a word a line; others are slanted
+        # a few names of short words fit horizontally, one word per line; others are rotated
         words = [name.split() for name in names]
         fit = len(names) <= 6 and all(len(own) <= 3 and all(len(word) <= 12 for word in own) for own in words)
         below = ["\n".join(own) for own in words] if fit else names
@@ -399,13 +404,13 @@ def _cells(ax: "Axes", counts: np.ndarray, shares: np.ndarray, colour: str) -> N
         share, corner = shares[row, column], (column - 0.47, row - 0.47)
         ax.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=0.05 + 0.95 * share, linewidth=0))
         if counts[row, column]:
-            # numbers stay legible on cells of full colour
+            # light numbers on dark cells
             ink = PAPER if share > 0.5 else INK
             ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=SMALL)
 
 
 def draw_reliability(study: Study) -> "dict[str, Figure]":
-    """Draw for each arm accuracy over probability of the named class, in bins, all finished seeds together."""
+    """Draw the reliability diagram of each arm: accuracy over the predicted class's probability, seeds pooled."""
     figures = {}
     for side in drawn_sides(study, "class"):
         if bins := [each for each in reliability_bins(study, side.arm) if each["images"]]:
@@ -416,19 +421,19 @@ def draw_reliability(study: Study) -> "dict[str, Figure]":
 
 
 def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
-    """Return the bins of `scores.json` added up over the finished seeds; empty without any."""
+    """Return the bins of `scores.json`, pooled over finished seeds; empty without any."""
     runs = [run.scores["reliability"] for run in study.finished(arm) if run.scores.get("reliability")]
     return [_pooled(same) for same in zip(*runs, strict=True)]
 
 
 def reliability_rows(study: Study) -> list[Row]:
-    """Return the numbers of the diagrams: one row per arm and bin."""
+    """Return the numbers in the diagrams: one row per arm and bin."""
     return [{"arm": arm} | each for arm in sides(study, "class") for each in reliability_bins(study, arm)]
 
 
 def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     filled = [each for each in same if each["images"]]
-    # a seed's bin counts by its images, as if all seeds' images were sorted together
+    # weighted by images, as if the images of all seeds had been sorted together
     weights = [each["images"] for each in filled]
     means = {
         name: float(np.average([each[name] for each in filled], weights=weights)) if filled else None

@@ -1,4 +1,4 @@
-"""A comparison of methods, at equal images and at equal wall-clock: what each gives and costs; its tables, its page."""
+"""A comparison of methods at equal images and at equal wall-clock: results, tables and figures of quality and cost."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ERROR = QUESTIONS["colour"]
-"""What a method is judged by: the metric, the smallest effect of interest and what a diverged run is given."""
+"""The question that judges a method: metric, smallest effect of interest, score of a diverged run."""
 QUALITY = (
     "ab_l1", "ciede2000", "colourfulness_difference_of_means", "chroma_ratio", "fd_lite0", "fid", "recognition",
 )  # fmt: skip
-"""Metrics of the tables; those with a better side are drawn. Only where some run has them."""
+"""Metrics in the tables, if some run has them; those with a better direction are also drawn."""
 COST_NAMES = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
 _COST_HEADS = (
     "", "epochs", "images seen", "seconds trained", "ms an image trained", "ms an image predicted",
@@ -42,43 +42,43 @@ _BASELINES = {
     "median_colour": "median colour everywhere",
     "real": "true colours",
 }
-# a hue a family, on light and dark
+# one hue per family, visible on light and dark
 _GAN = "#e0692a"
 _HUES = {"feedforward": "#3b8fd4", "gan": _GAN, "unet": _GAN, "pix2pix": "#a66bbf", "palette": "#2f9e6e"}
 _SHAPES = "osD^vPX*phd<>8"
 
 
 class Mark(NamedTuple):
-    """How a method looks in every panel: the hue of its family, one of its shapes."""
+    """The marker of a method in every panel: the hue of its family, and a shape."""
 
     colour: str
     shape: str
 
 
 class Regime(NamedTuple):
-    """What is equal for all methods."""
+    """What is held equal for all methods."""
 
     name: str
     """`images` or `clock`"""
     title: str
-    """in words"""
+    """the same for readers"""
     arms: Mapping[str, str]
-    """of each method"""
+    """arm of each method"""
     epochs: Mapping[str, Epochs]
-    """of each method, on the frozen encoder and of fine-tuning"""
+    """of each method: epochs on the frozen encoder, epochs of fine-tuning"""
     budget_s: float | None = None
-    """seconds at equal wall-clock"""
+    """seconds of training at equal wall-clock; None at equal images"""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A study whose arms are methods, seen method by method and regime by regime."""
+    """A study whose arms are methods, accessed by method and regime."""
 
     study: Study
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """By name, in the order of the tables; one with settings of its own has its name in the plan for a title."""
+        """Methods by name, in the order of the tables; a method that the user defined has its arm's name as title."""
         return {arm: self._method(arm) for arm in self.plan.planned_arms}
 
     def _method(self, arm: str) -> Method:
@@ -94,33 +94,33 @@ class Comparison:
 
     @property
     def reference(self) -> str:
-        """The method that the others are held against."""
+        """The method that the others are compared with."""
         return self.study.settings["reference"]
 
     @cached_property
     def regimes(self) -> dict[str, Regime]:
-        """`images`, and `clock` once it is known how long an epoch of each method takes."""
+        """`images`, and `clock` as soon as the duration of an epoch of each method is known."""
         runs = self.study.runs
         usual = {name: self.plan.epochs(name) for name in self.methods}
         found = [Regime("images", "equal images", {name: name for name in self.methods}, usual)]
         if clock := self.study.settings.get("wall_clock"):
-            # a method whose epochs did not change is the run that is there
+            # a method with the same epochs in both regimes is not trained again
             arms = {name: name + CLOCK if name + CLOCK in runs else name for name in self.methods}
             found.append(Regime("clock", "equal wall-clock", arms, clock["epochs"], clock["budget_s"]))
         return {each.name: each for each in found}
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Those of `QUALITY` that some finished run has."""
+        """The metrics of `QUALITY` that some finished run has."""
         study = self.study
         return [name for name in QUALITY if any(study.table.finished(arm, name) for arm in study.runs)]
 
     @cached_property
     def tests(self) -> dict[str, dict[tuple[str, str], FamilyTest]]:
-        """By regime, then by (method, metric): a method after the reference, over the seeds that both have.
+        """Tests of each method against the reference, over their common seeds, by regime and by (method, metric).
 
-        They are adjusted over the whole table of a regime, for a reader looks for the bold numbers in all of it; a
-        diverged run has in the error the score declared for it.
+        They are adjusted for the whole table of a regime, because readers look for bold numbers in all of it. The error
+        of a diverged run is the score declared for it.
         """
         others = [method for method in self.methods if method != self.reference]
         return {
@@ -135,17 +135,17 @@ class Comparison:
         }  # fmt: skip
 
     def scores(self, regime: Regime, method: str, metric: str) -> dict[int, float]:
-        """By seed, of the finished runs."""
+        """Return a metric of the finished runs by seed."""
         return self.study.table.finished(regime.arms[method], metric)
 
     @property
     def alpha(self) -> float:
-        """The level of one verdict: alpha, shared out among all methods at both regimes."""
-        # before the second regime has begun, too
+        """The level of one verdict: alpha divided by the number of methods, less the reference, in both regimes."""
+        # even before the second regime has begun
         return question_alpha(self.plan.alpha, 2 * (len(self.methods) - 1))
 
     def verdict(self, regime: Regime, method: str) -> Judged | None:
-        """Judge a method's error against the reference's as a study's questions are; None of the reference."""
+        """Judge a method's error against the reference's, like a study's question; None for the reference."""
         if method == self.reference:
             return None
         table = self.study.table
@@ -156,7 +156,7 @@ class Comparison:
         return judged(found, ERROR.sesoi, self.alpha, trivial, complete)
 
     def unfinished(self, regime: Regime) -> list[str]:
-        """Every run that did not end well or whose sample images are damaged, as text."""
+        """Return a text for every run that did not finish, and for damaged sample images."""
         given = ""
         if self.study.baselines.get(ERROR.if_diverged, {}).get(ERROR.metric) is not None:
             given = f", and given the score of “{spaced(ERROR.if_diverged)}” as declared"
@@ -172,23 +172,23 @@ class Comparison:
         return found
 
     def costs(self, regime: Regime, method: str) -> dict[str, float | None]:
-        """What a method took, means over its finished seeds; `COST_NAMES` are the keys."""
+        """Return the costs of a method by `COST_NAMES`, means over its finished seeds."""
         runs = self.study.finished(regime.arms[method])
         own = [{**run_costs(run), **self.study.costs.get(method, {})} for run in runs]
         return {name: mean([each[name] for each in own if each.get(name) is not None]) for name in COST_NAMES}
 
 
 def run_costs(run: Run) -> dict[str, float]:
-    """What one run took: seconds of training, its heads included, its evaluation not."""
+    """Return what a run cost: seconds of training (with its heads, without evaluation), images seen, their ratio."""
     seconds = sum(entry["train_seconds"] for entry in run.log)
     count = sum(entry["images"] for entry in run.log)
     return {"train_s": round(seconds, 2), "images_seen": count, "train_s_per_image": seconds / max(count, 1)}
 
 
 def comparison_results(study: Study) -> dict[str, Any]:
-    """Every number of the comparison, as `results.json` holds it at `comparison`.
+    """Return every number of the comparison, for `comparison` in `results.json`.
 
-    Paths: `reference`, `regimes.<images|clock>.<title|budget_s|unfinished>`, and of each method
+    Paths: `reference`, `regimes.<images|clock>.<title|budget_s|unfinished>`, and for each method
     `regimes.<regime>.methods.<method>.<epochs|verdict|scores.<metric>|cost.<name>>`.
     """
     compared, regimes = Comparison(study), {}
@@ -217,7 +217,7 @@ def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any
 
 
 def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
-    """One row a method, one column a metric, then the baselines; the header first."""
+    """Return quality as a table, header first: one row per method and baseline, one column per metric."""
     names = list(compared.metrics)
     names += ["diversity"] * any(compared.scores(regime, name, "diversity") for name in compared.methods)
     rows = [[TableCell(head) for head in ("", "error: verdict", *(column_head(name) for name in names))]]
@@ -234,7 +234,7 @@ def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]
 
 
 def cost_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
-    """What each method took; ratios are to the reference, of the same table."""
+    """Return the costs as a table, header first; ratios are relative to the reference in the same regime."""
     rows = [[TableCell(head) for head in _COST_HEADS]]
     known = {name: compared.costs(regime, name) for name in compared.methods}
     usual = known[compared.reference]
@@ -253,7 +253,7 @@ def cost_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
 
 
 def markdown_tables(study: Study) -> str:
-    """All tables as GitHub's Markdown, a heading before each regime's two; first how they are read."""
+    """Return all tables as GitHub's Markdown, after a sentence on how to read them."""
     compared = Comparison(study)
     parts = [
         f"Below each value: its difference to “{compared.methods[compared.reference].title}” over the seeds that both "
@@ -269,7 +269,7 @@ def markdown_tables(study: Study) -> str:
 
 
 def _quality_cell(compared: Comparison, regime: Regime, method: str, metric: str) -> TableCell:
-    """A mean and below it its difference, with as many places, and its interval; `†`: over seeds alone."""
+    """Return a mean, and below it the difference from the reference with its interval (`†`: over seeds alone)."""
     unit, level = METRICS[metric].unit, mean(list(compared.scores(regime, method, metric).values()))
     test = compared.tests[regime.name].get((method, metric))
     if test is None:
@@ -282,13 +282,13 @@ def _quality_cell(compared: Comparison, regime: Regime, method: str, metric: str
 
 
 def column_head(metric: str) -> str:
-    """What stands over a metric's column or panel, where shares are shown in per cent."""
+    """Return the head of a metric's column or panel; shares are in per cent there."""
     own = METRICS[metric]
     return own.head.replace(own.short, f"{own.short}, %") if own.unit == "share" else own.head
 
 
 def verdict_cell(found: Judged | None) -> TableCell:
-    """A verdict; by the seeds alone it speaks of these images and not of the method."""
+    """Return a verdict; one over seeds alone is marked, because it applies to these images only."""
     if found is None:
         return TableCell(MISSING)
     here = found.word != Word.NO_VERDICT and found.quoted is not None and found.quoted.over != BOTH
@@ -312,14 +312,14 @@ def _markdown_cell(cell: TableCell) -> str:
 
 
 def marks(compared: Comparison) -> dict[str, Mark]:
-    """The mark of every method, the shapes of a family in the order of the tables."""
+    """Return the mark of every method; the methods of a family have different shapes."""
     shapes = {hue: itertools.cycle(_SHAPES) for hue in _HUES.values()}
     hues = {name: _HUES[compared.plan.arm_settings(name).colour.method] for name in compared.methods}
     return {name: Mark(hue, next(shapes[hue])) for name, hue in hues.items()}
 
 
 def comparison_figures(study: Study) -> "dict[str, Figure]":
-    """Every figure by file name, for the page, a talk or a paper."""
+    """Return every figure by file name."""
     compared = Comparison(study)
     figures = {"trade_off": trade_off(compared)}
     for name, regime in compared.regimes.items():
@@ -333,7 +333,7 @@ def comparison_figures(study: Study) -> "dict[str, Figure]":
 def trade_off(compared: Comparison) -> "Figure":
     """Draw every metric over the seconds of training."""
     shown = [name for name in compared.metrics if METRICS[name].better != "neither"]
-    # one panel more than metrics, for the legend
+    # one panel more than metrics, because the legend has a panel of its own
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
     flat, looks = list(axes.flat), marks(compared)
@@ -346,7 +346,7 @@ def trade_off(compared: Comparison) -> "Figure":
 
 
 def sample_grid(compared: Comparison, regime: Regime) -> "Figure":
-    """Draw gray, each method, truth; one row an image, the first seed that ended."""
+    """Draw sample images in columns: gray, each method, truth; from the first finished seed."""
     study = compared.study
     gray, truth = ((name, MUTED, study.samples.get(name)) for name in ("gray", "truth"))
     made = [(name, INK, sample_images(study, arm).get("rgb")) for name, arm in regime.arms.items()]
@@ -354,7 +354,7 @@ def sample_grid(compared: Comparison, regime: Regime) -> "Figure":
 
 
 def drawn_grid(compared: Comparison, regime: Regime) -> "Figure":
-    """Draw several samples of each image side by side, a row an image, a block of columns a method."""
+    """Draw several samples of each image side by side: one row per image, a block of columns per method."""
     columns = [
         ("" if place else name, INK, images)
         for name in drawing_methods(compared, regime)
@@ -364,7 +364,7 @@ def drawn_grid(compared: Comparison, regime: Regime) -> "Figure":
 
 
 def _grid(study: Study, columns: Sequence[tuple[str, str, np.ndarray | None]], **style: Any) -> "Figure":
-    """Images in columns, each with a name and its colour above; a row for the first sample image of each class."""
+    """Draw columns of (name, colour of the name, images), one row per class: its first sample image."""
     _, places = np.unique(study.samples.get("label", ()), return_index=True)
     rows = [[Tile(None if images is None else images[place]) for *_, images in columns] for place in places]
     titles = {place: (name, colour) for place, (name, colour, _) in enumerate(columns)}
@@ -372,12 +372,12 @@ def _grid(study: Study, columns: Sequence[tuple[str, str, np.ndarray | None]], *
 
 
 def drawing_methods(compared: Comparison, regime: Regime) -> list[str]:
-    """Those that gave several samples of an image."""
+    """Return the methods with several samples per image."""
     return [name for name, arm in regime.arms.items() if "drawn" in sample_images(compared.study, arm)]
 
 
 def sample_images(study: Study, arm: str) -> Arrays:
-    """`samples.npz` of the first finished seed that has it; nothing where there is none."""
+    """Return `samples.npz` of the first finished seed that has it; empty if none has."""
     return next((run.samples for run in study.finished(arm) if run.samples), {})
 
 
@@ -425,7 +425,7 @@ def _seconds_axis(ax: "Axes") -> None:
 
 
 def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) -> None:
-    """What gray images score, and the budget."""
+    """Draw the score of gray images and the budget in seconds."""
     gray = flat_scores(compared.study.baselines.get("gray", {})).get(metric)
     if gray is not None:
         ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -439,7 +439,7 @@ def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) 
 
 
 def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None:
-    """Names beside their marks, in the free panel."""
+    """Draw the legend in the free panel."""
     from matplotlib.lines import Line2D
 
     entries = [

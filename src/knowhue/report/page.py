@@ -1,4 +1,4 @@
-"""Write the report: one HTML file that needs nothing else, and `results.json` with every number in it."""
+"""Write the report: one self-contained HTML file, and `results.json` with every number in it."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ from knowhue.storage import replacing, write_json
 
 RESULTS = "results.json"
 _LONGEST_LIST = 300
-"""Left-out images listed by name; the rest is counted and stands in `prepared.json`."""
+"""Most left-out images that are listed by name; `prepared.json` has all."""
 _TYPED = re.compile(r"`([^`]+)`")
 
 _DRAWINGS_OF_METHODS = {
@@ -46,7 +46,7 @@ _DRAWINGS_OF_METHODS = {
 
 @dataclass(frozen=True)
 class PageSection:
-    """A part of the page under one heading; without anything to show it is left out."""
+    """A section of the page; it is left out if it has nothing to show."""
 
     title: str
     figures: tuple[str, ...] = ()
@@ -54,14 +54,14 @@ class PageSection:
     tables: tuple[str, ...] = ()
     """keys of `TABLES`"""
     part: str = ""
-    """what else the template shows there"""
+    """name of the template's macro for further content"""
     is_open: bool = False
-    """whether it is read without being asked for; the others are folded"""
+    """whether it is unfolded"""
     of_several_seeds: bool = False
-    """whether one seed has nothing to say here"""
+    """whether it needs more than one seed"""
 
 
-# What one reads in five minutes comes first, unfolded: the answers, the differences, the images and the scores.
+# what a reader needs in five minutes comes first, unfolded: answers, differences, images and scores
 SECTIONS = (
     PageSection(
         "The difference, seed by seed", ("transfer", "forest", "label_fraction"), is_open=True, of_several_seeds=True
@@ -91,21 +91,21 @@ _TABLE_SECTIONS = (
     PageSection("Further metrics", tables=("further",)),
     PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
 )
-"""Of the page on anybody's table."""
+"""Sections of the page of `knowhue verdict`."""
 
 
 @checked_arguments
 def write_report(folder: str | Path, note: str = "") -> Path:
-    """Write `results.json` and `report.html` of a study, in whatever state it is.
+    """Write `results.json` and `report.html` of a study, finished or not.
 
     Returns:
-        The path of the page: one file without links to anything outside of it.
+        The path of the page, one self-contained file.
 
     Raises:
-        RunError: the folder is no study, or cannot be written.
+        RunError: the folder is not a study or cannot be written.
     """
     folder = Path(folder)
-    read_frozen(folder)  # before a lock is laid into any folder
+    read_frozen(folder)  # raises before a lock file is written into a folder that is not a study
     page = folder / "report.html"
     with locked(folder, "report", name=REPORT_LOCK, wait_s=REPORT_S):
         found = conclude(read_study(folder))
@@ -125,7 +125,7 @@ def render_page(found: Conclusion, note: str = "") -> str:
     }  # fmt: skip
     if study.is_comparison:
         return fill("methods.html", **shared, **_methods_content(study))
-    # of single images there are more than a page should hold
+    # without the scores of single images, which are too many for a page
     scores = [("arm", "seed", "metric", "value", "class"), *(row[:5] for row in tidy_scores(study))]
     return fill(
         "page.html",
@@ -144,7 +144,7 @@ def render_page(found: Conclusion, note: str = "") -> str:
 
 
 def _methods_content(study: Study) -> dict[str, Any]:
-    """What the page of a comparison shows: its drawings as SVG, and what its template asks for the rest."""
+    """Return the values of the comparison's template: drawings as SVG, and the objects that it queries."""
     compared, drawings = methods.Comparison(study), {}
     for name, figure in methods.comparison_figures(study).items():
         kind, _, regime = name.rpartition("_")
@@ -156,7 +156,7 @@ def _methods_content(study: Study) -> dict[str, Any]:
 
 
 def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: str = "") -> None:
-    """Write the page on anybody's table, one file that needs nothing else, and the numbers.
+    """Write the page of `knowhue verdict`, one self-contained file, and the numbers as JSON.
 
     Raises:
         RunError: the folder cannot be written.
@@ -178,12 +178,12 @@ def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: st
 
 
 def _results_link(found: Conclusion) -> str:
-    # NaN is no JSON, and browsers refuse it
+    # browsers cannot read NaN in JSON
     return _data_link("application/json", json.dumps(found.results, indent=1, allow_nan=False))
 
 
 def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
-    """What the macro `answer` takes, of each question."""
+    """Return the arguments of the macro `answer` for each question."""
     study = found.findings.study
     lower = study.table.lower_is_better
     return [
@@ -193,13 +193,13 @@ def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template of this package as HTML: it escapes what it is given, and refuses what it is not."""
+    """Fill a template of this package; values are escaped, and an undefined name is an error."""
     return _templates().get_template(template).render(**values)
 
 
 @cache
 def _templates() -> Environment:
-    """Our templates, each compiled once a process."""
+    """Return the templates, each compiled once per process."""
     environment = Environment(
         loader=PackageLoader("knowhue.report", "."),
         autoescape=True,
@@ -209,13 +209,13 @@ def _templates() -> Environment:
     )
     environment.filters["sentence"] = _sentence
     environment.filters["command"] = _command
-    # our own file: escaped, its quotes would break
+    # Markup, because escaping would break the quotes of this file
     environment.globals["css"] = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
     return environment
 
 
 def _sentence(text: str) -> Markup:
-    """A sentence as HTML: what is to be typed stands between backticks, as in a terminal; no line ends in `p =`."""
+    """Return a sentence as HTML: text between backticks is a command, and no line breaks within `p = .01`."""
     return Markup("".join(
         _command(part) if place % 2 else escape(part.replace("p = .", "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}."))
         for place, part in enumerate(_TYPED.split(text))
@@ -223,13 +223,13 @@ def _sentence(text: str) -> Markup:
 
 
 def _command(text: str) -> Markup:
-    """A command as HTML, each word apart: a browser would break a line behind the hyphens of an option."""
+    """Return a command as HTML, each word in a span, because browsers break lines after the hyphens of an option."""
     words = Markup(" ").join(Markup("<span>{}</span>").format(word) for word in text.split(" "))
     return Markup("<code>{}</code>").format(words)
 
 
 def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
-    """Return the sections that this study has something for, with their figures drawn and their tables as text."""
+    """Return the sections that have something to show, with their figures as SVG and their tables as text."""
     study, shown, count = findings.study, [], 0
     for section in wanted:
         if section.of_several_seeds and len(study.seeds) < 2:
@@ -239,7 +239,7 @@ def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTION
             each["number"] = count = count + 1
         texts = [(TABLES[name], TABLES[name].text(findings)) for name in section.tables]
         tables = [(table, rows) for table, rows in texts if table.has_numbers(rows)]
-        # of distances there may be none, and nothing to say of them either
+        # a study may have no distances and no reason to report for it
         is_empty = section.part == "distances" and not (tables or numbers.not_computed(study))
         part = "" if is_empty else section.part
         if figures or tables or part:
@@ -250,7 +250,7 @@ def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTION
 
 
 def _figure(study: Study, name: str) -> dict[str, Any]:
-    """Return a figure ready to be shown; nothing where it would show no number."""
+    """Return a figure for the macro `show`; empty if it would show no numbers."""
     figure = FIGURES[name]
     drawn = figure.draw(study)
     if not drawn:
@@ -269,5 +269,5 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
 
 
 def _data_link(kind: str, text: str) -> str:
-    # within the page, which is one file that needs nothing else
+    # a data URL, because the page is one self-contained file
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
