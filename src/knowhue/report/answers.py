@@ -1,4 +1,7 @@
-"""The questions of the study, answered in words with numbers, and never beyond what the numbers carry."""
+"""The answers to a study's questions in words, with the numbers that support them.
+
+Sealed studies contain these sentences and `knowhue check` compares them, so their wording must not change.
+"""
 
 import re
 from dataclasses import dataclass
@@ -13,32 +16,32 @@ from knowhue.statistics.verdicts import Word, beside_margin, fewest_seeds
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer, in parts that a page may set apart and as one sentence."""
+    """The answer to a question, in parts for a page and as one text."""
 
     question: str
     verdict: str
-    """a `Word`, or `missing` where no pair of runs has a score"""
+    """a `Word`, or `missing` if no pair of runs has a score"""
     headline: str
     detail: str
     caveat: str = ""
-    """what it must be read with: a trivial baseline is not beaten, or a run is not among the numbers"""
+    """limits of the answer: a trivial baseline is not beaten, or a run is left out of the numbers"""
     evidence: str = ""
-    """the intervals, tests and effect sizes behind a verdict; empty without one"""
+    """intervals, tests and effect sizes behind a verdict; empty without one"""
     found: Contrast | None = None
-    """what it is about; None without a pair of runs"""
+    """the compared scores; None without a pair of runs"""
     lost: str = ""
-    """of the caveat, which runs are not among the numbers: that alone forbids a verdict"""
+    """the part of the caveat that names the runs left out, which prevent a verdict"""
     rounding: str = ""
-    """said where levels and difference do not add up as shown; no part of the sentence that studies are sealed with"""
+    """note for levels and difference that do not add up as shown; not a part of `sentence`"""
 
     @property
     def sentence(self) -> str:
-        """All of it in words, as studies are sealed with."""
+        """The whole answer, as `results.json` and sealed studies contain it."""
         return f"{self.caveat} {self._said}".strip()
 
     @property
     def lines(self) -> list[str]:
-        """The same for a terminal: the answer, or why there is none, then what it must be read with."""
+        """The answer for a terminal: the answer, or why there is none, then its caveats."""
         if self.lost and self.verdict == Word.NO_VERDICT:
             rest = " ".join(self.caveat.replace(self.lost, "", 1).split())
             numbers = f"{self.detail[0].upper()}{self.detail[1:]} {self.evidence} {self.rounding}".strip()
@@ -66,10 +69,10 @@ _STATES = {"running": "not finished", "missing": "not started", "unpaired": "its
 
 
 def answers(findings: Findings) -> dict[str, Answer]:
-    """Answer every question that the study asks.
+    """Answer every question of a study.
 
-    The estimate is the mean over seeds of multi-task minus single-task, paired by seed; `report.findings` says what
-    may be said of it. Without scores of single images every sentence is about these images alone.
+    The estimate is the mean over seeds of multi-task minus single-task, paired by seed; `report.findings` judges it.
+    Without scores of single images, every sentence applies to these images only.
     """
     return {question: _answer(findings, question) for question in findings.study.questions}
 
@@ -98,7 +101,7 @@ def _answer(findings: Findings, question: str) -> Answer:
 
 
 def _headline(study: Study, words: Wording, verdict: Judged, found: Contrast) -> str:
-    # Without scores of single images, of the models on these images; with them, of the method.
+    # only with scores of single images does the verdict apply to other images too
     here, word = "" if found.images else f" on these {study.split} images", verdict.word
     if word == Word.NO_VERDICT:
         return f"No verdict yet{here}"
@@ -119,7 +122,7 @@ def _needed_for_a_verdict(verdict: Judged, found: Contrast) -> str:
         return "more images, not more seeds, would tell"
     if need is None or need.seeds is None:
         return "no number of seeds within reach would tell"
-    # seeds enough by their spread, and still neither a difference nor equivalence
+    # by their spread the seeds are enough, but they show neither a difference nor equivalence
     if need.seeds <= len(found.seeds):
         return "the difference lies near the smallest effect of interest"
     upper = f"{need.low} to {need.high}" if need.high else f"{need.low} to more than can be run"
@@ -150,17 +153,17 @@ def _gap(measured: Measure, found: Contrast) -> str:
 
 
 def _these_images(study: Study, found: Contrast) -> str:
-    """Return how many images of which split a difference is of; `these` where it speaks of no others."""
+    """Return the number and the split of a difference's images; `these` if it applies to no others."""
     if found.images is not None:
         return f"the {plural(found.images.differences.shape[1], f'{study.split} image')}"
-    # Without scores of single images, the runs themselves say how many they were scored on.
+    # without scores of single images, the runs contain the number of images
     counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
     count = next(filter(None, counts), None)
     return f"these {f'{count} ' if count else ''}{study.split} images"
 
 
 def _interval_words(study: Study, measured: Measure, quoted: Bounds) -> str:
-    """Quote an interval, and say how far it speaks."""
+    """Return a sentence with an interval and what it applies to."""
     if quoted.interval is None:
         return f"No interval: {quoted.why_not}."
     how_far = {
@@ -180,13 +183,13 @@ def _evidence(
     study: Study, question: str, measured: Measure, verdict: Judged, found: Contrast, quoted: Bounds,
     headroom: list[Headroom],
 ) -> str:  # fmt: skip
-    """Say what carries a verdict: both intervals, p against its level, effect size, wins, and what could be gained."""
+    """Return the evidence for a verdict: both intervals, p with its level, effect size, wins and possible gains."""
     sesoi, count, alpha = study.questions[question].sesoi, len(study.questions), verdict.alpha
     other = found.bounds(1 - alpha if verdict.word.is_small else 1 - 2 * alpha)
     effect = ": no spread" if found.effect is None else minus(f" {found.effect:.2f}")
     low, high = found.wins.interval
     shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
-    # where neither can be given for the same reason, the detail has said it
+    # if neither can be given for the same reason, `_detail` contains that reason
     is_said = other.interval is None and other.why_not == quoted.why_not
     decides = (
         f"{100 * (1 - alpha):g} % decides whether there is a difference, {100 * (1 - 2 * alpha):g} % whether it is "
@@ -220,13 +223,13 @@ def _of_baseline(row: Headroom, measured: Measure) -> str:
 
 
 def _of_oracle(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, word: Word) -> str:
-    """Say what the label at test time gives; beside `equivalent`, whether it could have given what matters."""
+    """Return what the true class gives at test time and, for `equivalent`, whether it could have given what matters."""
     ends = bounds.interval
     interval = f"{bounds.title} {measured.ends(ends)}" if ends else f"no interval: {bounds.why_not}"
     given = f"({measured.signed(row.gain)}, {interval}; positive is better)"
     less = "better than single-task by less than what matters"
     better = less if row.gain > 0 else "no better than single-task"
-    # by the upper end of its interval, not by the estimate
+    # the upper end of the interval decides, not the estimate
     if word == Word.EQUIVALENT and ends is not None and beside_margin(ends[1], sesoi) < 0:
         arm = f"Even the arm that is given the true class is {better} {given}"
         return f"{arm}: the label could hardly have helped by more."
@@ -240,7 +243,7 @@ def _of_oracle(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, w
 
 
 def _beaten_by_baseline(study: Study, question: str) -> str:
-    """Say first which model is no better than knowing nothing."""
+    """Return a caveat that names the models that are no better than a trivial baseline; empty if all are better."""
     asked = study.questions[question]
     losers, trivial = beaten(study, asked.metric, levels(study, asked.metric, (asked.single, asked.multi)))
     if not losers:
@@ -249,12 +252,12 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
     words = wording(study, question)
     names = " and ".join((words.single, words.multi)[place] for place in losers)
     values = ", ".join(f"“{spaced(name)}” {measured.level(level)}" for name, level in trivial.items())
-    # a metric without a unit leaves a space behind
+    # without a unit, a space is left at the end
     return f"Not better than a trivial baseline: {names} ({values} {measured.unit}).".replace(" )", ")")
 
 
 def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
-    """Say first where the model has learnt so little that no difference that matters could be found."""
+    """Return a caveat if the single-task model has learnt so little that no difference that matters could be found."""
     asked = study.questions[question]
     measured, words = measure(study.metrics, asked), wording(study, question)
     subject = f"{words.single_model[0].upper()}{words.single_model[1:]}"
@@ -267,7 +270,7 @@ def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
 
 
 def _lost(study: Study, question: str) -> tuple[str, str]:
-    """Name the runs that give no number, and those that were given one: none is dropped in silence."""
+    """Return one caveat for runs without a number and one for diverged runs with a declared number."""
     asked, words = study.questions[question], wording(study, question)
     arms = ((words.single, asked.single), (words.multi, asked.multi))
     runs = [(f"{label} seed {run.seed}", run) for label, arm in arms for run in study.of(arm)]
@@ -298,6 +301,6 @@ def _what_is_missing(study: Study, question: str) -> str:
         )
         have = "" if absent else f" Runs of one seed are a pair; now {seeds}."
         return f"there is {missing}. Add its rows to the table.{have}"
-    # Whoever trained some arms alone must train the others, too.
+    # the command without its selection of arms, because the other arms must be trained too
     command = re.sub(r"\s--arms?[ =]\S+", "", str(study.settings.get("command") or "knowhue study"))
     return f"there is {missing}. Make it with `{command}`."

@@ -1,4 +1,4 @@
-"""TABLES: what each table behind a verdict shows, how to read it, and how its columns become text."""
+"""TABLES: title, note, rows and columns of every table of the report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from knowhue.statistics.paired import mean
 OVER_SEEDS = "95 % interval over seeds, on these images"
 _Cell = Callable[[Study, Row], Any]
 Cells = dict[str, _Cell]
-"""What stands in a row, by the head of its column."""
+"""Functions that return the cells of a row, by head of the column."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Shown:
     title: str
     note: str
     rows: Callable[[Findings], list[dict[str, Any]]]
-    """its numbers, one mapping a row"""
+    """returns its numbers, one mapping per row"""
     cells: Cells
-    """its columns; those of trivial baselines come after them, where rows have any"""
+    """its columns; columns of trivial baselines are added if rows have any"""
     names: int = 3
-    """how many columns name what a row is of; without a number beside them a table is not shown"""
+    """how many of the first columns are names; a table without numbers in the others is not shown"""
     of_questions: bool = False
-    """whether a question without numbers has a row, of dashes"""
+    """whether questions without numbers have a row of dashes"""
     kind: str = ""
-    """class of its style on the page"""
+    """CSS class on the page"""
 
     def text(self, findings: Findings) -> Table:
-        """Return the table as text, the header first."""
+        """Return the table as text, header first."""
         study, rows = findings.study, self.rows(findings)
         if self.of_questions:
             known = {row["question"]: row for row in rows}
@@ -63,7 +63,7 @@ class Shown:
         return [list(cells), *([cell(study, row) for cell in cells.values()] for row in rows)]
 
     def has_numbers(self, table: Table) -> bool:
-        """Whether its text has a row with more than names and dashes: rows of no seed say nothing."""
+        """Whether a row of its text has more than names, dashes and zeros."""
         return any(any(cell not in (MISSING, None, 0) for cell in row[self.names :]) for row in table[1:])
 
 
@@ -72,7 +72,7 @@ def _unit(study: Study, row: Row) -> str:
 
 
 def _like(row: Row) -> float | None:
-    """The larger of both arms' levels, whose digits all levels of a row have; None without any."""
+    """Return the larger level of both arms, which sets the digits of a row; None without levels."""
     levels = (row.get("single"), row.get("multi"), *map(mean, row.get("scores", ())))
     return max((level for level in levels if level is not None), key=abs, default=None)
 
@@ -82,7 +82,7 @@ def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> _Cell:
 
 
 def _value(key: str) -> _Cell:
-    """A number in the unit of its row's metric, or in the row's own."""
+    """Return a cell with a number in the row's unit, or else in the unit of its metric."""
     return lambda study, row: number(row.get(key), _unit(study, row), _like(row))
 
 
@@ -99,7 +99,7 @@ def _ends(study: Study, row: Row) -> str:
 
 
 def _quoted(study: Study, row: Row) -> str:
-    """An interval with its level, `†` where it is not over seeds and images; a dash without one."""
+    """Return an interval with its level, and `†` if it is not over seeds and images; a dash without one."""
     bounds: Bounds | None = row.get("bounds")
     if bounds is None or bounds.interval is None:
         return MISSING
@@ -188,10 +188,10 @@ def _primary_scores(study: Study, row: Row) -> str:
 
 
 def _scores(task: str) -> Shown:
-    """The metrics of a task, single-task beside multi-task beside trivial baselines."""
+    """Return the table of a task's metrics: single-task, multi-task and trivial baselines."""
 
     def scored(study: Study, row: Row) -> TableCell:
-        """A metric, which direction is better, and its role in the plan."""
+        """Return a metric with its better direction and its role in the plan."""
         arrow = {"lower": " ↓", "higher": " ↑"}.get(study.about(row["metric"]).get("better", ""), "")
         return TableCell(f"{study.label(row['metric'])}{arrow}", row.get("role", ""))
 
@@ -202,7 +202,7 @@ def _scores(task: str) -> Shown:
 
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:
-    """Every question: both arms, their difference, and the verdict."""
+    """Return a row per question: both arms, their difference and the verdict."""
     asked = findings.study.questions
     return [
         {
@@ -217,7 +217,7 @@ def _questions(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _further(findings: Findings) -> list[dict[str, Any]]:
-    """The metrics that no question asks about, of the arms of each question."""
+    """Return a row per metric that no question asks about and per pair of arms."""
     return [
         {
             **test.found.row(), "arms": f"{test.found.arms[1]} against {test.found.arms[0]}", "bounds": test.bounds,
