@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from knowhue.locks import read_signs
+from knowhue.locks import read_holders
 from knowhue.storage import read_json
 
 COMPARED = ("model.safetensors", "scores.json", "per_image.csv", "samples.npz")
@@ -79,7 +79,7 @@ def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seco
 
 def at_work(out: Path) -> list[int]:
     """Processes that work on a part of the study now."""
-    signs = [sign for sign in read_signs(out) if not re.match(r"study: |\S+: lost since ", sign)]
+    signs = [sign for sign in read_holders(out) if not re.match(r"study: |\S+: lost since ", sign)]
     return [int(sign.partition(", process ")[2].partition(",")[0]) for sign in signs]
 
 

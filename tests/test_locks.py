@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from knowhue.errors import RunError
-from knowhue.locks import LOCK, locked, note_jobs, read_signs, working_on
+from knowhue.locks import LOCK, locked, note_jobs, read_holders, working_on
 from knowhue.runs import remove_if_empty, write_config, write_status
 from knowhue.training.run import evaluate_run, train
 
@@ -172,7 +172,7 @@ def test_a_rank_alone_lets_nobody_in(held, monkeypatch, world):
 
 
 def test_who_waits_long_is_told_for_whom(held, monkeypatch):
-    monkeypatch.setattr("knowhue.locks.SILENT_S", 0.02)
+    monkeypatch.setattr("knowhue.locks.QUIET_S", 0.02)
     told = []
     with (
         pytest.raises(RunError, match="in use"),
@@ -292,7 +292,7 @@ def test_a_driver_that_ended_has_left_nothing(tmp_path):
 
 def test_a_part_that_another_process_works_on_is_waited_for(begin, tmp_path, monkeypatch):
     """An engine may take for lost what still runs; then it has two of it."""
-    monkeypatch.setattr("knowhue.locks.SILENT_S", 0.1)
+    monkeypatch.setattr("knowhue.locks.QUIET_S", 0.1)
     worker, part, told = begin(WORKER), tmp_path / "out" / "multi" / "seed-0-abc", []
     threading.Timer(0.8, worker.kill).start()
     with working_on(part, "arm multi", report=told.append):
@@ -314,7 +314,7 @@ def test_a_part_that_came_to_nothing_leaves_nothing(tmp_path):
 
 def test_signs_say_who_works_and_who_was_lost_and_since_when(begin, tmp_path):
     driver, worker, root = begin(DRIVER), begin(WORKER), tmp_path / "out"
-    study, part = read_signs(root)
+    study, part = read_holders(root)
     assert re.fullmatch(r"study: \S+@\S+, process \d+, slurm 12, 13, since .* UTC \(\w+\)", study)
     assert re.fullmatch(
         rf"multi/seed-0-abc: \S+@\S+, process {worker.pid}, slurm 14, since .* UTC \(arm multi\)", part
@@ -322,22 +322,22 @@ def test_signs_say_who_works_and_who_was_lost_and_since_when(begin, tmp_path):
     worker.kill()
     worker.wait()
     os.utime(root / "multi/seed-0-abc" / LOCK, (1e9, 1e9))
-    assert read_signs(root)[0] == study
-    assert read_signs(root)[1] == part.replace(": ", ": lost since 2001-09-09 01:46 UTC; was ", 1)
+    assert read_holders(root)[0] == study
+    assert read_holders(root)[1] == part.replace(": ", ": lost since 2001-09-09 01:46 UTC; was ", 1)
     with working_on(root / "multi/seed-0-abc", "arm multi"):
         (root / "multi/seed-0-abc/result").touch()
-    assert read_signs(root) == [study]
+    assert read_holders(root) == [study]
     assert driver.poll() is None
 
 
 def test_a_gate_is_called_by_its_block(tmp_path):
     with working_on(tmp_path / "gate", "A/A gate", name=".seed-3.lock"):
-        (sign,) = read_signs(tmp_path)
+        (sign,) = read_holders(tmp_path)
     assert sign.startswith("gate/seed-3: ")
 
 
 def test_a_worker_gives_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr("knowhue.locks.BEAT_S", 0.05)
+    monkeypatch.setattr("knowhue.locks.HEARTBEAT_S", 0.05)
     with working_on(tmp_path, "gate multi", name=".seed-3.lock"):
         path = tmp_path / ".seed-3.lock"
         os.utime(path, (1e9, 1e9))
@@ -350,7 +350,7 @@ def test_a_worker_gives_signs_of_life(tmp_path, monkeypatch):
 def test_of_many_processes_the_first_gives_signs_for_all(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("knowhue.locks.BEAT_S", 0.01)
+    monkeypatch.setattr("knowhue.locks.HEARTBEAT_S", 0.01)
     path = tmp_path / LOCK
     path.touch()
     os.utime(path, (1e9, 1e9))

@@ -30,13 +30,14 @@ LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
 """Lock of the report only, because a report can be made while its study runs."""
 REPORT_S = 60.0
-SILENT_S = 5.0
+"""Seconds to wait for another report of the same study."""
+QUIET_S = 5.0
 """Seconds of waiting for a folder before a note says so."""
-BEAT_S = 20.0
+HEARTBEAT_S = 20.0
 """Seconds between heartbeats of a process that works on a part of a study."""
-_PART_S = 30 * 24 * 3600.0
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-_PARTS = ("*/seed-*/.lock", "heads/*/seed-*/.lock", "gate/.seed-*.lock")
+_PART_WAIT_S = 30 * 24 * 3600.0  # practically for ever: a month
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_PART_LOCKS = ("*/seed-*/.lock", "heads/*/seed-*/.lock", "gate/.seed-*.lock")
 
 job_of_engine: ContextVar[str] = ContextVar("job_of_engine", default="")
 """The engine's name of the job that runs now, such as `slurm 12`."""
@@ -63,7 +64,7 @@ def locked(
         what: the command that works there, for the error in other processes.
         name: name of the lock file, if only a part of the folder is locked.
         wait_s: seconds to wait for another process to end.
-        report: gets a note naming the lock's holder after `SILENT_S` seconds of waiting.
+        report: gets a note naming the lock's holder after `QUIET_S` seconds of waiting.
         engine: name of the engine that runs the jobs of a study.
         stays: keep the lock file, emptied, if the folder holds other files: on NFS removing it breaks the lock.
 
@@ -80,11 +81,13 @@ def locked(
     if key in held or not is_first_process():
         yield ""
         return
-    made = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
+    missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     left: list[str] = []
+    write_holder = partial(_write_holder, path, what, engine, left)
     # no soft lock: its mere existence locks, so a killed process would leave the folder locked
-    signed = partial(_sign, path, what, engine, left)
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=signed, poll_interval=0.5 if stays else 0.05)
+    lock = FileLock(
+        path, fallback_to_soft=False, on_acquired=write_holder, poll_interval=0.5 if stays else 0.05
+    )
     try:
         _acquire(lock, path, wait_s, report)
         held.add(key)
@@ -92,14 +95,14 @@ def locked(
     finally:
         if lock.is_locked:
             with suppress(OSError):  # before the release, so that no other process's lock file is removed
-                if stays and any(each != path for each in folder.iterdir()):
+                if stays and any(file != path for file in folder.iterdir()):
                     os.truncate(path, 0)
                 elif not (_holder(path) or {}).get("left"):  # see `note_jobs`
                     path.unlink()
             lock.release()
         held.discard(key)
-        for each in made:  # innermost first
-            remove_if_empty(each)
+        for parent in missing:  # innermost first
+            remove_if_empty(parent)
 
 
 @contextmanager
@@ -108,24 +111,24 @@ def working_on(
 ) -> Iterator[None]:
     """Lock a part of a study that may still run elsewhere, because an engine restarts jobs that it believes lost.
 
-    A second process waits until the first ends, and then finds its work done. The lock file is touched every `BEAT_S`
-    seconds as a heartbeat.
+    A second process waits until the first ends, and then finds its work done. As a heartbeat, the lock file is touched
+    every `HEARTBEAT_S` seconds.
     """
     ended = threading.Event()
 
-    def give_signs() -> None:
-        while is_first_process() and not ended.wait(BEAT_S):
+    def touch_regularly() -> None:
+        while is_first_process() and not ended.wait(HEARTBEAT_S):
             with suppress(OSError):
                 os.utime(folder / name)  # uses the file server's clock
 
-    beat = threading.Thread(target=give_signs, daemon=True)
-    with locked(folder, what, name=name, wait_s=_PART_S, report=report, stays=True):
-        beat.start()
+    heartbeat = threading.Thread(target=touch_regularly, daemon=True)
+    with locked(folder, what, name=name, wait_s=_PART_WAIT_S, report=report, stays=True):
+        heartbeat.start()
         try:
             yield
         finally:
             ended.set()
-            beat.join()
+            heartbeat.join()
 
 
 def is_first_process() -> bool:
@@ -138,7 +141,7 @@ def require_no_jobs(left: str, folder: Path) -> None:
     if left not in ("", "local"):
         raise RunError(
             f"Jobs of `{folder}` may still run: a command with `--engine {left}` was killed. The same `knowhue "
-            f"study` waits for them and goes on; or, if none runs, remove `{folder / LOCK}`."
+            f"study` waits for them and resumes; or, if none runs, remove `{folder / LOCK}`."
         )
 
 
@@ -146,44 +149,44 @@ def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
     """Replace the list of an engine's jobs in the lock file of a study, which this process must hold."""
     holder = _holder(folder / LOCK)
     if holder is not None:  # None on a file system without locks
-        now = {**holder, "engine": engine, "jobs": list(jobs), "left": False}
-        (folder / LOCK).write_text(json.dumps(now), encoding="utf-8")
+        holder |= {"engine": engine, "jobs": list(jobs), "left": False}
+        (folder / LOCK).write_text(json.dumps(holder), encoding="utf-8")
 
 
-def read_signs(root: Path) -> list[str]:
+def read_holders(root: Path) -> list[str]:
     """One line per locked part of a study: who works on it, or since when its process is lost."""
-    found: list[str] = []
-    for path in (root / LOCK, *(path for pattern in _PARTS for path in sorted(root.glob(pattern)))):
+    lines: list[str] = []
+    for path in (root / LOCK, *(path for pattern in _PART_LOCKS for path in sorted(root.glob(pattern)))):
         if (holder := _holder(path)) is not None:
             part = path.relative_to(root).as_posix().removesuffix(LOCK).rstrip("/")
-            place = part.replace("/.", "/") or "study"  # the lock of a gate is a hidden file beside it
-            lost = "" if _is_held(path) else f"lost since {_minute(_last_sign(path))}; was "
-            found.append(f"{place}: {lost}{_described(holder)}")
-    return found
+            part = part.replace("/.", "/") or "study"  # the lock of a gate is a hidden file beside it
+            lost = "" if _is_held(path) else f"lost since {_minute(_last_heartbeat(path))}; was "
+            lines.append(f"{part}: {lost}{_describe(holder)}")
+    return lines
 
 
 _held = threading.local()
 
 
 def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
-    silent_s = min(wait_s, SILENT_S)
+    quiet_s = min(wait_s, QUIET_S)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=silent_s)
+            lock.acquire(timeout=quiet_s)
         except Timeout:
-            if wait_s == silent_s:
+            if wait_s == quiet_s:
                 raise
-            report({"stage": "note", "text": f"waiting for {path.parent}, in use{_by_whom(path)}"})
-            lock.acquire(timeout=wait_s - silent_s)
+            report({"stage": "note", "text": f"waiting for {path.parent}, in use{_by_holder(path)}"})
+            lock.acquire(timeout=wait_s - quiet_s)
     except Timeout:
         # filelock also times out if the lock file cannot be created
         require_writable_folder(path.parent)
         raise RunError(
-            f"`{path.parent}` is in use{_by_whom(path)}. Wait for that to end, or name another folder or file."
+            f"`{path.parent}` is in use{_by_holder(path)}. Wait for that to end, or name another folder or file."
         ) from None
     except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
+        if error.errno not in _NO_LOCKS:
             raise unwritable(path, error) from None
         path.unlink(missing_ok=True)
         warnings.warn(
@@ -193,7 +196,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
         )
 
 
-def _sign(path: Path, what: str, engine: str, left: list[str], descriptor: int) -> None:
+def _write_holder(path: Path, what: str, engine: str, left: list[str], descriptor: int) -> None:
     """Write this process into the lock file. An earlier entry is read first, because its process was killed."""
     before = _holder(path) or {}
     if before.get("engine"):
@@ -229,17 +232,18 @@ def _holder(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _described(holder: Mapping[str, Any]) -> str:
-    jobs = holder.get("jobs") or ()
-    engine = f"{holder['engine']} {few(jobs)}" if jobs else ""
-    job = holder.get("job") or engine
-    by = f", {job}" * bool(job)
-    return f"{holder['user']}@{holder['host']}, process {holder['pid']}{by}, since {holder['since']} ({holder['what']})"
+def _describe(holder: Mapping[str, Any]) -> str:
+    jobs = holder.get("jobs")
+    job = holder.get("job") or (f"{holder['engine']} {few(jobs)}" if jobs else "")
+    return (
+        f"{holder['user']}@{holder['host']}, process {holder['pid']}{f', {job}' * bool(job)}, "
+        f"since {holder['since']} ({holder['what']})"
+    )
 
 
-def _by_whom(path: Path) -> str:
+def _by_holder(path: Path) -> str:
     holder = _holder(path)
-    return " by another process" if holder is None else f" by {_described(holder)}"
+    return " by another process" if holder is None else f" by {_describe(holder)}"
 
 
 def _is_held(path: Path) -> bool:
@@ -247,12 +251,12 @@ def _is_held(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
-        return (datetime.now(UTC) - _last_sign(path)).total_seconds() < 3 * BEAT_S
+        return (datetime.now(UTC) - _last_heartbeat(path)).total_seconds() < 3 * HEARTBEAT_S
     try:
         return not lock_descriptor(descriptor, blocking=False)
     finally:
         os.close(descriptor)  # releases the lock, if it was acquired here
 
 
-def _last_sign(path: Path) -> datetime:
+def _last_heartbeat(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 from knowhue.errors import KnowhueError, RunError
 from knowhue.storage import DISK_FULL, system_cause
 
-_OF_TABLES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_DISK_ERRORS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 
 
 @contextmanager
@@ -22,36 +22,38 @@ def tables_on_disk() -> Iterator[sqlite3.Connection]:
         try:
             yield tables
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _OF_TABLES:
+            if error.sqlite_errorcode & 0xFF not in _DISK_ERRORS:
                 raise
-            raise _no_room("The table of all images", str(error)) from None
+            raise _disk_full("The table of all images", str(error)) from None
 
 
 @contextmanager
-def temporary_folder(what: str, stands_for: Path | None = None) -> Iterator[Path]:
-    """A folder that is gone afterwards; `what` goes there, as a message says where it finds no room.
+def temporary_folder(what: str, shown_as: Path | None = None) -> Iterator[Path]:
+    """A temporary folder, removed afterwards.
 
-    Other messages that leave it name what it `stands_for` instead.
+    Args:
+        what: the folder's content in words, for the error when the disk is full.
+        shown_as: path that replaces the folder's in messages of other errors.
     """
     with tempfile.TemporaryDirectory() as name:
         try:
             yield Path(name)
         except Exception as error:
-            # a RunError is what `storage.writing` made of it
-            has_name = isinstance(error, RunError)
-            cause = system_cause(error.__context__ if has_name else error)
+            # `storage.writing` raises a RunError that names the file
+            names_file = isinstance(error, RunError)
+            cause = system_cause(error.__context__ if names_file else error)
             if cause is None or cause.errno not in DISK_FULL:
-                if isinstance(error, KnowhueError) and stands_for is not None:
-                    error.args = tuple(str(each).replace(name, str(stands_for)) for each in error.args)
+                if isinstance(error, KnowhueError) and shown_as is not None:
+                    error.args = tuple(str(arg).replace(name, str(shown_as)) for arg in error.args)
                 raise
-            # what names another file ran out of room elsewhere; not every writer names its own
-            if name not in f"{error} {cause}" and (has_name or cause.filename is not None):
+            # an error that names a file elsewhere is about another disk; some libraries name no file
+            if name not in f"{error} {cause}" and (names_file or cause.filename is not None):
                 raise
-            raise _no_room(what, cause.strerror or str(cause)) from None
+            raise _disk_full(what, cause.strerror or str(cause)) from None
 
 
-def _no_room(what: str, found: str) -> RunError:
+def _disk_full(what: str, reason: str) -> RunError:
     return RunError(
-        f"{what} should fit into the folder for temporary files, `{tempfile.gettempdir()}`. Found no room: {found}. "
+        f"{what} should fit into the folder for temporary files, `{tempfile.gettempdir()}`. Found no room: {reason}. "
         "Free some space there, or name another folder before the command: TMPDIR=/large/folder"
     )

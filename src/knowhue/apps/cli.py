@@ -26,7 +26,7 @@ from knowhue.apps.verdict import verdict_command
 from knowhue.config import Config
 from knowhue.engines.executor import Executor, await_jobs, open_engine, share_out
 from knowhue.errors import ConfigError, plural
-from knowhue.locks import is_first_process, locked, read_signs
+from knowhue.locks import is_first_process, locked, read_holders
 from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
 from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_config, read_setting
 from knowhue.runs import FROZEN, read_frozen, trained_by
@@ -253,7 +253,7 @@ def plan_command(given: PowerOptions) -> None:
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
 def status_command(study: StudyArgument) -> None:
     """Show the progress of every run of a study or comparison, and which processes work on it."""
-    signs = read_signs(study)
+    signs = read_holders(study)
     if signs and not (study / FROZEN).exists():
         say("no plan yet: it is written once the images are prepared", *signs)
         return
