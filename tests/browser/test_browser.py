@@ -59,7 +59,7 @@ def test_strength_saturation_and_overlay_do_what_they_say(visit):
     gray = change(page, lambda: fill(page, "#strength", 0))
     assert chroma(gray) < 3
     expect(page.locator(".unsure").first).to_be_hidden()
-    page.get_by_label("Show where the colours are unsure").check()
+    page.get_by_label("Show uncertain colours").check()
     expect(page.locator(".unsure").first).to_be_visible()
 
 

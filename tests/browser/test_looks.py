@@ -97,7 +97,7 @@ def test_axe_finds_nothing_serious_in_any_state_of_the_page(visit, log_epoch, ax
     page = visit(color_scheme=scheme, **screen).page
     assert axe(page) == []
     upload(page, ("a.png", scene()), ("b.png", scene()))
-    page.get_by_label("Show where the colours are unsure").check()
+    page.get_by_label("Show uncertain colours").check()
     expect(page.locator(".unsure").first).to_be_visible()
     assert axe(page) == []
     page.get_by_role("button", name="sea", exact=True).click()

@@ -56,8 +56,8 @@ def pale() -> Iterator[str]:
 def test_the_page_says_what_its_model_knows_before_anything_is_uploaded(opened, strange):
     page = opened(strange).page
     expect(page.locator("h1:visible")).to_have_text("Colour a gray photo")
-    expect(page.locator(".lead")).to_contain_text("has seen 2,400 drawn scenes of sea star, shark")
-    expect(page.locator(".lead")).to_contain_text("anything else is a guess")
+    expect(page.locator(".lead")).to_contain_text("was trained on 2,400 drawn scenes of sea star, shark")
+    expect(page.locator(".lead")).to_contain_text("anything else are guesses")
 
 
 def test_no_class_is_named_for_a_photo_unlike_the_training_images_and_the_caveat_comes_first(opened, strange):
@@ -81,7 +81,7 @@ def test_where_colours_are_unsure_is_seen_on_any_colour(visit):
     """Black beside white: on a red photo, as on any other, neighbours differ where the model is unsure."""
     page = visit().page
     upload(page, ("a.png", scene()))
-    page.get_by_label("Show where the colours are unsure").check()
+    page.get_by_label("Show uncertain colours").check()
     overlay = page.locator(".unsure").nth(1)
     expect(overlay).to_be_visible()
     drawn = page.evaluate("""async () => {
@@ -133,13 +133,13 @@ def test_what_models_are_called_and_have_seen_is_said_of_each_where_they_differ(
     assert told["alone"] == "built-in"
     assert "of coral reef, sea lion;" in told["classes"]
     assert all("Sees sea lion" in told[how] and "coral reef" in told[how] for how in ("fast", "full"))
-    assert ["seen at one size" in told[how] for how in ("fast", "full")] == [True, False]
-    assert "The model multi has seen 96 images" in told["named"]
-    assert "The model built has seen 2,400 images" in told["named"]
-    assert "The multi-task model has seen 96" in told["kind"]
-    assert "The single-task model has seen 2,400" in told["kind"]
-    assert "The model has seen 96" in told["one"]
-    assert "The models have seen 96" in told["same"]
+    assert ["predicted at one size" in told[how] for how in ("fast", "full")] == [True, False]
+    assert "The model multi was trained on 96 images" in told["named"]
+    assert "The model built was trained on 2,400 images" in told["named"]
+    assert "The multi-task model was trained on 96" in told["kind"]
+    assert "The single-task model was trained on 2,400" in told["kind"]
+    assert "The model was trained on 96" in told["one"]
+    assert "The models were trained on 96" in told["same"]
     assert told["shares"] == ["> 99 %", "98 %", "50 %", "< 1 %"]
 
 
@@ -155,7 +155,7 @@ def test_whoever_wants_it_fast_is_shown_and_given_photos_seen_at_one_size(opened
     upload(page, ("a.png", noisy := grain()))
     fast = page.get_by_label("Fast")
     expect(fast).to_have_accessible_description(
-        "Sees each photo at one size, not at three: faster, with more blotches."
+        "Predicts each photo at one size, not three: faster, with more blotches."
     )
     usual, once = coloured(page, 1), coloured(page, 0)
     tab_to(page, "#fast")
@@ -277,8 +277,8 @@ def test_few_hatches_are_not_taken_for_certainty_where_a_photo_stayed_gray(opene
     page.locator("body[data-ready]").wait_for()
     upload(page, ("a.png", scene()))
     expect(page.locator(".spread:visible")).to_have_count(0)
-    page.get_by_label("Show where the colours are unsure").check()
+    page.get_by_label("Show uncertain colours").check()
     notes = page.locator(".spread")
-    expect(notes).to_contain_text(["its answers to the photo mirrored and enlarged differ by"] * 2)
-    expect(notes.nth(0)).to_contain_text("do not mean sure here: the photo stayed nearly gray")
-    expect(notes.nth(1)).not_to_contain_text("do not mean sure")
+    expect(notes).to_contain_text(["its answers for the photo mirrored and enlarged differ by"] * 2)
+    expect(notes.nth(0)).to_contain_text("The photo stayed nearly gray, so few hatches do not mean")
+    expect(notes.nth(1)).not_to_contain_text("few hatches")

@@ -82,7 +82,7 @@ def test_an_answer_that_breaks_off_is_said_and_the_next_one_is_shown(visit):
     ):
         page.evaluate("document.querySelector('#alert').textContent = ''")
         act()
-        expect(page.get_by_role("alert")).to_have_text("The answer broke off.")
+        expect(page.get_by_role("alert")).to_have_text("The answer of the server broke off. Try again.")
     page.evaluate("window.mend()")
     change(page, lambda: fill(page, "#saturation", 140))
     expect(page.get_by_role("alert")).to_have_count(0)

@@ -49,7 +49,7 @@ def test_the_documentation_shows_every_route_and_its_answers(opened, served, scr
         expect(page.locator(f'.opblock [data-path="{path}"]')).to_be_visible()
     page.locator('[data-path="/v1/colorize"]').click()
     expect(
-        page.locator(".opblock.is-open").get_by_text("what the chroma is multiplied by").first
+        page.locator(".opblock.is-open").get_by_text("factor for the chroma of the colours").first
     ).to_be_visible()
     expect(
         page.locator(".opblock.is-open .responses-table").get_by_text("Knowhue-Class").first

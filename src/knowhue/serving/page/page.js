@@ -1,15 +1,15 @@
-// The page: photos, points and settings live in this tab alone, and colours come from the server's own API.
+// The page. Photos, points and settings exist only in this tab; colours come from the server's API.
 import { Card, element, kindOf, leadOf, titled } from "./card.js";
 import { Refused, fetched, post } from "./server.js";
 import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
 
 const PREVIEW_PX = 1280;
-const CHOICES = 4; // colourings to choose from, and the longest side of each
-const CHOICE_PX = 320;
-const MOST_TRIES = 5; // of a download, while the server is busy
+const CHOICES = 4; // number of colourings to choose from
+const CHOICE_PX = 320; // longest side of each
+const MOST_TRIES = 5; // attempts to download while the server is busy
 const SUFFIXES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/avif": "avif" };
-const SWATCHES = { // colours that old photos ask for
+const SWATCHES = { // frequent colours in old photos
   "#e0b094": "skin", "#7fa9d6": "sky", "#6d8f4e": "leaves", "#2f8f9d": "sea", "#9c6b43": "wood",
   "#b5523b": "brick", "#d9c08a": "sand", "#c83232": "red", "#808080": "no colour",
 };
@@ -18,13 +18,13 @@ const $ = (selector) => document.querySelector(selector);
 const clamp = (value) => Math.min(1, Math.max(0, value));
 let models = [], cards = [], photos = [], chosen = null, placement = Promise.resolve();
 let setConnected;
-const connected = new Promise((resolve) => { setConnected = resolve; }); // once the models are known; photos wait for it
+const connected = new Promise((resolve) => { setConnected = resolve; }); // resolved when the models are known; photos wait for it
 
-// What the server is asked for
+// Requests to the server
 
 const share = (name) => Number($(`#${name} input[type=number]`).value) / 100;
 
-// Options of the API: less strength is a blend towards gray, and so one factor with saturation.
+// Options of the API. Strength blends towards gray, so it is a factor like saturation.
 function optionsOf(photo, model) {
   const saturation = Math.round(1e4 * share("strength") * share("saturation")) / 1e4;
   const hints = photo.points.map((point) => ["hints", `${placeOf(point)}=${point.colour}`]);
@@ -35,7 +35,7 @@ function optionsOf(photo, model) {
 
 const blobOf = (base64, type) => new Blob([Uint8Array.from(atob(base64), (each) => each.charCodeAt(0))], { type });
 const imageUrl = ({ image, media_type }) => URL.createObjectURL(blobOf(image, media_type));
-// A preview as JPEG; as PNG where the file may be transparent.
+// A preview in JPEG, or in PNG if the file may be transparent.
 const previewOf = (photo, longest = PREVIEW_PX) => [["max_px", longest], ["format", photo.file.type === "image/jpeg" ? "jpg" : "png"]];
 
 async function colouredBy(model, photo, withUncertainty) {
@@ -48,7 +48,7 @@ async function colouredBy(model, photo, withUncertainty) {
   return { answer, map, url: imageUrl(answer) };
 }
 
-// The colourings that a model offers, small.
+// Small versions of a model's different colourings.
 async function choicesOf(model, photo) {
   const numbers = Array.from({ length: model.samples > 1 ? Math.min(CHOICES, model.samples) : 0 }, (_, place) => place + 1);
   const answers = await Promise.all(numbers.map((sample) => {
@@ -61,7 +61,7 @@ async function choicesOf(model, photo) {
 async function updateChoices(photo) {
   const key = settingsOf({ ...photo, sample: 1 });
   if (!photo.isOffered || photo.choicesSettings === key) return;
-  // what is refused once is not asked for at every setting; the photo itself follows them all the same
+  // switched off first, so that an error does not repeat the request with every change of settings
   photo.isOffered = false;
   const found = await Promise.all(models.map((model) => choicesOf(model, photo)));
   photo.isOffered = true;
@@ -74,7 +74,7 @@ async function updateChoices(photo) {
 async function grayPreview(photo) {
   const model = models.find((each) => each.tasks.includes("colour"));
   if (!model) {
-    // a browser shows fewer kinds of files than the API reads, whose class is told all the same
+    // the API reads more formats than a browser can show
     const shown = await createImageBitmap(photo.file).catch(() => null);
     const { width, height } = shown ?? { width: 0, height: 0 };
     return { before: shown ? URL.createObjectURL(photo.file) : "", full: { width, height, kind: "" } };
@@ -85,12 +85,12 @@ async function grayPreview(photo) {
   return { before: imageUrl(answer), full: { ...answer.full, kind } };
 }
 
-// What is asked of the colours of a photo, whichever model is asked.
+// The options that decide the colours of a photo, for all models.
 const allOptionsOf = (photo) => JSON.stringify([optionsOf(photo, { name: "", samples: 2, sizes: 2 }), photo.referenceNumber]);
 
 const settingsOf = (photo) => JSON.stringify([allOptionsOf(photo), photo === chosen && $("#unsure").checked]);
 
-// Ask every model for a photo as the settings are now; one after the other, so that a late answer never hides a newer one.
+// Request a photo from every model with the current settings; updates run in sequence, so a late answer never replaces a newer one.
 function update(photo) {
   photo.pending = (photo.pending ?? Promise.resolve()).catch(() => {}).then(() => updateViews(photo)).then(() => updateChoices(photo));
   return photo.pending;
@@ -122,7 +122,7 @@ async function colouredFile(model, photo) {
   }
 }
 
-// What is shown
+// Display
 
 function setStatus(message, problems = []) {
   $("#status").textContent = message;
@@ -131,7 +131,7 @@ function setStatus(message, problems = []) {
   $("#alert").hidden = !problems.length;
 }
 
-// Run the latest of many calls after the one under way, and none between.
+// Wrap a function so that calls made while it runs are merged into one call afterwards.
 function latest(work) {
   let running = Promise.resolve(), waiting = null;
   return () => {
@@ -199,7 +199,7 @@ function showPoints() {
     dot.style.background = point.colour;
     const text = `${point.colour} at ${Math.round(100 * point.x)} %, ${Math.round(100 * point.y)} %`;
     const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove point ${place + 1}, ${point.colour}` }, "Remove");
-    remove.onclick = () => { points.splice(place, 1); showPoints(); attempt(recolour, "Removed."); };
+    remove.onclick = () => { points.splice(place, 1); showPoints(); attempt(recolour, "Point removed."); };
     return element("li", {}, dot, element("span", {}, text), remove);
   }));
   $("#clear-points").hidden = !points.length;
@@ -227,7 +227,7 @@ function thumb(photo, model) {
   return element("li", {}, open, remove);
 }
 
-// What a visitor does
+// Actions of the user
 
 async function addPhotos(files, isExample = false) {
   await connected;
@@ -239,9 +239,9 @@ async function addPhotos(files, isExample = false) {
     try {
       await update(photo);
     } catch (error) {
-      const said = error instanceof Refused ? error.message : "this browser cannot show it.";
-      // the server knows a file by its field alone; the name, which may have a $, is no pattern
-      problems.push(said.startsWith("`image`") ? said.replace("`image`", () => file.name) : `${file.name}: ${said.replace(/^image: /, "")}`);
+      const message = error instanceof Refused ? error.message : "this browser cannot show it.";
+      // the server names the form field, not the file; a function, because a $ in the name would be a pattern
+      problems.push(message.startsWith("`image`") ? message.replace("`image`", () => file.name) : `${file.name}: ${message.replace(/^image: /, "")}`);
       continue;
     }
     count += 1;
@@ -275,14 +275,14 @@ function removePhoto(photo) {
   return attempt(recolour, "Photo removed.");
 }
 
-// Each point is coloured by itself, so that of several placed at once only those that are refused go.
+// Points are sent one after the other, so that only a point that is refused is removed.
 function place(x, y) {
   const photo = chosen, point = { x: clamp(x), y: clamp(y), colour: $("#point-colour").value };
   placement = placement.then(() => addPoint(photo, point));
   return placement;
 }
 
-// Ask for a photo as it is set now; what is refused is taken back.
+// Request the photo with the current settings, and undo the change if it is refused.
 function attemptOrUndo(photo, undo, done) {
   return attempt(() => updateChosen(photo).catch((error) => { undo(); throw error; }), done);
 }
@@ -290,7 +290,7 @@ function attemptOrUndo(photo, undo, done) {
 const placeOf = ({ x, y }) => `${(100 * x).toFixed(2)}%,${(100 * y).toFixed(2)}%`;
 
 async function addPoint(photo, point) {
-  // a place has one colour, the last
+  // a new point replaces one at the same place
   const replaced = photo.points.find((each) => placeOf(each) === placeOf(point));
   const put = (old, now) => { photo.points = photo.points.flatMap((each) => (each === old ? now : each)); showPoints(); };
   if (!replaced) photo.points.push(point);
@@ -300,14 +300,14 @@ async function addPoint(photo, point) {
 
 let references = 0;
 
-// One that is refused goes again, and the one before it stays.
+// A refused reference is removed again, and the previous one is kept.
 async function setReference(file) {
   const photo = chosen, before = [photo.reference, photo.referenceNumber];
   [photo.reference, photo.referenceNumber] = [file, file ? references += 1 : 0];
   await attemptOrUndo(photo, () => {
     [photo.reference, photo.referenceNumber] = before;
     show();
-  }, file ? "Reference taken." : "Reference removed.");
+  }, file ? "Reference added." : "Reference removed.");
 }
 
 function save(blob, name) {
@@ -329,7 +329,7 @@ async function saveAll(model) {
   save(await downloadZip(files).blob(), "knowhue-photos.zip");
 }
 
-// The browser asks whoever leaves, in its own words; of an example nothing is lost.
+// The browser asks before the page is left with photos that were not downloaded, other than examples.
 function onLeaving() {
   addEventListener("beforeunload", (event) => {
     const canBeSaved = models.some((model) => model.tasks.includes("colour"));
@@ -337,7 +337,7 @@ function onLeaving() {
   });
 }
 
-// Comparing, and placing points
+// Comparing and placing points
 
 function split(value) {
   $("#cards").style.setProperty("--at", `${value}%`);
@@ -350,7 +350,7 @@ function setMode(mode) {
   $("#point-mode").textContent = mode === "points" ? "Done" : "Place points";
 }
 
-// By keyboard or screen reader, which `detail` tells from a pointer, the cross is what comes next.
+// If the button was used by keyboard or screen reader (`detail` is 0), move the focus to the cross.
 function startPoints({ detail }) {
   setMode("points");
   if (!detail) [...document.querySelectorAll(".aim")].find((each) => each.offsetParent)?.focus();
@@ -380,7 +380,7 @@ function onAim(surface) {
 function onSlider(root) {
   const [number, range] = root.querySelectorAll("input");
   const copy = (from, to) => () => {
-    const value = from.value === "" ? to.value : Math.round(from.value); // what is no number changes nothing
+    const value = from.value === "" ? to.value : Math.round(from.value); // an invalid number keeps the old value
     to.value = from.value = Math.min(from.max, Math.max(from.min, value));
     attempt(recolour);
   };
@@ -429,13 +429,13 @@ function onPoints() {
   }));
   $("#point-colour").onchange = () => setMode("points");
   $("#point-mode").onclick = (event) => (document.body.dataset.mode === "points" ? setMode("compare") : startPoints(event));
-  $("#clear-points").onclick = () => { chosen.points = []; showPoints(); attempt(recolour, "Removed."); };
+  $("#clear-points").onclick = () => { chosen.points = []; showPoints(); attempt(recolour, "Points removed."); };
 }
 
 function onTabs(whenShown) {
   const tabs = [...document.querySelectorAll("[role=tab]")];
   const named = () => tabs.find((tab) => location.hash === `#${tab.getAttribute("aria-controls")}`) ?? tabs[0];
-  // the address names the view, for who goes back, loads it again or sends it to others
+  // the address names the view, for the back button, reloading and sharing
   const open = (tab) => {
     if (tab === named()) return;
     history.pushState(null, "", tab === tabs[0] ? location.pathname + location.search : `#${tab.getAttribute("aria-controls")}`);
@@ -464,7 +464,7 @@ function onTabs(whenShown) {
 }
 
 function summary() {
-  if (new Set(models.map((model) => kindOf(model)[1])).size === 1) return ["It guesses colours from lightness, and the class if it learned any."];
+  if (new Set(models.map((model) => kindOf(model)[1])).size === 1) return ["Colours are predicted from lightness, and so is the class if the model learned classes."];
   return ["The same photo, coloured by a model that learned ", element("span", { class: "single" }, "colours alone"), " and by one that learned ",
     element("span", { class: "multi" }, "colours and classes together"), "."];
 }
@@ -490,7 +490,7 @@ async function connect() {
   await attempt(async () => { models = titled(await fetched("v1/models", "json")); });
   if (!models.length) {
     const again = element("button", { type: "button", class: "quiet" }, "Try again");
-    again.onclick = () => { again.disabled = true; connect(); }; // asked twice at once, all cards would be there twice
+    again.onclick = () => { again.disabled = true; connect(); }; // a second click would add all cards twice
     $("#alert").append(" ", again);
     return;
   }

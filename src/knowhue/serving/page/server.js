@@ -1,4 +1,4 @@
-// The server's own API: what is asked of it, and what it answers.
+// Requests to the server's API.
 
 export class Refused extends Error {
   constructor(status, message, retryAfter) {
@@ -7,14 +7,14 @@ export class Refused extends Error {
   }
 }
 
-// What the server answers, read to its end. Raises `Refused`, and nothing else, whatever goes wrong.
+// Return the server's answer, read to its end; every failure is thrown as `Refused`.
 export async function fetched(address, read, request = {}) {
   const answer = await fetch(address, request).catch(() => {
-    throw new Refused(0, "The server cannot be reached.");
+    throw new Refused(0, "The server cannot be reached. Is it still running?");
   });
   if (answer.ok) {
     return answer[read]().catch(() => {
-      throw new Refused(0, "The answer broke off.");
+      throw new Refused(0, "The answer of the server broke off. Try again.");
     });
   }
   const { error } = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
@@ -27,7 +27,7 @@ export function post(path, file, options, accept = "application/json", reference
     request.body = new FormData();
     request.body.append("image", file);
     request.body.append("reference", reference);
-    delete request.headers["content-type"]; // the browser's own, which names the form's boundary
+    delete request.headers["content-type"]; // the browser sets it with the form's boundary
   }
   return fetched(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", request);
 }

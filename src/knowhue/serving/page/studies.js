@@ -1,4 +1,4 @@
-// Studies while they run: how far each run is, curves of two metrics, the newest samples, and the finished report.
+// Studies while they run: progress, curves of two metrics, the newest samples, and a link to the report.
 import { element, spaced } from "./card.js";
 
 const TICK_MS = 3000;
@@ -7,7 +7,7 @@ const STATES = { missing: "–", finished: "done", diverged: "diverged" };
 
 export const written = ({ scale, places, unit }, value) => `${(scale * value).toFixed(places)}${unit}`;
 
-// Where an axis begins and ends: outward to the last place that is written, and never the same.
+// The ends of an axis, rounded outwards to the last digit shown, and never equal.
 export function ends({ scale, places }, values) {
   const steps = scale * 10 ** places, rounded = (value) => Math.round(1e6 * value * steps) / 1e6;
   let low = Math.floor(rounded(Math.min(...values))), high = Math.ceil(rounded(Math.max(...values)));
@@ -22,7 +22,7 @@ function drawing(tag, attributes, text = "") {
   return made;
 }
 
-// How each arm's lines are drawn: the colour of what it learns, dashed where another arm has that already.
+// The line style of each arm: the colour of its kind, dashed if an earlier arm has the same kind.
 function stylesOf(arms) {
   const used = {};
   return arms.map(({ kind }) => {
@@ -39,7 +39,7 @@ function level(chart, y) {
 
 const isWide = ({ style }) => style.startsWith("multi");
 
-// Lines, one a run, from the first epoch of the heads on; dotted what is predicted without a model.
+// Draw a line for each run, from the first epoch of the heads, and the score of the baseline as a dotted line.
 export function draw(chart, curves) {
   const [low, high] = ends(chart, [...(chart.level === null ? [] : [chart.level]), ...curves.flatMap(({ values }) => values)]);
   const longest = Math.max(...curves.map(({ values }) => values.length)), bottom = HEIGHT - BOTTOM;
@@ -54,7 +54,7 @@ export function draw(chart, curves) {
     drawing("text", { x: LEFT, y: HEIGHT - 6 }, "0"),
     drawing("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${longest}`),
     ...(chart.level === null ? [] : level(chart, down(chart.level))),
-    // of arms that score alike the wide line is seen beside the thin one on it
+    // wide lines first, so that thin ones on top of them leave both visible
     ...[...curves].sort((one, other) => isWide(other) - isWide(one)).map(({ style, values }) => values.length === 1
       ? drawing("circle", { class: style, cx: across(1), cy: down(values[0]), r: isWide({ style }) ? 4 : 2 })
       : drawing("path", { class: style, d: `M${values.map((value, place) => `${across(place + 1)} ${down(value)}`).join("L")}` })),
@@ -99,7 +99,7 @@ function samples({ arms, samples: versions, classes }, place) {
     return element("tr", {}, element("th", { scope: "row", class: kind }, label), element("td", {}, strip));
   });
   const below = element("div", { class: "names" });
-  names.forEach((name, place) => { // neighbours of one class share its name
+  names.forEach((name, place) => { // neighbours of the same class share one label
     if (place && name === names[place - 1]) below.lastChild.style.flexGrow = Number(below.lastChild.style.flexGrow) + 1;
     else below.append(Object.assign(element("span", {}, name), { style: "flex-grow: 1" }));
   });
@@ -116,19 +116,19 @@ function section(study, place) {
   return element("section", { class: "study" }, element("header", {}, title, done, ...report), table(study), ...charts(study), ...samples(study, place));
 }
 
-// Show studies in a part of the page, anew every three seconds while it is seen; returns what to call once it is.
+// Show studies in an element and refresh them every three seconds while it is visible; returns a function that refreshes now.
 export function followStudies(root) {
   let shown = "";
   const refresh = async () => {
     if (!root.checkVisibility() || document.hidden) return;
     const text = await (await fetch("page/studies.json")).text();
-    if (text === shown) return; // so that a reader's place and focus stay
+    if (text === shown) return; // keeps the reader's scroll position and focus
     shown = text;
     const studies = JSON.parse(text).map(section);
     const none = element("p", { class: "empty" }, element("b", {}, "No study is shown."), " Start the server with ", element("code", {}, "--study DIR"), " to follow one.");
     root.replaceChildren(...(studies.length ? studies : [none]));
   };
-  const quietly = () => refresh().catch(() => {}); // a server that restarts answers later
+  const quietly = () => refresh().catch(() => {}); // the server may be restarting
   setInterval(quietly, TICK_MS);
   return quietly;
 }
