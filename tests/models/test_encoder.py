@@ -242,7 +242,7 @@ def test_what_an_unreadable_file_is_stands_in_one_line(tmp_path, content, found,
     assert not warned
     message = str(caught.value)
     assert message.startswith(f"`{path}` should be a .safetensors or .pth file of tensors. Found {found}")
-    assert message.endswith(". Fetch it again.")
+    assert message.endswith(". Download it again.")
     assert "\n" not in message
     assert "weights_only" not in message
 
@@ -271,9 +271,9 @@ def test_weights_that_nothing_can_be_trained_from_are_named(tmp_path, kind):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "a table of state_dict, epoch. Save these"),
-        ([torch.zeros(2)], "a list. Save these"),
-        ({7: torch.zeros(2)}, "a table of 7. Save these"),
+        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "a table of state_dict, epoch. Save only"),
+        ([torch.zeros(2)], "a list. Save only"),
+        ({7: torch.zeros(2)}, "a table of 7. Save only"),
     ],
 )
 def test_what_a_checkpoint_holds_in_the_place_of_tensors_is_said(tmp_path, content, message):

@@ -1,4 +1,4 @@
-"""Shared encoders: gray image to feature pyramid, pretrained, BatchNorm statistics never moving."""
+"""Pretrained encoders from gray images to feature pyramids, and the loading of their weights."""
 
 import hashlib
 import re
@@ -26,15 +26,15 @@ Weights = Mapping[str, Tensor]
 
 _ENCODER = "encoder.body."
 _EXPORTED = {"model.classifier.": "class.", "model.": ""}
-"""How an exported model names what a run's file names otherwise."""
+"""Prefixes of tensor names in an exported model, and the prefixes of the same tensors in a run's file."""
 _HEADS = ("colour.", "class.", "discriminator.", "oracle.")
-"""How a run's `model.safetensors` names its parts."""
+"""Prefixes of tensor names in a run's `model.safetensors`, except the encoder's."""
 _FLATTENED = re.compile(r"^(stem|stages)\.(\d+)(?=\.)")
-"""timm's feature extractors flatten these containers: `stages.0.x` is `stages_0.x`."""
+"""Containers that timm's feature extractors flatten: `stages.0.x` becomes `stages_0.x`."""
 
 
 class Package(NamedTuple):
-    """A pip package with the ImageNet weights of an encoder, in a file below its module; no code of it is run."""
+    """A pip package that contains an encoder's ImageNet weights as `file` below `module`; its code is not run."""
 
     module: str
     file: str
@@ -42,32 +42,32 @@ class Package(NamedTuple):
 
 
 class Backbone(NamedTuple):
-    """What must be known of an encoder beyond its timm name."""
+    """Properties of an encoder that timm does not provide."""
 
     mean_and_deviation: tuple[float, float] | None = None
-    """of its input, of all channels alike; None takes what timm says"""
+    """normalisation of the input, equal for all channels; None for timm's"""
     package: Package | None = None
 
 
 @cache  # a study builds its encoder dozens of times
-def _in_timms_order(name: str, path: Path, install: str) -> Weights:
-    """A package's tensors by timm's names: the same ones in the same order, whose shapes are checked one by one.
+def _with_timm_names(name: str, path: Path, install: str) -> Weights:
+    """Read a package's tensors and give them timm's names.
 
-    The classifier, which comes last, may be missing.
+    Names differ, so the tensors must be in timm's order, with the same shapes. The classifier, which comes last, may
+    be missing.
     """
-    theirs = list(read_weights(path).values())
-    with torch.device("meta"):  # for the names alone: no weights, and no draws from the caller's stream
-        ours = timm.create_model(name, pretrained=False).state_dict()
-    body = [key for key in ours if not key.startswith("classifier.")]
-    names = list(ours)[: len(theirs)]
-    # names differ, so only order and shapes can tell that a version still fits
-    if len(theirs) not in (len(ours), len(body)) or [t.shape for t in theirs] != [
-        ours[k].shape for k in names
-    ]:
+    tensors = list(read_weights(path).values())
+    with torch.device("meta"):  # only for names and shapes; must not draw from the caller's random stream
+        expected = timm.create_model(name, pretrained=False).state_dict()
+    body = [key for key in expected if not key.startswith("classifier.")]
+    names = list(expected)[: len(tensors)]
+    same_shapes = [tensor.shape for tensor in tensors] == [expected[key].shape for key in names]
+    if len(tensors) not in (len(expected), len(body)) or not same_shapes:
         raise WeightsError(
-            f"`{path}` should hold the tensors of timm's `{name}` in their order. Found others: `{install}`."
+            f"`{path}` should hold the tensors of timm's `{name}` in timm's order. Found other tensors. Install the "
+            f"version of the package that has them: `{install}`."
         )
-    return dict(zip(names, theirs, strict=True))
+    return dict(zip(names, tensors, strict=True))
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -75,7 +75,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet34": Backbone(),
     "resnet50": Backbone(),
     "convnext_tiny": Backbone(),
-    # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds it to 0.5
+    # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds both to 0.5
     "tf_efficientnet_lite0": Backbone(
         mean_and_deviation=(0.498, 0.502),
         package=Package(
@@ -95,27 +95,27 @@ BACKBONES: dict[str, Backbone] = {
 
 
 class _Pretrained(nn.Module):
-    """A network of timm and the normalisation of its input, (1, 3, 1, 1)."""
+    """A timm network and the mean and standard deviation of its input, (1, 3, 1, 1) each."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
-        backbone, usual = BACKBONES[name], cast(Any, timm.get_pretrained_cfg(name))
         self.body: Any = timm.create_model(name, pretrained=False, **options)
-        own = backbone.mean_and_deviation
-        mean, deviation = (usual.mean, usual.std) if own is None else ((each,) * 3 for each in own)
+        config, ours = cast(Any, timm.get_pretrained_cfg(name)), BACKBONES[name].mean_and_deviation
+        mean, deviation = (config.mean, config.std) if ours is None else ((value,) * 3 for value in ours)
         for buffer, channels in (("mean", mean), ("deviation", deviation)):
-            # in no file, so it has to be whole while models are built on meta
+            # on the CPU even if models are built on the meta device, because no file holds its values
             values = torch.tensor(channels, device="cpu").reshape(1, 3, 1, 1)
             self.register_buffer(buffer, values, persistent=False)
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution that autocast leaves in float32 on a CPU; its result is in the type of its input.
+    """Depthwise convolution that computes in float32 on a CPU even under autocast, and returns its input's type.
 
-    There oneDNN's gradients of it take three to eight times as long in bfloat16: half of a step of EfficientNet-Lite0.
+    oneDNN's gradients of it take three to eight times as long in bfloat16: half of a training step of
+    EfficientNet-Lite0.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -126,32 +126,32 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2dSame(DepthwiseConv2d, Conv2dSame):
-    """The same, padded as TensorFlow does."""
+    """`DepthwiseConv2d` with TensorFlow's "same" padding."""
 
 
 _DEPTHWISE = {nn.Conv2d: DepthwiseConv2d, Conv2dSame: DepthwiseConv2dSame}
 
 
 class Encoder(_Pretrained):
-    """A pretrained classifier's feature extractor that is shown gray images.
+    """The feature extractor of a pretrained classifier, applied to gray images.
 
-    L* is scaled to 0..1, repeated into three channels and normalised as in the encoder's own training.
-    BatchNorm keeps its pretrained statistics in every mode: with small batches, several processes and
-    frozen features alike, the same image then has the same features.
+    L* is scaled to 0..1, repeated into three channels and normalised as in the classifier's training. BatchNorm keeps
+    its pretrained statistics in training mode too: an image's features then do not depend on its batch, on the number
+    of processes, or on whether the encoder is frozen.
 
-    For a 64-pixel image, `resnet18` gives maps of 64, 64, 128, 256, 512 channels and 32, 16, 8, 4, 2
-    pixels. `channels` and `strides` say so for any encoder.
+    For a 64-pixel image, `resnet18` gives maps of 64, 64, 128, 256, 512 channels and 32, 16, 8, 4, 2 pixels. The
+    attributes `channels` and `strides` hold these properties of any encoder.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, features_only=True)
         for module in self.body.modules():
             if isinstance(module, nn.Conv2d) and module.groups == module.in_channels:
-                module.__class__ = _DEPTHWISE[type(module)]  # names and weights stay timm's
+                module.__class__ = _DEPTHWISE[type(module)]  # keeps timm's names and weights
         info = self.body.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
-        self.train()  # from the start: a new module's BatchNorm would move
+        self.train()  # puts BatchNorm in evaluation mode, see below
 
     def forward(self, lightness: Lightness) -> Pyramid:
         """Features of L* (B, 1, H, W), H and W multiples of the coarsest stride; fine to coarse."""
@@ -162,27 +162,31 @@ class Encoder(_Pretrained):
         """Set the mode of everything but BatchNorm, which stays in evaluation mode."""
         super().train(mode)
         for module in self.modules():
-            # private, but the one class that all BatchNorms have in common
+            # private, but the only base class of every BatchNorm
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
 
 
 class NoEncoder(nn.Module):
-    """The encoder of a network from scratch: none. Its one map is the gray image scaled to -1..1; nothing learns."""
+    """Takes the encoder's place in a network from scratch: its only map is the gray image scaled to -1..1."""
 
     channels: tuple[int, ...] = (1,)
     strides: tuple[int, ...] = (1,)
 
     def forward(self, lightness: Lightness) -> Pyramid:
-        """L* (B, 1, H, W) to (gray,), gray = L*/50 - 1."""
+        """Return (L*/50 - 1,) for L* (B, 1, H, W)."""
         return (lightness / (LIGHTNESS_SCALE / 2) - 1,)
 
 
 def build_encoder(config: EncoderSettings) -> Encoder:
-    """The configured encoder with its weights; `weights: none` leaves the random ones of the caller's stream.
+    """Build the configured encoder and load its weights.
 
-    One pretrained on gray images is taken as it is, see `spread_gray`. A `WeightsError` names the ways to weights.
+    With `weights: none` it keeps random weights from the caller's stream. Weights pretrained on gray images are adapted
+    to three channels, see `spread_gray`.
+
+    Raises:
+        WeightsError: the weights cannot be loaded; the message names other sources of weights.
     """
     encoder = Encoder(config.name)
     if config.weights != "none":
@@ -191,18 +195,18 @@ def build_encoder(config: EncoderSettings) -> Encoder:
 
 
 class PooledFeatures(_Pretrained):
-    """A pretrained classifier without its last layer: RGB (B, 3, H, W), 0 to 1, to (B, D)."""
+    """A pretrained classifier without its last layer."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, num_classes=0)
 
     def forward(self, rgb: RGB) -> Tensor:
-        """Normalise as in the network's own training, and pool its last map."""
+        """Pooled features (B, D) of sRGB (B, 3, H, W), 0 to 1."""
         return self.body((rgb - self.mean) / self.deviation)
 
 
 def pretrained_features(name: str, weights: str) -> nn.Module:
-    """A frozen pretrained network that sees colour and gives pooled features. Errors as of `build_encoder`."""
+    """Build a frozen pretrained network that maps RGB to pooled features; raises as `build_encoder` does."""
     network = PooledFeatures(name)
     config = EncoderSettings(name=name, weights=weights)
     _fill(network.body, _find_weights(config), config)
@@ -210,12 +214,12 @@ def pretrained_features(name: str, weights: str) -> nn.Module:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """The SHA-256 of all parameters and buffers by name, 64 hex digits."""
+    """SHA-256 of a module's saved parameters and buffers, see `tensors_digest`."""
     return tensors_digest(module.state_dict())
 
 
 def tensors_digest(tensors: Weights) -> str:
-    """The same of tensors by name."""
+    """SHA-256, 64 hex digits, of tensors and their names, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
@@ -234,54 +238,61 @@ def _find_weights(config: EncoderSettings) -> Weights:
 
 
 def packaged(name: str) -> Weights:
-    """The weights of a network of timm that a pip package has; a `WeightsError` if none has, or has others."""
+    """Weights of a timm network from an installed pip package.
+
+    Raises:
+        WeightsError: no package has weights of this network, it is not installed, or its tensors do not fit.
+    """
     package = BACKBONES[name].package if name in BACKBONES else None
     if package is None:
-        having = ", ".join(each for each, backbone in BACKBONES.items() if backbone.package)
-        raise WeightsError(f"No pip package has the weights of `{name}`, only of {having}.")
-    found = find_spec(package.module)
-    if found is None or not found.submodule_search_locations:
+        available = ", ".join(each for each, backbone in BACKBONES.items() if backbone.package)
+        raise WeightsError(f"No pip package has the weights of `{name}`, only of {available}.")
+    spec = find_spec(package.module)
+    if spec is None or not spec.submodule_search_locations:
         raise WeightsError(
             f"The weights of `{name}` are in a pip package that is not installed: `{package.install}`."
         )
-    return _in_timms_order(name, Path(found.submodule_search_locations[0]) / package.file, package.install)
+    return _with_timm_names(name, Path(spec.submodule_search_locations[0]) / package.file, package.install)
 
 
 def downloaded(name: str) -> Weights:
-    """The pretrained weights of a network of timm from its hub; a `WeightsError` if they cannot be had."""
+    """Pretrained weights of a timm network from the Hugging Face hub or its local cache, or a `WeightsError`."""
     try:
         with asking_hub():
             return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # the hub client raises its own, requests', httpx' and OS errors
+    except (
+        Exception
+    ) as error:  # the hub client raises its own errors and those of requests, httpx and the system
         raise WeightsError(not_downloaded(name, first_line(error))) from None
 
 
 def _fill(
     body: nn.Module, weights: Weights, config: EncoderSettings, gray_deviation: Tensor | None = None
 ) -> None:
-    """Load strictly: every tensor of the encoder must be there; only the classifier on top may be left over.
+    """Load weights strictly: every tensor of `body` must be among them; others, such as the classifier, are ignored.
 
-    With `gray_deviation`, that of the body's three equal inputs, an encoder pretrained on gray images serves too.
+    With `gray_deviation`, the input's standard deviation, weights pretrained on gray images are accepted too.
     """
-    own = body.state_dict()
-    # both spellings: a run's own file holds the flattened names already
+    expected = body.state_dict()
+    # keep the original names as well, because a run's file already holds flattened names
     weights = {**weights, **{_FLATTENED.sub(r"\1_\2", key): value for key, value in weights.items()}}
     if gray_deviation is not None:
-        weights = spread_gray(weights, own, gray_deviation)
-    wrong = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
+        weights = spread_gray(weights, expected, gray_deviation)
+    wrong = [k for k, v in expected.items() if k not in weights or weights[k].shape != v.shape]
     if wrong:
         raise WeightsError(
-            f"`{config.weights}` should hold all {len(own)} tensors of `{config.name}`. {len(wrong)} are missing or of "
-            f"another shape, such as `{wrong[0]}`. Name the encoder that they belong to with --set encoder.name=..."
+            f"`{config.weights}` should hold all {len(expected)} tensors of `{config.name}`. {len(wrong)} are missing "
+            f"or of another shape, such as `{wrong[0]}`. Name the encoder that they belong to with "
+            "--set encoder.name=..."
         )
-    body.load_state_dict({key: weights[key] for key in own})
+    body.load_state_dict({key: weights[key] for key in expected})
 
 
 def read_encoder(name: str) -> Weights:
-    """The tensors of an encoder by name, of a file of tensors or of a trained model, see `runs.model_file`.
+    """Read an encoder's tensors from a file of tensors or from a trained model, see `runs.model_file`.
 
     Raises:
-        WeightsError: there is no such file, or it holds no encoder; or the run has not finished, or kept no encoder.
+        WeightsError: there is no such file, the run has not finished, or it holds no encoder.
     """
     weights = read_parts(name)
     encoder = {
@@ -289,37 +300,37 @@ def read_encoder(name: str) -> Weights:
     }
     if not encoder and weights and all(key.startswith(_HEADS) for key in weights):
         raise WeightsError(
-            f"`{name}` should hold an encoder. Found only heads: the run trained them on a frozen one, and kept none. "
-            "Name a run that fine-tuned, such as runs/demo/multi/seed-0-1a2b3c4d."
+            f"`{name}` should hold an encoder. Found only heads: the run trained them on a frozen encoder, which is "
+            "not saved. Name a run that fine-tuned its encoder, such as runs/demo/multi/seed-0-1a2b3c4d."
         )
     return encoder or weights
 
 
 def read_parts(name: str) -> Weights:
-    """A trained model's tensors as a run names them, `encoder.body.`, `colour.`; errors as of `read_weights`."""
+    """Read a trained model's tensors, with names as in a run's file; raises as `read_weights` does."""
     return {_part_name(key): value for key, value in read_weights(weights_file(name)).items()}
 
 
 def _part_name(key: str) -> str:
-    own = next((each for each in _EXPORTED if key.startswith(each)), "")
-    return _EXPORTED.get(own, "") + key.removeprefix(own)
+    prefix = next((prefix for prefix in _EXPORTED if key.startswith(prefix)), "")
+    return _EXPORTED.get(prefix, "") + key.removeprefix(prefix)
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a file by name; no code of it is run.
+    """Read a file's tensors by name, without running any code in it.
 
     Raises:
-        WeightsError: it is no .safetensors or .pth file of tensors, or one holds no finite real numbers.
+        WeightsError: it is not a .safetensors or .pth file of tensors, or not all are of finite real numbers.
         OSError, RuntimeError, MemoryError: too little memory.
     """
     try:
         if path.suffix == ".safetensors":
             weights = load_file(path)
         else:
-            # torch asks the user to report a foreign pickle to it
+            # torch would ask the user to report an unknown pickle
             with warnings.catch_warnings(action="ignore"):
                 weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's unpickler obeys the bytes that it finds, and fails by any error
+    except Exception as error:  # on damaged bytes, torch's unpickler can raise any error
         if of_the_machine(error):
             raise
         raise WeightsError(no_weights(path)) from None
@@ -327,32 +338,33 @@ def read_weights(path: Path) -> Weights:
     if not is_table or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in weights.items()):
         found = f"a table of {few(list(map(str, weights)))}" if is_table else f"a {type(weights).__name__}"
         raise WeightsError(
-            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found {found}. Save these tensors "
-            "alone, with `torch.save`."
+            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found {found}. Save only the "
+            "tensors, with `torch.save`."
         )
-    # a study of them would be trained to its end before that shows
-    if odd := [name for name, each in weights.items() if not _is_finite(each)]:
+    # checked here, because a study would train to its end before this shows
+    if bad := [name for name, tensor in weights.items() if not _is_finite(tensor)]:
         raise WeightsError(
-            f"`{path}` should hold tensors of finite real numbers. Found others in `{odd[0]}`."
+            f"`{path}` should hold tensors of finite real numbers. Found other values in `{bad[0]}`."
         )
     return weights
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds real numbers, as they are, and all of them finite."""
+    """Whether a tensor is dense and unquantized and all its values are finite real numbers."""
     is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta)
     return is_plain and not tensor.is_complex() and bool(torch.isfinite(tensor.float()).all())
 
 
-def spread_gray(weights: Weights, own: Weights, deviation: Tensor) -> Weights:
-    """Fit an encoder that was pretrained on one gray channel to three equal ones; others stay as they are.
+def spread_gray(weights: Weights, expected: Weights, deviation: Tensor) -> Weights:
+    """Adapt weights pretrained on one gray channel to three equal channels; return other weights unchanged.
 
-    Its first kernel K is spread over the three in proportion to their deviations d (1, 3, 1, 1): K d / (3 mean(d)). As
-    channel c is shown (gray - m) / d, with m the channel's mean, the network then sees K on (gray - mean(m)) / mean(d)
-    at every pixel, and 0 beyond the edge: exactly one normalised gray channel. So gray in 0..1 with mean 0.449 and
-    deviation 0.226 is what the encoder should have been trained with, for those of ImageNet's usual normalisation.
+    The first kernel K is spread over the channels in proportion to their standard deviations d (1, 3, 1, 1):
+    K d / (3 mean(d)). The input of each channel is (gray - m) / d, with m its mean. The first layer therefore computes
+    K on (gray - mean(m)) / mean(d) at every pixel, and on 0 beyond the edge: exactly one normalised gray channel.
+    With ImageNet's usual normalisation, the encoder should thus have been trained on gray in 0..1 normalised with mean
+    0.449 and standard deviation 0.226.
     """
-    kernels = {name: mine.shape for name, mine in own.items() if mine.ndim == 4 and mine.shape[1] == 3}
+    kernels = {name: t.shape for name, t in expected.items() if t.ndim == 4 and t.shape[1] == 3}
     spread = {
         name: weights[name] * deviation / (3 * deviation.mean())
         for name, shape in kernels.items()

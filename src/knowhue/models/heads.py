@@ -1,6 +1,6 @@
-"""Heads on the encoder's feature maps: decoders to chroma, classifiers to logits, and the oracle's knowledge.
+"""Heads on the encoder's feature maps: decoders that predict chroma, classifiers, and the oracle's class embedding.
 
-Upsampling is by transposed convolution that cannot draw a checkerboard.
+Decoders upsample by a transposed convolution that cannot produce checkerboard artefacts.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from knowhue.tensors import Chroma, Label, Logits, Pyramid
 
 
 def scale_chroma(chroma: Chroma) -> Tensor:
-    """CIELAB units to about -1..1, the only scaled form, used inside `models`."""
+    """Scale a*b* from CIELAB units to about -1..1, the form that is used inside `models`."""
     return chroma / CHROMA_SCALE
 
 
@@ -24,12 +24,12 @@ def unscale_chroma(scaled: Tensor) -> Chroma:
 
 
 class SmoothTransposedConv(nn.Module):
-    """Doubles the size by a transposed convolution whose even and odd outputs weigh alike.
+    """Transposed convolution that doubles the size and gives even and odd output pixels equal sums of weights.
 
-    A plain one gives neighbouring pixels different sums of weights, which shows as a checkerboard in flat
-    regions (Odena et al. 2016). Convolving a free 3 x 3 kernel with a 2 x 2 box before use makes all four
-    sums equal whatever is learnt, so a constant map gives a constant map (the zero-order-hold structure of
-    Sugawara, Shiota and Kiya 2018), at the cost of the plain 4 x 4 layer.
+    In a plain transposed convolution these sums differ between neighbouring pixels, which shows as a checkerboard in
+    flat regions (Odena et al. 2016). Here the kernel is a learnt 3 x 3 kernel convolved with a 2 x 2 box. That makes
+    all four sums equal, so that a constant map stays constant (the zero-order-hold structure of Sugawara, Shiota and
+    Kiya 2018), at the cost of a plain 4 x 4 layer.
 
     Takes (B, in_channels, h, w), returns (B, out_channels, 2h, 2w).
     """
@@ -38,13 +38,13 @@ class SmoothTransposedConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        # He et al. 2015, by the nine weights of the free kernel
+        # He et al. 2015, with the fan-in of the learnt 3 x 3 kernel
         nn.init.normal_(self.weight, std=(2 / (9 * in_channels)) ** 0.5)
         self.box: Tensor
         self.register_buffer("box", _box_convolution(), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        # pooling padded weights would be the same at 29 ms instead of 11 for the widest stage
+        # average pooling of padded weights gives the same, but takes 29 ms instead of 11 for the widest stage
         kernel = (self.weight.flatten(2) @ self.box).unflatten(2, (4, 4))
         return F.conv_transpose2d(
             features, kernel.to(features.dtype), self.bias.to(features.dtype), 2, padding=1
@@ -52,8 +52,8 @@ class SmoothTransposedConv(nn.Module):
 
 
 def _box_convolution() -> Tensor:
-    """Full convolution of a 3 x 3 kernel with a 2 x 2 box of ones, as a (9, 16) matrix on flattened kernels."""
-    # in no file, so it has to be whole while models are built on meta
+    """Matrix (9, 16) that fully convolves a flattened 3 x 3 kernel with a 2 x 2 box of ones."""
+    # on the CPU even if models are built on the meta device, because no file holds its values
     matrix = torch.zeros(3, 3, 4, 4, device="cpu")
     for row, column in product(range(3), repeat=2):
         matrix[row, column, row : row + 2, column : column + 2] = 1
@@ -61,7 +61,7 @@ def _box_convolution() -> Tensor:
 
 
 class Stage(nn.Module):
-    """Twice the size: upsample, take in what the encoder saw at this size (if anything), convolve."""
+    """Decoder stage that doubles the size: upsample, add the encoder's map of this size (if any), convolve."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -81,16 +81,16 @@ class Stage(nn.Module):
 
 
 class Ladder(nn.Module):
-    """Stages that climb from the coarsest map to one of stride `finest`; what colour heads on an encoder share.
+    """Stages from the coarsest map up to stride `finest`: the common part of the colour heads on an encoder.
 
-    `taps` says which maps of the encoder's pyramid it reads, fine to coarse; nothing else need be cached. Maps finer
-    than what the ladder ends with are not among them.
+    `taps` holds the indices of the maps that it reads, fine to coarse; only these need to be cached. Maps finer than
+    `finest` are not among them.
 
     Args:
         channels: of the encoder's maps, fine to coarse.
         strides: of the same maps.
         width: channels at half the image's size; they double with each halving, up to 256.
-        skips: whether every stage takes in the encoder's map of its size, or only the coarsest map is read.
+        skips: whether each stage adds the encoder's map of its size; otherwise only the coarsest map is read.
         finest: stride of the last stage's map.
     """
 
@@ -110,7 +110,7 @@ class Ladder(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def climb(self, pyramid: Pyramid) -> Tensor:
-        """Maps of `taps`, fine to coarse, to the last stage's map."""
+        """Run the stages on the maps of `taps`, fine to coarse, and return the last stage's map."""
         *skips, features = pyramid
         for stage in self.stages:
             features = stage(features, skips.pop() if stage.skip is not None else None)
@@ -118,9 +118,9 @@ class Ladder(nn.Module):
 
 
 class Decoder(Ladder):
-    """A ladder of stages from the coarsest map to full size, then a*b* scaled to -1..1.
+    """Colour head by regression: stages from the coarsest map to full size, then tanh to scaled a*b* in -1..1.
 
-    The last layer starts at zero: an untrained head answers gray, and so starts at the gray baseline.
+    The last layer starts at zero, so an untrained head predicts gray, which is the gray baseline.
 
     For `resnet18` and width 32, a 64-pixel image passes as 512 channels of 2 x 2 pixels, then 256 of 4, 128
     of 8, 64 of 16, 32 of 32, and leaves as 2 of 64 x 64.
@@ -132,54 +132,54 @@ class Decoder(Ladder):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """Maps of `taps`, fine to coarse, to scaled a*b* (B, 2, H, W) at the image's size."""
-        # in float32: near 1 the steps of bfloat16 are 0.4 CIELAB units
+        """Scaled a*b* (B, 2, H, W) at the image's (padded) size, from the maps of `taps`, fine to coarse."""
+        # in float32, because bfloat16 has steps of 0.4 CIELAB units near 1
         return torch.tanh(self.out(self.climb(pyramid)).float())
 
 
 def group_norm(channels: int, most: int = 8, fewest: int = 1) -> nn.GroupNorm:
-    """Of at most so many groups of at least so many channels, unless there is but one.
+    """Group normalisation with at most `most` groups of at least `fewest` channels each.
 
-    An image's colours must not depend on the rest of its batch, or on the process count, as with BatchNorm.
+    Not BatchNorm, with which an image's colours would depend on its batch and on the number of processes.
     """
     groups = (g for g in (32, 16, 8, 4, 2) if g <= most and channels % g == 0 and channels >= fewest * g)
     return nn.GroupNorm(next(groups, 1), channels)
 
 
 def pool(features: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, C), the mean over the image, in float32."""
+    """Global average pooling in float32: (B, C, h, w) to (B, C)."""
     return features.float().mean((2, 3))
 
 
 class Classifier(nn.Module):
-    """Logits from the mean over the coarsest map of the encoder."""
+    """Linear classifier on the mean of the encoder's coarsest map."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, pyramid: Pyramid) -> Logits:
-        """(B, C, h, w), the last of the pyramid, to (B, classes)."""
+        """Logits (B, classes) from the last map (B, C, h, w) of the pyramid."""
         return self.linear(pool(pyramid[-1])).float()
 
 
 class AttentionClassifier(nn.Module):
-    """Logits from the mean over the coarsest map plus what several heads of attention find in it.
+    """Linear classifier on the mean of the encoder's coarsest map plus attention pooling of the same map.
 
-    Each head asks one learnt question of all positions: pooling by multi-head attention with one seed (Lee et al.,
-    "Set Transformer", ICML 2019, section 3.2), on normalised features as in CaiT's class attention (Touvron et al.,
-    ICCV 2021, section 3). The last projection starts at zero, so an untrained head, drawn from the same stream,
-    answers as `Classifier` does.
+    Each attention head has one learnt query: pooling by multi-head attention with one seed (Lee et al., "Set
+    Transformer", ICML 2019, section 3.2), on normalised features as in CaiT's class attention (Touvron et al., ICCV
+    2021, section 3). The last projection starts at zero, so an untrained head gives the same logits as a `Classifier`
+    initialised from the same random stream.
 
-    Where we differ from both: a question that does not depend on the image makes the projection of the keys
-    redundant, so question and projection are one matrix; positions have no embedding, so a map may be of any size and
-    the order of its positions does not matter; there is no feed-forward layer, and the mean is in the residual path
+    Where we differ from both: the query does not depend on the image, which makes the projection of the keys
+    redundant, so query and projection are one matrix. Positions have no embedding, so the map can have any size and
+    the order of its positions does not matter. There is no feed-forward layer, and the residual path carries the mean
     instead of the seed.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, classes)  # first: it draws the same numbers as `Classifier`
+        self.linear = nn.Linear(channels, classes)  # first, to draw the same initial weights as `Classifier`
         self.heads = next(heads for heads in (8, 4, 2, 1) if channels % heads == 0)
         self.norm = nn.LayerNorm(channels)
         self.question = nn.Linear(channels, self.heads, bias=False)
@@ -189,7 +189,7 @@ class AttentionClassifier(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, pyramid: Pyramid) -> Logits:
-        """(B, C, h, w), the last of the pyramid, to (B, classes)."""
+        """Logits (B, classes) from the last map (B, C, h, w) of the pyramid."""
         positions = pyramid[-1].float().flatten(2).transpose(1, 2)
         normed = self.norm(positions)
         attention = self.question(normed).float().softmax(1)
@@ -205,10 +205,10 @@ CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class Oracle(nn.Module):
-    """Adds an embedding of the true class to the coarsest map that a colour head reads.
+    """Adds an embedding of the true class to the coarsest map that the colour head reads.
 
-    It starts at zero, so that an untrained oracle answers as the model without it; an image of unknown class (label
-    -1) is given nothing.
+    The embedding starts at zero, so that an untrained oracle predicts like the model without it. An image of unknown
+    class (label -1) gets no embedding.
     """
 
     def __init__(self, classes: int, channels: int) -> None:
@@ -217,8 +217,8 @@ class Oracle(nn.Module):
         nn.init.zeros_(self.embedding.weight)
 
     def forward(self, pyramid: Pyramid, label: Label | None) -> Pyramid:
-        """Maps fine to coarse and labels (B,) to the maps, the last of them with the class in it."""
-        # an oracle is a control of a study, which knows them, and is never put to work
+        """Return the maps, fine to coarse, with the embedding of the labels (B,) added to the last."""
+        # an oracle runs only in studies, where labels are known, and is never deployed
         assert label is not None
-        given = self.embedding(label.clamp_min(0)) * (label >= 0)[:, None]
-        return (*pyramid[:-1], pyramid[-1] + given[:, :, None, None].to(pyramid[-1].dtype))
+        embedding = self.embedding(label.clamp_min(0)) * (label >= 0)[:, None]
+        return (*pyramid[:-1], pyramid[-1] + embedding[:, :, None, None].to(pyramid[-1].dtype))

@@ -1,4 +1,4 @@
-"""The model: one shared encoder, a head for each task it has; and what is put to work of it."""
+"""The multi-task model: one shared encoder and a head for each task; and its deployed form."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -20,11 +20,11 @@ from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 
 ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
 NOVELTY_NEIGHBOURS = 10
-"""The novelty of an image is its distance to the so many-th nearest reference."""
+"""k of the k-th nearest reference, whose distance is an image's novelty."""
 
 
 class MultiTask(nn.Module):
-    """Lightness to chroma, logits, or both."""
+    """Predicts chroma, class logits, or both from lightness."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class MultiTask(nn.Module):
     ) -> None:
         super().__init__()
         self.saturation = saturation
-        """what predicted chroma is multiplied by, but in training"""
+        """factor of predicted chroma, except in training"""
         self.adversarial = adversarial
-        """whether a discriminator judges the chroma in training, which is then predicted beside a loss of the head's
-        own"""
+        """whether a discriminator judges the chroma in training; then chroma is predicted even if the colour head
+        defines its own loss"""
         self.oracle = oracle
-        """what gives the true class to the colour head, or None"""
+        """adds the true class to the colour head's input, or None"""
         self.encoder = encoder
-        """the shared encoder, or the gray image alone for a head that is a whole network"""
+        """the shared encoder; `NoEncoder` if the colour head is a whole network"""
         self.colour = colour
         self.classifier = classifier
         self.stride: int = getattr(colour, "stride", encoder.strides[-1])
-        """images are padded to whole multiples of it"""
+        """images are padded to multiples of this many pixels"""
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
-        """which maps of the pyramid the heads read; the coarsest is always among them"""
+        """indices of the pyramid's maps that the heads read, always including the coarsest"""
 
     def head(self, task: str) -> nn.Module:
         head = {"colour": self.colour, "class": self.classifier}[task]
@@ -58,14 +58,14 @@ class MultiTask(nn.Module):
         return head
 
     def pyramid(self, lightness: Lightness) -> Pyramid:
-        """All maps of the encoder, of L* (B, 1, H, W) of any size; edges repeat up to a whole stride."""
+        """All feature maps of L* (B, 1, H, W) of any size; edges are replicated up to a multiple of the stride."""
         bottom, right = (-side % self.stride for side in lightness.shape[2:])
         if bottom or right:
             lightness = F.pad(lightness, (0, right, 0, bottom), mode="replicate")
         return self.encoder(lightness)
 
     def features(self, lightness: Lightness) -> Pyramid:
-        """The maps that the heads read, those of `taps`, of L* (B, 1, H, W)."""
+        """The feature maps that the heads read (those of `taps`), of L* (B, 1, H, W)."""
         pyramid = self.pyramid(lightness)
         return tuple(pyramid[tap] for tap in self.taps)
 
@@ -76,45 +76,45 @@ class MultiTask(nn.Module):
         truth: Chroma | None = None,
         label: Label | None = None,
     ) -> Prediction:
-        """Predict.
+        """Predict chroma and logits.
 
         Args:
             lightness: L* (B, 1, H, W).
-            features: of the same images, where they were computed before.
-            truth: true a*b*, in training: chroma is then as the head answers, at any `saturation`, and a colour head
-                that learns by a loss of its own gives that loss.
-            label: true classes, -1 where unknown; only an oracle uses them, and cannot do without.
+            features: the maps of `taps` of the same images, if already computed.
+            truth: true a*b* (B, 2, H, W), in training only: `saturation` is then not applied, and a colour head that
+                defines its own loss returns it.
+            label: true classes (B,), -1 where unknown; required by an oracle, otherwise unused.
 
         Returns:
-            a*b* at the size of `lightness` and logits; None for a head that the model lacks, and a*b* None where
-            its head's own loss is given and nothing judges the answer.
+            a*b* at the size of `lightness` and logits; None for a head that the model lacks. a*b* is also None where
+            the colour head returns its own loss and no discriminator needs the chroma.
         """
         pyramid = self.features(lightness) if features is None else features
-        # apart in the graph, so that each task's gradient at the shared features can be seen and weighted
-        for_colour, for_class = (tuple(branch(each) for each in pyramid) for _ in range(2))
-        informed = for_colour if self.oracle is None else self.oracle(for_colour, label)
-        chroma = logits = own_loss = colour_logits = None
-        loss = getattr(self.colour, "loss", None)  # of a head that learns by a rule of its own
+        # separate in the graph, so that each task's gradient at the shared features can be measured and weighted
+        for_colour, for_class = (tuple(branch(feature_map) for feature_map in pyramid) for _ in range(2))
+        colour_input = for_colour if self.oracle is None else self.oracle(for_colour, label)
+        chroma = logits = colour_loss = colour_logits = None
+        loss = getattr(self.colour, "loss", None)  # only of a colour head that defines its own
         if truth is not None and loss is not None and not self.adversarial:
-            own_loss = loss(informed, lightness, truth)
+            colour_loss = loss(colour_input, lightness, truth)
         elif self.colour is not None:
             if isinstance(self.colour, ColourClasses):
-                trained = self.colour.logits(informed)
-                own_loss = None if truth is None else self.colour.cross_entropy(trained, truth)
+                trained = self.colour.logits(colour_input)
+                colour_loss = None if truth is None else self.colour.cross_entropy(trained, truth)
                 colour_logits = self.colour.adjusted_logits(trained)
                 scaled = self.colour.decode(colour_logits)
             else:
-                scaled = self.colour(informed)
+                scaled = self.colour(colour_input)
             height, width = lightness.shape[2:]
             chroma = unscale_chroma(scaled)[..., :height, :width]
-            # a head would learn to undo it; whether the modules are in training mode says nothing of what is asked
+            # not with `truth`, because the head would learn to undo it; modules may be in either mode in both cases
             chroma = self.saturation * chroma if truth is None else chroma
         if self.classifier is not None:
             logits = self.classifier(for_class)
-        return Prediction(chroma, logits, (for_colour, for_class), own_loss, colour_logits)
+        return Prediction(chroma, logits, (for_colour, for_class), colour_loss, colour_logits)
 
     def samples(self, lightness: Lightness, count: int) -> Tensor | None:
-        """Several answers, a*b* (count, B, 2, H, W), of a colour head that draws them; None of others."""
+        """Several colourings a*b* (count, B, 2, H, W) of each image; None if the colour head cannot sample."""
         if not isinstance(self.colour, Palette):
             return None
         height, width = lightness.shape[2:]
@@ -123,22 +123,25 @@ class MultiTask(nn.Module):
 
 
 def branch(features: Tensor) -> Tensor:
-    """The same map (B, C, h, w), apart in the graph; what flows back through it lies in memory as maps do.
+    """Return the same map (B, C, h, w) as a new node of the graph, whose gradient is in channels-last layout.
 
-    The gradient of a mean over the image lies otherwise, and where it is added first, so does the sum: the encoder's
-    backward pass then takes other kernels, which round otherwise, beside a class head than without one.
+    The gradient of a mean over the image has another layout, and so has a sum of gradients that begins with it. The
+    encoder's backward pass would then choose other kernels, which round differently, with a class head than without.
     """
-    apart = features.view_as(features)
-    if apart.requires_grad:
-        apart.register_hook(partial(Tensor.contiguous, memory_format=torch.channels_last))
-    return apart
+    view = features.view_as(features)
+    if view.requires_grad:
+        view.register_hook(partial(Tensor.contiguous, memory_format=torch.channels_last))
+    return view
 
 
 def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTask:
-    """The model of an arm; each head starts from its own stream, whatever else the arm has.
+    """Build the model of an arm.
+
+    The initial weights of each part come from a random stream of its own, so they do not depend on the other parts;
+    if not `seeded`, they come from torch's global generator.
 
     Raises:
-        ConfigError: an unknown encoder, or a colour method that cannot share one is to share it.
+        ConfigError: a class task is combined with a colour method that has no encoder to share.
         WeightsError: the encoder's weights cannot be loaded.
     """
     has_colour, has_class = (task in config.tasks.names for task in ("colour", "class"))
@@ -190,7 +193,7 @@ def _build_colour_head(encoder: Encoder | NoEncoder, config: Config) -> ColourHe
 
 
 def build_discriminator(config: Config) -> Discriminator | PatchGAN | None:
-    """The discriminator of the colour task, or None where nothing is adversarial."""
+    """Build the discriminator of the colour task; None without an adversarial loss."""
     if "colour" not in config.tasks.names or not config.colour.is_adversarial:
         return None
     with initialised_by(config.seed, "discriminator"):
@@ -200,12 +203,12 @@ def build_discriminator(config: Config) -> Discriminator | PatchGAN | None:
 
 
 class DeployedOutput(NamedTuple):
-    """What a deployed model says of B images.
+    """Outputs of a deployed model for B images.
 
     `probabilities` (B, classes) are calibrated where that helps. `novelty` (B,) is the distance from the training
-    images, 1 at the one that a validation image in a hundred exceeds. `activations` is what it computed on the way,
-    (B, C, h, w) float32 at the padded size: `features_8` the encoder's map of stride 8, and so on for each stride;
-    `colour_logits` those of a head of 313 colours.
+    images, scaled so that 1 % of the validation images exceed 1. `activations` are intermediate maps (B, C, h, w),
+    float32, at the padded size: `features_8` is the encoder's map of stride 8, and so on for each stride;
+    `colour_logits` are the logits of a head that classifies 313 colours.
     """
 
     chroma: Chroma | None
@@ -215,10 +218,10 @@ class DeployedOutput(NamedTuple):
 
 
 class Deployed(nn.Module):
-    """Everything that a prediction needs, as one module whose state is one file.
+    """A model with everything that prediction needs, as one module that is saved as one file.
 
-    Novelty is the cosine distance of the pooled coarsest features to those of the tenth nearest of some training
-    images, over its limit (deep nearest neighbours, Sun et al. 2022).
+    Novelty is the cosine distance from an image's pooled coarsest features to those of its tenth nearest reference, a
+    subset of the training images, divided by `novelty_limit` (deep nearest neighbours, Sun et al. 2022).
     """
 
     def __init__(self, model: MultiTask, temperature: float, references: int, novelty_limit: float) -> None:
@@ -243,13 +246,13 @@ class Deployed(nn.Module):
 
     @property
     def activation_names(self) -> tuple[str, ...]:
-        """Of what `forward` gives beside its answers."""
+        """Keys of `DeployedOutput.activations`."""
         maps = (f"features_{stride}" for stride in self.model.encoder.strides)
         return (*maps, *["colour_logits"] * isinstance(self.model.colour, ColourClasses))
 
     def distance(self, pooled: Tensor) -> Tensor:
-        """Cosine distance to the tenth nearest reference, 0 to 2: (B, C) to (B,)."""
-        # not a Gaussian's Mahalanobis distance: 0.93 of the area under the curve, neighbours 0.99 (docs/decisions.md)
+        """Cosine distance (B,), 0 to 2, of pooled features (B, C) to their tenth nearest reference."""
+        # nearest neighbours reach an area under the curve of 0.99, a Mahalanobis distance 0.93 (docs/decisions.md)
         similarity = F.normalize(pooled, dim=1) @ self.references.T
         nearest = similarity.topk(min(NOVELTY_NEIGHBOURS, len(self.references)), dim=1).values
         return 1 - nearest[:, -1]

@@ -1,8 +1,8 @@
-"""Palette: colours drawn from a conditional diffusion, in RGB as published or in a*b*.
+"""Palette: colourisation by conditional diffusion, in RGB as published or in a*b*.
 
-A level of the diffusion is the share of the signal's variance that is left, "alpha bar" in Ho, Jain and Abbeel (NeurIPS
-2020) and gamma in Palette: 1 is the clean image, 0 is noise. A level, not the number of a step, is all that a step
-needs to know, so sampling may leave steps out.
+The signal level of a diffusion step is the share of the variance that is signal: "alpha bar" in Ho, Jain and Abbeel
+(NeurIPS 2020), gamma in Palette. 1 is the clean image, 0 pure noise. Network and samplers are given the level, not the
+number of the step, so sampling can skip steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ from knowhue.errors import ConfigError
 from knowhue.models.heads import group_norm, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
-# Nichol and Dhariwal: without it the first steps' noise is too faint to be predicted
+# s of Nichol and Dhariwal: without it the noise of the first steps is too weak to be predicted
 COSINE_OFFSET = 0.008
-# and without this the last step has no signal left to come back from
+# their limit: without it no signal is left after the last step
 LARGEST_BETA = 0.999
 LINEAR_FIRST, LINEAR_LAST, LINEAR_STEPS = 1e-4, 0.02, 1000
 
 SamplerStep = Callable[[Tensor, Tensor, float, float, Tensor], Tensor]
-"""(noisy, clean, level, earlier, fresh) to the image at the earlier level."""
+"""Function from (noisy, clean, level, earlier, fresh) to the image at the level `earlier`, see `ancestral`."""
 
 
 def cosine_betas(steps: int) -> Tensor:
-    """The share of the variance that each step turns into noise, (steps,) float64: alpha bar falls as a squared cosine.
+    """Variance share that each step turns into noise, (steps,) float64, for a level that falls as a squared cosine.
 
     Nichol and Dhariwal (ICML 2021, section 3.2), with s = 0.008 and beta <= 0.999.
     """
@@ -42,10 +42,10 @@ def cosine_betas(steps: int) -> Tensor:
 
 
 def linear_betas(steps: int) -> Tensor:
-    """As `cosine_betas`, by Ho et al. (2020): from 1e-4 to 0.02 in 1000 steps; with others, both times 1000 / steps.
+    """Linear schedule of Ho et al. (2020): betas from 1e-4 to 0.02 for 1000 steps, scaled by 1000 / steps for others.
 
     Raises:
-        ConfigError: so few steps that one would destroy all signal and more.
+        ConfigError: `steps` is so small that a beta would be 1 or more.
     """
     scale = LINEAR_STEPS / steps
     if scale * LINEAR_LAST >= 1:
@@ -60,7 +60,7 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine_betas, "linear
 
 
 def signal_levels(schedule: str, steps: int) -> Tensor:
-    """The levels after 0, 1, ... `steps` steps, (steps + 1,) float64, from 1 to about 0; errors of `linear_betas`.
+    """Signal levels after 0, 1, ... `steps` steps, (steps + 1,) float64, from 1 to about 0; raises as `linear_betas`.
 
     >>> signal_levels("cosine", 4).round(decimals=3).tolist()
     [1.0, 0.847, 0.494, 0.144, 0.0]
@@ -70,7 +70,7 @@ def signal_levels(schedule: str, steps: int) -> Tensor:
 
 
 def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
-    """The (level, earlier level) of `count` evenly spaced steps from the noisiest level to the clean image.
+    """Pairs (level, earlier level) of `count` evenly spaced sampling steps from the noisiest level to the clean image.
 
     Raises:
         ConfigError: `count` is above the number of steps.
@@ -88,46 +88,49 @@ def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
 
 
 def draw_levels(levels: Tensor, count: int) -> Tensor:
-    """A level for each of `count` images (count,): a step drawn evenly, then evenly between the levels at its two ends.
+    """Random levels (count,): a uniformly drawn step, then uniform between the levels before and after that step.
 
-    Palette, section 3, after WaveGrad (Chen et al. 2021). Draws from torch's global generator.
+    Palette, section 3, after WaveGrad (Chen et al. 2021). Uses torch's global generator.
     """
     step = torch.randint(1, len(levels), (count,), device=levels.device)
     return torch.lerp(levels[step - 1], levels[step], torch.rand(count, device=levels.device).to(levels))
 
 
 def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """sqrt(level) clean + sqrt(1 - level) noise (Ho et al., equation 4) of -1 to 1 (B, C, H, W) at levels (B,)."""
+    """Add noise to images (B, C, H, W) in -1..1 at levels (B,): sqrt(level) clean + sqrt(1 - level) noise.
+
+    Ho et al., equation 4.
+    """
     level = level[:, None, None, None]
     return level.sqrt() * clean + (1 - level).sqrt() * noise
 
 
 def noise_from(noisy: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
-    """The noise in `noisy` (B, C, H, W) at levels (B,), of a network that says v.
+    """Noise in `noisy` (B, C, H, W) at levels (B,), given the network's prediction of the velocity v.
 
-    With v = sqrt(level) noise - sqrt(1 - level) clean (Salimans and Ho, ICLR 2022) no error is blown up by
-    1 / sqrt(level) on the way to the clean image.
+    v = sqrt(level) noise - sqrt(1 - level) clean (Salimans and Ho, ICLR 2022). Unlike a prediction of the noise, an
+    error in v is not amplified by 1 / sqrt(level) in the clean image.
     """
     level = level[:, None, None, None]
     return (1 - level).sqrt() * noisy + level.sqrt() * velocity
 
 
 def clean_from(noisy: Tensor, velocity: Tensor, level: float) -> Tensor:
-    """The clean image in `noisy` by the same v, clipped to -1..1."""
+    """Clean image in `noisy`, given the velocity v of `noise_from`, clipped to -1..1."""
     return (sqrt(level) * noisy - sqrt(1 - level) * velocity).clamp(-1, 1)
 
 
 def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tensor) -> Tensor:
-    """A draw from the posterior q(earlier | noisy, clean) of Ho et al. (2020), equations 6 and 7.
+    """Sample from the posterior q(earlier | noisy, clean) of Ho et al. (2020), equations 6 and 7.
 
-    Between levels that are not neighbours it is the posterior of a process with only those steps.
+    If steps between `level` and `earlier` are skipped, it is the posterior of the process without those steps.
 
     Args:
-        noisy: (B, C, H, W) at `level`, which is under 1.
-        clean: what the model takes the clean image to be, -1 to 1.
-        level: where `noisy` is.
-        earlier: where to go, above `level`; at 1 the answer is `clean`.
-        fresh: standard normal, broadcast against `noisy`.
+        noisy: (B, C, H, W), at `level`.
+        clean: the model's estimate of the clean image, -1 to 1.
+        level: signal level of `noisy`, below 1.
+        earlier: signal level of the result, above `level`; at 1 the result is `clean`.
+        fresh: standard normal noise, broadcast against `noisy`.
     """
     kept = level / earlier
     of_clean = sqrt(earlier) * (1 - kept) / (1 - level)
@@ -137,13 +140,12 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
 
 
 def ddim(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tensor) -> Tensor:
-    """The deterministic step (eta = 0) of Song, Meng and Ermon (ICLR 2021), equation 12; arguments as `ancestral`.
+    """Take the deterministic step (eta = 0) of Song, Meng and Ermon (ICLR 2021), equation 12.
 
-    `fresh` is not used.
+    Arguments are those of `ancestral`, but `fresh` is not used.
     """
-    # taken so that all samplers are called alike
-    del fresh
-    # of the clipped `clean`, so that image and noise always fit; the paper does not clip
+    del fresh  # an argument only because all samplers have the same signature
+    # recomputed from the clipped `clean`, so that image and noise are consistent; the paper does not clip
     noise = (noisy - sqrt(level) * clean) / sqrt(1 - level)
     return sqrt(earlier) * clean + sqrt(1 - earlier) * noise
 
@@ -154,32 +156,32 @@ SAMPLERS: dict[str, SamplerStep] = {"ddim": ddim, "ancestral": ancestral}
 class Palette(nn.Module):
     """Colourisation by conditional diffusion: Saharia et al., "Palette" (SIGGRAPH 2022, arXiv:2111.05826).
 
-    A U-Net sees the gray image and a noisy coloured one, is given how noisy, and predicts the noise; it
-    is trained on the mean square error of that (the paper's L2, for which its samples vary more than for L1).
-    Prediction starts from noise and takes it away step by step: other noise, other colours.
+    A U-Net receives the gray image, a noisy colour image and its signal level, and predicts the noise. It is trained by
+    the noise's mean squared error (the paper's L2 loss, with which samples vary more than with L1). Prediction starts
+    from noise and removes it step by step, so different noise gives different colours.
 
-    `space="rgb"` is the paper's: the whole image, sRGB scaled to -1..1, is drawn, its a*b* is the answer, and its
-    lightness is dropped, since the caller joins the true one. `space="ab"` draws a*b*/110 alone; it is ours, so
-    that colour spaces can be compared at the same method.
+    `space="rgb"` is the paper's method: it samples the whole image, sRGB scaled to -1..1, and keeps its a*b*; the
+    caller combines this with the true lightness. `space="ab"` samples only a*b*/110. It is ours, for comparing
+    colour spaces with the same method.
 
     Where it differs from the paper:
 
-    - What the network says is taken as v of Salimans and Ho (ICLR 2022), from which the noise follows exactly; the
-      loss is still the paper's, on the noise. Taken as the noise itself, an error in the first steps is divided by
-      sqrt(level), here under 1/10 000, and colours are speckled.
-    - The network's size, see `Denoiser`; the gray image is one channel.
-    - The schedule is the cosine one, or Ho et al.'s linear one; the paper's are linear, and others for prediction.
-    - Sampling takes a spaced subset of the training steps, by DDIM or by the posterior of Ho et al.; the paper's takes
-      1000 ancestral steps of the variance of the forward process. The clean image is clipped to -1..1 at each step.
-    - The moving average of the weights, which predicts, forgets by `average_decay`, 0.995 by default, and
-      faster in the first steps, by (1 + n) / (10 + n): the paper's 0.9999 is for half a million steps.
+    - The network's output is interpreted as the velocity v of Salimans and Ho (ICLR 2022), from which the noise follows
+      exactly; the loss is still the paper's, on the noise. If the output were the noise itself, the sampler would
+      divide errors of the first steps by sqrt(level), here below 1/10 000, and colours would be speckled.
+    - The network is smaller, see `Denoiser`, and the gray image has one channel.
+    - The schedule is cosine, or linear as in Ho et al.; the paper uses linear ones, and different ones for prediction.
+    - Sampling uses an evenly spaced subset of the training steps, by DDIM or by the posterior of Ho et al.; the paper
+      takes 1000 ancestral steps with the forward process's variance. The clean image is clipped to -1..1 at each step.
+    - Prediction uses a moving average of the weights whose decay is `average_decay`, 0.995 by default, and less in the
+      first steps, (1 + n) / (10 + n) after n of them; the paper's 0.9999 is for half a million steps.
 
-    All that is not the network is float32, whatever arithmetic the network runs in. In training, noise and levels
-    come from torch's global generator; in prediction from one of a fixed seed, the same for each image of a batch,
-    so that an image's colours do not depend on its batch. They do depend on its size, for which the noise is drawn.
-    Prediction costs `sample_steps` passes of the network and lets no gradient past.
+    Everything outside of the network is computed in float32. In training, noise and levels come from torch's global
+    generator. In prediction the noise comes from a fixed seed and is the same for each image of a batch, so that an
+    image's colours do not depend on its batch; they do depend on its size. Prediction takes `sample_steps` passes
+    of the network and has no gradient.
 
-    It reads the one map of an empty encoder, (gray,) with gray = L*/50 - 1, whose sides are multiples of `stride`.
+    It reads the only map of `NoEncoder`, (gray,) with gray = L*/50 - 1, whose sides are multiples of `stride`.
 
     >>> palette = Palette(PaletteSettings(width=8, multipliers=(1, 2), sample_steps=2))
     >>> palette((torch.zeros(3, 1, 8, 12),)).shape
@@ -187,7 +189,7 @@ class Palette(nn.Module):
     """
 
     def __init__(self, settings: PaletteSettings) -> None:
-        """Raise a `ConfigError` where the settings have more sampling steps than steps."""
+        """Raise a `ConfigError` if there are more sampling steps than steps, or too few for the linear schedule."""
         super().__init__()
         self.taps: tuple[int, ...] = (0,)
         self.space = settings.space
@@ -195,9 +197,9 @@ class Palette(nn.Module):
         sizes = (settings.width, settings.multipliers, settings.blocks, settings.attentive)
         self.denoiser = Denoiser(1 + self.channels, self.channels, *sizes)
         self.average = AveragedModel(
-            self.denoiser, multi_avg_fn=partial(_drift, decay=settings.average_decay)
+            self.denoiser, multi_avg_fn=partial(_update_average, decay=settings.average_decay)
         )
-        # else the optimizer would take it for weights that learn
+        # or the optimizer would train it
         self.average.requires_grad_(False)
         self.stride = self.denoiser.stride
         levels = signal_levels(settings.schedule, settings.steps)
@@ -207,28 +209,33 @@ class Palette(nn.Module):
         self.register_buffer("levels", levels.float(), persistent=False)
 
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
-        """Mean square error of the predicted noise, at a level and with noise drawn for each image.
+        """Mean squared error of the predicted noise, with a random level and random noise for each image.
 
-        The pyramid is (gray,), (B, 1, H, W) of -1 to 1; true L* (B, 1, h, w) and a*b* (B, 2, h, w) repeat edges to
-        H and W. An untrained network's is about 0.4, a perfect one's above 0.
+        About 0.4 for an untrained network; even a perfect one stays above 0.
+
+        Args:
+            pyramid: (gray,), (B, 1, H, W), -1 to 1, of the padded image.
+            lightness: true L* (B, 1, h, w); its edges and those of chroma are replicated up to H and W.
+            chroma: true a*b* (B, 2, h, w).
         """
-        if self.training:  # before the step that follows, so the average lags the weights by one
+        if self.training:  # before the optimizer's step, so the average lags behind the weights by one step
             self.average.update_parameters(self.denoiser)
         (gray,) = pyramid
         clean = 2 * lab_to_rgb(lightness, chroma) - 1 if self.space == "rgb" else scale_chroma(chroma)
-        bottom, right = (whole - part for whole, part in zip(gray.shape[-2:], clean.shape[-2:], strict=True))
+        sides = zip(gray.shape[-2:], clean.shape[-2:], strict=True)
+        bottom, right = (padded - side for padded, side in sides)
         clean = F.pad(clean, (0, right, 0, bottom), mode="replicate")
         level, noise = draw_levels(self.levels, len(clean)), torch.randn_like(clean)
         noisy = noised(clean, noise, level)
         return F.mse_loss(noise_from(noisy, self._velocity(noisy, gray, level), level), noise)
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """(gray,), (B, 1, H, W) in -1..1, to one sample of scaled a*b* (B, 2, H, W), always the same."""
+        """One sample of scaled a*b* (B, 2, H, W), always the same, from (gray,), (B, 1, H, W) in -1..1."""
         return self.samples(pyramid, 1)[0]
 
     @torch.no_grad()
     def samples(self, pyramid: Pyramid, count: int) -> Tensor:
-        """Scaled a*b* (count, B, 2, H, W), each from noise of its own; the first is that of `forward`."""
+        """Draw `count` samples of scaled a*b* (count, B, 2, H, W); the first equals `forward`'s."""
         (gray,) = pyramid
         return torch.stack([self._sample(gray, seed) for seed in range(count)])
 
@@ -236,10 +243,10 @@ class Palette(nn.Module):
         generator = torch.Generator().manual_seed(seed)
 
         def draw() -> Tensor:
-            # on the CPU: another device's generator would draw other noise of the same seed
+            # on the CPU, because the generators of other devices draw different numbers from the same seed
             return torch.randn(1, self.channels, *gray.shape[-2:], generator=generator).to(gray.device)
 
-        # one noise for the whole batch: an image's colours must not depend on its place in it
+        # the same noise for all images, so that an image's colours do not depend on its position in the batch
         noisy = draw().expand(len(gray), -1, -1, -1)
         for level, earlier in self.sampled_levels:
             velocity = self._velocity(noisy, gray, noisy.new_full((len(gray),), level))
@@ -251,21 +258,21 @@ class Palette(nn.Module):
         return network(torch.cat((noisy, gray.to(noisy)), 1), level).float()
 
 
-def _drift(
+def _update_average(
     averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int, decay: float
 ) -> None:
-    """Draw the average towards the weights, quickly at first, in place."""
+    """Update the exponential moving average in place, with less decay in the first updates."""
     kept = min(decay, float((1 + updates) / (10 + updates)))
     for mean, value in zip(averaged, current, strict=True):
         mean.lerp_(value, 1 - kept)
 
 
 def diversity(samples: Tensor) -> Tensor:
-    """How far samples of the same image lie apart (B,), in the units of a*b* (count, B, 2, H, W), count 2 or more.
+    """Diversity (B,) of samples a*b* (count, B, 2, H, W), count 2 or more, in the unit of the samples.
 
-    The mean over pixels of sqrt(var a* + var b*) over samples, the variances unbiased: the root of that by which
-    Deshpande et al. ("Learning Diverse Image Colorization", CVPR 2017) compare. Palette itself reports the SSIM between
-    pairs of samples, which in colourisation is mostly that of the lightness that all samples share.
+    It is the mean over pixels of sqrt(var a* + var b*), with unbiased variances over the samples: the square root of
+    the measure of Deshpande et al. ("Learning Diverse Image Colorization", CVPR 2017). Palette reports the SSIM between
+    pairs of samples, which in colourisation mostly measures the lightness that all samples share.
 
     >>> diversity(torch.zeros(4, 3, 2, 8, 8)).tolist()
     [0.0, 0.0, 0.0]
@@ -273,38 +280,38 @@ def diversity(samples: Tensor) -> Tensor:
     return samples.float().var(0).sum(1).sqrt().mean((1, 2))
 
 
-# at 0 and 1 themselves the logarithm of signal to noise is infinite
-_NEAREST = 1e-6
-# radians; slow sinusoids serve after a few hundred steps of training already
+# levels are clipped this far from 0 and 1, where the logarithm of the signal-to-noise ratio is infinite
+_LEVEL_MARGIN = 1e-6
+# angular frequency of the fastest sinusoid; slow ones are already useful after a few hundred training steps
 _FASTEST = 50.0
-# as ADM's
+# as in ADM
 _CHANNELS_PER_HEAD = 64
-# groups of ADM's, but never fewer than four channels in one unless there is but one
+# as in ADM, but with at least four channels in a group unless there is only one group
 _norm = partial(group_norm, most=32, fewest=4)
 
 
 class Denoiser(nn.Module):
-    """A compact U-Net in the manner of Palette (Saharia et al., SIGGRAPH 2022) and of ADM, on which it is based.
+    """A compact version of the U-Net of Palette (Saharia et al., SIGGRAPH 2022), which is based on ADM.
 
     ADM is Dhariwal and Nichol (NeurIPS 2021): residual blocks of GroupNorm, SiLU and 3 x 3 convolutions, scaled and
-    shifted (FiLM) by an embedding, self-attention at the coarse sizes, skips by concatenation, a last convolution that
-    starts at zero, as does that of each residual branch. As Palette, it is given the continuous noise level, not
-    the number of a step.
+    shifted (FiLM) by an embedding; self-attention at the coarse sizes; skips by concatenation. The last convolution
+    starts at zero, and so does that of each residual branch. As in Palette, the network is given the continuous signal
+    level, not the number of the step.
 
     For width 32 and multipliers (1, 2, 2), a 64-pixel image passes as 32 channels of 64 x 64 pixels, 64 of 32, 64
     of 16 and back, in 0.55 billion multiply-adds.
 
     Where it differs from the papers:
 
-    - Size. Palette takes ADM's for 256 pixels: width 256, multipliers (1, 1, 2, 2, 4, 4), 2 blocks, attention at 32, 16
-      and 8 pixels (`attentive=3`).
-    - The level is embedded through its logarithm of signal to noise, -1 to 1 (as Kingma et al., "Variational
-      diffusion models", NeurIPS 2021, do), by sinusoids of 1 to 50 radians: slow ones, which a network of a few
-      hundred steps of training can already use. WaveGrad's (Chen et al., ICLR 2021), whose conditioning Palette
-      follows, are of 5000 sqrt(level).
-    - Halving is average pooling and doubling is repetition, without residual blocks of their own.
-    - As many blocks on the way up as on the way down, where ADM has one more a size: at Palette's width 372 million
-      parameters in place of 554.
+    - Size. Palette uses ADM's network for 256 pixels: width 256, multipliers (1, 1, 2, 2, 4, 4), 2 blocks, attention at
+      32, 16 and 8 pixels (`attentive=3`).
+    - The embedding of the level takes the logarithm of its signal-to-noise ratio, scaled to -1..1 (as in Kingma et al.,
+      "Variational diffusion models", NeurIPS 2021), by sinusoids of 1 to 50 radians. Such slow sinusoids are already
+      useful after a few hundred training steps. WaveGrad's (Chen et al., ICLR 2021), whose conditioning Palette
+      follows, take 5000 sqrt(level).
+    - Downsampling is average pooling and upsampling is nearest-neighbour, without residual blocks of their own.
+    - It has as many blocks on the way up as on the way down; ADM has one more per size. With Palette's width this
+      gives 372 million parameters instead of 554.
     - No dropout.
     """
 
@@ -321,7 +328,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.blocks = blocks
         self.stride = 2 ** (len(multipliers) - 1)
-        """the sides of what comes in should be whole multiples of it"""
+        """height and width of the input must be multiples of it"""
         sizes = range(len(multipliers))
         widths = [width * multipliers[size] for size in sizes for _ in range(blocks)]
         attends = [size >= len(sizes) - attentive for size in sizes for _ in range(blocks)]
@@ -339,7 +346,7 @@ class Denoiser(nn.Module):
         self.out = nn.Sequential(_norm(widths[0]), nn.SiLU(), last)
 
     def forward(self, images: Tensor, level: Tensor) -> Tensor:
-        """What is noisy and what it is conditioned on, (B, in, H, W), and signal levels (B,), to (B, out, H, W)."""
+        """Predict (B, out, H, W) from noisy images with their conditions (B, in, H, W) and signal levels (B,)."""
         embedded = self.embedding(level)
         features, skips = self.stem(images), []
         for index, block in enumerate(self.down):
@@ -358,7 +365,7 @@ class Denoiser(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """Signal levels (B,) to (B, embedded), by sinusoids of the logarithm of signal to noise and two layers."""
+    """Embeds signal levels: sinusoids of the logarithm of the signal-to-noise ratio, then two linear layers."""
 
     def __init__(self, sinusoids: int, embedded: int) -> None:
         super().__init__()
@@ -369,14 +376,14 @@ class LevelEmbedding(nn.Module):
         self.layers = nn.Sequential(outer, nn.SiLU(), inner, nn.SiLU())
 
     def forward(self, level: Tensor) -> Tensor:
-        """Embed; levels nearer than a millionth to 0 or 1 count as so near. The angles are float32."""
-        ratio = level.float().logit(eps=_NEAREST) / log((1 - _NEAREST) / _NEAREST)
+        """Embedding (B, embedded) of levels (B,), which are clipped to 1e-6..1 - 1e-6. Angles are float32."""
+        ratio = level.float().logit(eps=_LEVEL_MARGIN) / log((1 - _LEVEL_MARGIN) / _LEVEL_MARGIN)
         angles = ratio[:, None] * self.frequencies.float()
         return self.layers(torch.cat((angles.sin(), angles.cos()), 1))
 
 
 class Block(nn.Module):
-    """A residual block, scaled and shifted by the embedding, and self-attention after it where it `attends`."""
+    """Residual block, scaled and shifted by the embedding; self-attention follows if it `attends`."""
 
     def __init__(self, incoming: int, outgoing: int, embedded: int, attends: bool) -> None:
         super().__init__()
@@ -388,7 +395,7 @@ class Block(nn.Module):
         self.attention = Attention(outgoing) if attends else nn.Identity()
 
     def forward(self, features: Tensor, embedded: Tensor) -> Tensor:
-        """(B, incoming, h, w) and (B, embedded) to (B, outgoing, h, w)."""
+        """Features (B, outgoing, h, w) from features (B, incoming, h, w) and embeddings (B, embedded)."""
         scale, shift = self.film(embedded)[:, :, None, None].chunk(2, 1)
         inner = self.conv_in(F.silu(self.norm_in(features)))
         inner = self.conv_out(F.silu(self.norm_out(inner) * (1 + scale) + shift))
@@ -396,7 +403,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all pixels, one head for 64 channels, added to what comes in."""
+    """Residual multi-head self-attention over all pixels, one head per 64 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -406,11 +413,11 @@ class Attention(nn.Module):
         self.project = _zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
+        """Attend over the pixels of (B, C, h, w); the shape stays."""
         rows = self.query_key_value(self.norm(features)).flatten(2).transpose(1, 2)
-        query, key, value = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in rows.chunk(3, 2))
-        answer = F.scaled_dot_product_attention(query, key, value)
-        return features + self.project(answer.transpose(2, 3).reshape(features.shape))
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in rows.chunk(3, 2))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return features + self.project(attended.transpose(2, 3).reshape(features.shape))
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

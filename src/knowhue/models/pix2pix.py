@@ -1,4 +1,4 @@
-"""pix2pix (Isola et al. 2017): its U-Net from scratch, and PatchGANs: is this patch of L*a*b* a photograph's?"""
+"""pix2pix (Isola et al. 2017): its U-Net, and discriminators that judge whether patches of L*a*b* are real."""
 
 from itertools import pairwise
 
@@ -12,22 +12,22 @@ from knowhue.tensors import Chroma, Lightness, Pyramid
 
 
 class _Patches(nn.Module):
-    """Scores of overlapping patches, conditioned on the lightness, by a stack of convolutions."""
+    """Convolutional scores of overlapping patches of colour, conditioned on the lightness."""
 
     body: nn.Sequential
 
     def forward(self, lightness: Lightness, chroma: Chroma) -> Tensor:
-        """One unbounded score a patch, (B, 1, h, w); high is real."""
+        """Unbounded scores of the patches, (B, 1, h, w), high for real ones."""
         lab = torch.cat((lightness / (LIGHTNESS_SCALE / 2) - 1, scale_chroma(chroma)), 1)
         return self.body(lab.to(memory_format=torch.channels_last)).float()
 
 
 class Discriminator(_Patches):
-    """Judges overlapping patches of a coloured image (Isola et al. 2017), conditioned on its lightness.
+    """Discriminator of overlapping patches, a lighter PatchGAN (Isola et al. 2017).
 
-    Where it differs from the paper: as many stride-2 layers as suit the image's size (three see 46 pixels;
-    the stock network's 70 are more than a 64-pixel image), without the wide stride-1 layer that makes most
-    of its cost, and with spectral normalisation (Miyato et al. 2018) in place of BatchNorm.
+    Where it differs from the paper: the number of stride-2 layers is chosen for the image's size (three have a
+    receptive field of 46 pixels; the paper's 70 exceed a 64-pixel image); it has no wide stride-1 layer, which causes
+    most of the cost; and spectral normalisation (Miyato et al. 2018) replaces BatchNorm.
     """
 
     def __init__(self, width: int, layers: int) -> None:
@@ -35,9 +35,9 @@ class Discriminator(_Patches):
         blocks: list[nn.Module] = []
         incoming = 3
         for layer in range(layers):
-            # never wider than eight times the first, as in pix2pix
+            # at most eight times the first layer's width, as in pix2pix
             outgoing = width * min(2**layer, 8)
-            # BatchNorm would tie an image's judgement to its batch
+            # not BatchNorm, with which an image's scores would depend on its batch
             blocks += [spectral_norm(nn.Conv2d(incoming, outgoing, 4, 2, padding=1)), nn.LeakyReLU(0.2)]
             incoming = outgoing
         blocks.append(spectral_norm(nn.Conv2d(incoming, 1, 4, 1, padding=1)))
@@ -45,27 +45,27 @@ class Discriminator(_Patches):
 
 
 class PatchGAN(_Patches):
-    """Judges overlapping patches of 70 pixels, conditioned on the lightness (Isola, Zhu, Zhou, Efros, CVPR 2017).
+    """The paper's discriminator of overlapping patches of 70 pixels (Isola, Zhu, Zhou and Efros, CVPR 2017).
 
     C64-C128-C256-C512 and a last convolution to one score, all 4 x 4: three of stride 2, two of stride 1,
-    LeakyReLU of slope 0.2 between them, weights drawn from N(0, 0.02). `width` is the 64. The strides are the
-    authors' code's; the paper's text has 2 in all of C64 to C512, which would see 94 pixels.
+    LeakyReLU of slope 0.2 between them, weights initialised from N(0, 0.02). `width` is the 64. The strides are those
+    of the authors' code; with stride 2 in all of C64 to C512, as in the paper's text, patches would have 94 pixels.
 
     Where it differs from the paper:
 
-    - Affine instance normalisation stands for BatchNorm, as in the generator: the paper's batches of 1 to 10
-      images would tie an image's judgement to its neighbours. Through these statistics a score also depends,
-      faintly, on the image beyond its 70 pixels.
+    - Affine instance normalisation replaces BatchNorm, as in the generator: with batches of 1 to 10 images, an image's
+      scores would depend on the others in its batch. Because of these statistics, a score also depends slightly on the
+      image outside of its 70 pixels.
     - A convolution before a normalisation has no bias, which the normalisation would cancel.
-    - The score is a logit: the paper's closing sigmoid is left to the loss.
-    - Lightness and chroma come in as CIELAB and are scaled here, so the stock 3 + 3 channels are 1 + 2.
+    - Scores are logits: the paper's final sigmoid is part of the loss.
+    - The input is lightness and chroma, scaled here, so it has 1 + 2 channels instead of 3 + 3.
 
     >>> PatchGAN(width=4)(torch.rand(2, 1, 64, 64) * 100, torch.zeros(2, 2, 64, 64)).shape
     torch.Size([2, 1, 6, 6])
     """
 
     SMALLEST_PX = 24
-    """The least height and width that leave a score, and no map of one pixel to normalise; training refuses less."""
+    """Smallest height and width that give a score without normalising a map of one pixel; training rejects smaller."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PatchGAN(_Patches):
             *_block(4 * width, 8 * width, stride=1),
             nn.Conv2d(8 * width, 1, 4, 1, padding=1),
         )
-        self.body.apply(draw_weights)
+        self.body.apply(initialise)
 
 
 def _block(incoming: int, outgoing: int, stride: int) -> tuple[nn.Module, ...]:
@@ -88,8 +88,8 @@ def _block(incoming: int, outgoing: int, stride: int) -> tuple[nn.Module, ...]:
     )
 
 
-def draw_weights(layer: nn.Module) -> None:
-    """Start one layer as the paper's code does: N(0, 0.02), normalisation scales N(1, 0.02), biases 0."""
+def initialise(layer: nn.Module) -> None:
+    """Initialise a layer as the paper's code does: weights N(0, 0.02), normalisation scales N(1, 0.02), biases 0."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.InstanceNorm2d):
         nn.init.normal_(layer.weight, mean=float(isinstance(layer, nn.InstanceNorm2d)), std=0.02)
         if layer.bias is not None:
@@ -101,12 +101,13 @@ _DROPOUT_BLOCKS = 3
 
 
 class Pix2PixUNet(nn.Module):
-    """Colours by the U-Net of Isola, Zhu, Zhou and Efros (CVPR 2017, appendix "Generator architectures").
+    """The U-Net of Isola, Zhu, Zhou and Efros (CVPR 2017, appendix "Generator architectures").
 
     Encoder C64-C128-C256-C512-C512-C512-C512-C512: 4 x 4 convolutions of stride 2, LeakyReLU of slope 0.2.
-    Decoder: its mirror in transposed 4 x 4 convolutions, ReLU, each after the first fed with what the encoder
-    saw at that size, dropout of one half in the three next to the bottleneck, tanh at the end. Weights
-    start from N(0, 0.02), biases from 0. L*/50 - 1 comes in and a*b*/110 leaves, as in the authors' code.
+    Decoder: the same in reverse order with transposed 4 x 4 convolutions and ReLU; every block but the first also
+    takes the encoder's map of its size; dropout of one half in the three blocks next to the bottleneck; tanh at the
+    end. Weights are initialised from N(0, 0.02), biases to 0. Input is L*/50 - 1, output a*b*/110, as in the authors'
+    code.
 
     `width` is the paper's 64, `depth` its 8 halvings; the maps have min(width * 2**i, 8 * width) channels. A
     64-pixel image at depth 6 passes as 64 channels of 32 x 32 pixels, 128 of 16, 256 of 8, 512 of 4, 512 of 2
@@ -114,17 +115,17 @@ class Pix2PixUNet(nn.Module):
 
     Where it differs from the paper:
 
-    - Affine instance normalisation stands for BatchNorm, in training and in use, so that an image's colours do
-      not depend on its batch. The paper's BatchNorm takes the statistics of the batch at hand also in use: at a
-      batch of 1 that is instance normalisation, at the 4 that the paper trains colourisation with it is not.
-    - The bottleneck is not normalised, as the authors' erratum says and their later code does. Nor is the first
-      layer, as in the paper.
+    - Affine instance normalisation replaces BatchNorm, so that an image's colours do not depend on its batch. The
+      paper's BatchNorm uses the current batch's statistics at prediction too: with a batch of 1 this is instance
+      normalisation, with the paper's 4 for colourisation it is not.
+    - The bottleneck is not normalised, as in the authors' erratum and later code. Nor is the first layer, as in the
+      paper.
     - A convolution before a normalisation has no bias, which the normalisation would cancel.
-    - Dropout works in training only. The paper keeps it at prediction as its sole source of noise, and
-      itself finds that the answers hardly vary; here the same image always gets the same colours.
-    - A lesser depth leaves out layers of 8 * width channels, so of the three dropout blocks some are narrower.
+    - Dropout is active only in training. The paper keeps it at prediction as the only source of noise, but finds that
+      the results hardly vary; here the same image always gets the same colours.
+    - A smaller depth omits layers of 8 * width channels, so some of the three dropout blocks are narrower.
 
-    It reads the one map of an empty encoder, (gray,) with gray = L*/50 - 1, whose sides are multiples of `stride`.
+    It reads the only map of `NoEncoder`, (gray,) with gray = L*/50 - 1, whose sides are multiples of `stride`.
 
     >>> Pix2PixUNet(width=2, depth=4)((torch.zeros(3, 1, 32, 48),)).shape
     torch.Size([3, 2, 32, 48])
@@ -137,16 +138,16 @@ class Pix2PixUNet(nn.Module):
         channels = [min(width * 2**i, 8 * width) for i in range(depth)]
         self.encoder = nn.ModuleList(_encoder(channels))
         self.decoder = nn.ModuleList(_decoder(channels))
-        self.apply(draw_weights)
+        self.apply(initialise)
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """(gray,), (B, 1, H, W) in -1..1, H and W multiples of `stride`, to scaled a*b* (B, 2, H, W) in -1..1."""
+        """Scaled a*b* (B, 2, H, W) in -1..1, from (gray,), (B, 1, H, W) in -1..1, H and W multiples of `stride`."""
         (features,) = pyramid
         skips = []
         for block in self.encoder:
             features = block(features)
             skips.append(features)
-        # the first has the bottleneck alone: there is no skip of its size
+        # the first block takes only the bottleneck, because there is no other map of its size
         features = self.decoder[0](skips.pop())
         for block in self.decoder[1:]:
             features = block(torch.cat((features, skips.pop()), 1))
@@ -154,9 +155,9 @@ class Pix2PixUNet(nn.Module):
 
 
 def depth_for(size_px: int) -> int:
-    """Halvings that leave one pixel of an image of `size_px` pixels on a side, at most the paper's 8.
+    """Number of halvings that reduce a side of `size_px` pixels to one pixel, at most the paper's 8.
 
-    Between powers of two, the halvings of the power below: the image is then padded less than twofold.
+    Between powers of two, the number for the lower power, so that padding less than doubles the image's side.
 
     >>> [depth_for(size_px) for size_px in (16, 64, 100, 256, 512)]
     [4, 6, 6, 8, 8]
@@ -165,7 +166,7 @@ def depth_for(size_px: int) -> int:
 
 
 def _encoder(channels: list[int]) -> list[nn.Module]:
-    """Blocks from (1, H, W) to the bottleneck; each hands on its map before activation, as the skips take it."""
+    """Blocks from (1, H, W) to the bottleneck; each returns its map before the activation, for the skips."""
     first = nn.Conv2d(1, channels[0], 4, 2, padding=1)
     middle = [
         nn.Sequential(
@@ -175,13 +176,13 @@ def _encoder(channels: list[int]) -> list[nn.Module]:
         )
         for incoming, outgoing in pairwise(channels[:-1])
     ]
-    # no normalisation: over a map of one pixel it would leave only zeros
+    # not normalised, because normalising a map of one pixel gives only zeros
     bottleneck = nn.Conv2d(channels[-2], channels[-1], 4, 2, padding=1)
     return [first, *middle, nn.Sequential(nn.LeakyReLU(0.2), bottleneck)]
 
 
 def _decoder(channels: list[int]) -> list[nn.Module]:
-    """Blocks from the bottleneck to (2, H, W); all but the first take the features and the skip side by side."""
+    """Blocks from the bottleneck to (2, H, W); all but the first take features and skip, concatenated."""
     blocks: list[nn.Module] = []
     incoming = channels[-1]
     for outgoing in reversed(channels[:-1]):

