@@ -25,7 +25,14 @@ from knowhue.images.image import Pixels
 from knowhue.images.reading import read_image
 from knowhue.scoring import parts
 from knowhue.scoring.files import image_rows, to_json
-from knowhue.scoring.measures import distance, gray_of, measure_image, nearest_bins, see, ssim_beside
+from knowhue.scoring.measures import (
+    distance,
+    in_one_colour,
+    measure_image,
+    nearest_bins,
+    prepare_image,
+    ssim_from_windows,
+)
 from knowhue.scoring.page import to_latex
 from knowhue.scoring.pairing import Pairs, Stored, System, pair
 from knowhue.scoring.parts import Portion, measure_rows
@@ -87,25 +94,25 @@ def of_an_image(truth: Path, made: Path) -> None:
     """What one image of one system costs, and all rows of an image."""
     paths = truth / "00000.png", made / "00000.png"
     pixels = [read_image(path).pixels for path in paths]
-    true, colouring = (see(each) for each in pixels)
+    true, colouring = (prepare_image(each) for each in pixels)
     protocol = PROTOCOLS["original"]
     rows = [
         pixels[1],
-        gray_of(true),
-        gray_of(true, (3.0, 9.0)),
+        in_one_colour(true),
+        in_one_colour(true, (3.0, 9.0)),
         *(parts._as_jpeg(pixels[0], q) for q in (75, 95)),
     ]
 
     def together() -> None:
-        beside = see(pixels[0])
+        beside = prepare_image(pixels[0])
         for each in rows:
-            measure_image(see(each), beside, protocol)
+            measure_image(prepare_image(each), beside, protocol)
         measure_image(beside, beside, protocol)
 
     steps = {
         "decode both files": lambda: [read_image(path) for path in paths],
-        "L*a*b* of both": lambda: [see(each) for each in pixels],
-        "SSIM": lambda: ssim_beside(colouring.rgb[0], *true.windows),
+        "L*a*b* of both": lambda: [prepare_image(each) for each in pixels],
+        "SSIM": lambda: ssim_from_windows(colouring.rgb[0], *true.windows),
         "CIEDE2000": lambda: distance(colouring, true),
         "all that is measured": lambda: measure_image(colouring, true, protocol),
         "six rows": together,
@@ -133,7 +140,7 @@ def of_many(truth: Path, systems: list[Path], protocol: Protocol, cache: Path) -
 
 def of_very_many(count: int, folder: Path) -> None:
     """The peak of what is held of so many images, whose numbers are made up, until all but the page is written."""
-    random, black = np.random.default_rng(0), see(np.zeros((16, 16, 3), np.uint8))
+    random, black = np.random.default_rng(0), prepare_image(np.zeros((16, 16, 3), np.uint8))
     columns, _ = measure_image(black, black, PROTOCOLS["original"])
 
     def made_up(part: Portion, **_: object) -> parts.Made:

@@ -115,7 +115,7 @@ def test_a_classifier_tests_systems_image_by_image_and_is_checked_with_its_weigh
     for given, what in others.items():
         code, said, err = knowhue(*again, *given)
         assert (code, said, err.count("\n")) == (2, "", 1)
-        assert f"`--check score.json` should have asked `classifier` of the same {what}: numbers of" in err
+        assert f"`--check score.json` should have used `classifier` with the same {what}: numbers with" in err
 
 
 def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
@@ -125,9 +125,9 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
     assert code == 0
     assert [line.split("  ")[0] for line in said.splitlines()[1:4]] == ["ours", "theirs", "gray"]
     assert "theirs" in (at / "score.tex").read_text()
-    assert "note: from earlier scores, and compared with no other system: theirs." in err
+    assert "note: from earlier scores, and so not compared with other systems: theirs." in err
     code, _, err = knowhue("score", "ours", "--truth", "truth", "--beside", "theirs.json", "-o", "other.html")
-    assert (code, err.count("do not belong into one table")) == (2, 1)
+    assert (code, err.count("are not comparable")) == (2, 1)
     assert "rows:" not in err  # nothing was measured for it
     assert not (at / "other.html").exists()
 
@@ -147,7 +147,7 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         ),
         (
             ("gray=ours", "--truth", "truth"),
-            "as rows are that every table has. Found `gray`. Put another name before its folder: 'our gray=ours'",
+            "which are rows of every table. Found `gray`. Put another name before its folder: 'our gray=ours'",
         ),
         (("ours=", "--truth", "truth"), "a name and a folder. Found `ours=`"),
         (("ours", "--truth", "truth", "--reference", "our"), "Did you mean `ours`?"),
@@ -155,7 +155,10 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
         (("ours", "--truth", "truth", "--check", "x.json", "-o", "x.html"), "Found `--out`: leave it out"),
         (("ours", "--truth", "truth", "--check", "x.json", "--networks", "lpips"), "Found `--networks`"),
         (("ours", "--truth", "truth", "--beside", "none.json"), "none.json"),
-        (("ours", "--truth", "truth", "--beside", "score.html"), "Name the .json that `knowhue score --out`"),
+        (
+            ("ours", "--truth", "truth", "--beside", "score.html"),
+            "Name the .json file that `knowhue score --out`",
+        ),
         (("ours", "--truth", "truth", "--cache", __file__), "`. Name another, or move the file away."),
         (("ours", "--truth", "truth", "--protocol", "lpips.yaml"), "give --networks lpips"),
         (("ours", "--truth", "truth", "--protocol", "top1.yaml"), "give --classifier"),

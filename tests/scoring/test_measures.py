@@ -11,7 +11,15 @@ from knowhue.color import chroma_bins
 from knowhue.errors import ImageError
 from knowhue.evaluation import evaluate, similarity
 from knowhue.scoring import measures
-from knowhue.scoring.measures import AREA, MEASURES, balanced_area, gray_of, measure_image, nearest_bins, see
+from knowhue.scoring.measures import (
+    AREA,
+    MEASURES,
+    balanced_area,
+    in_one_colour,
+    measure_image,
+    nearest_bins,
+    prepare_image,
+)
 from knowhue.scoring.protocols import PROTOCOLS
 
 ORIGINAL = PROTOCOLS["original"]
@@ -20,7 +28,7 @@ MADE = paler(TRUE, 0.6)
 
 
 def measured(made=MADE, true=TRUE):
-    return measure_image(see(made), see(true), ORIGINAL)
+    return measure_image(prepare_image(made), prepare_image(true), ORIGINAL)
 
 
 def colorfulness_of_colormf(pixels, absolute):
@@ -74,7 +82,7 @@ def test_one_ssim_in_the_house(made, true, within):
 
 
 def test_arrays_and_tensors_have_one_ciede2000_and_one_psnr():
-    made, true = see(MADE), see(TRUE)
+    made, true = prepare_image(MADE), prepare_image(TRUE)
     args = true.lightness, made.chroma, true.chroma, made.lightness
     tensors = [torch.from_numpy(each) for each in args]
     assert similarity.ciede2000(*args)[0] == pytest.approx(float(similarity.ciede2000(*tensors)[0]), abs=1e-5)
@@ -87,7 +95,7 @@ def test_arrays_and_tensors_have_one_ciede2000_and_one_psnr():
 def test_strips_change_nothing(monkeypatch, size):
     true, made = (np.resize(each, (*size, 3)) for each in (TRUE, MADE))
     whole, counts = measured(made, true)
-    monkeypatch.setattr(measures, "_TOGETHER", 97)
+    monkeypatch.setattr(measures, "_CHUNK_PIXELS", 97)
     monkeypatch.setattr(measures, "_SIDE", 13)
     tiled, same = measured(made, true)
     np.testing.assert_array_equal(counts, same)
@@ -97,8 +105,8 @@ def test_strips_change_nothing(monkeypatch, size):
 
 
 def test_the_truth_beside_itself_is_known_as_it_would_be_measured():
-    measured_anew, counts = measure_image(see(TRUE), see(TRUE), ORIGINAL)
-    truth = see(TRUE)
+    measured_anew, counts = measure_image(prepare_image(TRUE), prepare_image(TRUE), ORIGINAL)
+    truth = prepare_image(TRUE)
     known, same = measure_image(truth, truth, ORIGINAL)
     assert known == pytest.approx(measured_anew, abs=1e-7)
     assert known.keys() == measured_anew.keys()
@@ -153,11 +161,11 @@ def test_too_small_for_ssim_is_said():
 
 
 def test_gray_keeps_lightness_and_loses_colour():
-    truth = see(TRUE)
-    gray = see(gray_of(truth))
+    truth = prepare_image(TRUE)
+    gray = prepare_image(in_one_colour(truth))
     assert abs(gray.lightness - truth.lightness).max() < 0.4  # a step of a code
     assert abs(gray.chroma).max() < 0.02
-    coloured = see(gray_of(see(np.full((12, 12, 3), 128, np.uint8)), (20.0, -10.0)))
+    coloured = prepare_image(in_one_colour(prepare_image(np.full((12, 12, 3), 128, np.uint8)), (20.0, -10.0)))
     assert abs(coloured.chroma.mean((0, 2, 3)) - [20, -10]).max() < 0.5
 
 

@@ -62,7 +62,7 @@ def test_accents_are_the_same_however_a_file_system_writes_them(tmp_path):
         (lambda f: [p.unlink() for p in f.ours.rglob("*.png")], "should hold images"),
         (
             lambda f: [p.rename(p.with_name(f"x{p.name}")) for p in f.ours.rglob("*.png")],
-            "ours: none of its 6 files is named as a true image (class0/ximage0, class0/ximage2, ",
+            "ours: none of its 6 files is named like a true image (class0/ximage0, class0/ximage2, ",
         ),
     ],
 )  # fmt: skip
@@ -126,19 +126,19 @@ def test_copies_jpegs_and_the_truths_own_files_are_said(tmp_path):
     shutil.copytree(made, tmp_path / "other")
     remarks = pair(truth, [str(made), str(tmp_path / "other")]).remarks
     assert [each.partition(":")[0] for each in remarks] == ["made, other"]  # said once
-    assert "made: 1 colouring with the very bytes of the true image (b)" in notes
+    assert "made: 1 colouring with the same bytes as the true image (b)" in notes
 
 
 def test_two_systems_of_the_same_bytes_are_said(folders, tmp_path):
     shutil.copytree(folders.ours, tmp_path / "copy")
     notes = pair(folders.truth, [str(folders.ours), str(tmp_path / "copy"), str(folders.theirs)]).notes
-    assert notes == ("ours and copy are the same files, byte for byte: nothing is compared by them",)
+    assert notes == ("ours and copy are the same files, byte for byte: their comparison says nothing",)
 
 
 def test_three_systems_of_the_same_bytes_are_said_once(folders, tmp_path):
     systems = [str(folders.ours), f"a={folders.ours}", str(folders.theirs), f"b={folders.ours}"]
     notes = pair(folders.truth, systems).notes
-    assert notes == ("ours, a and b are the same files, byte for byte: nothing is compared by them",)
+    assert notes == ("ours, a and b are the same files, byte for byte: their comparison says nothing",)
 
 
 UNREADABLE = [name for name, odd in ODD_FILES.items() if odd.error]

@@ -12,9 +12,9 @@ from score_folders import colourings, picture, true_images, write_images
 
 from knowhue.inference.pipeline import ByteBudget
 from knowhue.scoring import parts
-from knowhue.scoring.measures import OF_MEANS, measure_image, see
+from knowhue.scoring.measures import DIFFERENCES_OF_MEANS, measure_image, prepare_image
 from knowhue.scoring.pairing import ALWAYS, GRAY, MEAN, TRUTH, Pairs, Stored, System, pair
-from knowhue.scoring.parts import TOGETHER, measure_rows
+from knowhue.scoring.parts import PART_IMAGES, measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, Protocol
 
 SMALL = Protocol.model_validate(PROTOCOLS["stretch-256"].model_dump() | {"size_px": 32})
@@ -44,14 +44,14 @@ def test_rows_are_systems_and_what_is_always_there(folders, tmp_path):
     assert error["ours"] < error["theirs"] < error[GRAY]
     mean = found[MEAN].columns
     assert abs(mean["a_mean"].mean() - found[TRUTH].columns["a_mean"].mean()) < 1  # 8-bit codes, clipped
-    assert all(name.startswith("colourfulness") for name in OF_MEANS)
+    assert all(name.startswith("colourfulness") for name in DIFFERENCES_OF_MEANS)
 
 
 @pytest.mark.parametrize("workers", [2, 5])
 @pytest.mark.parametrize("together", [1, 4])
 def test_threads_and_parts_change_no_bit(folders, tmp_path, monkeypatch, workers, together):
     expected = bytes_of(run(folders, tmp_path / "one"))
-    monkeypatch.setattr(parts, "TOGETHER", together)
+    monkeypatch.setattr(parts, "PART_IMAGES", together)
     assert bytes_of(run(folders, tmp_path / "two", workers)) == expected
 
 
@@ -120,7 +120,7 @@ from knowhue.inference.pipeline import ByteBudget
 from knowhue.scoring import parts
 from knowhue.scoring.pairing import pair
 from knowhue.scoring.protocols import Protocol
-parts.TOGETHER = 2
+parts.PART_IMAGES = 2
 done, kept = [], parts.write_arrays
 def write_arrays(*given):
     if len(done) == 5:
@@ -134,7 +134,7 @@ parts.measure_rows(pair(Path(truth), [ours, theirs]), Protocol.model_validate_js
 
 
 def test_killed_and_resumed_is_uninterrupted(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "TOGETHER", 2)
+    monkeypatch.setattr(parts, "PART_IMAGES", 2)
     expected = bytes_of(run(folders, tmp_path / "whole"))
     paths = [str(each) for each in (*folders, tmp_path / "killed")]
     ended = subprocess.run([sys.executable, "-c", KILLED, *paths, SMALL.model_dump_json()], check=False)
@@ -166,7 +166,9 @@ def test_several_samples_are_averaged_and_the_best_is_kept(tmp_path):
         write_images(tmp_path / f"many/sample-{number}", images)
     found = measure_rows(pair(truth, [str(tmp_path / "many")]), DEEP, tmp_path / "cache", 1)["many"].columns
     for place, name in enumerate(sorted(true)):
-        each = [measure_image(see(images[name]), see(true[name]), DEEP)[0] for images in made]
+        each = [
+            measure_image(prepare_image(images[name]), prepare_image(true[name]), DEEP)[0] for images in made
+        ]
         for column, best in (("psnr_rgb", max), ("ciede2000", min)):
             values = [row[column] for row in each]
             assert found[column][place] == pytest.approx(np.mean(values), rel=1e-12)
@@ -186,7 +188,7 @@ def test_threads_have_only_so_many_pixels_together(folders, tmp_path, monkeypatc
         return found
 
     monkeypatch.setattr(parts.measures, "measure_image", counted)
-    monkeypatch.setattr(parts, "TOGETHER", 1)
+    monkeypatch.setattr(parts, "PART_IMAGES", 1)
     monkeypatch.setattr(parts, "_BUDGET", ByteBudget(32 * 32 * parts._PIXEL_BYTES))
     run(folders, tmp_path / "one", workers=4)
     assert max(most) == 1
@@ -215,14 +217,14 @@ def test_memory_does_not_grow_with_the_colours_that_images_have(tmp_path, monkey
         kept = {**columns, "_places": places, "_counts": np.ones(10_000, np.int64)}
         return {row: dict(kept) for row in part.rows}
 
-    monkeypatch.setattr(parts, "_kept", kept)
-    for count in (10 * TOGETHER, 30 * TOGETHER):
+    monkeypatch.setattr(parts, "_cached_rows", kept)
+    for count in (10 * PART_IMAGES, 30 * PART_IMAGES):
         stored = {f"{number:05}": Stored(tmp_path, f"{number}", "PNG") for number in range(count)}
         pairs = Pairs(stored, (System("made", {name: (file,) for name, file in stored.items()}),), (), ())
         tracemalloc.start()
         found = measure_rows(pairs, SMALL, tmp_path, 1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert all(each.counts.sum() == 10_000 * count / TOGETHER for each in found.values())
+        assert all(each.counts.sum() == 10_000 * count / PART_IMAGES for each in found.values())
     # kept apart, the colours of a part would be 160 kB a row
     assert peaks[1] - peaks[0] < 20 * len(found) * 15_000

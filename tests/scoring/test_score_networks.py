@@ -21,13 +21,13 @@ from knowhue.scoring import parts
 from knowhue.scoring.files import to_json
 from knowhue.scoring.networks import (
     ScoreNetworks,
-    ask_networks,
     open_scorers,
+    run_networks,
 )
 from knowhue.scoring.page import render
 from knowhue.scoring.pairing import ALWAYS, GRAY, TRUTH, pair
 from knowhue.scoring.parts import measure_rows
-from knowhue.scoring.protocols import PROTOCOLS, Wanted
+from knowhue.scoring.protocols import PROTOCOLS, NetworkOptions
 from knowhue.scoring.table import make_scores
 
 DEEP = PROTOCOLS["original"]
@@ -51,7 +51,7 @@ def fake(asked="lite0,lpips", recognised=False):
 def asked(folders, tmp_path):
     pairs = pair(folders.truth, [str(folders.ours), str(folders.theirs)])
     measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
-    return pairs, measured, ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
+    return pairs, measured, run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
 
 
 def tensors(images):
@@ -93,23 +93,23 @@ def test_numbers_are_quoted_with_their_weights(asked):
 def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders, tmp_path, monkeypatch):
     pairs, measured, first = asked
     calls = []
-    ask = module._ask
-    monkeypatch.setattr(module, "_ask", lambda *given: calls.append(1) or ask(*given))
-    again = ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
+    ask = module._run_network
+    monkeypatch.setattr(module, "_run_network", lambda *given: calls.append(1) or ask(*given))
+    again = run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
     assert calls == []
     assert again[1:] == first[1:]
     other = fake()
     other.features["lite0"].provenance["weights"] = "89ab"
-    ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
+    run_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
     assert len(calls) == 6 * 7  # the other network's answers alone
     calls.clear()
     with monkeypatch.context() as patch:  # another version of what resizes images for them
         patch.setattr(module, "TOOLS", {"timm": "0"})
-        ask_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
+        run_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
     assert len(calls) >= 6 * 7
     calls.clear()
-    ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
-    ask_networks(
+    run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
+    run_networks(
         pairs,
         DEEP,
         measured,
@@ -120,13 +120,13 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     assert calls == []
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(b"")
-    assert ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")[1:] == first[1:]
+    assert run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")[1:] == first[1:]
 
 
 def test_the_pixels_of_one_image_are_held_at_a_time(asked, tmp_path, monkeypatch):
     pairs, measured, _ = asked
     shown, held = [], []
-    row_pixels, ask = module.row_pixels, module._ask
+    row_pixels, ask = module.row_pixels, module._run_network
 
     def watched(*given):
         for truth, samples in row_pixels(*given):
@@ -138,8 +138,8 @@ def test_the_pixels_of_one_image_are_held_at_a_time(asked, tmp_path, monkeypatch
         return ask(*given)
 
     monkeypatch.setattr(module, "row_pixels", watched)
-    monkeypatch.setattr(module, "_ask", counting)
-    ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "anew")
+    monkeypatch.setattr(module, "_run_network", counting)
+    run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "anew")
     assert len(held) == 6 * 7 * 2
     assert max(held) == 2  # a true image and its colouring
 
@@ -154,13 +154,13 @@ def same_answers(found, expected):
 
 def test_parts_change_no_bit_of_an_answer(asked, tmp_path, monkeypatch):
     pairs, measured, expected = asked
-    monkeypatch.setattr(parts, "TOGETHER", 1)
-    same_answers(ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "parts"), expected)
+    monkeypatch.setattr(parts, "PART_IMAGES", 1)
+    same_answers(run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "parts"), expected)
 
 
 def test_ended_and_resumed_is_uninterrupted(asked, tmp_path, monkeypatch):
     pairs, measured, expected = asked
-    monkeypatch.setattr(parts, "TOGETHER", 2)
+    monkeypatch.setattr(parts, "PART_IMAGES", 2)
     kept, done = parts.write_arrays, []
 
     def write_arrays(*given):
@@ -172,9 +172,9 @@ def test_ended_and_resumed_is_uninterrupted(asked, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(parts, "write_arrays", write_arrays)
         with pytest.raises(KeyboardInterrupt):
-            ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended")
+            run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended")
     assert len(list((tmp_path / "ended").rglob("*.npz"))) == 9
-    same_answers(ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended"), expected)
+    same_answers(run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "ended"), expected)
 
 
 def test_of_several_samples_lpips_is_the_mean_and_the_best_is_kept(tmp_path):
@@ -185,7 +185,7 @@ def test_of_several_samples_lpips_is_the_mean_and_the_best_is_kept(tmp_path):
         write_images(tmp_path / f"many/sample-{number}", images)
     pairs = pair(truth, [str(tmp_path / "many")])
     measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
-    found = ask_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").columns["many"]
+    found = run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache").columns["many"]
     each = np.stack([(tensors(images) - tensors(true)).abs().mean((1, 2, 3)).numpy() for images in made])
     np.testing.assert_allclose(found[LPIPS], each.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found[f"best_{LPIPS}"], each.min(0), rtol=1e-5)
@@ -199,7 +199,7 @@ def test_distances_of_enough_images_have_intervals_on_the_page_and_in_the_file(t
     truth, *systems = [write_images(tmp_path / name, each) for name, each in made.items()]
     pairs = pair(truth, [str(each) for each in systems])
     measured = measure_rows(pairs, DEEP, tmp_path / "cache", 1)
-    found = ask_networks(pairs, DEEP, measured, fake(), "theirs", tmp_path / "cache")
+    found = run_networks(pairs, DEEP, measured, fake(), "theirs", tmp_path / "cache")
     scores = make_scores(pairs, DEEP, measured, "theirs", found)
     keys = [(each.system, each.minus, each.measure) for each in scores.distances]
     names = ("fd_lite0", "kd_lite0")
@@ -245,7 +245,7 @@ def test_what_cannot_be_said_is_refused_before_work(folders, tmp_path, names, sa
     pairs = pair(folders.truth, [str(folders.ours)])
     (tmp_path / "none.pth").write_bytes(b"")
     with pytest.raises(ConfigError) as refused:
-        open_scorers(Wanted(names, lpips_weights=tmp_path / "none.pth"), pairs, "ciede2000")
+        open_scorers(NetworkOptions(names, lpips_weights=tmp_path / "none.pth"), pairs, "ciede2000")
     assert said in str(refused.value)
     assert len(refused.value.args) == 1
 
@@ -253,6 +253,6 @@ def test_what_cannot_be_said_is_refused_before_work(folders, tmp_path, names, sa
 def test_recognition_opens_the_network_whose_features_it_needs(tmp_path):
     truth = write_images(tmp_path / "truth", true_images(10, 2))
     made = write_images(tmp_path / "made", colourings(true_images(10, 2), 0.5))
-    found = open_scorers(Wanted("recognition"), pair(truth, [str(made)]), "ciede2000")
+    found = open_scorers(NetworkOptions("recognition"), pair(truth, [str(made)]), "ciede2000")
     assert (list(found.opened), found.has_probe) == (["lite0"], True)
     assert found.perceptual is None

@@ -15,12 +15,12 @@ from knowhue.evaluation.recognition import open_classifier
 from knowhue.images.image import Pixels
 from knowhue.report.text import p_text
 from knowhue.scoring.files import require_same_networks, to_json
-from knowhue.scoring.networks import ask_networks, open_scorers
+from knowhue.scoring.networks import open_scorers, run_networks
 from knowhue.scoring.page import render, to_latex, with_ends
 from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, Stored, pair
 from knowhue.scoring.parts import measure_rows
-from knowhue.scoring.protocols import PROTOCOLS, Wanted
-from knowhue.scoring.recognition import FoldedProbe, open_judge
+from knowhue.scoring.protocols import PROTOCOLS, NetworkOptions
+from knowhue.scoring.recognition import CrossValidatedProbe, open_folder_classifier
 from knowhue.scoring.table import make_scores, paired_differences
 from knowhue.statistics.crossed import variance_of_two_more
 from knowhue.storage import write_json
@@ -41,11 +41,11 @@ def test_a_probe_recognises_what_it_was_not_fitted_to_and_nothing_in_noise(tmp_p
     random, labels = np.random.default_rng(0), np.arange(200) % 4
     true = np.eye(4)[labels] * 6 + random.normal(size=(200, 4))
     noise = random.normal(size=(200, 30))
-    probe = FoldedProbe(pairs, true)
-    assert probe.ask(true).mean() > 0.95
-    assert probe.ask(true.mean() + random.normal(size=(200, 4))).mean() < 0.5
+    probe = CrossValidatedProbe(pairs, true)
+    assert probe.recognised(true).mean() > 0.95
+    assert probe.recognised(true.mean() + random.normal(size=(200, 4))).mean() < 0.5
     # a probe that had seen these images would know many of them
-    assert FoldedProbe(pairs, noise).ask(noise).mean() < 0.4
+    assert CrossValidatedProbe(pairs, noise).recognised(noise).mean() < 0.4
 
 
 def noise(side: tuple[int, int], seed: int) -> Pixels:
@@ -107,7 +107,7 @@ def test_several_outputs_may_stand_for_a_folder_and_some_for_none(tmp_path):
     net = write_network(tmp_path / "net.safetensors", 7)
     classes = tmp_path / "classes.txt"
     classes.write_text("cat\n\ncat\ndog\n\n\n\n")
-    judge = open_judge(f"timm:{NAME}={net}", classes, pairs)
+    judge = open_folder_classifier(f"timm:{NAME}={net}", classes, pairs)
     answers = np.array([[2, 1, 3, 4, 5], [1, 3, 0, 4, 5], [1, 4, 5, 6, 3]])
     found = judge.columns(answers, np.array([[2], [1], [0]]))
     assert {name: each.tolist() for name, each in found.items()} == {
@@ -120,14 +120,16 @@ def test_several_outputs_may_stand_for_a_folder_and_some_for_none(tmp_path):
 def test_of_five_outputs_all_are_the_likeliest_and_nothing_is_said_by_that(tmp_path):
     net = write_network(tmp_path / "net.safetensors", 5)
     (tmp_path / "classes.txt").write_text("cat\ncat\ndog\n\n\n")
-    judge = open_judge(f"timm:{NAME}={net}", tmp_path / "classes.txt", in_folders(["cat", "dog"], tmp_path))
+    judge = open_folder_classifier(
+        f"timm:{NAME}={net}", tmp_path / "classes.txt", in_folders(["cat", "dog"], tmp_path)
+    )
     found = judge.columns(np.array([[0, 1, 2, 3, 4]] * 2), np.array([[0]] * 2))
     assert found.keys() == {"top1_agreement", "top1_accuracy"}
 
 
 def test_folders_called_by_wordnet_ids_need_no_file(tmp_path):
     pairs = in_folders(["n02123045", "n02085620"], tmp_path)
-    judge = open_judge("timm:tf_efficientnet_lite0=package", None, pairs)
+    judge = open_folder_classifier("timm:tf_efficientnet_lite0=package", None, pairs)
     found = judge.columns(np.array([[281, 0, 1, 2, 3], [281, 151, 1, 2, 3]]), np.array([[281], [151]]))
     assert {name: each.tolist() for name, each in found.items()} == {
         "top1_agreement": [1, 0],
@@ -137,11 +139,15 @@ def test_folders_called_by_wordnet_ids_need_no_file(tmp_path):
 
 
 def test_folders_of_no_class_leave_agreement_alone_and_some_are_refused(tmp_path):
-    judge = open_judge("timm:tf_efficientnet_lite0=package", None, in_folders(["", "", "beach"], tmp_path))
+    judge = open_folder_classifier(
+        "timm:tf_efficientnet_lite0=package", None, in_folders(["", "", "beach"], tmp_path)
+    )
     assert judge.columns(np.array([[3] * 5] * 3), np.array([[3]] * 3)).keys() == {"top1_agreement"}
     assert "no folder of images is called by the WordNet id" in judge.notes[0]
     with pytest.raises(ConfigError, match=r"Found none for beach \(1 in all\): give --classes"):
-        open_judge("timm:tf_efficientnet_lite0=package", None, in_folders(["n02123045", "beach"], tmp_path))
+        open_folder_classifier(
+            "timm:tf_efficientnet_lite0=package", None, in_folders(["n02123045", "beach"], tmp_path)
+        )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,7 @@ def test_classes_that_do_not_fit_are_refused(tmp_path, text, said):
     if text is not None:
         classes.write_text(text)
     with pytest.raises(ConfigError) as refused:
-        open_judge(f"timm:{NAME}={net}", classes, in_folders(["cat", "dog"], tmp_path))
+        open_folder_classifier(f"timm:{NAME}={net}", classes, in_folders(["cat", "dog"], tmp_path))
     assert said in str(refused.value)
 
 
@@ -172,10 +178,10 @@ def judged(tmp_path_factory):
     net = write_network(folder / "net.safetensors", 12)
     (folder / "classes.txt").write_text("\n".join(f"class{number % 4}" for number in range(12)))
     pairs = pair(truth, [str(each) for each in systems])
-    wanted = Wanted(classifier=f"timm:{NAME}={net}", classes=folder / "classes.txt")
+    wanted = NetworkOptions(classifier=f"timm:{NAME}={net}", classes=folder / "classes.txt")
     opened = open_scorers(wanted, pairs, "top1_accuracy")
     measured = measure_rows(pairs, DEEP, folder / "cache", 1)
-    found = ask_networks(pairs, DEEP, measured, opened, None, folder / "cache")
+    found = run_networks(pairs, DEEP, measured, opened, None, folder / "cache")
     return made, pairs, make_scores(pairs, DEEP, measured, None, found)
 
 
@@ -294,7 +300,7 @@ def test_no_table_mixes_the_answers_of_two_classifiers(judged, tmp_path, part):
     content["networks"]["classifier"] = {**about["classifier"], part: "another"}
     write_json(path, content)
     with pytest.raises(
-        ConfigError, match=f"should have asked `classifier` of the same {part}.* Found another, and"
+        ConfigError, match=f"should have used `classifier` with the same {part}.* Found another, and"
     ):
         require_same_networks("--beside", [path], about)
 
@@ -305,14 +311,14 @@ def test_a_folder_of_decomposed_letters_is_found_in_a_file_of_classes(tmp_path):
     made = write_images(tmp_path / "made", true)
     (tmp_path / "classes.txt").write_text("\n".join(["cafe\u0301"] * 12), encoding="utf-8")
     net = f"timm:{NAME}={write_network(tmp_path / 'net.safetensors', 12)}"
-    judge = open_judge(net, tmp_path / "classes.txt", pair(truth, [str(made)]))
+    judge = open_folder_classifier(net, tmp_path / "classes.txt", pair(truth, [str(made)]))
     assert set(judge.stands_for) == {"caf\u00e9"}
 
 
 def test_a_measure_that_cannot_be_had_is_no_primary_one(tmp_path):
     truth = write_images(tmp_path / "truth", true_images(4, 2))
     made = write_images(tmp_path / "made", colourings(true_images(4, 2), 0.5))
-    wanted = Wanted(classifier="timm:tf_efficientnet_lite0=package")
+    wanted = NetworkOptions(classifier="timm:tf_efficientnet_lite0=package")
     with pytest.raises(
         ConfigError, match="`primary = top1_accuracy` of the protocol cannot be measured: no folder"
     ):

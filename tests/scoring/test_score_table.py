@@ -16,8 +16,8 @@ from knowhue.report.latex import fill_latex, tex
 from knowhue.scoring.files import (
     compare_json,
     image_rows,
+    read_earlier_scores,
     read_score_file,
-    rows_beside,
     shown_value,
     to_json,
 )
@@ -264,7 +264,7 @@ def test_what_is_no_score_is_not_called_damaged(tmp_path):
         ):
             read_score_file(path)
     with pytest.raises(
-        ConfigError, match=r"Found `.*note\.txt`\. Name the \.json that `knowhue score --out` wrote beside"
+        ConfigError, match=r"Found `.*note\.txt`\. Name the \.json file that `knowhue score --out` wrote next"
     ):
         read_score_file(tmp_path / "note.txt")
 
@@ -311,28 +311,28 @@ def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_pa
     alone = scored(folders.truth, [folders.theirs], tmp_path / "cache")
     write_json(path, to_json(alone))
     ours = scored(folders.truth, [folders.ours], tmp_path / "cache")
-    found = rows_beside([path], SMALL, ours.pairs)
+    found = read_earlier_scores([path], SMALL, ours.pairs)
     assert (found.rows, found.notes) == ({"theirs": alone.values["theirs"]}, [])
     assert found.remarks[0].startswith(
-        "from earlier scores, and compared with no other system: theirs. Give their"
+        "from earlier scores, and so not compared with other systems: theirs. Give their"
     )
     with pytest.raises(ConfigError, match=r"should have systems of other names\. Found `theirs` again"):
-        rows_beside([path], SMALL, scores.pairs)
+        read_earlier_scores([path], SMALL, scores.pairs)
     with pytest.raises(
-        ConfigError, match="of the same protocol: numbers of different ones do not belong into one"
+        ConfigError, match="have the same protocol: numbers with different ones are not comparable"
     ):
-        rows_beside([path], PROTOCOLS["original"], ours.pairs)
+        read_earlier_scores([path], PROTOCOLS["original"], ours.pairs)
     write_images(folders.truth, {"class0/image0": picture(30)})
-    with pytest.raises(ConfigError, match="of the same true images"):
-        rows_beside([path], SMALL, pair(folders.truth, [str(folders.ours)]))
+    with pytest.raises(ConfigError, match="have the same true images"):
+        read_earlier_scores([path], SMALL, pair(folders.truth, [str(folders.ours)]))
 
 
 def test_an_earlier_system_of_the_same_files_is_named(folders, tmp_path):
     path = tmp_path / "earlier.json"
     write_json(path, to_json(scored(folders.truth, [folders.ours], tmp_path / "cache")))
     again = scored(folders.truth, [f"again={folders.ours}", folders.theirs], tmp_path / "cache")
-    found = rows_beside([path], SMALL, again.pairs)
-    assert found.notes == ["again and ours are the same files, byte for byte: nothing is compared by them"]
+    found = read_earlier_scores([path], SMALL, again.pairs)
+    assert found.notes == ["again and ours are the same files, byte for byte: their comparison says nothing"]
     page = render(again._replace(beside=found), "")
     assert found.notes[0] in page
     assert found.remarks[0] in page

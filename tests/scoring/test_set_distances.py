@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from knowhue.evaluation.features import frechet
-from knowhue.scoring.networks import PER_FEATURE, Truth
+from knowhue.scoring.networks import PER_FEATURE, TrueImages
 from knowhue.statistics.clustered import deal_groups, jackknifed
 
 MIXING = np.random.default_rng(0).normal(size=(6, 6)) / 6**0.5 * np.linspace(1.5, 0.2, 6)
@@ -32,7 +32,7 @@ def kernel_of_different_images(x, y):
 def test_what_is_left_out_is_what_the_others_have():
     true, made, _ = features(40, 1)
     groups = deal_groups(40, [f"class{number % 7}" for number in range(40)])
-    truth = Truth(true, groups)
+    truth = TrueImages(true, groups)
     for found, distance in ((truth.frechet(made), frechet), (truth.kernel(made), kernel_of_different_images)):
         assert found.whole == pytest.approx(distance(made, true), rel=1e-9)
         expected = [distance(made[groups != number], true[groups != number]) for number in range(7)]
@@ -42,23 +42,23 @@ def test_what_is_left_out_is_what_the_others_have():
 def test_a_frechet_distance_needs_images_for_its_features():
     true, made, _ = features(PER_FEATURE * 6 + 20, 1)
     wide = np.tile(true, 10)
-    assert Truth(true, deal_groups(len(true))).frechet(made) is not None
-    assert Truth(wide, deal_groups(len(true))).frechet(wide) is None
+    assert TrueImages(true, deal_groups(len(true))).frechet(made) is not None
+    assert TrueImages(wide, deal_groups(len(true))).frechet(wide) is None
 
 
 def test_groups_that_leave_too_few_images_give_no_interval():
     true, made, _ = features(PER_FEATURE * 6 + 1, 1)
-    alone = Truth(true, np.array([0] * (len(true) - 1) + [1]))
+    alone = TrueImages(true, np.array([0] * (len(true) - 1) + [1]))
     assert alone.frechet(made) is None
     assert alone.kernel(made) is None
-    most = Truth(true, np.array([0] * (len(true) - 2) + [1, 1])).kernel(made)
+    most = TrueImages(true, np.array([0] * (len(true) - 2) + [1, 1])).kernel(made)
     assert most is not None
     assert np.isfinite(most.without).all()
 
 
 def test_swapping_systems_flips_signs_exactly():
     true, one, other = features(60, 1)
-    truth = Truth(true, deal_groups(60))
+    truth = TrueImages(true, deal_groups(60))
     found = truth.frechet(one), truth.frechet(other)
     gaps = found[0].minus(found[1]), found[1].minus(found[0])
     ahead, back = (jackknifed(*gap, truth.sizes) for gap in gaps)
@@ -81,7 +81,7 @@ def test_intervals_hold_the_truth_at_about_the_nominal_rate():
     held, plain, freed, kernels = [], [], [], []
     for seed in range(repeats):
         true, one, other = features(120, 100 + seed)
-        truth = Truth(true, deal_groups(120))
+        truth = TrueImages(true, deal_groups(120))
         found = truth.frechet(one), truth.frechet(other)
         judged = [jackknifed(*each, truth.sizes) for each in (found[1], found[1].minus(found[0]))]
         plain.append(found[1].whole)

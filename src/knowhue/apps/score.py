@@ -18,7 +18,7 @@ from knowhue.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from knowhue.scoring.pairing import Pairs
-    from knowhue.scoring.protocols import Protocol, Wanted
+    from knowhue.scoring.protocols import NetworkOptions, Protocol
     from knowhue.scoring.table import Scores
 
 _Value = TypeVar("_Value")
@@ -78,11 +78,11 @@ class ScoreArguments(Options):
         return self.cache or self.page.parent / CACHE
 
     @property
-    def wanted(self) -> "Wanted":
+    def wanted(self) -> "NetworkOptions":
         """The networks to score with, and their files."""
-        from knowhue.scoring.protocols import Wanted
+        from knowhue.scoring.protocols import NetworkOptions
 
-        return Wanted(
+        return NetworkOptions(
             self.networks, self.classifier, self.classes, self.inception_weights, self.lpips_weights
         )
 
@@ -90,7 +90,7 @@ class ScoreArguments(Options):
 @with_options
 def score(arguments: ScoreArguments) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
-    from knowhue.scoring.files import rows_beside
+    from knowhue.scoring.files import read_earlier_scores
     from knowhue.scoring.pairing import pair
     from knowhue.scoring.protocols import read_protocol
 
@@ -105,7 +105,7 @@ def score(arguments: ScoreArguments) -> None:
     _require_arguments(arguments, chosen)
     require_outputs({"--out": list(outputs.values())}, beside, overwrite=arguments.overwrite)
     pairs = pair(arguments.truth, arguments.systems, arguments.common)
-    earlier = rows_beside(beside, chosen, pairs)
+    earlier = read_earlier_scores(beside, chosen, pairs)
     _write(_scored(arguments, pairs, chosen, "--beside", beside)._replace(beside=earlier), outputs)
 
 
@@ -157,9 +157,9 @@ def _scored(
     with showing_progress() as report:
         measured = measure_rows(pairs, protocol, kept, threads, report)
         if opened is not None:
-            from knowhue.scoring.networks import ask_networks
+            from knowhue.scoring.networks import run_networks
 
-            found = ask_networks(pairs, protocol, measured, opened, arguments.reference, kept, report)
+            found = run_networks(pairs, protocol, measured, opened, arguments.reference, kept, report)
     images = plural(len(pairs.truth), "image")
     say(f"{images}, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     return make_scores(pairs, protocol, measured, arguments.reference, found)

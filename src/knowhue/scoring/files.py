@@ -11,9 +11,9 @@ from knowhue.config import digest
 from knowhue.errors import ConfigError, minus, shown
 from knowhue.metric_table import Metric
 from knowhue.report.results import compare
-from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, are_twins
+from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, identical_files_note
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import Earlier, Scores
+from knowhue.scoring.table import EarlierScores, Scores
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -89,8 +89,8 @@ def read_score_file(path: Path) -> dict[str, Any]:
     """
     if path.suffix.lower() != ".json":
         raise ConfigError(
-            f"An earlier score should be a .json file of `knowhue score`. Found `{path}`. Name the .json that `knowhue "
-            "score --out` wrote beside the page."
+            f"An earlier score should be a .json file of `knowhue score`. Found `{path}`. Name the .json file that "
+            "`knowhue score --out` wrote next to the page."
         )
     found = read_json(path)
     if (schema := found.get("schema")) != SCORE_SCHEMA:
@@ -102,13 +102,13 @@ def read_score_file(path: Path) -> dict[str, Any]:
     return read_json(path, sealed=True)
 
 
-def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earlier:
+def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> EarlierScores:
     """The systems of earlier `score.json` files, to be shown in the same table as the systems of `pairs`.
 
     Raises:
         ConfigError: a file has another protocol, other true images, or a system of the same name.
     """
-    found = Earlier({}, [], [])
+    found = EarlierScores({}, [], [])
     hashes = {each.name: _files_hash(each.samples) for each in pairs.systems}
     for path in paths:
         earlier = read_score_file(path)
@@ -119,8 +119,8 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earl
         for what, here, there in wanted:
             if here != there:
                 raise ConfigError(
-                    f"`--beside {path}` should be of the same {what}: numbers of different ones do not belong into one "
-                    f"table. Found {short(there)}, and here {short(here)}."
+                    f"`--beside {path}` should have the same {what}: numbers with different ones are not comparable. "
+                    f"Found {short(there)}, and here {short(here)}."
                 )
         for each in earlier["systems"]:
             name, hash_ = each["name"], each["sha256"]
@@ -129,14 +129,14 @@ def rows_beside(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> Earl
                     f"`--beside {path}` should have systems of other names. Found `{name}` again."
                 )
             # only with the first equal one, because equal systems of this command have their own note
-            equal = next((other for other, own in hashes.items() if own == hash_), None)
-            found.notes.extend([are_twins(equal, name)] if equal else [])
+            equal = next((other for other, known in hashes.items() if known == hash_), None)
+            found.notes.extend([identical_files_note(equal, name)] if equal else [])
             hashes[name] = hash_
             found.rows[name] = earlier["rows"][name]["values"]
     if found.rows:
         found.remarks.append(
-            f"from earlier scores, and compared with no other system: {', '.join(found.rows)}. Give their folders for "
-            "differences and tests"
+            f"from earlier scores, and so not compared with other systems: {', '.join(found.rows)}. Give their folders "
+            "for differences and tests"
         )
     return found
 
@@ -147,28 +147,28 @@ def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str
     Raises:
         ConfigError: weights, input or classes of a network differ between two scores.
     """
-    asked = json.loads(json.dumps({name: each for name, each in about.items() if name != "asked"}))
+    known = json.loads(json.dumps({name: each for name, each in about.items() if name != "asked"}))
     for path in paths:
         for name, there in read_score_file(path)["networks"].items():
             if name == "asked":
                 continue
-            here = asked.setdefault(name, there)
-            other = [key for key in there if key in here and key != "tool" and here[key] != there[key]]
-            if other:
+            here = known.setdefault(name, there)
+            differ = [key for key in there if key in here and key != "tool" and here[key] != there[key]]
+            if differ:
                 raise ConfigError(
-                    f"`{option} {path}` should have asked `{name}` of the same {other[0]}: numbers of different ones "
-                    f"are not put together. Found {there[other[0]]}, and here {here[other[0]]}."
+                    f"`{option} {path}` should have used `{name}` with the same {differ[0]}: numbers with different "
+                    f"ones are not comparable. Found {there[differ[0]]}, and here {here[differ[0]]}."
                 )
 
 
 def compare_json(kept: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[int, list[str]]:
     """Number of values in a `score.json`, and the differences of another one, except packages and rounding errors."""
-    mine, theirs = (
+    kept, made = (
         dict(each)
         | {"made_with": None, "files": [note for note in each.get("files", ()) if LEFT_ALONE not in note]}
         for each in (kept, made)
     )
-    return compare(mine, theirs, "", ROUNDING, dict.fromkeys(_PROBABILITIES, _ROUNDING_OF_P))
+    return compare(kept, made, "", ROUNDING, dict.fromkeys(_PROBABILITIES, _ROUNDING_OF_P))
 
 
 def image_rows(scores: Scores) -> Iterator[Sequence[Any]]:

@@ -34,23 +34,23 @@ _SIDE = 32
 length 42 instead of the whole side, as in `similarity.ssim`."""
 
 
-def ssim_beside(rgb: FloatArray, true: FloatArray, true_means: Sequence[FloatArray]) -> float:
-    """SSIM, as in `similarity.ssim`, of an image, RGB (3, H, W), 0 to 1, and the `Seen.windows` of a true image."""
-    values, total = _about_zero(rgb), 0.0
+def ssim_from_windows(rgb: FloatArray, true: FloatArray, true_means: Sequence[FloatArray]) -> float:
+    """SSIM, as in `similarity.ssim`, of RGB (3, H, W), 0 to 1, and the `PreparedImage.windows` of a true image."""
+    values, total = _centred(rgb), 0.0
     down, across = (side - _EDGE for side in rgb.shape[1:])
     in_last = across - (values.shape[2] - _EDGE - _SIDE)
     for rows, means in zip(_strips(rgb.shape[1]), true_means, strict=True):
         strip, like = values[:, rows], true[:, rows]
         # the sum of both squares, because separate means are less exact and not faster
         squares = np.asarray(strip * strip + like * like, np.float32)
-        asked: FloatArray = np.concatenate((strip, squares, strip * like), dtype=np.float32)
-        found = _gaussian_means(asked)
-        found = ssim_map(found[:, :3], means, found[:, 3:6], found[:, 6:])
-        total += float(found[:-1].sum(dtype=np.float64) + found[-1, ..., :in_last].sum(dtype=np.float64))
+        planes: FloatArray = np.concatenate((strip, squares, strip * like), dtype=np.float32)
+        mean = _gaussian_means(planes)
+        ssim = ssim_map(mean[:, :3], means, mean[:, 3:6], mean[:, 6:])
+        total += float(ssim[:-1].sum(dtype=np.float64) + ssim[-1, ..., :in_last].sum(dtype=np.float64))
     return total / (3 * down * across)
 
 
-def _about_zero(rgb: FloatArray) -> FloatArray:
+def _centred(rgb: FloatArray) -> FloatArray:
     _, height, width = rgb.shape
     blocks = -(-(width - _EDGE) // _SIDE)
     values = np.zeros((3, height, blocks * _SIDE + _EDGE), np.float32)
@@ -81,10 +81,10 @@ Column = NDArray[np.float64]
 """One value per image, (N,), in the order of their names."""
 Columns = Mapping[str, Column]
 
-FARTHEST_AB = 150
+MAX_AB_DISTANCE = 150
 """Largest a*b* distance, in CIELAB units, of the curve whose area is measured (Zhang, Isola and Efros, ECCV 2016)."""
-_TOGETHER = 1 << 14  # pixels whose arrays fit into the processor's cache
-_REACH = 128  # largest a* or b* in tables; sRGB colours lie within -108 to 99
+_CHUNK_PIXELS = 1 << 14  # pixels whose arrays fit into the processor's cache
+_MAX_AB = 128  # largest a* or b* in tables; sRGB colours lie within -108 to 99
 
 
 MEASURES: Mapping[str, Metric] = {
@@ -105,7 +105,7 @@ BEST_OF = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "lpips_alex")
 
 
 @dataclass(frozen=True)
-class Seen:
+class PreparedImage:
     """An image with all that the measures need of it."""
 
     pixels: Pixels
@@ -126,26 +126,26 @@ class Seen:
         RGB minus 0.5, (3, H, W), padded with columns of 0 to whole blocks of windows; and the means of all windows, for
         each strip (blocks, 3, rows, 32).
         """
-        values = _about_zero(self.rgb[0])
+        values = _centred(self.rgb[0])
         return values, [_gaussian_means(values[:, rows]) for rows in _strips(values.shape[1])]
 
     @cached_property
     def colours(self) -> NDArray[np.int64]:
         """Index of the nearest of `chroma_bins` for each pixel, (H, W)."""
-        whole = np.rint(self.chroma[0]).astype(np.int16) + _REACH
+        whole = np.rint(self.chroma[0]).astype(np.int16) + _MAX_AB
         return nearest_bins()[whole[0], whole[1]]
 
 
-def see(pixels: Pixels) -> Seen:
+def prepare_image(pixels: Pixels) -> PreparedImage:
     """Prepare codes (H, W, 3), 8 or 16 bits, for the measures."""
     planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     codes, lab = planes.reshape(3, -1), np.empty((3, pixels.shape[0] * pixels.shape[1]))
-    for cut in _cuts(lab.shape[1]):
-        lab[:, cut] = planes_to_lab(_light(pixels.dtype)[codes[:, cut]])
+    for cut in _chunks(lab.shape[1]):
+        lab[:, cut] = planes_to_lab(_linear_light(pixels.dtype)[codes[:, cut]])
     lab = lab.reshape(1, *planes.shape)
     rgb: FloatArray = planes[None].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
     chroma = lab[:, 1:].astype(np.float32)
-    return Seen(pixels, rgb, lab[:, :1], chroma, _colourfulness(planes))
+    return PreparedImage(pixels, rgb, lab[:, :1], chroma, _colourfulness(planes))
 
 
 def _colourfulness(planes: Pixels) -> tuple[float, float]:
@@ -162,25 +162,25 @@ def _colourfulness(planes: Pixels) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-def _cuts(pixels: int) -> Iterator[slice]:
-    for start in range(0, pixels, _TOGETHER):
-        yield slice(start, start + _TOGETHER)
+def _chunks(pixels: int) -> Iterator[slice]:
+    for start in range(0, pixels, _CHUNK_PIXELS):
+        yield slice(start, start + _CHUNK_PIXELS)
 
 
 @cache
-def _light(codes: np.dtype[Any]) -> Floats:
+def _linear_light(codes: np.dtype[Any]) -> Floats:
     top = np.iinfo(codes).max
     return srgb_to_linear(np.arange(top + 1) / top)
 
 
 def measure_image(
-    colouring: Seen, truth: Seen, protocol: Protocol
+    colouring: PreparedImage, truth: PreparedImage, protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
     """Measure a colouring that has the size of its true image.
 
     Returns:
         Values by column; and the number of pixels by true colour of `chroma_bins` and by a*b* distance, rounded up:
-        (313, 152), where the last distance is above `FARTHEST_AB`.
+        (313, 152), where the last distance is above `MAX_AB_DISTANCE`.
 
     Raises:
         ImageError: a side has fewer than 11 pixels.
@@ -189,20 +189,20 @@ def measure_image(
     if min(height, width) < SSIM_WINDOW:
         raise ImageError(f"it has {width} x {height} pixels, and SSIM needs {SSIM_WINDOW} a side")
     if colouring is truth:
-        return _of_itself(truth, protocol)
+        return _measure_itself(truth, protocol)
     noise = float(psnr(colouring.rgb, truth.rgb.astype(np.float64))[0])  # sums of float32 are less exact
     off = colouring.chroma - truth.chroma
     apart = np.sqrt(off[0, 0] * off[0, 0] + off[0, 1] * off[0, 1])
-    steps = np.minimum(np.ceil(apart), FARTHEST_AB + 1).astype(np.int64)
-    counts = _by_colour(truth.colours, steps)
+    steps = np.minimum(np.ceil(apart), MAX_AB_DISTANCE + 1).astype(np.int64)
+    counts = _count_by_colour(truth.colours, steps)
     change = np.abs(colouring.lightness - truth.lightness)
     columns = {
         "psnr_rgb": protocol.equal_psnr_db if np.isinf(noise) else noise,
-        "ssim_rgb": ssim_beside(colouring.rgb[0], *truth.windows),
+        "ssim_rgb": ssim_from_windows(colouring.rgb[0], *truth.windows),
         "ciede2000": distance(colouring, truth),
         "ab_l1": float(np.abs(off).mean(dtype=np.float64)),
         "ab_auc": float((counts.sum(0) @ AREA) / steps.size),
-        **_own_columns(colouring),
+        **_image_columns(colouring),
         "mean_colourfulness_difference": abs(colouring.colourfulness[0] - truth.colourfulness[0]),
         "mean_colourfulness_difference_absolute": abs(colouring.colourfulness[1] - truth.colourfulness[1]),
         "lightness_change": float(change.mean()),
@@ -211,15 +211,15 @@ def measure_image(
     return columns, counts
 
 
-def _of_itself(truth: Seen, protocol: Protocol) -> tuple[dict[str, float], NDArray[np.int64]]:
+def _measure_itself(truth: PreparedImage, protocol: Protocol) -> tuple[dict[str, float], NDArray[np.int64]]:
     """The known result for a true image against itself."""
     none = dict.fromkeys(("ciede2000", "ab_l1", "lightness_change", "lightness_changed"), 0.0)
     none |= dict.fromkeys(("mean_colourfulness_difference", "mean_colourfulness_difference_absolute"), 0.0)
     full = {"psnr_rgb": protocol.equal_psnr_db, "ssim_rgb": 1.0, "ab_auc": 1.0}
-    return full | none | _own_columns(truth), _by_colour(truth.colours, np.zeros_like(truth.colours))
+    return full | none | _image_columns(truth), _count_by_colour(truth.colours, np.zeros_like(truth.colours))
 
 
-def _own_columns(image: Seen) -> dict[str, float]:
+def _image_columns(image: PreparedImage) -> dict[str, float]:
     return {
         "colourfulness": image.colourfulness[0],
         "colourfulness_absolute": image.colourfulness[1],
@@ -228,10 +228,10 @@ def _own_columns(image: Seen) -> dict[str, float]:
     }
 
 
-def distance(first: Seen, second: Seen) -> float:
+def distance(first: PreparedImage, second: PreparedImage) -> float:
     """Mean CIEDE2000, including L*, over the pixels of two images of the same size."""
     total, height = 0.0, first.lightness.shape[2]
-    step = max(1, _TOGETHER // first.lightness.shape[3])
+    step = max(1, _CHUNK_PIXELS // first.lightness.shape[3])
     for top in range(0, height, step):
         rows = (slice(None), slice(None), slice(top, top + step))
         of = first.chroma[rows], second.chroma[rows], first.lightness[rows]
@@ -239,7 +239,10 @@ def distance(first: Seen, second: Seen) -> float:
     return total / first.lightness.size
 
 
-AREA = np.concatenate(([FARTHEST_AB], FARTHEST_AB + 0.5 - np.arange(1, FARTHEST_AB + 1), [0.0])) / FARTHEST_AB
+AREA = (
+    np.concatenate(([MAX_AB_DISTANCE], MAX_AB_DISTANCE + 0.5 - np.arange(1, MAX_AB_DISTANCE + 1), [0.0]))
+    / MAX_AB_DISTANCE
+)
 """Contribution of a pixel to the area under the curve by its distance, rounded up: the share of thresholds t, 0 to
 150, that it is within, by the trapezoidal rule over integer t."""
 
@@ -255,8 +258,8 @@ def balanced_area(counts: NDArray[np.int64]) -> float:
     return float(((counts[found] @ AREA) / pixels[found]).mean())
 
 
-def _by_colour(colours: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
-    size = (len(chroma_bins()), FARTHEST_AB + 2)
+def _count_by_colour(colours: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    size = (len(chroma_bins()), MAX_AB_DISTANCE + 2)
     places = colours * size[1]
     places += steps
     return np.bincount(places.ravel(), minlength=size[0] * size[1]).reshape(size)
@@ -265,13 +268,13 @@ def _by_colour(colours: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[
 @cache
 def nearest_bins() -> NDArray[np.int64]:
     """Index of the nearest of `chroma_bins`, the first of ties, for each integer a*, b* in -128 to 128, (257, 257)."""
-    axis = np.arange(-_REACH, _REACH + 1)
+    axis = np.arange(-_MAX_AB, _MAX_AB + 1)
     colours = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 1, 2)
     found = [((part - chroma_bins()) ** 2).sum(-1).argmin(1) for part in np.array_split(colours, 64)]
     return np.concatenate(found).reshape(len(axis), len(axis))
 
 
-OF_MEANS = {
+DIFFERENCES_OF_MEANS = {
     "colourfulness_difference_of_means": "colourfulness",
     "colourfulness_difference_of_means_absolute": "colourfulness_absolute",
 }
@@ -279,11 +282,11 @@ OF_MEANS = {
 colourings and over the true images."""
 
 
-def gray_of(truth: Seen, colour: tuple[float, ...] = (0.0, 0.0)) -> Pixels:
+def in_one_colour(truth: PreparedImage, colour: tuple[float, ...] = (0.0, 0.0)) -> Pixels:
     """Codes, with the bit depth of the true image, of its L* with one a*b* everywhere: gray or the mean colour."""
     lightness, codes = truth.lightness.reshape(-1), truth.pixels.dtype
     planes = np.empty((3, lightness.size), codes)
-    for cut in _cuts(lightness.size):
+    for cut in _chunks(lightness.size):
         chroma = np.repeat(np.array(colour)[:, None], len(lightness[cut]), axis=1)
         light = lab_to_linear(lightness[cut], chroma).clip(0, 1)
         if not any(colour):  # equal codes in all channels, despite rounding

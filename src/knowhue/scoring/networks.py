@@ -41,26 +41,31 @@ from knowhue.scoring.parts import (
     row_pixels,
     versions,
 )
-from knowhue.scoring.protocols import Protocol, Wanted
-from knowhue.scoring.recognition import FoldedProbe, Judge, open_judge, require_classes
-from knowhue.scoring.table import NetworkAnswers, SetDistance
+from knowhue.scoring.protocols import NetworkOptions, Protocol
+from knowhue.scoring.recognition import (
+    CrossValidatedProbe,
+    FolderClassifier,
+    open_folder_classifier,
+    require_classes,
+)
+from knowhue.scoring.table import NetworkScores, SetDistance
 from knowhue.statistics.clustered import deal_groups, jackknifed
 
 PER_FEATURE = 2
 """Images per feature that an interval of a Frechet distance needs; with fewer, its bias is not of order 1 / N."""
 
 
-class LeftOut(NamedTuple):
+class LeaveOneOut(NamedTuple):
     """A distance computed from all images, and without each group of images, (G,), for the jackknife."""
 
     whole: float
     without: NDArray[np.float64]
 
-    def minus(self, other: "LeftOut") -> "LeftOut":
-        return LeftOut(self.whole - other.whole, self.without - other.without)
+    def minus(self, other: "LeaveOneOut") -> "LeaveOneOut":
+        return LeaveOneOut(self.whole - other.whole, self.without - other.without)
 
 
-class Truth:
+class TrueImages:
     """The true images' part of all distances, computed once from features (N, D) and groups (N,) of `deal_groups`."""
 
     def __init__(self, features: Features, groups: NDArray[np.int64]) -> None:
@@ -83,14 +88,14 @@ class Truth:
     def own_sums(self) -> NDArray[np.float64]:
         return _group_sums(self.features, self.features, self.rows)
 
-    def frechet(self, features: Features) -> LeftOut | None:
+    def frechet(self, features: Features) -> LeaveOneOut | None:
         """The Frechet distance; None if fewer than `PER_FEATURE` images per feature remain without a group."""
         if len(features) - self.sizes.max() < PER_FEATURE * features.shape[1]:
             return None
         values = list(map(frechet_between, self.gaussians(features), self.own_gaussians))
-        return LeftOut(values[0], np.array(values[1:]))
+        return LeaveOneOut(values[0], np.array(values[1:]))
 
-    def kernel(self, features: Features) -> LeftOut | None:
+    def kernel(self, features: Features) -> LeaveOneOut | None:
         """The kernel distance over pairs of different images; None if no pair remains without a group.
 
         Lemma 6 of Gretton et al. (JMLR 2012), equation 4, for paired x and y: an image and its own colouring are not
@@ -103,14 +108,14 @@ class Truth:
         total, counts = sums.sum(), self.sizes.sum() - self.sizes
         kept = total - sums.sum(0) - sums.sum(1) + np.diag(sums)
         count = self.sizes.sum()
-        return LeftOut(float(total / (count * (count - 1))), kept / (counts * (counts - 1)))
+        return LeaveOneOut(float(total / (count * (count - 1))), kept / (counts * (counts - 1)))
 
 
-LEAVE_OUT: Mapping[str, Callable[[Truth, Features], LeftOut | None]] = {
-    "fd_lite0": Truth.frechet,
-    "kd_lite0": Truth.kernel,
-    "fid": Truth.frechet,
-    "kid": Truth.kernel,
+LEAVE_ONE_OUT: Mapping[str, Callable[[TrueImages, Features], LeaveOneOut | None]] = {
+    "fd_lite0": TrueImages.frechet,
+    "kd_lite0": TrueImages.kernel,
+    "fid": TrueImages.frechet,
+    "kid": TrueImages.kernel,
 }
 """Leave-out computations by the distances of `features.DISTANCES`."""
 
@@ -122,22 +127,23 @@ def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> 
     return found - np.diag([diagonal[each].sum() for each in rows])
 
 
-_ANSWERS = "answers"
+_CLASSES = "answers"
 TOOLS = versions("torch", "torchvision", "timm")
 """Packages whose versions are part of cache keys, because they affect resizing and results."""
-_ASKED = 3  # version of what is computed per image, to be increased with each change, which invalidates cached arrays
+_VERSION = 3  # version of what is computed per image, to be increased with each change, which invalidates cached arrays
 
 
 class ScoreNetworks(NamedTuple):
     """The opened networks."""
 
-    asked: str
+    requested: str
+    """their names, separated by commas"""
     features: Mapping[str, ImageNetwork | Unavailable]
     """networks that give features, or the reason why one is unavailable, by name"""
     perceptual: ImageNetwork | None
     """LPIPS, if requested"""
     has_probe: bool
-    judge: Judge | None = None
+    classifier: FolderClassifier | None = None
     """the user's classifier, if requested"""
 
     @property
@@ -150,8 +156,8 @@ class ScoreNetworks(NamedTuple):
         found = {name: _quoted(each.provenance) for name, each in self.opened.items()}
         if self.perceptual is not None:
             found[LPIPS] = _quoted(self.perceptual.provenance)
-        if self.judge is not None:
-            found[_ANSWERS] = self.judge.classifier.provenance
+        if self.classifier is not None:
+            found[_CLASSES] = self.classifier.network.provenance
         return found
 
     @property
@@ -159,22 +165,22 @@ class ScoreNetworks(NamedTuple):
         """What must be stated with the numbers, as far as it is known before work."""
         of_networks = self.provenance
         by_measure = {name: each.network for name, each in DISTANCES.items()} | {LPIPS: LPIPS}
-        found: dict[str, Any] = {"asked": self.asked}
+        found: dict[str, Any] = {"asked": self.requested}
         found |= {name: of_networks[each] for name, each in by_measure.items() if each in of_networks}
         if self.has_probe:
-            found["recognition"] = {"network": FoldedProbe.NETWORK}
-        if self.judge is not None:
-            found["classifier"] = self.judge.about
+            found["recognition"] = {"network": CrossValidatedProbe.NETWORK}
+        if self.classifier is not None:
+            found["classifier"] = self.classifier.about
         return found
 
 
-def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
+def open_scorers(options: NetworkOptions, pairs: Pairs, primary: str) -> ScoreNetworks:
     """Open the requested networks before work.
 
     Raises:
         ConfigError: a requested network cannot be opened, or folders have too few images to recognise classes.
     """
-    names = wanted.names
+    names = options.names
     has_probe = "recognition" in names
     if has_probe:
         require_classes(pairs)
@@ -182,27 +188,29 @@ def open_scorers(wanted: Wanted, pairs: Pairs, primary: str) -> ScoreNetworks:
     settings = Evaluation.model_validate({
         "networks": sorted(chosen),
         "perceptual": ["lpips"] if "lpips" in names else [],
-        "inception_weights": wanted.inception_weights and str(wanted.inception_weights),
-        "lpips_weights": wanted.lpips_weights and str(wanted.lpips_weights),
+        "inception_weights": options.inception_weights and str(options.inception_weights),
+        "lpips_weights": options.lpips_weights and str(options.lpips_weights),
     })  # fmt: skip
     found = open_networks(settings, torch.device("cpu"))
     for name in (*sorted(chosen), *settings.perceptual):
         each = found[name]
         if isinstance(each, Unavailable):
             raise ConfigError(
-                f"`--networks {wanted.networks}` should be of networks that can be opened. {name}: {each.reason}"
+                f"`--networks {options.networks}` should be of networks that can be opened. {name}: {each.reason}"
             )
-    judge = open_judge(wanted.classifier, wanted.classes, pairs) if wanted.classifier else None
-    if judge is not None and not judge.stands_for and primary == "top1_accuracy":
+    classifier = None
+    if options.classifier:
+        classifier = open_folder_classifier(options.classifier, options.classes, pairs)
+    if classifier is not None and not classifier.stands_for and primary == "top1_accuracy":
         raise ConfigError(
-            f"`primary = {primary}` of the protocol cannot be measured: {judge.about['classes']}."
+            f"`primary = {primary}` of the protocol cannot be measured: {classifier.about['classes']}."
         )
     lpips = found.pop("lpips")
     perceptual = lpips if isinstance(lpips, ImageNetwork) else None
-    return ScoreNetworks(",".join(names), found, perceptual, has_probe, judge)
+    return ScoreNetworks(",".join(names), found, perceptual, has_probe, classifier)
 
 
-def ask_networks(
+def run_networks(
     pairs: Pairs,
     protocol: Protocol,
     measured: Mapping[str, Measured],
@@ -210,7 +218,7 @@ def ask_networks(
     reference: str | None,
     cache: Path,
     report: Report = lambda _: None,
-) -> NetworkAnswers:
+) -> NetworkScores:
     """Run the networks on all rows, one image at a time, so that results do not depend on the batch."""
     systems = [each.name for each in pairs.systems]
     rows = (TRUTH, *systems, *(row for row in ALWAYS if row != TRUTH))
@@ -219,103 +227,113 @@ def ask_networks(
     values: dict[str, dict[str, float]] = {}
     about = networks.about
     groups = deal_groups(len(pairs.truth), pairs.clusters)
-    truths: dict[str, Truth] = {}
-    left_out: dict[str, dict[str, LeftOut]] = {}
-    probe: FoldedProbe | None = None
-    true_answers: NDArray[np.int64] | None = None
+    truths: dict[str, TrueImages] = {}
+    left_out: dict[str, dict[str, LeaveOneOut]] = {}
+    probe: CrossValidatedProbe | None = None
+    true_classes: NDArray[np.int64] | None = None
     # row by row, because the features of all rows may not fit into memory
     with threadpool_limits(1), torch.no_grad():
         for row in rows:
             kept = []
             for portion in portions(pairs, measured):
-                kept.append(_kept(portion, row, protocol, networks, cache))
+                kept.append(_cached_row(portion, row, protocol, networks, cache))
                 done += len(portion.names)
                 report({"stage": "score", "done": done, "total": total})
             found = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]}
-            own = {name: found.pop(name) for name in networks.opened}
-            answers = found.pop(_ANSWERS, None)
+            features = {name: found.pop(name) for name in networks.opened}
+            classes = found.pop(_CLASSES, None)
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
             if row == TRUTH:
-                truths, true_answers = {name: Truth(each, groups) for name, each in own.items()}, answers
-                probe = FoldedProbe(pairs, own["lite0"]) if networks.has_probe else None
+                truths = {name: TrueImages(each, groups) for name, each in features.items()}
+                true_classes = classes
+                probe = CrossValidatedProbe(pairs, features["lite0"]) if networks.has_probe else None
             true = {name: each.features for name, each in truths.items()}
-            of_row = measure_distances(own, true, networks.features)
+            of_row = measure_distances(features, true, networks.features)
             of_row = {name: each for name, each in of_row.items() if each["value"] is not None}
             values[row] = {name: float(each["value"]) for name, each in of_row.items()}
             about |= {name: _quoted(each) for name, each in of_row.items()}
             if row in systems:
-                left_out[row] = _left_out(truths, own)
+                left_out[row] = _leave_one_out(truths, features)
             if probe is not None:
-                columns[row]["recognition"] = probe.ask(own["lite0"])
-            if networks.judge is not None and answers is not None and true_answers is not None:
-                columns[row] |= networks.judge.columns(answers, true_answers)
-    notes = [] if networks.judge is None else networks.judge.notes
-    distances = _judged(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
-    return NetworkAnswers(columns, values, distances, about, [*_notes(about, distances), *notes])
+                columns[row]["recognition"] = probe.recognised(features["lite0"])
+            if networks.classifier is not None and classes is not None and true_classes is not None:
+                columns[row] |= networks.classifier.columns(classes, true_classes)
+    notes = [] if networks.classifier is None else networks.classifier.notes
+    distances = _set_distances(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
+    return NetworkScores(columns, values, distances, about, [*_bias_notes(about, distances), *notes])
 
 
-def _left_out(truths: Mapping[str, Truth], features: Mapping[str, Features]) -> dict[str, LeftOut]:
-    """The distances of `LEAVE_OUT` for a system, if it has enough images for them."""
-    asked = {name: DISTANCES[name].network for name in LEAVE_OUT if DISTANCES[name].network in truths}
-    found = {name: LEAVE_OUT[name](truths[network], features[network]) for name, network in asked.items()}
-    return {name: each for name, each in found.items() if each is not None}
+def _leave_one_out(
+    truths: Mapping[str, TrueImages], features: Mapping[str, Features]
+) -> dict[str, LeaveOneOut]:
+    """The distances of `LEAVE_ONE_OUT` for a system, if it has enough images for them."""
+    found: dict[str, LeaveOneOut] = {}
+    for name, compute in LEAVE_ONE_OUT.items():
+        network = DISTANCES[name].network
+        if network in truths and (distance := compute(truths[network], features[network])):
+            found[name] = distance
+    return found
 
 
-def _judged(
-    found: Mapping[str, Mapping[str, LeftOut]], sizes: NDArray[np.int64], reference: str, level: float
+def _set_distances(
+    found: Mapping[str, Mapping[str, LeaveOneOut]], sizes: NDArray[np.int64], reference: str, level: float
 ) -> list[SetDistance]:
     """All distances of all systems, and their differences from those of the reference."""
-    judged = []
+    distances = []
     for system, own in found.items():
         for name, each in own.items():
             mean = jackknifed(*each, sizes)
-            judged.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
+            distances.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
             if system != reference:
                 mean = jackknifed(*each.minus(found[reference][name]), sizes)
                 ends = mean.interval(level)
-                judged.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
-    return judged
+                distances.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
+    return distances
 
 
-def _notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[str]:
+def _bias_notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> list[str]:
     """Warnings about Frechet distances of few images; kernel distances have no such bias."""
     known = {each.measure for each in distances}
     return [
         f"{MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
         for name, each in about.items()
-        if LEAVE_OUT.get(name) is Truth.frechet and "warning" in each
+        if LEAVE_ONE_OUT.get(name) is TrueImages.frechet and "warning" in each
     ]
 
 
-def _kept(portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> KeptArrays:
+def _cached_row(
+    portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path
+) -> KeptArrays:
     """The outputs of all networks for a row, cached separately for each network."""
     key = portion.key(row, protocol)
-    keys = {name: digest([_ASKED, TOOLS, key, name, each]) for name, each in networks.provenance.items()}
+    keys = {name: digest([_VERSION, TOOLS, key, name, each]) for name, each in networks.provenance.items()}
 
-    def ask(names: list[str]) -> dict[str, KeptArrays]:
-        values: dict[str, list[KeptArrays]] = {name: [] for name in names}
+    def compute(names: list[str]) -> dict[str, KeptArrays]:
+        outputs: dict[str, list[KeptArrays]] = {name: [] for name in names}
         for pixels in row_pixels(portion, row, protocol):  # one image at a time, to bound the memory
-            for name, answers in values.items():
-                answers.append(_ask(name, *pixels, networks))
+            for name, images in outputs.items():
+                images.append(_run_network(name, *pixels, networks))
         return {
-            name: {each: np.stack([one[each] for one in answers]) for each in answers[0]}
-            for name, answers in values.items()
+            name: {each: np.stack([image[each] for image in images]) for each in images[0]}
+            for name, images in outputs.items()
         }
 
-    found = cached_arrays(cache, keys, ask)
+    found = cached_arrays(cache, keys, compute)
     return {name: each for own in found.values() for name, each in own.items()}
 
 
-def _ask(name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks) -> KeptArrays:
+def _run_network(
+    name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks
+) -> KeptArrays:
     """Features or classes of the first sample; for LPIPS the mean over samples, the best, and between samples."""
-    if name == _ANSWERS and networks.judge is not None:
-        return {name: networks.judge.classifier.answer(colourings[0])}
+    if name == _CLASSES and networks.classifier is not None:
+        return {name: networks.classifier.network.answer(colourings[0])}
     if name == LPIPS and networks.perceptual is not None:
-        return _ask_perceptual(networks.perceptual, truth, colourings)
+        return _run_lpips(networks.perceptual, truth, colourings)
     return {name: networks.opened[name].ask(_tensor(colourings[0]))[0].numpy()}
 
 
-def _ask_perceptual(network: ImageNetwork, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
+def _run_lpips(network: ImageNetwork, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
     shown, true = [_tensor(each) for each in colourings], _tensor(truth)
     rows = [{LPIPS: float(network.ask(each, true))} for each in shown]
     found = over_samples(rows, "diversity_lpips", network.ask, shown)

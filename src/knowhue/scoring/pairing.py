@@ -69,34 +69,36 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     """
     folders = require_folders(truth, systems)
     originals, left_alone = _list("--truth", truth)
-    made = [_system(name, folder, originals) for name, folder in folders.items()]
-    odd = [_odd_ones(system, originals, common) for system in made]
-    if problems := [each for found, _ in odd for each in found]:
+    found = [_system(name, folder, originals) for name, folder in folders.items()]
+    checked = [_mismatched_files(system, originals, common) for system in found]
+    if problems := [each for problems, _ in checked for each in problems]:
         raise ImageError(*problems)
-    remarks = [f"true images: {each}" for each in left_alone] + [each for _, more in odd for each in more]
-    shared = set(originals).intersection(*(system.samples for system in made))
+    remarks = [f"true images: {each}" for each in left_alone] + [
+        each for _, notes in checked for each in notes
+    ]
+    shared = set(originals).intersection(*(system.samples for system in found))
     if not shared:
         raise ImageError(
             f"`{truth}` and the systems should have images of the same names, extension aside. Found none in all."
         )
     keys = sorted(shared)
-    kept = [each._replace(samples={key: each.samples[key] for key in keys}) for each in made]
+    kept = [each._replace(samples={key: each.samples[key] for key in keys}) for each in found]
     if len(keys) < len(originals):
         remarks.append(
             f"{len(keys)} of {len(originals)} true images are scored: only those that all systems have"
         )
-    notes = [*_copies(originals, keys), *_twins(kept)]
-    notes += said_once((each.name, _originals(each, originals)) for each in kept)
-    remarks += said_once((each.name, [*each.remarks, *_lossy(each)]) for each in kept)
+    notes = [*_copies(originals, keys), *_identical_systems(kept)]
+    notes += merge_notes((each.name, _originals(each, originals)) for each in kept)
+    remarks += merge_notes((each.name, [*each.remarks, *_lossy(each)]) for each in kept)
     folders = tuple(str(PurePosixPath(key).parent) for key in keys)
     clusters = folders if len(set(folders)) > 1 else ()
     return Pairs({key: originals[key] for key in keys}, tuple(kept), clusters, tuple(notes), tuple(remarks))
 
 
-def said_once(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+def merge_notes(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
     """Notes with the names of their systems; a note that several systems share is given once.
 
-    >>> said_once([("ours", ["2 in JPEG"]), ("theirs", ["1 in JPEG"]), ("copy", ["2 in JPEG"])])
+    >>> merge_notes([("ours", ["2 in JPEG"]), ("theirs", ["1 in JPEG"]), ("copy", ["2 in JPEG"])])
     ['ours, copy: 2 in JPEG', 'theirs: 1 in JPEG']
     """
     names: dict[str, list[str]] = {}
@@ -113,23 +115,23 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
         ConfigError: a name or a folder is empty, or a name is used twice or is that of a row of `ALWAYS`.
     """
     pairs = []
-    for given in systems:
-        name, equals, path = given.partition("=")
-        if not equals or Path(given).exists():  # the name of a folder can contain =
-            name, path = own_name(given), given
+    for text in systems:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():  # the name of a folder can contain =
+            name, path = own_name(text), text
         if not name.strip() or not path.strip():
-            raise ConfigError(f"A system should have a name and a folder. Found `{given}`: give NAME=FOLDER.")
+            raise ConfigError(f"A system should have a name and a folder. Found `{text}`: give NAME=FOLDER.")
         pairs.append((name.strip(), Path(path)))
     for name, path in pairs:
         if name in ALWAYS:
             rows = ", ".join(f"`{each}`" for each in ALWAYS)
             raise ConfigError(
-                f"A system should not be called {rows}, as rows are that every table has. Found `{name}`. Put another "
+                f"A system should not be called {rows}, which are rows of every table. Found `{name}`. Put another "
                 f"name before its folder: {shlex.quote(f'our {name}={path}')}"
             )
         if [other for other, _ in pairs].count(name) > 1:
             raise ConfigError(
-                f"Systems should have names of their own. Found `{name}` more than once. Put another name before a "
+                f"Systems should have different names. Found `{name}` more than once. Put another name before a "
                 f"folder: {shlex.quote(f'{name}-2={path}')}"
             )
     return pairs
@@ -198,11 +200,11 @@ def _system(name: str, folder: Path, truth: Mapping[str, Stored]) -> System:
     files, notes = _list(name, folder)
     samples: dict[str, list[Stored]] = {}
     for key, file in sorted(files.items()):
-        samples.setdefault(_image_of(key, truth), []).append(file)
+        samples.setdefault(_true_image_name(key, truth), []).append(file)
     return System(name, {key: tuple(each) for key, each in samples.items()}, tuple(notes))
 
 
-def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
+def _true_image_name(key: str, truth: Mapping[str, Stored]) -> str:
     """The name of the true image that a file is a colouring of."""
     if key in truth:
         return key
@@ -213,7 +215,9 @@ def _image_of(key: str, truth: Mapping[str, Stored]) -> str:
     return found[1] if found and found[1] in truth else key
 
 
-def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tuple[list[str], list[str]]:
+def _mismatched_files(
+    system: System, truth: Mapping[str, Stored], common: bool
+) -> tuple[list[str], list[str]]:
     """Problems and notes about missing and unexpected files of a system."""
     missing = [key for key in truth if key not in system.samples]
     extra = [key for key in system.samples if key not in truth]
@@ -222,8 +226,9 @@ def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tupl
     partial = [key for key, count in counts.items() if count < most]
     problems, notes = [], []
     if not counts:
-        said = f"{system.name}: none of its {len(extra)} files is named as a true image ({few(extra, 3)})"
-        return [said], []
+        return [
+            f"{system.name}: none of its {len(extra)} files is named like a true image ({few(extra, 3)})"
+        ], []
     for names, what in ((missing, "no colouring of"), (extra, "files that belong to no true image:")):
         if names:
             text = f"{system.name}: {what} {few(names, 3)} ({len(names)} in all)"
@@ -236,31 +241,31 @@ def _odd_ones(system: System, truth: Mapping[str, Stored], common: bool) -> tupl
 
 
 def _copies(truth: Mapping[str, Stored], keys: Iterable[str]) -> list[str]:
-    seen: dict[str, str] = {}
-    twice = [key for key in keys if seen.setdefault(truth[key].digest, key) != key]
+    first: dict[str, str] = {}
+    twice = [key for key in keys if first.setdefault(truth[key].digest, key) != key]
     return [f"repeated true images: {len(twice)} ({few(twice, 3)})"] if twice else []
 
 
-def _twins(systems: Sequence[System]) -> list[str]:
-    alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+def _identical_systems(systems: Sequence[System]) -> list[str]:
+    names: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for each in systems:
         digests = tuple(tuple(file.digest for file in files) for files in each.samples.values())
-        alike.setdefault(digests, []).append(each.name)
-    return [are_twins(*names) for names in alike.values() if len(names) > 1]
+        names.setdefault(digests, []).append(each.name)
+    return [identical_files_note(*equal) for equal in names.values() if len(equal) > 1]
 
 
-def are_twins(*names: str) -> str:
+def identical_files_note(*names: str) -> str:
     """The note on systems whose files are equal."""
     *others, last = names
-    return f"{', '.join(others)} and {last} are the same files, byte for byte: nothing is compared by them"
+    return f"{', '.join(others)} and {last} are the same files, byte for byte: their comparison says nothing"
 
 
 def _lossy(system: System) -> Iterator[str]:
     if count := sum(file.kind == "JPEG" for each in system.samples.values() for file in each):
-        yield f"{plural(count, 'colouring')} in JPEG: what the codec costs is in every number (see the rows of JPEG)"
+        yield f"{plural(count, 'colouring')} in JPEG: every number includes the loss of the codec (see the JPEG rows)"
 
 
 def _originals(system: System, truth: Mapping[str, Stored]) -> Iterator[str]:
     files = ((key, file) for key, each in system.samples.items() for file in each)
     if same := [key for key, file in files if file.digest == truth[key].digest]:
-        yield f"{plural(len(same), 'colouring')} with the very bytes of the true image ({few(same, 3)})"
+        yield f"{plural(len(same), 'colouring')} with the same bytes as the true image ({few(same, 3)})"

@@ -23,7 +23,7 @@ from knowhue.images.reading import read_image
 from knowhue.inference.pipeline import ByteBudget
 from knowhue.runs import Report
 from knowhue.scoring import measures
-from knowhue.scoring.measures import Column, Seen, see
+from knowhue.scoring.measures import Column, PreparedImage, prepare_image
 from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, Stored, System
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, write_arrays
@@ -44,7 +44,7 @@ def versions(*packages: str) -> dict[str, str]:
 # pyvips-binary contains libvips, which decodes; pyvips alone does not
 DECODERS = versions("pillow", "pyvips", "pyvips-binary", "pillow-heif")
 """Versions of the decoders, which can give different pixels for the same file."""
-TOGETHER = 64
+PART_IMAGES = 64
 """Number of images in a part."""
 _PIXEL_BYTES = 200  # approximate memory per pixel while images are compared
 _BUDGET = ByteBudget(_PIXEL_BYTES << 24)
@@ -53,7 +53,7 @@ _MOST_PROBLEMS = 10
 
 
 KeptArrays = dict[str, NDArray[Any]]
-_SHAPE = (len(chroma_bins()), measures.FARTHEST_AB + 2)
+_SHAPE = (len(chroma_bins()), measures.MAX_AB_DISTANCE + 2)
 
 
 class Measured(NamedTuple):
@@ -95,7 +95,7 @@ def measure_rows(
     """
     names = [each.name for each in pairs.systems]
     total, done = len(pairs.truth) * (len(names) + len(ALWAYS)), 0
-    work = partial(_kept, protocol=protocol, cache=cache)
+    work = partial(_cached_rows, protocol=protocol, cache=cache)
 
     def run(parts: Iterator[Portion]) -> dict[str, Measured]:
         nonlocal done
@@ -137,7 +137,7 @@ def row_pixels(portion: Portion, row: str, protocol: Protocol) -> Iterator[tuple
         if row in portion.colourings:
             yield truth, [open_pixels(each, protocol, truth) for each in portion.colourings[row][number]]
         else:
-            yield truth, [_made(row, portion, see(truth)).pixels]
+            yield truth, [_derived_image(row, portion, prepare_image(truth)).pixels]
 
 
 def _mean_colour(truth: Measured) -> tuple[float, ...]:
@@ -148,20 +148,20 @@ def _parts(
     pairs: Pairs, systems: Sequence[System], made: Mapping[str, tuple[float, ...]]
 ) -> Iterator[Portion]:
     names = iter(pairs.truth)
-    while some := tuple(islice(names, TOGETHER)):
+    while some := tuple(islice(names, PART_IMAGES)):
         colourings = {each.name: tuple(each.samples[name] for name in some) for each in systems}
         yield Portion(some, tuple(pairs.truth[name] for name in some), colourings, made)
 
 
-Made = dict[str, KeptArrays]
+RowArrays = dict[str, KeptArrays]
 """Columns by row. Counts are stored sparsely, as `_places` and `_counts`, because an image has few colours."""
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Portion], Made], parts: Iterator[Portion], workers: int
-) -> Iterator[tuple[Portion, Made]]:
+    pool: ThreadPoolExecutor, work: Callable[[Portion], RowArrays], parts: Iterator[Portion], workers: int
+) -> Iterator[tuple[Portion, RowArrays]]:
     """Parts with their results, in order and with bounded look-ahead; raises the problems of images at the end."""
-    waiting: list[tuple[Portion, Future[Made]]] = []
+    waiting: list[tuple[Portion, Future[RowArrays]]] = []
     problems: list[str] = []
     try:
         while len(problems) < _MOST_PROBLEMS:
@@ -184,7 +184,7 @@ def _in_order(
         raise ImageError(*problems)
 
 
-def _kept(part: Portion, protocol: Protocol, cache: Path) -> Made:
+def _cached_rows(part: Portion, protocol: Protocol, cache: Path) -> RowArrays:
     """The rows of a part, from the cache or measured and cached."""
     keys = {row: part.key(row, protocol) for row in part.rows}
     return cached_arrays(cache, keys, lambda rows: _measure(part, rows, protocol))
@@ -210,7 +210,7 @@ def cached_arrays(
     return found
 
 
-def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
+def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> RowArrays:
     """Measure some rows of a part; raises the problems of all its images together."""
     columns: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     counts = {row: np.zeros(_SHAPE, np.int64) for row in rows}
@@ -225,14 +225,16 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
         weight = _PIXEL_BYTES * ((protocol.size_px or 0) ** 2 or height * width)
         _BUDGET.acquire(weight)
         try:
-            truth = see(to_protocol(image, protocol))
+            truth = prepare_image(to_protocol(image, protocol))
             for row in rows:
                 try:
                     if row in part.colourings:
                         files = part.colourings[row][number]
                         values, found = _measure_samples(files, truth, (height, width), protocol)
                     else:
-                        values, found = measures.measure_image(_made(row, part, truth), truth, protocol)
+                        values, found = measures.measure_image(
+                            _derived_image(row, part, truth), truth, protocol
+                        )
                 except KnowhueError as error:
                     problems.append(
                         f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}"
@@ -252,13 +254,13 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> Made:
     return found
 
 
-def _made(row: str, part: Portion, truth: Seen) -> Seen:
+def _derived_image(row: str, part: Portion, truth: PreparedImage) -> PreparedImage:
     """The image of a row of `ALWAYS` in place of a colouring."""
     if row == TRUTH:
         return truth
     if row in JPEG_QUALITIES:
-        return see(_as_jpeg(truth.pixels, JPEG_QUALITIES[row]))
-    return see(measures.gray_of(truth, part.made[row] or (0.0, 0.0)))
+        return prepare_image(_as_jpeg(truth.pixels, JPEG_QUALITIES[row]))
+    return prepare_image(measures.in_one_colour(truth, part.made[row] or (0.0, 0.0)))
 
 
 def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
@@ -269,10 +271,10 @@ def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
 
 
 def _measure_samples(
-    files: Sequence[Stored], truth: Seen, stored: tuple[int, ...], protocol: Protocol
+    files: Sequence[Stored], truth: PreparedImage, stored: tuple[int, ...], protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
     """Columns of one image: means over its samples, the best by each metric, and the diversity of the samples."""
-    seen = [see(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
+    seen = [prepare_image(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
     found = [measures.measure_image(each, truth, protocol) for each in seen]
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
     return over_samples(rows, "diversity_ciede2000", measures.distance, seen), counts

@@ -105,7 +105,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 NETWORK_CHOICES = ("lite0", "inception", "lpips", "recognition")
 
 
-class Wanted(NamedTuple):
+class NetworkOptions(NamedTuple):
     """The networks to score with."""
 
     networks: str | None = None
@@ -113,7 +113,7 @@ class Wanted(NamedTuple):
     classifier: str | None = None
     """name or file of a classifier, see `evaluation.recognition.open_classifier`"""
     classes: Path | None = None
-    """file with the folder that each output of the classifier stands for, see `recognition.open_judge`"""
+    """file with the folder that each output of the classifier stands for, see `recognition.open_folder_classifier`"""
     inception_weights: Path | None = None
     """file of weights; None downloads them"""
     lpips_weights: Path | None = None
@@ -134,7 +134,7 @@ _OF_NETWORKS = {"lpips_alex": "lpips", "recognition": "recognition"}
 """Metrics that need a network, with its name in `--networks`."""
 
 
-def require_networks(protocol: Protocol, wanted: Wanted) -> None:
+def require_networks(protocol: Protocol, wanted: NetworkOptions) -> None:
     """Check before work that all networks are known and that the primary metric will be measured.
 
     Raises:

@@ -19,7 +19,7 @@ FOLDS = 5
 """Folds of the probe: each image is classified by a probe that was not fitted to it."""
 
 
-class FoldedProbe:
+class CrossValidatedProbe:
     """A cross-validated linear probe that predicts an image's folder.
 
     It is fitted to the features (N, D) of true images `FOLDS` times, each time without the images that it predicts.
@@ -33,18 +33,20 @@ class FoldedProbe:
     def __init__(self, pairs: Pairs, true: Features) -> None:
         names = list(dict.fromkeys(pairs.clusters))
         self._labels = labels = np.array([names.index(name) for name in pairs.clusters])
-        folds, seen = [], Counter[str]()
+        folds, counts = [], Counter[str]()
         for name in pairs.clusters:
-            folds.append(seen[name] % FOLDS)
-            seen[name] += 1
+            folds.append(counts[name] % FOLDS)
+            counts[name] += 1
         masks = [np.array(folds) == fold for fold in range(FOLDS)]
-        self._probes = [(asked, fit_probe(true[~asked], labels[~asked], len(names))) for asked in masks]
+        self._probes = [
+            (held_out, fit_probe(true[~held_out], labels[~held_out], len(names))) for held_out in masks
+        ]
 
-    def ask(self, features: Features) -> NDArray[np.float64]:
+    def recognised(self, features: Features) -> NDArray[np.float64]:
         """1 for each image whose folder is predicted, else 0, (N,)."""
         found = np.zeros(len(self._labels))
-        for asked, probe in self._probes:
-            found[asked] = probe.predict(features[asked]) == self._labels[asked]
+        for held_out, probe in self._probes:
+            found[held_out] = probe.predict(features[held_out]) == self._labels[held_out]
         return found
 
 
@@ -64,10 +66,10 @@ def require_classes(pairs: Pairs) -> None:
         )
 
 
-class Judge(NamedTuple):
+class FolderClassifier(NamedTuple):
     """A classifier that was trained on true colours, and the folders that its outputs stand for."""
 
-    classifier: ImageClassifier
+    network: ImageClassifier
     stands_for: tuple[str, ...]
     """folder that each output stands for, if any; an empty tuple if no folder is one of its classes"""
     folders: tuple[str, ...]
@@ -77,22 +79,20 @@ class Judge(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        return [] if self.stands_for else [f"no accuracy of {self.classifier.name}: {self.about['classes']}"]
+        return [] if self.stands_for else [f"no accuracy of {self.network.name}: {self.about['classes']}"]
 
-    def columns(
-        self, answers: NDArray[np.int64], true_answers: NDArray[np.int64]
-    ) -> dict[str, NDArray[np.float64]]:
+    def columns(self, classes: NDArray[np.int64], true: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """1 or 0 for each image, (N,), by measure, from its likeliest outputs in order, (N, `LIKELIEST`)."""
-        found = {"top1_agreement": (answers[:, 0] == true_answers[:, 0]).astype(float)}
+        found = {"top1_agreement": (classes[:, 0] == true[:, 0]).astype(float)}
         if self.stands_for:
-            right = np.array(self.stands_for)[answers] == np.array(self.folders)[:, None]
+            right = np.array(self.stands_for)[classes] == np.array(self.folders)[:, None]
             found["top1_accuracy"] = right[:, 0].astype(float)
-            if self.classifier.outputs > LIKELIEST:  # with five outputs or fewer, it would always be 1
+            if self.network.outputs > LIKELIEST:  # with five outputs or fewer, it would always be 1
                 found["top5_accuracy"] = right.any(1).astype(float)
         return found
 
 
-def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
+def open_folder_classifier(given: str, classes: Path | None, pairs: Pairs) -> FolderClassifier:
     """Open a classifier and match its outputs with folders.
 
     Args:
@@ -116,7 +116,7 @@ def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
     about = {**classifier.provenance, "classes": f"folders, by {source}"}
     if classes is None and len(unknown) == len(set(folders)):
         why = "no folder of images is called by the WordNet id of one of its classes (n02123045), and no --classes"
-        return Judge(classifier, (), folders, about | {"classes": why})
+        return FolderClassifier(classifier, (), folders, about | {"classes": why})
     if unknown:
         names = few([shown(folder) or "(no folder)" for folder in unknown], 3)
         raise ConfigError(
@@ -128,7 +128,7 @@ def open_judge(given: str, classes: Path | None, pairs: Pairs) -> Judge:
                 else f"name them in `{classes}`, each in the line of an output."
             )
         )
-    return Judge(classifier, stands_for, folders, about)
+    return FolderClassifier(classifier, stands_for, folders, about)
 
 
 def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:

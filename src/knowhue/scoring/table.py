@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from knowhue.errors import few, plural
 from knowhue.metric_table import RECOGNITION, Metric
-from knowhue.scoring.measures import BEST_OF, MEASURES, OF_MEANS, Columns, balanced_area
-from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, said_once
+from knowhue.scoring.measures import BEST_OF, DIFFERENCES_OF_MEANS, MEASURES, Columns, balanced_area
+from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, merge_notes
 from knowhue.scoring.parts import Measured
 from knowhue.scoring.protocols import Protocol
 from knowhue.statistics import FEWEST_IMAGES
@@ -79,7 +79,7 @@ class PairedShares(NamedTuple):
     """adjusted for all tests of this kind (Bonferroni)"""
 
 
-class NetworkAnswers(NamedTuple):
+class NetworkScores(NamedTuple):
     """The results of the networks, if any are requested."""
 
     columns: Mapping[str, Columns]
@@ -92,7 +92,7 @@ class NetworkAnswers(NamedTuple):
     notes: Sequence[str]
 
 
-class Earlier(NamedTuple):
+class EarlierScores(NamedTuple):
     """Systems of earlier score files that are shown in the same table."""
 
     rows: dict[str, Mapping[str, float]]
@@ -121,7 +121,7 @@ class Scores(NamedTuple):
     """what must be stated with numbers of networks, by measure"""
     distances: Sequence[SetDistance] = ()
     tests: Sequence[PairedShares] = ()
-    beside: Earlier = Earlier({}, [], [])
+    beside: EarlierScores = EarlierScores({}, [], [])
 
     @property
     def rows(self) -> dict[str, Mapping[str, float]]:
@@ -135,11 +135,11 @@ def make_scores(
     protocol: Protocol,
     measured: Mapping[str, Measured],
     reference: str | None = None,
-    said: NetworkAnswers | None = None,
+    by_networks: NetworkScores | None = None,
 ) -> Scores:
     """Combine measurements and results of networks into scores, and compare the systems with the reference."""
-    said = said or NetworkAnswers({}, {}, (), {}, ())
-    columns = {row: {**each.columns, **said.columns.get(row, {})} for row, each in measured.items()}
+    by_networks = by_networks or NetworkScores({}, {}, (), {}, ())
+    columns = {row: {**each.columns, **by_networks.columns.get(row, {})} for row, each in measured.items()}
     best = [f"best_{name}" for name in BEST_OF]
 
     def mean_of(row: str, column: str) -> float:
@@ -149,19 +149,23 @@ def make_scores(
     for row, own in columns.items():
         values[row] = {
             **{name: mean_of(row, name) for name in MEASURES if name in own},
-            **{name: abs(mean_of(row, column) - mean_of(TRUTH, column)) for name, column in OF_MEANS.items()},
+            **{
+                name: abs(mean_of(row, column) - mean_of(TRUTH, column))
+                for name, column in DIFFERENCES_OF_MEANS.items()
+            },
             "ab_auc_balanced": balanced_area(measured[row].counts),
             **{name: mean_of(row, name) for name in best if name in own},
-            **said.values.get(row, {}),
+            **by_networks.values.get(row, {}),
         }
     shown = {name: m for name, m in MEASURES.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
-    found = paired_differences(pairs, protocol, columns, chosen, shown)
-    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *said.notes]
+    differences = paired_differences(pairs, protocol, columns, chosen, shown)
+    notes = [*pairs.notes, *_image_notes(pairs, protocol, columns), *by_networks.notes]
     tests = paired_shares(pairs, protocol, columns, chosen)
     return Scores(
-        protocol, pairs, columns, values, chosen, found, notes, shown, said.about, said.distances, tests
-    )
+        protocol, pairs, columns, values, chosen, differences, notes, shown, by_networks.about,
+        by_networks.distances, tests,
+    )  # fmt: skip
 
 
 def paired_differences(
@@ -194,14 +198,14 @@ def paired_shares(
     """Tests of every other system against the reference, and of every system against gray, by each of `RECOGNITION`."""
     names = [each.name for each in pairs.systems]
     rows = [(name, reference) for name in names if name != reference] + [(name, GRAY) for name in names]
-    asked = [(*two, name) for name in RECOGNITION if name in columns[reference] for two in rows]
+    questions = [(*two, name) for name in RECOGNITION if name in columns[reference] for two in rows]
     tests = []
-    for first, second, name in asked:
+    for first, second, name in questions:
         one, other = (columns[row][name] for row in (first, second))
         exact, mean = mcnemar(one, other), clustered_mean(one - other, pairs.clusters, binary=True)
         tests.append(PairedShares(
-            first, second, name, *exact, min(1.0, exact.p * len(asked)), mean.estimate,
-            mean.interval(1 - protocol.alpha / len(asked)), mean.p, min(1.0, mean.p * len(asked)),
+            first, second, name, *exact, min(1.0, exact.p * len(questions)), mean.estimate,
+            mean.interval(1 - protocol.alpha / len(questions)), mean.p, min(1.0, mean.p * len(questions)),
         ))  # fmt: skip
     return tests
 
@@ -226,7 +230,7 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
             f"{len(groups)} folders of images are few: intervals over folders are too narrow below about 10"
         )
     of_systems = ((each.name, _system_notes(columns[each.name], protocol, is_gray)) for each in pairs.systems)
-    return notes + said_once(of_systems)
+    return notes + merge_notes(of_systems)
 
 
 def _system_notes(own: Columns, protocol: Protocol, is_gray: NDArray[np.bool_]) -> Iterator[str]:
