@@ -26,7 +26,7 @@ from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.pixels import lightness
-from knowhue.inference.video import Past, Steadier, agreement, carry
+from knowhue.inference.video import Past, Steadier, agreement, warp
 
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256
@@ -141,7 +141,7 @@ def flicker(chroma: FloatArray, carried: FloatArray, same: NDArray[np.bool_]) ->
 def score(video: Video, chroma: list[FloatArray]) -> Scores:
     """Flicker and errors of one video's colours; the first frames, which have no past, count as well."""
     flickers = [
-        flicker(chroma[t + 1], carry(chroma[t], video.flow[t]), video.same[t]) for t in range(len(video.flow))
+        flicker(chroma[t + 1], warp(chroma[t], video.flow[t]), video.same[t]) for t in range(len(video.flow))
     ]
     error = np.abs(np.stack(chroma) - video.truth)
     edge = float(error[video.edge].mean()) if video.edge.any() else float("nan")

@@ -650,7 +650,7 @@ def test_what_a_video_is_to_be_made_of_is_taken_for_one(knowhue, tmp_path):
     (tmp_path / "clip").write_bytes(b"G" * 400)
     code, _, err = knowhue("colorize", tmp_path / "clip", "-o", tmp_path / "out.mkv")
     assert code == 2
-    assert "should be a whole video" in " ".join(err.split())
+    assert "clip: not a video, damaged or cut short" in " ".join(err.split())
 
 
 def test_a_photo_that_is_called_a_video_is_a_photo(knowhue, photo, tmp_path):

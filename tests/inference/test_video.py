@@ -386,15 +386,15 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
         (ConfigError, "should end in one of .mp4", {"out": tmp_path / "out.avi"}),
         (ConfigError, "already exists", {"out": tmp_path / "there.mp4"}),
         (ConfigError, "is an input, which is never replaced", {"out": video, "overwrite": True}),
-        (ConfigError, "takes all streams", {"out": tmp_path / "out.webm"}),
+        (ConfigError, "can hold all streams", {"out": tmp_path / "out.webm"}),
         (
             ConfigError,
-            "should hold `saturation` and `unknown_below` alone",
+            "should hold only `saturation` and `unknown_below`",
             {"options": ColorizeOptions(uncertainty=True)},
         ),
-        (ImageError, "damaged or of another kind", {"source": tmp_path / "text.mp4"}),
-        (ImageError, "damaged or of another kind", {"source": tmp_path / "cut.mp4"}),
-        (ImageError, "damaged or of another kind", {"source": tmp_path / "none.mp4"}),
+        (ImageError, "not a video, damaged or cut short", {"source": tmp_path / "text.mp4"}),
+        (ImageError, "not a video, damaged or cut short", {"source": tmp_path / "cut.mp4"}),
+        (ImageError, "none.mp4: no such file or directory", {"source": tmp_path / "none.mp4"}),
         (ImageError, "no moving images", {"source": tmp_path / "sound.mp4"}),
     ]:
         network = FakeNetwork()
@@ -425,7 +425,7 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("curve", "said"), [(16, "PQ (high dynamic range): its"), (8, "linear light: its codes")]
+    ("curve", "said"), [(16, "PQ (high dynamic range): its"), (8, "linear light: its values")]
 )
 def test_what_is_read_otherwise_than_meant_is_said(tmp_path: Path, curve: int, said: str):
     with av.open(str(tmp_path / "in.mkv"), "w") as file:

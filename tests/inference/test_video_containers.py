@@ -127,7 +127,7 @@ def test_damaged_sound_is_left_out_and_told(tmp_path: Path):
     video.write_bytes(data)
     summary = colour(video, tmp_path / "out.mp4")
     assert summary.frames == FRAMES
-    assert "damaged pieces of sound" in said(summary)
+    assert "of sound or subtitles left out" in said(summary)
     assert len(packets(tmp_path / "out.mp4", "audio")) > 10
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, shift
 from skimage.registration import phase_cross_correlation
 
-from knowhue.inference.video import Steadier, agreement, carry, is_cut, motion
+from knowhue.inference.video import Steadier, agreement, is_cut, motion, warp
 from knowhue.inference.video_reading import Orientation
 
 SHAPE = (48, 64)
@@ -47,7 +47,7 @@ def test_motion_does_not_mistake_a_brighter_lamp_for_movement():
 
 def test_carrying_brings_the_past_to_its_place():
     past, now = panned(3, -1, 2)
-    carried = carry(past, motion(past, now))
+    carried = warp(past, motion(past, now))
     assert np.abs(carried - now)[4:-4, 4:-4].mean() < 0.25 * np.abs(past - now)[4:-4, 4:-4].mean()
 
 

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 STRENGTH = 0.8
 """Share of the past where it agrees, 0 to below 1; 0.8 averages over about five frames (`benchmarks/flicker.py`)."""
-TOLERANCE = 4.0
+_TOLERANCE = 4.0
 """Difference of L*, beyond that of noise, at which the past's share has fallen to 0.6 of `STRENGTH`."""
-SHARED = 0.8
+_MIN_AGREEMENT = 0.8
 """Mean agreement, 0 to 1, below which a frame begins another scene; cuts between photos reach 0.8, fast pans 0.9."""
-FLASH = 20.0
+_MAX_BRIGHTNESS_CHANGE = 20.0
 """Change of the image's median L* above which a frame begins another scene."""
-_GRAINIEST = 3.0  # L*; a larger change is not grain
-_RADIUS_PX, _ROUNDS = 10, 2
+_MOST_GRAIN = 3.0  # L*; a larger change is not grain
+_RADIUS_PX, _ITERATIONS = 10, 2
 """Optical flow: a smaller window mistakes grain for motion, more rounds gain nothing (`benchmarks/flicker.py`)."""
 
 
@@ -75,32 +75,34 @@ class Steadier:
         answer = chroma
         if self.past is not None and self._strength > 0:
             flow = motion(self.past.lightness, lightness)
-            carried = carry(self.past.lightness, flow)
-            agreed = agreement(carried, lightness)
-            if is_cut(carried, lightness, agreed):
+            warped = warp(self.past.lightness, flow)
+            trusted = agreement(warped, lightness)
+            if is_cut(warped, lightness, trusted):
                 self.cuts += 1
             else:
-                share = np.float32(self._strength) * agreed[..., None]
-                answer = (chroma + share * (carry(self.past.chroma, flow) - chroma)).astype(np.float32)
+                share = np.float32(self._strength) * trusted[..., None]
+                answer = (chroma + share * (warp(self.past.chroma, flow) - chroma)).astype(np.float32)
         self.past = Past(lightness, answer)  # the steadied chroma, so that the average reaches back further
         return answer
 
 
-def agreement(carried: FloatArray, lightness: FloatArray) -> FloatArray:
+def agreement(warped: FloatArray, lightness: FloatArray) -> FloatArray:
     """How far the past can be trusted (h, w), 0 to 1, from its warped L* (h, w) and the frame's.
 
     A change of the whole image's brightness does not count, nor does noise up to twice the image's median difference.
     """
-    difference = lightness - carried
+    difference = lightness - warped
     difference = uniform_filter(difference - np.median(difference), 3, mode="nearest")
-    noise = min(2 * np.median(np.abs(difference)), _GRAINIEST)
-    beyond = np.maximum(np.abs(difference) - noise, 0) / TOLERANCE
+    noise = min(2 * np.median(np.abs(difference)), _MOST_GRAIN)
+    beyond = np.maximum(np.abs(difference) - noise, 0) / _TOLERANCE
     return np.exp(-0.5 * beyond * beyond).astype(np.float32)
 
 
-def is_cut(carried: FloatArray, lightness: FloatArray, agreed: FloatArray) -> bool:
+def is_cut(warped: FloatArray, lightness: FloatArray, trusted: FloatArray) -> bool:
     """Whether a frame shows another scene than the previous one, whose L* was warped to it."""
-    return bool(agreed.mean() < SHARED or abs(np.median(lightness - carried)) > FLASH)
+    return bool(
+        trusted.mean() < _MIN_AGREEMENT or abs(np.median(lightness - warped)) > _MAX_BRIGHTNESS_CHANGE
+    )
 
 
 def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
@@ -111,18 +113,18 @@ def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
         lightness: L* (h, w) of the frame.
     """
     past = (past + np.median(lightness - past)).astype(np.float32)  # a flickering lamp is not motion
-    flow = optical_flow_ilk(lightness, past, radius=_RADIUS_PX, num_warp=_ROUNDS)
+    flow = optical_flow_ilk(lightness, past, radius=_RADIUS_PX, num_warp=_ITERATIONS)
     return flow.transpose(1, 2, 0)
 
 
-def carry(values: FloatArray, flow: FloatArray) -> FloatArray:
+def warp(values: FloatArray, flow: FloatArray) -> FloatArray:
     """Values (h, w) or (h, w, C) of the previous frame, warped by `flow` with nearest borders."""
     places = np.indices(flow.shape[:2], np.float32) + flow.transpose(2, 0, 1)
     planes = values[..., None] if values.ndim == 2 else values
-    carried = [
+    warped = [
         map_coordinates(planes[..., k], places, order=1, mode="nearest") for k in range(planes.shape[2])
     ]
-    return np.stack(carried, -1).reshape(values.shape).astype(np.float32, copy=False)
+    return np.stack(warped, -1).reshape(values.shape).astype(np.float32, copy=False)
 
 
 _BATCH = 8
@@ -178,8 +180,7 @@ class VideoSummary(NamedTuple):
         ]
         lines += [f"  note: {warning}" for warning in (*self.judgement.warnings, *self.notes)]
         if (headline := self.judgement.headline()) is not None:
-            scenes = "1 scene" if self.scenes == 1 else f"{self.scenes} scenes"
-            lines.append(f"  class: {headline}, mean over {scenes}")
+            lines.append(f"  class: {headline}, mean over {plural(self.scenes, 'scene')}")
         return [*lines, f"  model: {self.model}"]
 
 
@@ -211,14 +212,16 @@ def colorize_video(
         ExtraError: PyAV is not installed.
         ImageError: the video is missing, damaged, or has no moving images.
         ConfigError: `out` cannot be written, is of an unknown kind or cannot hold all streams; or an option is refused.
-        RunError: the disk is full.
+        RunError: the disk is full, or another process writes `out`.
     """
     started = time.monotonic()
     colorizer.require_options(options)
     reading, writing = _by_pyav()
-    if others := options.changed(but=EVERYWHERE):
-        allowed = "`options` should hold `saturation` and `unknown_below` alone for a video."
-        raise ConfigError(f"{allowed} Found {few(others)}. Colour a single image.")
+    if refused := options.changed(but=EVERYWHERE):
+        raise ConfigError(
+            f"`options` of a video should hold only `saturation` and `unknown_below`. Found {few(refused)}. Colour a "
+            "single image."
+        )
     codec_of(out)  # raises an error for an unknown kind
     require_outputs({"--out": out}, [source], overwrite=overwrite)
     # hidden and without a video's suffix, so that nobody takes it for the complete video
@@ -272,11 +275,12 @@ class _Work:
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
         """Means over all frames; `notes` says what could not be kept."""
         count, description, video = self._done, self._colorizer.network.description, self._video
+        probabilities = (self._probabilities / count).astype(np.float32)
         judgement = judge_image(
             description,
-            (self._probabilities / count).astype(np.float32) if "class" in description.tasks else None,
+            probabilities if "class" in description.tasks else None,
             None if isinstance(description, RecipeDescription) else self._novelty / count,
-            PaintStats(*(float(each) for each in self._stats / count)),
+            PaintStats(*(self._stats / count).tolist()),
             video.notes,
             self._options.unknown_below,
             self._options.saturation,
@@ -286,7 +290,7 @@ class _Work:
         notes = [*notes, *video.shortage()]
         if self._damaged:
             notes.append(
-                f"{self._damaged} damaged pieces of the video could not be decoded and were left out"
+                f"{plural(self._damaged, 'damaged part')} could not be decoded, so frames are missing"
             )
         return VideoSummary(
             video.path,

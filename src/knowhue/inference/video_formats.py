@@ -64,16 +64,16 @@ _LOST = {
 """Side data of frames that are not written, by FFmpeg's names."""
 
 
-def doubts(stream: Any, frame: Any) -> tuple[str, ...]:
+def reading_notes(stream: Any, frame: Any) -> tuple[str, ...]:
     """What cannot be read exactly or is not kept, in words."""
     notes = []
     if frame.interlaced_frame or stream.codec_context.field_order in _INTERLACED:
         notes.append(
-            "interlaced: both fields of a frame were coloured together and written as one image, so players will show "
-            "combs; deinterlace it first"
+            "interlaced: both fields of a frame were coloured and written as one image, so players will show combing; "
+            "deinterlace it first"
         )
     if frame.color_trc in _UNLIKE_SRGB:
-        notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its codes were read as if they were sRGB's")
+        notes.append(f"{_UNLIKE_SRGB[frame.color_trc]}: its values were read as if they were sRGB")
     has_alpha_mode = any(key.lower() == _ALPHA_MODE and text == "1" for key, text in stream.metadata.items())
     if has_alpha_mode or any(part.is_alpha for part in frame.format.components):
         notes.append("its transparency was left out")
@@ -178,7 +178,7 @@ def codec_of(target: Path) -> Codec:
     suffix = target.suffix.lower()
     if suffix not in CODECS:
         raise ConfigError(
-            f"{target} should end in one of {', '.join(CODECS)} for a video; .mkv takes nearly all kinds of sound and "
+            f"{target}: a video should end in one of {', '.join(CODECS)}; .mkv holds nearly all kinds of sound and "
             "subtitles"
         )
     return CODECS[suffix]
@@ -190,19 +190,17 @@ def pixel_format(video: "Video", codec: Codec) -> str:
     return chroma + ("10le" if video.deep and codec.deep else "")
 
 
-def concessions(video: "Video", codec: Codec) -> list[str]:
+def encoding_notes(video: "Video", codec: Codec) -> list[str]:
     """How encoding changes the video or limits its players, in words."""
     notes = []
     if _is_odd(video) and not codec.odd:
         notes.append(
-            f"the odd size {video.width} x {video.height} needs full chroma (4:4:4), which some players lack"
+            f"the odd size {video.width} x {video.height} needs 4:4:4 chroma, which some players do not support"
         )
     if video.aspect != 1 and not codec.aspect:
-        notes.append(
-            f"its pixels of {video.aspect} are shown square in .webm; .mp4 and .mkv keep their shape"
-        )
+        notes.append(f"its pixel aspect ratio of {video.aspect} is lost in .webm; .mp4 and .mkv keep it")
     if video.deep and codec.deep:
-        notes.append("more than 8 bits: written with 10, which some players lack")
+        notes.append("more than 8 bits: written with 10, which some players do not support")
     elif video.deep:
         notes.append("more than 8 bits: written with 8; H.264 (.mp4, .mkv, .mov) would keep 10")
     return notes

@@ -17,15 +17,15 @@ from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from knowhue.errors import ImageError
+from knowhue.errors import ImageError, system_reason
 from knowhue.images.image import Pixels
 from knowhue.inference.video_formats import (
     Margins,
     Orientation,
     address,
-    doubts,
     image_metadata,
     is_stereoscopic,
+    reading_notes,
     written_metadata,
 )
 
@@ -64,7 +64,7 @@ class Video:
         self._end = Fraction(0)  # end of the frames read so far, in seconds
         self._container = self._open()
         try:
-            self._stream = self._stream_in(self._container)
+            self._stream = self._choose_stream(self._container)
             self._origin = _origin_of(self._container)
             first = next(self._decoded(self._container, self._stream), None)
             if first is None:
@@ -84,17 +84,18 @@ class Video:
             ImageError: the size of the frames changes, or the file ends in the middle of its structure.
         """
         with self._open() as container:
-            stream = self._stream_in(container)
+            stream = self._choose_stream(container)
             last, step = None, max(1, round(1 / (self.rate * self.time_base)))
             begin = round(self._origin / self.time_base)
             for frame, damaged in self._decoded(container, stream):
-                missing = 0 if last is None else last + step
-                pts = missing if frame.pts is None else frame.pts - begin
+                expected = 0 if last is None else last + step
+                pts = expected if frame.pts is None else frame.pts - begin
                 last = pts if last is None else max(pts, last + 1)  # encoders need increasing times
                 self._require_size(frame)
                 pixels = self.margins.cut(pixels_of(frame, stream.codec_context.name))
-                yield Frame(pixels, last, int(frame.duration or 0), damaged)
-                self._end = (last + int(frame.duration or 0)) * self.time_base
+                duration = int(frame.duration or 0)
+                yield Frame(pixels, last, duration, damaged)
+                self._end = (last + duration) * self.time_base
 
     def shortage(self) -> list[str]:
         """A note, after `frames`, if they or all streams end long before the announced time."""
@@ -112,21 +113,21 @@ class Video:
     def _end_of_all(self) -> Fraction:
         """End of the longest stream in seconds. Matroska announces that, and frames can end before the sound."""
         with self._open() as container:
-            dated = (each for each in container.demux() if each.pts is not None)
-            ends = ((each.pts + (each.duration or 0)) * each.time_base for each in dated)
+            packets = (packet for packet in container.demux() if packet.pts is not None)
+            ends = ((packet.pts + (packet.duration or 0)) * packet.time_base for packet in packets)
             return max(ends, default=self._origin) - self._origin
 
-    def others(self) -> list[Any]:
+    def other_streams(self) -> list[Any]:
         """All streams except the coloured one."""
-        return [each for each in self._container.streams if each.index != self._stream.index]
+        return [stream for stream in self._container.streams if stream.index != self._stream.index]
 
     def copy_description(self, out: Any) -> None:
         """Copy metadata, chapters, disposition and display matrix to an output container."""
         out.metadata.update(written_metadata(self._container))
         chapters = self._container.chapters()
-        for each in chapters:
-            begin = round(self._origin / each["time_base"])
-            each.update({end: max(0, each[end] - begin) for end in ("start", "end")})
+        for chapter in chapters:
+            begin = round(self._origin / chapter["time_base"])
+            chapter.update({key: max(0, chapter[key] - begin) for key in ("start", "end")})
         out.set_chapters(chapters)
         stream = out.streams[0]
         stream.metadata.update(image_metadata(self._stream))
@@ -143,7 +144,7 @@ class Video:
         """
         with self._open() as container:
             wanted = [each for each in container.streams if each.index in streams]
-            for packet in _dated(_packets(container, wanted) if wanted else ()):
+            for packet in _with_timestamps(_packets(container, wanted) if wanted else ()):
                 if hidden or not packet.is_discard:
                     begin = round(self._origin / packet.time_base)
                     packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
@@ -156,13 +157,12 @@ class Video:
         except (FFmpegError, OSError) as error:
             raise self._damaged(error) from None
 
-    def _stream_in(self, container: Any) -> Any:
-        moving = [each for each in container.streams.video if not is_attached(each)]
-        if not moving:
-            raise ImageError(
-                f"`{self.path}` should be a video. Found no moving images in it. Name a file that has some."
-            )
-        chosen = next((each for each in moving if each.disposition & Disposition.default), moving[0])
+    def _choose_stream(self, container: Any) -> Any:
+        """The video stream to colour: the default one, or else the first."""
+        streams = [stream for stream in container.streams.video if not is_attached(stream)]
+        if not streams:
+            raise ImageError(f"{self.path}: no moving images in it; name a video")
+        chosen = next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
         chosen.thread_type = "AUTO"  # PyAV's default only parallelises the slices of a frame
         return chosen
 
@@ -182,7 +182,7 @@ class Video:
         self.total = min(filter(None, counts), default=0)
         """expected number of frames; 0 if unknown"""
         matrices = (bytes(data) for data in first.side_data if data.type == SideData.DISPLAYMATRIX)
-        self.matrix = next((np.frombuffer(each, np.int32)[:9].tolist() for each in matrices), None)
+        self.matrix = next((np.frombuffer(matrix, np.int32)[:9].tolist() for matrix in matrices), None)
         """display matrix of 9 numbers, or None"""
         self.orientation = Orientation.of(self.matrix) if self.matrix else Orientation()
         """orientation by `matrix`"""
@@ -193,9 +193,9 @@ class Video:
         self.aspect: Fraction = stream.sample_aspect_ratio or Fraction(1)
         """pixel aspect ratio, width over height"""
         self.is_stereoscopic = is_stereoscopic(stream)
-        self.notes = doubts(stream, first)
+        self.notes = reading_notes(stream, first)
         if any(self.margins):
-            self.notes += ("cropped as its container asks for, and as players do",)
+            self.notes += ("cropped as its container asks for and players do",)
         """what cannot be read exactly or is not kept, in words"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
@@ -218,8 +218,7 @@ class Video:
         if (frame.height, frame.width) != self._decoded_size:
             height, width = self._decoded_size
             raise ImageError(
-                f"`{self.path}` should keep its size. Found {frame.width} x {frame.height} after {width} x {height}. "
-                "Cut it where the size changes."
+                f"{self.path}: its size changes from {width} x {height} to {frame.width} x {frame.height}; cut it there"
             )
 
     def _seconds(self) -> Fraction:
@@ -241,10 +240,11 @@ class Video:
         return seconds - self._origin * (seconds > 0 and "matroska" in self._container.format.name)
 
     def _damaged(self, error: object) -> ImageError:
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            return ImageError(f"{self.path}: {system_reason(error)}")
         reason = getattr(error, "strerror", None) or error
         return ImageError(
-            f"`{self.path}` should be a whole video. Found it missing, damaged or of another kind ({reason}). Copy it "
-            "again from where it came from."
+            f"{self.path}: not a video, damaged or cut short ({reason}); copy it again from its source"
         )
 
 
@@ -273,12 +273,12 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
         yield from container.demux(streams)
         return
     wanted = {each.index for each in streams}
-    for packet in _joined(container.demux()):
+    for packet in _on_one_clock(container.demux()):
         if packet.stream.index in wanted:
             yield packet
 
 
-def _joined(packets: Iterable[Any]) -> Iterator[Any]:
+def _on_one_clock(packets: Iterable[Any]) -> Iterator[Any]:
     """Packets of all streams on one clock: after a jump, packets continue where the stream ended."""
     offset: Fraction = Fraction(0)
     ends: dict[int, Fraction] = {}
@@ -296,7 +296,7 @@ def _joined(packets: Iterable[Any]) -> Iterator[Any]:
         yield packet
 
 
-def _dated(packets: Iterable[Any]) -> Iterator[Any]:
+def _with_timestamps(packets: Iterable[Any]) -> Iterator[Any]:
     """Packets with both pts and dts, as muxers require: dts increases, for subtitles weakly, and is at most pts.
 
     First packets of a stream without dts count back from the first packet that has one.
