@@ -85,7 +85,7 @@ def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
         (["--arm-column", "amr"], "Did you mean `arm`?"),
         (["--alpha", "0.9"], "`--alpha` should be at least 1e-06 and below 0.5"),
         (["-o", "v.txt"], "`--out` should end in .html"),
-        (["--sesoi", "accuracy=0.01"], "Say it: --against a. Found the arms a, b."),
+        (["--sesoi", "accuracy=0.01"], "Give it: --against a. Found the arms a, b."),
     ],
 )
 def test_wrong_options_are_one_line(knowhue, table, options, message):

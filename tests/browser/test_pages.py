@@ -17,7 +17,7 @@ from synthetic_study import write_study  # noqa: E402
 
 from knowhue.report.page import write_report, write_verdict  # noqa: E402
 from knowhue.report.results import conclude  # noqa: E402
-from knowhue.report.table_study import Asked, read_table  # noqa: E402
+from knowhue.report.table_study import TableOptions, read_table  # noqa: E402
 from knowhue.storage import read_json, write_json  # noqa: E402
 
 expect = playwright.expect
@@ -98,7 +98,7 @@ def test_a_number_of_rows_stays_in_one_piece_on_a_phone(opened, tmp_path):
     runs = [f"{arm},{seed},ab_l1,{place + seed / 10}" for place, arm in enumerate("ab") for seed in range(10)]
     table = tmp_path / "runs-of-our-laboratory-from-the-cluster.csv"
     table.write_text("\n".join(["arm,seed,metric,value", *runs]), encoding="utf-8")
-    found = conclude(read_table([table], Asked(against="b", sesoi={"ab_l1": 0.1})))
+    found = conclude(read_table([table], TableOptions(against="b", sesoi={"ab_l1": 0.1})))
     write_verdict(found, tmp_path / "v.html", tmp_path / "v.json")
     page = opened((tmp_path / "v.html").as_uri(), **SCREENS["phone"]).page
     lines = """e => { const text = document.createRange(); text.selectNodeContents(e); return text.getClientRects().length }"""

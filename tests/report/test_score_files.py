@@ -14,8 +14,8 @@ from knowhue.report.score_files import (
     read_scores,
     without_seed,
 )
-from knowhue.report.score_rows import read_rows_of
-from knowhue.report.table_study import Asked, notices, read_table
+from knowhue.report.score_rows import read_score_rows
+from knowhue.report.table_study import TableOptions, notices, read_table
 
 SCORES = {("base", 0): 0.81, ("base", 1): 0.82, ("new", 0): 0.85, ("new", 1): 0.84}
 TIDY = [
@@ -24,7 +24,7 @@ TIDY = [
 
 
 def found(path, **options):
-    rows = read_rows_of([path], ["accuracy"], **options)
+    rows = read_score_rows([path], ["accuracy"], **options)
     return {(arm, seed): value for (arm, seed, _, _), (value, _) in rows.totals.items()}
 
 
@@ -104,10 +104,10 @@ def test_parquet_gives_the_same_scores(tmp_path):
     assert found(tmp_path / "t.parquet") == SCORES
     whole = (tmp_path / "t.parquet").read_bytes()
     (tmp_path / "t.parquet").write_bytes(whole[:4] + bytes(20) + whole[24:])
-    with pytest.raises(TableError, match="no parquet file"):
+    with pytest.raises(TableError, match="not a parquet file"):
         found(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(TableError, match="no parquet file"):
+    with pytest.raises(TableError, match="not a parquet file"):
         found(tmp_path / "t.parquet")
 
 
@@ -133,10 +133,10 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("arm,seed,accuracy\na,0,1\n", "no column `metric` and `value`, and none of a metric that is known"),
+        ("arm,seed,accuracy\na,0,1\n", "no columns `metric` and `value`, and no column of a known metric"),
         (
             "arm,seed,metric,score\na,0,error,1\n",
-            "no column `value`. Found arm, seed, metric, score. Rename the one",
+            "no column `value`. Found arm, seed, metric, score. Rename the column",
         ),
         ("arm,seed,f1\na,0,1\n", "Name metrics with --better, such as --better f1=higher, or =lower."),
         ("arm,seed,f1\na,0,0.5 ± 0.1\n", "Name metrics with --better, such as --better f1=higher"),
@@ -156,7 +156,7 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
             "| arm | seed | f1 |\n|---|---|---|\n",
             "one column, `| arm | seed | f1 |`. Commas, semicolons or tabs",
         ),
-        ("# my runs\narm,seed,f1\na,0,0.5\n", "value, in the first row: take out a title above it."),
+        ("# my runs\narm,seed,f1\na,0,0.5\n", "value, in the first row: remove a title above it."),
         (
             "Results, run 3, f1\narm,seed,f1\na,0,0.5\n",
             "no column `seed`. Found Results, run 3, f1. Name it with --seed-column, or give a table whose first row, "
@@ -189,13 +189,13 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
             "no column `seed`. Found arm, random_state, accuracy, grad_norm_std. Name it with --seed-column",
         ),
         ("arm,arm,seed,metric,value\na,b,0,m,1\n", "more than one column is named arm"),
-        ("", "no table; the first row should name the columns"),
+        ("", "not a table; the first row should name the columns"),
         (
             "arm,seed,metric,value\na,0,m\n",
-            "t.csv, row 2: 3 cells, where the first row has 4 (arm, seed, metric, value). Quote cells that hold a "
-            "separator, and take out a title",
+            "t.csv, row 2: 3 cells, where the first row has 4 (arm, seed, metric, value). Quote cells that contain a "
+            "separator, and remove a title",
         ),
-        ('arm,seed,metric,value\na,0,m,"1\n', "t.csv: no CSV (row 2: "),
+        ('arm,seed,metric,value\na,0,m,"1\n', "t.csv: not CSV (row 2: "),
     ],
 )
 def test_what_is_no_table_is_told_in_one_line(tmp_path, text, message):
@@ -219,19 +219,19 @@ def test_where_a_column_may_name_the_arm_no_other_is_suggested(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("t.csv", b"arm,seed,metric,value\n\xff\xfe,0,m,1\n", "no text in UTF-8"),
-        ("t.csv", "arm,seed,metric,value\n".encode("utf-16"), "no text in UTF-8"),
-        ("t.json", b"{", "no JSON"),
-        ("t.json", b"[" * 100_000, "no JSON"),
+        ("t.csv", b"arm,seed,metric,value\n\xff\xfe,0,m,1\n", "not text in UTF-8"),
+        ("t.csv", "arm,seed,metric,value\n".encode("utf-16"), "not text in UTF-8"),
+        ("t.json", b"{", "not JSON"),
+        ("t.json", b"[" * 100_000, "not JSON"),
         ("t.json", b"[1, 2]", "should hold a list of records"),
         # as the servers of MLflow and W&B send runs
         ("t.json", b'{"runs": [{"info": {}, "data": {}}]}', "should hold a list of records"),
         ("t.json", b'[{"name": "a", "config": "{\\"seed\\": 1}"}]', "no column `seed`. Found name, config."),
         ("t.jsonl", b'{"arm": "a"}\n[]\n', "should hold a list of records"),
-        ("t.jsonl", b'{"arm": "a"}\n\n{\n', "t.jsonl, row 3: no JSON"),
-        ("t.jsonl", b'{"arm": "a", "arm": "b"}', "t.jsonl, row 1: no JSON .the key `arm` twice"),
-        ("t.json", b'[{"arm": "a", "arm": "b"}]', "t.json: no JSON .the key `arm` twice"),
-        ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "no CSV (row 2: field larger than"),
+        ("t.jsonl", b'{"arm": "a"}\n\n{\n', "t.jsonl, row 3: not JSON"),
+        ("t.jsonl", b'{"arm": "a", "arm": "b"}', "t.jsonl, row 1: not JSON .the key `arm` twice"),
+        ("t.json", b'[{"arm": "a", "arm": "b"}]', "t.json: not JSON .the key `arm` twice"),
+        ("t.csv", b"arm,seed,metric,value\na,0,m," + b"1" * 200_000, "not CSV (row 2: field larger than"),
     ],
 )
 def test_bytes_that_are_none(tmp_path, name, data, message):
@@ -249,7 +249,7 @@ def test_json_that_would_fill_the_memory_is_refused(tmp_path):
 
 def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "t.csv")
-    with pytest.raises(TableError, match=r"t\.csv: it is a device or a pipe; save it as a file first"):
+    with pytest.raises(TableError, match=r"t\.csv: a device or a pipe. Save it as a file first"):
         read_scores(tmp_path / "t.csv", ["m"])
 
 
@@ -268,7 +268,7 @@ def test_runs_that_did_not_finish_leave_their_seed_without_a_verdict(tmp_path):
     rows = [dict(row) for row in WANDB_CSV]
     rows[3] |= {"State": "crashed", "accuracy": ""}
     (tmp_path / "w.csv").write_text(csv_text(rows))
-    study = read_table([tmp_path / "w.csv"], Asked(sesoi={"accuracy": 0.01}, against="base"))
+    study = read_table([tmp_path / "w.csv"], TableOptions(sesoi={"accuracy": 0.01}, against="base"))
     assert study.seeds == [0, 1]
     assert study.runs["new"][1].state == "crashed"
     assert study.table.scores("new", "accuracy") == {0: 0.85}
@@ -284,7 +284,7 @@ def test_an_empty_cell_of_a_wide_table_takes_its_seed_out_of_no_plan(tmp_path, m
         for seed in range(10)
     ]
     (tmp_path / "w.csv").write_text("\n".join([f"arm,seed,{metrics}", *lines]) + "\n")
-    asked = Asked(metrics=["loss"], sesoi={"loss": 0.1}, better={"loss": "lower"}, against="base")
+    asked = TableOptions(metrics=["loss"], sesoi={"loss": 0.1}, better={"loss": "lower"}, against="base")
     study = read_table([tmp_path / "w.csv"], asked)
     assert study.seeds == list(range(10))
     found = conclude(study)
@@ -295,7 +295,7 @@ def test_an_empty_cell_of_a_wide_table_takes_its_seed_out_of_no_plan(tmp_path, m
 
 def test_an_arm_may_lack_a_metric_and_a_run_stand_in_two_rows(tmp_path):
     (tmp_path / "w.csv").write_text("arm,seed,loss,accuracy\na,0,1,\na,0,,0.5\nb,0,2,\n")
-    rows = read_rows_of([tmp_path / "w.csv"], ["loss", "accuracy"])
+    rows = read_score_rows([tmp_path / "w.csv"], ["loss", "accuracy"])
     assert rows.states == {}
     assert len(rows.totals) == 3
 
@@ -332,7 +332,7 @@ def test_a_number_beyond_all_floats_is_told_in_one_line(tmp_path, column):
         ({"sesoi": 1e-200}, "`sesoi` should be a number above 0, 1e-70 to 1e+70"),
         ({"sesoi": 1e200}, "`sesoi` should be a number above 0, 1e-70 to 1e+70"),
         ({"metric": "ab_l1", "value": -0.5}, "`ab_l1` is never below 0. Found -0.5"),
-        ({"arm": "\ud800"}, r"t.json: no JSON ('utf-8' codec can't encode character '\ud800' in position"),
+        ({"arm": "\ud800"}, r"t.json: not JSON ('utf-8' codec can't encode character '\ud800' in position"),
     ],
 )
 def test_what_python_alone_takes_for_a_number_or_nothing_can_be_computed_of_is_told(tmp_path, cells, message):
@@ -355,7 +355,7 @@ def test_moments_that_python_has_no_type_for_are_no_fault_of_a_table(tmp_path):
     assert found(tmp_path / "t.parquet") == SCORES
     within = pyarrow.array([[2**62]] * len(TIDY), pyarrow.list_(pyarrow.timestamp("us")))
     parquet.write_table(table.append_column("moments", within), tmp_path / "t.parquet")
-    with pytest.raises(TableError, match="cells of no known kind"):
+    with pytest.raises(TableError, match="cells of an unknown type"):
         found(tmp_path / "t.parquet")
 
 
@@ -458,7 +458,7 @@ def test_of_two_columns_of_a_metric_none_is_taken_in_silence(tmp_path, header, c
     (tmp_path / "t.csv").write_text(f"{header}\na,0,.5,.6\n")
     with pytest.raises(TableError) as error:
         read_scores(tmp_path / "t.csv", ["acc"])
-    assert f"2 columns hold `acc`: {columns}. Take out all but one" in str(error.value)
+    assert f"2 columns hold `acc`: {columns}. Remove all but one" in str(error.value)
     # of a metric that nobody asks about there may be as many as one likes
     (tmp_path / "t.csv").write_text(f"{header},loss\na,0,.5,.6,1\n")
     assert [row["metric"] for _, row in read_scores(tmp_path / "t.csv", ["loss"])[0]] == ["loss"]

@@ -12,7 +12,7 @@ from knowhue.metric_table import METRICS
 from knowhue.report.reading import read_study
 from knowhue.report.results import conclude
 from knowhue.report.table_export import COLUMNS, dictionary_path, dictionary_rows, study_rows, write_table
-from knowhue.report.table_study import Asked, notices, read_table
+from knowhue.report.table_study import TableOptions, notices, read_table
 
 QUESTIONS = {"colour": "ab_l1", "class": "balanced_accuracy"}
 SECONDARY = (
@@ -33,7 +33,9 @@ def there_and_back(folder, tmp_path, suffix=".csv"):
     """`results.json` of the study, and of its table."""
     study, path = read_study(folder), tmp_path / f"runs{suffix}"
     assert write_table(study, path) == sum(1 for _ in study_rows(study))
-    return results_of(study), conclude(read_table([path], Asked(alpha=study.settings["alpha"]))).results
+    return results_of(study), conclude(
+        read_table([path], TableOptions(alpha=study.settings["alpha"]))
+    ).results
 
 
 def assert_alike(own, back):
@@ -75,7 +77,7 @@ def test_a_distance_between_sets_is_tested_where_a_question_asks_alone(eight_see
     own, back = there_and_back(eight_seeds, tmp_path)
     assert_alike(own, back)
     assert not {"kd_lite0", "fid"} & {row["metric"] for row in back["secondary"]}
-    asked = Asked(metrics=("fid",), sesoi={"fid": 1.0}, against="colour", arms=("multi",))
+    asked = TableOptions(metrics=("fid",), sesoi={"fid": 1.0}, against="colour", arms=("multi",))
     assert list(conclude(read_table([tmp_path / "runs.csv"], asked)).results["tests"]) == ["fid"]
 
 
@@ -112,7 +114,7 @@ def test_a_seed_that_no_arm_has_finished_is_missing_from_the_verdict_too(tmp_pat
 def test_another_alpha_is_given_as_an_option(eight_seeds, tmp_path):
     study = read_study(eight_seeds)
     write_table(study, tmp_path / "t.csv")
-    strict = conclude(read_table([tmp_path / "t.csv"], Asked(alpha=0.001))).results
+    strict = conclude(read_table([tmp_path / "t.csv"], TableOptions(alpha=0.001))).results
     assert {test["alpha"] for test in strict["tests"].values()} == {0.0005}
     assert set(strict["verdicts"].values()) == {"no verdict"}  # 8 seeds reach .008 at best
 
@@ -123,7 +125,7 @@ def test_a_tuning_study_gives_no_verdict_by_its_table_either(tmp_path):
     change(folder / "study.json", lambda study: study["config"]["evaluation"].update(split="validation"))
     write_table(read_study(folder), tmp_path / "t.csv")
     with pytest.raises(TableError, match=r"no row of a finished run \(\d+ of `tuning`\)"):
-        read_table([tmp_path / "t.csv"], Asked())
+        read_table([tmp_path / "t.csv"], TableOptions())
 
 
 def test_every_number_of_the_runs_stands_in_the_table_once(one_seed, tmp_path):
@@ -168,10 +170,10 @@ def test_distances_and_what_no_direction_is_better_of_are_known_in_the_table_and
     for name in ("fd_lite0", "recognition", "chroma_ratio"):
         assert rows[name] == [METRICS[name].title, METRICS[name].unit, METRICS[name].better]
     write_table(study, tmp_path / "t.csv")
-    assert notices(read_table([tmp_path / "t.csv"], Asked())) == [
-        "Not compared, for neither more nor less is better: chroma_ratio.",
-        "Not compared unless asked about (--sesoi), as distances between sets of images: fd_lite0.",
-        "Not compared, for it is not known whether more or less is better (--better): speed.",
+    assert notices(read_table([tmp_path / "t.csv"], TableOptions())) == [
+        "Not compared, because neither direction is better: chroma_ratio.",
+        "Not compared without --sesoi, because they are distances between sets of images: fd_lite0.",
+        "Not compared, because it is not known whether more or less is better (--better): speed.",
     ]
 
 

@@ -14,11 +14,11 @@ from knowhue.metric_table import METRICS
 from knowhue.report.contrasts import wording
 from knowhue.report.page import write_verdict
 from knowhue.report.results import conclude
-from knowhue.report.table_study import MOST_QUESTIONS, Asked, notices, read_table
+from knowhue.report.table_study import MOST_QUESTIONS, TableOptions, notices, read_table
 from knowhue.storage import read_json
 
 HEAD = "arm,seed,metric,value\n"
-LOSS = Asked(sesoi={"loss": 0.25}, better={"loss": "lower"}, against="old")
+LOSS = TableOptions(sesoi={"loss": 0.25}, better={"loss": "lower"}, against="old")
 BOTH = {"loss": "lower", "psnr": "higher"}
 
 
@@ -99,7 +99,7 @@ def test_right_and_wrong_of_single_images_counts_as_binary_under_any_name(tmp_pa
         for arm, seed, image in itertools.product(("old", "new"), range(8), range(30))
     ]
     path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
-    study = read_table([path], Asked(sesoi={"top1": 0.05}, better={"top1": "higher"}, against="old"))
+    study = read_table([path], TableOptions(sesoi={"top1": 0.05}, better={"top1": "higher"}, against="old"))
     found = conclude(study).findings.verdicts["top1"].found
     assert found is not None
     assert found.images is not None
@@ -113,7 +113,7 @@ def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what
     lines = [
         row for metric in ("loss", "f1", "auc", "speed") for row in totals(rng.normal(0.1, 0.1, 8), metric)
     ]
-    asked = Asked(
+    asked = TableOptions(
         sesoi={"loss": 0.1, "f1": 0.1},
         better={"loss": "lower", "f1": "higher", "auc": "higher"},
         against="old",
@@ -122,7 +122,7 @@ def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what
     assert {test["alpha"] for test in found.results["tests"].values()} == {0.025}
     assert [row["metric"] for row in found.results["secondary"]] == ["auc"]
     assert notices(found.findings.study) == [
-        "Not compared, for it is not known whether more or less is better (--better): speed."
+        "Not compared, because it is not known whether more or less is better (--better): speed."
     ]
 
 
@@ -130,7 +130,7 @@ def test_what_was_not_asked_is_a_further_metric_once_and_alpha_is_shared_by_what
     ("name", "stays"), [("Test_F1", "Test F1"), ("IoU", "IoU"), ("Dice", "Dice"), ("F1", "F1")]
 )
 def test_a_metric_is_spelt_as_the_table_spells_it(tmp_path, name, stays):
-    asked = Asked(sesoi={name: 0.1}, better={name: "higher"}, against="old")
+    asked = TableOptions(sesoi={name: 0.1}, better={name: "higher"}, against="old")
     study = read_table([write(tmp_path / "t.csv", totals([0.1] * 8, name))], asked)
     assert wording(study, name).question == f"Is “new” better than “old” in {stays}?"
 
@@ -141,8 +141,8 @@ def test_several_arms_are_each_a_question_and_columns_say_what_options_would(tmp
         *(f"{line},old,lower,0.2" for line in totals([0.1] * 8, arms=("x", "third")) if "third" in line),
     ]
     path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",against,better,sesoi\n"))
-    assert list(read_table([path], Asked()).questions) == ["loss"]
-    several = read_table([path], Asked(against="old"))
+    assert list(read_table([path], TableOptions()).questions) == ["loss"]
+    several = read_table([path], TableOptions(against="old"))
     assert {name: (q.single, q.multi, q.sesoi) for name, q in several.questions.items()} == {
         "loss: new": ("old", "new", 0.2), "loss: third": ("old", "third", 0.2),
     }  # fmt: skip
@@ -153,7 +153,9 @@ def test_names_are_the_same_however_their_accents_are_written(tmp_path):
     one, other = "\u00e9t\u00e9", "e\u0301te\u0301"
     lines = totals([0.1] * 8, other, (other, "new"))
     lines[0] = lines[0].replace(other, one)
-    study = read_table([write(tmp_path / "t.csv", lines)], Asked((), {one: "lower"}, {one: 0.25}, other))
+    study = read_table(
+        [write(tmp_path / "t.csv", lines)], TableOptions((), {one: "lower"}, {one: 0.25}, other)
+    )
     assert [*study.runs] == [one, "new"]
     assert notices(study) == []
     (question,) = study.questions.values()
@@ -184,7 +186,7 @@ def test_a_rounded_total_counts_as_the_mean_of_its_images(rounded, tmp_path):
     ]
     lines += [f"{arm},0,accuracy,{total}," for arm, total in zip(("old", "new"), rounded, strict=True)]
     path = write(tmp_path / "t.csv", lines, "arm,seed,metric,value,image\n")
-    study = read_table([path], Asked(sesoi={"accuracy": 0.01}, against="old"))
+    study = read_table([path], TableOptions(sesoi={"accuracy": 0.01}, against="old"))
     assert [study.table.scores(arm, "accuracy")[0] for arm in ("old", "new")] == [0.8075, 0.8125]
 
 
@@ -197,8 +199,8 @@ def test_a_total_of_few_digits_that_is_far_from_its_images_is_refused(total, tmp
         for image in range(10)
     ]
     path = write(tmp_path / "t.csv", [*lines, f"new,0,accuracy,{total},"], "arm,seed,metric,value,image\n")
-    with pytest.raises(TableError, match="mean of its single images 0"):
-        read_table([path], Asked(sesoi={"accuracy": 0.01}, against="old"))
+    with pytest.raises(TableError, match="mean over its images is 0"):
+        read_table([path], TableOptions(sesoi={"accuracy": 0.01}, against="old"))
 
 
 def test_balanced_accuracy_has_the_interval_of_its_classes(tmp_path):
@@ -217,7 +219,7 @@ def test_balanced_accuracy_has_the_interval_of_its_classes(tmp_path):
         for seed in range(8)
     ]
     path = write(tmp_path / "t.csv", lines, IMAGES)
-    study = read_table([path], Asked(metrics=["balanced_accuracy"], against="old"))
+    study = read_table([path], TableOptions(metrics=["balanced_accuracy"], against="old"))
     found = conclude(study).findings.verdicts["balanced_accuracy"].found
     assert found is not None
     assert found.images is not None
@@ -236,7 +238,7 @@ def test_what_the_message_on_a_balanced_image_says_leads_to_a_verdict(tmp_path):
         for arm, seed, image in itertools.product(("old", "new"), range(2), range(3))
     ]
     study = read_table(
-        [write(tmp_path / "t.csv", lines, IMAGES)], Asked(metrics=["balanced_accuracy"], against="old")
+        [write(tmp_path / "t.csv", lines, IMAGES)], TableOptions(metrics=["balanced_accuracy"], against="old")
     )
     assert list(study.questions) == ["balanced_accuracy"]
     assert study.table.scores("old", "balanced_accuracy") == {0: 0.5, 1: 0.5}
@@ -245,7 +247,11 @@ def test_what_the_message_on_a_balanced_image_says_leads_to_a_verdict(tmp_path):
 def test_a_plan_has_another_hash_where_anything_that_decides_is_other(tmp_path):
     path = write(tmp_path / "t.csv", totals([-0.5] * 8))
     other = write(tmp_path / "u.csv", totals([-0.6] * 8))
-    asked = [LOSS, Asked(**{**vars(LOSS), "sesoi": {"loss": 0.3}}), Asked(**{**vars(LOSS), "alpha": 0.01})]
+    asked = [
+        LOSS,
+        TableOptions(**{**vars(LOSS), "sesoi": {"loss": 0.3}}),
+        TableOptions(**{**vars(LOSS), "alpha": 0.01}),
+    ]
     hashes = [read_table([path], each).settings["hash"] for each in asked]
     hashes.append(read_table([other], LOSS).settings["hash"])
     assert len(set(hashes)) == 4
@@ -285,7 +291,7 @@ FAULTS = {
     "twice": (HEAD, ["old,0,loss,1", "old,0,loss,1"], "row 3: a second row of arm `old`, seed 0, metric `loss`."),
     "nan": (HEAD, ["old,0,loss,nan"], "row 2: the value of `loss` should be a finite number"),
     "infinite": (HEAD, ["old,0,loss,1e999"], "should be a finite number"),
-    "words": (HEAD, ["old,0,loss,n/a"], "Found `n/a`. Give a run that diverged the score declared for it"),
+    "words": (HEAD, ["old,0,loss,n/a"], "Found `n/a`. If the run diverged, give the score declared for it"),
     "comma": (HEAD, ['old,0,loss,"0,8687"'], f"Found `0,8687`. {MEANT}"),
     "sign": (HEAD, ["old,0,accuracy,84.8 %"], f"Found `84.8 %`. {MEANT}"),
     "both": (HEAD, ['old,0,accuracy,"84,8%"'], f"Found `84,8%`. {MEANT}"),
@@ -296,8 +302,8 @@ FAULTS = {
     "half a seed": (HEAD, ["old,0.5,loss,1"], "Found `0.5`"),
     "no seed": (HEAD, ["old,,loss,1"], "no row has a seed"),
     "no arm": (HEAD, [",0,loss,1"], "row 2: `arm` should be a name"),
-    "long": (HEAD, [f"{'a' * 300},0,loss,1"], "at most 200 letters. Found `aaa"),
-    "no rows": (HEAD, [], "no row of a score"),
+    "long": (HEAD, [f"{'a' * 300},0,loss,1"], "at most 200 characters. Found `aaa"),
+    "no rows": (HEAD, [], "no row with a score"),
     "crashed": ("arm,seed,metric,value,state\n", ["old,0,loss,1,crashed"], "finished run (1 of `crashed`)"),
     "per cent": (HEAD, ["old,0,accuracy,91.2"], "`accuracy` is a share from 0 to 1. Found 91.2"),
     "direction": (BETTER, ["old,0,loss,1,less"], "`better` should be lower or higher"),
@@ -315,41 +321,41 @@ FAULTS = {
     ),
     "other images": (
         IMAGES, ["old,0,loss,1,x,a", "new,0,loss,1,y,a"],
-        "arm `old`, seed 0, metric `loss` has the image `x`, and arm `new`, seed 0 has not (2 such images)",
+        "arm `old`, seed 0, metric `loss` has the image `x`, but arm `new`, seed 0 lacks it (2 such images)",
     ),
     "image lacks": (
         IMAGES, ["old,0,loss,1,x,a", "old,0,loss,1,y,a", "new,0,loss,1,y,a"],
-        "has the image `x`, and arm `new`, seed 0 has not",
+        "has the image `x`, but arm `new`, seed 0 lacks it",
     ),
     "some without images": (
         IMAGES, ["old,0,loss,1,x,a", "old,1,loss,1,,"],
         "row 3: arm `old`, seed 1, metric `loss` has no rows of single images",
     ),
-    "other class": (IMAGES, ["old,0,loss,1,x,a", "new,0,loss,1,x,b"], "row 3: the image `x` is of the class `b`"),
+    "other class": (IMAGES, ["old,0,loss,1,x,a", "new,0,loss,1,x,b"], "row 3: the image `x` has the class `b`"),
     "other total": (
         IMAGES, ["old,0,loss,1,x,a", "old,0,loss,2,y,a", "old,0,loss,9,,"],
-        "seed 0, metric `loss` is 9, and the mean of its single",
+        "seed 0, metric `loss` is 9, but the mean over its images",
     ),
     "contradicting total": (
         IMAGES, [*(f"old,0,accuracy,{int(image < 800)},{image},a" for image in range(1000)), "old,0,accuracy,0.8075,,"],
-        "row 1002: arm `old`, seed 0, metric `accuracy` is 0.8075, and the mean of its single images 0.8. Take out",
+        "row 1002: arm `old`, seed 0, metric `accuracy` is 0.8075, but the mean over its images is 0.8. Remove",
     ),
     "balanced total without classes": (
         IMAGES, ["old,0,accuracy,1,x,", "old,0,accuracy,0,y,", "old,0,balanced_accuracy,0.5,,"],
-        "row 4: arm `old`, seed 0, metric `balanced_accuracy` counts all classes alike, and the image `x` has none",
+        "row 4: arm `old`, seed 0, metric `balanced_accuracy` gives all classes equal weight, but the image `x` has no",
     ),
     "balanced total of other images": (
         IMAGES,
         [*(f"old,0,accuracy,{right},{image},{'aab'[image]}" for image, right in enumerate((1, 1, 0))),
          "old,0,balanced_accuracy,0.667,,"],
-        "row 5: arm `old`, seed 0, metric `balanced_accuracy` is 0.667, and the mean of its single images 0.5",
+        "row 5: arm `old`, seed 0, metric `balanced_accuracy` is 0.667, but the mean over its images is 0.5",
     ),
     "classes alone": (
         IMAGES, ["old,0,loss,1,,a", "new,0,loss,1,,a"], "every row has a `class`, so that no run has a score of all",
     ),
     "mean over seeds": (
         HEAD, [*(f"{arm},{seed},loss,1" for arm in ("old", "new") for seed in range(2)), "new,,loss,0.9"],
-        "row 6: arm `new`, without a seed, metric `loss`, and other rows of this arm have one. Take out means",
+        "row 6: arm `new`, without a seed, metric `loss`, but other rows of this arm have one. Remove means",
     ),
     "baseline of a class": (
         IMAGES, ["old,0,loss,1,,", "constant,,loss,3,,cat"], "row 3: a row without a seed is a trivial baseline, which",
@@ -374,35 +380,44 @@ def test_a_fault_is_one_line_with_row_and_remedy(tmp_path, fault):
 
 TWO, ONE, LESS = totals([0.1] * 3), {"loss": 1.0}, {"loss": "lower"}
 OPTIONS = {
-    "no effect": (TWO, Asked(against="old"), "is not known of loss. Give it, in the metric's unit: --sesoi loss=0.01"),
-    "no effect of it": (TWO, Asked(metrics=["loss"]), "below which no difference matters, is not known of loss"),
-    "no direction": (TWO, Asked(sesoi=ONE), "Whether more or less of `loss` is better is not known"),
+    "no effect": (
+        TWO, TableOptions(against="old"), "is not known for loss. Give it, in the metric's unit: --sesoi loss=0.01",
+    ),
+    "no effect of it": (
+        TWO, TableOptions(metrics=["loss"]), "below which no difference matters, is not known for loss",
+    ),
+    "no direction": (TWO, TableOptions(sesoi=ONE), "Whether more or less of `loss` is better is not known"),
     "own metric misspelt": (
-        totals([0.1] * 3, "acuracy"), Asked(sesoi={"acuracy": 0.01}, against="old"),
+        totals([0.1] * 3, "acuracy"), TableOptions(sesoi={"acuracy": 0.01}, against="old"),
         "--better acuracy=higher, or =lower. Did you mean `accuracy`?",
     ),
     "effect of own metric misspelt": (
-        totals([0.1] * 3, "ciede200"), Asked(metrics=["ciede200"], against="old"),
+        totals([0.1] * 3, "ciede200"), TableOptions(metrics=["ciede200"], against="old"),
         "--sesoi ciede200=0.01. Did you mean `ciede2000`?",
     ),
     "own metric misspelt, of no effect": (
-        totals([0.1] * 3, "acuracy"), Asked(against="old"), "--sesoi acuracy=0.01. Did you mean `accuracy`?",
+        totals([0.1] * 3, "acuracy"), TableOptions(against="old"), "--sesoi acuracy=0.01. Did you mean `accuracy`?",
     ),
     "no direction of a name in two words": (
-        totals([0.1] * 3, "Test F1"), Asked(sesoi={"Test F1": 0.01}, against="old"), "--better 'Test F1'=higher, or",
+        totals([0.1] * 3, "Test F1"), TableOptions(sesoi={"Test F1": 0.01}, against="old"),
+        "--better 'Test F1'=higher, or",
     ),
     "no effect of a name in two words": (
-        totals([0.1] * 3, "Test F1"), Asked(against="old"), "unit: --sesoi 'Test F1'=0.01",
+        totals([0.1] * 3, "Test F1"), TableOptions(against="old"), "unit: --sesoi 'Test F1'=0.01",
     ),
-    "no arm": (TWO, Asked(sesoi=ONE, better=LESS), "Say it: --against old. Found the arms old, new."),
-    "another arm": (TWO, Asked(against="odl"), "has: old, new. Found `odl`. Did you mean `old`?"),
-    "another metric": (TWO, Asked(metrics=["los"]), "`--metric` should name what the table has: loss. Found `los`"),
-    "itself": (TWO, Asked(sesoi=ONE, better=LESS, against="old", arms=["old"]), "Found `old` alone"),
+    "no arm": (TWO, TableOptions(sesoi=ONE, better=LESS), "Give it: --against old. Found the arms old, new."),
+    "another arm": (TWO, TableOptions(against="odl"), "has: old, new. Found `odl`. Did you mean `old`?"),
+    "another metric": (
+        TWO, TableOptions(metrics=["los"]), "`--metric` should name what the table has: loss. Found `los`",
+    ),
+    "itself": (TWO, TableOptions(sesoi=ONE, better=LESS, against="old", arms=["old"]), "Found `old` alone"),
     "own metric turned": (
-        totals([0.1] * 3, "ab_l1", ("colour", "multi")), Asked(better={"ab_l1": "higher"}), "Two directions of `ab_l1`",
+        totals([0.1] * 3, "ab_l1", ("colour", "multi")), TableOptions(better={"ab_l1": "higher"}),
+        "Two directions of `ab_l1`",
     ),
     "points": (
-        totals([0.1] * 3, "accuracy", level=0.1), Asked(sesoi={"accuracy": 1}, against="old"), "a share, such as 0.01",
+        totals([0.1] * 3, "accuracy", level=0.1), TableOptions(sesoi={"accuracy": 1}, against="old"),
+        "a share, such as 0.01",
     ),
     "one arm": (totals([0.1] * 3)[::2], LOSS, "Only one arm has the metric `loss`: old"),
 }  # fmt: skip
@@ -420,7 +435,7 @@ def test_what_cannot_be_known_is_asked_for(tmp_path, case):
 def test_of_an_own_metric_nobody_asks_whether_it_was_meant(tmp_path):
     lines = totals([0.1] * 3, "accuracy", level=0.1)
     with pytest.raises(ConfigError, match=r"--sesoi accuracy=0\.01$"):
-        read_table([write(tmp_path / "t.csv", lines)], Asked(metrics=["accuracy"], against="old"))
+        read_table([write(tmp_path / "t.csv", lines)], TableOptions(metrics=["accuracy"], against="old"))
 
 
 def test_more_questions_than_any_alpha_can_serve_are_refused(tmp_path):
@@ -432,7 +447,7 @@ def test_more_questions_than_any_alpha_can_serve_are_refused(tmp_path):
 def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     arms = ("<i>o$x$</i>", "n" * 60)
     path = write(tmp_path / "t.csv", totals([-0.5] * 8, arms=arms))
-    asked = Asked(sesoi={"loss": 0.25}, better={"loss": "lower"}, against=arms[0])
+    asked = TableOptions(sesoi={"loss": 0.25}, better={"loss": "lower"}, against=arms[0])
     found = conclude(read_table([path], asked))
     write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
     page = (tmp_path / "v.html").read_text(encoding="utf-8")
@@ -453,7 +468,7 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
 @pytest.mark.parametrize("metric", ["loss", "mean_b", "adversarial"])
 def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path, metric):
     path = write(tmp_path / "t.csv", totals(np.linspace(-0.1, 0.4, 8), metric, level=-30.0))
-    asked = Asked(sesoi={metric: 0.25}, better={metric: "lower"}, against="old")
+    asked = TableOptions(sesoi={metric: 0.25}, better={metric: "lower"}, against="old")
     found = conclude(read_table([path], asked)).findings.verdicts[metric]
     assert found.outer is not None
     assert found.outer.interval is not None
@@ -469,15 +484,17 @@ def test_the_split_is_named_and_two_are_not_judged_together(tmp_path):
     assert "test images" not in answer.sentence
     mixed = write(tmp_path / "m.csv", [*lines, "old,9,loss,1,test"], HEAD.replace("\n", ",split\n"))
     with pytest.raises(
-        TableError, match=r"row 18: a score of the test images, and rows above are of the validation"
+        TableError, match=r"row 18: this row has the split `test`, and rows above have the split `validation`"
     ):
         read_table([mixed], LOSS)
     half = write(tmp_path / "h.csv", [*lines, "old,9,loss,1,"], HEAD.replace("\n", ",split\n"))
     with pytest.raises(
-        TableError, match=r"row 18: a score of no split, and rows above are of the validation images"
+        TableError, match=r"row 18: this row has no split, and rows above have the split `validation`"
     ):
         read_table([half], LOSS)
-    with pytest.raises(TableError, match=r"a score of the validation images, and rows above are of no split"):
+    with pytest.raises(
+        TableError, match=r"this row has the split `validation`, and rows above have no split"
+    ):
         read_table([write(tmp_path / "n.csv", totals([0.1] * 2)), path], LOSS)
     other = write(tmp_path / "o.csv", ["old,9,loss,1,fold-3"], HEAD.replace("\n", ",split\n"))
     with pytest.raises(TableError, match=r"`split` should be test or validation\. Found `fold-3`"):
@@ -498,22 +515,22 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
         row.replace("old", "OLD") if seed % 2 else row for seed, row in enumerate(totals([0.1] * 8)[::2])
     ]
     mixed = [*in_capitals, *totals([0.1] * 8)[1::2]]
-    with pytest.raises(TableError, match=r"`old` \(4 seeds\) and `OLD` \(4 seeds\) differ in case alone"):
+    with pytest.raises(TableError, match=r"`old` \(4 seeds\) and `OLD` \(4 seeds\) differ only in case"):
         read_table([write(tmp_path / "c.csv", mixed)], LOSS)
     with pytest.raises(ConfigError) as raised:
-        read_table([tmp_path / "c.csv"], Asked())
-    assert raised.value.args[1:] == ("“old” and “OLD” differ in case alone: are they one arm?",)
+        read_table([tmp_path / "c.csv"], TableOptions())
+    assert raised.value.args[1:] == ("“old” and “OLD” differ only in case: are they one arm?",)
     # neither is compared
     for first in (3, 4):  # as many of both, or fewer: it is asked but once
         third = [f"{'Mid' if seed < first else 'mid'},{seed},loss,5.{seed}" for seed in range(8)]
         path = write(tmp_path / "m.csv", [*good, *third])
         (asked,) = notices(read_table([path], replace(LOSS, arms=("new",))))
-        assert asked == "“Mid” and “mid” differ in case alone: are they one arm?"
-    with pytest.raises(TableError, match=r"`Mid` \(4 seeds\) and `mid` \(4 seeds\) differ in case alone"):
+        assert asked == "“Mid” and “mid” differ only in case: are they one arm?"
+    with pytest.raises(TableError, match=r"`Mid` \(4 seeds\) and `mid` \(4 seeds\) differ only in case"):
         read_table([path], LOSS)
     # beside what must be answered first
     with pytest.raises(ConfigError) as asked:
-        read_table([write(tmp_path / "n.csv", [good[0].replace("old", "olld"), *good[1:]])], Asked())
+        read_table([write(tmp_path / "n.csv", [good[0].replace("old", "olld"), *good[1:]])], TableOptions())
     assert asked.value.args[1:] == ("“olld” has 1 seed, which others lack. Did you mean `old`?",)
     # a metric that not all runs have beside the other
     assert not any(
@@ -527,7 +544,7 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
             replace(LOSS, better={"loss": "lower", "Loss": "lower"}, sesoi={"loss": 0.25, "Loss": 0.25}),
         )
     )
-    assert asked == "“loss” and “Loss” differ in case alone: are they one metric?"
+    assert asked == "“loss” and “Loss” differ only in case: are they one metric?"
     # an arm of its own, with seeds that all have
     fewer = [*good, *(f"older,{seed},loss,5" for seed in range(2))]
     assert not notices(read_table([write(tmp_path / "f.csv", fewer)], LOSS))
@@ -541,7 +558,7 @@ def test_what_looks_like_a_slip_of_the_pen_is_asked_about(tmp_path):
 
 @pytest.mark.parametrize("name", ["fid", "kid", "top1_accuracy", "ab_auc", "lightness_change"])
 def test_the_better_side_of_each_of_our_own_metrics_is_known(tmp_path, name):
-    asked = Asked(sesoi={name: 0.01}, against="old")
+    asked = TableOptions(sesoi={name: 0.01}, against="old")
     study = read_table(
         [write(tmp_path / "t.csv", totals([0.02] * 8, name, level=-0.9 if name == "kid" else 0.1))], asked
     )
@@ -556,7 +573,7 @@ def test_the_better_side_of_each_of_our_own_metrics_is_known(tmp_path, name):
     )
     other = {"lower": "higher", "higher": "lower"}[own.better]
     with pytest.raises(
-        ConfigError, match=f"Two directions of `{name}`: {other}, and {own.better} of Knowhue's own"
+        ConfigError, match=f"Two directions of `{name}`: {other}, and {own.better} for Knowhue's"
     ):
         read_table([tmp_path / "t.csv"], replace(asked, better={name: other}))
     if own.unit == "share":
@@ -576,16 +593,16 @@ def test_names_that_differ_in_case_alone_are_asked_about_whoever_holds_both(tmp_
 
     both_arms = [*good, *totals([0.3] * 8, arms=("OLD", "New"), level=4.0)]
     assert asked(both_arms) == [
-        "“old” and “OLD” differ in case alone: are they one arm?",
-        "“new” and “New” differ in case alone: are they one arm?",
+        "“old” and “OLD” differ only in case: are they one arm?",
+        "“new” and “New” differ only in case: are they one arm?",
     ]
     # columns of a wide table that none asks about; a parameter is no metric
     wide = [f"{arm},{seed},{seed},1,2" for arm in ("old", "new") for seed in range(8)]
     (said,) = asked(wide, "arm,seed,summary.loss,summary.Loss,config.LOSS\n")
-    assert said == "“loss” and “Loss” differ in case alone: are they one metric?"
+    assert said == "“loss” and “Loss” differ only in case: are they one metric?"
     of_classes = [f"{line},{label}" for line in good for label in ("", "cat")]
     of_classes += [f"{line},Cat" for line in good]
-    once = ["“cat” and “Cat” differ in case alone: are they one class?"]
+    once = ["“cat” and “Cat” differ only in case: are they one class?"]
     assert asked(of_classes, HEAD.replace("\n", ",class\n")) == once
     labelled = of_images(np.full((8, 20), 0.1), labels=("cat", "Cat"))
     assert asked(labelled, HEAD.replace("\n", ",image,class\n")) == once
@@ -625,7 +642,7 @@ def test_answers_that_are_right_of_the_same_images_are_no_sign_of_a_copy(tmp_pat
         is_another = (arm, seed) == ("new", 0)
         scores = {"accuracy": int(image >= wrong + is_another), "loss": image + seed + (arm == "new")}
         rows += [f"{arm},{seed},{metric},{scores[metric]},{image}" for metric in metrics]
-    asked = Asked(better=metrics, sesoi={"accuracy": 0.01}, against="old")
+    asked = TableOptions(better=metrics, sesoi={"accuracy": 0.01}, against="old")
     table = read_table([write(tmp_path / "i.csv", rows, HEAD.replace("\n", ",image\n"))], asked)
     assert notices(table) == []
 
@@ -652,15 +669,20 @@ def test_a_metric_is_secondary_to_the_one_that_it_names(tmp_path):
     lines = [f"{line}," for metric in ("loss", "psnr") for line in totals([0.1] * 8, metric)]
     lines += [f"{line},psnr" for line in totals([0.1] * 8, "ssim")]
     path = write(tmp_path / "t.csv", lines, HEAD.replace("\n", ",secondary\n"))
-    study = read_table([path], replace(LOSS, sesoi=dict.fromkeys(BOTH, 0.25), better=BOTH))
+    options = replace(LOSS, sesoi=dict.fromkeys(BOTH, 0.25), better={**BOTH, "ssim": "higher"})
+    study = read_table([path], options)
     assert {name: each.secondary for name, each in study.questions.items()} == {"loss": (), "psnr": ("ssim",)}
+    assert not notices(study)
+    (notice,) = notices(read_table([path], replace(options, sesoi={"loss": 0.25})))
+    why = "because no question is about the metric that the column `secondary` names"
+    assert notice == f"Exploratory, {why}: ssim (psnr)."
 
 
 def test_an_attempt_that_was_replaced_by_its_rerun_is_told(tmp_path):
     head = HEAD.replace("\n", ",state\n")
     lines = ["old,3,loss,,crashed", *(f"{line},finished" for line in totals([0.1] * 8))]
     (said,) = notices(read_table([write(tmp_path / "r.csv", lines, head)], LOSS))
-    assert said == "Left out, for another row of the run finished: old seed 3 (crashed)."
+    assert said == "Left out, because another row of the run is finished: old seed 3 (crashed)."
 
 
 def test_arms_without_a_common_seed_are_told_which_they_have(tmp_path):
@@ -695,7 +717,7 @@ def test_a_trackers_own_columns_are_taken_for_no_misspelt_ones(tmp_path):
     rows = [f"{arm},{seed},0.{seed},1,2,3" for arm in ("old", "new") for seed in range(8)]
     path = write(tmp_path / "t.csv", rows, "arm,seed,metrics.loss,run_id,Created,params.size\n")
     assert notices(read_table([path], LOSS))[-1] == "Not used: the columns run_id, Created, params.size."
-    asked = Asked(sesoi={"params.size": 1.0}, better={"params.size": "lower"}, against="old")
+    asked = TableOptions(sesoi={"params.size": 1.0}, better={"params.size": "lower"}, against="old")
     assert list(read_table([path], asked).questions) == ["params.size"]
 
 
@@ -703,7 +725,7 @@ def test_one_difference_is_rounded_once(tmp_path):
     """The mean difference and that of the means lie, as floats, on either side of .04175."""
     scores = {"old": (0.483, 0.45, 0.402, 0.576), "new": (0.408, 0.564, 0.592, 0.514)}
     lines = [f"{arm},{seed},mIoU,{value}" for arm, own in scores.items() for seed, value in enumerate(own)]
-    asked = Asked(sesoi={"mIoU": 0.001}, better={"mIoU": "higher"}, against="old")
+    asked = TableOptions(sesoi={"mIoU": 0.001}, better={"mIoU": "higher"}, against="old")
     found = conclude(read_table([write(tmp_path / "t.csv", lines)], asked))
     write_verdict(found, tmp_path / "v.html", tmp_path / "v.json", "knowhue verdict t.csv")
     page = (tmp_path / "v.html").read_text(encoding="utf-8")
@@ -721,7 +743,7 @@ def test_a_small_or_large_metric_is_written_with_its_digits_or_by_a_power_of_ten
         for arm, level in (("old", 1.0), ("new", 1.3))
         for seed in range(9)
     ]
-    asked = Asked(sesoi={"loss": 0.1 * scale}, better={"loss": "lower"}, against="old")
+    asked = TableOptions(sesoi={"loss": 0.1 * scale}, better={"loss": "lower"}, against="old")
     answer = conclude(read_table([write(tmp_path / "t.csv", rows)], asked)).answers["loss"]
     assert f"{digits} more" in answer.sentence
     assert "the same to the last digit shown" not in answer.sentence
@@ -769,7 +791,7 @@ def test_a_name_with_dollar_signs_is_no_formula(tmp_path):
         for arm in ("old", r"$x_$")
         for seed in range(9)
     ]
-    asked = Asked(sesoi={r"$\bad$": 0.01}, better={r"$\bad$": "higher"}, against="old")
+    asked = TableOptions(sesoi={r"$\bad$": 0.01}, better={r"$\bad$": "higher"}, against="old")
     found = conclude(read_table([write(tmp_path / "t.csv", rows)], asked))
     write_verdict(found, tmp_path / "t.html", tmp_path / "t.json", "knowhue verdict")
     assert r"$\bad$" in (tmp_path / "t.html").read_text(encoding="utf-8")

@@ -46,13 +46,13 @@ def verdict_command(arguments: VerdictArguments) -> None:
     """Judge runs of any source from a table of scores: does the difference hold beyond these seeds and test images?"""
     from knowhue.report.page import write_verdict
     from knowhue.report.results import conclude
-    from knowhue.report.table_study import Asked, further_lines, notices, read_table
+    from knowhue.report.table_study import TableOptions, further_lines, notices, read_table
 
     if not LEAST_ALPHA <= arguments.alpha < 0.5:
         raise ConfigError(
             f"`--alpha` should be at least {LEAST_ALPHA:g} and below 0.5. Found `--alpha {arguments.alpha:g}`."
         )
-    asked = Asked(
+    options = TableOptions(
         metrics=arguments.metric or (),
         better=_directions(arguments.better or ()),
         sesoi=_effects(arguments.sesoi or ()),
@@ -65,7 +65,7 @@ def verdict_command(arguments: VerdictArguments) -> None:
     out = arguments.out
     if out is not None and out.suffix != ".html":
         raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
-    table = read_table(arguments.tables, asked)
+    table = read_table(arguments.tables, options)
     outputs = {} if out is None else {"--out": out, "the numbers beside it": out.with_suffix(".json")}
     require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
     found = conclude(table)

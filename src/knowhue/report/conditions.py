@@ -32,7 +32,7 @@ def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
     would leave -1 to 1.
     """
     table = []
-    for question, asked in study.questions.items():
+    for question, spec in study.questions.items():
         pairs, more = find(study, question)
         known = {seed: pair for seed, pair in pairs.items() if np.isfinite(np.array(pair, float)).all()}
         if not known:
@@ -41,9 +41,9 @@ def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
         gaps = sides[:, 1] - sides[:, 0]
         single, multi = sides.mean(axis=0).tolist()
         # a difference of shares lies within -1 and 1
-        interval = bounded_interval(gaps, (-1.0, 1.0)) if asked.metric in SHARES else t_interval(gaps)
+        interval = bounded_interval(gaps, (-1.0, 1.0)) if spec.metric in SHARES else t_interval(gaps)
         table.append({
-            "question": question, "metric": asked.metric, "seeds": tuple(known), "single": single, "multi": multi,
+            "question": question, "metric": spec.metric, "seeds": tuple(known), "single": single, "multi": multi,
             "difference": float(gaps.mean()), "interval": interval, **more,
         })  # fmt: skip
     return table
@@ -51,8 +51,8 @@ def paired_table(study: Study, find: Find) -> list[dict[str, Any]]:
 
 def finished_pairs(study: Study, question: str) -> dict[int, tuple[Run, Run]]:
     """Return by seed the runs of both arms of a question, where both have finished."""
-    asked = study.questions[question]
-    single, multi = ({run.seed: run for run in study.finished(arm)} for arm in (asked.single, asked.multi))
+    spec = study.questions[question]
+    single, multi = ({run.seed: run for run in study.finished(arm)} for arm in (spec.single, spec.multi))
     return {seed: (single[seed], multi[seed]) for seed in single if seed in multi}
 
 
@@ -111,12 +111,12 @@ def _score_at(run: Run, seconds: NDArray[np.float64], metric: str, time: float) 
 
 def train_loss(study: Study, question: str) -> str | None:
     """Return the name of the logged training loss that stands for a question's metric; None without one."""
-    asked = study.questions[question]
-    if asked.metric not in _FITTED:
+    spec = study.questions[question]
+    if spec.metric not in _FITTED:
         return None
-    runs = [run for arm in (asked.single, asked.multi) for run in study.of(arm)]
+    runs = [run for arm in (spec.single, spec.multi) for run in study.of(arm)]
     logged = {name for run in runs for entry in run.log for name in entry.get("train", {})}
-    names = TRAIN_LOSSES[_FITTED[asked.metric]]
+    names = TRAIN_LOSSES[_FITTED[spec.metric]]
     return next((name for name in names if name in logged), names[0])
 
 
@@ -180,24 +180,24 @@ def deployment(study: Study) -> list[dict[str, Any]]:
     finished. On both sides, each task's head is trained once on the frozen encoder. Approximations: seconds as in
     `equal_time`, with one training after the other; the cost of an image is counted in networks, not measured.
     """
-    asked = study.questions
-    by_task = {name: finished_pairs(study, name) for name in asked}
+    questions = study.questions
+    by_task = {name: finished_pairs(study, name) for name in questions}
     seeds = sorted(set.intersection(*map(set, by_task.values()))) if by_task else ()
     # questions about different multi-task arms are not about one model
-    if not seeds or len({each.multi for each in asked.values()}) > 1:
+    if not seeds or len({spec.multi for spec in questions.values()}) > 1:
         return []
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
     one = mean([_seconds(pairs[0][1]) for pairs in trainings])
     spent = [[_seconds(single) for single, _ in pairs] for pairs in trainings]
     several = mean([None if None in own else sum(filter(None, own)) for own in spent])
     rows: list[dict[str, Any]] = [
-        {"what": "encoders", "one": 1, "several": len(asked)},
-        {"what": "heads", "one": len(asked), "several": len(asked)},
+        {"what": "encoders", "one": 1, "several": len(questions)},
+        {"what": "heads", "one": len(questions), "several": len(questions)},
         {"what": "seconds", "one": one, "several": several},
     ]
 
     def at_the_end(_: Study, question: str) -> tuple[ScorePairs, Row]:
-        metric, runs = asked[question].metric, by_task[question]
+        metric, runs = questions[question].metric, by_task[question]
         return {seed: (runs[seed][0].metric(metric), runs[seed][1].metric(metric)) for seed in seeds}, {}
 
     scores = paired_table(study, at_the_end)
@@ -214,12 +214,12 @@ def after_heads(study: Study) -> list[dict[str, Any]]:
     rows = []
     for arm in study.runs:
         runs = [run for run in study.finished(arm) if run.scores.get("after_heads")]
-        for asked in study.questions.values():
-            heads = mean([run.scores["after_heads"].get(asked.metric) for run in runs])
-            tuned = mean([run.metric(asked.metric) for run in runs])
+        for spec in study.questions.values():
+            heads = mean([run.scores["after_heads"].get(spec.metric) for run in runs])
+            tuned = mean([run.metric(spec.metric) for run in runs])
             if heads is not None and tuned is not None:
                 seeds = tuple(run.seed for run in runs)
-                row = {"arm": arm, "metric": asked.metric, "heads": heads, "tuned": tuned, "seeds": seeds}
+                row = {"arm": arm, "metric": spec.metric, "heads": heads, "tuned": tuned, "seeds": seeds}
                 rows.append(row)
     return rows
 
@@ -231,12 +231,12 @@ def seed_transfer(study: Study) -> list[dict[str, Any]]:
     number of other seeds with exactly this difference) of the first such seed; `level` is single-task's mean.
     """
     rows = []
-    for name, asked in study.questions.items():
+    for name, spec in study.questions.items():
         if (found := primary(study, name)) is None:
             continue
         rows.append({
-            "question": name, "metric": asked.metric, "sesoi": asked.sesoi, "level": found.levels[0],
-            "hurt": found.hurt(asked.sesoi), "worst": _seed_at(found, found.gains.argmin()),
+            "question": name, "metric": spec.metric, "sesoi": spec.sesoi, "level": found.levels[0],
+            "hurt": found.hurt(spec.sesoi), "worst": _seed_at(found, found.gains.argmin()),
             "best": _seed_at(found, found.gains.argmax()),
         })  # fmt: skip
     return rows
@@ -255,8 +255,8 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
     `helped`, or empty where p and interval do not both exclude a difference of 0, or where there are too few seeds.
     """
     contrasts = {
-        (name, label): contrast(study.table, CLASS_SCORES[name], asked.single, asked.multi, label)
-        for name, asked in study.questions.items()
+        (name, label): contrast(study.table, CLASS_SCORES[name], spec.single, spec.multi, label)
+        for name, spec in study.questions.items()
         for label in study.classes
     }
     rows = []

@@ -189,8 +189,8 @@ def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str
 
 
 def primary(study: Study, question: str) -> Contrast | None:
-    asked = study.questions.get(question)
-    return contrast(study.table, asked.metric, asked.single, asked.multi) if asked else None
+    spec = study.questions.get(question)
+    return contrast(study.table, spec.metric, spec.single, spec.multi) if spec else None
 
 
 def image_differences(
@@ -321,11 +321,11 @@ def wording(study: Study, question: str) -> Wording:
     """Return the wording of a question; in a table of scores, it uses the names of the arms and the metric."""
     if not study.is_table:
         return WORDINGS[question]
-    asked = study.questions[question]
-    before, after = f"“{asked.single}”", f"“{asked.multi}”"
-    title = str(study.metrics.get(asked.metric, {}).get("title") or spaced(asked.metric))
+    spec = study.questions[question]
+    before, after = f"“{spec.single}”", f"“{spec.multi}”"
+    title = str(study.metrics.get(spec.metric, {}).get("title") or spaced(spec.metric))
     # acronyms such as PSNR keep their case, and so do names from the table, such as IoU
-    as_is = title[1:2].isupper() or title == spaced(asked.metric)
+    as_is = title[1:2].isupper() or title == spaced(spec.metric)
     metric = title if as_is else title[:1].lower() + title[1:]
     claims = {direction: f"{after} is {side} than {before} in {metric}" for direction, side in _SIDES.items()}
     here = {
@@ -334,9 +334,9 @@ def wording(study: Study, question: str) -> Wording:
     }
     return Wording(
         f"Is {after} better than {before} in {metric}?",
-        f"{title}: {asked.multi} against {asked.single}",
-        asked.single,
-        asked.multi,
+        f"{title}: {spec.multi} against {spec.single}",
+        spec.single,
+        spec.multi,
         before,
         after,
         claims | {"": f"Between {after} and {before} there is no difference in {metric} that matters"},

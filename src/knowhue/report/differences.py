@@ -60,15 +60,15 @@ def transfer_rows(study: Study) -> list[Row]:
         found = primary(study, question)
         if found is None:
             continue
-        asked = {"question": question, "metric": found.metric}
+        shared = {"question": question, "metric": found.metric}
         for seed, (before, after) in zip(found.seeds, found.scores.tolist(), strict=True):
             names = " ".join(arm for arm, lost in found.diverged if lost == seed)
             scores = {"single_task": before, "multi_task": after, "difference": after - before}
-            rows.append({**asked, "seed": seed, **scores, "diverged": names})
+            rows.append({**shared, "seed": seed, **scores, "diverged": names})
         outer, inner = found.bounds(1 - study.alpha), found.bounds(1 - 2 * study.alpha)
         before, after = found.levels
         rows.append({
-            **asked, "seed": "mean", "single_task": before, "multi_task": after, "difference": found.estimate,
+            **shared, "seed": "mean", "single_task": before, "multi_task": after, "difference": found.estimate,
             **_ends(outer), **_ends(inner, "_inner"), "over": outer.over,
         })  # fmt: skip
     return rows
@@ -80,15 +80,15 @@ def _ends(bounds: Bounds, suffix: str = "") -> Row:
 
 
 def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
-    asked = study.questions[question]
+    spec = study.questions[question]
     figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
-    measured = measure(study.metrics, asked)
+    measured = measure(study.metrics, spec)
     words = wording(study, question)
     names = as_label(words.single), as_label(words.multi)
     _slopes(axes[0, 0], found, measured, names)
-    _differences(axes[0, 1], study, found, measured, names, asked.sesoi)
+    _differences(axes[0, 1], study, found, measured, names, spec.sesoi)
     arms = dict(zip(found.arms, names, strict=True))
-    given = spaced(asked.if_diverged)
+    given = spaced(spec.if_diverged)
     note_diverged(figure, [f"{arms[arm]} seed {seed} (“{given}”)" for arm, seed in found.diverged])
     return figure
 
@@ -195,11 +195,11 @@ def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
     """
     tests = family_tests(
         {
-            (question, arm): contrast(study.table, asked.metric, asked.single, arm)
-            for question, asked in study.questions.items()
+            (question, arm): contrast(study.table, spec.metric, spec.single, arm)
+            for question, spec in study.questions.items()
             for arm in study.arms
             # the oracle gets the other task's label as input
-            if arm != asked.single
+            if arm != spec.single
             and (len(tasks(study, arm)) > 1 or (question == "colour" and is_oracle(study, arm)))
         },
         1 - study.alpha,
@@ -253,18 +253,18 @@ def forest(study: Study) -> "dict[str, Figure]":
 
 
 def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figure":
-    asked, runs = study.questions[question], [run for test in tests.values() for run in test.found.diverged]
+    spec, runs = study.questions[question], [run for test in tests.values() for run in test.found.diverged]
     lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for arm, seed in runs)
     figure, axes = panels(5.0, 0.3 * max(len(tests), 2) + 1.3 + 0.3 * bool(lost))
-    ax, measured = axes[0, 0], measure(study.metrics, asked)
+    ax, measured = axes[0, 0], measure(study.metrics, spec)
     # arms with other targets can be far off, so they do not set the axis limits and become arrows
     likes = {arm: test for arm, test in tests.items() if _has_same_targets(study, question, arm)}
     ends = [end for each in likes.values() for end in each.bounds.interval or ()]
     values = [measured.scale * value for value in (*(each.found.estimate for each in likes.values()), *ends)]
     # inverted, so that the first arm is on top, with space for the label of the band above it
-    ax.set(xlim=axis_limits(values, measured.scale * asked.sesoi), ylim=(len(tests) - 0.5, -0.9))
+    ax.set(xlim=axis_limits(values, measured.scale * spec.sesoi), ylim=(len(tests) - 0.5, -0.9))
     for height, (arm, test) in enumerate(tests.items()):
-        is_multi = arm == asked.multi
+        is_multi = arm == spec.multi
         colour, weight = (MULTI, "bold") if is_multi else (INK if arm in likes else MUTED, "normal")
         _line(ax, test, measured, height, len(study.seeds), color=colour, fontweight=weight)
     ax.set_yticks(range(len(tests)), [arm_name(arm) for arm in tests], fontsize=SMALL)
@@ -273,7 +273,7 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
     entitle(ax, measured.titled(measured.difference_unit), subtitle=f"difference from single-task {alone}")
-    mark_margin(ax, measured.scale * asked.sesoi, study.table.lower_is_better(asked.metric))
+    mark_margin(ax, measured.scale * spec.sesoi, study.table.lower_is_better(spec.metric))
     note_diverged(figure, list(lost))
     return figure
 

@@ -97,9 +97,9 @@ def verdicts(study: Study) -> dict[str, Judged]:
     )
     return {
         name: judged(
-            found[name], asked.sesoi, study.alpha, floors(study.baselines, asked.metric).values(), complete
+            found[name], spec.sesoi, study.alpha, floors(study.baselines, spec.metric).values(), complete
         )
-        for name, asked in study.questions.items()
+        for name, spec in study.questions.items()
     }
 
 
@@ -148,8 +148,8 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
     """
     rows = {}
     # two questions about the same arms must not test the same metric twice
-    taken = {(*sides(study, question), asked.metric) for question, asked in study.questions.items()}
-    for question, asked in study.questions.items():
+    taken = {(*sides(study, question), spec.metric) for question, spec in study.questions.items()}
+    for question, spec in study.questions.items():
         arms = sides(study, question)
         theirs = {name for name in study.metric_names(arms.multi) if (*arms, name) not in taken}
         names = [
@@ -159,9 +159,9 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
         ]
         taken |= {(*arms, name) for name in names}
         # named metrics first; sorting is stable, so both groups keep their order
-        for name in sorted(names, key=lambda name: name not in asked.secondary):
+        for name in sorted(names, key=lambda name: name not in spec.secondary):
             rows[question, name] = contrast(study.table, name, *arms)
-    named = {(question, name) for question, asked in study.questions.items() for name in asked.secondary}
+    named = {(question, name) for question, spec in study.questions.items() for name in spec.secondary}
     found = family_tests({key: each for key, each in rows.items() if key in named})
     found |= family_tests({key: each for key, each in rows.items() if key not in named})
     return {key: found[key] for key in rows if key in found}
@@ -176,21 +176,21 @@ def _is_judged(study: Study, metric: str, question: str) -> bool:
 
 def headrooms(study: Study, question: str) -> list[Headroom]:
     """Return the gain of the oracle over single-task, if there is one, and of single-task over the best baseline."""
-    asked = study.questions[question]
-    sign = -1 if study.table.lower_is_better(asked.metric) else 1
+    spec = study.questions[question]
+    sign = -1 if study.table.lower_is_better(spec.metric) else 1
     rows = []
-    found = contrast(study.table, asked.metric, asked.single, ORACLE)
-    if found is not None and asked.single != ORACLE:
+    found = contrast(study.table, spec.metric, spec.single, ORACLE)
+    if found is not None and spec.single != ORACLE:
         # at the level of equivalence, the claim that it is compared with
         bounds = found.bounds(1 - 2 * study.alpha)
         if sign < 0 and bounds.interval is not None:
             bounds = bounds._replace(interval=(-bounds.interval[1], -bounds.interval[0]))
-        rows.append(_headroom(ORACLE, sign * found.estimate, asked.sesoi, bounds))
-    level = mean([run.metric(asked.metric) for run in study.finished(asked.single)])
-    trivial = {name: sign * value for name, value in floors(study.baselines, asked.metric).items()}
+        rows.append(_headroom(ORACLE, sign * found.estimate, spec.sesoi, bounds))
+    level = mean([run.metric(spec.metric) for run in study.finished(spec.single)])
+    trivial = {name: sign * value for name, value in floors(study.baselines, spec.metric).items()}
     if level is not None and trivial:
         best = max(trivial, key=lambda name: trivial[name])
-        rows.append(_headroom(best, sign * level - trivial[best], asked.sesoi))
+        rows.append(_headroom(best, sign * level - trivial[best], spec.sesoi))
     return rows
 
 
@@ -206,16 +206,16 @@ def readings(findings: Findings) -> list[dict[str, Any]]:
     """
     rows = []
     for name, verdict in findings.verdicts.items():
-        found, outer, asked = verdict.found, verdict.outer, findings.study.questions[name]
+        found, outer, spec = verdict.found, verdict.outer, findings.study.questions[name]
         if found is None or outer is None or findings.study.is_tuning:
             continue
         known, why_not = None, ""
         if outer.interval is None or found.parts is None:
             why_not = outer.why_not or "one seed says nothing of others"
         else:
-            known = beliefs(found.parts, asked.sesoi, found.lower_is_better, outer.level)
+            known = beliefs(found.parts, spec.sesoi, found.lower_is_better, outer.level)
         probabilities = known._asdict() if known else dict.fromkeys(Beliefs._fields)
-        row = {"question": name, "metric": asked.metric, "sesoi": asked.sesoi, "over": outer.over}
+        row = {"question": name, "metric": spec.metric, "sesoi": spec.sesoi, "over": outer.over}
         rows.append(row | probabilities | {"why_not": why_not})
     return rows
 
@@ -230,9 +230,9 @@ def relative_gains(findings: Findings) -> list[dict[str, Any]]:
     if findings.study.is_tuning:
         return []
     by_arm: dict[str, dict[str, Any]] = {}
-    for name, asked in findings.study.questions.items():
+    for name, spec in findings.study.questions.items():
         if (found := findings.verdicts[name].found) is not None:
-            by_arm.setdefault(asked.multi, {})[name] = found
+            by_arm.setdefault(spec.multi, {})[name] = found
     rows = []
     for arm, contrasts in by_arm.items():
         seeds = sorted(set.intersection(*(set(each.seeds) for each in contrasts.values())))

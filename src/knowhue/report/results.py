@@ -70,11 +70,11 @@ def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, An
     study = findings.study
     more = {"tables": study.settings["tables"]} if study.is_table else {}
     more |= {"comparison": comparison_results(study)} if study.is_comparison else {}
-    asked = {key: study.settings.get(key) for key in (*_STUDY_KEYS, "hash")}
+    plan = {key: study.settings.get(key) for key in (*_STUDY_KEYS, "hash")}
     return {
         "schema": SCHEMA,
         "splits": {"scores": study.split, "epochs": "validation"},
-        "study": asked | {"arms": list(study.runs), "seeds": study.seeds},
+        "study": plan | {"arms": list(study.runs), "seeds": study.seeds},
         "answers": {question: each.sentence for question, each in answered.items()},
         "verdicts": {question: each.verdict for question, each in answered.items()},
         "tests": {question: _tests(findings, question) for question in study.questions},
@@ -120,7 +120,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _tests(findings: Findings, question: str) -> dict[str, Any]:
     """Return the numbers behind a verdict, in the metric's unit."""
-    judged, asked = findings.verdicts[question], findings.study.questions[question]
+    judged, spec = findings.verdicts[question], findings.study.questions[question]
     found = judged.found
     if found is None:
         return {}
@@ -129,13 +129,13 @@ def _tests(findings: Findings, question: str) -> dict[str, Any]:
     bca = bca_interval(found.differences) if len(found.seeds) >= _BCA_SEEDS else None
     deviations = () if parts is None else zip(("seed", "image", "residual"), parts.components, strict=True)
     return {
-        "metric": asked.metric, "single": asked.single, "multi": asked.multi, "sesoi": asked.sesoi,
+        "metric": spec.metric, "single": spec.single, "multi": spec.multi, "sesoi": spec.sesoi,
         "alpha": judged.alpha, "seeds": list(found.seeds), "differences": found.differences.tolist(),
         "mean": found.estimate, "quoted": _by_name(judged.quoted),
         "intervals": [_by_name(judged.outer), _by_name(judged.inner)],
         "interval_seeds": t_interval(found.differences), "interval_bca": bca,
         "p": found.p, "d_z": found.effect, "wins": found.wins.count,
-        "hurt_beyond_sesoi": found.hurt(asked.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
+        "hurt_beyond_sesoi": found.hurt(spec.sesoi).count, "worst_seed": found.seeds[int(found.gains.argmin())],
         "standard_deviations": None if parts is None else dict(deviations) | {"images": parts.images},
         "needed_seeds": _by_name(judged.needed), "more_images": judged.more_images, "headroom": headroom,
     }  # fmt: skip
@@ -218,15 +218,15 @@ def _metric_names(study: Study) -> dict[str, list[str]]:
 
 
 def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
-    study, asked = findings.study, findings.study.questions.get(task)
+    study, spec = findings.study, findings.study.questions.get(task)
     found, test = contrast(study.table, name, *sides(study, task)), findings.secondary.get((task, name))
     if found is None:
         return {}
-    if asked is not None and asked.metric == name:
+    if spec is not None and spec.metric == name:
         return findings.verdicts[task].row() | {"role": "primary"}
     if test is None:
         return found.row()
-    role = "secondary" if asked and name in asked.secondary else "exploratory"
+    role = "secondary" if spec and name in spec.secondary else "exploratory"
     return found.row() | {"bounds": test.bounds, "p": test.p_adjusted, "role": role}
 
 
@@ -264,8 +264,8 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
         for _, entry in _entries(study, "distribution", "perceptual")
         if entry.get("value") is None
     }
-    asked = any("recognition" in question.secondary for question in study.questions.values())
-    if asked and study.config("evaluation", "recognition") is False:
+    is_planned = any("recognition" in question.secondary for question in study.questions.values())
+    if is_planned and study.config("evaluation", "recognition") is False:
         found["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
     return list(found.items())
 

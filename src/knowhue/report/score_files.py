@@ -72,14 +72,14 @@ def read_scores(
         return columns.wide_rows(metrics, rows), columns.unused(_STATES, metrics)
     if "metric" in columns.places:
         raise TableError(
-            f"{path}: a column `metric`, and no column `value`. Found {few(header, 12)}. Rename the one with the "
+            f"{path}: a column `metric`, but no column `value`. Found {few(header, 12)}. Rename the column with the "
             "scores to `value`."
         )
     unused = columns.unused(())
     # a misspelt `metric` of a tidy table, or a misspelt metric of a wide one
     meant = next(filter(None, (did_you_mean(name, unused) for name in (*TIDY[2:], *wanted))), "")
     raise TableError(
-        f"{path}: no column `metric` and `value`, and none of a metric that is known "
+        f"{path}: no columns `metric` and `value`, and no column of a known metric "
         f"({', '.join(f'`{name}`' for name in wanted) or 'none'}). Found {few(header, 12)}.{meant} Name metrics with "
         f"--better, such as --better {as_word(next(iter(unused), 'NAME'))}=higher, or =lower."
     )
@@ -138,7 +138,7 @@ class _Columns:
             if len(places) > 1:
                 columns = ", ".join(f"`{shown(self.header[place])}` ({place + 1})" for place in places)
                 raise TableError(
-                    f"{self.path}: {len(places)} columns hold `{shown(metric)}`: {columns}. Take out all but one, or "
+                    f"{self.path}: {len(places)} columns hold `{shown(metric)}`: {columns}. Remove all but one, or "
                     "rename them."
                 )
         return {metric: place for metric, (place,) in found.items()}
@@ -232,19 +232,19 @@ def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
             )
         # it could be read only once, and the checksum needs a second read
         if path.exists() and not path.is_file():
-            raise TableError(f"{path}: it is a device or a pipe; save it as a file first")
+            raise TableError(f"{path}: a device or a pipe. Save it as a file first.")
         header: RowCells | None = None
         for count, (number, cells) in enumerate(readers.get(path.suffix.lower(), _csv)(path)):
             if count > MOST_ROWS:
                 raise TableError(
-                    f"{path}: more than {MOST_ROWS:,} rows. Leave out metrics that are not asked about, or give fewer "
+                    f"{path}: more than {MOST_ROWS:,} rows. Remove metrics that no question is about, or give fewer "
                     "images."
                 )
             header = header or cells
             if len(cells) != len(header):
                 raise TableError(
                     f"{path}, row {number}: {plural(len(cells), 'cell')}, where the first row has {len(header)} "
-                    f"({shown(', '.join(map(str.strip, header)))}). Quote cells that hold a separator, and take out a "
+                    f"({shown(', '.join(map(str.strip, header)))}). Quote cells that contain a separator, and remove a "
                     "title above the row that names the columns."
                 )
             yield number, [plain_name(cell) if isinstance(cell, str) else cell for cell in cells]
@@ -257,11 +257,13 @@ def _open(path: Path) -> tuple[list[str], Iterator[tuple[int, RowCells]]]:
     rows = _rows(path)
     header = [str(name).strip() for name in next(rows, (1, ()))[1]]
     if not any(header):
-        raise TableError(f"{path}: no table; the first row should name the columns arm, seed, metric, value.")
+        raise TableError(
+            f"{path}: not a table; the first row should name the columns arm, seed, metric, value."
+        )
     if len(header) == 1:
         raise TableError(
             f"{path}: one column, `{shown(header[0])}`. Commas, semicolons or tabs should stand between columns, such "
-            "as arm,seed,metric,value, in the first row: take out a title above it."
+            "as arm,seed,metric,value, in the first row: remove a title above it."
         )
     return header, rows
 
@@ -273,9 +275,9 @@ def _csv(path: Path) -> Iterator[tuple[int, RowCells]]:
             yield from table_rows(file)
     except UnicodeDecodeError:
         remedy = taken_by(path) or " Save it as CSV in UTF-8."
-        raise TableError(f"{path}: no text in UTF-8.{remedy}") from None
+        raise TableError(f"{path}: not text in UTF-8.{remedy}") from None
     except ValueError as error:
-        raise TableError(f"{path}: no CSV ({error}). Save it as CSV again.") from None
+        raise TableError(f"{path}: not CSV ({error}). Save it as CSV again.") from None
 
 
 def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
@@ -287,7 +289,7 @@ def _json(path: Path) -> Iterator[tuple[int, RowCells]]:
         found = parse_json(text) if path.suffix.lower() == ".json" else _json_lines(path, text)
         json.dumps(found, ensure_ascii=False).encode()  # refuses lone surrogates, which no page can contain
     except (ValueError, RecursionError) as error:
-        raise TableError(f"{path}: no JSON ({str(error)[:80]}).") from None
+        raise TableError(f"{path}: not JSON ({str(error)[:80]}).") from None
     if isinstance(found, dict) and all(isinstance(found.get(name), list) for name in ("columns", "data")):
         rows = [row if isinstance(row, list) else [row] for row in found["data"]]
         yield from enumerate([[str(name) for name in found["columns"]], *rows])
@@ -309,7 +311,7 @@ def _json_lines(path: Path, text: str) -> list[Any]:
         try:
             found += [parse_json(line)] if line.strip() else []
         except ValueError as error:
-            raise TableError(f"{path}, row {number}: no JSON ({str(error)[:80]}).") from None
+            raise TableError(f"{path}, row {number}: not JSON ({str(error)[:80]}).") from None
     return found
 
 
@@ -341,5 +343,5 @@ def _parquet(path: Path) -> Iterator[tuple[int, RowCells]]:
         if isinstance(error, OSError) and error.errno:
             raise  # an error of the disk, not of the content
         raise TableError(
-            f"{path}: no parquet file, or of cells of no known kind ({str(error)[:80]})."
+            f"{path}: not a parquet file, or with cells of an unknown type ({str(error)[:80]})."
         ) from None

@@ -62,7 +62,7 @@ class ScoreRows:
         self.labels: dict[int, str] = {}  # class of each image, by its number
         self.states: dict[tuple[str, int], str] = {}  # runs that did not finish
         # by column (`better`, `sesoi`, `unit`, `against`, `secondary`), then by metric; `against` by metric and arm
-        self.said: dict[str, dict[Any, Any]] = defaultdict(dict)
+        self.metadata: dict[str, dict[Any, Any]] = defaultdict(dict)
         self.split: str | None = None  # `test` or `validation` for all rows; empty without a column
         self.tables: list[dict[str, Any]] = []  # of each file `file`, `sha256`, `rows`, for the page
         self.unused: dict[str, str] = {}  # unused columns, each with a suggestion
@@ -131,18 +131,18 @@ class ScoreRows:
     def _fail(self, problem: str, at: int | None = None) -> TableError:
         return TableError(f"{self._place(self._at if at is None else at)}: {problem}")
 
-    def take(self, place: int, values: Mapping[str, Any]) -> None:
+    def add(self, place: int, values: Mapping[str, Any]) -> None:
         """Check and store one row."""
         self._at = place
         arm, metric = self._name(values, "arm"), self._name(values, "metric")
-        self._take_said(values, arm, metric)
-        self._take_split(str(values.get("split", "")))
+        self._add_metadata(values, arm, metric)
+        self._check_split(str(values.get("split", "")))
         state, label = (str(values.get(name, "")).strip() for name in ("state", "class"))
         state = state.lower() or FINISHED[0]
         if "seed" not in values and "image" not in values and state in FINISHED:
             if label:
                 raise self._fail(
-                    "a row without a seed is a trivial baseline, which counts over all classes. Take out the row, or "
+                    "a row without a seed is a trivial baseline, which is scored over all classes. Remove the row, or "
                     "give its seed."
                 )
             self._put(self.seedless, (arm, None, metric), self._value(values, metric))
@@ -156,7 +156,7 @@ class ScoreRows:
             self._put(self.declared, (arm, seed, metric), value)
             self.states[arm, seed] = DIVERGED
         elif "image" in values:
-            self._take_image(str(values["image"]).strip(), label, (arm, seed, metric), value)
+            self._add_image(str(values["image"]).strip(), label, (arm, seed, metric), value)
         else:
             self._put(self.totals, (arm, seed, metric, label), value)
 
@@ -166,7 +166,7 @@ class ScoreRows:
             raise self._fail(f"a second row of {_named(*key)}. The first is {first}. Keep one of them.")
         known[key] = value, self._at
 
-    def _take_image(self, name: str, label: str, key: tuple[str, int, str], value: float) -> None:
+    def _add_image(self, name: str, label: str, key: tuple[str, int, str], value: float) -> None:
         if key[2] in BY_CLASS:
             raise self._fail(
                 f"a single image has no `{key[2]}`. Call its row `{BY_CLASS[key[2]]}`, and give its class."
@@ -175,7 +175,7 @@ class ScoreRows:
         usual = self.labels.get(number) or label
         if label and usual != label:
             raise self._fail(
-                f"the image `{shown(name)}` is of the class `{shown(label)}`, and in a row above of `{shown(usual)}`. "
+                f"the image `{shown(name)}` has the class `{shown(label)}`, and in a row above `{shown(usual)}`. "
                 "Give it one class in all rows."
             )
         self.labels[number] = usual
@@ -187,9 +187,9 @@ class ScoreRows:
     def _name(self, values: Mapping[str, Any], column: str) -> str:
         name = str(values.get(column, "")).strip()
         if not name or len(name) > _LONGEST_NAME:
-            found = f"`{shown(name)}`, {len(name)} letters" if name else "nothing"
+            found = f"`{shown(name)}`, {len(name)} characters" if name else "nothing"
             raise self._fail(
-                f"`{column}` should be a name of at most {_LONGEST_NAME} letters. Found {found}."
+                f"`{column}` should be a name of at most {_LONGEST_NAME} characters. Found {found}."
             )
         return name
 
@@ -202,7 +202,7 @@ class ScoreRows:
         most = " below 2^53" if number >= _MOST_SEED else ""
         raise self._fail(
             f"`seed` should be a whole number from 0 on{most}, the same for runs that are a pair. Found "
-            f"{_as_given(given)}."
+            f"{_quoted(given)}."
         )
 
     def _value(self, values: Mapping[str, Any], metric: str) -> float:
@@ -210,32 +210,32 @@ class ScoreRows:
         value = plain_number(given)
         if not math.isfinite(value):
             diverged = (
-                "Give a run that diverged the score declared for it and the state `diverged`, or take out the row: "
-                "then there is no verdict."
+                "If the run diverged, give the score declared for it and the state `diverged`, or remove the row: then "
+                "there is no verdict."
             )
             is_mean = "seed" not in values or any(sign in str(given) for sign in ("±", r"\pm", "+-", "+/-"))
             remedy = f"{ONLY_MEANS}." if is_mean else number_meant(given) or diverged
             raise self._fail(
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
-                f"{_as_given(given)}. {remedy}"
+                f"{_quoted(given)}. {remedy}"
             )
         if value and not MAGNITUDES[0] <= abs(value) <= MAGNITUDES[1]:
             raise self._fail(
                 f"the value of `{shown(metric)}` should be 0, or {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g} without its "
-                f"sign. Found {_as_given(given)}. Give the metric in another unit, or its logarithm."
+                f"sign. Found {_quoted(given)}. Give the metric in another unit, or its logarithm."
             )
         if metric in NEVER_NEGATIVE and value < 0:
             raise self._fail(
                 f"`{metric}` is never below 0. Found {value:g}. Leave out the sign, or give the metric another name."
             )
-        if (metric in SHARES or self.said["unit"].get(metric) == "share") and not 0 <= value <= 1:
+        if (metric in SHARES or self.metadata["unit"].get(metric) == "share") and not 0 <= value <= 1:
             raise self._fail(
                 f"`{metric}` is a share from 0 to 1. Found {value:g}. Divide it by 100, or give the metric another "
                 "name."
             )
         return value
 
-    def _take_said(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
+    def _add_metadata(self, values: Mapping[str, Any], arm: str, metric: str) -> None:
         """Store what a row declares about its metric; all rows must agree."""
         for column in ("better", "sesoi", "unit", "against", "secondary"):
             if column not in values:
@@ -247,25 +247,25 @@ class ScoreRows:
                 if not MAGNITUDES[0] <= given <= MAGNITUDES[1]:
                     raise self._fail(
                         f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of "
-                        f"the metric. Found {_as_given(values[column])}. {number_meant(values[column])}".rstrip()
+                        f"the metric. Found {_quoted(values[column])}. {number_meant(values[column])}".rstrip()
                     )
             elif column == "better" and (given := given.lower()) not in ("lower", "higher"):
                 raise self._fail(f"`better` should be lower or higher. Found `{shown(given)}`.")
-            known = self.said[column].setdefault(key, given)
+            known = self.metadata[column].setdefault(key, given)
             if known != given:
                 raise self._fail(
-                    f"`{column}` of `{shown(metric)}` is `{given}`, and in a row above `{known}`. Give it once."
+                    f"`{column}` of `{shown(metric)}` is `{given}`, and in a row above `{known}`. Keep one of them."
                 )
 
-    def _take_split(self, given: str) -> None:
+    def _check_split(self, given: str) -> None:
         split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
         if split is None:
             raise self._fail(f"`split` should be test or validation. Found `{shown(given)}`.")
         if self.split not in (None, split):
-            here, above = (f"of the {each} images" if each else "of no split" for each in (split, self.split))
+            here, above = (f"the split `{name}`" if name else "no split" for name in (split, self.split))
             raise self._fail(
-                f"a score {here}, and rows above are {above}. Keep those of one split, named in all rows or in none: "
-                "settings are chosen on the one, and judged on the other."
+                f"this row has {here}, and rows above have {above}. Keep the rows of one split, and name it in all "
+                "rows or in none, because settings are chosen on one split and judged on the other."
             )
         self.split = split
 
@@ -276,7 +276,7 @@ class ScoreRows:
             return f"no row of a finished run ({states})."
         if self.seedless:
             return "no row has a seed. Give each run the seed that it was trained with: runs of one seed are a pair."
-        return "no row of a score. Give one row a number: arm, seed, metric, value."
+        return "no row with a score. Give one row per score: arm, seed, metric, value."
 
     def _check_baselines(self) -> None:
         """Check that no baseline has the name of an arm, as in a row with the arm's mean over seeds."""
@@ -284,8 +284,8 @@ class ScoreRows:
         for (arm, _, metric), (_, code) in self.seedless.items():
             if arm in trained:
                 raise self._fail(
-                    f"{_named(arm, None, metric)}, and other rows of this arm have one. Take out means over seeds, "
-                    "give the seed, or call a trivial baseline by a name of its own.", at=code,
+                    f"{_named(arm, None, metric)}, but other rows of this arm have one. Remove means over seeds, "
+                    "give the seed, or give a trivial baseline its own name.", at=code,
                 )  # fmt: skip
 
     def _check_images(self) -> None:
@@ -300,7 +300,7 @@ class ScoreRows:
             for arm, seed, name, label in list(self.totals):
                 if name == metric and not label and (arm, seed) not in runs:
                     raise self._fail(
-                        f"{_named(arm, seed, metric)} has no rows of single images, and {_named(*runs[0])} has. Give "
+                        f"{_named(arm, seed, metric)} has no rows of single images, but {_named(*runs[0])} has. Give "
                         "them for all runs, or for none.", at=self.totals[arm, seed, name, label][1],
                     )  # fmt: skip
 
@@ -324,8 +324,8 @@ class ScoreRows:
             has, lacks = ((arm, seed), first_run) if other[0] in ascending else (first_run, (arm, seed))
             image, count = self._image(int(other[0])), plural(len(other), "such image")
             raise self._fail(
-                f"{_named(*has, metric)} has the image `{image}`, and {_named(*lacks)} has not ({count}). Score all "
-                "runs on the same images, or leave out those that some lack.", at=column.places[0],
+                f"{_named(*has, metric)} has the image `{image}`, but {_named(*lacks)} lacks it ({count}). Score all "
+                "runs on the same images, or remove the images that some lack.", at=column.places[0],
             )  # fmt: skip
         mean = float(np.frombuffer(column.values).mean())
         self._check_total((arm, seed, metric, ""), mean, column.places[0])
@@ -341,8 +341,8 @@ class ScoreRows:
         is_rounded = abs(total - mean) <= half_digit * (1 + _SINGLE_PRECISION) and off <= _COARSE_ROUNDING
         if off > _ROUNDING and not is_rounded:
             raise self._fail(
-                f"{_named(*key)} is {total:.6g}, and the mean of its single images {mean:.6g}. Take out the row, or "
-                "give it the mean.", at=place,
+                f"{_named(*key)} is {total:.6g}, but the mean over its images is {mean:.6g}. Remove the row, or give "
+                "it the mean.", at=place,
             )  # fmt: skip
         if off > _SINGLE_PRECISION:  # so that estimate and interval come from the same numbers
             self.totals[key] = mean, place
@@ -354,8 +354,8 @@ class ScoreRows:
             if key in self.totals:
                 image = self._image(column.images[labels.index("")])
                 raise self._fail(
-                    f"{_named(*key)} counts all classes alike, and the image `{image}` has none. Give the rows of "
-                    f"single images their `class`, or take out the rows of `{key[2]}`.", at=self.totals[key][1],
+                    f"{_named(*key)} gives all classes equal weight, but the image `{image}` has no class. Give the "
+                    f"rows of images their `class`, or remove the rows of `{key[2]}`.", at=self.totals[key][1],
                 )  # fmt: skip
             return
         groups = np.unique(labels, return_inverse=True)[1]
@@ -366,7 +366,7 @@ class ScoreRows:
         return shown(list(self.image_numbers)[number])
 
 
-def read_rows_of(
+def read_score_rows(
     paths: Sequence[Path],
     wanted: Collection[str],
     arm_column: str | None = None,
@@ -382,7 +382,7 @@ def read_rows_of(
         rows, unused = read_scores(path, wanted, arm_column, seed_column)
         count = 0
         for number, values in rows:
-            found.take(place << _ROW_BITS | number, values)
+            found.add(place << _ROW_BITS | number, values)
             count += 1
         found.tables.append({"file": path.name, "sha256": file_digest(path), "rows": count})
         found.unused |= unused
@@ -390,7 +390,7 @@ def read_rows_of(
     return found
 
 
-def _as_given(cell: Any) -> str:
+def _quoted(cell: Any) -> str:
     return "nothing" if cell is None else f"`{shown(str(cell))}`"
 
 

@@ -24,7 +24,7 @@ NO_SKILL = ("ece",)
 """Metrics in which a constant guess is perfect, so a model without skill can win; they have no floor."""
 UNPAIRED = "unpaired"
 """State of an ended run whose block must not be compared."""
-FEWEST_ALIKE = 10
+MIN_EQUAL_SCORES = 10
 """Number of images from which equal scores cannot be chance; images with the most frequent score do not count, because
 a score such as 1 for a correct class is often equal by chance."""
 TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
@@ -115,8 +115,8 @@ class ScoreTable:
             if label and name == metric:
                 yield from ((label, arm, seed) for seed in own)
 
-    def alike(self, one: str, other: str, seed: int, metrics: Iterable[str]) -> bool:
-        """Whether two runs have the same scores of all images, too many (`FEWEST_ALIKE`) to be equal by chance."""
+    def same_image_scores(self, one: str, other: str, seed: int, metrics: Iterable[str]) -> bool:
+        """Whether two runs have the same scores of all images, too many (`MIN_EQUAL_SCORES`) to be equal by chance."""
         found = []
         for metric in metrics:
             pair = [self._images.get((arm, seed, metric), ((), ())) for arm in (one, other)]
@@ -125,7 +125,7 @@ class ScoreTable:
         if not all(np.array_equal(*pair) for pair in found):
             return False
         counts = (np.unique(values, return_counts=True)[1] for values, _ in found)
-        return any(each.sum() - each.max() >= FEWEST_ALIKE for each in counts)
+        return any(each.sum() - each.max() >= MIN_EQUAL_SCORES for each in counts)
 
     def lower_is_better(self, metric: str) -> bool:
         usual = "lower" if metric in LOWER_IS_BETTER else "higher"
@@ -366,9 +366,9 @@ def sides(study: Study, question: str) -> Sides:
 
     Where the plan does not ask it: the first arm with this task alone, and the first with both tasks.
     """
-    asked = study.questions.get(question)
-    if asked is not None:
-        return Sides(asked.single, asked.multi)
+    spec = study.questions.get(question)
+    if spec is not None:
+        return Sides(spec.single, spec.multi)
     alone = (arm for arm in study.runs if tasks(study, arm) == {question})
     both = (arm for arm in study.runs if tasks(study, arm) == {"colour", "class"})
     return Sides(next(alone, ""), next(both, ""))
@@ -378,10 +378,10 @@ def arm_label(study: Study, arm: str) -> str:
     """Return the title of an arm: its role in the questions, or else its name in words; a table's arms keep theirs."""
     if study.is_table:
         return arm
-    for question, asked in study.questions.items():
-        if arm == asked.single:
+    for question, spec in study.questions.items():
+        if arm == spec.single:
             return f"Single-task {TASK_TITLES[question].lower()}"
-        if arm == asked.multi:
+        if arm == spec.multi:
             return "Multi-task"
     return arm_name(arm)
 

@@ -72,11 +72,11 @@ def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
         row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
         named = (each.metric for each in study.questions.values() if score.metric in each.secondary)
         row["secondary"] = next(named, "")
-        asked = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
-        if asked:
-            row["sesoi"] = asked[0].sesoi
+        specs = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
+        if specs:
+            row["sesoi"] = specs[0].sesoi
         if not study.is_comparison:
-            row["against"] = next((each.single for each in asked if each.multi == score.arm), "")
+            row["against"] = next((each.single for each in specs if each.multi == score.arm), "")
     return {name: cell for name, cell in row.items() if cell != ""}
 
 
@@ -117,11 +117,9 @@ def dictionary_rows(study: Study) -> list[list[Any]]:
         about = study.about(name)
         title, better = about.get("title", spaced(name)), about.get("better", "")
         rows.append([name, "metric", title, about.get("unit", ""), better])
-    for task, asked in study.questions.items():
-        effect = measure(study.metrics, asked).amount(asked.sesoi)
-        meaning = (
-            f"{asked.multi} against {asked.single} in {asked.metric}, smallest effect of interest {effect}"
-        )
+    for task, spec in study.questions.items():
+        effect = measure(study.metrics, spec).amount(spec.sesoi)
+        meaning = f"{spec.multi} against {spec.single} in {spec.metric}, smallest effect of interest {effect}"
         rows.append([task, "question", meaning, "", ""])
     alpha = study.settings.get("alpha", ALPHA)
     rows.append(["alpha", "plan", f"{alpha:g}, shared out among the questions", "", ""])

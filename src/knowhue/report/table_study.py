@@ -26,7 +26,7 @@ from knowhue.metric_table import METRIC_NAMES, METRICS, NEVER_NEGATIVE, SET_DIST
 from knowhue.plan import QUESTIONS, Question
 from knowhue.report.findings import Findings
 from knowhue.report.score_files import metric_name
-from knowhue.report.score_rows import DIVERGED, ScoreRows, read_rows_of
+from knowhue.report.score_rows import DIVERGED, ScoreRows, read_score_rows
 from knowhue.report.study import Row, Run, ScoreTable, Study
 from knowhue.report.tables import TABLES
 from knowhue.report.text import TableCell, seeds_text
@@ -37,9 +37,9 @@ MOST_QUESTIONS = 60
 FAR_BEYOND = 20
 """Factor between the largest score and the next from which it is reported as a possible mistake."""
 _DECLARED = "what the table says"
-_OWN = {each.metric: each for each in QUESTIONS.values()}
+_DEFAULT_QUESTIONS = {each.metric: each for each in QUESTIONS.values()}
 """Knowhue's own questions by their metric."""
-_OWN_NAMES = [name for name, each in METRICS.items() if each.better != "neither"]
+_KNOWN_METRICS = [name for name, each in METRICS.items() if each.better != "neither"]
 """Knowhue's metrics with a better direction."""
 
 
@@ -48,7 +48,7 @@ _Name = Annotated[str, AfterValidator(plain_name)]
 
 
 @dataclass(frozen=True)
-class Asked:
+class TableOptions:
     """Options for reading a table; the rest comes from its columns, or is known for Knowhue's own metrics."""
 
     metrics: Sequence[_Name] = ()
@@ -69,12 +69,12 @@ class Asked:
     """the same for the seed"""
 
 
-def read_table(paths: Sequence[Path], asked: Asked) -> Study:
+def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
     """Read tables of scores as one study, ready for `findings.find`.
 
     Args:
         paths: at least one file, see `score_files.read_scores`; their rows are taken together.
-        asked: options that complete the tables.
+        options: options that complete the tables.
 
     Returns:
         A study; each question has the name of its metric, followed by the arm where several are compared.
@@ -83,26 +83,27 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
         TableError: a table cannot be read or judged.
         ConfigError: an option has an unknown name, or something is neither given nor known.
     """
-    wanted = dict.fromkeys([*asked.metrics, *asked.better, *asked.sesoi, *_OWN_NAMES])
-    rows = read_rows_of(paths, list(wanted), asked.arm_column, asked.seed_column)
-    _require_known(rows, asked)
-    about = {metric: _about(rows, asked, metric) for metric in rows.metrics}
+    wanted = dict.fromkeys([*options.metrics, *options.better, *options.sesoi, *_KNOWN_METRICS])
+    rows = read_score_rows(paths, list(wanted), options.arm_column, options.seed_column)
+    _require_known(rows, options)
+    about = {metric: _about(rows, options, metric) for metric in rows.metrics}
     seeds = rows.seeds()
-    slips = [
-        *_alike("arm", seeds),
+    mistakes = [
+        *_same_but_for_case("arm", seeds),
         *_misspelt("seed", [(arm, seed) for arm, own in seeds.items() for seed in own]),
     ]
     try:
-        questions = _questions(rows, asked, about)
+        questions = _questions(rows, options, about)
     except KnowhueError as error:  # report both problems at once
-        error.args += tuple(slips)
+        error.args += tuple(mistakes)
         raise
+    primary = {question.metric for question in questions.values()}
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
     _require_letters_that_differ(seeds, compared)
     scored = [(arm, seed) for arm, seed, *_ in (*rows.totals, *rows.declared)] + list(rows.states)
     frozen = {
         "questions": {name: each.model_dump(mode="json") for name, each in questions.items()},
-        "alpha": asked.alpha,
+        "alpha": options.alpha,
         # seeds that arms of any question have, or lack
         "seeds": sorted({seed for arm, seed in scored if arm in compared}),
     }
@@ -113,6 +114,9 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
         "tables": rows.tables,
         "unused": rows.unused,
         "replaced": rows.replaced(),
+        "exploratory": {
+            metric: named for metric, named in rows.metadata["secondary"].items() if named not in primary
+        },
         "hash": digest(frozen | {"tables": [each["sha256"] for each in rows.tables]}),
     }
     table = ScoreTable(rows.scores(), about, rows.declared_scores())
@@ -120,10 +124,10 @@ def read_table(paths: Sequence[Path], asked: Asked) -> Study:
     return Study(settings, runs, baselines=rows.baselines(), metrics=about, scores=table)
 
 
-def _require_known(rows: ScoreRows, asked: Asked) -> None:
+def _require_known(rows: ScoreRows, options: TableOptions) -> None:
     """Check that options name metrics and arms of the table."""
-    named = {"--metric": asked.metrics, "--better": asked.better, "--sesoi": asked.sesoi}
-    arms = {"--against": [asked.against] if asked.against else [], "--arm": asked.arms}
+    named = {"--metric": options.metrics, "--better": options.better, "--sesoi": options.sesoi}
+    arms = {"--against": [options.against] if options.against else [], "--arm": options.arms}
     for option, names in (named | arms).items():
         known = rows.metrics if option in named else rows.arms()
         for name in (each for each in names if each not in known):
@@ -133,60 +137,68 @@ def _require_known(rows: ScoreRows, asked: Asked) -> None:
             )
 
 
-def _said(rows: ScoreRows, asked: Asked, name: str, metric: str) -> Any:
+def _declared(rows: ScoreRows, options: TableOptions, name: str, metric: str) -> Any:
     """Return the value for a metric from the option or column `name`; None where neither has one."""
-    given, column = getattr(asked, name).get(metric), rows.said[name].get(metric)
+    given, column = getattr(options, name).get(metric), rows.metadata[name].get(metric)
     if given is not None and column is not None and given != column:
         raise ConfigError(
-            f"`--{name} {metric}={given}` is not what the column `{name}` says ({column}). Say it once."
+            f"`--{name} {metric}={given}` differs from the column `{name}` ({column}). Leave out one of them."
         )
     return column if given is None else given
 
 
-def _about(rows: ScoreRows, asked: Asked, metric: str) -> Row:
+def _about(rows: ScoreRows, options: TableOptions, metric: str) -> Row:
     """Return what is known about a metric: `title`, `unit`, `better`, and `least`, None where it has no lower limit."""
-    said, own = _said(rows, asked, "better", metric), METRICS[metric] if metric in _OWN_NAMES else None
-    if own and said not in (None, own.better):
+    better, known = (
+        _declared(rows, options, "better", metric),
+        METRICS[metric] if metric in _KNOWN_METRICS else None,
+    )
+    if known and better not in (None, known.better):
         raise ConfigError(
-            f"Two directions of `{metric}`: {said}, and {own.better} of Knowhue's own metric of that name. Leave it "
-            "out."
+            f"Two directions of `{metric}`: {better}, and {known.better} for Knowhue's metric of that name. Leave out "
+            "the first, or rename the metric."
         )
-    said = own.better if own else said
-    unit = rows.said["unit"].get(metric) or (own.unit if own else "")
-    found = {"title": own.title if own else spaced(metric), "unit": unit} | ({"better": said} if said else {})
+    better = known.better if known else better
+    unit = rows.metadata["unit"].get(metric) or (known.unit if known else "")
+    about = {"title": known.title if known else spaced(metric), "unit": unit}
+    about |= {"better": better} if better else {}
     # a user's metric can be negative
-    return found if metric in NEVER_NEGATIVE or unit == "share" else found | {"least": None}
+    return about if metric in NEVER_NEGATIVE or unit == "share" else about | {"least": None}
 
 
-def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[str, Question]:
+def _questions(rows: ScoreRows, options: TableOptions, about: Mapping[str, Row]) -> dict[str, Question]:
     """Return a question for each primary metric and each pair of arms."""
-    sesoi = {metric: _said(rows, asked, "sesoi", metric) for metric in rows.metrics}
-    named = [metric for metric in rows.metrics if metric in asked.sesoi or metric in rows.said["sesoi"]]
-    sesoi |= {metric: _OWN[metric].sesoi for metric in sesoi if metric in _OWN and sesoi[metric] is None}
-    primary = asked.metrics or named or [metric for metric, value in sesoi.items() if value] or rows.metrics
+    sesoi = {metric: _declared(rows, options, "sesoi", metric) for metric in rows.metrics}
+    named = [metric for metric in rows.metrics if metric in options.sesoi or metric in rows.metadata["sesoi"]]
+    sesoi |= {
+        metric: _DEFAULT_QUESTIONS[metric].sesoi
+        for metric in sesoi
+        if metric in _DEFAULT_QUESTIONS and sesoi[metric] is None
+    }
+    primary = options.metrics or named or [metric for metric, value in sesoi.items() if value] or rows.metrics
     if unknown := [metric for metric in primary if sesoi[metric] is None]:
         raise ConfigError(
-            f"The smallest effect of interest, below which no difference matters, is not known of {few(unknown, 12)}. "
-            f"Give it, in the metric's unit: --sesoi {as_word(unknown[0])}=0.01{_own_name_meant(unknown[0], '.')}"
+            f"The smallest effect of interest, below which no difference matters, is not known for {few(unknown, 12)}. "
+            f"Give it, in the metric's unit: --sesoi {as_word(unknown[0])}=0.01{_known_metric_hint(unknown[0], '.')}"
         )
     questions = {}
     for metric in dict.fromkeys(primary):
         smallest = sesoi[metric]
         if "better" not in about[metric]:
             raise ConfigError(
-                f"Whether more or less of `{shown(metric)}` is better is not known. Say it: "
-                f"--better {as_word(metric)}=higher, or =lower.{_own_name_meant(metric)}"
+                f"Whether more or less of `{shown(metric)}` is better is not known. Give it: "
+                f"--better {as_word(metric)}=higher, or =lower.{_known_metric_hint(metric)}"
             )
         if about[metric]["unit"] == "share" and smallest >= 1:
             raise ConfigError(
                 f"`--sesoi {metric}` should be a share, such as 0.01 for one point. Found `{smallest:g}`."
             )
-        pairs = _pairs(rows, asked, metric)
+        pairs = _pairs(rows, options, metric)
         for before, after in pairs:
             name = metric if len(pairs) == 1 else f"{metric}: {after}"
             questions[name] = Question(
                 metric=metric, single=before, multi=after, sesoi=smallest, if_diverged=_DECLARED,
-                secondary=tuple(each for each, by in rows.said["secondary"].items() if by == metric),
+                secondary=tuple(each for each, by in rows.metadata["secondary"].items() if by == metric),
             )  # fmt: skip
     if len(questions) > MOST_QUESTIONS:
         raise ConfigError(
@@ -196,13 +208,13 @@ def _questions(rows: ScoreRows, asked: Asked, about: Mapping[str, Row]) -> dict[
     return questions
 
 
-def _own_name_meant(metric: str, end: str = "") -> str:
+def _known_metric_hint(metric: str, end: str = "") -> str:
     """Return a suggestion of Knowhue's metric with a similar name; empty without one."""
-    meant = "" if metric in _OWN_NAMES else did_you_mean(metric, _OWN_NAMES)
+    meant = "" if metric in _KNOWN_METRICS else did_you_mean(metric, _KNOWN_METRICS)
     return meant and end + meant
 
 
-def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
+def _pairs(rows: ScoreRows, options: TableOptions, metric: str) -> list[tuple[str, str]]:
     """Return the pairs of arms to compare, before first: by option, by column, or as in Knowhue's own studies."""
     arms = rows.arms(metric)
     if len(arms) < 2:
@@ -210,18 +222,18 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
             f"Only one arm has the metric `{shown(metric)}`: {few(arms)}. Give the rows of the arm that it is compared "
             "with, or name other metrics with --metric."
         )
-    columns = {arm: by for (name, arm), by in rows.said["against"].items() if name == metric}
+    columns = {arm: by for (name, arm), by in rows.metadata["against"].items() if name == metric}
     own = (each for task, each in QUESTIONS.items() if metric in METRIC_NAMES[task])
     usual = next(((each.single, each.multi) for each in own), None)
-    if asked.against is not None:
-        found = [(asked.against, arm) for arm in asked.arms or arms if arm != asked.against]
+    if options.against is not None:
+        found = [(options.against, arm) for arm in options.arms or arms if arm != options.against]
     elif columns:
-        found = [(by, arm) for arm, by in columns.items() if not asked.arms or arm in asked.arms]
-    elif usual is not None and set(usual) <= set(arms) and not asked.arms:
+        found = [(by, arm) for arm, by in columns.items() if not options.arms or arm in options.arms]
+    elif usual is not None and set(usual) <= set(arms) and not options.arms:
         found = [usual]
     else:
         raise ConfigError(
-            f"Which arm the others are compared with in `{shown(metric)}` is not known. Say it: --against "
+            f"Which arm the others are compared with in `{shown(metric)}` is not known. Give it: --against "
             f"{shown(arms[0])}. Found the arms {few(arms, 12)}."
         )
     if lacking := [arm for pair in found for arm in pair if arm not in arms]:
@@ -230,8 +242,8 @@ def _pairs(rows: ScoreRows, asked: Asked, metric: str) -> list[tuple[str, str]]:
             f"{few(arms, 12)}. Name others with --against and --arm, or the metrics with --metric."
         )
     if not found or any(before == after for before, after in found):
-        alone = shown(next((before for before, after in found if before == after), ", ".join(asked.arms)))
-        by = "The column `against`" if columns and asked.against is None else "`--arm`"
+        alone = shown(next((before for before, after in found if before == after), ", ".join(options.arms)))
+        by = "The column `against`" if columns and options.against is None else "`--arm`"
         raise ConfigError(
             f"{by} should name an arm to compare with another in `{shown(metric)}`. Found `{alone}` alone. The arms "
             f"are {few(arms, 12)}."
@@ -267,7 +279,7 @@ def _copies(study: Study) -> Iterator[str]:
             for seed in seeds
             for name in before[seed].keys() & after[seed].keys()
         ]
-        copied = [seed for seed in seeds if study.scores.alike(one, other, seed, study.metrics)]
+        copied = [seed for seed in seeds if study.scores.same_image_scores(one, other, seed, study.metrics)]
         if shared and all(shared):
             yield f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
         elif copied:
@@ -277,13 +289,13 @@ def _copies(study: Study) -> Iterator[str]:
             )
 
 
-def _slips(study: Study) -> Iterator[str]:
+def _probable_mistakes(study: Study) -> Iterator[str]:
     """Report probable mistakes: similar names of arms, metrics or classes, and a score far beyond all others."""
     assert study.scores is not None
     totals = (label for metric in study.metrics for label, *_ in study.scores.classes(metric))
-    yield from _alike("arm", study.runs)
-    yield from _alike("metric", [*study.metrics, *map(metric_name, study.settings["unused"])])
-    yield from _alike("class", [*totals, *study.scores.labels.values()])
+    yield from _same_but_for_case("arm", study.runs)
+    yield from _same_but_for_case("metric", [*study.metrics, *map(metric_name, study.settings["unused"])])
+    yield from _same_but_for_case("class", [*totals, *study.scores.labels.values()])
     runs = [run for arm in study.runs for run in study.finished(arm)]
     yield from _misspelt("seed", [(run.arm, run.seed) for run in runs])
     scored = {
@@ -318,22 +330,22 @@ def _require_letters_that_differ(seeds: Mapping[str, Mapping[int, None]], compar
         if are_alike and (one in compared or other in compared):
             raise TableError(
                 f"The arms `{shown(one)}` ({plural(len(seeds[one]), 'seed')}) and `{shown(other)}` "
-                f"({plural(len(seeds[other]), 'seed')}) differ in case alone, and have no seed in common. Spell them "
-                "alike if they are one, else give them names that differ in letters."
+                f"({plural(len(seeds[other]), 'seed')}) differ only in case, and have no seed in common. If they are "
+                "one arm, spell them the same; otherwise rename one."
             )
 
 
-def _alike(noun: str, names: Iterable[str]) -> Iterator[str]:
+def _same_but_for_case(noun: str, names: Iterable[str]) -> Iterator[str]:
     """Report names that differ only in case from an earlier one."""
     above: dict[str, str] = {}
     for name in dict.fromkeys(names):
         first = above.setdefault(name.casefold(), name)
         if name != first:
-            yield f"“{first}” and “{name}” differ in case alone: are they one {noun}?"
+            yield f"“{first}” and “{name}” differ only in case: are they one {noun}?"
 
 
 def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
-    """Report each name whose items are all missing from a similar name with more items; for case see `_alike`."""
+    """Report each name if a similar name has more items but none of its own, unless they differ only in case."""
     by_name: dict[str, set[Hashable]] = defaultdict(set)
     for name, each in held:
         by_name[name].add(each)
@@ -355,25 +367,30 @@ def notices(study: Study) -> list[str]:
         for run in own.values()
         if run.state not in ("finished", "missing", DIVERGED)
     ]
-    aimless = [metric for metric, about in study.metrics.items() if "better" not in about]
-    neither = [metric for metric in aimless if metric in METRICS and METRICS[metric].better == "neither"]
-    asked, unused = {each.metric for each in study.questions.values()}, study.settings["unused"]
+    without_direction = [metric for metric, about in study.metrics.items() if "better" not in about]
+    neither = [
+        metric for metric in without_direction if metric in METRICS and METRICS[metric].better == "neither"
+    ]
+    primary, unused = {each.metric for each in study.questions.values()}, study.settings["unused"]
     left_out = {
-        "Left out, for another row of the run finished:": study.settings["replaced"],
+        "Left out, because another row of the run is finished:": study.settings["replaced"],
         "Left out, not finished:": lost,
-        "Not compared, for neither more nor less is better:": neither,
-        "Not compared unless asked about (--sesoi), as distances between sets of images:": [
-            metric for metric in study.metrics if metric in SET_DISTANCES and metric not in asked
+        "Not compared, because neither direction is better:": neither,
+        "Not compared without --sesoi, because they are distances between sets of images:": [
+            metric for metric in study.metrics if metric in SET_DISTANCES and metric not in primary
         ],
-        "Not compared, for it is not known whether more or less is better (--better):": [
-            metric for metric in aimless if metric not in (*neither, *SET_DISTANCES)
+        "Not compared, because it is not known whether more or less is better (--better):": [
+            metric for metric in without_direction if metric not in (*neither, *SET_DISTANCES)
+        ],
+        "Exploratory, because no question is about the metric that the column `secondary` names:": [
+            f"{metric} ({named})" for metric, named in study.settings["exploratory"].items()
         ],
         "Not used: the columns": list(unused),
     }
     found = [f"{what} {few(names, 8)}." for what, names in left_out.items() if names]
     if unused:
         found[-1] += "".join(unused.values())
-    return [*dict.fromkeys(_slips(study)), *_copies(study), *found]
+    return [*dict.fromkeys(_probable_mistakes(study)), *_copies(study), *found]
 
 
 def further_lines(findings: Findings) -> list[str]:
