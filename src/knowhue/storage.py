@@ -357,7 +357,11 @@ def file_digest(path: Path) -> str:
 def kind_of_file(path: Path) -> str | None:
     """The kind of a user's file by its first bytes: empty, HTML, a git-LFS pointer, an image or text; else None."""
     with path.open("rb") as file:
-        first = file.read(1024)
+        return kind_of_bytes(file.read(1024))
+
+
+def kind_of_bytes(first: bytes) -> str | None:
+    """What a file is, as far as its first bytes tell, see `kind_of_file`."""
     if not first:
         return "an empty file"
     start = first.removeprefix(codecs.BOM_UTF8).lstrip().lower()

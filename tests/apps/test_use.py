@@ -622,7 +622,7 @@ def test_anothers_model_is_named_with_its_checksum_and_does_no_more_than_it_can(
         ("--sha256", "12"): "`sha256` should be 64 hex digits",
         ("--recipe", "sigraph17"): "Did you mean `siggraph17`?",
         ("--recipe", "ddcolor"): "as the recipe `ddcolor` does. Found input: float (1, 1, 256, 256)",
-        ("--model", "built-in"): "another's .onnx file for the recipe `siggraph17`",
+        ("--model", "built-in"): "a third-party .onnx file for the recipe `siggraph17`",
     }
     for options, words in refused.items():
         code, said, err = knowhue("colorize", photo(), "-o", tmp_path / "e.png", *other, *options)
@@ -635,7 +635,7 @@ def test_anothers_model_without_a_recipe_is_told_of_it(knowhue, photo, tmp_path)
     model = painted(tmp_path / "other.onnx", "siggraph17", (20, 15))
     code, _, err = knowhue("colorize", photo(), "--model", model)
     assert code == 2
-    assert "another's .onnx goes with its `recipe`" in err.splitlines()[-1]
+    assert "for a third-party .onnx file, name its `recipe`" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["clip.mts", "clip.M2TS", "clip.3gp", "clip.vob", "clip.flv", "clip.ogv"])

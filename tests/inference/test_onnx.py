@@ -208,12 +208,21 @@ class Bomb:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"not a model at all", pickle.dumps(Bomb()), pickle.dumps([Bomb()], 0)]
+    ("data", "kind"),
+    [
+        (b"", "an empty file"),
+        (b"not a model at all", "text"),
+        (b"<!DOCTYPE html>", "an HTML page, .*"),
+        (pickle.dumps(Bomb()), "no ONNX model"),
+        (pickle.dumps([Bomb()], 0), "text"),
+    ],
 )
-def test_what_is_no_model_is_refused_in_one_line_and_not_run(tmp_path, data, capfd):
+def test_what_is_no_model_is_refused_in_one_line_and_not_run(tmp_path, data, kind, capfd):
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
-    with pytest.raises(WeightsError, match=r"should be a readable \.onnx file") as caught:
+    with pytest.raises(
+        WeightsError, match=rf"readable \.onnx file\. Found: {kind}\. Copy it again"
+    ) as caught:
         open_onnx(path)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
@@ -229,7 +238,7 @@ def test_a_torn_file_is_refused(file, tmp_path, share):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="No such file"):
+    with pytest.raises(WeightsError, match="Found: no such file"):
         open_onnx(tmp_path / "none.onnx")
 
 
@@ -342,7 +351,9 @@ def test_operators_that_only_their_maker_has_are_refused(tmp_path):
     model = _model(_graph([helper.make_node("Steal", ["lightness"], ["novelty"], domain="evil")]))
     model.opset_import.append(helper.make_opsetid("evil", 1))
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(WeightsError, match=r"without loops, branches and chance\. Found (evil|Steal)"):
+    with pytest.raises(
+        WeightsError, match=r"without loops, branches and random numbers\. Found (evil|Steal)"
+    ):
         open_onnx(tmp_path / "model.onnx")
 
 
@@ -352,6 +363,25 @@ def test_a_foreign_model_is_refused(tmp_path):
     )
     with pytest.raises(WeightsError, match="without a description"):
         open_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("part", ["input", "output", "size"])
+def test_a_graph_with_other_inputs_outputs_or_one_size_says_what_it_has(file, tmp_path, part):
+    model = onnx.load(file)
+    if part == "size":
+        for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            side.dim_value = 128
+        found = r"Found lightness: float \('batch', 1, 128, 128\) and chroma: float"
+    else:
+        tensor = getattr(model.graph, part)[0]
+        for node in model.graph.node:
+            names = getattr(node, part)
+            names[:] = ["renamed" if name == tensor.name else name for name in names]
+        tensor.name = "renamed"
+        found = "Found .*renamed: float"
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match=rf"cannot be used\. It should take `lightness: float .*{found}"):
+        open_network(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("lie", [{"classes": ("one", "two")}, {"config": describe(("colour",)).config}])
@@ -415,8 +445,10 @@ def test_eight_bits_are_made_of_float_alone(eight_bits, photos, tmp_path):
 
 
 def test_too_few_images_are_refused(photos):
-    with pytest.raises(ImageError, match="at least 16 colour images"):
+    with pytest.raises(ImageError, match=r"at least 16 colour images, .* Found 8\."):
         read_examples(photos / CLASSES[0], SIZE_PX)
+    with pytest.raises(ImageError, match=r"Found no such folder\."):
+        read_examples(photos / "none", SIZE_PX)
 
 
 def test_gray_images_measure_nothing(tmp_path):

@@ -164,8 +164,8 @@ def read_description(text: str | None, path: Path) -> Description:
     """The description stored with weights; a `WeightsError` if it is missing, invalid or of another version."""
     if text is None:
         raise WeightsError(
-            f"`{path}` should be a model that `knowhue export` made. Found weights without a description: a run's "
-            "model.safetensors is not one, export its run folder; another's .onnx goes with its `recipe`."
+            f"`{path}` should be a model that `knowhue export` made. Found weights without a description. Export the "
+            "run folder instead of its model.safetensors; for a third-party .onnx file, name its `recipe`."
         )
     try:
         description = Description.model_validate_json(text)
@@ -175,9 +175,10 @@ def read_description(text: str | None, path: Path) -> Description:
         if problems.keys() & _SCHEMA.keys():
             raise _other_version(path) from None
         where, problem = next(iter(problems.items()))
+        found = f"at `{shown(where)}`: {shown(problem, 200)}" if where else shown(problem, 200)
         raise WeightsError(
-            f"`{path}` should be described as this version of knowhue does. Found at "
-            f"`{where[:80]}`: {problem[:200]}. Upgrade knowhue, or export the run again."
+            f"`{path}` should have a description that this version of knowhue can read. Found {found}. Upgrade "
+            "knowhue, or export the run again."
         ) from None
     if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults do not count
         raise _other_version(path)
@@ -186,6 +187,6 @@ def read_description(text: str | None, path: Path) -> Description:
 
 def _other_version(path: Path) -> WeightsError:
     return WeightsError(
-        f"`{path}` was written by another version of knowhue, for it is not a `knowhue.model` of `schema_version` 1. "
+        f"`{path}` was written by another version of knowhue: it is not a `knowhue.model` of `schema_version` 1. "
         "Export its run again."
     )

@@ -61,14 +61,14 @@ class Judgement(NamedTuple):
         >>> Judgement("unknown", 0.75, {"cat": 0.75, "dog": 0.25}, 1.5, None, None, None, ()).headline()
         'unknown'
         >>> Judgement("unknown", 0.4, {"cat": 0.4, "dog": 0.3}, 0.5, None, None, None, ()).headline()
-        'unknown, for none is sure enough (cat 40 %, dog 30 %)'
+        'unknown, because none is probable enough (cat 40 %, dog 30 %)'
         """
         if self.label is None or self.is_novel:
             return self.label
         shares = ", ".join(
             f"{spaced(name)} {percent(share)}" for name, share in list(self.probabilities.items())[:3]
         )
-        why = ", for none is sure enough" if self.label == UNKNOWN else ""
+        why = ", because none is probable enough" if self.label == UNKNOWN else ""
         return f"{spaced(self.label)}{why} ({shares})"
 
     def with_reference(self, found: float) -> "Judgement":

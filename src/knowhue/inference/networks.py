@@ -171,7 +171,7 @@ def open_network(
         ExtraError: the model needs a package that is not installed.
     """
     if sha256 is not None and recipe is None:
-        raise ConfigError("`sha256` is of another's file: name its `recipe`, too. Found none.")
+        raise ConfigError("`sha256` is for a third-party file: name its `recipe`, too.")
     if recipe is not None:
         from knowhue.inference.recipes import find_recipe_file, open_recipe
 

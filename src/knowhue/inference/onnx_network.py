@@ -22,7 +22,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from knowhue.color import FloatArray
-from knowhue.errors import WeightsError, first_line
+from knowhue.errors import WeightsError, first_line, shown, system_reason
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.inference.networks import (
     COLOUR_LOGITS,
@@ -31,6 +31,7 @@ from knowhue.inference.networks import (
     check_predictions,
     require_activations,
 )
+from knowhue.storage import kind_of_bytes
 
 PARITY_KEY = "knowhue.parity"
 """Metadata key of the largest differences to torch, measured at export; JSON."""
@@ -46,7 +47,7 @@ SECONDS, SECONDS_A_PIXEL = 10.0, 1e-4
 _GRACE_SECONDS = 1.0  # after `terminate`, which the runtime checks only between two operators
 _MOST_BYTES = 8 << 30
 _FATAL = 4  # log level of the runtime
-_LATE = "did not answer in many times the time that an honest one takes"
+_LATE = "took many times as long as a normal one"
 _T = TypeVar("_T")
 
 
@@ -59,6 +60,8 @@ class Session:
         """descriptions by the runtime, each with `name`, `type` and `shape`"""
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         """the file's metadata"""
+        self.signature = f"{_shapes(self.inputs)} and {_shapes(self.outputs)}"
+        """inputs and outputs as messages show them, such as `input: float (1, 1, 256, 256) and output: float (...)`"""
         self._session = session
         self._seconds_a_pixel = seconds_a_pixel
         self._is_stuck = False
@@ -66,7 +69,7 @@ class Session:
     def run(self, outputs: Sequence[str], inputs: Mapping[str, FloatArray]) -> list[FloatArray]:
         """Compute some outputs by name; a `WeightsError` if that fails or takes too long or too much memory."""
         if self._is_stuck:
-            raise WeightsError(f"The model {_LATE}, and is not asked again.")
+            raise WeightsError(f"The model {_LATE}, and is not run again.")
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
         pixels = sum(values.size / values.shape[1] for values in inputs.values())
@@ -79,9 +82,16 @@ class Session:
             )
         except TimeoutError:
             self._is_stuck = True
-            raise WeightsError(f"The model {_LATE}. Use another.") from None
+            raise WeightsError(f"The model {_LATE}. Use another model.") from None
         except Exception as error:  # the runtime's errors have no other common base class
-            raise WeightsError(f"The model failed in ONNX Runtime: {_reason(error)}. Use another.") from None
+            raise WeightsError(
+                f"The model failed in ONNX Runtime: {_reason(error)}. Use another model."
+            ) from None
+
+
+def _shapes(tensors: Sequence[Any]) -> str:
+    listed = "; ".join(f"{each.name}: {each.type[7:-1]} {tuple(each.shape)}" for each in tensors)
+    return shown(listed, 200) or "none"
 
 
 class OnnxNetwork:
@@ -93,12 +103,12 @@ class OnnxNetwork:
         self.description = description
         self._session = session
         self.activation_names = _activations_of(session)
-        self._outputs = [name for name in OUTPUTS if TASK_OF.get(name) in (None, *description.tasks)]
+        self.outputs = [name for name in OUTPUTS if TASK_OF.get(name) in (None, *description.tasks)]
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """See `Network`."""
         require_activations(names, self)
-        asked = [*self._outputs, *names]
+        asked = [*self.outputs, *names]
         found = dict(zip(asked, self._session.run(asked, {INPUT: lightness[:, None]}), strict=True))
         answers = Predictions(
             found.get("chroma"),
@@ -122,7 +132,21 @@ def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     """Like `open_onnx`, for the bytes of a file; messages name `path`."""
     refuse_unsafe(data, path)
     session = open_session(data, path, threads)
-    return OnnxNetwork(session, read_description(session.metadata.get(KEY), path))
+    network = OnnxNetwork(session, read_description(session.metadata.get(KEY), path))
+    _require_signature(session, network.outputs, path)
+    return network
+
+
+def _require_signature(session: Session, outputs: Sequence[str], path: Path) -> None:
+    """Raise a `WeightsError` if a graph takes other inputs, takes images of one size only, or lacks an output."""
+    takes_any = [(each.name, each.type, len(each.shape)) for each in session.inputs] == [
+        (INPUT, "tensor(float)", 4)
+    ] and not any(isinstance(side, int) for side in session.inputs[0].shape[2:])
+    if not takes_any or not {*outputs} <= {each.name for each in session.outputs}:
+        raise WeightsError(
+            f"`{path}` cannot be used. It should take `{INPUT}: float (batch, 1, height, width)` of any size and give "
+            f"{', '.join(outputs)}. Found {session.signature}. Export its run again."
+        )
 
 
 def open_graph(path: Path, description: Description, weights: Mapping[str, NDArray[Any]]) -> OnnxNetwork:
@@ -189,11 +213,15 @@ def open_session(
         )
         return Session(session, seconds_a_pixel)  # raises if the metadata of a damaged file is not text
     except TimeoutError:
-        raise WeightsError(
-            f"`{path}` should be a readable .onnx file. Found one that takes too long to open."
-        ) from None
+        raise _unreadable(path, "one that takes too long to open") from None
     except Exception as error:  # the runtime's errors have no other common base class
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {_reason(error)}.") from None
+        raise _unreadable(path, kind_of_bytes(data[:1024]) or _reason(error)) from None
+
+
+def _unreadable(path: Path, found: str) -> WeightsError:
+    return WeightsError(
+        f"`{path}` should be a readable .onnx file. Found: {found}. Copy it again, or export it anew."
+    )
 
 
 def _open(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str]) -> Any:
@@ -209,13 +237,16 @@ def _open(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[
 @functools.cache
 def _bound_memory() -> None:
     """Make all sessions of this process share one memory arena of at most 8 GiB and half the machine's memory."""
-    most = min(_MOST_BYTES, _memory_bytes() // 2)
     kind = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
     exactly_as_asked = 1
-    bounds = {"max_mem": most, "arena_extend_strategy": exactly_as_asked}
+    bounds = {"max_mem": _memory_limit(), "arena_extend_strategy": exactly_as_asked}
     onnxruntime.create_and_register_allocator(kind, onnxruntime.OrtArenaCfg(bounds))
+
+
+def _memory_limit() -> int:
+    return min(_MOST_BYTES, _memory_bytes() // 2)
 
 
 def _memory_bytes() -> int:
@@ -239,8 +270,11 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def _reason(error: Exception) -> str:
+    line = first_line(error)
+    if "BFCArena" in line:
+        return f"it needs more memory than the limit of {_memory_limit() / 2**30:.1f} GiB"
     # remove the prefix "[ONNXRuntimeError] : CODE : NAME : "
-    return first_line(error).rpartition(" : ")[2].rstrip(".")
+    return line.rpartition(" : ")[2].rstrip(".")
 
 
 OPERATORS = frozenset({
@@ -282,16 +316,16 @@ def refuse_unsafe(data: bytes, path: Path) -> None:
     try:
         elsewhere, foreign = find_unsafe(data)
     except DecodeError:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found no ONNX model.") from None
+        raise _unreadable(path, kind_of_bytes(data[:1024]) or "no ONNX model") from None
     if elsewhere:
         raise WeightsError(
-            f"`{path}` should hold all of its weights. Found weights that are to be read from elsewhere. Join them: "
+            f"`{path}` should contain all of its weights. Found weights to be read from elsewhere. Join them: "
             '`onnx.save(onnx.load("model.onnx"), "joined.onnx")`.'
         )
     if foreign is not None:
         raise WeightsError(
-            f"`{path}` should be made of ONNX's own operators, without loops, branches and chance. Found {foreign}. "
-            "Export the run again, or another's model anew, traced at one size."
+            f"`{path}` should consist of ONNX's own operators, without loops, branches and random numbers. Found "
+            f"{foreign}. Export the run again; export a third-party model traced at one size."
         )
 
 
@@ -300,7 +334,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"`{path}` should be a readable .onnx file. Found: {error.strerror}.") from None
+        raise _unreadable(path, system_reason(error)) from None
 
 
 def find_unsafe(data: bytes) -> tuple[bool, str | None]:

@@ -69,8 +69,8 @@ def read_examples(folder: Path, size_px: int) -> Examples:
     found = sorted(file for file, skipped in walk(folder) if not skipped)
     if len(found) < 2 * FEWEST_EXAMPLES:
         raise ImageError(
-            f"`images` should be a folder of at least {2 * FEWEST_EXAMPLES} colour images, better some hundreds. "
-            f"Found {len(found)} in `{folder}`."
+            f"`{folder}` should be a folder of at least {2 * FEWEST_EXAMPLES} colour images, better some hundreds. "
+            f"Found {len(found) if folder.is_dir() else 'no such folder'}."
         )
     # every other image, so that both halves contain all classes
     calibration = _read_half(found[::2], CALIBRATED_ON, size_px)
@@ -86,8 +86,8 @@ def _read_half(files: Sequence[Path], most: int, size_px: int) -> list[Example]:
     kept = [each for each in examples if each is not None]
     if len(kept) < FEWEST_EXAMPLES:
         raise ImageError(
-            f"`images` should hold at least {2 * FEWEST_EXAMPLES} images in colour. Found {len(kept)} in colour among "
-            f"{len(examples)}."
+            f"The images should include at least {FEWEST_EXAMPLES} in colour to calibrate on, and as many to measure "
+            f"on. Found {len(kept)} in colour among {len(examples)}."
         )
     return kept
 

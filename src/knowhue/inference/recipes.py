@@ -17,7 +17,7 @@ Every model gets the image stretched to a square, as its authors do; a file with
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -160,13 +160,15 @@ class RecipeNetwork:
             raise self._unfit(f"of shape {(*expected, 'h', 'w')}", f"shape {found.shape}")
         # not `> LARGEST_CHROMA`, which is false for NaN
         if not (np.abs(found) <= LARGEST_CHROMA).all():
-            raise self._unfit("in finite numbers that are colours", f"{found.flat[np.abs(found).argmax()]:g}")
+            raise self._unfit(
+                f"with finite numbers up to {LARGEST_CHROMA:g}", f"{found.flat[np.abs(found).argmax()]:g}"
+            )
         return found
 
     def _unfit(self, expected: str, found: str) -> WeightsError:
         return WeightsError(
             f"A model of the recipe `{self.description.recipe}` should answer {expected}. Found {found}. Use another "
-            "file, or its own recipe."
+            "file, or the recipe of this one."
         )
 
 
@@ -192,8 +194,8 @@ def require_supported(recipe: str, options: Mapping[str, str]) -> None:
     for name, shown in options.items():
         if name in UNSUPPORTED:
             raise ConfigError(
-                f"`{shown}` is more than the recipe `{recipe}` can do: {UNSUPPORTED[name]}. Leave it out, or use a "
-                "model of Knowhue's own."
+                f"`{shown}` is more than the recipe `{recipe}` can do: {UNSUPPORTED[name]}. Leave it out, or use one "
+                "of Knowhue's own models."
             )
 
 
@@ -209,10 +211,11 @@ def find_recipe_file(source: str | Path, recipe: str) -> Path:
     """The file for a recipe; a `ConfigError` if there is no such recipe, a `WeightsError` if it is no ONNX file."""
     require_recipe(recipe)
     path = Path(source)
-    if path.suffix != ".onnx" or not path.is_file():
-        missing = "no file " if path.suffix == ".onnx" else ""
+    is_onnx = path.suffix.lower() == ".onnx"
+    if not is_onnx or not path.is_file():
+        missing = "no file " if is_onnx else ""
         raise WeightsError(
-            f"`model` should be another's .onnx file for the recipe `{recipe}`. Found {missing}`{source}`."
+            f"`model` should be a third-party .onnx file for the recipe `{recipe}`. Found {missing}`{source}`."
         )
     return path
 
@@ -231,7 +234,7 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise WeightsError(
-            f"`{path}` should have the SHA-256 {sha256.lower()}. Found {found}: another file, or a damaged one."
+            f"`{path}` should have the SHA-256 {sha256.lower()}. Found {found}: it is damaged or another file."
         )
     refuse_unsafe(data, path)
     session = open_session(data, path, seconds_a_pixel=_SECONDS_A_PIXEL)
@@ -258,16 +261,11 @@ def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, 
     if not fits or (isinstance(batch, int) and batch != 1) or any(side < 1 for side in fixed):
         raise WeightsError(
             f"`{path}` should take one float tensor (1, {CHANNELS[wanted.input]}, h, w) and give one "
-            f"(1, {CHANNELS[wanted.output]}, h, w), as the recipe `{recipe}` does. Found {_shapes(session.inputs)} and "
-            f"{_shapes(session.outputs)}. Use its own recipe, or export it as docs/colorize.md says."
+            f"(1, {CHANNELS[wanted.output]}, h, w), as the recipe `{recipe}` does. Found {session.signature}. "
+            "Use the recipe of this file, or export it as docs/colorize.md says."
         )
     height, width = (side if isinstance(side, int) else wanted.side_px for side in sides)
     return (height, width), batch if isinstance(batch, int) else None
-
-
-def _shapes(tensors: Iterable[Any]) -> str:
-    shown = [f"{each.name}: {each.type[7:-1]} {tuple(each.shape)}" for each in tensors]
-    return "; ".join(shown)[:200] or "none"
 
 
 def _try_out(network: RecipeNetwork, path: Path) -> None:
