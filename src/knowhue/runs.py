@@ -170,7 +170,7 @@ def taken_by(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in (".safetensors", ".onnx") and path.is_file():
         return f" It is a model: `knowhue models {as_word(path)}` describes it, and --model takes it."
-    if suffix == ".zip" and path.is_file():
+    if suffix in ("", ".zip") and path.is_file():
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             if FROZEN not in archive.namelist():
                 return _ARCHIVE

@@ -265,7 +265,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, *_FAULTS) as error:
-        other = "" if path.suffix.lower() == ".zip" else taken_by(path)
+        other = "" if path.suffix.lower() in ("", ".zip") else taken_by(path)
         raise RunError(
             f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one.{other}"
         ) from None

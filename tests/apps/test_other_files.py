@@ -13,6 +13,7 @@ from knowhue.sealing import pack
 SAID = {
     "sealed.zip": "It is a sealed study: `knowhue check ",
     "images.zip": "It is an archive: unpack it, and name the folder.",
+    "images": "It is an archive: unpack it, and name the folder.",  # a ZIP without its suffix
     "images.tar": "It is an archive: unpack it, and name the folder.",
     "images.tar.gz": "It is an archive: unpack it, and name the folder.",
     "model.safetensors": "It is a model: `knowhue models ",
@@ -45,6 +46,7 @@ def files(tmp_path_factory):
     pack(study, folder / "sealed.zip")
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         archive.writestr("reef.jpg", b"")
+    (folder / "images").symlink_to("images.zip")
     (folder / "reef.jpg").write_bytes(b"\xff\xd8")
     for name, mode in (("images.tar", "w"), ("images.tar.gz", "w:gz")):
         with tarfile.open(folder / name, mode) as archive:

@@ -216,6 +216,7 @@ UNWRITABLE = {
     "a video that exists": (["clip.mp4", "-o", "other.mp4"], "already exists"),
     "a map of a video": (["clip.mp4", "--uncertainty", "u.png"], "clip.mp4 is a video"),
     "a pipe": (["pipe.png"], "pipe.png: a device or a pipe"),
+    "standard input": (["-"], "-: standard input is not read; save the image as a file first"),
     "a pipe of a video": (["pipe.mp4"], "pipe.mp4: a device or a pipe"),
     "a loop": (["loop.png"], "loop.png: too many levels of symbolic links"),
     "a long side": (["long.png", "-o", "c.webp"], "16,383 pixels a side"),

@@ -164,13 +164,15 @@ def test_samples_of_a_tar(tmp_path):
             "sea/1.jpg": b"x", "sea/1.mask.png": b"x", "sea/1.txt": b"a caption",
             "sea/2.txt": b"no image", "._3.jpg": b"x",
             "land/1.JPG": b"x", "land/1.json": b'{"caption": "no label"}',
-            "land/2.webp": b"x", "land/2.cls": b" \n",
+            "land/2.webp": b"x", "land/2.cls": b" \n", "../sets/../land/3.jpg": b"x", "../4.jpg": b"x",
         }.items():  # fmt: skip
             put(tar, name, content)
     found = list_items(settings(tmp_path, "webdataset"))
     assert [(item.name, item.label, item.skipped) for item in found] == [
         ("a.tar/land/1.JPG", "land", ""),
+        ("a.tar/land/3.jpg", "land", ""),
         ("a.tar/sea/1.jpg", "sea", ""),
+        ("a.tar/4.jpg", None, ""),
         ("a.tar/land/2.webp", None, ""),
         ("a.tar/._3.jpg", None, "hidden"),
         ("a.tar/sea/2.txt", None, "a sample without an image"),

@@ -175,6 +175,8 @@ def _kind_of(arguments: ColorizeArguments) -> str:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and source.is_symlink():
             raise ImageError(f"{source}: {dangling(source)}") from None
+        if arguments.file == "-":
+            raise ImageError("-: standard input is not read; save the image as a file first") from None
         raise ImageError(f"{source}: {system_reason(error)}") from None
     if stat.S_ISDIR(mode):
         return "folder"

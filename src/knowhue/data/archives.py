@@ -28,6 +28,8 @@ from knowhue.storage import from_json
 
 _SPLIT = "split"
 _LABELS = {".cls", ".json"}
+_OUTSIDE = re.compile(r"\A(.*/)?\.\./", re.DOTALL)
+"""The part of a name that leads out of its archive, up to the last `../`; `tar -x` leaves it out, too."""
 """Suffixes of files with the label of a sample in a tar."""
 
 
@@ -162,11 +164,12 @@ def _members(path: Path) -> Iterator[Member]:
         with tarfile.open(path, "r:") as tar:
             for each in tar:
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]: tarfile would keep all members in memory
-                name = PurePosixPath(each.name)
+                inside = _OUTSIDE.sub("", each.name)
+                name = PurePosixPath(inside)
                 stem, _, kind = name.name.partition(".")
                 key = name.with_name(stem or name.name).as_posix()
                 if each.isreg() and not each.issparse():
-                    yield Member(each.name, key, kind.lower(), each.offset_data, each.size)
+                    yield Member(inside, key, kind.lower(), each.offset_data, each.size)
                 elif not each.isdir() and f".{kind.lower()}" in {*SUFFIXES, *_LABELS}:
                     raise ImageError(
                         f"{path}: {each.name} is a link or sparse, so its bytes do not follow its name; write the tar "
