@@ -243,6 +243,8 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
     names = {"huggingface": json.dumps({"info": {"features": {"label": {"names": list(CLASSES)}}}})}
     with pytest.raises(ImageError, match=r"should be the number of a class, below 2.* Found `2`"):
         labels_of(tmp_path, [0, 2], names)
+    with pytest.raises(ImageError, match=r"below 2.* Found `9{80}\.\.\.`"):  # Python reads no such number
+        labels_of(tmp_path, ["0", "9" * 5000], names)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +256,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
         "[]",
         '{"info": null}',
         '{"info": {"features": {"label": [{"names": ["x"]}]}}}',
+        '{"info": {"features": {"label": {"names": "xy"}}}}',
     ],
 )
 def test_metadata_that_names_no_classes_says_nothing(tmp_path, described):

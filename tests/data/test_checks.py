@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowhue.data.checks import (
+    check_class_names,
     checksum,
-    refuse_odd_names,
     split_off,
 )
 from knowhue.errors import ImageError
@@ -56,18 +56,18 @@ def test_seeds_differ():
 )
 def test_class_names_that_no_figure_can_hold_are_refused_in_one_line(name):
     with pytest.raises(ImageError, match="name of a class should be printable text") as raised:
-        refuse_odd_names(["fine", name])
+        check_class_names(["fine", name])
     assert str(raised.value).isprintable()
 
 
 def test_a_class_that_would_read_as_none_is_refused():
     for name in ("unknown", "unlabeled", "Unlabelled", "un-labeled"):
         with pytest.raises(ImageError, match=rf"not be called `{name}`: .* are called `unlabelled`"):
-            refuse_odd_names(["fine", name])
-    refuse_odd_names(["Unknown", "unknown bird", "labelled"])
+            check_class_names(["fine", name])
+    check_class_names(["Unknown", "unknown bird", "labelled"])
 
 
 def test_other_odd_class_names_are_kept():
-    refuse_odd_names(
+    check_class_names(
         ["=cmd|calc!A1", "@home", "-rf", "+1", "<b>", "珊瑚", "🐠", "a\u200db", "Ä", '"', "'", "a,b;c"]
     )

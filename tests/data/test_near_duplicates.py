@@ -119,7 +119,7 @@ def test_banded_search_is_the_exhaustive_one(way, seed):
     upright[10:20] = flipped(rng, upright[rng.permutation(10)], 6)
     mirrored = flipped(rng, upright[rng.permutation(30)], 12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_work", lambda *given: abs(given[-1] - few))
+        patch.setattr(module, "_search_cost", lambda *given: abs(given[-1] - few))
         found = close_pairs(upright, mirrored, limit)
     close = [np.bitwise_count(upright[:, None] ^ other) <= limit for other in (upright, mirrored)]
     assert found[0].tolist() == np.argwhere(np.triu(close[0], 1)).tolist()
@@ -137,14 +137,14 @@ def test_work_grows_little_faster_than_the_number_of_images(monkeypatch):
     """Doubled thrice, to less than twentyfold; comparing in one band alone grows by the square, to sixty-fourfold."""
     upright, mirrored = np.random.default_rng(0).integers(0, 2**64, (2, 2**16), dtype=np.uint64)
     compared: list[int] = []
-    sort = module._sorted
+    sort = module._group_by_mask
 
     def counting(hashes, mask):
         order, counts = sort(hashes, mask)
         compared.append(int(counts.sum()) + module._SORTING * len(hashes))
         return order, counts
 
-    monkeypatch.setattr(module, "_sorted", counting)
+    monkeypatch.setattr(module, "_group_by_mask", counting)
     work = []
     for count in (2**13, 2**16):
         compared.clear()

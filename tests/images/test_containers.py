@@ -12,7 +12,7 @@ from odd_files import GRAY, RGB, XMP, after_start, chunk, exif, pillow
 from PIL import Image, ImageCms
 
 from knowhue.errors import ImageError
-from knowhue.images.containers import jfif_of
+from knowhue.images.containers import jfif_segment
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import encode_image, encode_with_notes
 
@@ -281,8 +281,8 @@ def test_pixels_of_a_jpeg_without_a_unit_have_a_shape_alone(
 
 @pytest.mark.parametrize("across", [0.001, 6553.6])
 def test_a_resolution_that_jfif_cannot_hold_is_left_to_exif(across: float):
-    assert jfif_of((across, across)) == b""
-    assert jfif_of((1.0, 6553.5)).endswith(struct.pack(">BHH", 0x02, 10, 65535) + b"\0\0")
+    assert jfif_segment((across, across)) == b""
+    assert jfif_segment((1.0, 6553.5)).endswith(struct.pack(">BHH", 0x02, 10, 65535) + b"\0\0")
 
 
 def test_exif_comes_before_comments():

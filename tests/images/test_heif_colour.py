@@ -8,7 +8,7 @@ import pytest
 from odd_files import RGB, pillow, srgb_profile
 from test_png_colour import encoded, light
 
-from knowhue.images.containers import Beside, of_heif
+from knowhue.images.containers import FileInfo, heif_info
 from knowhue.images.reading import read_image
 
 LOSSLESS = {"quality": 100, "subsampling": "4:4:4"}
@@ -64,11 +64,11 @@ def test_a_damaged_description_says_nothing():
     whole, at = said(12, 13), AVIF.index(b"mdat")
     generator = np.random.default_rng(0)
     for length in range(0, at, 3):
-        of_heif(io.BytesIO(whole[:length]))
+        heif_info(io.BytesIO(whole[:length]))
     for _ in range(500):
         damaged = bytearray(whole)
         for place in generator.integers(0, at, 3):
             damaged[place] = generator.integers(0, 256)
-        of_heif(io.BytesIO(bytes(damaged)))
-    assert of_heif(io.BytesIO(b"")) == Beside()
-    assert of_heif(io.BytesIO(struct.pack(">I4sQ", 1, b"free", 2**64 - 1) + whole)) == Beside()
+        heif_info(io.BytesIO(bytes(damaged)))
+    assert heif_info(io.BytesIO(b"")) == FileInfo()
+    assert heif_info(io.BytesIO(struct.pack(">I4sQ", 1, b"free", 2**64 - 1) + whole)) == FileInfo()

@@ -11,7 +11,7 @@ from odd_files import GRAY, RGB, XMP, after_start, exif, pillow, tiff
 from PIL import Image, ImageOps
 
 from knowhue import __version__
-from knowhue.images.containers import with_texts
+from knowhue.images.containers import add_texts
 from knowhue.images.image import ComputedBy, Origin
 from knowhue.images.image import Image as OurImage
 from knowhue.images.metadata import SOURCE_TYPE
@@ -422,7 +422,7 @@ FORMS = [b' tiff:Orientation="6">', b"><tiff:Orientation>6</tiff:Orientation>"]
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_orientation_is_that_of_xmp_where_exif_says_none(kind: str, form: bytes):
     if kind == "PNG":
-        data = with_texts(pillow(RGB, "PNG"), (), TURNED % form)
+        data = add_texts(pillow(RGB, "PNG"), (), TURNED % form)
     else:
         data = pillow(RGB, kind, xmp=TURNED % form, **({"lossless": True} if kind == "WEBP" else {}))
     read = read_image(data)

@@ -13,11 +13,11 @@ from odd_files import GRAY, GRAY16, ODD_FILES, RGB, pillow, tiff
 from PIL import Image
 
 from knowhue.errors import ImageError
-from knowhue.images.containers import Beside
+from knowhue.images.containers import FileInfo
 from knowhue.images.image import Image as OurImage
 from knowhue.images.image import Origin
 from knowhue.images.reading import read_image, weigh_image
-from knowhue.images.tiff import Choice, choose_page, of_tiff
+from knowhue.images.tiff import PageChoice, choose_page, tiff_info
 from knowhue.images.writing import encode_image, encode_with_notes
 
 PREVIEW = RGB[::4, ::4].copy()
@@ -207,7 +207,7 @@ def test_directories_with_entries_without_end_are_refused(tmp_path: Path, count:
     data = big_tiff(count, directories)
     with pytest.raises(ImageError, match=r"directories have .* entries, more than 65,536"):
         choose_page(io.BytesIO(data))
-    assert of_tiff(io.BytesIO(data)) == Beside()
+    assert tiff_info(io.BytesIO(data)) == FileInfo()
     (tmp_path / "many.tif").write_bytes(data)
     assert weigh_image(tmp_path / "many.tif").held_bytes == 0
 
@@ -215,7 +215,7 @@ def test_directories_with_entries_without_end_are_refused(tmp_path: Path, count:
 def test_a_directory_that_says_the_same_again_and_again_stays_small():
     data = big_tiff(60_000)
     assert peak_of(lambda: choose_page(io.BytesIO(data))) < 2 * len(data)
-    assert choose_page(io.BytesIO(big_tiff(200, 250))) == Choice()
+    assert choose_page(io.BytesIO(big_tiff(200, 250))) == PageChoice()
 
 
 def test_a_further_directory_that_cannot_be_read_hides_no_other():
@@ -346,10 +346,22 @@ def test_a_comment_in_utf_16_is_in_the_order_of_what_is_written(order: str):
     assert exif_written(order, 0x9286, comment) == b"UNICODE\0" + "käse".encode("utf-16-le")
 
 
-def exif_written(order: str, tag: int, value: bytes) -> bytes:
-    """What a TIFF says that was written with EXIF of that order."""
+@pytest.mark.parametrize("order", "<>")
+def test_a_comment_in_utf_16_that_ends_within_a_character_stays_as_it_is(order: str):
+    assert exif_written(order, 0x9286, b"UNICODE\0abc") == b"UNICODE\0abc"
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_ascii_is_not_taken_for_utf_16(order: str):
+    assert exif_written(order, 0x9286, b"UNICODE\0ab", kind=2) == "UNICODE\0ab"
+
+
+def exif_written(order: str, tag: int, value: bytes, kind: int = 7) -> bytes | str:
+    """A tag's value in a TIFF that was written with EXIF of that byte order."""
     place, inline = (44, b"") if len(value) > 4 else (0, value.ljust(4, b"\0"))
-    entries = struct.pack(f"{order}HHHI", 1, tag, 7, len(value)) + (inline or struct.pack(f"{order}I", place))
+    entries = struct.pack(f"{order}HHHI", 1, tag, kind, len(value)) + (
+        inline or struct.pack(f"{order}I", place)
+    )
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8)
     main = struct.pack(f"{order}HHHIII", 1, 0x8769, 4, 1, 26, 0)
     block = b"Exif\0\0" + head + main + entries + bytes(4) + value

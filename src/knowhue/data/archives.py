@@ -2,7 +2,7 @@
 
 import re
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby, repeat
@@ -16,21 +16,21 @@ from knowhue.config import Images
 from knowhue.data.items import (
     SPLIT_NAMES,
     SourceItem,
-    known_label,
+    file_stamp,
+    parse_label,
     read_training_image,
     require_columns,
     source_root,
-    stamp_of,
 )
 from knowhue.errors import ConfigError, ImageError, few, needing, shown
 from knowhue.images.image import SUFFIXES, walk, why_hidden
 from knowhue.storage import from_json
 
 _SPLIT = "split"
-_LABELS = {".cls", ".json"}
-_OUTSIDE = re.compile(r"\A(.*/)?\.\./", re.DOTALL)
-"""The part of a name that leads out of its archive, up to the last `../`; `tar -x` leaves it out, too."""
+_LABEL_SUFFIXES = {".cls", ".json"}
 """Suffixes of files with the label of a sample in a tar."""
+_OUTSIDE = re.compile(r"\A(.*/)?\.\./", re.DOTALL)
+"""The part of a name that leads out of its archive, up to the last `../`; `tar -x` removes it, too."""
 
 
 def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
@@ -45,7 +45,7 @@ def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
             is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
             yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
             continue
-        yield SourceItem(name, named_split(name) or "train", None, stamp_of(path))
+        yield SourceItem(name, named_split(name) or "train", None, file_stamp(path))
 
 
 def named_split(path: str) -> str | None:
@@ -64,7 +64,7 @@ def archive_path(root: Path, name: str) -> Path:
     return root if root.is_file() else root / name
 
 
-def stands_twice(name: str, other: str = "") -> ImageError:
+def duplicate_name_error(name: str, other: str = "") -> ImageError:
     """The error for two files of one name in an archive; adding a file to a tar again keeps the first one in it."""
     also = f" (as {other})" if other else ""
     return ImageError(
@@ -109,16 +109,16 @@ class WebDataset:
                 yield archive
                 continue
             path = archive_path(self.root, archive.name)
-            alone: set[str] = set()
+            labels_alone: set[str] = set()
             for key, sample in groupby(_members(path), key=lambda member: member.key):
                 members: dict[str, Member] = {}
                 for member in sample:
                     before = members.setdefault(f".{member.kind}", member)
                     if before is not member:
-                        raise stands_twice(f"{archive.name}/{member.name}", before.name)
+                        raise duplicate_name_error(f"{archive.name}/{member.name}", before.name)
                 image, *further = [each for kind, each in members.items() if kind in SUFFIXES] or [None]
-                if image is None and members.keys() & _LABELS:
-                    alone.add(key)
+                if image is None and members.keys() & _LABEL_SUFFIXES:
+                    labels_alone.add(key)
                 named = image or next(iter(members.values()))
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
                 skipped = hidden or ("" if image else "a sample without an image")
@@ -131,12 +131,12 @@ class WebDataset:
                 for each in filter(None, further):
                     name = f"{archive.name}/{each.name}"
                     yield SourceItem(name, split, None, "", "a further image in its sample")
-            if alone:
-                _require_side_by_side(path, alone)
+            if labels_alone:
+                _require_side_by_side(path, labels_alone)
 
     def _label(self, path: Path, members: Mapping[str, Member], image: Member) -> str | None:
         if ".cls" in members:
-            return known_label(_bytes_of(path, members[".cls"]))
+            return parse_label(_bytes_of(path, members[".cls"]))
         if ".json" in members:
             try:
                 described = from_json(_bytes_of(path, members[".json"]))
@@ -145,8 +145,8 @@ class WebDataset:
                     f"{path}: {members['.json'].name} is no JSON ({error}); write it anew, or take the sample out"
                 ) from None
             if isinstance(described, dict) and self.label_column in described:
-                return known_label(described[self.label_column])
-        return known_label(_class_folder(path, image.name))
+                return parse_label(described[self.label_column])
+        return parse_label(_class_folder(path, image.name))
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read an image at its position in a tar."""
@@ -170,7 +170,7 @@ def _members(path: Path) -> Iterator[Member]:
                 key = name.with_name(stem or name.name).as_posix()
                 if each.isreg() and not each.issparse():
                     yield Member(inside, key, kind.lower(), each.offset_data, each.size)
-                elif not each.isdir() and f".{kind.lower()}" in {*SUFFIXES, *_LABELS}:
+                elif not each.isdir() and f".{kind.lower()}" in {*SUFFIXES, *_LABEL_SUFFIXES}:
                     raise ImageError(
                         f"{path}: {each.name} is a link or sparse, so its bytes do not follow its name; write the tar "
                         "anew: tar --dereference --hard-dereference --sort=name -cf NEW.tar FOLDER"
@@ -213,13 +213,13 @@ def _bytes_of(path: Path, member: Member) -> bytes:
         return file.read(member.size)
 
 
-def _known_split(value: object) -> str | None:
+def _parse_split(value: object) -> str | None:
     """The split that a value of the column `split` names; None if it is empty."""
-    name = known_label(value)
+    name = parse_label(value)
     if name and name.lower() not in SPLIT_NAMES:
         raise ImageError(
-            f"A column `{_SPLIT}` should name splits: {', '.join(SPLIT_NAMES)}. Found `{name}`. Name them so, or take "
-            "the column out."
+            f"A column `{_SPLIT}` should name splits: {', '.join(SPLIT_NAMES)}. Found `{shown(name)}`. Rename the "
+            "splits, or remove the column."
         )
     return name and SPLIT_NAMES[name.lower()]
 
@@ -279,8 +279,8 @@ class Parquet:
             table = file.read_row_group(group, columns=[column, _SPLIT][: 1 + has_split])
             splits = table.column(_SPLIT).to_pylist() if has_split else repeat(None)
             for at, (value, split) in enumerate(zip(table.column(column).to_pylist(), splits, strict=False)):
-                label = known_label(value)
-                yield group, at, _class_name(names, label), _known_split(split)
+                label = parse_label(value)
+                yield group, at, _class_name(names, label), _parse_split(split)
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read the image of a row from its row group."""
@@ -313,21 +313,22 @@ def _require_bytes(column: str, kind: Any) -> None:
         )
 
 
-def _class_name(names: Sequence[str], label: str | None) -> str | None:
+def _class_name(names: Mapping[str, str], label: str | None) -> str | None:
     """The name of a class that is stored as a number; without `names`, the label itself."""
     if not names or label is None:
         return label
-    if not label.isdecimal() or int(label) >= len(names):
+    if label not in names:
         raise ImageError(
-            f"A label should be the number of a class, below {len(names)}: the file names {few(names, 3)}. Found "
-            f"`{label}`. Write the file anew with all names, or without any."
+            f"A label should be the number of a class, below {len(names)}, because the file's metadata name classes: "
+            f"{few(list(names.values()), 3)}. Found `{shown(label)}`. Write the file again with all names, or without."
         )
-    return names[int(label)]
+    return names[label]
 
 
-def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
+def _class_names(metadata: dict[bytes, bytes] | None, column: str) -> dict[str, str]:
     """Class names by number from the metadata that Hugging Face's `datasets` writes into a schema; empty without it."""
     with suppress(ValueError, KeyError, TypeError):  # metadata of another form
         names = from_json((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
-        return [str(name) for name in names]
-    return []
+        if isinstance(names, list):
+            return {str(number): str(name) for number, name in enumerate(names)}
+    return {}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from knowhue.data.items import UNLABELLED
-from knowhue.errors import ImageError
+from knowhue.errors import ImageError, shown
 from knowhue.randomness import stream_seed
 from knowhue.runs import UNKNOWN
 
@@ -42,7 +42,7 @@ _MULTIPLIER, _UPPER = np.uint64(0x9E3779B97F4A7C15), np.uint64(2**64 - 2**32)
 
 PositionPairs = NDArray[np.int64]
 """(K, 2): positions of two images."""
-_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control, surrogate (Python's form of invalid UTF-8), line and paragraph separators."""
 
 
@@ -78,7 +78,7 @@ def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> d
     return {name: split for split, count in counts.items() for name in islice(ordered, count)}
 
 
-def refuse_odd_names(names: Iterable[str]) -> None:
+def check_class_names(names: Iterable[str]) -> None:
     """Check that class names can be shown in figures, tables and predictions, before any image is read.
 
     Raises:
@@ -91,17 +91,17 @@ def refuse_odd_names(names: Iterable[str]) -> None:
                 f"A class should not be called `{name}`: {why}. Rename it; images whose class nobody knows are called "
                 f"`{UNLABELLED}`, and train colour only."
             )
-        if not name.strip() or any(unicodedata.category(sign) in _NO_TEXT for sign in name):
+        if not name.strip() or any(unicodedata.category(sign) in _UNPRINTABLE for sign in name):
             raise ImageError(
                 "The name of a class should be printable text: no control characters, and UTF-8. "
-                f"Found {name!a}. Rename its folder."
+                f"Found {shown(ascii(name))}. Rename its folder."
             )
 
 
-def alike_names(names: Iterable[str]) -> list[str]:
+def similar_names(names: Iterable[str]) -> list[str]:
     """Sentences on class names that differ only in case, spaces, underscores or hyphens, and could mean one class.
 
-    >>> alike_names(["Sea lion", "reef", "sea_lion"])
+    >>> similar_names(["Sea lion", "reef", "sea_lion"])
     ['The classes `Sea lion` and `sea_lion` are two; give them one spelling if they are one']
     """
     alike: defaultdict[str, list[str]] = defaultdict(list)
@@ -153,21 +153,21 @@ def find_near_duplicates(found: Signatures, limit_bits: int, known: int | None =
     layouts, layout = np.unique(np.stack(found[:2], 1), axis=0, return_inverse=True)
     layout = layout.reshape(-1)  # NumPy 2.0.0 gives a column
     near, sizes = _near_layouts(layouts, limit_bits), np.bincount(layout, minlength=len(layouts))
-    stay: defaultdict[int, list[int]] = defaultdict(list)
+    kept: defaultdict[int, list[int]] = defaultdict(list)
     for place, own in enumerate(layout[:known].tolist() if known else ()):
-        stay[own].append(place)
+        kept[own].append(place)
     copies: dict[int, int] = {}
     has_company = np.array([sizes[own] > 1 or own in near for own in range(len(layouts))], dtype=bool)[layout]
     for place in np.flatnonzero(has_company).tolist():
         own = int(layout[place])
         if known is not None and place < known:
             continue
-        options = [(stay[other], is_mirrored) for other, is_mirrored in (*near.get(own, ()), (own, False))]
-        firsts = [_first_alike(found.thumbs, places, place, is_mirrored) for places, is_mirrored in options]
+        options = [(kept[other], is_mirrored) for other, is_mirrored in (*near.get(own, ()), (own, False))]
+        firsts = [_first_similar(found.thumbs, places, place, is_mirrored) for places, is_mirrored in options]
         if originals := [first for first in firsts if first is not None]:
             copies[place] = min(originals)
         elif known is None:
-            stay[own].append(place)
+            kept[own].append(place)
     return copies
 
 
@@ -198,12 +198,12 @@ def close_pairs(
     ([], [[0, 1]])
     """
     hashes, count = np.concatenate([upright, mirrored]), len(upright)
-    few = min(range(1, _MOST_AGREEING + 1), key=partial(_work, hashes, limit_bits))
+    few = min(range(1, _MOST_AGREEING + 1), key=partial(_search_cost, hashes, limit_bits))
     bands = _bands(limit_bits + few)
     hits = [np.zeros((0, 2), np.int64)]
     for chosen in combinations(range(len(bands)), few):
         mask = bands[list(chosen)].sum()
-        for i, j in _compared(hashes, mask, limit_bits):
+        for i, j in _close_in_group(hashes, mask, limit_bits):
             differing = hashes[i] ^ hashes[j]
             # pairs that agree in more bands are only counted for the first `few` of these
             agreeing = ((differing[:, None] & bands[: chosen[-1] + 1]) == 0).sum(1)
@@ -222,14 +222,16 @@ def _bands(count: int) -> NDArray[np.uint64]:
     return np.array([(1 << stop) - (1 << start) for start, stop in pairwise(edges)], np.uint64)
 
 
-def _work(hashes: NDArray[np.uint64], limit_bits: int, few: int) -> float:
+def _search_cost(hashes: NDArray[np.uint64], limit_bits: int, few: int) -> float:
     """Cost of a search with `few` bands, in comparisons, estimated from the first bands."""
     bands = _bands(limit_bits + few)
-    _, counts = _sorted(hashes, bands[:few].sum())
+    _, counts = _group_by_mask(hashes, bands[:few].sum())
     return math.comb(len(bands), few) * (_SORTING * len(hashes) + int(counts.sum()))
 
 
-def _sorted(hashes: NDArray[np.uint64], mask: np.uint64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _group_by_mask(
+    hashes: NDArray[np.uint64], mask: np.uint64
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of hashes, grouped by the bits of a mask, and with how many of the following each is compared.
 
     Hashes in the second half are mirrored, and never compared with each other.
@@ -244,11 +246,11 @@ def _sorted(hashes: NDArray[np.uint64], mask: np.uint64) -> tuple[NDArray[np.int
     return order, np.where(order < len(hashes) // 2, last - np.arange(1, len(hashes) + 1), 0)
 
 
-def _compared(
+def _close_in_group(
     hashes: NDArray[np.uint64], mask: np.uint64, limit_bits: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Blocks of positions (i, j) of hashes that agree in a mask and are close."""
-    order, counts = _sorted(hashes, mask)
+    order, counts = _group_by_mask(hashes, mask)
     hashes = hashes[order]
     full = np.arange(_CELLS, counts.sum(), _CELLS)
     cuts = np.unique(np.concatenate([[0], np.searchsorted(counts.cumsum(), full), [len(order)]]))
@@ -262,7 +264,7 @@ def _compared(
         yield order[start + np.searchsorted(ends, close, side="right")], order[other[close]]
 
 
-def _first_alike(
+def _first_similar(
     thumbs: NDArray[np.uint8], places: Sequence[int], place: int, is_mirrored: bool
 ) -> int | None:
     """The first of `places` whose thumbnail equals that of `place`, or its mirror image, except in brightness."""

@@ -89,18 +89,18 @@ PreparedPixels = NDArray[np.uint8] | Shards
 """(N, side, side, 3) uint8 sRGB."""
 
 
-def images_a_shard(side: int) -> int:
+def images_per_shard(side: int) -> int:
     return max(1, SHARD_BYTES // (3 * side * side))
 
 
-def images_a_part(total: int, side: int) -> int:
+def images_per_part(total: int, side: int) -> int:
     """Images per part: few enough that losing a part to a kill costs little."""
-    return min(images_a_shard(side), max(_PART_IMAGES, -(-total // _PARTS)))
+    return min(images_per_shard(side), max(_PART_IMAGES, -(-total // _PARTS)))
 
 
 def shard_names(count: int, side: int) -> list[str]:
     """Names of the files for `count` images: `images.npy`, or `images-00001-of-00003.npy` and so on."""
-    shards = max(1, -(-count // images_a_shard(side)))
+    shards = max(1, -(-count // images_per_shard(side)))
     if shards == 1:
         return ["images.npy"]
     return [f"images-{number:05d}-of-{shards:05d}.npy" for number in range(1, shards + 1)]
@@ -128,11 +128,11 @@ def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDAr
 
 def pixel_blocks(pixels: PreparedPixels, positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """The images at some positions, in blocks of a few megabytes."""
-    size = images_a_block(pixels.shape[1])
+    size = images_per_block(pixels.shape[1])
     return (pixels[positions[at : at + size]] for at in range(0, len(positions), size))
 
 
-def images_a_block(side: int) -> int:
+def images_per_block(side: int) -> int:
     return max(64, _BLOCK_BYTES // (3 * side * side))
 
 
@@ -164,7 +164,7 @@ class ImagePart(NamedTuple):
 
 def parts_to_read(scratch: Path, total: int, side: int) -> list[ImagePart]:
     """All parts, in order, with files in the folder `scratch`."""
-    size = images_a_part(total, side)
+    size = images_per_part(total, side)
     starts = range(0, total, size)
     return [ImagePart(at, min(at + size, total), scratch / f"{at // size:05d}.npy") for at in starts]
 
@@ -197,12 +197,12 @@ def read_all(
         for part in missing:
             _read_part(part, images, os.cpu_count(), tell, source)
     else:
-        _read_elsewhere(missing, images, share_out, tell)
+        _share_out_parts(missing, images, share_out, tell)
     for part in parts:
         listing.record(part.start, iterate_csv(part.table))
 
 
-def _read_elsewhere(
+def _share_out_parts(
     missing: Sequence[ImagePart], images: Images, share_out: ShareOut, tell: Callable[[int], None]
 ) -> None:
     """Have parts read by other processes, perhaps on other machines."""
@@ -252,7 +252,7 @@ def _read_part(
     ):
         table.write(to_csv([READ_COLUMNS]))
         items = (SourceItem(*json.loads(line)) for line in lines)
-        while block := list(islice(items, images_a_block(images.size_px))):
+        while block := list(islice(items, images_per_block(images.size_px))):
             for image, row in pool.map(partial(_read, source, images), block):
                 write(image)
                 table.write(to_csv([[row[name] for name in READ_COLUMNS]]))

@@ -126,7 +126,7 @@ def remedies_for(reasons: Iterable[str]) -> str:
     return "".join(f"; {remedy.format(', '.join(suffixes))}" for remedy, suffixes in named.items())
 
 
-def stamp_of(path: Path) -> str:
+def file_stamp(path: Path) -> str:
     """Size and modification time of a file, which change when the file does."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
@@ -146,7 +146,7 @@ def require_columns(columns: Collection[str], images: Images) -> None:
             )
 
 
-def known_label(value: object) -> str | None:
+def parse_label(value: object) -> str | None:
     """A label as text; None for values that mean `no label`: empty, null, NaN, -1, `unlabelled`.
 
     Whole floats count as integers, because tables with missing values store integers as floats.
@@ -154,7 +154,7 @@ def known_label(value: object) -> str | None:
     Raises:
         ImageError: the value holds several labels, or is a number that is not whole.
 
-    >>> known_label(3), known_label(3.0), known_label(b"reef"), known_label(-1.0), known_label(" ")
+    >>> parse_label(3), parse_label(3.0), parse_label(b"reef"), parse_label(-1.0), parse_label(" ")
     ('3', '3', 'reef', None, None)
     """
     if isinstance(value, list | tuple | set | dict):

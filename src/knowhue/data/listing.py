@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowhue.config import Images
-from knowhue.data.archives import stands_twice
+from knowhue.data.archives import duplicate_name_error
 from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
@@ -45,7 +45,7 @@ SELECT position, original FROM (
     FROM images WHERE reason = x''
 ) WHERE position != original
 """
-_TWICE = "SELECT name FROM listed GROUP BY name HAVING count(*) > 1 LIMIT 1"
+_DUPLICATE_NAME = "SELECT name FROM listed GROUP BY name HAVING count(*) > 1 LIMIT 1"
 _LOOKED_IN = {"webdataset": "its .tar files", "parquet": "its .parquet files", "huggingface": "its splits"}
 
 
@@ -63,9 +63,9 @@ class ImageListing:
         """positions of copies whose original has another class, and the original's position"""
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
-        self._table.executemany(insert, map(_listed, source.items()))
-        if twice := self._table.execute(_TWICE).fetchone():
-            raise stands_twice(_text(twice[0]))
+        self._table.executemany(insert, map(_to_row, source.items()))
+        if twice := self._table.execute(_DUPLICATE_NAME).fetchone():
+            raise duplicate_name_error(_decode(twice[0]))
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class ImageListing:
         columns = "name, split, label, stamp, x'', origin, place"
         limits = start, len(self) if stop is None else stop
         query = f"SELECT {columns} FROM images WHERE position >= ? AND position < ? ORDER BY position"
-        return map(_item, self._table.execute(query, limits))
+        return map(_to_item, self._table.execute(query, limits))
 
     def skipped_items(self) -> Iterator[SourceItem]:
         """Files that are not read, with the reason."""
@@ -85,12 +85,12 @@ class ImageListing:
             "SELECT name, split, label, stamp, skipped, origin, place FROM listed WHERE skipped != x'' "
             f"ORDER BY {_SORTED}, rowid"
         )
-        return map(_item, found)
+        return map(_to_item, found)
 
     def classes(self) -> list[str]:
         """Class names, sorted, of all images, including classes whose images are all left out."""
         found = self._table.execute("SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
-        return sorted(_text(label) for (label,) in found)
+        return sorted(_decode(label) for (label,) in found)
 
     def splits(self) -> set[str]:
         return {SPLITS[split] for (split,) in self._table.execute("SELECT DISTINCT split FROM images")}
@@ -98,7 +98,7 @@ class ImageListing:
     def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
         """Store the results of reading consecutive images, the first at position `start`."""
         columns = ", ".join(f"{name} = ?" for name in READ_COLUMNS)
-        rows = ((*(_bytes(row[name]) for name in READ_COLUMNS), at) for at, row in enumerate(results, start))
+        rows = ((*(_encode(row[name]) for name in READ_COLUMNS), at) for at, row in enumerate(results, start))
         self._table.executemany(f"UPDATE images SET {columns} WHERE position = ?", rows)
 
     def usable(self) -> NDArray[np.int64]:
@@ -120,9 +120,9 @@ class ImageListing:
         """Names of a class's usable training images by position."""
         found = self._table.execute(
             "SELECT position, name FROM images WHERE label = ? AND split = 0 AND reason = x'' ORDER BY position",
-            (_bytes(label),),
+            (_encode(label),),
         )
-        return {position: _text(name) for position, name in found}
+        return {position: _decode(name) for position, name in found}
 
     def set_splits(self, splits: Mapping[int, str]) -> None:
         """Move images to other splits, by position."""
@@ -135,23 +135,23 @@ class ImageListing:
         A second call after splits are drawn updates the original's split.
         """
         for copy, original in copies.items():
-            name, split, label = self._of(original, "name, split, label")
-            (own,) = self._of(copy, "label")
+            name, split, label = self._select(original, "name, split, label")
+            (own,) = self._select(copy, "label")
             if None not in (own, label) and own != label:
                 self.contradicting[copy] = original
-            reason = _bytes(f"{kind} of {_text(name)} ({SPLITS[split]})")
+            reason = _encode(f"{kind} of {_decode(name)} ({SPLITS[split]})")
             self._table.execute("UPDATE images SET reason = ? WHERE position = ?", (reason, copy))
 
     def name(self, position: int) -> str:
-        return _text(self._of(position, "name")[0])
+        return _decode(self._select(position, "name")[0])
 
-    def _of(self, position: int, columns: str) -> tuple[Any, ...]:
+    def _select(self, position: int, columns: str) -> tuple[Any, ...]:
         return self._table.execute(f"SELECT {columns} FROM images WHERE position = ?", (position,)).fetchone()
 
     def reasons(self) -> Iterator[str]:
         """The reason for each image that is left out."""
         found = self._table.execute("SELECT reason FROM images WHERE reason != x'' ORDER BY position")
-        return (_text(reason) for (reason,) in found)
+        return (_decode(reason) for (reason,) in found)
 
     def counts(self) -> Counter[tuple[str, str | None]]:
         """Numbers of images by outcome (a split, or `left out`) and class (None: unlabelled)."""
@@ -160,7 +160,7 @@ class ImageListing:
         )
         counts: Counter[tuple[str, str | None]] = Counter()
         for split, out, label, count in found:
-            counts["left out" if out else SPLITS[split], None if label is None else _text(label)] += count
+            counts["left out" if out else SPLITS[split], None if label is None else _decode(label)] += count
         return counts
 
     def skipped(self) -> dict[str, int]:
@@ -168,7 +168,7 @@ class ImageListing:
         found = self._table.execute(
             "SELECT skipped, count(*) FROM listed WHERE skipped != x'' GROUP BY skipped"
         )
-        return {_text(reason): count for reason, count in found}
+        return {_decode(reason): count for reason, count in found}
 
     def rows(self) -> Iterator[dict[str, str]]:
         """The columns of the manifest that the database holds, for each image to be read."""
@@ -177,7 +177,7 @@ class ImageListing:
             f"SELECT name, split, label, {', '.join(READ_COLUMNS)} FROM images ORDER BY position"
         )
         for name, split, label, *results in found:
-            values = (_text(name), SPLITS[split], _text(label or b""), *map(_text, results))
+            values = (_decode(name), SPLITS[split], _decode(label or b""), *map(_decode, results))
             yield dict(zip(names, values, strict=True))
 
 
@@ -235,26 +235,26 @@ def list_items(images: Images) -> list[SourceItem]:
         return [*listing.items(), *listing.skipped_items()]
 
 
-def _listed(item: SourceItem) -> tuple[object, ...]:
+def _to_row(item: SourceItem) -> tuple[object, ...]:
     # class folders made on several systems can differ in Unicode normalization
-    label = None if item.label is None else _bytes(plain_name(item.label))
+    label = None if item.label is None else _encode(plain_name(item.label))
     is_of_no_use = item.label is None and item.split != "train"
     skipped = item.skipped or (TRAIN_ONLY if is_of_no_use else "")
-    others = map(_bytes, (item.stamp, skipped, item.origin, item.place))
-    return _bytes(item.name), SPLITS.index(item.split), label, *others, len(item.name)
+    others = map(_encode, (item.stamp, skipped, item.origin, item.place))
+    return _encode(item.name), SPLITS.index(item.split), label, *others, len(item.name)
 
 
-def _item(row: tuple[bytes, int, bytes | None, bytes, bytes, bytes, bytes]) -> SourceItem:
+def _to_item(row: tuple[bytes, int, bytes | None, bytes, bytes, bytes, bytes]) -> SourceItem:
     name, split, label, *others = row
     return SourceItem(
-        _text(name), SPLITS[split], None if label is None else _text(label), *map(_text, others)
+        _decode(name), SPLITS[split], None if label is None else _decode(label), *map(_decode, others)
     )
 
 
-def _bytes(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     # as bytes, because SQLite refuses text that is not valid UTF-8; the sort order is that of Python strings
     return text.encode("utf-8", "surrogatepass")
 
 
-def _text(value: bytes) -> str:
+def _decode(value: bytes) -> str:
     return value.decode("utf-8", "surrogatepass")

@@ -22,8 +22,8 @@ from knowhue.data.decode import (
     MappedFiles,
     PreparedPixels,
     Shards,
-    images_a_part,
-    images_a_shard,
+    images_per_part,
+    images_per_shard,
     open_shards,
     parts_to_read,
     pixel_blocks,
@@ -57,7 +57,7 @@ MANIFEST_COLUMNS = (
     "colourfulness", "width", "height", "sha256", "source_sha256",
 )  # fmt: skip
 MANIFEST, SUMMARY = "manifest.csv", "prepared.json"
-_OWN = re.compile(rf"\.reading-.*|\.?(images.*\.npy|{MANIFEST}|{SUMMARY}|samples\.npz)(\..*)?")
+_OWN_FILES = re.compile(rf"\.reading-.*|\.?(images.*\.npy|{MANIFEST}|{SUMMARY}|samples\.npz)(\..*)?")
 """Names of files that are written into the folder, or left there by killed processes."""
 _DIGESTS = ("source_sha256", "sha256")
 """Digests of an image at full size and as prepared; images are equal if either is."""
@@ -121,7 +121,7 @@ def prepare(
     _require_drawn(images)
     report({"stage": "prepare", "done": 0, "total": 0})  # listing can take long
     with open_listing(images) as listing:
-        checks.refuse_odd_names(listing.classes())
+        checks.check_class_names(listing.classes())
         unused = _unused_shares(listing.splits(), images)
         # everything that the array depends on: preparation, decoders, settings, and the files
         stamps = digest_each((item.name, item.split, item.label, item.stamp) for item in listing.items())
@@ -129,10 +129,10 @@ def prepare(
         key = fingerprint([PREPARED_VERSION, read, images.model_dump(mode="json"), stamps])
         with locked(folder.parent, "prepare"):
             # checked under the lock, because another process may just have prepared the same images
-            if not _is_there(folder, key, report):
+            if not _is_prepared(folder, key, report):
                 _prepare(listing, images, folder, key, report, share_out)
     summary = read_summary(folder)
-    for sentence in (*unused, *checks.alike_names(summary["classes"])):
+    for sentence in (*unused, *checks.similar_names(summary["classes"])):
         report({"stage": "note", "text": sentence})
     if sentence := left_out_sentence(summary):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
@@ -228,13 +228,13 @@ def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) ->
         stray: Any = dict.fromkeys(("index", "sha256", "label", "split"), "")
         pairs = zip_longest(kept_rows(folder), range(count), fillvalue=stray)
         rows = (row if row["index"] == str(number) else stray for row, number in pairs)
-        is_whole = _identify(rows) == summary["fingerprint"]
+        is_whole = _digest(rows) == summary["fingerprint"]
     except (RunError, KeyError):
         return f"`{folder / MANIFEST}` or `{folder / arrays[0]}` was changed or damaged"
     return "" if is_whole else f"`{folder / MANIFEST}` was changed"
 
 
-def _identify(kept: Iterator[ManifestRow]) -> str:
+def _digest(kept: Iterator[ManifestRow]) -> str:
     """SHA-256 over the pixels, labels and splits of prepared images, in order."""
     return digest_each((row["sha256"], row["label"], row["split"]) for row in kept)
 
@@ -281,7 +281,7 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _is_there(folder: Path, key: str, report: Report) -> bool:
+def _is_prepared(folder: Path, key: str, report: Report) -> bool:
     """Whether the folder holds the images of this key, undamaged."""
     try:
         summary = read_summary(folder) if (folder / SUMMARY).exists() else {"key": None}
@@ -299,25 +299,25 @@ def _prepare(
 ) -> None:
     require_writable_folder(folder)
     found = {path.name: path for path in folder.glob("*")}
-    others = sorted(name for name in found if not name.startswith(".") and not _OWN.fullmatch(name))
+    others = sorted(name for name in found if not name.startswith(".") and not _OWN_FILES.fullmatch(name))
     if others and SUMMARY not in found:
         raise RunError(
             f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Name another folder, or "
             "move what is there away."
         )
     # named by everything that its parts depend on, so that finished parts can be used again
-    scratch = folder / f".reading-{key}-{images_a_part(len(listing), images.size_px)}"
+    scratch = folder / f".reading-{key}-{images_per_part(len(listing), images.size_px)}"
     for name, left in found.items():  # of killed processes; can be as large as all images
-        if name.startswith(".") and left != scratch and _OWN.fullmatch(name):
+        if name.startswith(".") and left != scratch and _OWN_FILES.fullmatch(name):
             remove_all(left)
     try:
         read_all(listing, images, scratch, report, share_out)
         try:
             parts = parts_to_read(scratch, len(listing), images.size_px)
             raw = Shards(MappedFiles([part.pixels for part in parts]))
-            _choose(listing, raw, images)
+            _split_and_mark_copies(listing, raw, images)
             _require_enough(listing, images)
-            identity = _identify(row for row in listing.rows() if not row["reason"])
+            identity = _digest(row for row in listing.rows() if not row["reason"])
             _refuse_change_under_runs(folder, identity)
         except KnowhueError:
             remove_all(scratch)  # useless, because other images or settings are needed
@@ -332,7 +332,7 @@ def _prepare(
     remove_all(scratch)
 
 
-def _choose(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
+def _split_and_mark_copies(listing: ImageListing, raw: PreparedPixels, images: Images) -> None:
     """Set the split of each image in the listing, and mark copies to be left out.
 
     Images are left out before splits are drawn, so that damaged or near-gray images and copies never change a split.
@@ -379,7 +379,7 @@ def _require_drawn(images: Images) -> None:
 
 
 def _require_enough(listing: ImageListing, images: Images) -> None:
-    classes, became_all = listing.classes(), listing.counts()
+    classes, counts = listing.classes(), listing.counts()
     left_out = kinds_of(listing.reasons())
     left_words = counted([*listing.reasons(), *Counter(listing.skipped()).elements()])
     why = f" Left out: {left_words}{remedies_for(listing.skipped())}." if left_words else ""
@@ -396,13 +396,15 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
             "`images.min_colourfulness` if they are in faint colours."
         )
     needed = {"train": images.min_per_class, "validation": 1, "test": int("test" in listing.splits())}
-    became = {
-        name: Counter({what: count for (what, label), count in became_all.items() if label == name})
+    outcomes = {
+        name: Counter({what: count for (what, label), count in counts.items() if label == name})
         for name in classes
     }
     for split, need in needed.items():
-        if lacking := [name for name in classes if became[name][split] < need]:
-            short = "; ".join(f"{name} {became[name][split]} ({_of(became[name])})" for name in lacking)
+        if lacking := [name for name in classes if outcomes[name][split] < need]:
+            short = "; ".join(
+                f"{name} {outcomes[name][split]} ({_outcomes(outcomes[name])})" for name in lacking
+            )
             remedy = "Add images, remove the class" if images.source != "drawn" else _MORE_DRAWN
             raise ImageError(
                 f"Each class needs at least {need} usable {split} images. Found {short}.{why} {remedy}, or lower "
@@ -410,9 +412,9 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
             )
 
 
-def _of(became: Counter[str]) -> str:
-    counts = ", ".join(f"{became[what]} {what}" for what in (*SPLITS, "left out") if became[what])
-    return f"of {became.total()} found: {counts}"
+def _outcomes(outcomes: Counter[str]) -> str:
+    counts = ", ".join(f"{outcomes[what]} {what}" for what in (*SPLITS, "left out") if outcomes[what])
+    return f"of {outcomes.total()} found: {counts}"
 
 
 def _refuse_change_under_runs(folder: Path, identity: str) -> None:
@@ -431,7 +433,7 @@ def _write(listing: ImageListing, raw: PreparedPixels, folder: Path, side: int) 
         Checksums by file name.
     """
     (folder / SUMMARY).unlink(missing_ok=True)  # it holds the others' checksums, and is written last
-    kept, size = listing.kept(), images_a_shard(side)
+    kept, size = listing.kept(), images_per_shard(side)
     names = shard_names(len(kept), side)
     for number, name in enumerate(names):
         own = kept[number * size : (number + 1) * size]

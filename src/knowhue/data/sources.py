@@ -16,15 +16,15 @@ from knowhue.data.items import (
     UNLABELLED,
     ImageSource,
     SourceItem,
-    known_label,
+    file_stamp,
+    parse_label,
     read_training_image,
     remedies_for,
     require_columns,
     source_root,
-    stamp_of,
 )
 from knowhue.errors import ConfigError, ImageError, needing
-from knowhue.images.image import CIRCLE, counted, walk, why_hidden
+from knowhue.images.image import LINK_LOOP, counted, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 from knowhue.storage import path_of_setting
@@ -74,7 +74,7 @@ class Folder:
         skipped: dict[str, Counter[str]] = defaultdict(Counter)
         depth = 2 if splits else 1
         for found in walk(root):
-            item = _placed(root, found.path, found.skipped, splits)
+            item = _item_in_folder(root, found.path, found.skipped, splits)
             folders = item.name.split("/", depth)
             for count in range(1, depth + 1):
                 skipped["/".join(folders[:count])][item.skipped] += 1
@@ -99,7 +99,7 @@ def _splits_of(root: Path) -> dict[str, str]:
     return known
 
 
-def _placed(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> SourceItem:
+def _item_in_folder(root: Path, path: Path, skipped: str, splits: Mapping[str, str]) -> SourceItem:
     """The item of a file below the root, with the split and class that its folders name."""
     below = path.parts[len(root.parts) :]  # takes a fifth of the time of `relative_to`
     folders = below[:-1]
@@ -131,7 +131,7 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
 
 def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:
     try:
-        stamp = stamp_of(path)
+        stamp = file_stamp(path)
     except OSError as error:  # a broken link, which is reported when it is read
         stamp = str(error.errno)
     return SourceItem(name, split, label, stamp, skipped)
@@ -140,7 +140,7 @@ def _item(path: Path, name: str, split: str, label: str | None, skipped: str) ->
 def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
     """Refuse split and class folders without images, so that none disappears unnoticed."""
     if home and not skipped.get(home, {}).get(""):
-        others = _others(Counter(skipped.get(home, {})).elements())
+        others = _instead(Counter(skipped.get(home, {})).elements())
         alone = (
             ""
             if home == "train"
@@ -152,13 +152,14 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
         if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
             continue
         inside = Counter(skipped.get(folder.relative_to(root).as_posix(), {}))
-        if not inside[""] and inside != {CIRCLE: 1}:
+        if not inside[""] and inside != {LINK_LOOP: 1}:
             raise ImageError(
-                f"{folder}: no images of a class{_others(inside.elements())}; put some there, or remove the folder"
+                f"{folder}: no images of a class{_instead(inside.elements())}; put some there, or remove the folder"
             )
 
 
-def _others(skipped: Iterable[str]) -> str:
+def _instead(skipped: Iterable[str]) -> str:
+    """The rest of a sentence on missing images: what was found instead."""
     reasons = list(skipped)
     return f", but {counted(reasons)}{remedies_for(reasons)}" if reasons else ""
 
@@ -192,7 +193,7 @@ class ImageNet:
                 files = sorted(walk(home / word)) if (home / word).is_dir() else []
                 if all(skipped for _, skipped in files):
                     raise ImageError(
-                        f"{home / word}: no images of {name}{_others([skipped for _, skipped in files])}; unpack that "
+                        f"{home / word}: no images of {name}{_instead([skipped for _, skipped in files])}; unpack that "
                         "class there, or change its id in `images.wordnet_ids`"
                     )
                 for path, skipped in files:
@@ -244,7 +245,7 @@ class HuggingFace:
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the only digest of the dataset's content
             for row, value in enumerate(dataset[self.label_column]):
-                label = known_label(value)
+                label = parse_label(value)
                 if label is not None and hasattr(feature, "int2str"):  # class labels are stored as numbers
                     label = feature.int2str(value)
                 yield SourceItem(f"{name}/{row:07d}", SPLIT_NAMES[name], label, stamp)

@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ _MOST_SEGMENTS = 1 << 18
 CREDENTIALS = "its content credentials (C2PA), which hold for the original alone, were left out"
 
 
-class Beside(NamedTuple):
+class FileInfo(NamedTuple):
     """What a file contains besides its pixels, as far as its decoder does not report it, or reports it wrongly."""
 
     profile: bytes | None = None
@@ -42,13 +43,13 @@ class Beside(NamedTuple):
     """colour space of files without a profile, and sentences for the user on it"""
 
 
-def without_unit(across: float, down: float) -> Resolution | None:
+def unitless_resolution(across: float, down: float) -> Resolution | None:
     """The resolution of pixels whose aspect ratio alone is known: at least 72 per inch; None if they are square."""
     base = 72 / 25.4 / min(across, down)
     return (base * across, base * down) if across != down else None
 
 
-def _comments(found: list[bytes]) -> tuple[Texts, tuple[str, ...]]:
+def _comment_texts(found: list[bytes]) -> tuple[Texts, tuple[str, ...]]:
     """The first comments as texts, and a note if there are more than are kept."""
     texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
     beyond = (f"comments beyond its first {_MOST_COMMENTS} were left out",) * (len(found) > _MOST_COMMENTS)
@@ -68,30 +69,32 @@ _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 """Markers that cannot occur within scan data: all but stuffed zeros and restart markers (ITU-T T.81, B.1.1)."""
 _JPEG_END, _JPEG_COMMENT, _JPEG_APP0, _JPEG_APP11 = 0xD9, 0xFE, 0xE0, 0xEB
 _C2PA = b"jumdc2pa"
-_JFIF_HEAD = b"JFIF\0"
+_JFIF_START = b"JFIF\0"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\2%b\0\0"
-_NEAR = 1 << 10  # bytes after the image in which a video must begin; Samsung puts a table in front of it
+_TRAILER_BYTES = (
+    1 << 10
+)  # bytes after the image in which a video must begin; Samsung puts a table in front of it
 
 
-def of_jpeg(file: File) -> Beside:
+def jpeg_info(file: File) -> FileInfo:
     """Comments, a resolution without a unit, and notes on what follows: further images, a motion photo's video."""
     file.seek(0)
     data = file.read()
     comments, resolution, notes = list[bytes](), None, list[str]()
     for kind, body, place in _segments(data, _JPEG_MARKER):
         if kind == _JPEG_END:
-            notes += _behind(data[place : place + _NEAR])
+            notes += _trailing_notes(data[place : place + _TRAILER_BYTES])
             break
         if kind == _JPEG_COMMENT and len(comments) <= _MOST_COMMENTS:
             comments.append(body)
         elif kind == _JPEG_APP11 and _C2PA in body and CREDENTIALS not in notes:
             notes.append(CREDENTIALS)
-        elif kind == _JPEG_APP0 and body.startswith(_JFIF_HEAD) and len(body) >= 12:
+        elif kind == _JPEG_APP0 and body.startswith(_JFIF_START) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit == 0 and across and down:
-                resolution = without_unit(across, down)
-    texts, beyond = _comments(comments)
-    return Beside(texts=texts, pixels_per_mm=resolution, notes=(*notes, *beyond))
+                resolution = unitless_resolution(across, down)
+    texts, beyond = _comment_texts(comments)
+    return FileInfo(texts=texts, pixels_per_mm=resolution, notes=(*notes, *beyond))
 
 
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
@@ -106,7 +109,7 @@ def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, byt
         place += length
 
 
-def _behind(data: bytes) -> tuple[str, ...]:
+def _trailing_notes(data: bytes) -> tuple[str, ...]:
     data = data.lstrip(b"\0\xff")
     if data.startswith(b"\xd8\xff"):
         return (
@@ -115,7 +118,7 @@ def _behind(data: bytes) -> tuple[str, ...]:
     return ("the video behind it (motion photo) was left out",) if b"ftyp" in data else ()
 
 
-def jfif_of(resolution: Resolution | None) -> bytes:
+def jfif_segment(resolution: Resolution | None) -> bytes:
     """A JFIF 1.02 segment with a resolution in the unit of smaller rounding error; empty if it exceeds 16 bits."""
     if resolution is None:
         return _JFIF % struct.pack(">BHH", 0, 1, 1)
@@ -126,7 +129,7 @@ def jfif_of(resolution: Resolution | None) -> bytes:
     return _JFIF % struct.pack(">BHH", unit, across, down) if fits else b""
 
 
-def with_comments(jpeg: bytes, texts: Iterable[str], jfif: bytes) -> bytes:
+def add_comments(jpeg: bytes, texts: Iterable[str], jfif: bytes) -> bytes:
     """Add a JFIF segment and comments, each below 65,534 bytes in UTF-8, to a JPEG file that libvips wrote."""
     bodies = (text.encode() for text in texts)
     segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(body) + 2) + body for body in bodies)
@@ -150,24 +153,24 @@ _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 _EXIF_HEAD = b"Exif\0\0"
 _RAW_PROFILE = re.compile(r"Raw profile type (exif|APP1|xmp)")
-_KEY_LETTERS = 79
+_LONGEST_KEYWORD = 79
 
 
-def of_png(file: File) -> Beside:
+def png_info(file: File) -> FileInfo:
     """Colours, metadata and resolution; damaged chunks are ignored."""
     colours, metadata, texts, notes = _png_contents(file)
     resolution, density = None, colours.get(b"pHYs", b"")
     if len(density) == 9:
         across, down = (each / 1000 for each in struct.unpack(">2I", density[:8]))
         if across and down:
-            resolution = (across, down) if density[8] == _METRE else without_unit(across, down)
+            resolution = (across, down) if density[8] == _METRE else unitless_resolution(across, down)
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
     if b"caBX" in colours:
         notes.append(CREDENTIALS)
     if frames > 1:
         notes.append(f"the still image of its {frames} frames")
     space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
-    return Beside(None, tuple(metadata.items()), texts, resolution, tuple(notes), space)
+    return FileInfo(None, tuple(metadata.items()), texts, resolution, tuple(notes), space)
 
 
 def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts, list[str]]:
@@ -182,39 +185,38 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
             colours[kind] = body
         if kind not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
             continue
-        try:
-            if length >= left_bytes:
-                raise ValueError
-            body = body or file.read(length)
-            if kind == b"eXIf":
-                metadata.setdefault("exif-data", _EXIF_HEAD + body.removeprefix(_EXIF_HEAD))
-                continue
-            key, text = _png_text(kind, body, left_bytes)
-        except (ValueError, zlib.error):
+        fits = length < left_bytes
+        body = body or file.read(length if fits else 0)
+        if fits and kind == b"eXIf":
+            metadata.setdefault("exif-data", _EXIF_HEAD + body.removeprefix(_EXIF_HEAD))
+        elif fits and (found := _png_text(kind, body, left_bytes)):
+            key, text = found
+            left_bytes -= len(text)
+            if key == _XMP_KEY:
+                metadata.setdefault("xmp-data", text.encode())
+            elif (raw := _raw_profile(key, text)) is None:
+                texts.append((key, text))
+            elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
+                older.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
+            else:
+                older.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
+        else:
             left_bytes -= _FAILURE_BYTES
             lost += 1
-            continue
-        left_bytes -= len(text)
-        if key == _XMP_KEY:
-            metadata.setdefault("xmp-data", text.encode())
-        elif (raw := _raw_profile(key, text)) is None:
-            texts.append((key, text))
-        elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
-            older.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
-        else:
-            older.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
     notes = [f"of its texts and EXIF {lost} were damaged or too long, and left out"] if lost else []
     return colours, older | metadata, tuple(texts), notes
 
 
-def with_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool = True) -> bytes:
+def add_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool = True) -> bytes:
     """Add texts, and XMP uncompressed (ISO 16684-1, 7.6), to a PNG file that libvips wrote."""
     if not has_resolution:
         at = png.index(_PNG_RESOLUTION)
         png = png[:at] + png[at + 21 :]  # 12 bytes of length, name and checksum, 9 of data
     told, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in texts:
-        told.add_text(key[:_KEY_LETTERS], text)  # as Latin-1, which every reader supports, or else as UTF-8
+        told.add_text(
+            key[:_LONGEST_KEYWORD], text
+        )  # as Latin-1, which every reader supports, or else as UTF-8
     if xmp is not None:
         told.add(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp)
     for kind, body, *_ in told.chunks:
@@ -235,22 +237,23 @@ def _png_chunks(file: File) -> Iterator[tuple[bytes, int]]:
         at += 12 + length  # 12 bytes of length, name and checksum
 
 
-def _png_text(kind: bytes, body: bytes, most_bytes: int) -> tuple[str, str]:
-    """Keyword and text of a chunk (PNG, third edition, 11.3.3); ValueError or zlib.error if it is damaged."""
+def _png_text(kind: bytes, body: bytes, most_bytes: int) -> tuple[str, str] | None:
+    """Keyword and text of a chunk (PNG, third edition, 11.3.3); None if it is damaged."""
     key, _, rest = body.partition(b"\0")
-    if kind == b"tEXt":
-        return key.decode("latin-1"), rest.decode("latin-1")
-    if kind == b"zTXt":
-        return key.decode("latin-1"), _unpacked(rest[1:], most_bytes).decode("latin-1")
-    is_packed = rest[:1] == b"\1"
-    language, translated, packed = rest[2:].split(b"\0", 2)
-    text = (_unpacked(packed, most_bytes) if is_packed else packed).decode()
-    if language or translated:  # Pillow writes both when given this type
-        text = PngImagePlugin.iTXt(text, language.decode("latin-1"), translated.decode())
-    return key.decode("latin-1"), text
+    with suppress(ValueError, zlib.error):
+        if kind == b"tEXt":
+            return key.decode("latin-1"), rest.decode("latin-1")
+        if kind == b"zTXt":
+            return key.decode("latin-1"), _decompress(rest[1:], most_bytes).decode("latin-1")
+        language, translated, packed = rest[2:].split(b"\0", 2)
+        text = (_decompress(packed, most_bytes) if rest[:1] == b"\1" else packed).decode()
+        if language or translated:  # Pillow writes both when given this type
+            text = PngImagePlugin.iTXt(text, language.decode("latin-1"), translated.decode())
+        return key.decode("latin-1"), text
+    return None
 
 
-def _unpacked(data: bytes, most_bytes: int) -> bytes:
+def _decompress(data: bytes, most_bytes: int) -> bytes:
     unpacking = zlib.decompressobj()
     found = unpacking.decompress(data, most_bytes)
     if not unpacking.eof:
@@ -278,7 +281,7 @@ _GIF_TRAILER_BYTES = 257
 """Length of the trailer after XMP, which is not in sub-blocks: it leads decoders that expect them to the end."""
 
 
-def of_gif(file: File) -> Beside:
+def gif_info(file: File) -> FileInfo:
     """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; images are skipped."""
     file.seek(0)
     data = file.read()
@@ -307,8 +310,8 @@ def of_gif(file: File) -> Beside:
         notes = (
             f"comments, XMP and a profile behind its first {_MOST_SEGMENTS:,} blocks were not looked for",
         )
-    texts, beyond = _comments(comments)
-    return Beside(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *beyond))
+    texts, beyond = _comment_texts(comments)
+    return FileInfo(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *beyond))
 
 
 def _gif_table_bytes(flags: int) -> int:
@@ -327,37 +330,37 @@ def _sub_blocks(data: bytes, place: int, blocks: Iterator[int]) -> tuple[bytes, 
 
 # BMP
 
-_BMP_BYTES, _BMP_FIFTH, _BMP_EMBEDDED = 138, b"\x7c\0\0\0", b"DEBM"
+_BMP_BYTES, _BMP_VERSION_5, _BMP_EMBEDDED = 138, b"\x7c\0\0\0", b"DEBM"
 """Length of both headers; the length field of the second in version 5; PROFILE_EMBEDDED, little-endian."""
 
 
-def of_bmp(file: File) -> Beside:
+def bmp_info(file: File) -> FileInfo:
     """The embedded profile of a version 5 file (BITMAPV5HEADER)."""
     file.seek(0)
     head = file.read(_BMP_BYTES)
-    if len(head) < _BMP_BYTES or head[14:18] != _BMP_FIFTH or head[70:74] != _BMP_EMBEDDED:
-        return Beside()
+    if len(head) < _BMP_BYTES or head[14:18] != _BMP_VERSION_5 or head[70:74] != _BMP_EMBEDDED:
+        return FileInfo()
     at, size = struct.unpack_from("<II", head, 126)
     file.seek(14 + at)
-    return Beside(file.read(min(size, _MOST_BYTES)))
+    return FileInfo(file.read(min(size, _MOST_BYTES)))
 
 
 # Boxes (ISO/IEC 14496-12) of AVIF, HEIC and JPEG 2000
 
 _MOST_BOXES = 4096
-_CODES = re.compile(rb"colrnclx(.{4})", re.DOTALL)
+_NCLX = re.compile(rb"colrnclx(.{4})", re.DOTALL)
 """Colour box of an image (ISO/IEC 23008-12, 6.5.5): its primaries and transfer characteristics by ITU-T H.273."""
 
 
-def of_heif(file: File) -> Beside:
+def heif_info(file: File) -> FileInfo:
     """The colour space of AVIF or HEIC; the decoder has already undone the matrix and range of the codes."""
     boxes = list(_boxes(file, (b"meta", b"uuid")))
-    found = {codes for kind, body in boxes if kind == b"meta" for codes in _CODES.findall(body)}
+    found = {codes for kind, body in boxes if kind == b"meta" for codes in _NCLX.findall(body)}
     notes = (CREDENTIALS,) if any(_C2PA in body for _, body in boxes) else ()
     if len(found) > 1:
         several = "its images have several kinds of colours (nclx), read as if they were sRGB's"
-        return Beside(colours=(None, (several,)), notes=notes)
-    return Beside(
+        return FileInfo(colours=(None, (several,)), notes=notes)
+    return FileInfo(
         colours=heif_space(*struct.unpack(">2H", found.pop())) if found else (None, ()), notes=notes
     )
 
@@ -386,13 +389,13 @@ _UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp-data",
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
 }
-_STRUCTURE = (b"jP  ", b"ftyp", b"rreq", b"jpch", b"jplh", b"free", b"\0\0\0\0")
+_STORAGE_BOXES = (b"jP  ", b"ftyp", b"rreq", b"jpch", b"jplh", b"free", b"\0\0\0\0")
 """Boxes that describe how the image is stored, padding, and zeros after the last box."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _J2K_MARKER = re.compile(rb"\xff[\x51-\x90]")
 _J2K_SIZE, _J2K_COMMENT, _J2K_TILE = 0x51, 0x64, 0x90
 _J2K_TEXT = b"\0\1"  # in Latin-1; 0 is binary
-_OF_ENCODERS = (
+_ENCODER_COMMENTS = (
     b"Created by OpenJPEG",
     b"Created by Grok version",
     b"Creator: JasPer Version",
@@ -403,7 +406,7 @@ _OF_ENCODERS = (
 """First bytes of comments that encoders add to every file; they do not describe the image."""
 
 
-def of_jpeg_2000(file: File) -> Beside:
+def jpeg_2000_info(file: File) -> FileInfo:
     """Profile (ISO/IEC 15444-1, I.5.3.3), comments, EXIF, XMP and IPTC, and a note on lost bit depth."""
     file.seek(0)
     codestream, profile, metadata, others = b"", None, dict[str, bytes](), list[str]()
@@ -417,13 +420,13 @@ def of_jpeg_2000(file: File) -> Beside:
                 codestream = codestream or body  # the first is the image
             elif kind == b"uuid" and (name := _UUIDS.get(body[:16])):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
-            elif kind not in _STRUCTURE:
+            elif kind not in _STORAGE_BOXES:
                 others.append(kind.decode("latin-1").strip())
-    comments, notes = _main_header(codestream)
+    comments, notes = _codestream_header(codestream)
     if others:
         notes.append(f"further boxes were left out: {few(list(dict.fromkeys(others)))}")
-    texts, beyond = _comments(comments)
-    return Beside(profile, tuple(metadata.items()), texts, notes=(*notes, *beyond))
+    texts, beyond = _comment_texts(comments)
+    return FileInfo(profile, tuple(metadata.items()), texts, notes=(*notes, *beyond))
 
 
 def _jpeg_2000_profile(header: bytes) -> bytes | None:
@@ -432,7 +435,7 @@ def _jpeg_2000_profile(header: bytes) -> bytes | None:
     return next((body[3:] for body in colours if body[:1] in (b"\2", b"\3")), None)
 
 
-def _main_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
+def _codestream_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
     """Comments (ISO/IEC 15444-1, A.9.2), and a note on lost bit depth (A.5.1)."""
     comments, notes = list[bytes](), list[str]()
     for kind, body, _ in _segments(codestream, _J2K_MARKER):
@@ -445,7 +448,7 @@ def _main_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
                 notes.append(f"of its {max(depths)} bits a channel the decoder of JPEG 2000 gives 8")
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
-            if len(comments) <= _MOST_COMMENTS and not text.startswith(_OF_ENCODERS):
+            if len(comments) <= _MOST_COMMENTS and not text.startswith(_ENCODER_COMMENTS):
                 comments.append(text)
     return comments, notes
 
@@ -453,7 +456,7 @@ def _main_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
 # PNM
 
 
-def deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
+def read_deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
     """16-bit colours (H, W, 3) of a PNM with values above 255, which Pillow reduces to 8 bits; None for others."""
     decoder, _, place, arguments = image.tile[0]
     top = arguments[-1] if isinstance(arguments, tuple) else 255

@@ -70,7 +70,7 @@ _SYSTEM_NAMES = frozenset({
 
 
 UNREADABLE = "unreadable folder"
-CIRCLE = "linking to a folder around it"
+LINK_LOOP = "linking to a folder around it"
 MOST_KINDS = 6
 """Most kinds of reasons that a sentence names; a folder can hold any number of file types."""
 
@@ -116,7 +116,10 @@ def why_hidden(name: str) -> str:
 
 
 def walk(
-    root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None, takes_coloured: bool = False
+    root: Path,
+    suffixes: Collection[str] = SUFFIXES,
+    avoid: Path | None = None,
+    include_coloured: bool = False,
 ) -> Iterator[Found]:
     """List everything below a folder, sorted by name, except Knowhue's own ledgers; links to folders come last.
 
@@ -127,7 +130,7 @@ def walk(
         root: the folder to search.
         suffixes: of images, lower case.
         avoid: a folder that is left out without being reported, such as the output folder.
-        takes_coloured: whether to include images that `knowhue colorize` wrote into subfolders.
+        include_coloured: whether to include images that `knowhue colorize` wrote into subfolders.
     """
     entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
     silent = set(entered)
@@ -137,8 +140,8 @@ def walk(
         folder = folders.pop() if folders else links.pop(0)
         try:
             here, entries = identity(folder), _entries(folder)
-            if folder != root and not takes_coloured:
-                coloured.update(_coloured_in(folder))
+            if folder != root and not include_coloured:
+                coloured.update(_coloured_images(folder))
         except OSError as error:
             yield Found(folder, f"{UNREADABLE}: {error.strerror}")
             continue
@@ -173,7 +176,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _coloured_in(folder: Path) -> Iterator[Path]:
+def _coloured_images(folder: Path) -> Iterator[Path]:
     """Images that `knowhue colorize` wrote into a folder and its subfolders; originals may be beside them."""
     for ledger in (folder / LEDGER, *(folder / LEDGERS).glob("*.jsonl")):
         if ledger.is_file():
@@ -192,7 +195,7 @@ def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str
     reason = why_hidden(entry.name)
     if not reason and is_folder:
         above = entry.absolute().parents if entry.is_symlink() else ()
-        return CIRCLE if any(entry.samefile(each) for each in above) else ""
+        return LINK_LOOP if any(entry.samefile(each) for each in above) else ""
     return reason or ("" if entry.suffix.lower() in suffixes else of_no_format(entry.suffix))
 
 

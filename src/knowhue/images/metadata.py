@@ -18,7 +18,7 @@ from knowhue.images.tiff import GEOGRAPHY, exif_without_thumbnail
 
 Fields = dict[str, bytes]
 
-_WORDS = {
+_SUBJECTS = {
     "exif-data": "EXIF was",
     "xmp-data": "XMP was",
     "iptc-data": "IPTC was",
@@ -26,13 +26,13 @@ _WORDS = {
     GEOGRAPHY: "GeoTIFF was",
 }
 _COMMENTS = "comments were"
-_LONGEST_KEY = 79  # characters of a PNG keyword
+_LONGEST_KEYWORD = 79  # characters of a PNG keyword
 _JPEG_BLOCK = 65_500  # bytes of a JPEG segment, less the prefix that libvips adds
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
-def keep(
+def keep_metadata(
     origin: Origin, suffix: str, holds: Collection[str], height: int, width: int, called: str
 ) -> tuple[Fields, Texts, list[str]]:
     """Choose the metadata that still applies to an image and that its file format can hold.
@@ -52,7 +52,7 @@ def keep(
     Returns:
         Metadata by libvips names, texts, and sentences on what is left out.
     """
-    found, lost = _true(dict(origin.metadata), height, width, origin.computed_by)
+    found, lost = _still_valid(dict(origin.metadata), height, width, origin.computed_by)
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
@@ -61,11 +61,11 @@ def keep(
     texts = tuple(
         (key, text) for key, text in origin.texts if suffix == ".png" or (suffix == ".jpg" and key == COMMENT)
     )
-    placeless = [_WORDS[name] for name in found if name not in kept]
-    placeless += _in_words([key for key, _ in origin.texts if key not in dict(texts)])
-    lost += [f"{words} left out: {called} cannot hold that" for words in placeless]
+    unsupported = [_SUBJECTS[name] for name in found if name not in kept]
+    unsupported += _text_subjects([key for key, _ in origin.texts if key not in dict(texts)])
+    lost += [f"{words} left out: {called} cannot hold that" for words in unsupported]
     if suffix == ".jpg":
-        sizes = [(_WORDS[name], len(value)) for name, value in kept.items()]
+        sizes = [(_SUBJECTS[name], len(value)) for name, value in kept.items()]
         sizes += [(_COMMENTS, len(text.encode())) for _, text in texts]
         lost += [
             f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {size:,}"
@@ -79,17 +79,19 @@ def keep(
     return kept, texts, list(dict.fromkeys(lost))
 
 
-def _in_words(keys: Collection[str]) -> list[str]:
+def _text_subjects(keys: Collection[str]) -> list[str]:
     """Subject and verb of a sentence on texts with these keywords."""
     # several texts can have the same keyword
-    named = list(dict.fromkeys(shown(key, _LONGEST_KEY) for key in keys if key != COMMENT))
+    named = list(dict.fromkeys(shown(key, _LONGEST_KEYWORD) for key in keys if key != COMMENT))
     words = [_COMMENTS] if COMMENT in keys else []
     if named:
         words.append(f"the text{'s' * (len(named) > 1)} {few(named)} {'were' if len(named) > 1 else 'was'}")
     return words
 
 
-def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None) -> tuple[Fields, list[str]]:
+def _still_valid(
+    found: Fields, height: int, width: int, computed_by: ComputedBy | None
+) -> tuple[Fields, list[str]]:
     """Fields without what no longer applies, and notes on removals that concern the user."""
     notes = list[str]()
     for name, value in found.items():
@@ -98,7 +100,7 @@ def _true(found: Fields, height: int, width: int, computed_by: ComputedBy | None
         elif name in ("iptc-data", "photoshop-data"):
             found[name] = blocks_without_thumbnail(value)
         elif name == "xmp-data":
-            found[name], notes = _true_xmp(value, height, width, computed_by)
+            found[name], notes = _clean_xmp(value, height, width, computed_by)
     return {name: value for name, value in found.items() if value}, notes
 
 
@@ -129,7 +131,7 @@ _THUMBNAIL = re.compile(rb"8BIM\x04[\x09\x0c]\0\0(.{4})", re.DOTALL)
 """Header of Photoshop's thumbnail block: its kind, no name, its size."""
 _XMP_NUMBER = rb"""(%s(?:\s*=\s*["']|>)\s*)(\d+)"""
 _TIFF_SPACE = b"http://ns.adobe.com/tiff/1.0/"
-_WIDE = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # UTF-16
 _GOOGLE, _ADOBE = "http://ns.google.com/photos/", "http://ns.adobe.com/"
 _CLAIMS = {
     f"{_ADOBE}hdr-gain-map/": ("", "a gain map"),
@@ -159,18 +161,18 @@ _UNDECLARED = (
     "XMP is damaged or too large to be read, and stays as it is: it does not say that the colours are "
     "computed"
 )
-_NO_XML = (ExpatError, ValueError, LookupError)
+_XML_ERRORS = (ExpatError, ValueError, LookupError)
 _MOST_TAGS, _MOST_LEVELS = 1 << 16, 100
 """Limits on XMP that is parsed, because a malicious packet of a few kilobytes could take minutes or nest deeply."""
 
 
-def _document(xmp: bytes) -> minidom.Document:
+def _parse(xmp: bytes) -> minidom.Document:
     if b"<!DOCTYPE" in xmp:  # entities can refer to files and expand exponentially
         raise ExpatError
     if xmp.count(b"<") > _MOST_TAGS:
         raise ExpatError
     # zeros after a packet are not XML, but in UTF-16 the last one is half of a character
-    document = minidom.parseString(xmp if xmp.startswith(_WIDE) else xmp.rstrip(b"\0"))
+    document = minidom.parseString(xmp if xmp.startswith(_UTF_16) else xmp.rstrip(b"\0"))
     nodes: list[Any] = [document]
     for _ in range(_MOST_LEVELS):
         nodes = [child for node in nodes for child in node.childNodes]
@@ -190,7 +192,9 @@ def blocks_without_thumbnail(blocks: bytes) -> bytes:
     return b"".join([*kept, blocks[place:]])
 
 
-def _true_xmp(xmp: bytes, height: int, width: int, computed_by: ComputedBy | None) -> tuple[bytes, list[str]]:
+def _clean_xmp(
+    xmp: bytes, height: int, width: int, computed_by: ComputedBy | None
+) -> tuple[bytes, list[str]]:
     """XMP (ISO 16684-1) without properties on data that is not in the file, and notes on removals and failures.
 
     Orientation and size are set to those of the upright image. If there is nothing else to remove or declare, the
@@ -205,25 +209,25 @@ def _true_xmp(xmp: bytes, height: int, width: int, computed_by: ComputedBy | Non
         xmp = re.sub(_XMP_NUMBER % name, rb"\g<1>%d" % number, xmp)
     is_declared = computed_by is None
     try:
-        document = _document(xmp)
-    except _NO_XML:
+        document = _parse(xmp)
+    except _XML_ERRORS:
         plain = xmp.replace(b"\0", b"")  # so that UTF-16 reads as ASCII, too
-        gone = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
-        xmp = b"" if gone else xmp
+        removed = [what for space, (names, what) in _CLAIMS.items() if not names and space.encode() in plain]
+        xmp = b"" if removed else xmp
     else:
-        gone = list(_prune(document))
+        removed = list(_prune(document))
         if computed_by is not None:
             is_declared = declare(document, computed_by)
-        if gone or (computed_by is not None and is_declared):
-            xmp = _packet(document)
-    announced = ", ".join(dict.fromkeys(filter(None, gone)))
+        if removed or (computed_by is not None and is_declared):
+            xmp = _serialize(document)
+    announced = ", ".join(dict.fromkeys(filter(None, removed)))
     notes = [f"XMP no longer announces {announced}, which the file does not hold"] if announced else []
     if xmp and not is_declared:
         notes.insert(0, _UNDECLARED)
     return xmp, notes
 
 
-def _packet(document: minidom.Document) -> bytes:
+def _serialize(document: minidom.Document) -> bytes:
     """A document as bytes, without an XML declaration, which a packet must not contain."""
     # the name of a model's folder may not be valid UTF-8, which XML cannot hold
     return "".join(node.toxml() for node in document.childNodes).encode(errors="replace")
@@ -232,18 +236,18 @@ def _packet(document: minidom.Document) -> bytes:
 def _prune(node: Any) -> Iterator[str]:
     """Remove the properties of `_CLAIMS` below a node; yields what they are about."""
     for child in list(node.childNodes):  # a copy, because nodes are removed from the list
-        if (what := _announced(child)) is not None:
+        if (what := _find_claim(child)) is not None:
             node.removeChild(child)
             yield what
             continue
         for each in list((child.attributes or {}).values()):
-            if (what := _announced(each)) is not None:
+            if (what := _find_claim(each)) is not None:
                 child.removeAttributeNode(each)
                 yield what
         yield from _prune(child)
 
 
-def _announced(node: Any) -> str | None:
+def _find_claim(node: Any) -> str | None:
     space, name = node.namespaceURI or "", node.localName or ""
     return next(
         (
@@ -289,10 +293,10 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
     about = described[0].getAttributeNS(_RDF, "about") if described else ""
     for each in described:
         for name in properties:
-            _forget(each, name)
-        if not _says_anything(each):
+            _remove_property(each, name)
+        if not _has_properties(each):
             found[0].removeChild(each)
-    if not any(list(_values(each, _CREATOR_TOOL)) for each in described):
+    if not any(list(_property_nodes(each, _CREATOR_TOOL)) for each in described):
         properties[_CREATOR_TOOL] = f"Knowhue {__version__}"
     added = document.createElementNS(_RDF, "rdf:Description")
     for prefix, space in _SPACES.items():  # declared here, because the packet may use other prefixes
@@ -303,7 +307,7 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
     return True
 
 
-def _values(node: Any, name: str) -> Iterator[Any]:
+def _property_nodes(node: Any, name: str) -> Iterator[Any]:
     """The attributes and elements of a description that give the property `name`."""
     prefix, _, local = name.partition(":")
     for each in [*node.attributes.values(), *node.childNodes]:
@@ -311,15 +315,15 @@ def _values(node: Any, name: str) -> Iterator[Any]:
             yield each
 
 
-def _forget(node: Any, name: str) -> None:
-    for each in list(_values(node, name)):
+def _remove_property(node: Any, name: str) -> None:
+    for each in list(_property_nodes(node, name)):
         if each.nodeType == each.ATTRIBUTE_NODE:
             node.removeAttributeNode(each)
         else:
             node.removeChild(each)
 
 
-def _says_anything(node: Any) -> bool:
+def _has_properties(node: Any) -> bool:
     """Whether a description has properties, besides namespaces and its subject."""
     attributes = [
         each for each in node.attributes.values() if each.namespaceURI not in (_RDF, XMLNS_NAMESPACE)
@@ -331,4 +335,4 @@ def _says_anything(node: Any) -> bool:
 def _new_xmp(computed_by: ComputedBy) -> bytes:
     document = minidom.parseString(_EMPTY_PACKET)
     declare(document, computed_by)
-    return _packet(document)
+    return _serialize(document)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from knowhue.color import SRGB_TO_XYZ, Floats, srgb_to_linear
 from knowhue.images.image import Pixels
-from knowhue.images.vips import VipsError, VipsImage, array_of, attach, built_in_profile, image_of
+from knowhue.images.vips import VipsError, VipsImage, array_of, built_in_profile, image_of, set_field
 from knowhue.temporary import temporary_folder
 
 _CODES = np.linspace(0, 1, 65536)
@@ -142,7 +142,7 @@ def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> Floats
 # Spaces of PNG, AVIF and HEIC files without a profile
 
 _USUAL_GAMMA = 0.45455
-_INSIGNIFICANT = 0.05
+_GAMMA_TOLERANCE = 0.05
 """Relative difference from the usual gamma up to which gAMA means sRGB, as in libpng."""
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES = {
@@ -169,20 +169,20 @@ def png_space(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
     if b"iCCP" in chunks:
         return None, ()
     if len(chunks.get(b"cICP", b"")) == 4:
-        return _by_codes("cICP", tuple(chunks[b"cICP"]), is_gray)
-    return (None, ()) if b"sRGB" in chunks else _by_gamma(chunks, is_gray)
+        return _space_of_codes("cICP", tuple(chunks[b"cICP"]), is_gray)
+    return (None, ()) if b"sRGB" in chunks else _space_of_gamma(chunks, is_gray)
 
 
-def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
+def _space_of_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
     gammas = _fractions(chunks.get(b"gAMA", b""), 1)
     if not gammas or gammas[0] <= 0:
         return None, ()  # without gAMA, cHRM is ignored, as in browsers
     gamma, primaries = gammas[0], _fractions(chunks.get(b"cHRM", b""), 8)
-    is_usual = abs(gamma / _USUAL_GAMMA - 1) <= _INSIGNIFICANT
+    is_usual = abs(gamma / _USUAL_GAMMA - 1) <= _GAMMA_TOLERANCE
     curve = srgb_to_linear(_CODES) if is_usual else _CODES ** (1 / gamma)
-    space = _by_primaries(curve, None if is_gray else primaries or _SRGB)
+    space = _space_of_primaries(curve, None if is_gray else primaries or _SRGB)
     if space is None:
-        primaries, space = (), _by_primaries(curve, _SRGB)
+        primaries, space = (), _space_of_primaries(curve, _SRGB)
     is_srgb = space is not None and (space.matrix is None or np.allclose(space.matrix, np.eye(3), atol=0.002))
     if space is None or (is_usual and is_srgb):
         return None, ()
@@ -193,10 +193,10 @@ def _by_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNotes:
 def heif_space(primaries: int, transfer: int) -> SpaceAndNotes:
     """The space that the nclx codes of an AVIF or HEIC image define; its decoder has undone matrix and range."""
     own = 1 if primaries == _UNSPECIFIED else primaries
-    return _by_codes("nclx", (own, _AS_SRGB.get(transfer, transfer)), is_gray=False)
+    return _space_of_codes("nclx", (own, _AS_SRGB.get(transfer, transfer)), is_gray=False)
 
 
-def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNotes:
+def _space_of_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNotes:
     """The space of ITU-T H.273 codes: primaries, transfer, and in a PNG the matrix (must be 0) and full range (1)."""
     primaries, transfer, *undone = codes
     is_srgb_curve = transfer == _SRGB_CURVE
@@ -206,11 +206,11 @@ def _by_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNote
     if not is_known or (undone and (undone[0] or not undone[1])):
         return None, (f"its colours ({named} {'-'.join(map(str, codes))}) were read as if they were sRGB's",)
     curve = srgb_to_linear(_CODES) if is_srgb_curve else _CODES ** (1 / _GAMMAS[transfer])
-    space = _by_primaries(curve, None if is_gray else _PRIMARIES[primaries])
+    space = _space_of_primaries(curve, None if is_gray else _PRIMARIES[primaries])
     return space, (f"read by its {named} ({primaries}-{transfer}); it is written as sRGB",)
 
 
-def _by_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
+def _space_of_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
     """A space of a curve (65536,) and x, y of white, red, green, blue (None: gray); None if they span no RGB space."""
     if places is None:
         return _space(curve[None], None)
@@ -234,7 +234,7 @@ def _fractions(body: bytes, count: int) -> tuple[float, ...]:
 _PROFILE = "icc-profile-data"
 _SIGNATURES = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
-_SAME = {8: 0.75 / 255, 16: 0.0005}
+_SRGB_TOLERANCE = {8: 0.75 / 255, 16: 0.0005}
 """Difference in sRGB codes (0 to 1), by bits, up to which a profile counts as sRGB and pixels are not converted."""
 _BAND_PIXELS = 1 << 20
 _ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
@@ -280,12 +280,12 @@ def to_srgb(
     elif profile is not None:
         if _fits(profile, colours.shape[2]):
             with suppress(VipsError):  # its data can still be damaged
-                return _by_profile(colours, interpretation, profile, bits)
+                return _convert_by_profile(colours, interpretation, profile, bits)
         notes = ("its colour profile does not fit the image or is damaged; it was left aside",)
     if interpretation == "cmyk":
         notes = (*notes, "CMYK without a usable profile, read as a common offset print")
-        conversion = _by_lcms(interpretation, built_in_profile("cmyk"))
-    pixels = colours if conversion is None else _converted(colours, interpretation, conversion, bits)
+        conversion = _lcms_conversion(interpretation, built_in_profile("cmyk"))
+    pixels = colours if conversion is None else _convert(colours, interpretation, conversion, bits)
     return pixels, None if profile is None and space is None else srgb_profile(), notes
 
 
@@ -309,7 +309,7 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
         for band in _bands(pixels):
             codes[band] = (space.from_linear(_light_of_codes()[pixels[band]]) * 65535).round()
         image = image_of(codes, "rgb16")
-    attach(image, _PROFILE, profile)
+    set_field(image, _PROFILE, profile)
     return image
 
 
@@ -328,25 +328,25 @@ def _fits(profile: bytes, channels: int) -> bool:
     )
 
 
-def _by_profile(
+def _convert_by_profile(
     colours: NDArray[Any], interpretation: str, profile: bytes, bits: int
 ) -> tuple[Pixels, bytes, tuple[str, ...]]:
     """As `to_srgb`, with a profile that fits; raises `VipsError` if it is damaged."""
     is_rgb = colours.shape[2] == 3
     if is_rgb and _is_srgb(profile, bits):
         return colours, profile, ()
-    pixels = _converted(colours, interpretation, _by_lcms(interpretation, profile), bits)
+    pixels = _convert(colours, interpretation, _lcms_conversion(interpretation, profile), bits)
     if not is_rgb:
         return pixels, srgb_profile(), ()
-    if _can_be_written(profile):
+    if _is_invertible(profile):
         return pixels, profile, ()
     return pixels, srgb_profile(), ("its colour profile can only be read; written as sRGB",)
 
 
-def _by_lcms(interpretation: str, profile: bytes) -> _Conversion:
+def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:
     def tagged(image: VipsImage) -> VipsImage:
         image = image.copy()
-        attach(image, _PROFILE, profile)
+        set_field(image, _PROFILE, profile)
         return image
 
     def linear(colours: NDArray[Any]) -> NDArray[Any]:
@@ -360,7 +360,7 @@ def _by_lcms(interpretation: str, profile: bytes) -> _Conversion:
     )
 
 
-def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
+def _convert(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
     """Pixels in sRGB: for 8 bits by the fast conversion, corrected where it clips; else by the exact one."""
     channels = 1 if colours.shape[2] == 1 else 3
     if bits == 16 or conversion.encoded is None:
@@ -373,7 +373,7 @@ def _converted(colours: NDArray[Any], interpretation: str, conversion: _Conversi
         return np.ascontiguousarray(pixels[..., 1:2])  # gray stays neutral, and is never clipped
     for band in _bands(pixels):
         rows = pixels[band]
-        low, high = _ends(rows)
+        low, high = _channel_range(rows)
         # only codes 0 and 255 can have been clipped; where all three are equal, the colour is black or white
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
@@ -395,7 +395,7 @@ def _codes(colours: NDArray[Any], linear: _ToLinear, top: int) -> NDArray[np.flo
 
 def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
     """Move linear colours (H, W, 3), in place, towards the gray of their luminance until all channels are in 0..1."""
-    low, high = _ends(linear)
+    low, high = _channel_range(linear)
     outside = (low < 0) | (high > 1)
     if outside.any():
         colours = linear[outside]
@@ -409,7 +409,7 @@ def _into_gamut(linear: NDArray[np.float32]) -> NDArray[np.float32]:
     return linear
 
 
-def _ends(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _channel_range(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Minimum and maximum of three channels; NumPy's reduction along so short an axis takes ten times as long."""
     first, second, third = (values[..., k] for k in range(3))
     return np.minimum(np.minimum(first, second), third), np.maximum(np.maximum(first, second), third)
@@ -428,16 +428,16 @@ def _code_of_light() -> NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _is_srgb(profile: bytes, bits: int) -> bool:
-    probe = _probe()
-    linear = _by_lcms("rgb16", profile).linear(probe)
-    return bool(np.abs(look_up(linear, _code_of_light()) - probe / 65535).max() <= _SAME[bits])
+    probe = _colour_grid()
+    linear = _lcms_conversion("rgb16", profile).linear(probe)
+    return bool(np.abs(look_up(linear, _code_of_light()) - probe / 65535).max() <= _SRGB_TOLERANCE[bits])
 
 
 @lru_cache(maxsize=64)
-def _can_be_written(profile: bytes) -> bool:
+def _is_invertible(profile: bytes) -> bool:
     """Whether a profile converts both ways; many scanner profiles convert only from the device."""
-    known = image_of(_probe(), "rgb16").icc_import(input_profile="srgb", intent="relative")
-    attach(known, _PROFILE, profile)
+    known = image_of(_colour_grid(), "rgb16").icc_import(input_profile="srgb", intent="relative")
+    set_field(known, _PROFILE, profile)
     try:
         array_of(known.icc_export(intent="relative", depth=16))
     except VipsError:
@@ -445,7 +445,7 @@ def _can_be_written(profile: bytes) -> bool:
     return True
 
 
-def _probe() -> NDArray[np.uint16]:
+def _colour_grid() -> NDArray[np.uint16]:
     """A grid of colours over RGB, (1, 729, 3)."""
     steps = np.linspace(0, 65535, 9).round()
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(1, -1, 3).astype(np.uint16)

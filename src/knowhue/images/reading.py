@@ -22,22 +22,22 @@ from PIL import Image as Pillow
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ExtraError, ImageError, first_line, minus, plural
 from knowhue.images.containers import (
-    Beside,
     File,
-    deep_pnm,
-    of_bmp,
-    of_gif,
-    of_heif,
-    of_jpeg,
-    of_jpeg_2000,
-    of_png,
-    without_unit,
+    FileInfo,
+    bmp_info,
+    gif_info,
+    heif_info,
+    jpeg_2000_info,
+    jpeg_info,
+    png_info,
+    read_deep_pnm,
+    unitless_resolution,
 )
 from knowhue.images.image import FORMATS, Image, Origin, Resolution, Texts, dangling, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
 from knowhue.images.profiles import RGBSpace, to_srgb
-from knowhue.images.tiff import RAW, Choice, choose_page, exif_orientation, exif_resolution, of_tiff
-from knowhue.images.vips import VipsError, VipsImage, array_of, attached, load, reason
+from knowhue.images.tiff import RAW, PageChoice, choose_page, exif_orientation, exif_resolution, tiff_info
+from knowhue.images.vips import VipsError, VipsImage, array_of, get_field, load, reason
 
 MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
@@ -146,8 +146,8 @@ def weigh_image(source: Path | bytes) -> Weight:
             image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-            shape, told = (image.height, image.width), attached(image, "orientation") or 0
-            return Weight(held_bytes, _upright(shape, told, _fields(image), file, kind))
+            shape, told = (image.height, image.width), get_field(image, "orientation") or 0
+            return Weight(held_bytes, _upright(shape, told, _metadata_of(image), file, kind))
     except (ImageError, OSError, VipsError):
         return Weight()
 
@@ -163,8 +163,8 @@ def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
 
 def _upright(shape: tuple[int, int], told: int, metadata: Fields, file: File, kind: str) -> tuple[int, int]:
     """Height and width of the upright image, by the decoder's orientation or else the metadata's."""
-    if kind in _TURNED_BESIDE:
-        metadata = metadata | dict(_BESIDE[kind](file).metadata)
+    if kind in _ORIENTED_BY_METADATA:
+        metadata = metadata | dict(_INFO_READERS[kind](file).metadata)
     return (shape[1], shape[0]) if _orientation(told, metadata, kind) in _SIDEWAYS else shape
 
 
@@ -248,20 +248,20 @@ class Decoded:
     """colour space of a file without a profile; None if sRGB"""
 
 
-_BESIDE: Mapping[str, Callable[[File], Beside]] = {
-    "JPEG": of_jpeg,
-    "PNG": of_png,
-    "TIFF": of_tiff,
-    "GIF": of_gif,
-    "AVIF": of_heif,
-    "HEIC": of_heif,
-    "BMP": of_bmp,
-    "JPEG 2000": of_jpeg_2000,
+_INFO_READERS: Mapping[str, Callable[[File], FileInfo]] = {
+    "JPEG": jpeg_info,
+    "PNG": png_info,
+    "TIFF": tiff_info,
+    "GIF": gif_info,
+    "AVIF": heif_info,
+    "HEIC": heif_info,
+    "BMP": bmp_info,
+    "JPEG 2000": jpeg_2000_info,
 }
 """Readers of what decoders leave unread, by format."""
-_TURNED_BESIDE = ("PNG", "GIF", "JPEG 2000")
+_ORIENTED_BY_METADATA = ("PNG", "GIF", "JPEG 2000")
 """Formats whose orientation is in metadata that the decoder does not read."""
-_TURNED_BY_DECODER = ("AVIF", "HEIC")
+_ORIENTED_BY_DECODER = ("AVIF", "HEIC")
 """Formats with an orientation of their own, which overrides that of EXIF (ISO/IEC 23000-22, 7.3.6)."""
 
 
@@ -271,17 +271,17 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
         decoded = _decode_by_vips(file, kind, page, max_pixels)
     else:
         decoded = _decode_by_pillow(file, kind, max_pixels)
-    beside = _BESIDE[kind](file) if kind in _BESIDE else Beside()
-    decoded.profile = decoded.profile or beside.profile
-    decoded.metadata |= dict(beside.metadata)
+    info = _INFO_READERS[kind](file) if kind in _INFO_READERS else FileInfo()
+    decoded.profile = decoded.profile or info.profile
+    decoded.metadata |= dict(info.metadata)
     by_exif = exif_resolution(decoded.metadata.get("exif-data", b""))
-    told = (each for each in (beside.pixels_per_mm, by_exif, decoded.pixels_per_mm) if each)
+    told = (each for each in (info.pixels_per_mm, by_exif, decoded.pixels_per_mm) if each)
     possible = (each for each in told if each != _NO_RESOLUTION and max(each) < _MOST_PIXELS_PER_MM)
     decoded.pixels_per_mm = next(possible, None)
-    decoded.texts = beside.texts
-    decoded.notes += beside.notes
+    decoded.texts = info.texts
+    decoded.notes += info.notes
     if decoded.profile is None:
-        decoded.space, notes = beside.colours
+        decoded.space, notes = info.colours
         decoded.notes += notes
     decoded.orientation = _orientation(decoded.orientation, decoded.metadata, kind)
     return decoded
@@ -289,35 +289,35 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
 
 def _orientation(told: int, metadata: Fields, kind: str) -> int:
     """Orientation 1 to 8 as the decoder reports it, or else from EXIF, or else from XMP."""
-    if told or kind in _TURNED_BY_DECODER:
+    if told or kind in _ORIENTED_BY_DECODER:
         return told or 1
     exif, xmp = (metadata.get(name, b"") for name in ("exif-data", "xmp-data"))
     return exif_orientation(exif) or xmp_orientation(xmp) or 1
 
 
-def _page_of(file: File, kind: str) -> Choice | None:
+def _page_of(file: File, kind: str) -> PageChoice | None:
     """The page to read of a TIFF file; None for other formats."""
     return choose_page(file) if kind == "TIFF" else None
 
 
-def _load(file: File, kind: str, page: Choice | None) -> VipsImage:
+def _load(file: File, kind: str, page: PageChoice | None) -> VipsImage:
     file.seek(0)
     # libvips' own limits would refuse large images in few strips
     options = {} if page is None else {**page.options, "unlimited": True}
     return load(FORMATS[kind].loader, file, **options)
 
 
-_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data")
+_METADATA = ("exif-data", "xmp-data", "iptc-data", "photoshop-data")
 _NO_RESOLUTION = (1.0, 1.0)  # what libvips reports, and writes into EXIF, if a file has none
 _MOST_PIXELS_PER_MM = 1e6  # limit of libvips
 
 
-def _fields(image: VipsImage) -> Fields:
+def _metadata_of(image: VipsImage) -> Fields:
     """Metadata blocks that libvips reads."""
-    return {name: value for name in _KEPT if (value := attached(image, name)) is not None}
+    return {name: value for name in _METADATA if (value := get_field(image, name)) is not None}
 
 
-def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int) -> Decoded:
+def _decode_by_vips(file: File, kind: str, page: PageChoice | None, max_pixels: int) -> Decoded:
     """Decode with libvips, or with Pillow the rare TIFFs that libvips does not read."""
     try:
         image = _load(file, kind, page)
@@ -331,19 +331,21 @@ def _decode_by_vips(file: File, kind: str, page: Choice | None, max_pixels: int)
         values = array_of(image)
     except VipsError as error:
         raise _damaged(kind, reason(error)) from None
-    bits = attached(image, "bits-per-sample") or 8 * values.itemsize
+    bits = get_field(image, "bits-per-sample") or 8 * values.itemsize
     if 8 < bits < 16 and values.dtype == np.uint16:
         values = values | values >> bits  # libvips leaves the low bits 0, which would make white gray
-    decoded = Decoded(values, str(image.interpretation), bits, attached(image, "orientation") or 0)
-    decoded.profile, decoded.metadata = attached(image, "icc-profile-data"), _fields(image)
+    decoded = Decoded(values, str(image.interpretation), bits, get_field(image, "orientation") or 0)
+    decoded.profile, decoded.metadata = get_field(image, "icc-profile-data"), _metadata_of(image)
     if all(0 < each < math.inf for each in (image.xres, image.yres)):
-        has_unit = attached(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
-        decoded.pixels_per_mm = (image.xres, image.yres) if has_unit else without_unit(image.xres, image.yres)
+        has_unit = get_field(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
+        decoded.pixels_per_mm = (
+            (image.xres, image.yres) if has_unit else unitless_resolution(image.xres, image.yres)
+        )
     if page is not None:
         decoded.alpha = page.alpha
     if page is not None and page.notes:
         decoded.notes += page.notes
-    elif (pages := attached(image, "n-pages") or 1) > 1:
+    elif (pages := get_field(image, "n-pages") or 1) > 1:
         decoded.notes.append(f"the first of its {pages} {FORMATS[kind].frames}")
     return decoded
 
@@ -352,7 +354,7 @@ def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
     """Decode BMP, JPEG 2000, PNM, rare TIFFs, and HEIC if its decoder is installed."""
     try:
         with _open_by_pillow(file, kind, max_pixels) as image:
-            return _pillow_decoded(image, deep_pnm(image, file) if kind == "PNM" else None)
+            return _pillow_decoded(image, read_deep_pnm(image, file) if kind == "PNM" else None)
     except (ImageError, ExtraError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
@@ -423,7 +425,7 @@ def _pillow_values(image: Pillow.Image) -> tuple[NDArray[Any], str]:
 # From decoded values to an image
 
 _COLOURS = {"cmyk": 4, "b-w": 1, "grey16": 1}
-_UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+_TURN_UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda values: values[:, ::-1],
     3: lambda values: values[::-1, ::-1],
     4: lambda values: values[::-1],
@@ -441,9 +443,9 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     interpretation, notes = decoded.interpretation, decoded.notes
     pixels_per_mm = decoded.pixels_per_mm
     is_lab = interpretation.startswith("lab")
-    values = decoded.values if is_lab else _as_codes(decoded.values, notes)
-    if decoded.orientation in _UPRIGHT:
-        values = _UPRIGHT[decoded.orientation](values)
+    values = decoded.values if is_lab else _to_codes(decoded.values, notes)
+    if decoded.orientation in _TURN_UPRIGHT:
+        values = _TURN_UPRIGHT[decoded.orientation](values)
     count = _COLOURS.get(interpretation, 1 if values.shape[2] < 3 else 3)
     pixels, further = np.ascontiguousarray(values[..., :count]), values.shape[2] - count
     place = None if is_lab or decoded.alpha is None or decoded.alpha >= further else count + decoded.alpha
@@ -462,7 +464,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     return Image(pixels, alpha, origin)
 
 
-def _as_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+def _to_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     """Values as uint8 or uint16; appends sentences on conversions to `notes`."""
     if values.dtype in (np.uint8, np.uint16):
         return values

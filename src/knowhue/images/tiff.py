@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, few
-from knowhue.images.containers import Beside, File, without_unit
+from knowhue.images.containers import File, FileInfo, unitless_resolution
 from knowhue.images.image import Resolution
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
-_WANTED = (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION)
+_PAGE_TAGS = (_NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION)
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (TIFF 6.0, page 36)
 _OLD_REDUCED = 2
 _TRANSPARENCY = (1, 2)
@@ -29,13 +29,13 @@ _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | dict
 _WORD_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
 """Bytes of a word, the unit of byte order, by type number; rationals are two words."""
 _UNDEFINED, _CFA_PATTERN = 7, 0xA302
-_TABLES = (_CFA_PATTERN, 0x8828, 0xA20C)
+_TABLE_TAGS = (_CFA_PATTERN, 0x8828, 0xA20C)
 """Tags of tables: sensor colours, a byte each, and column names followed by fractions (OECF, spatial frequencies)."""
-_WIDE_TEXT = b"UNICODE\0"
+_UTF_16_PREFIX = b"UNICODE\0"
 """Prefix of a comment in UTF-16, in the file's byte order, although its type is bytes (CIPA DC-008, 4.6.6)."""
-_WHOLE = (1, 3, 4, 13, 16, 18)
+_UNSIGNED = (1, 3, 4, 13, 16, 18)
 """Types of unsigned integers; 13 and 18 are offsets of directories."""
-_OF_BIG_TIFF = 16
+_FIRST_BIG_TIFF_TYPE = 16
 """First of the types that only BigTIFF has."""
 # a malicious file can link directories in a circle, let them overlap, or claim any number of values
 _MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1 << 16, 64
@@ -57,7 +57,9 @@ class Entry(NamedTuple):
     def numbers(self) -> list[int]:
         """The values if they are unsigned integers; empty otherwise."""
         return (
-            np.frombuffer(self.value, f"<u{_TYPE_BYTES[self.kind]}").tolist() if self.kind in _WHOLE else []
+            np.frombuffer(self.value, f"<u{_TYPE_BYTES[self.kind]}").tolist()
+            if self.kind in _UNSIGNED
+            else []
         )
 
 
@@ -90,16 +92,16 @@ class Directories:
         """For each page, its directory and the subdirectories (SubIFDs) of that."""
         at, known = self.first, set[int]()
         while at and at not in known and len(known) < _MOST_DIRECTORIES:
-            main, link = self.read(at, _WANTED, _MOST_VALUES)
+            main, link = self.read(at, _PAGE_TAGS, _MOST_VALUES)
             places = [place for place in _numbers(main, _SUB_IFDS) if place and place not in known]
             known.update((at, *places))
-            yield [main, *map(self._readable, places)]
+            yield [main, *map(self._read_or_preview, places)]
             at = self._number(link, "Q" if self._is_big else "I")
 
-    def _readable(self, at: int) -> Directory:
+    def _read_or_preview(self, at: int) -> Directory:
         """A directory; an unreadable one is marked as a preview, so that it is never chosen."""
         with suppress(*_DAMAGE):
-            return self.read(at, _WANTED, _MOST_VALUES)[0]
+            return self.read(at, _PAGE_TAGS, _MOST_VALUES)[0]
         return {_NEW_SUBFILE: Entry(1, 1, bytes([_REDUCED]))}
 
     def read(self, at: int, tags: Container[int], most: int | None = None) -> tuple[Directory, int]:
@@ -134,7 +136,7 @@ class Directories:
     def _entry(self, tag: int, kind: int, number: int, place: int) -> Entry:
         size = number * _TYPE_BYTES.get(kind, 0)
         value = _bytes(self._file, place, size) if place + size <= self._size_bytes else b""
-        parts = _inner_words(tag, value, self._order) if kind == _UNDEFINED else []
+        parts = _undefined_parts(tag, value, self._order) if kind == _UNDEFINED else []
         turned, at = b"", 0
         for part, word in parts or [(len(value), _WORD_BYTES.get(kind, 1))]:
             words = np.frombuffer(value[at : at + part], f"{self._order}u{word}")
@@ -146,11 +148,11 @@ class Directories:
         """Entries of some tags of a directory, and all of the directories within it; damaged ones are left out."""
         found: Tree = {}
         for tag, entry in self.read(at, tags)[0].items():
-            if tag in _INNER:
+            if tag in _INNER_DIRECTORIES:
                 with suppress(ImageError, IndexError, *_DAMAGE):
                     if levels:
                         found[tag] = self.tree(entry.numbers[0], range(1 << 16), levels - 1)
-            elif entry.value and entry.kind < _OF_BIG_TIFF:
+            elif entry.value and entry.kind < _FIRST_BIG_TIFF_TYPE:
                 found[tag] = entry
         return found
 
@@ -163,15 +165,17 @@ def _bytes(file: File, at: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _inner_words(tag: int, value: bytes, order: str) -> list[tuple[int, int]]:
+def _undefined_parts(tag: int, value: bytes, order: str) -> list[tuple[int, int]]:
     """Parts of an EXIF value of type `undefined` with words longer than a byte (CIPA DC-008, 4.6.5 and 4.6.6).
 
     Returns:
         Bytes of each part, and bytes of its words; empty if all words are single bytes.
     """
-    if value.startswith(_WIDE_TEXT):
-        return [(len(_WIDE_TEXT), 1), (len(value) - len(_WIDE_TEXT), 2)] if len(value) % 2 == 0 else []
-    if tag not in _TABLES or len(value) < 4:
+    if value.startswith(_UTF_16_PREFIX):
+        return (
+            [(len(_UTF_16_PREFIX), 1), (len(value) - len(_UTF_16_PREFIX), 2)] if len(value) % 2 == 0 else []
+        )
+    if tag not in _TABLE_TAGS or len(value) < 4:
         return []
     columns, rows = struct.unpack_from(f"{order}2H", value)
     fractions = 8 * columns * rows if tag != _CFA_PATTERN else 0
@@ -179,7 +183,7 @@ def _inner_words(tag: int, value: bytes, order: str) -> list[tuple[int, int]]:
     return [(4, 2), (between, 1), (fractions, 4)] if between >= 0 else []
 
 
-class Choice(NamedTuple):
+class PageChoice(NamedTuple):
     """The directory to read."""
 
     options: Mapping[str, int] = MappingProxyType({})
@@ -190,7 +194,7 @@ class Choice(NamedTuple):
     """sentences for the user"""
 
 
-def choose_page(file: File) -> Choice:
+def choose_page(file: File) -> PageChoice:
     """Choose the first directory that is neither a preview nor a mask, or else the first.
 
     Damage is left to the decoder to report.
@@ -202,17 +206,17 @@ def choose_page(file: File) -> Choice:
     with suppress(*_DAMAGE):
         pages.extend(Directories(file).pages())
     each_one = [directory for page in pages for directory in page]
-    if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_sensors, each_one)):
+    if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_raw, each_one)):
         raise ImageError(RAW)
     for page, directories in enumerate(pages):
         for sub, directory in enumerate(directories, -1):
-            if _is_whole(directory):
+            if _is_full_image(directory):
                 if (page, sub) == (0, -1):
-                    return Choice(alpha=_alpha(directory))
+                    return PageChoice(alpha=_alpha(directory))
                 named = f"page {page + 1}" if sub < 0 else "the full-size image"
                 note = f"{named}; what comes before it is a preview"
-                return Choice({"page": page, "subifd": sub}, _alpha(directory), (note,))
-    return Choice(alpha=_alpha(pages[0][0]) if pages else 0)
+                return PageChoice({"page": page, "subifd": sub}, _alpha(directory), (note,))
+    return PageChoice(alpha=_alpha(pages[0][0]) if pages else 0)
 
 
 def _alpha(directory: Directory) -> int | None:
@@ -221,11 +225,11 @@ def _alpha(directory: Directory) -> int | None:
     return next((k for k, kind in enumerate(kinds) if kind in _TRANSPARENCY), None) if kinds else 0
 
 
-def _is_sensors(directory: Directory) -> bool:
+def _is_raw(directory: Directory) -> bool:
     return _DNG_VERSION in directory or not _SENSOR.isdisjoint(_numbers(directory, _PHOTOMETRIC))
 
 
-def _is_whole(directory: Directory) -> bool:
+def _is_full_image(directory: Directory) -> bool:
     if kinds := _numbers(directory, _NEW_SUBFILE):
         return not kinds[0] & (_REDUCED | _MASK)
     return _numbers(directory, _SUBFILE) != [_OLD_REDUCED]
@@ -234,22 +238,24 @@ def _is_whole(directory: Directory) -> bool:
 # EXIF
 
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
-_INNER = (_EXIF, _GPS, _INTEROPERABILITY)
+_INNER_DIRECTORIES = (_EXIF, _GPS, _INTEROPERABILITY)
 _DESCRIPTION, _ORIENTATION = 0x010E, 0x0112
 _RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 _INCH, _CENTIMETRE = 2, 3
 _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """GeoTIFF 1.1: scale, tie points, transformation, keys; GDAL's metadata and no-data value."""
-_FIELDS = (
+_DESCRIPTIVE = (
     0x010D, _DESCRIPTION, 0x010F, 0x0110, 0x011D, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298,
     0x0151, 0x4746, 0x4749, 0x800D, 0x9003, 0x9213, *range(0x9C9B, 0x9CA0),
 )  # fmt: skip
 """Tags of the main directory that describe the image, not its storage: document name, description, make, model, page
 name, software, time, artist, host computer, copyright; target printer, rating, ImageID, time of the photo,
 ImageHistory, and Windows' title to subject."""
-_OF_LAYOUT = re.compile(rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
+_LAYOUT_DESCRIPTION = re.compile(
+    rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL
+)
 """Beginnings of descriptions by which ImageJ, OME and tifffile locate images in the file that was read."""
-_SILENT = (
+_IGNORED = (
     33723, 34377, 34675, *range(32995, 32999), *range(34016, 34030), *range(34908, 34911), 37439, 50341, 59932, 59933,
 )  # fmt: skip
 """Private tags that are left out without a note: those read elsewhere (IPTC, Photoshop's blocks, profile), pixel
@@ -261,42 +267,42 @@ GEOGRAPHY = "geotiff"
 """Name of the metadata block with GeoTIFF tags; its layout is that of EXIF."""
 
 
-def _of_exif(block: bytes) -> Directories:
+def _exif_directories(block: bytes) -> Directories:
     return Directories(io.BytesIO(block.removeprefix(b"Exif\0\0")))
 
 
-def _said(block: bytes, tags: Container[int]) -> Directory:
+def _read_tags(block: bytes, tags: Container[int]) -> Directory:
     """Entries of some tags of EXIF's main directory; none if it is empty or damaged."""
     # other tags are not read: the values of a malicious block can overlap and fill the memory
     with suppress(ImageError, *_DAMAGE):
-        directories = _of_exif(block)
+        directories = _exif_directories(block)
         return directories.read(directories.first, tags)[0]
     return {}
 
 
 def exif_orientation(block: bytes) -> int | None:
     """Orientation 1 to 8 (CIPA DC-008, 4.6.5.1.6); None if EXIF gives none."""
-    found = _numbers(_said(block, (_ORIENTATION,)), _ORIENTATION)
+    found = _numbers(_read_tags(block, (_ORIENTATION,)), _ORIENTATION)
     return found[0] if found and 1 <= found[0] <= 8 else None
 
 
 def exif_resolution(block: bytes) -> Resolution | None:
     """Resolution of the image before it is turned upright (CIPA DC-008, 4.6.5.1.9); None if EXIF gives none."""
-    said = _said(block, (*_RESOLUTION, _RESOLUTION_UNIT))
-    values = [said[tag].value for tag in _RESOLUTION if tag in said and said[tag].kind == _RATIONAL]
+    entries = _read_tags(block, (*_RESOLUTION, _RESOLUTION_UNIT))
+    values = [entries[tag].value for tag in _RESOLUTION if tag in entries and entries[tag].kind == _RATIONAL]
     ratios = np.frombuffer(b"".join(values), "<u4").reshape(-1, 2).tolist()
     if len(ratios) != 2 or 0 in ratios[0] + ratios[1]:
         return None
     across, down = (top / bottom for top, bottom in ratios)
-    unit, *_ = _numbers(said, _RESOLUTION_UNIT) or [_INCH]
+    unit, *_ = _numbers(entries, _RESOLUTION_UNIT) or [_INCH]
     mm = {_INCH: 25.4, _CENTIMETRE: 10}.get(unit)
-    return without_unit(across, down) if mm is None else (across / mm, down / mm)
+    return unitless_resolution(across, down) if mm is None else (across / mm, down / mm)
 
 
 def exif_without_thumbnail(block: bytes) -> bytes:
     """EXIF without its second directory, the thumbnail's (CIPA DC-008, 4.5.4); damaged EXIF is returned unchanged."""
     with suppress(ImageError, *_DAMAGE):
-        directories = _of_exif(block)
+        directories = _exif_directories(block)
         start = len(block) - len(block.removeprefix(b"Exif\0\0"))
         link = start + directories.read(directories.first, ())[1]
         # only the link is removed, because removing bytes would invalidate the other offsets
@@ -305,32 +311,34 @@ def exif_without_thumbnail(block: bytes) -> bytes:
     return block
 
 
-def of_tiff(file: File) -> Beside:
+def tiff_info(file: File) -> FileInfo:
     """EXIF, as a block like that of a JPEG, and GeoTIFF of a TIFF file's first page; nothing if unreadable."""
     with suppress(ImageError, *_DAMAGE):
         directories, notes = Directories(file), list[str]()
-        found = directories.tree(directories.first, (*_FIELDS, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
+        found = directories.tree(
+            directories.first, (*_DESCRIPTIVE, *_INNER_DIRECTORIES, *_GEOGRAPHIC, _ORIENTATION)
+        )
         turned = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
         # its scale and tie points do not apply to an image that is turned upright
         if geography and isinstance(turned, Entry) and turned.numbers != [1]:
             geography = {}
             notes.append("its GeoTIFF, of the image before it was turned, was left out")
-        if isinstance(text := found.get(_DESCRIPTION), Entry) and _OF_LAYOUT.match(text.value):
+        if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT_DESCRIPTION.match(text.value):
             del found[_DESCRIPTION]
             notes.append("its description, of where images lie in the file that was read, was left out")
-        told = {*_FIELDS, *_INNER, *_GEOGRAPHIC, *_SILENT}
+        told = {*_DESCRIPTIVE, *_INNER_DIRECTORIES, *_GEOGRAPHIC, *_IGNORED}
         private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - told
         if private:
             named = few([_NAMES.get(tag, tag) for tag in sorted(private)])
             notes.append(f"private tags of the TIFF were left out: {named}")
         blocks = {"exif-data": found, GEOGRAPHY: geography}
-        metadata = tuple((name, _HEAD + _laid_out(tree, 8)) for name, tree in blocks.items() if tree)
-        return Beside(metadata=metadata, notes=tuple(notes))
-    return Beside()
+        metadata = tuple((name, _HEAD + _encode_directory(tree, 8)) for name, tree in blocks.items() if tree)
+        return FileInfo(metadata=metadata, notes=tuple(notes))
+    return FileInfo()
 
 
-def with_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> bytes:
+def add_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> bytes:
     """Add EXIF and GeoTIFF to a TIFF file that libvips wrote: little-endian, one page, below 4 GB.
 
     TIFF 6.0 requires a resolution; if it is unknown, 1 without a unit is written. The main directory is written again
@@ -342,44 +350,44 @@ def with_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) ->
     count = struct.unpack_from("<H", data, start - 2)[0]
     rows = [data[place : place + 12] for place in range(start, start + 12 * count, 12)]
     entries = {struct.unpack_from("<H", row)[0]: row for row in rows}
-    told = _tree_of(fields.get("exif-data", b""), (*_FIELDS, *_INNER))
+    told = _read_tree(fields.get("exif-data", b""), (*_DESCRIPTIVE, *_INNER_DIRECTORIES))
     told = {tag: each for tag, each in told.items() if tag not in entries}
     if isinstance(inner := told.get(_EXIF), dict):
         for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which can have been swapped
             if own in inner:
                 inner[own] = Entry(_LONG, 1, entries[main][8:])  # a SHORT is followed by two zero bytes
-    told |= _tree_of(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
+    told |= _read_tree(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
     if not has_resolution:
         square = Entry(_RATIONAL, 1, struct.pack("<II", 1, 1))
         told |= dict.fromkeys(_RESOLUTION, square) | {_RESOLUTION_UNIT: Entry(_SHORT, 1, b"\1\0")}
     data += b"\0" * (len(data) % 2)
-    added, values = _rows(told, len(data))
+    added, values = _encode_entries(told, len(data))
     entries |= added
     # entries must be sorted by tag; a zero offset means that no page follows
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
     return data[:4] + struct.pack("<I", len(data + values)) + data[8:] + values + directory
 
 
-def _tree_of(block: bytes, tags: Container[int]) -> Tree:
+def _read_tree(block: bytes, tags: Container[int]) -> Tree:
     """Entries of some tags of a metadata block; none if it is empty or damaged."""
     with suppress(ImageError, *_DAMAGE):
-        directories = _of_exif(block)
+        directories = _exif_directories(block)
         return directories.tree(directories.first, tags)
     return {}
 
 
-def _laid_out(tree: Tree, at: int) -> bytes:
+def _encode_directory(tree: Tree, at: int) -> bytes:
     """The bytes of a directory at an even position, followed by its values and inner directories."""
-    rows, values = _rows(tree, at + 6 + 12 * len(tree))
+    rows, values = _encode_entries(tree, at + 6 + 12 * len(tree))
     return struct.pack("<H", len(rows)) + b"".join(rows.values()) + bytes(4) + values
 
 
-def _rows(tree: Tree, at: int) -> tuple[dict[int, bytes], bytes]:
+def _encode_entries(tree: Tree, at: int) -> tuple[dict[int, bytes], bytes]:
     """Entries of 12 bytes by tag, ascending, and the values that they point to, which begin at the even byte `at`."""
     rows, values = dict[int, bytes](), bytearray()
     for tag, each in sorted(tree.items()):
         place = at + len(values)
-        more = _laid_out(each, place) if isinstance(each, dict) else each.value
+        more = _encode_directory(each, place) if isinstance(each, dict) else each.value
         kind, number = (_LONG, 1) if isinstance(each, dict) else each[:2]
         if isinstance(each, dict) or len(more) > 4:
             values += more + b"\0" * (len(more) % 2)  # values begin at even positions (TIFF 6.0, section 2)

@@ -30,7 +30,7 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
 
     Reads only the header; raises `VipsError` if it is damaged. Rows are decoded later, once and in order.
     """
-    _settle()
+    _configure()
     if isinstance(source, io.BytesIO):
         opened = pyvips.Source.new_from_memory(source.getvalue())
     else:
@@ -46,7 +46,7 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
 
 def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
     """An image that shares the memory of an array (H, W, C) of uint8, uint16, int16 or float32."""
-    _settle()
+    _configure()
     height, width, bands = values.shape
     data = np.ascontiguousarray(values)
     image = VipsImage.new_from_memory(data.data, width, height, bands, _FORMATS[data.dtype.name])
@@ -67,13 +67,13 @@ def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
     return pyvips.Operation.call(f"{saver}_buffer", image, **options)  # pyright: ignore[reportReturnType]
 
 
-def attach(image: VipsImage, name: str, value: bytes | str | int) -> None:
+def set_field(image: VipsImage, name: str, value: bytes | str | int) -> None:
     """Set a field of an image that is not shared."""
     kinds = {bytes: pyvips.GValue.blob_type, str: pyvips.GValue.gstr_type, int: pyvips.GValue.gint_type}
     image.set_type(kinds[type(value)], name, value)  # pyright: ignore[reportArgumentType]
 
 
-def attached(image: VipsImage, name: str) -> Any:
+def get_field(image: VipsImage, name: str) -> Any:
     """A field of an image; None if it does not exist."""
     return image.get(name) if image.get_typeof(name) else None
 
@@ -117,7 +117,7 @@ def reason(error: Exception) -> str:
 
 
 @cache
-def _settle() -> None:
+def _configure() -> None:
     pyvips.cache_set_max(0)
     pyvips.block_untrusted_set(True)  # loaders that libvips marks as unsafe for untrusted files
     pyvips.operation_block_set("VipsForeignLoadSvg", True)  # SVG can refer to other files

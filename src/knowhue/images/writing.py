@@ -16,12 +16,12 @@ from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
-from knowhue.images.containers import jfif_of, with_comments, with_texts
+from knowhue.images.containers import add_comments, add_texts, jfif_segment
 from knowhue.images.image import Image, Pixels, Resolution, flattened, require_image, to_rgb8
-from knowhue.images.metadata import keep
+from knowhue.images.metadata import keep_metadata
 from knowhue.images.profiles import from_srgb, srgb_profile
-from knowhue.images.tiff import GEOGRAPHY, with_exif
-from knowhue.images.vips import VipsError, VipsImage, attach, encode, image_of, reason
+from knowhue.images.tiff import GEOGRAPHY, add_exif
+from knowhue.images.vips import VipsError, VipsImage, encode, image_of, reason, set_field
 from knowhue.storage import replacing
 
 
@@ -133,14 +133,16 @@ def encode_with_notes(
         raise ConfigError(
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
         )
-    output, notes = _converted(image, kind)
+    output, notes = _convert(image, kind)
     origin, (height, width) = image.origin, image.pixels.shape[:2]
-    kept, texts, lost = keep(origin, kind.suffix, kind.metadata, height, width, called or kind.suffix)
-    own = {name: kept.pop(name) for name in _OURS.get(kind.suffix, ()) if name in kept}
+    kept, texts, lost = keep_metadata(
+        origin, kind.suffix, kind.metadata, height, width, called or kind.suffix
+    )
+    own = {name: kept.pop(name) for name in _WRITTEN_HERE.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
-        attach(output, name, value)
+        set_field(output, name, value)
     # set last, because attaching EXIF makes libvips take over its orientation and resolution
-    attach(output, "orientation", 1)
+    set_field(output, "orientation", 1)
     resolution, jfif = origin.pixels_per_mm, b""
     across, down = resolution or _UNKNOWN_RESOLUTION
     output = output.copy(xres=across, yres=down)
@@ -152,7 +154,7 @@ def encode_with_notes(
         # AVIF holds at most 12 bits
         options["bitdepth"] = 8 if output.format == "uchar" else 10 if origin.bits == 10 else 12
     if kind.suffix != ".tif" and "exif-data" not in kept:
-        jfif = jfif_of(resolution) if kind.suffix == ".jpg" else b""
+        jfif = jfif_segment(resolution) if kind.suffix == ".jpg" else b""
         if resolution is None or jfif or kind.suffix == ".png":
             options["keep"] = "icc:xmp:iptc:other"  # libvips would make EXIF for the resolution
     try:
@@ -162,17 +164,17 @@ def encode_with_notes(
             f"The image cannot be written as {suffix}: {reason(error)}. Choose PNG or TIFF."
         ) from None
     if kind.suffix == ".png":
-        data = with_texts(data, texts, own.get("xmp-data"), resolution is not None)
+        data = add_texts(data, texts, own.get("xmp-data"), resolution is not None)
     elif kind.suffix == ".jpg":
-        data = with_comments(data, [text for _, text in texts], jfif)
+        data = add_comments(data, [text for _, text in texts], jfif)
     elif kind.suffix == ".tif":
-        data = with_exif(data, own, resolution is not None)
+        data = add_exif(data, own, resolution is not None)
     return data, notes + lost
 
 
 _UNKNOWN_RESOLUTION = (72 / 25.4, 72 / 25.4)
 """Pixels per mm that EXIF must give if the resolution is unknown (CIPA DC-008, 4.6.5.1.9)."""
-_OURS = {".png": ("xmp-data",), ".tif": ("exif-data", GEOGRAPHY)}
+_WRITTEN_HERE = {".png": ("xmp-data",), ".tif": ("exif-data", GEOGRAPHY)}
 """Metadata that is written here, by suffix, because libvips does not write it unchanged."""
 
 
@@ -195,7 +197,7 @@ def kind_of(
     return kind
 
 
-def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
+def _convert(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     """The image in its own profile, as deep as the format allows, and sentences on what is lost."""
     pixels, alpha, origin = image
     notes = []
@@ -211,21 +213,21 @@ def _converted(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     if origin.profile is not None and pixels.shape[2] == 3:
         output = from_srgb(pixels, origin.profile, bits)
     else:
-        output = _unchanged(pixels)
-    output = _as_deep(output, bits)
+        output = _vips_image(pixels)
+    output = _to_depth(output, bits)
     if alpha is not None:
-        output = output.bandjoin(_as_deep(_unchanged(alpha[..., None]), bits))
+        output = output.bandjoin(_to_depth(_vips_image(alpha[..., None]), bits))
     return output, notes
 
 
-def _unchanged(pixels: NDArray[Any]) -> VipsImage:
+def _vips_image(pixels: NDArray[Any]) -> VipsImage:
     deep = pixels.dtype == np.uint16
     if pixels.shape[2] == 1:
         return image_of(pixels, "grey16" if deep else "b-w")
     return image_of(pixels, "rgb16" if deep else "srgb")
 
 
-def _as_deep(image: VipsImage, bits: int) -> VipsImage:
+def _to_depth(image: VipsImage, bits: int) -> VipsImage:
     """Round 16-bit codes to 8 bits if `bits` is 8; libvips' own conversion truncates them."""
     if image.format == "uchar" or bits == 16:
         return image
