@@ -69,12 +69,12 @@ def test_options_and_limits_are_the_servers():
         f"| one image | {limits.max_pixels // 1_000_000} megapixels |",
         f"| uploads held at once | {limits.max_held_mib:g} MiB |",
         f"| requests accepted at once | {limits.queue_length} |",
-        f"| images that the network predicts together | {limits.batch_size} |",
+        f"| images predicted in one batch | {limits.batch_size} |",
         f"| a request | {limits.request_seconds:g} s |",
         f"| an upload | {limits.upload_seconds:g} s,",
         f"| headers | {MAX_HEADERS}, {MAX_HEADER_BYTES // 1024} KiB |",
         f"| connections | {MAX_CONNECTIONS} |",
-        f"| reading an answer | {READING_SECONDS:g} s,",
+        f"| reading a response | {READING_SECONDS:g} s,",
         f"`hints` (up to {MOST_HINTS})",
     ):
         assert said in TEXT, said
