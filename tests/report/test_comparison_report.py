@@ -205,7 +205,7 @@ def test_a_difference_stands_with_its_interval_below_the_value(comparison):
 
 def test_the_heading_fits_every_choice_of_methods(folder):
     page = write_report(folder).read_text()
-    assert "<h1>What does each way to colour give, and what does it cost?</h1>" in page
+    assert "<h1>How good is each way to colour, and what does it cost?</h1>" in page
     assert "Is the GAN worth it" not in page
 
 
@@ -245,7 +245,7 @@ def test_without_images_none_are_promised(folder):
     (folder / "images" / "samples.npz").unlink()
     write_report(folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "What training time buys" in text
+    assert "Quality over training time" in text
     assert "The same images." not in text
 
 

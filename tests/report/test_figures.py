@@ -212,7 +212,7 @@ def test_the_caption_of_all_arms_tells_the_oracle_from_those_that_train_both_tas
     forest = FIGURES["forest"]
     asked = read_study(tmp_path)
     assert forest.caption_of(asked).startswith(
-        "Every arm that trains both tasks, and the oracle, which colours alone with the true class given"
+        "Every arm that trains both tasks, and the oracle, a colorizer that is given the true class"
     )
     write_study(tmp_path / "without", seeds=(0, 1))
     assert "oracle" not in forest.caption_of(read_study(tmp_path / "without"))
@@ -263,7 +263,7 @@ def test_many_classes_make_no_large_page(tmp_path: Path):
         assert all(counts)  # of a million cells those of 0 would be 90 MB of a page
         if counts:
             assert (alpha > 0.06).sum() == np.count_nonzero(counts)
-    assert FIGURES["confusion"].caption_of(study).endswith(" Its table lists what is above 0.")
+    assert FIGURES["confusion"].caption_of(study).endswith(" The data lists only numbers above 0.")
     named = FIGURES["per_class"].draw(study)["per_class_colour"].axes[0].get_yticklabels()
     assert len(named) == 51
     assert named[1].get_text() == "class 2"

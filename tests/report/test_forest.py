@@ -101,7 +101,7 @@ def test_the_line_of_no_difference_passes_every_arm_and_no_name():
     figure.draw_without_rendering()
     (line,) = [each.arrow_patch for each in ax.texts if getattr(each, "arrow_patch", None)]
     top = line.get_window_extent().y1
-    (name,) = [each for each in ax.texts if each.get_text() == "smaller than matters"]
+    (name,) = [each for each in ax.texts if each.get_text() == "too small to matter"]
     rows = [ax.transData.transform((0, height))[1] for height in drawn(figure, "interval")]
     assert len(rows) > 30
     assert max(rows) < top < name.get_window_extent().y0

@@ -131,10 +131,16 @@ def test_results_beside_and_inside_the_page_are_the_same(page: Path):
 
 
 def test_the_answers_come_before_the_first_figure(page: Path):
-    text = html.unescape(page.read_text(encoding="utf-8"))
+    text = html.unescape(page.read_text(encoding="utf-8")).replace("\N{NO-BREAK SPACE}", " ")
     results = read_json(page.parent / "results.json")
     for sentence in results["answers"].values():
         assert 0 < text.index(sentence.partition(": w")[2]) < text.index("<figure")
+
+
+def test_no_line_breaks_between_a_number_and_its_per_cent_sign(page: Path):
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert re.search("[0-9]\N{NO-BREAK SPACE}%", text)
+    assert not re.search("[0-9] %", text)
 
 
 def test_names_are_escaped(tmp_path: Path):
@@ -181,7 +187,7 @@ def test_metrics_of_a_missing_arm_keep_their_table(tmp_path: Path):
 
 def test_a_page_of_validation_images_speaks_of_no_test_images(tmp_path: Path):
     text, _ = read(write_report(write_study(tmp_path / "demo", seeds=tuple(range(8)))))
-    assert "exact sign-flip over seeds, on these validation images" in text
+    assert "exact sign-flip test over seeds, on these validation images" in text
     assert "test images" not in text
 
 
@@ -259,7 +265,7 @@ def test_a_report_of_one_seed_is_read_in_five_minutes(page: Path):
         )
     text = re.sub(r"<[^>]+>", " ", shown)
     assert 300 < len(text.split()) < 1000
-    for title in ("Scores", "Warnings", "What was frozen", "To do it again"):
+    for title in ("Scores", "Warnings", "What was fixed beforehand", "How to reproduce it"):
         assert title in text
 
 
@@ -323,7 +329,7 @@ def test_a_distance_says_why_it_has_no_interval(eight_seeds: Path):
     runs = {arm: {seed: replace(run, scores={**run.scores, "distribution": {"fd_lite0": entry}})
                   for seed, run in each.items()} for arm, each in study.runs.items()}  # fmt: skip
     text = page_of(replace(study, runs=runs))
-    assert "A distance has no interval: it is one number of a whole set of images" in text
+    assert "A distance has no interval, because it is one number for a whole set of images" in text
 
 
 def test_all_scores_are_there_as_one_tidy_table(page: Path):
@@ -347,4 +353,4 @@ def test_a_figure_without_a_number_is_not_drawn(tmp_path: Path):
     text = write_report(tmp_path).read_text(encoding="utf-8")
     shown = re.findall(r'<figure id="figure-(\w+)"', text)
     assert shown == ["samples", "setup"]
-    assert "Learning</h2>" not in text
+    assert "Training</h2>" not in text

@@ -61,7 +61,7 @@ def test_the_tables_hold_what_the_page_shows(kit):
 def test_methods_and_results_say_what_the_page_says(kit):
     study, methods = read_study(kit / "study"), (kit / "kit" / "methods.tex").read_text(encoding="utf-8")
     assert study.settings["hash"] in methods.replace(r"\allowbreak{}", "")
-    assert "each has 0.025" in methods
+    assert "0.025 each" in methods
     assert "interval at 97.5~\\% excludes 0" in methods
     results = untex((kit / "kit" / "results.tex").read_text(encoding="utf-8"))
     for question in study.questions:

@@ -115,7 +115,7 @@ def test_delta_m_is_over_the_primary_metrics_by_seed(eight_seeds):
     assert row["interval"] == pytest.approx((t.low, t.high))
     assert row["mean"] == pytest.approx(np.mean(by_hand))
     header, cells = table_text(study, "delta_m")
-    assert header[1:3] == ["Over the metrics", "Δm, %"]
+    assert header[1:3] == ["Metrics", "Δm, %"]
     assert cells[0] == "Multi-task"
     assert cells[2] == f"{100 * np.mean(by_hand):+.1f}"
 

@@ -218,7 +218,7 @@ def test_every_pair_is_tested_and_adjusted_for_all(judged):
 def test_page_file_and_latex_hold_the_tests(judged):
     scores = judged[2]
     page = render(scores, "")
-    table = page.partition("Recognised of one and not of the other</h2>")[2].partition("</section>")[0]
+    table = page.partition("Images recognised in only one of two systems</h2>")[2].partition("</section>")[0]
     found = next(each for each in scores.tests if each.measure == "top1_agreement" and each.second == GRAY)
     assert f"{found.first}, gray" in table
     assert f"{found.only_first} : {found.only_second}" in table
@@ -260,9 +260,9 @@ def test_the_page_says_which_table_an_interval_holds_with(judged):
     protocol = DEEP.model_copy(update={"margins": margins})
     found = paired_differences(pairs, protocol, scores.columns, scores.reference, scores.measures)
     page = " ".join(render(scores._replace(protocol=protocol, differences=found), "").split())
-    assert "holds together with all 2 of the table of differences at 95 %" in page
+    assert "all 2 intervals of the table of differences hold simultaneously at 95 %" in page
     assert "p adjusted for all 9 tests of this table" in page
-    assert "adjusted among themselves, and the table of differences for its own 2." in page
+    assert "The table of differences is adjusted separately, for its own 2 differences." in page
     assert not re.findall(
         r"[a-z]\.[A-Z][a-z]+", re.sub(r"<pre.*?</pre>|<[^>]+>", "", page)
     )  # sentences stand apart

@@ -235,7 +235,7 @@ def test_a_page_of_few_images_speaks_of_no_interval(scores):
     assert "over folders" not in head
     assert "The interval, at" not in rest
     assert "Bonferroni" not in rest
-    assert "Fewer than 20 images say too little" in rest
+    assert "Fewer than 20 images are too few" in rest
 
 
 def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path):

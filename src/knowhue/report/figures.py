@@ -179,46 +179,44 @@ def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
 FIGURES: dict[str, Figure] = {
     "transfer": Figure(
         "Seed by seed.",
-        "Each thin line is a seed, from {before} to {after}; orange seeds improve, gray ones do "
-        "not, and the black line is the mean. On the right are the differences of the same seeds and their mean with "
-        "its interval at the level of the verdict (thick) and at that of equivalence (thin). In the shaded band a "
-        "difference is smaller than the smallest one that matters, {fixed}. Intervals take differences to fall alike "
-        "to both sides: where a few seeds lie far off to one, they are too narrow, and few seeds do not show it.",
+        "Each thin line is a seed, from {before} to {after}: orange seeds improve, gray seeds do not. The black line "
+        "is the mean. On the right are the differences of the same seeds and their mean, with its interval at the "
+        "level of the verdict (thick) and at that of equivalence (thin). Differences in the shaded band are smaller "
+        "than the smallest effect of interest, {fixed}. The intervals assume symmetric differences: if a few seeds lie "
+        "far off on one side, they are too narrow, and with few seeds this cannot be seen.",
         differences.transfer,
         differences.transfer_rows,
     ),
     "forest": Figure(
         "All arms.",
         "Every arm that trains both tasks{oracle} against the single-task model: mean paired difference over seeds and "
-        "its interval at the level of the verdict{over}. Orange is the question itself. Rows in gray learn this very "
-        "task from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow "
-        "is a value beyond the axis. A placebo of the other task that does as well as multi-task says that no "
-        "information passed between the tasks.",
+        "its interval at the level of the verdict{over}. The arm of the question is orange. Gray rows learn this task "
+        "from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow marks "
+        "a value beyond the axis. If a placebo of the other task does as well as multi-task, no information passed "
+        "between the tasks.",
         differences.forest,
         differences.forest_rows,
     ),
     "label_fraction": Figure(
         "With few labels.",
         "Balanced accuracy when only a share of the training labels is known, while every image still trains "
-        "colouring. Large dots are means over seeds with 95\u00a0% intervals over seeds,"
-        " on these images, faint dots are seeds; the axis is "
-        "logarithmic.",
+        "colouring. Large dots are means with 95 % intervals over seeds, on these images; faint dots are seeds. The "
+        "axis is logarithmic.",
         levels.label_fraction,
         levels.label_fraction_rows,
     ),
     "samples": Figure(
         "Sample images.",
-        "Of the {split} split{sampled}. Below a colouring stands the class that the arm names, with its probability "
-        "(below single-task: by the single-task classifier); ✗ marks a wrong one. The images were fixed before "
-        "training, none was picked afterwards. Seed {seed}, last epoch.",
+        "Images of the {split} split{sampled}. Below each colouring is the class that the arm predicts, with its "
+        "probability (below single-task, by the single-task classifier); ✗ marks a wrong class. The images were chosen "
+        "before training, none afterwards. Seed {seed}, last epoch.",
         draw_samples,
     ),
     "setup": Figure(
         "Set-up.",
-        "One encoder feeds both heads. For {frozen} only the heads train, so the tasks cannot touch each "
-        "other; for {tuned} more the encoder trains too, and in the multi-task arm both losses shape it "
-        "(task weights: colour {colour_weight}, class {class_weight}). "
-        "A single-task arm is the encoder with one head.",
+        "One encoder feeds both heads. For {frozen} only the heads train, so the tasks cannot influence each other. "
+        "For {tuned} more the encoder trains too, in the multi-task arm by both losses (task weights: colour "
+        "{colour_weight}, class {class_weight}). A single-task arm is the encoder with one head.",
         setup,
     ),
     "error": Figure(
@@ -230,14 +228,14 @@ FIGURES: dict[str, Figure] = {
     ),
     "accuracy": Figure(
         "Accuracy.",
-        "Share of validation images classified right after each epoch. {overlap_class}",
+        "Share of validation images classified correctly after each epoch. {overlap_class}",
         partial(levels.curves, name="accuracy"),
         partial(levels.curve_rows, name="accuracy"),
     ),
     "losses": Figure(
         "Generator and discriminator.",
-        "Adversarial training losses, mean of each epoch. Neither should run away from the other; where the "
-        "discriminator judges nearly every patch right, a warning says so.",
+        "Adversarial training losses, averaged over each epoch. If the discriminator classifies nearly every patch "
+        "correctly, the report has a warning.",
         partial(levels.curves, name="losses"),
         partial(levels.curve_rows, name="losses"),
     ),
@@ -248,29 +246,28 @@ FIGURES: dict[str, Figure] = {
     ),
     "confusion": Figure(
         "Confusion.",
-        "Classes of the {split} images: rows are true, columns predicted; per cent of the row{pooled}.{unlisted}",
+        "Classes of the {split} images, true in rows and predicted in columns, in per cent of the row{pooled}."
+        "{unlisted}",
         levels.draw_confusion,
         levels.confusion_rows,
     ),
     "reliability": Figure(
-        "Does the probability mean what it says?",
-        "The {split} images sorted by the probability of the class that the model names, 15 bins of equal "
-        "width{pooled}: on the dashed line a probability of 80\u00a0% is right 80\u00a0% of the time, below "
-        "it the model is too sure of itself. Larger dots hold more images. The expected calibration error "
-        "(Guo et al. 2017) is the mean distance from the line.",
+        "Calibration.",
+        "The {split} images, sorted by the probability of the predicted class into 15 bins of equal width{pooled}. On "
+        "the dashed line, predictions with a probability of 80 % are right 80 % of the time; below it, the model is "
+        "overconfident. Larger dots contain more images. The expected calibration error (Guo et al. 2017) is the mean "
+        "distance from the line over all images.",
         levels.draw_reliability,
         levels.reliability_rows,
     ),
     "extremes": Figure(
         "Best and worst colourings.",
-        "The {split} images with the least and the greatest error of a*b* (below each, CIELAB units), "
-        "chosen by that number alone, the true colours beneath. Seed {seed}, last epoch.",
+        "The {split} images with the smallest and the largest error of a*b* (below each, in CIELAB units), chosen by "
+        "that number alone, above the true colours. Seed {seed}, last epoch.",
         draw_extremes,
     ),
 }
-_ORACLE = (
-    ", and the oracle, which colours alone with the true class given (what a label at test time can give),"
-)
+_ORACLE = ", and the oracle, a colorizer that is given the true class (what a label at test time can give),"
 
 
 def facts(study: Study) -> dict[str, object]:
@@ -290,7 +287,7 @@ def facts(study: Study) -> dict[str, object]:
         "seed": plain(study.shown_seed),
         "split": study.split,
         "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.arms) else "",
-        "over": f" ({100 * (1 - study.alpha):g}\u00a0%)",
+        "over": f" ({100 * (1 - study.alpha):g} %)",
         "frozen": plural(frozen, "epoch"),
         "tuned": plain(study.config("training", "finetune", "epochs")),
         "colour_weight": plain(study.config("tasks", "weights", "colour")),
@@ -302,7 +299,7 @@ def facts(study: Study) -> dict[str, object]:
         "spread": "Small dots are seeds, large ones their mean." if many else "",
         "pooled": ", all seeds together" if many else "",
         "sampled": f", of {sampled} of {len(study.classes)} classes" if sampled < len(study.classes) else "",
-        "unlisted": " Its table lists what is above 0." if len(study.classes) > levels.MANY else "",
+        "unlisted": " The data lists only numbers above 0." if len(study.classes) > levels.MANY else "",
     }
 
 

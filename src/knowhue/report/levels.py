@@ -452,7 +452,7 @@ def _diagram(ax: "Axes", bins: list[dict[str, Any]], colour: str) -> None:
     ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=colour, alpha=0.35, linewidth=2)
     ax.scatter(100 * confidence, 100 * accuracy, s=12 + 260 * share, color=colour, linewidth=0, zorder=3)
     ax.set(
-        xlim=(-4, 104), ylim=(-4, 104), xlabel="Probability given to the named class, %", ylabel="Right, %"
+        xlim=(-4, 104), ylim=(-4, 104), xlabel="Probability of the predicted class, %", ylabel="Accuracy, %"
     )
     text = f"calibration error {100 * error:.1f} %"
     ax.text(0.03, 0.95, text, color=MUTED, fontsize=SMALL, transform=ax.transAxes, va="top")

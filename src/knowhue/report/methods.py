@@ -256,9 +256,9 @@ def markdown_tables(study: Study) -> str:
     """Return all tables as GitHub's Markdown, after a sentence on how to read them."""
     compared = Comparison(study)
     parts = [
-        f"Below each value: its difference to “{compared.methods[compared.reference].title}” over the seeds that both "
-        "have, with its 95 % interval over seeds and images; †: over seeds alone, so on these images. Bold: clear "
-        "when adjusted for all methods and metrics of a table (Benjamini and Hochberg)."
+        f"Below each value: its difference from “{compared.methods[compared.reference].title}” over the seeds that "
+        "both have, with its 95 % interval over seeds and images; †: over seeds alone, on these images. Bold: clear "
+        "after adjustment for all methods and metrics of a table (Benjamini and Hochberg)."
     ]
     for regime in compared.regimes.values():
         budget = f" ({regime.budget_s:.0f} s)" if regime.budget_s else ""

@@ -66,24 +66,24 @@ SECTIONS = (
     PageSection(
         "The difference, seed by seed", ("transfer", "forest", "label_fraction"), is_open=True, of_several_seeds=True
     ),
-    PageSection("What the models see, and what they make of it", ("samples",), is_open=True),
+    PageSection("What the models see and predict", ("samples",), is_open=True),
     PageSection("Scores", tables=("colour_scores", "class_scores"), part="scores", is_open=True),
     PageSection("Warnings", part="warnings"),
     PageSection("How it was measured", ("setup",), part="images"),
-    PageSection("Learning", ("error", "accuracy", "losses"), ("after_heads",)),
+    PageSection("Training", ("error", "accuracy", "losses"), ("after_heads",)),
     PageSection("Distance from real images", tables=("distances",), part="distances"),
     PageSection("Class by class", ("per_class", "confusion", "reliability"), ("classes",)),
-    PageSection("Where it succeeds and fails", ("extremes",)),
+    PageSection("Best and worst colourings", ("extremes",)),
     PageSection(
-        "Where it helped, and where it hurt", tables=("seeds", "flips", "equal_train_loss"),
+        "Where it helped and where it hurt", tables=("seeds", "flips", "equal_train_loss"),
         of_several_seeds=True,
     ),
     PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
     PageSection("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
-    PageSection("How the tasks pull at the encoder", tables=("diagnostics", "predictions"), of_several_seeds=True),
+    PageSection("Gradients of both tasks", tables=("diagnostics", "predictions"), of_several_seeds=True),
     PageSection("What trained the encoder", tables=("gradients",)),
-    PageSection("What was frozen", tables=("exploratory",), part="frozen"),
-    PageSection("To do it again", part="again"),
+    PageSection("What was fixed beforehand", tables=("exploratory",), part="frozen"),
+    PageSection("How to reproduce it", part="again"),
 )  # fmt: skip
 _TABLE_SECTIONS = (
     PageSection("The difference, seed by seed", ("transfer",), of_several_seeds=True),
@@ -194,7 +194,9 @@ def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
 
 def fill(template: str, **values: Any) -> str:
     """Fill a template of this package; values are escaped, and an undefined name is an error."""
-    return _templates().get_template(template).render(**values)
+    text = _templates().get_template(template).render(**values)
+    # no line breaks between a number and its per cent sign
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
 
 
 @cache

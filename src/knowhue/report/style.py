@@ -214,7 +214,7 @@ def mark_margin(ax: "Axes", margin: float, lower_is_better: bool) -> None:
     place = {"left": 0.01, "right": 0.99, "center": zero}[side]
     style = {"ha": side, "va": "top", "color": MUTED, "fontsize": SMALL, "zorder": 2}
     at_top = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points"}
-    ax.annotate("smaller than matters", (place, 1), **at_top, **style)
+    ax.annotate("too small to matter", (place, 1), **at_top, **style)
     words = ("← better", "worse →") if lower_is_better else ("← worse", "better →")
     for place, text in zip((0, 1), words, strict=True):
         ax.annotate(

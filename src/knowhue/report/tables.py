@@ -235,9 +235,9 @@ def _marked_gap(study: Study, row: Row) -> TableCell:
 TABLES: dict[str, Shown] = {
     "questions": Shown(
         "Questions",
-        "Mean ± standard deviation over seeds; the difference, paired by seed, is after minus before, taken before "
-        "rounding. An interval with † is not over seeds and images, so it speaks of these images alone. p: exact "
-        "sign-flip over seeds.",
+        "Mean ± standard deviation over seeds. The difference is after minus before, paired by seed and computed "
+        "before rounding. Intervals are over seeds and images, those with † over seeds alone, on these images. p: "
+        "exact sign-flip test over seeds.",
         _questions,
         {
             **_TITLE, **_SMALLEST, **_TWO_ARMS, **_GAP, **_TESTED, **_SEEDS,
@@ -247,9 +247,9 @@ TABLES: dict[str, Shown] = {
     ),
     "further": Shown(
         "Further metrics",
-        "No question asks about these. Intervals are at 95 %, those with † on these images alone; p is adjusted "
-        "for their number (Benjamini-Hochberg). A difference is called clear by p at most .05, an interval over seeds "
-        f"and images that excludes 0, and {MIN_SEEDS} seeds.",
+        "No question asks about these metrics. Intervals are at 95 %, those with † on these images alone; p is "
+        "adjusted for all rows (Benjamini-Hochberg). A difference is called clear if p is at most .05, the interval "
+        f"over seeds and images excludes 0, and there are at least {MIN_SEEDS} seeds.",
         _further,
         {"Arms": _text("arms"), **_METRIC, **_TWO_ARMS, "Difference": _marked_gap, **_TESTED, **_SEEDS}, names=2,
     ),
@@ -261,9 +261,9 @@ TABLES: dict[str, Shown] = {
     ),
     "probabilities": Shown(
         "Probabilities",
-        "The Bayesian reading of the same difference, with a flat prior and the smallest effect of interest as region "
-        "of practical equivalence (Benavoli et al. 2017): standard error and degrees of freedom are those of the "
-        "interval that the verdict rests on. No second verdict: it controls no rate of false claims.",
+        "Posterior probabilities of the same difference, with a flat prior and the smallest effect of interest as "
+        "region of practical equivalence (Benavoli et al. 2017). Standard error and degrees of freedom are those of "
+        "the interval behind the verdict. They are no second verdict, because they control no rate of false claims.",
         readings,
         {
             **_TITLE, **_METRIC, **_SMALLEST, "P(worse)": _text("worse", p_text),
@@ -273,13 +273,13 @@ TABLES: dict[str, Shown] = {
     ),
     "delta_m": Shown(
         "Mean relative gain",
-        "Δm as multi-task papers report it (Maninis et al. 2019): the relative change of each task's primary metric, "
-        "signed so that positive is better, averaged over tasks; mean over seeds. It weighs a per cent of one metric "
-        "like a per cent of another, so no verdict rests on it.",
+        "Δm as in multi-task papers (Maninis et al. 2019): the relative change of each task's primary metric, signed "
+        "so that positive is better, averaged over tasks and seeds. A per cent of one metric has the same weight as a "
+        "per cent of another, so no verdict rests on it.",
         relative_gains,
         {
             **_ARM,
-            "Over the metrics":
+            "Metrics":
                 lambda study, row: ", ".join(study.label(study.questions[name].metric) for name in row["questions"]),
             "Δm, %": _text("mean", lambda mean: difference(0.0, mean, "share")),
             OVER_SEEDS: _text("interval", lambda ends: ends_text(0.0, ends, "share")), **_SEEDS,
@@ -288,11 +288,11 @@ TABLES: dict[str, Shown] = {
     ),
     "seeds": Shown(
         "Seeds",
-        "Seeds in which multi-task is worse by more than the smallest effect of interest, with the Wilson interval of "
-        "their share, and the seeds at both ends.",
+        "Seeds in which multi-task is worse by more than the smallest effect of interest, the Wilson interval of their "
+        "share, and the worst and the best seed.",
         lambda findings: conditions.seed_transfer(findings.study),
         {
-            **_QUESTION, **_METRIC, "Counts as worse beyond": _value("sesoi"),
+            **_QUESTION, **_METRIC, "Worse by more than": _value("sesoi"),
             "Seeds worse": _hurt(lambda hurt: f"{hurt.count} of {hurt.of}"),
             "Share, %": _hurt(lambda hurt: number(hurt.share, "share")),
             "95 % interval": _hurt(lambda hurt: " to ".join(number(end, "share") for end in hurt.interval)),
@@ -302,10 +302,9 @@ TABLES: dict[str, Shown] = {
     ),
     "classes": Shown(
         "Classes",
-        "Mean paired difference of each class. A class is called helped or hurt only where the exact sign-flip p, "
-        "adjusted over all rows (Benjamini-Hochberg), is at most 0.05, the interval over seeds and images of the "
-        f"class excludes 0, and there are at least {MIN_SEEDS} seeds. p, and intervals with †, are over seeds "
-        "alone, on these images.",
+        "Mean paired difference by class. A class is called helped or hurt only if the exact sign-flip p, adjusted for "
+        "all rows (Benjamini-Hochberg), is at most .05, the interval over seeds and images of the class excludes 0, "
+        f"and there are at least {MIN_SEEDS} seeds. p and intervals with † are over seeds alone, on these images.",
         lambda findings: conditions.class_transfer(findings.study),
         {
             **_CLASS,
@@ -315,8 +314,9 @@ TABLES: dict[str, Shown] = {
         },
     ),
     "flips": Shown(
-        "Images that change sides",
-        "Share of images that only the single-task classifier names right, or only the multi-task one.",
+        "Images classified right by one arm only",
+        "Share of images that only the single-task classifier has right (right to wrong), and that only the multi-task "
+        "classifier has right (wrong to right).",
         lambda findings: conditions.image_flips(findings.study),
         {
             **_CLASS, "Images": _text("images"), "Right to wrong, %": _share("right_to_wrong"),
@@ -327,9 +327,9 @@ TABLES: dict[str, Shown] = {
     ),
     "equal_train_loss": Shown(
         "At equal training loss",
-        "Validation scores where each arm's training loss first comes to the lowest level that both reached in "
-        "fine-tuning, on the line between two epochs; the arm that fits faster is caught before its learning rate "
-        "has come down.",
+        "Validation scores of each arm when it first reaches the lowest training loss that both arms reached in "
+        "fine-tuning, interpolated between two epochs. The arm that fits faster is read before its learning rate has "
+        "decayed.",
         lambda findings: conditions.paired_table(findings.study, conditions.equal_train_loss),
         {
             **_QUESTION, **_METRIC,
@@ -339,14 +339,14 @@ TABLES: dict[str, Shown] = {
         of_questions=True,
     ),
     "equal_images": Shown(
-        "Equal images", "Both arms saw the same images as often: the primary comparison.", _questions,
+        "Equal images", "Both arms saw the same images equally often. This is the primary comparison.", _questions,
         {**_QUESTION, **_METRIC, **_BOTH, "Interval": _quoted, **_SEEDS},
     ),
     "equal_time": Shown(
         "Equal time",
-        "Of the validation split, epoch by epoch: the longer training is read where the shorter one ended, on the "
-        "line between two epochs; cut before its learning rate came down, it stands at a disadvantage. "
-        "Diagnostics are not on the clock, validation is.",
+        "Validation scores after equal time: the longer training is read when the shorter one ended, interpolated "
+        "between two epochs. It is at a disadvantage, because its learning rate has not decayed by then. Times include "
+        "validation but not diagnostics.",
         lambda findings: conditions.paired_table(findings.study, conditions.equal_time),
         {
             **_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
@@ -358,16 +358,16 @@ TABLES: dict[str, Shown] = {
         of_questions=True,
     ),
     "deployment": Shown(
-        "Deployment", "One model for two tasks against one model for each.",
+        "Deployment", "One model for both tasks, compared with one model per task.",
         lambda findings: conditions.deployment(findings.study),
         {
-            "": _deployed(0), "One multi-task model": _deployed(1), "One model a task": _deployed(2),
+            "": _deployed(0), "One multi-task model": _deployed(1), "One model per task": _deployed(2),
             "Difference, one minus several": _deployed(3),
         },
     ),
     "after_heads": Shown(
-        "After the heads, and after fine-tuning",
-        "Of the split that is reported on; with few labels, fine-tuning may cost what the heads had reached.",
+        "After the heads and after fine-tuning",
+        "Scores of the reported split. With few labels, fine-tuning may lose what the heads had reached.",
         lambda findings: conditions.after_heads(findings.study),
         {
             **_ARM, **_METRIC, "After the heads": _value("heads"), "After fine-tuning": _value("tuned"), **_SEEDS,
@@ -375,9 +375,9 @@ TABLES: dict[str, Shown] = {
     ),
     "diagnostics": Shown(
         "Gradients at the shared features",
-        "Of the multi-task arm, every few steps of fine-tuning: means of cosines, shares of negative ones, "
-        "geometric mean of the norm ratio, medians of affinities (by which share one step of the encoder for one task "
-        "lowers the other's loss; Fifty et al. 2021). They describe and are no verdict.",
+        "The multi-task arm, measured every few steps of fine-tuning: means of cosines, shares of negative cosines, "
+        "geometric mean of the norm ratio, medians of affinities. An affinity is the share by which one step of the "
+        "encoder for one task lowers the other task's loss (Fifty et al. 2021). No verdict rests on these numbers.",
         lambda findings: diagnostic_means(findings.study),
         {
             "Diagnostic": _text("title"), "Mean over seeds": _value("mean"),
@@ -388,9 +388,9 @@ TABLES: dict[str, Shown] = {
         },
     ),
     "predictions": Shown(
-        "Did it predict the transfer?",
-        "Spearman's correlation over seeds of each diagnostic with the transfer found (positive is better); p by "
-        "permutation, not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
+        "Do diagnostics predict the transfer?",
+        "Spearman's correlation over seeds of each diagnostic with the transfer (positive is better). p is by "
+        "permutation and not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
         lambda findings: predictions(findings.study),
         {
             "Diagnostic": _text("title"), **_QUESTION, "Spearman correlation": _text("correlation", _correlation),
@@ -400,8 +400,8 @@ TABLES: dict[str, Shown] = {
     "gradients": Shown(
         "What trained the encoder",
         "Norm of each weighted loss’s gradient with respect to all parameters of the encoder, as a share of the sum of "
-        "the arm’s norms, on the same training batches before the first fine-tuning step and after the last; means "
-        "over seeds.",
+        "the arm’s norms. Both moments use the same training batches: at the fork, before the first fine-tuning step, "
+        "and at the end, after the last. Means over seeds.",
         _gradients,
         {
             **_ARM, "When": _text("moment", lambda moment: MOMENTS[moment]),
@@ -411,7 +411,7 @@ TABLES: dict[str, Shown] = {
     ),
     "exploratory": Shown(
         "Exploratory runs",
-        "Runs in this folder that the plan does not ask for; no verdict rests on them.",
+        "Runs in this folder that are not in the plan; no verdict rests on them.",
         lambda findings: [dict(run) for run in findings.study.exploratory],
         {
             "Arm (exploratory)": _text("arm"), "Seed": _text("seed"), "Folder": _text("folder"),
