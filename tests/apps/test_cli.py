@@ -515,7 +515,7 @@ def test_a_plan_leaves_nothing_to_be_asked_beside_it(knowhue, tmp_path, studied,
     (tmp_path / "plan.yaml").write_text("seeds: [0]")
     errs(
         knowhue("study", *more, "--plan", tmp_path / "plan.yaml"),
-        "is the whole study: images, settings, arms and seeds",
+        "describes the whole study: images, settings, arms and seeds",
     )
     assert studied == []
 

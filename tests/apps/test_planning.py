@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from knowhue.apps.planning import commented_yaml, known_variances, power_lines, read_variances, stated
+from knowhue.apps.planning import (
+    commented_yaml,
+    known_variances,
+    parse_deviations,
+    power_lines,
+    read_variances,
+)
 from knowhue.config import Config
 from knowhue.errors import ConfigError, RunError
 from knowhue.plan import Plan, make_plan
@@ -80,7 +86,7 @@ def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
 )
 def test_what_is_no_standard_deviation_is_refused(text: str):
     with pytest.raises(ConfigError, match="`--seed-sd` should be standard deviations by question"):
-        stated(text, "--seed-sd")
+        parse_deviations(text, "--seed-sd")
 
 
 def test_what_is_printed_reads_back_to_the_plan(knowhue, make_folder):

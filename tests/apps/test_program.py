@@ -59,7 +59,7 @@ def stream(monkeypatch):
     def make(encoding: str) -> Stream:
         made = Stream(encoding)
         monkeypatch.setattr(sys, "stdout", made)
-        program.settle_streams()
+        program.replace_unencodable_output()
         return made
 
     return make
@@ -203,7 +203,7 @@ def test_progress_shows_names_as_they_are_and_steers_nothing():
 
     written = Stream("cp1252")
     written.reconfigure(errors=program.ERRORS)
-    plain = progress.Plain(Console(file=written, width=200))
+    plain = progress.PlainProgress(Console(file=written, width=200))
     plain({"stage": "note", "text": "\x1b[31m[bold]海[/] −1"})
     assert written.text().splitlines()[-1].split("s", 1)[1].strip() == r"\x1b[31m[bold]\u6d77[/] -1"
 
@@ -266,7 +266,7 @@ def test_an_interruption_that_python_drops_comes_again(monkeypatch):
         def __del__(self):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "unraisablehook", program.interrupt_again)
+    monkeypatch.setattr(sys, "unraisablehook", program.resend_interruption)
     # processes that pytest hands tests to ignore it
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

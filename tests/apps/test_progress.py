@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from knowhue.apps.progress import CurrentStage, Live, Plain, cell_lines, showing_progress, time_left, title_of
+from knowhue.apps.progress import (
+    CurrentStage,
+    LiveProgress,
+    PlainProgress,
+    cell_lines,
+    showing_progress,
+    time_left,
+    title_of,
+)
 from knowhue.plan import Cell
 from knowhue.runs import OTHER_SETTINGS
 
@@ -17,7 +25,7 @@ from knowhue.runs import OTHER_SETTINGS
 def told():
     def tell(*events):
         stream = io.StringIO()
-        plain = Plain(Console(file=stream, width=200))
+        plain = PlainProgress(Console(file=stream, width=200))
         for event in events:
             plain._last = -1e9  # as if the last line were a while ago
             plain(event)
@@ -131,7 +139,7 @@ def clock(monkeypatch):
 
 def test_what_is_left_is_told_by_what_this_process_did(clock):
     stream = io.StringIO()
-    plain = Plain(Console(file=stream, width=200))
+    plain = PlainProgress(Console(file=stream, width=200))
     plain(train(60))
     plain._last = -1e9
     clock[0] = 10.0  # for ten steps
@@ -142,7 +150,7 @@ def test_what_is_left_is_told_by_what_this_process_did(clock):
 def test_what_is_left_is_told_by_how_it_goes_now(clock):
     """The first steps of a stage load libraries, compile and fill caches."""
     stream = io.StringIO()
-    plain = Plain(Console(file=stream, width=200))
+    plain = PlainProgress(Console(file=stream, width=200))
     plain(train(0))
     for step in range(1, 51):
         clock[0] += 20 if step == 1 else 0.5
@@ -153,7 +161,7 @@ def test_what_is_left_is_told_by_how_it_goes_now(clock):
 
 def test_the_first_seconds_of_a_stage_are_not_silent_and_hours_of_it_not_long(clock):
     stream = io.StringIO()
-    plain = Plain(Console(file=stream, width=200))
+    plain = PlainProgress(Console(file=stream, width=200))
     for second in range(101):
         clock[0] = float(second)
         plain({"stage": "prepare", "done": second, "total": 1000})
@@ -181,7 +189,7 @@ def test_a_stage_begins_with_its_first_event_and_with_its_next_run():
 def live():
     """The bars of a terminal, and what it shows after some events."""
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
-    with Live(console) as bars:
+    with LiveProgress(console) as bars:
 
         def show(*events, width=120):
             for event in events:
@@ -255,8 +263,8 @@ def test_every_stage_of_a_study_has_its_title():
 
 def test_the_table_of_cells_takes_the_place_of_the_bars(live):
     cells = [Cell("colour", 0, "finished", 2, 2, 1.0), Cell("multi", 0, "running", 1, 2, 1.0)]
-    at_work = {"stage": "cells", "cells": cells}
-    lines = live(folder(6, 0.0, None), at_work)
+    running_cells = {"stage": "cells", "cells": cells}
+    lines = live(folder(6, 0.0, None), running_cells)
     assert [line.rstrip() for line in lines] == [
         " seed  colour  multi",
         "    0    done    1/2",

@@ -159,10 +159,10 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
             ("ours", "--truth", "truth", "--beside", "score.html"),
             "Name the .json file that `knowhue score --out`",
         ),
-        (("ours", "--truth", "truth", "--cache", __file__), "`. Name another, or move the file away."),
+        (("ours", "--truth", "truth", "--cache", __file__), "`. Name another, or move the file."),
         (("ours", "--truth", "truth", "--protocol", "lpips.yaml"), "give --networks lpips"),
         (("ours", "--truth", "truth", "--protocol", "top1.yaml"), "give --classifier"),
-        (("ours", "--truth", "truth", "--classes", "x.txt"), "what the outputs of `--classifier` stand for"),
+        (("ours", "--truth", "truth", "--classes", "x.txt"), "names the outputs of `--classifier`"),
         (("ours", "--truth", "truth", "--classifier", "resnet18"), "`--classifier` should be timm:NAME"),
     ],
 )

@@ -329,7 +329,7 @@ def test_held_uploads_are_bounded_together():
     """Many uploads that are each allowed must not fill the memory."""
     shield = Shield(lambda *_: asyncio.sleep(0), ServerSettings(max_held_mib=1), Monitor())
     shield.hold(1 << 20)
-    with pytest.raises(Exception, match="holds too many uploads and answers"):
+    with pytest.raises(Exception, match="holds too many uploads and unread answers"):
         shield.hold(1)
 
 
@@ -446,17 +446,22 @@ def test_what_is_no_http_is_answered_like_any_other_mistake_though_more_is_comin
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"x-content-type-options: nosniff" in head
-    assert json.loads(body)["error"].startswith("The request should be sound HTTP/1.1")
+    assert json.loads(body)["error"].startswith("The request should be valid HTTP/1.1")
 
 
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [
-        (post_of(len(JPEG)) + JPEG[:100], 400, "The request should be sound HTTP/1.1"),
-        (b"GET /healthz HTTP/1.1\r\nhost: local", 400, "The request should be sound HTTP/1.1"),
+        (post_of(len(JPEG)) + JPEG[:100], 400, "The request should be valid HTTP/1.1"),
+        (b"GET /healthz HTTP/1.1\r\nhost: local", 400, "The request should be valid HTTP/1.1"),
         (b"GET /healthz HTTP/9.9\r\nhost: localhost\r\n\r\n", 505, "should be HTTP/1.1. Found HTTP/9.9."),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "should be HTTP/1.1. Found HTTP/2.0."),
         (b"GET /healthz HTTP/1.2\r\nhost: localhost\r\nconnection: close\r\n\r\n", 200, "ok"),
+        (
+            b"OPTIONS * HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            200,
+            "allow: GET, HEAD, POST, OPTIONS\r\n",
+        ),
     ],
 )
 def test_what_ends_half_way_or_speaks_another_version_is_told_so(sent, status, said):

@@ -39,9 +39,9 @@ MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 
 _Value = TypeVar("_Value")
 setting_option = partial(typer.Option, rich_help_panel="Settings")
-OfSettings = Annotated[_Value, setting_option()]
-OfDesign = Annotated[_Value, typer.Option(rich_help_panel="Design of the study")]
-OfWork = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
+SettingOption = Annotated[_Value, setting_option()]
+DesignOption = Annotated[_Value, typer.Option(rich_help_panel="Design of the study")]
+WorkOption = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """Options that are needed less often have their own panels in `--help`."""
 
@@ -68,23 +68,23 @@ class SettingsOptions(Options):
     preset: Annotated[str | None, setting_option(show_default="unet")] = None
     """named settings to start from: `unet`, `poster`, `poster-imagenet`, `label-fraction`, `demo`, or a method of
     `knowhue compare` such as `palette-rgb`"""
-    config: OfSettings[list[Path] | None] = None
+    config: SettingOption[list[Path] | None] = None
     """YAML file with settings, which override the preset; may be repeated"""
-    set_: OfSettings[list[str] | None] = None
+    set_: SettingOption[list[str] | None] = None
     """a single setting, such as `training.heads.epochs=3`, which overrides preset and files; may be repeated"""
-    start_from: OfSettings[str | None] = None
+    start_from: SettingOption[str | None] = None
     """a trained model whose encoder and matching heads are the initial weights: `built-in`, the folder of a run or a
     study, or an exported file. Its settings replace the defaults"""
 
     def settings(self) -> Config:
         """Return all settings, without checking that the images exist."""
-        given = self.config or [], self.set_ or []
+        sources = self.config or [], self.set_ or []
         if self.start_from is None:
-            settings = load_config(self.preset or DEFAULT_PRESET, *given)
+            settings = load_config(self.preset or DEFAULT_PRESET, *sources)
         else:
             from knowhue.training import start
 
-            settings = start.start_from(self.start_from, self.preset, *given)
+            settings = start.start_from(self.start_from, self.preset, *sources)
         if self.images is None:
             return settings
         # a folder named on the command line replaces the drawn images of a preset
@@ -110,9 +110,9 @@ class EngineOptions(SettingsOptions):
 
     workers: Annotated[int | None, Field(ge=1, le=MOST_WORKERS)] = None
     """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
-    engine: OfWork[str] = "local"
+    engine: WorkOption[str] = "local"
     """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
-    engine_set: OfWork[list[str] | None] = None
+    engine_set: WorkOption[list[str] | None] = None
     """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
     out: OutOption = Path("runs/study")
 
@@ -123,7 +123,7 @@ class EngineOptions(SettingsOptions):
 class PlanOptions(SettingsOptions):
     """The options that describe a study."""
 
-    arms: OfDesign[str | None] = None
+    arms: DesignOption[str | None] = None
     """arms to compare, separated by commas; `colour,class,multi` by default, unless the preset has others"""
     seeds: Annotated[
         int | None,
@@ -133,11 +133,11 @@ class PlanOptions(SettingsOptions):
             description=f"number of seeds, from the setting `seed` on; by default 1; a verdict needs {MIN_SEEDS}",
         ),
     ] = None
-    grid: OfDesign[str | None] = None
+    grid: DesignOption[str | None] = None
     """further weights of the class task, each for another multi-task arm, such as `1,100`"""
-    tuning: OfDesign[bool] = False
+    tuning: DesignOption[bool] = False
     """run a study for choosing settings: it scores the validation split and gives no verdict"""
-    tuned_on: OfDesign[Path | None] = None
+    tuned_on: DesignOption[Path | None] = None
     """folder of the tuning study by which these settings were chosen; needs a test split and other seeds than it"""
 
     def as_plan(self) -> Plan:
@@ -156,18 +156,18 @@ class PlanOptions(SettingsOptions):
 class StudyOptions(EngineOptions, PlanOptions):
     """Arguments and options of `knowhue study`."""
 
-    plan: OfDesign[Path | None] = None
+    plan: DesignOption[Path | None] = None
     """study file, as `knowhue plan` prints it, or the `study.json` of a study, instead of all other options for images,
     settings and design"""
 
 
 @app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
 @with_options
-def study_command(given: StudyOptions) -> None:
+def study_command(options: StudyOptions) -> None:
     """Train every arm with every seed, compare them, and answer the two questions in a report."""
-    plan = given.as_plan() if given.plan is None else _planned(given.plan, given)
-    preset = {"preset": given.preset or DEFAULT_PRESET} if given.plan is None else {}
-    _run_study(given, plan, preset, given.tuned_on)
+    plan = options.as_plan() if options.plan is None else _read_plan_option(options.plan, options)
+    preset = {"preset": options.preset or DEFAULT_PRESET} if options.plan is None else {}
+    _run_study(options, plan, preset, options.tuned_on)
 
 
 class MethodOptions(SettingsOptions):
@@ -177,11 +177,11 @@ class MethodOptions(SettingsOptions):
     """methods to compare, separated by commas: `l1`, `l2`, `classification`, `gan`, `unet`, `pix2pix`, `palette-rgb`,
     `palette-ab` (by default all of these), or in the size of their papers `pix2pix-paper`, `palette-rgb-paper`,
     `palette-ab-paper`"""
-    reference: OfDesign[str | None] = None
+    reference: DesignOption[str | None] = None
     """the method that the others are compared with; by default `gan`, or the first if `gan` is not compared"""
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
     """number of seeds, from the setting `seed` on"""
-    budget: Annotated[OfDesign[float | None], Field(ge=0.001, le=1e9)] = None
+    budget: Annotated[DesignOption[float | None], Field(ge=0.001, le=1e9)] = None
     """seconds that each method trains at equal wall-clock; by default the time that the reference takes at equal
     images"""
 
@@ -196,21 +196,21 @@ class CompareOptions(EngineOptions, MethodOptions):
     "compare", epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`"
 )
 @with_options
-def compare_command(given: CompareOptions) -> None:
+def compare_command(options: CompareOptions) -> None:
     """Train methods of colouring for equal epochs, then for equal seconds, and compare quality and cost."""
-    config = given.settings_with_images()
-    chosen = given.methods.split(",") if given.methods is not None else tuple(METHODS)
-    numbers = range(config.seed, config.seed + given.seeds)
-    plan = make_comparison(config, chosen, given.reference, numbers, given.budget)
-    given.require_set_effect(map(plan.arm_settings, plan.arms))
-    _run_study(given, plan, {})
+    config = options.settings_with_images()
+    chosen = options.methods.split(",") if options.methods is not None else tuple(METHODS)
+    numbers = range(config.seed, config.seed + options.seeds)
+    plan = make_comparison(config, chosen, options.reference, numbers, options.budget)
+    options.require_set_effect(map(plan.arm_settings, plan.arms))
+    _run_study(options, plan, {})
 
 
 def _run_study(
-    given: StudyOptions | CompareOptions, plan: Plan, preset: dict[str, str], tuned_on: Path | None = None
+    options: StudyOptions | CompareOptions, plan: Plan, preset: dict[str, str], tuned_on: Path | None = None
 ) -> None:
     # before importing torch, so that mistakes are reported at once
-    out, executor = given.out, given.open_engine()
+    out, executor = options.out, options.open_engine()
     _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)
     description = {"name": out.resolve().name, "command": command_line(), **preset}
     with showing_progress() as report:
@@ -239,15 +239,17 @@ class PowerOptions(PlanOptions):
 
 @app.command("plan", epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
 @with_options
-def plan_command(given: PowerOptions) -> None:
+def plan_command(options: PowerOptions) -> None:
     """Print a study file for `knowhue study --plan`, and which effects the study can detect."""
     from knowhue.apps.planning import commented_yaml, known_variances, power_lines
     from knowhue.data.listing import require_images
 
-    wanted, images = given.as_plan(), given.test_images
-    require_images(wanted.config.images)
-    known, count = known_variances(given.variances, given.seed_sd, given.image_sd, images, wanted.questions)
-    say(*power_lines(wanted, known, count, None if images else given.variances), *commented_yaml(wanted))
+    plan, images = options.as_plan(), options.test_images
+    require_images(plan.config.images)
+    known, count = known_variances(
+        options.variances, options.seed_sd, options.image_sd, images, plan.questions
+    )
+    say(*power_lines(plan, known, count, None if images else options.variances), *commented_yaml(plan))
 
 
 @app.command("status", epilog="Example: `knowhue status runs/photos`")
@@ -266,13 +268,13 @@ def status_command(study: StudyArgument) -> None:
     "prepare", epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`"
 )
 @with_options
-def prepare_command(given: EngineOptions) -> None:
+def prepare_command(options: EngineOptions) -> None:
     """Check, split and resize the images; `images/manifest.csv` lists which were left out and why."""
-    config, out = given.settings_with_images(), given.out
+    config, out = options.settings_with_images(), options.out
     from knowhue.data.prepare import prepare as run
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
-    executor = given.open_engine()
+    executor = options.open_engine()
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
@@ -293,13 +295,13 @@ class TrainOptions(SettingsOptions):
 
 @app.command("train", epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
 @with_options
-def train_command(given: TrainOptions) -> None:
+def train_command(options: TrainOptions) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
-    config, arm, out = given.settings_with_images(), given.arm, given.out
-    own = arm_config(config, arm)
-    given.require_set_effect([own])
-    _require_planned(out, arm, config, own)
-    _require_weights([own])
+    config, arm, out = options.settings_with_images(), options.arm, options.out
+    settings = arm_config(config, arm)
+    options.require_set_effect([settings])
+    _require_in_plan(out, arm, config, settings)
+    _require_weights([settings])
     with showing_progress() as report:
         from knowhue.training.run import train as run
 
@@ -317,17 +319,17 @@ def _require_weights(configs: Iterable[Config]) -> None:
             require_weights(config)
 
 
-def _require_planned(out: Path, arm: str, config: Config, own: Config) -> None:
+def _require_in_plan(out: Path, arm: str, config: Config, settings: Config) -> None:
     """Make sure that a run in a study's folder belongs to its plan, because the report would count it."""
     if not (out / "study.json").exists():
-        require_effect(changed(config), [config, own])
+        require_effect(changed(config), [config, settings])
         return
     plan = read_plan(out)
-    wanted = edit(own, {"training": {"precision": plan.config.training.precision}})
-    if arm not in plan.arms or trained_by(wanted) != trained_by(plan.run_config(arm, config.seed)):
+    planned = edit(settings, {"training": {"precision": plan.config.training.precision}})
+    if arm not in plan.arms or trained_by(planned) != trained_by(plan.run_config(arm, config.seed)):
         raise ConfigError(
-            f"`--out {out}` holds a study, and `{arm}` with these settings is not of it. Name another folder, or "
-            "give the study's own settings."
+            f"`--out {out}` holds a study, and `{arm}` with these settings is not in its plan. Name another "
+            "folder, or give the study's own settings."
         )
 
 
@@ -411,11 +413,11 @@ def check_command(
 
 @app.command("config", epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
 @with_options
-def config_command(given: SettingsOptions) -> None:
+def config_command(options: SettingsOptions) -> None:
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
     from knowhue.apps.planning import commented_yaml
 
-    say(*commented_yaml(given.settings()))
+    say(*commented_yaml(options.settings()))
 
 
 app.command(cls=OneInput, epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
@@ -429,18 +431,18 @@ app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")
 app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
 
 
-def _planned(path: Path, given: PlanOptions) -> Plan:
+def _read_plan_option(path: Path, options: PlanOptions) -> Plan:
     """Return the plan of `--plan`, which must be the only description of the study."""
     from knowhue.apps.planning import read_plan_file
     from knowhue.data.sources import require_source
 
     # a plan holds the seeds of its tuning study but not the folder, so --tuned-on may be given with it
-    others = (getattr(given, name) for name in PlanOptions.model_fields if name != "tuned_on")
+    others = (getattr(options, name) for name in PlanOptions.model_fields if name != "tuned_on")
     if any(value not in (None, [], False) for value in others):
         raise ConfigError(
-            f"`--plan {path}` is the whole study: images, settings, arms and seeds. Change them there, and "
-            "give no IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid or --tuning, or leave "
-            "--plan out."
+            f"`--plan {path}` describes the whole study: images, settings, arms and seeds. Change them in that file "
+            "and leave out IMAGES, --preset, --config, --set, --start-from, --arms, --seeds, --grid and --tuning, or "
+            "leave out --plan."
         )
     plan = read_plan_file(path)
     require_source(plan.config.images)

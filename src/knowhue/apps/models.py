@@ -87,8 +87,8 @@ def require_choice(choice: ModelChoice, flags: Iterable[str]) -> None:
 
         require_recipe(choice.recipe, choice.sha256)
         fields = {"--hint": "hints", "--samples": "sample"}  # the others have the names of `ColorizeOptions`
-        asked = {fields.get(flag) or flag.lstrip("-").replace("-", "_"): flag for flag in flags}
-        require_supported(choice.recipe, asked)
+        options = {fields.get(flag) or flag.lstrip("-").replace("-", "_"): flag for flag in flags}
+        require_supported(choice.recipe, options)
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:

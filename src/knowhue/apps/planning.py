@@ -95,9 +95,11 @@ def power_lines(
         found = variances.get(name)
         # variances of zero, as from a single seed, carry no information
         if found is None or not any(found) or images is None or len(plan.seeds) < 2:
-            lines += _by_seeds_alone(name, len(plan.seeds), alpha)
+            lines += _power_over_seeds(name, len(plan.seeds), alpha)
         else:
-            lines += _by_both(name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found)
+            lines += _power_over_both(
+                name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found
+            )
     return [f"# {line}" for line in lines]
 
 
@@ -142,10 +144,10 @@ def read_variances(
             f"`--variances` should be a study of two or more finished seeds with scores of single images. Found "
             f"`{study}`, whose results.json has no variances: make it anew with `knowhue report`."
         )
-    for name, asked in questions.items():
-        if name in found and (metric := tests[name].get("metric", asked.metric)) != asked.metric:
+    for name, question in questions.items():
+        if name in found and (metric := tests[name].get("metric", question.metric)) != question.metric:
             raise ConfigError(
-                f"`--variances` should be a study that asks about {asked.metric}, as the question `{name}` of this "
+                f"`--variances` should be a study that asks about {question.metric}, as the question `{name}` of this "
                 f"plan does. Found {metric} in `{study}`."
             )
     images = min(each["images"] for each in found.values())
@@ -179,11 +181,11 @@ def known_variances(
             "`--seed-sd`, `--image-sd` and `--images` should be given together, or `--images` with `--variances`: "
             "how much seeds and images vary is not assumed. Found not all of them."
         )
-    seeds, variances = stated(seed_sd, "--seed-sd"), stated(image_sd, "--image-sd")
+    seeds, variances = parse_deviations(seed_sd, "--seed-sd"), parse_deviations(image_sd, "--image-sd")
     return {name: Variances(seeds[name], variances[name]) for name in seeds.keys() & variances.keys()}, images
 
 
-def stated(text: str, option: str) -> dict[str, float]:
+def parse_deviations(text: str, option: str) -> dict[str, float]:
     """Parse standard deviations by question, such as `colour=.08,class=.01`; anything else raises a `ConfigError`."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     found = {name.strip(): plain_number(value) for name, _, value in pairs}
@@ -198,7 +200,7 @@ def stated(text: str, option: str) -> dict[str, float]:
     return found
 
 
-def _by_both(name: str, question: Question, design: Design, variances: Variances) -> list[str]:
+def _power_over_both(name: str, question: Question, design: Design, variances: Variances) -> list[str]:
     unit, scale = _UNITS.get(question.metric, ""), 100 if question.metric in SHARES else 1
     if scale > 1 and max(variances) > 1:
         raise ConfigError(
@@ -230,7 +232,7 @@ def _by_both(name: str, question: Question, design: Design, variances: Variances
     return lines
 
 
-def _by_seeds_alone(name: str, seeds: int, alpha: float) -> list[str]:
+def _power_over_seeds(name: str, seeds: int, alpha: float) -> list[str]:
     effect = sign_flip_effect(seeds, alpha) if seeds >= fewest_seeds(alpha) else None
     if effect is None:
         return [f"{name}: {plural(seeds, 'seed')}: no verdict below {fewest_seeds(alpha)}."]

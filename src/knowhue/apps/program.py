@@ -66,7 +66,7 @@ OTHER_OPTIONS = {
 """What to use instead of other programs' options; an option is suggested only by commands that have it."""
 
 
-def ours_for(theirs: str, table: Mapping[str, str]) -> str:
+def equivalent_of(theirs: str, table: Mapping[str, str]) -> str:
     return next((ours for ours, names in table.items() if theirs in names.split()), "")
 
 
@@ -75,7 +75,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the arguments begin with; fails as `TyperGroup` does."""
-        if not ctx.resilient_parsing and (ours := ours_for(args[0], OTHER_NAMES)):
+        if not ctx.resilient_parsing and (ours := equivalent_of(args[0], OTHER_NAMES)):
             does = self.commands[ours].get_short_help_str(limit=120)
             ctx.fail(f"No such command {args[0]!r}. Did you mean {ours!r}? {does}")
         if not ctx.resilient_parsing and args[0] in ("help", "version"):
@@ -106,13 +106,14 @@ class Commands(TyperGroup):
                 choices = _QUOTED.findall(wrong["choices"])
                 vars(error)["message"] = f"{wrong['said']}{did_you_mean(wrong['found'], choices)}"
             name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
-            own = {each for option in inner.command.params for each in option.opts}
-            advice = ours_for(str(name), OTHER_OPTIONS)
-            if advice and (not advice.startswith("--") or advice.split()[0] in own):
+            options = {each for option in inner.command.params for each in option.opts}
+            advice = equivalent_of(str(name), OTHER_OPTIONS)
+            if advice and (not advice.startswith("--") or advice.split()[0] in options):
                 inner.fail(f"No such option: {name}. Instead: {advice}.")
             if name and not getattr(error, "possibilities", True):  # none is near
                 listed = (
-                    ", ".join(sorted(each for each in own if each.startswith("--"))) or "none besides --help"
+                    ", ".join(sorted(each for each in options if each.startswith("--")))
+                    or "none besides --help"
                 )
                 inner.fail(f"No such option: {name}. There are {listed}.")
             raise
@@ -158,13 +159,13 @@ _NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?
 _EMPTY = re.compile(r"(--[\w-]+=)?\s*")
 """A blank argument, or an option with a blank value."""
 _QUOTED = re.compile(r"'([^']+)'")
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_OF_FILES = frozenset(
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_OTHER_SUFFIXES = frozenset(
     {".csv", ".html", ".json", ".jsonl", ".md", ".onnx", ".ora", ".parquet", ".pdf", ".safetensors", ".svg"}
     | {".tar", ".txt", ".yaml", ".yml", ".zip"}
 )
 """Suffixes of files other than images and videos."""
-ERRORS = "knowhue"  # the name under which `_replaced` is registered with `codecs`
+ERRORS = "knowhue"  # the name under which `_replace_unencodable` is registered with `codecs`
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # needed by some scripts and by emoji
 _Value = TypeVar("_Value")
 RARELY_NEEDED = "Rarely needed"
@@ -185,15 +186,15 @@ class Options(Section):
 
 def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
     """Turn a function of one `Options` object into a command with an option for each field of that class."""
-    (given,) = inspect.signature(command).parameters.values()
-    fields = given.annotation.model_fields
+    (argument,) = inspect.signature(command).parameters.values()
+    fields = argument.annotation.model_fields
     # `--help` shows panels in the order in which they first occur
     options = [_parameter(name, field) for name, field in fields.items()]
     options.sort(key=lambda each: each.annotation.__metadata__[0].rich_help_panel == RARELY_NEEDED)
 
     @wraps(command)
     def run(**values: Any) -> Any:
-        return command(given.annotation.model_construct(**values))
+        return command(argument.annotation.model_construct(**values))
 
     # typer reads the options of a command from these two attributes
     run.__signature__ = inspect.Signature(options)  # pyright: ignore[reportAttributeAccessIssue]
@@ -231,7 +232,7 @@ def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path
         RunError: nothing can be written there.
     """
     # `Path.is_dir` would raise an error for a name that is too long
-    if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OF_FILES:
+    if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OTHER_SUFFIXES:
         why = "as its slash says" if named else "which many files go to"
         remedy = "Leave the slash out, or name a folder" if named else "Name a folder"
         raise ConfigError(
@@ -250,7 +251,7 @@ def say_json(value: Any) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     line = ""
     for character in json.dumps(value, ensure_ascii=False):
-        is_shown = _shown(character) == character and character.encode(encoding, "ignore")
+        is_shown = _escape(character) == character and character.encode(encoding, "ignore")
         line += character if is_shown else json.dumps(character)[1:-1]
     _print(line)
 
@@ -269,7 +270,7 @@ def printable(text: str) -> str:
     >>> print(printable("a\x1b[31m\nb\u202ec\udcff"))
     a\x1b[31m\nb\u202ec\xff
     """
-    return text if text.isprintable() else "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def command_line() -> str:
@@ -279,7 +280,7 @@ def command_line() -> str:
     return shlex.join([*began, *sys.argv[1:]])
 
 
-def settle_streams() -> None:
+def replace_unencodable_output() -> None:
     """Make standard output and standard error replace characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -317,15 +318,15 @@ def unit_in_words(name: str) -> str:
     return unit if unit.replace(" ", "").isalnum() else f"({unit})"
 
 
-def _shown(character: str) -> str:
-    if unicodedata.category(character) not in _UNSEEN or character in _JOINERS:
+def _escape(character: str) -> str:
+    if unicodedata.category(character) not in _INVISIBLE or character in _JOINERS:
         return character
     if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _replaced(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
@@ -334,11 +335,11 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     ), error.end
 
 
-codecs.register_error(ERRORS, _replaced)
+codecs.register_error(ERRORS, _replace_unencodable)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         say(f"knowhue {__version__}")
         raise typer.Exit
 
@@ -352,7 +353,7 @@ def _program(
     pass
 
 
-def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+def resend_interruption(lost: "sys.UnraisableHookArgs") -> None:
     """Send an interruption again that Python dropped because it was raised while an object was being finalized."""
     if lost.exc_type is KeyboardInterrupt:
         # later and from a thread, because here it would be dropped again
@@ -365,19 +366,19 @@ def main() -> NoReturn:
     """Run the command line; an error that a user can mend prints one line and exits with 2."""
     import knowhue.apps.cli  # noqa: F401  registers the commands
 
-    settle_streams()
+    replace_unencodable_output()
     # the garbage collection at exit would take a second once torch is imported
     atexit.register(gc.freeze)
-    told_to_end = []
+    terminations = []
 
     def end_as_interrupted(*_: object) -> NoReturn:
-        told_to_end.append(True)
+        terminations.append(True)
         raise KeyboardInterrupt
 
     # at SIGTERM, clean up and report as at Ctrl-C; torch.distributed.run ends its processes in its own way
     if "LOCAL_RANK" not in os.environ:
         signal.signal(signal.SIGTERM, end_as_interrupted)
-    sys.unraisablehook = interrupt_again
+    sys.unraisablehook = resend_interruption
     # Pillow's warnings about damaged metadata name no file; what matters is reported with the file's name
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
@@ -390,7 +391,7 @@ def main() -> NoReturn:
         if end.code != INTERRUPTED:
             raise
         say("", "knowhue: stopped. The same command does what is not finished.", err=True)
-        sys.exit(TERMINATED if told_to_end else INTERRUPTED)
+        sys.exit(TERMINATED if terminations else INTERRUPTED)
     except OSError as error:
         # errors of memory and connections have no file name
         where = "" if error.filename is None else f"{error.filename}: "

@@ -63,13 +63,13 @@ def showing_progress() -> Iterator[Report]:
     if not is_first_process():
         yield lambda _: None
         return
-    bars = Live(console) if console.is_terminal else nullcontext(Plain(console))
-    with bars as shown, _saying_that_it_stops(console):
+    bars = LiveProgress(console) if console.is_terminal else nullcontext(PlainProgress(console))
+    with bars as shown, _announcing_interruption(console):
         yield shown
 
 
 @contextmanager
-def _saying_that_it_stops(console: Console) -> Iterator[None]:
+def _announcing_interruption(console: Console) -> Iterator[None]:
     """Print at once that Ctrl-C was received, because finishing the work at hand may take seconds."""
     # only the main thread can set handlers; signals that are ignored, or end the process, stay so
     is_main = threading.current_thread() is threading.main_thread()
@@ -90,7 +90,7 @@ def _saying_that_it_stops(console: Console) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-class Plain:
+class PlainProgress:
     """Prints a line now and then, for files and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -109,10 +109,10 @@ class Plain:
             states = [cell.state for cell in event["cells"]]
             if states != self._states:
                 self._states = states
-                self._print(cell_lines(event["cells"])[-1] + at_work(event["cells"]), now)
+                self._print(cell_lines(event["cells"])[-1] + running_cells(event["cells"]), now)
             return
         begins = self._stage.begins_with(event)
-        done, total = extent(event)
+        done, total = count_of(event)
         is_late = total and now - self._last > self._pause
         if event["stage"] == "note" or begins or is_late or 0 < done == total:
             self._last = now
@@ -146,7 +146,7 @@ class CurrentStage:
 
     def begins_with(self, event: Mapping[str, Any]) -> bool:
         """Update the stage by an event; returns whether a titled stage begins with it."""
-        done, total = extent(event)
+        done, total = count_of(event)
         name, title = event["stage"], title_of(event)
         counts = name == "train" or unit_of(event) != ""
         if not title and not counts:
@@ -163,7 +163,7 @@ class CurrentStage:
         return is_new and bool(title)
 
 
-class Live(Progress):
+class LiveProgress(Progress):
     """Live display: the current stage with losses and a bar, and a bar of all cells, or a table of parallel cells."""
 
     def __init__(self, console: Console) -> None:
@@ -201,7 +201,7 @@ class Live(Progress):
             self._now = self.add_task("", total=None, completed=self._stage.done_before)
         if event["stage"] == "note":
             self.console.print(printable(describe_event(event)), markup=False, emoji=False)
-        done, total = extent(event)
+        done, total = count_of(event)
         if total and (done == total or time.monotonic() - self._shown > LIVE_SECONDS):
             self._shown = time.monotonic()  # not too often, because reading a loss waits for the device
             text = describe_event(event)
@@ -252,10 +252,10 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     return [*lines, f"{ended} of {len(cells)} cells have ended{others}"]
 
 
-def at_work(cells: Sequence[Cell]) -> str:
+def running_cells(cells: Sequence[Cell]) -> str:
     """Return a text that names some of the running cells; empty if there are none.
 
-    >>> at_work([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
+    >>> running_cells([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
     '; at work: multi of seed 0 (1/2 epochs)'
     """
     found = [
@@ -290,7 +290,7 @@ def unit_of(event: Mapping[str, Any]) -> str:
     return STAGES.get(event["stage"], ("", ""))[1]
 
 
-def extent(event: Mapping[str, Any]) -> tuple[int, int]:
+def count_of(event: Mapping[str, Any]) -> tuple[int, int]:
     """Return how much of the current stage is done, and its total; in training, steps over all epochs of a phase."""
     if event["stage"] == "train":
         return (event["epoch"] - 1) * event["steps"] + event["step"], event["epochs"] * event["steps"]
@@ -304,7 +304,7 @@ def describe_event(event: Mapping[str, Any]) -> str:
             minus(f"{SHORT[k]} {float(v):.3f}") for k, v in event["losses"].items() if k in SHORT
         )
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
-    done, total = extent(event)
+    done, total = count_of(event)
     if done or total:
         counts = f"{done}{f'/{total}' if total else ''} {unit_of(event)}"
         if rate := event.get("per_second"):

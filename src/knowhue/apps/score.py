@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from knowhue.scoring.table import Scores
 
 _Value = TypeVar("_Value")
-OfNetworks = Annotated[
+NetworkOption = Annotated[
     _Value, typer.Option(rich_help_panel="Scores by neural networks; they need torch and time")
 ]
 CACHE = ".knowhue-score"
@@ -45,18 +45,18 @@ class ScoreArguments(Options):
     """name of the system that the others are compared with; by default the first"""
     check: Path | None = None
     """compute the numbers of an earlier `.json` again, without writing anything; exits with 1 if any differs"""
-    networks: OfNetworks[str | None] = None
+    networks: NetworkOption[str | None] = None
     """networks to score with, separated by commas: `lite0` (Fréchet and kernel distance), `inception` (FID, KID),
     `lpips`, `recognition` (by a probe of true colours, with folders as classes); by default none"""
-    classifier: OfNetworks[str | None] = None
+    classifier: NetworkOption[str | None] = None
     """classifier from timm that classifies the colourings: `timm:resnet50` (downloaded), `timm:resnet50=FILE`
     (.safetensors, .pth), or `timm:tf_efficientnet_lite0=package`"""
-    classes: OfNetworks[Path | None] = None
+    classes: NetworkOption[Path | None] = None
     """text file with a line for each output of the classifier: the folder of that class, or empty. By default folders
     are named by WordNet ids"""
-    inception_weights: OfNetworks[Path | None] = None
+    inception_weights: NetworkOption[Path | None] = None
     """weights of torch-fidelity's Inception-v3; downloaded by default"""
-    lpips_weights: OfNetworks[Path | None] = None
+    lpips_weights: NetworkOption[Path | None] = None
     """weights of torchvision's AlexNet; downloaded by default"""
     common: Rare[bool] = False
     """score only the images that all systems have, instead of refusing incomplete systems"""
@@ -73,7 +73,7 @@ class ScoreArguments(Options):
         return self.out or Path("score.html")
 
     @property
-    def kept(self) -> Path:
+    def cache_folder(self) -> Path:
         """The folder of the cache."""
         return self.cache or self.page.parent / CACHE
 
@@ -95,7 +95,9 @@ def score(arguments: ScoreArguments) -> None:
     from knowhue.scoring.protocols import read_protocol
 
     if arguments.classes is not None and arguments.classifier is None:
-        raise ConfigError("`--classes` says what the outputs of `--classifier` stand for. Give that, too.")
+        raise ConfigError(
+            "`--classes` names the outputs of `--classifier`. Give that as well, or leave it out."
+        )
     if arguments.check is not None:
         _require_check_alone(arguments)
         _check(arguments, arguments.check)
@@ -106,14 +108,14 @@ def score(arguments: ScoreArguments) -> None:
     require_outputs({"--out": list(outputs.values())}, beside, overwrite=arguments.overwrite)
     pairs = pair(arguments.truth, arguments.systems, arguments.common)
     earlier = read_earlier_scores(beside, chosen, pairs)
-    _write(_scored(arguments, pairs, chosen, "--beside", beside)._replace(beside=earlier), outputs)
+    _write(_measure(arguments, pairs, chosen, "--beside", beside)._replace(beside=earlier), outputs)
 
 
 def _require_check_alone(arguments: ScoreArguments) -> None:
     taken = ("protocol", "out", "reference", "networks", "beside", "cache", "overwrite")
     if unused := [name for name in taken if getattr(arguments, name)]:
         raise ConfigError(
-            f"`--check` takes all from {arguments.check} and writes nothing. Found `--{unused[0]}`: leave it out."
+            f"`--check` takes options from {arguments.check} and writes nothing. Found `--{unused[0]}`: leave it out."
         )
 
 
@@ -130,16 +132,16 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
     from knowhue.scoring.protocols import require_networks
 
     require_networks(protocol, arguments.wanted)
-    if arguments.kept.is_file():
+    if arguments.cache_folder.is_file():
         raise ConfigError(
-            f"`--cache` should be a folder. Found the file `{arguments.kept}`. Name another, or move the file away."
+            f"`--cache` should be a folder. Found the file `{arguments.cache_folder}`. Name another, or move the file."
         )
     names = require_folders(arguments.truth, arguments.systems)
     if arguments.reference is not None and arguments.reference not in names:
         raise ConfigError(one_of("--reference", arguments.reference, names))
 
 
-def _scored(
+def _measure(
     arguments: ScoreArguments, pairs: "Pairs", protocol: "Protocol", option: str, others: Sequence[Path]
 ) -> "Scores":
     """Measure, and score with networks, which must be those of the earlier scores that an option names."""
@@ -153,13 +155,14 @@ def _scored(
 
         opened = open_scorers(arguments.wanted, pairs, protocol.primary)
     require_same_networks(option, others, opened.about if opened else {})
-    began, threads, kept = time.monotonic(), arguments.workers or os.cpu_count() or 1, arguments.kept
+    began, threads = time.monotonic(), arguments.workers or os.cpu_count() or 1
+    cache_folder = arguments.cache_folder
     with showing_progress() as report:
-        measured = measure_rows(pairs, protocol, kept, threads, report)
+        measured = measure_rows(pairs, protocol, cache_folder, threads, report)
         if opened is not None:
             from knowhue.scoring.networks import run_networks
 
-            found = run_networks(pairs, protocol, measured, opened, arguments.reference, kept, report)
+            found = run_networks(pairs, protocol, measured, opened, arguments.reference, cache_folder, report)
     images = plural(len(pairs.truth), "image")
     say(f"{images}, {len(measured)} rows: {time.monotonic() - began:.1f} s", err=True)
     return make_scores(pairs, protocol, measured, arguments.reference, found)
@@ -176,8 +179,10 @@ def _write(scores: "Scores", outputs: Mapping[str, Path]) -> None:
     write_json(outputs["json"], to_json(scores))
     notes = (*scores.notes, *scores.beside.notes, *scores.pairs.remarks, *scores.beside.remarks)
     say(*(f"note: {each}" for each in notes), err=True)
-    said = [sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary]
-    say(*_lines(scores), *said, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
+    sentences = [
+        sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary
+    ]
+    say(*_lines(scores), *sentences, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")
     say(f"Page: {outputs['page']}")
 
 
@@ -188,8 +193,8 @@ def _lines(scores: "Scores") -> list[str]:
     shown = {name: scores.measures[name] for name in main if name in scores.measures}
     cells = [["", *(each.short for each in shown.values())]]
     cells += [
-        [row, *(shown_value(each, own.get(name)) for name, each in shown.items())]
-        for row, own in scores.rows.items()
+        [row, *(shown_value(each, values.get(name)) for name, each in shown.items())]
+        for row, values in scores.rows.items()
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
@@ -223,7 +228,7 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
         arguments = arguments.model_copy(update=changes)
         _require_arguments(arguments, chosen)
         pairs = pair(arguments.truth, arguments.systems, arguments.common)
-        scores = _scored(arguments, pairs, chosen, "--check", [path])
+        scores = _measure(arguments, pairs, chosen, "--check", [path])
     count, problems = compare_json(earlier, to_json(scores))
     say(*problems, err=True)
     found = f"{len(problems)} differ" if problems else "all as stored"

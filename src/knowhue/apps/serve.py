@@ -48,8 +48,8 @@ class ServeArguments(Options):
 def serve_command(arguments: ServeArguments) -> None:
     """Serve trained models as a web page and an HTTP API."""
     # checked before models are opened, which takes seconds
-    given = {name: value for name, value in arguments if name in ServerSettings.model_fields}
-    settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
+    values = {name: value for name, value in arguments if name in ServerSettings.model_fields}
+    settings = ServerSettings(**{name: value for name, value in values.items() if value is not None})
     for folder in settings.studies:
         if not folder.is_dir():
             names = "--study names the folder of a study, which may be empty until `knowhue study` has begun"

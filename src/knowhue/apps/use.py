@@ -53,8 +53,8 @@ _ARTICLES = {
     "archive": "an archive (--shards, or a URL)",
 }
 _Value = TypeVar("_Value")
-OfColours = Annotated[_Value, typer.Option(rich_help_panel="Choosing colours")]
-OfArchive = Annotated[_Value, typer.Option(rich_help_panel="Archives, object stores, clusters")]
+ColourOption = Annotated[_Value, typer.Option(rich_help_panel="Choosing colours")]
+ArchiveOption = Annotated[_Value, typer.Option(rich_help_panel="Archives, object stores, clusters")]
 
 
 class ColorizeArguments(ModelOptions):
@@ -64,22 +64,22 @@ class ColorizeArguments(ModelOptions):
     """an image, a video, a folder of images, or the URL of an object store such as `s3://bucket/photos`"""
     out: Annotated[str | None, typer.Option("--out", "-o")] = None
     """file or folder to write; by default INPUT's name with `-colour`. Required if INPUT is a URL"""
-    hint: OfColours[list[str] | None] = None
+    hint: ColourOption[list[str] | None] = None
     """a colour at a point, x and y from the top left in pixels or per cent: `120,80=#c83232` or `30%,40%=orange`; may
     be repeated"""
-    hints: OfColours[Path | None] = None
+    hints: ColourOption[Path | None] = None
     """table of hints, .csv or .json, with columns `x`, `y`, `colour`, and for a folder `file`"""
-    strokes: OfColours[Path | None] = None
+    strokes: ColourOption[Path | None] = None
     """transparent PNG of the size of the photo; painted pixels give the colours there"""
-    reference: OfColours[Path | None] = None
+    reference: ColourOption[Path | None] = None
     """colour photo of the same or a similar scene, whose colours are used"""
-    album: OfColours[bool] = False
+    album: ColourOption[bool] = False
     """give all photos of a folder a similar mean colour"""
-    saturation: Annotated[OfColours[float], Field(ge=0, le=MOST_SATURATION)] = 1.0
+    saturation: Annotated[ColourOption[float], Field(ge=0, le=MOST_SATURATION)] = 1.0
     """factor for the chroma of the colours; 0 is gray"""
     layers: bool = False
     """write OpenRaster (.ora) with the gray photo and, above it, its colours as a layer"""
-    samples: Annotated[OfColours[int], Field(ge=1, le=16)] = 1
+    samples: Annotated[ColourOption[int], Field(ge=1, le=16)] = 1
     """number of different colourings of a photo, to choose from; the first is the default one"""
     uncertainty: Path | None = None
     """image file to write with a map of the uncertainty of the colours, 5 gray levels per CIELAB unit"""
@@ -90,13 +90,13 @@ class ColorizeArguments(ModelOptions):
     overwrite: OverwriteOption = False
     on_error: Rare[Literal["skip", "stop"]] = "skip"
     """in a folder, skip images that cannot be read, or stop at the first; images already in work are finished"""
-    shards: Annotated[OfArchive[int | None], Field(ge=1)] = None
+    shards: Annotated[ArchiveOption[int | None], Field(ge=1)] = None
     """number of jobs that the images of a folder or an object store are divided into (docs/scale.md)"""
-    workers: Annotated[OfArchive[int | None], Field(ge=1, le=1024)] = None
+    workers: Annotated[ArchiveOption[int | None], Field(ge=1, le=1024)] = None
     """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
-    engine: OfArchive[str] = "local"
+    engine: ArchiveOption[str] = "local"
     """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
-    engine_set: OfArchive[list[str] | None] = None
+    engine_set: ArchiveOption[list[str] | None] = None
     """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
 
     @property
@@ -131,26 +131,26 @@ def colorize(arguments: ColorizeArguments) -> None:
     _require_kind(arguments.file, kind, restricted)
     require_choice(arguments.choice, restricted)
     if kind == "image":
-        _say_each(_image(arguments), arguments.json_)
+        _say_samples(_image(arguments), arguments.json_)
         return
     summary = {"archive": _archive, "folder": _folder, "video": _video}[kind](arguments)
-    _say_what_was_made(summary.as_record(), summary.lines(), arguments.json_)
+    _say_result(summary.as_record(), summary.lines(), arguments.json_)
     # so that a script notices; all other images have been written
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _say_each(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
+def _say_samples(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
     """Print the result of each sample; lines that they share are printed once."""
     printed: set[str] = set()
     for record, headline in made:
         lines = [line for line in _sentences(record, headline) if line not in printed]
         printed.update(lines)
-        _say_what_was_made(record, lines, as_json)
+        _say_result(record, lines, as_json)
 
 
-def _require_kind(source: str, kind: str, given: Iterable[str]) -> None:
-    for name in given:
+def _require_kind(source: str, kind: str, options: Iterable[str]) -> None:
+    for name in options:
         kinds = GOES_WITH[name]
         if kind not in kinds:
             table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
@@ -191,7 +191,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
     return "video" if any(each.suffix.lower() in VIDEO_SUFFIXES for each in names) else "image"
 
 
-def _settle(arguments: ColorizeArguments, image: "Image | None" = None) -> list[Path]:
+def _output_files(arguments: ColorizeArguments, image: "Image | None" = None) -> list[Path]:
     """Return the output files: one, or one for each sample with its number in the name.
 
     An output that cannot be written is refused before a model is opened. `image` is None for a video.
@@ -223,14 +223,14 @@ def _settle(arguments: ColorizeArguments, image: "Image | None" = None) -> list[
     return files
 
 
-def _say_if_renamed(arguments: ColorizeArguments, out: Path) -> None:
+def _say_if_format_changes(arguments: ColorizeArguments, out: Path) -> None:
     """Tell the user that the input's format cannot be written and another is used, unless --out named that."""
     suffix = Path(arguments.file).suffix
     if arguments.suffix is None and out.suffix not in (suffix, Path(arguments.out or "").suffix):
         say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
 
 
-def _settle_folder(arguments: ColorizeArguments) -> "Listing":
+def _list_folder(arguments: ColorizeArguments) -> "Listing":
     """List the images of a folder with their outputs and hints."""
     from knowhue.inference.hints import read_hints
     from knowhue.inference.listing import default_folder, list_folder
@@ -256,9 +256,9 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
         return []
     listed = read_hints(file)
     path = plain_name(f"/{source.absolute().as_posix()}")
-    own = [name for name in map(plain_name, listed) if name and path.endswith(f"/{name}")]
+    matching = [name for name in map(plain_name, listed) if name and path.endswith(f"/{name}")]
     # in a table for a folder, `a.png` and `deep/a.png` are different images
-    nearest = max(own, key=len, default="")
+    nearest = max(matching, key=len, default="")
     found = [text for name, texts in listed.items() if plain_name(name) in ("", nearest) for text in texts]
     if not found:
         raise ConfigError(
@@ -280,8 +280,8 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
     hints = [*(arguments.hint or ()), *_hints_of(source, arguments.hints)]
     # the image comes first, because its size places the hints; wrong hints are refused before a model is opened
     image = read_image(source)
-    files = _settle(arguments, image)
-    _say_if_renamed(arguments, files[0])
+    files = _output_files(arguments, image)
+    _say_if_format_changes(arguments, files[0])
     height, width = image.pixels.shape[:2]
     options = arguments.options()._replace(
         hints=parse_hints(hints, width, height),
@@ -289,29 +289,32 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
     )
     colorizer, options = _open_with_reference(arguments, options)
     require_sample(len(files), colorizer.network)
-    free = partial(require_outputs, inputs=arguments.inputs, overwrite=arguments.overwrite)
+    require_free = partial(require_outputs, inputs=arguments.inputs, overwrite=arguments.overwrite)
     first_of: dict[str, int] = {}
     for number, out in enumerate(files, 1):
         # the uncertainty is the same for all samples
-        wanted = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
-        made = colorizer.colorize(image, wanted)
+        sample_options = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
+        colorized = colorizer.colorize(image, sample_options)
         # No lock is needed: files are replaced atomically, so with two commands the later one wins.
-        free({"--out": [out]})  # a file may have appeared meanwhile
-        notes = write_colorized(image, made.image, out)
-        record = {"path": str(source), "output": str(out), **made.judgement.as_record()}
+        require_free({"--out": [out]})  # a file may have appeared meanwhile
+        notes = write_colorized(image, colorized.image, out)
+        record = {"path": str(source), "output": str(out), **colorized.judgement.as_record()}
         record["warnings"] += notes
-        first = first_of.setdefault(hashlib.sha256(made.image.pixels.tobytes()).hexdigest(), number)
+        first = first_of.setdefault(hashlib.sha256(colorized.image.pixels.tobytes()).hexdigest(), number)
         if first < number:
             record["warnings"].append(
                 f"the same as sample {first}: nothing is left to choose where the model is sure, a photo is black or "
                 "white, or reference, hints, strokes or saturation decide"
             )
-        if made.uncertainty is not None and map_file is not None:
-            free({"--uncertainty": [map_file]})
-            write_image(made.uncertainty_map(), map_file)
-            record["uncertainty"] = {"mean": round(float(made.uncertainty.mean()), 3), "map": str(map_file)}
-        record |= {"model": colorizer.network.description.name, "fast": made.fast}
-        yield record, made.judgement.headline()
+        if colorized.uncertainty is not None and map_file is not None:
+            require_free({"--uncertainty": [map_file]})
+            write_image(colorized.uncertainty_map(), map_file)
+            record["uncertainty"] = {
+                "mean": round(float(colorized.uncertainty.mean()), 3),
+                "map": str(map_file),
+            }
+        record |= {"model": colorizer.network.description.name, "fast": colorized.fast}
+        yield record, colorized.judgement.headline()
 
 
 def _open_with_reference(
@@ -332,9 +335,9 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
     from knowhue.inference.video import colorize_video, require_video
 
     source = Path(arguments.file)
-    (out,) = _settle(arguments)  # --samples is refused for videos
+    (out,) = _output_files(arguments)  # --samples is refused for videos
     require_video(source)
-    _say_if_renamed(arguments, out)
+    _say_if_format_changes(arguments, out)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_video(
@@ -345,7 +348,7 @@ def _video(arguments: ColorizeArguments) -> "VideoSummary":
 def _folder(arguments: ColorizeArguments) -> "Summary":
     from knowhue.inference.folder import colorize_folder
 
-    listing = _settle_folder(arguments)
+    listing = _list_folder(arguments)
     colorizer, options = _open_with_reference(arguments, arguments.options())
     with showing_progress() as report:
         return colorize_folder(
@@ -397,7 +400,7 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
     return [*lines, f"  model: {model_as_used(record['model'], record['fast'])}"]
 
 
-def _say_what_was_made(record: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
+def _say_result(record: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
     if as_json:
         say_json(record)
     else:

@@ -175,15 +175,15 @@ _router = APIRouter()
 )
 async def colorize_upload(request: Request) -> Response:
     """Send the image as the body or in a form. Options are query parameters or form fields; form fields override."""
-    files, options, name, batcher = await _received(request, ColourOptions, "colour")
-    asked = ColorizeOptions(
+    files, options, name, batcher = await _read_request(request, ColourOptions, "colour")
+    colorize_options = ColorizeOptions(
         **options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
     )
-    batcher.colorizer.require_options(asked)
+    batcher.colorizer.require_options(colorize_options)
     accept = ", ".join(request.headers.getlist("accept"))
-    wanted = ImageRequest(
+    image_request = ImageRequest(
         files[IMAGE_FIELD],
-        asked,
+        colorize_options,
         options.hints,
         suffix=_accepted_suffix(accept, files[IMAGE_FIELD])
         if options.format is None
@@ -194,7 +194,7 @@ async def colorize_upload(request: Request) -> Response:
         fast=options.fast,
     )
     del files  # so that only the queue holds them
-    reply = await _reply(request, batcher, wanted)
+    reply = await _reply(request, batcher, image_request)
     media_type = MEDIA_TYPES[reply.suffix]
     if prefers_json(accept, media_type):
         # in a thread, because base64 of a large image takes long
@@ -212,12 +212,12 @@ async def colorize_upload(request: Request) -> Response:
 )
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Send the image as for `/v1/colorize`."""
-    files, options, name, batcher = await _received(request, ClassOptions, "class")
-    wanted = ImageRequest(
+    files, options, name, batcher = await _read_request(request, ClassOptions, "class")
+    image_request = ImageRequest(
         files[IMAGE_FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False
     )
     del files
-    reply = await _reply(request, batcher, wanted)
+    reply = await _reply(request, batcher, image_request)
     return JSONResponse({"model": name, **reply.judgement.as_record()})
 
 
@@ -268,19 +268,23 @@ def _accepted_suffix(accept: str, data: bytes) -> str | None:
     return None if wanted == own else next(suffix for suffix, each in MEDIA_TYPES.items() if each == wanted)
 
 
-async def _received(request: Request, kind: type[T], task: Task) -> tuple[dict[str, bytes], T, str, Batcher]:
+async def _read_request(
+    request: Request, kind: type[T], task: Task
+) -> tuple[dict[str, bytes], T, str, Batcher]:
     """Return the files by field name, the options, and the model's name and batcher; reads only if there is room."""
     _batcher(request, request.query_params.get("model"))[1].check()
     try:
-        files, form = await _upload(request, tuple(kind.files))
+        files, form = await _read_upload(request, tuple(kind.files))
     except ClientDisconnect:
         raise Refusal(400, "gone", "The client left.") from None
-    options = gather(kind, request.query_params.multi_items(), form)
+    options = parse_options(kind, request.query_params.multi_items(), form)
     name, batcher = _batcher(request, options.model)
     tasks = batcher.colorizer.network.description.tasks
     if task not in tasks:
-        found = f"Found `{name}`, trained for {' and '.join(tasks)} alone."
-        raise Refusal(422, "model", f"`model` should have a {task} head. {found}")
+        found = f"Found `{name}`, trained only for {' and '.join(tasks)}."
+        raise Refusal(
+            422, "model", f"`model` should have a {task} head. {found} /v1/models lists all models."
+        )
     return files, options, name, batcher
 
 
@@ -292,30 +296,30 @@ def _batcher(request: Request, name: str | None) -> tuple[str, Batcher]:
     return chosen, batchers[chosen]
 
 
-async def _reply(request: Request, batcher: Batcher, wanted: ImageRequest) -> ImageReply:
+async def _reply(request: Request, batcher: Batcher, image_request: ImageRequest) -> ImageReply:
     """Return the reply; raises an error if the time limit is reached, or the client leaves, before."""
-    future = asyncio.wrap_future(batcher.submit(wanted))
-    gone = asyncio.create_task(_left(request))
+    future = asyncio.wrap_future(batcher.submit(image_request))
+    disconnected = asyncio.create_task(_disconnection(request))
     seconds = batcher.limits.item_seconds
     try:
-        await asyncio.wait({future, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({future, disconnected}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if future.done():
             return future.result()
-        if gone.done():
+        if disconnected.done():
             raise Refusal(400, "gone", "The client left.")
         raise Late(seconds)
     finally:
-        gone.cancel()
+        disconnected.cancel()
         future.cancel()  # drops an unfinished request before its next stage
 
 
-async def _left(request: Request) -> None:
+async def _disconnection(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
-    unsure = None if reply.colorized is None else reply.colorized.uncertainty
+    uncertainty = None if reply.colorized is None else reply.colorized.uncertainty
     answer = ColourAnswer(
         model=name,
         **reply.judgement.as_record(),
@@ -323,9 +327,9 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
         media_type=MEDIA_TYPES[reply.suffix],
         fast=reply.colorized is not None and reply.colorized.fast,
     )
-    if reply.colorized is not None and unsure is not None:
-        found = b64encode(encode_image(reply.colorized.uncertainty_map(), ".png")).decode()
-        answer.uncertainty = UncertaintyAnswer(mean=round(float(unsure.mean()), 4), map=found)
+    if reply.colorized is not None and uncertainty is not None:
+        png = b64encode(encode_image(reply.colorized.uncertainty_map(), ".png")).decode()
+        answer.uncertainty = UncertaintyAnswer(mean=round(float(uncertainty.mean()), 4), map=png)
     if is_reduced:
         width, height, suffix = reply.full
         answer.full = FullAnswer(width=width, height=height, media_type=MEDIA_TYPES[suffix])
@@ -358,7 +362,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 def _refusal(request: Request, error: Exception) -> Refusal:
     match error:
         case HTTPException():
-            return Refusal(error.status_code, "", _why_no_route(request, error), error.headers)
+            return Refusal(error.status_code, "", _routing_error(request, error), error.headers)
         case Busy():
             seconds = error.retry_after_seconds
             busy = f"The server is busy with {error.length} requests. Try again in {seconds} s."
@@ -366,7 +370,9 @@ def _refusal(request: Request, error: Exception) -> Refusal:
         case Stopping():
             return Refusal(*STOPPING)
         case Late():
-            late = f"The image should be answered within {error.seconds:g} s. It was not. Send a smaller one."
+            late = (
+                f"The image should be processed within {error.seconds:g} s. It was not. Send a smaller one."
+            )
             return Refusal(504, "late", late)
     for kind, (status, reason) in STATUSES.items():
         if isinstance(error, kind):
@@ -374,45 +380,46 @@ def _refusal(request: Request, error: Exception) -> Refusal:
     raise error
 
 
-def _why_no_route(request: Request, error: HTTPException) -> str:
+def _routing_error(request: Request, error: HTTPException) -> str:
     path = shown(request.url.path)
     if error.status_code == 404:
         return one_of("path", path, [*request.app.openapi()["paths"], "/docs"])
     allowed = (error.headers or {}).get("Allow")
     if error.status_code == 405 and allowed:
-        return (
-            f"`{path}` should be asked with {allowed}. Found {request.method}; /docs describes what it takes."
-        )
+        return f"`{path}` should be requested with {allowed}. Found {request.method}; /docs describes every request."
     return f"{error.detail}: {request.method} {path}"
 
 
 def _not_an_option(name: str, kind: type[ClassOptions]) -> str:
     if name in kind.files:
-        return f"`{name}` should be a file of a form, such as `curl -F {name}=@FILE`. Found text."
+        return f"`{name}` should be a file in a form, as sent by `curl -F {name}=@FILE`. Found text."
     known = list(kind.model_fields)
     return f"An option should be one of {', '.join(known)}. Found `{shown(name)}`.{did_you_mean(name, known)}"
 
 
-async def _upload(request: Request, names: Sequence[str]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+async def _read_upload(
+    request: Request, names: Sequence[str]
+) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
     """Read the whole request; returns its files by field name, and the names and values of other form fields."""
     packed = request.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):
         raise Refusal(
             415,
             "kind",
-            f"`Content-Encoding` should be left out: images come as they are. Found {shown(packed)}.",
+            f"`Content-Encoding` should be left out. Found {shown(packed)}; send the image without compressing it.",
         )
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: list[tuple[str, str]] = []
     if kind == "multipart/form-data":
-        files, form = await _from_form(request, names)
+        files, form = await _read_form(request, names)
     elif kind.startswith("image/"):
         files = {IMAGE_FIELD: b"".join([chunk async for chunk in request.stream()])}
     else:
         raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found {shown(kind) or 'none'}.")
     for name, data in files.items():
         if not data:
-            raise Refusal(400, "form", f"`{name}` should be the bytes of an image. Found none.")
+            remedy = "Check that the file is not empty, and that the client sends its content."
+            raise Refusal(400, "form", f"`{name}` should be the bytes of an image. Found none. {remedy}")
     return files, form
 
 
@@ -420,10 +427,10 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 62  # uploads must not be written to a disk
 
 
-async def _from_form(
+async def _read_form(
     request: Request, names: Sequence[str]
 ) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
-    limits: Any = {"max_files": len(names), "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
+    limits: Any = {"max_files": MOST_FIELDS, "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
     parser = _InMemory(request.headers, request.stream(), **limits)
     try:
         pairs = (await parser.parse()).multi_items()
@@ -431,9 +438,10 @@ async def _from_form(
         given = [name for name, _ in files]
         if IMAGE_FIELD not in given or len({*given}) < len(given) or not {*given} <= {*names}:
             others = [f"`{name}`" for name in names if name != IMAGE_FIELD]
-            also = f", and may have others named {', '.join(others)}" if others else ""
+            also = f", and optionally files named {' and '.join(others)}" if others else ""
             found = few([f"`{shown(name)}`" for name in given]) or "none"
-            message = f"The form should have one file, named `{IMAGE_FIELD}`{also}. Found {found}."
+            remedy = f"Send it as `curl -F {IMAGE_FIELD}=@FILE` does."
+            message = f"The form should have one file named `{IMAGE_FIELD}`{also}. Found {found}. {remedy}"
             raise Refusal(400, "form", message)
         texts = [(name, value) for name, value in pairs if isinstance(value, str)]
         return {name: await value.read() for name, value in files}, texts
@@ -444,7 +452,7 @@ async def _from_form(
             file.close()
 
 
-def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
+def parse_options(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     """Return the options of a query and of a form, in that order; later sources have priority.
 
     Each source is checked on its own, so a wrong value is refused even if it is overridden.
@@ -452,7 +460,7 @@ def gather(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     Raises:
         ConfigError: an option is unknown, out of range, or given twice.
 
-    >>> gather(ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
+    >>> parse_options(ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
     ('1,2=red', '3,4=blue')
     """
     values: dict[str, Any] = {}

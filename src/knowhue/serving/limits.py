@@ -23,6 +23,8 @@ from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths of probes, which need no token."""
 COOKIE = "knowhue"
+METHODS = "GET, HEAD, POST, OPTIONS"
+"""Methods of all routes, and OPTIONS of the whole server."""
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 SLOWEST_UPLOAD = 128 * 1024
@@ -56,12 +58,12 @@ HEADERS = {
     "cache-control": "no-store",
 }
 """Headers of every answer, unless it sets them itself."""
-_ALONE = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_OWN = "default-src 'none'; script-src 'self'; connect-src 'self'"
-STRICT = f"default-src 'none'; {_ALONE}"
+_NO_EMBEDDING = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_SELF_ONLY = "default-src 'none'; script-src 'self'; connect-src 'self'"
+STRICT = f"default-src 'none'; {_NO_EMBEDDING}"
 POLICIES = {
-    "/": f"{_OWN}; style-src 'self'; img-src 'self' blob:; {_ALONE}",
-    "/docs": f"{_OWN}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; {_ALONE}",  # as Swagger UI needs
+    "/": f"{_SELF_ONLY}; style-src 'self'; img-src 'self' blob:; {_NO_EMBEDDING}",
+    "/docs": f"{_SELF_ONLY}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; {_NO_EMBEDDING}",  # for Swagger UI
 }
 """Content-Security-Policy of the two pages; everything else gets `STRICT`."""
 
@@ -106,10 +108,12 @@ class Access:
         """
         self._check_origin(scope, headers)
         token = self._token
-        if token is None or scope["path"] in OPEN_PATHS or self._shows_token(headers, token):
+        if token is None or scope["path"] in OPEN_PATHS or self._has_token(headers, token):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if scope["method"] == "GET" and any(name == "token" and _same(value, token) for name, value in query):
+        if scope["method"] == "GET" and any(
+            name == "token" and _is_equal(value, token) for name, value in query
+        ):
             rest = urlencode([pair for pair in query if pair[0] != "token"])
             # one slash at the start, because `//name` would be another site's address
             place = "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
@@ -119,33 +123,37 @@ class Access:
         raise Refusal(
             401,
             "token",
-            "`Authorization` should be `Bearer TOKEN` with the server's token. Found none, or another. A browser opens "
-            "the page with `?token=TOKEN`.",
+            "`Authorization` should be `Bearer TOKEN` with the server's token. Found none, or another. In a browser "
+            "open the page with `?token=TOKEN`.",
             {"www-authenticate": "Bearer"},
         )
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Refuse requests from pages of other sites: DNS rebinding by `Host`, forged requests (CSRF) by `Origin`."""
         host = headers.get("host", "")
-        if self._names is not None and not self._is_mine(host):
+        if self._names is not None and not self._is_own_name(host):
             names = ", ".join(self._names)
-            named = "the server's `--allowed-host` names more"
-            raise Refusal(421, "host", f"`Host` should be one of {names}. Found another; {named}.")
+            remedy = "Start the server with `--allowed-host NAME` to allow it."
+            raise Refusal(421, "host", f"`Host` should be one of {names}. Found another. {remedy}")
         origin = headers.get("origin")
-        if origin is not None and scope["method"] not in ("GET", "HEAD") and _place(origin) != host:
-            raise Refusal(403, "origin", "`Origin` should be this server's own. Found another site's.")
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and _host_of(origin) != host:
+            raise Refusal(
+                403,
+                "origin",
+                "`Origin` should be this server. Found another site. Use the server's own page.",
+            )
 
-    def _is_mine(self, host: str) -> bool:
-        found = _HOST.fullmatch(host)
-        name = found["name"].lower() if found else ""
+    def _is_own_name(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        name = match["name"].lower() if match else ""
         return is_loopback(name.strip("[]")) or name in (each.lower() for each in self._names or ())
 
-    def _shows_token(self, headers: Mapping[str, str], token: str) -> bool:
+    def _has_token(self, headers: Mapping[str, str], token: str) -> bool:
         kind, _, shown = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and _same(shown.strip(), token):
+        if kind.lower() == "bearer" and _is_equal(shown.strip(), token):
             return True
         pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-        return any(name == COOKIE and _same(value, self._cookie) for name, _, value in pairs)
+        return any(name == COOKIE and _is_equal(value, self._cookie) for name, _, value in pairs)
 
 
 class Shield:
@@ -166,14 +174,19 @@ class Shield:
         with self.monitor.timing(scope, lambda: exchange.status):
             try:
                 headers = checked_headers(scope)
-                elsewhere = self._access.check(scope, headers)
+                redirect = self._access.check(scope, headers)
                 exchange.check_length(headers)
-                if elsewhere is None:
-                    # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out
-                    asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-                    await self.app(asked, exchange.receive, exchange.send)
+                if redirect is not None:
+                    await exchange.answer(303, b"", redirect)
+                elif (scope["method"], scope["path"]) == (
+                    "OPTIONS",
+                    "*",
+                ):  # the whole server (RFC 9110, 9.3.7)
+                    await exchange.answer(200, b"", {"allow": METHODS})
                 else:
-                    await exchange.answer(303, b"", elsewhere)
+                    # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out
+                    request_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                    await self.app(request_scope, exchange.receive, exchange.send)
             except Refusal as refusal:
                 if refusal.reason:
                     self.monitor.refused.labels(refusal.reason).inc()
@@ -184,7 +197,7 @@ class Shield:
             except Exception:
                 _LOG.exception("A request failed.")
                 await exchange.refuse(
-                    Refusal(500, "failure", "The server failed on this request. Its log says why.")
+                    Refusal(500, "failure", "The server failed on this request. Its log has the cause.")
                 )
             finally:
                 self.release(exchange.held)
@@ -192,7 +205,7 @@ class Shield:
     def hold(self, size: int) -> None:
         """Count bytes of uploads and unsent answers; refuses them if too many are held already."""
         if self._held_bytes + size > self.settings.max_held_mib * MIB:
-            message = "The server holds too many uploads and answers that are not read yet. Try again in 5 s."
+            message = "The server holds too many uploads and unread answers. Try again in 5 s."
             raise Refusal(429, "held", message, {"retry-after": "5"})
         self._held_bytes += size
 
@@ -245,7 +258,7 @@ class _Exchange:
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._started + allowed - now))
         except TimeoutError:
-            text = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not."
+            text = f"The request should arrive within {seconds:g} s, or faster than 128 KiB/s. It did not; try again."
             raise Refusal(408, "slow", text, {"connection": "close"}) from None
         # The announced length may be wrong, and a chunked body announces none, so received bytes are counted.
         size = len(message.get("body", b""))
@@ -277,18 +290,18 @@ class _Exchange:
 
     async def _send_start(self, message: Message) -> None:
         """Send status and headers; from now on the answer counts as held, not the upload."""
-        given = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", [])}
+        own_headers = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", [])}
         if self._is_received:
             self._shield.release(self.held)
             self.held = 0
-        length = int(given.get(b"content-length", b"0"))
+        length = int(own_headers.get(b"content-length", b"0"))
         if length > _CHUNK_BYTES:
             self._hold(length)
-        usual = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
+        defaults = HEADERS | {"content-security-policy": POLICIES.get(self._path, STRICT)}
         if not self._is_received:
-            usual |= {"connection": "close"}  # without it, uvicorn would read what `_drain` leaves
-        added = [(name.encode(), value.encode()) for name, value in usual.items()]
-        headers = [*message.get("headers", []), *(pair for pair in added if pair[0] not in given)]
+            defaults |= {"connection": "close"}  # without it, uvicorn would read what `_drain` leaves
+        added = [(name.encode(), value.encode()) for name, value in defaults.items()]
+        headers = [*message.get("headers", []), *(pair for pair in added if pair[0] not in own_headers)]
         self.status = message["status"]
         await self._send({**message, "headers": headers})
 
@@ -297,7 +310,7 @@ class _Exchange:
         try:
             await asyncio.wait_for(self._send(message), self._patience_seconds)
         except TimeoutError:
-            raise Refusal(408, "reader", "The answer should be read. It was not.") from None
+            raise Refusal(408, "reader", "The answer should be read. It was read too slowly.") from None
         due = len(message["body"]) / SLOWEST_READING
         patience = self._patience_seconds + due - (time.monotonic() - started)
         self._patience_seconds = min(READING_SECONDS, patience)
@@ -359,28 +372,28 @@ def in_origin_form(scope: Scope) -> Scope:
 
     See RFC 9112, 3.2.2. Repeated `Host` headers are kept, to be refused.
     """
-    found = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
-    if found is None:
+    url = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
+    if url is None:
         return scope
     others = [(name, value) for name, value in scope["headers"] if name != b"host"]
     is_one = len(scope["headers"]) - len(others) <= 1
-    raw_path = found["path"] or b"/"
+    raw_path = url["path"] or b"/"
     return {
         **scope,
         "path": unquote(raw_path.decode("latin-1")),
         "raw_path": raw_path,
-        "headers": [(b"host", found["host"]), *(others if is_one else scope["headers"])],
+        "headers": [(b"host", url["host"]), *(others if is_one else scope["headers"])],
     }
 
 
-def _place(origin: str) -> str:
+def _host_of(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
 
 
-def _same(shown: str, secret: str) -> bool:
+def _is_equal(shown: str, secret: str) -> bool:
     """Whether two texts are equal, compared in constant time."""
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
 
@@ -403,12 +416,12 @@ def quality(accept: str, kind: str) -> tuple[float, int]:
     (0.5, 1)
     """
     names = {b"*/*": 0, f"{kind.partition('/')[0]}/*".encode(): 1, kind.encode(): 2}
-    found: dict[int, float] = {}
+    weights: dict[int, float] = {}
     for element in parse_http_list(accept):
         name, parameters = parse_options_header(element.encode())
         weight = parameters.get(b"q", b"1")
         if name in names and _WEIGHT.fullmatch(weight):
-            found[names[name]] = float(weight)
-    exact = max(found, default=0)
-    weight = found.get(exact, 0.0)
+            weights[names[name]] = float(weight)
+    exact = max(weights, default=0)
+    weight = weights.get(exact, 0.0)
     return weight, exact if weight else 0

@@ -38,13 +38,13 @@ _POLL_SECONDS = 0.05
 Announce = Callable[[str], None]
 
 
-def _no_http_answer() -> bytes:
+def _malformed_answer() -> bytes:
     """Return the answer to malformed HTTP, with the body and headers of every refusal."""
     body = Refusal(
         400,
         "",
-        "The request should be sound HTTP/1.1: a `Host`, a valid length of its body, chunks as they are announced, "
-        f"at most {MAX_HEADER_BYTES:,} bytes of headers. Found something else.",
+        "The request should be valid HTTP/1.1, with a `Host`, a valid length of the body or valid chunks, and at most "
+        f"{MAX_HEADER_BYTES:,} bytes of headers. Found something else.",
     ).body
     own = {"content-type": JSON, "content-length": len(body), "connection": "close"}
     headers = HEADERS | {"content-security-policy": STRICT} | own
@@ -72,11 +72,11 @@ def serve(
         ConfigError: the port is taken, or the address is not this machine's.
     """
     app = make_app(models, settings, with_page)
-    with listening(settings) as opened, compiling_meanwhile():
+    with listening(settings) as listener, compiling_meanwhile():
         warm(app.state.batchers)
-        announce(address_of(opened, settings))
+        announce(address_of(listener, settings))
         try:
-            Server(app, settings, stopping).run(sockets=[opened])
+            Server(app, settings, stopping).run(sockets=[listener])
         except KeyboardInterrupt:
             return  # uvicorn has stopped properly and raises the signal again
 
@@ -118,7 +118,7 @@ class _Connection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(_no_http_answer())
+            self.transport.write(_malformed_answer())
         self.transport.write_eof()
 
 
@@ -178,17 +178,19 @@ def listening(settings: ServerSettings) -> socket.socket:
     """Return a listening socket; raises a `ConfigError` if the address is not this machine's or the port is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # asyncio sets TCP_NODELAY only if the protocol is given; without it each answer waits 40 ms for an ACK
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # allows a restart while old connections close; on Windows it would let two servers share a port
         if os.name == "posix":
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # inherited by connections
-        opened.bind((settings.host, settings.port))
-        opened.listen(BACKLOG)
-        return opened
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
+        )  # inherited by connections
+        listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
+        return listener
     except OSError as error:
-        opened.close()
+        listener.close()
         remedy = (
             "Name another with `--port`, or 0 for any."
             if error.errno in (errno.EADDRINUSE, errno.EACCES)
@@ -199,12 +201,12 @@ def listening(settings: ServerSettings) -> socket.socket:
         ) from None
 
 
-def address_of(opened: socket.socket, settings: ServerSettings) -> str:
+def address_of(listener: socket.socket, settings: ServerSettings) -> str:
     """Return the URL that a browser opens.
 
-    >>> with listening(ServerSettings(port=0)) as opened:
-    ...     address_of(opened, ServerSettings()).rsplit(":", 1)[0]
+    >>> with listening(ServerSettings(port=0)) as listener:
+    ...     address_of(listener, ServerSettings()).rsplit(":", 1)[0]
     'http://127.0.0.1'
     """
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{opened.getsockname()[1]}"
+    return f"http://{host}:{listener.getsockname()[1]}"

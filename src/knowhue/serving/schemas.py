@@ -177,20 +177,20 @@ class ModelAnswer(_Answer):
     @classmethod
     def of(cls, name: str, colorizer: Colorizer) -> "ModelAnswer":
         """Describe an opened model."""
-        found = colorizer.network.description
+        description = colorizer.network.description
         return cls(
             name=name,
-            tasks=found.tasks,
-            classes=found.classes if "class" in found.tasks else (),
-            size_px=found.size_px,
+            tasks=description.tasks,
+            classes=description.classes if "class" in description.tasks else (),
+            size_px=description.size_px,
             metrics={
                 name: ScoreInterval(**{key: _digits(value) for key, value in score})
-                for name, score in found.metrics.items()
+                for name, score in description.metrics.items()
             },
-            unknown_below=_digits(found.unknown_below),
-            licence=found.licences,
+            unknown_below=_digits(description.unknown_below),
+            licence=description.licences,
             trained_on=TrainedOn.model_validate(
-                {"source": found.images.get("source"), "images": found.images.get("train")}
+                {"source": description.images.get("source"), "images": description.images.get("train")}
             ),
             samples=samples_of(colorizer.network),
             sizes=colorizer.sizes,

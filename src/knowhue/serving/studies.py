@@ -53,9 +53,9 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
         path = _study(place) / "report.html"
         if not path.is_file():
             raise Refusal(404, "", "The study has no report yet: `knowhue report` writes one at any time.")
-        found = file_response(path, request)
-        found.headers["content-security-policy"] = REPORT_POLICY
-        return found
+        response = file_response(path, request)
+        response.headers["content-security-policy"] = REPORT_POLICY
+        return response
 
     @router.get("/studies/{place:int}/{row}.png")
     async def samples(place: int, row: str) -> Response:
@@ -152,17 +152,17 @@ def _charts(root: Path, plan: Plan) -> list[dict[str, Any]]:
 
 def _sample_files(root: Path, plan: Plan) -> dict[str, Path]:
     """Return the file of each row of samples: gray images, the newest run of each colouring arm, true images."""
-    given = root / "images" / "samples.npz"
-    if not given.is_file():
+    prepared = root / "images" / "samples.npz"
+    if not prepared.is_file():
         return {}
-    found = {"gray": given}
+    files = {"gray": prepared}
     for arm in plan.arms:
         samples = [run / "samples.npz" for run in _runs(root, plan, arm)]
         written = [path for path in samples if path.is_file()]
         if written and "colour" in plan.run_config(arm, plan.seeds[0]).tasks.names:
             # the runs of an arm take turns; the newest file shows the current state of training
-            found[arm] = max(written, key=lambda path: path.stat().st_mtime_ns)
-    return found | {"truth": given}
+            files[arm] = max(written, key=lambda path: path.stat().st_mtime_ns)
+    return files | {"truth": prepared}
 
 
 def _sample_classes(root: Path) -> list[str]:
