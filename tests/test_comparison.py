@@ -12,7 +12,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.plan import make_comparison, read_plan, read_planned
 from knowhue.presets import ALL_METHODS, METHODS, PAPER_METHODS, edit
 from knowhue.runs import run_folder
-from knowhue.storage import read_json
+from knowhue.storage import read_json, write_json
 from knowhue.study import epochs_within, equal_wall_clock, run_study
 
 COMPARED = ("l1", "gan", "palette-ab")
@@ -243,7 +243,7 @@ def test_the_frozen_plan_is_what_was_asked(plan, compared, tmp_path):
     # a method has an arm of its own at equal wall-clock only where that gives it other epochs
     frozen["arms"] = {name: arm for name, arm in frozen["arms"].items() if name in plan.arms}
     frozen["arms"]["l1-clock"] = frozen["arms"]["l1"] | {"training": {"finetune": {"epochs": 2}}}
-    (tmp_path / "study.json").write_text(json.dumps(frozen))
+    write_json(tmp_path / "study.json", frozen)
     assert list(read_plan(tmp_path).arms) == [*plan.arms, "l1-clock"]
     assert list(read_planned(tmp_path / "study.json").arms) == list(plan.arms)
 
@@ -254,7 +254,7 @@ def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):
         copy = tmp_path / folder.relative_to(compared)
         copy.mkdir(parents=True)
         (copy / "log.jsonl").write_text((folder / "log.jsonl").read_text())
-        (copy / "status.json").write_text('{"state": "diverged"}')
+        write_json(copy / "status.json", {"state": "diverged"})
     with pytest.raises(
         RunError,
         match=r"`gan` diverged with every seed.*Name a budget in seconds or another reference, and another folder",
@@ -271,7 +271,7 @@ def test_a_method_that_diverged_in_its_first_epoch_keeps_its_epochs(plan, compar
             copy.mkdir(parents=True)
             lost = method == "palette-ab"
             (copy / "log.jsonl").write_text("" if lost else (folder / "log.jsonl").read_text())
-            (copy / "status.json").write_text(f'{{"state": "{"diverged" if lost else "finished"}"}}')
+            write_json(copy / "status.json", {"state": "diverged" if lost else "finished"})
     found = equal_wall_clock(plan, tmp_path)
     assert tuple(found["epochs"]["palette-ab"]) == plan.epochs("palette-ab")
     assert min(found["epochs"]["l1"]) > 0

@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,7 +160,7 @@ def test_json_reads_back(tmp_path, value):
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\0", b"[]", b"1", b'"text"', b"null", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b'{"a": NaN}',
-     b'{"a": ' + b"9" * 5000 + b"}"],
+     b'{"a": ' + b"9" * 5000 + b"}", b'{"a": 1}'],
 )  # fmt: skip
 def test_json_that_is_not_ours(tmp_path, content):
     (tmp_path / "file.json").write_bytes(content)
@@ -260,8 +259,7 @@ def test_arrays_that_are_not_those_that_were_written_are_damaged(tmp_path):
 def test_what_is_kept_is_made_anew_where_something_else_stands_there(tmp_path, text):
     path = tmp_path / "kept.json"
     path.write_text(text)
-    read = partial(read_json, sealed=True)
-    assert cached(path, read, lambda to: write_json(to, {"number": 1})) == {"number": 1}
+    assert cached(path, read_json, lambda to: write_json(to, {"number": 1})) == {"number": 1}
 
 
 @pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, file_digest])

@@ -2,11 +2,10 @@
 
 Files are flushed to disk before they take their place (`fsync` of the file, then of its folder), so a power failure
 leaves the old file or the new one. JSON files contain their own SHA-256, and .npz files the checksums of ZIP, so a
-flipped bit is detected; caches are read with `sealed=True`, which refuses files without a checksum. Writers raise
-`RunError` if the folder is not writable or the disk is full. Readers raise `RunError` if a file is missing or
-unreadable, and `DamagedError` if its content is not what was written. Every command that writes a user's files calls
-`require_outputs` before work, so that no input is replaced, no two outputs share a file, and existing files are kept
-without --overwrite.
+flipped bit or a change by hand is detected. Writers raise `RunError` if the folder is not writable or the disk is full.
+Readers raise `RunError` if a file is missing or unreadable, and `DamagedError` if its content is not what was written.
+Every command that writes a user's files calls `require_outputs` before work, so that no input is replaced, no two
+outputs share a file, and existing files are kept without --overwrite.
 """
 
 import codecs
@@ -226,17 +225,17 @@ def from_json(text: str | bytes, **options: Any) -> Any:
         raise
 
 
-def read_json(path: Path, sealed: bool = False) -> dict[str, Any]:
-    """Read an object from JSON; `sealed` requires the checksum of `write_json`, for caches."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that `write_json` wrote."""
     with _reading(path, "JSON", (ValueError,)):
         # Python accepts NaN and Infinity, which JSON does not have
         value = from_json(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     if not isinstance(value, dict):
         raise DamagedError(path, f"it should hold a dict, and holds a {type(value).__name__}")
     seal = value.pop(SEAL, None)
-    if seal is None and sealed:
-        raise DamagedError(path, "it has no checksum")
-    if seal not in (None, _seal(value)):
+    if seal is None:
+        raise DamagedError(path, "it has no checksum, so it was changed by hand or another program wrote it")
+    if seal != _seal(value):
         raise DamagedError(
             path, f"its content does not have the checksum {str(seal)[:8]}... that it was written with"
         )

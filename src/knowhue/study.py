@@ -275,8 +275,7 @@ def write_baselines(work: Workspace, settings: Evaluation) -> None:
     networks = [each.reason if isinstance(each, Unavailable) else each.provenance for each in opened]
     key = fingerprint([work.prepared.fingerprint, asked, described, __version__, networks])
     kept = work.root / "features" / f"baselines-{key}.json"
-    read = partial(read_json, sealed=True)
-    scores = cached(kept, read, lambda path: write_json(path, _score_baselines(work, settings)))
+    scores = cached(kept, read_json, lambda path: write_json(path, _score_baselines(work, settings)))
     write_json(work.root / "baselines.json", scores)
     write_json(work.root / "metrics.json", described)
 

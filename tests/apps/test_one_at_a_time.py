@@ -1,6 +1,5 @@
 """Every command that writes into a folder refuses one that another process writes to, in one line, before work."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 from knowhue.config import Config
 from knowhue.locks import LOCK
 from knowhue.runs import write_config
+from knowhue.storage import write_json
 
 TINY = ["--preset", "demo", "--set", "images.drawn_count=24", "--set", "encoder.weights=none"]
 
@@ -38,7 +38,7 @@ def test_evaluate(knowhue, tmp_path):
     run = tmp_path / "study" / "multi" / "seed-0-1a2b3c4d"
     run.mkdir(parents=True)
     write_config(run, Config())
-    (run / "status.json").write_text(json.dumps({"state": "finished"}))
+    write_json(run / "status.json", {"state": "finished"})
     with FileLock(tmp_path / "study" / LOCK):
         code, _, error = knowhue("evaluate", run)
     assert (code, "study` is in use" in error) == (2, True)

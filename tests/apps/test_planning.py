@@ -1,6 +1,5 @@
 """`knowhue plan` says what its seeds and images can find, and what it prints is still a study file."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from knowhue.plan import Plan, make_plan
 from knowhue.presets import checked
 from knowhue.report.results import SCHEMA
 from knowhue.statistics.power import Variances
+from knowhue.storage import write_json
 
 OURS = {"colour": Variances(0.076, 1.45), "class": Variances(0.01, 0.2)}
 
@@ -66,16 +66,16 @@ def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
         "colour": {"standard_deviations": {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}},
         "class": {},
     }
-    (tmp_path / "results.json").write_text(json.dumps({"schema": SCHEMA, "tests": tests}))
+    write_json(tmp_path / "results.json", {"schema": SCHEMA, "tests": tests})
     assert read_variances(tmp_path) == ({"colour": Variances(0.1, 1.2, 0.5)}, 300)
     tests["colour"]["metric"] = "ciede2000"
-    (tmp_path / "results.json").write_text(json.dumps({"schema": SCHEMA, "tests": tests}))
+    write_json(tmp_path / "results.json", {"schema": SCHEMA, "tests": tests})
     with pytest.raises(
         ConfigError, match=r"asks about ab_l1, as the question `colour` .* Found ciede2000 in"
     ):
         known_variances(tmp_path, None, None, None)
-    (tmp_path / "results.json").write_text(
-        json.dumps({"schema": SCHEMA, "tests": {"colour": {"standard_deviations": None}}})
+    write_json(
+        tmp_path / "results.json", {"schema": SCHEMA, "tests": {"colour": {"standard_deviations": None}}}
     )
     with pytest.raises(ConfigError, match="has no variances"):
         read_variances(tmp_path)
@@ -139,8 +139,8 @@ def test_stated_variances_are_of_the_questions_that_both_name():
 
 def test_the_number_of_images_may_be_another_than_the_earlier_studys(tmp_path: Path):
     variances = {"seed": 0.1, "image": 1.2, "residual": 0.5, "images": 300}
-    (tmp_path / "results.json").write_text(
-        json.dumps({"schema": SCHEMA, "tests": {"colour": {"standard_deviations": variances}}})
+    write_json(
+        tmp_path / "results.json", {"schema": SCHEMA, "tests": {"colour": {"standard_deviations": variances}}}
     )
     assert known_variances(tmp_path, None, None, None)[1] == 300
     assert known_variances(tmp_path, None, None, 1000)[1] == 1000

@@ -1,7 +1,6 @@
 """Images are read, checked, split and resized once; what is left out is named."""
 
 import csv
-import json
 import shutil
 import sys
 import threading
@@ -434,7 +433,7 @@ def test_other_images_are_never_written_under_runs_even_if_the_summary_is_lost(p
     first = prepare(rules(photos), tmp_path / "out")
     run = tmp_path / "multi" / "seed-0-x"
     run.mkdir(parents=True)
-    (run / "environment.json").write_text(json.dumps({"images": first.fingerprint}))
+    write_json(run / "environment.json", {"images": first.fingerprint})
     (tmp_path / "out" / "prepared.json").unlink()
     prepare(rules(photos), tmp_path / "out")  # the same images heal
     (tmp_path / "out" / "prepared.json").unlink()

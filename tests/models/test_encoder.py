@@ -1,7 +1,6 @@
 """Shared encoders: pyramids, freezing, weights that fit or are refused."""
 
 import copy
-import json
 import pickle
 import re
 import warnings
@@ -36,6 +35,7 @@ from knowhue.models.encoder import (
 )
 from knowhue.presets import checked
 from knowhue.runs import BUILT_IN_FILE, write_config
+from knowhue.storage import write_json
 from knowhue.training.checkpoint import save_weights
 from knowhue.training.loop import run_phase
 from knowhue.training.run import make_networks
@@ -466,7 +466,7 @@ def make_run(tiny, make_work):
         folder.mkdir(parents=True)
         save_weights(folder / "model.safetensors", session.weights(with_encoder))
         write_config(folder, config)
-        (folder / "status.json").write_text(json.dumps({"state": state}))
+        write_json(folder / "status.json", {"state": state})
         return folder, session.model.encoder
 
     return make

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from synthetic_study import put
 
 from knowhue.plan import Plan, make_comparison
 from knowhue.presets import METHODS, load_config
 from knowhue.runs import STUDY_SCHEMA, run_folder
+from knowhue.storage import write_json
 
 ERRORS = {
     "l1": (11.0, 12.0, 13.0),
@@ -39,15 +39,17 @@ def write_comparison(
         epochs = {method: (1, 2) for method in errors}
         plan = plan.at_equal_wall_clock(epochs)
         wall_clock = {"wall_clock": {"budget_s": 45.0, "epochs": epochs}}
-    put(folder / "study.json", {
+    write_json(folder / "study.json", {
         **STUDY_SCHEMA, "name": name, "version": "0", "created": "2026-01-01T00:00:00", "hash": hashed,
         "parts": PARTS, "command": "knowhue compare", **plan.model_dump(mode="json"), **wall_clock,
     })  # fmt: skip
     metrics = {metric: {"better": "lower"} for metric in ("ab_l1", "ciede2000")}
-    put(folder / "metrics.json", metrics)
-    put(folder / "baselines.json", baselines)
-    put(folder / "costs.json", {m: {"predict_s_per_image": 0.01, "parameters": 2_000_000} for m in errors})
-    put(folder / "images" / "prepared.json", {"counts": {"train": {"a": 5, "b": 6}}, "size_px": 8})
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "baselines.json", baselines)
+    write_json(
+        folder / "costs.json", {m: {"predict_s_per_image": 0.01, "parameters": 2_000_000} for m in errors}
+    )
+    write_json(folder / "images" / "prepared.json", {"counts": {"train": {"a": 5, "b": 6}}, "size_px": 8})
     truth = {"gray": images(generator, 4), "truth": images(generator, 4)}
     np.savez(folder / "images" / "samples.npz", index=np.arange(4), label=np.array([0, 0, 1, 1]), **truth)
     for method, by_seed in errors.items():
@@ -63,8 +65,8 @@ def write_run(folder: Path, plan: Plan, arm: str, seed: int, error: float | str 
     if error == "missing":
         return
     run = run_folder(folder, arm, plan.run_config(arm, seed))
-    put(run / "status.json", {"state": "diverged" if error is None else "finished"})
-    put(run / "scores.json", {
+    write_json(run / "status.json", {"state": "diverged" if error is None else "finished"})
+    write_json(run / "scores.json", {
         "metrics": {"ab_l1": error, "ciede2000": error},
         "distribution": {"fd_lite0": {"value": 10.0}, "fid": {"why": "not computed"}},
         "recognition": {"lite0": {"accuracy": 0.5}}, "images": 4,

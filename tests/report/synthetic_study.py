@@ -57,18 +57,20 @@ def write_study(
     """Write a study in which multi-task is `gain` (one CIELAB unit, and a tenth in accuracy) better."""
     names = classes or CLASSES
     plan = make_plan(load_config("demo"), arms, seeds)
-    put(folder / "study.json", {
+    write_json(folder / "study.json", {
         "name": "demo", "preset": "demo", "command": "knowhue study --preset demo --out runs/demo",
         "version": "0.1.0", "created": "2026-11-23T01:00:00Z", "hash": plan.hash(PARTS),
         **STUDY_SCHEMA, "parts": PARTS,
         **plan.model_dump(mode="json"),
     })  # fmt: skip
-    put(folder / "metrics.json", METRICS)
-    put(folder / "baselines.json", baselines)
+    write_json(folder / "metrics.json", METRICS)
+    write_json(folder / "baselines.json", baselines)
     _write_images(folder / "images", names)
     for task in ("colour", "class"):
         for seed in seeds:
-            put(folder / "heads" / task / f"seed-{seed}-0" / "status.json", {"seconds": {"heads": 12.5}})
+            write_json(
+                folder / "heads" / task / f"seed-{seed}-0" / "status.json", {"seconds": {"heads": 12.5}}
+            )
     for arm in arms:
         for seed in seeds:
             run = run_folder(folder, arm, plan.run_config(arm, seed))
@@ -104,16 +106,11 @@ def scores_of(study: Study, task: str) -> dict[str, dict[str, str]]:
     }
 
 
-def put(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
 def change(path: Path, edit: Any) -> None:
     """Edit a JSON file in place."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = read_json(path)
     edit(value)
-    put(path, value)
+    write_json(path, value)
 
 
 def run_of(folder: Path, arm: str, seed: int = 0) -> Path:
@@ -121,7 +118,7 @@ def run_of(folder: Path, arm: str, seed: int = 0) -> Path:
 
 
 def _write_images(folder: Path, names: list[str]) -> None:
-    put(folder / "prepared.json", {
+    write_json(folder / "prepared.json", {
         "classes": names, "size_px": SIDE, "source": "drawn", "fingerprint": "0a1b2c3d",
         "counts": {"train": dict.fromkeys(names, 240) | {"unlabelled": 12},
                    "validation": dict.fromkeys(names, PER_CLASS) | {"unlabelled": 0}},
@@ -154,7 +151,7 @@ def _scenes(classes: int, wash: float) -> np.ndarray:
 
 def _write_run(run: Path, arm: str, seed: int, names: list[str], error: float, accuracy: float) -> None:
     colour, classes = arm != "class", arm != "colour"
-    put(run / "environment.json", {"python": "3.11.2", "torch": "2.14.0", "platform": "Linux x86_64",
+    write_json(run / "environment.json", {"python": "3.11.2", "torch": "2.14.0", "platform": "Linux x86_64",
                                    "device": "cpu", "precision": "bfloat16", "cpu_threads": 2})  # fmt: skip
     lines = [_epoch(epoch, colour, classes, error, accuracy, [seed, epoch]) for epoch in range(1, 11)]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -164,9 +161,9 @@ def _write_run(run: Path, arm: str, seed: int, names: list[str], error: float, a
         writer = csv.DictWriter(file, kept, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    put(run / "scores.json", _scores(names, rows, confusion, colour=colour, classes=classes))
+    write_json(run / "scores.json", _scores(names, rows, confusion, colour=colour, classes=classes))
     _write_samples(run, names, colour=colour, classes=classes, wash=0.45 if arm == "multi" else 0.6)
-    put(
+    write_json(
         run / "status.json",
         {"state": "finished", "seconds": {"heads": 12.5, "finetune": 45.5, "evaluate": 1.25}},
     )

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic_comparison import ERRORS, write_comparison
-from synthetic_study import put
 
 from knowhue.presets import ALL_METHODS, METHODS
 from knowhue.report.methods import (
@@ -23,6 +22,7 @@ from knowhue.report.reading import read_study
 from knowhue.report.results import conclude
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import t_interval
+from knowhue.storage import write_json
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_the_results_of_a_comparison_hold_the_tables_and_every_run(folder):
 
 def test_a_seed_computed_in_several_ways_is_not_compared(folder):
     for method, step in (("l1", "a"), ("gan", "b"), ("palette-ab", "a")):
-        put(next((folder / method).glob("seed-1-*")) / "environment.json", {"golden_step": step})
+        write_json(next((folder / method).glob("seed-1-*")) / "environment.json", {"golden_step": step})
     study = Comparison(read_study(folder))
     assert study.tests["images"]["l1", "ab_l1"].found.seeds == (0, 2)
     assert "l1, seed 1: unpaired" in study.unfinished(study.regimes["images"])

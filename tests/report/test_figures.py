@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
-from synthetic_study import change, put, run_of, write_study
+from synthetic_study import change, run_of, write_study
 
 from knowhue.errors import ConfigError
 from knowhue.report.figures import FIGURES, write_figures
@@ -20,11 +20,12 @@ from knowhue.report.reading import read_study
 from knowhue.report.study import Study
 from knowhue.report.style import to_svg
 from knowhue.runs import STUDY_SCHEMA
+from knowhue.storage import write_json
 
 
 def _nothing(folder: Path) -> None:
     write_study(folder / "whole")
-    put(
+    write_json(
         folder / "study.json",
         {**STUDY_SCHEMA, "seeds": [0], "arms": {"class": {}, "colour": {}, "multi": {}}, "config": {}},
     )

@@ -1,7 +1,6 @@
 """A plan may call its arms what it likes: everything downstream follows its questions."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import time_table
+from knowhue.storage import read_json, write_json
 
 NAMES = {"colour": "paint", "class": "name", "multi": "together"}
 
@@ -27,11 +27,11 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_study(tmp_path_factory.mktemp("renamed") / "demo", seeds=(0, 1, 2), gain=0.5)
     for old, new in NAMES.items():
         (folder / old).rename(folder / new)
-    plan = json.loads((folder / "study.json").read_text())
+    plan = read_json(folder / "study.json")
     plan["arms"] = {NAMES[arm]: edits for arm, edits in plan["arms"].items()}
     for asked in plan["questions"].values():
         asked.update(single=NAMES[asked["single"]], multi=NAMES[asked["multi"]])
-    (folder / "study.json").write_text(json.dumps(plan))
+    write_json(folder / "study.json", plan)
     return folder
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from synthetic_study import METRICS, change, page_of, put, results_of, run_of, scores_of, write_study
+from synthetic_study import METRICS, change, page_of, results_of, run_of, scores_of, write_study
 from test_figures import STATES
 
 from knowhue.errors import RunError
@@ -24,7 +24,7 @@ from knowhue.report.integrity import warnings
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import conclude
-from knowhue.storage import read_json
+from knowhue.storage import read_json, write_json
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -159,7 +159,7 @@ def test_fid_is_said_to_be_absent_only_where_it_is(tmp_path: Path):
     write_study(tmp_path)
     words = "The Fréchet Inception Distance is not part of these scores."
     assert words in write_report(tmp_path).read_text(encoding="utf-8")
-    put(tmp_path / "metrics.json", METRICS | {"fid": {"title": "FID", "unit": "", "better": "lower"}})
+    write_json(tmp_path / "metrics.json", METRICS | {"fid": {"title": "FID", "unit": "", "better": "lower"}})
     assert words not in write_report(tmp_path).read_text(encoding="utf-8")
 
 
@@ -294,7 +294,7 @@ def test_warnings_are_counted_in_the_head_and_told_in_brief_the_most_serious_fir
 
 def test_calibration_is_no_contest_with_a_constant_guess(tmp_path: Path):
     write_study(tmp_path, baselines={"majority_class": {"ece": 0.0, "accuracy": 0.2}})
-    put(tmp_path / "metrics.json", METRICS | {
+    write_json(tmp_path / "metrics.json", METRICS | {
         "ece": {"title": "Expected calibration error", "unit": "share", "better": "lower", "task": "class"},
     })  # fmt: skip
     for arm in ("class", "multi"):
@@ -304,7 +304,7 @@ def test_calibration_is_no_contest_with_a_constant_guess(tmp_path: Path):
 
 def test_no_metric_is_named_twice(tmp_path: Path):
     write_study(tmp_path)
-    put(
+    write_json(
         tmp_path / "metrics.json", METRICS | {"ciede2000": METRICS["ciede2000"] | {"unit": "CIEDE2000 units"}}
     )
     study = read_study(tmp_path)

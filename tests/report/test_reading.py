@@ -3,10 +3,11 @@
 import shutil
 
 import pytest
-from synthetic_study import change, put, write_study
+from synthetic_study import change, write_study
 
 from knowhue.errors import DamagedError, RunError
 from knowhue.report.reading import read_study
+from knowhue.storage import write_json
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_a_study_of_another_version_is_refused(tmp_path, edit):
 def test_what_was_written_before_the_first_run_is_missed_where_there_is_one(tmp_path, name):
     write_study(tmp_path)
     (tmp_path / name).unlink()
-    for lose in (lambda path: None, lambda path: put(path, {})):
+    for lose in (lambda path: None, lambda path: write_json(path, {})):
         lose(tmp_path / name)
         with pytest.raises(DamagedError, match=rf"{name}` is damaged: it is gone, or empty"):
             read_study(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import put, run_of, table_text, write_study
+from synthetic_study import run_of, table_text, write_study
 
 from knowhue.report.diagnostics import (
     DIAGNOSTICS,
@@ -18,7 +18,7 @@ from knowhue.report.diagnostics import (
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.study import Run, Study
-from knowhue.storage import read_json
+from knowhue.storage import read_json, write_json
 
 SEVEN = (0.3, -0.1, 0.7, 0.2, -0.4, 0.5, 0.1)
 
@@ -190,7 +190,7 @@ def folder(tmp_path: Path) -> Path:
     write_study(tmp_path, seeds=(0, 1))
     for seed, adversarial in ((0, 0.04), (1, 0.06)):
         found = {"fork": shares(0.95, adversarial, 1.0), "end": shares(0.5, 0.5, 1.0)}
-        put(run_of(tmp_path, "multi", seed) / "gradient_shares.json", found)
+        write_json(run_of(tmp_path, "multi", seed) / "gradient_shares.json", found)
     return tmp_path
 
 
@@ -226,14 +226,14 @@ def test_a_gan_that_is_as_good_as_off_is_warned_of(folder: Path):
 def test_a_gan_that_pulls_is_not_warned_of(folder: Path):
     for seed in (0, 1):
         found = {"fork": shares(0.8, 0.2, 1.0), "end": shares(0.8, 0.2, 1.0)}
-        put(run_of(folder, "multi", seed) / "gradient_shares.json", found)
+        write_json(run_of(folder, "multi", seed) / "gradient_shares.json", found)
     assert gradient_warnings(read_study(folder)) == []
 
 
 def test_plain_regression_has_no_adversarial_share(folder: Path):
     for seed in (0, 1):
         alone = {"batches": 4, "norms": {"pixel": 1.0}, "shares": {"pixel": 1.0}}
-        put(run_of(folder, "colour", seed) / "gradient_shares.json", {"fork": alone, "end": alone})
+        write_json(run_of(folder, "colour", seed) / "gradient_shares.json", {"fork": alone, "end": alone})
     rows = table_text(read_study(folder), "gradients")
     assert ["Single-task colouring", "at the end", "–", "100.0", "–", "–", 2] in rows
 
@@ -246,7 +246,7 @@ def test_a_study_without_them_shows_no_table(one_seed: Path):
 def test_all_arms_whose_gan_is_as_good_as_off_are_named_in_one_warning(folder: Path):
     for seed in (0, 1):
         low = shares(0.97, 0.03, 0.0)
-        put(run_of(folder, "colour", seed) / "gradient_shares.json", {"fork": low, "end": low})
+        write_json(run_of(folder, "colour", seed) / "gradient_shares.json", {"fork": low, "end": low})
     ((who, what),) = gradient_warnings(read_study(folder))
     assert who == "Single-task colouring, Multi-task"
     assert "3.0 to 5.0 % at the fork and 3.0 % at the end of the colour gradient" in what

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_study import CLASSES, PARTS, change, put, results_of, run_of, scores_of, write_study
+from synthetic_study import CLASSES, PARTS, change, results_of, run_of, scores_of, write_study
 
 from knowhue.errors import DamagedError, RunError
 from knowhue.metric_table import METRICS
@@ -18,6 +18,7 @@ from knowhue.report.page import write_report
 from knowhue.report.reading import read_images, read_study
 from knowhue.report.results import conclude, read_results
 from knowhue.runs import write_config
+from knowhue.storage import write_json
 
 
 def test_reads_what_the_contract_says(one_seed: Path):
@@ -159,7 +160,7 @@ def test_results_carry_a_schema_and_another_is_refused_in_one_line(tmp_path: Pat
     path = tmp_path / "results.json"
     assert read_results(path)["schema"] == {"name": "knowhue-results", "version": 1}
     for other in ({"name": "knowhue-results", "version": 2}, None):
-        put(path, {"schema": other} if other else {})
+        write_json(path, {"schema": other} if other else {})
         with pytest.raises(RunError, match=r"results\.json: .*make it anew with `knowhue report`") as caught:
             read_results(path)
         assert "\n" not in str(caught.value)

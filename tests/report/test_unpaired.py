@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import change, put, run_of, write_study
+from synthetic_study import change, run_of, write_study
 
 from knowhue.config import digest
 from knowhue.errors import RunError
@@ -16,6 +16,7 @@ from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.runs import trained_by
 from knowhue.statistics.verdicts import Word
+from knowhue.storage import write_json
 
 SEEDS = tuple(range(8))
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -33,7 +34,7 @@ def write_gate(folder: Path, seed: int, **found: Any) -> None:
     plan = read_plan(folder)
     environment = {"images": "0a1b2c3d", "golden_step": "a" * 64}
     settings = digest(trained_by(plan.run_config(plan.gate_arm or "", seed)))
-    put(
+    write_json(
         folder / "gate" / f"seed-{seed}.json",
         {"proved": environment | {"settings": settings}, **PASSED, **found},
     )

@@ -98,8 +98,7 @@ def read_score_file(path: Path) -> dict[str, Any]:
             f"An earlier score should be a .json file of `knowhue score`, which carries the schema {SCORE_SCHEMA}. "
             f"Found `{path}`, which carries {shown(schema)}."
         )
-    # read again for the checksum, once the schema shows that it is a score
-    return read_json(path, sealed=True)
+    return found
 
 
 def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> EarlierScores:
