@@ -131,6 +131,17 @@ def test_damaged_sound_is_left_out_and_told(tmp_path: Path):
     assert len(packets(tmp_path / "out.mp4", "audio")) > 10
 
 
+def test_a_gap_in_a_transport_stream_is_told_though_its_frames_are_decoded(tmp_path: Path):
+    video = remux(plain(tmp_path), tmp_path / "video.ts")
+    data = bytearray(video.read_bytes())
+    # the third frame's continued packet of the video (PID 0x100)
+    place = [k for k in range(0, len(data), 188) if data[k + 1 : k + 3] == b"\x01\x00"][-1]
+    video.write_bytes(data[:place] + data[place + 188 :])
+    summary = colour(video, tmp_path / "out.mp4")
+    assert summary.frames == FRAMES
+    assert "1 damaged part of the video: frames may be missing or damaged" in said(summary)
+
+
 @pytest.mark.parametrize("out", [".mp4", ".mkv"])
 @pytest.mark.parametrize("starts", [(1000, 20), (20, 1000), (50, 50)])
 def test_recordings_that_were_joined_play_one_after_the_other(

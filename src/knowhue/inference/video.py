@@ -290,7 +290,7 @@ class _Work:
         notes = [*notes, *video.shortage()]
         if self._damaged:
             notes.append(
-                f"{plural(self._damaged, 'damaged part')} could not be decoded, so frames are missing"
+                f"{plural(self._damaged, 'damaged part')} of the video: frames may be missing or damaged"
             )
         return VideoSummary(
             video.path,

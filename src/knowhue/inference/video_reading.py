@@ -48,7 +48,7 @@ class Frame(NamedTuple):
     duration: int
     """in units of the time base; 0 if unknown"""
     damaged: int
-    """packets since the previous frame that could not be decoded"""
+    """damaged packets since the previous frame, including those of this frame"""
 
 
 class Video:
@@ -199,17 +199,20 @@ class Video:
         """what cannot be read exactly or is not kept, in words"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
-        """Frames, each with the number of damaged packets before it."""
+        """Frames, each with the number of damaged packets since the previous one."""
         damaged = 0
         try:
             for packet in _packets(container, [stream]):
                 try:
                     frames = packet.decode()
+                    damaged += (
+                        packet.is_corrupt
+                    )  # such as with a gap of a transport stream, which decoders conceal
                 except InvalidDataError:
                     damaged += 1
                     continue
                 for frame in frames:
-                    yield frame, damaged
+                    yield frame, damaged or int(frame.is_corrupt)
                     damaged = 0
         except FFmpegError as error:
             raise self._damaged(error) from None
