@@ -238,6 +238,15 @@ def test_report_is_made_from_the_folders_and_its_figures_are_replaced_only_if_as
     assert setup.read_bytes() != b"precious"
 
 
+@pytest.mark.parametrize("option", ["--paper", "--figures"])
+def test_a_reports_files_are_not_written_among_those_of_the_study(knowhue, tmp_path, option):
+    study = write_study(tmp_path / "study")
+    before = sorted(study.rglob("*"))
+    code, _, err = knowhue("report", study, option, study)
+    assert (code, "holds a run or a study" in err) == (2, True)
+    assert sorted(study.rglob("*")) == before
+
+
 def test_status_shows_every_cell(knowhue, tmp_path):
     plan = make_plan(Config(), ["colour", "class"], range(2))
     described = {**STUDY_SCHEMA, "hash": "ab" * 32, **plan.model_dump(mode="json", by_alias=True)}

@@ -29,7 +29,7 @@ from knowhue.errors import ConfigError, plural
 from knowhue.locks import is_first_process, locked, read_holders
 from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
 from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_config, read_setting
-from knowhue.runs import FROZEN, read_frozen, trained_by
+from knowhue.runs import FROZEN, read_frozen, require_no_run, trained_by
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import file_digest, own_name, read_json, require_outputs
@@ -363,7 +363,7 @@ def report_command(
     # checked before work; the report itself is always replaced
     for option, folder in (("--paper", paper), ("--figures", figures)):
         if folder is not None:
-            require_folder(folder, option)
+            require_no_run(require_folder(folder, option))
     if paper:
         from knowhue.report.paper import write_paper
 
