@@ -150,7 +150,7 @@ def test_rows_are_text(eight_seeds: Path):
         assert len({len(row) for row in rows}) == 1
         assert len(rows) > 2
         assert all(isinstance(cell, str | int) and cell != "–" for row in rows for cell in row)
-    assert table_text(data, "deployment")[1] == ["Encoders run on an image", 1, 2, "−1"]
+    assert table_text(data, "deployment")[1] == ["Encoders per image", 1, 2, "−1"]
     assert table_text(data, "deployment")[3][1:] == ["32.0 s", "1 min 4 s", "−50 %"]
 
 

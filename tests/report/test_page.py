@@ -143,6 +143,17 @@ def test_no_line_breaks_between_a_number_and_its_per_cent_sign(page: Path):
     assert not re.search("[0-9] %", text)
 
 
+def test_words_stand_at_the_left_of_their_column_and_numbers_at_the_right(eight_seeds: Path):
+    rows = page_of(read_study(eight_seeds)).partition("Equal images</h3>")[2]
+    question, metric, *numbers = re.findall(
+        r"<t[hd] [^>]*>", rows.partition("</thead>")[2].partition("</tr>")[0]
+    )
+    assert question == '<th scope="row">'
+    assert "text" in metric
+    assert numbers
+    assert not any("text" in each for each in numbers)
+
+
 def test_names_are_escaped(tmp_path: Path):
     names = ["<b>fish</b>", 'a"b', "c&d", "</svg><script>", "e'f"]
     write_study(tmp_path, classes=names)

@@ -462,7 +462,9 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     assert numbers["verdicts"] == {"loss": "helps, by what matters"}
     # the cell of the table says no more than the sentence
     assert "On these test images" in page
-    assert re.search(r"<td>helps, by what matters<br>\s*<small[^>]*>on these images</small></td>", page)
+    assert re.search(
+        r'<td class="text">helps, by what matters<br>\s*<small[^>]*>on these images</small></td>', page
+    )
 
 
 @pytest.mark.parametrize("metric", ["loss", "mean_b", "adversarial"])

@@ -20,7 +20,7 @@ FEWEST = 7
 """Fewest seeds for a correlation; with 7, a rank correlation of .79 reaches p = .05."""
 RESAMPLES = 9999
 """Most permutations; 7 seeds have 5,040, so p is exact there, and with more seeds permutations are drawn."""
-MOMENTS = {"fork": "at the fork", "end": "at the end"}
+MOMENTS = {"fork": "before fine-tuning", "end": "after fine-tuning"}
 LOSSES = {"class": "cross-entropy", "pixel": "pixel loss", "adversarial": "adversarial loss"}
 LEAST_ADVERSARIAL = 0.10
 """Share of the colour gradient (pixel and adversarial loss) below which an adversarial loss has hardly any effect."""
@@ -32,7 +32,7 @@ class Diagnostic(NamedTuple):
     title: str
     of: Callable[[Sequence[Row]], float | None]
     """returns its value for a run from the measured steps; None if they lack it"""
-    promise: Mapping[str, int]
+    expected_sign: Mapping[str, int]
     """by question, the sign of its correlation with transfer if it predicts transfer; only for questions it concerns"""
     limits: Interval
     """smallest and largest possible value; a quantity between 0 and 1 is a share"""
@@ -130,8 +130,8 @@ def predictions(study: Study) -> list[dict[str, Any]]:
 
     Transfer is the paired difference of the primary metric, positive where multi-task is better. `correlation` is
     Spearman's; None with fewer than 7 seeds, or if one of the two is constant. `p` is two-sided, by permutation, and
-    not adjusted: of a few tens of rows some reach p <= .05 by chance. `word` is `yes in sign` (the promised sign and
-    p <= .05), `no`, `no promise`, or `too few seeds`.
+    not adjusted: of a few tens of rows some reach p <= .05 by chance. `word` is `yes` (the expected sign and p <= .05),
+    `no`, `nothing expected`, or `too few seeds`.
     """
     rows = []
     for question, asked in study.questions.items():
@@ -143,7 +143,7 @@ def predictions(study: Study) -> list[dict[str, Any]]:
                 for seed, values in found.items()
                 if seed in transfer and (value := values[name]) is not None
             ]
-            correlation, p, word = _predict(known, each.promise.get(question, 0))
+            correlation, p, word = _correlate(known, each.expected_sign.get(question, 0))
             rows.append({
                 "name": name, "title": each.title, "question": question, "seeds": len(known),
                 "correlation": correlation, "p": p, "word": word,
@@ -151,21 +151,23 @@ def predictions(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _predict(known: Sequence[tuple[float, float]], promise: int) -> tuple[float | None, float | None, str]:
+def _correlate(
+    known: Sequence[tuple[float, float]], expected_sign: int
+) -> tuple[float | None, float | None, str]:
+    no = "no" if expected_sign else "nothing expected"
     if len(known) < FEWEST:
         return None, None, "too few seeds"
     first, second = np.array(known, float).T
     # a constant has no correlation
     if not np.ptp(first) or not np.ptp(second):
-        return None, None, "no" if promise else "no promise"
+        return None, None, no
     from scipy import stats
 
     # Spearman's correlation is Pearson's correlation of the ranks
     by_permutation = stats.PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))
     found = stats.pearsonr(stats.rankdata(second), stats.rankdata(first), method=by_permutation)
     correlation, p = map(float, found)
-    foretold = p <= ALPHA and correlation * promise > 0
-    return correlation, p, "yes in sign" if foretold else "no" if promise else "no promise"
+    return correlation, p, "yes" if p <= ALPHA and correlation * expected_sign > 0 else no
 
 
 def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
@@ -200,8 +202,8 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
             ends = dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares)))
             where.append(f"{' to '.join(ends)} % {title}")
     text = (
-        f"the adversarial loss is {' and '.join(where)} of the colour gradient at the encoder, below "
-        f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN is as good as off (--set colour.adversarial_weight)."
+        f"the adversarial loss's share of the colour gradient at the encoder is {' and '.join(where)}, below "
+        f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN has hardly any effect (--set colour.adversarial_weight)."
     )
     return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]
 

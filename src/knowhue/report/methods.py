@@ -33,7 +33,7 @@ QUALITY = (
 """Metrics in the tables, if some run has them; those with a better direction are also drawn."""
 COST_NAMES = ("train_s", "train_s_per_image", "predict_s_per_image", "images_seen", "parameters")
 _COST_HEADS = (
-    "", "epochs", "images seen", "seconds trained", "ms an image trained", "ms an image predicted",
+    "", "epochs", "images seen", "seconds trained", "training, ms per image", "prediction, ms per image",
     "million parameters",
 )  # fmt: skip
 _BASELINES = {

@@ -26,7 +26,7 @@ from knowhue.report.study import Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.table_study import notices
 from knowhue.report.tables import TABLES
-from knowhue.report.text import measure
+from knowhue.report.text import MISSING, TableCell, measure
 from knowhue.runs import read_frozen
 from knowhue.setting_effects import dotted
 from knowhue.statistics.verdicts import fewest_seeds
@@ -78,7 +78,7 @@ SECTIONS = (
         "Where it helped and where it hurt", tables=("seeds", "flips", "equal_train_loss"),
         of_several_seeds=True,
     ),
-    PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
+    PageSection("Secondary analyses", tables=("probabilities", "delta_m"), of_several_seeds=True),
     PageSection("What it costs", tables=("equal_images", "equal_time", "deployment"), of_several_seeds=True),
     PageSection("Gradients of both tasks", tables=("diagnostics", "predictions"), of_several_seeds=True),
     PageSection("What trained the encoder", tables=("gradients",)),
@@ -89,7 +89,7 @@ _TABLE_SECTIONS = (
     PageSection("The difference, seed by seed", ("transfer",), of_several_seeds=True),
     PageSection("Questions", tables=("questions",)),
     PageSection("Further metrics", tables=("further",)),
-    PageSection("Secondary readings", tables=("probabilities", "delta_m"), of_several_seeds=True),
+    PageSection("Secondary analyses", tables=("probabilities", "delta_m"), of_several_seeds=True),
 )
 """Sections of the page of `knowhue verdict`."""
 
@@ -195,8 +195,8 @@ def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
 def fill(template: str, **values: Any) -> str:
     """Fill a template of this package; values are escaped, and an undefined name is an error."""
     text = _templates().get_template(template).render(**values)
-    # no line breaks between a number and its per cent sign
-    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
+    # no line breaks before a per cent sign, as in `95 %` and `Accuracy, %`
+    return re.sub(r"(?<=[\d,]) %", "\N{NO-BREAK SPACE}%", text)
 
 
 @cache
@@ -211,6 +211,7 @@ def _templates() -> Environment:
     )
     environment.filters["sentence"] = _sentence
     environment.filters["command"] = _command
+    environment.globals["text_columns"] = _text_columns
     # Markup, because escaping would break the quotes of this file
     environment.globals["css"] = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]
     return environment
@@ -228,6 +229,17 @@ def _command(text: str) -> Markup:
     """Return a command as HTML, each word in a span, because browsers break lines after the hyphens of an option."""
     words = Markup(" ").join(Markup("<span>{}</span>").format(word) for word in text.split(" "))
     return Markup("<code>{}</code>").format(words)
+
+
+def _text_columns(rows: Sequence[Sequence[Any]]) -> list[bool]:
+    """Return for each column of a table, header first, whether its cells are words, which are aligned to the left."""
+    columns = ([row[place] for row in rows[1:]] for place in range(len(rows[0])))
+    texts = (
+        [str(each.value if isinstance(each, TableCell) else each or "") for each in column]
+        for column in columns
+    )
+    filled = ([text for text in column if text not in ("", MISSING)] for column in texts)
+    return [bool(column) and all(text[0].isalpha() for text in column) for column in filled]
 
 
 def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:

@@ -159,7 +159,7 @@ def _deployed(column: int) -> _Cell:
             gap = f"{signed([100 * (one / several - 1)], 0)[0]} %" if one and several else MISSING
             return ("Training", duration(one), duration(several), gap)[column]
         gap = minus(f"{one - several:+d}").replace("+0", "0")
-        return (f"{row['what'].capitalize()} run on an image", one, several, gap)[column]
+        return (f"{row['what'].capitalize()} per image", one, several, gap)[column]
 
     return say
 
@@ -333,8 +333,8 @@ TABLES: dict[str, Shown] = {
         lambda findings: conditions.paired_table(findings.study, conditions.equal_train_loss),
         {
             **_QUESTION, **_METRIC,
-            "Train loss": lambda study, row: spaced(conditions.train_loss(study, row["question"]) or MISSING),
-            "At": _text("level", number), **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
+            "Training loss": lambda study, row: spaced(conditions.train_loss(study, row["question"]) or MISSING),
+            "Level": _text("level", number), **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
         },
         of_questions=True,
     ),
@@ -389,19 +389,19 @@ TABLES: dict[str, Shown] = {
     ),
     "predictions": Shown(
         "Do diagnostics predict the transfer?",
-        "Spearman's correlation over seeds of each diagnostic with the transfer (positive is better). p is by "
-        "permutation and not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
+        "Spearman's correlation over seeds of each diagnostic with the transfer (positive is better). A diagnostic "
+        "predicts the transfer if the correlation has the expected sign and p is at most .05. p is by permutation and "
+        "not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
         lambda findings: predictions(findings.study),
         {
             "Diagnostic": _text("title"), **_QUESTION, "Spearman correlation": _text("correlation", _correlation),
-            "p": _text("p", p_text), "Seeds": _text("seeds"), "Did it predict the transfer?": _text("word"),
+            "p": _text("p", p_text), "Seeds": _text("seeds"), "Predicts": _text("word"),
         },
     ),
     "gradients": Shown(
         "What trained the encoder",
         "Norm of each weighted loss’s gradient with respect to all parameters of the encoder, as a share of the sum of "
-        "the arm’s norms. Both moments use the same training batches: at the fork, before the first fine-tuning step, "
-        "and at the end, after the last. Means over seeds.",
+        "the arm’s norms, on the same training batches before and after fine-tuning; means over seeds.",
         _gradients,
         {
             **_ARM, "When": _text("moment", lambda moment: MOMENTS[moment]),
