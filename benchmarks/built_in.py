@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnx
 
-from knowhue.inference.export import export_safetensors, folded, graph_of
+from knowhue.inference.export import export_graph, export_safetensors, fold_constants
 from knowhue.inference.networks import find_model, open_torch
 from knowhue.presets import edit
 from knowhue.runs import (
@@ -85,7 +85,7 @@ def write_graph(weights: Path) -> None:
     """Write the graph beside its weights, and print its size."""
     module = open_torch(weights).module
     names = module.state_dict()
-    model = graph_of(module, optimize=False)
+    model = export_graph(module, optimize=False)
 
     def name_of(initializer: str) -> str:
         name = initializer.removeprefix("deployed.")
@@ -100,7 +100,7 @@ def write_graph(weights: Path) -> None:
     # as inputs, the weights are unknown to the optimiser, which folds none of them
     for each, shape in shapes.items():
         graph.input.append(onnx.helper.make_tensor_value_info(each, onnx.TensorProto.FLOAT, shape))
-    model = folded(model)
+    model = fold_constants(model)
     graph = model.graph
     _replace(graph.input, own)
     for node in graph.node:

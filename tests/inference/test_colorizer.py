@@ -14,7 +14,7 @@ from knowhue.errors import ArgumentError, ConfigError
 from knowhue.images.image import Image, to_rgb8
 from knowhue.images.writing import encode_image, write_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer, spread_over_views
-from knowhue.inference.judgement import caveats_of_many, judge_image
+from knowhue.inference.judgement import judge_image, warnings_of_many
 from knowhue.inference.pixels import PaintStats, enlarge, lightness
 from knowhue.inference.reference import AlbumColour
 from knowhue.runs import UNKNOWN
@@ -141,12 +141,12 @@ def test_gray_that_was_asked_for_is_not_the_models_fault(saturation, chroma, war
 
 
 def test_of_many_it_is_said_how_many():
-    assert caveats_of_many(MANY, 3, 5, "image") == [
+    assert warnings_of_many(MANY, 3, 5, "image") == [
         "3 of 5 images are unlike the images that this model was trained on: colours and class are guesses"
     ]
-    assert caveats_of_many(MANY, 0, 5, "image") == []
-    assert "too few" in caveats_of_many(FEW, 0, 5, "image")[0]
-    assert caveats_of_many(FEW, 0, 0, "image") == []
+    assert warnings_of_many(MANY, 0, 5, "image") == []
+    assert "too few" in warnings_of_many(FEW, 0, 5, "image")[0]
+    assert warnings_of_many(FEW, 0, 0, "image") == []
 
 
 @pytest.fixture(scope="module")

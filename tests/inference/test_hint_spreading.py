@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowhue.inference.hint_spreading import Given, spread
+from knowhue.inference.hint_spreading import GridPoints, spread
 from knowhue.inference.hints import Hint
 
 REGION = 0.15  # of the short side
@@ -47,7 +47,7 @@ def pixel_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
 def pulled(lightness: np.ndarray, *hints: Hint) -> np.ndarray:
     """What spreads from points at the pixels' centres where nothing was predicted."""
     rows, columns = np.array([pixel_of(hint, lightness.shape) for hint in hints]).T
-    points = Given(rows, columns, lightness[rows, columns], np.array([hint[2:] for hint in hints]))
+    points = GridPoints(rows, columns, lightness[rows, columns], np.array([hint[2:] for hint in hints]))
     return spread(lightness, (1 / min(lightness.shape),) * 2, points)
 
 
@@ -104,7 +104,7 @@ def test_an_enclosed_place_is_filled_and_its_surroundings_stay():
 
 def test_a_hint_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(192, 192)
-    point = Given(np.array([96]), np.array([95.4]), np.array([30]), np.array([[60, 0]]))
+    point = GridPoints(np.array([96]), np.array([95.4]), np.array([30]), np.array([[60, 0]]))
     found = spread(lightness, (1 / 192, 1 / 192), point)[..., 0]
     assert 0.6 * found[96, 95] + 0.4 * found[96, 96] == pytest.approx(60, abs=0.01)
     assert found[:, 90:96].max(0).min() > 50
@@ -129,7 +129,7 @@ def test_a_slope_of_lightness_shortens_the_reach_along_it_only():
 @pytest.mark.parametrize("apart", [1, 1.5, 2, 3, 8])
 def test_two_near_points_each_meet_their_colour(apart):
     wanted, columns = np.array([[60, 0], [-60, 20]]), np.array([50.2, 50.2 + apart])
-    points = Given(np.full(2, 40.3), columns, np.full(2, 50), wanted)
+    points = GridPoints(np.full(2, 40.3), columns, np.full(2, 50), wanted)
     found = spread(flat(96, 128), (1 / 96, 1 / 96), points)
     for column, expected in zip(columns, wanted, strict=True):
         left = int(column)
@@ -202,7 +202,9 @@ def test_differences_never_leave_the_range_of_nothing_and_those_given(shape, con
 
 def test_a_stroke_beside_an_edge_does_not_colour_the_other_side():
     lightness = halves(96, 128)
-    painted = Given(np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1)))
+    painted = GridPoints(
+        np.arange(20.0, 70), np.full(50, 63.0), np.full(50, 30.0), np.tile((40.0, 0.0), (50, 1))
+    )
     found = spread(lightness, (1 / 96, 1 / 96), strokes=painted)[..., 0]
     assert found[45, 55] > 5
     assert found[45, 70] < 0.5

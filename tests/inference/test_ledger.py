@@ -11,7 +11,7 @@ from knowhue.images.image import LEDGER
 from knowhue.inference.ledger import JOB, Ledger, Stamp
 
 NOTED = ("novelty", "label", "warnings", "found_in_reference")
-"""What `judgement.noteworthy` counts by."""
+"""What `judgement.count_notable` counts by."""
 OF_ALBUM = ("colour", "own")
 THIS = dict.fromkeys(JOB, "this")
 

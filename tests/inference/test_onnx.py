@@ -25,7 +25,7 @@ from knowhue.inference import quantize as quantize_module
 from knowhue.inference.export import PARITY_TOLERANCE, export_onnx, largest_differences
 from knowhue.inference.networks import Predictions, TorchNetwork, find_model, open_network, open_torch
 from knowhue.inference.onnx_network import INT8_KEY, OUTPUTS, PARITY_KEY, find_unsafe, open_onnx
-from knowhue.inference.quantize import Example, Examples, judge_cost, quantize, read_examples
+from knowhue.inference.quantize import Example, Examples, measure_cost, quantize, read_examples
 from knowhue.models.heads import unscale_chroma
 from knowhue.models.multitask import Deployed
 
@@ -477,13 +477,13 @@ def test_the_loss_is_what_its_words_say():
     truth = [
         Example(noise(1, 4, 5)[0], np.full((4, 5, 2), 10, np.float32), label) for label in ("shark", "coral")
     ]
-    loss = judge_cost(Answering(7, 2), Answering(12, 1), Examples(truth[:1] * 5, truth, 4))
+    loss = measure_cost(Answering(7, 2), Answering(12, 1), Examples(truth[:1] * 5, truth, 4))
     assert (loss.chroma, loss.ab_l1_before, loss.ab_l1_after) == (5, 3, 2)
     assert (loss.agreement, loss.accuracy_before, loss.accuracy_after) == (0, 0.5, 0)
     assert (loss.calibrated_on, loss.measured_on, loss.left_out) == (5, 2, 4)
     unlabelled = [each._replace(label="holiday") for each in truth]
     examples = Examples(truth, unlabelled, 0)
-    assert judge_cost(Answering(7, 2), Answering(12, 1), examples).accuracy_before is None
+    assert measure_cost(Answering(7, 2), Answering(12, 1), examples).accuracy_before is None
 
 
 def test_an_encoder_of_timm_passes_too(tmp_path):

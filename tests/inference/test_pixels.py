@@ -29,7 +29,7 @@ from knowhue.inference.pixels import (
 LARGEST = {np.uint8: 0.5, np.uint16: 0.01}
 DEPTHS = list(LARGEST)
 GUIDE = np.full((1, 1), 50, np.float32)
-COMPILED = module.kernels.compiled()
+COMPILED = module.kernels.build_kernels()
 
 
 def scene(seed: int, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
@@ -347,8 +347,8 @@ def test_arrays_and_compiled_code_paint_the_same(seed, height, width, channels, 
     for compiled_from in (2**62, 0):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module.kernels, "COMPILED_FROM", compiled_from)
-            patch.setattr(module, "_work", module.kernels.Work())
-            patch.setattr(module.kernels, "compiled", lambda: COMPILED)
+            patch.setattr(module, "_lazy_kernels", module.kernels.LazyKernels())
+            patch.setattr(module.kernels, "build_kernels", lambda: COMPILED)
             painted.append(paint(image, *small(seed, largest=largest), added=added))
     (by_arrays, one), (by_code, other) = painted
     assert (by_arrays == by_code).all()
@@ -374,8 +374,8 @@ def test_lines_are_those_of_the_guided_filter_over_windows_that_continue_the_edg
 
 
 def test_compiled_code_takes_over_once_it_pays(monkeypatch):
-    monkeypatch.setattr(module.kernels, "compiled", lambda: "compiled")
-    work, byte = module.kernels.Work(), np.dtype(np.uint8)
+    monkeypatch.setattr(module.kernels, "build_kernels", lambda: "compiled")
+    work, byte = module.kernels.LazyKernels(), np.dtype(np.uint8)
     assert work.compiled(module.kernels.COMPILED_FROM, byte) is None
     work.add(1)
     assert work.compiled(module.kernels.COMPILED_FROM - 1, byte) is None
@@ -390,9 +390,9 @@ def test_who_does_not_wait_for_compiled_code_gets_it_once_its_depth_is_ready(mon
         begun.append(pixels.dtype)
         may_go_on[pixels.dtype].wait(30)
 
-    made = module.kernels.Compiled(paint_first, lambda *_: None, lambda *_: None)
-    monkeypatch.setattr(module.kernels, "compiled", lambda: made)
-    work, much = module.kernels.Work(), module.kernels.COMPILED_FROM + 1
+    made = module.kernels.CompiledKernels(paint_first, lambda *_: None, lambda *_: None)
+    monkeypatch.setattr(module.kernels, "build_kernels", lambda: made)
+    work, much = module.kernels.LazyKernels(), module.kernels.COMPILED_FROM + 1
     work.waits = False
     threads = {}
     for dtype in may_go_on:
@@ -415,8 +415,8 @@ def test_a_compiler_that_fails_meanwhile_is_told_once_and_painted_without(monkey
     def fail():
         raise OSError("no space left")
 
-    monkeypatch.setattr(module.kernels, "compiled", fail)
-    work, byte = module.kernels.Work(), np.dtype(np.uint8)
+    monkeypatch.setattr(module.kernels, "build_kernels", fail)
+    work, byte = module.kernels.LazyKernels(), np.dtype(np.uint8)
     work.waits = False
     others = set(enumerate_threads())
     for _ in range(2):
@@ -430,12 +430,12 @@ def test_a_compiler_that_fails_meanwhile_is_told_once_and_painted_without(monkey
 
 @pytest.mark.parametrize("dtype", DEPTHS)
 def test_what_is_compiled_meanwhile_is_all_that_images_of_a_depth_need(monkeypatch, dtype):
-    made = module.kernels.compiled()
+    made = module.kernels.build_kernels()
     module.kernels._call_once(made, np.dtype(dtype))
     known = [len(function.signatures) for function in made]
     monkeypatch.setattr(module.kernels, "COMPILED_FROM", 0)
-    monkeypatch.setattr(module.kernels, "compiled", lambda: made)
-    monkeypatch.setattr(module, "_work", module.kernels.Work())
+    monkeypatch.setattr(module.kernels, "build_kernels", lambda: made)
+    monkeypatch.setattr(module, "_lazy_kernels", module.kernels.LazyKernels())
     for channels in (1, 3):
         image = scene(0, (600, 900, channels), dtype)
         for added in (None, small(1)[0]):
@@ -460,8 +460,8 @@ ONE_CODE = 0.004  # L* between neighbours of 16 bits, at the steepest
 def seen_by(way: str, pixels: np.ndarray, size_px: int) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.kernels, "COMPILED_FROM", {"arrays": 2**62, "compiled code": 0}[way])
-        patch.setattr(module, "_work", module.kernels.Work())
-        patch.setattr(module.kernels, "compiled", lambda: COMPILED)
+        patch.setattr(module, "_lazy_kernels", module.kernels.LazyKernels())
+        patch.setattr(module.kernels, "build_kernels", lambda: COMPILED)
         return network_input(pixels, size_px)
 
 

@@ -13,18 +13,18 @@ from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.networks import Network
 from knowhue.inference.reference import (
-    FARTHEST,
+    MOST_SHIFT,
     SHARE,
-    SHARE_OF_ALIKE,
+    SIMILAR_WEIGHT,
     AlbumColour,
     Match,
     colour_of_album,
-    drawn_to,
     make_reference,
     match,
+    match_confidence,
+    move_towards_album,
     photo_colour,
     take_colours,
-    trust_in,
 )
 
 PREDICTED = np.array([20, 40])
@@ -75,7 +75,7 @@ def test_an_unrelated_reference_lends_a_tint_at_most_and_that_is_said():
     chroma, found = coloured(target, reference, MatchingNetwork())
     assert found < 0.01
     assert (
-        np.abs(chroma - PREDICTED).max() < SHARE_OF_ALIKE * 65 + 3
+        np.abs(chroma - PREDICTED).max() < SIMILAR_WEIGHT * 65 + 3
     )  # the farthest of its colours, and rounding
     colorizer = Colorizer(MatchingNetwork())
     options = ColorizeOptions(reference=colorizer.reference(Image.of(reference)))
@@ -130,13 +130,13 @@ def test_matches_are_confirmed_where_they_lead_back_and_lie_together():
 def test_the_like_is_trusted_as_far_as_both_show_one_scene():
     confirmed = np.zeros((32, 32), bool)
     nothing = Match(np.zeros((32, 32, 2), np.float32), np.full((32, 32), 0.9, np.float32), confirmed)
-    same, alike = trust_in(nothing)
+    same, alike = match_confidence(nothing)
     assert same.max() == 0
     assert alike.min() == 1
     confirmed[:16] = True
-    same, _ = trust_in(nothing)
+    same, _ = match_confidence(nothing)
     assert same.min() == 1  # half of it is confirmed, so the rest is the same scene
-    same, _ = trust_in(nothing._replace(similarity=np.zeros((32, 32), np.float32)))
+    same, _ = match_confidence(nothing._replace(similarity=np.zeros((32, 32), np.float32)))
     assert same[:15].min() == 1
     assert same[20:].max() == 0  # but what it has no like of
 
@@ -173,23 +173,23 @@ def varied(a: float, b: float) -> np.ndarray:
 @given(units, units, units, units)
 def test_a_mean_moves_towards_the_albums_and_never_far(a, b, album_a, album_b):
     chroma, album = varied(a, b), AlbumColour(album_a, album_b)
-    moved = np.subtract(photo_colour(drawn_to(album, chroma)), (a, b))
+    moved = np.subtract(photo_colour(move_towards_album(album, chroma)), (a, b))
     way = np.subtract(album, (a, b))
-    assert np.hypot(*moved) <= min(SHARE * np.hypot(*way), FARTHEST) + 0.05
+    assert np.hypot(*moved) <= min(SHARE * np.hypot(*way), MOST_SHIFT) + 0.05
     assert moved @ way >= -0.05 * np.hypot(*way)
 
 
 def test_an_even_photo_is_drawn_by_its_share():
     chroma = np.tile(np.array([10, 0], np.float32), (8, 8, 1))
-    assert drawn_to(AlbumColour(15, 0), chroma) == pytest.approx(np.add(chroma, (SHARE * 5, 0)))
-    assert drawn_to(AlbumColour(10, 90), chroma) == pytest.approx(np.add(chroma, (0, FARTHEST)))
+    assert move_towards_album(AlbumColour(15, 0), chroma) == pytest.approx(np.add(chroma, (SHARE * 5, 0)))
+    assert move_towards_album(AlbumColour(10, 90), chroma) == pytest.approx(np.add(chroma, (0, MOST_SHIFT)))
 
 
 def test_what_is_gray_stays_gray():
     chroma = np.zeros((4, 4, 2), np.float32)
-    assert not drawn_to(AlbumColour(20, 20), chroma).any()
+    assert not move_towards_album(AlbumColour(20, 20), chroma).any()
     chroma[2:] = 20
-    drawn = drawn_to(AlbumColour(20, 20), chroma)
+    drawn = move_towards_album(AlbumColour(20, 20), chroma)
     assert not drawn[:2].any()
     assert (drawn[2:] > 20).all()
 

@@ -13,7 +13,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.colour_distribution import LARGEST_SIZE, SEEN_AT, SeveralSizes
+from knowhue.inference.colour_distribution import LARGEST_SCALE, PREDICTION_SCALES, SeveralSizes
 from knowhue.inference.export import export_safetensors
 from knowhue.inference.folder import colorize_folder
 from knowhue.inference.listing import list_folder
@@ -80,12 +80,12 @@ def test_what_is_said_of_a_place_stays_there_at_any_size(shape):
     inside = (slice(2, shape[0] // 4 - 2), slice(2, shape[1] // 4 - 2))
     np.testing.assert_allclose(found[inside], expected[inside], atol=100 / sum(shape))
     heights = {each[1] for each in network.shapes}
-    assert heights == {round(size / LARGEST_SIZE * shape[0]) for size in SEEN_AT}
+    assert heights == {round(size / LARGEST_SCALE * shape[0]) for size in PREDICTION_SCALES}
 
 
-@pytest.mark.parametrize("mistaken", SEEN_AT)
+@pytest.mark.parametrize("mistaken", PREDICTION_SCALES)
 def test_a_colour_that_one_size_alone_gives_is_outvoted(mistaken):
-    lightness = np.full((1, round(LARGEST_SIZE * SIDE), round(LARGEST_SIZE * SIDE)), 50, np.float32)
+    lightness = np.full((1, round(LARGEST_SCALE * SIDE), round(LARGEST_SCALE * SIDE)), 50, np.float32)
     network = MistakenNetwork(mistaken)
     chroma = SeveralSizes(network).predict(lightness).chroma[0]
     saturation = network.description.config.colour.saturation

@@ -52,16 +52,16 @@ def test_a_server_lets_nobody_wait_for_a_compiler(monkeypatch):
     waits = []
 
     def note(batchers):
-        waits.append(pixels._work.waits)
+        waits.append(pixels._lazy_kernels.waits)
         for batcher in batchers.values():
             batcher.close(1)
 
-    monkeypatch.setattr(pixels, "_work", kernels.Work())
+    monkeypatch.setattr(pixels, "_lazy_kernels", kernels.LazyKernels())
     monkeypatch.setattr(run, "warm", note)
     monkeypatch.setattr(run.Server, "run", lambda *_, **__: None)
     serve({"fake": colorizer()}, ServerSettings(port=0, workers=1), with_page=False)
     # what is painted after it, such as a folder, must not depend on time
-    assert [*waits, pixels._work.waits] == [False, True]
+    assert [*waits, pixels._lazy_kernels.waits] == [False, True]
 
 
 def test_who_stops_a_server_is_told_so_before_it_waits_for_what_was_accepted_and_may_be_gone():
@@ -85,8 +85,8 @@ begun = threading.Event()
 def compiling(*_):
     begun.set()
     threading.Event().wait()
-kernels.compiled = lambda: kernels.Compiled(compiling, compiling, compiling)
-work = kernels.Work()
+kernels.build_kernels = lambda: kernels.CompiledKernels(compiling, compiling, compiling)
+work = kernels.LazyKernels()
 work.waits = False
 work.compiled(kernels.COMPILED_FROM + 1, np.dtype(np.uint8))
 begun.wait()

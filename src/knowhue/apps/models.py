@@ -92,7 +92,7 @@ def require_choice(choice: ModelChoice, flags: Iterable[str]) -> None:
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:
-    from knowhue.inference.judgement import caveats_of_many
+    from knowhue.inference.judgement import warnings_of_many
 
     described = colorizer.network.description
     assert isinstance(described, Description)  # a recipe has another class
@@ -111,7 +111,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
         f"  {score_line(name, score.value, (score.low, score.high))}"
         for name, score in described.metrics.items()
     ]
-    lines += [f"  {caveat}" for caveat in caveats_of_many(described, 0, 1, "image")]
+    lines += [f"  {caveat}" for caveat in warnings_of_many(described, 0, 1, "image")]
     if described.calibration is not None:
         lines.append(f"  class probabilities: {described.calibration.sentence()}")
     return [*lines, f"  licence: {described.licences or 'not stated'}"]

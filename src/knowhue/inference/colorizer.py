@@ -13,8 +13,8 @@ from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_i
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
 from knowhue.inference.colour_distribution import (
-    LARGEST_SIZE,
-    SEEN_AT,
+    LARGEST_SCALE,
+    PREDICTION_SCALES,
     ColourDistribution,
     SeveralSizes,
     require_sample,
@@ -41,7 +41,13 @@ from knowhue.inference.pixels import (
     paint,
 )
 from knowhue.inference.recipes import RecipeDescription, require_supported
-from knowhue.inference.reference import AlbumColour, Reference, drawn_to, make_reference, take_colours
+from knowhue.inference.reference import (
+    AlbumColour,
+    Reference,
+    make_reference,
+    move_towards_album,
+    take_colours,
+)
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
@@ -72,7 +78,7 @@ class ColorizeOptions(NamedTuple):
     """number of the answer, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn from a fixed random stream, see
     `ColourDistribution.sample`"""
     album: AlbumColour | None = None
-    """mean colour of an album, towards which the predicted chroma is moved, see `reference.drawn_to`"""
+    """mean colour of an album, towards which the predicted chroma is moved, see `reference.move_towards_album`"""
 
     def changed(self, but: Collection[str] = ()) -> list[str]:
         """Names of the options that differ from their defaults, except those in `but`."""
@@ -156,7 +162,7 @@ class Colorizer:
     @property
     def sizes(self) -> int:
         """Number of sizes at which the model predicts for a photo."""
-        return 1 if self._several is None else len(SEEN_AT)
+        return 1 if self._several is None else len(PREDICTION_SCALES)
 
     @property
     def fast(self) -> bool:
@@ -234,7 +240,7 @@ class Colorizer:
         if isinstance(description, RecipeDescription):  # images are stretched to the model's fixed shape
             return network_input(pixels, description.shape)
         if self._several is not None:
-            scale *= LARGEST_SIZE
+            scale *= LARGEST_SCALE
         # the minimum applies before scaling, so that sizes keep their ratio for a small network, too
         return network_input(pixels, round(scale * max(description.size_px, SHORTEST_PX)))
 
@@ -287,7 +293,7 @@ class Colorizer:
         if options.sample != 1:
             chroma = self.distribution(coarse).sample(options.sample)
         if options.album is not None:
-            chroma = drawn_to(options.album, chroma)
+            chroma = move_towards_album(options.album, chroma)
         if options.reference is not None:
             chroma, found = take_colours(
                 flattened(image), coarse, chroma, options.reference, self._network_at_one_size

@@ -30,15 +30,18 @@ SURE, LEAST_SURE = 12.0, 1e-3
 EVENNESS, EDGE_LIGHTNESS = 4.0, 4.0
 """Weight of a neighbour of equal lightness, and the difference in L* at which it falls to exp(-1) of that. Chosen, like
 `SURE`, on held-out photos and by eye (docs/model.md)."""
-SEEN_AT = (0.75, 1.0, 1.5)
+PREDICTION_SCALES = (0.75, 1.0, 1.5)
 """Multiples of the network's own size; chosen on held-out photos and by eye (docs/model.md)."""
-LARGEST_SIZE = SEEN_AT[-1]
+LARGEST_SCALE = PREDICTION_SCALES[-1]
 _COPIES = 4
 """Copies of the logits held at once: the sum, those of the network's own size, and those of another size before and
 after they are resized."""
 _WAVES = 512
 _TINY = np.float32(1e-30)
-_ROUNDS, _NEARLY = 1000, 1e-4  # of conjugate gradients: most iterations; relative residual at which they stop
+_MOST_ITERATIONS, _TOLERANCE = (
+    1000,
+    1e-4,
+)  # of conjugate gradients: most iterations; relative residual at which they stop
 
 
 class ColourDistribution(NamedTuple):
@@ -69,7 +72,7 @@ class ColourDistribution(NamedTuple):
 
         The default gives the model's own answer.
         """
-        chroma = self._colours(self._shares(added)) * np.float32(self.saturation)
+        chroma = self._mean_colours(self._probabilities(added)) * np.float32(self.saturation)
         return self._at_full_size(chroma)
 
     def sample(self, number: int) -> FloatArray:
@@ -87,11 +90,11 @@ class ColourDistribution(NamedTuple):
 
     def uncertainty(self) -> FloatArray:
         """Mean distance between the answer and a colour drawn from the distribution (h, w), CIELAB units."""
-        shares = self._shares()
-        spread = _spread(shares, np.float32(self.saturation) * self._colours(shares))
+        shares = self._probabilities()
+        spread = _spread(shares, np.float32(self.saturation) * self._mean_colours(shares))
         return self._at_full_size(spread[..., None])[..., 0]
 
-    def _shares(self, added: FloatArray | float = 0.0) -> FloatArray:
+    def _probabilities(self, added: FloatArray | float = 0.0) -> FloatArray:
         shares = self.logits + added
         # in place: a new array of several megabytes would have to be mapped each time
         shares /= np.float32(self.temperature)
@@ -100,7 +103,7 @@ class ColourDistribution(NamedTuple):
         shares /= shares.sum(0)
         return shares
 
-    def _colours(self, shares: FloatArray) -> FloatArray:
+    def _mean_colours(self, shares: FloatArray) -> FloatArray:
         """Mean a*b* (rows, columns, 2), before `saturation`."""
         means = np.tensordot(shares, chroma_bins().astype(np.float32), (0, 0))
         if not self.is_even:
@@ -177,20 +180,20 @@ def _conjugate_gradients(
 ) -> FloatArray:
     """Solve by conjugate gradients from `answer`, whose residual is `residual`; preconditioned by the diagonal."""
     direction = residual / diagonal
-    size = first = _products(residual, direction)
-    for _ in range(_ROUNDS):
-        if (size <= _NEARLY**2 * first).all():
+    size = first = _inner_products(residual, direction)
+    for _ in range(_MOST_ITERATIONS):
+        if (size <= _TOLERANCE**2 * first).all():
             break
         along = normal(direction)
-        step = size / np.maximum(_products(direction, along), _TINY)
+        step = size / np.maximum(_inner_products(direction, along), _TINY)
         answer, residual = answer + step * direction, residual - step * along
         scaled = residual / diagonal
-        size, before = _products(residual, scaled), size
+        size, before = _inner_products(residual, scaled), size
         direction = scaled + size / np.maximum(before, _TINY) * direction
     return answer
 
 
-def _products(one: FloatArray, other: FloatArray) -> Any:
+def _inner_products(one: FloatArray, other: FloatArray) -> Any:
     """Inner products of the planes of two arrays, (2, 1, 1)."""
     # a sequential sum, whose rounding does not depend on the planes' shape
     return np.cumsum((one * other).reshape(len(one), -1), axis=1)[:, -1, None, None]
@@ -234,9 +237,9 @@ def require_sample(number: int, network: "Network | SeveralSizes") -> None:
 
 
 class SeveralSizes:
-    """Smoothed colours of the mean of the logits at `SEEN_AT`; class and novelty at the network's own size.
+    """Smoothed colours of the mean of the logits at `PREDICTION_SCALES`; class and novelty at the network's own size.
 
-    Input and output have `LARGEST_SIZE` times that size; the other sizes are resized from the input.
+    Input and output have `LARGEST_SCALE` times that size; the other sizes are resized from the input.
 
     Args:
         network: has a head of 313 colours.
@@ -254,18 +257,18 @@ class SeveralSizes:
 
     def answer_bytes(self, height: int, width: int) -> int:
         """Most bytes that the logits of an image of this shape take while they are averaged."""
-        side = round(LARGEST_SIZE * max(self.description.size_px, SHORTEST_PX))
+        side = round(LARGEST_SCALE * max(self.description.size_px, SHORTEST_PX))
         height, width = working_size(height, width, side)
         cells = -(-height // COLOUR_STRIDE) * -(-width // COLOUR_STRIDE)
         return _COPIES * len(chroma_bins()) * cells * np.dtype(np.float32).itemsize
 
     def at_one_size(self, lightness: FloatArray) -> FloatArray:
         """Resize L* (B, h, w) from the largest to the network's own size."""
-        return _resized(lightness, 1 / LARGEST_SIZE)
+        return _resized(lightness, 1 / LARGEST_SCALE)
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`."""
-        answers, logits = self._seen(lightness)
+        answers, logits = self._predict_sizes(lightness)
         colour = self.description.config.colour
         chroma = [
             ColourDistribution(each, light, colour.temperature, colour.saturation, is_even=True).answer()
@@ -275,20 +278,20 @@ class SeveralSizes:
 
     def logits(self, lightness: FloatArray) -> FloatArray:
         """Mean logits over the sizes, (B, 313, rows, columns), stride 4, for L* (B, h, w) at the largest size."""
-        return self._seen(lightness)[1]
+        return self._predict_sizes(lightness)[1]
 
-    def _seen(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
+    def _predict_sizes(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
         """The predictions at the network's own size, and the mean logits over the sizes."""
         at_one = self.at_one_size(lightness)
         answers = self.network.predict(at_one, [COLOUR_LOGITS])
         own = answers.activations[COLOUR_LOGITS]
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
         total = np.zeros((*own.shape[:2], rows, columns), np.float32)
-        for size in SEEN_AT:
-            if size == LARGEST_SIZE:
+        for size in PREDICTION_SCALES:
+            if size == LARGEST_SCALE:
                 total += _logits(self.network, lightness)[..., :rows, :columns]
                 continue
-            seen = at_one if size == 1 else _resized(lightness, size / LARGEST_SIZE)
+            seen = at_one if size == 1 else _resized(lightness, size / LARGEST_SCALE)
             logits = own if size == 1 else _logits(self.network, seen)
             down, across = (
                 _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
@@ -296,7 +299,7 @@ class SeveralSizes:
             )
             # tensordot makes one large product, @ would make one per colour
             total += down @ np.tensordot(logits, across, (3, 1))
-        total /= np.float32(len(SEEN_AT))
+        total /= np.float32(len(PREDICTION_SCALES))
         return answers, total
 
 

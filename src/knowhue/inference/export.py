@@ -19,7 +19,7 @@ from knowhue.errors import ConfigError, RunError, WeightsError, first_line, need
 from knowhue.inference.description import KEY, Description
 from knowhue.inference.judgement import can_tell_novelty
 from knowhue.inference.networks import FloatArray, Predictions, TorchNetwork, build_deployed, save_model
-from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, network_of
+from knowhue.inference.onnx_network import INPUT, OUTPUTS, PARITY_KEY, TASK_OF, open_onnx_bytes
 from knowhue.metric_table import METRICS
 from knowhue.models.encoder import Conv2dSame
 from knowhue.models.multitask import Deployed, DeployedOutput
@@ -90,11 +90,11 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
         RunError: the file cannot be written.
     """
     require_packages()
-    model = folded(graph_of(network.module))
+    model = fold_constants(export_graph(network.module))
     # the weights might have been read from float16; the graph stores float32
     described = network.description.model_copy(update={"precision": "float32"})
     model.metadata_props.add(key=KEY, value=described.model_dump_json())
-    made = network_of(model.SerializeToString(), target, threads=1)
+    made = open_onnx_bytes(model.SerializeToString(), target, threads=1)
     # on the CPU, because GPUs can round products to 10 bits
     on_cpu = TorchNetwork(copy.deepcopy(network.module), network.description, "cpu")
     differences = largest_differences(on_cpu.predict, made.predict)
@@ -129,9 +129,9 @@ class _Graph(nn.Module):
         return torch.arange(whole).clamp(max=length - 1)
 
 
-def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
+def export_graph(module: Deployed, *, optimize: bool = True) -> Any:
     """The ONNX model of a deployed model, with its weights; `optimize` lets torch's exporter simplify it."""
-    module = _exportable(copy.deepcopy(module).cpu().eval())
+    module = _simplify_for_export(copy.deepcopy(module).cpu().eval())
     model = module.model
     has = {"colour": model.colour is not None, "class": model.classifier is not None}
     # smaller sizes are padded to one stride; without `min`, torch finds that out and traces a second time
@@ -154,14 +154,14 @@ def graph_of(module: Deployed, *, optimize: bool = True) -> Any:
     return program.model_proto
 
 
-def folded(model: Any) -> Any:
+def fold_constants(model: Any) -> Any:
     """Fold everything that depends only on weights into constants, because readers do not do it."""
     from onnxscript.optimizer import optimize
 
     return _without_traces(optimize(model, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES))
 
 
-def _exportable(module: Deployed) -> Deployed:
+def _simplify_for_export(module: Deployed) -> Deployed:
     """Change a network in place so that it exports quickly, with the same results.
 
     Convolutions that pad by the size of their input (TensorFlow's "same") get a fixed padding: if the input is a
@@ -322,23 +322,23 @@ def _without_paths(description: Description, name: str) -> Description:
     """A description to publish: paths on this machine are cut to their last part."""
     config = description.config
     changes = {
-        "images": {"path": _last(config.images.path)},
-        "encoder": {"weights": _last(config.encoder.weights)},
+        "images": {"path": _last_part(config.images.path)},
+        "encoder": {"weights": _last_part(config.encoder.weights)},
         "evaluation": {
-            "inception_weights": _last(config.evaluation.inception_weights),
-            "lpips_weights": _last(config.evaluation.lpips_weights),
+            "inception_weights": _last_part(config.evaluation.inception_weights),
+            "lpips_weights": _last_part(config.evaluation.lpips_weights),
         },
     }
     if config.images.source == "huggingface":  # its path is a name on the hub
         del changes["images"]
     public: Config = edit(config, changes)
     start = description.start and description.start.model_copy(
-        update={"model": _last(description.start.model)}
+        update={"model": _last_part(description.start.model)}
     )
     return description.model_copy(update={"config": public, "name": name, "start": start})
 
 
-def _last(path: str | None) -> str | None:
+def _last_part(path: str | None) -> str | None:
     return path and Path(path).name
 
 

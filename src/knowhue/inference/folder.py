@@ -11,7 +11,7 @@ from typing import Any
 from knowhue.errors import ConfigError
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.judgement import noteworthy
+from knowhue.inference.judgement import count_notable
 from knowhue.inference.ledger import Ledger, Stamp, job_of
 from knowhue.inference.listing import Item, Listing, Summary, outputs_exist, summarise
 from knowhue.inference.networks import Predictions
@@ -53,7 +53,7 @@ def colorize_folder(
         colorizer: a model with a colour head.
         listing: the folder's images and hints, from `list_folder`.
         options: options of every image, such as one reference for all; without hints and strokes.
-        album: give all photos one look, see `reference.drawn_to`; added or removed photos can change all colours.
+        album: give all photos one look, see `reference.AlbumColour`; added or removed photos can change all colours.
         overwrite: whether files that this job did not make can be replaced.
         stops: stop after the first failure.
         limits: threads and memory.
@@ -108,7 +108,7 @@ class _Work:
         self._changed = [
             item.output for item in done if not self._ledger.is_unchanged(item.path, item.output)
         ]
-        self._noteworthy = noteworthy(self._ledger.records[item.path] for item in done)
+        self._noteworthy = count_notable(self._ledger.records[item.path] for item in done)
 
     def _find_album_colour(self, limits: Limits) -> None:
         """Find the album's colour; images coloured without it, or by another one, wait again."""
@@ -211,7 +211,7 @@ class _Work:
         if not reason:
             self._ledger.commit(record, self._stamps[item], written)
             self.made += 1
-            self._noteworthy.update(noteworthy([record]))
+            self._noteworthy.update(count_notable([record]))
         else:
             self._ledger.fail(item.path, reason)
             self.failures.append((item.path, reason))

@@ -27,7 +27,7 @@ RESISTANCE = 1.0
 STIFFNESS = 1e6
 """Weight of given differences, far above that of any neighbour, so that they are exact."""
 WEAKEST = 0.1
-"""Eigenvalue of `_meet` below which two points are too close to distinguish; 1 is a point on a pixel of its own."""
+"""Eigenvalue of `_make_exact` below which points are too close to distinguish; 1: a point on a pixel of its own."""
 LEAST_SHARE = 1e-3
 """Least total weight of strokes for a pixel of the grid to be held."""
 MOST_CHROMA = 1_000
@@ -36,7 +36,7 @@ NOWHERE = -1e3
 """An L* so far from any other that the conductance is 0."""
 
 
-class Given(NamedTuple):
+class GridPoints(NamedTuple):
     """Differences of colour at n points or pixels of strokes, in coordinates of the grid."""
 
     rows: NDArray[np.floating]
@@ -49,11 +49,11 @@ class Given(NamedTuple):
     """a*b* to add at each (n, 2), CIELAB units"""
 
 
-NOTHING = Given(np.empty(0), np.empty(0), np.empty(0), np.empty((0, 2)))
+NO_POINTS = GridPoints(np.empty(0), np.empty(0), np.empty(0), np.empty((0, 2)))
 
 
-class _Discs(NamedTuple):
-    """Given differences at the pixels of the grid."""
+class _FixedPixels(NamedTuple):
+    """GridPoints differences at the pixels of the grid."""
 
     given: NDArray[np.float64]
     """differences of a*b* (h, w, 2), CIELAB units"""
@@ -99,16 +99,16 @@ def corrections(
     short = min(height, width)
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
 
-    def placed(name: str) -> Given:
+    def placed(name: str) -> GridPoints:
         if name not in given:
-            return NOTHING
-        _check(name, given[name])
+            return NO_POINTS
+        _require_in_range(name, given[name])
         x, y, wanted = given[name]
         rows = np.minimum((y * height).astype(int), height - 1)
         columns = np.minimum((x * width).astype(int), width - 1)
         own = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
         chroma = chroma_at(lines, own, (rows + 0.5) / height, (columns + 0.5) / width)
-        return Given((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
+        return GridPoints((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
 
     return spread(coarse, (1 / (down * short), 1 / (across * short)), placed("hints"), placed("strokes"))
 
@@ -120,7 +120,10 @@ def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
 
 
 def spread(
-    lightness: FloatArray, step: tuple[float, float], points: Given = NOTHING, strokes: Given = NOTHING
+    lightness: FloatArray,
+    step: tuple[float, float],
+    points: GridPoints = NO_POINTS,
+    strokes: GridPoints = NO_POINTS,
 ) -> FloatArray:
     """Spread differences of colour from points and strokes over surrounding regions of similar lightness.
 
@@ -147,12 +150,12 @@ def spread(
         a*b* (h, w, 2). Interpolated between pixels, it is exactly the given difference at each point.
 
     >>> flat = np.full((48, 64), 50, np.float32)
-    >>> point = Given(np.array([24]), np.array([32]), np.array([50]), np.array([[40, 0]]))
+    >>> point = GridPoints(np.array([24]), np.array([32]), np.array([50]), np.array([[40, 0]]))
     >>> found = spread(flat, (1 / 48, 1 / 48), point)
     >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
     [40, 25, 2, 0]
     """
-    discs = _discs(lightness, step, points, strokes)
+    discs = _fix_pixels(lightness, step, points, strokes)
     free = (discs.distance < REACH) | discs.held
     passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
     found = np.zeros(discs.given.shape, np.float32)
@@ -160,13 +163,15 @@ def spread(
     return found
 
 
-def _discs(lightness: FloatArray, step: tuple[float, float], points: Given, strokes: Given) -> _Discs:
+def _fix_pixels(
+    lightness: FloatArray, step: tuple[float, float], points: GridPoints, strokes: GridPoints
+) -> _FixedPixels:
     """Fix differences on the discs of points and along strokes.
 
     A disc excludes pixels of different lightness, because a point beside an edge must not colour the other side. It
     always includes the pixels that the point lies between, because its colour is interpolated from them.
     """
-    given, held, across, distance = _along(lightness, step, strokes)
+    given, held, across, distance = _fix_strokes(lightness, step, strokes)
     # a pixel in a stroke and a disc belongs to the stroke, whose boundary was drawn
     count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
     for row, column, light, difference in zip(*points, strict=True):
@@ -184,11 +189,13 @@ def _discs(lightness: FloatArray, step: tuple[float, float], points: Given, stro
         nearest[window] = np.where(closer, away, nearest[window])
         distance[window] = np.minimum(distance[window], away)
     given /= np.maximum(count, 1)[..., None]
-    _meet(given, points)
-    return _Discs(given, count > 0, across, distance)
+    _make_exact(given, points)
+    return _FixedPixels(given, count > 0, across, distance)
 
 
-def _along(lightness: NDArray[np.floating], step: tuple[float, float], strokes: Given) -> _Discs:
+def _fix_strokes(
+    lightness: NDArray[np.floating], step: tuple[float, float], strokes: GridPoints
+) -> _FixedPixels:
     """Differences of strokes on the grid: means over adjacent samples, with the weights of bilinear interpolation."""
     shape = lightness.shape
     top, bottom, down = neighbours(strokes.rows, shape[0])
@@ -212,10 +219,10 @@ def _along(lightness: NDArray[np.floating], step: tuple[float, float], strokes: 
         from scipy.ndimage import distance_transform_edt
 
         distance = np.asarray(distance_transform_edt(~held, sampling=step))
-    return _Discs(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), distance)
+    return _FixedPixels(np.stack([a, b], -1), held, held & (np.abs(light - lightness) > EDGE), distance)
 
 
-def _meet(given: NDArray[np.float64], points: Given) -> None:
+def _make_exact(given: NDArray[np.float64], points: GridPoints) -> None:
     """Make each point meet its difference exactly although points share pixels, by the smallest change of `given`.
 
     The nearer two points are, the larger the change; points nearer than about half a pixel are averaged instead.
@@ -265,7 +272,7 @@ def _conductances(
 def _solve(
     passing: tuple[NDArray[np.float64], NDArray[np.float64]],
     resistance: float,
-    discs: _Discs,
+    discs: _FixedPixels,
     free: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """The minimum at the free pixels (n, 2), with 0 around them: one sparse factorisation, two right-hand sides.
@@ -296,7 +303,7 @@ def _solve(
     return factor.solve(stiffness[:, None] * discs.given[free])
 
 
-def _check(name: str, given: Strokes) -> None:
+def _require_in_range(name: str, given: Strokes) -> None:
     x, y, chroma = given
     is_shaped = x.ndim == 1 and x.size and y.shape == x.shape and chroma.shape == (x.size, 2)
     # comparisons with NaN are false, so NaN is refused, too

@@ -57,12 +57,12 @@ _FORMS = (
 )
 
 
-class ListedHint(str):
+class TableHint(str):
     """A hint from a table, in the form of the command line, with its place for messages."""
 
     __slots__ = ("place",)
 
-    def __new__(cls, text: str, place: str = "") -> "ListedHint":
+    def __new__(cls, text: str, place: str = "") -> "TableHint":
         """Make a hint from a place, such as `hints.csv, row 3`."""
         made = super().__new__(cls, text)
         made.place = place
@@ -94,16 +94,16 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
 
 def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ...]:
     """Parse the hints of an image like `parse_hint`; a `ConfigError` lists all problems."""
-    found, problems = _parsed(texts, width, height)
+    found, problems = _parse_all(texts, width, height)
     refuse_all(problems)
     return tuple(found)
 
 
-def _parsed(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], list[str]]:
+def _parse_all(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], list[str]]:
     found, problems = list[Hint](), list[str]()
     at: dict[tuple[float, float], tuple[Hint, str]] = {}
     for text in texts:
-        place = f"{text.place}: " if isinstance(text, ListedHint) else ""
+        place = f"{text.place}: " if isinstance(text, TableHint) else ""
         try:
             hint = parse_hint(text, width, height)
         except ConfigError as error:
@@ -147,12 +147,12 @@ def require_hinted(
             shape = weigh_image(images[name]).shape  # an unreadable image is reported when it is coloured
         height, width = shape or _ANYWHERE
         of_image = f"{shown(name or given)}: " if name or given else ""
-        problems += [f"{of_image}{problem}" for problem in _parsed(texts, width, height)[1]]
+        problems += [f"{of_image}{problem}" for problem in _parse_all(texts, width, height)[1]]
     refuse_all(problems)
     return found
 
 
-def read_hints(file: Path) -> dict[str, list[ListedHint]]:
+def read_hints(file: Path) -> dict[str, list[TableHint]]:
     """Read hints from a table, by the name of their image, "" if the table names none.
 
     `parse_hints` checks them once the size of the image is known, so that all problems are reported at once.
@@ -164,9 +164,9 @@ def read_hints(file: Path) -> dict[str, list[ListedHint]]:
     Raises:
         ConfigError: the file cannot be read, or has other columns or too many hints for an image.
     """
-    hints: dict[str, list[ListedHint]] = {}
+    hints: dict[str, list[TableHint]] = {}
     for place, row in _rows(file):
-        hint = ListedHint(f"{row['x']},{row['y']}={row['colour']}", place)
+        hint = TableHint(f"{row['x']},{row['y']}={row['colour']}", place)
         hints.setdefault(str(row.get("file") or ""), []).append(hint)
     for name, texts in hints.items():
         if len(texts) > MOST_HINTS_OF_AN_IMAGE:
@@ -224,10 +224,10 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     if not found:
         header = f"one a line below a header `{','.join(_COLUMNS)}`"
         raise ConfigError(f"{file}: no hints; write {header}, or in .json a list of objects, {_JSON}")
-    if not is_json and (problem := _misnamed(found[0][1], "columns")):  # every row has the same
+    if not is_json and (problem := _column_problem(found[0][1], "columns")):  # every row has the same
         raise ConfigError(f"{file}: {problem}")
     placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]
-    refuse_all([f"{place}: {problem}" for place, row in placed if (problem := _misnamed(row, "keys"))])
+    refuse_all([f"{place}: {problem}" for place, row in placed if (problem := _column_problem(row, "keys"))])
     return placed
 
 
@@ -237,7 +237,7 @@ def _listed(value: Any) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(rows, 1)) if all(isinstance(row, dict) for row in rows) else []
 
 
-def _misnamed(row: Mapping[str, Any], what: str) -> str:
+def _column_problem(row: Mapping[str, Any], what: str) -> str:
     unknown, missing = [name for name in row if name not in _COLUMNS], {*_COLUMNS[1:]} - row.keys()
     if not unknown and not missing:
         return ""

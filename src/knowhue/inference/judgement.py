@@ -99,8 +99,8 @@ def is_novel(novelty: float | None) -> bool:
     return novelty is not None and not novelty <= 1  # not `novelty > 1`, which is false for NaN
 
 
-def is_noted(record: object) -> bool:
-    """Whether a record from a file has the fields that `noteworthy` needs, of the types that `as_record` writes."""
+def is_judgement_record(record: object) -> bool:
+    """Whether a record from a file has the fields that `count_notable` needs, of the types that `as_record` writes."""
     match record:
         case {
             "novelty": None | int() | float(),
@@ -113,11 +113,11 @@ def is_noted(record: object) -> bool:
             return False
 
 
-def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def count_notable(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """Count images by what a user should know about them, from their `as_record`.
 
     >>> record = {"novelty": 1.2, "label": "unknown", "warnings": ["unlike"], "found_in_reference": None}
-    >>> noteworthy([record, record | {"novelty": 0.5}])
+    >>> count_notable([record, record | {"novelty": 0.5}])
     Counter({'unknown': 2, 'warned': 2, 'novel': 1, 'hardly_found': 0})
     """
     counts = Counter(novel=0, unknown=0, warned=0, hardly_found=0)
@@ -131,7 +131,7 @@ def noteworthy(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 def can_tell_novelty(description: Description) -> bool:
     """Whether the limit of novelty was fitted on enough validation images to be reliable."""
-    return _fitted_on(description) >= FEWEST_TO_TELL
+    return _validation_images(description) >= FEWEST_TO_TELL
 
 
 def judge_image(
@@ -170,55 +170,55 @@ def judge_image(
         ranked,
         novelty,
         *(painted or (None, None, None)),
-        (*_caveats(description, novelty), *notes, *_doubts(painted, saturation)),
+        (*_novelty_warnings(description, novelty), *notes, *_colour_warnings(painted, saturation)),
     )
 
 
-def caveats_of_many(
+def warnings_of_many(
     description: Description | RecipeDescription, novel: int, of: int, what: str
 ) -> list[str]:
     """Warnings about many images at once."""
-    found = _cannot_tell(description) if of else []
+    found = _reliability_warnings(description) if of else []
     if novel:
         are = "is" if novel == 1 else "are"
         unlike = f"{novel} of {plural(of, what)} {are} unlike the images that this model was trained on"
-        found = [f"{unlike}: {_are_guesses(description)}", *found]
+        found = [f"{unlike}: {_guesses(description)}", *found]
     return found
 
 
-def _caveats(description: Description | RecipeDescription, novelty: float | None) -> list[str]:
+def _novelty_warnings(description: Description | RecipeDescription, novelty: float | None) -> list[str]:
     unlike = [
-        f"unlike the images that the model was trained on (distance {_beyond_1(novelty)}, usual up to 1): "
-        f"{_are_guesses(description)}"
+        f"unlike the images that the model was trained on (distance {_novelty_text(novelty)}, usual up to 1): "
+        f"{_guesses(description)}"
     ]
-    return unlike * is_novel(novelty) + _cannot_tell(description)
+    return unlike * is_novel(novelty) + _reliability_warnings(description)
 
 
-def _beyond_1(novelty: float | None) -> str:
+def _novelty_text(novelty: float | None) -> str:
     """A distance with enough digits that one above 1 does not read as 1."""
     texts = (f"{novelty or 0:.{places}f}" for places in range(2, 7))
     return next((text for text in texts if float(text) > 1), f"{novelty or 0:.2f}")
 
 
-def _are_guesses(description: Description | RecipeDescription) -> str:
+def _guesses(description: Description | RecipeDescription) -> str:
     what = " and ".join({"colour": "colours", "class": "class"}[task] for task in description.tasks)
     return f"{what} are guesses" if "colour" in description.tasks else f"{what} is a guess"
 
 
-def _cannot_tell(description: Description | RecipeDescription) -> list[str]:
+def _reliability_warnings(description: Description | RecipeDescription) -> list[str]:
     if isinstance(description, RecipeDescription) or can_tell_novelty(description):
         return []
     return [
-        f"too few validation images ({_fitted_on(description)}; {FEWEST_TO_TELL} are needed) to tell reliably what "
-        "is unlike the images that the model was trained on"
+        f"too few validation images ({_validation_images(description)}; {FEWEST_TO_TELL} are needed) to tell "
+        "reliably what is unlike the images that the model was trained on"
     ]
 
 
-def _fitted_on(description: Description) -> int:
+def _validation_images(description: Description) -> int:
     return int(description.images.get("validation", 0))
 
 
-def _doubts(painted: PaintStats | None, saturation: float) -> list[str]:
+def _colour_warnings(painted: PaintStats | None, saturation: float) -> list[str]:
     if painted is None:
         return []
     doubts = []

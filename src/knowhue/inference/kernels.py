@@ -339,7 +339,7 @@ def _small_lightness(values, rows, row_weights, columns, column_weights, top, ta
             out[y, x] = _smaller(_larger(light, np.float32(0)), np.float32(100))
 
 
-class Compiled(NamedTuple):
+class CompiledKernels(NamedTuple):
     """The compiled functions."""
 
     paint: Callable[..., Any]
@@ -353,7 +353,7 @@ _LOOPS = (
 )  # fmt: skip
 
 
-def compiled() -> Compiled:
+def build_kernels() -> CompiledKernels:
     """Functions that compile at their first call, release the GIL, and are cached if possible."""
     import numba
     from numba.extending import overload, register_jitable
@@ -366,24 +366,24 @@ def compiled() -> Compiled:
         register_jitable(**settings)(part)
     whole: tuple[Any, ...] = _paint, _block_means, _small_lightness
     try:
-        return Compiled(*(numba.njit(cache=True, **settings)(each) for each in whole))
+        return CompiledKernels(*(numba.njit(cache=True, **settings)(each) for each in whole))
     except RuntimeError:  # no folder to cache in: every process compiles again, for some seconds
-        return Compiled(*(numba.njit(**settings)(each) for each in whole))
+        return CompiledKernels(*(numba.njit(**settings)(each) for each in whole))
 
 
-class Work:
+class LazyKernels:
     """Counts the pixels that a process paints, and provides compiled code as soon as loading it pays."""
 
     def __init__(self) -> None:
         self.waits = True
         """whether images wait for compiled code; if not, numpy paints them while a thread compiles"""
         self._painted = 0
-        self._compiled: Compiled | None = None
+        self._compiled: CompiledKernels | None = None
         self._begun: set[np.dtype[Any]] = set()
         self._ready: set[np.dtype[Any]] = set()
         self._lock, self._starting = threading.Lock(), threading.Lock()
 
-    def compiled(self, ahead: int, dtype: np.dtype[Any]) -> Compiled | None:
+    def compiled(self, ahead: int, dtype: np.dtype[Any]) -> CompiledKernels | None:
         """Compiled code if it pays for an image of `ahead` pixels of this type, else None."""
         with self._lock:
             if self._painted + ahead <= COMPILED_FROM and self._compiled is None:
@@ -400,10 +400,10 @@ class Work:
         with self._lock:
             self._painted += count
 
-    def _start(self) -> Compiled:
+    def _start(self) -> CompiledKernels:
         with self._starting:
             if self._compiled is None:
-                self._compiled = compiled()
+                self._compiled = build_kernels()
             return self._compiled
 
     def _compile(self, dtype: np.dtype[Any]) -> None:
@@ -415,10 +415,10 @@ class Work:
             self._ready.add(dtype)
 
 
-def _call_once(compiled: Compiled, dtype: np.dtype[Any]) -> None:
+def _call_once(compiled: CompiledKernels, dtype: np.dtype[Any]) -> None:
     """Make numba compile all functions for a pixel type, by calls on one pixel."""
     pixels, tables = np.zeros((1, 1, 1), dtype), np.zeros((1, 1 << 16), np.float32)
-    pixels.flags.writeable = False  # as `pixels._to_read` returns them
+    pixels.flags.writeable = False  # as `pixels._read_only` returns them
     means, light = np.empty((1, 1, 1), np.float32), np.empty((1, 1), np.float32)
     lines, nothing = np.zeros((1, 1, 4), np.float32), np.empty((0, 0, 2), np.float32)
     compiled.paint(pixels, tables, lines, nothing, 0, 1, np.empty((1, 1, 3), dtype))

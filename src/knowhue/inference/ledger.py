@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
-from knowhue.inference.judgement import is_noted
+from knowhue.inference.judgement import is_judgement_record
 from knowhue.storage import replacing, writing
 
 if TYPE_CHECKING:
@@ -225,7 +225,9 @@ def _is_line(record: Any) -> bool:
         case {"path": str(), "error": _}:
             return True
         case {"path": str(), "job": dict(), "output": str(), "stamps": [[int(), int()], [int(), int()]]}:
-            return is_noted(record) and ("album" not in record or _is_album_record(record["album"]))
+            return is_judgement_record(record) and (
+                "album" not in record or _is_album_record(record["album"])
+            )
     return False
 
 

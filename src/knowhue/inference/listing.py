@@ -26,7 +26,7 @@ from knowhue.images.image import (
 from knowhue.images.writing import MARK, check_output_suffix, writable_suffix
 from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import require_hinted
-from knowhue.inference.judgement import caveats_of_many
+from knowhue.inference.judgement import warnings_of_many
 from knowhue.inference.store import FolderStore, Store
 from knowhue.temporary import tables_on_disk
 
@@ -302,10 +302,10 @@ def summarise(
 ) -> Summary:
     """Make a summary, with notes about the colours and about outputs that have `changed` since they were made.
 
-    `counts` holds `made`, `already`, `failed` and the counts of `noteworthy`; `extra` holds `left` or `shards`.
+    `counts` holds `made`, `already`, `failed` and the counts of `count_notable`; `extra` holds `left` or `shards`.
     """
     count, description = counts["made"] + counts["already"], colorizer.network.description
-    caveats = caveats_of_many(description, counts["novel"], count, "image")
+    caveats = warnings_of_many(description, counts["novel"], count, "image")
     if unmatched := counts["hardly_found"]:
         caveats.append(f"hardly anything of {unmatched} of {count} images was found in the reference")
     if changed:

@@ -47,7 +47,7 @@ SECONDS, SECONDS_A_PIXEL = 10.0, 1e-4
 _GRACE_SECONDS = 1.0  # after `terminate`, which the runtime checks only between two operators
 _MOST_BYTES = 8 << 30
 _FATAL = 4  # log level of the runtime
-_LATE = "took many times as long as a normal one"
+_TOO_SLOW = "took many times as long as a normal one"
 _T = TypeVar("_T")
 
 
@@ -69,7 +69,7 @@ class Session:
     def run(self, outputs: Sequence[str], inputs: Mapping[str, FloatArray]) -> list[FloatArray]:
         """Compute some outputs by name; a `WeightsError` if that fails or takes too long or too much memory."""
         if self._is_stuck:
-            raise WeightsError(f"The model {_LATE}, and is not run again.")
+            raise WeightsError(f"The model {_TOO_SLOW}, and is not run again.")
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
         pixels = sum(values.size / values.shape[1] for values in inputs.values())
@@ -82,7 +82,7 @@ class Session:
             )
         except TimeoutError:
             self._is_stuck = True
-            raise WeightsError(f"The model {_LATE}. Use another model.") from None
+            raise WeightsError(f"The model {_TOO_SLOW}. Use another model.") from None
         except Exception as error:  # the runtime's errors have no other common base class
             raise WeightsError(
                 f"The model failed in ONNX Runtime: {_reason(error)}. Use another model."
@@ -125,10 +125,10 @@ def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
     `threads` work on an image, 0: one per core. A `WeightsError` if the file is missing, damaged, of another kind or
     too slow to open.
     """
-    return network_of(read_bytes(path), path, threads)
+    return open_onnx_bytes(read_bytes(path), path, threads)
 
 
-def network_of(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
+def open_onnx_bytes(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
     """Like `open_onnx`, for the bytes of a file; messages name `path`."""
     refuse_unsafe(data, path)
     session = open_session(data, path, threads)

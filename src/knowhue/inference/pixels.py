@@ -54,7 +54,7 @@ def lightness(pixels: Pixels) -> FloatArray:
     >>> lightness(np.full((1, 1, 3), 255, np.uint8)).item()
     100.0
     """
-    pixels = _to_read(pixels)
+    pixels = _read_only(pixels)
     out = np.empty(pixels.shape[:2], np.float32)
 
     def work(rows: slice) -> None:
@@ -94,13 +94,13 @@ def paint(
     >>> paint(gray, np.full((1, 1, 2), 40, np.float32), np.full((1, 1), 50, np.float32))[0].tolist()
     [[[193, 87, 52]]]
     """
-    pixels = _to_read(pixels)
+    pixels = _read_only(pixels)
     height, width = pixels.shape[:2]
-    compiled = _work.compiled(height * width, pixels.dtype)
+    compiled = _lazy_kernels.compiled(height * width, pixels.dtype)
     lines = chroma_lines(chroma, guide, saturation)
     more = _to_add(added)
     out = np.empty((height, width, 3), pixels.dtype)
-    _work.add(height * width)
+    _lazy_kernels.add(height * width)
     paint_band = paint_arrays if compiled is None else compiled.paint
 
     def work(rows: slice) -> NDArray[np.float64]:
@@ -215,7 +215,7 @@ def _require_chroma(name: str, values: FloatArray) -> None:
     _require_finite(name, values, "(h, w, 2), h and w 1 or more", fits)
 
 
-def _to_read(pixels: Pixels) -> Pixels:
+def _read_only(pixels: Pixels) -> Pixels:
     """Check pixels, and return a read-only view, because numba compiles separately for writable arrays."""
     require_pixels(pixels)
     view = pixels.view()
@@ -268,23 +268,23 @@ def _tables(pixels: Pixels) -> FloatArray:
     return _TABLES[pixels.dtype.type][pixels.shape[2]]
 
 
-_work = kernels.Work()
+_lazy_kernels = kernels.LazyKernels()
 
 
 def paint_compiled() -> None:
     """Use compiled code from now on, because many images follow."""
-    _work.waits = True
-    _work.add(kernels.COMPILED_FROM + 1)
+    _lazy_kernels.waits = True
+    _lazy_kernels.add(kernels.COMPILED_FROM + 1)
 
 
 @contextmanager
 def compiling_meanwhile() -> Iterator[None]:
     """Paint with numpy until compiled code is ready, so that no request waits for the compiler."""
-    _work.waits = False
+    _lazy_kernels.waits = False
     try:
         yield
     finally:
-        _work.waits = True
+        _lazy_kernels.waits = True
 
 
 def paint_arrays(
@@ -382,9 +382,9 @@ def network_input(
     """
     is_side = isinstance(size_px, int)
     height, width = working_size(pixels.shape[0], pixels.shape[1], size_px) if is_side else size_px
-    compiled = _work.compiled(pixels.shape[0] * pixels.shape[1], pixels.dtype)
+    compiled = _lazy_kernels.compiled(pixels.shape[0] * pixels.shape[1], pixels.dtype)
     if compiled is not None:
-        return _by_compiled_code(compiled, _to_read(pixels), height, width, oversampling)
+        return _by_compiled_code(compiled, _read_only(pixels), height, width, oversampling)
     small = shrink(pixels, height, width, oversampling)
     # 16 bits, because 8 would make visible steps in flat, dark regions
     return lightness((small.clip(0, 1) * 65535).round().astype(np.uint16))
@@ -405,7 +405,7 @@ def working_size(height: int, width: int, size_px: int) -> tuple[int, int]:
 
 
 def _by_compiled_code(
-    compiled: kernels.Compiled, pixels: Pixels, height: int, width: int, oversampling: int
+    compiled: kernels.CompiledKernels, pixels: Pixels, height: int, width: int, oversampling: int
 ) -> FloatArray:
     down, across = (
         block_size(old, new, oversampling) for old, new in zip(pixels.shape, (height, width), strict=False)
@@ -419,7 +419,7 @@ def _by_compiled_code(
     return out
 
 
-def _block_means(compiled: kernels.Compiled, pixels: Pixels, down: int, across: int) -> FloatArray:
+def _block_means(compiled: kernels.CompiledKernels, pixels: Pixels, down: int, across: int) -> FloatArray:
     height, width, channels = pixels.shape
     means = np.empty((-(-height // down), -(-width // across), channels), np.float32)
 

@@ -24,7 +24,7 @@ from knowhue.images.vips import shrink
 from knowhue.inference.description import KEY
 from knowhue.inference.export import require_packages
 from knowhue.inference.networks import FloatArray, Network, Predictions
-from knowhue.inference.onnx_network import INPUT, INT8_KEY, network_of, open_onnx
+from knowhue.inference.onnx_network import INPUT, INT8_KEY, open_onnx, open_onnx_bytes
 from knowhue.inference.pixels import working_size
 from knowhue.storage import replacing
 from knowhue.temporary import temporary_folder
@@ -150,15 +150,15 @@ def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost
     name = f"{model_name}, in 8 bits{of}{folder}"
     described = before.description.model_copy(update={"precision": "int8", "name": name})
     model.metadata_props.add(key=KEY, value=described.model_dump_json())
-    after = network_of(model.SerializeToString(), target)
-    cost = judge_cost(before, after, examples)
+    after = open_onnx_bytes(model.SerializeToString(), target)
+    cost = measure_cost(before, after, examples)
     model.metadata_props.add(key=INT8_KEY, value=json.dumps(cost._asdict()))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
     return cost
 
 
-def judge_cost(before: Network, after: Network, examples: Examples) -> QuantizationCost:
+def measure_cost(before: Network, after: Network, examples: Examples) -> QuantizationCost:
     """Compare two networks of the same heads on `examples.measured`."""
     measured = examples.measured
     pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in measured]
@@ -212,13 +212,13 @@ def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
             reduce_range=True,  # without it the sums saturate on CPUs without VNNI
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_kept(onnx.load(ready)),
+            nodes_to_exclude=_float_nodes(onnx.load(ready)),
             extra_options={"CalibMovingAverage": True},
         )
         return onnx.load(done)
 
 
-def _kept(model: Any) -> list[str]:
+def _float_nodes(model: Any) -> list[str]:
     """Names of nodes to keep in float: the first convolution, which reads L*, and the last of the colour head."""
     nodes = [(node.op_type, node.name) for node in model.graph.node]
     kinds = [kind for kind, _ in nodes]

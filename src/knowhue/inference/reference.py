@@ -4,8 +4,8 @@ A reference is matched cell by cell in the encoder's features, and its colours a
 confirmed. Transferring colours between similar places is the idea of Welsh, Ashikhmin and Mueller ("Transferring color
 to greyscale images", SIGGRAPH 2002). He, Chen, Liao, Sander and Yuan ("Deep exemplar-based colorization", SIGGRAPH
 2018) search for these places in a network's features of all levels, and trust matches as far as forward and backward
-matching agree. They train a network to choose between matched colours and its own; here a rule does (`trust_in`), for
-any model.
+matching agree. They train a network to choose between matched colours and its own; here a rule does
+(`match_confidence`), for any model.
 
 The photos of an album get one look: the mean colour of each is moved towards that of all. How warm and vivid a model
 paints a photo is partly chance, and so differs within an album without a cause. A photo's mean a*b* is an estimate
@@ -45,12 +45,12 @@ WINDOW = 7
 """Side, in cells, of the square in which confirmed cells are counted."""
 TRUST_RANGE = 0.3, 0.6
 """Share of confirmed cells around a cell: at most the first, its match is not trusted; from the second on, fully."""
-ONE_SCENE = 0.1, 0.25
+SCENE_RANGE = 0.1, 0.25
 """Share of confirmed cells in the photo: at most the first, the reference shows something else; from the second on, the
 same scene. In 120 unrelated pairs of photos at most .09 was confirmed, in 120 that overlap by a half at least .35."""
 SIMILARITY_RANGE = 0.15, 0.35
 """Similarity: at most the first, a cell has no counterpart; from the second on, it has one."""
-SHARE_OF_ALIKE = 0.2
+SIMILAR_WEIGHT = 0.2
 """Weight of a similar thing's colour if the scene is another one, where its true colour could differ."""
 COLOURLESS = 4.0
 """C*, CIELAB units, that at least one pixel in a hundred of a reference must reach; else it looks gray."""
@@ -103,8 +103,8 @@ def take_colours(
 ) -> tuple[FloatArray, float]:
     """Mix the colours of a reference into predicted chroma.
 
-    Matched a*b* replaces the prediction as far as the reference reliably shows the same thing (`trust_in`), and has the
-    weight `SHARE_OF_ALIKE` where it shows a similar thing. Without a counterpart the prediction stays.
+    Matched a*b* replaces the prediction as far as the reference reliably shows the same thing (`match_confidence`), and
+    has the weight `SIMILAR_WEIGHT` where it shows a similar thing. Without a counterpart the prediction stays.
 
     Args:
         pixels: (H, W, 1 or 3), of the photo to colour, over white.
@@ -130,21 +130,21 @@ def take_colours(
     # colours follow the photo's own edges, which are finer than cells
     lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
     taken = chroma_at(lines, coarse, y, x)
-    same, alike = trust_in(found)
-    share = interpolated(np.maximum(same, SHARE_OF_ALIKE * alike)[..., None], y, x)
+    same, alike = match_confidence(found)
+    share = interpolated(np.maximum(same, SIMILAR_WEIGHT * alike)[..., None], y, x)
     return (chroma + share * (taken - chroma)).astype(np.float32), float(same.mean())
 
 
-def trust_in(found: Match) -> tuple[FloatArray, FloatArray]:
+def match_confidence(found: Match) -> tuple[FloatArray, FloatArray]:
     """Confidence, 0 to 1, that the reference shows the same thing, and a similar one, for each cell (rows, columns).
 
     "The same" needs many confirmed matches in the whole photo, because both must show one scene; and, at the cell, many
     confirmed matches around it or a similar counterpart.
     """
     confirmed = found.is_confirmed.astype(np.float32)
-    scene = _ramp(confirmed.mean(), *ONE_SCENE)
-    alike = _around(_ramp(found.similarity, *SIMILARITY_RANGE), 3)
-    return scene * np.maximum(_ramp(_around(confirmed, WINDOW), *TRUST_RANGE), alike), alike
+    scene = _ramp(confirmed.mean(), *SCENE_RANGE)
+    alike = _local_means(_ramp(found.similarity, *SIMILARITY_RANGE), 3)
+    return scene * np.maximum(_ramp(_local_means(confirmed, WINDOW), *TRUST_RANGE), alike), alike
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
@@ -172,20 +172,21 @@ def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
     best = np.concatenate(best)
     places = np.stack(np.divmod(best, width), -1).reshape(rows, columns, 2)
     returned = np.stack(np.divmod(back[best], columns), -1).reshape(rows, columns, 2)
-    leads_back = _apart(returned, np.moveaxis(np.indices((rows, columns)), 0, -1)) <= RETURN_CELLS
+    leads_back = _distances(returned, np.moveaxis(np.indices((rows, columns)), 0, -1)) <= RETURN_CELLS
     return Match(
         np.concatenate(taken).reshape(rows, columns, 2),
         np.concatenate(most).reshape(rows, columns),
-        leads_back & (_together(places) >= NEIGHBOUR_SHARE),
+        leads_back & (_neighbour_agreement(places) >= NEIGHBOUR_SHARE),
     )
 
 
-def _together(places: NDArray[np.int_]) -> FloatArray:
+def _neighbour_agreement(places: NDArray[np.int_]) -> FloatArray:
     """Share of the eight neighbours whose matches lie near the cell's own; a rotation of the scene does not matter."""
     rows, columns = places.shape[:2]
     around = np.pad(places, ((1, 1), (1, 1), (0, 0)), constant_values=-(10**6))
     beside = [
-        _apart(around[1 + down : 1 + down + rows, 1 + aside : 1 + aside + columns], places) <= NEIGHBOUR_CELLS
+        _distances(around[1 + down : 1 + down + rows, 1 + aside : 1 + aside + columns], places)
+        <= NEIGHBOUR_CELLS
         for down in (-1, 0, 1)
         for aside in (-1, 0, 1)
         if down or aside
@@ -193,11 +194,11 @@ def _together(places: NDArray[np.int_]) -> FloatArray:
     return np.asarray(np.mean(beside, 0), np.float32)
 
 
-def _apart(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.float64]:
+def _distances(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.float64]:
     return np.hypot(*np.moveaxis(first - second, -1, 0))
 
 
-def _around(values: FloatArray, side: int) -> FloatArray:
+def _local_means(values: FloatArray, side: int) -> FloatArray:
     """Means over a square around each cell; borders are repeated."""
     padded = np.pad(values, side // 2, mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, (side, side)).mean((2, 3))
@@ -261,7 +262,7 @@ def _means(values: FloatArray, side: int) -> FloatArray:
 
 SHARE = 0.4
 """Share of the distance to the album's colour by which a photo is moved."""
-FARTHEST = 4.0
+MOST_SHIFT = 4.0
 """Most CIELAB units by which a photo's mean is moved, so that one that truly differs, such as a sunset, still does."""
 MOST_VIVID = 2.0
 """Multiple of the photo's mean chroma above which a pixel is not moved farther."""
@@ -289,13 +290,13 @@ def colour_of_album(own: Collection[AlbumColour]) -> AlbumColour:
     return AlbumColour(*np.median(np.array(list(own)), axis=0).tolist())
 
 
-def drawn_to(album: AlbumColour, chroma: FloatArray) -> FloatArray:
-    """Move the mean of a photo's a*b* (h, w, 2) by `SHARE` towards an album's, by at most `FARTHEST` units.
+def move_towards_album(album: AlbumColour, chroma: FloatArray) -> FloatArray:
+    """Move the mean of a photo's a*b* (h, w, 2) by `SHARE` towards an album's, by at most `MOST_SHIFT` units.
 
     A pixel is moved in proportion to its chroma, so that gray stays gray and white gets no tint.
     """
     way = SHARE * (np.array(album) - photo_colour(chroma))
-    way *= min(1, FARTHEST / max(float(np.hypot(*way)), 1e-9))
+    way *= min(1, MOST_SHIFT / max(float(np.hypot(*way)), 1e-9))
     vividness = np.linalg.norm(chroma, axis=-1, keepdims=True)
     weight = (vividness / max(float(vividness.mean()), 1e-9)).clip(0, MOST_VIVID)
     return (chroma + weight * way).astype(np.float32)

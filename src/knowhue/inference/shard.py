@@ -17,7 +17,7 @@ from knowhue.errors import ImageError, RunError
 from knowhue.images.image import LEDGERS, STATE
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
-from knowhue.inference.judgement import is_noted, noteworthy
+from knowhue.inference.judgement import count_notable, is_judgement_record
 from knowhue.inference.ledger import line_of, read_lines
 from knowhue.inference.pipeline import Limits, usable_cores
 from knowhue.inference.pixels import paint_compiled
@@ -130,7 +130,7 @@ class _Shard:
         end = {
             "run": self.task.run,
             "counts": {
-                **noteworthy(record for record in self.records.values() if "made" in record),
+                **count_notable(record for record in self.records.values() if "made" in record),
                 "made": self.made,
                 "already": len(self.images) - len(waiting) - self._blocked,
                 "failed": len(self.failures),
@@ -211,7 +211,7 @@ class _Shard:
 def _is_line(record: Any) -> bool:
     match record:
         case {"path": str(), "made": str(), "stamp": str()}:
-            return is_noted(record)
+            return is_judgement_record(record)
         case {"path": str(), "error": _} | {"path": str(), "planned": True}:
             return "made" not in record
     return False

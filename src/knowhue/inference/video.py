@@ -20,7 +20,7 @@ from knowhue.color import FloatArray
 from knowhue.errors import ConfigError, few, needing, plural
 from knowhue.images.image import Image
 from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
-from knowhue.inference.judgement import Judgement, caveats_of_many, is_novel, judge_image
+from knowhue.inference.judgement import Judgement, is_novel, judge_image, warnings_of_many
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run
 from knowhue.inference.pixels import PaintStats, paint, paint_compiled
@@ -286,7 +286,7 @@ class _Work:
             self._options.saturation,
         )
         if self._novel:
-            notes = [*caveats_of_many(description, self._novel, count, "frame"), *notes]
+            notes = [*warnings_of_many(description, self._novel, count, "frame"), *notes]
         notes = [*notes, *video.shortage()]
         if self._damaged:
             notes.append(
