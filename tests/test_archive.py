@@ -75,7 +75,7 @@ def test_all_shards_together_are_the_folder_file_for_file(photos, tmp_path):
     summary = archive(photos, tmp_path / "out", options=options, report=events.append)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert (summary.made, summary.already, summary.failed, summary.shards) == (18, 0, 0, 7)
-    assert "1 other file left out: 1 of no image format (.txt)" in summary.notes
+    assert "1 other file left out: 1 not an image (.txt)" in summary.notes
     assert events.pop(0) == {"stage": "note", "text": f"looking for images in {photos}"}
     assert [event["done"] for event in events] == sorted(event["done"] for event in events)
     assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
@@ -113,7 +113,7 @@ def test_what_is_said_of_a_photo_is_what_a_folder_says_of_it(photos, tmp_path):
     )
     assert said == same
     assert "it is PNG, whatever its name says" in said["misnamed.jpg"]["warnings"]
-    assert said["lost.png"]["error"] == "a link to nothing (nowhere is not there)"
+    assert said["lost.png"]["error"] == "a broken link (nowhere does not exist)"
 
 
 def test_the_seconds_of_a_photo_have_those_of_its_fetching(photos, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_what_is_printed_reads_back_to_the_plan(knowhue, make_folder):
 
 def test_a_plan_is_refused_whose_classes_have_no_images_as_a_study_is(knowhue, make_folder, tmp_path: Path):
     photos = make_folder({"ant": 1, "bee": 0})
-    said = f"knowhue: {photos / 'bee'}: no images of a class; put some there, or remove the folder"
+    said = f"knowhue: {photos / 'bee'}: no images in this class; put some there, or remove the folder"
     for command in (["plan"], ["study", "--out", tmp_path / "out"]):
         code, printed, err = knowhue(*command, photos)
         assert (code, printed, err.splitlines()[-1]) == (2, "", said)

@@ -298,7 +298,9 @@ def test_files_of_a_tar_that_differ_in_case_are_both_named(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("sea/1.jpg", "sea/1.JPG"):
             put(tar, name, b"x")
-    said = r"a\.tar/sea/1\.JPG: stands twice in its archive \(as sea/1\.jpg\), .*; write the archive anew, with one"
+    said = (
+        r"a\.tar/sea/1\.JPG: is in its archive twice \(as sea/1\.jpg\), .*; write the archive again, with one"
+    )
     with pytest.raises(ImageError, match=said):
         list_items(settings(tmp_path, "webdataset"))
 
@@ -315,7 +317,7 @@ def test_a_file_that_was_added_to_a_tar_again_is_refused(tmp_path, names, twice)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in names:
             put(tar, name, b"x")
-    said = pytest.raises(ImageError, match=f"{twice}: stands twice in its archive")
+    said = pytest.raises(ImageError, match=f"{twice}: is in its archive twice")
     with said, open_listing(settings(tmp_path, "webdataset")):
         pytest.fail("it was listed")
 
@@ -328,7 +330,7 @@ def test_a_label_that_does_not_lie_beside_its_image_is_refused(tmp_path, names):
         for name in names:
             put(tar, name, b'"sea"')
     with pytest.raises(
-        ImageError, match=r"a\.tar: the label of [12]\.jpg does not lie beside it.* tar --sort=name"
+        ImageError, match=r"a\.tar: the label of [12]\.jpg is not next to it.* tar --sort=name"
     ):
         list_items(settings(tmp_path, "webdataset"))
 
@@ -381,13 +383,13 @@ def test_a_label_that_is_no_json_is_named(tmp_path, described):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         put(tar, "1.jpg", b"x")
         put(tar, "1.json", described)
-    with pytest.raises(ImageError, match=r"a\.tar: 1\.json is no JSON"):
+    with pytest.raises(ImageError, match=r"a\.tar: 1\.json is not JSON"):
         list_items(settings(tmp_path, "webdataset"))
 
 
 def test_damaged_parquet_is_one_line_that_names_it(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(ImageError, match=r"a\.parquet: it is damaged or no parquet") as raised:
+    with pytest.raises(ImageError, match=r"a\.parquet: it is damaged or not Parquet") as raised:
         list_items(settings(tmp_path, "parquet"))
     assert "\n" not in str(raised.value)
 

@@ -62,7 +62,7 @@ def test_class_names_that_no_figure_can_hold_are_refused_in_one_line(name):
 
 def test_a_class_that_would_read_as_none_is_refused():
     for name in ("unknown", "unlabeled", "Unlabelled", "un-labeled"):
-        with pytest.raises(ImageError, match=rf"not be called `{name}`: .* are called `unlabelled`"):
+        with pytest.raises(ImageError, match=rf"not be called `{name}`, because .* are called `unlabelled`"):
             check_class_names(["fine", name])
     check_class_names(["Unknown", "unknown bird", "labelled"])
 

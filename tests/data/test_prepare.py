@@ -176,7 +176,7 @@ def test_classes_that_may_be_meant_as_one_are_told(make_folder, tmp_path):
     notes = []
     prepare(rules(make_folder({"Sea lion": 3, "reef": 3, "sea_lion": 3})), tmp_path / "out", notes.append)
     assert [each["text"] for each in notes if each["stage"] == "note"] == [
-        "The classes `Sea lion` and `sea_lion` are two; give them one spelling if they are one"
+        "The classes `Sea lion` and `sea_lion` are different; if they should be one, give them one name"
     ]
 
 
@@ -263,7 +263,7 @@ def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_
         prepare(rules(photos), tmp_path / "images", events.append)
         (note,) = [event["text"] for event in events if event["stage"] == "note"]
         assert note == (
-            "4 of 19 images left out (4 near-gray); 20 other files skipped (19 hidden, 1 of no image format (.txt)); "
+            "4 of 19 images left out (4 near-gray); 20 other files skipped (19 hidden, 1 not an image (.txt)); "
             "see images/manifest.csv"
         )
     assert manifest(tmp_path / "images")["cat/notes.txt"]["status"] == "skipped"
@@ -536,7 +536,7 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
     [
         ({"cat": 10}, {}, r"at least 2 classes.*Found 1: cat.*Put them into <class>/ folders"),
         ({"unlabelled": 10}, {}, r"at least 2 classes.*Found 0: none"),
-        ({"unlabelled": 10}, {}, r"Colours alone need two, too, for validation.*any two will do"),
+        ({"unlabelled": 10}, {}, r"colour alone needs two, too, because validation.*any two folders will do"),
         ({}, {}, r"no images in <class>/, or in train/<class>/.*--preset demo"),
         (
             {"cat": 10, "dog": 3},
@@ -563,7 +563,7 @@ def test_images_beside_the_only_folder_are_named_where_classes_are_missing(make_
     for photo in sorted((root / "dog").iterdir()):
         photo.rename(root / photo.name)
     (root / "dog").rmdir()
-    with pytest.raises(ImageError, match=r"Found 1: cat\. Left out: 2 in no class folder\. Put them"):
+    with pytest.raises(ImageError, match=r"Found 1: cat\. Left out: 2 not in a class folder\. Put them"):
         prepare(rules(root), tmp_path / "out")
 
 
@@ -579,7 +579,7 @@ def test_all_gray_folder_is_told_what_helps(make_folder, tmp_path):
     root = make_folder({"cat": 4, "dog": 4})
     for path in root.rglob("*.png"):
         Image.new("RGB", (8, 8), "gray").save(path)
-    with pytest.raises(ImageError, match=r"should be in colour: .* Found 8 images, all of them near-gray"):
+    with pytest.raises(ImageError, match=r"should be in colour, .* Found 8 images, all of them near-gray"):
         prepare(rules(root), tmp_path / "out")
 
 

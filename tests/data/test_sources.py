@@ -73,7 +73,7 @@ def test_three_splits(make_folder, test):
 def test_folders_of_splits_that_cannot_be_meant(make_folder, parts):
     root = make_folder({f"{part}/{name}": 1 for part in parts for name in "ab"})
     with pytest.raises(
-        ImageError, match=f"holds the folders {', '.join(sorted(parts))}, but is to hold train/"
+        ImageError, match=f"has the folders {', '.join(sorted(parts))}, but should have train/"
     ):
         listed(path=str(root))
 
@@ -86,9 +86,9 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
     empty.mkdir()
     for name, content in junk.items():
         (empty / name).write_bytes(content)
-    with pytest.raises(ImageError, match=f"{home}empty: no images of a class") as raised:
+    with pytest.raises(ImageError, match=f"{home}empty: no images in this class") as raised:
         listed(path=str(root))
-    assert ("1 hidden, 1 of no image format (.cr2)" in str(raised.value)) == bool(junk)
+    assert ("1 hidden, 1 not an image (.cr2)" in str(raised.value)) == bool(junk)
 
 
 @pytest.mark.parametrize("home", ["val/", "test/"])
@@ -96,7 +96,7 @@ def test_a_split_without_images_is_an_error_that_names_it(make_folder, home):
     root = make_folder({"train/a": 2, "train/b": 2, home: 2})
     remedy = rf"put them into {home[:-1]}/<class>/, or name \S+/photos/train alone"
     with pytest.raises(
-        ImageError, match=rf"{home[:-1]}: no images of a split, but 2 in no class folder; {remedy}"
+        ImageError, match=rf"{home[:-1]}: no images in this split, but 2 not in a class folder; {remedy}"
     ):
         listed(path=str(root))
 
@@ -106,7 +106,7 @@ def test_splits_within_a_class_are_not_drawn_anew(make_folder, layout):
     root = make_folder({layout.format(split): 2 for split in ("train", "Val")} | {"b": 1})
     with pytest.raises(
         ImageError,
-        match=r"holds a folder (train|Val), which names a split; .* rename (train|Val)/ if it is no split",
+        match=r"holds a folder (train|Val), which names a split; .* rename (train|Val)/ if it is not a split",
     ):
         listed(path=str(root))
 
@@ -114,7 +114,7 @@ def test_splits_within_a_class_are_not_drawn_anew(make_folder, layout):
 def test_class_that_is_a_link_to_nowhere_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "gone")
-    with pytest.raises(ImageError, match=r"/c: no images of a class"):
+    with pytest.raises(ImageError, match=r"/c: no images in this class"):
         listed(path=str(root))
 
 
@@ -128,7 +128,9 @@ def test_link_in_a_circle_is_no_class(make_folder):
 def test_class_that_is_a_link_to_another_class_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "a")
-    with pytest.raises(ImageError, match=r"/c: no images of a class, but 1 linking to a folder that is here"):
+    with pytest.raises(
+        ImageError, match=r"/c: no images in this class, but 1 a link to a folder that is already"
+    ):
         listed(path=str(root))
 
 
@@ -148,7 +150,7 @@ def test_files_outside_the_classes_are_named(make_folder):
     )
     skipped = {item.name: item.skipped for item in list_items(Images(path=str(root))) if item.skipped}
     assert skipped == {
-        "train/00.png": "in no class folder",
+        "train/00.png": "not in a class folder",
         "extra/c/00.png": "outside train, val",
         "val/unlabelled/00.png": TRAIN_ONLY,
     }
@@ -274,10 +276,10 @@ def test_huggingface_images_without_a_label_train_only(hub, tmp_path):
 def test_huggingface_split_of_another_name_is_told(hub):
     hub(train=FakeSplit([0, 1]), dev=FakeSplit([0, 1]))
     (skipped,) = [each for each in list_items(Images(source="huggingface", path="x")) if each.skipped]
-    assert (skipped.name, skipped.skipped[:34]) == ("dev", "split named otherwise than train, ")
+    assert (skipped.name, skipped.skipped[:38]) == ("dev", "a split with another name than train, ")
     hub(all=FakeSplit([0, 1]))
     with pytest.raises(
-        ImageError, match=r"x: no images in its splits, but 1 split named otherwise than train, val"
+        ImageError, match=r"x: no images in its splits, but 1 a split with another name than train, val"
     ):
         list_items(Images(source="huggingface", path="x"))
 
@@ -330,7 +332,7 @@ def test_huggingface_dataset_out_of_reach(monkeypatch):
         raise ConnectionError("offline")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=refuse))
-    with pytest.raises(ImageError, match="some/set: no Hugging Face dataset that can be reached: offline"):
+    with pytest.raises(ImageError, match="some/set: no Hugging Face dataset can be reached: offline"):
         listed(source="huggingface", path="some/set")
 
 
@@ -374,7 +376,9 @@ def test_no_study_goes_among_its_images(make_folder, tmp_path, out):
     (tmp_path / "link").symlink_to(photos)
     before = sorted(tmp_path.rglob("*"))
     images = Images(path=str(photos), size_px=16, min_per_class=1)
-    with pytest.raises(ConfigError, match=r"among the images of .*photos.*name a folder elsewhere$") as error:
+    with pytest.raises(
+        ConfigError, match=r"among the images of .*photos.*choose a folder elsewhere$"
+    ) as error:
         prepare(images, tmp_path / out / "images")
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before

@@ -238,7 +238,7 @@ TIFF, LZW = partial(tiff, RGB), partial(pillow, RGB, "TIFF", compression="tiff_l
 WEBP, GIF, AVIF = partial(pillow, RGB, "WEBP"), partial(pillow, RGB, "GIF"), partial(pillow, RGB, "AVIF")
 FLOAT = (GRAY16 / 65535).astype(np.float32)
 CMYK_NOTE = ("CMYK without a usable profile",)
-MISFIT = ("profile does not fit",)
+MISFIT = ("does not fit the image, and was ignored",)
 
 ODD_FILES: dict[str, Odd] = {
     # JPEG
@@ -464,7 +464,7 @@ ODD_FILES: dict[str, Odd] = {
     ),
     "bad checksum": Odd(bad_crc, ".png", error=DAMAGED),
     "signed": Odd(lambda: tiff(GRAY.astype(np.int16) - 99), ".tif", channels=1, error="signed"),
-    "64 bit": Odd(lambda: tiff(FLOAT.astype(np.float64)), ".tif", error="no decoder reads; save it with 8, 16"),
+    "64 bit": Odd(lambda: tiff(FLOAT.astype(np.float64)), ".tif", error="save it with 8, 16 or 32 bits per"),
     "complex": Odd(lambda: tiff(FLOAT.astype(np.complex64)), ".tif", error="no decoder reads"),
     "nan": Odd(lambda: tiff(np.full((4, 4), np.nan, np.float32)), ".tif", error="NaN"),
     "heic": Odd(lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), ".heic", error="pip install pillow-heif"),

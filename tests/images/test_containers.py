@@ -106,7 +106,7 @@ def test_depth_that_is_lost_is_said():
     for component in range(3):
         data[at + 3 * component] = 11  # 12 bits, of which these pixels use 8
     notes = read_image(bytes(data)).origin.notes
-    assert "of its 12 bits a channel the decoder of JPEG 2000 gives 8" in notes
+    assert "its 12 bits per channel were reduced to 8 by the decoder of JPEG 2000" in notes
     assert not read_image(jpeg_2000(RGB)).origin.notes
 
 

@@ -342,8 +342,8 @@ def test_an_image_as_it_was_read_declares_nothing():
     [
         (pillow(RGB, "JPEG"), "first image in its file"),
         (bytes(64) + pillow(RGB, "JPEG"), "first image in its file"),
-        (struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(500), "video behind it"),
-        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + bytes(99), "video behind it"),
+        (struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(500), "video after it"),
+        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + b"\0\0\0\x18ftypmp42" + bytes(99), "video after it"),
         (bytes(1000), ""),
         (b"PK\x03\x04", ""),
     ],

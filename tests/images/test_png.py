@@ -101,7 +101,7 @@ def test_text_stays_with_its_key_and_its_letters(behind: bool):
 def test_damaged_text_does_no_harm(body: bytes):
     read = read_image(with_chunks(body, behind=True, pixels=RGB))
     is_lost = body[4:8] != b"tEXt" and b"Raw" not in body and b"XML" not in body
-    assert read.origin.notes == ("of its texts and EXIF 1 were damaged or too long, and left out",) * is_lost
+    assert read.origin.notes == ("1 of its texts and EXIF were damaged or too long, and left out",) * is_lost
     assert np.array_equal(read_image(encode_image(read, ".png")).pixels, RGB)
 
 

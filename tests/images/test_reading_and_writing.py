@@ -413,10 +413,12 @@ def test_iptc_goes_from_jpeg_to_tiff_and_back():
 def test_metadata_too_long_for_jpeg_are_named():
     image = OurImage(NOISE, None, Origin(metadata=(("xmp-data", b"x" * 70_000),)))
     target_notes = write_notes(image, ".jpg")
-    assert target_notes == ["XMP was left out: .jpg holds 65,500 bytes of it, not 70,000"]
+    assert target_notes == ["XMP was left out: .jpg holds up to 65,500 bytes of it, not 70,000"]
     assert write_notes(image, ".png") == []
     image = OurImage(NOISE, None, Origin(texts=(("Comment", "ß" * 33_000),)))
-    assert write_notes(image, ".jpg") == ["comments were left out: .jpg holds 65,500 bytes of it, not 66,000"]
+    assert write_notes(image, ".jpg") == [
+        "comments were left out: .jpg holds up to 65,500 bytes of it, not 66,000"
+    ]
 
 
 def write_notes(image, suffix):
@@ -471,7 +473,7 @@ def test_colour_is_not_subsampled(suffix):
         (".gif", None, (2, 2, 3), r"should end in one of \.jpg, .* Found `\.gif`"),
         ("", None, (2, 2, 3), "Found no suffix"),
         (".jpg", 0, (2, 2, 3), "`quality` should be from 1 to 100"),
-        (".webp", None, (1, 16_384, 3), r"up to 16,383 pixels a side. Found 16384 x 1"),
+        (".webp", None, (1, 16_384, 3), r"at most 16,383 pixels per side. Found 16384 x 1"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, suffix, quality, shape, message):
@@ -664,7 +666,7 @@ def test_a_float_tiff_that_resampling_made_overshoot_keeps_its_range(top):
     image = read_image(tiff(np.array([[0, 0.5, 1.02]], np.float32) * np.float32(top)))
     assert image.pixels.ravel().tolist() == [0, 32768, 65535]
     assert f"0 to {top}, sRGB" in image.origin.notes[0]
-    assert f"from 0 to {1.02 * top:g} were cut" in image.origin.notes[1]
+    assert f"from 0 to {1.02 * top:g} were clipped" in image.origin.notes[1]
 
 
 def test_one_file_that_many_write_at_once_is_always_one_whole_image_of_theirs(tmp_path):

@@ -274,7 +274,7 @@ def test_places_on_earth_of_an_image_that_is_turned_are_missed():
     turned = told(GEOGRAPHY | WORDS, (274, "H", 1, 6, True))
     read = read_image(turned)
     assert read.pixels.shape[:2] == GRAY.shape[1::-1]
-    assert "its GeoTIFF, of the image before it was turned, was left out" in read.origin.notes
+    assert "its GeoTIFF was left out because the image was turned upright" in read.origin.notes
     with tifffile.TiffFile(io.BytesIO(encode_image(read, ".tif"))) as opened:
         assert {tag: opened.pages[0].tags[tag].value for tag in WORDS} == WORDS
         assert not GEOGRAPHY.keys() & {tag.code for tag in opened.pages[0].tags}

@@ -254,7 +254,7 @@ def test_an_answer_too_long_for_its_format_is_to_be_had_in_another(client: TestC
     long = encode_image(KnowhueImage.of(np.zeros((2, 20_000, 1), np.uint8)), ".png")
     refused = client.post("/v1/colorize", params={"format": "webp"}, content=long, headers=AS_JPEG)
     assert refused.status_code == 422
-    assert "up to 16,383 pixels a side. Found 20000 x 2. Choose PNG or TIFF." in error_of(refused)
+    assert "at most 16,383 pixels per side. Found 20000 x 2. Choose PNG or TIFF." in error_of(refused)
 
 
 def test_a_reference_comes_in_a_form_beside_the_image():

@@ -68,8 +68,8 @@ def duplicate_name_error(name: str, other: str = "") -> ImageError:
     """The error for two files of one name in an archive; adding a file to a tar again keeps the first one in it."""
     also = f" (as {other})" if other else ""
     return ImageError(
-        f"{name}: stands twice in its archive{also}, as where it was added again (case does not count); write "
-        "the archive anew, with one of them: tar --sort=name -cf NEW.tar FOLDER"
+        f"{name}: is in its archive twice{also}, as if it was added again (case is ignored); write "
+        "the archive again, with one of them: tar --sort=name -cf NEW.tar FOLDER"
     )
 
 
@@ -142,7 +142,7 @@ class WebDataset:
                 described = from_json(_bytes_of(path, members[".json"]))
             except ValueError as error:
                 raise ImageError(
-                    f"{path}: {members['.json'].name} is no JSON ({error}); write it anew, or take the sample out"
+                    f"{path}: {members['.json'].name} is not JSON ({error}); write it again, or remove the sample"
                 ) from None
             if isinstance(described, dict) and self.label_column in described:
                 return parse_label(described[self.label_column])
@@ -173,12 +173,12 @@ def _members(path: Path) -> Iterator[Member]:
                 elif not each.isdir() and f".{kind.lower()}" in {*SUFFIXES, *_LABEL_SUFFIXES}:
                     raise ImageError(
                         f"{path}: {each.name} is a link or sparse, so its bytes do not follow its name; write the tar "
-                        "anew: tar --dereference --hard-dereference --sort=name -cf NEW.tar FOLDER"
+                        "again: tar --dereference --hard-dereference --sort=name -cf NEW.tar FOLDER"
                     )
     except tarfile.TarError as error:
         raise ImageError(
-            f"{path}: it is compressed, damaged or cut short ({error}); unpack it to a plain .tar, in which images are "
-            "found without reading all before them, or copy it again"
+            f"{path}: it is compressed, damaged or cut short ({error}); decompress it to a plain .tar, from which "
+            "single images can be read, or copy it again"
         ) from None
     except OSError as error:
         raise ImageError(f"{path}: it cannot be read: {error.strerror}") from None
@@ -189,8 +189,8 @@ def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
     for member in _members(path):
         if member.key in keys and f".{member.kind}" in SUFFIXES:
             raise ImageError(
-                f"{path}: the label of {member.name} does not lie beside it, as the files of a sample must; write it "
-                "anew: tar --sort=name -cf NEW.tar FOLDER"
+                f"{path}: the label of {member.name} is not next to it, as the files of a sample must be; write the "
+                "tar again: tar --sort=name -cf NEW.tar FOLDER"
             )
 
 
@@ -202,7 +202,7 @@ def _class_folder(path: Path, name: str) -> str | None:
     if above[-1]:
         raise ImageError(
             f"{path}: {name} lies in {folder}/, which names a split; put classes into splits ({folder}/{above[-1]}/), "
-            "put labels beside the images (.cls), or rename the folder if it is no split"
+            "put labels beside the images (.cls), or rename the folder if it is not a split"
         )
     return None
 
@@ -268,7 +268,7 @@ class Parquet:
                         yield SourceItem(name, split, label, archive.stamp, place=place)
             except self._errors as error:
                 reason = str(error).partition("\n")[0]
-                raise ImageError(f"{path}: it is damaged or no parquet ({reason}); copy it again") from None
+                raise ImageError(f"{path}: it is damaged or not Parquet ({reason}); copy it again") from None
 
     def _rows(self, file: Any) -> Iterator[tuple[int, int, str | None, str | None]]:
         """Row group, position in it, label, and split of each row; the split is None if no column gives it."""
@@ -308,8 +308,8 @@ def _require_bytes(column: str, kind: Any) -> None:
     if not inner.startswith(("binary", "large_binary", "fixed_size_binary", "dictionary<values=binary")):
         raise ConfigError(
             "`images.image_column` should name a column with the bytes of image files, alone or as `bytes` of a "
-            f"struct. Found `{column}` of the type {shown(str(kind))}. Write the files themselves "
-            "into it, or lay them into folders."
+            f"struct. Found `{column}` of the type {shown(str(kind))}. Write the bytes of the "
+            "files into it, or put the files into folders."
         )
 
 

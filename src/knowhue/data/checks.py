@@ -86,9 +86,11 @@ def check_class_names(names: Iterable[str]) -> None:
     """
     for name in sorted(names):
         if name == UNKNOWN or _LIKE_UNLABELLED.fullmatch(name):
-            why = "so a model answers where it is sure of none" if name == UNKNOWN else "that reads as none"
+            why = (
+                "models answer so when they are unsure" if name == UNKNOWN else "it means that there is none"
+            )
             raise ImageError(
-                f"A class should not be called `{name}`: {why}. Rename it; images whose class nobody knows are called "
+                f"A class should not be called `{name}`, because {why}. Rename it; images of unknown class are called "
                 f"`{UNLABELLED}`, and train colour only."
             )
         if not name.strip() or any(unicodedata.category(sign) in _UNPRINTABLE for sign in name):
@@ -102,14 +104,14 @@ def similar_names(names: Iterable[str]) -> list[str]:
     """Sentences on class names that differ only in case, spaces, underscores or hyphens, and could mean one class.
 
     >>> similar_names(["Sea lion", "reef", "sea_lion"])
-    ['The classes `Sea lion` and `sea_lion` are two; give them one spelling if they are one']
+    ['The classes `Sea lion` and `sea_lion` are different; if they should be one, give them one name']
     """
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         alike[re.sub(r"[\s_-]+", "", name.casefold())].append(name)
     pairs = [pair for each in alike.values() for pair in pairwise(each)]
     return [
-        f"The classes `{one}` and `{other}` are two; give them one spelling if they are one"
+        f"The classes `{one}` and `{other}` are different; if they should be one, give them one name"
         for one, other in pairs
     ]
 

@@ -17,7 +17,7 @@ from knowhue.runs import taken_by
 from knowhue.storage import path_of_setting
 
 UNLABELLED = "unlabelled"
-TRAIN_ONLY = "unlabelled, of use in training alone"
+TRAIN_ONLY = "unlabelled, usable in training only"
 """Reason to skip an image without a class outside the split `train`."""
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {

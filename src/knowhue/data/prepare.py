@@ -156,7 +156,7 @@ def load_prepared(
     if damage := find_damage(folder, summary, thorough):
         raise RunError(
             f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
-            "anew. To leave an image out, take it from where the images come from, and name another folder."
+            "again. To leave an image out, remove it from the source, and choose another folder."
         )
     return _open(folder, summary, evaluated_on)
 
@@ -194,7 +194,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not needed <= summary.keys() or summary["version"] != PREPARED_VERSION:
         raise RunError(
             f"`{path}` is damaged, or of another version of knowhue. Delete `{folder}` and run the study again, which "
-            "prepares the images anew."
+            "prepares the images again."
         )
     return summary
 
@@ -290,7 +290,7 @@ def _is_prepared(folder: Path, key: str, report: Report) -> bool:
     if summary["key"] != key:
         return False
     if damage := find_damage(folder, summary):
-        report({"stage": "note", "text": f"{damage} since the images were prepared: they are prepared anew"})
+        report({"stage": "note", "text": f"{damage} since the images were prepared: they are prepared again"})
     return not damage
 
 
@@ -302,8 +302,8 @@ def _prepare(
     others = sorted(name for name in found if not name.startswith(".") and not _OWN_FILES.fullmatch(name))
     if others and SUMMARY not in found:
         raise RunError(
-            f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Name another folder, or "
-            "move what is there away."
+            f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Choose another folder, or "
+            "move these files away."
         )
     # named by everything that its parts depend on, so that finished parts can be used again
     scratch = folder / f".reading-{key}-{images_per_part(len(listing), images.size_px)}"
@@ -386,13 +386,13 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
-            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders. Colours "
-            "alone need two, too, for validation images are drawn from each; any two will do, such as albums."
+            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders. Training on "
+            "colour alone needs two, too, because validation images are drawn from each; any two folders will do."
         )
     if left_out["near-gray"] == len(listing):
         raise ImageError(
-            f"The images should be in colour: colours are learnt from them. Found {len(listing)} images, all of them "
-            "near-gray. Train on colour images, and colour these with the model; or lower "
+            f"The images should be in colour, because colours are learnt from them. Found {len(listing)} images, all "
+            "of them near-gray. Train on colour images, and colour these with the model; or lower "
             "`images.min_colourfulness` if they are in faint colours."
         )
     needed = {"train": images.min_per_class, "validation": 1, "test": int("test" in listing.splits())}
@@ -422,7 +422,7 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
     if images_in_use(folder.parent) - {"", identity}:
         raise RunError(
             f"`{folder.parent}` holds runs that were trained on other images: some were added, changed or removed "
-            "since, or are prepared in another way. Name another folder, or bring the old ones back."
+            "since, or are prepared in another way. Choose another folder, or restore the old images."
         )
 
 

@@ -54,8 +54,8 @@ def require_apart(images: Images, root: Path) -> None:
     own = {out / name for name in (*RESERVED, *ARMS)}
     if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
         raise ConfigError(
-            f"{root} would hold a study among the images of {images.path}, which are left as they are; name a folder "
-            "elsewhere"
+            f"{root} would hold a study among the images of {images.path}, which are never changed; choose a "
+            "folder elsewhere"
         )
 
 
@@ -93,8 +93,8 @@ def _splits_of(root: Path) -> dict[str, str]:
     known = {name: SPLIT_NAMES[name] for name in named if name in SPLIT_NAMES}
     if named and (len(set(known.values())) < len(named) or "train" not in known):
         raise ImageError(
-            f"{root}: holds the folders {', '.join(named)}, but is to hold train/<class>/, and val/<class>/ and "
-            "test/<class>/ if there are any, or <class>/ alone; rename them, or move what is not to be used elsewhere"
+            f"{root}: has the folders {', '.join(named)}, but should have train/<class>/, and optionally val/<class>/ "
+            "and test/<class>/, or else <class>/ alone; rename them, or move folders that are not used elsewhere"
         )
     return known
 
@@ -109,7 +109,7 @@ def _item_in_folder(root: Path, path: Path, skipped: str, splits: Mapping[str, s
     elif splits and folders[:1] != (UNLABELLED,):
         skipped = skipped or "outside " + ", ".join(splits)
     if not folders:
-        skipped = skipped or "in no class folder"
+        skipped = skipped or "not in a class folder"
     elif folders[0] != UNLABELLED:
         label = folders[0]
         if not skipped:
@@ -125,7 +125,7 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
         raise ImageError(
             f"{root}: its class {folders[0]} holds a folder {within[0]}, which names a split; put classes into splits "
             f"({within[0]}/{folders[0]}/), name the folder whose own folders are train/ and so on, or rename "
-            f"{within[0]}/ if it is no split"
+            f"{within[0]}/ if it is not a split"
         )
 
 
@@ -144,9 +144,11 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
         alone = (
             ""
             if home == "train"
-            else f", or name {root / 'train'} alone, of which validation images are drawn"
+            else f", or name {root / 'train'} alone, from which validation images are drawn"
         )
-        raise ImageError(f"{root / home}: no images of a split{others}; put them into {home}/<class>/{alone}")
+        raise ImageError(
+            f"{root / home}: no images in this split{others}; put them into {home}/<class>/{alone}"
+        )
     for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
         if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
@@ -154,7 +156,7 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
         inside = Counter(skipped.get(folder.relative_to(root).as_posix(), {}))
         if not inside[""] and inside != {LINK_LOOP: 1}:
             raise ImageError(
-                f"{folder}: no images of a class{_instead(inside.elements())}; put some there, or remove the folder"
+                f"{folder}: no images in this class{_instead(inside.elements())}; put some there, or remove the folder"
             )
 
 
@@ -224,7 +226,7 @@ class HuggingFace:
             # raises all kinds of exceptions of the hub, the cache and file formats
             splits = datasets.load_dataset(images.path)
         except Exception as error:
-            raise ImageError(f"{images.path}: no Hugging Face dataset that can be reached: {error}") from None
+            raise ImageError(f"{images.path}: no Hugging Face dataset can be reached: {error}") from None
         self.image_column, self.label_column = images.image_column, images.label_column
         named = [name for name in splits if name in SPLIT_NAMES]
         self.others = [name for name in splits if name not in SPLIT_NAMES]
@@ -240,7 +242,9 @@ class HuggingFace:
     def items(self) -> Iterator[SourceItem]:
         """The rows of each split, and splits that are skipped because of their names."""
         for name in self.others:
-            yield SourceItem(name, "train", None, "", f"split named otherwise than {', '.join(SPLIT_NAMES)}")
+            yield SourceItem(
+                name, "train", None, "", f"a split with another name than {', '.join(SPLIT_NAMES)}"
+            )
         for name, dataset in self.splits.items():
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the only digest of the dataset's content

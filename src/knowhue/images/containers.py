@@ -26,7 +26,7 @@ _MOST_BYTES = 1 << 24
 _MOST_COMMENTS = 256
 _MOST_SEGMENTS = 1 << 18
 """Most JPEG segments or GIF blocks to read. Real files have thousands; a malicious one can consist of tiny ones."""
-CREDENTIALS = "its content credentials (C2PA), which hold for the original alone, were left out"
+CREDENTIALS = "its content credentials (C2PA), which apply to the original alone, were left out"
 
 
 class FileInfo(NamedTuple):
@@ -112,10 +112,8 @@ def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, byt
 def _trailing_notes(data: bytes) -> tuple[str, ...]:
     data = data.lstrip(b"\0\xff")
     if data.startswith(b"\xd8\xff"):
-        return (
-            "the first image in its file; what comes behind it (another view, or a gain map) was left out",
-        )
-    return ("the video behind it (motion photo) was left out",) if b"ftyp" in data else ()
+        return ("the first image in its file; what follows it (another view, or a gain map) was left out",)
+    return ("the video after it (motion photo) was left out",) if b"ftyp" in data else ()
 
 
 def jfif_segment(resolution: Resolution | None) -> bytes:
@@ -203,7 +201,7 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
         else:
             left_bytes -= _FAILURE_BYTES
             lost += 1
-    notes = [f"of its texts and EXIF {lost} were damaged or too long, and left out"] if lost else []
+    notes = [f"{lost} of its texts and EXIF were damaged or too long, and left out"] if lost else []
     return colours, older | metadata, tuple(texts), notes
 
 
@@ -307,9 +305,7 @@ def gif_info(file: File) -> FileInfo:
     except IndexError:  # the file is truncated
         pass
     except StopIteration:
-        notes = (
-            f"comments, XMP and a profile behind its first {_MOST_SEGMENTS:,} blocks were not looked for",
-        )
+        notes = (f"comments, XMP and a profile after its first {_MOST_SEGMENTS:,} blocks were not read",)
     texts, beyond = _comment_texts(comments)
     return FileInfo(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *beyond))
 
@@ -358,7 +354,7 @@ def heif_info(file: File) -> FileInfo:
     found = {codes for kind, body in boxes if kind == b"meta" for codes in _NCLX.findall(body)}
     notes = (CREDENTIALS,) if any(_C2PA in body for _, body in boxes) else ()
     if len(found) > 1:
-        several = "its images have several kinds of colours (nclx), read as if they were sRGB's"
+        several = "its images have different colour spaces (nclx), and were read as sRGB"
         return FileInfo(colours=(None, (several,)), notes=notes)
     return FileInfo(
         colours=heif_space(*struct.unpack(">2H", found.pop())) if found else (None, ()), notes=notes
@@ -445,7 +441,9 @@ def _codestream_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
             # three bytes per component; the top bit of the first marks signed values
             depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
             if len(depths) > 1 and max(depths) > 8:  # of a single component the decoder gives all bits
-                notes.append(f"of its {max(depths)} bits a channel the decoder of JPEG 2000 gives 8")
+                notes.append(
+                    f"its {max(depths)} bits per channel were reduced to 8 by the decoder of JPEG 2000"
+                )
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
             if len(comments) <= _MOST_COMMENTS and not text.startswith(_ENCODER_COMMENTS):
@@ -470,6 +468,6 @@ def read_deep_pnm(image: Any, file: File) -> NDArray[Any] | None:
     else:
         numbers = np.frombuffer(file.read(2 * count), ">u2")
     if numbers.size < count or numbers.min() < 0 or numbers.max() > top:
-        raise ValueError("too few numbers, or others than it announces")
+        raise ValueError("too few values, or values out of range")
     codes = (np.arange(top + 1) * (65535 / top)).round().astype(np.uint16)
     return codes[numbers].reshape(image.height, image.width, 3)

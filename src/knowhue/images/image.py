@@ -70,7 +70,7 @@ _SYSTEM_NAMES = frozenset({
 
 
 UNREADABLE = "unreadable folder"
-LINK_LOOP = "linking to a folder around it"
+LINK_LOOP = "a link to a folder that contains it"
 MOST_KINDS = 6
 """Most kinds of reasons that a sentence names; a folder can hold any number of file types."""
 
@@ -108,11 +108,11 @@ def why_hidden(name: str) -> str:
     Skipped are names that begin with a dot (including macOS resource forks, `._NAME`) and names of system files.
 
     >>> why_hidden("._reef.jpg"), why_hidden("@eaDir"), why_hidden("@home")
-    ('hidden', 'of the system', '')
+    ('hidden', 'system file', '')
     """
     if name.startswith("."):
         return "hidden"
-    return "of the system" if name.casefold() in _SYSTEM_NAMES else ""
+    return "system file" if name.casefold() in _SYSTEM_NAMES else ""
 
 
 def walk(
@@ -147,7 +147,7 @@ def walk(
             continue
         if here in entered:
             if here not in silent:
-                yield Found(folder, "linking to a folder that is here already")
+                yield Found(folder, "a link to a folder that is already listed")
             continue
         entered.add(here)
         inner = []
@@ -201,12 +201,12 @@ def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str
 
 def of_no_format(suffix: str) -> str:
     """Why a file with a suffix that no image format has is skipped."""
-    return f"of no image format ({suffix or 'no suffix'})"
+    return f"not an image ({suffix or 'no suffix'})"
 
 
 def dangling(link: Path) -> str:
     """Describe a broken link."""
-    return f"a link to nothing ({link.readlink()} is not there)"
+    return f"a broken link ({link.readlink()} does not exist)"
 
 
 def kinds_of(reasons: Iterable[str]) -> Counter[str]:
@@ -222,8 +222,8 @@ def kinds_of(reasons: Iterable[str]) -> Counter[str]:
 def counted(reasons: Iterable[str]) -> str:
     """The kinds of reasons with their counts, in words; all but the `MOST_KINDS` most frequent are counted together.
 
-    >>> counted(["hidden", "of no image format (.txt)", "hidden"])
-    '2 hidden, 1 of no image format (.txt)'
+    >>> counted(["hidden", "not an image (.txt)", "hidden"])
+    '2 hidden, 1 not an image (.txt)'
     """
     kinds = list(kinds_of(reasons).items())
     rest = sum(count for _, count in kinds[MOST_KINDS:])

@@ -68,7 +68,7 @@ def keep_metadata(
         sizes = [(_SUBJECTS[name], len(value)) for name, value in kept.items()]
         sizes += [(_COMMENTS, len(text.encode())) for _, text in texts]
         lost += [
-            f"{words} left out: {suffix} holds {_JPEG_BLOCK:,} bytes of it, not {size:,}"
+            f"{words} left out: {suffix} holds up to {_JPEG_BLOCK:,} bytes of it, not {size:,}"
             for words, size in sizes
             if size > _JPEG_BLOCK
         ]

@@ -204,7 +204,7 @@ def _space_of_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceA
         return None, ()
     is_known = primaries in _PRIMARIES and (transfer in _GAMMAS or is_srgb_curve)
     if not is_known or (undone and (undone[0] or not undone[1])):
-        return None, (f"its colours ({named} {'-'.join(map(str, codes))}) were read as if they were sRGB's",)
+        return None, (f"its colours ({named} {'-'.join(map(str, codes))}) were read as sRGB",)
     curve = srgb_to_linear(_CODES) if is_srgb_curve else _CODES ** (1 / _GAMMAS[transfer])
     space = _space_of_primaries(curve, None if is_gray else _PRIMARIES[primaries])
     return space, (f"read by its {named} ({primaries}-{transfer}); it is written as sRGB",)
@@ -281,7 +281,7 @@ def to_srgb(
         if _fits(profile, colours.shape[2]):
             with suppress(VipsError):  # its data can still be damaged
                 return _convert_by_profile(colours, interpretation, profile, bits)
-        notes = ("its colour profile does not fit the image or is damaged; it was left aside",)
+        notes = ("its colour profile is damaged or does not fit the image, and was ignored",)
     if interpretation == "cmyk":
         notes = (*notes, "CMYK without a usable profile, read as a common offset print")
         conversion = _lcms_conversion(interpretation, built_in_profile("cmyk"))
@@ -340,7 +340,11 @@ def _convert_by_profile(
         return pixels, srgb_profile(), ()
     if _is_invertible(profile):
         return pixels, profile, ()
-    return pixels, srgb_profile(), ("its colour profile can only be read; written as sRGB",)
+    return (
+        pixels,
+        srgb_profile(),
+        ("its colour profile cannot be used for writing; the image is written as sRGB",),
+    )
 
 
 def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:

@@ -360,7 +360,7 @@ def _decode_by_pillow(file: File, kind: str, max_pixels: int) -> Decoded:
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         if str(error) == "unknown pixel mode":  # of intact TIFFs with 64-bit or complex numbers
             raise ImageError(
-                "its values are of a kind that no decoder reads; save it with 8, 16 or 32 bits a channel"
+                "no decoder reads its type of values; save it with 8, 16 or 32 bits per channel"
             ) from None
         raise _damaged(kind, first_line(error)) from None
 
@@ -474,7 +474,7 @@ def _to_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
         return values.astype(np.uint8) if bits == 8 else (values >> max(0, bits - 16)).astype(np.uint16)
     if values.dtype.kind != "f":
         raise ImageError(
-            f"its values are signed ({values.dtype}) and no intensities; save it with unsigned ones"
+            f"its values are signed ({values.dtype}), not intensities; save it with unsigned values"
         )
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
@@ -482,5 +482,5 @@ def _to_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     top = next((each for each in (1, 255) if high <= _OVERSHOOT * each), 65535)
     notes.append(f"floating-point values were read as 0 to {top}, sRGB-encoded, in 16 bits")
     if low < 0 or high > top:
-        notes.append(minus(f"values from {low:g} to {high:g} were cut to that"))
+        notes.append(minus(f"values from {low:g} to {high:g} were clipped to that range"))
     return (values.clip(0, top) * (65535 / top)).round().astype(np.uint16)

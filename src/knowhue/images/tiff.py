@@ -323,10 +323,10 @@ def tiff_info(file: File) -> FileInfo:
         # its scale and tie points do not apply to an image that is turned upright
         if geography and isinstance(turned, Entry) and turned.numbers != [1]:
             geography = {}
-            notes.append("its GeoTIFF, of the image before it was turned, was left out")
+            notes.append("its GeoTIFF was left out because the image was turned upright")
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT_DESCRIPTION.match(text.value):
             del found[_DESCRIPTION]
-            notes.append("its description, of where images lie in the file that was read, was left out")
+            notes.append("its description was left out because it applies to the layout of the original file")
         told = {*_DESCRIPTIVE, *_INNER_DIRECTORIES, *_GEOGRAPHIC, *_IGNORED}
         private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - told
         if private:

@@ -186,13 +186,13 @@ def kind_of(
     if kind is None:
         raise ConfigError(
             f"The name of the output should end in one of {', '.join(known)}. Found "
-            f"{f'`{suffix}`' if suffix else 'no suffix'}. End it in one of these."
+            f"{f'`{suffix}`' if suffix else 'no suffix'}. Choose one of these."
         )
     height, width = image.pixels.shape[:2] if image else (0, 0)
     if max(height, width) > kind.longest_px:
         raise ConfigError(
-            f"`{suffix}` should hold images up to {kind.longest_px:,} pixels a side. Found {width} x {height}. "
-            "Choose PNG or TIFF."
+            f"An image written as `{suffix}` should be at most {kind.longest_px:,} pixels per side. Found {width} x "
+            f"{height}. Choose PNG or TIFF."
         )
     return kind
 
@@ -205,7 +205,7 @@ def _convert(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     # 10 and 12 bits are stored in 16-bit codes; a format with 12 bits holds them without loss
     own_bits = origin.bits if 8 < origin.bits < 16 else 8 * pixels.dtype.itemsize
     if own_bits > kind.bits:
-        notes.append(f"{kind.suffix} holds {kind.bits} bits a channel; the image had {own_bits}")
+        notes.append(f"{kind.suffix} holds {kind.bits} bits per channel; the image had {own_bits}")
     if alpha is not None and not kind.alpha:
         pixels, alpha = flattened(image), None
         if pixels is not image.pixels:  # otherwise all pixels are opaque, as in many GIFs and PNGs
