@@ -110,7 +110,7 @@ def recogniser(work: Workspace) -> Recognise:
     probe = recognition_probe(work, "lite0", network)
 
     def recognise(rgb: RGB, label: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(probe.predict(network.ask(rgb).cpu().numpy())) == label.cpu()
+        return torch.from_numpy(probe.predict(network.compute(rgb).cpu().numpy())) == label.cpu()
 
     return recognise
 

@@ -113,10 +113,10 @@ def _features_once() -> Iterator[None]:
         def features(rgb: "Tensor") -> "Tensor":
             key = (rgb.shape, hashlib.sha256(rgb.cpu().numpy().tobytes()).digest())
             if key not in kept:
-                kept[key] = network.ask(rgb)
+                kept[key] = network.compute(rgb)
             return kept[key].clone()
 
-        return network._replace(ask=features)
+        return network._replace(compute=features)
 
     lite0 = NETWORKS["lite0"]
     with pytest.MonkeyPatch.context() as patch:

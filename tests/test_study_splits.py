@@ -118,7 +118,7 @@ def test_a_run_that_was_scored_otherwise_before_its_study_is_scored_as_the_other
     notes = [event["text"] for event in told if event["stage"] == "note"]
     assert (
         sum(
-            "scored on the validation split, not the test split, so it is scored anew" in each
+            "scored on the validation split, not the test split, so it is scored again" in each
             for each in notes
         )
         == 2
@@ -151,7 +151,7 @@ def test_a_run_is_scored_anew_by_what_is_measured_now(quick, tmp_path):
         told.clear()
         assert train(asked, tmp_path, "colour", told.append) == folder
         notes = [
-            event["text"] for event in told if event["stage"] == "note" and "scored anew" in event["text"]
+            event["text"] for event in told if event["stage"] == "note" and "scored again" in event["text"]
         ]
         assert len(notes) == expected
     assert 0 <= read_json(folder / "scores.json")["recognition"]["lite0"]["accuracy"] <= 1

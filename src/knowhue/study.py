@@ -41,7 +41,7 @@ from knowhue.runs import (
 from knowhue.storage import cached, read_json, write_json
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine, Workspace, computing_with
-from knowhue.training.golden import begin_anew, blocks_of, golden_step
+from knowhue.training.golden import blocks_of, golden_step, restart_mixed_blocks
 from knowhue.training.phases import predict
 from knowhue.training.run import load_run, open_workspace
 from knowhue.training.scores import noise_floor, score_baseline, write_truth
@@ -184,7 +184,7 @@ def run_study(
         report({"stage": "golden"})
         now = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
         more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
-        begin_anew(work, blocks_of(plan), now, more_to_come)
+        restart_mixed_blocks(work, blocks_of(plan), now, more_to_come)
         run_cells(work, plan, executor, now)
         if is_comparison:
             _run_at_equal_wall_clock(work, plan, executor, now)

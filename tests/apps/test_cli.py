@@ -122,7 +122,7 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
         (["--start-from", "built-on"], ["Found `built-on`, which is no file. Did you mean `built-in`?"]),
         (
             ["--start-from", "built-in", "--set", "colour.width=9"],
-            ["`colour.width` should be", "as of `built-in`"],
+            ["`colour.width` should be", "as in `built-in`"],
         ),
     ],
 )
@@ -136,7 +136,7 @@ def test_bad_settings(knowhue, command, arguments, parts):
         (["--set", "training.shift_px=16"], ["`training.shift_px` should be below"]),
         (
             ["--set", "colour.discriminator_layers=5"],
-            ["`colour.discriminator_layers` should leave at least 2"],
+            ["`colour.discriminator_layers` should give at least 2"],
         ),
         (["--set", "encoder.name=vgg"], ["`encoder.name` should be one of", "vgg"]),
         (["--set", "colour.decoder=palette"], ["`colour.decoder` should be one of auto", "palette"]),

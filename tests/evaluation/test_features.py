@@ -18,8 +18,8 @@ from knowhue.evaluation.evaluate import evaluate, predict_class, predict_gray
 from knowhue.evaluation.features import (
     DISTANCES,
     LPIPS,
+    LPIPS_TITLE,
     NETWORKS,
-    TITLE,
     ImageNetwork,
     Opener,
     Unavailable,
@@ -101,7 +101,7 @@ def test_a_diverged_model_has_no_distance():
 
 def test_what_was_not_asked_for_says_so():
     (reason,) = open_networks(Evaluation(networks=("lite0",)), CPU)["inception"]
-    assert reason == "not computed: `evaluation.networks` does not ask for inception"
+    assert reason == "not computed: `evaluation.networks` does not name inception"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights", "wrong tensors"])
@@ -155,10 +155,10 @@ def test_lite0_sees_colour():
     network = open_networks(Evaluation(), CPU)["lite0"]
     assert isinstance(network, ImageNetwork)
     colour = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    features = network.ask(colour)
+    features = network.compute(colour)
     assert features.shape == (2, 1280)
     gray = colour.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    assert (network.ask(gray) - features).abs().max() > 0.1
+    assert (network.compute(gray) - features).abs().max() > 0.1
     assert network is open_networks(Evaluation(), CPU)["lite0"]
 
 
@@ -208,7 +208,7 @@ def test_fid_of_local_weights_is_torchmetrics(inception_file):
     network = open_networks(settings, CPU)["inception"]
     assert isinstance(network, ImageNetwork)
     assert network.provenance["file"] == str(inception_file)
-    first, second = (network.ask(x / 255).numpy() for x in (images[0], images[1] // 2))
+    first, second = (network.compute(x / 255).numpy() for x in (images[0], images[1] // 2))
     assert frechet(first, second) > 1e-3
     assert frechet(first, second) == pytest.approx(reference.compute().item(), rel=1e-6)
 
@@ -242,7 +242,7 @@ def alexnet_file(tmp_path_factory):
 def between(alexnet_file):
     network = opened(alexnet_file)
     assert isinstance(network, ImageNetwork), network
-    return network.ask
+    return network.compute
 
 
 @pytest.fixture
@@ -306,7 +306,12 @@ def test_small_images_are_enlarged(between):
 
 def test_it_is_a_metric_and_a_column():
     metric = METRICS[LPIPS]
-    assert (metric.title, metric.unit, metric.better, metric.task) == (TITLE, "0 is equal", "lower", "colour")
+    assert (metric.title, metric.unit, metric.better, metric.task) == (
+        LPIPS_TITLE,
+        "0 is equal",
+        "lower",
+        "colour",
+    )
     assert RUN_COLUMNS[LPIPS] == LPIPS
     assert LPIPS in FROM_ROW
 
@@ -324,7 +329,7 @@ def test_opening_prints_nothing_and_happens_once(capfd, alexnet_file):
 
 def test_what_was_not_asked_for_says_so_of_lpips():
     assert open_networks(Evaluation(), CPU)["lpips"].reason == (
-        "not computed: `evaluation.perceptual` does not ask for lpips"
+        "not computed: `evaluation.perceptual` does not name lpips"
     )
 
 

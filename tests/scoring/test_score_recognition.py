@@ -62,8 +62,8 @@ def test_a_classifier_sees_images_as_timm_shows_them(tmp_path, side, name):
         pixels = noise(side, seed)
         scores = own(as_shown(pixels, name))[0]
         expected = scores.topk(5).indices.tolist()
-        assert found.answer(pixels).tolist() == expected
-        assert found.answer(pixels.astype(np.uint16) * 257).tolist() == expected
+        assert found.predict(pixels).tolist() == expected
+        assert found.predict(pixels.astype(np.uint16) * 257).tolist() == expected
         seen.add(expected[0])
     assert (found.name, found.outputs, found.synsets) == (f"timm:{name}", 9, ())
     sides = f"{SHOWN[name].side} x {SHOWN[name].side}"
@@ -76,7 +76,7 @@ def test_imagenets_classes_are_known_by_their_number(tmp_path):
     found = open_classifier("timm:tf_efficientnet_lite0=package")
     assert (found.outputs, len(found.synsets), found.synsets[281]) == (1000, 1000, "n02123045")
     few = open_classifier(f"timm:{NAME}={write_network(tmp_path / 'net.safetensors', 3)}")
-    assert len(few.answer(noise((20, 20), 0))) == 3
+    assert len(few.predict(noise((20, 20), 0))) == 3
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_imagenets_classes_are_known_by_their_number(tmp_path):
         ("timm:resnt18", "Did you mean `resnet18`?"),
         ("timm:resnet18=package", "only of tf_efficientnet_lite0"),
         ("timm:resnet18=none.pth", "`none.pth` should be a .safetensors or .pth file"),
-        ("timm:resnet18=net.safetensors", "The weights should be those of `resnet18`. Found others"),
-        ("timm:resnet18.none=net.safetensors", "timm knows no weights of that name for `resnet18`"),
+        ("timm:resnet18=net.safetensors", "The weights should be those of `resnet18`. Found other weights"),
+        ("timm:resnet18.none=net.safetensors", "timm has no weights of that name for `resnet18`"),
         (f"timm:{NAME}=headless.pth", "should hold the last layer"),
     ],
 )

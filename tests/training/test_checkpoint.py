@@ -138,7 +138,8 @@ def test_state_that_another_golden_step_computed_is_refused(tmp_path, trained):
     modules, optimizers = trained(steps=0)
     before = modules["layer"].weight.detach().clone()
     with pytest.raises(
-        RunError, match=r"golden step aaaaaaaaaaaa, not bbbbbbbbbbbb.* Go on there, or remove"
+        RunError,
+        match=r"golden step aaaaaaaaaaaa, not bbbbbbbbbbbb.* Continue where it was computed, or remove",
     ):
         checkpoint.restore_checkpoint(tmp_path, modules, optimizers, "b" * 64)
     assert torch.equal(modules["layer"].weight, before)

@@ -30,7 +30,7 @@ def engine():
 
 def test_the_same_again(engine, monkeypatch):
     first = golden_step(engine)
-    monkeypatch.setattr(golden, "_found", {})
+    monkeypatch.setattr(golden, "_digests", {})
     assert (golden_step(engine), len(first)) == (first, 64)
 
 
@@ -47,7 +47,7 @@ def test_another_default_is_no_other_step(engine, monkeypatch):
         "training": {"weight_decay": 0.1, "finetune": {"epochs": 3, "learning_rate": 1e-3}},
     }  # fmt: skip
     monkeypatch.setattr(golden, "Config", lambda: edit(Config(), others))
-    monkeypatch.setattr(golden, "_found", {})
+    monkeypatch.setattr(golden, "_digests", {})
     assert golden_step(engine) == first
 
 
@@ -71,7 +71,7 @@ def test_other_code_is_another_step(engine, monkeypatch):
         return step(state, batch)
 
     monkeypatch.setattr(golden, "train_step", slower)
-    monkeypatch.setattr(golden, "_found", {})
+    monkeypatch.setattr(golden, "_digests", {})
     assert golden_step(engine) != first
 
 
@@ -80,20 +80,20 @@ def test_depthwise_convolutions_computed_otherwise_are_another_step(monkeypatch)
     first = golden_step(engine)
     monkeypatch.setattr(DepthwiseConv2d, "forward", nn.Conv2d.forward)
     monkeypatch.setattr(DepthwiseConv2dSame, "forward", Conv2dSame.forward)
-    monkeypatch.setattr(golden, "_found", {})
+    monkeypatch.setattr(golden, "_digests", {})
     assert golden_step(engine) != first
 
 
 def test_threads_are_those_that_are_asked_for_and_then_as_before(engine, monkeypatch):
     seen = []
-    monkeypatch.setattr(golden, "_found", {})
+    monkeypatch.setattr(golden, "_digests", {})
     monkeypatch.setattr(golden, "_train", lambda _: seen.append(torch.get_num_threads()) or str(len(seen)))
     assert golden_step(engine, threads=2) != golden_step(engine)
     assert (seen, torch.get_num_threads()) == ([2, 1], 1)
 
 
 def test_nothing_else_is_drawn_otherwise(engine, monkeypatch):
-    monkeypatch.setattr(golden, "_found", {})
+    monkeypatch.setattr(golden, "_digests", {})
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -131,7 +131,7 @@ def machine(monkeypatch):
     """Makes golden steps of a made-up machine."""
 
     def go_to(name):
-        monkeypatch.setattr(golden, "_found", {})
+        monkeypatch.setattr(golden, "_digests", {})
         monkeypatch.setattr(golden, "_train", lambda _: name)
 
     return go_to
@@ -146,7 +146,7 @@ def steps(root):
     }
 
 
-def test_an_unfinished_block_is_begun_anew_as_a_whole_and_a_finished_one_stays(tiny, tmp_path, machine):
+def test_an_unfinished_block_starts_again_as_a_whole_and_a_finished_one_stays(tiny, tmp_path, machine):
     plan, told = make_plan(tiny(**QUICK), ["colour", "multi"], [0, 1]), []
     machine("old")
     with pytest.raises(Interrupted):
@@ -168,7 +168,7 @@ def test_an_unfinished_block_is_begun_anew_as_a_whole_and_a_finished_one_stays(t
     assert len(anew) == 1
     assert not anew & set(before.values())
     (note,) = (event["text"] for event in told if event["stage"] == "note")
-    assert note.startswith("seed 1 is begun anew")
+    assert note.startswith("seed 1 starts again")
     assert "\n" not in note
     aside = list((tmp_path / "set-aside").rglob("environment.json"))
     assert len(aside) == sum("seed-1" in path for path in before) > 0
@@ -208,7 +208,7 @@ def at_the_fork(event):
         raise Interrupted
 
 
-def test_a_single_run_is_begun_anew_with_its_heads(tiny, tmp_path, machine):
+def test_a_single_run_starts_again_with_its_heads(tiny, tmp_path, machine):
     config = tiny(**QUICK)
     machine("old")
     with pytest.raises(Interrupted):
@@ -225,7 +225,7 @@ def of_old(tiny, tmp_path_factory):
     """A study of all three arms that was finished on the machine `old`."""
     root = tmp_path_factory.mktemp("blocks") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(golden, "_found", {})
+        patch.setattr(golden, "_digests", {})
         patch.setattr(golden, "_train", lambda _: "old")
         run_study(make_plan(tiny(**QUICK), THREE, [0]), root)
     return root
@@ -241,7 +241,7 @@ def flip(path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "status.json"])
-def test_damage_that_needs_training_begins_the_block_anew_at_the_first_call(
+def test_damage_that_needs_training_starts_the_block_again_at_the_first_call(
     of_old, tiny, tmp_path, machine, name
 ):
     root = shutil.copytree(of_old, tmp_path / "study")
@@ -311,7 +311,7 @@ def test_a_single_run_takes_no_heads_from_finished_arms(of_old, tiny, tmp_path, 
         (root / "study.json").unlink()
     before = steps(root)
     machine("new")
-    refusal = r"than class/seed-0-\w+, colour/seed-0-\w+, which it .* or name another folder\.$"
+    refusal = r"than class/seed-0-\w+, colour/seed-0-\w+, with which it .* or name another folder\.$"
     with pytest.raises(RunError, match=refusal) as error:
         train(tiny(**QUICK), root, "multi")
     assert "\n" not in str(error.value)
@@ -328,7 +328,7 @@ def test_a_single_run_is_refused_where_it_would_mix_a_studys_block(of_old, tiny,
     shutil.rmtree(root / "multi")
     flip(next((root / "class").glob("seed-*")) / "model.safetensors")
     machine("new")
-    with pytest.raises(RunError, match=r"than colour/seed-0-\w+, which"):
+    with pytest.raises(RunError, match=r"than colour/seed-0-\w+, with which"):
         train(tiny(**QUICK), root, "class")
     assert steps(root).items() <= steps(of_old).items()
     assert not (root / "set-aside").exists()

@@ -321,7 +321,7 @@ def test_settings_that_do_not_matter_to_the_heads_may_differ(study):
 @pytest.mark.parametrize("preset", ["unet", "poster", "l1"])
 def test_a_preset_of_another_colour_head_is_named_and_not_lost(preset):
     with pytest.raises(
-        ConfigError, match=rf"`--preset {preset}`: `colour\.loss` should be classification, as of"
+        ConfigError, match=rf"`--preset {preset}`: `colour\.loss` should be classification, as in"
     ):
         start_from("built-in", preset)
 
@@ -334,15 +334,15 @@ def test_presets_that_say_nothing_of_colour_or_the_same_go_with_a_model():
 @pytest.mark.parametrize(
     ("preset", "settings", "message"),
     [
-        ("unet", ["encoder.name=resnet18"], r"`encoder\.name` should be test_efficientnet, as of .*resnet18"),
+        ("unet", ["encoder.name=resnet18"], r"`encoder\.name` should be test_efficientnet, as in .*resnet18"),
         (
             "unet",
             ["colour.width=8"],
-            r"`colour\.width` should be 4, as of .*Found `colour\.width = 8`.*--set",
+            r"`colour\.width` should be 4, as in .*Found `colour\.width = 8`.*--set",
         ),
         ("poster", [], r"`colour\.method` and `colour\.decoder` should be unet, auto.*colour\.method = gan"),
-        ("classification", [], r"`colour\.loss` should be l1, as of .*Found `colour\.loss = classification`"),
-        ("unet", ["class.head=attention"], r"`class\.head` should be linear, as of .*attention"),
+        ("classification", [], r"`colour\.loss` should be l1, as in .*Found `colour\.loss = classification`"),
+        ("unet", ["class.head=attention"], r"`class\.head` should be linear, as in .*attention"),
         ("pix2pix", [], r"`colour\.method` should be one with an encoder where `encoder\.with_heads = true`"),
         ("unet", ["encoder.weights=package"], r"`encoder\.weights` should name a trained model"),
         ("unet", ["encoder.weights=other"], r"`encoder\.weights` should be left to `--start-from .*other"),
@@ -408,7 +408,7 @@ def test_weights_that_are_not_as_described_are_refused(started, tmp_path, export
     described = network.description.model_copy(update={"config": config})
     weights = {name: value.contiguous() for name, value in network.module.state_dict().items()}
     save_model(tmp_path / "lies.safetensors", described, weights)
-    with pytest.raises(WeightsError, match=r"should hold the heads that it describes.*of shape"):
+    with pytest.raises(WeightsError, match=r"should hold the heads of its description.*of shape"):
         heads_of(started(source=tmp_path / "lies.safetensors", colour__width=8), CLASSES)
 
 

@@ -1,4 +1,4 @@
-"""Scores of `RUN_METRICS`, made of one row an image; needs no torch, so that a sealed study is soon checked."""
+"""Aggregation of per-image rows to the scores of `RUN_METRICS`; needs no torch, so that sealed studies check fast."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,28 +13,28 @@ ImageRow = dict[str, Any]
 
 
 def column_mean(rows: Sequence[ImageRow], column: str) -> float:
-    """The plain mean of a column over the images that have it; NaN where none has."""
+    """Mean of a column over the images that have a value; NaN if none has."""
     values = [row[column] for row in rows if row.get(column) is not None]
     return float(np.mean(values)) if values else float("nan")
 
 
 def balanced(rows: Sequence[ImageRow], column: str) -> float:
-    """Mean over the classes of a column's mean, so that each class counts alike.
+    """Mean of a column over the images of each class, averaged over the classes.
 
     >>> balanced([{"label": 0, "x": 1}, {"label": 0, "x": 1}, {"label": 1, "x": 0}], "x")
     0.5
     """
-    means = [column_mean(own, column) for own in by_class(rows).values()]
+    means = [column_mean(class_rows, column) for class_rows in by_class(rows).values()]
     return float(np.mean(means)) if means else float("nan")
 
 
 def by_class(rows: Sequence[ImageRow]) -> Mapping[int, Sequence[ImageRow]]:
-    """Sort the labelled rows by their class, ascending, in one pass however many classes there are."""
-    found: dict[int, list[ImageRow]] = defaultdict(list)
+    """Group the labelled rows by label, in ascending order of the labels."""
+    groups: dict[int, list[ImageRow]] = defaultdict(list)
     for row in rows:
         if row["label"] >= 0:
-            found[row["label"]].append(row)
-    return dict(sorted(found.items()))
+            groups[row["label"]].append(row)
+    return dict(sorted(groups.items()))
 
 
 def _ratio_of_means(rows: Sequence[ImageRow], column: str) -> float:
@@ -59,11 +59,11 @@ OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
     "mean_colourfulness_difference": _mean_difference,
     "ece": _calibration_error,
 }
-"""The metrics of `RUN_METRICS` that are no mean over images or classes: made of the images' rows and their column."""
+"""Formulas, of the rows and the metric's column, for metrics that are not a mean over images or classes."""
 
 
 def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
-    """Every metric whose columns the rows have."""
+    """All metrics whose columns the rows have."""
     columns = rows[0] if rows else {}
     means = {"images": column_mean, "classes": balanced}
     return {
@@ -74,11 +74,11 @@ def score_rows(rows: Sequence[ImageRow]) -> dict[str, float]:
 
 
 def class_metrics(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The metrics of each class alone, and how many images it has."""
-    table, found = {}, by_class(rows)
-    for number, name in enumerate(classes):
-        own = found.get(number, ())
-        # of one class, balanced accuracy is accuracy by another name
-        scores = {k: v for k, v in score_rows(own).items() if k != "balanced_accuracy"} if own else {}
-        table[name] = {"images": len(own), **scores}
+    """The number of images of each class, and all metrics over them."""
+    table, groups = {}, by_class(rows)
+    for label, name in enumerate(classes):
+        class_rows = groups.get(label, ())
+        scores = score_rows(class_rows)
+        scores.pop("balanced_accuracy", None)  # equal to the accuracy within a class
+        table[name] = {"images": len(class_rows), **scores}
     return table

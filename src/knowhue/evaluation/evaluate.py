@@ -1,4 +1,4 @@
-"""Any prediction, over any batches, to one row an image."""
+"""Evaluation of predictions: one row of scores per image, and metrics over all images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,42 +9,45 @@ from torch import Tensor
 
 from knowhue.color import colourfulness, lab_to_rgb
 from knowhue.evaluation.aggregation import ImageRow, score_rows
-from knowhue.evaluation.features import LPIPS, Features, ImageNetwork, Unavailable, describe
+from knowhue.evaluation.features import LPIPS, Features, ImageNetwork, Unavailable, describe_lpips
 from knowhue.evaluation.similarity import ciede2000, psnr, require_same_shape, ssim
 from knowhue.tensors import RGB, Batch, Chroma, Prediction
 
 
 def ab_l1(predicted: Chroma, true: Chroma) -> Tensor:
-    """Mean absolute error of a*b* of each image, (B,), CIELAB units; nothing is broadcast."""
+    """Mean absolute error of a*b* of each image, (B,), CIELAB units; a ValueError if the shapes differ."""
     require_same_shape(predicted, true)
     return (predicted.float() - true).abs().mean((1, 2, 3))
 
 
 def ab_l1_vivid(predicted: Chroma, true: Chroma) -> Tensor:
-    """`ab_l1` with every pixel weighed by its true chroma, (B,), CIELAB units: what is gray counts for nothing.
+    """`ab_l1` with pixels weighted by their true chroma, (B,), CIELAB units; 0 for a gray image.
 
-    A timid colouring pays here what it saves on gray pixels. Of an image without any colour it is 0.
+    Unlike `ab_l1`, it does not reward desaturated colourings for gray pixels.
     """
     require_same_shape(predicted, true)
     weight = torch.hypot(*true.float().unbind(1))
     error = (predicted.float() - true).abs().mean(1)
-    # an image of 0 everywhere has no weights, and 0 over anything is 0
+    # clamped, because a gray image has no weights
     return (weight * error).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-6)
 
 
 def mean_chroma(chroma: Chroma) -> Tensor:
-    """Mean of C* = sqrt(a*^2 + b*^2) of each image, (B,), CIELAB units: how vivid it is."""
-    # `norm` over channels takes 50 times as long
+    """Mean of C* = sqrt(a*^2 + b*^2) of each image, (B,), CIELAB units."""
+    # `norm` over the channels takes 50 times as long
     return torch.hypot(*chroma.float().unbind(1)).mean((1, 2))
 
 
 def image_columns(
     batch: Batch, prediction: Prediction, rgb: tuple[RGB, RGB] | None = None
 ) -> dict[str, Tensor]:
-    """What is known of each image of a batch, (B,) a column, by a prediction at their size.
+    """Scores of each image of a batch, as columns (B,).
 
-    With `rgb`, colourings and true images clipped to the gamut, also what is too slow for every epoch: CIEDE2000, PSNR,
-    SSIM, colourfulness.
+    Args:
+        batch: the true images.
+        prediction: at the size of the images.
+        rgb: colourings and true images, sRGB clipped to the gamut; adds scores that are too slow for every epoch:
+            CIEDE2000, PSNR, SSIM, colourfulness, and more.
     """
     columns = {"index": batch.position, "label": batch.label}
     if prediction.chroma is not None:
@@ -55,7 +58,7 @@ def image_columns(
             columns["ab_l1_vivid"] = ab_l1_vivid(prediction.chroma, batch.chroma)
             for suffix, chroma in {"": prediction.chroma, "_true": batch.chroma}.items():
                 columns[f"mean_a{suffix}"], columns[f"mean_b{suffix}"] = chroma.float().mean((2, 3)).unbind(1)
-            # of CIELAB as predicted, in gamut or not
+            # of unclipped CIELAB
             columns["ciede2000"] = ciede2000(batch.lightness, prediction.chroma, batch.chroma)
             columns |= _rgb_columns(*rgb)
     if prediction.logits is not None:
@@ -63,13 +66,13 @@ def image_columns(
         probability, predicted = log_probability.exp().max(1)
         columns["predicted"], columns["probability"] = predicted, probability
         columns["correct"] = (predicted == batch.label).int()
-        # -1 is no index; `to_rows` takes the value of an unlabelled image out again
+        # -1 is no valid index; `to_rows` removes the values of unlabelled images
         columns["cross_entropy"] = -log_probability.gather(1, batch.label.clamp_min(0)[:, None])[:, 0]
     return columns
 
 
 def _rgb_columns(predicted: RGB, true: RGB) -> dict[str, Tensor]:
-    # Hasler and Suesstrunk's constants are for codes of 0 to 255
+    # colourfulness is defined on codes of 0 to 255
     codes = 255 * predicted.double()
     return {
         "psnr_rgb": psnr(predicted, true),
@@ -81,7 +84,7 @@ def _rgb_columns(predicted: RGB, true: RGB) -> dict[str, Tensor]:
 
 
 def to_rows(columns: dict[str, Tensor]) -> list[ImageRow]:
-    """Columns of a batch to one dict an image; what needs a label is None where there is none."""
+    """Turn columns of a batch into one dict per image; values that need a label are None for unlabelled images."""
     values = {name: column.tolist() for name, column in columns.items()}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     for row in rows:
@@ -101,13 +104,14 @@ def confusion_matrix(rows: Sequence[ImageRow], classes: int) -> list[list[int]]:
 
 Predict = Callable[[Batch], Prediction]
 Critic = Callable[[Batch, Prediction], Tensor]
+"""Function that returns the discriminator's adversarial loss of each image, (B,)."""
 
 
 class Scored(NamedTuple):
-    """One row an image, ordered by index, the metrics over all of them, and features by network.
+    """The result of an evaluation.
 
-    `features[name]` is (images, D) in the order of the rows. `perceptual` says what the perceptual column
-    must be quoted with, or why it is not there.
+    `rows` has one dict per image, ordered by index; `metrics` are over all of them. `features[network]` is (images, D)
+    in the order of the rows. `perceptual` holds the mean and provenance of LPIPS, or why it was not computed.
     """
 
     rows: list[ImageRow]
@@ -124,15 +128,15 @@ def evaluate(
     full: bool = False,
     networks: Mapping[str, ImageNetwork | Unavailable] | None = None,
 ) -> Scored:
-    """Score predictions.
+    """Score the predictions for all images of some batches.
 
     Args:
-        predict: batch to prediction, at the size of the batch's images.
-        batches: each image in exactly one, over all processes.
-        critic: the discriminator's adversarial loss of each image, (B,).
-        gather: joins what all processes have of each image.
-        full: also what is too slow for every epoch, see `image_columns`.
-        networks: what turns the colourings into features, or as LPIPS compares each with its true image.
+        predict: function from a batch to a prediction at the size of its images.
+        batches: each image in exactly one batch of one process.
+        critic: the discriminator's adversarial loss.
+        gather: concatenates the lists of all processes.
+        full: whether to include scores that are too slow for every epoch, see `image_columns`.
+        networks: networks that compute features of the colourings, and LPIPS.
     """
     rows: list[ImageRow] = []
     networks = networks or {}
@@ -149,17 +153,17 @@ def evaluate(
                 columns["adversarial"] = critic(batch, prediction)
             if rgb is not None:
                 if "lpips" in opened:
-                    columns[LPIPS] = opened["lpips"].ask(*rgb)
+                    columns[LPIPS] = opened["lpips"].compute(*rgb)
                 for name, pairs in collected.items():
-                    features = opened[name].ask(rgb[0]).cpu().numpy()
+                    features = opened[name].compute(rgb[0]).cpu().numpy()
                     pairs.extend(zip(batch.position.tolist(), features, strict=True))
             rows += to_rows(columns)
-    # each process has its own images; scores are summed in one order, whatever their number
+    # sorted, so that sums do not depend on the number of processes
     rows = sorted(gather(rows), key=lambda row: row["index"])
     gathered = {name: sorted(gather(pairs), key=lambda pair: pair[0]) for name, pairs in collected.items()}
-    features = {name: np.array([each for _, each in pairs]) for name, pairs in gathered.items() if pairs}
-    about = describe(networks["lpips"], rows) if "lpips" in networks else {}
-    return Scored(rows, score_rows(rows), features, about)
+    features = {name: np.array([row for _, row in pairs]) for name, pairs in gathered.items() if pairs}
+    perceptual = describe_lpips(networks["lpips"], rows) if "lpips" in networks else {}
+    return Scored(rows, score_rows(rows), features, perceptual)
 
 
 def predict_gray(batch: Batch) -> Prediction:
@@ -167,15 +171,15 @@ def predict_gray(batch: Batch) -> Prediction:
 
 
 def predict_colour(colour: Tensor) -> Predict:
-    """The baseline that paints everything in one colour: a*b*, (2,)."""
+    """Return the baseline that predicts one colour, a*b* (2,), everywhere."""
     return lambda batch: Prediction(colour.to(batch.chroma).reshape(1, 2, 1, 1).expand_as(batch.chroma), None)
 
 
 def predict_class(shares: Sequence[float]) -> Predict:
-    """The baseline that gives every image each class's share of the training images as its probability."""
+    """Return the baseline that predicts the classes' shares of the training images as probabilities."""
 
     def predict(batch: Batch) -> Prediction:
-        # a class that training lacks has a share of 0, and no logarithm
+        # clamped, because a class without training images has share 0
         logits = torch.tensor(shares, device=batch.label.device).clamp(min=1e-9).log()
         return Prediction(None, logits.expand(len(batch.label), -1))
 

@@ -1,4 +1,4 @@
-"""Is an image recognised from its colours? By a linear probe fitted to true-colour images, or a classifier of timm."""
+"""Recognition of colourings, by a linear probe fitted to true-colour images or by a classifier of timm."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -22,17 +22,17 @@ from knowhue.storage import path_of_setting
 
 Labels = NDArray[np.int64]
 PENALTY = 100.0
-"""Of 0.1 to 10,000, what recognised true images best in five-fold cross-validation of the training split alone."""
+"""The value from 0.1 to 10,000 that recognised true images best in five-fold cross-validation on the training split."""
 
 MOST_FITTED = 20_000
-"""Images that a study's probe is fitted to: 0.2 GB of features of EfficientNet-Lite0 in float64, twice."""
+"""Greatest number of images to fit a probe to: features of EfficientNet-Lite0 take 0.2 GB in float64, twice."""
 
 
 class Probe(NamedTuple):
     """Multinomial logistic regression on standardised features.
 
-    `mean` and `deviation` of the training features, (D,), 1 where one never varies; `weight` (D, classes), `bias`
-    (classes,).
+    `mean` and `deviation` (D,) are those of the training features, with a deviation of 1 for constant ones; `weight` is
+    (D, classes), `bias` (classes,).
     """
 
     mean: Features
@@ -41,12 +41,12 @@ class Probe(NamedTuple):
     bias: Features
 
     def predict(self, features: Features) -> Labels:
-        """(N, D) to the most probable class of each, (N,)."""
+        """The most probable class of each row, (N, D) to (N,)."""
         return (((features - self.mean) / self.deviation) @ self.weight + self.bias).argmax(1)
 
 
 def fitted_images(labels: Labels, most: int = MOST_FITTED) -> NDArray[np.int64]:
-    """Which images a probe is fitted to, ascending: all with a known label, or of very many a sample with every class.
+    """Indices, ascending, of the images to fit a probe to: all with a label, or a sample with every class if many.
 
     >>> fitted_images(np.array([0, -1, 1])).tolist()
     [0, 2]
@@ -54,22 +54,22 @@ def fitted_images(labels: Labels, most: int = MOST_FITTED) -> NDArray[np.int64]:
     known = np.flatnonzero(labels >= 0)
     if len(known) <= most:
         return known
-    drawn = stream(0, "recognition-probe").permutation(known)
-    _, first = np.unique(labels[drawn], return_index=True)
-    drawn = np.concatenate((drawn[first], np.delete(drawn, first)))
-    return np.sort(drawn[: max(most, len(first))])
+    shuffled = stream(0, "recognition-probe").permutation(known)
+    _, first = np.unique(labels[shuffled], return_index=True)
+    shuffled = np.concatenate((shuffled[first], np.delete(shuffled, first)))
+    return np.sort(shuffled[: max(most, len(first))])
 
 
 def fit_probe(features: Features, labels: Labels, classes: int, penalty: float = PENALTY) -> Probe:
-    """Fit in float64, to convergence, as Kornblith, Shlens and Le (CVPR 2019) compare networks; by scikit-learn.
+    """Fit a probe to convergence in float64, as Kornblith, Shlens and Le (CVPR 2019) do to compare networks.
 
-    The loss is the mean cross-entropy plus `penalty |weight|^2 / (2 N)`: the usual one of C = 1 / penalty. Features
-    are standardised first. It is convex, so there is one answer.
+    The loss is the mean cross-entropy plus `penalty |weight|^2 / (2 N)`, scikit-learn's with C = 1 / penalty, on
+    standardised features. It is convex, so the solution is unique.
 
     Args:
         features: (N, D), of true-colour images.
-        labels: (N,), 0 to classes - 1, or -1 where unknown, which are left out.
-        classes: 2 or more; each has an image.
+        labels: (N,), 0 to classes - 1; images with label -1 are left out.
+        classes: number of classes, 2 or more, each with an image.
         penalty: above 0.
     """
     from sklearn.linear_model import LogisticRegression  # a second to import
@@ -77,9 +77,9 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
 
     known = labels >= 0
     x, y = np.asarray(features[known], np.float64), labels[known]
-    # so that the penalty presses on all features alike
+    # standardised, so that the penalty affects all features equally
     scaler = StandardScaler().fit(x)
-    # of two classes scikit-learn fits the difference of their weights, whose square is twice the sum of theirs
+    # for two classes scikit-learn fits the difference of their weights, whose square is twice the sum of their squares
     strength = (2 if classes == 2 else 1) / penalty
     fitted = LogisticRegression(C=strength, tol=1e-7, max_iter=2000).fit(scaler.transform(x), y)
     weight, bias = fitted.coef_.T, fitted.intercept_
@@ -89,11 +89,10 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
 
 
 def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, Any]:
-    """How often the probe gives a colouring its image's class: "semantic interpretability".
+    """Accuracy of the probe on colourings: their "semantic interpretability".
 
-    So Zhang, Isola and Efros (ECCV 2016, section 3.2) ask whether colours make sense, with a VGG network on all of
-    ImageNet; here a classifier of the study's own classes that has never seen a colouring. Labels of -1 are unknown
-    and do not count.
+    Zhang, Isola and Efros (ECCV 2016, section 3.2) measure it with a VGG network trained on ImageNet; here the probe
+    classifies the study's own classes, and was not fitted to colourings. Images with label -1 are left out.
 
     Returns:
         `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` images.
@@ -101,42 +100,45 @@ def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, An
     truth = labels[labels >= 0]
     if not len(truth):
         return {"accuracy": None, "balanced_accuracy": None, "labelled": 0}
-    right = probe.predict(features[labels >= 0]) == truth
-    balanced = float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
-    return {"accuracy": float(right.mean()), "balanced_accuracy": balanced, "labelled": len(truth)}
+    correct = probe.predict(features[labels >= 0]) == truth
+    balanced = float(np.mean([correct[truth == label].mean() for label in np.unique(truth)]))
+    return {"accuracy": float(correct.mean()), "balanced_accuracy": balanced, "labelled": len(truth)}
 
 
 LIKELIEST = 5
+"""Number of most likely outputs that a classifier returns."""
 _PREFIX = "timm:"
 _FORMS = "timm:NAME, timm:NAME=FILE with its .safetensors or .pth file, or timm:NAME=package"
 
 
 class ImageClassifier(NamedTuple):
-    """A network that names what an image shows."""
+    """A classifier of images."""
 
     name: str
-    """as it was given, without its file"""
-    answer: Callable[[Pixels], NDArray[np.int64]]
-    """pixels (H, W, 3) to its `LIKELIEST` likeliest outputs, the likeliest first; fewer if it has fewer"""
+    """as the user wrote it, without its file"""
+    predict: Callable[[Pixels], NDArray[np.int64]]
+    """from pixels (H, W, 3) to the `LIKELIEST` most likely outputs, most likely first; fewer if it has fewer"""
     synsets: tuple[str, ...]
-    """the WordNet id of each output; empty where it has another number of them than ImageNet's lists"""
+    """WordNet id of each output; empty unless the number of outputs is one of ImageNet's"""
     outputs: int
-    """how many it has"""
+    """number of outputs"""
     provenance: dict[str, Any]
-    """what a number must be quoted with"""
+    """identifies network, weights and input, and must be quoted with each number"""
 
 
-def open_classifier(given: str) -> ImageClassifier:
-    """Open a classifier of timm and show it images as timm evaluates it: its own size, crop and normalisation.
+def open_classifier(option: str) -> ImageClassifier:
+    """Open a classifier of timm, which preprocesses images as in timm's evaluation: size, crop and normalisation.
 
-    `timm:NAME` downloads its weights, `timm:NAME=package` takes those of a pip package (`models.encoder.BACKBONES`).
+    Args:
+        option: `timm:NAME`, which downloads its weights; `timm:NAME=FILE`; or `timm:NAME=package` for weights of a pip
+            package (`models.encoder.BACKBONES`).
 
     Raises:
-        ConfigError: no such network, or its weights cannot be loaded.
+        ConfigError: there is no such network, or its weights cannot be loaded.
     """
-    name, _, source = given.removeprefix(_PREFIX).partition("=")
-    if not given.startswith(_PREFIX) or not name:
-        raise ConfigError(f"`--classifier` should be {_FORMS}. Found `{shown(given)}`.")
+    name, _, source = option.removeprefix(_PREFIX).partition("=")
+    if not option.startswith(_PREFIX) or not name:
+        raise ConfigError(f"`--classifier` should be {_FORMS}. Found `{shown(option)}`.")
     if not timm.is_model(name.partition(".")[0]):
         near = did_you_mean(name, timm.list_models())
         raise ConfigError(f"`--classifier` should name a network of timm. Found `{shown(name)}`.{near}")
@@ -144,16 +146,18 @@ def open_classifier(given: str) -> ImageClassifier:
         network = _with_weights(name, _weights(name, source))
     except WeightsError as error:
         raise ConfigError(
-            f"`--classifier {shown(given)}`: {str(error).rstrip('.')}. It may be {_FORMS}."
+            f"`--classifier {shown(option)}`: {str(error).rstrip('.')}. It can be {_FORMS}."
         ) from None
     network.requires_grad_(False).eval()
     config = resolve_data_config(model=network, use_test_size=True)
-    show = cast(Callable[[Pillow.Image], torch.Tensor], create_transform(**config))
+    transform = cast(Callable[[Pillow.Image], torch.Tensor], create_transform(**config))
 
-    def answer(pixels: Pixels) -> NDArray[np.int64]:
-        scores = network(show(Pillow.fromarray(to_8_bits(pixels)))[None])[0].double().numpy()
+    def predict(pixels: Pixels) -> NDArray[np.int64]:
+        scores = network(transform(Pillow.fromarray(to_8_bits(pixels)))[None])[0].double().numpy()
         if not np.isfinite(scores).all():
-            raise ConfigError(f"`--classifier {shown(given)}` should give numbers. Found some that are none.")
+            raise ConfigError(
+                f"`--classifier {shown(option)}` should give finite scores. Found NaN or infinity. Use other weights."
+            )
         return np.argsort(-scores, kind="stable")[:LIKELIEST]
 
     subset = infer_imagenet_subset(network)
@@ -169,7 +173,7 @@ def open_classifier(given: str) -> ImageClassifier:
         f"deviation {_listed(config['std'])}",
         "tool": "timm",
     }
-    return ImageClassifier(_PREFIX + name, answer, tuple(synsets), outputs, provenance)
+    return ImageClassifier(_PREFIX + name, predict, tuple(synsets), outputs, provenance)
 
 
 def _weights(name: str, source: str) -> Weights:
@@ -179,26 +183,26 @@ def _weights(name: str, source: str) -> Weights:
 
 
 def _with_weights(name: str, weights: Weights) -> nn.Module:
-    """The network with as many outputs as its weights have; every tensor must fit."""
+    """Create the network with as many outputs as the weights have, and load the weights, all of which must fit."""
     try:
-        usual = cast(Any, timm.get_pretrained_cfg(name))
+        config = cast(Any, timm.get_pretrained_cfg(name))
     except RuntimeError:
-        raise WeightsError(f"timm knows no weights of that name for `{name.partition('.')[0]}`.") from None
-    layers = getattr(usual, "classifier", None) or ""
-    last = layers if isinstance(layers, str) else layers[0]  # of distilled networks the first
-    found = weights.get(f"{last}.weight")
-    if found is None:
+        raise WeightsError(f"timm has no weights of that name for `{name.partition('.')[0]}`.") from None
+    layers = getattr(config, "classifier", None) or ""
+    last = layers if isinstance(layers, str) else layers[0]  # distilled networks have two
+    last_weight = weights.get(f"{last}.weight")
+    if last_weight is None:
         raise WeightsError(
             f"The weights should hold the last layer of `{name}`, `{last}.weight`. Found none."
         )
-    outputs = found.shape[0]
+    outputs = last_weight.shape[0]
     overlay = {"state_dict": dict(weights), "num_classes": outputs, "label_offset": 0}
     try:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=outputs)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(
-            f"The weights should be those of `{name}`. Found others: {reason[:160]}."
+            f"The weights should be those of `{name}`. Found other weights: {reason[:160]}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""How near one image is to another: PSNR, SSIM, CIEDE2000; one formula each for arrays (no torch) and tensors."""
+"""Similarity of two images: PSNR, SSIM and CIEDE2000, for tensors and for arrays, which need no torch."""
 
 import importlib
 import math
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     Values = NDArray[np.floating[Any]] | Tensor
 
 SSIM_WINDOW = 11
-"""Pixels a side."""
+"""Side of the window in pixels."""
 _SIGMA = 1.5
-_K1, _K2 = 0.01, 0.03  # as the paper sets them
+_K1, _K2 = 0.01, 0.03  # the paper's constants
 
 
 def ciede2000(
@@ -25,13 +25,13 @@ def ciede2000(
     """Mean CIEDE2000 (Sharma, Wu and Dalal 2005) of each image, kL = kC = kH = 1, in float32.
 
     Args:
-        lightness: L* (B, 1, H, W), 0 to 100, of the true image; of both unless `predicted_lightness` is given.
+        lightness: L* (B, 1, H, W), 0 to 100, of the true image, and of the predicted one by default.
         predicted: a*b* (B, 2, H, W).
         true: a*b* (B, 2, H, W).
-        predicted_lightness: L* (B, 1, H, W) of the predicted image; on one lightness its term is 0.
+        predicted_lightness: L* (B, 1, H, W) of the predicted image, if it differs.
 
     Returns:
-        (B,), CIEDE2000 units, of the arguments' kind; about 1 is just noticeable side by side.
+        (B,), CIEDE2000 units, arrays or tensors as the arguments; about 1 is just noticeable side by side.
 
     Raises:
         ValueError: the shapes differ (nothing is broadcast).
@@ -48,26 +48,28 @@ def ciede2000(
             )
     library = _library(true)
     (a1, b1), (a2, b2) = ((each[:, 0], each[:, 1]) for each in (_single(predicted), _single(true)))
-    of_b1, of_b2 = b1 * b1, b2 * b2
-    middle = (library.sqrt(a1 * a1 + of_b1) + library.sqrt(a2 * a2 + of_b2)) / 2
-    stretch = 1.5 - 0.5 * _saturation(middle)
+    b1_squared, b2_squared = b1 * b1, b2 * b2
+    mean_chroma = (library.sqrt(a1 * a1 + b1_squared) + library.sqrt(a2 * a2 + b2_squared)) / 2
+    stretch = 1.5 - 0.5 * _saturation(mean_chroma)
     a1, a2 = a1 * stretch, a2 * stretch
-    chroma1, chroma2 = library.sqrt(a1 * a1 + of_b1), library.sqrt(a2 * a2 + of_b2)
-    middle = (chroma1 + chroma2) / 2
-    across = a1 * b2 - b1 * a2
-    # from -pi to pi; of opposite hues, whose turn is as long either way, the one that does not pass 0
-    side = library.where(b1 == 0, a1, b1)  # on the a* axis hues are 0 and pi, whatever the sign of a zero
-    across = library.where(across == 0, library.copysign(across, side), across)
-    turn = library.arctan2(across, a1 * a2 + b1 * b2)
-    hue = library.arctan2(b1, a1) + turn / 2
-    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * middle)
-    hue_weight = 1 + 0.015 * middle * _hue_weight(library, hue)
-    hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(turn / 2) / hue_weight
-    rotation = -2 * _saturation(middle) * library.sin(2 * math.radians(30) * _blueness(library, hue))
+    chroma1, chroma2 = library.sqrt(a1 * a1 + b1_squared), library.sqrt(a2 * a2 + b2_squared)
+    mean_chroma = (chroma1 + chroma2) / 2
+    cross = a1 * b2 - b1 * a2
+    # the hue difference is from -pi to pi; for opposite hues, the sign for which the mean hue does not pass 0
+    side = library.where(b1 == 0, a1, b1)  # on the a* axis hues are 0 and pi, also for b* = -0
+    cross = library.where(cross == 0, library.copysign(cross, side), cross)
+    hue_difference = library.arctan2(cross, a1 * a2 + b1 * b2)
+    mean_hue = library.arctan2(b1, a1) + hue_difference / 2
+    chroma_term = (chroma2 - chroma1) / (1 + 0.045 * mean_chroma)
+    hue_weight = 1 + 0.015 * mean_chroma * _hue_weight(library, mean_hue)
+    hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(hue_difference / 2) / hue_weight
+    rotation = (
+        -2 * _saturation(mean_chroma) * library.sin(2 * math.radians(30) * _blueness(library, mean_hue))
+    )
     squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
     if predicted_lightness is not None:
         squared = squared + _lightness_term(_single(predicted_lightness), _single(lightness)) ** 2
-    # rounding may leave less than nothing of equal colours
+    # clipped, because rounding can make it negative for equal colours
     return library.sqrt(library.clip(squared, 0, None)).mean((1, 2))
 
 
@@ -83,31 +85,31 @@ def _hue_weight(library: Any, hue: Any) -> Any:
 
 
 def _blueness(library: Any, hue: Any) -> Any:
-    """Near 1 for hues near 275 degrees, which is -85, too."""
+    """Gaussian of the hue around 275 degrees; 1 at 275."""
     degrees = library.rad2deg(hue)
     return library.exp(-(((library.where(degrees < 0, degrees + 360, degrees) - 275) / 25) ** 2))
 
 
 def _lightness_term(predicted: Any, true: Any) -> Any:
-    off = ((predicted + true) / 2 - 50)[:, 0] ** 2
-    return (true - predicted)[:, 0] / (1 + 0.015 * off / (20 + off) ** 0.5)
+    squared = ((predicted + true) / 2 - 50)[:, 0] ** 2
+    return (true - predicted)[:, 0] / (1 + 0.015 * squared / (20 + squared) ** 0.5)
 
 
 def _saturation(chroma: Any) -> Any:
-    """0 for gray to 1 for colours far beyond a chroma of 25."""
+    """sqrt(C^7 / (C^7 + 25^7)): from 0 for gray to 1 for a chroma C far above 25."""
     squared = chroma * chroma
-    seventh = squared * squared * squared * chroma  # a power takes several times as long
+    seventh = squared * squared * squared * chroma  # `chroma**7` takes several times as long
     return (seventh / (seventh + 25.0**7)) ** 0.5
 
 
 def psnr(predicted: "Values", true: "Values") -> Any:
-    """Peak signal-to-noise ratio over all channels of each image, (B,), dB; equal images give infinity.
+    """Peak signal-to-noise ratio of each image over all channels, (B,), dB; infinite for equal images.
 
-    Both are RGB (B, 3, H, W), 0 to 1. L* is given, so it is mostly the lightness that this agrees on; compare with the
-    gray baseline.
+    Both are sRGB (B, 3, H, W), 0 to 1. A colouring has the true lightness, which dominates the ratio; compare it with
+    that of the gray baseline.
 
     Raises:
-        ValueError: the shapes differ (nothing is broadcast), or they are whole numbers.
+        ValueError: the shapes differ (nothing is broadcast), or the values are integers.
 
     >>> psnr(np.zeros((1, 3, 2, 2)), np.full((1, 3, 2, 2), 0.1)).round().tolist()
     [20.0]
@@ -120,19 +122,19 @@ def psnr(predicted: "Values", true: "Values") -> Any:
 def ssim(predicted: "Values", true: "Values") -> Any:
     """Structural similarity (Wang et al. 2004) of each image, mean over channels and pixels, (B,), -1 to 1.
 
-    Both are RGB (B, 3, H, W), 0 to 1. Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows
-    that lie wholly inside the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by
+    Both are sRGB (B, 3, H, W), 0 to 1. Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows
+    that lie entirely inside the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by
     reflection.
 
     Raises:
-        ValueError: the shapes differ, a side is below 11 pixels, or they are whole numbers.
+        ValueError: the shapes differ, a side is below 11 pixels, or the values are integers.
     """
     _require_images(predicted, true)
     if min(predicted.shape[2:]) < SSIM_WINDOW:
         raise ValueError(
             f"`predicted` should be {SSIM_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
         )
-    # about 0, float32 keeps the small variances of flat windows; they are the same wherever the zero is
+    # centred on 0, because float32 then resolves the small variances of flat windows, which a shift does not change
     x, y = _single(predicted) - 0.5, _single(true) - 0.5
     down, across = (_as(window_weights(side), x) for side in x.shape[2:])
     means = (down @ each @ across.T for each in (x, y, x * x + y * y, x * y))
@@ -140,7 +142,7 @@ def ssim(predicted: "Values", true: "Values") -> Any:
 
 
 def ssim_map(mean_x: Any, mean_y: Any, mean_squares: Any, mean_xy: Any) -> Any:
-    """Structural similarity of each window, from its means of x, y, x^2 + y^2 and xy; x and y are RGB less .5."""
+    """Structural similarity of each window from its means of x, y, x^2 + y^2 and xy, where x and y are RGB - 0.5."""
     product, squares, total = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y, mean_x + mean_y
     # (x + .5)(y + .5) = xy + (x + y) / 2 + .25
     total = total + (0.5 + _K1**2)
@@ -151,15 +153,15 @@ def ssim_map(mean_x: Any, mean_y: Any, mean_squares: Any, mean_xy: Any) -> Any:
 
 @lru_cache(64)
 def window_weights(side: int) -> "NDArray[np.float64]":
-    """(side - 10, side): the Gaussian mean of every window that lies inside, as a product of matrices."""
-    # at these sizes a product, zeros and all, is several times as fast as a convolution
+    """Matrix (side - 10, side) whose product with a signal is the Gaussian mean of every window inside it."""
+    # at these sizes a matrix product, zeros included, is several times as fast as a convolution
     steps = np.arange(side)[None] - np.arange(side - SSIM_WINDOW + 1)[:, None] - SSIM_WINDOW // 2
     weights = np.where(abs(steps) <= SSIM_WINDOW // 2, np.exp(-(steps**2) / (2 * _SIGMA**2)), 0.0)
     return weights / weights.sum(1, keepdims=True)
 
 
 def require_same_shape(predicted: "Values", true: "Values") -> None:
-    """Make sure that nothing is broadcast: a ValueError says where shapes differ."""
+    """Raise a ValueError if the shapes differ, so that nothing is broadcast."""
     if predicted.shape != true.shape:
         raise ValueError(
             f"`predicted` should be of the shape of `true`, {tuple(true.shape)}. Found {tuple(predicted.shape)}."
@@ -167,7 +169,7 @@ def require_same_shape(predicted: "Values", true: "Values") -> None:
 
 
 def _require_images(predicted: Any, true: Any) -> None:
-    """Make sure that both are of one shape, and none codes of 0 to 255, whose differences would begin anew at 0."""
+    """Raise a ValueError if the shapes differ, or for integers: these are codes of 0 to 255, which would overflow."""
     require_same_shape(predicted, true)
     for name, values in (("predicted", predicted), ("true", true)):
         is_float = values.dtype.kind == "f" if isinstance(values, np.ndarray) else values.is_floating_point()
@@ -178,7 +180,7 @@ def _require_images(predicted: Any, true: Any) -> None:
 
 
 def _library(like: Any) -> Any:
-    """Numpy, or torch, which only those who have tensors import."""
+    """The library of an array or tensor: NumPy, or torch, which is not imported for arrays."""
     return np if isinstance(like, np.ndarray) else importlib.import_module("torch")
 
 
@@ -187,7 +189,7 @@ def _single(values: Any) -> Any:
 
 
 def _as(values: "NDArray[np.float64]", like: Any) -> Any:
-    """An array in the type, and on the device, of another."""
+    """Convert an array to the kind, type and device of `like`."""
     if isinstance(like, np.ndarray):
         return values.astype(like.dtype)
     return importlib.import_module("torch").from_numpy(values).to(like)

@@ -327,16 +327,16 @@ def _run_network(
 ) -> KeptArrays:
     """Features or classes of the first sample; for LPIPS the mean over samples, the best, and between samples."""
     if name == _CLASSES and networks.classifier is not None:
-        return {name: networks.classifier.network.answer(colourings[0])}
+        return {name: networks.classifier.network.predict(colourings[0])}
     if name == LPIPS and networks.perceptual is not None:
         return _run_lpips(networks.perceptual, truth, colourings)
-    return {name: networks.opened[name].ask(_tensor(colourings[0]))[0].numpy()}
+    return {name: networks.opened[name].compute(_tensor(colourings[0]))[0].numpy()}
 
 
 def _run_lpips(network: ImageNetwork, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
     shown, true = [_tensor(each) for each in colourings], _tensor(truth)
-    rows = [{LPIPS: float(network.ask(each, true))} for each in shown]
-    found = over_samples(rows, "diversity_lpips", network.ask, shown)
+    rows = [{LPIPS: float(network.compute(each, true))} for each in shown]
+    found = over_samples(rows, "diversity_lpips", network.compute, shown)
     return {name: np.asarray(each, np.float64) for name, each in found.items()}
 
 

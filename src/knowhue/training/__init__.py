@@ -1,1 +1,1 @@
-"""Training: engine, phases, steps, checkpoints, the loop, one run."""
+"""Training: devices, phases, steps, epochs, checkpoints and whole runs."""

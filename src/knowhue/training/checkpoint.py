@@ -1,4 +1,4 @@
-"""The whole state after an epoch, in one file that appears at once and is checked when it is read."""
+"""Checkpoints: the complete training state after an epoch, in one file that is replaced atomically and checksummed."""
 
 import hashlib
 import io
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from knowhue.errors import RunError, first_line
 from knowhue.storage import replacing
 
-# another version's states are refused, never converted: nothing was released
+# checkpoints of other versions are rejected, not converted, because nothing has been released
 _VERSION = 5
 _STATE = "state.pt"
-"""A line with the SHA-256 of all that follows, a line of JSON, and what `torch.save` writes."""
+"""Name of the file: a line with the SHA-256 of the rest, a line of JSON, then the output of `torch.save`."""
 
 
 def save_checkpoint(
@@ -28,13 +28,12 @@ def save_checkpoint(
     golden_step: str,
     log: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Keep the state after `epoch` in the place of the one before it; a crash leaves that one whole."""
-    about = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step, "log": list(log)}
+    """Save the state after `epoch`, replacing the previous checkpoint; a crash leaves the previous one intact."""
+    header = {"version": _VERSION, "epoch": epoch, "golden_step": golden_step, "log": list(log)}
     content = io.BytesIO()
-    content.write(json.dumps(about, allow_nan=False).encode() + b"\n")
-    torch.save(
-        [{name: each.state_dict() for name, each in own.items()} for own in (modules, optimizers)], content
-    )
+    content.write(json.dumps(header, allow_nan=False).encode() + b"\n")
+    states = [{name: part.state_dict() for name, part in parts.items()} for parts in (modules, optimizers)]
+    torch.save(states, content)
     with replacing(folder / _STATE, "wb") as file:
         file.write(hashlib.sha256(content.getbuffer()).hexdigest().encode() + b"\n")
         file.write(content.getbuffer())
@@ -43,56 +42,52 @@ def save_checkpoint(
 def restore_checkpoint(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any], golden_step: str
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Load the newest state into modules and optimizers.
+    """Load the checkpoint into modules and optimizers.
 
     Returns:
-        The epoch that it was saved after, 0 if there is none, and the entries of the log until then.
+        The number of epochs done, 0 without a checkpoint, and their log entries.
 
     Raises:
-        RunError: the state is damaged, of another version, or was not computed with `golden_step`.
+        RunError: the checkpoint is damaged, of another version, or was not computed with `golden_step`.
     """
     path = folder / _STATE
     if not path.exists():
         return 0, []
     try:
-        about, content = _read(path)
-        if about["version"] != _VERSION:
+        header, content = _read(path)
+        if header["version"] != _VERSION:
             raise RunError(
-                f"`{path}` was written by another version of knowhue. Remove `{folder}` to start it anew."
+                f"`{path}` was written by another version of knowhue. Remove `{folder}` to start this run again."
             )
-        if (recorded := about["golden_step"]) != golden_step:
+        if (recorded := header["golden_step"]) != golden_step:
             raise RunError(
-                f"`{path}` was computed otherwise than this process computes (golden step {recorded[:12]}, not "
-                f"{golden_step[:12]}: another processor, other threads, libraries or code), and one run is computed "
-                f"alike. Go on there, or remove `{folder}` to start this run anew."
+                f"`{path}` was computed differently than this process computes (golden step {recorded[:12]}, not "
+                f"{golden_step[:12]}: another processor, other threads, libraries or code), which would mix both in "
+                f"one run. Continue where it was computed, or remove `{folder}` to start this run again."
             )
-        # weights_only, since a pickle may run code; to the CPU, since `load_state_dict` moves it to the parameters
+        # weights_only, because a pickle could run code; on the CPU, because `load_state_dict` copies to the device
         states = torch.load(content, map_location="cpu", weights_only=True)
-        for own, kept in zip((modules, optimizers), states, strict=True):
-            for name, each in own.items():
-                each.load_state_dict(kept[name])
+        for parts, saved in zip((modules, optimizers), states, strict=True):
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise RunError(
-            f"`{path}` is damaged: {first_line(error)}. Remove `{folder}` to start this run anew."
+            f"`{path}` is damaged: {first_line(error)}. Remove `{folder}` to start this run again."
         ) from None
-    return about["epoch"], about["log"]
+    return header["epoch"], header["log"]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], io.BytesIO]:
-    """What a state says of itself, and its tensors as `torch.save` wrote them.
-
-    Raises:
-        ValueError: it is not as it was written.
-    """
+    """Read a checkpoint's header, and the output of `torch.save`; a wrong checksum raises a ValueError."""
     with path.open("rb") as file:
         checksum, content = file.readline(), io.BytesIO(file.read())
     if hashlib.sha256(content.getbuffer()).hexdigest().encode() != checksum.strip():
-        raise ValueError("it is not as it was written")
+        raise ValueError("its checksum is wrong")
     return json.loads(content.readline()), io.BytesIO(content.read())
 
 
 def computed_with(folder: Path) -> str | None:
-    """The golden step that computed the newest state; None where there is none, or it cannot be read."""
+    """Return the golden step that computed the checkpoint; None if there is none or it cannot be read."""
     try:
         return _read(folder / _STATE)[0]["golden_step"]
     except (OSError, ValueError):
@@ -101,5 +96,5 @@ def computed_with(folder: Path) -> str | None:
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     with replacing(path, "wb") as file:
-        # safetensors refuses tensors that are not contiguous, as channels_last weights are
+        # safetensors requires contiguous tensors, which channels-last weights are not
         file.write(to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))

@@ -1,4 +1,4 @@
-"""From a finished run to one file that predicts: weights, calibrated probabilities, what is usual, a description."""
+"""Deployment of a finished run as one file: weights, calibration, reference features for novelty, a description."""
 
 from pathlib import Path
 
@@ -28,28 +28,33 @@ from knowhue.training.engine import Engine, Workspace
 from knowhue.training.run import load_run, trained_on
 
 NOVELTY_QUANTILE = 0.99
+"""Quantile of the validation images' novelty that becomes the limit."""
 REFERENCES = 2000
+"""Greatest number of training images whose features are kept for novelty."""
 DEPLOY_S = 600.0
-"""Seconds to wait for another process that deploys the same run."""
+"""Seconds to wait while another process deploys the same run."""
 MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
-"""Columns of `per_image.csv` whose mean is a score of that name."""
+"""Columns of `per_image.csv` whose means are reported, under the same names."""
 
 
 @checked_arguments
 def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "") -> Path:
-    """Make `colorizer.safetensors` in a run's folder, unless it is there.
+    """Write `colorizer.safetensors` to a run's folder, unless it exists.
 
-    Temperature, the probability from which on a class is named, and the limit of novelty are fitted on the
-    validation images, which the weights have not seen; what is usual comes from up to 2,000 training images.
+    The temperature, the lowest probability at which a class is named, and the limit of novelty are fitted on the
+    validation images, which the weights were not trained on. The references are up to 2,000 training images.
 
     Args:
-        folder: of a finished run, or of a study, whose first multi-task run is taken.
+        folder: a finished run, or a study, whose first multi-task run is deployed.
         report: called with progress.
-        licence: of the weights, for the card; a file that is there gets it, too, where it is another.
+        licence: of the weights, for the model card; an existing file is updated if its licence differs.
+
+    Returns:
+        The file.
 
     Raises:
-        RunError: no finished run is there, it is of an oracle or of a network from scratch, its images are gone,
-            or the folder cannot be written.
+        RunError: there is no finished run, it is an oracle's or a network from scratch, its images are missing, or the
+            folder cannot be written.
     """
     folder = finished_run(Path(folder))
     path = folder / DEPLOYED
@@ -58,7 +63,7 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
     elif not licence:
         return path
     with locked(folder, "deploy", wait_s=DEPLOY_S):
-        if not path.exists():  # another process may just have made it
+        if not path.exists():  # another process may have written it meanwhile
             _deploy(folder, path, report, licence)
         elif licence:
             description, weights = read_model(path, "pt")
@@ -78,44 +83,43 @@ def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
 
 
 def require_deployable(folder: Path, task: Task | None = None) -> None:
-    """Make sure, before work, that a finished run can be put to work, and for a task.
+    """Check that a finished run can be deployed, and that it has a head for `task`.
 
     Raises:
-        RunError: it is of an oracle or of a network from scratch.
+        RunError: it is an oracle's run or a network from scratch.
         ConfigError: it has no head for the task.
     """
     config = read_config(folder)
     if config.colour.oracle and "colour" in config.tasks.names:
         raise RunError(
-            f"{folder} is the run of an oracle, which colours with the true class that nobody knows of a new image: it "
-            "is a control of its study and cannot be put to work. Name a run of another arm, such as colour or multi."
+            f"{folder} is the run of an oracle, which needs the true class of each image: it is a control for its "
+            "study, and cannot colour new images. Name a run of another arm, such as colour or multi."
         )
     if not config.has_encoder:
         raise RunError(
-            f"`{folder}` should be a run whose colour head stands on an encoder, whose features show what is unlike "
-            f"the training images. Found `colour.method = {config.colour.method}`, a network from scratch: it "
-            "can be trained, evaluated and compared, but not put to work. Train `--set colour.method=unet`, gan or "
-            "feedforward for that."
+            f"`{folder}` should be a run with an encoder, whose features tell whether an image is unlike the training "
+            f"images. Found `colour.method = {config.colour.method}`, a network from scratch: it can be trained, "
+            "evaluated and compared, but not deployed. Train with `--set colour.method=unet`, gan or feedforward."
         )
     if task is not None:
         require_task(task, config.tasks.names, str(folder))
 
 
 def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[Deployed, Description]:
-    """A run's model with its temperature, usual features and description."""
+    """Load a run's model, and fit temperature, references and limit of novelty; returns them with a description."""
     model = load_run(work, config, folder)
     prepared = work.prepared
     training, validation = trained_on(work, config), prepared.positions("validation")
-    # the step is rounded up, so that there are never more than REFERENCES
+    # the step is rounded up, for at most REFERENCES images
     references, _ = _features_and_logits(model, work, training[:: -(-len(training) // REFERENCES)])
     features, logits = _features_and_logits(model, work, validation)
     calibration, unknown_below = None, DEFAULT_UNKNOWN_BELOW
     if logits is not None:
         calibration, unknown_below = _calibrate(logits, prepared.label[validation])
     module = Deployed(model, 1.0, len(references), 1.0).eval()
-    # stored as directions: distances are of angles, see `Deployed.distance`
+    # normalised, because `Deployed.distance` is a cosine distance
     module.references.copy_(functional.normalize(references, dim=1))
-    # of images that the weights have not seen: by its own training images nothing would be far
+    # on validation images, because training images are closer to the references than new images are
     limit = max(float(torch.quantile(module.distance(features), NOVELTY_QUANTILE)), 1e-6)
     description = Description(
         name=f"{folder.parent.name}, seed {config.seed}, of {work.root}",
@@ -146,32 +150,32 @@ def fit(work: Workspace, config: Config, folder: Path, licence: str) -> tuple[De
 def _features_and_logits(
     model: MultiTask, work: Workspace, positions: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor | None]:
-    """Pooled coarsest features, and logits if the model has them, of some images."""
+    """Pooled coarsest features (N, C) of some images, and logits (N, classes) if the model classifies."""
     features, logits = [], []
     with torch.no_grad():
         for batch in plain_batches(work.prepared, positions, 64, work.engine.device):
             pyramid = model.features(batch.lightness)
             features.append(pool(pyramid[-1]).cpu())
-            answer = model(batch.lightness, pyramid).logits
-            logits.append(None if answer is None else answer.float().cpu())
-    return torch.cat(features), None if model.classifier is None else torch.cat(logits)
+            if model.classifier is not None:
+                logits.append(model(batch.lightness, pyramid).logits.float().cpu())
+    return torch.cat(features), torch.cat(logits) if logits else None
 
 
 def _calibrate(logits: Tensor, label: NDArray[np.int64]) -> tuple[Calibration, float]:
-    """The temperature, and the probability below which a class is not named."""
+    """Fit the temperature, and the probability below which a class is not named."""
     known = label >= 0
     scores, truth = logits.numpy()[known].astype(np.float64), label[known]
     before, after = judge_temperature(scores, truth)
     temperature = fit_temperature(scores, truth)
-    found = Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
-    probability = softmax(scores / found.applied, axis=1)
-    right = probability.argmax(1) == truth
-    return found, fit_unknown_below(probability.max(1), right, DEFAULT_UNKNOWN_BELOW)
+    calibration = Calibration(temperature=temperature, ece_before=before, ece_after=after, images=len(truth))
+    probability = softmax(scores / calibration.applied, axis=1)
+    correct = probability.argmax(1) == truth
+    return calibration, fit_unknown_below(probability.max(1), correct, DEFAULT_UNKNOWN_BELOW)
 
 
 def _intervals(path: Path) -> dict[str, ScoreInterval]:
-    """95 % intervals of a run's scores, of the images that have one; a single image has a score, but no interval."""
-    found, rows = {}, read_csv(path)
+    """Means of a run's scores over the images with 95 % intervals; scores of fewer than two images are left out."""
+    intervals, rows = {}, read_csv(path)
     for name in (*MEANS, "correct"):
         values = np.array([float(row[name]) for row in rows if row.get(name)])
         if len(values) < 2:
@@ -179,7 +183,7 @@ def _intervals(path: Path) -> dict[str, ScoreInterval]:
         mean = float(np.mean(values))
         half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
         low, high = mean - half, mean + half
-        if name == "correct":  # Wilson's stays between 0 and 1
+        if name == "correct":  # a share, whose Wilson interval stays between 0 and 1
             low, high = wilson_interval(round(values.sum()), len(values))
-        found["accuracy" if name == "correct" else name] = ScoreInterval(value=mean, low=low, high=high)
-    return found
+        intervals["accuracy" if name == "correct" else name] = ScoreInterval(value=mean, low=low, high=high)
+    return intervals

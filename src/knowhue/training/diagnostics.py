@@ -1,7 +1,7 @@
-"""What pulls at the shared encoder: the tasks' gradients, a step ahead, what trains it, and adversarial faults.
+"""Diagnostics of training: gradient conflict and affinity of the tasks, gradient shares, and faults of an epoch.
 
-They describe; they do not predict. Conflict is known not to foretell generalisation (Mueller et al., TMLR) and
-affinity scores only weakly (Azorin et al. 2023), so the report sets them beside the transfer that was found.
+They describe, but do not predict transfer: gradient conflict does not predict generalisation (Mueller et al., TMLR),
+affinity scores only weakly (Azorin et al. 2023). The report therefore shows them next to the measured transfer.
 """
 
 import math
@@ -25,35 +25,38 @@ from knowhue.training.step import Losses, class_loss, colour_loss, flat_gradient
 
 GRADIENT_SHARES = "gradient_shares.json"
 SATURATED = 0.97
+"""Discriminator accuracy, on true and on generated patches, above which an epoch gets a warning."""
 GRAY_RATIO = 0.1
+"""Mean predicted over mean true chroma below which an epoch gets a warning."""
 Moment = Literal["fork", "end"]
+"""Start and end of fine-tuning."""
 
 
 def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:
     """Compare the tasks' gradients on one batch of a multi-task run whose encoder trains; nothing is updated.
 
     Returns:
-        - `cosine_pixel`, `cosine_adversarial`, `cosine_colour`: between the gradient of the cross-entropy and that
-          of the colour head's loss, the adversarial loss and their weighted sum, at the coarsest map, which both heads
-          read;
-        - `norm_class`, `norm_pixel`, `norm_adversarial`: of the weighted gradients there;
-        - `affinity_class_to_colour`, `affinity_colour_to_class`: by which share a step of the encoder along the one
-          task's gradient alone lowers the other's loss (Fifty et al. 2021); positive is help;
-        - `seconds` that all this took.
+        - `cosine_pixel`, `cosine_adversarial`, `cosine_colour`: cosine similarity between the gradient of the
+          cross-entropy and that of the colour head's loss, of the adversarial loss, and of their weighted sum, with
+          respect to the coarsest map, which both heads read;
+        - `norm_class`, `norm_pixel`, `norm_adversarial`: L2 norms of the weighted gradients with respect to this map;
+        - `affinity_class_to_colour`, `affinity_colour_to_class`: relative reduction of the second task's loss by a
+          step of the encoder along the first task's gradient (Fifty et al. 2021); positive if the first task helps;
+        - `seconds`: the time that this took.
     """
     started = time.perf_counter()
     discriminator = state.networks.discriminator
     if discriminator is not None:
-        discriminator.eval()  # else spectral normalisation would move
+        discriminator.eval()  # training mode would update spectral normalisation
     gradients = _at_shared_features(state, batch)
     affinities = _affinities(state, batch)
     if discriminator is not None:
         discriminator.train()
-    others = {name: value for name, value in gradients.items() if name != "class"}
-    others["colour"] = torch.stack(list(others.values())).sum(0)
-    # 0 where one of them is 0; the default eps of 1e-8 would shrink the cosine of small gradients
+    colour = {name: gradient for name, gradient in gradients.items() if name != "class"}
+    colour["colour"] = torch.stack(list(colour.values())).sum(0)
+    # the default eps of 1e-8 would shrink the cosine of small gradients
     cosine = partial(nn.functional.cosine_similarity, gradients["class"], dim=0, eps=1e-30)
-    cosines = {f"cosine_{name}": float(cosine(value)) for name, value in others.items()}
+    cosines = {f"cosine_{name}": float(cosine(gradient)) for name, gradient in colour.items()}
     norms = {f"norm_{name}": float(value.norm()) for name, value in gradients.items()}
     return cosines | norms | affinities | {"seconds": round(time.perf_counter() - started, 4)}
 
@@ -62,40 +65,40 @@ def _at_shared_features(state: TrainState, batch: Batch) -> Losses:
     """Gradient of each weighted loss at the coarsest map, flattened, in float32."""
     with torch.no_grad(), state.engine.autocast():
         pyramid = state.networks.model.features(batch.lightness)
-    # a leaf: the encoder's own backward pass, most of the cost, is not needed
+    # a leaf, because the encoder's backward pass, most of the cost, is not needed
     shared = pyramid[-1].detach().requires_grad_()
     terms = weighted_terms(state, batch, (*pyramid[:-1], shared))
     return {name: flat_gradient(loss, (shared,)) for name, loss in terms.items()}
 
 
 def _affinities(state: TrainState, batch: Batch) -> dict[str, float]:
-    """Let the encoder take one step along each task's gradient alone, measure the other's loss, and take it back."""
-    model, found = state.networks.model, {}
+    """Take a step of the encoder along each task's gradient, measure the other task's loss, and undo the step."""
+    model, affinities = state.networks.model, {}
     encoder = list(model.encoder.parameters())
     with state.engine.autocast():
         pyramid = model.features(batch.lightness)
     before = _by_task(weighted_terms(state, batch, pyramid))
     gradients = {
-        # both losses came through one forward pass of the encoder, whose graph the second needs too
+        # retained, because both losses share the encoder's forward pass
         task: torch.autograd.grad(loss, encoder, retain_graph=True, materialize_grads=True)
         for task, loss in before.items()
     }
-    kept = [parameter.detach().clone() for parameter in encoder]
+    original = [parameter.detach().clone() for parameter in encoder]
     learning_rate = state.config.training.finetune.encoder_learning_rate
     for task, other in (("class", "colour"), ("colour", "class")):
         with torch.no_grad():
-            # of the length that Adam's first step would have: the gradient's sign, times the learning rate
+            # as in Adam's first step: the gradient's sign times the learning rate
             for parameter, gradient in zip(encoder, gradients[task], strict=True):
                 parameter.sub_(learning_rate * gradient.sign())
             with state.engine.autocast():
                 moved = model.features(batch.lightness)
             after = _by_task(weighted_terms(state, batch, moved))
-            # copied, for a step back along the gradient would leave rounding errors in the weights
-            for parameter, value in zip(encoder, kept, strict=True):
+            # copied, because a step back would leave rounding errors in the weights
+            for parameter, value in zip(encoder, original, strict=True):
                 parameter.copy_(value)
-        start = before[other].item()  # 0 where no image of the batch has a label: nothing to compare with
-        found[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / start if start else math.nan
-    return found
+        start = before[other].item()  # 0 if no image of the batch is labelled
+        affinities[f"affinity_{task}_to_{other}"] = 1 - after[other].item() / start if start else math.nan
+    return affinities
 
 
 def _by_task(terms: Mapping[str, Tensor]) -> Losses:
@@ -109,12 +112,16 @@ def weighted_terms(
     pyramid: Pyramid | None = None,
     factors: Mapping[str, float] | None = None,
 ) -> Losses:
-    """The weighted terms of the sum that the encoder is trained on, as `training.step` makes it.
+    """Weighted terms of the loss that the encoder is trained on, as in `training.step`.
 
-    `pyramid` has the features of the batch's images, `factors` those of each task's loss besides the static weights.
+    Args:
+        state: networks and settings.
+        batch: the images.
+        pyramid: their features, if already computed.
+        factors: factor of each task's loss in addition to the static weights.
 
     Returns:
-        `class`, the cross-entropy; `pixel`, the colour head's loss; `adversarial`; those that there are.
+        `class`, the cross-entropy; `pixel`, the colour head's loss; `adversarial`; without those that do not apply.
     """
     config, model, factors = state.config, state.networks.model, factors or {}
     with state.engine.autocast():
@@ -136,51 +143,49 @@ def weighted_terms(
 
 
 def measure_shares(state: TrainState, batches: Iterable[Batch]) -> dict[str, Any]:
-    """Norms of the weighted losses' gradients with respect to all parameters of the encoder, and their shares.
+    """Measure each weighted loss's gradient with respect to all parameters of the encoder; nothing is updated.
 
-    Nothing is updated or drawn. Processes see their parts of the batches, and the gradients are averaged over them
-    as in training.
+    Each process uses its part of the batches, and gradients are averaged over the processes as in training.
 
     Returns:
-        `batches` measured on; `norms` by loss (see `weighted_terms`), each the mean over the batches of the L2 norm;
-        and `shares` of their sum, 0 to 1.
+        `batches`, the number of batches; `norms`, the mean over the batches of the gradient's L2 norm, by loss (see
+        `weighted_terms`); `shares`, each norm's share of their sum, 0 to 1.
     """
     factors = {} if state.loss_weighting is None else state.loss_weighting.weights()
-    encoder = [each for each in state.networks.model.encoder.parameters() if each.requires_grad]
+    encoder = [weight for weight in state.networks.model.encoder.parameters() if weight.requires_grad]
     norms: dict[str, list[float]] = {}
-    networks = [each for each in (state.networks.model, state.networks.discriminator) if each is not None]
+    networks = [net for net in (state.networks.model, state.networks.discriminator) if net is not None]
     modes = [(network, network.training) for network in networks]
     for network in networks:
-        network.eval()  # else spectral normalisation would move
+        network.eval()  # training mode would update spectral normalisation
     count = state.config.evaluation.gradient_batches
     for batch in islice(batches, count):
         for name, loss in weighted_terms(state, batch, factors=factors).items():
-            # averaged before its norm is taken: the processes step along the mean gradient
+            # averaged before taking the norm, because a step follows the mean gradient
             gradient = state.engine.mean(flat_gradient(loss, encoder))
             norms.setdefault(name, []).append(float(gradient.norm()))
     for network, training in modes:
         network.train(training)
-    # the mean of each batch's norm, since that is what a step is made of
+    # the mean of the batches' norms, because each step uses one batch
     means = {name: math.fsum(values) / len(values) for name, values in norms.items()}
     total = math.fsum(means.values())
     shares = {name: value / total if total else None for name, value in means.items()}
     return {"batches": count, "norms": finite_or_none(means), "shares": finite_or_none(shares)}
 
 
-def keep_shares(folder: Path, moment: Moment, found: Mapping[str, Any]) -> None:
-    """Write what was measured into `gradient_shares.json` of a run, beside the other moment's."""
-    path, kept = folder / GRADIENT_SHARES, {}
+def write_shares(folder: Path, moment: Moment, shares: Mapping[str, Any]) -> None:
+    """Write the result of `measure_shares` to a run's `gradient_shares.json`, keeping an earlier moment's."""
+    path, earlier = folder / GRADIENT_SHARES, {}
     if path.exists() and moment == "end":
         with suppress(DamagedError):
-            kept = read_json(path)
-    write_json(path, kept | {moment: dict(found)})
+            earlier = read_json(path)
+    write_json(path, earlier | {moment: dict(shares)})
 
 
 def find_faults(train: Mapping[str, float], validation: Mapping[str, float]) -> list[str]:
-    """Plain sentences on an epoch, none if all is well.
+    """Return warnings about an epoch, if any: a saturated discriminator, or colours that collapsed to gray.
 
-    A discriminator that is nearly always right tells the generator little (Arjovsky and Bottou 2017); colours
-    of almost no chroma are the colorizer's collapse.
+    A discriminator that is nearly always right gives the generator little gradient (Arjovsky and Bottou 2017).
 
     >>> find_faults({"discriminator_real": 0.99, "discriminator_fake": 0.98}, {})
     ['discriminator saturated: it is right on 99 % of real and 98 % of generated patches']

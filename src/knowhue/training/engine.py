@@ -1,4 +1,4 @@
-"""Devices, processes and arithmetic: the only importer of accelerate."""
+"""Devices, processes and precision; the only module that imports accelerate."""
 
 import os
 import platform
@@ -22,14 +22,14 @@ from knowhue.runs import Report
 from knowhue.tensors import Batch
 
 Module = TypeVar("Module", bound=nn.Module)
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 Counting = Callable[[Iterable[Batch]], Iterator[Batch]]
-"""Hands batches on and reports how many of a stage's images are done."""
+"""Function that passes batches through and reports the number of images done."""
 
 
 @contextmanager
 def computing_with(threads: int | None) -> Iterator[None]:
-    """Within it torch computes with so many threads, None as many as before: others may sum in another order."""
+    """Set torch's number of threads inside the context; None leaves it. The number can change the order of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -39,19 +39,19 @@ def computing_with(threads: int | None) -> Iterator[None]:
 
 
 class Engine:
-    """One process of one or many, on its device."""
+    """The device, process group and precision that training runs with."""
 
     def __init__(self, training: Training) -> None:
-        # the others wait while one prepares images: torch's default gives up within half an hour
-        patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
-        _sum_in_one_order()
-        # no mixed precision of accelerate's: the autocast below covers the networks alone
-        self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+        # other processes wait while one prepares images, for which torch's default of half an hour is too short
+        timeout = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+        _use_deterministic_algorithms()
+        # without accelerate's mixed precision, because `autocast` below covers only the networks
+        self._accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[timeout])
         self.device: torch.device = self._accelerator.device
         self.share = ProcessShare(self._accelerator.process_index, self._accelerator.num_processes)
-        """which process of how many"""
+        """rank of this process and number of processes"""
         self.precision = resolve_precision(training.precision, self.device)
-        """`float32` or `bfloat16`, as resolved for this device"""
+        """`float32` or `bfloat16`"""
         if training.batch_size % self.share.world:
             raise ConfigError(
                 f"`training.batch_size` should be a multiple of the {self.share.world} processes. "
@@ -63,54 +63,55 @@ class Engine:
         return self._accelerator.is_main_process
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The networks' arithmetic; colour conversion and losses stay in float32."""
-        # bfloat16 has the exponents of float32, so losses need no scaling as with float16
+        """Context in which the networks run at `precision`; colour conversion and losses stay in float32."""
+        # bfloat16 has float32's range of exponents, so losses need no scaling, unlike with float16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def place(self, module: Module) -> Module:
-        """Move a module here, in the memory layout that convolutions like."""
+        """Move a module to the device, in channels-last layout."""
         return module.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
 
     def release(self) -> None:
-        """Let go of modules distributed before, and of a GPU's memory; a study has many runs.
+        """Free distributed modules and GPU memory of earlier runs.
 
-        One process on a CPU has nothing to let go of, and is spared the search for garbage: a third of a tiny run.
+        A single process on a CPU skips this: it has nothing to free, and garbage collection takes a third of a tiny
+        run.
         """
         if self.share.world > 1 or self.device.type != "cpu":
             self._accelerator.free_memory()
 
     def distribute(self, module: Module) -> Module:
-        """Wrap for several processes; of a bare module, anew whenever what trains has changed."""
-        # DDP notes only when it wraps which parameters require gradients
+        """Wrap a bare module for several processes; needed again whenever other parameters train."""
+        # DDP records which parameters require gradients when it wraps them
         return self._accelerator.prepare_model(module) if self.share.world > 1 else module  # pyright: ignore
 
     def backward(self, loss: Tensor) -> None:
-        """Backpropagate; gradients come out averaged over the processes."""
+        """Backpropagate, and average the gradients over the processes."""
         self._accelerator.backward(loss)
 
     def average(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Mean over the processes of scalars they all have."""
+        """Mean over the processes of each scalar, by name."""
         if not values:
             return {}
         stacked = torch.stack([value.detach().float() for value in values.values()])
         return dict(zip(values, self.mean(stacked).tolist(), strict=True))
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the processes of a tensor that they all have."""
+        """Mean over the processes of a tensor."""
         return self._accelerator.reduce(values, reduction="mean")  # pyright: ignore[reportReturnType]
 
     def gather(self, rows: list[Any]) -> list[Any]:
         return gather_object(rows) if self.share.world > 1 else rows
 
-    def as_main_finds(self, find: Callable[[], _Found]) -> _Found:
-        """What the main process finds, for all, so that they take the same branch."""
-        return self.gather([find() if self.is_main else None])[0]
+    def on_main(self, function: Callable[[], _Result]) -> _Result:
+        """Call a function on the main process and return its result on all, so that they take the same branch."""
+        return self.gather([function() if self.is_main else None])[0]
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
 
     def environment(self) -> dict[str, Any]:
-        """What a reader needs to know of this machine to judge the numbers."""
+        """Versions, device and precision, for `environment.json`."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor()
         return {
             "python": platform.python_version(),
@@ -126,17 +127,17 @@ class Engine:
 
 @dataclass(frozen=True)
 class Workspace:
-    """What every run in a study folder shares."""
+    """What all runs in a study folder share."""
 
     root: Path
     engine: Engine
     prepared: Prepared
     report: Report
     encoders: Mapping[str, str] = field(default_factory=dict)
-    """digest of the weights of each encoder that the runs start from"""
+    """digests of the weights that the runs start from, by a readable name"""
 
     def counting(self, stage: str, total: int) -> Counting:
-        """Return what reports the progress of a stage of one or more passes over images, `total` of them in all."""
+        """Return a function that reports a stage's progress over batches, of `total` images in one or more passes."""
         done = 0
 
         def count(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -149,27 +150,27 @@ class Workspace:
         return count
 
 
-def _sum_in_one_order() -> None:
-    """Have a GPU choose algorithms that give the same bits again: the A/A gate and the golden step compare bits.
+def _use_deterministic_algorithms() -> None:
+    """Make GPU results bitwise reproducible, because the A/A gate and the golden step compare bits.
 
-    Where an operation has none, torch says so.
+    torch warns about operations that have no deterministic algorithm.
     """
     if torch.cuda.is_available():
-        # cuBLAS repeats its bits with a fixed workspace only, and reads this when it is first used
+        # cuBLAS is deterministic only with a fixed workspace; it reads this variable on first use
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # the backward passes of fused attention may sum in any order; plain matrix products do not
+        # the backward passes of fused attention are not deterministic, plain matrix products are
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the device multiplies it in hardware: there it measures faster, elsewhere slower."""
-    if wanted != "auto":
-        return wanted
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Resolve `auto` to bfloat16 if the device supports it in hardware, where it is faster, else to float32."""
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
-        # torch says yes of older GPUs too, which emulate it
+        # without emulation, which older GPUs support
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    has_it = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if has_it else "float32"
+    is_supported = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if is_supported else "float32"

@@ -1,4 +1,4 @@
-"""What the frozen encoder says of the images of a run, upright and mirrored, computed once and memory-mapped."""
+"""Cache of the frozen encoder's features of images and their mirror images, computed once and memory-mapped."""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,33 +23,34 @@ from knowhue.tensors import Batch, Pyramid
 from knowhue.training.engine import Workspace
 
 _BATCH = 64
-_PATIENCE_S = 12 * 3600.0
-"""Seconds to wait for another process that fills the same cache."""
+_WAIT_S = 12 * 3600.0
+"""Seconds to wait while another process fills the same cache."""
 _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float32)}
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Feature maps of some prepared images, one (2, N, C, h, w) array a tap; [1] is mirrored.
+    """Feature maps of prepared images as one (2, N, C, h, w) array per tap; [1] holds the mirror images.
 
-    bfloat16 is kept bit for bit (as int16: numpy has no such type), so cached and fresh are the same.
+    NumPy has no bfloat16, so its bits are stored as int16: cached features equal computed ones exactly.
     """
 
     arrays: list[NDArray[np.generic]]
     positions: NDArray[np.int64]
-    """of the images, ascending"""
+    """indices of the images in the prepared data, (N,), ascending"""
     device: torch.device
 
     def attach(self, batch: Batch, mirrored: NDArray[np.bool_] | None = None) -> Batch:
-        """The batch with its images' maps; upright ones unless `mirrored` (B,) says otherwise."""
+        """Return the batch with its images' features; those of the mirror image where `mirrored` (B,) is true."""
         positions = batch.position.cpu().numpy()
-        upright = np.zeros(len(positions), dtype=np.bool_)
-        return batch._replace(features=self.read(positions, upright if mirrored is None else mirrored))
+        if mirrored is None:
+            mirrored = np.zeros(len(positions), dtype=np.bool_)
+        return batch._replace(features=self.read(positions, mirrored))
 
     def read(self, positions: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Pyramid:
-        """The maps of some of the images, fine to coarse."""
+        """Read the maps of images, fine to coarse; those of the mirror image where `mirrored` is true."""
         rows = np.searchsorted(self.positions, positions)
-        # another image's features would be read in silence
+        # without this check, a missing image would silently get another image's features
         assert np.array_equal(self.positions.take(rows, mode="clip"), positions)
         return tuple(_to_tensor(array[mirrored.astype(np.int64), rows], self.device) for array in self.arrays)
 
@@ -57,12 +58,18 @@ class FeatureCache:
 def cache_features(
     model: MultiTask, work: Workspace, positions: NDArray[np.int64], golden_step: str
 ) -> FeatureCache:
-    """Open the cache of a model's taps of some images, ascending, computing what is not there.
+    """Open the cache of the maps of a model's taps, computing those that are missing.
 
-    Its name in `features/` is a fingerprint of the encoder's weights, these images and the arithmetic, which the golden
-    step tells of processor, threads and libraries: a stale one is never read. Each file appears whole, with a mark that
-    holds its checksum; a damaged one is computed again. Processes of one run share the work by rows of the same files,
-    so the folder must be visible to all of them; of several runs one fills and the others wait.
+    The cache's folder in `features/` is named by a fingerprint of the encoder's weights, the images, precision and
+    golden step (which depends on processor, threads and libraries), so a stale cache is never read. Each file has a
+    JSON file with its checksum; a damaged file is computed again. The processes of a run each compute some rows of the
+    same files, so the folder must be visible to all of them; other runs wait meanwhile.
+
+    Args:
+        model: its encoder computes the features.
+        work: the study's images and engine.
+        positions: indices of the images in the prepared data, ascending.
+        golden_step: the golden step of this process.
 
     Raises:
         RunError: the folder cannot be written.
@@ -70,73 +77,74 @@ def cache_features(
     engine = work.engine
     images = [work.prepared.fingerprint, hashlib.sha256(positions.tobytes()).hexdigest()]
     arithmetic = [engine.precision, engine.device.type, golden_step]
-    home = work.root / "features" / fingerprint([weights_digest(model.encoder), images, *arithmetic])
+    folder = work.root / "features" / fingerprint([weights_digest(model.encoder), images, *arithmetic])
     try:
-        with locked(home, "features", wait_s=_PATIENCE_S, report=work.report):
-            missing = engine.as_main_finds(lambda: [tap for tap in model.taps if not _is_whole(home, tap)])
+        with locked(folder, "features", wait_s=_WAIT_S, report=work.report):
+            missing = engine.on_main(lambda: [tap for tap in model.taps if not _is_intact(folder, tap)])
             if missing:
-                _fill(model, work, positions, home, missing)
+                _fill(model, work, positions, folder, missing)
     except RunError as error:
-        raise RunError(f"{error} Or do without the cache: --set training.cache_gib=0") from None
-    arrays = [read_array(home / f"tap-{tap}.npy") for tap in model.taps]
+        raise RunError(f"{error} Or train without the cache: --set training.cache_gib=0") from None
+    arrays = [read_array(folder / f"tap-{tap}.npy") for tap in model.taps]
     return FeatureCache(arrays, positions, engine.device)
 
 
-def _is_whole(home: Path, tap: int) -> bool:
-    """Whether a tap's file is there as its mark says."""
-    path = home / f"tap-{tap}.npy"
+def _is_intact(folder: Path, tap: int) -> bool:
+    """Whether a tap's file exists and matches its recorded checksum."""
+    path = folder / f"tap-{tap}.npy"
     try:
         status = path.stat()
-        mark = read_json(path.with_suffix(".json"))
-        return mark["content"] == _digest(path, status.st_size, status.st_mtime_ns)
+        recorded = read_json(path.with_suffix(".json"))["content"]
+        return recorded == _digest(path, status.st_size, status.st_mtime_ns)
     except (OSError, RunError, KeyError):
         return False
 
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, size_bytes: int, modified_ns: int) -> str:
-    """Checksum of a file as it is now, once a process: reading it all takes less than an epoch on it."""
+    """Checksum of a file, computed once per process unless its size or time changes."""
     return file_digest(path)
 
 
 def cache_bytes(model: MultiTask, work: Workspace, count: int) -> int:
-    """Bytes on the disk that a model's taps of so many images need."""
-    one = _compute(model.eval(), work, np.arange(1), False)
-    # twice: each image upright and mirrored
-    return 2 * count * sum(one[tap].nbytes for tap in model.taps)
+    """Disk space in bytes for the features of `count` images."""
+    pyramid = _compute(model.eval(), work, np.arange(1), False)
+    # twice, because each image is cached mirrored too
+    return 2 * count * sum(pyramid[tap].nbytes for tap in model.taps)
 
 
 def _fill(
-    model: MultiTask, work: Workspace, positions: NDArray[np.int64], home: Path, taps: list[int]
+    model: MultiTask, work: Workspace, positions: NDArray[np.int64], folder: Path, taps: list[int]
 ) -> None:
     model.eval()
     engine, count = work.engine, len(positions)
     first = _compute(model, work, np.arange(1), False)
-    paths = {tap: home / f".tap-{tap}.npy" for tap in taps}  # whoever fills holds the lock
+    paths = {tap: folder / f".tap-{tap}.npy" for tap in taps}  # only the holder of the lock uses them
     if engine.is_main:
         for tap, path in paths.items():
             shape = (2, count, *first[tap].shape[1:])
-            path.unlink(missing_ok=True)  # of a process that was killed
+            path.unlink(missing_ok=True)  # left by a process that was killed
             allocate(path, shape, _STORED[first[tap].dtype]).flush()
     engine.wait()
     arrays = {tap: open_memmap(path, mode="r+") for tap, path in paths.items()}
-    # processes write rows of their own, so nothing in the files is locked
-    mine = np.arange(count)[engine.share.rank :: engine.share.world]
-    for start in range(0, len(mine), _BATCH):
-        rows = mine[start : start + _BATCH]
-        for mirrored in (False, True):  # the maps of a mirrored image are not mirrored maps
+    # each process writes its own rows, so that the files need no locks
+    own_rows = np.arange(count)[engine.share.rank :: engine.share.world]
+    for start in range(0, len(own_rows), _BATCH):
+        rows = own_rows[start : start + _BATCH]
+        for mirrored in (False, True):  # a mirror image's maps are not the mirrored maps
             maps = _compute(model, work, positions[rows], mirrored)
             for tap in taps:
                 arrays[tap][int(mirrored), rows] = _to_numpy(maps[tap])
-        work.report({"stage": "features", "done": min(start + _BATCH, len(mine)), "total": len(mine)})
+        done = min(start + _BATCH, len(own_rows))
+        work.report({"stage": "features", "done": done, "total": len(own_rows)})
     for array in arrays.values():
         array.flush()
     engine.wait()
     if engine.is_main:
         for tap, path in paths.items():
             content = file_digest(path)
-            put_in_place(path, home / f"tap-{tap}.npy")
-            write_json(home / f"tap-{tap}.json", {"content": content})
+            put_in_place(path, folder / f"tap-{tap}.npy")
+            write_json(folder / f"tap-{tap}.json", {"content": content})
     engine.wait()
 
 

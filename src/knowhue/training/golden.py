@@ -1,4 +1,8 @@
-"""Computed alike: the golden step, which says what computes, and blocks of cells that are computed with one of them."""
+"""The golden step, a fingerprint of a machine's arithmetic, and blocks of cells that are computed with only one.
+
+Arms of a seed are compared with one another. Another machine, library or number of threads in the middle of a block
+would look like an effect.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -22,9 +26,9 @@ from knowhue.training.phases import build_networks, make_train_state
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
 
-# measured, not listed: versions and models' names do not say whether sums come out alike
+# computed, because versions and names of processors do not tell whether results are equal
 _STEPS, _IMAGES, _SIZE_PX, _CLASSES = 2, 8, 32, "abcd"
-_SETTINGS = {  # all that training reads, so that another default does not look like another machine
+_SETTINGS = {  # all settings that training reads, so that a changed default does not look like another machine
     "tasks": {"names": ("colour", "class"), "weights": {"colour": 1.0, "class": 10.0}, "weighting": "static"},
     "encoder": {"weights": "none", "with_heads": False},
     "colour": {
@@ -39,43 +43,43 @@ _SETTINGS = {  # all that training reads, so that another default does not look 
         },
     },
 }  # fmt: skip
-# convolutions of all channels, and depthwise ones, which are computed by other code
+# ordinary and depthwise convolutions, which use different kernels
 _ENCODERS = ("resnet18", "tf_efficientnet_lite0")
-_found: dict[tuple[str, str, int], str] = {}
+_digests: dict[tuple[str, str, int], str] = {}
 
 
 def golden_step(engine: Engine, threads: int | None = None) -> str:
     """SHA-256 of all weights after two training steps of two small multi-task models with a GAN on synthetic images.
 
-    What other encoders than ResNet-18 and EfficientNet-Lite0 alone have is not seen, such as ConvNeXt's norms.
+    Only if it is equal do runs differ by nothing but their settings: another processor, number of threads or library
+    version can sum in another order. The number of processes also affects it. It is computed once per process, and is
+    equal on all processes of a run.
 
-    Runs differ by their settings alone only where this is equal: another processor, another number of threads or
-    another version of a library may sum in another order. The number of processes counts, too. It is computed once a
-    process and is the same on all processes of a run.
+    It does not cover operations that neither ResNet-18 nor EfficientNet-Lite0 has, such as ConvNeXt's normalisation.
     """
     with computing_with(threads):
         key = (str(engine.device), engine.precision, torch.get_num_threads())
-        if key not in _found:
-            _found[key] = _train(engine)
-        return digest(engine.gather([_found[key]]))
+        if key not in _digests:
+            _digests[key] = _train(engine)
+        return digest(engine.gather([_digests[key]]))
 
 
 def _train(engine: Engine) -> str:
-    """On this process alone."""
+    """Train the models on this process alone."""
     return digest([each for encoder in _ENCODERS for each in _trained_weights(engine, encoder)])
 
 
 def _trained_weights(engine: Engine, encoder: str) -> tuple[str, str]:
-    """Digests of the model's and of the discriminator's."""
+    """Digests of the trained model and of the trained discriminator."""
     config = edit(edit(Config(), _SETTINGS), {"encoder": {"name": encoder}})
     networks = build_networks(engine, config, _CLASSES)
     state = make_train_state(engine, networks, config, "finetune", alone=True)
     model, discriminator, images = networks.model.train(), networks.discriminator, np.arange(_IMAGES)
-    assert discriminator is not None  # the settings have one
+    assert discriminator is not None  # by the settings
     discriminator.train()
     with drawing_from(engine.device, 0, "golden-step"):
         for step in range(_STEPS):
-            # smooth random images, so that no loss is that of noise
+            # smooth random images, more like photos than noise is
             coarse = stream(0, "golden-step", step).integers(0, 256, (_IMAGES, 8, 8, 3), dtype=np.uint8)
             rgb = coarse.repeat(_SIZE_PX // 8, axis=1).repeat(_SIZE_PX // 8, axis=2)
             train_step(state, to_batch(images, rgb, images % len(_CLASSES), engine.device))
@@ -83,7 +87,7 @@ def _trained_weights(engine: Engine, encoder: str) -> tuple[str, str]:
 
 
 BlockCells = Sequence[tuple[str, Config]]
-"""Arms of one seed, and the settings of each."""
+"""The arms of one seed with their settings."""
 
 
 def blocks_of(plan: Plan) -> dict[int, BlockCells]:
@@ -91,102 +95,101 @@ def blocks_of(plan: Plan) -> dict[int, BlockCells]:
     return {seed: [(arm, plan.run_config(arm, seed)) for arm in plan.arms] for seed in plan.seeds}
 
 
-def begin_anew(
-    work: Workspace, blocks: Mapping[int, BlockCells], now: str, more_to_come: bool = False
+def restart_mixed_blocks(
+    work: Workspace, blocks: Mapping[int, BlockCells], step: str, more_to_come: bool = False
 ) -> None:
-    """Set aside what an unfinished block has computed with another golden step, so that all of it is computed alike.
+    """Set aside results of unfinished blocks that were computed with another golden step than `step`.
 
-    Arms of a seed are compared with one another: a new machine, library or number of threads in the midst of a block
-    would be taken for an effect. A block that was finished with one golden step stays. Where there are `more_to_come`,
-    cells that are not known yet, no block is finished.
+    A block that was finished with a single golden step stays. `more_to_come` means that blocks will get cells that are
+    not known yet, so none is finished.
     """
     if work.engine.is_main:
         for seed, cells in blocks.items():
             if more_to_come or finished_with(work.root, cells) is None:
-                _set_aside(work, seed, cells, now)
+                _set_aside(work, seed, cells, step)
     work.engine.wait()
 
 
-def begin_run_anew(work: Workspace, arm: str, config: Config, now: str) -> None:
-    """The same before a single run, whose block is that of the folder's study; never under arms that have finished.
+def restart_mixed_block_of(work: Workspace, arm: str, config: Config, step: str) -> None:
+    """Do as `restart_mixed_blocks` before a single run, unless finished arms of its block would have to be set aside.
 
     Raises:
-        RunError: finished arms of the block, or that stand on the same heads, were computed otherwise.
+        RunError: finished arms of the block, or arms with the same heads, were computed with another golden step.
     """
-    block = _block_around(work.root, arm, config)
+    block = _block_of(work.root, arm, config)
     is_done = inspect_run(run_folder(work.root, arm, config))[0]
-    others = [] if is_done else _finished_otherwise(work.root, block, config, now)
-    work.engine.wait()  # all have looked before one of them moves anything
+    others = [] if is_done else _finished_with_others(work.root, block, config, step)
+    work.engine.wait()  # until all processes have read the folders, before one of them moves any
     if others:
         raise RunError(
-            f"`{work.root / arm}`, seed {config.seed}, would be computed otherwise (golden step {now[:12]}: another "
-            f"processor, other threads, libraries or code) than {', '.join(others)}, which it is compared or shares "
-            "heads with. Train it where these were trained, or name another folder."
+            f"`{work.root / arm}`, seed {config.seed}, would be computed differently (golden step {step[:12]}: another "
+            f"processor, other threads, libraries or code) than {', '.join(others)}, with which it is compared or "
+            "shares heads. Train it where these were trained, or name another folder."
         )
     if not is_done:
-        begin_anew(work, {config.seed: block}, now)
+        restart_mixed_blocks(work, {config.seed: block}, step)
 
 
-def _block_around(root: Path, arm: str, config: Config) -> BlockCells:
-    """The cells of the folder's study that a run is one of; else that run alone."""
+def _block_of(root: Path, arm: str, config: Config) -> BlockCells:
+    """The cells of the block that a run belongs to; only the run itself if it is in no study."""
     blocks = blocks_of(read_plan(root)) if (root / FROZEN).exists() else {}
     cells = blocks.get(config.seed, ())
     is_cell = run_folder(root, arm, config) in {run_folder(root, *cell) for cell in cells}
     return cells if is_cell else [(arm, config)]
 
 
-def _finished_otherwise(root: Path, block: BlockCells, config: Config, now: str) -> list[str]:
-    """Finished runs with another golden step, of a block or on the heads of `config`."""
+def _finished_with_others(root: Path, block: BlockCells, config: Config, step: str) -> list[str]:
+    """Finished runs of the block, or with the heads of `config`, that were computed with another golden step."""
     cells, heads = {run_folder(root, *cell) for cell in block}, set(head_folders(root, config))
     return [
         str(run.relative_to(root))
         for run in sorted(cells.union(root.glob(f"*/seed-{config.seed}-*")))
-        if inspect_run(run)[0] and _recorded(run) != now
+        if inspect_run(run)[0] and _recorded_step(run) != step
         if run in cells or heads.intersection(head_folders(root, read_config(run)))
     ]
 
 
 def finished_with(root: Path, cells: BlockCells) -> str | None:
-    """The golden step of a block that needs no more training, all of it computed with the same; None of any other."""
+    """Golden step of a block whose training has finished; None if it has not, or was computed with several."""
     folders = [run_folder(root, arm, config) for arm, config in cells]
     if not all(inspect_run(folder)[0] for folder in folders):
         return None
-    found = {_recorded(folder) for folder in folders}
-    return found.pop() if len(found) == 1 else None
+    steps = {_recorded_step(folder) for folder in folders}
+    return steps.pop() if len(steps) == 1 else None
 
 
-def _set_aside(work: Workspace, seed: int, cells: BlockCells, now: str) -> None:
-    """Move what another golden step has computed to a place where nothing lies yet: it is never deleted."""
+def _set_aside(work: Workspace, seed: int, cells: BlockCells, step: str) -> None:
+    """Move folders computed with another golden step below `set-aside/`; nothing is deleted or replaced."""
     runs = [run_folder(work.root, arm, config) for arm, config in cells]
     heads = [head for _, config in cells for head in head_folders(work.root, config)]
-    # whatever else of a folder was lost, any of these was computed
-    begun = ("environment.json", "status.json", "checkpoints")
-    found = {f: _recorded(f) for f in [*runs, *heads] if any((f / name).exists() for name in begun)}
-    for recorded in sorted(set(found.values()) - {now}):
-        moved = [folder.relative_to(work.root) for folder, step in found.items() if step == recorded]
-        home = _free_home(work.root / SET_ASIDE, recorded[:12], moved)
-        for place in moved:
-            (home / place).parent.mkdir(parents=True, exist_ok=True)
-            (work.root / place).replace(home / place)
+    # a folder with any of these was computed, even if its other files are lost
+    marks = ("environment.json", "status.json", "checkpoints")
+    steps = {f: _recorded_step(f) for f in [*runs, *heads] if any((f / name).exists() for name in marks)}
+    for recorded in sorted(set(steps.values()) - {step}):
+        moved = [folder.relative_to(work.root) for folder, own in steps.items() if own == recorded]
+        target = _free_folder(work.root / SET_ASIDE, recorded[:12], moved)
+        for path in moved:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (work.root / path).replace(target / path)
         text = (
-            f"seed {seed} is begun anew, for its arms are compared: processor, threads, libraries or code compute "
-            f"otherwise than before (golden step {now[:12]}, not {recorded[:12]}); what there was lies in "
-            f"{home.relative_to(work.root)}"
+            f"seed {seed} starts again, because its arms are compared: processor, threads, libraries or code compute "
+            f"differently than before (golden step {step[:12]}, not {recorded[:12]}); earlier results are in "
+            f"{target.relative_to(work.root)}"
         )
         work.report({"stage": "note", "text": text})
 
 
-def _free_home(aside: Path, name: str, places: Sequence[Path]) -> Path:
-    """The first of `name`, `name-2`, ... that holds none of these places."""
-    homes = (aside / (f"{name}-{number}" if number > 1 else name) for number in count(1))
-    return next(home for home in homes if not any((home / place).exists() for place in places))
+def _free_folder(parent: Path, name: str, paths: Sequence[Path]) -> Path:
+    """The first of `name`, `name-2`, ... below `parent` in which none of `paths` exists."""
+    folders = (parent / (f"{name}-{number}" if number > 1 else name) for number in count(1))
+    return next(folder for folder in folders if not any((folder / path).exists() for path in paths))
 
 
-def _recorded(folder: Path) -> str:
-    """The golden step of what a run would go on from, else of the run; `unknown` where neither says."""
+def _recorded_step(folder: Path) -> str:
+    """Golden step of a run's checkpoint, else the one in `environment.json`, else `unknown`."""
     path = folder / "environment.json"
     try:
-        own = read_json(path).get("golden_step") if path.exists() else None
+        environment = read_json(path) if path.exists() else {}
     except DamagedError:
-        own = None
-    return computed_with(folder / "checkpoints") or own or "unknown"
+        environment = {}
+    return computed_with(folder / "checkpoints") or environment.get("golden_step") or "unknown"

@@ -1,4 +1,4 @@
-"""One phase of one run: epochs of steps, scores after each, and a state to go on from."""
+"""One phase of one run: epochs of training steps, with scores and a checkpoint after each epoch."""
 
 import time
 from collections import defaultdict
@@ -19,7 +19,7 @@ from knowhue.runs import write_log
 from knowhue.storage import finite_or_none
 from knowhue.tensors import Batch, Prediction
 from knowhue.training import checkpoint, golden
-from knowhue.training.diagnostics import Moment, diagnose, find_faults, keep_shares, measure_shares
+from knowhue.training.diagnostics import Moment, diagnose, find_faults, measure_shares, write_shares
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.phases import (
     Networks,
@@ -35,82 +35,85 @@ from knowhue.training.phases import (
 from knowhue.training.step import train_step
 
 LogEntry = dict[str, Any]
-"""What `log.jsonl` says of an epoch."""
+"""The record of an epoch in `log.jsonl`."""
 
 
 class Diverged(Exception):
-    """A loss, or at the end a weight, is no longer finite; the run ends, and is named."""
+    """A loss, or a weight at the end of a phase, is not finite; the run ends."""
 
     def __init__(self, log: list[LogEntry], what: str = "a loss is not finite in") -> None:
         last = log[-1]
         super().__init__(f"{what} {last['phase']} epoch {last['epoch']}: {last['train']}")
         self.log = log
-        """the entries of the epochs until then"""
+        """entries of all epochs so far"""
 
 
 def run_phase(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName
 ) -> list[LogEntry]:
-    """Train to the end of a phase, from wherever `folder` says it stopped; one entry an epoch, as in `log.jsonl`.
+    """Train to the end of a phase, continuing from the checkpoint in `folder` if there is one.
 
-    Everything random comes from (seed, purpose, epoch), so an interrupted phase ends with the same numbers.
+    All random numbers are derived from (seed, purpose, epoch), so an interrupted phase ends with the same numbers.
+
+    Returns:
+        One log entry per epoch, as in `log.jsonl`.
 
     Raises:
         Diverged: a loss is not finite, or a weight at the end.
-        RunError: the state to go on from is damaged, or another golden step computed it.
+        RunError: the checkpoint is damaged, or was computed with another golden step.
     """
     state = make_train_state(work.engine, networks, config, phase)
     modules, optimizers = state.modules(), state.optimizers
     step = golden.golden_step(work.engine)
     done, log = checkpoint.restore_checkpoint(folder / "checkpoints", modules, optimizers, step)
-    _refuse_divergence(log)
-    if not done:  # else it was measured before the run was cut
-        _keep_gradient_shares(work, state, folder, "fork")
+    _require_finite_losses(log)
+    if not done:  # otherwise it was measured before the run was interrupted
+        _write_gradient_shares(work, state, folder, "fork")
     for epoch in range(done, phase_of(config, phase).epochs):
         log.append(_epoch(work, state, epoch))
         if work.engine.is_main:
             write_log(folder, log)
             checkpoint.save_checkpoint(folder / "checkpoints", epoch + 1, modules, optimizers, step, log)
         work.engine.wait()
-        _refuse_divergence(log)  # after it was saved, so that the next call ends here, too
-    # what the last step left shows in no loss, and a class is named by weights that are no numbers, too
+        _require_finite_losses(log)  # after saving, so that a resumed run ends here too
+    # no loss shows the effect of the last step, and a model with NaN weights would still name a class
     weights = (
-        each for module in networks.modules(with_encoder=True).values() for each in module.parameters()
+        weight for module in networks.modules(with_encoder=True).values() for weight in module.parameters()
     )
-    if log and not all(torch.isfinite(each).all() for each in weights):
+    if log and not all(torch.isfinite(weight).all() for weight in weights):
         raise Diverged(log, "a weight is not finite after")
-    _keep_gradient_shares(work, state, folder, "end")
+    _write_gradient_shares(work, state, folder, "end")
     return log
 
 
-def _refuse_divergence(log: list[LogEntry]) -> None:
+def _require_finite_losses(log: list[LogEntry]) -> None:
     if log and None in log[-1]["train"].values():
         raise Diverged(log)
 
 
-def _keep_gradient_shares(work: Workspace, state: TrainState, folder: Path, moment: Moment) -> None:
-    """Measure what trains the encoder, on the first batches of fine-tuning, and keep it in the run's folder."""
+def _write_gradient_shares(work: Workspace, state: TrainState, folder: Path, moment: Moment) -> None:
+    """Measure each loss's share of the encoder's gradient, if the encoder trains, and write it to the run folder."""
     phase = phase_of(state.config, state.phase)
     encoder_trains = state.config.has_encoder and phase.encoder_learning_rate and phase.epochs
     if encoder_trains and state.config.evaluation.gradient_batches:
-        # those of the first epoch, at the fork and at the end, so that the moments can be compared
+        # on batches of the first epoch at both moments, so that these can be compared
         batches = (batch for batch, _ in training_batches(work, state.config, state.phase, 0))
-        found = measure_shares(state, batches)
+        shares = measure_shares(state, batches)
         if work.engine.is_main:
-            keep_shares(folder, moment, found)
+            write_shares(folder, moment, shares)
 
 
 def _epoch(work: Workspace, state: TrainState, epoch: int) -> LogEntry:
-    """Train on every whole batch of the images once, score, and say how it went."""
+    """Train for one epoch, score, and return the log entry."""
     started = time.perf_counter()
     config, networks = state.config, state.networks
     for module in networks.modules(with_encoder=True).values():
         module.train()
-    # dropout and noise of an epoch have a stream of their own, so that a resumed one draws the same
+    # each epoch's dropout and noise have their own stream, so that a resumed run draws the same numbers
     with drawing_from(work.engine.device, config.seed, state.phase, epoch, work.engine.share.rank):
         losses, images, diagnostics = _train(work, state, epoch)
     trained = time.perf_counter()
-    # only now: to read a loss in each step would wait for the device
+    # only here, because reading a loss in each step would wait for the device
     train = work.engine.average({key: torch.stack(values).mean() for key, values in losses.items()})
     every = config.evaluation.every_epochs
     scores = validate(work, config, networks).metrics if every and (epoch + 1) % every == 0 else {}
@@ -132,7 +135,7 @@ def _epoch(work: Workspace, state: TrainState, epoch: int) -> LogEntry:
 def _train(
     work: Workspace, state: TrainState, epoch: int
 ) -> tuple[dict[str, list[Tensor]], int, list[LogEntry]]:
-    """One pass over the training images: the losses of each step, the number of images, diagnostics."""
+    """Train on each batch of an epoch; return the losses of each step, the number of images, and diagnostics."""
     config, features = state.config, state.networks.features
     phase, batches = phase_of(config, state.phase), training_batches(work, config, state.phase, epoch)
     losses, steps, diagnostics = defaultdict(list), len(batches), []
@@ -146,21 +149,21 @@ def _train(
             diagnostics.append({"step": step, **finite_or_none(diagnose(state, batch))})
         for key, value in train_step(state, batch).items():
             losses[key].append(value.detach())
-        # tensors still: whoever shows them decides when to wait for the device
-        newest = {name: values[-1] for name, values in losses.items()}
+        # as tensors, so that only a display that reads them waits for the device
+        last = {name: values[-1] for name, values in losses.items()}
         progress = {"epoch": epoch + 1, "epochs": phase.epochs, "step": step + 1, "steps": steps}
-        work.report({"stage": "train", **progress, "losses": newest})
+        work.report({"stage": "train", **progress, "losses": last})
     return losses, steps * batches.batch_size, diagnostics
 
 
 def training_batches(work: Workspace, config: Config, name: PhaseName, epoch: int) -> TrainingBatches:
-    """The batches of a run in an epoch of a phase, counted from 0."""
+    """Training batches of an epoch of a phase; epochs are counted from 0."""
     return TrainingBatches(
         work.prepared,
         config.training.batch_size,
         config.seed,
         epoch=first_epoch(config, name) + epoch,
-        # the frozen encoder's cached features are of images where they stand, upright and mirrored
+        # no shifts with a frozen encoder, because its features are cached for unshifted images
         shift_px=config.training.shift_px if name == "finetune" else 0,
         share=work.engine.share,
         device=work.engine.device,
@@ -173,22 +176,22 @@ def training_batches(work: Workspace, config: Config, name: PhaseName, epoch: in
 def validate(
     work: Workspace, config: Config, networks: Networks, full: bool = False, split: str = "validation"
 ) -> Scored:
-    """Score the images of a split with the model as it stands; `full` at the end, by every metric."""
+    """Score the current model on a split; with `full`, at the end of a run, by every metric."""
     engine, discriminator = work.engine, networks.discriminator
     networks.model.eval()
     batches = split_batches(work.prepared, split, 64, engine.share, engine.device)
     if networks.features is not None:
         batches = map(networks.features.attach, batches)
-    if full:  # pretrained networks make a pass of it that takes a while
-        share = work.prepared.positions(split)[engine.share.rank :: engine.share.world]
-        batches = work.counting("evaluate", len(share))(batches)
+    if full:  # pretrained networks take long enough to report progress
+        positions = work.prepared.positions(split)[engine.share.rank :: engine.share.world]
+        batches = work.counting("evaluate", len(positions))(batches)
     critic = None
     if discriminator is not None:
         critic = partial(_adversarial_losses, engine, discriminator.eval(), config.colour.gan_loss)
     # pretrained networks and LPIPS are too slow for every epoch
-    judges = open_networks(config.evaluation, engine.device) if full else {}
-    ours = partial(predict, engine, networks.model)
-    return evaluate(ours, batches, critic, engine.gather, full, judges)
+    metric_networks = open_networks(config.evaluation, engine.device) if full else {}
+    predict_batch = partial(predict, engine, networks.model)
+    return evaluate(predict_batch, batches, critic, engine.gather, full, metric_networks)
 
 
 def _adversarial_losses(

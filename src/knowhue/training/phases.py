@@ -1,4 +1,4 @@
-"""The two phases of a run: what trains in each, and at what learning rates."""
+"""The two phases of a run, heads and fine-tuning: networks, optimizers and learning rates."""
 
 import math
 from collections import defaultdict
@@ -28,21 +28,21 @@ _FINAL_FACTOR = 0.1
 
 
 def phase_of(config: Config, name: PhaseName) -> Phase:
-    """A phase as it is run: a network from scratch has nothing to freeze, and tunes for the epochs of both."""
+    """Settings of a phase; a network from scratch has no encoder to freeze, and fine-tunes for the epochs of both."""
     phase: Phase = getattr(config.training, name)
     if name == "finetune" and not config.has_encoder:
-        # one phase and not two: a second warm-up would be a handicap
+        # a single phase, because a second warm-up would be a handicap
         return phase.model_copy(update={"epochs": config.training.heads.epochs + phase.epochs})
     return phase
 
 
 def first_epoch(config: Config, name: PhaseName) -> int:
-    """How many epochs a run has behind it when a phase begins."""
+    """Number of epochs of a run before a phase begins."""
     return config.training.heads.epochs if name == "finetune" and config.has_encoder else 0
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Learning rate at `step` of `steps` as a share of its peak: short warm-up, cosine to a tenth.
+    """Learning rate at `step` of `steps` relative to its peak: short warm-up, then cosine decay to a tenth.
 
     >>> round(learning_rate_factor(50, 100), 2), round(learning_rate_factor(99, 100), 2)
     (0.55, 0.1)
@@ -55,7 +55,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 def set_learning_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        if "peak" in group:  # a weighting's own has a rate of its own
+        if "peak" in group:  # not in the optimizer of a loss weighting, whose learning rate is constant
             group["lr"] = group["peak"] * factor
 
 
@@ -65,14 +65,14 @@ STEADY_BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True)
 class Networks:
-    """The bare networks of a run, and the cached features of a frozen encoder if there are any."""
+    """The networks of a run, not wrapped for processes, and cached features if the encoder is frozen."""
 
     model: MultiTask
     discriminator: nn.Module | None
     features: FeatureCache | None = None
 
     def modules(self, with_encoder: bool) -> dict[str, nn.Module]:
-        """The parts by name, as weights are stored; the encoder only where it has been trained."""
+        """The parts by their names in weight files."""
         parts = {
             "encoder": self.model.encoder if with_encoder else None,
             "colour": self.model.colour,
@@ -83,11 +83,11 @@ class Networks:
         return {name: module for name, module in parts.items() if module is not None}
 
     def weights(self, with_encoder: bool) -> dict[str, Tensor]:
-        """All tensors, named `<part>.<name>`."""
+        """All tensors of the parts, named `<part>.<name>`."""
         return nn.ModuleDict(self.modules(with_encoder)).state_dict()
 
     def load(self, weights: Weights) -> None:
-        """Load the parts that `weights` holds, named as `weights()` names them; others stay as they are."""
+        """Load the parts that are in `weights`, named as by `weights()`, and leave the others unchanged."""
         parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, value in weights.items():
             part, _, key = name.partition(".")
@@ -98,11 +98,11 @@ class Networks:
 
 
 def build_networks(engine: Engine, config: Config, classes: Sequence[str]) -> Networks:
-    """The networks of a run before it trains; heads start from a model's where `encoder.with_heads` says so.
+    """Build the networks of a run; with `encoder.with_heads`, heads start from a trained model's.
 
     Raises:
-        ConfigError: as `build_model` raises.
-        WeightsError, RunError: the weights that they start from cannot be loaded.
+        ConfigError: as `build_model`.
+        WeightsError, RunError: initial weights cannot be loaded.
     """
     model, discriminator = engine.place(build_model(config, len(classes))), build_discriminator(config)
     networks = Networks(model, None if discriminator is None else engine.place(discriminator))
@@ -112,89 +112,99 @@ def build_networks(engine: Engine, config: Config, classes: Sequence[str]) -> Ne
 
 
 def predict(engine: Engine, model: MultiTask, batch: Batch) -> Prediction:
-    """Predict in the engine's arithmetic; answers are float32."""
+    """Predict at the engine's precision, without gradients; the results are float32."""
     with torch.no_grad(), engine.autocast():
         return model(batch.lightness, batch.features, label=batch.label)
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that an update of a phase needs."""
+    """Everything that a training step needs."""
 
     engine: Engine
     config: Config
     phase: PhaseName
     networks: Networks
-    """bare"""
+    """the networks, not wrapped"""
     model: nn.Module
-    """the model, distributed over the processes"""
+    """the model, wrapped for the processes"""
     optimizer: Optimizer
     discriminator: nn.Module | None = None
-    """distributed too, or None where nothing is adversarial"""
+    """the discriminator, wrapped for the processes; None without an adversarial loss"""
     discriminator_optimizer: Optimizer | None = None
     weighting: LossWeighting | GradientWeighting | None = None
-    """of two tasks' losses or gradients, besides the static weights; None without one"""
+    """weighting of the two tasks' losses or gradients; None for static weights"""
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
-        """All whose moments must be kept to go on exactly, by name."""
-        weighting = self.loss_weighting and self.loss_weighting.optimizer
-        found = {
+        """All optimizers by name, for checkpoints."""
+        optimizers = {
             "model": self.optimizer,
             "discriminator": self.discriminator_optimizer,
-            "weighting": weighting,
+            "weighting": self.loss_weighting and self.loss_weighting.optimizer,
         }
-        return {name: each for name, each in found.items() if each is not None}
+        return {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
 
     @property
     def loss_weighting(self) -> LossWeighting | None:
         return self.weighting if isinstance(self.weighting, LossWeighting) else None
 
     def modules(self) -> dict[str, nn.Module]:
-        """Networks and weighting that must be kept to go on exactly, by name."""
-        kept = self.networks.modules(with_encoder=self.phase == "finetune")
-        return kept if self.loss_weighting is None else kept | {"weighting": self.loss_weighting}
+        """All trained networks and the loss weighting by name, for checkpoints."""
+        modules = self.networks.modules(with_encoder=self.phase == "finetune")
+        return modules if self.loss_weighting is None else modules | {"weighting": self.loss_weighting}
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
-        """Let a loss weighting take in an epoch: both tasks' errors, of colour in units of scaled chroma.
+        """Update a loss weighting with both tasks' errors of an epoch, those of colour in scaled chroma.
 
-        Of `train`, mean losses, and `validation`, metrics or nothing, all must be finite; a run ends with other losses.
+        `train` holds mean losses, `validation` metrics, or nothing. If one is not finite, nothing is updated.
         """
         if self.loss_weighting is None:
             return
-        # a head with a loss of its own logs none of pixels
+        # a head that defines its own loss logs no pixel loss
         colour = self.config.colour.loss if self.config.colour.loss in train else "colour_loss"
-        held_out = {}
+        validation_errors = {}
         if validation:
-            # training's error is of scaled chroma, and the two are compared
+            # scaled like the training error, with which it is compared
             error = validation["ab_l1"] / CHROMA_SCALE
-            held_out = {"colour": error, "class": validation["cross_entropy"]}
-        if all(map(isfinite, (*train.values(), *held_out.values()))):
+            validation_errors = {"colour": error, "class": validation["cross_entropy"]}
+        if all(map(isfinite, (*train.values(), *validation_errors.values()))):
             errors = {"colour": train[colour], "class": train["cross_entropy"]}
-            self.loss_weighting.observe_epoch(errors, held_out)
+            self.loss_weighting.observe_epoch(errors, validation_errors)
 
 
 def make_train_state(
     engine: Engine, networks: Networks, config: Config, phase: PhaseName, alone: bool = False
 ) -> TrainState:
-    """What trains in a phase, with fresh optimizers; wrapped for the processes unless it trains `alone`."""
+    """Return the state at the start of a phase, with new optimizers.
+
+    Networks are wrapped for the processes unless `alone`.
+    """
     if not alone:
         engine.release()
     settings = phase_of(config, phase)
     optimizer = make_optimizer(networks.model, settings, config.training.weight_decay)
-    discriminator, own = networks.discriminator, None
+    discriminator, discriminator_optimizer = networks.discriminator, None
     if discriminator is not None:
-        own = make_discriminator_optimizer(discriminator, settings)
+        discriminator_optimizer = make_discriminator_optimizer(discriminator, settings)
         discriminator = discriminator if alone else engine.distribute(discriminator)
-    model = networks.model if alone else engine.distribute(networks.model)
-    weighting = make_weighting(config.tasks)
-    return TrainState(engine, config, phase, networks, model, optimizer, discriminator, own, weighting)
+    return TrainState(
+        engine,
+        config,
+        phase,
+        networks,
+        networks.model if alone else engine.distribute(networks.model),
+        optimizer,
+        discriminator,
+        discriminator_optimizer,
+        make_weighting(config.tasks),
+    )
 
 
 def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
-    """Set what trains in this phase and at what learning rate.
+    """Make the model's optimizer for a phase; an encoder learning rate of 0 freezes the encoder.
 
-    One of 0 freezes the encoder. The groups never mix tasks, so that a head moves by its own gradient alone.
+    Each head has its own parameter group.
     """
     groups = []
     model.encoder.requires_grad_(bool(phase.encoder_learning_rate))
@@ -202,8 +212,8 @@ def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch
         groups.append(_group(model.encoder.parameters(), phase.encoder_learning_rate, STEADY_BETAS))
     if model.colour is not None:
         betas = STEADY_BETAS if isinstance(model.colour, Palette) else GAN_BETAS
-        own = [model.colour] if model.oracle is None else [model.colour, model.oracle]
-        groups.append(_group((p for each in own for p in each.parameters()), phase.learning_rate, betas))
+        oracle = () if model.oracle is None else model.oracle.parameters()
+        groups.append(_group((*model.colour.parameters(), *oracle), phase.learning_rate, betas))
     if model.classifier is not None:
         groups.append(_group(model.classifier.parameters(), phase.learning_rate, STEADY_BETAS))
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
@@ -217,6 +227,6 @@ def make_discriminator_optimizer(discriminator: nn.Module, phase: Phase) -> torc
 def _group(
     parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float]
 ) -> dict[str, object]:
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    # `lr` is overwritten in each step; the schedule needs the peak
-    return {"params": learning, "lr": learning_rate, "peak": learning_rate, "betas": betas}
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    # the schedule overwrites `lr` in each step, and needs the peak
+    return {"params": trainable, "lr": learning_rate, "peak": learning_rate, "betas": betas}

@@ -1,4 +1,4 @@
-"""One run from its settings to its folder: heads on the frozen encoder, fork, fine-tune, scores."""
+"""One run from its settings to its folder: train the heads on the frozen encoder, fine-tune everything, score."""
 
 import shutil
 import time
@@ -42,13 +42,14 @@ from knowhue.training.phases import Networks, PhaseName, build_networks, phase_o
 from knowhue.training.start import require_fit, start_of
 
 _AVERAGED_PX = 4
+"""Side, in pixels, of the squares over which `count_colours` averages."""
 
 
 @checked_arguments
 def train(config: Config, root: str | Path, arm: str = "multi", report: runs.Report = lambda _: None) -> Path:
-    """Prepare the images, train one arm with one seed below `root`, and score it.
+    """Prepare the images, train one arm with one seed, and score it.
 
-    The same command continues an interrupted run and does not repeat a finished one.
+    The same call continues an interrupted run, and does not repeat a finished one.
 
     Args:
         config: the settings; `tasks` is set by the arm.
@@ -60,16 +61,16 @@ def train(config: Config, root: str | Path, arm: str = "multi", report: runs.Rep
         The run folder.
 
     Raises:
-        KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
+        KnowhueError: settings, images, weights or folder cannot be used; the message says how to fix this.
     """
     config, root = arm_config(config, arm), Path(root)
     with locked(root, "train") as left:
         require_no_jobs(left, root)
         engine = Engine(config.training)
-        # before the folder is named: `auto` would give runs of two precisions one name
+        # resolved first, because with `auto` runs of two precisions would have the same folder
         config = edit(config, {"training": {"precision": engine.precision}})
         work = open_workspace(config, root, report, engine=engine)
-        golden.begin_run_anew(work, arm, config, golden.golden_step(engine))
+        golden.restart_mixed_block_of(work, arm, config, golden.golden_step(engine))
         return run_arm(work, config, arm)
 
 
@@ -81,30 +82,34 @@ def open_workspace(
     engine: Engine | None = None,
     share_out: runs.ShareOut | None = None,
 ) -> Workspace:
-    """Start the engine, if none is given, and prepare the images, on one process for all.
+    """Start the engine, check settings and weights, and prepare the images.
 
-    `configs` are those of the different runs to come, if they are not `config`'s; `share_out` says who reads images
-    that are not prepared yet: None is this process.
+    Args:
+        config: settings of the images and of the engine.
+        root: the study folder.
+        report: called with progress.
+        configs: settings of the runs that will share the workspace; by default only `config`.
+        engine: an engine that is already started.
+        share_out: distributes images that are not prepared yet; by default this process reads them.
 
     Raises:
-        KnowhueError: settings, images, weights or folder do not serve; the message says how to mend it.
+        KnowhueError: settings, images, weights or folder cannot be used; the message says how to fix this.
     """
     report({"stage": "open"})
     engine = engine or Engine(config.training)
     require_apart(config.images, root)
     encoders: dict[str, str] = {}
-    for each in configs or (config,):  # names and weights are tried before any image is read
-        _refuse_contradictions(each)
+    for each in configs or (config,):  # check names and weights before reading images
+        _require_consistent(each)
         require_fit(each)
         make_weighting(each.tasks)
         with images_first(config.images):
-            model = build_model(each, classes=2)  # the images, and so the classes, are not known yet
+            model = build_model(each, classes=2)  # any number, because the classes are not known yet
         if each.has_encoder:
             encoders |= _digest_of_start(each, model)
     prepared = None
     if engine.is_main:
         require_writable_folder(root)
-        # reads the array once through
         prepared = prepare(config.images, root / "images", report, share_out=share_out)
     engine.wait()
     prepared = prepared or load_prepared(root / "images", thorough=False)
@@ -115,16 +120,17 @@ def open_workspace(
 
 
 def _digest_of_start(config: Config, model: MultiTask) -> dict[str, str]:
-    """What weights a run starts from, as a study's hash takes them in: a digest by a name for readers."""
+    """Digest of the weights that a run starts from, by a readable name, for the hash of a study."""
     encoder, start = config.encoder, start_of(config, ())
     name = f"{encoder.name} {encoder.weights}"
     if start is not None:
         return {f"{name} with its heads": start.sha256}
+    # the text is part of studies' hashes
     return {name: "drawn from each seed" if encoder.weights == "none" else weights_digest(model.encoder)}
 
 
 def _report_starts(work: Workspace, configs: Sequence[Config]) -> None:
-    """Say once of each trained model what is taken from it; of several arms, by the one with the most tasks."""
+    """Report what the runs take from trained models, once per model, for the arm with the most tasks."""
     by_tasks = sorted(configs, key=lambda each: len(each.tasks.names))
     starts = (start_of(each, work.prepared.classes) for each in by_tasks)
     for start in {each.model: each for each in starts if each is not None}.values():
@@ -132,7 +138,7 @@ def _report_starts(work: Workspace, configs: Sequence[Config]) -> None:
 
 
 def run_arm(work: Workspace, config: Config, arm: str) -> Path:
-    """Train one arm from the heads of its seed, which are trained first if they are not there yet."""
+    """Train one arm from the heads of its seed, which are trained first if they do not exist; return its folder."""
     folder = runs.run_folder(work.root, arm, config)
     if _is_done(work, config, folder, final=True):
         return folder
@@ -147,27 +153,27 @@ def run_arm(work: Workspace, config: Config, arm: str) -> Path:
 
 
 def run_head(work: Workspace, config: Config, task: Task, arm: str) -> Path:
-    """Train the head of one task on the frozen encoder.
+    """Train the head of one task on the frozen encoder, unless it exists, and return its folder.
 
-    With the encoder frozen the heads share nothing that learns, so a multi-task model's heads are those of the
-    single tasks, bit for bit: they are trained once a seed and every arm is forked from them. Settings of
-    the other task and of fine-tuning are reset, so that arms that differ only there find the same head. Progress names
-    the arm that it is trained for now.
+    While the encoder is frozen, the heads share no trained weights, so a multi-task model's heads equal those of the
+    single tasks bit for bit. They are therefore trained once per seed and used by all its arms. `head_config` resets
+    settings that do not affect the head, so that all arms find the same folder. `arm` is only for progress.
     """
-    own = head_config(config, task)
-    folder = runs.run_folder(work.root / "heads", task, own)
-    if _is_done(work, own, folder, final=False):
+    config = head_config(config, task)
+    folder = runs.run_folder(work.root / "heads", task, config)
+    if _is_done(work, config, folder, final=False):
         return folder
-    _announce(work, own, arm, "heads")
-    return _run(work, own, folder, _with_cached_features(work, own, make_networks(work, own)), "heads", [])
+    _announce(work, config, arm, "heads")
+    networks = _with_cached_features(work, config, make_networks(work, config))
+    return _run(work, config, folder, networks, "heads", [])
 
 
 @checked_arguments
 def evaluate_run(folder: str | Path, report: runs.Report = lambda _: None) -> Scored:
-    """Score a trained run again, on its study's reporting split, and write its scores anew.
+    """Score a finished run again, on its study's reporting split, and replace its scores.
 
     Raises:
-        RunError: `folder` is no run folder of a finished run, or another process works on its study.
+        RunError: `folder` is not the folder of a finished run, or another process works on its study.
     """
     folder = Path(folder)
     runs.require_no_head(folder)
@@ -185,10 +191,10 @@ def evaluate_run(folder: str | Path, report: runs.Report = lambda _: None) -> Sc
 
 
 def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
-    """The trained model of a run, ready to predict.
+    """Load the trained model of a run, in evaluation mode.
 
     Raises:
-        RunError: the images there now are not those that it was trained on, or it is damaged.
+        RunError: it was trained on other images than are there now, or it is damaged.
     """
     _require_same_images(work, folder)
     runs.require_whole(folder)
@@ -196,20 +202,20 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
 
 
 def warm_features(work: Workspace, configs: Iterable[Config]) -> None:
-    """Compute the frozen encoder's features for all heads of these runs, before several processes ask for them."""
+    """Compute the frozen encoder's features for all heads of these runs, before several processes need them."""
     heads = [head_config(config, task) for config in configs for task in head_tasks(config)]
     for config in {fingerprint(head): head for head in heads}.values():
         _with_cached_features(work, config, make_networks(work, config))
 
 
 def _with_cached_features(work: Workspace, config: Config, networks: Networks) -> Networks:
-    """The same with cached features; as it was where no epoch reads them, and, noted, where they are too large."""
+    """Add cached features, unless no epoch reads them or they exceed `training.cache_gib`, which is reported."""
     if not config.training.heads.epochs:
         return networks
     positions = _read_by_heads(work, config)
     needed = cache_bytes(networks.model, work, len(positions)) / 2**30
     if needed > config.training.cache_gib:
-        text = f"features would take {needed:.1f} GiB, over training.cache_gib: recomputed"
+        text = f"features would take {needed:.1f} GiB, more than training.cache_gib: computed again in each epoch"
         work.report({"stage": "note", "text": text})
         return networks
     cache = cache_features(networks.model, work, positions, golden.golden_step(work.engine))
@@ -217,58 +223,58 @@ def _with_cached_features(work: Workspace, config: Config, networks: Networks) -
 
 
 def _read_by_heads(work: Workspace, config: Config) -> NDArray[np.int64]:
-    """Positions of the images that a head is trained on, with any seed, or scored on; the same for all seeds."""
+    """Positions of all images that heads are trained on, with any seed, or scored on."""
     if config.supervision.resample:
         return np.arange(len(work.prepared.rgb))
     return np.union1d(trained_on(work, config), np.flatnonzero(work.prepared.split != "train"))
 
 
 def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool:
-    """Whether there is nothing left to do.
+    """Whether a run needs no training; an ended run is scored again first, if necessary.
 
-    What is damaged of an ended run is made again: by scoring its weights, or where these or its log are damaged, by
-    training it anew to the same weights. What was scored otherwise, on another split, is scored as is asked now.
+    Damaged scores are restored by scoring the weights again; if weights or log are damaged, the run is trained again,
+    with the same result. A run scored on another split or by other settings is scored as `config` says.
     """
     _require_same_images(work, folder)
     settings = config.evaluation if final else None
-    is_trained, damaged, otherwise = work.engine.as_main_finds(
+    is_trained, damaged, difference = work.engine.on_main(
         lambda: scores.inspect_scores(folder, work.prepared.reporting_split, settings)
     )
     if not damaged:
-        # a run of another version is refused, too, not taken for one that this version made or goes on with
+        # also rejects a run of another version, instead of continuing it
         if not runs.is_as_named(folder):
             raise RunError(
                 f"`{folder}` should hold the run that it is named after. Found one of other settings or another seed, "
                 "moved or copied there. Remove it, and run the same command again."
             )
-        if is_trained and work.engine.is_main:  # it may have been killed just before this
+        if is_trained and work.engine.is_main:  # in case the run was killed before it removed them
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        if otherwise:
-            work.report({"stage": "note", "text": f"{folder}: scored {otherwise}, so it is scored anew"})
-            _score_as_asked(work, config, folder, final)
+        if difference:
+            work.report({"stage": "note", "text": f"{folder}: scored {difference}, so it is scored again"})
+            _score_with_new_settings(work, config, folder, final)
         return is_trained
-    how = "scored" if is_trained else "trained"
-    text = f"{folder}: {', '.join(damaged)} damaged or gone, so it is {how} anew"
+    action = "scored" if is_trained else "trained"
+    text = f"{folder}: {', '.join(damaged)} damaged or missing, so it is {action} again"
     work.report({"stage": "note", "text": text})
-    if is_trained:  # its weights are whole: scoring them again costs seconds, training hours
+    if is_trained:
         _score_again(work, config, folder, final)
     elif work.engine.is_main:
-        # a run without a status has not begun, so it is trained
+        # without a status, the run counts as not started and is trained
         (folder / "status.json").unlink(missing_ok=True)
     work.engine.wait()
     return is_trained
 
 
-def _score_as_asked(work: Workspace, config: Config, folder: Path, final: bool) -> None:
-    """Score an ended run by other settings of the evaluation than before, which its own become."""
-    for head in head_folders(work.root, config) if final else ():  # whose scores it quotes
+def _score_with_new_settings(work: Workspace, config: Config, folder: Path, final: bool) -> None:
+    """Score an ended run by the evaluation settings of `config`, and save these as its settings."""
+    for head in head_folders(work.root, config) if final else ():  # the run's scores quote its heads'
         if runs.has_ended(head):
             _is_done(work, runs.read_config(head), head, final=False)
     _score_again(work, config, folder, final)
     if work.engine.is_main:
-        # its card quotes the scores; it is made again when asked for
+        # its model card quotes the scores; `deploy` writes it again
         (folder / runs.DEPLOYED).unlink(missing_ok=True)
-        # settings that do not have their checksum would be damage, and the run trained anew
+        # first a status without the checksum of config.json, or a crash here would leave it damaged
         runs.write_status(folder, runs.read_status(folder), but={"config.json"})
         runs.write_config(folder, config)
         runs.write_status(folder, runs.read_status(folder))
@@ -276,7 +282,7 @@ def _score_as_asked(work: Workspace, config: Config, folder: Path, final: bool) 
 
 
 def _score_again(work: Workspace, config: Config, folder: Path, final: bool) -> Scored:
-    """Score the weights of an ended run; its status stays as it was, with the checksums of the new scores."""
+    """Score the weights of an ended run again, and put the new files' checksums into its status."""
     networks = make_networks(work, _without_start(config) if final else config, folder)
     networks = networks if final else _with_cached_features(work, config, networks)
     scored = _score(work, config, folder, networks, final)
@@ -289,28 +295,30 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
     try:
         recorded = read_json(folder / "environment.json").get("images")
     except RunError:
-        return  # it has not begun, or is damaged, which is looked for elsewhere
+        return  # not started, or damaged, which is checked elsewhere
     if recorded != work.prepared.fingerprint:
         raise RunError(
             f"`{folder}` was trained on other images than are there now: some were added, changed or removed. "
-            "Name another folder, or bring the old images back."
+            "Name another folder, or restore the old images."
         )
 
 
 def _start_digests(networks: Networks, start: runs.Start | None) -> dict[str, Any]:
-    """Of the encoder before it trains, and of the trained model that heads start from, if there is one."""
+    """Digests of the untrained encoder, and of the trained model that heads start from, if any."""
     return {"encoder_weights": weights_digest(networks.model.encoder), "start": start and start.sha256}
 
 
-def _require_same_start(folder: Path, now: Mapping[str, Any]) -> None:
-    """A head and the model that it is put into, or both halves of a run, must stand on the same features."""
+def _require_same_start(folder: Path, current: Mapping[str, Any]) -> None:
+    """Check that a run or head in `folder` began with the same weights, precision and golden step as `current`."""
     environment = read_json(folder / "environment.json")
     recorded = {**environment, "start": (environment.get("start") or {}).get("sha256")}
-    changed = [f"{name} {recorded[name]}, now {new}" for name, new in now.items() if recorded[name] != new]
+    changed = [
+        f"{name} {recorded[name]}, now {new}" for name, new in current.items() if recorded[name] != new
+    ]
     if changed:
         raise RunError(
             f"`{folder}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
-            "bring the old weights, precision or machine back, or name another folder."
+            "restore the old weights, precision or machine, or name another folder."
         )
 
 
@@ -319,27 +327,27 @@ def trained_on(work: Workspace, config: Config) -> NDArray[np.int64]:
 
 
 def _without_start(config: Config) -> Config:
-    """For a run whose own file holds the encoder: what it started from may be gone by now."""
+    """Settings for loading a run whose file holds the encoder; the weights it started from may no longer exist."""
     return edit(config, {"encoder": {"weights": "none", "with_heads": False}})
 
 
 def make_networks(work: Workspace, config: Config, *trained: Path) -> Networks:
-    """The networks of a run, with what the runs in the folders `trained` have learnt.
+    """Build the networks of a run, and load the weights of the runs in the folders `trained`.
 
-    A head of colour classes knows how often each is met in the images that it trains on.
+    A head that classifies colours also gets the colours' frequencies in its training images.
     """
     networks = build_networks(work.engine, config, work.prepared.classes)
     if isinstance(networks.model.colour, ColourClasses):
         networks.model.colour.learn_prior(count_colours(work.prepared, trained_on(work, config)))
     for folder in trained:
-        networks.load(load_file(folder / runs.WEIGHTS))  # whole, as whoever names it has made sure
+        networks.load(load_file(folder / runs.WEIGHTS))  # the caller has checked its checksum
     return networks
 
 
 def count_colours(prepared: Prepared, positions: NDArray[np.int64], batch_size: int = 64) -> Tensor:
-    """Nearest of the 313 colours at the images trained on, (313,) counts; the same on every process.
+    """Histogram (313,) of the nearest of the 313 colours in some images; the same on every process.
 
-    A colour is averaged over squares of `_AVERAGED_PX` first, as the head does with what it learns.
+    Chroma is first averaged over squares of `_AVERAGED_PX`, as the head does with its targets.
     """
     counts = torch.zeros(len(centres()))
     for batch in plain_batches(prepared, positions, batch_size, torch.device("cpu")):
@@ -355,13 +363,13 @@ def _announce(work: Workspace, config: Config, arm: str, phase: PhaseName) -> No
 def _run(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName, heads: list[Path]
 ) -> Path:
-    """Train a phase, score, write everything; the status last."""
-    step = golden.golden_step(work.engine)  # gathered from all processes
+    """Train a phase, score, and write all files of the run, the status last."""
+    step = golden.golden_step(work.engine)  # on all processes, because it gathers from them
     start = start_of(config, work.prepared.classes)
     digests = _start_digests(networks, start)
     if (folder / "checkpoints").is_dir():
         _require_same_start(folder, digests)
-    work.engine.wait()  # all have looked before one of them writes
+    work.engine.wait()  # until all processes have read the folder, before one of them writes
     if work.engine.is_main:
         runs.write_config(folder, config)
         digests |= {"images": work.prepared.fingerprint, "golden_step": step}
@@ -372,7 +380,7 @@ def _run(
     try:
         log = run_phase(work, config, folder, networks, phase)
     except Diverged as error:
-        # scored and kept all the same: the report names it, and gives it a baseline's score
+        # still scored and saved, because the report lists diverged runs
         log, state = error.log, {"state": "diverged", "reason": str(error)}
     started = time.perf_counter()
     _score(work, config, folder, networks, final)
@@ -382,30 +390,30 @@ def _run(
         runs.write_log(folder, _join(logs) + log)
         seconds = {"heads": sum(map(_seconds, logs))} if heads else {}
         seconds |= {phase: _seconds(log), "evaluate": round(time.perf_counter() - started, 2)}
-        # after all other files, whose checksums it holds
+        # last, because it holds the checksums of all other files
         runs.write_status(folder, {**state, "seconds": seconds})
-        # after the status: a run that is cut between the two is whole
+        # after the status, so that an interruption before this leaves a complete run
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     work.engine.wait()
     return folder
 
 
 def _score(work: Workspace, config: Config, folder: Path, networks: Networks, final: bool) -> Scored:
-    """Score a model on the validation images, and write all of `OUTCOME`, with the golden step of what scored it."""
+    """Score a model on the reporting split, and write the files of `scores.OUTCOME`."""
     work.report({"stage": "evaluate"})
     step = golden.golden_step(work.engine)
     scored = validate(work, config, networks, full=final, split=work.prepared.reporting_split)
     if work.engine.is_main:
-        of_set = scores.measure_set(work, config.evaluation, scored.features)
+        set_scores = scores.measure_set(work, config.evaluation, scored.features)
         after_heads = _after_heads(work.root, config) if final else {}
-        scores.write_scores(folder, work.prepared, scored, {**of_set, **after_heads, "golden_step": step})
+        scores.write_scores(folder, work.prepared, scored, {**set_scores, **after_heads, "golden_step": step})
         scores.write_samples(work, folder, networks.model)
         scores.write_extremes(work, folder, networks.model, scored.rows)
     return scored
 
 
 def _after_heads(root: Path, config: Config) -> dict[str, Any]:
-    """The scores of a run's heads on the frozen encoder, before anything was fine-tuned."""
+    """Scores of a run's heads on the frozen encoder, before fine-tuning."""
     metrics: dict[str, Any] = {}
     for folder in head_folders(root, config):
         path = folder / "scores.json"
@@ -418,29 +426,31 @@ def _seconds(log: Sequence[LogEntry]) -> float:
 
 
 def _join(logs: Sequence[Sequence[LogEntry]]) -> list[LogEntry]:
-    """The logs of the heads as one: what they say of the same epoch stands in one entry."""
+    """Merge the logs of the heads epoch by epoch."""
 
-    def merge(one: LogEntry, other: LogEntry) -> LogEntry:
-        both = {name: one[name] | other[name] for name in ("train", "validation")}
-        both |= {name: round(one[name] + other[name], 3) for name in ("seconds", "train_seconds")}
-        return one | both | {"warnings": one["warnings"] + other["warnings"]}
+    def merge(a: LogEntry, b: LogEntry) -> LogEntry:
+        merged = {name: a[name] | b[name] for name in ("train", "validation")}
+        merged |= {name: round(a[name] + b[name], 3) for name in ("seconds", "train_seconds")}
+        return a | merged | {"warnings": a["warnings"] + b["warnings"]}
 
     return [reduce(merge, entries) for entries in zip(*logs, strict=False)]
 
 
-def _refuse_contradictions(config: Config) -> None:
+def _require_consistent(config: Config) -> None:
     training, colour, size = config.training, config.colour, config.images.size_px
     if training.shift_px >= size:
         raise ConfigError(
-            f"`training.shift_px` should be below `images.size_px = {size}`. Found {training.shift_px}."
+            f"`training.shift_px` should be below `images.size_px = {size}`. "
+            f"Found `training.shift_px = {training.shift_px}`."
         )
     if colour.method == "pix2pix" and size < PatchGAN.SMALLEST_PX:
         raise ConfigError(
-            f"`images.size_px` should be {PatchGAN.SMALLEST_PX} or more where `colour.method = pix2pix`. Found {size}."
+            f"`images.size_px` should be {PatchGAN.SMALLEST_PX} or more for `colour.method = pix2pix`. "
+            f"Found `images.size_px = {size}`."
         )
     layers = colour.discriminator_layers
     if config.has_encoder and colour.is_adversarial and size >> layers < 2:
         raise ConfigError(
-            f"`colour.discriminator_layers` should leave at least 2 patches of an image of {size} pixels. "
-            f"Found `colour.discriminator_layers = {layers}`, which see {3 * 2 ** (layers + 1) - 2} pixels."
+            f"`colour.discriminator_layers` should give at least 2 patches for an image of {size} pixels. "
+            f"Found `colour.discriminator_layers = {layers}`, with patches of {3 * 2 ** (layers + 1) - 2} pixels."
         )

@@ -1,6 +1,6 @@
-"""What a run leaves to be read: scores, one row an image, samples; and what baselines and real images score.
+"""Score files of a run (scores, one row per image, samples), and scores of baselines and of real images.
 
-What belongs to the true images (their features, the probe's weights) is computed once a study and kept in `features/`.
+Results that depend only on the true images (their features, the probe's weights) are cached in a study's `features/`.
 """
 
 import math
@@ -53,30 +53,32 @@ from knowhue.training.engine import Counting, Workspace
 from knowhue.training.phases import predict
 
 OUTCOME = frozenset({"scores.json", "per_image.csv", "samples.npz", "extremes.npz"})
-"""The files of a run that scoring its weights again makes anew."""
+"""Files of a run that scoring its weights again replaces."""
 _MEASURED = ("recognition", "networks", "inception_weights", "perceptual", "lpips_weights")
-"""Settings of the evaluation that decide which scores a run has at its end."""
+"""Evaluation settings that decide which scores a finished run has."""
 _Arrays = dict[str, NDArray[Any]]
 SAMPLES_PER_CLASS = 2
 SAMPLED_CLASSES = 40
-"""Images of a thousand classes would be predicted in one batch, and fill a page of 100 MB."""
+"""Limit on classes with sample images: those of 1000 would be one large batch, and a page of 100 MB."""
 EXTREMES = 4
+"""Number of best colourings, and of worst ones, in `extremes.npz`."""
 DRAWN = 4
+"""Number of colourings of each sample image, if the colour head can sample."""
 _ORDER = (
     "probability", "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "chroma", "chroma_true",
     "mean_a", "mean_a_true", "mean_b", "mean_b_true", "colourfulness", "colourfulness_true", "colourfulness_absolute",
     "adversarial", "cross_entropy",
 )  # fmt: skip
-# what a class answer gets right is written beside its name
+# `correct` is written next to the predicted class
 _OTHERS = (column for column in RUN_COLUMNS.values() if column != "correct")
 FROM_ROW = tuple(dict.fromkeys((*_ORDER, *_OTHERS)))
-"""The columns of `per_image.csv` that are numbers: any that a metric reads is among them."""
+"""Numeric columns of `per_image.csv`, including all that metrics read."""
 
 
 def inspect_run(folder: Path) -> tuple[bool, list[str]]:
-    """Whether a run has ended and needs no training again, and which of its files are damaged or gone.
+    """Return whether a run has ended and needs no training, and its damaged or missing files.
 
-    Damage of `OUTCOME` alone is mended by scoring the weights.
+    If only files of `OUTCOME` are damaged, scoring the weights again restores them.
     """
     try:
         damaged = [path.name for path in damaged_files(folder)]
@@ -86,40 +88,41 @@ def inspect_run(folder: Path) -> tuple[bool, list[str]]:
 
 
 def inspect_scores(folder: Path, split: str, settings: Evaluation | None) -> tuple[bool, list[str], str]:
-    """As `inspect_run`; and how a whole run, as one that was trained alone before its study, was scored otherwise.
+    """Return the result of `inspect_run`, and how an intact run's scoring differs from `split` and `settings`.
 
-    Of a head, whose `settings` are None, no more is read than what every run is scored by.
+    It can differ in a run that was trained before its study. `settings` are None for a head, whose scores do not
+    depend on them. The difference is empty if there is none.
     """
     is_trained, damaged = inspect_run(folder)
     if damaged or not is_trained:
         return is_trained, damaged, ""
-    if (own := read_json(folder / "scores.json").get("split")) != split:
-        return True, [], f"on the {own} split, not the {split} split"
-    found = read_config(folder).evaluation
-    differ = [name for name in _MEASURED if settings and getattr(found, name) != getattr(settings, name)]
+    if (scored_on := read_json(folder / "scores.json").get("split")) != split:
+        return True, [], f"on the {scored_on} split, not the {split} split"
+    scored_by = read_config(folder).evaluation
+    differ = [name for name in _MEASURED if settings and getattr(scored_by, name) != getattr(settings, name)]
     return True, [], f"by other {few([f'`evaluation.{name}`' for name in differ])}" if differ else ""
 
 
 def write_scores(
-    folder: Path, prepared: Prepared, scored: Scored, of_set: Mapping[str, Any] | None = None
+    folder: Path, prepared: Prepared, scored: Scored, set_scores: Mapping[str, Any] | None = None
 ) -> None:
-    """`scores.json` and `per_image.csv`."""
+    """Write `scores.json`, including `set_scores`, and `per_image.csv`."""
     rows, classes = scored.rows, prepared.classes
     per_class = class_metrics(rows, classes)
-    found = {
+    scores = {
         "split": prepared.reporting_split,
         "images": len(rows),
         "metrics": finite_or_none(scored.metrics),
         "per_class": {name: finite_or_none(values) for name, values in per_class.items()},
-        **(of_set or {}),
+        **(set_scores or {}),
     }
     if scored.perceptual:
         side = prepared.rgb.shape[1]
-        found["perceptual"] = {name: {**each, "size_px": side} for name, each in scored.perceptual.items()}
+        scores["perceptual"] = {name: {**each, "size_px": side} for name, each in scored.perceptual.items()}
     if rows and "predicted" in rows[0]:
-        found["confusion"] = confusion_matrix(rows, len(classes))
-        found["reliability"] = [finite_or_none(each._asdict()) for each in calibration_bins(rows)]
-    write_json(folder / "scores.json", found)
+        scores["confusion"] = confusion_matrix(rows, len(classes))
+        scores["reliability"] = [finite_or_none(each._asdict()) for each in calibration_bins(rows)]
+    write_json(folder / "scores.json", scores)
     readable = [_readable(row, prepared) for row in rows]
     columns = list(dict.fromkeys(key for row in readable for key in row))
     write_csv(folder / "per_image.csv", [columns, *([row.get(key) for key in columns] for row in readable)])
@@ -127,26 +130,26 @@ def write_scores(
 
 def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
     label = prepared.classes[row["label"]] if row["label"] >= 0 else ""
-    found = {"index": row["index"], "path": prepared.paths[row["index"]], "label": label}
+    cells = {"index": row["index"], "path": prepared.paths[row["index"]], "label": label}
     if "predicted" in row:
-        found |= {"predicted": prepared.classes[row["predicted"]], "correct": row["correct"]}
-    return found | {key: round(row[key], DECIMALS) for key in FROM_ROW if row.get(key) is not None}
+        cells |= {"predicted": prepared.classes[row["predicted"]], "correct": row["correct"]}
+    return cells | {key: round(row[key], DECIMALS) for key in FROM_ROW if row.get(key) is not None}
 
 
 def sample_positions(prepared: Prepared) -> NDArray[np.int64]:
-    """The images that every report shows, (N,): the first `SAMPLES_PER_CLASS` of each class of the reporting split.
+    """Positions (N,) of the report's sample images: the first `SAMPLES_PER_CLASS` of each class in the reporting split.
 
-    Of more classes than `SAMPLED_CLASSES` every second, third and so on is shown.
+    If there are more than `SAMPLED_CLASSES` classes, only every second, third and so on is used.
     """
-    # the first, so that nobody has chosen them
+    # the first ones, so that they cannot be cherry-picked
     positions = prepared.positions(prepared.reporting_split)
     labels, count = prepared.label[positions], len(prepared.classes)
-    shown = range(0, count, -(-count // SAMPLED_CLASSES))
-    return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in shown])
+    sampled = range(0, count, -(-count // SAMPLED_CLASSES))
+    return np.concatenate([positions[labels == n][:SAMPLES_PER_CLASS] for n in sampled])
 
 
 def write_samples(work: Workspace, folder: Path, model: MultiTask) -> None:
-    """`samples.npz`: what the model makes of the sample images; several colourings of each where it draws them."""
+    """Write `samples.npz`: the model's predictions for the sample images, and several colourings if it can sample."""
     positions = sample_positions(work.prepared)
     batch = _batch_of(work, positions)
     prediction = predict(work.engine, model, batch)
@@ -165,9 +168,9 @@ def write_samples(work: Workspace, folder: Path, model: MultiTask) -> None:
 
 
 def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequence[ImageRow]) -> None:
-    """`extremes.npz`: the colourings with the least and the greatest error, best first; none without colours."""
+    """Write `extremes.npz`: the colourings with the smallest and the largest errors, best first, if the run colours."""
     scored = [row for row in rows if row.get("ab_l1") is not None and math.isfinite(row["ab_l1"])]
-    # by index where errors are equal, so that scoring again chooses the same
+    # then by index, so that scoring again chooses the same images if errors are equal
     ordered = sorted(scored, key=lambda row: (row["ab_l1"], row["index"]))
     half = min(EXTREMES, len(ordered) // 2)
     chosen = ordered[:half] + ordered[len(ordered) - half :]
@@ -183,7 +186,7 @@ def write_extremes(work: Workspace, folder: Path, model: MultiTask, rows: Sequen
 
 
 def write_truth(work: Workspace) -> None:
-    """`images/samples.npz`: the sample images in gray and in their own colours."""
+    """Write `images/samples.npz`: the sample images in gray and in their true colours."""
     positions = sample_positions(work.prepared)
     batch = _batch_of(work, positions)
     gray = to_bytes(lab_to_rgb(batch.lightness, torch.zeros_like(batch.chroma)))
@@ -197,8 +200,7 @@ def _batch_of(work: Workspace, positions: NDArray[np.int64]) -> Batch:
 
 
 def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
-    """(B, 3, H, W), 0 to 1, to (B, H, W, 3) uint8; what is not a number is black."""
-    # a diverged run is drawn as well
+    """Convert sRGB (B, 3, H, W), 0 to 1, to uint8 (B, H, W, 3); NaN, as in a diverged run, becomes black."""
     scaled = rgb.nan_to_num(0.0).clamp(0, 1) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -206,16 +208,16 @@ def to_bytes(rgb: RGB) -> NDArray[np.uint8]:
 def measure_set(
     work: Workspace, settings: Evaluation, features: Mapping[str, Features]
 ) -> dict[str, dict[str, Any]]:
-    """`distribution` and, where the settings ask for it, `recognition` of colourings, as `scores.json` holds them.
+    """Return `distribution` and, if `settings.recognition`, `recognition` of a set of colourings, for `scores.json`.
 
-    Distances are to the true images of the reporting split. Recognition is the share of it whose class is found by a
-    linear probe on a network's features, fitted to the training images in their true colours. `features` are those of
-    the colourings, from `evaluate`.
+    The former holds distances to the true images of the reporting split. The latter is the accuracy of a linear probe
+    on a network's features, fitted to the training images in their true colours. `features` are the colourings'
+    features, from `evaluate`.
     """
-    found = {"distribution": _distances(work, settings, features)}
+    scores = {"distribution": _distances(work, settings, features)}
     if settings.recognition:
-        found["recognition"] = _recognition(work, settings, features)
-    return {name: values for name, values in found.items() if values}
+        scores["recognition"] = _recognition(work, settings, features)
+    return {name: values for name, values in scores.items() if values}
 
 
 def _distances(work: Workspace, settings: Evaluation, features: Mapping[str, Features]) -> dict[str, Any]:
@@ -242,49 +244,51 @@ def _recognition(work: Workspace, settings: Evaluation, features: Mapping[str, F
 def score_baseline(
     work: Workspace, settings: Evaluation, predict: Predict, count: Counting = iter
 ) -> dict[str, Any]:
-    """The row of a baseline in `baselines.json`: its metrics, and `distribution` if it colours.
+    """Score a baseline: its metrics and `distribution`, as in `baselines.json`.
 
-    `validation` has those of the validation images, which every epoch of a run is scored on. `count` reports progress.
+    `validation` holds its metrics on the validation images, for comparison with a run's epochs. `count` reports
+    progress.
     """
     split = work.prepared.reporting_split
     batches = count(_batches(work, work.prepared.positions(split)))
     scored = evaluate(predict, batches, full=True, networks=open_networks(settings, work.engine.device))
-    epochs = (
+    validation = (
         scored
         if split == "validation"
         else evaluate(predict, count(_batches(work, work.prepared.positions("validation"))))
     )
-    of_set = measure_set(work, settings, scored.features)
-    return finite_or_none(scored.metrics) | {"validation": finite_or_none(epochs.metrics)} | of_set
+    set_scores = measure_set(work, settings, scored.features)
+    return finite_or_none(scored.metrics) | {"validation": finite_or_none(validation.metrics)} | set_scores
 
 
 def noise_floor(work: Workspace, settings: Evaluation, count: Counting = iter) -> dict[str, Any]:
-    """What real images score: as many from the training split, drawn by their own stream, against those reported on.
+    """Scores of real images: a random subset of the training split, compared with the reporting split.
 
-    Only scores of whole sets have such a floor; other images have no error. `count` reports progress.
+    Only scores of whole sets have such a floor; errors of single images need each image's true colours. `count` reports
+    progress.
     """
     prepared, networks = work.prepared, available_networks(settings, work.engine.device)
     reported = prepared.positions(prepared.reporting_split)
     reference = evaluate(_truth, count(_batches(work, reported)), full=True)
-    # as many, for a Frechet distance grows as sets shrink
+    # as many images as are reported on, because a Frechet distance is larger for smaller sets
     chosen = np.sort(stream(0, "noise-floor").permutation(prepared.positions("train"))[: len(reported)])
     scored = evaluate(_truth, count(_batches(work, chosen)), full=True, networks=networks)
     colourfulness = scored.metrics["colourfulness"]
     true_colourfulness = column_mean(reference.rows, "colourfulness_true")
-    found = {
+    floor = {
         "colourfulness": colourfulness,
         "colourfulness_absolute": scored.metrics["colourfulness_absolute"],
         "colourfulness_difference_of_means": abs(colourfulness - true_colourfulness),
         "distribution": _distances(work, settings, scored.features),
     }
-    # of the true images reported on: the probe was fitted to those of the training split
+    # on the true images of the reporting split, because the probe was fitted to those of the training split
     if settings.recognition:
-        found["recognition"] = _recognition(work, settings, _true_features(work, settings))
-    return found
+        floor["recognition"] = _recognition(work, settings, _true_features(work, settings))
+    return floor
 
 
 def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]:
-    """Of the true images of the reporting split, by network; kept under all that they depend on."""
+    """Features of the reporting split's true images by network, cached."""
     networks = available_networks(settings, work.engine.device)
     return {name: _true_features_of(work, name, network) for name, network in networks.items()}
 
@@ -292,30 +296,32 @@ def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]
 def _true_features_of(work: Workspace, name: str, network: ImageNetwork) -> Features:
     split = work.prepared.reporting_split
 
-    def show() -> _Arrays:
+    def compute() -> _Arrays:
         return {"features": _features(work, work.prepared.positions(split), name, network)}
 
-    return _kept(work, f"truth-{name}", {"split": split, **network.provenance}, show)["features"]
+    return _cached(work, f"truth-{name}", {"split": split, **network.provenance}, compute)["features"]
 
 
 def recognition_probe(work: Workspace, name: str, network: ImageNetwork) -> Probe:
-    """Fitted to the true training images, see `fitted_images`; kept under all that it depends on."""
+    """Linear probe fitted to the true training images, see `fitted_images`; cached."""
     prepared = work.prepared
     positions = prepared.positions("train")
     positions = positions[fitted_images(prepared.label[positions])]
 
     def fit() -> _Arrays:
         features = _features(work, positions, name, network)
-        # scikit-learn's own object would be pickled, and a pickle may run code
         return fit_probe(features, prepared.label[positions], len(prepared.classes))._asdict()
 
-    return Probe(**_kept(work, f"probe-{name}", {"fitted": len(positions), **network.provenance}, fit))
+    return Probe(**_cached(work, f"probe-{name}", {"fitted": len(positions), **network.provenance}, fit))
 
 
-def _kept(work: Workspace, name: str, depends: Mapping[str, Any], make: Callable[[], _Arrays]) -> _Arrays:
-    key = fingerprint({"images": work.prepared.fingerprint, **depends})
+def _cached(
+    work: Workspace, name: str, dependencies: Mapping[str, Any], compute: Callable[[], _Arrays]
+) -> _Arrays:
+    """Arrays from a file in `features/` whose name depends on the images and `dependencies`, computed if missing."""
+    key = fingerprint({"images": work.prepared.fingerprint, **dependencies})
     path = work.root / "features" / f"{name}-{key}.npz"
-    return cached(path, partial(read_arrays, sealed=True), lambda path: write_arrays(path, make()))
+    return cached(path, partial(read_arrays, sealed=True), lambda path: write_arrays(path, compute()))
 
 
 def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: ImageNetwork) -> Features:

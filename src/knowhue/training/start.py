@@ -1,6 +1,6 @@
-"""What a run starts from where `encoder.with_heads` is set: settings, encoder and heads of a trained model.
+"""Runs that start from a trained model (`encoder.with_heads`): its settings, encoder and heads.
 
-Importing this needs no torch: settings that contradict the model are refused before anything is loaded.
+Importing this module needs no torch, so that settings that contradict the model are refused before torch is loaded.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from knowhue.models.encoder import Weights
 
 _PARTS = ("encoder.body.", "colour.", "class.")
-"""What can be taken; a discriminator is new, as exported models have none."""
+"""Prefixes of tensors that a run can start from; not the discriminator's, which exported models lack."""
 _BY_CLASS = ("class.linear.weight", "class.linear.bias")
-"""Tensors of a class head with one row a class."""
+"""Tensors of a class head that have a row for each class."""
 
 
 class Source(NamedTuple):
@@ -34,29 +34,28 @@ class Source(NamedTuple):
     """`built-in`, the folder of its run, or its file"""
     config: Config
     classes: tuple[str, ...]
-    """by label; none where it does not classify"""
+    """names by label; empty if it does not classify"""
     licence: str
-    """of its weights, where it states one"""
+    """licence of its weights; empty if not stated"""
 
 
 @checked_arguments
 def start_from(
     model: str, preset: str | None = None, files: Sequence[str | Path] = (), settings: Sequence[str] = ()
 ) -> Config:
-    """Settings as `load_config` reads them, for a run that starts from a trained model.
+    """Make the configuration of a run that starts from a trained model.
 
-    Encoder, size of the images, class head and colour head (but for its saturation) are the model's where nothing else
-    is said.
+    By default the encoder, the image size, the class head and the colour head (except its saturation) are the model's.
 
     Args:
-        model: `built-in`, the folder of a finished run or of a study, or a file that `knowhue export` made.
-        preset: as of `load_config`, and so the other two; one that says how to colour has to say so as the model does.
-        files: YAML files.
-        settings: like `training.heads.epochs=3`.
+        model: `built-in`, the folder of a finished run or of a study, or a file written by `knowhue export`.
+        preset: as in `load_config`; its colour head must have the form of the model's.
+        files: YAML files, as in `load_config`.
+        settings: like `training.heads.epochs=3`, as in `load_config`.
 
     Raises:
         ConfigError: a setting is wrong, or contradicts the model.
-        RunError, WeightsError: there is no such model, or it cannot be started from.
+        RunError, WeightsError: there is no such model, or runs cannot start from it.
 
     >>> encoder = start_from("built-in").encoder
     >>> encoder.weights, encoder.with_heads
@@ -65,43 +64,43 @@ def start_from(
     source = find_source(model)
     if preset is not None:
         _require_preset(preset, source)
-    # a run instead of its study, whose first finished run may be another one later
+    # by the run's name, because a study's first finished run can be another one later
     encoder = {"name": source.config.encoder.name, "weights": source.name, "with_heads": True}
-    described = source.config.model_dump(by_alias=True)
-    # how vivid its colours are made after training, which for the built-in model is for several sizes of a photo
-    described["colour"].pop("saturation")
-    heads = {task: described[task] for task in source.config.tasks.names}
+    model_settings = source.config.model_dump(by_alias=True)
+    # applied after training, and the built-in model's is tuned for several sizes of a photo
+    model_settings["colour"].pop("saturation")
+    heads = {task: model_settings[task] for task in source.config.tasks.names}
     size = {"images": {"size_px": source.config.images.size_px}}
-    # over the preset, which may have an encoder of its own; its way to colour is the user's wish, as a setting is
+    # the encoder overrides the preset's; the heads do not, because a preset's colour method was chosen by the user
     config = load_config(
         preset or DEFAULT_PRESET, files, settings, under={**heads, **size}, over={"encoder": encoder}
     )
     for key in ("weights", "with_heads"):
-        if (found := getattr(config.encoder, key)) != encoder[key]:
+        if (value := getattr(config.encoder, key)) != encoder[key]:
             raise ConfigError(
                 f"`encoder.{key}` should be left to `--start-from {shown(model)}`. Found `encoder.{key} = "
-                f"{shown(found)}`. Leave one of the two out."
+                f"{shown(value)}`. Leave one of the two out."
             )
     require_fit(config)
     return config
 
 
 def _require_preset(preset: str, source: Source) -> None:
-    """Make sure that a preset which says how to colour says so as the model does."""
-    is_way_to_colour = preset == DEFAULT_PRESET or "colour" in PRESETS.get(preset, {})
-    # before it is laid over the model's settings, where half of each would be told as a fault of the user's
-    if is_way_to_colour and "colour" in source.config.tasks.names:
-        # how wide, no preset says
-        own = edit(load_config(preset), {"colour": {"width": source.config.colour.width}})
-        if problems := [] if own.colour.is_from_scratch else _misfits(own, source, {"colour"}):
-            raise ConfigError(*(f"`--preset {shown(preset)}`: {each}" for each in problems))
+    """Raise a `ConfigError` if a preset's colour head has another form than the model's."""
+    has_colour_settings = preset == DEFAULT_PRESET or "colour" in PRESETS.get(preset, {})
+    # checked alone, because merged with the model's settings it would be reported as the user's settings
+    if has_colour_settings and "colour" in source.config.tasks.names:
+        # presets do not set the width
+        config = edit(load_config(preset), {"colour": {"width": source.config.colour.width}})
+        if problems := [] if config.colour.is_from_scratch else _misfits(config, source, {"colour"}):
+            raise ConfigError(*(f"`--preset {shown(preset)}`: {problem}" for problem in problems))
 
 
 def find_source(name: str) -> Source:
-    """What a trained model says of itself.
+    """Find a trained model and read its description.
 
     Raises:
-        RunError, WeightsError: there is none, it is damaged, or no run can start from it.
+        RunError, WeightsError: there is no such model, it is damaged, or runs cannot start from it.
     """
     path = model_file(name)
     if path.suffix != ".safetensors":
@@ -109,29 +108,29 @@ def find_source(name: str) -> Source:
             f"`--start-from` should be `{BUILT_IN}`, the folder of a run or a study, or a .safetensors file. Found "
             f"`{name}`. Export the model's run with `knowhue export RUN --to safetensors`."
         )
-    is_of_run = all((path.parent / each).exists() for each in ("config.json", "status.json"))
-    source = _of_run(path.parent) if is_of_run and path.name != DEPLOYED else _of_file(name, path)
+    is_in_run = all((path.parent / each).exists() for each in ("config.json", "status.json"))
+    source = _run_source(path.parent) if is_in_run and path.name != DEPLOYED else _file_source(name, path)
     config = source.config
     if not config.has_encoder or (config.colour.oracle and "colour" in config.tasks.names):
         found = "an oracle, which is given the true class" if config.has_encoder else "one without an encoder"
         raise RunError(
-            f"`--start-from` should be a model whose encoder and heads serve other runs. Found `{name}`, {found}. Name "
-            "a run of another arm, such as colour or multi."
+            "`--start-from` should be a model whose encoder and heads other runs can use. Found "
+            f"`{name}`, {found}. Name a run of another arm, such as colour or multi."
         )
     return source
 
 
-def _of_run(folder: Path) -> Source:
+def _run_source(folder: Path) -> Source:
     require_whole(folder, ("config.json", "model.safetensors"))
     config = read_config(folder)
-    # not by `data.prepare`, which needs torch
+    # read here, because `data.prepare` needs torch
     summary = folder.parent.parent / "images" / "prepared.json"
     classes = read_json(summary)["classes"] if "class" in config.tasks.names else ()
     start = read_start(folder)
     return Source(str(folder), config, tuple(classes), start.licence if start else "")
 
 
-def _of_file(name: str, path: Path) -> Source:
+def _file_source(name: str, path: Path) -> Source:
     description, _ = read_model(path, "np")
     classes = description.classes if "class" in description.tasks else ()
     inherited = description.start.licence if description.start else ""
@@ -139,11 +138,11 @@ def _of_file(name: str, path: Path) -> Source:
 
 
 def require_fit(config: Config) -> None:
-    """Make sure that a run's heads have the form of those that they start from.
+    """Check that a run's encoder and heads have the form of the model that they start from.
 
     Raises:
-        ConfigError: they have another one; each setting that differs is named.
-        RunError, WeightsError: there is no such model, or no run can start from it.
+        ConfigError: they have another form; lists the settings that differ.
+        RunError, WeightsError: there is no such model, or runs cannot start from it.
     """
     if not config.encoder.with_heads:
         return
@@ -153,17 +152,17 @@ def require_fit(config: Config) -> None:
 
 
 def _misfits(config: Config, source: Source, tasks: Collection[Task | None]) -> list[str]:
-    """What gives the heads of some tasks, None for the encoder, another form than the model's."""
-    own, theirs = (dict(dotted(each.model_dump(by_alias=True))) for each in (config, source.config))
+    """Problems with settings that give a task's head, or the encoder (None), another form than the model's."""
+    ours, theirs = (dict(dotted(each.model_dump(by_alias=True))) for each in (config, source.config))
     problems = []
     for names, task, form in _FORMS:
         if form(source.config) != form(config) and task in tasks:
-            said = ", ".join(f"{name} = {shown(own[name])}" for name in names)
+            found = ", ".join(f"{name} = {shown(ours[name])}" for name in names)
             expected = ", ".join(str(theirs[name]) for name in names)
             problems.append(
-                f"`{'` and `'.join(names)}` should be {expected}, as of `{source.name}`, which the run starts from. "
-                f"Found `{said}`. Leave it out, or take the encoder alone: --set encoder.weights={source.name}, "
-                "without --start-from."
+                f"`{'` and `'.join(names)}` should be {expected}, as in `{source.name}`, from which the run starts. "
+                f"Found `{found}`. Leave the setting out, or use only the encoder: --set "
+                f"encoder.weights={source.name}, without --start-from."
             )
     return problems
 
@@ -175,11 +174,12 @@ _FORMS: tuple[tuple[tuple[str, ...], Task | None, Callable[[Config], Any]], ...]
     (("colour.method", "colour.decoder"), "colour", lambda config: config.colour.has_skips),
     (("class.head",), "class", lambda config: config.class_.head),
 )
-"""Settings that give a model its form, whose head has it, and what of them does: l1 and l2 train the same head."""
+"""Settings that determine a model's form, the task whose head they shape, and the part of their values that matters: l1
+and l2, for example, train the same head."""
 
 
 def start_of(config: Config, classes: Sequence[str]) -> Start | None:
-    """What a run of these classes takes from a trained model; None where `encoder.with_heads` is not set."""
+    """Describe what a run with these classes takes from a trained model; None unless `encoder.with_heads` is set."""
     from knowhue.models.encoder import tensors_digest
 
     if not config.encoder.with_heads:
@@ -197,28 +197,33 @@ def start_of(config: Config, classes: Sequence[str]) -> Start | None:
     )
 
 
-def initial_heads(config: Config, classes: Sequence[str], drawn: "Weights") -> "Weights":
-    """What the heads of a run take from a trained model.
+def initial_heads(config: Config, classes: Sequence[str], random: "Weights") -> "Weights":
+    """Heads of a run, taken from a trained model.
 
-    A colour head is taken whole. Of a class head the rows of those classes are taken that bear the same name in both,
-    with all that it has of no class; where there are none, the whole head is new.
+    The colour head is taken as a whole. Of the class head, classes that have the same name in both keep their rows,
+    and the other tensors are taken too; if no class has, the whole head stays new.
+
+    Args:
+        config: settings of the run.
+        classes: its classes, by label.
+        random: its heads' initial weights, which new classes keep.
 
     Raises:
-        WeightsError: the model's tensors are not those that it describes.
+        WeightsError: the model's tensors do not fit its description.
     """
     source = find_source(config.encoder.weights)
     parts = _read_parts(source)
-    is_known = any(name in source.classes for name in classes)
-    taken: dict[str, Tensor] = {}
-    for name, own in drawn.items():
+    has_common_class = any(name in source.classes for name in classes)
+    heads: dict[str, Tensor] = {}
+    for name, tensor in random.items():
         if name.startswith("colour.") and "colour" in source.config.tasks.names:
-            taken[name] = _of_shape(parts, name, own.shape, source)
-        elif name in _BY_CLASS and is_known:
-            value = _of_shape(parts, name, (len(source.classes), *own.shape[1:]), source)
-            taken[name] = _with_rows(own, value, classes, source.classes)
-        elif name.startswith("class.") and is_known:
-            taken[name] = _of_shape(parts, name, own.shape, source)
-    return taken
+            heads[name] = _tensor(parts, name, tensor.shape, source)
+        elif name in _BY_CLASS and has_common_class:
+            trained = _tensor(parts, name, (len(source.classes), *tensor.shape[1:]), source)
+            heads[name] = _with_common_rows(tensor, trained, classes, source.classes)
+        elif name.startswith("class.") and has_common_class:
+            heads[name] = _tensor(parts, name, tensor.shape, source)
+    return heads
 
 
 def _read_parts(source: Source) -> "Weights":
@@ -227,20 +232,22 @@ def _read_parts(source: Source) -> "Weights":
     return {name: each for name, each in read_parts(source.name).items() if name.startswith(_PARTS)}
 
 
-def _of_shape(parts: "Weights", name: str, shape: Sequence[int], source: Source) -> "Tensor":
+def _tensor(parts: "Weights", name: str, shape: Sequence[int], source: Source) -> "Tensor":
     found = tuple(parts[name].shape) if name in parts else "none"
     if found != tuple(shape):
         raise WeightsError(
-            f"`{source.name}` should hold the heads that it describes. Found `{name}` of shape {found} where "
-            f"{tuple(shape)} is described. Export its run again, or train it anew."
+            f"`{source.name}` should hold the heads of its description. Found `{name}` of shape {found} instead of "
+            f"{tuple(shape)}. Export its run again, or train it again."
         )
     return parts[name]
 
 
-def _with_rows(drawn: "Tensor", value: "Tensor", classes: Sequence[str], known: Sequence[str]) -> "Tensor":
-    """The rows of classes that are known by name, among those that were drawn for the others."""
-    rows = drawn.detach().cpu().clone()
+def _with_common_rows(
+    random: "Tensor", trained: "Tensor", classes: Sequence[str], trained_classes: Sequence[str]
+) -> "Tensor":
+    """Return the random rows, with the trained ones for classes that both have."""
+    rows = random.detach().cpu().clone()
     for row, name in enumerate(classes):
-        if name in known:
-            rows[row] = value[known.index(name)]
+        if name in trained_classes:
+            rows[row] = trained[trained_classes.index(name)]
     return rows

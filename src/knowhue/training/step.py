@@ -1,4 +1,4 @@
-"""One update of the discriminator and of the model, from one forward pass of each; no I/O."""
+"""One training step: an update of the discriminator and of the model, from one forward pass of each."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
@@ -21,14 +21,14 @@ from knowhue.training.phases import TrainState
 
 Losses = dict[str, Tensor]
 Branches = Mapping[str, Pyramid]
-"""The shared features as each task's head got them: equal in value, apart in the graph."""
+"""The shared features as input of each task's head: equal values, separate nodes of the graph."""
 
 
 def train_step(state: TrainState, batch: Batch) -> Losses:
-    """Update discriminator and model on one batch.
+    """Update the discriminator and the model on one batch.
 
     Returns:
-        The losses before the update, by name; `generator` is the adversarial loss.
+        The losses before the update, by name; `generator` is the model's adversarial loss.
     """
     config, weights = state.config, state.config.tasks.weights
     with state.engine.autocast():
@@ -36,14 +36,14 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
     losses: Losses = {}
     by_task: Losses = {}
     if "colour" in config.tasks.names:
-        own = prediction.colour_loss is not None
-        name = "colour_loss" if own else config.colour.loss
+        head_has_loss = prediction.colour_loss is not None
+        name = "colour_loss" if head_has_loss else config.colour.loss
         losses[name] = colour_loss(prediction, batch, config)
-        colour = losses[name] if own else config.colour.l1_weight * losses[name]
+        colour = losses[name] if head_has_loss else config.colour.l1_weight * losses[name]
         if state.discriminator is not None:
-            assert prediction.chroma is not None  # what is judged is predicted
+            assert prediction.chroma is not None  # an adversarial model always predicts chroma
             direction = discriminator_step(state, batch, prediction.chroma, losses)
-            # the discriminator's graph is gone, its gradient with respect to the chroma is not
+            # the discriminator's graph is freed, so its gradient with respect to the chroma is passed on by hand
             generator = loss_with_gradient(prediction.chroma, direction, losses["generator"])
             colour = colour + config.colour.adversarial_weight * generator
         by_task["colour"] = weights.colour * colour
@@ -51,9 +51,9 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
         losses["cross_entropy"] = class_loss(prediction, batch, config)
         by_task["class"] = weights.class_ * losses["cross_entropy"]
     losses |= weight_tasks(state, prediction, by_task)
-    # to None, not 0: AdamW passes over parameters without a gradient, but decays those whose gradient is 0
+    # None instead of 0, because AdamW skips parameters without a gradient but decays those with a gradient of 0
     state.optimizer.zero_grad(set_to_none=True)
-    # one sum and one backward pass, in which several processes average their gradients once
+    # one backward pass of the sum, so that processes average their gradients only once
     state.engine.backward(torch.stack(list(by_task.values())).sum())
     skip_stopped_head(state)
     state.optimizer.step()
@@ -61,39 +61,40 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
 
 
 def colour_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
-    """The colour head's unweighted loss but for its adversarial part: of pixels, or one of the head's own."""
+    """The colour head's own loss if it defines one, else the pixel loss; unweighted, without the adversarial loss."""
     if prediction.colour_loss is not None:
         return prediction.colour_loss
-    assert prediction.chroma is not None  # called only where there is a colour head
+    assert prediction.chroma is not None  # called only if there is a colour head
     return PIXEL_LOSSES[config.colour.loss](prediction.chroma, batch.chroma)
 
 
 def class_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
-    assert prediction.logits is not None  # called only where there is a class head
+    assert prediction.logits is not None  # called only if there is a class head
     smoothing = config.class_.label_smoothing
     return cross_entropy(prediction.logits, batch.label, batch.label_weight, smoothing)
 
 
 def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: Losses) -> Tensor:
-    """Update the discriminator, and give its gradient for the model.
+    """Update the discriminator, and return the gradient that it gives to the model.
 
-    Both need the discriminator's scores of the same generated images, so one forward pass serves: first
-    the generator's gradient with respect to the images alone, then the discriminator's own backward pass.
-    The stock order (discriminator step, then a second pass for the generator) costs a third more; here the
-    generator answers the discriminator as it was before this step, as in simultaneous gradient descent.
+    Both use the discriminator's scores of the same generated images, so one forward pass is enough: first the gradient
+    of the generator's loss with respect to the images, then the discriminator's own backward pass. The usual order
+    (discriminator step, then a second forward pass for the generator) takes a third longer. Here the generator is
+    trained against the discriminator before its update, as in simultaneous gradient descent.
 
-    The adversarial losses and the shares of patches judged right are put into `losses`.
+    Adds the adversarial losses and the discriminator's accuracy to `losses`.
 
     Returns:
-        Gradient of the generator's adversarial loss with respect to `chroma`, the generated one.
+        Gradient of the generator's adversarial loss with respect to the generated `chroma`.
     """
     discriminator, optimizer = state.discriminator, state.discriminator_optimizer
     assert discriminator is not None
     assert optimizer is not None
     loss = GAN_LOSSES[state.config.colour.gan_loss]
-    # a leaf: neither backward pass of the discriminator goes on into the generator
+    # a leaf, so that the discriminator's backward passes stop before the generator
     fake = chroma.detach().requires_grad_()
-    count = len(fake)  # true and generated images in one batch: the discriminator judges each by itself
+    # true and generated images in one batch, because scores do not depend on the other images
+    count = len(fake)
     with state.engine.autocast():
         scores = discriminator(batch.lightness.repeat(2, 1, 1, 1), torch.cat((batch.chroma, fake)))
     real_score, fake_score = scores[:count], scores[count:]
@@ -104,17 +105,20 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     optimizer.zero_grad(set_to_none=True)
     state.engine.backward(losses["discriminator"])
     optimizer.step()
-    shares = discriminator_accuracy(real_score, fake_score, loss.threshold)
-    losses["discriminator_real"], losses["discriminator_fake"] = shares
+    accuracy = discriminator_accuracy(real_score, fake_score, loss.threshold)
+    losses["discriminator_real"], losses["discriminator_fake"] = accuracy
     return direction
 
 
 def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> Losses:
-    """Weight two tasks at an encoder that learns, in the backward pass to come; what each counts, for the log.
+    """Apply the configured weighting of two tasks to the next backward pass, if the encoder trains.
 
-    `by_task` has the statically weighted loss of each task, scaled here where losses are weighted.
+    `by_task` holds each task's statically weighted loss; a loss weighting multiplies these in place.
+
+    Returns:
+        The weight of each task, for the log.
     """
-    assert prediction.shared is not None  # every model's forward pass gives it
+    assert prediction.shared is not None  # set by every model's forward pass
     branches: Branches = {"colour": prediction.shared[0], "class": prediction.shared[1]}
     is_frozen = not branches["colour"][-1].requires_grad
     if state.weighting is None or len(by_task) < 2 or is_frozen:
@@ -125,17 +129,17 @@ def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> 
 
 
 def weight_losses(engine: Engine, weighting: LossWeighting, branches: Branches, by_task: Losses) -> Losses:
-    """Scale the losses by the factors as they stand, and let the weighting take in the step.
+    """Multiply the losses by the weighting's current factors, and update the weighting.
 
-    What it takes in is averaged over the processes, so that the factors stay equal on all. Losses that are not
-    finite are not taken in: the run ends at the end of this epoch, and says so. Nor is a step in which a task has
-    no loss at all, as where no image has a label: it tells nothing of the task.
+    It observes losses averaged over the processes, so that the factors stay equal on all of them. It skips steps with
+    losses that are not finite (the run then ends after this epoch), and steps in which a task's loss is 0 because no
+    image of the batch is labelled.
     """
     factors = weighting.weights()
     if weighting.every_step:
         losses = engine.average(by_task)
         norms = None
-        if weighting.needs_norms:  # up to one factor, those over all processes
+        if weighting.needs_norms:  # these combine the processes' norms up to a common factor
             squares = {
                 task: flat_gradient(loss, branches[task]).square().sum() for task, loss in by_task.items()
             }
@@ -150,34 +154,34 @@ def weight_losses(engine: Engine, weighting: LossWeighting, branches: Branches, 
 def weight_gradients(
     engine: Engine, weighting: GradientWeighting, branches: Branches, by_task: Losses
 ) -> Losses:
-    """Scale what each task's gradient counts at the shared features in the backward pass to come.
+    """Weight the tasks' gradients at the shared features during the next backward pass.
 
-    The heads still move by their own task alone. The Gramian is averaged over the processes, so that all of them
-    weight alike, and one ordinary backward pass through the encoder follows: `torch.autograd.grad` on shared
-    parameters would let processes drift apart.
+    The heads' gradients are not weighted. The Gramian is averaged over the processes, so that all use the same weights.
+    The encoder then needs only one ordinary backward pass; `torch.autograd.grad` on its parameters would not
+    synchronise the processes.
     """
     gradients = [flat_gradient(loss, branches[task]) for task, loss in by_task.items()]
     products = engine.average({str(i): value for i, value in enumerate(gramian(gradients).flatten())})
     weights = weighting(torch.tensor(list(products.values())).reshape(len(by_task), -1)).tolist()
     by_name = dict(zip(by_task, weights, strict=True))
     for task, weight in by_name.items():
-        for features in branches[task]:  # below the heads, which must not feel the weight
-            # weight bound as a default: a closure would see the loop's last
+        for features in branches[task]:  # below the heads, whose gradients must not be weighted
+            # a default argument, because a closure would see the last weight of the loop
             features.register_hook(lambda gradient, weight=weight: gradient * weight)
     return _named(by_name, by_task)
 
 
 def flat_gradient(loss: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Gradient of a loss with respect to several tensors, as one vector in float32; 0 for one that it does not use.
+    """Gradient of a loss with respect to several tensors, as one float32 vector; 0 for tensors that it does not use.
 
-    The graph is kept: an update still follows.
+    The graph is retained for a later backward pass.
     """
     gradients = torch.autograd.grad(loss, tensors, retain_graph=True, materialize_grads=True)
-    return torch.cat([each.float().flatten() for each in gradients])
+    return torch.cat([gradient.float().flatten() for gradient in gradients])
 
 
 def skip_stopped_head(state: TrainState) -> None:
-    """Keep the head of a stopped task as it is: without gradients the optimizer passes its parameters over."""
+    """Remove the gradients of a stopped task's head, so that the optimizer does not change its parameters."""
     factors = {} if state.loss_weighting is None else state.loss_weighting.weights()
     for task, factor in factors.items():
         if factor == 0:
@@ -186,7 +190,7 @@ def skip_stopped_head(state: TrainState) -> None:
 
 
 def _named(weights: Mapping[str, float], by_task: Losses) -> Losses:
-    """On the device of the losses, with which they are averaged for the log."""
+    """Name the weights for the log, on the losses' device."""
     return {
         f"weight_{task}": torch.tensor(weight, device=by_task[task].device)
         for task, weight in weights.items()
