@@ -27,10 +27,10 @@ from knowhue.report.style import (
     SMALL,
     axis_limits,
     dot,
-    entitle,
     mark_margin,
     number_axis,
     panels,
+    set_title,
 )
 from knowhue.report.text import Measure, measure, p_text
 from knowhue.statistics.paired import Interval
@@ -187,7 +187,7 @@ def _panel(ax: "Axes", question: str, answers: list[Answer], heights: list[float
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     title, what = TASKS[question]
-    entitle(ax, title, subtitle=f"{what}, together minus alone, {written.difference_unit}")
+    set_title(ax, title, subtitle=f"{what}, together minus alone, {written.difference_unit}")
     mark_margin(ax, written.scale * sesoi, answers[0].lower_is_better)
 
 

@@ -9,11 +9,11 @@ from synthetic_study import run_of, table_text, write_study
 
 from knowhue.report.diagnostics import (
     DIAGNOSTICS,
-    diagnosed,
     diagnostic_means,
     gradient_table,
     gradient_warnings,
     predictions,
+    run_diagnostics,
 )
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
@@ -62,7 +62,7 @@ def by_name(data: Study, question: str = "colour") -> dict[str, dict[str, Any]]:
 
 def test_one_run_is_summed_up():
     looks = [look(0.5, affinity_class_to_colour=0.1), look(-0.1), look(-0.1, affinity_class_to_colour=-9.0)]
-    found = diagnosed(study(multi(3, looks)), "multi")[3]
+    found = run_diagnostics(study(multi(3, looks)), "multi")[3]
     assert found["cosine_pixel"] == pytest.approx(0.1)
     assert found["conflict_pixel"] == pytest.approx(2 / 3)
     assert found["conflict_adversarial"] == 1
@@ -74,10 +74,10 @@ def test_one_run_is_summed_up():
 @pytest.mark.parametrize("hole", [None, math.nan])
 def test_missing_values_are_passed_over(hole: Any):
     plain = {name: hole for name in look() if "adversarial" in name} | {"norm_class": hole}
-    found = diagnosed(study(multi(0, [look(0.3), look(hole, **plain)])), "multi")[0]
+    found = run_diagnostics(study(multi(0, [look(0.3), look(hole, **plain)])), "multi")[0]
     assert found["cosine_pixel"] == pytest.approx(0.3)
     assert found["norm_ratio"] == pytest.approx(4)
-    none = diagnosed(study(multi(0, [look(hole, **plain)])), "multi")[0]
+    none = run_diagnostics(study(multi(0, [look(hole, **plain)])), "multi")[0]
     assert none["cosine_pixel"] is none["norm_ratio"] is none["cosine_adversarial"] is None
 
 
@@ -144,7 +144,7 @@ def test_a_running_run_is_not_counted_and_a_diverged_one_is():
     data = study(
         multi(0, [look()]), multi(1, [look()], state="diverged"), multi(2, [look()], state="running")
     )
-    assert list(diagnosed(data, "multi")) == [0, 1]
+    assert list(run_diagnostics(data, "multi")) == [0, 1]
 
 
 def test_a_log_without_diagnostics_gives_headers_alone(eight_seeds: Path):

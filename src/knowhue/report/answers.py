@@ -29,7 +29,7 @@ class Answer:
     """intervals, tests and effect sizes behind a verdict; empty without one"""
     found: Contrast | None = None
     """the compared scores; None without a pair of runs"""
-    lost: str = ""
+    left_out: str = ""
     """the part of the caveat that names the runs left out, which prevent a verdict"""
     rounding: str = ""
     """note for levels and difference that do not add up as shown; not a part of `sentence`"""
@@ -37,20 +37,20 @@ class Answer:
     @property
     def sentence(self) -> str:
         """The whole answer, as `results.json` and sealed studies contain it."""
-        return f"{self.caveat} {self._said}".strip()
+        return f"{self.caveat} {self._statement}".strip()
 
     @property
     def lines(self) -> list[str]:
         """The answer for a terminal: the answer, or why there is none, then its caveats."""
-        if self.lost and self.verdict == Word.NO_VERDICT:
-            rest = " ".join(self.caveat.replace(self.lost, "", 1).split())
+        if self.left_out and self.verdict == Word.NO_VERDICT:
+            rest = " ".join(self.caveat.replace(self.left_out, "", 1).split())
             numbers = f"{self.detail[0].upper()}{self.detail[1:]} {self.evidence} {self.rounding}".strip()
-            return [f"{self.headline}. {self.lost}", numbers, *([f"But: {rest}"] if rest else [])]
-        said = f"{self._said} {self.rounding}".strip()
-        return [said, f"But: {self.caveat}"] if self.caveat else [said]
+            return [f"{self.headline}. {self.left_out}", numbers, *([f"But: {rest}"] if rest else [])]
+        text = f"{self._statement} {self.rounding}".strip()
+        return [text, f"But: {self.caveat}"] if self.caveat else [text]
 
     @property
-    def _said(self) -> str:
+    def _statement(self) -> str:
         return f"{self.headline}: {self.detail} {self.evidence}".strip()
 
 
@@ -81,7 +81,7 @@ def _answer(findings: Findings, question: str) -> Answer:
     study, verdict = findings.study, findings.verdicts[question]
     words, measured = wording(study, question), measure(study.metrics, study.questions[question])
     headroom = findings.headroom[question]
-    lost, given = _lost(study, question)
+    lost, given = _left_out(study, question)
     before = _beaten_by_baseline(study, question), _gains_little(study, question, headroom), lost, given
     caveat = " ".join(filter(None, before))
     found = verdict.found
@@ -139,11 +139,11 @@ def _detail(
     single, multi = (level.format(measured.level(each)) for each in found.levels)
     return (
         f"{opening}, on {_these_images(study, found)}, {words.multi_model} {multi} and {words.single_model} "
-        f"{single}: {_gap(measured, found)}. {_interval_words(study, measured, quoted)}"
+        f"{single}: {_difference(measured, found)}. {_interval_words(study, measured, quoted)}"
     )
 
 
-def _gap(measured: Measure, found: Contrast) -> str:
+def _difference(measured: Measure, found: Contrast) -> str:
     if not measured.signed(found.estimate).strip("0."):
         return "the same to the last digit shown"
     is_relative = found.metric == "ab_l1" and found.levels[0]
@@ -190,13 +190,13 @@ def _evidence(
     low, high = found.wins.interval
     shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
     # if neither can be given for the same reason, `_detail` contains that reason
-    is_said = other.interval is None and other.why_not == quoted.why_not
+    same_reason = other.interval is None and other.why_not == quoted.why_not
     decides = (
         f"{100 * (1 - alpha):g} % decides whether there is a difference, {100 * (1 - 2 * alpha):g} % whether it is "
         "less than what matters"
     )
     elsewhere = f"At {100 * other.level:g} % it is {_ends(measured, other)} ({decides})"
-    interval = f"Of intervals, {decides}" if is_said else elsewhere
+    interval = f"Of intervals, {decides}" if same_reason else elsewhere
     return " ".join((
         f"{interval}; smallest effect of interest {measured.amount(sesoi)}.",
         f"Exact sign-flip p {p_words(found.p)}, against {alpha:g} ({shared}).",
@@ -209,12 +209,14 @@ def _evidence(
 
 def headroom_sentences(rows: list[Headroom], measured: Measure, sesoi: float, word: Word) -> list[str]:
     return [
-        _of_oracle(row, row.bounds, measured, sesoi, word) if row.bounds else _of_baseline(row, measured)
+        _oracle_sentence(row, row.bounds, measured, sesoi, word)
+        if row.bounds
+        else _baseline_sentence(row, measured)
         for row in rows
     ]
 
 
-def _of_baseline(row: Headroom, measured: Measure) -> str:
+def _baseline_sentence(row: Headroom, measured: Measure) -> str:
     if row.share is None:
         gain = f"{measured.signed(row.gain)} {measured.difference_unit}".strip()
         return f"Single-task gains nothing over “{spaced(row.name)}” ({gain})."
@@ -222,7 +224,7 @@ def _of_baseline(row: Headroom, measured: Measure) -> str:
     return f"The smallest effect of interest is {100 * row.share:.0f} % of {gain}."
 
 
-def _of_oracle(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, word: Word) -> str:
+def _oracle_sentence(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, word: Word) -> str:
     """Return what the true class gives at test time and, for `equivalent`, whether it could have given what matters."""
     ends = bounds.interval
     interval = f"{bounds.title} {measured.ends(ends)}" if ends else f"no interval: {bounds.why_not}"
@@ -244,11 +246,11 @@ def _of_oracle(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, w
 
 def _beaten_by_baseline(study: Study, question: str) -> str:
     """Return a caveat that names the models that are no better than a trivial baseline; empty if all are better."""
-    asked = study.questions[question]
-    losers, trivial = beaten(study, asked.metric, levels(study, asked.metric, (asked.single, asked.multi)))
+    spec = study.questions[question]
+    losers, trivial = beaten(study, spec.metric, levels(study, spec.metric, (spec.single, spec.multi)))
     if not losers:
         return ""
-    measured = measure(study.metrics, asked)
+    measured = measure(study.metrics, spec)
     words = wording(study, question)
     names = " and ".join((words.single, words.multi)[place] for place in losers)
     values = ", ".join(f"“{spaced(name)}” {measured.level(level)}" for name, level in trivial.items())
@@ -258,30 +260,30 @@ def _beaten_by_baseline(study: Study, question: str) -> str:
 
 def _gains_little(study: Study, question: str, headroom: list[Headroom]) -> str:
     """Return a caveat if the single-task model has learnt so little that no difference that matters could be found."""
-    asked = study.questions[question]
-    measured, words = measure(study.metrics, asked), wording(study, question)
+    spec = study.questions[question]
+    measured, words = measure(study.metrics, spec), wording(study, question)
     subject = f"{words.single_model[0].upper()}{words.single_model[1:]}"
     return " ".join(
         f"{subject} gains only {measured.amount(row.gain)} over {spaced(row.name)}, less than the smallest "
-        f"effect of interest ({measured.amount(asked.sesoi)}): train longer before reading this."
+        f"effect of interest ({measured.amount(spec.sesoi)}): train longer before reading this."
         for row in headroom
-        if row.name != ORACLE and row.gain > 0 and beside_margin(row.gain, asked.sesoi) < 0
+        if row.name != ORACLE and row.gain > 0 and beside_margin(row.gain, spec.sesoi) < 0
     )
 
 
-def _lost(study: Study, question: str) -> tuple[str, str]:
+def _left_out(study: Study, question: str) -> tuple[str, str]:
     """Return one caveat for runs without a number and one for diverged runs with a declared number."""
-    asked, words = study.questions[question], wording(study, question)
-    arms = ((words.single, asked.single), (words.multi, asked.multi))
+    spec, words = study.questions[question], wording(study, question)
+    arms = ((words.single, spec.single), (words.multi, spec.multi))
     runs = [(f"{label} seed {run.seed}", run) for label, arm in arms for run in study.of(arm)]
     states = _STATES | ({"missing": "has no row"} if study.is_table else {})
     lost = few([
         f"{name} ({'has no score' if run.finished else states.get(run.state, run.state)})"
         for name, run in runs
-        if run.seed not in study.table.scores(run.arm, asked.metric)
+        if run.seed not in study.table.scores(run.arm, spec.metric)
     ])  # fmt: skip
     given = ", ".join(name for name, run in runs if run.state == "diverged")
-    declared = f"the score of “{spaced(asked.if_diverged)}” as declared"
+    declared = f"the score of “{spaced(spec.if_diverged)}” as declared"
     return (
         f"Left out of the numbers: {lost}." if lost else "",
         f"Diverged, and given {declared}: {given}." if given else "",
@@ -289,8 +291,8 @@ def _lost(study: Study, question: str) -> tuple[str, str]:
 
 
 def _what_is_missing(study: Study, question: str) -> str:
-    asked, words = study.questions[question], wording(study, question)
-    arms = ((words.single, asked.single), (words.multi, asked.multi))
+    spec, words = study.questions[question], wording(study, question)
+    arms = ((words.single, spec.single), (words.multi, spec.multi))
     absent = [
         f"no finished run of the {label} arm (“{arm}”)" for label, arm in arms if not study.finished(arm)
     ]

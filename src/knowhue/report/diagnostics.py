@@ -38,13 +38,13 @@ class Diagnostic(NamedTuple):
     """smallest and largest possible value; a quantity between 0 and 1 is a share"""
 
 
-def _known(steps: Sequence[Row], name: str) -> list[float]:
+def _finite_values(steps: Sequence[Row], name: str) -> list[float]:
     values = [step.get(name) for step in steps]
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _over_steps(name: str, join: Callable[[Any], Any]) -> Callable[[Sequence[Row]], float | None]:
-    return lambda steps: float(join(np.array(values))) if (values := _known(steps, name)) else None
+    return lambda steps: float(join(np.array(values))) if (values := _finite_values(steps, name)) else None
 
 
 def _norm_ratio(steps: Sequence[Row]) -> float | None:
@@ -90,7 +90,7 @@ shared features; the norm ratio is a geometric mean; affinities are medians, bec
 other task would dominate a mean."""
 
 
-def diagnosed(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
+def run_diagnostics(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
     """Return by seed the diagnostics of an arm's measured runs, and their `cost` as a share of fine-tuning time.
 
     Runs that diverged are included, unfinished ones are not.
@@ -100,7 +100,7 @@ def diagnosed(study: Study, arm: str) -> dict[int, dict[str, float | None]]:
         steps = [step for entry in run.log for step in entry.get("diagnostics") or ()]
         if steps and (run.finished or run.state == "diverged"):
             spent = [entry.get("seconds") or 0.0 for entry in run.log if entry.get("phase") == "finetune"]
-            cost = math.fsum(_known(steps, "seconds")) / math.fsum(spent) if any(spent) else None
+            cost = math.fsum(_finite_values(steps, "seconds")) / math.fsum(spent) if any(spent) else None
             found[run.seed] = {name: each.of(steps) for name, each in DIAGNOSTICS.items()} | {COST: cost}
     return found
 
@@ -111,8 +111,8 @@ def diagnostic_means(study: Study) -> list[dict[str, Any]]:
     `interval` is Student's t at 95 % over seeds; None where `bounded_interval` gives none.
     """
     rows, cost = [], Diagnostic("Share of fine-tuning time, %", lambda _: None, {}, (0.0, 1.0))
-    for arm in dict.fromkeys(asked.multi for asked in study.questions.values()):
-        found = diagnosed(study, arm)
+    for arm in dict.fromkeys(spec.multi for spec in study.questions.values()):
+        found = run_diagnostics(study, arm)
         for name, each in (DIAGNOSTICS | {COST: cost}).items():
             known = {seed: value for seed, values in found.items() if (value := values[name]) is not None}
             if known:
@@ -134,8 +134,8 @@ def predictions(study: Study) -> list[dict[str, Any]]:
     `no`, `nothing expected`, or `too few seeds`.
     """
     rows = []
-    for question, asked in study.questions.items():
-        found, compared = diagnosed(study, asked.multi), primary(study, question)
+    for question, spec in study.questions.items():
+        found, compared = run_diagnostics(study, spec.multi), primary(study, question)
         transfer = dict(zip(compared.seeds, compared.gains.tolist(), strict=True)) if compared else {}
         for name, each in DIAGNOSTICS.items() if found else ():
             known = [

@@ -14,14 +14,14 @@ from knowhue.report.style import (
     MUTED,
     SINGLE,
     SMALL,
-    as_label,
     axis_limits,
     dot,
-    entitle,
     mark_margin,
     note_diverged,
     number_axis,
     panels,
+    set_title,
+    shorten_name,
 )
 from knowhue.report.text import Measure, measure
 from knowhue.statistics.paired import benjamini_hochberg
@@ -84,7 +84,7 @@ def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
     figure, axes = panels(5.0, 3.1, columns=2, width_ratios=(1, 1.25))
     measured = measure(study.metrics, spec)
     words = wording(study, question)
-    names = as_label(words.single), as_label(words.multi)
+    names = shorten_name(words.single), shorten_name(words.multi)
     _slopes(axes[0, 0], found, measured, names)
     _differences(axes[0, 1], study, found, measured, names, spec.sesoi)
     arms = dict(zip(found.arms, names, strict=True))
@@ -111,7 +111,7 @@ def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str
     for place, colour in enumerate((SINGLE, MULTI)):
         dot(ax, place, means[place], colour, 7, zorder=5)
     better = "lower is better ↓" if found.lower_is_better else "higher is better ↑"
-    entitle(ax, fill(measured.titled(measured.unit), _TITLE), subtitle=better)
+    set_title(ax, fill(measured.titled(measured.unit), _TITLE), subtitle=better)
     ax.set_xlim(-0.5, 1.5)
     names = [f"{name}\n{measured.level(level)}" for name, level in zip(arms, found.levels, strict=True)]
     ax.set_xticks([0, 1], names, fontsize=SMALL, fontweight="bold", linespacing=1.4)
@@ -150,7 +150,7 @@ def _differences(
     ax.set_yticks(list(rows), list(rows.values()), fontsize=SMALL)
     _quiet(ax, "x", "left")
     title = f"{measured.signed(found.estimate)} {measured.difference_unit}"
-    entitle(ax, title, subtitle=f"{arms[1]} minus {arms[0]}")
+    set_title(ax, title, subtitle=f"{arms[1]} minus {arms[0]}")
     mark_margin(ax, measured.scale * sesoi, found.lower_is_better)
 
 
@@ -272,7 +272,7 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
     alone = {"colour": "colouring", "class": "classification"}[question]
-    entitle(ax, measured.titled(measured.difference_unit), subtitle=f"difference from single-task {alone}")
+    set_title(ax, measured.titled(measured.difference_unit), subtitle=f"difference from single-task {alone}")
     mark_margin(ax, measured.scale * spec.sesoi, study.table.lower_is_better(spec.metric))
     note_diverged(figure, list(lost))
     return figure

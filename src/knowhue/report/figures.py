@@ -23,11 +23,11 @@ from knowhue.report.style import (
     SMALL,
     TEXT,
     Tile,
-    as_label,
-    bare,
+    hide_axes,
     image_grid,
     lay_out,
     panels,
+    shorten_name,
 )
 from knowhue.report.text import plain
 from knowhue.storage import replacing, require_outputs
@@ -65,11 +65,11 @@ def _row(study: Study, place: int) -> list[Tile]:
             predicted = study.classes[int(named["predicted"])]
             mark = "" if predicted == truth else "✗ "
             sure = round(float(named.get("probability", np.nan)), 4)
-            below = f"{mark}{as_label(spaced(predicted), _BELOW)}"
+            below = f"{mark}{shorten_name(spaced(predicted), _BELOW)}"
             below += f" {percent(sure)}" if np.isfinite(sure) else ""
         image = _sample(study.shown(colour_arm), index).get("rgb")
         tiles.append(Tile(image, below, INK if mark else MUTED, "not\ntrained"))
-    return [*tiles, Tile(study.samples["truth"][place], as_label(spaced(truth), _BELOW), INK)]
+    return [*tiles, Tile(study.samples["truth"][place], shorten_name(spaced(truth), _BELOW), INK)]
 
 
 def _sample(run: Run | None, index: int) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ def setup(study: Study) -> "dict[str, Drawing]":
     """Draw the model as a diagram; blue parts belong to one task, the orange encoder is shared."""
     figure, axes = panels(5.0, 2.0)
     ax = axes[0, 0]
-    bare(ax)
+    hide_axes(ax)
     ax.set(xlim=(0, 100), ylim=(0, 100))
     drawn = {}
     for name, (x, y, *lines) in _boxes(study).items():
@@ -142,36 +142,36 @@ def setup(study: Study) -> "dict[str, Drawing]":
 
 def _boxes(study: Study) -> dict[str, tuple[Any, ...]]:
     """Return the centre and the lines of each box."""
-    say = study.config
-    method, loss = say("colour", "method"), str(say("colour", "loss") or "l1")
-    frozen, tuned = (say("training", phase, "epochs") for phase in ("heads", "finetune"))
-    start = "random weights" if say("encoder", "weights") == "none" else "pretrained"
-    start += ", with heads" if say("encoder", "with_heads") else ""
+    config = study.config
+    method, loss = config("colour", "method"), str(config("colour", "loss") or "l1")
+    frozen, tuned = (config("training", phase, "epochs") for phase in ("heads", "finetune"))
+    start = "random weights" if config("encoder", "weights") == "none" else "pretrained"
+    start += ", with heads" if config("encoder", "with_heads") else ""
     schedule = f"frozen {plural(frozen, 'epoch')}, then tuned {plain(tuned)}"
-    encoder = ("Shared encoder", str(say("encoder", "name") or "–"), start, schedule)
+    encoder = ("Shared encoder", str(config("encoder", "name") or "–"), start, schedule)
     if method in FROM_SCRATCH:
         # without an encoder to freeze, both phases are one
         encoder = ("No encoder", "the gray image alone", plural((frozen or 0) + (tuned or 0), "epoch"))
-    transposed = say("colour", "decoder") == "transposed"
+    transposed = config("colour", "decoder") == "transposed"
     # `auto` means transposed convolutions only for `gan`
-    transposed |= say("colour", "decoder") in (None, "auto") and method == "gan"
+    transposed |= config("colour", "decoder") in (None, "auto") and method == "gan"
     network = "transposed convolutions" if transposed else "U-Net on the encoder"
-    weighted = f"{loss.upper()} × {plain(say('colour', 'l1_weight'))}"
+    weighted = f"{loss.upper()} × {plain(config('colour', 'l1_weight'))}"
     error = "313 colours" if loss == "classification" else weighted
     colour = (FROM_SCRATCH.get(method, network), error)
     if method == "palette":
-        colour = (f"diffusion in {say('colour', 'palette', 'space')}", "predicts the noise")
-    weight = plain(say("colour", "adversarial_weight"))
-    judge = ("PatchGAN over L*a*b*", f"{str(say('colour', 'gan_loss') or '–').upper()} × {weight}")
+        colour = (f"diffusion in {config('colour', 'palette', 'space')}", "predicts the noise")
+    weight = plain(config("colour", "adversarial_weight"))
+    judge = ("PatchGAN over L*a*b*", f"{str(config('colour', 'gan_loss') or '–').upper()} × {weight}")
     if method in ("feedforward", "palette"):
         judge = ("none",)
-    size = plain(say("images", "size_px"))
+    size = plain(config("images", "size_px"))
     classes = f"Class head: {len(study.classes)} classes"
     return {
         "image": (6, 50, "Gray image", "L*", f"{size} × {size} px"),
         "encoder": (31, 50, *encoder),
         "colour": (62, 78, "Colour head: a*b*", *colour),
-        "class": (62, 22, classes, str(say("class", "head") or "linear"), "cross-entropy"),
+        "class": (62, 22, classes, str(config("class", "head") or "linear"), "cross-entropy"),
         "judge": (90, 78, "Discriminator", *judge),
     }
 

@@ -17,14 +17,14 @@ from knowhue.report.style import (
     SHADE,
     SINGLE,
     SMALL,
-    as_label,
-    bare,
     dot,
-    entitle,
-    name_ends,
+    hide_axes,
+    label_curves,
     note_diverged,
     number_axis,
     panels,
+    set_title,
+    shorten_name,
 )
 from knowhue.statistics.paired import Interval, bounded_interval
 
@@ -82,7 +82,7 @@ def curves(study: Study, name: str) -> "dict[str, Figure]":
     for drawing, panel in _panels(name).items():
         if any(len(_values(run, panel)) for arm in sides(study, panel.task) for run in study.of(arm)):
             figures[drawing], axes = panels(5.0, 2.9)
-            entitle(axes[0, 0], panel.title)
+            set_title(axes[0, 0], panel.title)
             _curves(axes[0, 0], study, panel)
     return figures
 
@@ -125,7 +125,7 @@ def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
             ends.append((float(centre[np.isfinite(centre)][-1]), side.title, side.colour))
     levels = _levels(ax, study, panel)
     _frame(ax, last_frozen, last)
-    name_ends(ax, ends, levels)
+    label_curves(ax, ends, levels)
 
 
 def _values(run: Run, panel: Panel) -> np.ndarray:
@@ -229,14 +229,14 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
         return {}
     figure, axes = panels(5.0, 3.2)
     ax = axes[0, 0]
-    entitle(ax, "Balanced accuracy, %")
+    set_title(ax, "Balanced accuracy, %")
     ax.set_xscale("log")
     ends = [
         _draw_side(ax, [point for point in points if point.side == side.name], side)
         for side in drawn_sides(study, "class")
     ]
     _share_axis(ax, sorted({100 * point.share for point in planned}))
-    name_ends(ax, [end for end in ends if end])
+    label_curves(ax, [end for end in ends if end])
     lost = [f"{point.arm} seed {seed}" for point in points for seed in sorted(point.diverged)]
     # only a study that asks the question declares scores
     note_diverged(figure, [f"{run} (“{spaced(study.questions['class'].if_diverged)}”)" for run in lost])
@@ -304,7 +304,7 @@ def draw_per_class(study: Study) -> "dict[str, Figure]":
         known = {side: values for side, values in scores.items() if np.isfinite(values).any()}
         if known:
             figures[f"per_class_{task}"], axes = panels(5.0, min(0.3 * len(study.classes), 12) + 0.9)
-            entitle(axes[0, 0], title)
+            set_title(axes[0, 0], title)
             _dots(axes[0, 0], known, study.classes)
     return figures
 
@@ -333,7 +333,7 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
         ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
     ax.set_ylim(len(places) - 0.4, -0.6)
     named = slice(None, None, -(-len(classes) // _MOST_NAMED))  # leaves names out that would overlap
-    ax.set_yticks(places[named], [as_label(spaced(label)) for label in classes[named]])
+    ax.set_yticks(places[named], [shorten_name(spaced(label)) for label in classes[named]])
     ax.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.6)
     ax.spines["left"].set_visible(False)
     ax.legend(
@@ -344,12 +344,12 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
 
 def draw_confusion(study: Study) -> "dict[str, Figure]":
     """Draw the confusion matrix of each arm, in per cent of each row."""
-    names = [as_label(spaced(name)) for name in study.classes]
+    names = [shorten_name(spaced(name)) for name in study.classes]
     height = max(0.36 * len(names) if len(names) <= MANY else 4.0, 1.4) + 1.1
     figures = {}
-    for side, counts in _counted(study):
+    for side, counts in _confusions(study):
         figures[f"confusion_{side.name}"], axes = panels(5.0, height)
-        entitle(axes[0, 0], side.title, side.colour)
+        set_title(axes[0, 0], side.title, side.colour)
         _matrix(axes[0, 0], counts, names, side.colour)
     return figures
 
@@ -358,14 +358,14 @@ def confusion_rows(study: Study) -> list[Row]:
     """Return the matrices: one row per arm, true and predicted class; without zeros if there are more than `MANY`."""
     return [
         {"arm": side.arm, "true": true, "predicted": named, "images": count}
-        for side, counts in _counted(study)
+        for side, counts in _confusions(study)
         for true, line in zip(study.classes, counts.tolist(), strict=True)
         for named, count in zip(study.classes, line, strict=True)
         if count or len(study.classes) <= MANY
     ]
 
 
-def _counted(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
+def _confusions(study: Study) -> Iterator[tuple[Side, np.ndarray]]:
     """Yield each side's confusion matrix: images by true (rows) and predicted class, summed over finished seeds."""
     for side in drawn_sides(study, "class"):
         runs = study.finished(side.arm)
@@ -384,7 +384,7 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
         image = np.dstack((hue, 0.05 + 0.95 * shares))
         ax.imshow(image, interpolation="none", aspect="auto")
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
-    bare(ax)
+    hide_axes(ax)
     ax.tick_params(length=0)
     if len(names) <= 4 * MANY:
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
@@ -415,7 +415,7 @@ def draw_reliability(study: Study) -> "dict[str, Figure]":
     for side in drawn_sides(study, "class"):
         if bins := [each for each in reliability_bins(study, side.arm) if each["images"]]:
             figures[f"reliability_{side.name}"], axes = panels(5.0, 3.6)
-            entitle(axes[0, 0], side.title, side.colour)
+            set_title(axes[0, 0], side.title, side.colour)
             _diagram(axes[0, 0], bins, side.colour)
     return figures
 
@@ -423,7 +423,7 @@ def draw_reliability(study: Study) -> "dict[str, Figure]":
 def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
     """Return the bins of `scores.json`, pooled over finished seeds; empty without any."""
     runs = [run.scores["reliability"] for run in study.finished(arm) if run.scores.get("reliability")]
-    return [_pooled(same) for same in zip(*runs, strict=True)]
+    return [_pool_bins(same) for same in zip(*runs, strict=True)]
 
 
 def reliability_rows(study: Study) -> list[Row]:
@@ -431,7 +431,7 @@ def reliability_rows(study: Study) -> list[Row]:
     return [{"arm": arm} | each for arm in sides(study, "class") for each in reliability_bins(study, arm)]
 
 
-def _pooled(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+def _pool_bins(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     filled = [each for each in same if each["images"]]
     # weighted by images, as if the images of all seeds had been sorted together
     weights = [each["images"] for each in filled]

@@ -15,7 +15,18 @@ from knowhue.presets import ALL_METHODS, Method, edit
 from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
-from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, bare, entitle, image_grid, panels
+from knowhue.report.style import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    SMALL,
+    Tile,
+    hide_axes,
+    image_grid,
+    panels,
+    set_title,
+)
 from knowhue.report.text import MISSING, TableCell, difference, ends_text, number
 from knowhue.setting_effects import dotted
 from knowhue.statistics.paired import mean
@@ -336,12 +347,12 @@ def trade_off(compared: Comparison) -> "Figure":
     # one panel more than metrics, because the legend has a panel of its own
     rows = (len(shown) + 3) // 3
     figure, axes = panels(10.5, 3.1 * rows, rows, 3)
-    flat, looks = list(axes.flat), marks(compared)
+    flat, method_marks = list(axes.flat), marks(compared)
     for ax, name in zip(flat, shown, strict=False):
-        _panel(ax, compared, name, looks)
+        _panel(ax, compared, name, method_marks)
     for ax in flat[len(shown) :]:
-        bare(ax)
-    _legend(flat[len(shown)], compared, looks)
+        hide_axes(ax)
+    _legend(flat[len(shown)], compared, method_marks)
     return figure
 
 
@@ -381,10 +392,10 @@ def sample_images(study: Study, arm: str) -> Arrays:
     return next((run.samples for run in study.finished(arm) if run.samples), {})
 
 
-def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Mark]) -> None:
+def _panel(ax: "Axes", compared: Comparison, metric: str, method_marks: Mapping[str, Mark]) -> None:
     unit = METRICS[metric].unit
     scale = 100 if unit == "share" else 1
-    for method, mark in looks.items():
+    for method, mark in method_marks.items():
         ends = []
         for regime in compared.regimes.values():
             by_seed = compared.scores(regime, method, metric)
@@ -400,7 +411,7 @@ def _panel(ax: "Axes", compared: Comparison, metric: str, looks: Mapping[str, Ma
         if len(ends) == 2:
             ax.plot(*zip(*ends, strict=True), color=mark.colour, linewidth=1, alpha=0.6, zorder=3)
     _seconds_axis(ax)
-    entitle(ax, column_head(metric))
+    set_title(ax, column_head(metric))
     if unit != "share":
         ax.set_ylabel(minus(unit), color=MUTED)
     _reference_lines(ax, compared, metric, scale)
@@ -438,13 +449,13 @@ def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) 
             ax.axvline(regime.budget_s, color=RULE, linewidth=1, zorder=1)
 
 
-def _legend(ax: "Axes", compared: Comparison, looks: Mapping[str, Mark]) -> None:
+def _legend(ax: "Axes", compared: Comparison, method_marks: Mapping[str, Mark]) -> None:
     """Draw the legend in the free panel."""
     from matplotlib.lines import Line2D
 
     entries = [
         (compared.methods[name].title + " (reference)" * (name == compared.reference), mark, mark.colour)
-        for name, mark in looks.items()
+        for name, mark in method_marks.items()
     ]
     entries += [
         ("hollow: equal images", Mark(MUTED, "o"), PAPER),

@@ -134,7 +134,7 @@ def render_page(found: Conclusion, note: str = "") -> str:
         scores_link=_data_link("text/csv", to_csv(scores)),
         warnings=integrity.warnings(study),
         answers=_answers(found),
-        sections=_filled_sections(found.findings),
+        sections=_sections(found.findings),
         fewest_seeds=fewest_seeds(study.alpha),
         numbers=numbers,
         integrity=integrity,
@@ -169,7 +169,7 @@ def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: st
         numbers=numbers_file.name,
         results_link=_results_link(found),
         notices=notices(study),
-        sections=_filled_sections(found.findings, _TABLE_SECTIONS),
+        sections=_sections(found.findings, _TABLE_SECTIONS),
         answers=_answers(found),
     )
     write_json(numbers_file, found.results)
@@ -187,8 +187,8 @@ def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
     study = found.findings.study
     lower = study.table.lower_is_better
     return [
-        (found.answers[name], measure(study.metrics, asked), lower(asked.metric), wording(study, name))
-        for name, asked in study.questions.items()
+        (found.answers[name], measure(study.metrics, spec), lower(spec.metric), wording(study, name))
+        for name, spec in study.questions.items()
     ]
 
 
@@ -242,7 +242,7 @@ def _text_columns(rows: Sequence[Sequence[Any]]) -> list[bool]:
     return [bool(column) and all(text[0].isalpha() for text in column) for column in filled]
 
 
-def _filled_sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
+def _sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:
     """Return the sections that have something to show, with their figures as SVG and their tables as text."""
     study, shown, count = findings.study, [], 0
     for section in wanted:

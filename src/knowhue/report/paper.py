@@ -111,14 +111,14 @@ def _pages(drawings: "Mapping[str, Drawing]") -> list[Latex]:
 
 def methods_paragraph(study: Study) -> str:
     """Return the methods section, with the hash of the plan and citations."""
-    asked = [
+    questions = [
         (each, measure(study.metrics, each), study.table.lower_is_better(each.metric))
         for each in study.questions.values()
     ]
     heads, tuned = (study.config("training", phase, "epochs") for phase in ("heads", "finetune"))
     return fill_latex(
         "methods.tex",
-        asked=asked,
+        questions=questions,
         config=study.config,
         seeds=plural(len(study.seeds), "seed"),
         heads=plural(heads, "epoch"),

@@ -69,7 +69,7 @@ def panels(
     return figure, axes
 
 
-def entitle(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> None:
+def set_title(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> None:
     """Write the title of a panel at its upper left, and a gray subtitle below."""
     pad = 20 if subtitle else 8
     ax.set_title(title, loc="left", fontsize=TEXT, fontweight="bold", color=colour, pad=pad)
@@ -77,7 +77,7 @@ def entitle(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> No
     ax.annotate(subtitle, **place, color=MUTED, fontsize=SMALL, va="bottom")
 
 
-def bare(ax: "Axes") -> None:
+def hide_axes(ax: "Axes") -> None:
     """Remove axis lines, ticks and labels."""
     ax.set_xticks([])
     ax.set_yticks([])
@@ -162,7 +162,7 @@ def number_axis(ax: "Axes", axis: Literal["x", "y"]) -> None:
         ax.set_axisbelow(True)
 
 
-def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
+def spread_heights(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
     """Return heights of lines of text, moved by as little as avoids overlaps (least squares), in the same order.
 
     Args:
@@ -179,7 +179,7 @@ def apart(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
     return (isotonic_regression(np.array(heights) - steps).x + steps).tolist() if len(heights) else []
 
 
-def name_ends(
+def label_curves(
     ax: "Axes", curves: Sequence[tuple[float, str, str]], lines: Sequence[tuple[float, str]] = ()
 ) -> None:
     """Write the names of curves, in their colours, and of reference lines, in gray, to the right of a panel."""
@@ -187,7 +187,7 @@ def name_ends(
         [*((*curve, TEXT, "bold") for curve in curves), *((*line, MUTED, SMALL, "normal") for line in lines)]
     )
     for height, (_, name, colour, size, weight) in zip(
-        apart(ax, [each[0] for each in named], TEXT), named, strict=True
+        spread_heights(ax, [each[0] for each in named], TEXT), named, strict=True
     ):
         ax.annotate(
             name, (1, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
@@ -230,11 +230,11 @@ def axis_limits(values: Sequence[float], margin: float) -> Interval:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def as_label(name: str, longest: int = 24) -> str:
+def shorten_name(name: str, longest: int = 24) -> str:
     """Shorten a user's name for a figure; the middle is cut out, because names often differ at their ends.
 
-    >>> as_label("bicycle and motorcycle"), as_label("multi-task, class weight 3"), as_label("a" * 9 + "b" * 9, 13)
-    ('bicycle and motorcycle', 'multi-task,...s weight 3', 'aaaaa...bbbbb')
+    >>> shorten_name("multi-task, class weight 3"), shorten_name("a" * 9 + "b" * 9, 13)
+    ('multi-task,...s weight 3', 'aaaaa...bbbbb')
     """
     end = (longest - 3) // 2
     return name if len(name) <= longest else f"{name[: longest - 3 - end]}...{name[-end:]}"

@@ -33,7 +33,7 @@ Cells = dict[str, _Cell]
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageTable:
     """A table of the page."""
 
     title: str
@@ -55,8 +55,8 @@ class Shown:
         if self.of_questions:
             known = {row["question"]: row for row in rows}
             rows = [
-                {"question": name, "metric": asked.metric, "sesoi": asked.sesoi} | known.get(name, {})
-                for name, asked in study.questions.items()
+                {"question": name, "metric": spec.metric, "sesoi": spec.sesoi} | known.get(name, {})
+                for name, spec in study.questions.items()
             ]
         names = dict.fromkeys(name for row in rows for name in row.get("baselines", ()))
         cells = self.cells | {name.capitalize(): _baseline(name) for name in names}
@@ -71,50 +71,52 @@ def _unit(study: Study, row: Row) -> str:
     return row["unit"] if "unit" in row else study.unit(row["metric"])
 
 
-def _like(row: Row) -> float | None:
+def _larger_level(row: Row) -> float | None:
     """Return the larger level of both arms, which sets the digits of a row; None without levels."""
     levels = (row.get("single"), row.get("multi"), *map(mean, row.get("scores", ())))
     return max((level for level in levels if level is not None), key=abs, default=None)
 
 
-def _text(key: str, say: Callable[[Any], Any] = lambda value: value) -> _Cell:
-    return lambda _, row: say(row.get(key))
+def _text(key: str, convert: Callable[[Any], Any] = lambda value: value) -> _Cell:
+    return lambda _, row: convert(row.get(key))
 
 
 def _value(key: str) -> _Cell:
     """Return a cell with a number in the row's unit, or else in the unit of its metric."""
-    return lambda study, row: number(row.get(key), _unit(study, row), _like(row))
+    return lambda study, row: number(row.get(key), _unit(study, row), _larger_level(row))
 
 
 def _share(key: str) -> _Cell:
     return _text(key, lambda value: number(value, "share"))
 
 
-def _gap(before: str, after: str) -> _Cell:
+def _difference(before: str, after: str) -> _Cell:
     return lambda study, row: difference(row.get(before), row.get(after), _unit(study, row))
 
 
-def _ends(study: Study, row: Row) -> str:
-    return ends_text(_like(row), row.get("interval"), _unit(study, row))
+def _interval(study: Study, row: Row) -> str:
+    return ends_text(_larger_level(row), row.get("interval"), _unit(study, row))
 
 
-def _quoted(study: Study, row: Row) -> str:
+def _interval_with_level(study: Study, row: Row) -> str:
     """Return an interval with its level, and `†` if it is not over seeds and images; a dash without one."""
     bounds: Bounds | None = row.get("bounds")
     if bounds is None or bounds.interval is None:
         return MISSING
     mark = "" if bounds.over == BOTH else "†"
-    return f"{ends_text(_like(row), bounds.interval, _unit(study, row))} ({100 * bounds.level:g} %{mark})"
+    return f"{ends_text(_larger_level(row), bounds.interval, _unit(study, row))} ({100 * bounds.level:g} %{mark})"
 
 
 def _of_seeds(side: int) -> _Cell:
     return lambda study, row: (
-        with_spread(row["scores"][side], _unit(study, row), _like(row)) if "scores" in row else MISSING
+        with_spread(row["scores"][side], _unit(study, row), _larger_level(row))
+        if "scores" in row
+        else MISSING
     )
 
 
 def _baseline(name: str) -> _Cell:
-    return lambda study, row: number(row["baselines"].get(name), _unit(study, row), _like(row))
+    return lambda study, row: number(row["baselines"].get(name), _unit(study, row), _larger_level(row))
 
 
 _ARM: Cells = {"Arm": lambda study, row: arm_label(study, row["arm"])}
@@ -123,33 +125,33 @@ _QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
 _TITLE: Cells = {"Question": lambda study, row: wording(study, row["question"]).title}
 _CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
 _SEEDS: Cells = {"Seeds": lambda _, row: len(row.get("seeds", ()))}
-_GAP: Cells = {"Difference": _gap("single", "multi")}
-_BOTH: Cells = {"Single-task": _value("single"), "Multi-task": _value("multi"), **_GAP}
+_DIFFERENCE: Cells = {"Difference": _difference("single", "multi")}
+_BOTH: Cells = {"Single-task": _value("single"), "Multi-task": _value("multi"), **_DIFFERENCE}
 _OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
 _TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
 _SMALLEST: Cells = {
     "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+")
 }
-_TESTED: Cells = {"Interval": _quoted, "p": _text("p", p_text)}
+_TESTED: Cells = {"Interval": _interval_with_level, "p": _text("p", p_text)}
 
 
 def _extreme(key: str) -> _Cell:
-    def say(study: Study, row: Row) -> str:
+    def cell(study: Study, row: Row) -> str:
         if key not in row:
             return MISSING
         gap, seed, tied = row[key]
         also = f", tied with {tied} more" * bool(tied)
         return f"{difference(row['level'], row['level'] + gap, _unit(study, row))} (seed {seed}{also})"
 
-    return say
+    return cell
 
 
-def _hurt(say: Callable[[Any], str]) -> _Cell:
-    return _text("hurt", lambda hurt: MISSING if hurt is None else say(hurt))
+def _worse_seeds(convert: Callable[[Any], str]) -> _Cell:
+    return _text("hurt", lambda hurt: MISSING if hurt is None else convert(hurt))
 
 
 def _deployed(column: int) -> _Cell:
-    def say(study: Study, row: Row) -> Any:
+    def cell(study: Study, row: Row) -> Any:
         one, several = row["one"], row["several"]
         if row["what"] == "score":
             unit = _unit(study, row)
@@ -161,7 +163,7 @@ def _deployed(column: int) -> _Cell:
         gap = minus(f"{one - several:+d}").replace("+0", "0")
         return (f"{row['what'].capitalize()} per image", one, several, gap)[column]
 
-    return say
+    return cell
 
 
 def _correlation(value: float | None) -> str:
@@ -177,7 +179,7 @@ def _gradients(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _primary_scores(study: Study, row: Row) -> str:
-    metrics = dict.fromkeys(asked.metric for asked in study.questions.values())
+    metrics = dict.fromkeys(spec.metric for spec in study.questions.values())
     known = {name: row["metrics"].get(name) for name in metrics}
     texts = {
         study.label(name): number(value, study.unit(name))
@@ -187,7 +189,7 @@ def _primary_scores(study: Study, row: Row) -> str:
     return "; ".join(f"{label} {text}" for label, text in texts.items())
 
 
-def _scores(task: str) -> Shown:
+def _scores(task: str) -> PageTable:
     """Return the table of a task's metrics: single-task, multi-task and trivial baselines."""
 
     def scored(study: Study, row: Row) -> TableCell:
@@ -195,20 +197,20 @@ def _scores(task: str) -> Shown:
         arrow = {"lower": " ↓", "higher": " ↑"}.get(study.about(row["metric"]).get("better", ""), "")
         return TableCell(f"{study.label(row['metric'])}{arrow}", row.get("role", ""))
 
-    cells: Cells = {"Metric": scored, **_OF_SEEDS, **_GAP, **_TESTED}
-    return Shown(
+    cells: Cells = {"Metric": scored, **_OF_SEEDS, **_DIFFERENCE, **_TESTED}
+    return PageTable(
         TASK_TITLES[task], "", lambda findings: task_scores(findings, task), cells, names=1, kind="scores"
     )
 
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:
     """Return a row per question: both arms, their difference and the verdict."""
-    asked = findings.study.questions
+    spec = findings.study.questions
     return [
         {
             "question": name,
-            "metric": asked[name].metric,
-            "sesoi": asked[name].sesoi,
+            "metric": spec[name].metric,
+            "sesoi": spec[name].sesoi,
             "judged": judged,
             **judged.row(),
         }
@@ -232,20 +234,20 @@ def _marked_gap(study: Study, row: Row) -> TableCell:
     return TableCell(text, "clear" if row["clear"] else "", row["clear"])
 
 
-TABLES: dict[str, Shown] = {
-    "questions": Shown(
+TABLES: dict[str, PageTable] = {
+    "questions": PageTable(
         "Questions",
         "Mean ± standard deviation over seeds. The difference is after minus before, paired by seed and computed "
         "before rounding. Intervals are over seeds and images, those with † over seeds alone, on these images. p: "
         "exact sign-flip test over seeds.",
         _questions,
         {
-            **_TITLE, **_SMALLEST, **_TWO_ARMS, **_GAP, **_TESTED, **_SEEDS,
+            **_TITLE, **_SMALLEST, **_TWO_ARMS, **_DIFFERENCE, **_TESTED, **_SEEDS,
             "Verdict": _text("judged", verdict_cell),
         },
         names=1,
     ),
-    "further": Shown(
+    "further": PageTable(
         "Further metrics",
         "No question asks about these metrics. Intervals are at 95 %, those with † on these images alone; p is "
         "adjusted for all rows (Benjamini-Hochberg). A difference is called clear if p is at most .05, the interval "
@@ -255,11 +257,11 @@ TABLES: dict[str, Shown] = {
     ),
     "colour_scores": _scores("colour"),
     "class_scores": _scores("class"),
-    "distances": Shown(
+    "distances": PageTable(
         "Distance from real images", "", lambda findings: distance_rows(findings.study),
         {"Distance": _text("title"), **_OF_SEEDS}, names=1, kind="scores",
     ),
-    "probabilities": Shown(
+    "probabilities": PageTable(
         "Probabilities",
         "Posterior probabilities of the same difference, with a flat prior and the smallest effect of interest as "
         "region of practical equivalence (Benavoli et al. 2017). Standard error and degrees of freedom are those of "
@@ -271,7 +273,7 @@ TABLES: dict[str, Shown] = {
             "Over": lambda _, row: f"no interval: {row['why_not']}" if row["why_not"] else row["over"],
         },
     ),
-    "delta_m": Shown(
+    "delta_m": PageTable(
         "Mean relative gain",
         "Δm as in multi-task papers (Maninis et al. 2019): the relative change of each task's primary metric, signed "
         "so that positive is better, averaged over tasks and seeds. A per cent of one metric has the same weight as a "
@@ -286,21 +288,21 @@ TABLES: dict[str, Shown] = {
         },
         names=2,
     ),
-    "seeds": Shown(
+    "seeds": PageTable(
         "Seeds",
         "Seeds in which multi-task is worse by more than the smallest effect of interest, the Wilson interval of their "
         "share, and the worst and the best seed.",
         lambda findings: conditions.seed_transfer(findings.study),
         {
             **_QUESTION, **_METRIC, "Worse by more than": _value("sesoi"),
-            "Seeds worse": _hurt(lambda hurt: f"{hurt.count} of {hurt.of}"),
-            "Share, %": _hurt(lambda hurt: number(hurt.share, "share")),
-            "95 % interval": _hurt(lambda hurt: " to ".join(number(end, "share") for end in hurt.interval)),
+            "Seeds worse": _worse_seeds(lambda hurt: f"{hurt.count} of {hurt.of}"),
+            "Share, %": _worse_seeds(lambda hurt: number(hurt.share, "share")),
+            "95 % interval": _worse_seeds(lambda hurt: " to ".join(number(end, "share") for end in hurt.interval)),
             "Worst seed": _extreme("worst"), "Best seed": _extreme("best"),
         },
         of_questions=True,
     ),
-    "classes": Shown(
+    "classes": PageTable(
         "Classes",
         "Mean paired difference by class. A class is called helped or hurt only if the exact sign-flip p, adjusted for "
         "all rows (Benjamini-Hochberg), is at most .05, the interval over seeds and images of the class excludes 0, "
@@ -309,11 +311,11 @@ TABLES: dict[str, Shown] = {
         {
             **_CLASS,
             "Score": lambda study, row: "Recall, %" if row["unit"] else study.label(row["metric"]),
-            **_BOTH, "Interval": _quoted, "p over seeds": _text("p", p_text),
+            **_BOTH, "Interval": _interval_with_level, "p over seeds": _text("p", p_text),
             "p, adjusted": _text("p_adjusted", p_text), **_SEEDS, "": _text("word"),
         },
     ),
-    "flips": Shown(
+    "flips": PageTable(
         "Images classified right by one arm only",
         "Share of images that only the single-task classifier has right (right to wrong), and that only the multi-task "
         "classifier has right (wrong to right).",
@@ -325,7 +327,7 @@ TABLES: dict[str, Shown] = {
             OVER_SEEDS: _text("interval", lambda ends: ends_text(0.0, ends, "share")), **_SEEDS,
         },
     ),
-    "equal_train_loss": Shown(
+    "equal_train_loss": PageTable(
         "At equal training loss",
         "Validation scores of each arm when it first reaches the lowest training loss that both arms reached in "
         "fine-tuning, interpolated between two epochs. The arm that fits faster is read before its learning rate has "
@@ -334,22 +336,22 @@ TABLES: dict[str, Shown] = {
         {
             **_QUESTION, **_METRIC,
             "Training loss": lambda study, row: spaced(conditions.train_loss(study, row["question"]) or MISSING),
-            "Level": _text("level", number), **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
+            "Level": _text("level", number), **_BOTH, OVER_SEEDS: _interval, **_SEEDS,
         },
         of_questions=True,
     ),
-    "equal_images": Shown(
+    "equal_images": PageTable(
         "Equal images", "Both arms saw the same images equally often. This is the primary comparison.", _questions,
-        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _quoted, **_SEEDS},
+        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _interval_with_level, **_SEEDS},
     ),
-    "equal_time": Shown(
+    "equal_time": PageTable(
         "Equal time",
         "Validation scores after equal time: the longer training is read when the shorter one ended, interpolated "
         "between two epochs. It is at a disadvantage, because its learning rate has not decayed by then. Times include "
         "validation but not diagnostics.",
         lambda findings: conditions.paired_table(findings.study, conditions.equal_time),
         {
-            **_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _ends, **_SEEDS,
+            **_QUESTION, **_METRIC, **_BOTH, OVER_SEEDS: _interval, **_SEEDS,
             "Time": _text("seconds", duration), "Single-task in full": _text("single_seconds", duration),
             "Multi-task in full": _text("multi_seconds", duration),
             "Multi-task epochs by then":
@@ -357,7 +359,7 @@ TABLES: dict[str, Shown] = {
         },
         of_questions=True,
     ),
-    "deployment": Shown(
+    "deployment": PageTable(
         "Deployment", "One model for both tasks, compared with one model per task.",
         lambda findings: conditions.deployment(findings.study),
         {
@@ -365,7 +367,7 @@ TABLES: dict[str, Shown] = {
             "Difference, one minus several": _deployed(3),
         },
     ),
-    "after_heads": Shown(
+    "after_heads": PageTable(
         "After the heads and after fine-tuning",
         "Scores of the reported split. With few labels, fine-tuning may lose what the heads had reached.",
         lambda findings: conditions.after_heads(findings.study),
@@ -373,7 +375,7 @@ TABLES: dict[str, Shown] = {
             **_ARM, **_METRIC, "After the heads": _value("heads"), "After fine-tuning": _value("tuned"), **_SEEDS,
         },
     ),
-    "diagnostics": Shown(
+    "diagnostics": PageTable(
         "Gradients at the shared features",
         "The multi-task arm, measured every few steps of fine-tuning: means of cosines, shares of negative cosines, "
         "geometric mean of the norm ratio, medians of affinities. An affinity is the share by which one step of the "
@@ -387,7 +389,7 @@ TABLES: dict[str, Shown] = {
             "Highest": _value("highest"), **_SEEDS,
         },
     ),
-    "predictions": Shown(
+    "predictions": PageTable(
         "Do diagnostics predict the transfer?",
         "Spearman's correlation over seeds of each diagnostic with the transfer (positive is better). A diagnostic "
         "predicts the transfer if the correlation has the expected sign and p is at most .05. p is by permutation and "
@@ -398,7 +400,7 @@ TABLES: dict[str, Shown] = {
             "p": _text("p", p_text), "Seeds": _text("seeds"), "Predicts": _text("word"),
         },
     ),
-    "gradients": Shown(
+    "gradients": PageTable(
         "What trained the encoder",
         "Norm of each weighted loss’s gradient with respect to all parameters of the encoder, as a share of the sum of "
         "the arm’s norms, on the same training batches before and after fine-tuning; means over seeds.",
@@ -409,7 +411,7 @@ TABLES: dict[str, Shown] = {
             "Adversarial, % of the colour gradient": _share("adversarial_of_colour"), "Seeds": _text("seeds"),
         },
     ),
-    "exploratory": Shown(
+    "exploratory": PageTable(
         "Exploratory runs",
         "Runs in this folder that are not in the plan; no verdict rests on them.",
         lambda findings: [dict(run) for run in findings.study.exploratory],

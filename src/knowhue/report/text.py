@@ -43,7 +43,7 @@ def number(value: float | None, unit: str = "", like: float | None = None) -> st
     if value is None:
         return MISSING
     scale = 100 if unit == "share" else 1
-    return _written(scale * value, _places(unit, value if like is None else like))
+    return _format(scale * value, _places(unit, value if like is None else like))
 
 
 def difference(single: float | None, multi: float | None, unit: str = "") -> str:
@@ -99,7 +99,7 @@ def signed(values: Sequence[float], places: int) -> list[str]:
     most = max(map(abs, values), default=0.0)
     nothing = "0" if _by_power_of_ten(most, places) else f"{0:.{places}f}"
     return [
-        _written(value, places, most, "+").replace("+nan", "nan") if count else nothing
+        _format(value, places, most, "+").replace("+nan", "nan") if count else nothing
         for value, count in zip(values, counts, strict=True)
     ]
 
@@ -191,7 +191,7 @@ class Measure(NamedTuple):
         return titled(self.title, unit)
 
     def level(self, value: float) -> str:
-        return _written(self.scale * value, self.places)
+        return _format(self.scale * value, self.places)
 
     def signed(self, value: float) -> str:
         return signed([self.scale * value], self.places)[0]
@@ -217,12 +217,12 @@ def about_metric(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> Mappi
     return (own._asdict() if own else {}) | dict(metrics.get(metric, {}))
 
 
-def measure(metrics: Mapping[str, Mapping[str, Any]], asked: Question) -> Measure:
+def measure(metrics: Mapping[str, Mapping[str, Any]], spec: Question) -> Measure:
     """Return the format of a question's metric, with decimal places for two digits of the smallest effect."""
-    about = about_metric(metrics, asked.metric)
-    title, unit = str(about.get("title", spaced(asked.metric).capitalize())), about.get("unit", "")
+    about = about_metric(metrics, spec.metric)
+    title, unit = str(about.get("title", spaced(spec.metric).capitalize())), about.get("unit", "")
     scale, shown, between = (100, "%", "points") if unit == "share" else (1, unit, unit)
-    return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * asked.sesoi)), 0))
+    return Measure(title, shown, between, scale, max(1 - math.floor(math.log10(scale * spec.sesoi)), 0))
 
 
 def _signed(values: Sequence[float], unit: str, like: float) -> list[str]:
@@ -240,7 +240,7 @@ def _places(unit: str, like: float) -> int:
     return 2 if size >= 1.5 else max(3, 1 - math.floor(math.log10(size)))
 
 
-def _written(value: float, places: int, like: float | None = None, sign: Literal["z", "+"] = "z") -> str:
+def _format(value: float, places: int, like: float | None = None, sign: Literal["z", "+"] = "z") -> str:
     """Return a number with so many decimal places, or as a power of ten if `like` (default: the number) needs one.
 
     `sign` is Python's format option: with "z", a number that rounds to 0 has no sign.
