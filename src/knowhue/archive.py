@@ -57,7 +57,12 @@ class ArchiveListing(ImageTable):
             elif not path.startswith(f"{STATE}/"):
                 folder = path.rpartition("/")[0]
                 if roots and folder != last:  # files come folder by folder
-                    _require_apart(Path(out.url, folder), *roots)
+                    real = Path(out.url, folder).resolve()
+                    if real.is_relative_to(roots[0]) and not real.is_relative_to(roots[1]):
+                        raise ConfigError(
+                            f"`{Path(out.url, folder)}` leads into the folder of the images, which are never replaced. "
+                            "Name another output."
+                        )
                 last = folder
                 self.rows.execute("INSERT INTO existing VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
 
@@ -79,14 +84,6 @@ class ArchiveListing(ImageTable):
             text = "".join(json.dumps(row[1:]) + "\n" for row in images)
             out.write(manifest_path(shard), text.encode())
             yield shard
-
-
-def _require_apart(folder: Path, images: Path, out: Path) -> None:
-    real = folder.resolve()
-    if real.is_relative_to(images) and not real.is_relative_to(out):
-        raise ConfigError(
-            f"`{folder}` leads into the folder of the images, which are never replaced. Name another output."
-        )
 
 
 SHARD_IMAGES = 2000

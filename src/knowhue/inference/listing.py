@@ -85,19 +85,18 @@ class ImageTable:
                 self._add(path, stamp)
         # ledgers of an object store; in a folder `walk` has already read them
         for path, folder in ledgers:
-            made = ((as_bytes(folder + each),) for each in outputs_in(source.read(path)))
+            coloured = ((as_bytes(folder + output),) for output in outputs_in(source.read(path)))
             delete = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
-            others[COLOURED] += self.rows.executemany(delete, made).rowcount
+            others[COLOURED] += self.rows.executemany(delete, coloured).rowcount
         # otherwise `reef-colour.jpg`, made from `reef.jpg`, would be coloured again
-        named = [path for (path,) in self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")]
+        names = ", ".join(
+            path for (path,) in self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")
+        )
         if count := self.rows.execute(f"DELETE {_TWINS}").rowcount:
-            some = f"{', '.join(named)}{', ...' * (count > 3)}"
-            self.notes.append(
-                f"{plural(count, 'image')} left out, made by knowhue from images beside them: {some}"
-            )
-        if others.total():
-            left_out = plural(others.total(), "other file")
-            self.notes.append(f"{left_out} left out: {counted((+others).elements())}")
+            which = f"made by knowhue from images beside them: {names}{', ...' * (count > 3)}"
+            self.notes.append(f"{plural(count, 'image')} left out, {which}")
+        if count := others.total():
+            self.notes.append(f"{plural(count, 'other file')} left out: {counted((+others).elements())}")
         if not len(self) and not self.unreadable:
             raise ImageError(
                 f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
@@ -229,7 +228,6 @@ class Summary(NamedTuple):
     source: str
     """folder or URL of the images, as the user named it"""
     out: str
-    """folder or URL of the coloured images"""
     made: int
     """images coloured by this run"""
     already: int
@@ -247,9 +245,7 @@ class Summary(NamedTuple):
     notes: tuple[str, ...]
     """what a user should know before trusting the colours, in words"""
     seconds: float
-    """time of this run"""
     model: str
-    """the model's name"""
     fast: bool = False
     """whether the model saw each photo at one size, see `Colorized`"""
     left: int | None = None

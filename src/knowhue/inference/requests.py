@@ -58,9 +58,8 @@ class ImageReply(NamedTuple):
     """The result of a request."""
 
     judgement: Judgement
-    """class, colourfulness, warnings"""
     data: bytes = b""
-    """bytes of the coloured image; empty if the image was only classified"""
+    """the coloured image as a file; empty if the image was only classified"""
     suffix: str = ""
     """suffix of that file"""
     colorized: Colorized | None = None
@@ -75,7 +74,6 @@ class DecodedRequest(NamedTuple):
     request: ImageRequest
     """the request without bytes; `options` has all hints, reference and strokes, `suffix` is set"""
     image: Image
-    """the image at full size"""
     network_input: FloatArray
     """L* (h, w) at the network's size"""
 

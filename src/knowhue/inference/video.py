@@ -48,7 +48,7 @@ _RADIUS_PX, _ITERATIONS = 10, 2
 
 
 class Past(NamedTuple):
-    """The previous frame, as the next step needs it."""
+    """The previous frame."""
 
     lightness: FloatArray
     """L* (h, w)"""
@@ -120,10 +120,8 @@ def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
 def warp(values: FloatArray, flow: FloatArray) -> FloatArray:
     """Values (h, w) or (h, w, C) of the previous frame, warped by `flow` with nearest borders."""
     places = np.indices(flow.shape[:2], np.float32) + flow.transpose(2, 0, 1)
-    planes = values[..., None] if values.ndim == 2 else values
-    warped = [
-        map_coordinates(planes[..., k], places, order=1, mode="nearest") for k in range(planes.shape[2])
-    ]
+    planes = values.reshape(*flow.shape[:2], -1).transpose(2, 0, 1)
+    warped = [map_coordinates(plane, places, order=1, mode="nearest") for plane in planes]
     return np.stack(warped, -1).reshape(values.shape).astype(np.float32, copy=False)
 
 
@@ -137,9 +135,8 @@ class VideoSummary(NamedTuple):
     source: Path
     out: Path
     width: int
-    """pixels of a stored frame, before rotation"""
+    """width of a stored frame, before rotation, in pixels"""
     height: int
-    """pixels of a stored frame, before rotation"""
     frames: int
     frames_per_second: float
     """average over the video"""
@@ -152,14 +149,9 @@ class VideoSummary(NamedTuple):
     notes: tuple[str, ...]
     """what could not be read or written as it was, in words"""
     seconds: float
-    """time of the whole command"""
     model: str
-    """the model's name"""
 
-    @property
-    def failed(self) -> int:
-        """Always 0, because a video that cannot be coloured raises an error."""
-        return 0
+    failed = 0  # a video that cannot be coloured raises an error
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -293,19 +285,9 @@ class _Work:
                 f"{plural(self._damaged, 'damaged part')} of the video: frames may be missing or damaged"
             )
         return VideoSummary(
-            video.path,
-            out,
-            video.width,
-            video.height,
-            count,
-            float(video.rate),
-            self._steadier.cuts + 1,
-            self._novel,
-            judgement,
-            tuple(notes),
-            seconds,
-            description.name,
-        )
+            video.path, out, video.width, video.height, count, float(video.rate), self._steadier.cuts + 1, self._novel,
+            judgement, tuple(notes), seconds, description.name,
+        )  # fmt: skip
 
     def _batches(self) -> Iterator[list["Frame"]]:
         frame_bytes = self._video.height * self._video.width * (6 if self._video.deep else 3)
@@ -319,13 +301,15 @@ class _Work:
 
     def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[tuple[FloatArray, Predictions]]]:
         """For each frame its steadied chroma in stored orientation, and the prediction of the upright frame."""
-        return [list(self._steadied(inputs)) for inputs in batches]
-
-    def _steadied(self, inputs: list[FloatArray]) -> Iterator[tuple[FloatArray, Predictions]]:
+        (inputs,) = batches  # `Limits.batch` is 1
         orientation = self._video.orientation
         upright = [orientation.upright(lightness) for lightness in inputs]
-        for lightness, answer in zip(upright, self._colorizer.predict(upright), strict=True):
-            yield orientation.stored(self._steadier.step(lightness, answer.colours[0])), answer
+        return [
+            [
+                (orientation.stored(self._steadier.step(lightness, answer.colours[0])), answer)
+                for lightness, answer in zip(upright, self._colorizer.predict(upright), strict=True)
+            ]
+        ]
 
     def _paint(
         self, batch: list["Frame"], inputs: list[FloatArray], predicted: list[tuple[FloatArray, Predictions]]

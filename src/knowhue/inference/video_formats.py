@@ -131,12 +131,10 @@ class Orientation(NamedTuple):
 
 
 class Codec(NamedTuple):
-    """The encoder of a container's frames."""
+    """One of FFmpeg's encoders, with its options."""
 
     name: str
-    """name of FFmpeg's encoder"""
     options: dict[str, str]
-    """the encoder's options"""
     deep: bool
     """whether it supports 10 bits"""
     odd: bool

@@ -44,9 +44,9 @@ class Frame(NamedTuple):
     pixels: Pixels
     """(H, W, 1 or 3) in stored orientation"""
     pts: int
-    """presentation time since the video's beginning, in units of its time base; strictly increasing"""
+    """presentation time since the video's beginning, in units of `Video.time_base`; strictly increasing"""
     duration: int
-    """in units of the time base; 0 if unknown"""
+    """in the same units; 0 if unknown"""
     damaged: int
     """damaged packets since the previous frame, including those of this frame"""
 
@@ -185,7 +185,6 @@ class Video:
         self.matrix = next((np.frombuffer(matrix, np.int32)[:9].tolist() for matrix in matrices), None)
         """display matrix of 9 numbers, or None"""
         self.orientation = Orientation.of(self.matrix) if self.matrix else Orientation()
-        """orientation by `matrix`"""
         self.deep = depth_bits(first) > 8
         """whether frames have more than 8 bits"""
         self.colours = colours_to_write(first)
