@@ -165,4 +165,4 @@ def test_computed_colours_are_no_source_unless_their_folder_is_named_and_origina
     found = skipped(tmp_path)
     assert found["colours/b.jpg"] == found["colours/c/d.jpg"] == "coloured by knowhue"
     assert images(tmp_path / "colours") == {"original.jpg", "b.jpg", "c/d.jpg"}
-    assert len([path for path, why in walk(tmp_path, include_coloured=True) if not why]) == 4
+    assert len([path for path, why in walk(tmp_path, with_coloured=True) if not why]) == 4

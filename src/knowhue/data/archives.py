@@ -159,7 +159,6 @@ class WebDataset:
 
 
 def _members(path: Path) -> Iterator[Member]:
-    """The files of a tar, in their order."""
     try:
         with tarfile.open(path, "r:") as tar:
             for each in tar:

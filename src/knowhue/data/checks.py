@@ -40,6 +40,10 @@ _SORTING = 12
 _MULTIPLIER, _UPPER = np.uint64(0x9E3779B97F4A7C15), np.uint64(2**64 - 2**32)
 """Factor of Fibonacci hashing (Knuth 1973), and the bits of the product that are used."""
 
+Hashes = NDArray[np.uint64]
+"""(N,) hashes of `BITS` bits."""
+Positions = NDArray[np.int64]
+"""(N,): positions of images or hashes."""
 PositionPairs = NDArray[np.int64]
 """(K, 2): positions of two images."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -54,8 +58,7 @@ def checksum(rgb: NDArray[np.uint8]) -> str:
 def source_checksum(image: Image.Image, origin: str = "") -> str:
     """SHA-256 of an image at full size, whatever size it is prepared at.
 
-    For an image that is generated at the requested size, the digest of its `origin`, because its pixels depend on the
-    size.
+    For an image that is generated at the requested size, the digest of its `origin`.
     """
     found = hashlib.sha256(origin.encode())
     if not origin:
@@ -86,9 +89,7 @@ def check_class_names(names: Iterable[str]) -> None:
     """
     for name in sorted(names):
         if name == UNKNOWN or _LIKE_UNLABELLED.fullmatch(name):
-            why = (
-                "models answer so when they are unsure" if name == UNKNOWN else "it means that there is none"
-            )
+            why = "models answer so if unsure" if name == UNKNOWN else "it means that there is none"
             raise ImageError(
                 f"A class should not be called `{name}`, because {why}. Rename it; images of unknown class are called "
                 f"`{UNLABELLED}`, and train colour only."
@@ -119,10 +120,10 @@ def similar_names(names: Iterable[str]) -> list[str]:
 class Signatures(NamedTuple):
     """Features by which near-duplicates are found."""
 
-    upright: NDArray[np.uint64]
-    """(N,) uint64, perceptual hashes of `BITS` bits"""
-    mirrored: NDArray[np.uint64]
-    """(N,) uint64, hashes of the mirror images"""
+    upright: Hashes
+    """(N,), perceptual hashes of `BITS` bits"""
+    mirrored: Hashes
+    """(N,), hashes of the mirror images"""
     thumbs: NDArray[np.uint8]
     """(N, 8, 8, 3) uint8 sRGB"""
 
@@ -186,9 +187,7 @@ def _near_layouts(layouts: NDArray[np.uint64], limit_bits: int) -> Mapping[int, 
     return near
 
 
-def close_pairs(
-    upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], limit_bits: int
-) -> tuple[PositionPairs, PositionPairs]:
+def close_pairs(upright: Hashes, mirrored: Hashes, limit_bits: int) -> tuple[PositionPairs, PositionPairs]:
     """Pairs i < j of which `upright` differ in at most `limit_bits` bits, and i != j of which `upright`, `mirrored` do.
 
     The bits are cut into `limit_bits + few` bands, so that close hashes agree in at least `few` bands. For every choice
@@ -224,16 +223,14 @@ def _bands(count: int) -> NDArray[np.uint64]:
     return np.array([(1 << stop) - (1 << start) for start, stop in pairwise(edges)], np.uint64)
 
 
-def _search_cost(hashes: NDArray[np.uint64], limit_bits: int, few: int) -> float:
+def _search_cost(hashes: Hashes, limit_bits: int, few: int) -> float:
     """Cost of a search with `few` bands, in comparisons, estimated from the first bands."""
     bands = _bands(limit_bits + few)
     _, counts = _group_by_mask(hashes, bands[:few].sum())
     return math.comb(len(bands), few) * (_SORTING * len(hashes) + int(counts.sum()))
 
 
-def _group_by_mask(
-    hashes: NDArray[np.uint64], mask: np.uint64
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _group_by_mask(hashes: Hashes, mask: np.uint64) -> tuple[Positions, Positions]:
     """Positions of hashes, grouped by the bits of a mask, and with how many of the following each is compared.
 
     Hashes in the second half are mirrored, and never compared with each other.
@@ -249,8 +246,8 @@ def _group_by_mask(
 
 
 def _close_in_group(
-    hashes: NDArray[np.uint64], mask: np.uint64, limit_bits: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    hashes: Hashes, mask: np.uint64, limit_bits: int
+) -> Iterator[tuple[Positions, Positions]]:
     """Blocks of positions (i, j) of hashes that agree in a mask and are close."""
     order, counts = _group_by_mask(hashes, mask)
     hashes = hashes[order]

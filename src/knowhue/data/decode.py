@@ -107,7 +107,6 @@ def shard_names(count: int, side: int) -> list[str]:
 
 
 def open_shards(paths: Sequence[Path]) -> PreparedPixels:
-    """The images in some files, memory-mapped."""
     parts = [read_array(path) for path in paths]
     return parts[0] if len(parts) == 1 else Shards(parts)
 
@@ -223,7 +222,6 @@ def _share_out_parts(
 
 
 def _is_read(part: ImagePart) -> bool:
-    """Whether the pixels and the table of a part exist and are unchanged."""
     try:
         return read_json(part.mark) == _digests(part)
     except RunError:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, shown
-from knowhue.images.image import of_no_format, to_rgb8
+from knowhue.images.image import not_an_image, to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.runs import taken_by
 from knowhue.storage import path_of_setting
@@ -84,7 +84,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
     root = path_of_setting(images.path)
     if not (root.is_dir() or (may_be_file and root.is_file())):
         found = (
-            f"a file, not a folder of images{remedies_for([of_no_format(root.suffix)])}"
+            f"a file, not a folder of images{remedies_for([not_an_image(root.suffix)])}"
             if root.exists()
             else "no such folder"
         )
@@ -113,15 +113,15 @@ def remedies_for(reasons: Iterable[str]) -> str:
     Args:
         reasons: why files were skipped.
 
-    >>> remedies_for([of_no_format(".tar"), "hidden"]), remedies_for(["hidden"])
+    >>> remedies_for([not_an_image(".tar"), "hidden"]), remedies_for(["hidden"])
     ('; .tar files are read with --set images.source=webdataset', '')
-    >>> remedies_for(map(of_no_format, (".tgz", ".zip"))).split(":")[0]
+    >>> remedies_for(map(not_an_image, (".tgz", ".zip"))).split(":")[0]
     '; .tgz, .zip files are not read'
     """
     found = set(reasons)
     named = defaultdict(list)
     for suffix, remedy in _REMEDIES.items():
-        if of_no_format(suffix) in found:
+        if not_an_image(suffix) in found:
             named[remedy].append(suffix)
     return "".join(f"; {remedy.format(', '.join(suffixes))}" for remedy, suffixes in named.items())
 

@@ -69,7 +69,6 @@ class ImageListing:
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
     def __len__(self) -> int:
-        """Number of images to be read."""
         return self._table.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
@@ -125,7 +124,6 @@ class ImageListing:
         return {position: _decode(name) for position, name in found}
 
     def set_splits(self, splits: Mapping[int, str]) -> None:
-        """Move images to other splits, by position."""
         rows = ((SPLITS.index(split), position) for position, split in splits.items())
         self._table.executemany("UPDATE images SET split = ? WHERE position = ?", rows)
 
@@ -149,7 +147,6 @@ class ImageListing:
         return self._table.execute(f"SELECT {columns} FROM images WHERE position = ?", (position,)).fetchone()
 
     def reasons(self) -> Iterator[str]:
-        """The reason for each image that is left out."""
         found = self._table.execute("SELECT reason FROM images WHERE reason != x'' ORDER BY position")
         return (_decode(reason) for (reason,) in found)
 

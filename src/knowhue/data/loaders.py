@@ -161,13 +161,9 @@ class TrainingBatches:
     and which of its images are mirrored.
 
     Args:
-        prepared: the images.
         batch_size: images per batch, over all processes; with fewer training images, all of them are one batch.
-        seed: seed of order and augmentation.
         epoch: number of the epoch, counted from 0 over all phases.
         shift_px: largest random shift of an image, pixels.
-        share: of this process.
-        device: where batches are put.
         targets: training targets; if None, all images with their own labels and colours.
         labelled_batch_share: smallest labelled share of a batch if some images are unlabelled, above 0 and below 1. It
             is larger if the labelled share of all images is.

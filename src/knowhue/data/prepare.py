@@ -88,7 +88,6 @@ class Prepared:
     """`Evaluation.split`"""
 
     def positions(self, split: str) -> NDArray[np.int64]:
-        """Indices of the images in a split, ascending."""
         return np.flatnonzero(self.split == split)
 
     @property
@@ -200,7 +199,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _arrays(summary: Mapping[str, Any]) -> list[str]:
-    """The files of the array, in order."""
     return sorted(name for name in summary["checksums"] if name != MANIFEST)
 
 
@@ -282,9 +280,8 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
 
 
 def _is_prepared(folder: Path, key: str, report: Report) -> bool:
-    """Whether the folder holds the images of this key, undamaged."""
     try:
-        summary = read_summary(folder) if (folder / SUMMARY).exists() else {"key": None}
+        summary = read_summary(folder)
     except RunError:
         return False
     if summary["key"] != key:
@@ -396,15 +393,13 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
             "`images.min_colourfulness` if they are in faint colours."
         )
     needed = {"train": images.min_per_class, "validation": 1, "test": int("test" in listing.splits())}
-    outcomes = {
+    found = {
         name: Counter({what: count for (what, label), count in counts.items() if label == name})
         for name in classes
     }
     for split, need in needed.items():
-        if lacking := [name for name in classes if outcomes[name][split] < need]:
-            short = "; ".join(
-                f"{name} {outcomes[name][split]} ({_outcomes(outcomes[name])})" for name in lacking
-            )
+        if lacking := [name for name in classes if found[name][split] < need]:
+            short = "; ".join(f"{name} {found[name][split]} ({_counts(found[name])})" for name in lacking)
             remedy = "Add images, remove the class" if images.source != "drawn" else _MORE_DRAWN
             raise ImageError(
                 f"Each class needs at least {need} usable {split} images. Found {short}.{why} {remedy}, or lower "
@@ -412,9 +407,9 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
             )
 
 
-def _outcomes(outcomes: Counter[str]) -> str:
-    counts = ", ".join(f"{outcomes[what]} {what}" for what in (*SPLITS, "left out") if outcomes[what])
-    return f"of {outcomes.total()} found: {counts}"
+def _counts(found: Counter[str]) -> str:
+    counts = ", ".join(f"{found[outcome]} {outcome}" for outcome in (*SPLITS, "left out") if found[outcome])
+    return f"of {found.total()} found: {counts}"
 
 
 def _refuse_change_under_runs(folder: Path, identity: str) -> None:

@@ -141,11 +141,7 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
     """Refuse split and class folders without images, so that none disappears unnoticed."""
     if home and not skipped.get(home, {}).get(""):
         others = _instead(Counter(skipped.get(home, {})).elements())
-        alone = (
-            ""
-            if home == "train"
-            else f", or name {root / 'train'} alone, from which validation images are drawn"
-        )
+        alone = "" if home == "train" else f", or name {root / 'train'} alone, which is then split"
         raise ImageError(
             f"{root / home}: no images in this split{others}; put them into {home}/<class>/{alone}"
         )
@@ -242,9 +238,7 @@ class HuggingFace:
     def items(self) -> Iterator[SourceItem]:
         """The rows of each split, and splits that are skipped because of their names."""
         for name in self.others:
-            yield SourceItem(
-                name, "train", None, "", f"a split with another name than {', '.join(SPLIT_NAMES)}"
-            )
+            yield SourceItem(name, "train", None, "", f"split not named {', '.join(SPLIT_NAMES)}")
         for name, dataset in self.splits.items():
             feature = dataset.features[self.label_column]
             stamp = dataset._fingerprint  # private, but the only digest of the dataset's content

@@ -71,9 +71,7 @@ _JPEG_END, _JPEG_COMMENT, _JPEG_APP0, _JPEG_APP11 = 0xD9, 0xFE, 0xE0, 0xEB
 _C2PA = b"jumdc2pa"
 _JFIF_START = b"JFIF\0"
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\2%b\0\0"
-_TRAILER_BYTES = (
-    1 << 10
-)  # bytes after the image in which a video must begin; Samsung puts a table in front of it
+_TRAILER_BYTES = 1 << 10  # after the image, in which a video must begin; Samsung puts a table first
 
 
 def jpeg_info(file: File) -> FileInfo:
@@ -151,7 +149,7 @@ _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 _EXIF_HEAD = b"Exif\0\0"
 _RAW_PROFILE = re.compile(r"Raw profile type (exif|APP1|xmp)")
-_LONGEST_KEYWORD = 79
+LONGEST_KEYWORD = 79  # characters
 
 
 def png_info(file: File) -> FileInfo:
@@ -210,14 +208,14 @@ def add_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool 
     if not has_resolution:
         at = png.index(_PNG_RESOLUTION)
         png = png[:at] + png[at + 21 :]  # 12 bytes of length, name and checksum, 9 of data
-    told, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
+    info, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in texts:
-        told.add_text(
-            key[:_LONGEST_KEYWORD], text
+        info.add_text(
+            key[:LONGEST_KEYWORD], text
         )  # as Latin-1, which every reader supports, or else as UTF-8
     if xmp is not None:
-        told.add(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp)
-    for kind, body, *_ in told.chunks:
+        info.add(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp)
+    for kind, body, *_ in info.chunks:
         PngImagePlugin.putchunk(chunks, kind, body)
     return png[:_PNG_HEAD_BYTES] + chunks.getvalue() + png[_PNG_HEAD_BYTES:]
 
@@ -441,9 +439,7 @@ def _codestream_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
             # three bytes per component; the top bit of the first marks signed values
             depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
             if len(depths) > 1 and max(depths) > 8:  # of a single component the decoder gives all bits
-                notes.append(
-                    f"its {max(depths)} bits per channel were reduced to 8 by the decoder of JPEG 2000"
-                )
+                notes.append(f"its {max(depths)} bits per channel were cut to 8 by the JPEG 2000 decoder")
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
             if len(comments) <= _MOST_COMMENTS and not text.startswith(_ENCODER_COMMENTS):

@@ -116,10 +116,7 @@ def why_hidden(name: str) -> str:
 
 
 def walk(
-    root: Path,
-    suffixes: Collection[str] = SUFFIXES,
-    avoid: Path | None = None,
-    include_coloured: bool = False,
+    root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None, with_coloured: bool = False
 ) -> Iterator[Found]:
     """List everything below a folder, sorted by name, except Knowhue's own ledgers; links to folders come last.
 
@@ -130,7 +127,7 @@ def walk(
         root: the folder to search.
         suffixes: of images, lower case.
         avoid: a folder that is left out without being reported, such as the output folder.
-        include_coloured: whether to include images that `knowhue colorize` wrote into subfolders.
+        with_coloured: whether to include images that `knowhue colorize` wrote into subfolders.
     """
     entered = {identity(avoid)} if avoid and avoid.exists() and not avoid.samefile(root) else set()
     silent = set(entered)
@@ -140,7 +137,7 @@ def walk(
         folder = folders.pop() if folders else links.pop(0)
         try:
             here, entries = identity(folder), _entries(folder)
-            if folder != root and not include_coloured:
+            if folder != root and not with_coloured:
                 coloured.update(_coloured_images(folder))
         except OSError as error:
             yield Found(folder, f"{UNREADABLE}: {error.strerror}")
@@ -196,16 +193,15 @@ def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str
     if not reason and is_folder:
         above = entry.absolute().parents if entry.is_symlink() else ()
         return LINK_LOOP if any(entry.samefile(each) for each in above) else ""
-    return reason or ("" if entry.suffix.lower() in suffixes else of_no_format(entry.suffix))
+    return reason or ("" if entry.suffix.lower() in suffixes else not_an_image(entry.suffix))
 
 
-def of_no_format(suffix: str) -> str:
+def not_an_image(suffix: str) -> str:
     """Why a file with a suffix that no image format has is skipped."""
     return f"not an image ({suffix or 'no suffix'})"
 
 
 def dangling(link: Path) -> str:
-    """Describe a broken link."""
     return f"a broken link ({link.readlink()} does not exist)"
 
 
@@ -252,7 +248,6 @@ class ComputedBy(NamedTuple):
     """The model that computed the colours of an image."""
 
     model: str
-    """name"""
     fingerprint: str
     """distinguishes models of the same name"""
 

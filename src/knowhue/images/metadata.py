@@ -13,6 +13,7 @@ from xml.parsers.expat import ExpatError
 
 from knowhue import __version__
 from knowhue.errors import few, shown
+from knowhue.images.containers import LONGEST_KEYWORD
 from knowhue.images.image import COMMENT, ComputedBy, Origin, Texts
 from knowhue.images.tiff import GEOGRAPHY, exif_without_thumbnail
 
@@ -26,33 +27,24 @@ _SUBJECTS = {
     GEOGRAPHY: "GeoTIFF was",
 }
 _COMMENTS = "comments were"
-_LONGEST_KEYWORD = 79  # characters of a PNG keyword
 _JPEG_BLOCK = 65_500  # bytes of a JPEG segment, less the prefix that libvips adds
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
 def keep_metadata(
-    origin: Origin, suffix: str, holds: Collection[str], height: int, width: int, called: str
+    origin: Origin, suffix: str, holds: Collection[str], height: int, width: int, called: str | None
 ) -> tuple[Fields, Texts, list[str]]:
     """Choose the metadata that still applies to an image and that its file format can hold.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF outside them; each is converted into the other.
     Orientation and size in XMP become those of the upright image. Thumbnails, and XMP on data that is not written, are
-    removed. If the colours are computed, XMP declares it, see `declare`.
-
-    Args:
-        origin: metadata and texts as read.
-        suffix: of the file, lower case.
-        holds: libvips names of the metadata that the format can hold.
-        height: of the upright image, pixels.
-        width: of the upright image, pixels.
-        called: name of the format in messages.
+    removed. If the colours are computed, XMP declares it, see `declare`. Notes name the format as it is `called`.
 
     Returns:
         Metadata by libvips names, texts, and sentences on what is left out.
     """
-    found, lost = _still_valid(dict(origin.metadata), height, width, origin.computed_by)
+    found, lost = _still_valid(origin, height, width)
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
@@ -63,7 +55,7 @@ def keep_metadata(
     )
     unsupported = [_SUBJECTS[name] for name in found if name not in kept]
     unsupported += _text_subjects([key for key, _ in origin.texts if key not in dict(texts)])
-    lost += [f"{words} left out: {called} cannot hold that" for words in unsupported]
+    lost += [f"{words} left out: {called or suffix} cannot hold that" for words in unsupported]
     if suffix == ".jpg":
         sizes = [(_SUBJECTS[name], len(value)) for name, value in kept.items()]
         sizes += [(_COMMENTS, len(text.encode())) for _, text in texts]
@@ -82,25 +74,23 @@ def keep_metadata(
 def _text_subjects(keys: Collection[str]) -> list[str]:
     """Subject and verb of a sentence on texts with these keywords."""
     # several texts can have the same keyword
-    named = list(dict.fromkeys(shown(key, _LONGEST_KEYWORD) for key in keys if key != COMMENT))
+    named = list(dict.fromkeys(shown(key, LONGEST_KEYWORD) for key in keys if key != COMMENT))
     words = [_COMMENTS] if COMMENT in keys else []
     if named:
         words.append(f"the text{'s' * (len(named) > 1)} {few(named)} {'were' if len(named) > 1 else 'was'}")
     return words
 
 
-def _still_valid(
-    found: Fields, height: int, width: int, computed_by: ComputedBy | None
-) -> tuple[Fields, list[str]]:
-    """Fields without what no longer applies, and notes on removals that concern the user."""
-    notes = list[str]()
+def _still_valid(origin: Origin, height: int, width: int) -> tuple[Fields, list[str]]:
+    """Metadata without what no longer applies, and notes on removals that concern the user."""
+    found, notes = dict(origin.metadata), list[str]()
     for name, value in found.items():
         if name == "exif-data":
             found[name] = exif_without_thumbnail(value)
         elif name in ("iptc-data", "photoshop-data"):
             found[name] = blocks_without_thumbnail(value)
         elif name == "xmp-data":
-            found[name], notes = _clean_xmp(value, height, width, computed_by)
+            found[name], notes = _clean_xmp(value, height, width, origin.computed_by)
     return {name: value for name, value in found.items() if value}, notes
 
 
@@ -121,8 +111,7 @@ def _for_tiff(found: Fields) -> Fields:
         found["photoshop-data"] = blocks = iptc.removeprefix(_PHOTOSHOP)
         _, block, records = blocks.partition(_IPTC_BLOCK)
         iptc = records[4 : 4 + int.from_bytes(records[:4], "big")] if block else None
-    # libvips 8.18 passes the length in words, but libtiff takes it for bytes, and would write a quarter
-    if iptc:
+    if iptc:  # padded, because libvips 8.18 passes its length in words, which libtiff takes for bytes
         found["iptc-data"] = iptc.ljust(4 * len(iptc), b"\0")
     return found
 

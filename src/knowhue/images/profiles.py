@@ -340,11 +340,7 @@ def _convert_by_profile(
         return pixels, srgb_profile(), ()
     if _is_invertible(profile):
         return pixels, profile, ()
-    return (
-        pixels,
-        srgb_profile(),
-        ("its colour profile cannot be used for writing; the image is written as sRGB",),
-    )
+    return pixels, srgb_profile(), ("its colour profile is for reading only; the image is written as sRGB",)
 
 
 def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:

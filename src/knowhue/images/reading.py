@@ -296,7 +296,6 @@ def _orientation(told: int, metadata: Fields, kind: str) -> int:
 
 
 def _page_of(file: File, kind: str) -> PageChoice | None:
-    """The page to read of a TIFF file; None for other formats."""
     return choose_page(file) if kind == "TIFF" else None
 
 
@@ -313,7 +312,6 @@ _MOST_PIXELS_PER_MM = 1e6  # limit of libvips
 
 
 def _metadata_of(image: VipsImage) -> Fields:
-    """Metadata blocks that libvips reads."""
     return {name: value for name in _METADATA if (value := get_field(image, name)) is not None}
 
 
@@ -338,9 +336,8 @@ def _decode_by_vips(file: File, kind: str, page: PageChoice | None, max_pixels: 
     decoded.profile, decoded.metadata = get_field(image, "icc-profile-data"), _metadata_of(image)
     if all(0 < each < math.inf for each in (image.xres, image.yres)):
         has_unit = get_field(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
-        decoded.pixels_per_mm = (
-            (image.xres, image.yres) if has_unit else unitless_resolution(image.xres, image.yres)
-        )
+        resolution = image.xres, image.yres
+        decoded.pixels_per_mm = resolution if has_unit else unitless_resolution(*resolution)
     if page is not None:
         decoded.alpha = page.alpha
     if page is not None and page.notes:

@@ -33,8 +33,8 @@ _TABLE_TAGS = (_CFA_PATTERN, 0x8828, 0xA20C)
 """Tags of tables: sensor colours, a byte each, and column names followed by fractions (OECF, spatial frequencies)."""
 _UTF_16_PREFIX = b"UNICODE\0"
 """Prefix of a comment in UTF-16, in the file's byte order, although its type is bytes (CIPA DC-008, 4.6.6)."""
-_UNSIGNED = (1, 3, 4, 13, 16, 18)
-"""Types of unsigned integers; 13 and 18 are offsets of directories."""
+_UNSIGNED = {1: "u1", 3: "<u2", 4: "<u4", 13: "<u4", 16: "<u8", 18: "<u8"}
+"""NumPy types of unsigned integers, by type number; 13 and 18 are offsets of directories."""
 _FIRST_BIG_TIFF_TYPE = 16
 """First of the types that only BigTIFF has."""
 # a malicious file can link directories in a circle, let them overlap, or claim any number of values
@@ -56,11 +56,7 @@ class Entry(NamedTuple):
     @property
     def numbers(self) -> list[int]:
         """The values if they are unsigned integers; empty otherwise."""
-        return (
-            np.frombuffer(self.value, f"<u{_TYPE_BYTES[self.kind]}").tolist()
-            if self.kind in _UNSIGNED
-            else []
-        )
+        return np.frombuffer(self.value, _UNSIGNED[self.kind]).tolist() if self.kind in _UNSIGNED else []
 
 
 Directory = dict[int, Entry]
@@ -148,7 +144,7 @@ class Directories:
         """Entries of some tags of a directory, and all of the directories within it; damaged ones are left out."""
         found: Tree = {}
         for tag, entry in self.read(at, tags)[0].items():
-            if tag in _INNER_DIRECTORIES:
+            if tag in _INNER:
                 with suppress(ImageError, IndexError, *_DAMAGE):
                     if levels:
                         found[tag] = self.tree(entry.numbers[0], range(1 << 16), levels - 1)
@@ -166,15 +162,9 @@ def _bytes(file: File, at: int, size: int) -> bytes:
 
 
 def _undefined_parts(tag: int, value: bytes, order: str) -> list[tuple[int, int]]:
-    """Parts of an EXIF value of type `undefined` with words longer than a byte (CIPA DC-008, 4.6.5 and 4.6.6).
-
-    Returns:
-        Bytes of each part, and bytes of its words; empty if all words are single bytes.
-    """
-    if value.startswith(_UTF_16_PREFIX):
-        return (
-            [(len(_UTF_16_PREFIX), 1), (len(value) - len(_UTF_16_PREFIX), 2)] if len(value) % 2 == 0 else []
-        )
+    """Sizes of parts with words of several bytes in an EXIF value of type `undefined` (CIPA DC-008, 4.6.5, 4.6.6)."""
+    if value.startswith(_UTF_16_PREFIX) and len(value) % 2 == 0:
+        return [(len(_UTF_16_PREFIX), 1), (len(value) - len(_UTF_16_PREFIX), 2)]
     if tag not in _TABLE_TAGS or len(value) < 4:
         return []
     columns, rows = struct.unpack_from(f"{order}2H", value)
@@ -238,7 +228,7 @@ def _is_full_image(directory: Directory) -> bool:
 # EXIF
 
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
-_INNER_DIRECTORIES = (_EXIF, _GPS, _INTEROPERABILITY)
+_INNER = (_EXIF, _GPS, _INTEROPERABILITY)
 _DESCRIPTION, _ORIENTATION = 0x010E, 0x0112
 _RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 _INCH, _CENTIMETRE = 2, 3
@@ -251,9 +241,7 @@ _DESCRIPTIVE = (
 """Tags of the main directory that describe the image, not its storage: document name, description, make, model, page
 name, software, time, artist, host computer, copyright; target printer, rating, ImageID, time of the photo,
 ImageHistory, and Windows' title to subject."""
-_LAYOUT_DESCRIPTION = re.compile(
-    rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL
-)
+_LAYOUT = re.compile(rb"ImageJ=|\s*(<\?xml[^>]*>\s*(<!--.*?-->\s*)?)?<OME[\s>]|\{\"shape\": ", re.DOTALL)
 """Beginnings of descriptions by which ImageJ, OME and tifffile locate images in the file that was read."""
 _IGNORED = (
     33723, 34377, 34675, *range(32995, 32999), *range(34016, 34030), *range(34908, 34911), 37439, 50341, 59932, 59933,
@@ -315,19 +303,17 @@ def tiff_info(file: File) -> FileInfo:
     """EXIF, as a block like that of a JPEG, and GeoTIFF of a TIFF file's first page; nothing if unreadable."""
     with suppress(ImageError, *_DAMAGE):
         directories, notes = Directories(file), list[str]()
-        found = directories.tree(
-            directories.first, (*_DESCRIPTIVE, *_INNER_DIRECTORIES, *_GEOGRAPHIC, _ORIENTATION)
-        )
+        found = directories.tree(directories.first, (*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
         turned = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
         # its scale and tie points do not apply to an image that is turned upright
         if geography and isinstance(turned, Entry) and turned.numbers != [1]:
             geography = {}
             notes.append("its GeoTIFF was left out because the image was turned upright")
-        if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT_DESCRIPTION.match(text.value):
+        if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT.match(text.value):
             del found[_DESCRIPTION]
             notes.append("its description was left out because it applies to the layout of the original file")
-        told = {*_DESCRIPTIVE, *_INNER_DIRECTORIES, *_GEOGRAPHIC, *_IGNORED}
+        told = {*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, *_IGNORED}
         private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - told
         if private:
             named = few([_NAMES.get(tag, tag) for tag in sorted(private)])
@@ -350,7 +336,7 @@ def add_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> 
     count = struct.unpack_from("<H", data, start - 2)[0]
     rows = [data[place : place + 12] for place in range(start, start + 12 * count, 12)]
     entries = {struct.unpack_from("<H", row)[0]: row for row in rows}
-    told = _read_tree(fields.get("exif-data", b""), (*_DESCRIPTIVE, *_INNER_DIRECTORIES))
+    told = _read_tree(fields.get("exif-data", b""), (*_DESCRIPTIVE, *_INNER))
     told = {tag: each for tag, each in told.items() if tag not in entries}
     if isinstance(inner := told.get(_EXIF), dict):
         for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which can have been swapped

@@ -1,7 +1,4 @@
-"""Access to libvips, with its cache disabled so that memory stays flat and changed files are read again.
-
-No other module imports pyvips.
-"""
+"""The only importer of pyvips; libvips' cache is off, so that memory stays flat and changed files are read again."""
 
 import io
 from functools import cache

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.containers import add_comments, add_texts, jfif_segment
-from knowhue.images.image import Image, Pixels, Resolution, flattened, require_image, to_rgb8
+from knowhue.images.image import Image, Resolution, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep_metadata
 from knowhue.images.profiles import from_srgb, srgb_profile
 from knowhue.images.tiff import GEOGRAPHY, add_exif
@@ -82,15 +82,14 @@ def writable_suffix(suffix: str) -> str:
     return suffix if suffix.lower() in OUTPUT_SUFFIXES else ".png"
 
 
-def check_output_suffix(suffix: str, image: Image | None = None) -> OutputKind | None:
-    """The output format of a suffix; None for OpenRaster.
+def check_output_suffix(suffix: str, image: Image | None = None) -> None:
+    """Check that coloured images can be written with a suffix.
 
     Raises:
         ConfigError: no format has that suffix, or the image is too long for it.
     """
-    if suffix.lower() == OPENRASTER:
-        return None
-    return kind_of(suffix, image, (*OUTPUT_SUFFIXES, OPENRASTER))
+    if suffix.lower() != OPENRASTER:
+        kind_of(suffix, image, (*OUTPUT_SUFFIXES, OPENRASTER))
 
 
 @checked_arguments
@@ -135,9 +134,7 @@ def encode_with_notes(
         )
     output, notes = _convert(image, kind)
     origin, (height, width) = image.origin, image.pixels.shape[:2]
-    kept, texts, lost = keep_metadata(
-        origin, kind.suffix, kind.metadata, height, width, called or kind.suffix
-    )
+    kept, texts, lost = keep_metadata(origin, kind.suffix, kind.metadata, height, width, called)
     own = {name: kept.pop(name) for name in _WRITTEN_HERE.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         set_field(output, name, value)
@@ -256,10 +253,10 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
     Returns:
         The bytes of the file, whose PNGs are in sRGB of 8 or 16 bits whatever the photo's profile, and the sentences.
     """
+    # three channels, because some programs cannot blend a colour layer with a gray one
+    pixels = np.ascontiguousarray(np.broadcast_to(gray.pixels, (*gray.pixels.shape[:2], 3)))
     # metadata go into the colour layer, because they declare that colours are computed
-    photo, _ = _png(
-        gray._replace(pixels=_rgb(gray.pixels), origin=gray.origin._replace(metadata=(), texts=()))
-    )
+    photo, _ = _png(gray._replace(pixels=pixels, origin=gray.origin._replace(metadata=(), texts=())))
     colours, notes = _png(coloured)
     height, width = coloured.pixels.shape[:2]
     buffer = io.BytesIO()
@@ -279,11 +276,6 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
 def _png(image: Image) -> tuple[bytes, list[str]]:
     in_srgb = image._replace(origin=image.origin._replace(profile=srgb_profile()))
     return encode_with_notes(in_srgb, ".png", called=f"a layer of {OPENRASTER}, a PNG,")
-
-
-def _rgb(pixels: Pixels) -> Pixels:
-    """Pixels with three channels, because some programs cannot blend a colour layer with a gray one."""
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
 def _stack(width: int, height: int, resolution: Resolution | None) -> bytes:

@@ -164,7 +164,7 @@ def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
     """The files by image, and notes; `ImageError` if an image is stored twice."""
     files: dict[str, list[Path]] = {}
     skipped = []
-    for path, why in walk(folder, include_coloured=True):
+    for path, why in walk(folder, with_coloured=True):
         if why.startswith(UNREADABLE):
             raise ImageError(f"{path}: {why}")
         if why:
