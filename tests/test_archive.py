@@ -272,7 +272,7 @@ def test_what_an_archive_cannot_be(photos, tmp_path):
     with pytest.raises(ImageError, match="should be a folder of images"):
         archive(tmp_path / "nothing", out)
     shutil.copy(photos / NAMES[0], photos / "0" / "p0.jpg")
-    with pytest.raises(ConfigError, match=r"`0/p0\.ora` would be made of `0/p0\.jpg` and `0/p0\.png`"):
+    with pytest.raises(ConfigError, match=r"`0/p0\.ora` would be made from `0/p0\.jpg` and `0/p0\.png`"):
         archive(photos, out, suffix=".ora")
     assert not list(out.rglob("*.ora"))
 

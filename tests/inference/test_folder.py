@@ -450,7 +450,7 @@ def test_what_cannot_be_is_said_before_work(source: Path, tmp_path: Path):
     make_images(source, ["a.jpg"])
     (tmp_path / "empty").mkdir()
     for error, said, changes in [
-        (ConfigError, "`a.webp` would be made of `a.jpg` and `a.png`", {"suffix": ".webp"}),
+        (ConfigError, "`a.webp` would be made from `a.jpg` and `a.png`", {"suffix": ".webp"}),
         (ConfigError, "should end in one of .jpg", {"suffix": ".xyz"}),
         (ConfigError, "should hold no hints", {"options": ColorizeOptions(hints=("a hint",))}),  # pyright: ignore
         (

@@ -52,7 +52,7 @@ def test_a_broken_link_is_an_image_that_will_fail(tmp_path: Path):
 def test_two_images_never_become_one_file(tmp_path: Path):
     put(tmp_path, "a/x.jpg", "a/x.png", "b/x.jpg")
     assert len(names(tmp_path, tmp_path / "out")) == 3
-    with pytest.raises(ConfigError, match=r"`a/x\.png` would be made of `a/x\.jpg` and `a/x\.png`"):
+    with pytest.raises(ConfigError, match=r"`a/x\.png` would be made from `a/x\.jpg` and `a/x\.png`"):
         names(tmp_path, tmp_path / "out", ".png")
 
 
@@ -65,13 +65,13 @@ def test_a_name_that_is_no_text_is_kept(tmp_path: Path):
 def test_an_original_is_never_replaced(tmp_path: Path):
     put(tmp_path, "in/x.jpg", "out/sub/y.jpg", "a.jpg")
     for suffix in (None, ".png"):
-        with pytest.raises(ConfigError, match="would lie among the originals"):
+        with pytest.raises(ConfigError, match="would be among the originals"):
             names(tmp_path / "in", tmp_path / "in", suffix)
     put(tmp_path, "out/sub/sub/y.jpg")  # what is made of sub/sub/y.jpg is sub/y.jpg, one of the images
     with pytest.raises(ConfigError, match="would replace an original"):
         names(tmp_path / "out" / "sub", tmp_path / "out")
     (tmp_path / "linked").symlink_to(tmp_path / "in")
-    with pytest.raises(ConfigError, match="would lie among the originals"):
+    with pytest.raises(ConfigError, match="would be among the originals"):
         names(tmp_path / "in", tmp_path / "linked")
 
 
@@ -164,7 +164,7 @@ def test_an_image_that_would_lie_where_others_need_a_folder_is_refused(tmp_path:
     put(tmp_path / "in", "a.bmp", "a.png/deep/x.jpg")
     with pytest.raises(
         ConfigError,
-        match=r"`a\.png` would be made of `a\.bmp`, and is a folder that `a\.png/deep/x\.jpg` needs",
+        match=r"`a\.png` would be made from `a\.bmp`, and is a folder that `a\.png/deep/x\.jpg` needs",
     ):
         names(tmp_path / "in", tmp_path / "out")
     assert names(tmp_path / "in", tmp_path / "out", ".webp")["a.bmp"] == "a.webp"
@@ -181,6 +181,6 @@ def test_all_images_that_would_become_one_file_are_told_at_once(tmp_path: Path):
     with pytest.raises(ConfigError) as raised:
         names(tmp_path / "in", tmp_path / "out", ".ora")
     three, two, *_, more = raised.value.args
-    assert three == "`a.ora` would be made of `a.jpg` and `a.tif` and 1 more; rename one of them"
-    assert two == "`b0.ora` would be made of `b0.bmp` and `b0.png`; rename one of them"
+    assert three == "`a.ora` would be made from `a.jpg` and `a.tif` and 1 more; rename one of them"
+    assert two == "`b0.ora` would be made from `b0.bmp` and `b0.png`; rename one of them"
     assert (len(raised.value.args), more) == (9, "and 2 more")

@@ -103,7 +103,7 @@ class ImageTable:
                 f"below{''.join(f'; {note}' for note in self.notes)}."
             )
         refuse_all(
-            f"`{output}` would be made of `{one}` and `{other}`{f' and {more} more' * bool(more)}; rename one of them"
+            f"`{output}` would be made from `{one}` and `{other}`{f' and {more} more' * bool(more)}; rename one of them"
             for output, one, other, more in self.rows.execute(_CLASHES)
         )
 
@@ -174,7 +174,7 @@ def list_folder(
     if not source.is_dir():
         raise ImageError(f"`source` should be a folder of images. Found `{source}`. Is the path right?")
     if out.exists() and out.samefile(source):
-        raise ConfigError(_SAME_FOLDER.format(out, "what is made would lie among the originals"))
+        raise ConfigError(_SAME_FOLDER.format(out, "outputs would be among the originals"))
     with tables_on_disk() as tables:
         table = ImageTable(tables, suffix)
         table.add_images(FolderStore(source), str(out.absolute()))
@@ -189,7 +189,7 @@ def _require_no_losses(items: list[Item], out: Path) -> None:
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
     refuse_all(
-        f"`{item.output}` would be made of `{item.path}`, and is a folder that `{folders[item.output].path}` needs; "
+        f"`{item.output}` would be made from `{item.path}`, and is a folder that `{folders[item.output].path}` needs; "
         "rename one of them"
         for item in items
         if item.output in folders
@@ -277,7 +277,7 @@ class Summary(NamedTuple):
         if (more := self.failed - len(self.failures)) > 0:
             lines.append(f"    and {more} more, in {ledger}")
         if self.left:
-            lines.append(f"  stopped: {self.left} not begun; the same command goes on")
+            lines.append(f"  stopped: {self.left} not begun; the same command resumes")
         if self.unknown or self.warned:
             unknown = f"class unknown: {self.unknown}, " if self.unknown else ""
             there = plural(self.made + self.already, "image")

@@ -143,7 +143,7 @@ class Video:
             hidden: whether to include packets that an edit list hides; the output must then have one, too.
         """
         with self._open() as container:
-            wanted = [each for each in container.streams if each.index in streams]
+            wanted = [stream for stream in container.streams if stream.index in streams]
             for packet in _with_timestamps(_packets(container, wanted) if wanted else ()):
                 if hidden or not packet.is_discard:
                     begin = round(self._origin / packet.time_base)
@@ -261,9 +261,9 @@ def _origin_of(container: Any) -> Fraction:
     In formats other than `_CLOCKS` a negative start is an encoder's delay, and the video begins at 0.
     """
     starts = [
-        each.start_time * each.time_base
-        for each in container.streams
-        if each.type in ("audio", "video") and not is_attached(each) and each.start_time is not None
+        stream.start_time * stream.time_base
+        for stream in container.streams
+        if stream.type in ("audio", "video") and not is_attached(stream) and stream.start_time is not None
     ]
     start = min(starts, default=Fraction(0))
     return start if container.format.name in _CLOCKS else max(start, Fraction(0))
@@ -274,7 +274,7 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
     if container.format.name not in _CLOCKS:
         yield from container.demux(streams)
         return
-    wanted = {each.index for each in streams}
+    wanted = {stream.index for stream in streams}
     for packet in _on_one_clock(container.demux()):
         if packet.stream.index in wanted:
             yield packet
@@ -317,13 +317,13 @@ def _with_timestamps(packets: Iterable[Any]) -> Iterator[Any]:
         packet.dts = max(packet.dts, last.get(index, packet.dts - 1) + (packet.stream.type != "subtitle"))
         packet.pts = max(packet.dts, packet.dts if packet.pts is None else packet.pts)
         last[index] = packet.dts
-        held = waiting.pop(index, [])
-        for back, each in zip(range(len(held), 0, -1), held, strict=True):
-            each.dts = packet.dts - back * max(1, packet.duration or 0)
-        yield from held
+        earlier = waiting.pop(index, [])
+        for back, undated in zip(range(len(earlier), 0, -1), earlier, strict=True):
+            undated.dts = packet.dts - back * max(1, packet.duration or 0)
+        yield from earlier
         yield packet
-    for held in waiting.values():
-        for packet in held:
+    for earlier in waiting.values():
+        for packet in earlier:
             packet.dts = packet.pts
             yield packet
 
