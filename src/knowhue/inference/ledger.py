@@ -5,6 +5,7 @@ a complete image. A last line without newline counts, on reopening, if its image
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
 from knowhue.inference.judgement import is_judgement_record
-from knowhue.storage import replacing, writing
+from knowhue.storage import from_json, replacing, writing
 
 if TYPE_CHECKING:
     from knowhue.inference.colorizer import ColorizeOptions, Colorizer
@@ -209,15 +210,17 @@ def _describe_difference(key: str, value: Any) -> str:
 
 def read_lines(lines: Iterable[str], is_line: Callable[[object], bool]) -> list[dict[str, Any]]:
     """The records of a ledger's lines; raises `ValueError` for a line that knowhue does not write."""
-    try:
-        records = [json.loads(line) for line in lines]
-        if not all(map(is_line, records)):
-            raise ValueError("other lines")
-        for record in records:
-            line_of(record)  # raises for infinity (1e999), which could not be written again
-    except RecursionError:
-        raise ValueError("other lines") from None
+    records = [from_json(line, parse_float=_finite, parse_constant=_finite) for line in lines]
+    if not all(map(is_line, records)):
+        raise ValueError("other lines")
     return records
+
+
+def _finite(text: str) -> float:
+    """A number of a record; others, such as 1e999, could not be written again."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"the number {text}")
+    return number
 
 
 def _is_line(record: Any) -> bool:
