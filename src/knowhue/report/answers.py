@@ -163,7 +163,6 @@ def _these_images(study: Study, found: Contrast) -> str:
 
 
 def _interval_words(study: Study, measured: Measure, quoted: Bounds) -> str:
-    """Return a sentence with an interval and what it applies to."""
     if quoted.interval is None:
         return f"No interval: {quoted.why_not}."
     how_far = {

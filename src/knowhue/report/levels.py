@@ -202,7 +202,6 @@ class Point:
 
 
 def has_label_fractions(study: Study) -> bool:
-    """Whether the study has at least two shares of labels."""
     return len({point.share for point in label_points(study)}) > 1
 
 
@@ -279,7 +278,6 @@ def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str,
 
 
 def _share_axis(ax: "Axes", shares: list[float]) -> None:
-    """Set ticks at the trained shares only."""
     from matplotlib.ticker import NullLocator
 
     ax.set_xlim(shares[0] / 1.3, shares[-1] * 1.3)
@@ -427,7 +425,6 @@ def reliability_bins(study: Study, arm: str) -> list[dict[str, Any]]:
 
 
 def reliability_rows(study: Study) -> list[Row]:
-    """Return the numbers in the diagrams: one row per arm and bin."""
     return [{"arm": arm} | each for arm in sides(study, "class") for each in reliability_bins(study, arm)]
 
 

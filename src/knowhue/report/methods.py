@@ -122,7 +122,6 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """The metrics of `QUALITY` that some finished run has."""
         study = self.study
         return [name for name in QUALITY if any(study.table.finished(arm, name) for arm in study.runs)]
 
@@ -146,7 +145,6 @@ class Comparison:
         }  # fmt: skip
 
     def scores(self, regime: Regime, method: str, metric: str) -> dict[int, float]:
-        """Return a metric of the finished runs by seed."""
         return self.study.table.finished(regime.arms[method], metric)
 
     @property
@@ -383,7 +381,6 @@ def _grid(study: Study, columns: Sequence[tuple[str, str, np.ndarray | None]], *
 
 
 def drawing_methods(compared: Comparison, regime: Regime) -> list[str]:
-    """Return the methods with several samples per image."""
     return [name for name, arm in regime.arms.items() if "drawn" in sample_images(compared.study, arm)]
 
 
@@ -436,7 +433,6 @@ def _seconds_axis(ax: "Axes") -> None:
 
 
 def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) -> None:
-    """Draw the score of gray images and the budget in seconds."""
     gray = flat_scores(compared.study.baselines.get("gray", {})).get(metric)
     if gray is not None:
         ax.axhline(scale * gray, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -450,7 +446,6 @@ def _reference_lines(ax: "Axes", compared: Comparison, metric: str, scale: int) 
 
 
 def _legend(ax: "Axes", compared: Comparison, method_marks: Mapping[str, Mark]) -> None:
-    """Draw the legend in the free panel."""
     from matplotlib.lines import Line2D
 
     entries = [

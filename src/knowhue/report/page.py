@@ -183,7 +183,6 @@ def _results_link(found: Conclusion) -> str:
 
 
 def _answers(found: Conclusion) -> list[tuple[Any, ...]]:
-    """Return the arguments of the macro `answer` for each question."""
     study = found.findings.study
     lower = study.table.lower_is_better
     return [

@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 INK, MUTED, RULE, SHADE, PAPER = "#1f2428", "#6a737d", "#d4d9de", "#f2f4f6", "#fefefe"
 SINGLE, MULTI = "#0a6ebd", "#c8500a"  # blue and vermilion differ for every kind of colour blindness
 THEME = {
-    INK: "ink",
-    MUTED: "muted",
-    RULE: "rule",
-    SHADE: "shade",
-    PAPER: "paper",
-    SINGLE: "single",
-    MULTI: "multi",
-}
+    INK: "ink", MUTED: "muted", RULE: "rule", SHADE: "shade", PAPER: "paper", SINGLE: "single", MULTI: "multi",
+}  # fmt: skip
 
 SMALL, TEXT = 8.0, 9.0
 _LINE, _GAP = 0.22, 0.08
@@ -78,7 +72,6 @@ def set_title(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> 
 
 
 def hide_axes(ax: "Axes") -> None:
-    """Remove axis lines, ticks and labels."""
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)

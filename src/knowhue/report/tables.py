@@ -179,21 +179,13 @@ def _gradients(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _primary_scores(study: Study, row: Row) -> str:
-    metrics = dict.fromkeys(spec.metric for spec in study.questions.values())
-    known = {name: row["metrics"].get(name) for name in metrics}
-    texts = {
-        study.label(name): number(value, study.unit(name))
-        for name, value in known.items()
-        if value is not None
-    }
-    return "; ".join(f"{label} {text}" for label, text in texts.items())
+    names = dict.fromkeys(spec.metric for spec in study.questions.values())
+    known = [(name, value) for name in names if (value := row["metrics"].get(name)) is not None]
+    return "; ".join(f"{study.label(name)} {number(value, study.unit(name))}" for name, value in known)
 
 
 def _scores(task: str) -> PageTable:
-    """Return the table of a task's metrics: single-task, multi-task and trivial baselines."""
-
     def scored(study: Study, row: Row) -> TableCell:
-        """Return a metric with its better direction and its role in the plan."""
         arrow = {"lower": " ↓", "higher": " ↑"}.get(study.about(row["metric"]).get("better", ""), "")
         return TableCell(f"{study.label(row['metric'])}{arrow}", row.get("role", ""))
 
@@ -204,22 +196,12 @@ def _scores(task: str) -> PageTable:
 
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:
-    """Return a row per question: both arms, their difference and the verdict."""
-    spec = findings.study.questions
     return [
-        {
-            "question": name,
-            "metric": spec[name].metric,
-            "sesoi": spec[name].sesoi,
-            "judged": judged,
-            **judged.row(),
-        }
-        for name, judged in findings.verdicts.items()
+        {"question": name, "judged": judged, **judged.row()} for name, judged in findings.verdicts.items()
     ]
 
 
 def _further(findings: Findings) -> list[dict[str, Any]]:
-    """Return a row per metric that no question asks about and per pair of arms."""
     return [
         {
             **test.found.row(), "arms": f"{test.found.arms[1]} against {test.found.arms[0]}", "bounds": test.bounds,
@@ -245,7 +227,7 @@ TABLES: dict[str, PageTable] = {
             **_TITLE, **_SMALLEST, **_TWO_ARMS, **_DIFFERENCE, **_TESTED, **_SEEDS,
             "Verdict": _text("judged", verdict_cell),
         },
-        names=1,
+        names=1, of_questions=True,
     ),
     "further": PageTable(
         "Further metrics",
@@ -342,7 +324,7 @@ TABLES: dict[str, PageTable] = {
     ),
     "equal_images": PageTable(
         "Equal images", "Both arms saw the same images equally often. This is the primary comparison.", _questions,
-        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _interval_with_level, **_SEEDS},
+        {**_QUESTION, **_METRIC, **_BOTH, "Interval": _interval_with_level, **_SEEDS}, of_questions=True,
     ),
     "equal_time": PageTable(
         "Equal time",

@@ -197,7 +197,6 @@ class Measure(NamedTuple):
         return signed([self.scale * value], self.places)[0]
 
     def amount(self, value: float) -> str:
-        """Return the size of a difference, with its unit."""
         return f"{self.signed(value).lstrip('+−')} {self.difference_unit}".strip()
 
     def ends(self, interval: Interval) -> str:

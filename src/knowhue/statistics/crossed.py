@@ -165,7 +165,6 @@ def variance_of_two_more(most: float, count: int) -> float:
 
 
 def _residual(block: NDArray[np.float64], share: float) -> Part:
-    """Return the residual of a class, as a variance of its mean."""
     rest = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
     freedom = (block.shape[0] - 1) * (block.shape[1] - 1)
     return Part(share * float(np.square(rest).sum()) / freedom / block.size, freedom)

@@ -236,7 +236,6 @@ def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDA
 
 
 def _right_or_wrong(answers: Mapping[str, ArrayLike], axes: Sequence[str]) -> list[NDArray[np.float64]]:
-    """Return both as arrays, checked to be of one shape and 0 or 1 everywhere."""
     (one, first), (other, second) = ((name, np.asarray(each, float)) for name, each in answers.items())
     if first.ndim != len(axes) or first.shape != second.shape or not first.size:
         raise ValueError(
