@@ -200,7 +200,7 @@ class Colorizer:
             ConfigError: the model has no colour head or does not support an option.
         """
         self.require_options(options)
-        image = _image(source)
+        image = _read(source)
         coarse = self.network_input(image)
         return self.finish(image, coarse, self.predict([coarse])[0], options)
 
@@ -215,7 +215,7 @@ class Colorizer:
         self.require("class")
         options = ColorizeOptions(unknown_below=unknown_below)
         _require_ranges(options)
-        image = _image(source)
+        image = _read(source)
         return self.judge(image, self.predict_classes([self.class_input(image)])[0], options)
 
     def require(self, task: str) -> None:
@@ -258,7 +258,7 @@ class Colorizer:
         """
         if name is None:
             name = str(source) if isinstance(source, str | Path) else "the reference"
-        return make_reference(_image(source, name), self._network_at_one_size, name)
+        return make_reference(_read(source, name), self._network_at_one_size, name)
 
     def class_input(self, image: Image) -> FloatArray:
         """L* (h, w) to classify an image: at the network's own size, resized as for predicting its colours."""
@@ -273,13 +273,12 @@ class Colorizer:
         """Predict for several network inputs, in one batch per shape; each of the results has B = 1."""
         answers: dict[int, Predictions] = {}
         for shape in {each.shape for each in inputs}:
-            places = [place for place, each in enumerate(inputs) if each.shape == shape]
-            together = self.network.predict(np.stack([inputs[place] for place in places]))
-            for row, place in enumerate(places):
-                answers_of_all = together[:3]  # activations were not requested
-                alone = (None if part is None else part[row : row + 1] for part in answers_of_all)
-                answers[place] = Predictions(*alone)  # pyright: ignore[reportArgumentType]
-        return [answers[place] for place in range(len(inputs))]
+            indices = [index for index, each in enumerate(inputs) if each.shape == shape]
+            batch = self.network.predict(np.stack([inputs[index] for index in indices]))
+            for row, index in enumerate(indices):
+                parts = (None if part is None else part[row : row + 1] for part in batch[:3])
+                answers[index] = Predictions(*parts)  # pyright: ignore[reportArgumentType]
+        return [answers[index] for index in range(len(inputs))]
 
     def finish(
         self,
@@ -358,7 +357,7 @@ def _require_ranges(options: ColorizeOptions) -> None:
         )
 
 
-def _image(source: Image | str | Path | bytes, name: str | None = None) -> Image:
+def _read(source: Image | str | Path | bytes, name: str | None = None) -> Image:
     if not isinstance(source, Image):
         return read_image(source, name=name)
     require_image(source)

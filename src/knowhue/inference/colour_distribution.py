@@ -15,7 +15,7 @@ from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.errors import ConfigError
 from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
-from knowhue.inference.pixels import SHORTEST_PX, enlarge, mixed, neighbours, taps, working_size
+from knowhue.inference.pixels import SHORTEST_PX, enlarge, interpolate_along, neighbours, taps, working_size
 from knowhue.randomness import stream
 
 MOST_ANSWERS = 16
@@ -150,7 +150,7 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
 
     where sureness is 0 to 1. An uncertain stain on a wall takes the wall's colour, and no colour crosses an edge.
     """
-    own = np.maximum(sureness, LEAST_SURE).astype(np.float32)
+    weight = np.maximum(sureness, LEAST_SURE).astype(np.float32)
     down, across = (
         (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE_LIGHTNESS)).astype(np.float32)
         for axis in (0, 1)
@@ -158,7 +158,7 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
 
     def normal(values: FloatArray) -> FloatArray:
         """Multiply the matrix of the normal equations by planes (2, rows, columns)."""
-        found = own * values
+        found = weight * values
         pull = down * np.diff(values, axis=1)
         found[:, :-1] -= pull
         found[:, 1:] += pull
@@ -167,11 +167,11 @@ def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> 
         found[:, :, 1:] += pull
         return found
 
-    diagonal = own + np.pad(down, ((0, 1), (0, 0))) + np.pad(down, ((1, 0), (0, 0)))
+    diagonal = weight + np.pad(down, ((0, 1), (0, 0))) + np.pad(down, ((1, 0), (0, 0)))
     diagonal += np.pad(across, ((0, 0), (0, 1))) + np.pad(across, ((0, 0), (1, 0)))
     # colours first: numpy's loops are slow over a last axis of length 2
     answer = np.ascontiguousarray(np.moveaxis(colours, 2, 0), np.float32)
-    answer = _conjugate_gradients(normal, diagonal, answer, own * answer - normal(answer))
+    answer = _conjugate_gradients(normal, diagonal, answer, weight * answer - normal(answer))
     return np.moveaxis(answer, 0, 2)
 
 
@@ -240,12 +240,10 @@ class SeveralSizes:
     """Smoothed colours of the mean of the logits at `PREDICTION_SCALES`; class and novelty at the network's own size.
 
     Input and output have `LARGEST_SCALE` times that size; the other sizes are resized from the input.
-
-    Args:
-        network: has a head of 313 colours.
     """
 
     def __init__(self, network: Network) -> None:
+        """Wrap a network with a head of 313 colours."""
         self.network = network
         self.runtime, self.activation_names = network.runtime, network.activation_names
 
@@ -264,7 +262,7 @@ class SeveralSizes:
 
     def at_one_size(self, lightness: FloatArray) -> FloatArray:
         """Resize L* (B, h, w) from the largest to the network's own size."""
-        return _resized(lightness, 1 / LARGEST_SCALE)
+        return _resize(lightness, 1 / LARGEST_SCALE)
 
     def predict(self, lightness: FloatArray) -> Predictions:
         """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`."""
@@ -282,19 +280,21 @@ class SeveralSizes:
 
     def _predict_sizes(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
         """The predictions at the network's own size, and the mean logits over the sizes."""
-        at_one = self.at_one_size(lightness)
-        answers = self.network.predict(at_one, [COLOUR_LOGITS])
-        own = answers.activations[COLOUR_LOGITS]
+        own_input = self.at_one_size(lightness)
+        answers = self.network.predict(own_input, [COLOUR_LOGITS])
+        own_logits = answers.activations[COLOUR_LOGITS]
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
-        total = np.zeros((*own.shape[:2], rows, columns), np.float32)
+        total = np.zeros((*own_logits.shape[:2], rows, columns), np.float32)
         for size in PREDICTION_SCALES:
             if size == LARGEST_SCALE:
                 total += _logits(self.network, lightness)[..., :rows, :columns]
                 continue
-            seen = at_one if size == 1 else _resized(lightness, size / LARGEST_SCALE)
-            logits = own if size == 1 else _logits(self.network, seen)
+            resized = own_input if size == 1 else _resize(lightness, size / LARGEST_SCALE)
+            logits = own_logits if size == 1 else _logits(self.network, resized)
             down, across = (
-                _interpolation(count, seen.shape[axis] / lightness.shape[axis], logits.shape[axis + 1])
+                _interpolation_matrix(
+                    count, resized.shape[axis] / lightness.shape[axis], logits.shape[axis + 1]
+                )
                 for axis, count in ((1, rows), (2, columns))
             )
             # tensordot makes one large product, @ would make one per colour
@@ -307,17 +307,17 @@ def _logits(network: Network, lightness: FloatArray) -> FloatArray:
     return network.predict(lightness, [COLOUR_LOGITS]).activations[COLOUR_LOGITS]
 
 
-def _interpolation(count: int, scale: float, length: int) -> FloatArray:
+def _interpolation_matrix(count: int, scale: float, length: int) -> FloatArray:
     """The matrix (count, length) that interpolates a row of `length` cells at `count` places, bilinear.
 
     The image with `length` cells is `scale` times as large as the other. Its row is padded to whole strides, so that
     the image is only the first part.
     """
-    places = neighbours((np.arange(count) + 0.5) * scale - 0.5, length)
-    return mixed(np.eye(length, dtype=np.float32), places).astype(np.float32)
+    positions = neighbours((np.arange(count) + 0.5) * scale - 0.5, length)
+    return interpolate_along(np.eye(length, dtype=np.float32), positions).astype(np.float32)
 
 
-def _resized(lightness: FloatArray, scale: float) -> FloatArray:
+def _resize(lightness: FloatArray, scale: float) -> FloatArray:
     """Resize L* (B, h, w) by a factor, by Lanczos."""
     for axis in (1, 2):
         side = lightness.shape[axis]

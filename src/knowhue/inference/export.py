@@ -158,7 +158,13 @@ def fold_constants(model: Any) -> Any:
     """Fold everything that depends only on weights into constants, because readers do not do it."""
     from onnxscript.optimizer import optimize
 
-    return _without_traces(optimize(model, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES))
+    model = optimize(model, input_size_limit=_ALL_BYTES, output_size_limit=_ALL_BYTES)
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")  # the source files and lines that nodes came from
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
+    return model
 
 
 def _simplify_for_export(module: Deployed) -> Deployed:
@@ -179,16 +185,6 @@ def _simplify_for_export(module: Deployed) -> Deployed:
         elif getattr(layer, "inplace", False):
             cast(Any, layer).inplace = False  # reversing it would take a quarter of the export
     return module.eval()
-
-
-def _without_traces(model: Any) -> Any:
-    """Remove the source files and lines that nodes came from."""
-    graph = model.graph
-    for each in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        each.ClearField("metadata_props")
-        each.ClearField("doc_string")
-    graph.ClearField("value_info")
-    return model
 
 
 def _refuse_difference(differences: dict[str, float], target: Path) -> None:
@@ -343,11 +339,7 @@ def _last_part(path: str | None) -> str | None:
 
 
 def model_card(description: Description) -> str:
-    """The model card, Markdown with the hub's front matter, from the template `card.md`.
-
-    Args:
-        description: of the model; missing facts about its images become "unknown".
-    """
+    """The model card, Markdown with the hub's front matter, from `card.md`; missing facts become "unknown"."""
     environment = Environment(
         loader=PackageLoader("knowhue.inference", "."),
         undefined=StrictUndefined,

@@ -89,28 +89,26 @@ def corrections(
     Raises:
         ConfigError: a hint or a stroke lies outside the image, or its a* or b* is out of range.
     """
-    given: dict[str, Strokes] = {}
-    if len(hints):
-        points = np.array(hints, np.float64)
-        given["hints"] = Strokes(points[:, 0], points[:, 1], points[:, 2:])
-    if strokes is not None:
-        given["strokes"] = Strokes(*map(np.asarray, strokes))
+    points = np.array(hints, np.float64)
     height, width = pixels.shape[:2]
     short = min(height, width)
     down, across = coarse.shape[0] / height, coarse.shape[1] / width
 
-    def placed(name: str) -> GridPoints:
-        if name not in given:
-            return NO_POINTS
-        _require_in_range(name, given[name])
-        x, y, wanted = given[name]
+    def to_grid(name: str, given: Strokes) -> GridPoints:
+        _require_in_range(name, given)
+        x, y, wanted = given
         rows = np.minimum((y * height).astype(int), height - 1)
         columns = np.minimum((x * width).astype(int), width - 1)
-        own = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
-        chroma = chroma_at(lines, own, (rows + 0.5) / height, (columns + 0.5) / width)
-        return GridPoints((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, own, wanted - chroma)
+        light = lightness(np.ascontiguousarray(pixels[rows, columns][None]))[0]
+        chroma = chroma_at(lines, light, (rows + 0.5) / height, (columns + 0.5) / width)
+        return GridPoints((rows + 0.5) * down - 0.5, (columns + 0.5) * across - 0.5, light, wanted - chroma)
 
-    return spread(coarse, (1 / (down * short), 1 / (across * short)), placed("hints"), placed("strokes"))
+    return spread(
+        coarse,
+        (1 / (down * short), 1 / (across * short)),
+        to_grid("hints", Strokes(points[:, 0], points[:, 1], points[:, 2:])) if len(points) else NO_POINTS,
+        NO_POINTS if strokes is None else to_grid("strokes", Strokes(*map(np.asarray, strokes))),
+    )
 
 
 def chroma_at(lines: FloatArray, lightness: Any, y: Any, x: Any) -> Floats:
@@ -131,14 +129,13 @@ def spread(
     It is fixed on a small disc around each point, and 0 from `REACH` on. The first factor of
     c_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)) / (4 t^2 (1 - t^2)) stops d at edges. In the second, t is the distance from
     the nearest point over `REACH`: where there are no edges and k is small, d fades as (1 - t^2)^2, flat at the point
-    and without a rim. k prevents what leaks through an edge from filling an enclosed region behind it. If points are
-    three pixels or more apart, d stays within the range of 0 and the given differences. It is added to the prediction,
-    which keeps its own variation. A pixel in several discs belongs to the nearest point; contradictory points at one
-    place are averaged. Strokes fix d only at the pixels that they lie between.
+    and without a rim. k prevents what leaks through an edge from filling an enclosed region behind it. By the maximum
+    principle d stays within the range of 0 and the given differences if points are three pixels or more apart. A pixel
+    in several discs belongs to the nearest point; contradictory points at one place are averaged.
 
     After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences,
     compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: a scribble
-    colours everything that no other scribble does. The pairwise energy makes d obey a maximum principle.
+    colours everything that no other scribble does.
 
     Args:
         lightness: L* (h, w), 0 to 100.
@@ -155,11 +152,13 @@ def spread(
     >>> [round(float(found[24, column, 0])) for column in (32, 35, 38, 40)]
     [40, 25, 2, 0]
     """
-    discs = _fix_pixels(lightness, step, points, strokes)
-    free = (discs.distance < REACH) | discs.held
-    passing = _conductances(np.where(discs.across, NOWHERE, lightness.astype(np.float64)), discs.distance)
-    found = np.zeros(discs.given.shape, np.float32)
-    found[free] = _solve(passing, RESISTANCE * step[0] * step[1] / REACH**2, discs, free)
+    fixed = _fix_pixels(lightness, step, points, strokes)
+    free = (fixed.distance < REACH) | fixed.held
+    conductances = _conductances(
+        np.where(fixed.across, NOWHERE, lightness.astype(np.float64)), fixed.distance
+    )
+    found = np.zeros(fixed.given.shape, np.float32)
+    found[free] = _solve(conductances, RESISTANCE * step[0] * step[1] / REACH**2, fixed, free)
     return found
 
 
@@ -270,9 +269,9 @@ def _conductances(
 
 
 def _solve(
-    passing: tuple[NDArray[np.float64], NDArray[np.float64]],
+    conductances: tuple[NDArray[np.float64], NDArray[np.float64]],
     resistance: float,
-    discs: _FixedPixels,
+    fixed: _FixedPixels,
     free: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """The minimum at the free pixels (n, 2), with 0 around them: one sparse factorisation, two right-hand sides.
@@ -283,12 +282,12 @@ def _solve(
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 
-    stiffness = STIFFNESS * discs.held[free]
+    stiffness = STIFFNESS * fixed.held[free]
     size = len(stiffness)
     number = np.where(free, np.cumsum(free).reshape(free.shape) - 1, size)
     first = np.concatenate([number[:-1].ravel(), number[:, :-1].ravel()])
     second = np.concatenate([number[1:].ravel(), number[:, 1:].ravel()])
-    weight = np.concatenate([each.ravel() for each in passing])
+    weight = np.concatenate([each.ravel() for each in conductances])
     diagonal = stiffness + resistance
     for ends in (first, second):
         diagonal += np.bincount(ends, weight, size + 1)[:size]
@@ -300,13 +299,13 @@ def _solve(
     # symmetric and diagonally dominant: pivots on the diagonal are stable and keep the factor sparse
     options = {"SymmetricMode": True}
     factor = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
-    return factor.solve(stiffness[:, None] * discs.given[free])
+    return factor.solve(stiffness[:, None] * fixed.given[free])
 
 
 def _require_in_range(name: str, given: Strokes) -> None:
     x, y, chroma = given
     is_shaped = x.ndim == 1 and x.size and y.shape == x.shape and chroma.shape == (x.size, 2)
-    # comparisons with NaN are false, so NaN is refused, too
+    # NaN is refused, too, because comparisons with it are false
     if is_shaped and ((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & (abs(chroma) <= MOST_CHROMA).all(1)).all():
         return
     found = (f"{part} {np.array2string(values, threshold=6)}" for part, values in given._asdict().items())

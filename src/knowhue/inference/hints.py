@@ -58,15 +58,10 @@ _FORMS = (
 
 
 class TableHint(str):
-    """A hint from a table, in the form of the command line, with its place for messages."""
+    """A hint from a table, in the form of the command line."""
 
-    __slots__ = ("place",)
-
-    def __new__(cls, text: str, place: str = "") -> "TableHint":
-        """Make a hint from a place, such as `hints.csv, row 3`."""
-        made = super().__new__(cls, text)
-        made.place = place
-        return made
+    place = ""
+    """where it is, for messages, such as `hints.csv, row 3`"""
 
 
 def parse_hint(text: str, width: int, height: int) -> Hint:
@@ -101,7 +96,7 @@ def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ..
 
 def _parse_all(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint], list[str]]:
     found, problems = list[Hint](), list[str]()
-    at: dict[tuple[float, float], tuple[Hint, str]] = {}
+    first_at: dict[tuple[float, float], tuple[Hint, str]] = {}
     for text in texts:
         place = f"{text.place}: " if isinstance(text, TableHint) else ""
         try:
@@ -110,7 +105,7 @@ def _parse_all(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint
             problems.append(f"{place}{error}")
             continue
         # spreading would average them to a third colour
-        first, first_text = at.setdefault(hint[:2], (hint, text))
+        first, first_text = first_at.setdefault(hint[:2], (hint, text))
         if hint != first:
             both = f"`{shown(first_text)}` and `{shown(text)}`"
             problems.append(f"{place}A point should have one colour. Found {both}.")
@@ -134,11 +129,11 @@ def require_hinted(
     Raises:
         ConfigError: hints that name no image, cannot be parsed, or lie outside their image; each is listed.
     """
-    spelt = {plain_name(name): name for name in images} if hints else {}
+    by_plain_name = {plain_name(name): name for name in images} if hints else {}
     found: dict[str, list[str]] = {}
     problems = []
     for given, texts in hints.items():
-        name, shape = given if given in images else spelt.get(plain_name(given)), None
+        name, shape = given if given in images else by_plain_name.get(plain_name(given)), None
         if name is None:
             what = f"`{shown(given)}`.{did_you_mean(given, images)}" if given else "one without a name."
             problems.append(f"Hints should name an image of `{source}`, by its path below it. Found {what}")
@@ -166,7 +161,8 @@ def read_hints(file: Path) -> dict[str, list[TableHint]]:
     """
     hints: dict[str, list[TableHint]] = {}
     for place, row in _rows(file):
-        hint = TableHint(f"{row['x']},{row['y']}={row['colour']}", place)
+        hint = TableHint(f"{row['x']},{row['y']}={row['colour']}")
+        hint.place = place
         hints.setdefault(str(row.get("file") or ""), []).append(hint)
     for name, texts in hints.items():
         if len(texts) > MOST_HINTS_OF_AN_IMAGE:

@@ -98,13 +98,16 @@ def paint(
     height, width = pixels.shape[:2]
     compiled = _lazy_kernels.compiled(height * width, pixels.dtype)
     lines = chroma_lines(chroma, guide, saturation)
-    more = _to_add(added)
+    extra = np.empty((0, 0, 2), np.float32)  # not None, so that numba compiles only one kernel
+    if added is not None:
+        _require_chroma("added", added)
+        extra = np.array(added, np.float32, order="C")
     out = np.empty((height, width, 3), pixels.dtype)
     _lazy_kernels.add(height * width)
     paint_band = paint_arrays if compiled is None else compiled.paint
 
     def work(rows: slice) -> NDArray[np.float64]:
-        return paint_band(pixels[rows], _tables(pixels), lines, more, rows.start, height, out[rows])
+        return paint_band(pixels[rows], _tables(pixels), lines, extra, rows.start, height, out[rows])
 
     sums = np.sum(_in_bands(work, pixels.shape), axis=0)
     return out, _paint_stats(sums / (height * width), np.iinfo(pixels.dtype).max)
@@ -169,8 +172,8 @@ def enlarge(values: FloatArray, height: int, width: int) -> FloatArray:
         neighbours((np.arange(length) + 0.5) * old / length - 0.5, old)
         for length, old in zip((height, width), values.shape, strict=False)
     )
-    wide = mixed(values.swapaxes(0, 1), columns).swapaxes(0, 1)
-    return mixed(wide, rows).astype(np.float32)
+    wide = interpolate_along(values.swapaxes(0, 1), columns).swapaxes(0, 1)
+    return interpolate_along(wide, rows).astype(np.float32)
 
 
 def interpolated(values: FloatArray, y: Any, x: Any) -> NDArray[np.floating[Any]]:
@@ -186,15 +189,14 @@ def interpolated(values: FloatArray, y: Any, x: Any) -> NDArray[np.floating[Any]
     return upper + (lower - upper) * down[..., None]
 
 
-def neighbours(places: NDArray[np.floating[Any]], length: int) -> Neighbours:
+def neighbours(positions: NDArray[np.floating[Any]], length: int) -> Neighbours:
     """The neighbours of positions in a row of `length` values; positions outside are clipped."""
-    places = np.clip(places, 0, length - 1)
-    low = places.astype(int)
-    return low, np.minimum(low + 1, length - 1), places - low
+    positions = np.clip(positions, 0, length - 1)
+    low = positions.astype(int)
+    return low, np.minimum(low + 1, length - 1), positions - low
 
 
-def mixed(values: NDArray[Any], between: Neighbours, axis: int = 0) -> NDArray[Any]:
-    """Interpolate values along an axis."""
+def interpolate_along(values: NDArray[Any], between: Neighbours, axis: int = 0) -> NDArray[Any]:
     low, high, share = between
     before = (slice(None),) * axis
     first = values[(*before, low)]
@@ -221,14 +223,6 @@ def _read_only(pixels: Pixels) -> Pixels:
     view = pixels.view()
     view.flags.writeable = False
     return view
-
-
-def _to_add(added: FloatArray | None) -> FloatArray:
-    """Check added chroma; None becomes an empty array, so that numba compiles only one kernel."""
-    if added is None:
-        return np.empty((0, 0, 2), np.float32)
-    _require_chroma("added", added)
-    return np.array(added, np.float32, order="C")
 
 
 def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
@@ -347,9 +341,9 @@ def _field(
     """A function from rows of a band to the values (c, rows, width) of a small image (h, w, c) there."""
     upper, lower, down = _places(first, height, full_height, len(small))
     planes = np.moveaxis(small[upper[0] : lower[-1] + 1], -1, 0)
-    wide = mixed(planes, _places(0, width, width, small.shape[1]), axis=2)
+    wide = interpolate_along(planes, _places(0, width, width, small.shape[1]), axis=2)
     upper, lower = upper - upper[0], lower - upper[0]
-    return lambda rows: mixed(wide, (upper[rows], lower[rows], down[rows]), axis=1)
+    return lambda rows: interpolate_along(wide, (upper[rows], lower[rows], down[rows]), axis=1)
 
 
 def _roots(pixels: Pixels, tables: FloatArray) -> FloatArray:

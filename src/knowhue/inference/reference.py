@@ -1,11 +1,10 @@
 """Colours from other photos: from a reference photo, and the mean of an album.
 
-A reference is matched cell by cell in the encoder's features, and its colours are used only as far as the matches are
-confirmed. Transferring colours between similar places is the idea of Welsh, Ashikhmin and Mueller ("Transferring color
-to greyscale images", SIGGRAPH 2002). He, Chen, Liao, Sander and Yuan ("Deep exemplar-based colorization", SIGGRAPH
-2018) search for these places in a network's features of all levels, and trust matches as far as forward and backward
-matching agree. They train a network to choose between matched colours and its own; here a rule does
-(`match_confidence`), for any model.
+A reference is matched cell by cell in the encoder's features, and its colours are used only as far as matches are
+confirmed. Welsh, Ashikhmin and Mueller ("Transferring color to greyscale images", SIGGRAPH 2002) transfer colours
+between similar places. He, Chen, Liao, Sander and Yuan ("Deep exemplar-based colorization", SIGGRAPH 2018) search for
+them in a network's features of all levels, trust matches as far as forward and backward matching agree, and train a
+network to choose between matched colours and its own. Here a rule chooses (`match_confidence`), for any model.
 
 The photos of an album get one look: the mean colour of each is moved towards that of all. How warm and vivid a model
 paints a photo is partly chance, and so differs within an album without a cause. A photo's mean a*b* is an estimate
@@ -125,8 +124,7 @@ def take_colours(
     small = shrink(pixels, *_size(pixels, strides), oversampling=1)
     light = lightness((small * 65535).round().astype(np.uint16))
     found = match(_maps(light, network, strides), reference)
-    y, x = (((np.arange(side) + 0.5) / side) for side in coarse.shape)
-    y, x = y[:, None], x[None]
+    y, x = _centres(*coarse.shape)
     # colours follow the photo's own edges, which are finer than cells
     lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
     taken = chroma_at(lines, coarse, y, x)
@@ -154,7 +152,7 @@ def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
     both photos, so that channels that are large everywhere do not dominate.
     """
     (rows, columns), (height, width) = maps[0].shape[:2], reference.chroma.shape[:2]
-    features = [_standardised(own, other) for own, other in zip(maps, reference.maps, strict=True)]
+    features = [_standardise(first, second) for first, second in zip(maps, reference.maps, strict=True)]
     colours = reference.chroma.reshape(-1, 2)
     best, most, taken = [], [], []
     back, back_most = np.zeros(height * width, np.intp), np.full(height * width, -np.inf, np.float32)
@@ -209,21 +207,19 @@ def _ramp(values: Any, low: float, high: float) -> Any:
     return ((values - low) / (high - low)).clip(0, 1)
 
 
-def _standardised(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _standardise(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Features (cells, C) of both photos, channels standardised over both, then each cell scaled to length 1."""
-    one, other = (each.reshape(-1, each.shape[-1]) for each in (first, second))
-    both = np.concatenate([one, other])
+    cells = [maps.reshape(-1, maps.shape[-1]) for maps in (first, second)]
+    both = np.concatenate(cells)
     both = (both - both.mean(0)) / (both.std(0) + 1e-3)
     both /= np.linalg.norm(both, axis=1, keepdims=True) + 1e-6
-    return both[: len(one)], both[len(one) :]
+    return both[: len(cells[0])], both[len(cells[0]) :]
 
 
 def _strides(network: Network) -> list[int]:
     """Strides of the feature maps to compare."""
-    given = [
-        int(name.removeprefix(FEATURES)) for name in network.activation_names if name.startswith(FEATURES)
-    ]
-    strides = [stride for stride in given if stride >= FINEST]
+    names = [name for name in network.activation_names if name.startswith(FEATURES)]
+    strides = [stride for name in names if (stride := int(name.removeprefix(FEATURES))) >= FINEST]
     if not strides:
         raise ConfigError(
             f"`model` should give feature maps to match a reference by. Found `{network.description.name}`, which "
@@ -242,8 +238,7 @@ def _size(pixels: Pixels, strides: Sequence[int]) -> tuple[int, int]:
 def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[FloatArray, ...]:
     """Features (rows, columns, C) of L* (h, w) per stride, averaged or interpolated to one value per cell."""
     found = network.predict(light[None], [f"{FEATURES}{stride}" for stride in strides]).activations
-    rows, columns = (side // CELL_PX for side in light.shape)
-    y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
+    y, x = _centres(*(side // CELL_PX for side in light.shape))
     maps = []
     for stride in strides:
         values = np.moveaxis(found[f"{FEATURES}{stride}"][0], 0, -1)
@@ -252,6 +247,11 @@ def _maps(light: FloatArray, network: Network, strides: Sequence[int]) -> tuple[
             _means(values, CELL_PX // stride) if is_finer else interpolated(values, y, x).astype(np.float32)
         )
     return tuple(maps)
+
+
+def _centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres of a grid's cells as fractions of its height (rows, 1) and width (1, columns)."""
+    return (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None] + 0.5) / columns
 
 
 def _means(values: FloatArray, side: int) -> FloatArray:
@@ -281,13 +281,13 @@ def photo_colour(chroma: FloatArray) -> AlbumColour:
     return AlbumColour(a, b)
 
 
-def colour_of_album(own: Collection[AlbumColour]) -> AlbumColour:
+def colour_of_album(photos: Collection[AlbumColour]) -> AlbumColour:
     """The median a* and b* of an album's photos, which a few outliers do not change.
 
     >>> colour_of_album([AlbumColour(1, 2), AlbumColour(3, 2), AlbumColour(90, 90)])
     AlbumColour(a=3.0, b=2.0)
     """
-    return AlbumColour(*np.median(np.array(list(own)), axis=0).tolist())
+    return AlbumColour(*np.median(np.array(list(photos)), axis=0).tolist())
 
 
 def move_towards_album(album: AlbumColour, chroma: FloatArray) -> FloatArray:
@@ -295,8 +295,8 @@ def move_towards_album(album: AlbumColour, chroma: FloatArray) -> FloatArray:
 
     A pixel is moved in proportion to its chroma, so that gray stays gray and white gets no tint.
     """
-    way = SHARE * (np.array(album) - photo_colour(chroma))
-    way *= min(1, MOST_SHIFT / max(float(np.hypot(*way)), 1e-9))
+    shift = SHARE * (np.array(album) - photo_colour(chroma))
+    shift *= min(1, MOST_SHIFT / max(float(np.hypot(*shift)), 1e-9))
     vividness = np.linalg.norm(chroma, axis=-1, keepdims=True)
     weight = (vividness / max(float(vividness.mean()), 1e-9)).clip(0, MOST_VIVID)
-    return (chroma + weight * way).astype(np.float32)
+    return (chroma + weight * shift).astype(np.float32)
