@@ -132,9 +132,10 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
+        ("s3://none/photos", "Cannot use `s3://none/photos`: The specified bucket does not exist"),
         (
-            "s3://none/photos",
-            "Cannot use `s3://none/photos`: The specified bucket does not exist",
+            "https://s3.us-east-1.amazonaws.com/none/photos",
+            "Cannot use `https://s3.us-east-1.amazonaws.com/none/photos`: The specified bucket does not exist",
         ),
         *(
             (url, f"`{url}` should name a folder of this machine, such as file:///photos")
@@ -148,6 +149,7 @@ def test_what_is_wrong_is_one_line(monkeypatch, url, message):
         list(open_store(url).images())
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+    assert "WebDAV" not in str(caught.value)
 
 
 def test_an_http_server_that_is_no_store_is_said_in_its_own_words():

@@ -63,7 +63,7 @@ class Limits(NamedTuple):
     predictors: int = 1
     """threads that predict; more of them make batches smaller"""
     batch_wait_seconds: float = 0.0
-    """maximum wait for a batch to fill, while an item is still being decoded or all painting threads are busy"""
+    """maximum wait for a batch to fill, while items are not decoded yet or the painting threads have enough to do"""
     queue_length: int | None = None
     """maximum number of unanswered items, above which `Busy` is raised; None for no limit"""
     item_seconds: float = math.inf

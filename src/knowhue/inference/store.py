@@ -55,13 +55,13 @@ class FolderStore:
         """the store's real path, independent of links"""
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
-        """Every image and every skipped file, unsorted, without those below the path `avoid`."""
+        """Every image and every skipped file, in any order, without those below the path `avoid`."""
         for path, skipped in walk(self.root, avoid=self.root / avoid if avoid else None):
             # a dangling link is listed, too, and fails when it is read
             yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path), skipped)
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
-        """Every file, unsorted."""
+        """Every file, in any order."""
         entered: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(self.root / below, followlinks=True):
             if (here := identity(Path(folder))) in entered:  # a link to a parent folder
@@ -175,7 +175,7 @@ class ObjectStore:
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
         for path, stamp, _ in self.files():
             if not (avoid and path.startswith(f"{avoid}/")):
-                yield StoredFile(path, stamp, _why_skipped_key(path))
+                yield StoredFile(path, stamp, _why_skipped(path))
 
     def files(self, below: str = "") -> Iterator[StoredFile]:
         with self._one_line_errors():
@@ -204,7 +204,7 @@ class ObjectStore:
 
     @contextmanager
     def hold(self) -> Iterator[str]:
-        """Lock the prefix, as `FolderStore.held`."""
+        """Lock the prefix, as `FolderStore.hold`."""
         # needs conditional puts, which a store may lack: find out first
         probe = f"{STATE}/probe-{uuid4().hex}"
         can_hold = self._create(probe, b"") and not self._create(probe, b"")
@@ -274,7 +274,7 @@ class ObjectStore:
         except errors.BaseError as error:
             remedy = (
                 "An http address should be a WebDAV server's; other stores are named as s3://bucket/photos"
-                if self.url.lower().startswith("http")
+                if type(self._store).__name__ == "HTTPStore"
                 else "Credentials and endpoint come from the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and "
                 "AWS_ENDPOINT_URL"
             )
@@ -320,7 +320,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _why_skipped_key(path: str) -> str:
+def _why_skipped(path: str) -> str:
     *folders, name = path.split("/")
     hidden = next(filter(None, map(why_hidden, (*folders, name))), "")
     suffix = Path(name).suffix
