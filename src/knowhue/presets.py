@@ -180,12 +180,12 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
     base = reduce(merge, (under, PRESETS[preset], over), Config().model_dump(by_alias=True))
-    given: dict[str, Any] = reduce(
+    user: dict[str, Any] = reduce(
         merge, (*map(read_yaml, map(Path, files)), *map(read_setting, settings)), {}
     )
-    config = checked(Config, merge(base, given))
+    config = checked(Config, merge(base, user))
     # reset the preset's settings that the user's settings leave without effect: the user did not choose them
-    idle = without_effect(changed(config).keys() - dict(dotted(given)).keys(), [config])
+    idle = without_effect(changed(config).keys() - dict(dotted(user)).keys(), [config])
     return reduce(edit, (_nested(name, DEFAULTS[name]) for name in idle), config)
 
 
@@ -200,11 +200,7 @@ def edit(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def arm_config(config: Config, arm: str) -> Config:
-    """Settings of one arm of a study.
-
-    Raises:
-        ConfigError: the arm is unknown, or `config` itself chooses the tasks.
-    """
+    """Settings of one arm of a study; a `ConfigError` if the arm is unknown or `config` itself chooses the tasks."""
     if arm not in ARMS:
         raise ConfigError(one_of("arm", arm, ARMS))
     require_arms_choose_tasks(config)

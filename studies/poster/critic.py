@@ -19,7 +19,7 @@ from torch import Tensor
 from knowhue.data.loaders import plain_batches
 from knowhue.models.multitask import MultiTask
 from knowhue.models.pix2pix import Discriminator
-from knowhue.objectives.losses import GAN_LOSSES, discriminator_accuracy
+from knowhue.objectives.losses import GAN_LOSSES, patch_accuracy
 from knowhue.plan import Plan, read_plan
 from knowhue.presets import edit
 from knowhue.randomness import stream
@@ -46,7 +46,7 @@ def main() -> None:
     generators = [_model(work, pool, asked.pool, arm, seed) for arm in POOL for seed in pool.seeds]
     critic = train_critic(work, generators)
     test = list(plain_batches(work.prepared, work.prepared.positions("test"), BATCH, work.engine.device))
-    right = discriminator_accuracy(*_both(critic, work, generators, test), LOSS.threshold)
+    right = patch_accuracy(*_both(critic, work, generators, test), LOSS.threshold)
     print("right on test patches: true {:.3f}, coloured {:.3f}".format(*map(float, right)), flush=True)
     with asked.out.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")

@@ -8,8 +8,8 @@ from knowhue.objectives.losses import (
     GAN_LOSSES,
     chroma_l1,
     cross_entropy,
-    discriminator_accuracy,
-    loss_with_gradient,
+    patch_accuracy,
+    surrogate_loss,
 )
 
 
@@ -92,10 +92,10 @@ def test_cross_entropy_of_indifference_is_log_of_the_classes():
     assert cross_entropy(torch.zeros(2, 5), label, torch.ones(2), 0.0).item() == pytest.approx(1.6094379)
 
 
-def test_a_loss_with_gradient_has_that_value_and_gradient():
+def test_the_surrogate_loss_has_the_value_and_the_gradient():
     chroma = torch.randn(2, 2, 3, 3, requires_grad=True)
     direction = torch.randn(2, 2, 3, 3, requires_grad=True)
-    loss = loss_with_gradient(chroma, direction, torch.tensor(0.75))
+    loss = surrogate_loss(chroma, direction, torch.tensor(0.75))
     loss.backward()
     assert loss.item() == pytest.approx(0.75)
     assert torch.equal(chroma.grad, direction)
@@ -104,4 +104,4 @@ def test_a_loss_with_gradient_has_that_value_and_gradient():
 
 def test_shares_judged_right():
     real, fake = torch.tensor([0.9, 0.4, 0.6, 0.7]), torch.tensor([0.1, 0.9, 0.8, 0.2])
-    assert [share.item() for share in discriminator_accuracy(real, fake, 0.5)] == [0.75, 0.5]
+    assert [share.item() for share in patch_accuracy(real, fake, 0.5)] == [0.75, 0.5]

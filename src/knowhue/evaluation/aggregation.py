@@ -49,15 +49,11 @@ def _mean_difference(rows: Sequence[ImageRow], column: str) -> float:
     return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
 
 
-def _calibration_error(rows: Sequence[ImageRow], _: str) -> float:
-    return calibration_error(rows)
-
-
 OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
     "chroma_ratio": _ratio_of_means,
     "colourfulness_difference_of_means": _difference_of_means,
     "mean_colourfulness_difference": _mean_difference,
-    "ece": _calibration_error,
+    "ece": lambda rows, _: calibration_error(rows),
 }
 """Formulas, of the rows and the metric's column, for metrics that are not a mean over images or classes."""
 

@@ -92,15 +92,9 @@ def fit_unknown_below(
 ) -> float:
     """Fit the lowest probability at which a class is named: images that reach it have accuracy `TARGET_ACCURACY`.
 
-    Selective classification by the highest probability (Geifman and El-Yaniv 2017) with the largest coverage.
-
-    Args:
-        probability: of the predicted class, (images,), 0 to 1.
-        correct: whether the prediction is correct, (images,).
-        least: lower limit of the result, and the result for fewer than `FEWEST_FOR_TARGET` images.
-
-    Returns:
-        The probability; 1 if the accuracy cannot be reached.
+    Selective classification by the highest probability (Geifman and El-Yaniv 2017) with the largest coverage. `least`
+    is the lower limit of the result, and the result for fewer than `FEWEST_FOR_TARGET` images; the result is 1 if no
+    threshold reaches the accuracy.
 
     >>> round(fit_unknown_below(np.linspace(0.3, 1, 200), np.arange(200) >= 120), 2)
     0.67

@@ -29,9 +29,8 @@ Features = NDArray[np.floating[Any]]
 class ImageNetwork(NamedTuple):
     """A loaded network.
 
-    `compute` takes sRGB (B, 3, H, W), 0 to 1, float32: colourings, of which it returns features (B, D); or, for LPIPS,
-    colourings and true images, of which it returns distances (B,), 0 for equal images. `provenance` identifies
-    network, weights, resizing and tool, and must be quoted with each number.
+    `compute` maps colourings, sRGB (B, 3, H, W), 0 to 1, float32, to features (B, D); for LPIPS, colourings and true
+    images to distances (B,), 0 if equal. `provenance` (network, weights, resizing, tool) belongs to each number.
     """
 
     compute: Callable[..., Tensor]
@@ -39,14 +38,11 @@ class ImageNetwork(NamedTuple):
 
 
 class Opener(NamedTuple):
-    """How to load a network."""
+    """How to load a network: its name in messages, a function of a file of weights or None, its library's extra."""
 
     name: str
-    """as used in messages"""
     open: Callable[[str | None, torch.device], ImageNetwork]
-    """loads it from a file of weights, or from a download or package if None"""
     extra: str
-    """the extra of this package that installs its library"""
 
 
 class Unavailable(NamedTuple):

@@ -59,12 +59,9 @@ def count_bins(chroma: Chroma) -> Tensor:
 
 
 def annealed_mean(logits: Tensor, temperature: float = TEMPERATURE) -> Chroma:
-    """Annealed mean (equation 5) of logits (B, 313, h, w): the bins' mean under softmax(logits / temperature).
+    """Decode logits (B, 313, h, w) to a*b* (B, 2, h, w): the bins' mean under softmax(logits / temperature), eq. 5.
 
     Temperature 1 gives the expectation, which tends to gray; towards 0 the result becomes the mode, which is patchy.
-
-    Returns:
-        a*b* (B, 2, h, w).
     """
     with torch.autocast(logits.device.type, enabled=False):
         scaled = logits.float() / temperature
@@ -113,12 +110,10 @@ def _maps(rows: Tensor, chroma: Chroma) -> Tensor:
 
 
 def _distances(points: Tensor) -> Tensor:
-    """Distances (N, 313) of points (N, 2) to the bins, CIELAB units.
-
-    Not by a matrix product, whose rounding errors can change which bin is nearest.
-    """
+    """Distances (N, 313) of points (N, 2) to the bins, CIELAB units."""
     with torch.autocast(points.device.type, enabled=False):
         bins = centres().to(points.device)
+        # not by a matrix product, whose rounding errors can change which bin is nearest
         return torch.cdist(points, bins, compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -51,10 +51,9 @@ class Backbone(NamedTuple):
 
 @cache  # a study builds its encoder dozens of times
 def _with_timm_names(name: str, path: Path, install: str) -> Weights:
-    """Read a package's tensors and give them timm's names.
+    """Read a package's tensors, which have other names but timm's order and shapes, and give them timm's names.
 
-    Names differ, so the tensors must be in timm's order, with the same shapes. The classifier, which comes last, may
-    be missing.
+    The classifier, which comes last, can be missing.
     """
     tensors = list(read_weights(path).values())
     with torch.device("meta"):  # only for names and shapes; must not draw from the caller's random stream
@@ -114,8 +113,7 @@ class _Pretrained(nn.Module):
 class DepthwiseConv2d(nn.Conv2d):
     """Depthwise convolution that computes in float32 on a CPU even under autocast, and returns its input's type.
 
-    oneDNN's gradients of it take three to eight times as long in bfloat16: half of a training step of
-    EfficientNet-Lite0.
+    In bfloat16, oneDNN takes three to eight times as long for its gradients: half of a step of EfficientNet-Lite0.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -180,13 +178,10 @@ class NoEncoder(nn.Module):
 
 
 def build_encoder(config: EncoderSettings) -> Encoder:
-    """Build the configured encoder and load its weights.
+    """Build the configured encoder and load its weights, or raise a `WeightsError` that names other sources.
 
-    With `weights: none` it keeps random weights from the caller's stream. Weights pretrained on gray images are adapted
-    to three channels, see `spread_gray`.
-
-    Raises:
-        WeightsError: the weights cannot be loaded; the message names other sources of weights.
+    With `weights: none` it keeps random weights from the caller's stream. For weights pretrained on gray images, see
+    `spread_gray`.
     """
     encoder = Encoder(config.name)
     if config.weights != "none":
@@ -238,11 +233,7 @@ def _find_weights(config: EncoderSettings) -> Weights:
 
 
 def packaged(name: str) -> Weights:
-    """Weights of a timm network from an installed pip package.
-
-    Raises:
-        WeightsError: no package has weights of this network, it is not installed, or its tensors do not fit.
-    """
+    """Weights of a timm network from an installed pip package, or a `WeightsError`."""
     package = BACKBONES[name].package if name in BACKBONES else None
     if package is None:
         available = ", ".join(each for each, backbone in BACKBONES.items() if backbone.package)
@@ -308,12 +299,11 @@ def read_encoder(name: str) -> Weights:
 
 def read_parts(name: str) -> Weights:
     """Read a trained model's tensors, with names as in a run's file; raises as `read_weights` does."""
-    return {_part_name(key): value for key, value in read_weights(weights_file(name)).items()}
-
-
-def _part_name(key: str) -> str:
-    prefix = next((prefix for prefix in _EXPORTED if key.startswith(prefix)), "")
-    return _EXPORTED.get(prefix, "") + key.removeprefix(prefix)
+    parts = {}
+    for key, value in read_weights(weights_file(name)).items():
+        prefix = next((prefix for prefix in _EXPORTED if key.startswith(prefix)), "")
+        parts[_EXPORTED.get(prefix, "") + key.removeprefix(prefix)] = value
+    return parts
 
 
 def read_weights(path: Path) -> Weights:
@@ -360,9 +350,8 @@ def spread_gray(weights: Weights, expected: Weights, deviation: Tensor) -> Weigh
 
     The first kernel K is spread over the channels in proportion to their standard deviations d (1, 3, 1, 1):
     K d / (3 mean(d)). The input of each channel is (gray - m) / d, with m its mean. The first layer therefore computes
-    K on (gray - mean(m)) / mean(d) at every pixel, and on 0 beyond the edge: exactly one normalised gray channel.
-    With ImageNet's usual normalisation, the encoder should thus have been trained on gray in 0..1 normalised with mean
-    0.449 and standard deviation 0.226.
+    K on (gray - mean(m)) / mean(d) at every pixel, and on 0 beyond the edge: exactly one normalised gray channel. For
+    ImageNet's usual normalisation, this is gray in 0..1 with mean 0.449 and standard deviation 0.226.
     """
     kernels = {name: t.shape for name, t in expected.items() if t.ndim == 4 and t.shape[1] == 3}
     spread = {

@@ -52,11 +52,6 @@ class MultiTask(nn.Module):
         self.taps: tuple[int, ...] = (len(encoder.channels) - 1,) if colour is None else colour.taps
         """indices of the pyramid's maps that the heads read, always including the coarsest"""
 
-    def head(self, task: str) -> nn.Module:
-        head = {"colour": self.colour, "class": self.classifier}[task]
-        assert head is not None
-        return head
-
     def pyramid(self, lightness: Lightness) -> Pyramid:
         """All feature maps of L* (B, 1, H, W) of any size; edges are replicated up to a multiple of the stride."""
         bottom, right = (-side % self.stride for side in lightness.shape[2:])
@@ -167,13 +162,9 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
     if has_colour and config.colour.oracle:
         with initialised("oracle"):
             oracle = Oracle(classes, encoder.channels[-1])
+    settings = config.colour
     model = MultiTask(
-        encoder,
-        colour,
-        classifier,
-        oracle,
-        config.colour.saturation,
-        adversarial=config.colour.is_adversarial,
+        encoder, colour, classifier, oracle, settings.saturation, adversarial=settings.is_adversarial
     )
     return model.to(memory_format=torch.channels_last)  # pyright: ignore
 

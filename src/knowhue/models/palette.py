@@ -97,10 +97,7 @@ def draw_levels(levels: Tensor, count: int) -> Tensor:
 
 
 def noised(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """Add noise to images (B, C, H, W) in -1..1 at levels (B,): sqrt(level) clean + sqrt(1 - level) noise.
-
-    Ho et al., equation 4.
-    """
+    """sqrt(level) clean + sqrt(1 - level) noise for images (B, C, H, W) in -1..1 and levels (B,) (Ho et al., eq. 4)."""
     level = level[:, None, None, None]
     return level.sqrt() * clean + (1 - level).sqrt() * noise
 
@@ -211,12 +208,8 @@ class Palette(nn.Module):
     def loss(self, pyramid: Pyramid, lightness: Lightness, chroma: Chroma) -> Tensor:
         """Mean squared error of the predicted noise, with a random level and random noise for each image.
 
-        About 0.4 for an untrained network; even a perfect one stays above 0.
-
-        Args:
-            pyramid: (gray,), (B, 1, H, W), -1 to 1, of the padded image.
-            lightness: true L* (B, 1, h, w); its edges and those of chroma are replicated up to H and W.
-            chroma: true a*b* (B, 2, h, w).
+        The pyramid is (gray,), (B, 1, H, W) in -1..1; edges of the true L* (B, 1, h, w) and a*b* (B, 2, h, w) are
+        replicated up to H and W. The loss is about 0.4 for an untrained network, and above 0 even for a perfect one.
         """
         if self.training:  # before the optimizer's step, so the average lags behind the weights by one step
             self.average.update_parameters(self.denoiser)

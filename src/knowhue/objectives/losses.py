@@ -72,14 +72,14 @@ def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float
     return (per_image * weight).mean()
 
 
-def loss_with_gradient(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
+def surrogate_loss(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
     """Return a scalar loss equal to `value` whose gradient with respect to `chroma` is `direction`."""
     surrogate = (chroma * direction.detach()).sum()
     # subtracting the detached surrogate leaves its gradient and makes its value 0
     return surrogate - surrogate.detach() + value.detach()
 
 
-def discriminator_accuracy(real: Tensor, fake: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def patch_accuracy(real: Tensor, fake: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Share of true and of generated patches that the discriminator judges correctly, 0 to 1 each."""
     with torch.no_grad():
         return (real > threshold).float().mean(), (fake < threshold).float().mean()

@@ -57,11 +57,9 @@ class LossWeighting(nn.Module):
         return dict.fromkeys(TASKS, 1.0)
 
     def observe_step(self, losses: Mapping[str, float], norms: Mapping[str, float] | None) -> None:
-        """Update the factors after a step.
+        """Update the factors after a step, given each task's statically weighted loss, 0 or more (first above 0).
 
-        Args:
-            losses: each task's statically weighted loss, finite, 0 or more; above 0 in the first step.
-            norms: if `needs_norms`, the L2 norms of these losses' gradients at the shared features.
+        `norms`, if `needs_norms`, are the L2 norms of these losses' gradients at the shared features.
         """
 
     def observe_epoch(self, train: Mapping[str, float], validation: Mapping[str, float]) -> None:
@@ -126,6 +124,7 @@ class DynamicWeightAverage(LossWeighting):
         self.register_buffer("errors", torch.full((2, len(TASKS)), torch.nan, dtype=torch.float64))
 
     def weights(self) -> dict[str, float]:
+        """Softmax of the ratios; 1 for each task until two epochs are known."""
         if self.errors.isnan().any():
             return super().weights()
         before, last = self.errors
@@ -307,12 +306,7 @@ def conflict_averse(product: Tensor, c: float = 0.5) -> Tensor:
     Deviations: no division by 1 + c^2, which the authors' code adds to the paper. Where g_w is 0, so that no direction
     serves both tasks, the direction is g0; the authors' code tends to it too (torchjd gives 0).
 
-    Args:
-        product: the Gramian, (2, 2).
-        c: the relative radius, from 0, which gives the mean gradient, to below 1.
-
-    Returns:
-        Weights (2,) of the gradients, each at least 1/2.
+    Takes a Gramian (2, 2) and c, from 0 (the mean gradient) to below 1; returns weights (2,), each at least 1/2.
 
     >>> conflict_averse(torch.eye(2)).tolist()
     [0.75, 0.75]

@@ -114,11 +114,7 @@ def weighted_terms(
 ) -> Losses:
     """Weighted terms of the loss that the encoder is trained on, as in `training.step`.
 
-    Args:
-        state: networks and settings.
-        batch: the images.
-        pyramid: their features, if already computed.
-        factors: factor of each task's loss in addition to the static weights.
+    `pyramid` holds the images' features, if already computed; `factors` multiply the tasks' statically weighted losses.
 
     Returns:
         `class`, the cross-entropy; `pixel`, the colour head's loss; `adversarial`; without those that do not apply.

@@ -72,11 +72,8 @@ class Engine:
         return module.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
 
     def release(self) -> None:
-        """Free distributed modules and GPU memory of earlier runs.
-
-        A single process on a CPU skips this: it has nothing to free, and garbage collection takes a third of a tiny
-        run.
-        """
+        """Free distributed modules and GPU memory of earlier runs."""
+        # a single process on a CPU has nothing to free, and garbage collection takes a third of a tiny run
         if self.share.world > 1 or self.device.type != "cpu":
             self._accelerator.free_memory()
 
@@ -151,10 +148,7 @@ class Workspace:
 
 
 def _use_deterministic_algorithms() -> None:
-    """Make GPU results bitwise reproducible, because the A/A gate and the golden step compare bits.
-
-    torch warns about operations that have no deterministic algorithm.
-    """
+    """Make GPU results bitwise reproducible, as the A/A gate and the golden step need; torch warns where it cannot."""
     if torch.cuda.is_available():
         # cuBLAS is deterministic only with a fixed workspace; it reads this variable on first use
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

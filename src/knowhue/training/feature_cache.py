@@ -58,18 +58,12 @@ class FeatureCache:
 def cache_features(
     model: MultiTask, work: Workspace, positions: NDArray[np.int64], golden_step: str
 ) -> FeatureCache:
-    """Open the cache of the maps of a model's taps, computing those that are missing.
+    """Open the cache of a model's taps for images (positions ascending), computing what is missing.
 
     The cache's folder in `features/` is named by a fingerprint of the encoder's weights, the images, precision and
     golden step (which depends on processor, threads and libraries), so a stale cache is never read. Each file has a
     JSON file with its checksum; a damaged file is computed again. The processes of a run each compute some rows of the
     same files, so the folder must be visible to all of them; other runs wait meanwhile.
-
-    Args:
-        model: its encoder computes the features.
-        work: the study's images and engine.
-        positions: indices of the images in the prepared data, ascending.
-        golden_step: the golden step of this process.
 
     Raises:
         RunError: the folder cannot be written.

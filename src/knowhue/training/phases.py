@@ -176,36 +176,24 @@ class TrainState:
 def make_train_state(
     engine: Engine, networks: Networks, config: Config, phase: PhaseName, alone: bool = False
 ) -> TrainState:
-    """Return the state at the start of a phase, with new optimizers.
-
-    Networks are wrapped for the processes unless `alone`.
-    """
+    """Return the state at the start of a phase, with new optimizers; unless `alone`, networks are distributed."""
+    settings = phase_of(config, phase)
+    model, discriminator, optimizer_d = networks.model, networks.discriminator, None
+    optimizer = make_optimizer(model, settings, config.training.weight_decay)
+    if discriminator is not None:
+        optimizer_d = make_discriminator_optimizer(discriminator, settings)
     if not alone:
         engine.release()
-    settings = phase_of(config, phase)
-    optimizer = make_optimizer(networks.model, settings, config.training.weight_decay)
-    discriminator, discriminator_optimizer = networks.discriminator, None
-    if discriminator is not None:
-        discriminator_optimizer = make_discriminator_optimizer(discriminator, settings)
-        discriminator = discriminator if alone else engine.distribute(discriminator)
+        model = engine.distribute(model)
+        discriminator = discriminator and engine.distribute(discriminator)
+    weighting = make_weighting(config.tasks)
     return TrainState(
-        engine,
-        config,
-        phase,
-        networks,
-        networks.model if alone else engine.distribute(networks.model),
-        optimizer,
-        discriminator,
-        discriminator_optimizer,
-        make_weighting(config.tasks),
+        engine, config, phase, networks, model, optimizer, discriminator, optimizer_d, weighting
     )
 
 
 def make_optimizer(model: MultiTask, phase: Phase, weight_decay: float) -> torch.optim.AdamW:
-    """Make the model's optimizer for a phase; an encoder learning rate of 0 freezes the encoder.
-
-    Each head has its own parameter group.
-    """
+    """Make the model's optimizer for a phase, a group for each part; a learning rate of 0 freezes the encoder."""
     groups = []
     model.encoder.requires_grad_(bool(phase.encoder_learning_rate))
     if phase.encoder_learning_rate and not isinstance(model.encoder, NoEncoder):

@@ -82,15 +82,10 @@ def open_workspace(
     engine: Engine | None = None,
     share_out: runs.ShareOut | None = None,
 ) -> Workspace:
-    """Start the engine, check settings and weights, and prepare the images.
+    """Start the engine (unless given), check settings and weights, and prepare the images.
 
-    Args:
-        config: settings of the images and of the engine.
-        root: the study folder.
-        report: called with progress.
-        configs: settings of the runs that will share the workspace; by default only `config`.
-        engine: an engine that is already started.
-        share_out: distributes images that are not prepared yet; by default this process reads them.
+    `configs` are the settings of all runs that will share the workspace, by default only `config`. `share_out`
+    distributes images that are not prepared yet; by default this process reads them.
 
     Raises:
         KnowhueError: settings, images, weights or folder cannot be used; the message says how to fix this.

@@ -20,12 +20,7 @@ from knowhue.data.prepare import Prepared
 from knowhue.errors import DamagedError, few
 from knowhue.evaluation.aggregation import ImageRow, class_metrics, column_mean
 from knowhue.evaluation.calibration import DECIMALS, calibration_bins
-from knowhue.evaluation.evaluate import (
-    Predict,
-    Scored,
-    confusion_matrix,
-    evaluate,
-)
+from knowhue.evaluation.evaluate import Predict, Scored, confusion_matrix, evaluate
 from knowhue.evaluation.features import (
     Features,
     ImageNetwork,
@@ -123,12 +118,12 @@ def write_scores(
         scores["confusion"] = confusion_matrix(rows, len(classes))
         scores["reliability"] = [finite_or_none(each._asdict()) for each in calibration_bins(rows)]
     write_json(folder / "scores.json", scores)
-    readable = [_readable(row, prepared) for row in rows]
-    columns = list(dict.fromkeys(key for row in readable for key in row))
-    write_csv(folder / "per_image.csv", [columns, *([row.get(key) for key in columns] for row in readable)])
+    lines = [_csv_row(row, prepared) for row in rows]
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    write_csv(folder / "per_image.csv", [columns, *([line.get(key) for key in columns] for line in lines)])
 
 
-def _readable(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
+def _csv_row(row: ImageRow, prepared: Prepared) -> dict[str, Any]:
     label = prepared.classes[row["label"]] if row["label"] >= 0 else ""
     cells = {"index": row["index"], "path": prepared.paths[row["index"]], "label": label}
     if "predicted" in row:
@@ -289,17 +284,12 @@ def noise_floor(work: Workspace, settings: Evaluation, count: Counting = iter) -
 
 def _true_features(work: Workspace, settings: Evaluation) -> dict[str, Features]:
     """Features of the reporting split's true images by network, cached."""
-    networks = available_networks(settings, work.engine.device)
-    return {name: _true_features_of(work, name, network) for name, network in networks.items()}
-
-
-def _true_features_of(work: Workspace, name: str, network: ImageNetwork) -> Features:
-    split = work.prepared.reporting_split
-
-    def compute() -> _Arrays:
-        return {"features": _features(work, work.prepared.positions(split), name, network)}
-
-    return _cached(work, f"truth-{name}", {"split": split, **network.provenance}, compute)["features"]
+    split, features = work.prepared.reporting_split, {}
+    for name, network in available_networks(settings, work.engine.device).items():
+        compute = partial(_features, work, work.prepared.positions(split), name, network)
+        dependencies = {"split": split, **network.provenance}
+        features[name] = _cached(work, f"truth-{name}", dependencies, compute)["features"]
+    return features
 
 
 def recognition_probe(work: Workspace, name: str, network: ImageNetwork) -> Probe:
@@ -309,7 +299,7 @@ def recognition_probe(work: Workspace, name: str, network: ImageNetwork) -> Prob
     positions = positions[fitted_images(prepared.label[positions])]
 
     def fit() -> _Arrays:
-        features = _features(work, positions, name, network)
+        features = _features(work, positions, name, network)["features"]
         return fit_probe(features, prepared.label[positions], len(prepared.classes))._asdict()
 
     return Probe(**_cached(work, f"probe-{name}", {"fitted": len(positions), **network.provenance}, fit))
@@ -324,9 +314,9 @@ def _cached(
     return cached(path, partial(read_arrays, sealed=True), lambda path: write_arrays(path, compute()))
 
 
-def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: ImageNetwork) -> Features:
+def _features(work: Workspace, positions: NDArray[np.int64], name: str, network: ImageNetwork) -> _Arrays:
     batches = work.counting("truth", len(positions))(_batches(work, positions))
-    return evaluate(_truth, batches, networks={name: network}).features[name]
+    return {"features": evaluate(_truth, batches, networks={name: network}).features[name]}
 
 
 def _batches(work: Workspace, positions: NDArray[np.int64]) -> Iterator[Batch]:

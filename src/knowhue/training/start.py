@@ -198,15 +198,10 @@ def start_of(config: Config, classes: Sequence[str]) -> Start | None:
 
 
 def initial_heads(config: Config, classes: Sequence[str], random: "Weights") -> "Weights":
-    """Heads of a run, taken from a trained model.
+    """Take the heads of a run from a trained model.
 
-    The colour head is taken as a whole. Of the class head, classes that have the same name in both keep their rows,
-    and the other tensors are taken too; if no class has, the whole head stays new.
-
-    Args:
-        config: settings of the run.
-        classes: its classes, by label.
-        random: its heads' initial weights, which new classes keep.
+    The colour head is taken as a whole. The class head is taken with the rows of those classes that have the same name
+    in both; new classes keep their rows of `random`, the run's initial weights. If all classes are new, so is the head.
 
     Raises:
         WeightsError: the model's tensors do not fit its description.

@@ -7,13 +7,7 @@ import torch
 from torch import Tensor
 
 from knowhue.config import Config
-from knowhue.objectives.losses import (
-    GAN_LOSSES,
-    PIXEL_LOSSES,
-    cross_entropy,
-    discriminator_accuracy,
-    loss_with_gradient,
-)
+from knowhue.objectives.losses import GAN_LOSSES, PIXEL_LOSSES, cross_entropy, patch_accuracy, surrogate_loss
 from knowhue.objectives.weighting import GradientWeighting, LossWeighting, gramian
 from knowhue.tensors import Batch, Chroma, Prediction, Pyramid
 from knowhue.training.engine import Engine
@@ -44,7 +38,7 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
             assert prediction.chroma is not None  # an adversarial model always predicts chroma
             direction = discriminator_step(state, batch, prediction.chroma, losses)
             # the discriminator's graph is freed, so its gradient with respect to the chroma is passed on by hand
-            generator = loss_with_gradient(prediction.chroma, direction, losses["generator"])
+            generator = surrogate_loss(prediction.chroma, direction, losses["generator"])
             colour = colour + config.colour.adversarial_weight * generator
         by_task["colour"] = weights.colour * colour
     if prediction.logits is not None:
@@ -105,18 +99,15 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     optimizer.zero_grad(set_to_none=True)
     state.engine.backward(losses["discriminator"])
     optimizer.step()
-    accuracy = discriminator_accuracy(real_score, fake_score, loss.threshold)
+    accuracy = patch_accuracy(real_score, fake_score, loss.threshold)
     losses["discriminator_real"], losses["discriminator_fake"] = accuracy
     return direction
 
 
 def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> Losses:
-    """Apply the configured weighting of two tasks to the next backward pass, if the encoder trains.
+    """Apply the configured weighting of two tasks to the next backward pass; return the weights for the log.
 
     `by_task` holds each task's statically weighted loss; a loss weighting multiplies these in place.
-
-    Returns:
-        The weight of each task, for the log.
     """
     assert prediction.shared is not None  # set by every model's forward pass
     branches: Branches = {"colour": prediction.shared[0], "class": prediction.shared[1]}
@@ -183,14 +174,14 @@ def flat_gradient(loss: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 def skip_stopped_head(state: TrainState) -> None:
     """Remove the gradients of a stopped task's head, so that the optimizer does not change its parameters."""
     factors = {} if state.loss_weighting is None else state.loss_weighting.weights()
+    heads = state.networks.modules(with_encoder=False)
     for task, factor in factors.items():
         if factor == 0:
-            for parameter in state.networks.model.head(task).parameters():
+            for parameter in heads[task].parameters():
                 parameter.grad = None
 
 
 def _named(weights: Mapping[str, float], by_task: Losses) -> Losses:
-    """Name the weights for the log, on the losses' device."""
     return {
         f"weight_{task}": torch.tensor(weight, device=by_task[task].device)
         for task, weight in weights.items()
