@@ -548,6 +548,12 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
             {},
             r"at least 1 usable validation images\. Found dog 0 \(of 2 found: 2 train\)",
         ),
+        # text for each image, such as captions, taken for classes
+        (
+            {f"{k}{'x' * 100}": 1 for k in range(9)},
+            {},
+            r"Found 0x{79}\.\.\. 0 .* 5x{79}\.\.\. 0 \(.*\) and 3 more",
+        ),
     ],
 )
 def test_too_little_says_how_to_mend_it(make_folder, tmp_path, layout, changes, message):

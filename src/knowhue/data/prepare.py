@@ -5,7 +5,7 @@ finished are not read again. Then copies are found, splits are drawn, and the im
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -35,7 +35,7 @@ from knowhue.data.drawn import CLASSES
 from knowhue.data.items import SPLITS, remedies_for
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
-from knowhue.errors import ImageError, KnowhueError, RunError, few, plural
+from knowhue.errors import ImageError, KnowhueError, RunError, few, plural, shown
 from knowhue.images.image import counted, kinds_of
 from knowhue.images.reading import readable_formats
 from knowhue.locks import locked
@@ -376,14 +376,13 @@ def _require_drawn(images: Images) -> None:
 
 
 def _require_enough(listing: ImageListing, images: Images) -> None:
-    classes, counts = listing.classes(), listing.counts()
-    left_out = kinds_of(listing.reasons())
+    classes, left_out = listing.classes(), kinds_of(listing.reasons())
     left_words = counted([*listing.reasons(), *Counter(listing.skipped()).elements()])
     why = f" Left out: {left_words}{remedies_for(listing.skipped())}." if left_words else ""
     if len(classes) < 2:
         raise ImageError(
             f"The images should be of at least 2 classes, one folder each. Found {len(classes)}: "
-            f"{', '.join(classes) or 'none'}.{why} Put them into <class>/ folders. Training on "
+            f"{shown(', '.join(classes)) or 'none'}.{why} Put them into <class>/ folders. Training on "
             "colour alone needs two, too, because validation images are drawn from each; any two folders will do."
         )
     if left_out["near-gray"] == len(listing):
@@ -393,13 +392,12 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
             "`images.min_colourfulness` if they are in faint colours."
         )
     needed = {"train": images.min_per_class, "validation": 1, "test": int("test" in listing.splits())}
-    found = {
-        name: Counter({what: count for (what, label), count in counts.items() if label == name})
-        for name in classes
-    }
+    found: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
+    for (outcome, label), count in listing.counts().items():
+        found[label][outcome] = count
     for split, need in needed.items():
         if lacking := [name for name in classes if found[name][split] < need]:
-            short = "; ".join(f"{name} {found[name][split]} ({_counts(found[name])})" for name in lacking)
+            short = few([f"{shown(name)} {found[name][split]} ({_counts(found[name])})" for name in lacking])
             remedy = "Add images, remove the class" if images.source != "drawn" else _MORE_DRAWN
             raise ImageError(
                 f"Each class needs at least {need} usable {split} images. Found {short}.{why} {remedy}, or lower "
