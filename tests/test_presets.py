@@ -223,7 +223,7 @@ def test_a_far_fetched_setting_gets_no_guess():
     [
         (
             {"questions": {"colour": {"metric": "ab_l1", "single": "colour", "if_diverged": "gray"}}},
-            "`questions.colour.sesoi` is missing. Meaning: smallest effect of interest, in the metric",
+            "`questions.colour.sesoi` is missing. Meaning: smallest effect of interest, in the unit of the metric",
         ),
         (
             {"questions": {"colour": QUESTIONS["colour"].model_dump() | {"sesoy": 1}}},

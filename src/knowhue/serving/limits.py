@@ -23,7 +23,7 @@ from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths of probes, which need no token."""
 COOKIE = "knowhue"
-METHODS = "GET, HEAD, POST, OPTIONS"
+_METHODS = "GET, HEAD, POST, OPTIONS"
 """Methods of all routes, and OPTIONS of the whole server."""
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
@@ -182,7 +182,7 @@ class Shield:
                     "OPTIONS",
                     "*",
                 ):  # the whole server (RFC 9110, 9.3.7)
-                    await exchange.answer(200, b"", {"allow": METHODS})
+                    await exchange.answer(200, b"", {"allow": _METHODS})
                 else:
                     # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out
                     request_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
