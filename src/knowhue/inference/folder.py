@@ -70,14 +70,14 @@ def colorize_folder(
             "`options` should hold no hints and no strokes for a folder, because they belong to one image. Found some. "
             "Pass them as `hints` to `list_folder`, or colour that image alone."
         )
-    job = job_of(colorizer, str(listing.source.resolve()), options, listing.suffix, album)
-    with locked(listing.out, "colorize"), Ledger(listing.out, job, overwrite) as ledger:
-        work = _Work(colorizer, options, listing, ledger, stops, report)
-        work.run(limits, album)
-    return work.summary(time.monotonic() - started)
+    key = job_of(colorizer, str(listing.source.resolve()), options, listing.suffix, album)
+    with locked(listing.out, "colorize"), Ledger(listing.out, key, overwrite) as ledger:
+        job = _FolderJob(colorizer, options, listing, ledger, stops, report)
+        job.run(limits, album)
+    return job.summary(time.monotonic() - started)
 
 
-class _Work:
+class _FolderJob:
     """The state of one call: images done, waiting and failed, and the stages that the pipeline's threads run."""
 
     def __init__(
@@ -108,7 +108,7 @@ class _Work:
         self._changed = [
             item.output for item in done if not self._ledger.is_unchanged(item.path, item.output)
         ]
-        self._noteworthy = count_notable(self._ledger.records[item.path] for item in done)
+        self._notable = count_notable(self._ledger.records[item.path] for item in done)
 
     def _find_album_colour(self, limits: Limits) -> None:
         """Find the album's colour; images coloured without it, or by another one, wait again."""
@@ -131,24 +131,23 @@ class _Work:
             lambda item: self._colorizer.weigh(item.source),
             lambda item: self._colorizer.network_input(read_image(item.source)),
             self._colorizer.predict,
-            lambda item, coarse, answer: photo_colour(answer.colours[0]),
-            lambda coarse: coarse.shape,
+            lambda item, network_input, answer: photo_colour(answer.colours[0]),
+            lambda network_input: network_input.shape,
         )
-        found: list[AlbumColour] = []
+        colours: list[AlbumColour] = []
         pace = Pace()
         with closing(run_on_cores(self._colorizer, stages, self.waiting, limits)) as outcomes:
             for done, (_, future) in enumerate(outcomes, 1):
                 # an image that fails here fails again when it is coloured, and is reported then
                 if future.exception() is None:
-                    found.append(future.result())
+                    colours.append(future.result())
                 self._report({"stage": "album"} | pace.after(done, len(self.waiting)))
-        return found
+        return colours
 
     def _is_done(self, item: Item) -> bool:
         """Whether the image and its hints are unchanged since it was coloured."""
-        if not self._ledger.is_done(item.path, item.output, self._stamps[item]):
-            return False
-        return self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
+        is_done = self._ledger.is_done(item.path, item.output, self._stamps[item])
+        return is_done and self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
 
     def run(self, limits: Limits, album: bool) -> None:
         """Colour the waiting images. With `stops`, those submitted before the first failure are still finished."""
@@ -172,14 +171,14 @@ class _Work:
             items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
             with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
                 for outcome in outcomes:
-                    self._note(*outcome)
+                    self._finish(*outcome)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def summary(self, seconds: float) -> Summary:
         listing = self._listing
         failures = [*listing.unreadable, *self.failures]
-        counts = {**self._noteworthy, "made": self.made, "already": self.already, "failed": len(failures)}
+        counts = {**self._notable, "made": self.made, "already": self.already, "failed": len(failures)}
         left = len(self.waiting) - self.made - len(self.failures)
         return summarise(
             self._colorizer, str(listing.source), str(listing.out), counts, failures, self._changed, listing.notes,
@@ -203,7 +202,7 @@ class _Work:
             line["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         return written
 
-    def _note(self, item: Item, reason: str, record: dict[str, Any], written: Path) -> None:
+    def _finish(self, item: Item, reason: str, record: dict[str, Any], written: Path) -> None:
         """Move an image to its place, or record its failure."""
         # checked again, because the listing may be hours old
         if not reason and self._ledger.is_blocked(item.path, item.output):
@@ -211,7 +210,7 @@ class _Work:
         if not reason:
             self._ledger.commit(record, self._stamps[item], written)
             self.made += 1
-            self._noteworthy.update(count_notable([record]))
+            self._notable.update(count_notable([record]))
         else:
             self._ledger.fail(item.path, reason)
             self.failures.append((item.path, reason))

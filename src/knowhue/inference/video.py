@@ -219,15 +219,15 @@ def colorize_video(
     # hidden and without a video's suffix, so that nobody takes it for the complete video
     partial, lock = (hidden_beside(out, ending) for ending in (".colorizing", ".lock"))
     with locked(out.parent, "colorize", name=lock.name), closing(reading.Video(source)) as video:
-        work = _Work(colorizer.at_one_size(), video, options, strength, report)
+        job = _VideoJob(colorizer.at_one_size(), video, options, strength, report)
         try:
-            with closing(work.frames()) as frames:
+            with closing(job.frames()) as frames:
                 notes = writing.write_video(video, partial, out.suffix.lower(), frames)
             require_outputs({"--out": out}, [source], overwrite=overwrite)  # hours may have passed
             put_in_place(partial, out)
         finally:
             partial.unlink(missing_ok=True)
-        return work.summary(out, notes, time.monotonic() - started)
+        return job.summary(out, notes, time.monotonic() - started)
 
 
 def require_video(source: Path) -> None:
@@ -235,7 +235,7 @@ def require_video(source: Path) -> None:
     _by_pyav()[0].Video(source).close()
 
 
-class _Work:
+class _VideoJob:
     """The state of one call: the stages that a batch of frames passes, and sums over finished frames."""
 
     def __init__(
