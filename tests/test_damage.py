@@ -200,7 +200,7 @@ def test_reading_says_so(finished, tmp_path, pattern, damage):
 )
 def test_a_damaged_diagram_costs_that_diagram_alone(finished, tmp_path, pattern, lost):
     page = write_report(damaged(finished, tmp_path, pattern, "cut")).read_text()
-    assert "is damaged: what is drawn from it is left out" in page
+    assert "is damaged: figures that need it are left out" in page
     assert drawn(page) == drawn((finished / "report.html").read_text()) - lost
 
 

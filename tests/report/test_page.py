@@ -289,7 +289,7 @@ def test_warnings_are_counted_in_the_head_and_told_in_brief_the_most_serious_fir
     found = warnings(read_study(tmp_path))
     assert found[0] == (
         "Multi-task, seed 1",
-        "diverged: its losses or weights ceased to be numbers; its scores are not used.",
+        "diverged: its losses or weights are no longer finite; its scores are not used.",
     )
     assert found[-1][0] == "The question about colouring"
     text = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))

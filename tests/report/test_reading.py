@@ -29,7 +29,7 @@ def test_what_was_written_before_the_first_run_is_missed_where_there_is_one(tmp_
     (tmp_path / name).unlink()
     for lose in (lambda path: None, lambda path: write_json(path, {})):
         lose(tmp_path / name)
-        with pytest.raises(DamagedError, match=rf"{name}` is damaged: it is gone, or empty"):
+        with pytest.raises(DamagedError, match=rf"{name}` is damaged: it is missing, or empty"):
             read_study(tmp_path)
     for arm in ("class", "colour", "multi"):
         shutil.rmtree(tmp_path / arm)

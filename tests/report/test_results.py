@@ -128,7 +128,7 @@ def test_runs_that_changed_places_are_no_runs_of_their_arms(tmp_path: Path):
     assert found == {("multi", 0), ("colour", 0), ("class", 1)}
     assert cells_sentence(study).endswith("3 finished, 3 run with other settings.")
     told = [what for who, what in warnings(study) if who == "Multi-task, seed 0"]
-    assert told == ["was made with other settings, or another seed, than this study's; train it again."]
+    assert told == ["was trained with other settings, or another seed, than this study's; train it again."]
 
 
 def test_only_study_json_is_needed(tmp_path: Path):
@@ -169,5 +169,5 @@ def test_results_carry_a_schema_and_another_is_refused_in_one_line(tmp_path: Pat
 @pytest.mark.parametrize(("arms", "asked"), [(("class",), False), (("class", "multi"), True)])
 def test_a_study_that_asks_nothing_says_so(tmp_path: Path, arms: tuple[str, ...], asked: bool):
     lines = conclude(read_study(write_study(tmp_path, arms=arms))).lines
-    assert any("No question was asked" in line for line in lines) is not asked
+    assert any("No question: one needs" in line for line in lines) is not asked
     assert any("Is classifying easier" in line for line in lines) is asked

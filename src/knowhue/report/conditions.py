@@ -96,7 +96,7 @@ def clock(run: Run) -> NDArray[np.float64]:
         return np.zeros(0)
     steps = (entry.get("diagnostics") or () for entry in run.log)
     # diagnostics train nothing, so their time is subtracted
-    diagnosed = [sum(each.get("seconds") or 0.0 for each in own) for own in steps]
+    diagnosed = [sum(step.get("seconds") or 0.0 for step in of_epoch) for of_epoch in steps]
     return np.cumsum(np.maximum(np.array(spent, float) - np.array(diagnosed, float), 0.0))
 
 
@@ -189,7 +189,7 @@ def deployment(study: Study) -> list[dict[str, Any]]:
     trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
     one = mean([_seconds(pairs[0][1]) for pairs in trainings])
     spent = [[_seconds(single) for single, _ in pairs] for pairs in trainings]
-    several = mean([None if None in own else sum(filter(None, own)) for own in spent])
+    several = mean([None if None in seconds else sum(filter(None, seconds)) for seconds in spent])
     rows: list[dict[str, Any]] = [
         {"what": "encoders", "one": 1, "several": len(questions)},
         {"what": "heads", "one": len(questions), "several": len(questions)},

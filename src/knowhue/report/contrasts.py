@@ -178,8 +178,8 @@ def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str
     seeds = tuple(seed for seed in first if seed in second)
     if not seeds:
         return None
-    lost = ((arm, seed) for seed in seeds for arm in arms if seed in table.declared(arm, metric))
-    diverged = () if label else tuple(lost)
+    declared = ((arm, seed) for seed in seeds for arm in arms if seed in table.declared(arm, metric))
+    diverged = () if label else tuple(declared)
     # a diverged run has no scores of single images, and those of the others would have another mean
     images = None if diverged else image_differences(table, metric, arms, seeds, label)
     scores = np.array([(first[seed], second[seed]) for seed in seeds], float)

@@ -1,7 +1,7 @@
 """Tables and figures of paired differences: multi-task against single-task by seed, and all arms in a forest plot."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
     return figure
 
 
-def _lost(found: Contrast) -> list[list[bool]]:
+def _diverged(found: Contrast) -> list[list[bool]]:
     """Return for each seed whether each of its two runs diverged."""
     return [[(arm, seed) in found.diverged for arm in found.arms] for seed in found.seeds]
 
@@ -101,11 +101,11 @@ def _lost(found: Contrast) -> list[list[bool]]:
 def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str]) -> None:
     """Draw every seed as a line between its two arms, and the mean over them."""
     scores = measured.scale * found.scores
-    for pair, better, lost in zip(scores, (found.gains > 0).tolist(), _lost(found), strict=True):
+    for pair, better, diverged in zip(scores, (found.gains > 0).tolist(), _diverged(found), strict=True):
         colour = MULTI if better else MUTED
         ax.plot([0, 1], pair, color=colour, linewidth=0.8, alpha=0.6, zorder=2, label="seed")
         for place, colour in enumerate((SINGLE, MULTI)):
-            dot(ax, place, pair[place], colour, 3.4, hollow=lost[place], zorder=3)
+            dot(ax, place, pair[place], colour, 3.4, hollow=diverged[place], zorder=3)
     means = scores.mean(axis=0)
     ax.plot([0, 1], means, color=INK, linewidth=2.4, solid_capstyle="round", zorder=4, label="mean")
     for place, colour in enumerate((SINGLE, MULTI)):
@@ -139,11 +139,11 @@ def _differences(
     levels = stacked(values, _DOT / 130 * (high - low))
     # the dots of many seeds overlap, so that the stack stays in the panel
     step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
-    for value, level, better, lost in zip(
-        values, levels, (found.gains > 0).tolist(), _lost(found), strict=True
+    for value, level, better, diverged in zip(
+        values, levels, (found.gains > 0).tolist(), _diverged(found), strict=True
     ):
-        style: dict[str, Any] = {"hollow": any(lost), "zorder": 3, "label": "difference"}
-        dot(ax, value, _ROWS[2] + step * level, MULTI if better else MUTED, 5, **style)
+        colour, height = MULTI if better else MUTED, _ROWS[2] + step * level
+        dot(ax, value, height, colour, 5, hollow=any(diverged), zorder=3, label="difference")
     of = f" of {planned}\n" if len(values) < planned else " "
     rows = {_ROWS[2]: f"{len(values)}{of}seed{'s' * (max(len(values), planned) > 1)}"}
     rows |= _intervals(ax, bounds, measured, mean)
@@ -221,12 +221,12 @@ def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
 
 def _has_same_targets(study: Study, question: str, arm: str) -> bool:
     """Whether an arm learns a question's task from the same targets as the single-task arm."""
-    own = {"class": "labels", "colour": "colours"}[question]
-    one, other = (
-        (labelled_share(study, each) if question == "class" else 1.0, placebo(study, each) == own)
-        for each in (arm, study.questions[question].single)
+    targets = {"class": "labels", "colour": "colours"}[question]
+    first, second = (
+        (labelled_share(study, name) if question == "class" else 1.0, placebo(study, name) == targets)
+        for name in (arm, study.questions[question].single)
     )
-    return one == other
+    return first == second
 
 
 def forest_rows(study: Study) -> list[Row]:

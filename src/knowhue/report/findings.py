@@ -126,13 +126,13 @@ def beaten(
 ) -> tuple[list[int], dict[str, float]]:
     """Return which levels (0 single-task, 1 multi-task) are no better than a trivial baseline, and these baselines."""
     lower, trivial = study.table.lower_is_better(metric), floors(study.baselines, metric)
-    lost = [
+    losers = [
         (place, name)
         for place, level in enumerate(levels)
         for name, floor in trivial.items()
         if level is not None and not_better(level, floor, lower)
     ]
-    return sorted({place for place, _ in lost}), {name: trivial[name] for _, name in lost}
+    return sorted({place for place, _ in losers}), {name: trivial[name] for _, name in losers}
 
 
 def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | None, float | None]:
@@ -148,22 +148,22 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
     """
     rows = {}
     # two questions about the same arms must not test the same metric twice
-    taken = {(*sides(study, question), spec.metric) for question, spec in study.questions.items()}
+    tested = {(*sides(study, question), spec.metric) for question, spec in study.questions.items()}
     for question, spec in study.questions.items():
         arms = sides(study, question)
-        theirs = {name for name in study.metric_names(arms.multi) if (*arms, name) not in taken}
+        untested = {name for name in study.metric_names(arms.multi) if (*arms, name) not in tested}
         names = [
             name
             for name in study.metric_names(arms.single)
-            if name in theirs and _is_judged(study, name, question)
+            if name in untested and _is_judged(study, name, question)
         ]
-        taken |= {(*arms, name) for name in names}
+        tested |= {(*arms, name) for name in names}
         # named metrics first; sorting is stable, so both groups keep their order
         for name in sorted(names, key=lambda name: name not in spec.secondary):
             rows[question, name] = contrast(study.table, name, *arms)
-    named = {(question, name) for question, spec in study.questions.items() for name in spec.secondary}
-    found = family_tests({key: each for key, each in rows.items() if key in named})
-    found |= family_tests({key: each for key, each in rows.items() if key not in named})
+    planned = {(question, name) for question, spec in study.questions.items() for name in spec.secondary}
+    found = family_tests({key: each for key, each in rows.items() if key in planned})
+    found |= family_tests({key: each for key, each in rows.items() if key not in planned})
     return {key: found[key] for key in rows if key in found}
 
 

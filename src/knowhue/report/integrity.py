@@ -24,13 +24,13 @@ STATES = {
     "other": "run with other settings",
 }
 """States of a cell in words, in the order in which they are counted."""
-_OTHER_SETTINGS = "was made with other settings, or another seed, than this study's; train it again."
-_DAMAGED = "is damaged: what is drawn from it is left out. The study's command makes it anew."
+_OTHER_SETTINGS = "was trained with other settings, or another seed, than this study's; train it again."
+_DAMAGED = "is damaged: figures that need it are left out. The study's command makes it again."
 _NOT_USED = {
     "running": "is not finished: its curves are shown, its scores are not used.",
     "missing": "was not started.",
     UNPAIRED: "is not used: its block is not compared.",
-    "diverged": "diverged: its losses or weights ceased to be numbers; its scores are not used.",
+    "diverged": "diverged: its losses or weights are no longer finite; its scores are not used.",
 }
 
 
@@ -99,8 +99,8 @@ def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
 
 
 def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
-    parts = dict.fromkeys(part for each in failed.values() for part in each)
-    names = list(dict.fromkeys(name for each in failed.values() for own in each.values() for name in own))
+    parts = dict.fromkeys(part for gate in failed.values() for part in gate)
+    names = list(dict.fromkeys(name for gate in failed.values() for part in gate.values() for name in part))
     return (
         f"The A/A gate FAILED for {seeds_text(failed)} ({'; '.join(GATE_PARTS[part] for part in parts)}): "
         f"{few(names, 5)} came out otherwise, so the arms of these seeds differ in more than the task. "
@@ -123,7 +123,9 @@ def machine_sentence(study: Study) -> str:
         if step is not None and run.seed not in where.setdefault(step, []):
             where[step].append(run.seed)
             by[step] = _machine(run.environment)
-    blocks = [f"{seeds_text(own)} with golden step {step[:12]} ({by[step]})" for step, own in where.items()]
+    blocks = [
+        f"{seeds_text(seeds)} with golden step {step[:12]} ({by[step]})" for step, seeds in where.items()
+    ]
     again = f" Scored otherwise than trained: {'; '.join(scored)}." if scored else ""
     return f"Computed: {'; '.join(blocks)}.{again}" if blocks else ""
 

@@ -47,9 +47,9 @@ def read_study(folder: Path) -> Study:
     written |= {name: folder / f"{name}.json" for name in ("baselines", "metrics")}
     shared: dict[str, Any] = {name: _optional_json(path) for name, path in written.items()}
     # these files are written before the first run; without baselines, no score would be compared with a floor
-    if any(run.state != "missing" for own in runs.values() for run in own.values()):
-        for name in (name for name, found in shared.items() if not found):
-            raise DamagedError(written[name], "it is gone, or empty")
+    if any(run.state != "missing" for by_seed in runs.values() for run in by_seed.values()):
+        for name in (name for name, content in shared.items() if not content):
+            raise DamagedError(written[name], "it is missing, or empty")
     split = _reporting_split(shared["prepared"], plan)
     faulty = faults(runs, gates, plan.seeds, settings.get("parts", {}).get("images"), split)
     return Study(
@@ -57,9 +57,9 @@ def read_study(folder: Path) -> Study:
         runs={
             arm: {
                 seed: replace(run, state=UNPAIRED) if seed in faulty and run.state in ENDED else run
-                for seed, run in own.items()
+                for seed, run in by_seed.items()
             }
-            for arm, own in runs.items()
+            for arm, by_seed in runs.items()
         },
         **shared,
         samples=samples or {},
@@ -77,7 +77,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
-    folder, same = _find_run(root, plan, arm, seed)
+    folder, same_settings = _find_run(root, plan, arm, seed)
     if folder is None:
         return Run(arm, seed)
     status = read_status(folder)
@@ -89,7 +89,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
         arm=arm,
         seed=seed,
         state=status.get("state", "running"),
-        same_settings=same,
+        same_settings=same_settings,
         seconds=status.get("seconds", {}),
         log=tuple(read_log(folder)),
         scores=_optional_json(folder / "scores.json"),
@@ -163,11 +163,11 @@ def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:
         run_folder(folder, arm, plan.run_config(arm, seed)) for arm in plan.arms for seed in plan.seeds
     }
     for path in sorted(folder.glob("*/seed-*")):
-        named = _RUN_NAME.fullmatch(path.name)
-        if named and path.is_dir() and path not in planned and path.parent.name not in RESERVED:
+        match = _RUN_NAME.fullmatch(path.name)
+        if match and path.is_dir() and path not in planned and path.parent.name not in RESERVED:
             status, scores = (_optional_json(path / name) for name in ("status.json", "scores.json"))
             yield {
-                "arm": path.parent.name, "seed": int(named[1]), "folder": path.name,
+                "arm": path.parent.name, "seed": int(match[1]), "folder": path.name,
                 "state": status.get("state", "running"), "metrics": scores.get("metrics", {}),
             }  # fmt: skip
 
@@ -188,16 +188,17 @@ def _read_gates(folder: Path, plan: Plan, runs: Runs) -> dict[int, Row]:
     }
 
 
-def _proves(gate: Row, config: Config, own: Sequence[Run]) -> bool:
+def _proves(gate: Row, config: Config, runs: Sequence[Run]) -> bool:
     proved = gate.get("proved", {})
-    ran = {tuple(map(run.environment.get, ("images", "golden_step"))) for run in own if run.environment}
-    tried = (proved.get("images"), proved.get("golden_step"))
-    return proved.get("settings") == digest(trained_by(config)) and (not ran or tried in ran)
+    keys = ("images", "golden_step")
+    computed = {tuple(map(run.environment.get, keys)) for run in runs if run.environment}
+    same = not computed or tuple(map(proved.get, keys)) in computed
+    return same and proved.get("settings") == digest(trained_by(config))
 
 
 def block(runs: Runs, seed: int) -> list[Run]:
     """Return the runs of a seed that have the study's settings."""
-    return [own[seed] for own in runs.values() if seed in own and own[seed].same_settings]
+    return [by_seed[seed] for by_seed in runs.values() if seed in by_seed and by_seed[seed].same_settings]
 
 
 def gate_failures(gate: Row) -> dict[str, list[str]]:
@@ -219,17 +220,17 @@ def faults(
         steps = sorted({str(run.environment.get("golden_step")) for run in ended})
         if images and any(run.environment.get("images", images) != images for run in ended):
             found[seed] = (
-                "runs of it were trained on other images than the plan was frozen with: they are another study's"
+                "some of its runs were trained on other images than the plan was frozen with: they are another study's"
             )
         elif len(steps) > 1:
             found[seed] = (
                 f"its runs were computed in {len(steps)} ways (golden steps {', '.join(s[:12] for s in steps)}: "
-                "another processor, other threads, libraries or code); the study's command begins it anew"
+                "another processor, other threads, libraries or code); the study's command starts it again"
             )
         elif others := {run.scores.get("split", split) for run in ended if split} - {split}:
             found[seed] = (
-                f"runs of it were scored on the {', '.join(map(str, others))} split, and the plan reports on the "
-                f"{split} split; the study's command scores them anew"
+                f"some of its runs were scored on the {', '.join(map(str, others))} split, and the plan reports on "
+                f"the {split} split; the study's command scores them again"
             )
         elif gate_failures(gates.get(seed, {})):
             found[seed] = "its A/A gate failed"

@@ -42,10 +42,10 @@ class Conclusion(NamedTuple):
         if not answered:
             return [
                 "",
-                "No question was asked: each holds `multi` against `colour` or `class`. Scores: in the report.",
+                "No question: one needs the arm `multi`, and `colour` or `class`. The scores are in the report.",
             ]
         return [
-            line for each in answered for line in ("", each.question, *(f"  {said}" for said in each.lines))
+            line for each in answered for line in ("", each.question, *(f"  {text}" for text in each.lines))
         ]
 
 
@@ -188,19 +188,19 @@ def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
     the difference (in the primary metric, those that the verdict quotes); its `p`, None with one seed; and the
     metric's `role` in the plan.
     """
-    rows = _beside_baselines(findings.study, task, _metric_names(findings.study)[task])
+    rows = _with_baselines(findings.study, task, _metric_names(findings.study)[task])
     return [_difference(findings, task, row["metric"]) | row for row in rows]
 
 
-def _beside_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
+def _with_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return the scores of both arms' finished runs and of the baselines, a row for each metric."""
     trivial = {_BASELINES.get(name, spaced(name)): flat_scores(row) for name, row in study.baselines.items()}
     runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
     rows = [
         {
             "metric": name,
-            "scores": tuple([scores.get(name) for scores in own] for own in runs),
-            "baselines": {each: values.get(name) for each, values in trivial.items()},
+            "scores": tuple([scores.get(name) for scores in of_arm] for of_arm in runs),
+            "baselines": {baseline: values.get(name) for baseline, values in trivial.items()},
         }
         for name in names
     ]
@@ -233,7 +233,7 @@ def _difference(findings: Findings, task: str, name: str) -> dict[str, Any]:
 def distance_rows(study: Study) -> list[dict[str, Any]]:
     """Return the distances between sets, by pretrained networks, of both arms and of the baselines."""
     titles = {name: entry["title"] for name, entry in _known(study, "distribution")}
-    rows = _beside_baselines(study, "colour", titles)
+    rows = _with_baselines(study, "colour", titles)
     return [row | {"title": titles[row["metric"]], "unit": ""} for row in rows]
 
 
@@ -276,8 +276,7 @@ def has_fid(study: Study) -> bool:
 
 def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
     """Return (metric, entry) of each score by a pretrained network: of every finished run, then of every baseline."""
-    rows: list[Any] = [run.scores for arm in study.runs for run in study.finished(arm)]
-    rows += study.baselines.values()
+    rows: list[Any] = [*(run.scores for run in study.finished_runs), *study.baselines.values()]
     return [pair for kind in kinds for row in rows for pair in (row.get(kind) or {}).items()]
 
 
@@ -329,14 +328,14 @@ def compare(
     >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
     (2, ['x: a.1 is kept as 2.0, and comes out as 2.5'])
     """
-    mine, theirs = _members(kept), _members(found)
-    if mine is not None and theirs is not None:
+    before, now = _members(kept), _members(found)
+    if before is not None and now is not None:
         dot = "." if place and not place.endswith(" ") else ""
-        keys = dict.fromkeys((*mine, *theirs))
         parts = [
-            compare(mine.get(key), theirs.get(key), f"{place}{dot}{key}", tolerance, absolute) for key in keys
+            compare(before.get(key), now.get(key), f"{place}{dot}{key}", tolerance, absolute)
+            for key in dict.fromkeys((*before, *now))
         ]
-        return sum(count for count, _ in parts), [each for _, differ in parts for each in differ]
+        return sum(count for count, _ in parts), [text for _, texts in parts for text in texts]
     are_numbers = not any(
         isinstance(each, bool) or not isinstance(each, int | float) for each in (kept, found)
     )
@@ -344,11 +343,11 @@ def compare(
     if are_numbers and not same and isinstance(kept, float):
         least = absolute.get(place.rpartition(".")[2], tolerance)
         same = math.isclose(kept, found, rel_tol=tolerance, abs_tol=least)
-    texts = _where_they_part(str(kept), str(found))
+    texts = _around_difference(str(kept), str(found))
     return int(are_numbers), [] if same else [f"{place} is kept as {texts[0]}, and comes out as {texts[1]}"]
 
 
-def _where_they_part(*texts: str) -> list[str]:
+def _around_difference(*texts: str) -> list[str]:
     """Shorten two texts for a message: long ones begin shortly before the first difference."""
     differs = (place for place, signs in enumerate(zip(*texts, strict=False)) if len(set(signs)) > 1)
     begin = next(differs, min(map(len, texts)))

@@ -165,8 +165,8 @@ class _Columns:
         if holds_seed := self._holds_seed:
             rows = list(rows)
             # a name with several seeds is the name of an arm, such as `model-1`
-            named = {(str(cells[self.arm]), str(cells[self.seed])) for _, cells in rows}
-            holds_seed = len({name for name, _ in named}) == len(named)
+            runs = {(str(cells[self.arm]), str(cells[self.seed])) for _, cells in rows}
+            holds_seed = len({name for name, _ in runs}) == len(runs)
         places = {"seed": self.seed}
         if found := [self.places[name] for name in _STATES if name in self.places]:
             places["state"] = found[0]

@@ -102,8 +102,8 @@ class ScoreTable:
 
     def scores(self, arm: str, metric: str, label: str = "") -> dict[int, float]:
         """Return the scores of finished and diverged runs by ascending seed; diverged runs have no score of a class."""
-        own = self.finished(arm, metric, label)
-        return dict(sorted((own if label else own | self.declared(arm, metric)).items()))
+        declared = {} if label else self.declared(arm, metric)
+        return dict(sorted((self.finished(arm, metric, label) | declared).items()))
 
     def of_images(self, arm: str, seed: int, metric: str) -> dict[int, float]:
         """Return the scores of single images by image index; empty where there are none."""
@@ -111,20 +111,20 @@ class ScoreTable:
 
     def classes(self, metric: str) -> Iterator[tuple[str, str, int]]:
         """Return class, arm and seed of each score of a single class."""
-        for (arm, name, label), own in self._totals.items():
+        for (arm, name, label), scores in self._totals.items():
             if label and name == metric:
-                yield from ((label, arm, seed) for seed in own)
+                yield from ((label, arm, seed) for seed in scores)
 
     def same_image_scores(self, one: str, other: str, seed: int, metrics: Iterable[str]) -> bool:
         """Whether two runs have the same scores of all images, too many (`MIN_EQUAL_SCORES`) to be equal by chance."""
-        found = []
+        pairs = []
         for metric in metrics:
-            pair = [self._images.get((arm, seed, metric), ((), ())) for arm in (one, other)]
-            if all(images for images, _ in pair):
-                found.append([np.array(own)[np.argsort(np.array(images, np.int64))] for images, own in pair])
-        if not all(np.array_equal(*pair) for pair in found):
+            scores = [dict(sorted(self.of_images(arm, seed, metric).items())) for arm in (one, other)]
+            if all(scores):
+                pairs.append([np.array(list(each.values())) for each in scores])
+        if not all(np.array_equal(*pair) for pair in pairs):
             return False
-        counts = (np.unique(values, return_counts=True)[1] for values, _ in found)
+        counts = (np.unique(values, return_counts=True)[1] for values, _ in pairs)
         return any(each.sum() - each.max() >= MIN_EQUAL_SCORES for each in counts)
 
     def lower_is_better(self, metric: str) -> bool:
@@ -163,8 +163,11 @@ class Run:
     @property
     def metrics(self) -> dict[str, float | None]:
         """Scores over the whole reporting split; `recognition` is that of the first classifier."""
-        found, recognition = dict(self.scores.get("metrics", {})), flat_scores(self.scores).get("recognition")
-        return found if recognition is None else found | {"recognition": recognition}
+        metrics, recognition = (
+            dict(self.scores.get("metrics", {})),
+            flat_scores(self.scores).get("recognition"),
+        )
+        return metrics if recognition is None else metrics | {"recognition": recognition}
 
     @property
     def all_scores(self) -> dict[str, float | None]:
@@ -227,16 +230,16 @@ class Study:
         """The tidy table of all finished runs, with the declared scores of diverged ones."""
         if self.scores is not None:
             return self.scores
-        images = (run.image_scores() for arm in self.runs for run in self.finished(arm))
+        images = (run.image_scores() for run in self.finished_runs)
         return ScoreTable(chain(tidy_scores(self), *images), self.metrics, self.declared_scores())
 
     def declared_scores(self) -> Iterator[Score]:
         """Return the declared scores of diverged runs: in a question's metric, the score of a trivial baseline."""
-        lost = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
+        diverged = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
         for question in [QUESTIONS["colour"]] if self.is_comparison else self.questions.values():
             value = flat_scores(self.baselines.get(question.if_diverged, {})).get(question.metric)
             if value is not None:
-                yield from (Score(run.arm, run.seed, question.metric, value) for run in lost)
+                yield from (Score(run.arm, run.seed, question.metric, value) for run in diverged)
 
     @property
     def alpha(self) -> float:
@@ -286,10 +289,15 @@ class Study:
         return [run for run in self.of(arm) if run.finished]
 
     @property
+    def finished_runs(self) -> list[Run]:
+        """All finished runs, by arm and seed."""
+        return [run for arm in self.runs for run in self.finished(arm)]
+
+    @property
     def shown_seed(self) -> int | None:
         """The lowest seed that all arms with finished runs share; the images of all arms are shown from it."""
-        sets = [{run.seed for run in self.finished(arm)} for arm in self.runs if self.finished(arm)]
-        return min(set.intersection(*sets), default=None) if sets else None
+        seeds = [{run.seed for run in self.finished(arm)} for arm in self.runs if self.finished(arm)]
+        return min(set.intersection(*seeds), default=None) if seeds else None
 
     def shown(self, arm: str) -> Run | None:
         """Return the run of an arm whose images are shown; None where that run has not finished."""
@@ -348,8 +356,8 @@ def tidy_scores(study: Study) -> Iterator[Score]:
             by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
             yield from (
                 Score(arm, run.seed, metric, value, label)
-                for label, own in by_label.items()
-                for metric, value in own.items()
+                for label, scores in by_label.items()
+                for metric, value in scores.items()
                 if value is not None and math.isfinite(value)
             )
 
