@@ -54,7 +54,7 @@ MUTANTS = (
     ("runs", 'any(found.get(key) != value for key, value in schema.items())', "False"),
     ("locks", "if key in held or not is_first_process():", "if not is_first_process():"),
     ("locks", 'elif not (_holder(path) or {}).get("left"):', "else:"),
-    ("locks", "wait_s=_PART_S", "wait_s=0.5"),
+    ("locks", "wait_s=_PART_WAIT_S", "wait_s=0.5"),
     ("locks", "return not lock_descriptor(descriptor, blocking=False)", "return True"),
 )  # fmt: skip
 
