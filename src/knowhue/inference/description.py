@@ -124,13 +124,15 @@ class Description(Section):
     """the trained model that training started from, if any"""
 
     @model_validator(mode="after")
-    def _can_be_put_to_work(self) -> "Description":
+    def _is_deployable(self) -> "Description":
         if not self.config.has_encoder:
-            raise ValueError(f"`{self.config.colour.method}`, a network from scratch, cannot be put to work")
+            raise ValueError(
+                f"`{self.config.colour.method}`, a network trained from scratch, cannot be exported"
+            )
         if "class" in self.tasks and len(self.classes) < 2:
             raise ValueError(f"two classes or more are needed, found {len(self.classes)}")
         if len({*self.classes}) < len(self.classes):
-            raise ValueError("classes need names of their own, found one twice")
+            raise ValueError("class names should differ, found one twice")
         if unknown := [name for name in self.metrics if name not in METRICS]:
             raise ValueError(f"scores are named as in METRICS, found {shown(unknown[0])}")
         return self

@@ -119,7 +119,7 @@ def check_predictions(answers: Predictions, description: Description, lightness:
         values, shape = getattr(answers, name), shapes.get(name)
         found = None if values is None else values.shape
         if found != shape:
-            raise _unlike(f"`{name}` of shape {shape} as its description says", f"shape {found}")
+            raise _misfit(f"`{name}` of shape {shape} as its description says", f"shape {found}")
         if values is not None:
             _check_range(name, values)
     for name, values in answers.activations.items():
@@ -130,7 +130,7 @@ def check_predictions(answers: Predictions, description: Description, lightness:
             is_map = values.shape[1] == channels and rows >= height and columns >= width
         if not is_map:
             wanted = f"`{name}` of shape ({count}, {channels}, rows, columns), for all of the image"
-            raise _unlike(wanted, f"shape {values.shape}")
+            raise _misfit(wanted, f"shape {values.shape}")
         _check_range(name, values)
     return answers
 
@@ -140,15 +140,15 @@ def _check_range(name: str, values: FloatArray) -> None:
     # min and max of an array with a NaN are NaN, which no limit includes
     ends = np.array([values.min(), values.max()])
     if not (np.isfinite(ends) & (ends >= low) & (ends <= high)).all():
-        is_right = np.isfinite(values) & (values >= low) & (values <= high)
+        is_valid = np.isfinite(values) & (values >= low) & (values <= high)
         limits = f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
         raise WeightsError(
-            f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_right].flat[0]:g}. Its "
+            f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_valid].flat[0]:g}. Its "
             "training may have diverged; train its run again, or use another model."
         )
 
 
-def _unlike(wanted: str, found: str) -> WeightsError:
+def _misfit(wanted: str, found: str) -> WeightsError:
     return WeightsError(
         f"The model should answer {wanted}. Found {found}. Export its run again, or use another model."
     )
@@ -196,7 +196,7 @@ def find_model(source: str | Path) -> Path:
     path = Path(source)
     exists = bool(str(source)) and path.exists()
     if exists and path.is_dir():
-        return _in_folder(path)
+        return _find_in_folder(path)
     if not exists or path.suffix.lower() not in OPENERS:
         found = f"`{source}`.{taken_by(path)}"
         if not exists:
@@ -227,11 +227,11 @@ def _exported(path: Path) -> Path | None:
     return path / WEIGHTS if is_hub_folder(path) else None
 
 
-def _in_folder(path: Path) -> Path:
+def _find_in_folder(path: Path) -> Path:
     run = needs_deployment(path)
     if run is not None:
         raise WeightsError(
-            f"`{run}` should have been exported once, which fits its class probabilities: "
+            f"`{run}` should be exported once, which calibrates its class probabilities: "
             f"`knowhue export {as_word(run)}`, or `knowhue.deploy(Path({str(run)!r}))`."
         )
     try:
@@ -262,8 +262,8 @@ class TorchNetwork:
             answer: DeployedOutput = self.module(torch.from_numpy(lightness)[:, None].to(self.device))
         chroma = None if answer.chroma is None else _to_numpy(answer.chroma.permute(0, 2, 3, 1))
         probabilities = None if answer.probabilities is None else _to_numpy(answer.probabilities)
-        found = {name: _to_numpy(answer.activations[name]) for name in names}
-        answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty), found)
+        activations = {name: _to_numpy(answer.activations[name]) for name in names}
+        answers = Predictions(chroma, probabilities, _to_numpy(answer.novelty), activations)
         return check_predictions(answers, self.description, lightness)
 
 
@@ -307,12 +307,12 @@ def save_model(path: Path, description: Description, weights: "Mapping[str, Tens
 
 def _checksum(description: str, weights: Mapping[str, Any]) -> str:
     """SHA-256 of a description as stored, and of all tensors or arrays with their names."""
-    found = hashlib.sha256(description.encode())
+    digest = hashlib.sha256(description.encode())
     # sorted, because a file can list its tensors in another order
     for name, values in sorted(weights.items()):
-        found.update(name.encode())
-        found.update(values.tobytes() if isinstance(values, np.ndarray) else _bytes(values))
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(values.tobytes() if isinstance(values, np.ndarray) else _bytes(values))
+    return digest.hexdigest()
 
 
 def _bytes(tensor: "Tensor") -> memoryview:
@@ -337,10 +337,10 @@ def build_deployed(description: Description, weights: "Mapping[str, Tensor]", na
             module = Deployed(
                 model, description.temperature, description.references, description.novelty_limit
             )
-        described = module.state_dict()
+        expected = module.state_dict()
         # copied, because the file is memory-mapped and might be replaced
         state = {
-            each: tensor.to(described.get(each, tensor).dtype, copy=True) for each, tensor in weights.items()
+            key: tensor.to(expected.get(key, tensor).dtype, copy=True) for key, tensor in weights.items()
         }
         module.load_state_dict(state, assign=True)  # `meta` tensors have no memory to copy into
     except (RuntimeError, OverflowError, TypeError) as error:

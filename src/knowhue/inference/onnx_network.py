@@ -73,10 +73,10 @@ class Session:
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL
         pixels = sum(values.size / values.shape[1] for values in inputs.values())
-        each = self._seconds_a_pixel
+        a_pixel = self._seconds_a_pixel
         try:
             return within(
-                None if each is None else SECONDS + each * pixels,
+                None if a_pixel is None else SECONDS + a_pixel * pixels,
                 lambda: self._session.run(outputs, inputs, options),
                 lambda: setattr(options, "terminate", True),
             )
@@ -108,8 +108,8 @@ class OnnxNetwork:
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """See `Network`."""
         require_activations(names, self)
-        asked = [*self.outputs, *names]
-        found = dict(zip(asked, self._session.run(asked, {INPUT: lightness[:, None]}), strict=True))
+        outputs = [*self.outputs, *names]
+        found = dict(zip(outputs, self._session.run(outputs, {INPUT: lightness[:, None]}), strict=True))
         answers = Predictions(
             found.get("chroma"),
             found.get("probabilities"),
@@ -139,10 +139,11 @@ def open_onnx_bytes(data: bytes, path: Path, threads: int = 0) -> OnnxNetwork:
 
 def _require_signature(session: Session, outputs: Sequence[str], path: Path) -> None:
     """Raise a `WeightsError` if a graph takes other inputs, takes images of one size only, or lacks an output."""
-    takes_any = [(each.name, each.type, len(each.shape)) for each in session.inputs] == [
-        (INPUT, "tensor(float)", 4)
-    ] and not any(isinstance(side, int) for side in session.inputs[0].shape[2:])
-    if not takes_any or not {*outputs} <= {each.name for each in session.outputs}:
+    inputs = [(each.name, each.type, len(each.shape)) for each in session.inputs]
+    is_any_size = inputs == [(INPUT, "tensor(float)", 4)] and not any(
+        isinstance(session.inputs[0].shape[axis], int) for axis in (0, 2, 3)
+    )
+    if not is_any_size or not {*outputs} <= {each.name for each in session.outputs}:
         raise WeightsError(
             f"`{path}` cannot be used. It should take `{INPUT}: float (batch, 1, height, width)` of any size and give "
             f"{', '.join(outputs)}. Found {session.signature}. Export its run again."
@@ -153,12 +154,12 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
     """Open a trusted graph whose weights are in another file: one CPU thread, no time limit."""
     data = path.read_bytes()
     options = session_options(threads=1)
-    used = {
+    initializers = {
         name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32))
         for name, values in weights.items()
         if name.encode() in data
     }
-    options.add_external_initializers(list(used), list(used.values()))
+    options.add_external_initializers(list(initializers), list(initializers.values()))
     # no time limit: a trusted graph is late only if the machine slept or is busy
     return OnnxNetwork(Session(_open(data, options, ("CPUExecutionProvider",)), None), description)
 
@@ -240,8 +241,8 @@ def _bound_memory() -> None:
     kind = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    exactly_as_asked = 1
-    bounds = {"max_mem": _memory_limit(), "arena_extend_strategy": exactly_as_asked}
+    same_as_requested = 1
+    bounds = {"max_mem": _memory_limit(), "arena_extend_strategy": same_as_requested}
     onnxruntime.create_and_register_allocator(kind, onnxruntime.OrtArenaCfg(bounds))
 
 
@@ -346,14 +347,14 @@ def find_unsafe(data: bytes) -> tuple[bool, str | None]:
     Raises:
         DecodeError: the bytes are not a protobuf message.
     """
-    elsewhere, foreign = False, None
-    waiting = [_model().FromString(data)]
-    while waiting:
-        part = waiting.pop()
+    is_elsewhere, foreign = False, None
+    queue = [_model().FromString(data)]
+    while queue:
+        part = queue.pop()
         kind = part.DESCRIPTOR.name
         if kind == "Tensor":
             # location 0 means in this file; `onnx.save` writes it after joining weights
-            elsewhere |= bool(part.elsewhere) or any(part.location)
+            is_elsewhere |= bool(part.elsewhere) or any(part.location)
         elif kind == "Function":
             foreign = "a function of its own"
         elif kind == "Node":
@@ -361,8 +362,8 @@ def find_unsafe(data: bytes) -> tuple[bool, str | None]:
                 found = [name.decode("utf-8", "replace") for name in names]
                 foreign = next((ascii(name)[1:-1][:60] for name in found if name not in known), foreign)
         for field, values in part.ListFields():
-            waiting += values if field.message_type is not None else ()
-    return elsewhere, foreign
+            queue += values if field.message_type is not None else ()
+    return is_elsewhere, foreign
 
 
 @functools.cache
