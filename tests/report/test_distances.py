@@ -68,7 +68,7 @@ def test_recognition_stands_beside_that_of_the_baselines(tmp_path: Path):
     change(tmp_path / "baselines.json", lambda baselines: baselines["gray"].update(recognition=shown_to))
     study = read_study(tmp_path)
     assert floors(study.baselines, "recognition") == {"gray": 0.25}
-    title = "Recognised by a probe of true colours, %"
+    title = "Recognised by a probe of true colours,\N{NO-BREAK SPACE}%"
     assert scores_of(study, "colour")[f"{title} ↑"]["Gray"] == "25.0"
     assert title in write_report(tmp_path).read_text(encoding="utf-8")
 

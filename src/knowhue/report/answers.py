@@ -208,14 +208,12 @@ def _evidence(
 
 def headroom_sentences(rows: list[Headroom], measured: Measure, sesoi: float, word: Word) -> list[str]:
     return [
-        _oracle_sentence(row, row.bounds, measured, sesoi, word)
-        if row.bounds
-        else _baseline_sentence(row, measured)
+        _oracle_gain(row, row.bounds, measured, sesoi, word) if row.bounds else _baseline_gain(row, measured)
         for row in rows
     ]
 
 
-def _baseline_sentence(row: Headroom, measured: Measure) -> str:
+def _baseline_gain(row: Headroom, measured: Measure) -> str:
     if row.share is None:
         gain = f"{measured.signed(row.gain)} {measured.difference_unit}".strip()
         return f"Single-task gains nothing over “{spaced(row.name)}” ({gain})."
@@ -223,7 +221,7 @@ def _baseline_sentence(row: Headroom, measured: Measure) -> str:
     return f"The smallest effect of interest is {100 * row.share:.0f} % of {gain}."
 
 
-def _oracle_sentence(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, word: Word) -> str:
+def _oracle_gain(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float, word: Word) -> str:
     """Return what the true class gives at test time and, for `equivalent`, whether it could have given what matters."""
     ends = bounds.interval
     interval = f"{bounds.title} {measured.ends(ends)}" if ends else f"no interval: {bounds.why_not}"
