@@ -68,9 +68,9 @@ def test_recognition_stands_beside_that_of_the_baselines(tmp_path: Path):
     change(tmp_path / "baselines.json", lambda baselines: baselines["gray"].update(recognition=shown_to))
     study = read_study(tmp_path)
     assert floors(study.baselines, "recognition") == {"gray": 0.25}
-    title = "Recognised by a probe of true colours,\N{NO-BREAK SPACE}%"
+    title = "Recognised by a probe of true colours, %"
     assert scores_of(study, "colour")[f"{title} ↑"]["Gray"] == "25.0"
-    assert title in write_report(tmp_path).read_text(encoding="utf-8")
+    assert title.replace(" %", "\N{NO-BREAK SPACE}%") in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_what_was_not_computed_is_on_the_page(tmp_path: Path):
