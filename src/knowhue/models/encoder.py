@@ -251,9 +251,7 @@ def downloaded(name: str) -> Weights:
     try:
         with asking_hub():
             return timm.create_model(name, pretrained=True).state_dict()
-    except (
-        Exception
-    ) as error:  # the hub client raises its own errors and those of requests, httpx and the system
+    except Exception as error:  # the hub client raises its own errors, and others' such as those of httpx
         raise WeightsError(not_downloaded(name, first_line(error))) from None
 
 

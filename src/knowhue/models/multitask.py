@@ -20,7 +20,7 @@ from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 
 ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
 NOVELTY_NEIGHBOURS = 10
-"""k of the k-th nearest reference, whose distance is an image's novelty."""
+"""Novelty is the distance to the k-th nearest reference, with this k."""
 
 
 class MultiTask(nn.Module):

@@ -65,8 +65,8 @@ def signal_levels(schedule: str, steps: int) -> Tensor:
     >>> signal_levels("cosine", 4).round(decimals=3).tolist()
     [1.0, 0.847, 0.494, 0.144, 0.0]
     """
-    kept = 1 - SCHEDULES[schedule](steps)
-    return torch.cat((kept.new_ones(1), kept.cumprod(0)))
+    alphas = 1 - SCHEDULES[schedule](steps)
+    return torch.cat((alphas.new_ones(1), alphas.cumprod(0)))
 
 
 def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
@@ -83,8 +83,8 @@ def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
         raise ConfigError(
             f"`sample_steps` should be from 1 to the {steps} steps of training. Found `sample_steps = {count}`."
         )
-    kept = torch.linspace(steps, 0, count + 1, dtype=torch.float64).round().long()
-    return list(pairwise(levels[kept].tolist()))
+    indices = torch.linspace(steps, 0, count + 1, dtype=torch.float64).round().long()
+    return list(pairwise(levels[indices].tolist()))
 
 
 def draw_levels(levels: Tensor, count: int) -> Tensor:
@@ -129,11 +129,11 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
         earlier: signal level of the result, above `level`; at 1 the result is `clean`.
         fresh: standard normal noise, broadcast against `noisy`.
     """
-    kept = level / earlier
-    of_clean = sqrt(earlier) * (1 - kept) / (1 - level)
-    of_noisy = sqrt(kept) * (1 - earlier) / (1 - level)
-    deviation = sqrt((1 - kept) * (1 - earlier) / (1 - level))
-    return of_clean * clean + of_noisy * noisy + deviation * fresh
+    alpha = level / earlier
+    clean_weight = sqrt(earlier) * (1 - alpha) / (1 - level)
+    noisy_weight = sqrt(alpha) * (1 - earlier) / (1 - level)
+    deviation = sqrt((1 - alpha) * (1 - earlier) / (1 - level))
+    return clean_weight * clean + noisy_weight * noisy + deviation * fresh
 
 
 def ddim(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tensor) -> Tensor:
@@ -255,9 +255,9 @@ def _update_average(
     averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int, decay: float
 ) -> None:
     """Update the exponential moving average in place, with less decay in the first updates."""
-    kept = min(decay, float((1 + updates) / (10 + updates)))
+    decay = min(decay, float((1 + updates) / (10 + updates)))
     for mean, value in zip(averaged, current, strict=True):
-        mean.lerp_(value, 1 - kept)
+        mean.lerp_(value, 1 - decay)
 
 
 def diversity(samples: Tensor) -> Tensor:

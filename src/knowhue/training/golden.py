@@ -65,7 +65,7 @@ def golden_step(engine: Engine, threads: int | None = None) -> str:
 
 
 def _train(engine: Engine) -> str:
-    """Train the models on this process alone."""
+    """Digest of the weights of both models, trained on this process alone."""
     return digest([each for encoder in _ENCODERS for each in _trained_weights(engine, encoder)])
 
 
