@@ -55,7 +55,7 @@ def study_rows(study: Study) -> Iterator[dict[str, Any]]:
         yield _row(study, score, _TUNING if study.is_tuning else DIVERGED)
     yield from _rows_without_a_score(study)
     without = metrics_without_images(study)
-    for run in (run for arm in study.runs for run in study.finished(arm)):
+    for run in study.finished_runs:
         yield from (_row(study, score, state) for score in run.image_scores() if score.metric not in without)
 
 
@@ -84,8 +84,9 @@ def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
     """Return a row for each planned run without a score, so that a missing run is visible."""
     declared = {(row.arm, row.seed) for row in study.declared_scores()}
     for arm in study.runs:
-        own = [each.metric for each in study.questions.values() if arm in (each.single, each.multi)]
-        metric = next(chain(own, (each.metric for each in study.questions.values())), "ab_l1")
+        # the metric of the arm's question, or else of any
+        specs = sorted(study.questions.values(), key=lambda spec: arm not in (spec.single, spec.multi))
+        metric = specs[0].metric if specs else "ab_l1"
         for run in study.of(arm):
             if not run.finished and (arm, run.seed) not in declared:
                 state = run.state if run.state != "finished" else OTHER_SETTINGS
@@ -96,16 +97,18 @@ def _rows_without_a_score(study: Study) -> Iterator[dict[str, Any]]:
 def metrics_without_images(study: Study) -> set[str]:
     """Return the metrics in which some run lacks the score of an image; their single images get no rows."""
     lacking: set[str] = set()
-    seen: dict[str, set[int | None]] = {}
-    for run in (run for arm in study.runs for run in study.finished(arm)):
-        own: dict[str, set[int | None]] = defaultdict(set)
+    first: dict[str, set[int | None]] = {}
+    for run in study.finished_runs:
+        images: dict[str, set[int | None]] = defaultdict(set)
         for score in run.image_scores():
-            own[score.metric].add(score.image)
+            images[score.metric].add(score.image)
             if not math.isfinite(score.value):
                 lacking.add(score.metric)
         # the file of single images can be missing or cut short while the total is known
         totals = {name for name in IMAGE_COLUMNS if run.metric(name) is not None}
-        lacking |= {name for name in {*own, *totals} if seen.setdefault(name, own[name]) != own[name]}
+        lacking |= {
+            name for name in {*images, *totals} if first.setdefault(name, images[name]) != images[name]
+        }
     return lacking
 
 

@@ -90,7 +90,7 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
     seeds = rows.seeds()
     mistakes = [
         *_same_but_for_case("arm", seeds),
-        *_misspelt("seed", [(arm, seed) for arm, own in seeds.items() for seed in own]),
+        *_misspelt("seed", seeds),
     ]
     try:
         questions = _questions(rows, options, about)
@@ -126,14 +126,18 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
 
 def _require_known(rows: ScoreRows, options: TableOptions) -> None:
     """Check that options name metrics and arms of the table."""
-    named = {"--metric": options.metrics, "--better": options.better, "--sesoi": options.sesoi}
-    arms = {"--against": [options.against] if options.against else [], "--arm": options.arms}
-    for option, names in (named | arms).items():
-        known = rows.metrics if option in named else rows.arms()
-        for name in (each for each in names if each not in known):
+    metrics, arms = [*rows.metrics, *rows.unused], rows.arms()
+    for option, names, known, similar in (
+        ("--metric", options.metrics, rows.metrics, metrics),
+        ("--better", options.better, rows.metrics, metrics),
+        ("--sesoi", options.sesoi, rows.metrics, metrics),
+        ("--against", [options.against] if options.against else [], arms, arms),
+        ("--arm", options.arms, arms, arms),
+    ):
+        if unknown := [name for name in names if name not in known]:
             raise ConfigError(
-                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(name)}`."
-                + did_you_mean(name, [*known, *rows.unused] if option in named else known)
+                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(unknown[0])}`."
+                + did_you_mean(unknown[0], similar)
             )
 
 
@@ -223,8 +227,9 @@ def _pairs(rows: ScoreRows, options: TableOptions, metric: str) -> list[tuple[st
             "with, or name other metrics with --metric."
         )
     columns = {arm: by for (name, arm), by in rows.metadata["against"].items() if name == metric}
-    own = (each for task, each in QUESTIONS.items() if metric in METRIC_NAMES[task])
-    usual = next(((each.single, each.multi) for each in own), None)
+    usual = next(
+        ((each.single, each.multi) for task, each in QUESTIONS.items() if metric in METRIC_NAMES[task]), None
+    )
     if options.against is not None:
         found = [(options.against, arm) for arm in options.arms or arms if arm != options.against]
     elif columns:
@@ -259,9 +264,9 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
             scores[arm, seed][metric] = value
 
     def run(arm: str, seed: int) -> Run:
-        own = {"metrics": scores[arm, seed]} if (arm, seed) in scores else {}
-        state = "finished" if own else rows.states.get((arm, seed), "missing")
-        return Run(arm, seed, state, scores={**own, "split": rows.split or "test"})
+        metrics = {"metrics": scores[arm, seed]} if (arm, seed) in scores else {}
+        state = "finished" if metrics else rows.states.get((arm, seed), "missing")
+        return Run(arm, seed, state, scores=metrics | {"split": rows.split or "test"})
 
     return {arm: {seed: run(arm, seed) for seed in seeds} for arm in rows.arms()}
 
@@ -296,23 +301,22 @@ def _probable_mistakes(study: Study) -> Iterator[str]:
     yield from _same_but_for_case("arm", study.runs)
     yield from _same_but_for_case("metric", [*study.metrics, *map(metric_name, study.settings["unused"])])
     yield from _same_but_for_case("class", [*totals, *study.scores.labels.values()])
-    runs = [run for arm in study.runs for run in study.finished(arm)]
-    yield from _misspelt("seed", [(run.arm, run.seed) for run in runs])
-    scored = {
-        name: {
-            (run.arm, run.seed): abs(run.scores["metrics"][name])
-            for run in runs
-            if name in run.scores["metrics"]
-        }
-        for name in study.metrics
-    }
-    yield from _misspelt("score", [(name, run) for name, own in scored.items() for run in own])
-    for metric, own in scored.items():
-        of_classes = study.scores.classes(metric)
-        yield from _misspelt("run", [(label, (arm, seed)) for label, arm, seed in of_classes])
-        if len(own) < 3:
+    scores: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for run in study.finished_runs:
+        seeds[run.arm].append(run.seed)
+        for metric, score in run.scores["metrics"].items():
+            scores[metric][run.arm, run.seed] = abs(score)
+    yield from _misspelt("seed", seeds)
+    yield from _misspelt("score", scores)
+    for metric, by_run in scores.items():
+        runs_of_class: dict[str, list[Hashable]] = defaultdict(list)
+        for label, *run_key in study.scores.classes(metric):
+            runs_of_class[label].append(tuple(run_key))
+        yield from _misspelt("run", runs_of_class)
+        if len(by_run) < 3:
             continue
-        (next_, _), (most, (arm, seed)) = sorted((score, run) for run, score in own.items())[-2:]
+        (next_, _), (most, (arm, seed)) = sorted((score, run) for run, score in by_run.items())[-2:]
         if 0 < FAR_BEYOND * next_ < most:
             yield (
                 f"{spaced(metric)} of “{arm}” with seed {seed} is {most:g}, all others are at most {next_:g}: is its "
@@ -344,27 +348,25 @@ def _same_but_for_case(noun: str, names: Iterable[str]) -> Iterator[str]:
             yield f"“{first}” and “{name}” differ only in case: are they one {noun}?"
 
 
-def _misspelt(noun: str, held: Sequence[tuple[str, Hashable]]) -> Iterator[str]:
+def _misspelt(noun: str, items: Mapping[str, Iterable[Hashable]]) -> Iterator[str]:
     """Report each name if a similar name has more items but none of its own, unless they differ only in case."""
-    by_name: dict[str, set[Hashable]] = defaultdict(set)
-    for name, each in held:
-        by_name[name].add(each)
-    for name, own in by_name.items():
-        lacking = [
+    by_name = {name: set(values) for name, values in items.items()}
+    for name, values in by_name.items():
+        similar = [
             other
-            for other, theirs in by_name.items()
-            if not own & theirs and len(theirs) > len(own) and other.casefold() != name.casefold()
+            for other, more in by_name.items()
+            if len(more) > len(values) and values.isdisjoint(more) and other.casefold() != name.casefold()
         ]
-        if meant := did_you_mean(name, lacking):
-            yield f"“{name}” has {plural(len(own), noun)}, which others lack.{meant}"
+        if suggestion := did_you_mean(name, similar):
+            yield f"“{name}” has {plural(len(values), noun)}, which others lack.{suggestion}"
 
 
 def notices(study: Study) -> list[str]:
     """Return notes on a table: probable mistakes and copies, and the runs, columns and metrics that were not used."""
-    lost = [
+    unfinished = [
         f"{run.arm} seed {run.seed} ({run.state})"
-        for own in study.runs.values()
-        for run in own.values()
+        for arm in study.runs
+        for run in study.of(arm)
         if run.state not in ("finished", "missing", DIVERGED)
     ]
     without_direction = [metric for metric, about in study.metrics.items() if "better" not in about]
@@ -374,7 +376,7 @@ def notices(study: Study) -> list[str]:
     primary, unused = {each.metric for each in study.questions.values()}, study.settings["unused"]
     left_out = {
         "Left out, because another row of the run is finished:": study.settings["replaced"],
-        "Left out, not finished:": lost,
+        "Left out, not finished:": unfinished,
         "Not compared, because neither direction is better:": neither,
         "Not compared without --sesoi, because they are distances between sets of images:": [
             metric for metric in study.metrics if metric in SET_DISTANCES and metric not in primary
