@@ -13,12 +13,7 @@ import numpy as np
 from knowhue.errors import TableError, plural, shown
 from knowhue.metric_table import NEVER_NEGATIVE, SHARES
 from knowhue.report.contrasts import BY_CLASS
-from knowhue.report.score_files import (
-    FINISHED,
-    NO_SCORE,
-    ONLY_MEANS,
-    read_scores,
-)
+from knowhue.report.score_files import FINISHED, NO_SCORE, ONLY_MEANS, read_scores
 from knowhue.report.study import Score
 from knowhue.settings_text import number_meant, plain_number
 from knowhue.statistics import MAGNITUDES

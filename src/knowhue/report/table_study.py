@@ -88,10 +88,7 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
     _require_known(rows, options)
     about = {metric: _about(rows, options, metric) for metric in rows.metrics}
     seeds = rows.seeds()
-    mistakes = [
-        *_same_but_for_case("arm", seeds),
-        *_misspelt("seed", seeds),
-    ]
+    mistakes = [*_same_but_for_case("arm", seeds), *_misspelt("seed", seeds)]
     try:
         questions = _questions(rows, options, about)
     except KnowhueError as error:  # report both problems at once
