@@ -142,18 +142,21 @@ class Colorizer:
         sha256: str | None = None,
         fast: bool = False,
     ) -> "Colorizer":
-        """Open a model: `built-in`, an exported file, a folder for the hub, or a run folder exported once.
+        """Open a model.
 
         Args:
-            source: name, file or folder of the model.
+            source: `built-in`; a file that `knowhue export` made, `.safetensors` or `.onnx`; a hub folder; a run or
+                study folder that has been exported once; with a recipe, a third party's `.onnx` file.
             recipe: how to use a third party's `.onnx` file, such as `ddcolor`, see `recipes.RECIPES`.
             sha256: checksum that the third party's file must have; None: any.
             fast: whether a head of 313 colours predicts at one size instead of three: a third of the network's time,
                 and more blotches. Other heads always predict at one size; `notes` then says so.
 
         Raises:
-            WeightsError: the model is missing or unreadable, or does not match the recipe or the checksum.
-            ConfigError: there is no such recipe.
+            WeightsError: the model is missing or unreadable, does not match the recipe or the checksum, or predicts
+                invalid values.
+            ConfigError: there is no such recipe, or a checksum is given without one.
+            ExtraError: the model needs a package that is not installed.
         """
         network = open_network(source, recipe, sha256)
         several = cls(SeveralSizes(network) if COLOUR_LOGITS in network.activation_names else network)

@@ -68,10 +68,7 @@ class ColourDistribution(NamedTuple):
         return cls(logits[0], lightness, colour.temperature, colour.saturation, is_even)
 
     def answer(self, added: FloatArray | float = 0.0) -> FloatArray:
-        """a*b* (h, w, 2), CIELAB units, after `added` (313, rows, columns) is added to the logits.
-
-        The default gives the model's own answer.
-        """
+        """a*b* (h, w, 2), CIELAB units, after `added` (313, rows, columns) is added to the logits."""
         chroma = self._mean_colours(self._probabilities(added)) * np.float32(self.saturation)
         return self._at_full_size(chroma)
 

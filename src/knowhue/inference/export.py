@@ -68,12 +68,14 @@ def export_safetensors(
 
 
 def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:
-    lost = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if lost:
-        raise WeightsError(
-            f"The weights should be finite in {precision}. Found `{lost[0]}` beyond its range"
-            + (", up to 65504. Export in float32." if precision == "float16" else ". Train the run again.")
-        )
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            remedy = (
+                ", up to 65504. Export in float32." if precision == "float16" else ". Train the run again."
+            )
+            raise WeightsError(
+                f"The weights should be finite in {precision}. Found `{name}` beyond its range{remedy}"
+            )
 
 
 def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
@@ -253,15 +255,8 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
     """Write a folder for the hub: weights, settings to read, and a model card.
 
     Only `model.safetensors` is loaded; it predicts as the network does. The model is named after the folder, and
-    paths on this machine are cut to their last part.
-
-    Returns:
-        What `export_safetensors` returns.
-
-    Raises:
-        ConfigError: `folder` is a run folder.
-        WeightsError: the weights are too large for the precision.
-        RunError: the folder cannot be written.
+    paths on this machine are cut to their last part. Returns and raises like `export_safetensors`; a `ConfigError` if
+    `folder` is a run folder.
     """
     require_no_run(folder)
     description = _without_paths(network.description, folder.resolve().name)
@@ -278,11 +273,7 @@ def upload(folder: Path, repository: str, hub: Any = None) -> str:
     """Upload a folder that `export_hub_folder` made in one commit, and return the model's URL.
 
     A new repository, `owner/name`, is private; other files in the folder are not uploaded. `hub` is a
-    `huggingface_hub.HfApi`; None: one with the login of `hf auth login`.
-
-    Raises:
-        ConfigError: the folder lacks a file.
-        RunError: the hub cannot be reached or refuses.
+    `huggingface_hub.HfApi`; None: one with the login of `hf auth login`. A `RunError` if that fails.
     """
     missing = [name for name in HUB_FILES if not (folder / name).is_file()]
     if missing:

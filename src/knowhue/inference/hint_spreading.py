@@ -140,8 +140,8 @@ def spread(
     Args:
         lightness: L* (h, w), 0 to 100.
         step: height and width of a pixel in short sides of the image.
-        points: points with differences.
-        strokes: pixels of strokes with differences; points or strokes are required.
+        points: differences at points.
+        strokes: differences at pixels of strokes; points or strokes are required.
 
     Returns:
         a*b* (h, w, 2). Interpolated between pixels, it is exactly the given difference at each point.

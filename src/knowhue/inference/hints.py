@@ -118,16 +118,9 @@ def require_hinted(
 ) -> dict[str, list[str]]:
     """Check the hints of many images before the first is coloured, reading only the images' headers.
 
-    Args:
-        hints: texts for `parse_hint`, by an image's path below `source`.
-        images: image files, by their path below `source`.
-        source: folder of the images.
-
-    Returns:
-        The hints by the keys of `images`; on macOS a key can spell accents differently than a table does.
-
-    Raises:
-        ConfigError: hints that name no image, cannot be parsed, or lie outside their image; each is listed.
+    `hints` and `images`, texts and files, are by the path below the folder `source`. The hints are returned by the keys
+    of `images`; on macOS a key can spell accents differently than a table does. A `ConfigError` lists all hints that
+    name no image, cannot be parsed, or lie outside their image.
     """
     by_plain_name = {plain_name(name): name for name in images} if hints else {}
     found: dict[str, list[str]] = {}
@@ -177,10 +170,8 @@ def read_hints(file: Path) -> dict[str, list[TableHint]]:
 def strokes_of(image: Image, name: str, width: int, height: int) -> Strokes:
     """Strokes from a transparent image as large as the photo: its opaque pixels give colours.
 
-    If there are too many, `MOST_SAMPLES` evenly spread ones are taken. Messages call the image `name`.
-
-    Raises:
-        ConfigError: the image has another size, no transparency, no opaque pixels, or is opaque and gray everywhere.
+    If there are too many, `MOST_SAMPLES` evenly spread ones are taken. A `ConfigError` calls the image `name`: it has
+    another size, no transparency, no opaque pixels, or is opaque and gray everywhere.
     """
     pixels, alpha, _ = image
     if pixels.shape[:2] != (height, width):

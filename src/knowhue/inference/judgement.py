@@ -147,7 +147,7 @@ def judge_image(
 
     Args:
         description: of the network.
-        probabilities: (classes,), or None without a class head.
+        probabilities: (classes,); None without a class head.
         novelty: distance from the training images; None for third-party models.
         painted: None if nothing was painted.
         notes: remarks on reading the image.

@@ -157,19 +157,7 @@ def _misfit(wanted: str, found: str) -> WeightsError:
 def open_network(
     source: str | Path = BUILT_IN, recipe: str | None = None, sha256: str | None = None
 ) -> Network:
-    """Open a model by its file type, and try it once.
-
-    Args:
-        source: `built-in`; a file that `knowhue export` made, `.safetensors` or `.onnx`; a folder for the hub; a
-            run or study folder that has been exported once; with a recipe, a third party's `.onnx` file.
-        recipe: how to use a third party's model, one of `recipes.RECIPES`.
-        sha256: checksum that the third party's file must have; None: any.
-
-    Raises:
-        WeightsError: the model is missing, unreadable, of another kind, or predicts invalid values.
-        ConfigError: there is no such recipe, or a checksum is given without one.
-        ExtraError: the model needs a package that is not installed.
-    """
+    """Open a model by its file type, and try it once; arguments and errors like `Colorizer.load`."""
     if sha256 is not None and recipe is None:
         raise ConfigError("`sha256` is for a third-party file: name its `recipe`, too.")
     if recipe is not None:
@@ -186,11 +174,7 @@ def open_network(
 
 
 def find_model(source: str | Path) -> Path:
-    """The file of a model, by its name or path.
-
-    Raises:
-        WeightsError: there is no such model, or the file is of another kind.
-    """
+    """The file of a model, by its name or path; a `WeightsError` if there is none or it is of another kind."""
     if str(source) == BUILT_IN:
         return BUILT_IN_FILE
     path = Path(source)
@@ -276,8 +260,7 @@ def open_torch(path: Path) -> TorchNetwork:
 def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description, dict[str, Any]]:
     """A model's description and its weights, as torch tensors, `pt`, or numpy arrays, `np`.
 
-    Raises:
-        WeightsError: the file is damaged, or not a safetensors file that `knowhue export` made.
+    A `WeightsError` if the file is damaged, or not a safetensors file that `knowhue export` made.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -102,7 +102,12 @@ class OnnxNetwork:
     def __init__(self, session: Session, description: Description) -> None:
         self.description = description
         self._session = session
-        self.activation_names = _activations_of(session)
+        self.activation_names = tuple(
+            each.name
+            for each in session.outputs
+            if (each.name == COLOUR_LOGITS or re.fullmatch(rf"{FEATURES}[1-9]\d*", each.name))
+            and (each.type, len(each.shape)) == ("tensor(float)", 4)
+        )
         self.outputs = [name for name in OUTPUTS if TASK_OF.get(name) in (None, *description.tasks)]
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
@@ -122,8 +127,7 @@ class OnnxNetwork:
 def open_onnx(path: Path, threads: int = 0) -> OnnxNetwork:
     """Open an .onnx file that `knowhue export` made, without running code from it or reading other files.
 
-    `threads` work on an image, 0: one per core. A `WeightsError` if the file is missing, damaged, of another kind or
-    too slow to open.
+    `threads` work on an image, 0: one per core. Raises like `Colorizer.load`.
     """
     return open_onnx_bytes(read_bytes(path), path, threads)
 
@@ -162,16 +166,6 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
     options.add_external_initializers(list(initializers), list(initializers.values()))
     # no time limit: a trusted graph is late only if the machine slept or is busy
     return OnnxNetwork(Session(_open(data, options, ("CPUExecutionProvider",)), None), description)
-
-
-def _activations_of(session: Session) -> tuple[str, ...]:
-    """Names of a graph's outputs that are activations by name, type and rank."""
-    return tuple(
-        each.name
-        for each in session.outputs
-        if (each.name == COLOUR_LOGITS or re.fullmatch(rf"{FEATURES}[1-9]\d*", each.name))
-        and (each.type, len(each.shape)) == ("tensor(float)", 4)
-    )
 
 
 def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
@@ -339,13 +333,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def find_unsafe(data: bytes) -> tuple[bool, str | None]:
-    """Search all parts of an ONNX model, at any depth.
+    """Whether a tensor's values lie outside an ONNX model, and an operator that is not in `OPERATORS`, or None.
 
-    Returns:
-        Whether a tensor's values lie outside the file, and an operator that is not one of `OPERATORS`, or None.
-
-    Raises:
-        DecodeError: the bytes are not a protobuf message.
+    All parts are searched, at any depth; a `DecodeError` if the bytes are not a protobuf message.
     """
     is_elsewhere, foreign = False, None
     queue = [_model().FromString(data)]

@@ -61,10 +61,7 @@ def read_examples(folder: Path, size_px: int) -> Examples:
     """Read every other image of a folder to calibrate on (up to 128), and the rest to measure on (up to 256).
 
     They should be similar to the photos to colour. If their folders are named like the model's classes, accuracy is
-    measured, too.
-
-    Raises:
-        ImageError: an image cannot be read, or there are too few images, or too few in colour.
+    measured, too. An `ImageError` if an image cannot be read, or too few are in colour.
     """
     found = sorted(file for file, skipped in walk(folder) if not skipped)
     if len(found) < 2 * FEWEST_EXAMPLES:
@@ -126,10 +123,7 @@ class QuantizationCost(NamedTuple):
 
 
 def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost:
-    """Quantise a float32 .onnx file that `knowhue export` made, and store the measured cost in its metadata.
-
-    Returns:
-        The measured cost.
+    """Quantise a float32 .onnx file that `knowhue export` made; store the measured cost in its metadata and return it.
 
     Raises:
         ExtraError: a package of the extra `onnx` is not installed.

@@ -125,11 +125,7 @@ class RecipeNetwork:
         self._batch = batch
 
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
-        """Predict for L* (B, h, w), 0 to 100, which is resized to the model's size. There are no activations.
-
-        Raises:
-            WeightsError: the file takes too long or too much memory, or its output does not match the recipe.
-        """
+        """See `Network`; L* is resized to the model's size, and there are no activations."""
         require_activations(names, self)
         count, *shape = lightness.shape
         resized = lightness
@@ -221,12 +217,7 @@ def find_recipe_file(source: str | Path, recipe: str) -> Path:
 
 
 def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNetwork:
-    """Open a third-party model without running code from it or reading other files, within a time limit.
-
-    Raises:
-        ConfigError: there is no such recipe, or the checksum is not 64 hex digits.
-        WeightsError: the file is missing, damaged, or of another checksum, or does not match the recipe.
-    """
+    """Open a third-party model without running code from it or reading other files; raises like `Colorizer.load`."""
     from knowhue.inference.onnx_network import open_session, read_bytes, refuse_unsafe
 
     require_recipe(recipe, sha256)
