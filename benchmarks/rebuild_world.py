@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from knowhue.data.checks import signatures
-from knowhue.storage import hidden_beside, read_csv, replacing, write_csv
+from knowhue.storage import hidden_sibling, read_csv, replacing, write_csv
 
 LIST = Path(__file__).with_name("world.csv")
 GITHUB = "https://github.com/"
@@ -96,7 +96,7 @@ def clone(source: str, sources: Path) -> None:
         sys.exit(f"{folder}: no such folder. Put the photos of the Sea Animals Image Dataset (Kaggle) there.")
     name, commit = REPOSITORIES[source]
     # the commits are abbreviated, which no server resolves: the history is fetched, without its files
-    partial = hidden_beside(folder)
+    partial = hidden_sibling(folder)
     shutil.rmtree(partial, ignore_errors=True)  # of a command that was stopped
     filtered = ("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"{GITHUB}{name}", str(partial))
     subprocess.run(("git", *filtered), check=True)

@@ -20,4 +20,4 @@ def add_small_encoder() -> None:
 def begin_worker(*arguments: object) -> None:
     """Begin a worker of `LocalProcesses` that knows it, too."""
     add_small_encoder()
-    executor._begin_worker(*arguments)
+    executor._start_worker(*arguments)

@@ -10,7 +10,7 @@ import pytest
 
 import knowhue
 from knowhue import ColorizeOptions, Colorizer, Config, Hint, load_config, make_plan, read_image, run_study
-from knowhue.arguments import _MADE_BY
+from knowhue.arguments import _MAKERS
 from knowhue.errors import ArgumentError
 from knowhue.images.image import Image
 
@@ -110,7 +110,7 @@ def test_of_another_number_of_arguments_python_says_which_function(call, message
 
 
 @pytest.mark.parametrize(
-    "maker", [name for text in _MADE_BY.values() for name in re.findall(r"`([\w.]+)", text)]
+    "maker", [name for text in _MAKERS.values() for name in re.findall(r"`([\w.]+)", text)]
 )
 def test_what_is_said_to_make_an_argument_is_there(maker):
     """By its place, or by the name that is public."""

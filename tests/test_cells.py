@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from knowhue import cells
 from knowhue.cells import CellStep, arithmetic_elsewhere, cell_jobs, check_gate, run_cells
-from knowhue.engines.executor import Executor, InProcess, each_once
+from knowhue.engines.executor import Executor, InProcess, unique_jobs
 from knowhue.errors import ConfigError, RunError
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.plan import head_folders, make_comparison, make_plan, read_cells
@@ -26,7 +26,7 @@ def kinds(jobs):
 
 def test_arms_need_their_heads_and_share_them_and_long_ones_come_first(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
-    jobs = each_once(cell_jobs(plan, gated={0}, do=print))
+    jobs = unique_jobs(cell_jobs(plan, gated={0}, do=print))
     assert kinds(jobs) == [
         "head/colour", "head/class", "arm/multi", "arm/colour", "arm/class", "gate/multi",
     ]  # fmt: skip
@@ -37,7 +37,7 @@ def test_arms_need_their_heads_and_share_them_and_long_ones_come_first(tiny):
 
 def test_every_seed_has_its_own_jobs_and_the_gate_only_where_it_is_tried(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0, 7])
-    jobs = each_once(cell_jobs(plan, gated={7}, do=print))
+    jobs = unique_jobs(cell_jobs(plan, gated={7}, do=print))
     assert len(jobs) == 5 + 6
     assert kinds(jobs).count("gate/multi") == 1
     assert len({job.id for job in jobs}) == len(jobs)
@@ -59,7 +59,7 @@ def test_jobs_say_which_cell_they_are_done_for(tiny):
 
 def test_arms_that_are_whole_ask_for_no_heads(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
-    jobs = each_once(cell_jobs(plan, gated={0}, do=print, whole={("colour", 0), ("multi", 0)}))
+    jobs = unique_jobs(cell_jobs(plan, gated={0}, do=print, whole={("colour", 0), ("multi", 0)}))
     assert kinds(jobs) == ["arm/multi", "arm/colour", "head/class", "arm/class", "gate/multi"]
     assert [len(job.needs) for job in jobs] == [0, 0, 0, 1, 0]
     assert "head/" not in " ".join(kinds(cell_jobs(plan, {0}, print, {(arm, 0) for arm in plan.arms})))
@@ -188,8 +188,8 @@ class Inline(Executor):
         self.given = []
 
     def execute(self, jobs, watch=lambda: None):
-        self.given += each_once(jobs)
-        for job in each_once(jobs):
+        self.given += unique_jobs(jobs)
+        for job in unique_jobs(jobs):
             job.run()
         watch()
 
@@ -299,7 +299,7 @@ def test_a_gate_that_is_damaged_is_tried_again_and_one_that_cannot_be_read_stays
 ):
     work = make_work(tiny())
     path, tried = work.root / "gate" / "seed-0.json", []
-    monkeypatch.setattr(cells, "_try", lambda *_: tried.append(_) or {})
+    monkeypatch.setattr(cells, "_train_both_ways", lambda *_: tried.append(_) or {})
     check_gate(work, tiny())
     path.write_text("{")
     check_gate(work, tiny())
@@ -312,7 +312,7 @@ def test_a_gate_that_is_damaged_is_tried_again_and_one_that_cannot_be_read_stays
 
 @pytest.mark.parametrize("change", ["settings", "images", "machine"])
 def test_a_gate_is_not_taken_for_what_it_did_not_prove(tiny, make_work, monkeypatch, change):
-    monkeypatch.setattr(cells, "_try", lambda *_: {})
+    monkeypatch.setattr(cells, "_train_both_ways", lambda *_: {})
     first = check_gate(make_work(tiny()), tiny())
     config = tiny(class__label_smoothing=0.1) if change == "settings" else tiny()
     work = make_work(tiny(), seed=1 if change == "images" else 0)

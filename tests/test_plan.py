@@ -17,12 +17,12 @@ from knowhue.plan import (
     CLOCK,
     QUESTIONS,
     Plan,
+    check_new_plan,
     make_comparison,
     make_plan,
     plan_of,
     read_cells,
     read_plan,
-    with_effect,
 )
 from knowhue.presets import ARMS, METHODS, checked, edit, load_config, read_yaml
 from knowhue.runs import OTHER_SETTINGS, run_folder, write_config, write_log
@@ -355,7 +355,7 @@ def test_a_method_that_is_called_as_equal_wall_clock_calls_them_is_refused():
     values = make_comparison(Config(), ["gan", "unet"]).model_dump(mode="json")
     values["arms"]["fast-clock"] = values["arms"]["unet"]
     with pytest.raises(ConfigError, match=r"should not end in `-clock`.* Found `fast-clock`\."):
-        with_effect(checked(Plan, values))
-    assert with_effect(
+        check_new_plan(checked(Plan, values))
+    assert check_new_plan(
         Plan(arms={"colour-clock": {"tasks": {"names": ["colour"]}}})
     ).arms  # of a study it is a name

@@ -10,13 +10,14 @@ from knowhue.presets import edit, load_config
 from knowhue.runs import (
     RUN_FILES,
     STUDY_SCHEMA,
-    by_name,
     damaged_files,
     finished_run,
     has_ended,
     has_finished,
+    hashed_settings,
     images_in_use,
     model_file,
+    named_path,
     read_config,
     read_frozen,
     read_log,
@@ -24,8 +25,7 @@ from knowhue.runs import (
     remove_if_empty,
     require_no_run,
     run_folder,
-    settled,
-    trained_by,
+    training_settings,
     write_config,
     write_log,
     write_status,
@@ -97,7 +97,9 @@ def test_the_disk_to_use_and_what_is_measured_are_no_part_of_a_run(tmp_path, cha
 def test_what_trains_is_part_of_a_run_defaults_too(tmp_path, change):
     first, second = load_config("demo"), load_config("demo", settings=[change])
     assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", second)
-    assert trained_by(first)["colour"] == first.colour.model_dump(mode="json", exclude={"logit_adjustment"})
+    assert training_settings(first)["colour"] == first.colour.model_dump(
+        mode="json", exclude={"logit_adjustment"}
+    )
 
 
 def test_a_setting_that_came_after_studies_were_sealed_counts_only_where_it_is_not_as_there(tmp_path):
@@ -105,8 +107,8 @@ def test_a_setting_that_came_after_studies_were_sealed_counts_only_where_it_is_n
         load_config("demo", settings=settings)
         for settings in ([], ["colour.logit_adjustment=0"], ["colour.logit_adjustment=0.5"])
     )
-    assert "logit_adjustment" not in settled(first)["colour"]
-    assert settled(other)["colour"]["logit_adjustment"] == 0.5
+    assert "logit_adjustment" not in hashed_settings(first)["colour"]
+    assert hashed_settings(other)["colour"]["logit_adjustment"] == 0.5
     assert run_folder(tmp_path, "multi", first) == run_folder(tmp_path, "multi", same)
     assert run_folder(tmp_path, "multi", first) != run_folder(tmp_path, "multi", other)
 
@@ -271,7 +273,7 @@ def test_a_run_is_found_from_within_its_study(tmp_path, finish, monkeypatch):
     assert model_file("model.safetensors") == run / "model.safetensors"
     (tmp_path / "linked").symlink_to(run)
     monkeypatch.chdir(tmp_path)
-    assert by_name(Path("linked")) == tmp_path / "linked"
+    assert named_path(Path("linked")) == tmp_path / "linked"
 
 
 def test_a_diverged_run_is_called_by_its_arm_from_within(tmp_path, monkeypatch):

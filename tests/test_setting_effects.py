@@ -6,7 +6,7 @@ import pytest
 
 from knowhue.config import METHOD_LOSSES, Config
 from knowhue.errors import ConfigError
-from knowhue.plan import Plan, make_comparison, make_plan, with_effect
+from knowhue.plan import Plan, check_new_plan, make_comparison, make_plan
 from knowhue.presets import ALL_METHODS, ARMS, PRESETS, checked, edit, load_config
 from knowhue.setting_effects import DEFAULTS, NEEDS, changed, require_effect, without_effect
 from knowhue.settings_text import read_yaml
@@ -60,11 +60,11 @@ def test_everything_that_a_preset_says_has_an_effect(preset):
 
 
 def test_everything_that_arms_methods_and_kept_plans_say_has_an_effect():
-    with_effect(make_plan(Config(), tuple(ARMS)))
-    with_effect(make_comparison(Config(), tuple(ALL_METHODS)))
+    check_new_plan(make_plan(Config(), tuple(ARMS)))
+    check_new_plan(make_comparison(Config(), tuple(ALL_METHODS)))
     assert STUDIES
     for path in STUDIES:
-        with_effect(checked(Plan, read_yaml(path)))
+        check_new_plan(checked(Plan, read_yaml(path)))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_an_arm_says_has_to_have_an_effect_in_that_arm():
     with pytest.raises(
         ConfigError, match=r"^arm `l2`: `colour\.adversarial_weight` should be left at 1\.0, or "
     ):
-        with_effect(checked(Plan, {"arms": arms}))
+        check_new_plan(checked(Plan, {"arms": arms}))
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_a_plan_sets_no_seed_beside_its_seeds(place, plan):
     with pytest.raises(
         ConfigError, match=rf"^`{place}\.seed` should be left out .* `{place}\.seed = 7` and `seeds = "
     ):
-        with_effect(checked(Plan, {"seeds": [1, 2], **plan}))
-    assert with_effect(Plan(seeds=(1, 2))).seeds == (1, 2)
+        check_new_plan(checked(Plan, {"seeds": [1, 2], **plan}))
+    assert check_new_plan(Plan(seeds=(1, 2))).seeds == (1, 2)
 
 
 def test_an_arm_may_spell_out_a_default():
     arms = {"plain": {"tasks": {"names": ["colour"], "weighting": DEFAULTS["tasks.weighting"]}}}
-    assert with_effect(Plan(arms=arms)).arms == arms
+    assert check_new_plan(Plan(arms=arms)).arms == arms
 
 
 def test_what_only_a_preset_says_gives_way_where_it_has_no_effect():

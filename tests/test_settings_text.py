@@ -18,7 +18,7 @@ from knowhue.settings_text import (
     MAX_VALUES,
     describe_problem,
     meaning_of,
-    number_meant,
+    number_advice,
     parse_json,
     parse_yaml,
     read_yaml,
@@ -182,7 +182,7 @@ def test_how_to_write_a_number_is_said_of_one_that_is_written_otherwise(name, wr
 
 @pytest.mark.parametrize("written", ["1.5", "1e-3", "12", "%", "-", "", "a 1", "1,a"])
 def test_how_to_write_a_number_is_not_said_of_numbers_nor_of_what_is_none(written):
-    assert not number_meant(written)
+    assert not number_advice(written)
 
 
 def test_a_missing_part_of_a_question_is_explained():

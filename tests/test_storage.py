@@ -18,7 +18,7 @@ from knowhue.storage import (
     cached,
     file_digest,
     finite_or_none,
-    hidden_beside,
+    hidden_sibling,
     read_array,
     read_arrays,
     read_csv,
@@ -406,7 +406,7 @@ def test_a_name_that_is_too_long_is_that_of_a_file_or_of_a_folder(tmp_path):
 
 def test_what_is_written_beside_a_file_has_a_name_that_fits(tmp_path):
     names = ["film.mp4", "x" * 251 + ".mp4", "x" * 250 + "y.mp4", "\N{GRINNING FACE}" * 62 + ".mp4"]
-    beside = [hidden_beside(tmp_path / name, ".colorizing") for name in names]
+    beside = [hidden_sibling(tmp_path / name, ".colorizing") for name in names]
     assert beside[0] == tmp_path / ".film.mp4.colorizing"
     assert len(set(beside)) == len(names)
     for path in beside:

@@ -14,11 +14,11 @@ from knowhue.errors import ArgumentError, did_you_mean, shown
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
-_WORDS: dict[Any, str] = {
+_TYPE_NAMES: dict[Any, str] = {
     int: "a whole number", float: "a number", bool: "True or False", str: "text", bytes: "the bytes of a file",
     type(None): "None", Callable: "a function", Mapping: "a dict", Sequence: "a list",
 }  # fmt: skip
-_MADE_BY = {
+_MAKERS = {
     "AlbumColour": "`knowhue.inference.reference.colour_of_album`",
     "ColorizeOptions": "`ColorizeOptions(saturation=1.2)`",
     "Config": "`load_config()`",
@@ -48,7 +48,7 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
 
     @functools.wraps(function)
     def checking(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-        kinds = _kinds_of_fields(function)
+        kinds = _field_types(function)
         if unknown := [name for name in kwargs if name not in signature.parameters]:
             raise ArgumentError(_unknown(function.__name__, unknown[0], [*signature.parameters], kinds))
         try:
@@ -56,7 +56,7 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
         except TypeError:  # too many or too few arguments: Python's own message names the function
             return function(*args, **kwargs)
         for name, value in given.items():
-            for misfit in _misfits(name, value, kinds[name]) if name in kinds else ():
+            for misfit in _mismatches(name, value, kinds[name]) if name in kinds else ():
                 raise ArgumentError(_message(*misfit))
         return function(*args, **kwargs)
 
@@ -64,30 +64,30 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
 
 
 @functools.cache
-def _kinds_of_fields(annotated: Any) -> dict[str, list[Any]]:
-    return {name: _kinds(each) for name, each in typing.get_type_hints(annotated).items()}
+def _field_types(annotated: Any) -> dict[str, list[Any]]:
+    return {name: _members(each) for name, each in typing.get_type_hints(annotated).items()}
 
 
-def _kinds(annotation: Any) -> list[Any]:
+def _members(annotation: Any) -> list[Any]:
     """The types that an annotation allows: the members of a union."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return list(get_args(annotation)) if is_union else [annotation]
 
 
-def _misfits(name: str, value: Any, kinds: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
+def _mismatches(name: str, value: Any, kinds: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
     """Name, value and allowed types of each mismatch, in the value itself or in its elements and fields."""
-    kind = next((each for each in kinds if _is_of(value, each)), None)
+    kind = next((each for each in kinds if _has_type(value, each)), None)
     if kind is None or (kind is str and not value and Path in kinds):
         yield name, value, kinds
     elif get_origin(kind) is Sequence:
         for place, each in enumerate(value):
-            yield from _misfits(f"{name}[{place}]", each, _kinds(*get_args(kind)))
+            yield from _mismatches(f"{name}[{place}]", each, _members(*get_args(kind)))
     elif hasattr(kind, "_fields"):
-        for field, inner in _kinds_of_fields(kind).items():
-            yield from _misfits(f"{name}.{field}", getattr(value, field), inner)
+        for field, inner in _field_types(kind).items():
+            yield from _mismatches(f"{name}.{field}", getattr(value, field), inner)
 
 
-def _is_of(value: Any, kind: Any) -> bool:
+def _has_type(value: Any, kind: Any) -> bool:
     kind = get_origin(kind) or kind
     if kind is Any:
         return True
@@ -121,25 +121,26 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
     # in Python's notation: `shown` writes settings, where None is `null`
     found = " ".join((repr(short) if isinstance(short, str | bool | None) else shown(short)).split())
     text = (
-        f"`{name}` should be {' or '.join(map(_word, kinds))}. "
+        f"`{name}` should be {' or '.join(map(_type_name, kinds))}. "
         f"Found `{name} = {found}`, of the type `{type(value).__name__}`."
     )
-    made = [each for each in kinds if getattr(each, "__name__", "") in _MADE_BY]
+    made = [each for each in kinds if getattr(each, "__name__", "") in _MAKERS]
     makers = [
-        f" {_word(each)[:1].upper()}{_word(each)[1:]} is made by {_MADE_BY[each.__name__]}." for each in made
+        f" {_type_name(each)[:1].upper()}{_type_name(each)[1:]} is made by {_MAKERS[each.__name__]}."
+        for each in made
     ]
     fields = getattr(value, "_fields", ())  # such as `image` of a `Colorized`
-    if own := [each for each in fields if any(_is_of(getattr(value, each), kind) for kind in made)]:
+    if own := [each for each in fields if any(_has_type(getattr(value, each), kind) for kind in made)]:
         return f"{text} Pass its `{own[0]}`."
     if type(value).__name__ == "ndarray" and bytes in kinds and not makers:
-        makers = [f" An image is made by {_MADE_BY['Image']}."]
+        makers = [f" An image is made by {_MAKERS['Image']}."]
     if isinstance(value, str) and Sequence[str] in kinds:
         makers = [f" Put it into a list: `{name} = [{found}]`."]
     return text + "".join(makers)
 
 
-def _word(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     origin = get_origin(kind) or kind
     if origin is Sequence:
-        return f"a list, each {' or '.join(map(_word, _kinds(*get_args(kind))))}"
-    return _WORDS.get(origin, f"a{'n' * (origin.__name__[0] in 'AEIOU')} `{origin.__name__}`")
+        return f"a list, each {' or '.join(map(_type_name, _members(*get_args(kind))))}"
+    return _TYPE_NAMES.get(origin, f"a{'n' * (origin.__name__[0] in 'AEIOU')} `{origin.__name__}`")

@@ -17,7 +17,7 @@ from knowhue.locks import LOCK, working_on
 from knowhue.plan import Plan, read_cells
 from knowhue.presets import edit, head_config, head_tasks
 from knowhue.randomness import drawing_from
-from knowhue.runs import run_folder, trained_by
+from knowhue.runs import run_folder, training_settings
 from knowhue.storage import read_json, write_json
 from knowhue.training.engine import Engine, Workspace, computing_with
 from knowhue.training.golden import blocks_of, finished_with, golden_step
@@ -27,7 +27,7 @@ from knowhue.training.run import run_arm, run_head, warm_features
 from knowhue.training.scores import inspect_run
 from knowhue.training.step import train_step
 
-_Part = Callable[[Workspace], object]
+_Work = Callable[[Workspace], object]
 _STEPS = 3
 _NEGLIGIBLE = 1e-60
 """A task weight that underflows to 0 in float32: the gradient takes the same path through the encoder but adds nothing,
@@ -49,7 +49,7 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
     """
     path = work.root / "gate" / f"seed-{config.seed}.json"
     proved = {
-        "settings": digest(trained_by(config)),
+        "settings": digest(training_settings(config)),
         "images": work.prepared.fingerprint,
         "golden_step": golden_step(work.engine),
     }
@@ -57,14 +57,14 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
         if path.exists() and (kept := read_json(path)).get("proved") == proved:
             return kept
     work.report({"stage": "gate", "seed": config.seed})
-    found = {"proved": proved, **_try(work, config)}
+    found = {"proved": proved, **_train_both_ways(work, config)}
     if work.engine.is_main:
         write_json(path, found)
     work.engine.wait()
     return found
 
 
-def _try(work: Workspace, config: Config) -> dict[str, Any]:
+def _train_both_ways(work: Workspace, config: Config) -> dict[str, Any]:
     """Train heads together and alone; then, from these, each task alone and with the other at negligible weight."""
     tasks: tuple[tuple[Task, Task], ...] = (("colour", "class"), ("class", "colour"))
     # a combination of gradients is the treatment itself, in which arms are meant to differ
@@ -171,13 +171,13 @@ def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> 
     """Find out with a job how the machines of an engine compute."""
     answer = root.resolve() / ".arithmetic.json"
     answer.unlink(missing_ok=True)
-    executor.execute([Job("arithmetic", partial(_tell_arithmetic, training, executor.threads, answer))])
+    executor.execute([Job("arithmetic", partial(_write_arithmetic, training, executor.threads, answer))])
     found = Arithmetic(**read_json(answer))
     answer.unlink()
     return found
 
 
-def _tell_arithmetic(training: Training, threads: int | None, answer: Path) -> None:
+def _write_arithmetic(training: Training, threads: int | None, answer: Path) -> None:
     engine = Engine(training)
     write_json(answer, Arithmetic(engine.precision, golden_step(engine, threads))._asdict())
 
@@ -188,7 +188,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
     gated = {
         seed for seed, cells in blocks_of(plan).items() if finished_with(work.root, cells) in (None, now)
     }
-    whole = _whole_cells(work, plan)
+    whole = _complete_cells(work, plan)
     if isinstance(executor, InProcess):
         begun, total = list[tuple[str, int]](), len(plan.cells)
 
@@ -201,7 +201,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
         executor.execute(cell_jobs(plan, gated, here, whole))
         work.report({"stage": "cell", "done": total, "total": total})
         return
-    do = for_workers(work, plan, executor)
+    do = worker_task(work, plan, executor)
     jobs = cell_jobs(plan, gated, do, whole)
     # first the features, because several workers would compute the same ones at the same time
     unfinished = [arm for arm in plan.arms if any((arm, seed) not in whole for seed in plan.seeds)]
@@ -217,7 +217,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
     )
 
 
-def _whole_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:
+def _complete_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:
     """Arms and seeds that have ended and are complete, as seen by the main process, so that all do the same jobs."""
     found: list[tuple[str, int]] = []
     if work.engine.is_main:
@@ -256,19 +256,19 @@ def cell_jobs(
     return jobs
 
 
-_opened: dict[Path, Workspace] = {}
+_workspaces: dict[Path, Workspace] = {}
 """Workspaces of this worker process by study folder, opened by its first job."""
 
 
-def for_workers(work: Workspace, plan: Plan, executor: Executor) -> Callable[[_Part], None]:
+def worker_task(work: Workspace, plan: Plan, executor: Executor) -> Callable[[_Work], None]:
     """A function that does a part of a study in a worker process, with the workspace that its cells share there."""
-    return partial(_do_in_worker, work.root.resolve(), plan.config, executor.threads)
+    return partial(_run_in_worker, work.root.resolve(), plan.config, executor.threads)
 
 
-def _do_in_worker(root: Path, shared: Config, threads: int | None, do: _Part) -> None:
+def _run_in_worker(root: Path, shared: Config, threads: int | None, do: _Work) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-    if root not in _opened:
+    if root not in _workspaces:
         prepared = load_prepared(root / "images", shared.evaluation.split, thorough=False)
-        _opened[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)
-    do(_opened[root])
+        _workspaces[root] = Workspace(root, Engine(shared.training), prepared, lambda _: None)
+    do(_workspaces[root])

@@ -29,18 +29,18 @@ TRAIN_LOSSES: dict[Task, tuple[str, ...]] = {
 }
 """Names of each task's loss in the log; a head that defines its own loss logs it as `colour_loss`."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
-MOST_SATURATION = 4
-Saturation = Annotated[float, Field(ge=0, le=MOST_SATURATION)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+MAX_SATURATION = 4
+Saturation = Annotated[float, Field(ge=0, le=MAX_SATURATION)]
 
 
-def _leaves(kind: Any) -> set[Any]:
+def _leaf_types(kind: Any) -> set[Any]:
     """The innermost types of an annotation; keys of mappings are left out."""
     inner = [each for each in get_args(kind)[get_origin(kind) is dict :] if each is not Ellipsis]
-    return {kind} if not inner else set[Any]().union(*map(_leaves, inner))
+    return {kind} if not inner else set[Any]().union(*map(_leaf_types, inner))
 
 
 class Section(BaseModel):
@@ -73,12 +73,12 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_implicit_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse booleans (`yes` in YAML) and text with underscores (`1_0`) as numbers: pydantic reads 1 and 10."""
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, dict | list | tuple) else (value,)
         odd = {bool, str} & {type(each) for each in parts if isinstance(each, bool) or "_" in str(each)}
-        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation) if odd else set()
+        kinds = _leaf_types(cls.model_fields[str(info.field_name)].annotation) if odd else set()
         if odd - kinds and Any not in kinds and (numbers := kinds & {int, float}):
             raise PydanticKnownError("float_type" if float in numbers else "int_type")
         return value
@@ -103,24 +103,24 @@ class Images(Section):
     """share of each class held out for validation if the source has no validation split"""
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """share of each class held out for testing if the source has no test split; 0 reports on the validation split"""
-    split_seed: CountOrNone = 0
+    split_seed: NonNegativeInt = 0
     """random seed of these splits"""
-    min_colourfulness: NotNegative = 4.0
+    min_colourfulness: NonNegativeFloat = 4.0
     """images with a lower colourfulness (Hasler and Suesstrunk, 0 to about 110) are left out as near-gray"""
     # at 8 bits, 98 % of re-encoded or mirrored copies match, and none of 5,448 different images do
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = 8
     """images whose 64-bit perceptual hashes differ in at most so many bits are duplicates; 0 finds only equal pixels"""
-    min_per_class: Count = 10
+    min_per_class: PositiveInt = 10
     """minimum number of labelled training images of each class"""
-    drawn_count: Count = 1500
+    drawn_count: PositiveInt = 1500
     """drawn: number of images, training and validation together"""
-    drawn_seed: CountOrNone = 0
+    drawn_seed: NonNegativeInt = 0
     """drawn: random seed of the images"""
     class_colour: Fraction = 0.8
     """drawn: how strongly the class determines the colour at a given lightness, 0 to 1"""
 
     @model_validator(mode="after")
-    def _something_is_left_to_train(self) -> "Images":
+    def _check_shares(self) -> "Images":
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
                 "`images.validation_share` and `images.test_share` should be below 1 together. Found "
@@ -145,7 +145,7 @@ class Supervision(Section):
     """control experiment: labels (shuffled over the images) or colours (taken from another image)"""
 
     @model_validator(mode="after")
-    def _resampling_has_a_choice(self) -> "Supervision":
+    def _check_resampling(self) -> "Supervision":
         if self.resample and self.image_share == 1:
             raise ValueError(
                 "`supervision.image_share` should be below 1 where `supervision.resample = true`: of all images there "
@@ -171,13 +171,13 @@ class EncoderSettings(Section):
 
     @field_validator("name")
     @classmethod
-    def _is_known(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if name not in ENCODERS:
             raise ValueError(one_of("encoder.name", name, ENCODERS))
         return name
 
     @model_validator(mode="after")
-    def _heads_come_with_a_model(self) -> "EncoderSettings":
+    def _check_heads(self) -> "EncoderSettings":
         if self.with_heads and self.weights in ("pretrained", "package", "none"):
             raise ValueError(
                 "`encoder.weights` should name a trained model (`built-in`, the folder of a run or a study, or an "
@@ -190,7 +190,7 @@ class EncoderSettings(Section):
 class Pix2PixSettings(Section):
     """The network of `colour.method=pix2pix`."""
 
-    width: Count = 64
+    width: PositiveInt = 64
     """channels of the first layer of the generator and of its discriminator; paper: 64"""
 
 
@@ -199,21 +199,21 @@ class PaletteSettings(Section):
 
     space: Literal["rgb", "ab"] = "rgb"
     """what is generated: the whole image in RGB, as published, or only its a*b*"""
-    width: Count = 32
+    width: PositiveInt = 32
     """channels of the denoiser at full resolution"""
-    multipliers: tuple[Count, ...] = Field(default=(1, 2, 2), min_length=1)
+    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 2), min_length=1)
     """multipliers of that width, one for each resolution, from fine to coarse"""
-    blocks: Count = 1
+    blocks: PositiveInt = 1
     """residual blocks at each resolution, in each direction"""
-    attentive: CountOrNone = 1
+    attentive: NonNegativeInt = 1
     """number of resolutions with self-attention, counted from the coarsest"""
     schedule: Literal["cosine", "linear"] = "cosine"
     """noise schedule"""
-    steps: Count = 1000
+    steps: PositiveInt = 1000
     """number of noise levels in training"""
     sampler: Literal["ddim", "ancestral"] = "ddim"
     """sampling method"""
-    sample_steps: Count = 20
+    sample_steps: PositiveInt = 20
     """number of denoising steps of a prediction"""
     # not the paper's, which is meant for half a million steps
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
@@ -229,7 +229,7 @@ class Colour(Section):
     loss: ColourLoss = "l1"
     """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016); gan and unet: l1, or
     classification with the decoded colours given to the discriminator"""
-    temperature: Positive = 0.38
+    temperature: PositiveFloat = 0.38
     """classification: temperature of the annealed mean; 1 is the mean colour (dull), towards 0 the most probable colour
     (patchy); paper: 0.38"""
     logit_adjustment: Fraction = 0.0
@@ -239,15 +239,15 @@ class Colour(Section):
     """factor on the chroma of predictions; has no effect on training"""
     decoder: Literal["auto", "transposed"] = "auto"
     """colour head: transposed reads only the coarsest feature map, as auto does for gan; else auto reads all maps"""
-    width: Count = 32
+    width: PositiveInt = 32
     """channels of the last stage of the colour head; each stage towards the encoder has twice as many"""
     gan_loss: Literal["bce", "lsgan", "hinge"] = "lsgan"
     """adversarial loss"""
-    adversarial_weight: NotNegative = 1.0
+    adversarial_weight: NonNegativeFloat = 1.0
     """weight of the generator's adversarial loss; 0 trains without a discriminator"""
-    l1_weight: NotNegative = 100.0
+    l1_weight: NonNegativeFloat = 100.0
     """weight of the l1 or l2 loss, which is computed on chroma divided by 110 (pix2pix paper: 100)"""
-    discriminator_width: Count = 32
+    discriminator_width: PositiveInt = 32
     """channels of the discriminator's first layer"""
     discriminator_layers: Annotated[int, Field(ge=1, le=6)] = 3
     """stride-2 layers of the PatchGAN; 3 give a receptive field of 46 pixels (pix2pix has its own PatchGAN, of 70)"""
@@ -257,7 +257,7 @@ class Colour(Section):
     palette: PaletteSettings = PaletteSettings()
 
     @model_validator(mode="after")
-    def _method_and_loss_agree(self) -> "Colour":
+    def _check_method(self) -> "Colour":
         fitting = METHOD_LOSSES[self.method]
         if self.loss not in fitting:
             methods = [method for method, losses in METHOD_LOSSES.items() if self.loss in losses]
@@ -300,10 +300,10 @@ class Class(Section):
 class TaskWeights(Section):
     """Weight of each task's loss in the sum that trains the shared encoder."""
 
-    colour: Positive = 1.0
+    colour: PositiveFloat = 1.0
     """weight of the colour task's loss"""
     # at 10 to 1 the gradients of both tasks at the shared encoder have the same order of magnitude
-    class_: Positive = Field(default=10.0, alias="class")
+    class_: PositiveFloat = Field(default=10.0, alias="class")
     """weight of the class task's loss"""
 
 
@@ -319,19 +319,19 @@ class Tasks(Section):
     cagrad, imtlg, alignedmtl; all but cagrad need the extra `aggregators`)"""
     main: Task = "colour"
     """task_constrained: the task that never stops"""
-    stop_strip_epochs: Count = 5
+    stop_strip_epochs: PositiveInt = 5
     """task_constrained: number of epochs over which the auxiliary task's training error is judged"""
-    stop_threshold: NotNegative = 1.0
+    stop_threshold: NonNegativeFloat = 1.0
     """task_constrained: value of the stopping criterion above which the auxiliary task stops"""
-    dwa_temperature: Positive = 2.0
+    dwa_temperature: PositiveFloat = 2.0
     """dwa: softmax temperature; a larger value makes the weights more equal"""
-    gradnorm_alpha: NotNegative = 1.5
+    gradnorm_alpha: NonNegativeFloat = 1.5
     """gradnorm: how strongly the slower task is favoured, so that both keep pace; 0 makes the gradient norms equal"""
-    weighting_learning_rate: Positive = 0.01
+    weighting_learning_rate: PositiveFloat = 0.01
     """uncertainty, gradnorm: learning rate (Adam) of the learned loss weights"""
 
     @model_validator(mode="after")
-    def _names_are_a_set(self) -> "Tasks":
+    def _check_names(self) -> "Tasks":
         if not self.names or len(set(self.names)) != len(self.names):
             raise ValueError(
                 f"`tasks.names` should name colour, class or both, each once. Found `tasks.names = {self.names}`."
@@ -342,13 +342,13 @@ class Tasks(Section):
 class Phase(Section):
     """One phase of training: its epochs and learning rates."""
 
-    epochs: CountOrNone
+    epochs: NonNegativeInt
     """number of passes over the training images"""
-    learning_rate: Positive
+    learning_rate: PositiveFloat
     """peak learning rate of the heads (AdamW, cosine decay to a tenth)"""
-    encoder_learning_rate: NotNegative = 0.0
+    encoder_learning_rate: NonNegativeFloat = 0.0
     """peak learning rate of the encoder; 0 freezes it"""
-    discriminator_learning_rate: Positive = 2e-4
+    discriminator_learning_rate: PositiveFloat = 2e-4
     """peak learning rate of the discriminator"""
 
 
@@ -357,9 +357,9 @@ class Training(Section):
 
     batch_size: Annotated[int, Field(ge=2)] = 32
     """images per step, over all processes together"""
-    weight_decay: NotNegative = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """weight decay of AdamW"""
-    shift_px: CountOrNone = 6
+    shift_px: NonNegativeInt = 6
     """fine-tuning: largest random shift of an image, in pixels, with reflected edges"""
     degraded_share: Fraction = 0.0
     """fine-tuning: share of images whose lightness is degraded like an old photo's (faded, grainy, scratched, changed
@@ -367,7 +367,7 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """floating-point precision of the networks; auto is bfloat16 if the device supports it, else float32"""
     # a head with skip connections reads 0.9 MB of features per 96-pixel image: too much disk for a million images
-    cache_gib: NotNegative = 8.0
+    cache_gib: NonNegativeFloat = 8.0
     """largest cache of the frozen encoder's features on disk, in GiB; features that do not fit are recomputed"""
     heads: Phase = Phase(epochs=30, learning_rate=1e-3)
     """first phase: only the heads are trained, on the frozen encoder"""
@@ -377,12 +377,12 @@ class Training(Section):
     # settings that a file leaves out of a phase get that phase's defaults, as in every other section
     @field_validator("heads", "finetune", mode="before")
     @classmethod
-    def _filled_in(cls, value: Any, info: ValidationInfo) -> Any:
+    def _fill_in(cls, value: Any, info: ValidationInfo) -> Any:
         default = cls.model_fields[str(info.field_name)].default
         return {**default.model_dump(), **value} if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
-    def _phases_mean_what_they_say(self) -> "Training":
+    def _check_phases(self) -> "Training":
         if self.heads.encoder_learning_rate:
             raise ValueError(
                 "`training.heads.encoder_learning_rate` should be 0: the encoder is frozen in that phase. "
@@ -397,7 +397,7 @@ class Training(Section):
 class Evaluation(Section):
     """What is measured besides the scores of single images; has no effect on training."""
 
-    every_epochs: CountOrNone = 1
+    every_epochs: NonNegativeInt = 1
     """the validation images are scored every so many epochs; 0 scores them only at the end"""
     split: Literal["auto", "validation"] = "auto"
     """split of the final scores: auto (test if there is a test split, else validation) or validation"""
@@ -405,9 +405,9 @@ class Evaluation(Section):
     """measure how often a classifier of true-colour images recognises the colourings, for each of `networks`"""
     networks: tuple[Literal["lite0", "inception"], ...] = ("lite0",)
     """networks whose features give the distances between sets of images: lite0, inception (needs the extra `fid`)"""
-    diagnose_every_steps: CountOrNone = 25
+    diagnose_every_steps: NonNegativeInt = 25
     """fine-tuning of two tasks: their gradients are compared every so many steps; 0 is never"""
-    gradient_batches: CountOrNone = 4
+    gradient_batches: NonNegativeInt = 4
     """number of training batches on which each loss's gradient at the encoder is measured before and after fine-tuning;
     0 measures none"""
     inception_weights: str | None = None
@@ -440,7 +440,7 @@ class Config(Section):
         return "colour" not in self.tasks.names or not self.colour.is_from_scratch
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> "Config":
+    def _check_sections(self) -> "Config":
         if self.encoder.with_heads and not self.has_encoder:
             raise ValueError(
                 "`colour.method` should be one with an encoder where `encoder.with_heads = true`. Found "

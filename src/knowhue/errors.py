@@ -112,7 +112,7 @@ def few_lines(problems: Sequence[_Problem], line: Callable[[_Problem], str] = st
     return [*map(line, problems[:MOST_LINES]), *more]
 
 
-def refuse_all(problems: Iterable[str]) -> None:
+def raise_problems(problems: Iterable[str]) -> None:
     """Raise a `ConfigError` that lists all problems, so that users can fix them together."""
     if lines := few_lines(list(problems)):
         raise ConfigError(*lines)
@@ -131,10 +131,10 @@ def shown(value: Any, longest: int = 80) -> str:
     return _short.repr(value)
 
 
-def as_word(name: object) -> str:
+def quoted(name: object) -> str:
     """A name or a path, quoted for a command line that a message suggests.
 
-    >>> as_word("f1"), as_word("Test Accuracy")
+    >>> quoted("f1"), quoted("Test Accuracy")
     ('f1', "'Test Accuracy'")
     """
     return shlex.quote(shown(str(name), 4096))
@@ -158,7 +158,7 @@ def minus(text: str) -> str:
     return _HYPHEN_OF_A_NUMBER.sub("\N{MINUS SIGN}", text)
 
 
-def of_the_machine(error: Exception) -> bool:
+def is_machine_failure(error: Exception) -> bool:
     """Whether an error has nothing to do with the file that was read: memory ran out, or the GPU failed."""
     if isinstance(error, MemoryError):
         return True

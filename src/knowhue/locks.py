@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from knowhue.errors import RunError, few
 from knowhue.runs import Report, remove_if_empty
-from knowhue.storage import from_json, require_writable_folder, unwritable
+from knowhue.storage import from_json, require_writable_folder, write_error
 
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
@@ -187,7 +187,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise unwritable(path, error) from None
+            raise write_error(path, error) from None
         path.unlink(missing_ok=True)
         warnings.warn(
             f"`{path.parent}` is on a file system that cannot lock ({error.strerror}): make sure that no other process "

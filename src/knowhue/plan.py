@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from knowhue.arguments import checked_arguments
-from knowhue.config import Config, Positive, Section, Task, digest
+from knowhue.config import Config, PositiveFloat, Section, Task, digest
 from knowhue.errors import ConfigError, did_you_mean, one_of, shown
 from knowhue.metric_table import METRIC_NAMES, SHARES
 from knowhue.presets import (
@@ -27,7 +27,15 @@ from knowhue.presets import (
     merge,
     require_arms_choose_tasks,
 )
-from knowhue.runs import read_frozen, read_log, read_status, read_study_file, run_folder, run_state, settled
+from knowhue.runs import (
+    hashed_settings,
+    read_frozen,
+    read_log,
+    read_status,
+    read_study_file,
+    run_folder,
+    run_state,
+)
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA, LEAST_ALPHA
 
@@ -61,7 +69,7 @@ class Question(Section):
     """arm that is trained on this task alone"""
     multi: str = "multi"
     """arm that is compared with it"""
-    sesoi: Positive
+    sesoi: PositiveFloat
     """smallest effect of interest, in the unit of the metric; for a share, 0.01 is one percentage point"""
     if_diverged: str
     """baseline whose score replaces that of a diverged run"""
@@ -99,7 +107,7 @@ class Plan(Section):
     """seeds of the tuning study in which the settings were chosen; needs a test split"""
     reference: str | None = None
     """comparison: the arm that all others are compared with, for equal images and for equal wall-clock time"""
-    budget_s: Positive | None = None
+    budget_s: PositiveFloat | None = None
     """comparison: seconds of training at equal wall-clock; null is the time of the reference at equal images"""
     config: Config = Config()
     """the settings that all arms share"""
@@ -107,7 +115,7 @@ class Plan(Section):
     # before validation, because afterwards given questions cannot be told from the default
     @model_validator(mode="before")
     @classmethod
-    def _questions_that_the_arms_can_answer(cls, values: Any) -> Any:
+    def _choose_questions(cls, values: Any) -> Any:
         if not isinstance(values, Mapping) or "questions" in values:
             return values
         arms = values.get("arms", THREE_ARMS)
@@ -116,14 +124,14 @@ class Plan(Section):
 
     @field_validator("seeds")
     @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds or len(set(seeds)) < len(seeds):
             wanted = "different whole numbers" if seeds else "one whole number at least"
             raise ValueError(f"`seeds` should be {wanted}. Found `seeds = {shown(list(seeds))}`.")
         return seeds
 
     @model_validator(mode="after")
-    def _what_tuned_does_not_report(self) -> "Plan":
+    def _check_tuning(self) -> "Plan":
         if both := sorted(set(self.seeds) & set(self.tuned_on_seeds)):
             raise ValueError(
                 "`seeds` should be none of those that the settings were tuned on. Found "
@@ -138,7 +146,7 @@ class Plan(Section):
         return self
 
     @model_validator(mode="after")
-    def _arms_are_valid(self) -> "Plan":
+    def _check_arms(self) -> "Plan":
         if self.config.arms != Config().arms:
             raise ValueError("`config.arms` should be left out of a study file, whose arms stand in `arms`.")
         for name in self.arms:
@@ -159,7 +167,7 @@ class Plan(Section):
         return self
 
     @model_validator(mode="after")
-    def _reference_is_an_arm(self) -> "Plan":
+    def _check_reference(self) -> "Plan":
         if self.budget_s is not None and self.reference is None:
             raise ValueError(
                 "`budget_s` should be left out of a study without a `reference`, which trains nothing for equal "
@@ -170,7 +178,7 @@ class Plan(Section):
         return self
 
     @model_validator(mode="after")
-    def _questions_can_be_answered(self) -> "Plan":
+    def _check_questions(self) -> "Plan":
         arms = tuple(self.arms)
         for task, question in self.questions.items():
             key = f"questions.{task}"
@@ -211,14 +219,14 @@ class Plan(Section):
 
         Arms at equal wall-clock are not part of it: they follow from the training times at equal images.
         """
-        dumped = self.model_dump(mode="json", exclude={"config"}) | {"config": settled(self.config)}
+        dumped = self.model_dump(mode="json", exclude={"config"}) | {"config": hashed_settings(self.config)}
         if self.reference is None:
             return {name: value for name, value in dumped.items() if name not in ("reference", "budget_s")}
         return dumped | {"arms": {arm: dumped["arms"][arm] for arm in self.planned_arms}}
 
     def hash(self, parts: Mapping[str, Any]) -> str:
         """SHA-256, as 64 hex digits, of the plan and of `study.hashed_parts` (images and weights)."""
-        resolved = {arm: settled(self.arm_settings(arm)) for arm in self.planned_arms}
+        resolved = {arm: hashed_settings(self.arm_settings(arm)) for arm in self.planned_arms}
         return digest(self.frozen | {"resolved": resolved, "parts": dict(parts)})
 
     def computed_in(self, precision: str) -> "Plan":
@@ -303,9 +311,9 @@ def make_plan(
         "seeds": list(seeds),
         "purpose": "tuning" if is_tuning else "report",
         "tuned_on_seeds": list(tuned_on_seeds),
-        "config": _shared(config, changes),
+        "config": _shared_settings(config, changes),
     }
-    return with_effect(checked(Plan, values))
+    return check_new_plan(checked(Plan, values))
 
 
 @checked_arguments
@@ -343,12 +351,12 @@ def make_comparison(
         "seeds": list(seeds),
         "reference": reference or ("gan" if "gan" in methods else methods[0]),
         "budget_s": budget_s,
-        "config": _shared(config, changes),
+        "config": _shared_settings(config, changes),
     }
-    return with_effect(checked(Plan, values))
+    return check_new_plan(checked(Plan, values))
 
 
-def with_effect(plan: Plan) -> Plan:
+def check_new_plan(plan: Plan) -> Plan:
     """Check that each setting of a new plan has an effect, and return the plan.
 
     Plans of existing studies are read without this check, because they must stay readable.
@@ -388,7 +396,7 @@ def _require_known(option: str, names: Sequence[str], known: Collection[str], fe
         )
 
 
-def _shared(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_settings(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that all arms share; those that the plan sets itself are left at their defaults."""
     require_arms_choose_tasks(config)
     return edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")

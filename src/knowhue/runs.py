@@ -34,8 +34,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from knowhue.config import Config, CountOrNone, Section, fingerprint
-from knowhue.errors import ConfigError, DamagedError, RunError, as_word, did_you_mean, few
+from knowhue.config import Config, NonNegativeInt, Section, fingerprint
+from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few, quoted
 from knowhue.setting_effects import dotted
 from knowhue.storage import file_digest, from_json, path_of_setting, read_json, replacing, write_json
 
@@ -73,7 +73,7 @@ class Start(Section):
     """whether the run's colour head started from it"""
     classes: tuple[str, ...] = ()
     """the run's classes that it knew; the others were initialized as usual"""
-    new_classes: CountOrNone = 0
+    new_classes: NonNegativeInt = 0
     """number of the run's classes that it did not know"""
 
     def sentence(self) -> str:
@@ -90,11 +90,11 @@ class Start(Section):
         return f"Started from `{self.model}` (SHA-256 {self.sha256[:12]}): {taken}{new}."
 
 
-_CAME_LATER = {("colour", "logit_adjustment"): 0.0}
+_ADDED_LATER = {("colour", "logit_adjustment"): 0.0}
 """Settings that are newer than some sealed studies (`studies/`), and the values that match the behaviour before."""
 
 
-_NOT_TRAINED_BY = ("seed", "arms", "evaluation.", "training.cache_gib")
+_NOT_IN_PLAN = ("seed", "arms", "evaluation.", "training.cache_gib")
 """Settings that do not have to match the plan, see `_place_in_plan`."""
 
 
@@ -103,22 +103,24 @@ def settings_of(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"training": {"cache_gib"}})
 
 
-def settled(config: Config) -> dict[str, Any]:
+def hashed_settings(config: Config) -> dict[str, Any]:
     """The settings that go into the names of runs and the hashes of plans.
 
     A setting that was added after studies were sealed is left out at the value that matches the earlier behaviour, so
     that their hashes stay valid.
     """
     values = settings_of(config)
-    for (section, name), before in _CAME_LATER.items():
+    for (section, name), before in _ADDED_LATER.items():
         if values[section][name] == before:
             del values[section][name]
     return values
 
 
-def trained_by(config: Config) -> dict[str, Any]:
+def training_settings(config: Config) -> dict[str, Any]:
     """The settings that determine the weights of a run: all, including defaults, but those of the evaluation."""
-    return {name: value for name, value in settled(config).items() if name not in ("arms", "evaluation")}
+    return {
+        name: each for name, each in hashed_settings(config).items() if name not in ("arms", "evaluation")
+    }
 
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:
@@ -127,7 +129,7 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
     Its name contains a fingerprint of the settings that determine the weights, without those of the evaluation. The
     precision of `config` must be resolved, not `auto`: see `training.engine.resolve_precision`.
     """
-    return root / arm / f"seed-{config.seed}-{fingerprint(trained_by(config))}"
+    return root / arm / f"seed-{config.seed}-{fingerprint(training_settings(config))}"
 
 
 BUILT_IN = "built-in"
@@ -162,23 +164,23 @@ def images_in_use(root: Path) -> set[str]:
 
 
 _ARCHIVE = " It is an archive: unpack it, and name the folder."
-_OF_TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz")
+_TAR_SUFFIXES = (".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
-def taken_by(path: Path) -> str:
+def path_hint(path: Path) -> str:
     """The end of a message that refuses a path: which command accepts such a file, if known."""
     suffix = path.suffix.lower()
     if suffix in (".safetensors", ".onnx") and path.is_file():
-        return f" It is a model: `knowhue models {as_word(path)}` describes it, and --model takes it."
+        return f" It is a model: `knowhue models {quoted(path)}` describes it, and --model takes it."
     if suffix in ("", ".zip") and path.is_file():
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             if FROZEN not in archive.namelist():
                 return _ARCHIVE
             return (
-                f" It is a sealed study: `knowhue check {as_word(path)}` computes it again and prints its answers; "
+                f" It is a sealed study: `knowhue check {quoted(path)}` computes it again and prints its answers; "
                 "unpacked, it holds `report.html`."
             )
-    if suffix in _OF_TARS and path.is_file():
+    if suffix in _TAR_SUFFIXES and path.is_file():
         with suppress(OSError, EOFError, zlib.error):  # a truncated file
             return _ARCHIVE if tarfile.is_tarfile(path) else ""
     return ""
@@ -188,7 +190,7 @@ def read_frozen(root: Path) -> dict[str, Any]:
     """`study.json` of a study folder: the frozen plan, its hash and its origin."""
     if not (root / FROZEN).exists():
         single = any(root.glob("*/seed-*/config.json"))
-        hint = " It holds single runs: see them with `knowhue evaluate`." if single else taken_by(root)
+        hint = " It holds single runs: see them with `knowhue evaluate`." if single else path_hint(root)
         found = f"no {FROZEN} there.{hint}" if os.path.lexists(root) else "nothing there. Is the path right?"
         raise RunError(
             f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found {found}"
@@ -240,7 +242,7 @@ def read_config(folder: Path) -> Config:
         raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run anew.") from None
 
 
-def is_as_named(folder: Path) -> bool:
+def has_matching_name(folder: Path) -> bool:
     """Whether a run folder's name matches its settings; users move, copy and exchange folders."""
     if not (folder / "config.json").exists():  # the run has not started
         return True
@@ -273,7 +275,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 def run_state(folder: Path) -> str:
     """`missing`, `running` (also if interrupted), one of `ENDED`, or `OTHER_SETTINGS` if it is in a wrong folder."""
     state = read_status(folder).get("state", "missing")
-    return OTHER_SETTINGS if state in ENDED and not is_as_named(folder) else state
+    return OTHER_SETTINGS if state in ENDED and not has_matching_name(folder) else state
 
 
 def has_ended(folder: Path) -> bool:
@@ -294,19 +296,19 @@ def damaged_files(folder: Path, names: Collection[str] = ()) -> list[Path]:
     return [path for path, each in known.items() if not path.is_file() or file_digest(path) != each]
 
 
-def require_whole(folder: Path, names: Collection[str] = (), but: Collection[str] = ()) -> None:
+def require_intact(folder: Path, names: Collection[str] = (), but: Collection[str] = ()) -> None:
     """Raise `DamagedError` if a file of an ended run, or one of `names`, is missing or has changed, except `but`."""
     for path in damaged_files(folder, names):
         if path.name not in but:
             raise DamagedError(path, "it is gone, or not as it was written")
 
 
-def by_name(path: Path) -> Path:
+def named_path(path: Path) -> Path:
     """A path to the same folder with the names of the folder and its parent, because they name a run and its arm.
 
-    >>> by_name(Path("runs/demo/multi/seed-0-1a2b3c4d"))
+    >>> named_path(Path("runs/demo/multi/seed-0-1a2b3c4d"))
     PosixPath('runs/demo/multi/seed-0-1a2b3c4d')
-    >>> by_name(Path("seed-0-1a2b3c4d")).is_absolute(), by_name(Path("..")).is_absolute()
+    >>> named_path(Path("seed-0-1a2b3c4d")).is_absolute(), named_path(Path("..")).is_absolute()
     (True, True)
     """
     is_named = len(path.parts) > 1 and ".." not in path.parts[-2:]
@@ -322,13 +324,13 @@ def finished_run(path: Path) -> Path:
     """
     require_no_head(path)
     if (path / "config.json").exists() and has_finished(path):
-        return by_name(path)
+        return named_path(path)
     runs = [run for arm in ("multi", "colour") for run in sorted(path.glob(f"{arm}/seed-*"))]
     if found := [run for run in runs if has_finished(run)]:
         of_arm = [run for run in found if run.parent == found[0].parent]
         frozen = read_json(path / FROZEN) if (path / FROZEN).exists() else {}
         return min(of_arm, key=lambda run: _place_in_plan(run, frozen)) if len(of_arm) > 1 else found[0]
-    raise no_finished_run(path, "run or study, one with `multi` or `colour`")
+    raise no_finished_run_error(path, "run or study, one with `multi` or `colour`")
 
 
 def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str]:
@@ -336,7 +338,7 @@ def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str
     found = dict(dotted(read_json(run / "config.json")))
     edits = frozen.get("arms", {}).get(run.parent.name, {})
     asked = {**dict(dotted(frozen.get("config", {}))), **dict(dotted(edits))}
-    names = [name for name in asked if not name.startswith(_NOT_TRAINED_BY)]
+    names = [name for name in asked if not name.startswith(_NOT_IN_PLAN)]
     is_planned = found.get("seed") in frozen.get("seeds", ()) and all(found.get(n) == asked[n] for n in names)
     return not is_planned, found.get("seed", 0), run.name
 
@@ -353,13 +355,15 @@ def require_no_head(path: Path) -> None:
             )
 
 
-def no_finished_run(path: Path, wanted: str) -> RunError:
+def no_finished_run_error(path: Path, wanted: str) -> RunError:
     """The error for a folder without a suitable finished run, with the runs that it does contain."""
-    inside = [by_name(run) for pattern in ("seed-*", "*/seed-*") for run in sorted(path.glob(pattern))]
+    inside = [named_path(run) for pattern in ("seed-*", "*/seed-*") for run in sorted(path.glob(pattern))]
     firsts = {run.parent.name: run for run in reversed(inside) if has_finished(run)}
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
-    diverged = sorted({run.parent.name for run in (by_name(path), *inside) if has_ended(run)} - firsts.keys())
-    found, hint = "there", taken_by(path) or " Train one with `knowhue study`."
+    diverged = sorted(
+        {run.parent.name for run in (named_path(path), *inside) if has_ended(run)} - firsts.keys()
+    )
+    found, hint = "there", path_hint(path) or " Train one with `knowhue study`."
     if tasks:
         arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
         colouring = [arm for arm, names in tasks.items() if "colour" in names]

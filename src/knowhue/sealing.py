@@ -28,27 +28,27 @@ from knowhue.runs import (
     ENDED,
     OTHER_SETTINGS,
     damaged_files,
+    path_hint,
     read_frozen,
-    require_whole,
+    require_intact,
     run_folder,
-    taken_by,
 )
 from knowhue.storage import SEAL, file_digest, finite_or_none, replacing
 from knowhue.temporary import temporary_folder
 
 CRATE = "ro-crate-metadata.json"
-_OF_RUN = (
+_RUN_FILES = (
     "config.json", "environment.json", "status.json", "log.jsonl", "scores.json", "per_image.csv",
     "gradient_shares.json",
 )  # fmt: skip
 KEPT = (
     "study.json", "metrics.json", "baselines.json", "costs.json", "images/prepared.json", "gate/seed-*.json",
-    *(f"{folder}/seed-*/{name}" for folder in ("*", "heads/*") for name in _OF_RUN),
+    *(f"{folder}/seed-*/{name}" for folder in ("*", "heads/*") for name in _RUN_FILES),
 )  # fmt: skip
 """Patterns of the files that are sealed; the report is made again, without images."""
-LARGEST = 2**32
+MAX_BYTES = 2**32
 """Largest accepted size of an unpacked study, in bytes."""
-MOST_FILES = 10**6
+MAX_FILES = 10**6
 _CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 _PROFILE = "https://w3id.org/ro/crate/1.1"
 _FORMATS = {
@@ -57,13 +57,13 @@ _FORMATS = {
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of ZIP
 _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # the order of sums depends on the library
-_MOST_PROBLEMS = 5  # shown per file
-_FAULTS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_MAX_PROBLEMS = 5  # shown per file
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """Exceptions of reading a file that somebody changed, which can contain anything."""
 _COMPUTED = ("metrics", "per_class", "split", "images")  # entries of `scores.json`
 
 
-class Checked(NamedTuple):
+class CheckResult(NamedTuple):
     """The result of checking a sealed study."""
 
     about: Sequence[str]
@@ -108,7 +108,7 @@ def pack(folder: Path, out: Path) -> int:
             f"{folder}: {few([*open_], 3)} did not end yet; let `knowhue study` go on before it is sealed"
         )
     for arm, seed in plan.cells:
-        require_whole(run_folder(folder, arm, plan.run_config(arm, seed)), _OF_RUN)
+        require_intact(run_folder(folder, arm, plan.run_config(arm, seed)), _RUN_FILES)
     with temporary_folder("The files of a study without its images", folder) as root:
         for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):
             target = root / path.relative_to(folder)
@@ -125,7 +125,7 @@ def pack(folder: Path, out: Path) -> int:
     return len(names) + 1
 
 
-def check(path: Path) -> Checked:
+def check(path: Path) -> CheckResult:
     """Compute the scores and results of a sealed study again, and compare.
 
     This checks the checksums of the files, the hash of the plan, the scores of each run and head (overall and by class)
@@ -142,23 +142,23 @@ def check(path: Path) -> Checked:
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
         crate = partial(_check_crate, listed, changed)
         parts = {"study.json": _check_hash, **scores, RESULTS: _check_results, CRATE: crate}
-        found, skipped = list[_Part](), list[str]()
+        found, skipped = list[_Recomputed](), list[str]()
         for name, part in parts.items():
             try:
                 found.append(part(root))
-            except (KnowhueError, *_FAULTS) as error:
+            except (KnowhueError, *_DAMAGE) as error:
                 if changed:  # already reported as missing or changed
                     skipped.append(name)
                     continue
                 text = str(error).replace(f"{root}/", "").replace(str(root), path.name).partition(". ")[0]
-                found.append(_Part(0, [f"{name}: cannot be computed again: {text}"]))
+                found.append(_Recomputed(0, [f"{name}: cannot be computed again: {text}"]))
         problems += [each for part in found for each in part.problems]
         numbers = sum(part.numbers for part in found)
         summary = [line for part in found for line in part.summary]
         unchecked = [f"{few(skipped, 3)}: what was changed does not allow it"] if skipped else []
-        left = [*unchecked, *_left_alone(root, has_answers=not problems)]
+        left = [*unchecked, *_not_recomputed(root, has_answers=not problems)]
         about = [f"{path.name}: SHA-256 {file_digest(path)}", *_about(root)]
-        return Checked(about, len(listed) + 1, numbers, problems, left, [] if problems else summary)
+        return CheckResult(about, len(listed) + 1, numbers, problems, left, [] if problems else summary)
 
 
 @contextmanager
@@ -176,8 +176,8 @@ def shown_problems(problems: Sequence[str]) -> Iterator[str]:
     """
     for name, found in groupby(problems, lambda each: each.partition(": ")[0]):
         of_file = list(found)
-        yield from of_file[:_MOST_PROBLEMS]
-        if more := len(of_file[_MOST_PROBLEMS:]):
+        yield from of_file[:_MAX_PROBLEMS]
+        if more := len(of_file[_MAX_PROBLEMS:]):
             yield f"{name}: {plural(more, 'more problem')}"
 
 
@@ -189,7 +189,7 @@ def _about(root: Path) -> Iterator[str]:
         yield f"Plan, images and encoder's weights: SHA-256 {frozen['hash']}"
 
 
-def _left_alone(root: Path, has_answers: bool) -> list[str]:
+def _not_recomputed(root: Path, has_answers: bool) -> list[str]:
     """The parts that cannot be computed without images and weights, and the report, whose text is not compared."""
     left = []
     if (root / "report.html").exists():
@@ -198,7 +198,7 @@ def _left_alone(root: Path, has_answers: bool) -> list[str]:
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
     parts: dict[str, None] = {}
     for folder in _runs(root):
-        with suppress(KnowhueError, *_FAULTS):
+        with suppress(KnowhueError, *_DAMAGE):
             found = _read(folder / "scores.json")
             parts |= dict.fromkeys(name for name in found if name not in _COMPUTED)
             parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
@@ -244,7 +244,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-            if size > LARGEST or len(archive.infolist()) > MOST_FILES:
+            if size > MAX_BYTES or len(archive.infolist()) > MAX_FILES:
                 raise RunError(
                     f"{path}: {size / 2**30:.0f} GiB in {len(archive.infolist())} files when unpacked, which no sealed "
                     "study has"
@@ -264,8 +264,8 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
             raise RunError(f"{path}: no sealed study, it has no {CRATE}; `knowhue pack` makes one") from None
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, *_FAULTS) as error:
-        other = "" if path.suffix.lower() in ("", ".zip") else taken_by(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, *_DAMAGE) as error:
+        other = "" if path.suffix.lower() in ("", ".zip") else path_hint(path)
         raise RunError(
             f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one.{other}"
         ) from None
@@ -286,12 +286,12 @@ def _changed_in_runs(root: Path, said: Collection[str]) -> Iterator[str]:
     """Files of runs and heads that have changed since these ended, without those that are reported already."""
     for folder in _runs(root):
         with suppress(KnowhueError):  # a damaged status is reported elsewhere
-            for path in damaged_files(folder, _OF_RUN):
+            for path in damaged_files(folder, _RUN_FILES):
                 if (name := _name(path, root)) not in said:
                     yield f"{name}: not as it was when its run ended"
 
 
-class _Part(NamedTuple):
+class _Recomputed(NamedTuple):
     """The result of computing one file again: the number of values, the problems, and lines for the terminal."""
 
     numbers: int
@@ -299,11 +299,13 @@ class _Part(NamedTuple):
     summary: Sequence[str] = ()
 
 
-def _check_hash(root: Path) -> _Part:
+def _check_hash(root: Path) -> _Recomputed:
     """Compare the plan with its frozen hash."""
     frozen, plan = read_frozen(root), read_plan(root)
     same = plan.hash(frozen["parts"]) == frozen["hash"]
-    return _Part(1, [] if same else ["study.json: the plan is not the one that its hash was computed of"])
+    return _Recomputed(
+        1, [] if same else ["study.json: the plan is not the one that its hash was computed of"]
+    )
 
 
 def _runs(root: Path) -> list[Path]:
@@ -312,31 +314,31 @@ def _runs(root: Path) -> list[Path]:
     return sorted(path.parent for path in paths)
 
 
-def _check_scores(folder: Path, root: Path) -> _Part:
+def _check_scores(folder: Path, root: Path) -> _Recomputed:
     """Compare a run's scores, overall and by class, with the means over its images."""
     sealed = _read(folder / "scores.json")
     number = {"": -1} | {name: number for number, name in enumerate(sealed["per_class"])}
     rows = [{**row, "label": number[row["label"]]} for row in read_images(folder / "per_image.csv")]
     found = {"metrics": score_rows(rows), **class_metrics(rows, list(sealed["per_class"]))}
-    found = {name: finite_or_none(_of_runs(own)) for name, own in found.items()}
+    found = {name: finite_or_none(_run_metrics(own)) for name, own in found.items()}
     said = {
-        name: _of_runs(own) for name, own in {"metrics": sealed["metrics"], **sealed["per_class"]}.items()
+        name: _run_metrics(own) for name, own in {"metrics": sealed["metrics"], **sealed["per_class"]}.items()
     }
-    return _Part(*compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED))
+    return _Recomputed(*compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED))
 
 
-def _of_runs(scores: Mapping[str, Any]) -> dict[str, Any]:
+def _run_metrics(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {metric: value for metric, value in scores.items() if metric in RUN_METRICS}
 
 
-def _check_results(root: Path) -> _Part:
+def _check_results(root: Path) -> _Recomputed:
     sealed = _read(root / RESULTS)
     found = conclude(read_study(root))
     numbers, problems = compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)
-    return _Part(numbers, problems, found.lines)
+    return _Recomputed(numbers, problems, found.lines)
 
 
-def _check_crate(names: Collection[str], changed: Collection[str], root: Path) -> _Part:
+def _check_crate(names: Collection[str], changed: Collection[str], root: Path) -> _Recomputed:
     """Compare the metadata of the RO-Crate with the study and its files, without the changed files in `changed`."""
     sealed = _read(root / CRATE)
     found = _describe(root, [name for name in names if name not in changed], read_frozen(root))
@@ -348,7 +350,7 @@ def _check_crate(names: Collection[str], changed: Collection[str], root: Path) -
         for each in (*sealed["@graph"], *found["@graph"]):
             if each.get("@id") == "./":
                 each.pop("description", None)
-    return _Part(0, compare(sealed, found, f"{CRATE}: ", 0)[1])
+    return _Recomputed(0, compare(sealed, found, f"{CRATE}: ", 0)[1])
 
 
 def _name(path: Path, root: Path) -> str:

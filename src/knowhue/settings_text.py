@@ -19,11 +19,11 @@ from knowhue.storage import from_json
 
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
-_NO_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
-_ODD_SIGNS = re.compile(r"[,.'’_\s%]")
+_NOT_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
+_SEPARATORS = re.compile(r"[,.'’_\s%]")
 """Signs that people write between digits or after a number."""
 _Number = TypeVar("_Number", int, float)
-_WORDS = {
+_TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -78,14 +78,14 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > 2 * MAX_BITS:  # Python's own message is about its limit
             raise ValueError(f"a number of {len(node.value):,} signs")
-        return self._as_written(node, super().construct_yaml_int(node))
+        return self._require_decimal(node, super().construct_yaml_int(node))
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        return self._as_written(node, super().construct_yaml_float(node))
+        return self._require_decimal(node, super().construct_yaml_float(node))
 
-    def _as_written(self, node: yaml.ScalarNode, number: _Number) -> _Number:
+    def _require_decimal(self, node: yaml.ScalarNode, number: _Number) -> _Number:
         """The number, if it is written in plain decimals."""
-        if "_" in node.value or ":" in node.value or _NO_DECIMAL.match(node.value):
+        if "_" in node.value or ":" in node.value or _NOT_DECIMAL.match(node.value):
             raise ValueError(
                 f"`{shown(node.value)}`, which YAML takes for {shown(number)}; write the number that is meant in plain "
                 "decimals without a 0 in front, or quotes around it if it is a name"
@@ -109,7 +109,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("values nested too deeply") from None
     except Exception as error:  # PyYAML does not wrap Python's errors about dates, numbers and tags
-        raise ValueError(_what_is_no_yaml(error, text.splitlines())) from None
+        raise ValueError(_describe_yaml_error(error, text.splitlines())) from None
     # references count each time: with aliases, a few lines can stand for billions of values, or contain themselves
     for count, (value, depth) in enumerate(_walk(values)):
         if count >= MAX_VALUES:
@@ -121,7 +121,7 @@ def parse_yaml(text: str) -> Any:
     return values
 
 
-def _what_is_no_yaml(error: Exception, lines: Sequence[str]) -> str:
+def _describe_yaml_error(error: Exception, lines: Sequence[str]) -> str:
     """The invalid line and the reason; for an unexpected end, the line of the bracket or quote that was not closed."""
     marks = (error.problem_mark, error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else ()
     for number in (mark.line for mark in marks if mark is not None):
@@ -132,10 +132,10 @@ def _what_is_no_yaml(error: Exception, lines: Sequence[str]) -> str:
 
 def parse_json(text: str) -> Any:
     """Parse a user's JSON; `ValueError` for a duplicate key, because readers silently keep the last one."""
-    return from_json(text, object_pairs_hook=_unique)
+    return from_json(text, object_pairs_hook=_unique_keys)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
@@ -152,10 +152,10 @@ def plain_name(given: str) -> str:
     return given if given.isascii() else unicodedata.normalize("NFC", given)
 
 
-def plain_number(given: Any) -> float:
+def parse_number(given: Any) -> float:
     """A user's text or the cell of a table as a number; NaN if it is not one.
 
-    >>> plain_number(" 0.8"), plain_number("8e-3"), plain_number("0_8"), plain_number("0,8"), plain_number(True)
+    >>> parse_number(" 0.8"), parse_number("8e-3"), parse_number("0_8"), parse_number("0,8"), parse_number(True)
     (0.8, 0.008, nan, nan, nan)
     """
     if isinstance(given, bool) or not isinstance(given, str | int | float | Decimal):
@@ -169,16 +169,16 @@ def plain_number(given: Any) -> float:
         return math.nan
 
 
-def number_meant(given: Any) -> str:
-    """Advice on how to write a number that `plain_number` refuses, such as `0,8`; empty if it is no number at all.
+def number_advice(given: Any) -> str:
+    """Advice on how to write a number that `parse_number` refuses, such as `0,8`; empty if it is no number at all.
 
-    >>> number_meant("0,8") == number_meant("806,440.9") == number_meant("1.5 %")
+    >>> number_advice("0,8") == number_advice("806,440.9") == number_advice("1.5 %")
     True
-    >>> number_meant("0,8"), number_meant("0.8"), number_meant("much")
+    >>> number_advice("0,8"), number_advice("0.8"), number_advice("much")
     ('Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %.', '', '')
     """
     text = str(given)
-    is_meant = math.isfinite(plain_number(_ODD_SIGNS.sub("", text))) and math.isnan(plain_number(text))
+    is_meant = math.isfinite(parse_number(_SEPARATORS.sub("", text))) and math.isnan(parse_number(text))
     how = "Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %."
     return how if is_meant else ""
 
@@ -206,9 +206,9 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
     if place and place[-1] == "[key]":  # an invalid key of a table
         key, problem = ".".join(place[:-2]), problem | {"input": place[-2]}
     found, kind = shown(problem["input"]), problem["type"].partition("_")[0]
-    meant = number_meant(found) if kind in ("int", "float") else ""
+    meant = number_advice(found) if kind in ("int", "float") else ""
     ending = f" {meant}" if meant else did_you_mean(found, _choices(problem))
-    return f"`{key}` should {_expected(problem)}. Found `{key} = {found}`.{ending}"
+    return f"`{key}` should {_expectation(problem)}. Found `{key} = {found}`.{ending}"
 
 
 def _choices(problem: Any) -> list[str]:
@@ -216,14 +216,14 @@ def _choices(problem: Any) -> list[str]:
     return re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
 
 
-def _expected(problem: Any) -> str:
+def _expectation(problem: Any) -> str:
     if problem["type"] == "invalid_key":
         return "be text, as every key"
     if problem["type"] == "literal_error" and _choices(problem):
         return f"be one of {', '.join(_choices(problem))}"
     kind, _, what = problem["type"].partition("_")
-    if kind in _WORDS and what.startswith(("type", "parsing", "from_float", "attributes_type")):
-        return f"be {_WORDS[kind]}"
+    if kind in _TYPE_NAMES and what.startswith(("type", "parsing", "from_float", "attributes_type")):
+        return f"be {_TYPE_NAMES[kind]}"
     return re.sub(r"^\w+ should | after validation", "", problem["msg"])
 
 

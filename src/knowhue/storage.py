@@ -41,12 +41,12 @@ _NAMES = "names of arrays"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """errno values that mean the disk or the quota is full."""
-_OF_THE_PLACE = {errno.ENOENT, errno.ENAMETOOLONG}
+_PATH_ERRNOS = {errno.ENOENT, errno.ENAMETOOLONG}
 """errno values that only another name or folder can fix."""
-_OF_THE_DISK = DISK_FULL | {errno.EIO, errno.EROFS}
-_OF_ARRAYS = (Exception,)
+_DISK_ERRNOS = DISK_FULL | {errno.EIO, errno.EROFS}
+_ARRAY_ERRORS = (Exception,)
 """Damaged bytes make zipfile, zlib and numpy raise many kinds of exceptions."""
-_LONGEST_NAME_BYTES, _LONGEST_TO_GROW_BYTES = 255, 220
+_MAX_NAME_BYTES, _MAX_STEM_BYTES = 255, 220
 _KINDS = {
     "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),
     "an HTML page, which a site may send in place of a file": (b"<!doctype html", b"<html"),
@@ -64,7 +64,7 @@ def path_of_setting(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def own_name(path: str | Path) -> str:
+def base_name(path: str | Path) -> str:
     """The name of a file or folder, even if it is given as `.` or `..`."""
     return os.path.basename(os.path.realpath(path))
 
@@ -78,10 +78,10 @@ def writing(path: Path) -> Iterator[None]:
         cause = system_cause(error)
         if cause is None:
             raise
-        raise unwritable(path, cause) from None
+        raise write_error(path, cause) from None
 
 
-def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = False) -> RunError:
+def write_error(path: Path, cause: OSError, option: str = "", is_folder: bool = False) -> RunError:
     """The error for a file or folder that cannot be written, with how to fix it.
 
     `option` is the command-line option that names it; empty for callers from Python.
@@ -98,9 +98,9 @@ def unwritable(path: Path, cause: OSError, option: str = "", is_folder: bool = F
         found = f"`{folder}` takes no files"
     if cause.errno in DISK_FULL:
         remedy = "Free some space and run the same command again, or name"
-    elif in_the_way or cause.errno in _OF_THE_PLACE:
+    elif in_the_way or cause.errno in _PATH_ERRNOS:
         remedy = "Name"
-    is_own_name = cause.errno == errno.ENAMETOOLONG and path.name == max(path.parts, key=_bytes_of)
+    is_own_name = cause.errno == errno.ENAMETOOLONG and path.name == max(path.parts, key=_name_bytes)
     noun = "file" if is_own_name and not is_folder else "folder"
     by = f" with {option}" if option else ""
     return RunError(f"Cannot write `{path}`: {found}. {remedy} another {noun}{by}.")
@@ -114,7 +114,7 @@ def system_cause(error: BaseException | None) -> OSError | None:
         return error
     # torch reports a full disk as a RuntimeError, raised while it handles an OSError
     while (error := error and (error.__cause__ or error.__context__)) is not None:
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
             return error
     return None
 
@@ -177,10 +177,10 @@ def write_through(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def hidden_beside(path: Path, ending: str = "") -> Path:
+def hidden_sibling(path: Path, ending: str = "") -> Path:
     """The path of a hidden file next to another, named after it; a long name is truncated to leave some room."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    name = path.name if _bytes_of(path.name) <= _LONGEST_TO_GROW_BYTES else f"{path.name[:40]}-{digest}"
+    name = path.name if _name_bytes(path.name) <= _MAX_STEM_BYTES else f"{path.name[:40]}-{digest}"
     return path.with_name(f".{name}{ending}")
 
 
@@ -260,7 +260,7 @@ def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file by name; `sealed` requires the list of names of `write_arrays`, for caches."""
     # opened here, because numpy does not close a file that it cannot read; a pickle could run code
     with (
-        _reading(path, "arrays", _OF_ARRAYS),
+        _reading(path, "arrays", _ARRAY_ERRORS),
         path.open("rb") as file,
         np.load(file, allow_pickle=False) as arrays,
     ):
@@ -277,7 +277,7 @@ def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
 
 def read_array(path: Path) -> NDArray[Any]:
     """The array of an .npy file, memory-mapped."""
-    with _reading(path, "array", _OF_ARRAYS):
+    with _reading(path, "array", _ARRAY_ERRORS):
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -353,14 +353,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def kind_of_file(path: Path) -> str | None:
+def file_kind(path: Path) -> str | None:
     """The kind of a user's file by its first bytes: empty, HTML, a git-LFS pointer, an image or text; else None."""
     with path.open("rb") as file:
         return kind_of_bytes(file.read(1024))
 
 
 def kind_of_bytes(first: bytes) -> str | None:
-    """What a file is, as far as its first bytes tell, see `kind_of_file`."""
+    """What a file is, as far as its first bytes tell, see `file_kind`."""
     if not first:
         return "an empty file"
     start = first.removeprefix(codecs.BOM_UTF8).lstrip().lower()
@@ -422,20 +422,20 @@ def require_outputs(
     written: list[tuple[str, Path]] = []
     named = {option: [each] if isinstance(each, Path) else each for option, each in outputs.items()}
     for option, path in ((option, path) for option, paths in named.items() for path in paths):
-        if any(_is_same(path, each) for each in kept):
+        if any(_is_same_file(path, each) for each in kept):
             raise ConfigError(f"{path} is an input, which is never replaced; name another file with {option}")
         for other, earlier in written:
-            if _place(path) == _place(earlier) or _is_same(path, earlier):
+            if _path_key(path) == _path_key(earlier) or _is_same_file(path, earlier):
                 raise ConfigError(f"{path} would be written twice, by {other} and {option}; name two files")
         written.append((option, path))
         try:
             _require_free(path, option, overwrite)
             _try_folder(path.parent, path.name)
         except OSError as error:
-            raise unwritable(path, error, option) from None
+            raise write_error(path, error, option) from None
 
 
-def _is_same(path: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     """Whether two paths lead to the same existing file."""
     try:
         return path.samefile(other)
@@ -443,7 +443,7 @@ def _is_same(path: Path, other: Path) -> bool:
         return False
 
 
-def _place(path: Path) -> tuple[str, str]:
+def _path_key(path: Path) -> tuple[str, str]:
     """A key that is equal for all spellings of one path, also on file systems that ignore case and Unicode forms."""
     name = unicodedata.normalize("NFC", path.name).casefold()
     return os.path.realpath(path.parent), name
@@ -468,7 +468,7 @@ def require_writable_folder(folder: Path, option: str = "") -> Path:
     try:
         _try_folder(folder)
     except OSError as error:
-        raise unwritable(folder, error, option, is_folder=True) from None
+        raise write_error(folder, error, option, is_folder=True) from None
     return folder
 
 
@@ -482,10 +482,10 @@ def _try_folder(folder: Path, name: str = "") -> None:
     with tempfile.TemporaryFile(dir=folder):
         pass
     # the system checks the length of a name only when the folders above it exist
-    longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else _LONGEST_NAME_BYTES
-    if any(_bytes_of(each) > longest for each in names):
+    longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else _MAX_NAME_BYTES
+    if any(_name_bytes(each) > longest for each in names):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
-def _bytes_of(name: str) -> int:
+def _name_bytes(name: str) -> int:
     return len(os.fsencode(name))

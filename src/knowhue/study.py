@@ -13,12 +13,12 @@ import torch
 
 from knowhue import __version__
 from knowhue.arguments import checked_arguments
-from knowhue.cells import Arithmetic, arithmetic_elsewhere, for_workers, run_cells
+from knowhue.cells import Arithmetic, arithmetic_elsewhere, run_cells, worker_task
 from knowhue.config import Evaluation, fingerprint
 from knowhue.data.listing import list_items
 from knowhue.data.loaders import plain_batches
 from knowhue.data.prepare import Prepared, count_seen
-from knowhue.engines.executor import Executor, InProcess, Job, await_jobs, share_out
+from knowhue.engines.executor import Executor, InProcess, Job, await_leftover_jobs, share_out
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import predict_class, predict_colour, predict_gray
 from knowhue.evaluation.features import Unavailable, open_networks
@@ -176,7 +176,7 @@ def run_study(
     root, tuned_on = Path(root), None if tuned_on is None else Path(tuned_on)
     executor = executor or InProcess()
     with locked(root, "study", engine=executor.name) as left:
-        await_jobs(executor, left, root, report)
+        await_leftover_jobs(executor, left, root, report)
         work, elsewhere = _begin(plan, root, executor, description or {}, report, tuned_on)
         # the main process has written it, and all processes read the same file
         plan = read_plan(root)  # an interrupted comparison may already have arms at equal wall-clock
@@ -214,7 +214,7 @@ def _begin(
             f"`--engine {executor.name}` with workers of its own. Use one of the two."
         )
     _refuse_another_plan(plan, root)
-    _require_room(root)
+    _require_free_folder(root)
 
     def open_study() -> tuple[Workspace, dict[str, Any] | None]:
         runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
@@ -226,7 +226,7 @@ def _begin(
 
     # a study that has started is checked first, because a job may wait long in a cluster's queue; for a new study the
     # cluster comes first, because preparing images may take as long
-    opened = open_study() if _begun(root) else None
+    opened = open_study() if _read_started(root) else None
     elsewhere = arithmetic_elsewhere(executor, plan.config.training, root) if executor.is_elsewhere else None
     resolved = plan.computed_in(elsewhere.precision if elsewhere else engine.precision)
     _refuse_another_plan(resolved, root)
@@ -254,7 +254,7 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
     run_cells(work, plan, executor, now)
     work.report({"stage": "costs"})
     if executor.is_elsewhere:  # on the machines that trained the methods, for comparable times
-        costs = partial(for_workers(work, plan, executor), partial(write_costs, plan=plan))
+        costs = partial(worker_task(work, plan, executor), partial(write_costs, plan=plan))
         executor.execute([Job("costs", costs)])
     elif work.engine.is_main:
         write_costs(work, plan)
@@ -381,7 +381,7 @@ def freeze(
         Whether another plan was replaced, of which nothing had been trained.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
-    has_begun = _begun(root) is not None
+    has_begun = _read_started(root) is not None
     _refuse_other_parts(root, parts)
     # another plan without a run was never frozen, and is replaced
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
@@ -404,13 +404,13 @@ def freeze(
     return bool(earlier) and not same and not has_begun
 
 
-def _begun(root: Path) -> dict[str, Any] | None:
+def _read_started(root: Path) -> dict[str, Any] | None:
     """`study.json` if a run has started, after which plan, images and weights must not change; else None."""
     has_begun = (root / FROZEN).exists() and any(root.rglob("environment.json"))
     return read_frozen(root) if has_begun else None
 
 
-def _require_room(root: Path) -> None:
+def _require_free_folder(root: Path) -> None:
     """Check that a new study does not replace files in its folder."""
     names = ("baselines.json", "metrics.json", COSTS, "results.json", "report.html")
     found = [name for name in names if (root / name).exists()]
@@ -422,7 +422,7 @@ def _require_room(root: Path) -> None:
 
 
 def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
-    frozen = _begun(root)
+    frozen = _read_started(root)
     if frozen is None:
         return
     titles = {"images": "images", "encoder_weights": "weights of the encoder"}
@@ -436,7 +436,7 @@ def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
 
 def _refuse_another_plan(plan: Plan, root: Path) -> None:
     """Raise `RunError` if questions, arms, seeds or settings differ from the frozen plan."""
-    frozen = _begun(root)
+    frozen = _read_started(root)
     if frozen is None:
         return
     before = plan_of(frozen)

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from synthetic_study import write_own_scores, write_study
 
-from knowhue.runs import BUILT_IN_FILE, taken_by
+from knowhue.runs import BUILT_IN_FILE, path_hint
 from knowhue.sealing import pack
 
 SAID = {
@@ -103,7 +103,7 @@ def test_of_what_is_missing_or_damaged_nothing_is_said(tmp_path):
         "none.zip",
         "none.onnx",
     ):
-        assert taken_by(tmp_path / name) == ""
+        assert path_hint(tmp_path / name) == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)

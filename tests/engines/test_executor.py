@@ -25,9 +25,9 @@ from knowhue.engines.executor import (
     InProcess,
     Job,
     LocalProcesses,
-    each_once,
     open_engine,
     share_out,
+    unique_jobs,
 )
 from knowhue.errors import ConfigError, ExtraError, KnowhueError, RunError
 from knowhue.plan import make_plan, read_cells, read_plan
@@ -113,7 +113,7 @@ def test_workers_begin_with_what_cells_import(tmp_path):
 
 def test_the_first_of_several_jobs_with_one_id_keeps_its_place():
     jobs = [Job("a", print), Job("b", print), Job("a", repr, ("b",))]
-    assert each_once(jobs) == jobs[:2]
+    assert unique_jobs(jobs) == jobs[:2]
 
 
 def test_nothing_to_do_ends_at_once():
@@ -204,7 +204,7 @@ ARMS = ["colour", "class", "multi", "placebo-labels"]
 @pytest.fixture(scope="module")
 def workers_know_the_small_encoder():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowhue.engines.executor._begin_worker", begin_worker)
+        patch.setattr("knowhue.engines.executor._start_worker", begin_worker)
         yield
 
 

@@ -17,7 +17,7 @@ from cluster_jobs import divide, wait_for_a_second_start
 pytest.importorskip("submitit", reason="submitit is not installed")
 
 from knowhue.engines import slurm as engine
-from knowhue.engines.executor import InProcess, Job, await_jobs, open_engine
+from knowhue.engines.executor import InProcess, Job, await_leftover_jobs, open_engine
 from knowhue.errors import RunError
 from knowhue.locks import LOCK, locked
 
@@ -58,7 +58,7 @@ def test_an_option_that_is_off_is_left_out(slurm):
 
 def test_jobs_that_slurm_says_nothing_of_are_not_taken_for_ended(slurm, monkeypatch):
     answers = iter([None, {"7": "knowhue-x"}, {}])
-    monkeypatch.setattr(engine, "living_jobs", lambda: next(answers))
+    monkeypatch.setattr(engine, "active_jobs", lambda: next(answers))
     monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
     open_engine("slurm", slurm)._cancel(["7"])
     assert next(answers, "asked until they were gone") == "asked until they were gone"
@@ -151,7 +151,7 @@ def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_
             file.write("told\n")
 
     with locked(slurm, "study", engine="local") as left:
-        await_jobs(InProcess(), left, slurm, report)
+        await_leftover_jobs(InProcess(), left, slurm, report)
         assert open_engine("slurm", slurm).left() == []
     assert told == ["waiting for jobs that an earlier command has left: slurm 1; cancel them to stop them"]
 
@@ -161,7 +161,7 @@ def test_where_slurm_cannot_be_asked_a_study_does_not_begin(tmp_path, monkeypatc
     with pytest.raises(
         RunError, match=r"Jobs of .* may still run: .*Found no `sbatch` on the PATH.* remove `.*lock`"
     ):
-        await_jobs(InProcess(), "slurm", tmp_path, print)
+        await_leftover_jobs(InProcess(), "slurm", tmp_path, print)
 
 
 def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
@@ -170,7 +170,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
         "#!/bin/sh\necho 'slurm_load_jobs error: refused' >&2\nexit 1\n"
     )
     with pytest.raises(RunError) as caught:
-        await_jobs(found, "", slurm, print)
+        await_leftover_jobs(found, "", slurm, print)
     assert str(caught.value) == (
         "No Slurm cluster answers here: `squeue` says `slurm_load_jobs error: refused`. Run this on a machine of the "
         "cluster where `squeue` lists jobs, or leave `--engine slurm` out."
@@ -179,7 +179,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
     with pytest.raises(
         RunError, match=r"^Jobs of .* may still run: .* was killed\. No Slurm cluster answers here"
     ):
-        await_jobs(found, "slurm", slurm, print)
+        await_leftover_jobs(found, "slurm", slurm, print)
 
 
 def test_a_fault_of_a_job_is_said_with_where_it_stands(slurm):
@@ -202,7 +202,7 @@ def test_a_limit_on_queued_jobs_is_said_with_the_remedy(slurm):
         "Slurm refused a job: error: QOSMaxSubmitJobPerUserLimit. That is the cluster's limit on jobs queued at once; "
         "of this command it took 2. Set `--engine-set slurm.queued=2`, or another `slurm.options.qos`."
     )
-    assert engine.living_jobs() == {}
+    assert engine.active_jobs() == {}
 
 
 def test_no_more_are_queued_at_once_than_is_said(slurm, tmp_path):
@@ -227,4 +227,4 @@ def test_whoever_stops_the_driver_stops_its_jobs(slurm, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         open_engine("slurm", slurm).execute([Job("a", partial(wait_for_a_second_start, sign))], watch=stop)
-    assert engine.living_jobs() == {}
+    assert engine.active_jobs() == {}

@@ -315,6 +315,6 @@ def test_what_is_no_sealed_study_is_refused(sealed, tmp_path, monkeypatch):
         check(tmp_path / "gone.zip")
     with pytest.raises(ConfigError, match=r"named `\.zip`"):
         pack(tmp_path, tmp_path / "study.tar")
-    monkeypatch.setattr(sealing, "LARGEST", 1000)
+    monkeypatch.setattr(sealing, "MAX_BYTES", 1000)
     with pytest.raises(RunError, match="when unpacked"):
         check(sealed)

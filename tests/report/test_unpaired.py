@@ -14,7 +14,7 @@ from knowhue.report.findings import verdicts
 from knowhue.report.integrity import cells_sentence, gate_sentence
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
-from knowhue.runs import trained_by
+from knowhue.runs import training_settings
 from knowhue.statistics.verdicts import Word
 from knowhue.storage import write_json
 
@@ -33,7 +33,7 @@ def write_gate(folder: Path, seed: int, **found: Any) -> None:
     """A gate of the study's own settings, images and machine, with what it found."""
     plan = read_plan(folder)
     environment = {"images": "0a1b2c3d", "golden_step": "a" * 64}
-    settings = digest(trained_by(plan.run_config(plan.gate_arm or "", seed)))
+    settings = digest(training_settings(plan.run_config(plan.gate_arm or "", seed)))
     write_json(
         folder / "gate" / f"seed-{seed}.json",
         {"proved": environment | {"settings": settings}, **PASSED, **found},

@@ -23,7 +23,7 @@ from knowhue.objectives.weighting import (
     make_weighting,
 )
 from knowhue.presets import edit, load_config
-from knowhue.runs import read_log, trained_by
+from knowhue.runs import read_log, training_settings
 from knowhue.storage import read_json
 from knowhue.training import checkpoint, step
 from knowhue.training.phases import TrainState
@@ -314,5 +314,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
 
 @pytest.mark.parametrize("change", [{"weighting": "dwa"}, {"weighting": "gradnorm", "gradnorm_alpha": 0.5}])
 def test_other_weightings_are_other_runs(change):
-    names = [trained_by(edit(Config(), {"tasks": each})) for each in ({}, {"weighting": "gradnorm"}, change)]
+    names = [
+        training_settings(edit(Config(), {"tasks": each})) for each in ({}, {"weighting": "gradnorm"}, change)
+    ]
     assert names[2] not in names[:2]

@@ -24,15 +24,15 @@ from knowhue.apps.progress import cell_lines, showing_progress
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.config import Config
-from knowhue.engines.executor import Executor, await_jobs, open_engine, share_out
+from knowhue.engines.executor import Executor, await_leftover_jobs, open_engine, share_out
 from knowhue.errors import ConfigError, plural
 from knowhue.locks import is_first_process, locked, read_holders
 from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
 from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_config, read_setting
-from knowhue.runs import FROZEN, read_frozen, require_no_run, trained_by
+from knowhue.runs import FROZEN, read_frozen, require_no_run, training_settings
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import file_digest, own_name, read_json, require_outputs
+from knowhue.storage import base_name, file_digest, read_json, require_outputs
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """Larger numbers are typing errors, and would take all memory."""
@@ -276,7 +276,7 @@ def prepare_command(options: EngineOptions) -> None:
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
     executor = options.open_engine()
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
-        await_jobs(executor, left, out, report)
+        await_leftover_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
     summary = read_json(out / "images" / "prepared.json")
     for split, counts in summary["counts"].items():
@@ -326,7 +326,9 @@ def _require_in_plan(out: Path, arm: str, config: Config, settings: Config) -> N
         return
     plan = read_plan(out)
     planned = edit(settings, {"training": {"precision": plan.config.training.precision}})
-    if arm not in plan.arms or trained_by(planned) != trained_by(plan.run_config(arm, config.seed)):
+    if arm not in plan.arms or training_settings(planned) != training_settings(
+        plan.run_config(arm, config.seed)
+    ):
         raise ConfigError(
             f"`--out {out}` holds a study, and `{arm}` with these settings is not in its plan. Name another "
             "folder, or give the study's own settings."
@@ -386,7 +388,7 @@ def pack_command(
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.sealing import pack
 
-    out = out or Path(f"{own_name(study)}.zip")
+    out = out or Path(f"{base_name(study)}.zip")
     read_frozen(study)  # first whether it is a study, then whether the output exists
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)

@@ -16,14 +16,14 @@ from knowhue.apps.program import (
     say,
     with_options,
 )
-from knowhue.errors import ConfigError, as_word, few, needing
+from knowhue.errors import ConfigError, few, needing, quoted
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.networks import TorchNetwork, find_model, needs_deployment, open_torch
 from knowhue.locks import locked
 from knowhue.report.trackers import log_runs, read_logged
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
-from knowhue.storage import own_name, require_outputs
+from knowhue.storage import base_name, require_outputs
 from knowhue.temporary import temporary_folder
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
@@ -65,7 +65,7 @@ def export(arguments: ExportArguments) -> None:
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
         return
     kind, source = arguments.to, arguments.source
-    target = arguments.out or Path(own_name(source) + ("" if kind == "hub-folder" else f".{kind}"))
+    target = arguments.out or Path(base_name(source) + ("" if kind == "hub-folder" else f".{kind}"))
     _require_target(kind, target, source, arguments.overwrite)
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
@@ -86,7 +86,7 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     from knowhue.report.reading import read_study
     from knowhue.report.table_export import dictionary_path, metrics_without_images, write_table
 
-    target = out or Path(f"{own_name(study)}.csv")
+    target = out or Path(f"{base_name(study)}.csv")
     if target.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
     dictionary = dictionary_path(target)
@@ -102,7 +102,7 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         say(f"without rows of single images, for some have no score: {', '.join(lacking)}", err=True)
     alpha = found.settings.get("alpha", ALPHA)
     if alpha != ALPHA:
-        say(f"alpha was planned as {alpha:g}: knowhue verdict {as_word(target)} --alpha {alpha:g}")
+        say(f"alpha was planned as {alpha:g}: knowhue verdict {quoted(target)} --alpha {alpha:g}")
 
 
 def _check(arguments: ExportArguments) -> None:

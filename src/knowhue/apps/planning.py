@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from knowhue.config import Config, Task
 from knowhue.errors import ConfigError, RunError, few, one_of, plural, shown
 from knowhue.metric_table import SHARES
-from knowhue.plan import QUESTIONS, Plan, Question, read_planned, with_effect
+from knowhue.plan import QUESTIONS, Plan, Question, check_new_plan, read_planned
 from knowhue.presets import checked
 from knowhue.report.results import read_results
-from knowhue.runs import is_study_file, taken_by
-from knowhue.settings_text import meaning_of, plain_number, read_yaml
+from knowhue.runs import is_study_file, path_hint
+from knowhue.settings_text import meaning_of, parse_number, read_yaml
 from knowhue.statistics import MAGNITUDES
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
@@ -63,7 +63,7 @@ def read_plan_file(path: Path) -> Plan:
     """Read a plan from the output of `knowhue plan` or from `study.json`; anything else raises a `KnowhueError`."""
     if is_study_file(path):
         return read_planned(path)
-    if hint := taken_by(path):
+    if hint := path_hint(path):
         raise ConfigError(f"{path}: no study file.{hint}")
     values = read_yaml(path, "--plan", _STUDY_FILE)
     # other files of a study have a schema as well
@@ -73,7 +73,7 @@ def read_plan_file(path: Path) -> Plan:
         are_settings = bool(values) and values.keys() <= Config.model_fields.keys()
         settings = ". Settings alone go with --config" * are_settings
         raise ConfigError(f"{path}: {found}; --plan takes {_STUDY_FILE}{settings}")
-    return with_effect(checked(Plan, values))
+    return check_new_plan(checked(Plan, values))
 
 
 def power_lines(
@@ -105,7 +105,7 @@ def power_lines(
 
 def grid_weights(text: str | None) -> list[float]:
     """Return weights of the class task from a text such as `1,100`, or none; anything else raises a `ConfigError`."""
-    weights = [] if text is None else [plain_number(weight) for weight in text.split(",")]
+    weights = [] if text is None else [parse_number(weight) for weight in text.split(",")]
     if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
         return weights
     raise ConfigError(
@@ -188,7 +188,7 @@ def known_variances(
 def parse_deviations(text: str, option: str) -> dict[str, float]:
     """Parse standard deviations by question, such as `colour=.08,class=.01`; anything else raises a `ConfigError`."""
     pairs = [part.partition("=") for part in text.split(",") if part]
-    found = {name.strip(): plain_number(value) for name, _, value in pairs}
+    found = {name.strip(): parse_number(value) for name, _, value in pairs}
     if not found or len(found) < len(pairs) or any(not 0 <= sd <= MAGNITUDES[1] for sd in found.values()):
         raise ConfigError(
             f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "

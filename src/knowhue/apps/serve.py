@@ -11,7 +11,7 @@ from knowhue.apps.models import announce, open_model
 from knowhue.apps.program import Options, Rare, rare_option, say, with_options
 from knowhue.errors import ConfigError, needing
 from knowhue.inference.description import Fast, ModelChoice
-from knowhue.runs import BUILT_IN, FROZEN, taken_by
+from knowhue.runs import BUILT_IN, FROZEN, path_hint
 from knowhue.serving.settings import ServerSettings
 
 
@@ -53,7 +53,7 @@ def serve_command(arguments: ServeArguments) -> None:
     for folder in settings.studies:
         if not folder.is_dir():
             names = "--study names the folder of a study, which may be empty until `knowhue study` has begun"
-            raise ConfigError(f"{folder}: no such folder; {names}.{taken_by(folder)}")
+            raise ConfigError(f"{folder}: no such folder; {names}.{path_hint(folder)}")
         if not (folder / FROZEN).exists():  # the study may be about to begin
             say(
                 f"{folder} holds no study yet: the page shows it once `knowhue study` has begun there",

@@ -12,22 +12,15 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
-from knowhue.apps.program import (
-    OverwriteOption,
-    Rare,
-    require_folder,
-    say,
-    say_json,
-    with_options,
-)
+from knowhue.apps.program import OverwriteOption, Rare, require_folder, say, say_json, with_options
 from knowhue.apps.progress import showing_progress
-from knowhue.config import MOST_SATURATION, digest
+from knowhue.config import MAX_SATURATION, digest
 from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, ImageError, few, shown, system_reason
 from knowhue.images.image import STATE, SUFFIXES, dangling
 from knowhue.inference.description import model_as_used
 from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
-from knowhue.runs import taken_by
+from knowhue.runs import path_hint
 from knowhue.settings_text import plain_name
 from knowhue.storage import is_url, require_outputs
 
@@ -75,7 +68,7 @@ class ColorizeArguments(ModelOptions):
     """colour photo of the same or a similar scene, whose colours are used"""
     album: ColourOption[bool] = False
     """give all photos of a folder a similar mean colour"""
-    saturation: Annotated[ColourOption[float], Field(ge=0, le=MOST_SATURATION)] = 1.0
+    saturation: Annotated[ColourOption[float], Field(ge=0, le=MAX_SATURATION)] = 1.0
     """factor for the chroma of the colours; 0 is gray"""
     layers: bool = False
     """write OpenRaster (.ora) with the gray photo and, above it, its colours as a layer"""
@@ -184,7 +177,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         raise ImageError(f"{source}: a device or a pipe, not a file; save it as a file first")
     if is_image(source):  # by its content, not its name
         return "image"
-    if hint := taken_by(source):
+    if hint := path_hint(source):
         raise ImageError(f"{source}: no image.{hint}")
     # an input without a video suffix counts as a video if the output has one
     names = source, Path(arguments.out or "")

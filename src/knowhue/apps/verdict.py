@@ -8,7 +8,7 @@ import typer
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
 from knowhue.errors import ConfigError, one_of, shown
-from knowhue.settings_text import number_meant, plain_number
+from knowhue.settings_text import number_advice, parse_number
 from knowhue.statistics import ALPHA, LEAST_ALPHA, MAGNITUDES
 from knowhue.storage import require_outputs
 
@@ -106,10 +106,10 @@ def _directions(given: Sequence[str]) -> dict[str, str]:
 def _effects(given: Sequence[str]) -> dict[str, float]:
     effects = {}
     for name, text in _pairs("--sesoi", given, "accuracy=0.01").items():
-        effects[name] = plain_number(text)
+        effects[name] = parse_number(text)
         if not MAGNITUDES[0] <= effects[name] <= MAGNITUDES[1]:
             raise ConfigError(
                 f"`--sesoi {shown(name)}` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}. Found "
-                f"`{shown(text)}`. {number_meant(text)}".rstrip()
+                f"`{shown(text)}`. {number_advice(text)}".rstrip()
             )
     return effects

@@ -13,7 +13,7 @@ from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, shown
 from knowhue.images.image import not_an_image, to_rgb8
 from knowhue.images.reading import read_image
-from knowhue.runs import taken_by
+from knowhue.runs import path_hint
 from knowhue.storage import path_of_setting
 
 UNLABELLED = "unlabelled"
@@ -88,7 +88,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
             if root.exists()
             else "no such folder"
         )
-        hint = taken_by(root)
+        hint = path_hint(root)
         raise ImageError(f"{root}: {found}{'.' if hint else ''}{hint}")
     return root
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 
-from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
+from knowhue.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, needing, one_of
 from knowhue.locks import LOCK, note_jobs
 from knowhue.presets import checked, merge, read_setting
@@ -76,7 +76,7 @@ class InProcess(Executor):
     is_elsewhere = False
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        for job in each_once(jobs):
+        for job in unique_jobs(jobs):
             job.run()
             watch()
 
@@ -95,14 +95,14 @@ def share_out(executor: Executor, name: str) -> ShareOut | None:
     return share
 
 
-def each_once(jobs: Iterable[Job]) -> list[Job]:
+def unique_jobs(jobs: Iterable[Job]) -> list[Job]:
     found: dict[str, Job] = {}
     for job in jobs:
         found.setdefault(job.id, job)
     return list(found.values())
 
 
-def keep_busy(
+def run_jobs(
     jobs: Iterable[Job],
     places: int,
     submit: Callable[[Job], Future[object]],
@@ -110,7 +110,7 @@ def keep_busy(
     watch: Callable[[], None],
 ) -> None:
     """Run jobs at most `places` at a time, always the first whose needs are met, until all have ended."""
-    waiting = {job.id: job for job in each_once(jobs)}
+    waiting = {job.id: job for job in unique_jobs(jobs)}
     running: dict[Future[object], str] = {}
     ended: set[str] = set()
     while waiting or running:
@@ -146,9 +146,9 @@ class LocalProcesses(Executor):
         slots = context.Queue()
         for slot in range(self.workers):
             slots.put(slot)
-        with ProcessPoolExecutor(self.workers, context, _begin_worker, (slots,)) as pool:
+        with ProcessPoolExecutor(self.workers, context, _start_worker, (slots,)) as pool:
             try:
-                keep_busy(jobs, self.workers, lambda job: pool.submit(job.run), Future.result, watch)
+                run_jobs(jobs, self.workers, lambda job: pool.submit(job.run), Future.result, watch)
             except BaseException as error:
                 # shutdown cancels waiting jobs, but lets running ones end, which may take hours, and forgets processes
                 processes = list((pool._processes or {}).values())
@@ -175,7 +175,7 @@ def _context() -> Any:
     return context
 
 
-def _begin_worker(slots: Any) -> None:
+def _start_worker(slots: Any) -> None:
     """Select the GPU of a worker if there are several."""
     end_with_parent()
     import torch
@@ -205,19 +205,19 @@ class SlurmSettings(Section):
 
     partition: str | None = None
     """partition of the jobs; null is the cluster's default"""
-    cpus: Count = 1
+    cpus: PositiveInt = 1
     """cores, and threads, of each job"""
-    gpus: CountOrNone = 0
+    gpus: NonNegativeInt = 0
     """GPUs of each job"""
-    memory_gb: Positive | None = None
+    memory_gb: PositiveFloat | None = None
     """memory of each job, in GB; null is the cluster's default"""
-    minutes: Count = 240
+    minutes: PositiveInt = 240
     """time limit of each job, in minutes, after which it is queued again and resumes from its last epoch"""
-    warning_s: Count = 90
+    warning_s: PositiveInt = 90
     """how many seconds before the time limit a job is queued again"""
-    time_limits: CountOrNone = 1000
+    time_limits: NonNegativeInt = 1000
     """how often a job can reach its time limit before it is given up"""
-    queued: Count | None = None
+    queued: PositiveInt | None = None
     """largest number of jobs in the queue, for clusters with a limit (`MaxSubmitJobs`); null queues all jobs"""
     setup: tuple[str, ...] = ()
     """shell commands to run before each job, such as `module load cuda`"""
@@ -230,11 +230,11 @@ class RaySettings(Section):
 
     address: str = "local"
     """address of the cluster: `auto` on one of its machines, or `host:6379`; `local` starts Ray on this machine"""
-    cpus: Count = 1
+    cpus: PositiveInt = 1
     """cores, and threads, of each task"""
-    gpus: NotNegative = 0
+    gpus: NonNegativeFloat = 0
     """GPUs of each task; with a fraction such as 0.5, several tasks share one"""
-    memory_gb: Positive | None = None
+    memory_gb: PositiveFloat | None = None
     """memory reserved for each task, in GB; null reserves none"""
     autoscaling: bool = False
     """whether the cluster can add machines; if false, requests that no machine can meet are refused"""
@@ -308,7 +308,7 @@ def _require_known(engine: str, key: str) -> None:
         raise ConfigError(one_of("--engine-set", key, own))
 
 
-def await_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
+def await_leftover_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
     """Wait for a killed driver's jobs, which write to the folder, on this engine and on the one noted in `left`."""
     told = list[str]()
     try:

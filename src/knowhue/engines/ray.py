@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from knowhue.engines.executor import Executor, Job, RaySettings, keep_busy
+from knowhue.engines.executor import Executor, Job, RaySettings, run_jobs
 from knowhue.errors import ConfigError, RunError, first_line
 from knowhue.locks import job_of_engine
 
@@ -56,7 +56,7 @@ class RayTasks(Executor):
             return begun[-1].future()
 
         try:
-            keep_busy(jobs, self.workers or len(jobs), submit, _result, watch)
+            run_jobs(jobs, self.workers or len(jobs), submit, _result, watch)
         except BaseException:
             for reference in begun:  # has no effect on tasks that have ended
                 ray.cancel(reference, force=True)

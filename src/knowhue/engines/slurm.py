@@ -19,7 +19,7 @@ from submitit.helpers import Checkpointable
 
 from knowhue.config import fingerprint
 from knowhue.engines import executor
-from knowhue.engines.executor import Executor, Job, SlurmSettings, each_once
+from knowhue.engines.executor import Executor, Job, SlurmSettings, unique_jobs
 from knowhue.errors import ConfigError, RunError, shown
 from knowhue.locks import job_of_engine, note_jobs
 
@@ -63,7 +63,7 @@ class SlurmJobs(Executor):
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`; `RunError` if Slurm refuses a job, or a job ends without a result."""
-        waiting, queued = list(enumerate(each_once(jobs))), dict[str, submitit.Job[Any]]()
+        waiting, queued = list(enumerate(unique_jobs(jobs))), dict[str, submitit.Job[Any]]()
         gone_since: dict[str, float] = {}
         try:
             while waiting or queued:
@@ -88,7 +88,7 @@ class SlurmJobs(Executor):
         """How many more jobs can be queued; a job with a result may still be in the queue for a moment."""
         if self._settings.queued is None:
             return sys.maxsize
-        busy = {job.job_id for job in queued.values()} | {*self._own(living_jobs() or {})}
+        busy = {job.job_id for job in queued.values()} | {*self._own(active_jobs() or {})}
         return max(0, self._settings.queued - len(busy))
 
     def _own(self, living: Mapping[str, str]) -> list[str]:
@@ -135,7 +135,7 @@ class SlurmJobs(Executor):
 
     def _ended(self, queued: Mapping[str, submitit.Job[Any]], gone_since: dict[str, float]) -> list[str]:
         """Ids of jobs that have succeeded since the last call."""
-        living, now, ended = living_jobs(), time.monotonic(), list[str]()
+        living, now, ended = active_jobs(), time.monotonic(), list[str]()
         for name, job in queued.items():  # in the order of their needs, to report the first failure
             if job.paths.result_pickle.exists():
                 _require_success(job)
@@ -157,7 +157,7 @@ class SlurmJobs(Executor):
         subprocess.run(["scancel", *ids], capture_output=True, check=False)
         deadline = time.monotonic() + _CANCEL_S
         while time.monotonic() < deadline:
-            living = living_jobs()
+            living = active_jobs()
             if living is not None and living.keys().isdisjoint(ids):  # None: Slurm did not answer
                 return
             time.sleep(1)
@@ -175,7 +175,7 @@ class _Step(Checkpointable):
         pickle.loads(self._run)()
 
 
-def living_jobs() -> Mapping[str, str] | None:
+def active_jobs() -> Mapping[str, str] | None:
     """Names of this user's waiting and running jobs by id; None if Slurm does not answer at the moment."""
     try:
         return _squeue()

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from knowhue.config import Evaluation
-from knowhue.errors import WeightsError, first_line, install_command, of_the_machine
+from knowhue.errors import WeightsError, first_line, install_command, is_machine_failure
 from knowhue.metric_table import METRICS
 from knowhue.models.encoder import pretrained_features, read_weights, weights_digest
 from knowhue.storage import path_of_setting
@@ -68,7 +68,7 @@ def open_once(
         return Unavailable(f"not computed: {error}; {install_command(opener.extra)}")
     # a missing or damaged file, a file of other weights, or no network for the download
     except (OSError, RuntimeError, WeightsError) as error:
-        if of_the_machine(error):
+        if is_machine_failure(error):
             raise
         return Unavailable(
             f"not computed: the weights of {opener.name} could not be loaded ({first_line(error)})"

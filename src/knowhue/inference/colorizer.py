@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.arguments import checked_arguments
-from knowhue.config import MOST_SATURATION
+from knowhue.config import MAX_SATURATION
 from knowhue.errors import ArgumentError, ConfigError
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
@@ -343,7 +343,7 @@ class Colorizer:
 
 
 _RANGES = {
-    "saturation": (0, MOST_SATURATION, f"0 (gray) to {MOST_SATURATION}, and 1 leaves colours as they are"),
+    "saturation": (0, MAX_SATURATION, f"0 (gray) to {MAX_SATURATION}, and 1 leaves colours as they are"),
     "unknown_below": (0, 1, "a probability from 0 to 1"),
 }
 

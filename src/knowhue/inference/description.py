@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
-from knowhue.config import Config, Count, Fraction, Section, Task, fingerprint
+from knowhue.config import Config, Fraction, PositiveInt, Section, Task, fingerprint
 from knowhue.errors import WeightsError, shown
 from knowhue.metric_table import METRICS
 from knowhue.runs import Start
@@ -65,7 +65,7 @@ class Calibration(Section):
     """expected calibration error without a temperature, 0 to 1"""
     ece_after: Fraction
     """expected calibration error with a fitted temperature, 0 to 1"""
-    images: Count
+    images: PositiveInt
 
     @property
     def helps(self) -> bool:
@@ -111,7 +111,7 @@ class Description(Section):
     metrics: dict[str, ScoreInterval]
     """validation scores by the names of `METRICS`"""
     calibration: Calibration | None = None
-    references: Count
+    references: PositiveInt
     """number of training images whose features novelty is measured from"""
     novelty_limit: Annotated[float, Field(ge=1e-6, le=2)]
     """distance from the training images that one validation image in a hundred exceeds"""

@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from knowhue.color import srgb_to_lab
 from knowhue.csv_text import from_csv
-from knowhue.errors import ConfigError, did_you_mean, few, first_line, refuse_all, shown, system_reason
+from knowhue.errors import ConfigError, did_you_mean, few, first_line, raise_problems, shown, system_reason
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
 from knowhue.settings_text import parse_json, plain_name
@@ -90,7 +90,7 @@ def parse_hint(text: str, width: int, height: int) -> Hint:
 def parse_hints(texts: Iterable[str], width: int, height: int) -> tuple[Hint, ...]:
     """Parse the hints of an image like `parse_hint`; a `ConfigError` lists all problems."""
     found, problems = _parse_all(texts, width, height)
-    refuse_all(problems)
+    raise_problems(problems)
     return tuple(found)
 
 
@@ -136,7 +136,7 @@ def require_hinted(
         height, width = shape or _ANYWHERE
         of_image = f"{shown(name or given)}: " if name or given else ""
         problems += [f"{of_image}{problem}" for problem in _parse_all(texts, width, height)[1]]
-    refuse_all(problems)
+    raise_problems(problems)
     return found
 
 
@@ -214,7 +214,9 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     if not is_json and (problem := _column_problem(found[0][1], "columns")):  # every row has the same
         raise ConfigError(f"{file}: {problem}")
     placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]
-    refuse_all([f"{place}: {problem}" for place, row in placed if (problem := _column_problem(row, "keys"))])
+    raise_problems(
+        [f"{place}: {problem}" for place, row in placed if (problem := _column_problem(row, "keys"))]
+    )
     return placed
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, RunError, few, plural, refuse_all
+from knowhue.errors import ConfigError, ImageError, RunError, few, plural, raise_problems
 from knowhue.images.image import (
     COLOURED,
     LEDGER,
@@ -102,7 +102,7 @@ class ImageTable:
                 f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
                 f"below{''.join(f'; {note}' for note in self.notes)}."
             )
-        refuse_all(
+        raise_problems(
             f"`{output}` would be made from `{one}` and `{other}`{f' and {more} more' * bool(more)}; rename one of them"
             for output, one, other, more in self.rows.execute(_CLASHES)
         )
@@ -188,7 +188,7 @@ def list_folder(
 def _require_no_losses(items: list[Item], out: Path) -> None:
     originals = {identity(item.source) for item in items if os.path.exists(item.source)}
     folders = {str(folder): item for item in items for folder in PurePosixPath(item.output).parents}
-    refuse_all(
+    raise_problems(
         f"`{item.output}` would be made from `{item.path}`, and is a folder that `{folders[item.output].path}` needs; "
         "rename one of them"
         for item in items

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
-from knowhue.errors import ConfigError, RunError, WeightsError, as_word, did_you_mean, lines_of
+from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, lines_of, quoted
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.runs import (
     BUILT_IN,
@@ -21,10 +21,10 @@ from knowhue.runs import (
     WEIGHTS,
     finished_run,
     is_hub_folder,
+    path_hint,
     read_status,
-    taken_by,
 )
-from knowhue.storage import kind_of_file, replacing
+from knowhue.storage import file_kind, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,7 +182,7 @@ def find_model(source: str | Path) -> Path:
     if exists and path.is_dir():
         return _find_in_folder(path)
     if not exists or path.suffix.lower() not in OPENERS:
-        found = f"`{source}`.{taken_by(path)}"
+        found = f"`{source}`.{path_hint(path)}"
         if not exists:
             found = f"no `{source}`.{did_you_mean(str(source), [BUILT_IN])}"
         raise WeightsError(
@@ -216,7 +216,7 @@ def _find_in_folder(path: Path) -> Path:
     if run is not None:
         raise WeightsError(
             f"`{run}` should be exported once, which calibrates its class probabilities: "
-            f"`knowhue export {as_word(run)}`, or `knowhue.deploy(Path({str(run)!r}))`."
+            f"`knowhue export {quoted(run)}`, or `knowhue.deploy(Path({str(run)!r}))`."
         )
     try:
         return _exported(path) or finished_run(path) / DEPLOYED
@@ -269,7 +269,7 @@ def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description,
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        found = str(error) if isinstance(error, OSError) else kind_of_file(path) or str(error)
+        found = str(error) if isinstance(error, OSError) else file_kind(path) or str(error)
         fault = f"`{path}` should be a readable safetensors file. Found: {found}. Copy it again, or export it anew."
         raise WeightsError(fault) from None
     text = metadata.get(KEY)

@@ -29,7 +29,7 @@ from knowhue.inference.video_formats import codec_of
 from knowhue.locks import locked
 from knowhue.pace import Pace
 from knowhue.runs import Report
-from knowhue.storage import hidden_beside, put_in_place, require_outputs
+from knowhue.storage import hidden_sibling, put_in_place, require_outputs
 
 if TYPE_CHECKING:
     from knowhue.inference.video_reading import Frame, Video
@@ -217,7 +217,7 @@ def colorize_video(
     codec_of(out)  # raises an error for an unknown kind
     require_outputs({"--out": out}, [source], overwrite=overwrite)
     # hidden and without a video's suffix, so that nobody takes it for the complete video
-    partial, lock = (hidden_beside(out, ending) for ending in (".colorizing", ".lock"))
+    partial, lock = (hidden_sibling(out, ending) for ending in (".colorizing", ".lock"))
     with locked(out.parent, "colorize", name=lock.name), closing(reading.Video(source)) as video:
         job = _VideoJob(colorizer.at_one_size(), video, options, strength, report)
         try:

@@ -21,7 +21,7 @@ from knowhue.inference.video_formats import (
     written_metadata,
 )
 from knowhue.inference.video_reading import EXACT, FULL, MATRICES, Frame, Video, is_attached
-from knowhue.storage import unwritable
+from knowhue.storage import write_error
 from knowhue.temporary import temporary_folder
 
 _MATROSKA = (".mkv", ".webm")
@@ -59,7 +59,7 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
     except _UnsupportedStream as error:
         raise _refusal(video, suffix, error) from None
     except OSError as error:  # also FFmpeg's own classes of system errors
-        raise unwritable(out, error) from None
+        raise write_error(out, error) from None
     except FFmpegError as error:
         raise RunError(f"Cannot write `{out}`: {error.strerror or error}. Name another file.") from None
     notes = [*encoding_notes(video, codec), *_stream_notes(video, suffix)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from knowhue.color import LIGHTNESS_SCALE
 from knowhue.config import EncoderSettings
-from knowhue.errors import WeightsError, few, first_line, of_the_machine
+from knowhue.errors import WeightsError, few, first_line, is_machine_failure
 from knowhue.models.weights import asking_hub, no_weights, not_downloaded, ways_to_weights, weights_file
 from knowhue.tensors import RGB, Lightness, Pyramid
 
@@ -319,7 +319,7 @@ def read_weights(path: Path) -> Weights:
             with warnings.catch_warnings(action="ignore"):
                 weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged bytes, torch's unpickler can raise any error
-        if of_the_machine(error):
+        if is_machine_failure(error):
             raise
         raise WeightsError(no_weights(path)) from None
     is_table = isinstance(weights, Mapping)

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from knowhue.config import Config
 from knowhue.errors import RunError, WeightsError, system_reason
 from knowhue.runs import model_file
-from knowhue.storage import kind_of_file, path_of_setting
+from knowhue.storage import file_kind, path_of_setting
 
 _CLIENT = "huggingface_hub.utils._http"
 
@@ -51,7 +51,7 @@ def no_weights(path: Path) -> str:
     """Message about a file that is not a file of weights; torch's own message advises to run the file's code."""
     expected = f"`{path}` should be a .safetensors or .pth file of tensors."
     try:
-        found = kind_of_file(path) or "no weights that can be read safely"
+        found = file_kind(path) or "no weights that can be read safely"
     except OSError as error:
         return f"{expected} Found {system_reason(error)}."
     return f"{expected} Found {found}. Download it again."

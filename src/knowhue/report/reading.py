@@ -12,13 +12,13 @@ from knowhue.plan import RESERVED, Plan, read_plan
 from knowhue.report.study import UNPAIRED, Arrays, Row, Run, Runs, Study
 from knowhue.runs import (
     ENDED,
-    is_as_named,
+    has_matching_name,
     read_frozen,
     read_log,
     read_status,
-    require_whole,
+    require_intact,
     run_folder,
-    trained_by,
+    training_settings,
 )
 from knowhue.storage import read_arrays, read_columns, read_json
 
@@ -82,7 +82,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
         return Run(arm, seed)
     status = read_status(folder)
     # all numbers come from these two files; damaged arrays only cost a figure
-    require_whole(folder, ("log.jsonl", "per_image.csv"))
+    require_intact(folder, ("log.jsonl", "per_image.csv"))
     arrays = {name: _arrays(folder / f"{name}.npz") for name in ("samples", "extremes")}
     images = folder / "per_image.csv"
     return Run(
@@ -109,7 +109,7 @@ def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None,
     """
     expected = run_folder(root, arm, plan.run_config(arm, seed))
     if expected.is_dir():
-        return expected, is_as_named(expected)
+        return expected, has_matching_name(expected)
     others = sorted((root / arm).glob(f"seed-{seed}-*"), key=lambda path: path.stat().st_mtime)
     return (others[-1], False) if others else (None, True)
 
@@ -193,7 +193,7 @@ def _proves(gate: Row, config: Config, runs: Sequence[Run]) -> bool:
     keys = ("images", "golden_step")
     computed = {tuple(map(run.environment.get, keys)) for run in runs if run.environment}
     same = not computed or tuple(map(proved.get, keys)) in computed
-    return same and proved.get("settings") == digest(trained_by(config))
+    return same and proved.get("settings") == digest(training_settings(config))
 
 
 def block(runs: Runs, seed: int) -> list[Run]:

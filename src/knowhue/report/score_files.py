@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from knowhue.csv_text import table_rows
-from knowhue.errors import TableError, as_word, did_you_mean, few, needing, plural, shown, system_reason
-from knowhue.runs import taken_by
+from knowhue.errors import TableError, did_you_mean, few, needing, plural, quoted, shown, system_reason
+from knowhue.runs import path_hint
 from knowhue.settings_text import parse_json, plain_name
 
 RowCells = Sequence[Any]
@@ -81,7 +81,7 @@ def read_scores(
     raise TableError(
         f"{path}: no columns `metric` and `value`, and no column of a known metric "
         f"({', '.join(f'`{name}`' for name in wanted) or 'none'}). Found {few(header, 12)}.{meant} Name metrics with "
-        f"--better, such as --better {as_word(next(iter(unused), 'NAME'))}=higher, or =lower."
+        f"--better, such as --better {quoted(next(iter(unused), 'NAME'))}=higher, or =lower."
     )
 
 
@@ -114,7 +114,7 @@ class _Columns:
             if name in self.places:
                 return self.places[name]
         means = f" {ONLY_MEANS}." if option == "--seed-column" else ""
-        unsure = next((f" {as_word(name)}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
+        unsure = next((f" {quoted(name)}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
         unsure = "" if means else unsure
         meant = "" if given is None and unsure else did_you_mean(given or usual[0], self.header)
         raise TableError(
@@ -228,7 +228,7 @@ def _rows(path: Path) -> Iterator[tuple[int, RowCells]]:
     try:
         if path.is_dir():
             raise TableError(
-                f"{path}: a folder. `knowhue export {as_word(path)} --to table -o scores.csv` makes a table of a study."
+                f"{path}: a folder. `knowhue export {quoted(path)} --to table -o scores.csv` makes a table of a study."
             )
         # it could be read only once, and the checksum needs a second read
         if path.exists() and not path.is_file():
@@ -274,7 +274,7 @@ def _csv(path: Path) -> Iterator[tuple[int, RowCells]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from table_rows(file)
     except UnicodeDecodeError:
-        remedy = taken_by(path) or " Save it as CSV in UTF-8."
+        remedy = path_hint(path) or " Save it as CSV in UTF-8."
         raise TableError(f"{path}: not text in UTF-8.{remedy}") from None
     except ValueError as error:
         raise TableError(f"{path}: not CSV ({error}). Save it as CSV again.") from None

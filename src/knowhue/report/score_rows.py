@@ -15,7 +15,7 @@ from knowhue.metric_table import NEVER_NEGATIVE, SHARES
 from knowhue.report.contrasts import BY_CLASS
 from knowhue.report.score_files import FINISHED, NO_SCORE, ONLY_MEANS, read_scores
 from knowhue.report.study import Score
-from knowhue.settings_text import number_meant, plain_number
+from knowhue.settings_text import number_advice, parse_number
 from knowhue.statistics import MAGNITUDES
 from knowhue.storage import file_digest
 
@@ -190,7 +190,7 @@ class ScoreRows:
 
     def _seed(self, values: Mapping[str, Any]) -> int:
         given = values.get("seed")
-        number = plain_number(given)
+        number = parse_number(given)
         if number.is_integer() and 0 <= number < _MOST_SEED:
             return int(number)
         # larger numbers are not exact in a table that stores them as floats
@@ -202,14 +202,14 @@ class ScoreRows:
 
     def _value(self, values: Mapping[str, Any], metric: str) -> float:
         given = values.get("value")
-        value = plain_number(given)
+        value = parse_number(given)
         if not math.isfinite(value):
             diverged = (
                 "If the run diverged, give the score declared for it and the state `diverged`, or remove the row: then "
                 "there is no verdict."
             )
             is_mean = "seed" not in values or any(sign in str(given) for sign in ("±", r"\pm", "+-", "+/-"))
-            remedy = f"{ONLY_MEANS}." if is_mean else number_meant(given) or diverged
+            remedy = f"{ONLY_MEANS}." if is_mean else number_advice(given) or diverged
             raise self._fail(
                 f"the value of `{shown(metric)}` should be a finite number, with a decimal point. Found "
                 f"{_quoted(given)}. {remedy}"
@@ -238,11 +238,11 @@ class ScoreRows:
             key = (metric, arm) if column == "against" else metric
             given: Any = str(values[column]).strip()
             if column == "sesoi":
-                given = plain_number(values[column])
+                given = parse_number(values[column])
                 if not MAGNITUDES[0] <= given <= MAGNITUDES[1]:
                     raise self._fail(
                         f"`sesoi` should be a number above 0, {MAGNITUDES[0]:g} to {MAGNITUDES[1]:g}, in the unit of "
-                        f"the metric. Found {_quoted(values[column])}. {number_meant(values[column])}".rstrip()
+                        f"the metric. Found {_quoted(values[column])}. {number_advice(values[column])}".rstrip()
                     )
             elif column == "better" and (given := given.lower()) not in ("lower", "higher"):
                 raise self._fail(f"`better` should be lower or higher. Found `{shown(given)}`.")

@@ -15,10 +15,10 @@ from knowhue.errors import (
     ConfigError,
     KnowhueError,
     TableError,
-    as_word,
     did_you_mean,
     few,
     plural,
+    quoted,
     shown,
     spaced,
 )
@@ -180,7 +180,7 @@ def _questions(rows: ScoreRows, options: TableOptions, about: Mapping[str, Row])
     if unknown := [metric for metric in primary if sesoi[metric] is None]:
         raise ConfigError(
             f"The smallest effect of interest, below which no difference matters, is not known for {few(unknown, 12)}. "
-            f"Give it, in the metric's unit: --sesoi {as_word(unknown[0])}=0.01{_known_metric_hint(unknown[0], '.')}"
+            f"Give it, in the metric's unit: --sesoi {quoted(unknown[0])}=0.01{_known_metric_hint(unknown[0], '.')}"
         )
     questions = {}
     for metric in dict.fromkeys(primary):
@@ -188,7 +188,7 @@ def _questions(rows: ScoreRows, options: TableOptions, about: Mapping[str, Row])
         if "better" not in about[metric]:
             raise ConfigError(
                 f"Whether more or less of `{shown(metric)}` is better is not known. Give it: "
-                f"--better {as_word(metric)}=higher, or =lower.{_known_metric_hint(metric)}"
+                f"--better {quoted(metric)}=higher, or =lower.{_known_metric_hint(metric)}"
             )
         if about[metric]["unit"] == "share" and smallest >= 1:
             raise ConfigError(

@@ -18,13 +18,13 @@ from knowhue.errors import RunError
 from knowhue.plan import RESERVED
 from knowhue.runs import (
     FROZEN,
+    path_hint,
     read_config,
     read_frozen,
     read_log,
     read_status,
-    require_whole,
+    require_intact,
     settings_of,
-    taken_by,
 )
 from knowhue.setting_effects import dotted
 from knowhue.storage import from_json, read_json, write_json
@@ -102,13 +102,13 @@ def read_logged(path: Path) -> list[LoggedRun]:
     if not runs:
         raise RunError(
             f"`{path}` should be the folder of a run or a study. Found no run that has begun."
-            + (taken_by(path) or " Name another, or train one with `knowhue study`.")
+            + (path_hint(path) or " Name another, or train one with `knowhue study`.")
         )
     return runs
 
 
 def _read(folder: Path) -> LoggedRun:
-    require_whole(folder, ("log.jsonl", "scores.json"))
+    require_intact(folder, ("log.jsonl", "scores.json"))
     folder = folder.resolve()  # because `.` has no name
     root, config = folder.parent.parent, read_config(folder)
     frozen = read_frozen(root) if (root / FROZEN).exists() else {}

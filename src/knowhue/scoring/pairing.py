@@ -10,9 +10,9 @@ from typing import NamedTuple
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
-from knowhue.runs import taken_by
+from knowhue.runs import path_hint
 from knowhue.settings_text import plain_name
-from knowhue.storage import own_name
+from knowhue.storage import base_name
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
@@ -118,7 +118,7 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     for text in systems:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():  # the name of a folder can contain =
-            name, path = own_name(text), text
+            name, path = base_name(text), text
         if not name.strip() or not path.strip():
             raise ConfigError(f"A system should have a name and a folder. Found `{text}`: give NAME=FOLDER.")
         pairs.append((name.strip(), Path(path)))
@@ -149,7 +149,7 @@ def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
         if not folder.is_dir():
             raise ImageError(
                 f"`{what}` should be a folder of images. Found `{folder}`."
-                + (taken_by(folder) or " Is the path right?")
+                + (path_hint(folder) or " Is the path right?")
             )
     for folder in named.values():
         if folder.samefile(truth):

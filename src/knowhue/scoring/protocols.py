@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
-from knowhue.config import Images, Positive, Section, digest
+from knowhue.config import Images, PositiveFloat, Section, digest
 from knowhue.errors import ConfigError, one_of
 from knowhue.images.image import Image, Pixels, to_8_bits
 from knowhue.metric_table import OF_CLASSIFIER
@@ -61,7 +61,7 @@ class Protocol(Section):
     """metric of the main conclusion"""
     alpha: Alpha = ALPHA
     """family-wise error rate of all differences in a table (Bonferroni)"""
-    margins: Annotated[Mapping[str, Positive], Field(min_length=1)] = MARGINS
+    margins: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = MARGINS
     """smallest difference of interest for each metric, in its unit"""
 
     @model_validator(mode="after")

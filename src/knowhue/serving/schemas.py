@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from knowhue.config import Count, Fraction, Saturation, Section, Task
+from knowhue.config import Fraction, PositiveInt, Saturation, Section, Task
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import MOST_ANSWERS, samples_of
 from knowhue.inference.description import Fast, ScoreInterval
@@ -55,7 +55,7 @@ class ColourOptions(ClassOptions):
     or `30%,40%=orange`; repeat the option for several"""
     format: Format | None = None
     """format of the answer; `ora` has the gray image and its colours as layers; by default that of the image"""
-    max_px: Count | None = None
+    max_px: PositiveInt | None = None
     """longest side of the answer, pixels, for a preview; colours and class are those of the whole image"""
     sample: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] = 1
     """number of the colouring, up to the model's `samples`; 1 is the default one, and each is reproducible"""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from knowhue.config import Count, CountOrNone, NotNegative, Positive, Section
+from knowhue.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
 from knowhue.errors import ConfigError, plural
 from knowhue.inference.pipeline import Limits
 
@@ -33,25 +33,25 @@ class ServerSettings(Section):
     """allow access without a token from every machine that can reach the server"""
     hosts: tuple[str, ...] = ()
     """host names, besides localhost, that browsers can use"""
-    max_upload_mib: Positive = 64
+    max_upload_mib: PositiveFloat = 64
     """largest request, MiB"""
-    max_held_mib: Positive = 512
+    max_held_mib: PositiveFloat = 512
     """uploads and unsent answers held in memory at once, MiB"""
-    max_pixels: Count = 100_000_000
+    max_pixels: PositiveInt = 100_000_000
     """most pixels of an image, by its header"""
-    queue_length: Count = 64
+    queue_length: PositiveInt = 64
     """requests accepted at once; further ones are answered with 429"""
-    batch_size: Count = 8
+    batch_size: PositiveInt = 8
     """most images in a batch of the network"""
-    batch_wait_ms: NotNegative = 5
+    batch_wait_ms: NonNegativeFloat = 5
     """how long an image waits for others to fill its batch, ms"""
-    workers: CountOrNone = 0
+    workers: NonNegativeInt = 0
     """threads that decode and paint; 0 for one per processor"""
-    request_seconds: Positive = 60
+    request_seconds: PositiveFloat = 60
     """time limit from upload to answer, s"""
-    upload_seconds: Positive = 30
+    upload_seconds: PositiveFloat = 30
     """time limit for an upload, s, plus one second for each 128 KiB received"""
-    stop_seconds: Positive = 10
+    stop_seconds: PositiveFloat = 10
     """time limit for the last answers when stopping, s"""
     studies: tuple[Path, ...] = ()
     """study folders to show on the page"""

@@ -173,15 +173,15 @@ def evaluate_run(folder: str | Path, report: runs.Report = lambda _: None) -> Sc
     folder = Path(folder)
     runs.require_no_head(folder)
     if not runs.has_ended(folder):
-        raise runs.no_finished_run(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
-    folder = runs.by_name(folder)
+        raise runs.no_finished_run_error(folder, "run, such as runs/demo/multi/seed-0-1a2b3c4d")
+    folder = runs.named_path(folder)
     config, root = runs.read_config(folder), folder.parent.parent
     with locked(root, "evaluate") as left:
         require_no_jobs(left, root)
         prepared = load_prepared(root / "images", config.evaluation.split)
         work = Workspace(root, Engine(config.training), prepared, report)
         _require_same_images(work, folder)
-        runs.require_whole(folder, but=scores.OUTCOME)
+        runs.require_intact(folder, but=scores.OUTCOME)
         return _score_again(work, config, folder, final=True)
 
 
@@ -192,7 +192,7 @@ def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
         RunError: it was trained on other images than are there now, or it is damaged.
     """
     _require_same_images(work, folder)
-    runs.require_whole(folder)
+    runs.require_intact(folder)
     return make_networks(work, _without_start(config), folder).model.eval()
 
 
@@ -237,7 +237,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     )
     if not damaged:
         # also rejects a run of another version, instead of continuing it
-        if not runs.is_as_named(folder):
+        if not runs.has_matching_name(folder):
             raise RunError(
                 f"`{folder}` should hold the run that it is named after. Found one of other settings or another seed, "
                 "moved or copied there. Remove it, and run the same command again."

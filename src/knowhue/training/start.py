@@ -12,7 +12,7 @@ from knowhue.config import Config, Task, digest
 from knowhue.errors import ConfigError, RunError, WeightsError, shown
 from knowhue.inference.networks import read_model
 from knowhue.presets import DEFAULT_PRESET, PRESETS, edit, load_config
-from knowhue.runs import BUILT_IN, DEPLOYED, Start, model_file, read_config, read_start, require_whole
+from knowhue.runs import BUILT_IN, DEPLOYED, Start, model_file, read_config, read_start, require_intact
 from knowhue.setting_effects import dotted
 from knowhue.storage import read_json
 
@@ -121,7 +121,7 @@ def find_source(name: str) -> Source:
 
 
 def _run_source(folder: Path) -> Source:
-    require_whole(folder, ("config.json", "model.safetensors"))
+    require_intact(folder, ("config.json", "model.safetensors"))
     config = read_config(folder)
     # read here, because `data.prepare` needs torch
     summary = folder.parent.parent / "images" / "prepared.json"
