@@ -370,9 +370,7 @@ def test_a_damaged_tar_is_one_line_that_names_it(photos, tmp_path, spoil):
         "compressed": gzip.compress(content),
     }
     path.write_bytes(spoilt[spoil])
-    message = (
-        r"it is compressed, damaged or cut short \(.*\); unpack it to a plain \.tar, .*, or copy it again$"
-    )
+    message = r"it is compressed, damaged or cut short \(.*\); decompress it to a plain \.tar, .*, or copy it again$"
     with pytest.raises(ImageError, match=f"{path.name}: {message}") as raised:
         list_items(settings(tmp_path / "packed", "webdataset"))
     assert "\n" not in str(raised.value)

@@ -64,9 +64,9 @@ def archive_path(root: Path, name: str) -> Path:
     return root if root.is_file() else root / name
 
 
-def duplicate_name_error(name: str, other: str = "") -> ImageError:
+def duplicate_name_error(name: str, also: str = "") -> ImageError:
     """The error for two files of one name in an archive; adding a file to a tar again keeps the first one in it."""
-    also = f" (as {other})" if other else ""
+    also = f" (as {also})" if also else ""
     return ImageError(
         f"{name}: is in its archive twice{also}, as if it was added again (case is ignored); write "
         "the archive again, with one of them: tar --sort=name -cf NEW.tar FOLDER"

@@ -157,20 +157,20 @@ def find_near_duplicates(found: Signatures, limit_bits: int, known: int | None =
     layout = layout.reshape(-1)  # NumPy 2.0.0 gives a column
     near, sizes = _near_layouts(layouts, limit_bits), np.bincount(layout, minlength=len(layouts))
     kept: defaultdict[int, list[int]] = defaultdict(list)
-    for place, own in enumerate(layout[:known].tolist() if known else ()):
-        kept[own].append(place)
+    for place, number in enumerate(layout[:known].tolist() if known else ()):
+        kept[number].append(place)
     copies: dict[int, int] = {}
-    has_company = np.array([sizes[own] > 1 or own in near for own in range(len(layouts))], dtype=bool)[layout]
-    for place in np.flatnonzero(has_company).tolist():
-        own = int(layout[place])
+    has_similar = np.array([sizes[k] > 1 or k in near for k in range(len(layouts))], dtype=bool)[layout]
+    for place in np.flatnonzero(has_similar).tolist():
+        number = int(layout[place])
         if known is not None and place < known:
             continue
-        options = [(kept[other], is_mirrored) for other, is_mirrored in (*near.get(own, ()), (own, False))]
-        firsts = [_first_similar(found.thumbs, places, place, is_mirrored) for places, is_mirrored in options]
+        similar = (*near.get(number, ()), (number, False))
+        firsts = [_first_similar(found.thumbs, kept[other], place, mirrored) for other, mirrored in similar]
         if originals := [first for first in firsts if first is not None]:
             copies[place] = min(originals)
         elif known is None:
-            kept[own].append(place)
+            kept[number].append(place)
     return copies
 
 
@@ -254,11 +254,11 @@ def _close_in_group(
     full = np.arange(_CELLS, counts.sum(), _CELLS)
     cuts = np.unique(np.concatenate([[0], np.searchsorted(counts.cumsum(), full), [len(order)]]))
     for start, stop in pairwise(cuts.tolist()):
-        own = counts[start:stop]
-        ends = own.cumsum()
+        lengths = counts[start:stop]
+        ends = lengths.cumsum()
         # for each hash, the places that follow its own
-        other = np.arange(own.sum()) + np.repeat(np.arange(start + 1, stop + 1) - ends + own, own)
-        differing = np.repeat(hashes[start:stop], own) ^ hashes[other]
+        other = np.arange(lengths.sum()) + np.repeat(np.arange(start + 1, stop + 1) - ends + lengths, lengths)
+        differing = np.repeat(hashes[start:stop], lengths) ^ hashes[other]
         (close,) = np.nonzero(np.bitwise_count(differing) <= limit_bits)
         yield order[start + np.searchsorted(ends, close, side="right")], order[other[close]]
 

@@ -80,8 +80,8 @@ class Shards:
         flat = positions.reshape(-1)
         shard = np.searchsorted(self._starts, flat, side="right") - 1
         for number in np.unique(shard):
-            own = shard == number
-            found[own] = self._parts[number][flat[own] - self._starts[number]]
+            is_here = shard == number
+            found[is_here] = self._parts[number][flat[is_here] - self._starts[number]]
         return found.reshape(*positions.shape, *self.shape[1:])
 
 

@@ -72,11 +72,11 @@ def choose_palette(label: int, class_colour: float, rng: Rng) -> NDArray[np.floa
 
     All random numbers are drawn for any `class_colour`, so an image changes palette at most once as that increases.
     """
-    own, other = rng.random() < class_colour, int(rng.integers(len(PALETTES)))
+    is_class, other = rng.random() < class_colour, int(rng.integers(len(PALETTES)))
     angle, strength = rng.normal(0.0, 0.06), rng.normal(1.0, 0.06)
     turn = strength * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     spread = rng.normal(0.0, 1.5, PALETTES.shape[1:])
-    return (PALETTES[label if own else other] @ turn + spread).astype(np.float32)
+    return (PALETTES[label if is_class else other] @ turn + spread).astype(np.float32)
 
 
 class Pose(NamedTuple):

@@ -64,8 +64,8 @@ class ImageListing:
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_to_row, source.items()))
-        if twice := self._table.execute(_DUPLICATE_NAME).fetchone():
-            raise duplicate_name_error(_decode(twice[0]))
+        if duplicate := self._table.execute(_DUPLICATE_NAME).fetchone():
+            raise duplicate_name_error(_decode(duplicate[0]))
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
     def __len__(self) -> int:
@@ -134,8 +134,8 @@ class ImageListing:
         """
         for copy, original in copies.items():
             name, split, label = self._select(original, "name, split, label")
-            (own,) = self._select(copy, "label")
-            if None not in (own, label) and own != label:
+            (copy_label,) = self._select(copy, "label")
+            if None not in (copy_label, label) and copy_label != label:
                 self.contradicting[copy] = original
             reason = _encode(f"{kind} of {_decode(name)} ({SPLITS[split]})")
             self._table.execute("UPDATE images SET reason = ? WHERE position = ?", (reason, copy))

@@ -104,11 +104,11 @@ def degrade(lightness: Lightness, rgb: RGB, damage: Damage, noise: Tensor) -> Li
     degraded, emulsion, exponent, black, white, roughness = (
         each[:, None, None, None] for each in values[:-1]
     )
-    seen = lightness.lerp(_orthochromatic(rgb), emulsion)
-    printed = 100 * (seen.clamp(0, 100) / 100) ** exponent
+    exposed = lightness.lerp(_orthochromatic(rgb), emulsion)
+    printed = 100 * (exposed.clamp(0, 100) / 100) ** exponent
     faded = black + printed * (white - black) / 100
-    found = faded + roughness * noise + _scratches(values[-1], *rgb.shape[2:])
-    return torch.where(degraded, found.clamp(0, 100), lightness)
+    degraded_lightness = faded + roughness * noise + _scratches(values[-1], *rgb.shape[2:])
+    return torch.where(degraded, degraded_lightness.clamp(0, 100), lightness)
 
 
 def _orthochromatic(rgb: RGB) -> Lightness:
@@ -255,9 +255,9 @@ def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -
     """
     if known.all() or not known.any():
         return batch_size * bool(known.all())
-    wanted = round(max(least, float(known.mean())) * batch_size)
+    count = round(max(least, float(known.mean())) * batch_size)
     # at least one of each pool
-    return min(max(wanted, 1), max(batch_size - 1, 1))
+    return min(max(count, 1), max(batch_size - 1, 1))
 
 
 def endless(pool: NDArray[np.int64], seed: int, name: str, start: int, count: int) -> NDArray[np.int64]:

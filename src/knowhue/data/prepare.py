@@ -356,11 +356,11 @@ def _split_and_mark_copies(listing: ImageListing, raw: PreparedPixels, images: I
 
 def _unused_shares(given: Collection[str], images: Images) -> list[str]:
     """Sentences on shares that were set for splits that the source already has."""
-    asked = {"validation": images.validation_share, "test": images.test_share}
-    usual = {split: Images.model_fields[f"{split}_share"].default for split in asked}
+    shares = {"validation": images.validation_share, "test": images.test_share}
+    usual = {split: Images.model_fields[f"{split}_share"].default for split in shares}
     return [
         f"The images have a {split} split of their own: `images.{split}_share = {share:g}` has no effect"
-        for split, share in asked.items()
+        for split, share in shares.items()
         if split in given and share != usual[split]
     ]
 
@@ -429,9 +429,9 @@ def _write(listing: ImageListing, raw: PreparedPixels, folder: Path, side: int) 
     kept, size = listing.kept(), images_per_shard(side)
     names = shard_names(len(kept), side)
     for number, name in enumerate(names):
-        own = kept[number * size : (number + 1) * size]
-        with writing_shard(folder / name, (len(own), side)) as write:
-            for block in pixel_blocks(raw, own):
+        chosen = kept[number * size : (number + 1) * size]
+        with writing_shard(folder / name, (len(chosen), side)) as write:
+            for block in pixel_blocks(raw, chosen):
                 write(block)
     for old in set(folder.glob("images*.npy")) - {folder / name for name in names}:
         old.unlink()

@@ -51,8 +51,8 @@ def require_apart(images: Images, root: Path) -> None:
     source, out = path_of_setting(images.path).resolve(), root.resolve()
     if not source.is_dir():
         return  # the name of a dataset, or an error that is reported elsewhere
-    own = {out / name for name in (*RESERVED, *ARMS)}
-    if source in (out, *out.parents) or not own.isdisjoint((source, *source.parents)):
+    reserved = {out / name for name in (*RESERVED, *ARMS)}
+    if source in (out, *out.parents) or not reserved.isdisjoint((source, *source.parents)):
         raise ConfigError(
             f"{root} would hold a study among the images of {images.path}, which are never changed; choose a "
             "folder elsewhere"
@@ -140,10 +140,10 @@ def _item(path: Path, name: str, split: str, label: str | None, skipped: str) ->
 def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
     """Refuse split and class folders without images, so that none disappears unnoticed."""
     if home and not skipped.get(home, {}).get(""):
-        others = _instead(Counter(skipped.get(home, {})).elements())
+        instead = _instead(Counter(skipped.get(home, {})).elements())
         alone = "" if home == "train" else f", or name {root / 'train'} alone, which is then split"
         raise ImageError(
-            f"{root / home}: no images in this split{others}; put them into {home}/<class>/{alone}"
+            f"{root / home}: no images in this split{instead}; put them into {home}/<class>/{alone}"
         )
     for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)

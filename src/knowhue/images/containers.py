@@ -52,8 +52,8 @@ def unitless_resolution(across: float, down: float) -> Resolution | None:
 def _comment_texts(found: list[bytes]) -> tuple[Texts, tuple[str, ...]]:
     """The first comments as texts, and a note if there are more than are kept."""
     texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
-    beyond = (f"comments beyond its first {_MOST_COMMENTS} were left out",) * (len(found) > _MOST_COMMENTS)
-    return tuple((COMMENT, _decoded(text)) for text in texts if text), beyond
+    notes = (f"comments beyond its first {_MOST_COMMENTS} were left out",) * (len(found) > _MOST_COMMENTS)
+    return tuple((COMMENT, _decoded(text)) for text in texts if text), notes
 
 
 def _decoded(text: bytes) -> str:
@@ -91,8 +91,8 @@ def jpeg_info(file: File) -> FileInfo:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit == 0 and across and down:
                 resolution = unitless_resolution(across, down)
-    texts, beyond = _comment_texts(comments)
-    return FileInfo(texts=texts, pixels_per_mm=resolution, notes=(*notes, *beyond))
+    texts, further = _comment_texts(comments)
+    return FileInfo(texts=texts, pixels_per_mm=resolution, notes=(*notes, *further))
 
 
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
@@ -304,8 +304,8 @@ def gif_info(file: File) -> FileInfo:
         pass
     except StopIteration:
         notes = (f"comments, XMP and a profile after its first {_MOST_SEGMENTS:,} blocks were not read",)
-    texts, beyond = _comment_texts(comments)
-    return FileInfo(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *beyond))
+    texts, further = _comment_texts(comments)
+    return FileInfo(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *further))
 
 
 def _gif_table_bytes(flags: int) -> int:
@@ -403,7 +403,7 @@ _ENCODER_COMMENTS = (
 def jpeg_2000_info(file: File) -> FileInfo:
     """Profile (ISO/IEC 15444-1, I.5.3.3), comments, EXIF, XMP and IPTC, and a note on lost bit depth."""
     file.seek(0)
-    codestream, profile, metadata, others = b"", None, dict[str, bytes](), list[str]()
+    codestream, profile, metadata, unknown = b"", None, dict[str, bytes](), list[str]()
     if file.read(4) == _CODESTREAM:  # a file without boxes
         codestream = _CODESTREAM + file.read(_MOST_BYTES)
     else:
@@ -415,12 +415,12 @@ def jpeg_2000_info(file: File) -> FileInfo:
             elif kind == b"uuid" and (name := _UUIDS.get(body[:16])):
                 metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
             elif kind not in _STORAGE_BOXES:
-                others.append(kind.decode("latin-1").strip())
+                unknown.append(kind.decode("latin-1").strip())
     comments, notes = _codestream_header(codestream)
-    if others:
-        notes.append(f"further boxes were left out: {few(list(dict.fromkeys(others)))}")
-    texts, beyond = _comment_texts(comments)
-    return FileInfo(profile, tuple(metadata.items()), texts, notes=(*notes, *beyond))
+    if unknown:
+        notes.append(f"further boxes were left out: {few(list(dict.fromkeys(unknown)))}")
+    texts, further = _comment_texts(comments)
+    return FileInfo(profile, tuple(metadata.items()), texts, notes=(*notes, *further))
 
 
 def _jpeg_2000_profile(header: bytes) -> bytes | None:

@@ -317,10 +317,10 @@ def require_image(image: Image) -> None:
         ValueError: a shape, data type or memory layout is wrong.
     """
     require_pixels(image.pixels)
-    alpha, wanted = image.alpha, (image.pixels.shape[:2], image.pixels.dtype)
-    if alpha is not None and (alpha.shape, alpha.dtype) != wanted:
+    alpha, expected = image.alpha, (image.pixels.shape[:2], image.pixels.dtype)
+    if alpha is not None and (alpha.shape, alpha.dtype) != expected:
         raise ValueError(
-            f"`alpha` should be (H, W) of the pixels' type, {wanted[0]} {wanted[1]}. Found `alpha.shape = "
+            f"`alpha` should be (H, W) of the pixels' type, {expected[0]} {expected[1]}. Found `alpha.shape = "
             f"{alpha.shape}`, `alpha.dtype = {alpha.dtype}`."
         )
 

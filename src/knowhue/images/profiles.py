@@ -50,8 +50,8 @@ class RGBSpace(NamedTuple):
     def from_linear(self, linear: Floats) -> Floats:
         """Codes (..., 3), 0 to 1, of linear sRGB (..., 3); for RGB spaces only."""
         assert self.matrix is not None
-        own = linear @ np.linalg.inv(self.matrix).T.astype(np.float32)
-        return np.stack([look_up(own[..., k], table) for k, table in enumerate(self.inverses)], -1)
+        codes = linear @ np.linalg.inv(self.matrix).T.astype(np.float32)
+        return np.stack([look_up(codes[..., k], table) for k, table in enumerate(self.inverses)], -1)
 
 
 def code_table(curve: Floats) -> Floats:
@@ -192,8 +192,8 @@ def _space_of_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNot
 
 def heif_space(primaries: int, transfer: int) -> SpaceAndNotes:
     """The space that the nclx codes of an AVIF or HEIC image define; its decoder has undone matrix and range."""
-    own = 1 if primaries == _UNSPECIFIED else primaries
-    return _space_of_codes("nclx", (own, _AS_SRGB.get(transfer, transfer)), is_gray=False)
+    primaries = 1 if primaries == _UNSPECIFIED else primaries
+    return _space_of_codes("nclx", (primaries, _AS_SRGB.get(transfer, transfer)), is_gray=False)
 
 
 def _space_of_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceAndNotes:

@@ -146,8 +146,8 @@ def weigh_image(source: Path | bytes) -> Weight:
             image = _load(file, kind, _page_of(file, kind))
             depth_bytes = 1 if image.format == "uchar" else 2
             held_bytes = _COPIES * image.width * image.height * max(image.bands, 3) * depth_bytes
-            shape, told = (image.height, image.width), get_field(image, "orientation") or 0
-            return Weight(held_bytes, _upright(shape, told, _metadata_of(image), file, kind))
+            shape, orientation = (image.height, image.width), get_field(image, "orientation") or 0
+            return Weight(held_bytes, _upright(shape, orientation, _metadata_of(image), file, kind))
     except (ImageError, OSError, VipsError):
         return Weight()
 
@@ -161,11 +161,11 @@ def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
     return None
 
 
-def _upright(shape: tuple[int, int], told: int, metadata: Fields, file: File, kind: str) -> tuple[int, int]:
+def _upright(shape: tuple[int, int], given: int, metadata: Fields, file: File, kind: str) -> tuple[int, int]:
     """Height and width of the upright image, by the decoder's orientation or else the metadata's."""
     if kind in _ORIENTED_BY_METADATA:
         metadata = metadata | dict(_INFO_READERS[kind](file).metadata)
-    return (shape[1], shape[0]) if _orientation(told, metadata, kind) in _SIDEWAYS else shape
+    return (shape[1], shape[0]) if _orientation(given, metadata, kind) in _SIDEWAYS else shape
 
 
 def open_file(source: Path | bytes) -> File:
@@ -275,8 +275,8 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     decoded.profile = decoded.profile or info.profile
     decoded.metadata |= dict(info.metadata)
     by_exif = exif_resolution(decoded.metadata.get("exif-data", b""))
-    told = (each for each in (info.pixels_per_mm, by_exif, decoded.pixels_per_mm) if each)
-    possible = (each for each in told if each != _NO_RESOLUTION and max(each) < _MOST_PIXELS_PER_MM)
+    given = (each for each in (info.pixels_per_mm, by_exif, decoded.pixels_per_mm) if each)
+    possible = (each for each in given if each != _NO_RESOLUTION and max(each) < _MOST_PIXELS_PER_MM)
     decoded.pixels_per_mm = next(possible, None)
     decoded.texts = info.texts
     decoded.notes += info.notes
@@ -287,10 +287,10 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     return decoded
 
 
-def _orientation(told: int, metadata: Fields, kind: str) -> int:
+def _orientation(given: int, metadata: Fields, kind: str) -> int:
     """Orientation 1 to 8 as the decoder reports it, or else from EXIF, or else from XMP."""
-    if told or kind in _ORIENTED_BY_DECODER:
-        return told or 1
+    if given or kind in _ORIENTED_BY_DECODER:
+        return given or 1
     exif, xmp = (metadata.get(name, b"") for name in ("exif-data", "xmp-data"))
     return exif_orientation(exif) or xmp_orientation(xmp) or 1
 
@@ -388,8 +388,8 @@ def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> De
     if image.info.get("exif"):
         decoded.metadata["exif-data"] = exif.tobytes()
     tags = getattr(image, "tag_v2", {})
-    told = {"xmp-data": image.info.get("xmp")} | {name: tags.get(tag) for tag, name in _TIFF_BLOCKS.items()}
-    decoded.metadata |= {name: value for name, value in told.items() if isinstance(value, bytes)}
+    blocks = {"xmp-data": image.info.get("xmp")} | {name: tags.get(tag) for tag, name in _TIFF_BLOCKS.items()}
+    decoded.metadata |= {name: value for name, value in blocks.items() if isinstance(value, bytes)}
     dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
     if len(dots) == 2 and min(dots) > 0:
         decoded.pixels_per_mm = dots[0], dots[1]

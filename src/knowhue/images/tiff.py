@@ -133,12 +133,12 @@ class Directories:
         size = number * _TYPE_BYTES.get(kind, 0)
         value = _bytes(self._file, place, size) if place + size <= self._size_bytes else b""
         parts = _undefined_parts(tag, value, self._order) if kind == _UNDEFINED else []
-        turned, at = b"", 0
-        for part, word in parts or [(len(value), _WORD_BYTES.get(kind, 1))]:
-            words = np.frombuffer(value[at : at + part], f"{self._order}u{word}")
-            turned += words.astype(words.dtype.newbyteorder("<"), copy=False).tobytes()
-            at += part
-        return Entry(kind, number, turned)
+        swapped, at = b"", 0
+        for size, word in parts or [(len(value), _WORD_BYTES.get(kind, 1))]:
+            words = np.frombuffer(value[at : at + size], f"{self._order}u{word}")
+            swapped += words.astype(words.dtype.newbyteorder("<"), copy=False).tobytes()
+            at += size
+        return Entry(kind, number, swapped)
 
     def tree(self, at: int, tags: Container[int], levels: int = 2) -> Tree:
         """Entries of some tags of a directory, and all of the directories within it; damaged ones are left out."""
@@ -304,17 +304,17 @@ def tiff_info(file: File) -> FileInfo:
     with suppress(ImageError, *_DAMAGE):
         directories, notes = Directories(file), list[str]()
         found = directories.tree(directories.first, (*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
-        turned = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
+        orientation = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
         # its scale and tie points do not apply to an image that is turned upright
-        if geography and isinstance(turned, Entry) and turned.numbers != [1]:
+        if geography and isinstance(orientation, Entry) and orientation.numbers != [1]:
             geography = {}
             notes.append("its GeoTIFF was left out because the image was turned upright")
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT.match(text.value):
             del found[_DESCRIPTION]
             notes.append("its description was left out because it applies to the layout of the original file")
-        told = {*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, *_IGNORED}
-        private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - told
+        handled = {*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, *_IGNORED}
+        private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - handled
         if private:
             named = few([_NAMES.get(tag, tag) for tag in sorted(private)])
             notes.append(f"private tags of the TIFF were left out: {named}")
@@ -336,18 +336,18 @@ def add_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> 
     count = struct.unpack_from("<H", data, start - 2)[0]
     rows = [data[place : place + 12] for place in range(start, start + 12 * count, 12)]
     entries = {struct.unpack_from("<H", row)[0]: row for row in rows}
-    told = _read_tree(fields.get("exif-data", b""), (*_DESCRIPTIVE, *_INNER))
-    told = {tag: each for tag, each in told.items() if tag not in entries}
-    if isinstance(inner := told.get(_EXIF), dict):
-        for own, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which can have been swapped
-            if own in inner:
-                inner[own] = Entry(_LONG, 1, entries[main][8:])  # a SHORT is followed by two zero bytes
-    told |= _read_tree(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
+    tree = _read_tree(fields.get("exif-data", b""), (*_DESCRIPTIVE, *_INNER))
+    tree = {tag: each for tag, each in tree.items() if tag not in entries}
+    if isinstance(inner := tree.get(_EXIF), dict):
+        for exif, main in ((0xA002, 256), (0xA003, 257)):  # width and height, which can have been swapped
+            if exif in inner:
+                inner[exif] = Entry(_LONG, 1, entries[main][8:])  # a SHORT is followed by two zero bytes
+    tree |= _read_tree(fields.get(GEOGRAPHY, b""), _GEOGRAPHIC)
     if not has_resolution:
         square = Entry(_RATIONAL, 1, struct.pack("<II", 1, 1))
-        told |= dict.fromkeys(_RESOLUTION, square) | {_RESOLUTION_UNIT: Entry(_SHORT, 1, b"\1\0")}
+        tree |= dict.fromkeys(_RESOLUTION, square) | {_RESOLUTION_UNIT: Entry(_SHORT, 1, b"\1\0")}
     data += b"\0" * (len(data) % 2)
-    added, values = _encode_entries(told, len(data))
+    added, values = _encode_entries(tree, len(data))
     entries |= added
     # entries must be sorted by tag; a zero offset means that no page follows
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)

@@ -135,7 +135,7 @@ def encode_with_notes(
     output, notes = _convert(image, kind)
     origin, (height, width) = image.origin, image.pixels.shape[:2]
     kept, texts, lost = keep_metadata(origin, kind.suffix, kind.metadata, height, width, called)
-    own = {name: kept.pop(name) for name in _WRITTEN_HERE.get(kind.suffix, ()) if name in kept}
+    written_here = {name: kept.pop(name) for name in _WRITTEN_HERE.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         set_field(output, name, value)
     # set last, because attaching EXIF makes libvips take over its orientation and resolution
@@ -161,11 +161,11 @@ def encode_with_notes(
             f"The image cannot be written as {suffix}: {reason(error)}. Choose PNG or TIFF."
         ) from None
     if kind.suffix == ".png":
-        data = add_texts(data, texts, own.get("xmp-data"), resolution is not None)
+        data = add_texts(data, texts, written_here.get("xmp-data"), resolution is not None)
     elif kind.suffix == ".jpg":
         data = add_comments(data, [text for _, text in texts], jfif)
     elif kind.suffix == ".tif":
-        data = add_exif(data, own, resolution is not None)
+        data = add_exif(data, written_here, resolution is not None)
     return data, notes + lost
 
 
