@@ -142,6 +142,11 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
             for url in ("file://photos/1920", "file:///photos/a#b", "file:///photos?x", "file://")
         ),
         ("foo://bucket", "`foo://bucket` should name a store such as s3://bucket/photos"),
+        (
+            "az://container/photos",
+            "`az://container/photos` should name a store such as s3://bucket/photos. Found: Generic MicrosoftAzure "
+            "error: Account must be specified. Credentials and endpoint come from the environment, such as AZURE_",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(monkeypatch, url, message):

@@ -156,6 +156,13 @@ def _stamp(path: Path) -> str:
 
 _DRIVER = f"{STATE}/driver.json"
 _CREATE: Any = {"mode": "create", "use_multipart": False}
+_FROM_ENVIRONMENT = "Credentials and endpoint come from the environment, such as"
+_REMEDIES = {
+    "S3Store": f"{_FROM_ENVIRONMENT} AWS_ACCESS_KEY_ID, AWS_REGION and AWS_ENDPOINT_URL",
+    "GCSStore": f"{_FROM_ENVIRONMENT} GOOGLE_SERVICE_ACCOUNT, the path of a key file",
+    "AzureStore": f"{_FROM_ENVIRONMENT} AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "HTTPStore": "An http address should be a WebDAV server's; other stores are named as s3://bucket/photos",
+}
 _RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
 """Retries after an answer of 429 or 5xx, or none, with growing waits."""
 
@@ -272,12 +279,7 @@ class ObjectStore:
         except NotImplementedError as error:  # obstore's error for HTTP (WebDAV) without conditional puts
             raise errors.NotSupportedError(str(error)) from None
         except errors.BaseError as error:
-            remedy = (
-                "An http address should be a WebDAV server's; other stores are named as s3://bucket/photos"
-                if type(self._store).__name__ == "HTTPStore"
-                else "Credentials and endpoint come from the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and "
-                "AWS_ENDPOINT_URL"
-            )
+            remedy = _REMEDIES.get(type(self._store).__name__, "Name another store")
             raise RunError(f"Cannot use `{self.url}`: {_one_line(error)}. {remedy}.") from None
 
 
@@ -343,8 +345,9 @@ def _open(url: str) -> tuple[Any, Any]:
     try:
         return obstore, obstore.store.from_url(url, retry_config=_RETRIES, **options)
     except (obstore.exceptions.BaseError, ValueError) as error:
+        remedy = f". {_REMEDIES['AzureStore']}." if "MicrosoftAzure" in str(error) else ""
         raise RunError(
-            f"`{url}` should name a store such as s3://bucket/photos. Found: {_one_line(error)}"
+            f"`{url}` should name a store such as s3://bucket/photos. Found: {_one_line(error)}{remedy}"
         ) from None
 
 
