@@ -133,7 +133,10 @@ def colorize_archive(
     _check_options(options, suffix, shards)
     places = _absolute_name(source), _absolute_name(out)
     images, colours = map(open_store, places)
-    _require_folder(images, source)
+    if isinstance(images, FolderStore) and not images.root.is_dir():
+        raise ImageError(
+            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
+        )
     inside = _inside(images.place, colours.place, out)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
@@ -151,7 +154,7 @@ def colorize_archive(
             listing.add_existing(images, colours)
             original = images.place if isinstance(images, FolderStore) else images.url
             plan = _plan(colours, listing, job_of(colorizer, original, options, suffix), shards, overwrite)
-            dealt, total = list(listing.write_manifests(colours, plan["shards"])), len(listing)
+            numbers, total = list(listing.write_manifests(colours, plan["shards"])), len(listing)
         if model.model != BUILT_IN and Path(model.model).exists():
             model = model._replace(model=_absolute_name(model.model))
         # without the source, because `_plan` decides whether another source is accepted
@@ -160,7 +163,7 @@ def colorize_archive(
             *places, model=model, shard=0, options=options, overwrite=overwrite, job=job_digest, run=uuid4().hex,
             threads=executor.threads or 0,
         )  # fmt: skip
-        ends = _execute(executor, [task._replace(shard=number) for number in dealt], colours, total, report)
+        ends = _execute(executor, [task._replace(shard=number) for number in numbers], colours, total, report)
     counts = sum((Counter(end["counts"]) for end in ends), Counter(failed=len(listing.unreadable)))
     failures = [*listing.unreadable, *((path, error) for end in ends for path, error in end["failures"])]
     changed = [output for end in ends for output in end["changed"]]
@@ -181,13 +184,6 @@ def _check_options(options: ColorizeOptions, suffix: str | None, shards: int | N
         check_output_suffix(suffix)
     if shards is not None and not 1 <= shards <= 10**6:
         raise ConfigError(f"`shards` should be 1 to 1000000. Found `shards = {shards}`.")
-
-
-def _require_folder(images: Store, named: str) -> None:
-    if isinstance(images, FolderStore) and not images.root.is_dir():
-        raise ImageError(
-            f"`source` should be a folder of images, or a URL. Found `{named}`. Is the path right?"
-        )
 
 
 def _inside(source: str, out: str, named: str) -> str:

@@ -139,7 +139,6 @@ class Listing(NamedTuple):
     """suffix of all outputs; None keeps the formats"""
     items: list[Item]
     hints: dict[str, list[str]]
-    """hints of each item, by its path"""
     unreadable: list[tuple[str, str]]
     """folders that cannot be read, each with the reason"""
     notes: list[str]
@@ -251,7 +250,6 @@ class Summary(NamedTuple):
     left: int | None = None
     """images of a folder that were not begun, because the run stopped at the first failure"""
     shards: int | None = None
-    """shards of an archive"""
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, for JSON."""

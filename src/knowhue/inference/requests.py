@@ -35,9 +35,7 @@ class ImageRequest(NamedTuple):
     """An image and its options."""
 
     source: Path | bytes
-    """an image file, or its bytes"""
     options: ColorizeOptions = ColorizeOptions()
-    """options of the colouring"""
     hints: Sequence[str] = ()
     """further hints as the command line takes them, such as `30%,40%=orange`; parsed once the image's size is known"""
     colour: bool = True
@@ -61,7 +59,6 @@ class ImageReply(NamedTuple):
     data: bytes = b""
     """the coloured image as a file; empty if the image was only classified"""
     suffix: str = ""
-    """suffix of that file"""
     colorized: Colorized | None = None
     """the coloured image; None if the image was only classified"""
     full: tuple[int, int, str] = (0, 0, "")

@@ -37,11 +37,9 @@ class ListedImage(NamedTuple):
     """A line of a shard's manifest."""
 
     path: str
-    """path of the image in the source"""
     stamp: str
     """stamp of the image when it was listed"""
     output: str
-    """path of the coloured image in the output"""
     existing: str | None
     """stamp of the file at `output` when the image was listed; None if there was none"""
 

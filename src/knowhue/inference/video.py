@@ -139,7 +139,6 @@ class VideoSummary(NamedTuple):
     height: int
     frames: int
     frames_per_second: float
-    """average over the video"""
     scenes: int
     """number of scenes, separated by cuts"""
     novel: int
