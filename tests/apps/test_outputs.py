@@ -219,7 +219,7 @@ UNWRITABLE = {
     "standard input": (["-"], "-: standard input is not read; save the image as a file first"),
     "a pipe of a video": (["pipe.mp4"], "pipe.mp4: a device or a pipe"),
     "a loop": (["loop.png"], "loop.png: too many levels of symbolic links"),
-    "a long side": (["long.png", "-o", "c.webp"], "16,383 pixels a side"),
+    "a long side": (["long.png", "-o", "c.webp"], "16,383 pixels per side"),
     "a wrong hint": (["p.png", "-o", "c.png", "--hint", "900,1=red"], "900"),
 }
 
