@@ -138,8 +138,8 @@ def test_a_folder_is_listed_once_and_its_hints_are_checked_once_and_before_the_m
     assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out")[0] == 0
     assert len(listed) == 1
     checked = []
-    require = listing.require_hinted
-    monkeypatch.setattr(listing, "require_hinted", lambda *given: checked.append(given) or require(*given))
+    require = listing.match_hints
+    monkeypatch.setattr(listing, "match_hints", lambda *given: checked.append(given) or require(*given))
     (tmp_path / "hints.csv").write_text("file,x,y,colour\na.png,40,30,red\n")
     table = ("--hints", tmp_path / "hints.csv")
     assert knowhue("colorize", tmp_path / "in", "-o", tmp_path / "out", *table)[0] == 0

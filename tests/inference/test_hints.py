@@ -21,10 +21,10 @@ from knowhue.inference.hint_spreading import chroma_at
 from knowhue.inference.hints import (
     Hint,
     Strokes,
+    match_hints,
     parse_hint,
     parse_hints,
     read_hints,
-    require_hinted,
     strokes_of,
 )
 from knowhue.inference.pixels import enlarge, paint_compiled
@@ -158,14 +158,14 @@ def test_what_is_wrong_with_a_table_is_said_before_any_image_is_read(tmp_path, n
     if text is not None:
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=said):
-        require_hinted(read_hints(tmp_path / name), {"": tmp_path / "unread.png"}, tmp_path)
+        match_hints(read_hints(tmp_path / name), {"": tmp_path / "unread.png"}, tmp_path)
 
 
 def test_all_that_is_wrong_with_a_table_is_said_at_once_by_rows(tmp_path):
     Pillow.new("L", (90, 60)).save(tmp_path / "a.png")
     (tmp_path / "h.csv").write_text("file,x,y,colour\na.png,1,2,rde\na.png,90,2,red\nb.png,x,2,red\n")
     with pytest.raises(ConfigError) as raised:
-        require_hinted(read_hints(tmp_path / "h.csv"), {"a.png": tmp_path / "a.png"}, tmp_path)
+        match_hints(read_hints(tmp_path / "h.csv"), {"a.png": tmp_path / "a.png"}, tmp_path)
     colour, place, image, form = raised.value.args
     assert "h.csv, row 2: A hint should name an opaque colour" in colour
     assert "h.csv, row 3: A hint should lie in the image, 0 to 89 pixels" in place
@@ -173,7 +173,7 @@ def test_all_that_is_wrong_with_a_table_is_said_at_once_by_rows(tmp_path):
     assert "h.csv, row 4: A hint should be" in form
     (tmp_path / "h.csv").write_text("x,y,colour\n1,2,rde\n")
     with pytest.raises(ConfigError) as raised:
-        require_hinted(read_hints(tmp_path / "h.csv"), {"a.png": tmp_path / "a.png"}, tmp_path)
+        match_hints(read_hints(tmp_path / "h.csv"), {"a.png": tmp_path / "a.png"}, tmp_path)
     unnamed, colour = raised.value.args
     assert unnamed.endswith("Found one without a name.")
     assert colour.startswith(f"{tmp_path / 'h.csv'}, row 2: A hint should name")

@@ -13,7 +13,7 @@ from knowhue.errors import ConfigError, ImageError
 from knowhue.images.reading import MAX_PIXELS, readable_formats, weigh_image
 from knowhue.images.writing import encode_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
-from knowhue.inference.hints import Hint, require_hinted
+from knowhue.inference.hints import Hint, match_hints
 from knowhue.inference.pipeline import Busy, Late, Limits, Stopping
 from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
 
@@ -272,7 +272,7 @@ def test_hints_of_many_images_are_refused_before_any_is_coloured(tmp_path: Path)
     images["cut.png"].write_bytes(b"no image")
     inside = {"wide.jpg": ["79,59=red"], "turned.jpg": ["59,79=red"], "old.bmp": ["50%,59=red"]}
     given = inside | {"cut.png": ["9999,0=red"]}  # that is said when it is read
-    assert require_hinted(given, images, tmp_path) == given
+    assert match_hints(given, images, tmp_path) == given
     outside = {
         "wide.jpg": ["1,60=red", "0,0=rde"],
         "turned.jpg": ["60,0=red"],
@@ -280,7 +280,7 @@ def test_hints_of_many_images_are_refused_before_any_is_coloured(tmp_path: Path)
         "no.png": [],
     }
     with pytest.raises(ConfigError) as raised:
-        require_hinted(outside, images, tmp_path)
+        match_hints(outside, images, tmp_path)
     *misplaced, unnamed = raised.value.args
     assert [problem.split(":")[0] for problem in misplaced] == [
         "wide.jpg",
@@ -291,11 +291,11 @@ def test_hints_of_many_images_are_refused_before_any_is_coloured(tmp_path: Path)
     assert "0 to 59 pixels. Found `60` in `1,60=red`" in misplaced[0]
     assert "Found `no.png`" in unnamed
     with pytest.raises(ConfigError) as raised:
-        require_hinted({"wide.jpg": [f"{x},0=red" for x in range(90)]}, images, tmp_path)
+        match_hints({"wide.jpg": [f"{x},0=red" for x in range(90)]}, images, tmp_path)
     assert raised.value.args[-1] == "and 2 more"
 
 
 def test_hints_find_their_image_however_its_accents_are_written(tmp_path: Path):
     name, written = "e\u0301tang.png", "\u00e9tang.png"
     Image.new("L", (8, 8)).save(tmp_path / name)
-    assert require_hinted({written: ["0,0=red"]}, {name: tmp_path / name}, tmp_path) == {name: ["0,0=red"]}
+    assert match_hints({written: ["0,0=red"]}, {name: tmp_path / name}, tmp_path) == {name: ["0,0=red"]}

@@ -82,9 +82,9 @@ class ColorizeOptions(NamedTuple):
 
     def changed(self, but: Collection[str] = ()) -> list[str]:
         """Names of the options that differ from their defaults, except those in `but`."""
-        given = self._replace(hints=tuple(self.hints))
-        usual = ColorizeOptions()._asdict().items()
-        return [name for name, value in usual if name not in but and getattr(given, name) != value]
+        options = self._replace(hints=tuple(self.hints))
+        defaults = ColorizeOptions()._asdict().items()
+        return [name for name, value in defaults if name not in but and getattr(options, name) != value]
 
 
 class Colorized(NamedTuple):
@@ -125,7 +125,6 @@ class Colorizer:
         self.network = network
         self.notes = tuple(notes)
         """remarks for the user who opened the model"""
-        # only here is decided at how many sizes the model predicts
         self._several = network if isinstance(network, SeveralSizes) else None
         self._network_at_one_size = network.network if isinstance(network, SeveralSizes) else network
         description = network.description

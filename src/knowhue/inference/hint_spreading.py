@@ -59,7 +59,7 @@ class _FixedPixels(NamedTuple):
     """differences of a*b* (h, w, 2), CIELAB units"""
     held: NDArray[np.bool_]
     """whether a difference is given (h, w)"""
-    across: NDArray[np.bool_]
+    beyond_edge: NDArray[np.bool_]
     """whether an edge separates the pixel from its point (h, w)"""
     distance: NDArray[np.float64]
     """distance from the nearest point (h, w), in short sides; infinite out of reach"""
@@ -155,7 +155,7 @@ def spread(
     fixed = _fix_pixels(lightness, step, points, strokes)
     free = (fixed.distance < REACH) | fixed.held
     conductances = _conductances(
-        np.where(fixed.across, NOWHERE, lightness.astype(np.float64)), fixed.distance
+        np.where(fixed.beyond_edge, NOWHERE, lightness.astype(np.float64)), fixed.distance
     )
     found = np.zeros(fixed.given.shape, np.float32)
     found[free] = _solve(conductances, RESISTANCE * step[0] * step[1] / REACH**2, fixed, free)
@@ -170,26 +170,26 @@ def _fix_pixels(
     A disc excludes pixels of different lightness, because a point beside an edge must not colour the other side. It
     always includes the pixels that the point lies between, because its colour is interpolated from them.
     """
-    given, held, across, distance = _fix_strokes(lightness, step, strokes)
+    given, held, beyond_edge, distance = _fix_strokes(lightness, step, strokes)
     # a pixel in a stroke and a disc belongs to the stroke, whose boundary was drawn
     count, nearest = held.astype(np.float64), np.where(held, 0, np.inf)
     for row, column, light, difference in zip(*points, strict=True):
         rows, columns, window = _window(lightness.shape, (row, column), step)
         away = np.hypot((rows - row) * step[0], (columns - column) * step[1])
         between = (np.abs(rows - row) < 1) & (np.abs(columns - column) < 1)
-        around, beside = lightness[window], lightness[window][between]
+        nearby, adjacent = lightness[window], lightness[window][between]
         # compare with the adjacent pixel of the most similar lightness: at an edge, the point lies on one side of it
-        like = np.abs(around - beside[np.abs(beside - light).argmin()]) <= EDGE
-        inside = between | (away <= DISC) & like
+        is_similar = np.abs(nearby - adjacent[np.abs(adjacent - light).argmin()]) <= EDGE
+        inside = between | (away <= DISC) & is_similar
         closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
         given[window] = np.where(closer[..., None], difference, given[window] + equal[..., None] * difference)
         count[window] = np.where(closer, 1, count[window] + equal)
-        across[window] = np.where(closer, ~like, across[window])
+        beyond_edge[window] = np.where(closer, ~is_similar, beyond_edge[window])
         nearest[window] = np.where(closer, away, nearest[window])
         distance[window] = np.minimum(distance[window], away)
     given /= np.maximum(count, 1)[..., None]
     _make_exact(given, points)
-    return _FixedPixels(given, count > 0, across, distance)
+    return _FixedPixels(given, count > 0, beyond_edge, distance)
 
 
 def _fix_strokes(
@@ -203,14 +203,14 @@ def _fix_strokes(
     up, aside = 1 - down, 1 - across
     weights = np.concatenate([up * aside, up * across, down * aside, down * across])
 
-    def summed(values: Floats) -> NDArray[np.float64]:
+    def weighted_sums(values: Floats) -> NDArray[np.float64]:
         sums = np.bincount(rows * shape[1] + columns, weights * np.tile(values, 4), lightness.size)
         return sums.reshape(shape).astype(np.float64, copy=False)
 
-    total = summed(np.ones(len(down)))
+    total = weighted_sums(np.ones(len(down)))
     held = total > LEAST_SHARE
     a, b, light = (
-        summed(values) * held / np.where(held, total, 1)
+        weighted_sums(values) * held / np.where(held, total, 1)
         for values in (*strokes.differences.T, strokes.lightness)
     )
     distance = np.full(shape, np.inf)
@@ -235,9 +235,9 @@ def _make_exact(given: NDArray[np.float64], points: GridPoints) -> None:
     shares /= shares.sum(1, keepdims=True)  # the sum is below 1 between the outermost centres and the border
     missing = points.differences - shares @ given[used]
     # a pseudo-inverse without weak directions, along which near points would get unbounded differences
-    strength, turn = np.linalg.eigh(shares @ shares.T)
-    turn, strength = turn[:, strength > WEAKEST], strength[strength > WEAKEST]
-    given[used] += shares.T @ (turn / strength @ (turn.T @ missing))
+    values, vectors = np.linalg.eigh(shares @ shares.T)
+    values, vectors = values[values > WEAKEST], vectors[:, values > WEAKEST]
+    given[used] += shares.T @ (vectors / values @ (vectors.T @ missing))
 
 
 def _window(
@@ -258,11 +258,11 @@ def _conductances(
     """c_rs of `spread` between each pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
     # at t = 0 and t = 1 the conductance would be infinite
     share = np.clip(distance / REACH, DISC / REACH, 0.999) ** 2
-    anywhere = 1 / (4 * share * (1 - share))
+    fading = 1 / (4 * share * (1 - share))
 
     def between(axis: int) -> NDArray[np.float64]:
         like = np.exp(-(np.diff(lightness, axis=axis) ** 2) / (2 * LIKE**2))
-        first, second = (np.take(anywhere, range(k, anywhere.shape[axis] - 1 + k), axis) for k in (0, 1))
+        first, second = (np.take(fading, range(k, fading.shape[axis] - 1 + k), axis) for k in (0, 1))
         return like * (first + second) / 2
 
     return between(0), between(1)

@@ -113,7 +113,7 @@ def _parse_all(texts: Iterable[str], width: int, height: int) -> tuple[list[Hint
     return found, problems
 
 
-def require_hinted(
+def match_hints(
     hints: Mapping[str, Sequence[str]], images: Mapping[str, Path], source: Path
 ) -> dict[str, list[str]]:
     """Check the hints of many images before the first is coloured, reading only the images' headers.

@@ -241,15 +241,11 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
     sums = np.zeros(6)
     for start in range(0, width, _CHUNK):
         count = min(_CHUNK, width - start)
-        left, right, shares = (
-            np.empty(count, np.int32),
-            np.empty(count, np.int32),
-            np.empty(count, np.float32),
-        )
-        more_left, more_right = np.empty(count, np.int32), np.empty(count, np.int32)
-        more_shares = np.empty(count, np.float32)
+        left, right = np.empty(count, np.int32), np.empty(count, np.int32)
+        shares, added_shares = np.empty(count, np.float32), np.empty(count, np.float32)
+        added_left, added_right = np.empty(count, np.int32), np.empty(count, np.int32)
         above, below = np.empty((4, count), np.float32), np.empty((4, count), np.float32)
-        more_above, more_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
+        added_above, added_below = np.empty((2, count), np.float32), np.empty((2, count), np.float32)
         planes, rgb = np.empty((3, count), np.float32), np.empty((3, count), np.float32)
         work = np.empty((4, count), np.float32)
         # one more element than pixels, because `_reduce` writes behind the last
@@ -257,12 +253,12 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
         # one sum per column, because the compiler does not vectorise a single sum
         chroma = np.zeros(count, np.float32)
         _places(start, width, lines.shape[1], left, right, shares)
-        _places(start, width, added.shape[1], more_left, more_right, more_shares)
-        held, added_held = -1, -1  # many rows lie between the same two small rows
+        _places(start, width, added.shape[1], added_left, added_right, added_shares)
+        widened, added_widened = -1, -1  # many rows lie between the same two small rows
         for y in range(height):
             upper, lower, share = _place(first + y, full_height, len(lines))
-            if upper != held:
-                held = upper
+            if upper != widened:
+                widened = upper
                 _widen(lines[upper], left, right, shares, above)
                 _widen(lines[lower], left, right, shares, below)
             codes = pixels[y].reshape(width * channels)[channels * start : channels * (start + count)]
@@ -272,12 +268,12 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
             _chroma(planes[0], above[1], below[1], above[3], below[3], share, planes[2])
             if len(added):
                 upper, lower, share = _place(first + y, full_height, len(added))
-                if upper != added_held:
-                    added_held = upper
-                    _widen(added[upper], more_left, more_right, more_shares, more_above)
-                    _widen(added[lower], more_left, more_right, more_shares, more_below)
-                _add(more_above[0], more_below[0], share, planes[1])
-                _add(more_above[1], more_below[1], share, planes[2])
+                if upper != added_widened:
+                    added_widened = upper
+                    _widen(added[upper], added_left, added_right, added_shares, added_above)
+                    _widen(added[lower], added_left, added_right, added_shares, added_below)
+                _add(added_above[0], added_below[0], share, planes[1])
+                _add(added_above[1], added_below[1], share, planes[2])
             outside = _find_outside(planes[0], planes[1], planes[2], rgb, marked)
             if outside:
                 sums[1] += _reduce(planes, rgb, marked, outside, work, places)

@@ -25,7 +25,7 @@ from knowhue.images.image import (
 )
 from knowhue.images.writing import MARK, check_output_suffix, writable_suffix
 from knowhue.inference.description import model_as_used
-from knowhue.inference.hints import require_hinted
+from knowhue.inference.hints import match_hints
 from knowhue.inference.judgement import warnings_of_many
 from knowhue.inference.store import FolderStore, Store
 from knowhue.temporary import tables_on_disk
@@ -180,7 +180,7 @@ def list_folder(
         rows = tables.execute("SELECT path, output FROM images ORDER BY path")
         items = [Item(source / path, path, output) for path, output in rows]
     _require_no_losses(items, out)
-    found_hints = require_hinted(hints, {item.path: item.source for item in items}, source)
+    found_hints = match_hints(hints, {item.path: item.source for item in items}, source)
     return Listing(source, out, suffix, items, found_hints, table.unreadable, table.notes)
 
 

@@ -79,7 +79,7 @@ def _read_half(files: Sequence[Path], most: int, size_px: int) -> list[Example]:
     """Read up to `most` files, and keep the images that are in colour."""
     # evenly spread, not the first: files are sorted by folder, which can be the class
     chosen = np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))
-    examples = [_read_example(files[place], size_px) for place in chosen]
+    examples = [_read_example(files[index], size_px) for index in chosen]
     kept = [each for each in examples if each is not None]
     if len(kept) < FEWEST_EXAMPLES:
         raise ImageError(

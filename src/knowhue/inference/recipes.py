@@ -175,14 +175,14 @@ def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
     [[[[255.0]], [[255.0]], [[255.0]]]]
     """
     if recipe.input == "lightness":
-        shown = lightness / 100
+        values = lightness / 100
     else:
         flat = lightness.ravel()
         # the three channels of gray are equal, so one is enough
         light = lab_to_linear(flat, np.zeros((2, flat.size), flat.dtype))[1]
-        shown = linear_to_srgb(light.clip(0, 1)).reshape(lightness.shape)
-    shown = (shown * recipe.input_white).astype(np.float32)
-    return np.repeat(shown[:, None], CHANNELS[recipe.input], axis=1)
+        values = linear_to_srgb(light.clip(0, 1)).reshape(lightness.shape)
+    values = (values * recipe.input_white).astype(np.float32)
+    return np.repeat(values[:, None], CHANNELS[recipe.input], axis=1)
 
 
 def require_supported(recipe: str, options: Mapping[str, str]) -> None:
@@ -237,25 +237,25 @@ def open_recipe(path: Path, recipe: str, sha256: str | None = None) -> RecipeNet
 
 def _signature(session: "Session", recipe: str, path: Path) -> tuple[tuple[int, int], int | None]:
     """Height and width of a graph's input, and its batch size; None: any."""
-    wanted = RECIPES[recipe]
+    expected = RECIPES[recipe]
     fits = len(session.inputs) == len(session.outputs) == 1 and all(
         each.type == "tensor(float)"
         and len(each.shape) == 4
         and (each.shape[1] == channels or not isinstance(each.shape[1], int))
         for each, channels in (
-            (session.inputs[0], CHANNELS[wanted.input]),
-            (session.outputs[0], CHANNELS[wanted.output]),
+            (session.inputs[0], CHANNELS[expected.input]),
+            (session.outputs[0], CHANNELS[expected.output]),
         )
     )
     batch, _, *sides = session.inputs[0].shape if fits else (0, 0, 0, 0)
-    fixed = [side for side in (batch, *sides) if isinstance(side, int)]
-    if not fits or (isinstance(batch, int) and batch != 1) or any(side < 1 for side in fixed):
+    is_empty = any(isinstance(side, int) and side < 1 for side in sides)
+    if not fits or is_empty or (isinstance(batch, int) and batch != 1):
         raise WeightsError(
-            f"`{path}` should take one float tensor (1, {CHANNELS[wanted.input]}, h, w) and give one "
-            f"(1, {CHANNELS[wanted.output]}, h, w), as the recipe `{recipe}` does. Found {session.signature}. "
+            f"`{path}` should take one float tensor (1, {CHANNELS[expected.input]}, h, w) and give one "
+            f"(1, {CHANNELS[expected.output]}, h, w), as the recipe `{recipe}` does. Found {session.signature}. "
             "Use the recipe of this file, or export it as docs/colorize.md says."
         )
-    height, width = (side if isinstance(side, int) else wanted.side_px for side in sides)
+    height, width = (side if isinstance(side, int) else expected.side_px for side in sides)
     return (height, width), batch if isinstance(batch, int) else None
 
 
