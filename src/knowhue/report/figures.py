@@ -44,10 +44,10 @@ def draw_samples(study: Study) -> "dict[str, Drawing]":
     nth = [labels[:place].count(label) for place, label in enumerate(labels)]
     names = {0: "samples", 1: "more_samples"}
     places = {name: [place for place, each in enumerate(nth) if each == n] for n, name in names.items()}
-    rows = {name: [_row(study, place) for place in own] for name, own in places.items() if own}
+    grids = {name: [_row(study, place) for place in chosen] for name, chosen in places.items() if chosen}
     titles = dict(enumerate(_COLUMNS.items()))
     return {
-        name: image_grid(5.0, own, titles, fontsize=TEXT, fontweight="bold") for name, own in rows.items()
+        name: image_grid(5.0, rows, titles, fontsize=TEXT, fontweight="bold") for name, rows in grids.items()
     }
 
 

@@ -96,8 +96,8 @@ class Comparison:
         known = ALL_METHODS.get(arm)
         if known and edit(self.plan.config, known.edits) == self.plan.arm_settings(arm):
             return known
-        own = dotted(self.plan.arms[arm], is_for_readers=True)
-        return Method(arm, ", ".join(f"{name} = {value}" for name, value in own), self.plan.arms[arm])
+        settings = dotted(self.plan.arms[arm], is_for_readers=True)
+        return Method(arm, ", ".join(f"{name} = {value}" for name, value in settings), self.plan.arms[arm])
 
     @cached_property
     def plan(self) -> Plan:
@@ -183,8 +183,10 @@ class Comparison:
     def costs(self, regime: Regime, method: str) -> dict[str, float | None]:
         """Return the costs of a method by `COST_NAMES`, means over its finished seeds."""
         runs = self.study.finished(regime.arms[method])
-        own = [{**run_costs(run), **self.study.costs.get(method, {})} for run in runs]
-        return {name: mean([each[name] for each in own if each.get(name) is not None]) for name in COST_NAMES}
+        by_run = [{**run_costs(run), **self.study.costs.get(method, {})} for run in runs]
+        return {
+            name: mean([each[name] for each in by_run if each.get(name) is not None]) for name in COST_NAMES
+        }
 
 
 def run_costs(run: Run) -> dict[str, float]:
@@ -214,10 +216,10 @@ def comparison_results(study: Study) -> dict[str, Any]:
 def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any]:
     judgement, scores = compared.verdict(regime, method), {}
     for metric in (*compared.metrics, "diversity"):
-        if own := compared.scores(regime, method, metric):
+        if by_seed := compared.scores(regime, method, metric):
             test = compared.tests[regime.name].get((method, metric))
             scores[metric] = {
-                "mean": mean(list(own.values())), "by_seed": own, "difference": test and test.numbers(),
+                "mean": mean(list(by_seed.values())), "by_seed": by_seed, "difference": test and test.numbers(),
             }  # fmt: skip
     return {
         "epochs": regime.epochs.get(method), "verdict": judgement and judgement.word.value, "scores": scores,
@@ -246,16 +248,16 @@ def cost_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
     """Return the costs as a table, header first; ratios are relative to the reference in the same regime."""
     rows = [[TableCell(head) for head in _COST_HEADS]]
     known = {name: compared.costs(regime, name) for name in compared.methods}
-    usual = known[compared.reference]
+    reference = known[compared.reference]
     for name, method in compared.methods.items():
-        own, epochs = known[name], regime.epochs.get(name)
-        count, seconds, parameters = own["images_seen"], own["train_s"], own["parameters"]
+        costs, epochs = known[name], regime.epochs.get(name)
+        count, seconds, parameters = costs["images_seen"], costs["train_s"], costs["parameters"]
         rows.append([
             TableCell(method.title),
             TableCell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
             TableCell(MISSING if count is None else f"{count:,.0f}"),
             TableCell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
-            *(_timed(own[each], usual[each]) for each in ("train_s_per_image", "predict_s_per_image")),
+            *(_timed(costs[each], reference[each]) for each in ("train_s_per_image", "predict_s_per_image")),
             TableCell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
         ])  # fmt: skip
     return rows
@@ -292,8 +294,8 @@ def _quality_cell(compared: Comparison, regime: Regime, method: str, metric: str
 
 def column_head(metric: str) -> str:
     """Return the head of a metric's column or panel; shares are in per cent there."""
-    own = METRICS[metric]
-    return own.head.replace(own.short, f"{own.short}, %") if own.unit == "share" else own.head
+    about = METRICS[metric]
+    return about.head.replace(about.short, f"{about.short}, %") if about.unit == "share" else about.head
 
 
 def verdict_cell(found: Judged | None) -> TableCell:
@@ -304,10 +306,10 @@ def verdict_cell(found: Judged | None) -> TableCell:
     return TableCell(found.word.value, "on these images" if here else "")
 
 
-def _timed(own: float | None, reference: float | None) -> TableCell:
-    if own is None:
+def _timed(seconds: float | None, reference: float | None) -> TableCell:
+    if seconds is None:
         return TableCell(MISSING)
-    return TableCell(f"{1000 * own:.2f}", f"× {own / reference:.2f}" if reference else "")
+    return TableCell(f"{1000 * seconds:.2f}", f"× {seconds / reference:.2f}" if reference else "")
 
 
 def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:

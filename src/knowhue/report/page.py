@@ -26,7 +26,7 @@ from knowhue.report.study import Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.table_study import notices
 from knowhue.report.tables import TABLES
-from knowhue.report.text import MISSING, TableCell, measure
+from knowhue.report.text import MISSING, measure
 from knowhue.runs import read_frozen
 from knowhue.setting_effects import dotted
 from knowhue.statistics.verdicts import fewest_seeds
@@ -232,13 +232,11 @@ def _command(text: str) -> Markup:
 
 def _text_columns(rows: Sequence[Sequence[Any]]) -> list[bool]:
     """Return for each column of a table, header first, whether its cells are words, which are aligned to the left."""
-    columns = ([row[place] for row in rows[1:]] for place in range(len(rows[0])))
-    texts = (
-        [str(each.value if isinstance(each, TableCell) else each or "") for each in column]
-        for column in columns
-    )
-    filled = ([text for text in column if text not in ("", MISSING)] for column in texts)
-    return [bool(column) and all(text[0].isalpha() for text in column) for column in filled]
+
+    def initial(cell: Any) -> str:
+        return str(getattr(cell, "value", cell) or "")[:1].replace(MISSING, "")
+
+    return ["".join(map(initial, column[1:])).isalpha() for column in zip(*rows, strict=True)]
 
 
 def _sections(findings: Findings, wanted: Sequence[PageSection] = SECTIONS) -> list[dict[str, Any]]:

@@ -48,12 +48,12 @@ def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
             "figures are written by --figures."
         )
     findings = find(study)
-    drawn = {name: own for name, figure in FIGURES.items() if (own := figure.draw(study))}
+    drawn = {name: drawings for name, figure in FIGURES.items() if (drawings := figure.draw(study))}
     texts = _texts(findings, drawn)
     images = {
         f"figures/{plain_label(name)}.{kind}": drawing
-        for own in drawn.values()
-        for name, drawing in own.items()
+        for drawings in drawn.values()
+        for name, drawing in drawings.items()
         for kind in ("pdf", "svg")
     }
     # check all files before writing the first
@@ -125,6 +125,6 @@ def methods_paragraph(study: Study) -> str:
         tuned=tuned,
         images=image_sentences(study),
         alpha=study.settings.get("alpha", ALPHA),
-        own=study.alpha,
+        question_alpha=study.alpha,
         sentences=filter(None, (plan_sentence(study), cells_sentence(study), machine_sentence(study))),
     )

@@ -212,8 +212,8 @@ class Measure(NamedTuple):
 
 def about_metric(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping[str, Any]:
     """Return title, unit and direction of a metric, from the study's `metrics.json` where it has them."""
-    own = METRICS.get(metric)
-    return (own._asdict() if own else {}) | dict(metrics.get(metric, {}))
+    known = METRICS.get(metric)
+    return (known._asdict() if known else {}) | dict(metrics.get(metric, {}))
 
 
 def measure(metrics: Mapping[str, Mapping[str, Any]], spec: Question) -> Measure:

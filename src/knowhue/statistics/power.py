@@ -121,8 +121,8 @@ def _words(
     """Return the verdict of each study, from its means by seed and the half-widths of its interval at each level."""
     centres = means.mean(axis=1)
     # if the interval over seeds and images contains 0, p does not matter
-    p, asked = np.ones(len(means)), np.abs(centres) > half_widths[1 - design.alpha]
-    p[asked] = _near_p(means[asked], design.alpha)
+    p, excludes_0 = np.ones(len(means)), np.abs(centres) > half_widths[1 - design.alpha]
+    p[excludes_0] = _near_p(means[excludes_0], design.alpha)
     ends = {
         level: list(zip((centres - half).tolist(), (centres + half).tolist(), strict=True))
         for level, half in half_widths.items()
