@@ -292,27 +292,23 @@ class Wording(NamedTuple):
     """claims about these models, where single images have no scores"""
 
 
-_SIDES = {"helps": "better", "hurts": "worse"}
 WORDINGS = {
     task: Wording(
-        question,
-        TASK_TITLES[task],
-        "single-task",
-        "multi-task",
-        "the single-task model",
-        "the multi-task model",
+        question, TASK_TITLES[task], "single-task", "multi-task", "the single-task model", "the multi-task model",
         {
-            **{direction: f"Multi-task training {direction} {does}" for direction in _SIDES},
-            "": f"Multi-task training makes no difference that matters to {does}",
+            "helps": f"Multi-task training helps {noun}",
+            "hurts": f"Multi-task training hurts {noun}",
+            "": f"Multi-task training makes no difference that matters to {noun}",
         },
         {
-            **{direction: f"the multi-task models are {side} {doing}" for direction, side in _SIDES.items()},
-            "": f"the arms differ {doing} by less than what matters",
+            "helps": f"the multi-task models are better at {verb}",
+            "hurts": f"the multi-task models are worse at {verb}",
+            "": f"the arms differ at {verb} by less than what matters",
         },
     )
-    for task, question, does, doing in (
-        ("colour", "Is colouring easier for a model that also learns to classify?", "colouring", "at colouring"),
-        ("class", "Is classifying easier for a model that also learns to colour?", "classification", "at classifying"),
+    for task, question, noun, verb in (
+        ("colour", "Is colouring easier for a model that also learns to classify?", "colouring", "colouring"),
+        ("class", "Is classifying easier for a model that also learns to colour?", "classification", "classifying"),
     )
 }  # fmt: skip
 
@@ -327,18 +323,17 @@ def wording(study: Study, question: str) -> Wording:
     # acronyms such as PSNR keep their case, and so do names from the table, such as IoU
     as_is = title[1:2].isupper() or title == spaced(spec.metric)
     metric = title if as_is else title[:1].lower() + title[1:]
-    claims = {direction: f"{after} is {side} than {before} in {metric}" for direction, side in _SIDES.items()}
-    here = {
-        direction: f"the models of {after} are {side} in {metric} than those of {before}"
-        for direction, side in _SIDES.items()
-    }
     return Wording(
-        f"Is {after} better than {before} in {metric}?",
-        f"{title}: {spec.multi} against {spec.single}",
-        spec.single,
-        spec.multi,
-        before,
-        after,
-        claims | {"": f"Between {after} and {before} there is no difference in {metric} that matters"},
-        here | {"": f"the models of {after} and of {before} differ in {metric} by less than what matters"},
-    )
+        f"Is {after} better than {before} in {metric}?", f"{title}: {spec.multi} against {spec.single}",
+        spec.single, spec.multi, before, after,
+        {
+            "helps": f"{after} is better than {before} in {metric}",
+            "hurts": f"{after} is worse than {before} in {metric}",
+            "": f"Between {after} and {before} there is no difference in {metric} that matters",
+        },
+        {
+            "helps": f"the models of {after} are better in {metric} than those of {before}",
+            "hurts": f"the models of {after} are worse in {metric} than those of {before}",
+            "": f"the models of {after} and of {before} differ in {metric} by less than what matters",
+        },
+    )  # fmt: skip

@@ -94,7 +94,6 @@ def _transfer(study: Study, question: str, found: Contrast) -> "Figure":
 
 
 def _diverged(found: Contrast) -> list[list[bool]]:
-    """Return for each seed whether each of its two runs diverged."""
     return [[(arm, seed) in found.diverged for arm in found.arms] for seed in found.seeds]
 
 

@@ -1,7 +1,7 @@
 """All numbers of a study: `results.json`, and the tables of scores, baselines, images and time."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -39,14 +39,13 @@ class Conclusion(NamedTuple):
         if self.findings.study.is_comparison:
             return ["", *markdown_tables(self.findings.study).splitlines()]
         answered = self.answers.values()
-        if not answered:
-            return [
-                "",
-                "No question: one needs the arm `multi`, and `colour` or `class`. The scores are in the report.",
-            ]
-        return [
+        none = (
+            "No question: one needs the arm `multi`, and `colour` or `class`. The scores are in the report."
+        )
+        lines = [
             line for each in answered for line in ("", each.question, *(f"  {text}" for text in each.lines))
         ]
+        return lines or ["", none]
 
 
 def conclude(study: Study) -> Conclusion:
@@ -192,21 +191,22 @@ def task_scores(findings: Findings, task: str) -> list[dict[str, Any]]:
     return [_difference(findings, task, row["metric"]) | row for row in rows]
 
 
-def _with_baselines(study: Study, task: str, names: Iterable[str]) -> list[dict[str, Any]]:
+def _with_baselines(study: Study, task: str, names: Collection[str]) -> list[dict[str, Any]]:
     """Return the scores of both arms' finished runs and of the baselines, a row for each metric."""
     trivial = {_BASELINES.get(name, spaced(name)): flat_scores(row) for name, row in study.baselines.items()}
-    runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
-    rows = [
-        {
-            "metric": name,
-            "scores": tuple([scores.get(name) for scores in of_arm] for of_arm in runs),
-            "baselines": {baseline: values.get(name) for baseline, values in trivial.items()},
-        }
-        for name in names
-    ]
     # a baseline without any of these metrics gets no column
-    found = {name for row in rows for name, value in row["baselines"].items() if value is not None}
-    return [row | {"baselines": {n: v for n, v in row["baselines"].items() if n in found}} for row in rows]
+    known = {
+        name: row for name, row in trivial.items() if any(row.get(metric) is not None for metric in names)
+    }
+    runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
+    return [
+        {
+            "metric": metric,
+            "scores": tuple([scores.get(metric) for scores in of_arm] for of_arm in runs),
+            "baselines": {name: row.get(metric) for name, row in known.items()},
+        }
+        for metric in names
+    ]
 
 
 def _metric_names(study: Study) -> dict[str, list[str]]:
@@ -259,15 +259,15 @@ def provenance(study: Study, kind: str) -> list[str]:
 
 def not_computed(study: Study) -> list[tuple[str, str]]:
     """Return (title, reason) of each distance, perceptual or secondary score that was not computed."""
-    found = {
+    reasons = {
         entry["title"]: str(entry.get("reason", "")).removeprefix("not computed: ")
         for _, entry in _entries(study, "distribution", "perceptual")
         if entry.get("value") is None
     }
     is_planned = any("recognition" in question.secondary for question in study.questions.values())
     if is_planned and study.config("evaluation", "recognition") is False:
-        found["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
-    return list(found.items())
+        reasons["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
+    return list(reasons.items())
 
 
 def has_fid(study: Study) -> bool:
@@ -281,7 +281,6 @@ def _entries(study: Study, *kinds: str) -> list[tuple[str, Row]]:
 
 
 def _known(study: Study, kind: str) -> list[tuple[str, Row]]:
-    """Return the entries that have a value."""
     return [pair for pair in _entries(study, kind) if pair[1].get("value") is not None]
 
 

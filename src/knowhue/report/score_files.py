@@ -114,8 +114,8 @@ class _Columns:
             if name in self.places:
                 return self.places[name]
         means = f" {ONLY_MEANS}." if option == "--seed-column" else ""
-        unsure = next((f" {quoted(name)}" for name in self.header if _plain(name) in _UNSURE_NAMES), "")
-        unsure = "" if means else unsure
+        columns = [] if means else self.header
+        unsure = next((f" {quoted(name)}" for name in columns if _plain(name) in _UNSURE_NAMES), "")
         meant = "" if given is None and unsure else did_you_mean(given or usual[0], self.header)
         raise TableError(
             f"{self.path}: no column `{shown(given or usual[0])}`. Found {few(self.header, 12)}. Name it with "

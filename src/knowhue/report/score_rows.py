@@ -74,7 +74,6 @@ class ScoreRows:
         return list(dict.fromkeys(found))
 
     def seeds(self) -> dict[str, dict[int, None]]:
-        """Return the seeds of each arm, in the order of the rows."""
         seeds: dict[str, dict[int, None]] = defaultdict(dict)
         for arm, seed, *_ in (*self.totals, *self.declared):
             seeds[arm][seed] = None
@@ -90,14 +89,12 @@ class ScoreRows:
         ]
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Return the scores without a seed, by name and metric."""
         found: dict[str, dict[str, float]] = defaultdict(dict)
         for (name, _, metric), (value, _) in self.seedless.items():
             found[name][metric] = value
         return dict(found)
 
     def scores(self) -> Iterator[Score]:
-        """Return the rows of the tidy table."""
         for (arm, seed, metric, label), (value, _) in self.totals.items():
             yield Score(arm, seed, metric, value, label)
         for (arm, seed, metric), column in self.images.items():

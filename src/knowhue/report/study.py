@@ -290,7 +290,6 @@ class Study:
 
     @property
     def finished_runs(self) -> list[Run]:
-        """All finished runs, by arm and seed."""
         return [run for arm in self.runs for run in self.finished(arm)]
 
     @property
@@ -409,7 +408,6 @@ def arm_name(arm: str) -> str:
 
 
 def tasks(study: Study, arm: str) -> set[str]:
-    """Return the tasks that an arm is trained on."""
     return set(_setting(study, arm, "tasks", "names") or ("colour", "class"))
 
 

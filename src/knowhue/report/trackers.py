@@ -96,9 +96,9 @@ def read_logged(path: Path) -> list[LoggedRun]:
         RunError: there is no run, or another version wrote it.
         DamagedError: a log is damaged.
     """
-    below = sorted(file.parent for file in path.glob("*/seed-*/config.json"))
-    folders = [folder for folder in below if folder.parent.name not in RESERVED]
-    runs = [_read(folder) for folder in ([path] if (path / "config.json").exists() else folders)]
+    files = sorted(path.glob("*/seed-*/config.json"))
+    below = [file.parent for file in files if file.parent.parent.name not in RESERVED]
+    runs = [_read(folder) for folder in ([path] if (path / "config.json").exists() else below)]
     if not runs:
         raise RunError(
             f"`{path}` should be the folder of a run or a study. Found no run that has begun."
@@ -113,17 +113,17 @@ def _read(folder: Path) -> LoggedRun:
     root, config = folder.parent.parent, read_config(folder)
     frozen = read_frozen(root) if (root / FROZEN).exists() else {}
     scored = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
-    state = read_status(folder).get("state", "running")
-    tags = {"arm": folder.parent.name, "seed": str(config.seed), "state": state}
-    tags |= {"plan": frozen["hash"]} if frozen else {}
-    tags |= {"split": scored["split"]} if scored else {}
+    tags = {
+        "arm": folder.parent.name, "seed": str(config.seed), "state": read_status(folder).get("state", "running"),
+        "plan": frozen.get("hash"), "split": scored.get("split"),
+    }  # fmt: skip
     points = tuple(_points(read_log(folder), config.training.batch_size))
     log = folder / "log.jsonl"
     until = log.stat().st_mtime if log.exists() else 0.0
     return LoggedRun(
         f"{folder.parent.name}/{folder.name}",
         frozen.get("name", root.name),
-        tags,
+        {name: tag for name, tag in tags.items() if tag is not None},
         {
             name: value if isinstance(value, Scalar) else "null" if value is None else str(value)
             for name, value in dotted(settings_of(config), is_for_readers=True)
