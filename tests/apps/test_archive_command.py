@@ -21,11 +21,11 @@ def photo(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--shards", "2", "--album"], "--album goes with a folder;"),
-        (["--shards", "2", "--samples", "3"], "--samples goes with an image;"),
-        (["--shards", "2", "--on-error", "stop"], "--on-error stop goes with a folder;"),
-        (["--workers", "2"], "--workers goes with an archive (--shards, or a URL);"),
-        (["--engine", "ray"], "--engine goes with an archive (--shards, or a URL);"),
+        (["--shards", "2", "--album"], "--album applies to a folder;"),
+        (["--shards", "2", "--samples", "3"], "--samples applies to an image;"),
+        (["--shards", "2", "--on-error", "stop"], "--on-error stop applies to a folder;"),
+        (["--workers", "2"], "--workers applies to an archive (--shards, or a URL);"),
+        (["--engine", "ray"], "--engine applies to an archive (--shards, or a URL);"),
         (["--shards", "2", "--engine", "cloud"], "`engine` should be"),
         (["--shards", "2", "-o", "foo://there"], "`foo://there`"),
     ],
@@ -40,10 +40,10 @@ def test_what_does_not_go_together_is_one_line(knowhue, tmp_path, photo, options
 def test_what_is_no_folder_is_told_before_anything_is_opened(knowhue, photo):
     code, _, err = knowhue("colorize", photo(), "--shards", "2")
     assert (code, err.count("\n")) == (2, 1)
-    assert "go with a folder" in err
+    assert "need a folder of images as input" in err
     code, _, err = knowhue("colorize", "s3://bucket/photos")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--out s3://bucket/colours" in err
+    assert "`--out` should be given for s3://bucket/photos: another URL such as s3://bucket/colours" in err
     code, _, err = knowhue("colorize", "https://example.com/a.JPG", "-o", photo().with_name("b.jpg"))
     assert (code, err.count("\n")) == (2, 1)
     assert "a.JPG: a single image; download it, and name the file" in err

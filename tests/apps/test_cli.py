@@ -238,7 +238,7 @@ def test_of_several_inputs_the_folder_is_to_be_named(knowhue):
     code, out, err = knowhue("colorize", "a.jpg", "b.jpg", "--fast", "c.jpg")
     assert (code, out) == (2, "")
     found = " ".join(err.replace("│", " ").split())
-    assert "One input at a time. Found b.jpg, c.jpg besides. Name the folder that holds them." in found
+    assert "One input at a time. Found also b.jpg, c.jpg. Name the folder that holds them." in found
 
 
 OURS = {theirs: ours for ours, names in OTHER_NAMES.items() for theirs in names.split()}
@@ -335,7 +335,7 @@ WRONG = [
     (["colorize", "p.png", "--saturation", "nan"], "saturation"),
     (["colorize", "p.png", "--unknown-below", "nan"], "unknown-below"),
     *(
-        (arguments, "is a variable of the shell not set?")
+        (arguments, "Is a shell variable not set?")
         for arguments in (
             ["colorize", ""],
             ["colorize", ".", "--out", ""],
@@ -398,7 +398,7 @@ def test_wrong_values_are_refused_before_work(knowhue, make_folder, tmp_path, mo
         ("colorize a.jpg --force", "No such option: --force. Instead: --overwrite."),
         ("colorize a.jpg --gpu", "No such option: --gpu. Instead: Training and exported models use a GPU"),
         ("study --resume", "No such option: --resume. Instead: --out with the same folder goes on where"),
-        ("serve -v", "No such option: -v. Instead: All progress and all warnings are shown anyway."),
+        ("serve -v", "No such option: -v. Instead: All progress and all warnings are always shown."),
         ("pack --metric x", "No such option: --metric. There are --out, --overwrite."),
         ("evaluate --metric x", "No such option: --metric. There are none besides --help."),
         ("help", "No such command 'help'. Did you mean '--help'?"),
@@ -491,16 +491,16 @@ def test_a_studys_own_file_is_known_by_what_it_holds(knowhue, tmp_path, studied,
         (
             "empty.yaml",
             "",
-            "holds nothing; --plan takes a study file, as `knowhue plan` prints it, or `study.json` of",
+            "the file is empty; --plan takes a study file, as `knowhue plan` prints it, or `study.json` of",
         ),
         (
             "results.json",
             '{"schema": 1, "questions": 2}',
-            "holds `schema`, `questions`, and is no study file; ",
+            "the file has `schema`, `questions`, so it is not a study file; ",
         ),
-        ("settings.yaml", "training: {}", "of a study's folder. Settings alone go with --config"),
+        ("settings.yaml", "training: {}", "of a study's folder. Use --config for a file of settings"),
         ("nothere.json", None, "no such file or directory; --plan takes a study file"),
-        ("model.onnx", "x", "no study file. It is a model"),
+        ("model.onnx", "x", "not a study file. It is a model"),
     ],
 )
 def test_what_is_no_study_file_is_said_with_what_is_one(knowhue, tmp_path, studied, name, text, said):
@@ -567,4 +567,4 @@ def test_the_power_of_one_seed_is_none(knowhue, make_folder):
     stated = ["--seed-sd", "colour=.1", "--image-sd", "colour=1", "--images", "100"]
     code, out, _ = knowhue("plan", make_folder({"cat": 1, "dog": 1}), *stated)
     assert code == 0
-    assert "colour: 1 seed: no verdict below" in out
+    assert "colour: 1 seed gives no verdict" in out

@@ -281,7 +281,7 @@ def test_status_of_a_study_whose_images_are_still_prepared_says_who_does(knowhue
         code, said, _ = knowhue("status", tmp_path / "study")
     assert code == 0
     first, second = said.splitlines()
-    assert first == "no plan yet: it is written once the images are prepared"
+    assert first == "no plan yet; it is written when the images are prepared"
     assert (second.startswith("study: "), second.endswith("(study)")) == (True, True)
     code, _, err = knowhue("status", tmp_path / "nowhere")
     assert code == 2
@@ -384,7 +384,7 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
     assert err.splitlines() == [
         f"Opening {', '.join(paths.values())} ...",
         *lines,
-        "Stopping: accepted requests are finished ...",
+        "Stopping; accepted requests are finished first ...",
         "Knowhue has stopped.",
     ]
     ((models, settings, page),) = calls

@@ -69,7 +69,10 @@ def test_too_few_images_for_int8_are_told_before_the_graph_is_written(
     assert (code, "at least 16 colour images, better some hundreds. Found 15" in err) == (2, True)
     Image.new("L", (16, 16)).save(folder / "gray.png")
     code, _, err = knowhue(*arguments, "-o", tmp_path / "m.onnx")
-    assert (code, "at least 16 images in colour. Found 7 in colour among 8" in err) == (2, True)
+    assert (
+        code,
+        "at least 8 in colour to calibrate on, and as many to measure on. Found 7 in colour among 8" in err,
+    ) == (2, True)
 
 
 @pytest.mark.parametrize(("left_out", "chroma"), [(0, 0.1), (10, 2.4)])
@@ -87,9 +90,11 @@ def test_int8_says_what_was_left_out_and_what_is_seen(
         *("--calibrate", colour_images(16), "-o", tmp_path / "m.onnx"),
     )
     assert code == 0
-    assert "on 137 images (128 others were calibrated on)" in said
-    assert ("  10 more were left out: at most 128 are calibrated on" in said) == bool(left_out)
-    assert ("That is seen." in said) == (chroma > 2.3)
+    assert "on 137 images (calibrated on 128 others)" in said
+    assert ("  10 more were left out: gray images, and those beyond 128 for calibration" in said) == bool(
+        left_out
+    )
+    assert ("This difference is visible." in said) == (chroma > 2.3)
 
 
 def test_an_export_is_exported_again_only_from_its_weights(knowhue, tmp_path):
@@ -142,14 +147,14 @@ def test_runs_that_have_not_finished_are_named(knowhue, tmp_path):
     folder = write_study(tmp_path / "study", seeds=(0, 1))
     change(run_of(folder, "multi", 1) / "status.json", lambda status: status.update(state="running"))
     code, _, err = knowhue("export", folder, "--to", "table", "-o", tmp_path / "runs.csv")
-    assert (code, err) == (0, "without a score, for they have not finished: multi seed 1\n")
+    assert (code, err) == (0, "without scores, because they have not finished: multi seed 1\n")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["-o", "runs.xlsx"], "should end in .csv or .parquet"),
-        (["--licence", "MIT"], "should go without --precision"),
+        (["--licence", "MIT"], "should be given without --precision"),
         ([], "no study"),
     ],
 )

@@ -18,7 +18,7 @@ def test_a_study_is_logged_once(knowhue, tmp_path, monkeypatch):
         "To see them: tensorboard --logdir logs/tensorboard",
     ]
     code, said, _ = knowhue("log", study, "--to", "tensorboard")
-    assert [line.partition(": ")[2] for line in said.splitlines()[:2]] == ["there already"] * 2
+    assert [line.partition(": ")[2] for line in said.splitlines()[:2]] == ["already there"] * 2
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "mlflow", "wandb"])

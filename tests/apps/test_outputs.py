@@ -243,11 +243,11 @@ def test_a_format_that_can_only_be_read_becomes_png_in_one_line(knowhue, place, 
         photo.save(f"photo{suffix}")
     code, said, err = knowhue("colorize", f"photo{suffix}")
     assert (code, (place / "photo-colour.png").exists()) == (0, True)
-    assert f"{suffix} can be read but not written: photo-colour.png is made" in err
+    assert f"{suffix} can be read but not written; writing photo-colour.png" in err
     assert "photo-colour.png" in said
     code, _, err = knowhue("colorize", f"photo{suffix}", "-o", "sub")
     assert (code, (place / "sub" / "photo.png").exists()) == (0, True)
-    assert "not written: photo.png is made" in err
+    assert "not written; writing photo.png" in err
     # a name, or a kind, that somebody asked for
     for asked in (["-o", "sub/other.png"], ["--layers"]):
         code, _, err = knowhue("colorize", f"photo{suffix}", *asked)

@@ -18,6 +18,7 @@ from knowhue.errors import ConfigError, RunError
 from knowhue.plan import Plan, make_plan
 from knowhue.presets import checked
 from knowhue.report.results import SCHEMA
+from knowhue.runs import STUDY_SCHEMA
 from knowhue.statistics.power import Variances
 from knowhue.storage import write_json
 
@@ -41,9 +42,9 @@ def test_differences_of_shares_are_told_in_points_and_a_variance_of_0_is_doubted
     assert "sd of a seed 1, of an image 20, residual 0" in text
     assert "80 % of the time is 4 points;" in text
     assert "a difference of 1 point is detected" in text
-    assert "unreliable" not in text
+    assert "makes these numbers unreliable" not in text
     text = "\n".join(power_lines(plan, {"class": Variances(0.0, 0.2)}, 250))
-    assert "The sd over seeds is 0, as where most scores agree" in text
+    assert "The sd over seeds is 0, because most scores agree" in text
     assert "unreliable" in text
     assert power_lines(plan, {"class": Variances(0.0, 0.0)}, 250) == power_lines(plan, {}, 250)
 
@@ -57,7 +58,10 @@ def test_it_says_which_study_the_images_were_counted_in():
 
 def test_too_few_seeds_are_said_to_give_no_verdict():
     lines = power_lines(make_plan(Config(), seeds=range(7)), {}, None)
-    assert lines == ["# colour: 7 seeds: no verdict below 8.", "# class: 7 seeds: no verdict below 8."]
+    assert lines == [
+        "# colour: 7 seeds give no verdict; 8 are needed.",
+        "# class: 7 seeds give no verdict; 8 are needed.",
+    ]
     assert "a verdict needs 8 seeds" in power_lines(make_plan(Config(), seeds=range(7)), OURS, 250)[1]
 
 
@@ -78,6 +82,18 @@ def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
         tmp_path / "results.json", {"schema": SCHEMA, "tests": {"colour": {"standard_deviations": None}}}
     )
     with pytest.raises(ConfigError, match="has no variances"):
+        read_variances(tmp_path)
+
+
+def test_variances_of_a_study_without_results_say_how_to_write_them(tmp_path: Path):
+    with pytest.raises(RunError, match="should be the folder of a study"):
+        read_variances(tmp_path)
+    plan = make_plan(Config(), ["colour"], [0])
+    write_json(
+        tmp_path / "study.json",
+        {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json", by_alias=True)},
+    )
+    with pytest.raises(ConfigError, match="Write them with `knowhue report"):
         read_variances(tmp_path)
 
 
@@ -114,7 +130,7 @@ def test_a_plan_is_refused_whose_classes_have_no_images_as_a_study_is(knowhue, m
         ((Path("study"), "colour=.1", None, None), "Found both"),
         ((Path("study"), None, "colour=.1", None), "Found both"),
         ((None, None, "colour=.1", 30), "should be given together"),
-        ((None, None, None, 30), "is not assumed"),
+        ((None, None, None, 30), "has no default"),
         ((None, "colour=.1", "colour=1", None), "should be given together"),
         ((None, "colr=.1", "colour=1", 30), "Did you mean `colour`?"),
         ((None, "colour=1e300", "colour=1", 30), "`--seed-sd` should be standard deviations by question"),
@@ -178,6 +194,6 @@ def test_a_sealed_study_whose_results_are_damaged_is_named_and_not_where_it_was_
     (tmp_path / "study" / "results.json").write_bytes(b"{")
     sealed = Path(shutil.make_archive(str(tmp_path / "cut"), "zip", tmp_path / "study"))
     with pytest.raises(
-        RunError, match=f"`{sealed}` should be a sealed study .* `knowhue check {sealed}` says how"
+        RunError, match=f"`{sealed}` should be a sealed study .* `knowhue check {sealed}` shows where"
     ):
         read_variances(sealed)

@@ -176,7 +176,7 @@ def test_one_look_for_a_folder_and_for_nothing_else(knowhue, photo, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out/colorized.jsonl").read_text().splitlines()]
     assert {line["path"] for line in lines if "own" in line["album"]} == {"a.png", "b.png"}
     code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--album")
-    assert (code, "--album goes with a folder" in err) == (2, True)
+    assert (code, "--album applies to a folder" in err) == (2, True)
 
 
 def test_what_is_no_reference_is_refused_in_one_line(knowhue, photo, tmp_path):
@@ -251,7 +251,7 @@ def test_one_sample_is_named_as_any_output(knowhue, photo, tmp_path):
 def test_samples_that_are_all_the_same_are_said_to_be(knowhue, photo, tmp_path):
     source, out = photo(), tmp_path / "c.png"
     same = (
-        "the same as sample 1: nothing is left to choose where the model is sure, a photo is black or white, or "
+        "the same as sample 1: samples do not differ where the model is sure, the photo is black or white, or "
         "reference, hints, strokes or saturation decide"
     )
     code, said, _ = knowhue("colorize", source, "-o", out, "--samples", 3, "--saturation", 0)
@@ -286,7 +286,7 @@ def test_samples_are_of_a_single_image(knowhue, photo, tmp_path):
     photo()
     code, _, err = knowhue("colorize", tmp_path, "--samples", 2)
     assert code == 2
-    assert "--samples goes with an image;" in err
+    assert "--samples applies to an image;" in err
 
 
 def layers_in(path):
@@ -328,7 +328,7 @@ def test_layers_are_written_as_openraster_alone_and_not_of_videos(knowhue, photo
     assert (code, "--out should end in .ora" in err) == (2, True)
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "--layers")
-    assert (code, "--layers goes with an image or a folder or an archive" in err) == (2, True)
+    assert (code, "--layers applies to an image or a folder or an archive" in err) == (2, True)
 
 
 def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):
@@ -423,7 +423,7 @@ def test_a_run_is_made_ready_in_words_that_fit_every_model(knowhue, photo, tmp_p
     monkeypatch.setattr("knowhue.training.deploy.require_deployable", lambda *_: None)
     code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png")
     assert code == 0
-    assert "Making runs/a/colour/seed-0 ready for use, once." in err
+    assert "Making runs/a/colour/seed-0 ready for use; this is done once." in err
     assert "class" not in err
 
 
@@ -461,7 +461,7 @@ def test_a_new_name_is_promised_only_of_what_was_recognised(knowhue, tmp_path, n
 
 def test_a_new_name_is_said_of_an_image_that_can_only_be_read(knowhue, photo):
     _, _, err = knowhue("colorize", photo("photo.bmp"))
-    assert ".bmp can be read but not written: photo-colour.png is made" in err
+    assert ".bmp can be read but not written; writing photo-colour.png" in err
 
 
 def test_what_is_wrong_with_the_input_is_said_before_a_model_is_opened(knowhue, photo, tmp_path):

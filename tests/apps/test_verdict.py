@@ -78,7 +78,10 @@ def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
             "Found `1%`. Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %.",
         ),
         (["--alpha", "1e-300"], "`--alpha` should be at least 1e-06"),
-        (["--sesoi", "accuracy=.1", "--sesoi", "accuracy=.2"], "says two things of `accuracy`"),
+        (
+            ["--sesoi", "accuracy=.1", "--sesoi", "accuracy=.2"],
+            "should be given once for `accuracy`. Found .1 and .2.",
+        ),
         (["--better", "accuracy=up"], "should be one of lower, higher"),
         (["--better", "accuracy=hihger"], "Did you mean `higher`?"),
         (["--sesoi", "acuracy=0.01", "--better", "accuracy=higher"], "Did you mean `accuracy`?"),

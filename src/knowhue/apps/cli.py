@@ -257,7 +257,7 @@ def status_command(study: StudyArgument) -> None:
     """Show the progress of every run of a study or comparison, and which processes work on it."""
     signs = read_holders(study)
     if signs and not (study / FROZEN).exists():
-        say("no plan yet: it is written once the images are prepared", *signs)
+        say("no plan yet; it is written when the images are prepared", *signs)
         return
     plan, digest = read_plan(study), read_frozen(study)["hash"]
     say(f"plan {digest[:12]}, {plural(len(plan.arms), 'arm')} x {plural(len(plan.seeds), 'seed')}")

@@ -97,12 +97,14 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         f"{run.arm} seed {run.seed}" for arm in found.runs for run in found.of(arm) if not run.finished
     ]
     if without:
-        say(f"without a score, for they have not finished: {few(without)}", err=True)
+        say(f"without scores, because they have not finished: {few(without)}", err=True)
     if lacking := sorted(metrics_without_images(found)):
-        say(f"without rows of single images, for some have no score: {', '.join(lacking)}", err=True)
+        say(f"without rows for single images, because some have no score: {', '.join(lacking)}", err=True)
     alpha = found.settings.get("alpha", ALPHA)
     if alpha != ALPHA:
-        say(f"alpha was planned as {alpha:g}: knowhue verdict {quoted(target)} --alpha {alpha:g}")
+        say(
+            f"the study's alpha is {alpha:g}, so judge it by: knowhue verdict {quoted(target)} --alpha {alpha:g}"
+        )
 
 
 def _check(arguments: ExportArguments) -> None:
@@ -111,7 +113,8 @@ def _check(arguments: ExportArguments) -> None:
     if kind == "table":
         if (precision, calibrate, arguments.licence, upload) != ("float32", None, "", None):
             raise ConfigError(
-                "`--to table` should go without --precision, --calibrate, --licence and --upload, which are of models."
+                "`--to table` should be given without --precision, --calibrate, --licence and --upload, which are for "
+                "models."
             )
         return
     if precision not in PRECISIONS_OF[kind]:
@@ -120,18 +123,20 @@ def _check(arguments: ExportArguments) -> None:
         )
     if (precision == "int8") != (calibrate is not None):
         raise ConfigError(
-            "`--precision int8` and `--calibrate FOLDER` should go together: 8 bits are fitted to images, and what "
-            "they cost is measured on others of them."
+            "`--precision int8` and `--calibrate FOLDER` should be given together: one half of the images is for "
+            "calibration, the other for measuring the cost of 8 bits."
         )
     if upload is not None and kind != "hub-folder":
-        raise ConfigError("`--upload` should go with `--to hub-folder`, which makes what the hub takes.")
+        raise ConfigError(
+            "`--upload` should be given with `--to hub-folder`, which writes the files of the hub."
+        )
 
 
 def _open(source: str, licence: str) -> TorchNetwork:
     path = find_model(source)
     if path.suffix != ".safetensors":
         raise ConfigError(
-            f"{source} cannot be exported again: only a run, a study or a .safetensors file can; export its run"
+            f"{source} cannot be exported again, because it is not a run, study or .safetensors file; export its run"
         )
     network = open_torch(path)
     if not licence:
@@ -172,7 +177,7 @@ def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) ->
 
     # before the graph is written, which takes half a minute
     examples = None if calibrate is None else read_examples(calibrate, network.description.size_px)
-    say("Writing the graph, and asking ONNX Runtime and torch the same ...", err=True)
+    say("Writing the graph, and comparing ONNX Runtime with torch ...", err=True)
     if examples is None:
         differences = export_onnx(network, target)
         say(_size(target), _differences(differences, "torch"))
@@ -180,14 +185,14 @@ def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) ->
     with temporary_folder("The graph before 8 bits") as folder:
         whole = folder / "float32.onnx"
         differences = export_onnx(network, whole)
-        say(f"Fitting 8 bits to half of the images of {calibrate}, measuring on the others ...", err=True)
+        say(f"Calibrating 8 bits on half of the images of {calibrate}, measuring on the others ...", err=True)
         cost = quantize(whole, target, examples)
     say(_size(target), _differences(differences, "torch, before 8 bits"))
-    say(f"in 8 bits, on {cost.measured_on} images ({cost.calibrated_on} others were calibrated on):")
+    say(f"in 8 bits, measured on {cost.measured_on} images (calibrated on {cost.calibrated_on} others):")
     if cost.left_out:
         say(
-            f"  {cost.left_out} more were left out: at most {CALIBRATED_ON} are calibrated on and {MEASURED_ON} "
-            "measured on, and none that are gray"
+            f"  {cost.left_out} more were left out: gray images, and those beyond {CALIBRATED_ON} for calibration and "
+            f"{MEASURED_ON} for measuring"
         )
     if cost.chroma is not None:
         say(
@@ -197,9 +202,9 @@ def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) ->
         if cost.chroma > _VISIBLE:
             are_few = cost.calibrated_on < CALIBRATED_ON
             more = f"calibrate on up to {CALIBRATED_ON} images, or " * are_few
-            say(f"  That is seen. Where it matters {more}keep float32, without --precision.")
+            say(f"  This difference is visible. Where it matters, {more}export float32, without --precision.")
     if cost.agreement is not None:
-        say(f"  the same class in {100 * cost.agreement:.1f} %")
+        say(f"  the same class for {100 * cost.agreement:.1f} % of the images")
     if cost.accuracy_before is not None and cost.accuracy_after is not None:
         say(f"  accuracy {100 * cost.accuracy_after:.1f} % instead of {100 * cost.accuracy_before:.1f} %")
 
@@ -240,6 +245,6 @@ def log_command(
     with locked(out, "log"), needing(f"`knowhue log --to {to}`", to):
         found = log_runs(to, runs, out, project)
     say(
-        *(f"{name}: written" for name in found.written), *(f"{name}: there already" for name in found.already)
+        *(f"{name}: written" for name in found.written), *(f"{name}: already there" for name in found.already)
     )
     say(f"To see them: {found.see}")

@@ -76,7 +76,7 @@ def deploy_once(choice: ModelChoice, task: Task | None = None) -> None:
         from knowhue.training.deploy import deploy, require_deployable
 
         require_deployable(run, task)
-        say(f"Making {run} ready for use, once.", err=True)
+        say(f"Making {run} ready for use; this is done once.", err=True)
         deploy(run)
 
 

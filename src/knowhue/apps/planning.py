@@ -10,12 +10,12 @@ import yaml
 from pydantic import BaseModel
 
 from knowhue.config import Config, Task
-from knowhue.errors import ConfigError, RunError, few, one_of, plural, shown
+from knowhue.errors import ConfigError, RunError, few, one_of, plural, quoted, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question, check_new_plan, read_planned
 from knowhue.presets import checked
 from knowhue.report.results import read_results
-from knowhue.runs import is_study_file, path_hint
+from knowhue.runs import is_study_file, path_hint, read_frozen
 from knowhue.settings_text import meaning_of, parse_number, read_yaml
 from knowhue.statistics import MAGNITUDES
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
@@ -64,15 +64,15 @@ def read_plan_file(path: Path) -> Plan:
     if is_study_file(path):
         return read_planned(path)
     if hint := path_hint(path):
-        raise ConfigError(f"{path}: no study file.{hint}")
+        raise ConfigError(f"{path}: not a study file.{hint}")
     values = read_yaml(path, "--plan", _STUDY_FILE)
     # other files of a study have a schema as well
     if "schema" in values or values.keys().isdisjoint(Plan.model_fields):
         names = [f"`{shown(str(name))}`" for name in values]
-        found = f"holds {few(names, 3)}, and is no study file" if names else "holds nothing"
+        found = f"has {few(names, 3)}, so it is not a study file" if names else "is empty"
         are_settings = bool(values) and values.keys() <= Config.model_fields.keys()
-        settings = ". Settings alone go with --config" * are_settings
-        raise ConfigError(f"{path}: {found}; --plan takes {_STUDY_FILE}{settings}")
+        settings = ". Use --config for a file of settings" * are_settings
+        raise ConfigError(f"{path}: the file {found}; --plan takes {_STUDY_FILE}{settings}")
     return check_new_plan(checked(Plan, values))
 
 
@@ -125,6 +125,12 @@ def read_variances(
     """
     from knowhue.sealing import unpacked
 
+    if not study.is_file() and not (study / "results.json").exists():
+        read_frozen(study)  # raises a RunError unless the folder holds a study
+        raise ConfigError(
+            f"`--variances` should be a study with results. Found none in `{study}`. Write them with `knowhue report "
+            f"{quoted(study)}`."
+        )
     try:
         with unpacked(study) if study.is_file() else nullcontext((study, None)) as (folder, _):
             tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
@@ -133,8 +139,8 @@ def read_variances(
             raise
         # the original error names the temporary folder, which no longer exists
         raise RunError(
-            f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged: `knowhue check "
-            f"{study}` says how."
+            f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged; `knowhue check "
+            f"{study}` shows where."
         ) from None
     found = {
         name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
@@ -142,7 +148,7 @@ def read_variances(
     if not found:
         raise ConfigError(
             f"`--variances` should be a study of two or more finished seeds with scores of single images. Found "
-            f"`{study}`, whose results.json has no variances: make it anew with `knowhue report`."
+            f"`{study}`, whose results.json has no variances. Train more seeds, or run `knowhue report` again."
         )
     for name, question in questions.items():
         if name in found and (metric := tests[name].get("metric", question.metric)) != question.metric:
@@ -170,7 +176,7 @@ def known_variances(
             missing.
     """
     if study is not None and (seed_sd or image_sd):
-        raise ConfigError("`--variances` should be given, or `--seed-sd` and `--image-sd`. Found both.")
+        raise ConfigError("`--variances` should be left out with `--seed-sd` and `--image-sd`. Found both.")
     if study is not None:
         found, count = read_variances(study, questions)
         return found, images or count
@@ -179,7 +185,7 @@ def known_variances(
     if not seed_sd or not image_sd or images is None:
         raise ConfigError(
             "`--seed-sd`, `--image-sd` and `--images` should be given together, or `--images` with `--variances`: "
-            "how much seeds and images vary is not assumed. Found not all of them."
+            "the variation over seeds and images has no default. Found only some of them."
         )
     seeds, variances = parse_deviations(seed_sd, "--seed-sd"), parse_deviations(image_sd, "--image-sd")
     return {name: Variances(seeds[name], variances[name]) for name in seeds.keys() & variances.keys()}, images
@@ -226,8 +232,8 @@ def _power_over_both(name: str, question: Question, design: Design, variances: V
     ]
     if zeros := [each for each, sd in (("seeds", seed), ("images", image)) if sd == 0]:
         lines.append(
-            f"  The sd over {' and '.join(zeros)} is 0, as where most scores agree or the study is small; that is "
-            "unreliable, and so are these numbers."
+            f"  The sd over {' and '.join(zeros)} is 0, because most scores agree or the study is small; that "
+            "makes these numbers unreliable."
         )
     return lines
 
@@ -235,10 +241,10 @@ def _power_over_both(name: str, question: Question, design: Design, variances: V
 def _power_over_seeds(name: str, seeds: int, alpha: float) -> list[str]:
     effect = sign_flip_effect(seeds, alpha) if seeds >= fewest_seeds(alpha) else None
     if effect is None:
-        return [f"{name}: {plural(seeds, 'seed')}: no verdict below {fewest_seeds(alpha)}."]
+        gives = "gives" if seeds == 1 else "give"
+        return [f"{name}: {plural(seeds, 'seed')} {gives} no verdict; {fewest_seeds(alpha)} are needed."]
     return [
-        f"{name}: {seeds} seeds detect a difference of {effect:.2f} paired standard deviations 80 % of the time, were "
-        "there no variation over images.",
-        "  To count it in, pass --variances STUDY (an earlier one, or a sealed one), or --seed-sd, --image-sd and "
-        "--images.",
+        f"{name}: {seeds} seeds detect a difference of {effect:.2f} paired standard deviations 80 % of the time, "
+        "without variation over images.",
+        "  To include that, pass --variances STUDY (a folder or a sealed one), or --seed-sd, --image-sd and --images.",
     ]

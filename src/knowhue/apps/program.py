@@ -60,7 +60,7 @@ OTHER_OPTIONS = {
     "--out": "--output --output-dir",
     "--overwrite": "--force -f -y",
     "--out with the same folder goes on where it stopped": "--resume --continue",
-    "All progress and all warnings are shown anyway": "--verbose -v --debug",
+    "All progress and all warnings are always shown": "--verbose -v --debug",
     "Training and exported models use a GPU if there is one, the built-in model none": "--gpu --cuda --device",
 }
 """What to use instead of other programs' options; an option is suggested only by commands that have it."""
@@ -86,8 +86,8 @@ class Commands(TyperGroup):
         """Refuse empty arguments: an empty path would mean the current folder, which is rarely intended."""
         if not ctx.resilient_parsing and (empty := [each for each in args if _EMPTY.fullmatch(each)]):
             raise ConfigError(
-                f"{empty[0].strip() or 'An argument'} is empty: knowhue {shlex.join(args)}. Name something there, or "
-                "leave it out; is a variable of the shell not set?"
+                f"{empty[0].strip() or 'An argument'} is empty: knowhue {shlex.join(args)}. Give it a value, or leave "
+                "it out. Is a shell variable not set?"
             )
         return super().parse_args(ctx, args)
 
@@ -127,7 +127,7 @@ class OneInput(TyperCommand):
         ctx.allow_extra_args = True
         more = super().parse_args(ctx, args)
         if more and not ctx.resilient_parsing:  # shell completion must not fail
-            ctx.fail(f"One input at a time. Found {few(more, 3)} besides. Name the folder that holds them.")
+            ctx.fail(f"One input at a time. Found also {few(more, 3)}. Name the folder that holds them.")
         return more
 
 

@@ -76,7 +76,7 @@ def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: b
             say(f"{name}: {colorizer.network.description.name}", err=True)
     run(
         models, settings, lambda address: say(f"Knowhue is at {address}"), page,
-        lambda: say("Stopping: accepted requests are finished ...", err=True),
+        lambda: say("Stopping; accepted requests are finished first ...", err=True),
     )  # fmt: skip
     say("Knowhue has stopped.", err=True)
 
@@ -90,8 +90,8 @@ def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
         name, _, recipe = text.partition("=")
         if name not in choices:
             raise ConfigError(
-                f"`--recipe` should be NAME=RECIPE, with the name of a --model. Found `--recipe {text}` beside "
-                f"{', '.join(choices)}."
+                f"`--recipe` should be NAME=RECIPE, with the name of a --model. Found `--recipe {text}` with "
+                f"the models {', '.join(choices)}."
             )
         require_recipe(recipe)
         choices[name] = choices[name]._replace(recipe=recipe)
@@ -108,7 +108,7 @@ def _named(models: list[str] | None) -> dict[str, str]:
             raise ConfigError(f"`--model` should be NAME=PATH or a path. Found `--model {text}`.")
         if key in named:
             raise ConfigError(
-                f"`--model` should give each model a name of its own. Found `{key}` twice: NAME=PATH."
+                f"`--model` should give each model another name. Found `{key}` twice. Give names as NAME=PATH."
             )
         named[key] = path if equals else text
     return named

@@ -148,7 +148,7 @@ def _require_kind(source: str, kind: str, options: Iterable[str]) -> None:
         if kind not in kinds:
             table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
             raise ConfigError(
-                f"{name} goes with {' or '.join(_ARTICLES[each] for each in kinds)}; {source} is "
+                f"{name} applies to {' or '.join(_ARTICLES[each] for each in kinds)}; {source} is "
                 f"{_ARTICLES[kind]}{table}"
             )
 
@@ -158,7 +158,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
 
     if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
         raise ConfigError(
-            f"{arguments.file}: a single image; download it, and name the file. A URL names many, as s3://bucket/photos"
+            f"{arguments.file}: a single image; download it, and name the file. A URL must name a folder, as s3://bucket/photos"
         )
     if arguments.shards is not None or is_url(arguments.file) or is_url(arguments.out or ""):
         return "archive"
@@ -178,7 +178,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
     if is_image(source):  # by its content, not its name
         return "image"
     if hint := path_hint(source):
-        raise ImageError(f"{source}: no image.{hint}")
+        raise ImageError(f"{source}: not an image.{hint}")
     # an input without a video suffix counts as a video if the output has one
     names = source, Path(arguments.out or "")
     return "video" if any(each.suffix.lower() in VIDEO_SUFFIXES for each in names) else "image"
@@ -220,7 +220,7 @@ def _say_if_format_changes(arguments: ColorizeArguments, out: Path) -> None:
     """Tell the user that the input's format cannot be written and another is used, unless --out named that."""
     suffix = Path(arguments.file).suffix
     if arguments.suffix is None and out.suffix not in (suffix, Path(arguments.out or "").suffix):
-        say(f"{suffix or 'This'} can be read but not written: {out.name} is made", err=True)
+        say(f"{suffix or 'This format'} can be read but not written; writing {out.name}", err=True)
 
 
 def _list_folder(arguments: ColorizeArguments) -> "Listing":
@@ -296,7 +296,7 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
         first = first_of.setdefault(hashlib.sha256(colorized.image.pixels.tobytes()).hexdigest(), number)
         if first < number:
             record["warnings"].append(
-                f"the same as sample {first}: nothing is left to choose where the model is sure, a photo is black or "
+                f"the same as sample {first}: samples do not differ where the model is sure, the photo is black or "
                 "white, or reference, hints, strokes or saturation decide"
             )
         if colorized.uncertainty is not None and map_file is not None:
@@ -357,11 +357,11 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
     source = arguments.file
     if not is_url(source) and not Path(source).is_dir():
         raise ConfigError(
-            f"`--shards` and an object store go with a folder. Found `{source}`, which is none."
+            f"`--shards` and object stores need a folder of images as input. Found `{source}`, which is not a folder."
         )
     if arguments.out is None and is_url(source):
         raise ConfigError(
-            f"Where the colours of {source} go should be said: --out s3://bucket/colours, or a folder."
+            f"`--out` should be given for {source}: another URL such as s3://bucket/colours, or a folder."
         )
     out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     if not is_url(out):

@@ -72,7 +72,7 @@ def verdict_command(arguments: VerdictArguments) -> None:
     for each in found.answers.values():
         say(each.question, *(f"  {line}" for line in each.lines), "")
     if further := further_lines(found.findings):
-        say(f"Further metrics, of which no question is asked († on these {table.split} images alone):")
+        say(f"Further metrics, without a question († only on these {table.split} images):")
         say(*(f"  {line}" for line in further), "")
     if lines := notices(table):
         say(*lines, err=True)
@@ -90,7 +90,7 @@ def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
             raise ConfigError(f"`{option}` should be NAME=VALUE, such as `{example}`. Found `{shown(text)}`.")
         if found.setdefault(name, value) != value:
             raise ConfigError(
-                f"`{option}` says two things of `{shown(name)}`: {found[name]} and {value}. Say it once."
+                f"`{option}` should be given once for `{shown(name)}`. Found {found[name]} and {value}."
             )
     return found
 
