@@ -387,7 +387,6 @@ class Scene(NamedTuple):
     """What a class shows."""
 
     things: tuple[Thing, ...]
-    """functions that draw its animals"""
     sizes: tuple[float, float]
     """range of half-lengths, sheet units"""
     most: int
@@ -395,7 +394,6 @@ class Scene(NamedTuple):
     horizons: tuple[tuple[float, float], ...]
     """ranges of y where the ground begins, one of which is chosen"""
     is_on_ground: bool = False
-    """whether it stands on the ground"""
     tilt: float = 0.4
     """standard deviation of its angle, radians"""
 

@@ -129,12 +129,10 @@ def _scratches(lines: Tensor, height: int, width: int) -> Tensor:
 
 
 class ProcessShare(NamedTuple):
-    """The share of this process in the work."""
+    """Which of `world` processes this one is, from 0."""
 
     rank: int = 0
-    """number of this process, from 0"""
     world: int = 1
-    """number of processes"""
 
 
 class Targets(NamedTuple):

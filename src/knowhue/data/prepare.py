@@ -155,7 +155,7 @@ def load_prepared(
     if damage := find_damage(folder, summary, thorough):
         raise RunError(
             f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
-            "again. To leave an image out, remove it from the source, and choose another folder."
+            "again. To leave an image out, remove it from the source, and name another folder."
         )
     return _open(folder, summary, evaluated_on)
 
@@ -299,7 +299,7 @@ def _prepare(
     others = sorted(name for name in found if not name.startswith(".") and not _OWN_FILES.fullmatch(name))
     if others and SUMMARY not in found:
         raise RunError(
-            f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Choose another folder, or "
+            f"`{folder}` should be free for prepared images. Found {few(others, 3)} there. Name another folder, or "
             "move these files away."
         )
     # named by everything that its parts depend on, so that finished parts can be used again
@@ -415,7 +415,7 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
     if images_in_use(folder.parent) - {"", identity}:
         raise RunError(
             f"`{folder.parent}` holds runs that were trained on other images: some were added, changed or removed "
-            "since, or are prepared in another way. Choose another folder, or restore the old images."
+            "since, or are prepared in another way. Name another folder, or restore the old images."
         )
 
 

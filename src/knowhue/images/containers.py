@@ -38,7 +38,6 @@ class FileInfo(NamedTuple):
     texts: Texts = ()
     pixels_per_mm: Resolution | None = None
     notes: tuple[str, ...] = ()
-    """sentences for the user"""
     colours: SpaceAndNotes = (None, ())
     """colour space of files without a profile, and sentences for the user on it"""
 
@@ -147,7 +146,7 @@ _METRE = 1
 _PNG_RESOLUTION = b"\0\0\0\x09pHYs"
 _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_IN_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
-_EXIF_HEAD = b"Exif\0\0"
+EXIF_HEAD = b"Exif\0\0"
 _RAW_PROFILE = re.compile(r"Raw profile type (exif|APP1|xmp)")
 LONGEST_KEYWORD = 79  # characters
 
@@ -184,7 +183,7 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
         fits = length < left_bytes
         body = body or file.read(length if fits else 0)
         if fits and kind == b"eXIf":
-            metadata.setdefault("exif-data", _EXIF_HEAD + body.removeprefix(_EXIF_HEAD))
+            metadata.setdefault("exif-data", EXIF_HEAD + body.removeprefix(EXIF_HEAD))
         elif fits and (found := _png_text(kind, body, left_bytes)):
             key, text = found
             left_bytes -= len(text)
@@ -195,7 +194,7 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
             elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
                 older.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
             else:
-                older.setdefault("exif-data", _EXIF_HEAD + raw.removeprefix(_EXIF_HEAD))
+                older.setdefault("exif-data", EXIF_HEAD + raw.removeprefix(EXIF_HEAD))
         else:
             left_bytes -= _FAILURE_BYTES
             lost += 1
@@ -413,7 +412,7 @@ def jpeg_2000_info(file: File) -> FileInfo:
             elif kind == b"jp2c":
                 codestream = codestream or body  # the first is the image
             elif kind == b"uuid" and (name := _UUIDS.get(body[:16])):
-                metadata.setdefault(name, (b"Exif\0\0" if name == "exif-data" else b"") + body[16:])
+                metadata.setdefault(name, (EXIF_HEAD if name == "exif-data" else b"") + body[16:])
             elif kind not in _STORAGE_BOXES:
                 unknown.append(kind.decode("latin-1").strip())
     comments, notes = _codestream_header(codestream)

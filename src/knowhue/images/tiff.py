@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, few
-from knowhue.images.containers import File, FileInfo, unitless_resolution
+from knowhue.images.containers import EXIF_HEAD, File, FileInfo, unitless_resolution
 from knowhue.images.image import Resolution
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
@@ -250,13 +250,13 @@ _IGNORED = (
 storage of SGI, HDR prepress and fax files, printer data (PrintIM), Windows' padding."""
 _NAMES = {37724: "Photoshop's layers (37724)", 52545: "content credentials (C2PA, 52545)"}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
-_HEAD = b"Exif\0\0II*\0\x08\0\0\0"
+_HEAD = EXIF_HEAD + b"II*\0\x08\0\0\0"
 GEOGRAPHY = "geotiff"
 """Name of the metadata block with GeoTIFF tags; its layout is that of EXIF."""
 
 
 def _exif_directories(block: bytes) -> Directories:
-    return Directories(io.BytesIO(block.removeprefix(b"Exif\0\0")))
+    return Directories(io.BytesIO(block.removeprefix(EXIF_HEAD)))
 
 
 def _read_tags(block: bytes, tags: Container[int]) -> Directory:
@@ -291,7 +291,7 @@ def exif_without_thumbnail(block: bytes) -> bytes:
     """EXIF without its second directory, the thumbnail's (CIPA DC-008, 4.5.4); damaged EXIF is returned unchanged."""
     with suppress(ImageError, *_DAMAGE):
         directories = _exif_directories(block)
-        start = len(block) - len(block.removeprefix(b"Exif\0\0"))
+        start = len(block) - len(block.removeprefix(EXIF_HEAD))
         link = start + directories.read(directories.first, ())[1]
         # only the link is removed, because removing bytes would invalidate the other offsets
         if link + 4 <= len(block):
