@@ -464,6 +464,16 @@ def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encod
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_a_description_whose_number_of_images_is_text_is_refused(honest, tmp_path, name):
+    with safe_open(honest, "pt") as file:
+        described = json.loads(file.metadata()["knowhue"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    described["images"][name] = "many"
+    save_file(weights, tmp_path / "model.safetensors", {"knowhue": json.dumps(described)})
+    refused(tmp_path / "model.safetensors", f"Found `images.{name}` should be a whole number, found many.")
+
+
 @pytest.mark.parametrize(
     "changes", [{"schema_version": 2, "rings": 3}, {"schema": "other"}, {"schema_version": ...}]
 )

@@ -133,6 +133,11 @@ class Description(Section):
             raise ValueError(f"two classes or more are needed, found {len(self.classes)}")
         if len({*self.classes}) < len(self.classes):
             raise ValueError("class names should differ, found one twice")
+        for name in ("train", "validation"):
+            if not isinstance(self.images.get(name, 0), int):
+                raise ValueError(
+                    f"`images.{name}` should be a whole number, found {shown(self.images[name])}"
+                )
         if unknown := [name for name in self.metrics if name not in METRICS]:
             raise ValueError(f"scores are named as in METRICS, found {shown(unknown[0])}")
         return self
@@ -172,7 +177,10 @@ def read_description(text: str | None, path: Path) -> Description:
     try:
         description = Description.model_validate_json(text)
     except ValidationError as error:
-        problems = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+        problems = {
+            ".".join(map(str, each["loc"])): each["msg"].removeprefix("Value error, ")
+            for each in error.errors()
+        }
         # checked first: another version can have other fields
         if problems.keys() & _SCHEMA.keys():
             raise _other_version(path) from None
