@@ -184,18 +184,16 @@ def _tuned_on(seeds: Sequence[int], found: Mapping[str, Any] | None) -> str:
 def _trained_on(study: Study) -> str:
     """Return whether the intervals cover the choice of the training images: not while all seeds share them."""
     share = study.config("supervision", "image_share") or 1.0
-    baselines = "The mean and median colour and the majority class are taken from all training images."
     if share == 1:
         return "All seeds train on the same images: intervals do not cover the choice of the training images."
+    part = f"{plain(100 * share)} % of the training images"
     if study.config("supervision", "resample"):
-        return (
-            f"Each seed trains on {plain(100 * share)} % of the training images, drawn anew: intervals cover their "
-            f"choice, too. {baselines}"
+        text = f"Each seed trains on {part}, drawn anew: intervals cover their choice, too."
+    else:
+        text = (
+            f"All seeds train on the same {part}: intervals do not cover the choice of the training images."
         )
-    return (
-        f"All seeds train on the same {plain(100 * share)} % of the training images: intervals do not cover the choice "
-        f"of the training images. {baselines}"
-    )
+    return f"{text} The mean and median colour and the majority class are taken from all training images."
 
 
 def warnings(study: Study) -> list[tuple[str, str]]:

@@ -37,8 +37,7 @@ MOST_QUESTIONS = 60
 FAR_BEYOND = 20
 """Factor between the largest score and the next from which it is reported as a possible mistake."""
 _DECLARED = "what the table says"
-_DEFAULT_QUESTIONS = {each.metric: each for each in QUESTIONS.values()}
-"""Knowhue's own questions by their metric."""
+_DEFAULT_SESOI = {each.metric: each.sesoi for each in QUESTIONS.values()}
 _KNOWN_METRICS = [name for name, each in METRICS.items() if each.better != "neither"]
 """Knowhue's metrics with a better direction."""
 
@@ -88,11 +87,10 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
     _require_known(rows, options)
     about = {metric: _about(rows, options, metric) for metric in rows.metrics}
     seeds = rows.seeds()
-    mistakes = [*_same_but_for_case("arm", seeds), *_misspelt("seed", seeds)]
     try:
         questions = _questions(rows, options, about)
     except KnowhueError as error:  # report both problems at once
-        error.args += tuple(mistakes)
+        error.args += (*_same_but_for_case("arm", seeds), *_misspelt("seed", seeds))
         raise
     primary = {question.metric for question in questions.values()}
     compared = {arm for each in questions.values() for arm in (each.single, each.multi)}
@@ -150,10 +148,8 @@ def _declared(rows: ScoreRows, options: TableOptions, name: str, metric: str) ->
 
 def _about(rows: ScoreRows, options: TableOptions, metric: str) -> Row:
     """Return what is known about a metric: `title`, `unit`, `better`, and `least`, None where it has no lower limit."""
-    better, known = (
-        _declared(rows, options, "better", metric),
-        METRICS[metric] if metric in _KNOWN_METRICS else None,
-    )
+    better = _declared(rows, options, "better", metric)
+    known = METRICS[metric] if metric in _KNOWN_METRICS else None
     if known and better not in (None, known.better):
         raise ConfigError(
             f"Two directions of `{metric}`: {better}, and {known.better} for Knowhue's metric of that name. Leave out "
@@ -169,14 +165,12 @@ def _about(rows: ScoreRows, options: TableOptions, metric: str) -> Row:
 
 def _questions(rows: ScoreRows, options: TableOptions, about: Mapping[str, Row]) -> dict[str, Question]:
     """Return a question for each primary metric and each pair of arms."""
-    sesoi = {metric: _declared(rows, options, "sesoi", metric) for metric in rows.metrics}
-    named = [metric for metric in rows.metrics if metric in options.sesoi or metric in rows.metadata["sesoi"]]
-    sesoi |= {
-        metric: _DEFAULT_QUESTIONS[metric].sesoi
-        for metric in sesoi
-        if metric in _DEFAULT_QUESTIONS and sesoi[metric] is None
+    sesoi: dict[str, Any] = {metric: _declared(rows, options, "sesoi", metric) for metric in rows.metrics}
+    declared = [metric for metric, value in sesoi.items() if value is not None]
+    sesoi = {
+        metric: _DEFAULT_SESOI.get(metric) if value is None else value for metric, value in sesoi.items()
     }
-    primary = options.metrics or named or [metric for metric, value in sesoi.items() if value] or rows.metrics
+    primary = options.metrics or declared or [metric for metric in sesoi if sesoi[metric]] or rows.metrics
     if unknown := [metric for metric in primary if sesoi[metric] is None]:
         raise ConfigError(
             f"The smallest effect of interest, below which no difference matters, is not known for {few(unknown, 12)}. "
@@ -271,24 +265,19 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
 def _copies(study: Study) -> Iterator[str]:
     """Report compared arms that look like copies of each other: in all scores, or in all images of some seeds."""
     assert study.scores is not None
-    for one, other in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
-        before, after = (
-            {run.seed: run.scores["metrics"] for run in study.finished(arm)} for arm in (one, other)
-        )
+    for arms in dict.fromkeys((each.single, each.multi) for each in study.questions.values()):
+        before, after = ({run.seed: run.scores["metrics"] for run in study.finished(arm)} for arm in arms)
         seeds = sorted(before.keys() & after.keys())
-        shared = [
-            before[seed][name] == after[seed][name]
-            for seed in seeds
-            for name in before[seed].keys() & after[seed].keys()
-        ]
-        copied = [seed for seed in seeds if study.scores.same_image_scores(one, other, seed, study.metrics)]
-        if shared and all(shared):
-            yield f"“{one}” and “{other}” have the same scores to the last digit: is one a copy of the other?"
-        elif copied:
-            yield (
-                f"“{one}” and “{other}” have the same score of every image with {seeds_text(copied)}: is one a copy of "
-                "the other?"
+        pairs = [(before[seed], after[seed]) for seed in seeds]
+        shared = [one[name] == other[name] for one, other in pairs for name in one.keys() & other.keys()]
+        copied = [seed for seed in seeds if study.scores.same_image_scores(*arms, seed, study.metrics)]
+        if (shared and all(shared)) or copied:
+            same = (
+                "scores to the last digit"
+                if all(shared)
+                else f"score of every image with {seeds_text(copied)}"
             )
+            yield f"“{arms[0]}” and “{arms[1]}” have the same {same}: is one a copy of the other?"
 
 
 def _probable_mistakes(study: Study) -> Iterator[str]:

@@ -166,14 +166,11 @@ _ENDED_AS = {"finished": "FINISHED", "diverged": "FAILED"}
 
 
 class Logged(NamedTuple):
-    """The result of logging."""
+    """The result of logging: runs that were written, runs that were up to date, and a command that shows them."""
 
     written: list[str]
-    """names of the runs that were written"""
     already: list[str]
-    """names of the runs that were up to date"""
     see: str
-    """command that shows the runs"""
 
 
 def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | None = None) -> Logged:
