@@ -27,7 +27,7 @@ from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_
 from knowhue.inference.store import PARTS, FolderStore, Store, open_store
 from knowhue.pace import Pace
 from knowhue.runs import BUILT_IN, Report
-from knowhue.storage import from_json, is_url
+from knowhue.storage import from_json, is_url, real_path
 from knowhue.temporary import tables_on_disk
 
 _CREATE_EXISTING = "CREATE TABLE existing (path TEXT PRIMARY KEY, stamp TEXT) WITHOUT ROWID"
@@ -48,7 +48,7 @@ class ArchiveListing(ImageTable):
         """
         roots = None
         if isinstance(source, FolderStore) and isinstance(out, FolderStore):
-            roots = source.root.resolve(), out.root.resolve()
+            roots = real_path(source.root), real_path(out.root)
         self.rows.execute(_CREATE_EXISTING)
         last = ""
         for path, stamp, _ in out.files():
@@ -57,7 +57,7 @@ class ArchiveListing(ImageTable):
             elif not path.startswith(f"{STATE}/"):
                 folder = path.rpartition("/")[0]
                 if roots and folder != last:  # files come folder by folder
-                    real = Path(out.url, folder).resolve()
+                    real = real_path(Path(out.url, folder))
                     if real.is_relative_to(roots[0]) and not real.is_relative_to(roots[1]):
                         raise ConfigError(
                             f"`{Path(out.url, folder)}` leads into the folder of the images, which are never replaced. "

@@ -18,7 +18,7 @@ from knowhue.plan import Plan, read_cells
 from knowhue.presets import edit, head_config, head_tasks
 from knowhue.randomness import drawing_from
 from knowhue.runs import run_folder, training_settings
-from knowhue.storage import read_json, write_json
+from knowhue.storage import read_json, real_path, write_json
 from knowhue.training.engine import Engine, Workspace, computing_with
 from knowhue.training.golden import blocks_of, finished_with, golden_step
 from knowhue.training.loop import training_batches
@@ -169,7 +169,7 @@ class Arithmetic(NamedTuple):
 
 def arithmetic_elsewhere(executor: Executor, training: Training, root: Path) -> Arithmetic:
     """Find out with a job how the machines of an engine compute."""
-    answer = root.resolve() / ".arithmetic.json"
+    answer = real_path(root) / ".arithmetic.json"
     answer.unlink(missing_ok=True)
     executor.execute([Job("arithmetic", partial(_write_arithmetic, training, executor.threads, answer))])
     found = Arithmetic(**read_json(answer))
@@ -262,7 +262,7 @@ _workspaces: dict[Path, Workspace] = {}
 
 def worker_task(work: Workspace, plan: Plan, executor: Executor) -> Callable[[_Work], None]:
     """A function that does a part of a study in a worker process, with the workspace that its cells share there."""
-    return partial(_run_in_worker, work.root.resolve(), plan.config, executor.threads)
+    return partial(_run_in_worker, real_path(work.root), plan.config, executor.threads)
 
 
 def _run_in_worker(root: Path, shared: Config, threads: int | None, do: _Work) -> None:

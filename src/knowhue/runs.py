@@ -300,7 +300,7 @@ def require_intact(folder: Path, names: Collection[str] = (), but: Collection[st
     """Raise `DamagedError` if a file of an ended run, or one of `names`, is missing or has changed, except `but`."""
     for path in damaged_files(folder, names):
         if path.name not in but:
-            raise DamagedError(path, "it is gone, or not as it was written")
+            raise DamagedError(path, "it is missing, or not as it was written")
 
 
 def named_path(path: Path) -> Path:

@@ -64,9 +64,9 @@ def path_of_setting(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def base_name(path: str | Path) -> str:
-    """The name of a file or folder, even if it is given as `.` or `..`."""
-    return os.path.basename(os.path.realpath(path))
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links, `.` and `..`. `Path.resolve` fails on a link to itself before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
@@ -474,7 +474,7 @@ def require_writable_folder(folder: Path, option: str = "") -> Path:
 
 def _try_folder(folder: Path, name: str = "") -> None:
     """Try to write into the nearest existing parent, because missing folders are created later."""
-    folder = Path(os.path.realpath(folder))
+    folder = real_path(folder)
     names = [name]
     while not os.path.lexists(folder) and folder != folder.parent:
         names.append(folder.name)

@@ -145,3 +145,9 @@ def test_only_apps_print_or_exit(path):
     allowed = {"executor.py": {"os._exit"}, "__main__.py": {"print", "sys.exit"}}
     found = names & {"print", "sys.exit", "exit", "quit", "os._exit"}
     assert found == allowed.get(path.name, set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_paths_are_resolved_by_one_function(path):
+    """`Path.resolve` raises a RuntimeError for a link to itself, on Python 3.11 and 3.12."""
+    assert ".resolve()" not in path.read_text(encoding="utf-8")

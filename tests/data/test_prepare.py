@@ -254,6 +254,13 @@ def test_a_folder_whose_name_begins_with_a_tilde_is_one(photos, tmp_path, monkey
     assert "cat/00.png" in prepare(rules("~photos"), tmp_path / "out").paths
 
 
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(ImageError, match="loop: no such folder"):
+        prepare(rules(loop), tmp_path / "out")
+
+
 def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_path):
     near_gray(photos)
     resource_forks(photos)

@@ -253,7 +253,7 @@ def test_a_damaged_study_is_not_sealed(tmp_path):
 def test_a_study_without_a_file_is_not_sealed_and_names_it_where_it_should_lie(tmp_path, name):
     study = write_study(tmp_path / "demo")
     (study / name).unlink()
-    with pytest.raises(DamagedError, match=f"^`{re.escape(str(study / name))}` is damaged: it is gone"):
+    with pytest.raises(DamagedError, match=f"^`{re.escape(str(study / name))}` is damaged: it is missing"):
         pack(study, tmp_path / "a.zip")
 
 

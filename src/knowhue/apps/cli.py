@@ -32,7 +32,7 @@ from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_conf
 from knowhue.runs import FROZEN, read_frozen, require_no_run, training_settings
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
-from knowhue.storage import base_name, file_digest, read_json, require_outputs
+from knowhue.storage import file_digest, read_json, real_path, require_outputs
 
 MOST_SEEDS, MOST_WORKERS = 10_000, 1024
 """Larger numbers are typing errors, and would take all memory."""
@@ -212,7 +212,7 @@ def _run_study(
     # before importing torch, so that mistakes are reported at once
     out, executor = options.out, options.open_engine()
     _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)
-    description = {"name": out.resolve().name, "command": command_line(), **preset}
+    description = {"name": real_path(out).name, "command": command_line(), **preset}
     with showing_progress() as report:
         from knowhue.report.reading import read_study
         from knowhue.report.results import conclude
@@ -388,7 +388,7 @@ def pack_command(
     """Seal a finished study: plan, results, scores of every image and report in one file, without images or weights."""
     from knowhue.sealing import pack
 
-    out = out or Path(f"{base_name(study)}.zip")
+    out = out or Path(f"{real_path(study).name}.zip")
     read_frozen(study)  # first whether it is a study, then whether the output exists
     require_outputs({"--out": out}, overwrite=overwrite)
     files = pack(study, out)

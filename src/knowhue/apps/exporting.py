@@ -23,7 +23,7 @@ from knowhue.locks import locked
 from knowhue.report.trackers import log_runs, read_logged
 from knowhue.runs import require_no_run
 from knowhue.statistics import ALPHA
-from knowhue.storage import base_name, require_outputs
+from knowhue.storage import real_path, require_outputs
 from knowhue.temporary import temporary_folder
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
@@ -65,7 +65,7 @@ def export(arguments: ExportArguments) -> None:
         _export_table(Path(arguments.source), arguments.out, arguments.overwrite)
         return
     kind, source = arguments.to, arguments.source
-    target = arguments.out or Path(base_name(source) + ("" if kind == "hub-folder" else f".{kind}"))
+    target = arguments.out or Path(real_path(source).name + ("" if kind == "hub-folder" else f".{kind}"))
     _require_target(kind, target, source, arguments.overwrite)
     announce([ModelChoice(source)])
     deploy_once(ModelChoice(source))
@@ -86,7 +86,7 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     from knowhue.report.reading import read_study
     from knowhue.report.table_export import dictionary_path, metrics_without_images, write_table
 
-    target = out or Path(f"{base_name(study)}.csv")
+    target = out or Path(f"{real_path(study).name}.csv")
     if target.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
     dictionary = dictionary_path(target)

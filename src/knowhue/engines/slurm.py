@@ -22,6 +22,7 @@ from knowhue.engines import executor
 from knowhue.engines.executor import Executor, Job, SlurmSettings, unique_jobs
 from knowhue.errors import ConfigError, RunError, shown
 from knowhue.locks import job_of_engine, note_jobs
+from knowhue.storage import real_path
 
 FOLDER = ".slurm"
 """Subfolder of the study or archive for the input and output of Slurm jobs."""
@@ -53,7 +54,7 @@ class SlurmJobs(Executor):
         self.threads = settings.cpus
         self.workers = workers
         self._settings = settings
-        self._root = root.resolve()
+        self._root = real_path(root)
         # separate for each driver, because a reinstalled cluster reuses job ids, by which results are named
         self._folder = self._root / FOLDER / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
         self._title = f"knowhue-{fingerprint(str(self._root))}"

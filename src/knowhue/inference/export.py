@@ -26,7 +26,7 @@ from knowhue.models.multitask import Deployed, DeployedOutput
 from knowhue.models.weights import hub_resolves
 from knowhue.presets import edit
 from knowhue.runs import WEIGHTS, require_no_run
-from knowhue.storage import replacing
+from knowhue.storage import real_path, replacing
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 _ALL_BYTES = 1 << 30  # size limits of constant folding, larger than any tensor here
@@ -259,7 +259,7 @@ def export_hub_folder(network: TorchNetwork, folder: Path, precision: str = "flo
     `folder` is a run folder.
     """
     require_no_run(folder)
-    description = _without_paths(network.description, folder.resolve().name)
+    description = _without_paths(network.description, real_path(folder).name)
     differences = export_safetensors(network, folder / WEIGHTS, precision, description)
     stored = description.model_copy(update={"precision": precision})
     with replacing(folder / CONFIG_FILE) as file:

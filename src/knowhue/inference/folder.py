@@ -22,7 +22,7 @@ from knowhue.inference.requests import ImageReply, ImageRequest, colour_many, ru
 from knowhue.locks import locked
 from knowhue.pace import Pace
 from knowhue.runs import Report
-from knowhue.storage import write_through, writing
+from knowhue.storage import real_path, write_through, writing
 
 _COMPILE_FROM_IMAGES = 16  # from this many images on, compiling pays even if they are small
 # enough for small images to form a batch: eight together cost the network two thirds of eight alone
@@ -70,7 +70,7 @@ def colorize_folder(
             "`options` should hold no hints and no strokes for a folder, because they belong to one image. Found some. "
             "Pass them as `hints` to `list_folder`, or colour that image alone."
         )
-    key = job_of(colorizer, str(listing.source.resolve()), options, listing.suffix, album)
+    key = job_of(colorizer, str(real_path(listing.source)), options, listing.suffix, album)
     with locked(listing.out, "colorize"), Ledger(listing.out, key, overwrite) as ledger:
         job = _FolderJob(colorizer, options, listing, ledger, stops, report)
         job.run(limits, album)

@@ -28,6 +28,7 @@ from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import match_hints
 from knowhue.inference.judgement import warnings_of_many
 from knowhue.inference.store import FolderStore, Store
+from knowhue.storage import real_path
 from knowhue.temporary import tables_on_disk
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def default_folder(source: Path) -> Path:
     Raises:
         ConfigError: the folder is a root and has no name.
     """
-    folder = source.resolve()
+    folder = real_path(source)
     if not folder.name:
         raise ConfigError(
             f"{source} has no name to which {MARK} could be added; name a folder for the coloured images"

@@ -27,7 +27,7 @@ from knowhue.runs import (
     settings_of,
 )
 from knowhue.setting_effects import dotted
-from knowhue.storage import from_json, read_json, write_json
+from knowhue.storage import from_json, read_json, real_path, write_json
 
 Scalar = str | int | float | bool
 
@@ -109,7 +109,7 @@ def read_logged(path: Path) -> list[LoggedRun]:
 
 def _read(folder: Path) -> LoggedRun:
     require_intact(folder, ("log.jsonl", "scores.json"))
-    folder = folder.resolve()  # because `.` has no name
+    folder = real_path(folder)  # because `.` has no name
     root, config = folder.parent.parent, read_config(folder)
     frozen = read_frozen(root) if (root / FROZEN).exists() else {}
     scored = read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
@@ -260,8 +260,8 @@ class MLflow:
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
-        where = elsewhere or f"sqlite:///{(out / 'mlflow.db').resolve()}"
-        self._artifacts = None if elsewhere else (out / "mlflow-artifacts").resolve().as_uri()
+        where = elsewhere or f"sqlite:///{real_path(out / 'mlflow.db')}"
+        self._artifacts = None if elsewhere else real_path(out / "mlflow-artifacts").as_uri()
         self._client, self._project = MlflowClient(tracking_uri=where), project
         self.see = f"mlflow ui --backend-store-uri {where}"
 

@@ -12,7 +12,7 @@ from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 from knowhue.runs import path_hint
 from knowhue.settings_text import plain_name
-from knowhue.storage import base_name
+from knowhue.storage import real_path
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
@@ -118,7 +118,7 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
     for text in systems:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():  # the name of a folder can contain =
-            name, path = base_name(text), text
+            name, path = real_path(text).name, text
         if not name.strip() or not path.strip():
             raise ConfigError(f"A system should have a name and a folder. Found `{text}`: give NAME=FOLDER.")
         pairs.append((name.strip(), Path(path)))

@@ -15,7 +15,7 @@ from knowhue.images.writing import encode_image
 from knowhue.plan import Plan, read_cells, read_plan
 from knowhue.runs import ENDED, read_log, run_folder
 from knowhue.serving.limits import Refusal
-from knowhue.storage import read_arrays, read_json
+from knowhue.storage import read_arrays, read_json, real_path
 
 CHARTS: tuple[dict[str, Any], ...] = (
     {"metric": "ab_l1", "title": "Colour error, CIELAB units (lower is better)",
@@ -83,7 +83,7 @@ def study_progress(root: Path) -> dict[str, Any]:
         arm, one for each run, beginning with the first epoch of the heads), `samples` (a version for each row),
         `classes` (of each sample).
     """
-    name = root.resolve().name
+    name = real_path(root).name
     try:
         plan = read_plan(root)
         cells = read_cells(root, plan)
