@@ -188,7 +188,7 @@ def test_captions_name_the_split_that_reports(studies, which, split):
         caption.split(". ", 1)[1]: caption
         for caption in re.findall(r"<b>(Figure \d+\. .*?)</figcaption>", page, re.DOTALL)
     }
-    for title in ("Sample images", "Class by class", "Confusion", "Does the", "Best and worst"):
+    for title in ("Sample images", "Class by class", "Confusion", "Calibration", "Best and worst"):
         (caption,) = (text for name, text in captions.items() if name.startswith(title))
         assert re.search(rf"\b{split} (images|split)", caption)
         assert not re.search(rf"\b{other} (images|split)", caption)
