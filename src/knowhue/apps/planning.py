@@ -79,14 +79,7 @@ def read_plan_file(path: Path) -> Plan:
 def power_lines(
     plan: Plan, variances: Mapping[str, Variances], images: int | None, counted_in: Path | None = None
 ) -> list[str]:
-    """Return comment lines with the smallest effect that each question of a plan can detect.
-
-    Args:
-        plan: the planned study.
-        variances: of each question, as far as they are known.
-        images: number of images reported on; None if unknown.
-        counted_in: the earlier study that the number of images comes from.
-    """
+    """Return the smallest effect that each question of a plan can detect; `counted_in` is the source of `images`."""
     lines = []
     if counted_in is not None:
         lines.append(f"{images} images, as in {counted_in}; --images for another number")

@@ -222,14 +222,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path:
     """Make sure, before work begins, that an output folder exists or can be made, and is not named like a file.
 
-    Args:
-        folder: the output folder.
-        option: the option that named it.
-        named: the folder as it was typed, if a trailing slash marked it as one.
-
-    Raises:
-        ConfigError: it has the name of a file.
-        RunError: nothing can be written there.
+    `named` is the folder as it was typed, if a trailing slash marked it as one.
     """
     # `Path.is_dir` would raise an error for a name that is too long
     if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OTHER_SUFFIXES:

@@ -74,7 +74,6 @@ class ScoreArguments(Options):
 
     @property
     def cache_folder(self) -> Path:
-        """The folder of the cache."""
         return self.cache or self.page.parent / CACHE
 
     @property

@@ -63,7 +63,6 @@ def serve_command(arguments: ServeArguments) -> None:
 
 
 def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: bool) -> None:
-    """Open the models and serve them until the process is stopped."""
     with needing("`knowhue serve`", "serve"):
         from knowhue.serving.run import listening
         from knowhue.serving.run import serve as run
@@ -82,7 +81,6 @@ def _serve(choices: Mapping[str, ModelChoice], settings: ServerSettings, page: b
 
 
 def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
-    """Return the models by name, with their recipes."""
     from knowhue.inference.recipes import require_recipe
 
     choices = {name: ModelChoice(path, fast=arguments.fast) for name, path in _named(arguments.model).items()}

@@ -356,27 +356,23 @@ def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """Raise a `Refusal`, which `Shield` answers."""
-    raise _refusal(request, error) from None
-
-
-def _refusal(request: Request, error: Exception) -> Refusal:
     match error:
         case HTTPException():
-            return Refusal(error.status_code, "", _routing_error(request, error), error.headers)
+            raise Refusal(error.status_code, "", _routing_error(request, error), error.headers)
         case Busy():
             seconds = error.retry_after_seconds
             busy = f"The server is busy with {error.length} requests. Try again in {seconds} s."
-            return Refusal(429, "busy", busy, {"retry-after": str(seconds)})
+            raise Refusal(429, "busy", busy, {"retry-after": str(seconds)})
         case Stopping():
-            return Refusal(*STOPPING)
+            raise Refusal(*STOPPING)
         case Late():
             late = (
                 f"The image should be processed within {error.seconds:g} s. It was not. Send a smaller one."
             )
-            return Refusal(504, "late", late)
+            raise Refusal(504, "late", late)
     for kind, (status, reason) in STATUSES.items():
         if isinstance(error, kind):
-            return Refusal(status, reason, str(error))
+            raise Refusal(status, reason, str(error))
     raise error
 
 
