@@ -78,7 +78,7 @@ def _larger_level(row: Row) -> float | None:
 
 
 def _text(key: str, convert: Callable[[Any], Any] = lambda value: value) -> _Cell:
-    return lambda _, row: convert(row.get(key))
+    return lambda _, row: MISSING if row.get(key) is None else convert(row[key])
 
 
 def _value(key: str) -> _Cell:
@@ -88,10 +88,6 @@ def _value(key: str) -> _Cell:
 
 def _share(key: str) -> _Cell:
     return _text(key, lambda value: number(value, "share"))
-
-
-def _difference(before: str, after: str) -> _Cell:
-    return lambda study, row: difference(row.get(before), row.get(after), _unit(study, row))
 
 
 def _interval(study: Study, row: Row) -> str:
@@ -125,7 +121,9 @@ _QUESTION: Cells = {"Question": lambda _, row: TASK_TITLES[row["question"]]}
 _TITLE: Cells = {"Question": lambda study, row: wording(study, row["question"]).title}
 _CLASS: Cells = {"Class": lambda _, row: "All" if row["label"] is None else spaced(row["label"])}
 _SEEDS: Cells = {"Seeds": lambda _, row: len(row.get("seeds", ()))}
-_DIFFERENCE: Cells = {"Difference": _difference("single", "multi")}
+_DIFFERENCE: Cells = {
+    "Difference": lambda study, row: difference(row.get("single"), row.get("multi"), _unit(study, row))
+}
 _BOTH: Cells = {"Single-task": _value("single"), "Multi-task": _value("multi"), **_DIFFERENCE}
 _OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
 _TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
@@ -146,10 +144,6 @@ def _extreme(key: str) -> _Cell:
     return cell
 
 
-def _worse_seeds(convert: Callable[[Any], str]) -> _Cell:
-    return _text("hurt", lambda hurt: MISSING if hurt is None else convert(hurt))
-
-
 def _deployed(column: int) -> _Cell:
     def cell(study: Study, row: Row) -> Any:
         one, several = row["one"], row["several"]
@@ -164,10 +158,6 @@ def _deployed(column: int) -> _Cell:
         return (f"{row['what'].capitalize()} per image", one, several, gap)[column]
 
     return cell
-
-
-def _correlation(value: float | None) -> str:
-    return MISSING if value is None else signed([value], 2)[0]
 
 
 def _gradients(findings: Findings) -> list[dict[str, Any]]:
@@ -277,9 +267,9 @@ TABLES: dict[str, PageTable] = {
         lambda findings: conditions.seed_transfer(findings.study),
         {
             **_QUESTION, **_METRIC, "Worse by more than": _value("sesoi"),
-            "Seeds worse": _worse_seeds(lambda hurt: f"{hurt.count} of {hurt.of}"),
-            "Share, %": _worse_seeds(lambda hurt: number(hurt.share, "share")),
-            "95 % interval": _worse_seeds(lambda hurt: " to ".join(number(end, "share") for end in hurt.interval)),
+            "Seeds worse": _text("hurt", lambda hurt: f"{hurt.count} of {hurt.of}"),
+            "Share, %": _text("hurt", lambda hurt: number(hurt.share, "share")),
+            "95 % interval": _text("hurt", lambda hurt: " to ".join(number(end, "share") for end in hurt.interval)),
             "Worst seed": _extreme("worst"), "Best seed": _extreme("best"),
         },
         of_questions=True,
@@ -378,7 +368,8 @@ TABLES: dict[str, PageTable] = {
         "not adjusted, so about one row in twenty reaches .05 by chance. Exploratory.",
         lambda findings: predictions(findings.study),
         {
-            "Diagnostic": _text("title"), **_QUESTION, "Spearman correlation": _text("correlation", _correlation),
+            "Diagnostic": _text("title"), **_QUESTION,
+            "Spearman correlation": _text("correlation", lambda value: signed([value], 2)[0]),
             "p": _text("p", p_text), "Seeds": _text("seeds"), "Predicts": _text("word"),
         },
     ),
