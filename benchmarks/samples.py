@@ -95,7 +95,7 @@ def paint_all(
     found = colorizer.predict([coarse])[0]
     return [
         colorizer.finish(photo.gray, coarse, found._replace(chroma=chroma[None])).image.pixels
-        for chroma in answers(colorizer.distribution(coarse))
+        for chroma in answers(ColourDistribution.of(colorizer.network, coarse))
     ]
 
 

@@ -23,7 +23,7 @@ from knowhue.inference.networks import (
     check_predictions,
     open_network,
 )
-from knowhue.inference.onnx_network import find_unsafe, open_onnx, within
+from knowhue.inference.onnx_network import find_unsafe, open_onnx, run_with_timeout
 from knowhue.models.encoder import BACKBONES
 from knowhue.models.multitask import Deployed, build_model
 from knowhue.presets import edit
@@ -277,7 +277,7 @@ def test_what_computes_for_ever_is_left_and_not_asked_again(tmp_path, monkeypatc
     monkeypatch.setattr(onnx_network, "SECONDS", 0.1)
     with pytest.raises(WeightsError, match=r"took many times as long as a normal one\. Use another"):
         network.predict(noise(1, 8, 8))
-    monkeypatch.setattr(onnx_network, "within", lambda *_: pytest.fail("it was run again"))
+    monkeypatch.setattr(onnx_network, "run_with_timeout", lambda *_: pytest.fail("it was run again"))
     with pytest.raises(WeightsError, match="is not run again"):
         network.predict(noise(1, 8, 8))
 
@@ -294,10 +294,10 @@ def test_who_does_not_hear_that_it_should_stop_is_left(monkeypatch):
     monkeypatch.setattr(onnx_network, "_GRACE_SECONDS", 0.05)
     asked = []
     with pytest.raises(TimeoutError):
-        within(0.05, lambda: time.sleep(1), lambda: asked.append("stop"))
+        run_with_timeout(0.05, lambda: time.sleep(1), lambda: asked.append("stop"))
     assert asked == ["stop"]
     with pytest.raises(ZeroDivisionError):
-        within(1, lambda: 1 / 0)
+        run_with_timeout(1, lambda: 1 / 0)
 
 
 @pytest.fixture(scope="module")

@@ -292,7 +292,7 @@ class Colorizer:
         """Paint predicted chroma and hints on the full-size image, keep its exact lightness, and judge the result."""
         chroma, added, found = answers.colours[0], None, None
         if options.sample != 1:
-            chroma = self.distribution(coarse).sample(options.sample)
+            chroma = ColourDistribution.of(self.network, coarse).sample(options.sample)
         if options.album is not None:
             chroma = move_towards_album(options.album, chroma)
         if options.reference is not None:
@@ -328,13 +328,9 @@ class Colorizer:
             options.saturation,
         )
 
-    def distribution(self, coarse: FloatArray) -> ColourDistribution:
-        """The distribution over 313 colours for L* (h, w) from `network_input`; a `ConfigError` without such a head."""
-        return ColourDistribution.of(self.network, coarse)
-
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
         if COLOUR_LOGITS in self.network.activation_names:
-            return self.distribution(coarse).uncertainty()
+            return ColourDistribution.of(self.network, coarse).uncertainty()
         return spread_over_views(
             lambda lightness: self.network.predict(lightness).colours,
             lambda scale: self.network_input(image, scale),

@@ -42,7 +42,7 @@ class GridPoints(NamedTuple):
     rows: NDArray[np.floating]
     """row of each (n,); whole numbers are centres of the grid's pixels"""
     columns: NDArray[np.floating]
-    """column of each (n,); whole numbers are centres"""
+    """column of each (n,), like `rows`"""
     lightness: NDArray[np.floating]
     """L* of the full-size image at each (n,), 0 to 100"""
     differences: NDArray[np.floating]
@@ -53,7 +53,7 @@ NO_POINTS = GridPoints(np.empty(0), np.empty(0), np.empty(0), np.empty((0, 2)))
 
 
 class _FixedPixels(NamedTuple):
-    """GridPoints differences at the pixels of the grid."""
+    """Differences that are given at pixels of the grid."""
 
     given: NDArray[np.float64]
     """differences of a*b* (h, w, 2), CIELAB units"""

@@ -75,7 +75,7 @@ class Session:
         pixels = sum(values.size / values.shape[1] for values in inputs.values())
         a_pixel = self._seconds_a_pixel
         try:
-            return within(
+            return run_with_timeout(
                 None if a_pixel is None else SECONDS + a_pixel * pixels,
                 lambda: self._session.run(outputs, inputs, options),
                 lambda: setattr(options, "terminate", True),
@@ -115,12 +115,8 @@ class OnnxNetwork:
         require_activations(names, self)
         outputs = [*self.outputs, *names]
         found = dict(zip(outputs, self._session.run(outputs, {INPUT: lightness[:, None]}), strict=True))
-        answers = Predictions(
-            found.get("chroma"),
-            found.get("probabilities"),
-            found["novelty"],
-            {name: found[name] for name in names},
-        )
+        activations = {name: found[name] for name in names}
+        answers = Predictions(found.get("chroma"), found.get("probabilities"), found["novelty"], activations)
         return check_predictions(answers, self.description, lightness)
 
 
@@ -168,13 +164,15 @@ def open_graph(path: Path, description: Description, weights: Mapping[str, NDArr
     return OnnxNetwork(Session(_open(data, options, ("CPUExecutionProvider",)), None), description)
 
 
-def within(seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None) -> _T:
+def run_with_timeout(
+    seconds: float | None, work: Callable[[], _T], stop: Callable[[], None] = lambda: None
+) -> _T:
     """Return or raise what `work` does, or raise a `TimeoutError` after some seconds; None: no limit.
 
     The work runs in a thread, because the runtime ignores signals and, within one operator, requests to stop. A thread
     that `stop` does not end is abandoned and ends with the process.
 
-    >>> within(9, lambda: 6 * 7)
+    >>> run_with_timeout(9, lambda: 6 * 7)
     42
     """
     done: Future[_T] = Future()
@@ -203,7 +201,7 @@ def open_session(
     Messages name `path`; `threads` work on an image, 0: one per core.
     """
     try:
-        session = within(
+        session = run_with_timeout(
             SECONDS + len(data) * 1e-7, functools.partial(_open, data, session_options(threads), PROVIDERS)
         )
         return Session(session, seconds_a_pixel)  # raises if the metadata of a damaged file is not text

@@ -89,12 +89,8 @@ def make_reference(image: Image, network: Network, name: str = "the reference") 
     if pixels.shape[2] == 1 or np.quantile(np.linalg.norm(chroma, axis=-1), 0.99) < COLOURLESS:
         raise ConfigError(f"{name} has no colours to take; name a colour photo")
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return Reference(
-        _maps(lab[..., 0], network, strides),
-        _means(chroma, CELL_PX),
-        digest,
-        network.description.fingerprint(),
-    )
+    maps = _maps(lab[..., 0], network, strides)
+    return Reference(maps, _means(chroma, CELL_PX), digest, network.description.fingerprint())
 
 
 def take_colours(
@@ -109,14 +105,11 @@ def take_colours(
         pixels: (H, W, 1 or 3), of the photo to colour, over white.
         coarse: L* (h, w) of the photo at the network's size.
         chroma: predicted a*b* (h, w, 2).
-        reference: a reference prepared for the same model.
+        reference: prepared for the same model; a `ConfigError` if for another.
         network: the model.
 
     Returns:
         a*b* (h, w, 2), and the share of the photo that was found in the reference, 0 to 1.
-
-    Raises:
-        ConfigError: the reference was prepared for another model.
     """
     if reference.model != network.description.fingerprint():
         raise ConfigError("`reference` should be made with the model that colours. Found another model's.")
