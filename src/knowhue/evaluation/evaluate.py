@@ -41,13 +41,10 @@ def mean_chroma(chroma: Chroma) -> Tensor:
 def image_columns(
     batch: Batch, prediction: Prediction, rgb: tuple[RGB, RGB] | None = None
 ) -> dict[str, Tensor]:
-    """Scores of each image of a batch, as columns (B,).
+    """Scores of each image of a batch, as columns (B,), for a prediction at the size of the images.
 
-    Args:
-        batch: the true images.
-        prediction: at the size of the images.
-        rgb: colourings and true images, sRGB clipped to the gamut; adds scores that are too slow for every epoch:
-            CIEDE2000, PSNR, SSIM, colourfulness, and more.
+    `rgb`, colourings and true images as sRGB clipped to the gamut, adds scores that are too slow for every epoch:
+    CIEDE2000, PSNR, SSIM, colourfulness, and more.
     """
     columns = {"index": batch.position, "label": batch.label}
     if prediction.chroma is not None:

@@ -1,12 +1,9 @@
 """Weighting of two tasks during training: of their losses, or of their gradients at the shared features.
 
-Loss weightings (uncertainty, DWA, GradNorm, early stopping) are closed forms without autograd. Their factors multiply
-the static weights and therefore also scale the gradients of the heads.
-
-Gradient weightings compute weights from the Gramian of the tasks' gradients at the shared features. They only change
-what the encoder receives; each head is trained by its own task alone. The scale is that of each paper: for orthogonal
-gradients `pcgrad` gives weights 1 and 1, as the sum of the losses does; the weights of `mgda` sum to 1, as those of
-their mean do; `cagrad` starts from the mean.
+Loss weightings are closed forms without autograd; their factors multiply the static weights, so they scale the heads'
+gradients too. Gradient weightings compute weights from the Gramian of the tasks' gradients at the shared features, and
+change only what the encoder receives. The scale is each paper's: for orthogonal gradients `pcgrad` gives weights 1 and
+1, as the sum of the losses does; the weights of `mgda` sum to 1, as for their mean; `cagrad` starts from the mean.
 """
 
 import math

@@ -39,7 +39,7 @@ MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
 
 @checked_arguments
 def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "") -> Path:
-    """Write `colorizer.safetensors` to a run's folder, unless it exists.
+    """Write `colorizer.safetensors` to a run's folder, unless it exists, and return its path.
 
     The temperature, the lowest probability at which a class is named, and the limit of novelty are fitted on the
     validation images, which the weights were not trained on. The references are up to 2,000 training images.
@@ -48,9 +48,6 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
         folder: a finished run, or a study, whose first multi-task run is deployed.
         report: called with progress.
         licence: of the weights, for the model card; an existing file is updated if its licence differs.
-
-    Returns:
-        The file.
 
     Raises:
         RunError: there is no finished run, it is an oracle's or a network from scratch, its images are missing, or the

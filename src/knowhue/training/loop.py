@@ -51,12 +51,9 @@ class Diverged(Exception):
 def run_phase(
     work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName
 ) -> list[LogEntry]:
-    """Train to the end of a phase, continuing from the checkpoint in `folder` if there is one.
+    """Train to the end of a phase, from its checkpoint in `folder` if there is one, and return the log of its epochs.
 
     All random numbers are derived from (seed, purpose, epoch), so an interrupted phase ends with the same numbers.
-
-    Returns:
-        One log entry per epoch, as in `log.jsonl`.
 
     Raises:
         Diverged: a loss is not finite, or a weight at the end.

@@ -247,11 +247,9 @@ def score_baseline(
     split = work.prepared.reporting_split
     batches = count(_batches(work, work.prepared.positions(split)))
     scored = evaluate(predict, batches, full=True, networks=open_networks(settings, work.engine.device))
-    validation = (
-        scored
-        if split == "validation"
-        else evaluate(predict, count(_batches(work, work.prepared.positions("validation"))))
-    )
+    validation = scored
+    if split != "validation":
+        validation = evaluate(predict, count(_batches(work, work.prepared.positions("validation"))))
     set_scores = measure_set(work, settings, scored.features)
     return finite_or_none(scored.metrics) | {"validation": finite_or_none(validation.metrics)} | set_scores
 
