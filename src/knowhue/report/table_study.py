@@ -271,12 +271,10 @@ def _copies(study: Study) -> Iterator[str]:
         pairs = [(before[seed], after[seed]) for seed in seeds]
         shared = [one[name] == other[name] for one, other in pairs for name in one.keys() & other.keys()]
         copied = [seed for seed in seeds if study.scores.same_image_scores(*arms, seed, study.metrics)]
-        if (shared and all(shared)) or copied:
-            same = (
-                "scores to the last digit"
-                if all(shared)
-                else f"score of every image with {seeds_text(copied)}"
-            )
+        same = f"score of every image with {seeds_text(copied)}" if copied else ""
+        if shared and all(shared):
+            same = "scores to the last digit"
+        if same:
             yield f"“{arms[0]}” and “{arms[1]}” have the same {same}: is one a copy of the other?"
 
 
