@@ -25,8 +25,7 @@ NO_SKILL = ("ece",)
 UNPAIRED = "unpaired"
 """State of an ended run whose block must not be compared."""
 MIN_EQUAL_SCORES = 10
-"""Number of images from which equal scores cannot be chance; images with the most frequent score do not count, because
-a score such as 1 for a correct class is often equal by chance."""
+"""Images from which equal scores cannot be chance, without those that have the most frequent score (such as 1)."""
 TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
 _ARM_NAMES = {
     "multi": "multi-task",
@@ -64,8 +63,7 @@ class ScoreTable:
     """The tidy table by arm and metric: the input of contrasts and verdicts, from knowhue's runs or any other table.
 
     Args:
-        rows: scores over many images are left out where they are not finite. A single image's score is kept as NaN;
-            its metric then has no interval over images.
+        rows: scores that are not finite are left out; of a single image they leave the metric without an interval.
         about: by metric, which direction is `better` (`lower`, `higher`) and its `unit`.
         declared: the scores of diverged runs in the metrics that questions ask about.
     """
@@ -151,8 +149,7 @@ class Run:
     extremes: Arrays = field(default_factory=dict)
     environment: Row = field(default_factory=dict)
     gradient_shares: Row = field(default_factory=dict)
-    """at `fork` and `end` of fine-tuning, each loss's share of the encoder's gradient, see
-    `training.diagnostics.measure_shares`"""
+    """at `fork` and `end` of fine-tuning, see `training.diagnostics.measure_shares`"""
     damaged: tuple[str, ...] = ()
     """unreadable files of this run that only figures need"""
 
@@ -163,11 +160,10 @@ class Run:
     @property
     def metrics(self) -> dict[str, float | None]:
         """Scores over the whole reporting split; `recognition` is that of the first classifier."""
-        metrics, recognition = (
-            dict(self.scores.get("metrics", {})),
-            flat_scores(self.scores).get("recognition"),
+        recognition = flat_scores(self.scores).get("recognition")
+        return {**self.scores.get("metrics", {})} | (
+            {} if recognition is None else {"recognition": recognition}
         )
-        return metrics if recognition is None else metrics | {"recognition": recognition}
 
     @property
     def all_scores(self) -> dict[str, float | None]:
@@ -184,10 +180,8 @@ class Run:
             label = row.get("label", "")
             for metric, column in IMAGE_COLUMNS.items():
                 if column in row and (label or METRICS[metric].task != "class"):
-                    value = row[column]
-                    yield Score(
-                        self.arm, self.seed, metric, math.nan if value is None else value, label, row["index"]
-                    )
+                    value = math.nan if row[column] is None else row[column]
+                    yield Score(self.arm, self.seed, metric, value, label, row["index"])
 
 
 @dataclass(frozen=True, eq=False)
