@@ -77,7 +77,7 @@ def test_an_earlier_score_is_checked_against_the_files(knowhue, at):
     write_images(at / "ours", {"class0/image0": picture(30)})
     code, said, err = knowhue("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
     assert code == 1
-    assert "rows.ours.values.ab_l1 is kept as" in err
+    assert "rows.ours.values.ab_l1 is stored as" in err
     assert written(at) == kept
 
 

@@ -161,7 +161,7 @@ def test_results_carry_a_schema_and_another_is_refused_in_one_line(tmp_path: Pat
     assert read_results(path)["schema"] == {"name": "knowhue-results", "version": 1}
     for other in ({"name": "knowhue-results", "version": 2}, None):
         write_json(path, {"schema": other} if other else {})
-        with pytest.raises(RunError, match=r"results\.json: .*make it anew with `knowhue report`") as caught:
+        with pytest.raises(RunError, match=r"results\.json: .*make it again with `knowhue report`") as caught:
             read_results(path)
         assert "\n" not in str(caught.value)
 

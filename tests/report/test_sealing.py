@@ -102,13 +102,13 @@ def test_the_crate_describes_every_file(sealed):
             "results.json",
             r'("ab_l1": 1\d\.\d)(\d)',
             r"\g<1>\g<2>7",
-            r"results.json: arms\.\S*ab_l1 is kept as 1",
+            r"results.json: arms\.\S*ab_l1 is stored as 1",
         ),
         (
             RUN + "scores.json",
             r'("ab_l1": 1\d)\.',
             r"\g<1>7.",
-            r"scores.json: metrics\.ab_l1 is kept as 1",
+            r"scores.json: metrics\.ab_l1 is stored as 1",
         ),
         (
             RUN + "scores.json",
@@ -116,7 +116,7 @@ def test_the_crate_describes_every_file(sealed):
             '"metrics": [], "old": {',
             r"scores.json: (cannot be computed again|not as it was sealed)",
         ),
-        (RUN + r"per_image.csv", r",1(\d\.\d+)", r",9\g<1>", r"scores.json: metrics\.ab_l1 is kept as 1"),
+        (RUN + r"per_image.csv", r",1(\d\.\d+)", r",9\g<1>", r"scores.json: metrics\.ab_l1 is stored as 1"),
         ("study.json", r'"seeds": \[\s*0\s*\]', '"seeds": [3]', "study.json"),
         ("study.json", r'"created": "20', '"created": "19', r"study\.(created|json)"),
         (RUN + "status.json", "finished", "diverged", "status.json"),
@@ -189,7 +189,7 @@ def test_a_long_text_is_quoted_where_it_parts():
     long = "Colouring: helps. " * 40
     (said,) = compare(long + "12.73 units", long + "12.83 units", "x", 0)[1]
     assert said == (
-        "x is kept as ...olouring: helps. 12.73 units, and comes out as ...olouring: helps. 12.83 units"
+        "x is stored as ...olouring: helps. 12.73 units, but computed as ...olouring: helps. 12.83 units"
     )
 
 
@@ -201,7 +201,7 @@ def test_many_changes_are_counted_and_what_cannot_be_computed_is_named(sealed, t
     scores = name.replace("per_image.csv", "scores.json")
     of_scores = [each for each in found.problems if each.startswith(f"{scores}: ")]
     assert len(of_scores) == 6
-    assert all(" is kept as " in each for each in of_scores)
+    assert all(" is stored as " in each for each in of_scores)
     shown = [each for each in shown_problems(found.problems) if each.startswith(f"{scores}: ")]
     assert shown == [*of_scores[:5], f"{scores}: 1 more problem"]
     assert found.unchecked[0] == "results.json: what was changed does not allow it"

@@ -249,8 +249,8 @@ def test_json_is_whole_sealed_and_computed_again_alike(scores, folders, tmp_path
     write_images(folders.ours, {"class0/image0": picture(30)})
     anew = scored(folders.truth, [folders.ours, folders.theirs], tmp_path / "other")
     _, changed = compare_json(found, to_json(anew))
-    assert any(line.startswith("systems.0.sha256 is kept as ") for line in changed)
-    assert any(line.startswith("rows.ours.values.ciede2000 is kept as ") for line in changed)
+    assert any(line.startswith("systems.0.sha256 is stored as ") for line in changed)
+    assert any(line.startswith("rows.ours.values.ciede2000 is stored as ") for line in changed)
     assert not any(line.startswith("rows.theirs") for line in changed)
 
 

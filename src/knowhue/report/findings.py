@@ -211,7 +211,7 @@ def readings(findings: Findings) -> list[dict[str, Any]]:
             continue
         known, why_not = None, ""
         if outer.interval is None or found.parts is None:
-            why_not = outer.why_not or "one seed says nothing of others"
+            why_not = outer.why_not or "one seed says nothing about others"
         else:
             known = beliefs(found.parts, spec.sesoi, found.lower_is_better, outer.level)
         probabilities = known._asdict() if known else dict.fromkeys(Beliefs._fields)

@@ -112,7 +112,7 @@ def read_results(path: Path) -> dict[str, Any]:
         found = results.get("schema") or "none"
         raise RunError(
             f"{path}: not the results of a study as this version writes them ({SCHEMA['name']}, version "
-            f"{SCHEMA['version']}; found {found}); make it anew with `knowhue report`."
+            f"{SCHEMA['version']}; found {found}); make it again with `knowhue report`."
         )
     return results
 
@@ -325,7 +325,7 @@ def compare(
         absolute: by key, an absolute tolerance in place of `tolerance`.
 
     >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
-    (2, ['x: a.1 is kept as 2.0, and comes out as 2.5'])
+    (2, ['x: a.1 is stored as 2.0, but computed as 2.5'])
     """
     before, now = _members(kept), _members(found)
     if before is not None and now is not None:
@@ -343,7 +343,7 @@ def compare(
         least = absolute.get(place.rpartition(".")[2], tolerance)
         same = math.isclose(kept, found, rel_tol=tolerance, abs_tol=least)
     texts = _around_difference(str(kept), str(found))
-    return int(are_numbers), [] if same else [f"{place} is kept as {texts[0]}, and comes out as {texts[1]}"]
+    return int(are_numbers), [] if same else [f"{place} is stored as {texts[0]}, but computed as {texts[1]}"]
 
 
 def _around_difference(*texts: str) -> list[str]:

@@ -26,7 +26,7 @@ COLUMNS = {
     "state": "finished; diverged: the value was declared beforehand for such a run; else there is no score",
     "unit": "of the value; share: 0 to 1",
     "better": "lower or higher; empty where neither is",
-    "sesoi": "smallest effect of interest, in the unit; a metric that has one is asked about",
+    "sesoi": "smallest effect of interest, in the unit; only metrics with a question have one",
     "against": "the arm that this one is compared with in this metric",
     "secondary": "the metric of the question that names this one as secondary",
     "split": "of the images that the value is of: test or validation",
