@@ -20,7 +20,8 @@ FEWEST = 7
 """Fewest seeds for a correlation; with 7, a rank correlation of .79 reaches p = .05."""
 RESAMPLES = 9999
 """Most permutations; 7 seeds have 5,040, so p is exact there, and with more seeds permutations are drawn."""
-MOMENTS = {"fork": "before fine-tuning", "end": "after fine-tuning"}
+MOMENTS = {"fork": "before", "end": "after"}
+"""Moments at which gradients are measured, relative to fine-tuning."""
 LOSSES = {"class": "cross-entropy", "pixel": "pixel loss", "adversarial": "adversarial loss"}
 LEAST_ADVERSARIAL = 0.10
 """Share of the colour gradient (pixel and adversarial loss) below which an adversarial loss has hardly any effect."""
@@ -202,8 +203,8 @@ def gradient_warnings(study: Study) -> list[tuple[str, str]]:
             ends = dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares)))
             where.append(f"{' to '.join(ends)} % {title}")
     text = (
-        f"the adversarial loss's share of the colour gradient at the encoder is {' and '.join(where)}, below "
-        f"{100 * LEAST_ADVERSARIAL:.0f} %: the GAN has hardly any effect (--set colour.adversarial_weight)."
+        f"the adversarial loss's share of the colour gradient at the encoder is {' and '.join(where)} fine-tuning, "
+        f"below {100 * LEAST_ADVERSARIAL:.0f} %: the GAN has hardly any effect (--set colour.adversarial_weight)."
     )
     return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]
 

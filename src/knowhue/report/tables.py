@@ -379,7 +379,7 @@ TABLES: dict[str, PageTable] = {
         "the arm’s norms, on the same training batches before and after fine-tuning; means over seeds.",
         _gradients,
         {
-            **_ARM, "When": _text("moment", lambda moment: MOMENTS[moment]),
+            **_ARM, "Fine-tuning": _text("moment", lambda moment: MOMENTS[moment]),
             **{f"{title.capitalize()}, % of the gradient": _share(name) for name, title in LOSSES.items()},
             "Adversarial, % of the colour gradient": _share("adversarial_of_colour"), "Seeds": _text("seeds"),
         },
