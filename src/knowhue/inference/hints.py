@@ -200,7 +200,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     is_json = file.suffix.lower() == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-        found = _listed(parse_json(text)) if is_json else from_csv(text)
+        found = _numbered(parse_json(text)) if is_json else from_csv(text)
     except OSError as error:
         raise ConfigError(f"{file}: {system_reason(error)}") from None
     except UnicodeDecodeError:
@@ -220,7 +220,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     return placed
 
 
-def _listed(value: Any) -> list[tuple[int, dict[str, Any]]]:
+def _numbered(value: Any) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a list, numbered from 1; [] if the value is not a list of objects."""
     rows = value if isinstance(value, list) else []
     return list(enumerate(rows, 1)) if all(isinstance(row, dict) for row in rows) else []
@@ -231,7 +231,7 @@ def _column_problem(row: Mapping[str, Any], what: str) -> str:
     if not unknown and not missing:
         return ""
     return (
-        f"the {what} should be {', '.join(_COLUMNS)} (`file` may be left out). Found "
+        f"the {what} should be {', '.join(_COLUMNS)} (`file` can be left out). Found "
         f"{few([f'`{shown(name)}`' for name in row])}.{''.join(did_you_mean(name, _COLUMNS) for name in unknown)}"
     )
 

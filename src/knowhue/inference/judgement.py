@@ -73,11 +73,11 @@ class Judgement(NamedTuple):
 
     def with_reference(self, found: float) -> "Judgement":
         """Add the share of the image that was found in a reference, and a warning if it is small."""
-        doubts = [
-            f"hardly anything of it was found in the reference ({100 * found:.0f} %): it lent a tint at most"
+        warnings = [
+            f"hardly anything of it was found in the reference ({100 * found:.0f} %): it gave the photo a tint at most"
         ]
-        warnings = (*self.warnings, *doubts * is_hardly_found(found))
-        return self._replace(found_in_reference=found, warnings=warnings)
+        warnings *= is_hardly_found(found)
+        return self._replace(found_in_reference=found, warnings=(*self.warnings, *warnings))
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, rounded to four decimals, for JSON."""
@@ -221,17 +221,17 @@ def _validation_images(description: Description) -> int:
 def _colour_warnings(painted: PaintStats | None, saturation: float) -> list[str]:
     if painted is None:
         return []
-    doubts = []
+    warnings = []
     if painted.chroma < STILL_GRAY * min(saturation, 1):
-        doubts.append(
+        warnings.append(
             f"still nearly gray (mean chroma {painted.chroma:.1f}): the model found little to colour"
         )
     if painted.reduced > OFTEN_REDUCED:
-        doubts.append(
+        warnings.append(
             f"{100 * painted.reduced:.0f} % of the pixels were given colours that sRGB cannot show at their lightness; "
             "their chroma was reduced"
         )
-    return doubts
+    return warnings
 
 
 def _rounded(value: Any) -> Any:

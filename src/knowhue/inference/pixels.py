@@ -439,7 +439,7 @@ def taps(length: float, count: int, small: int) -> tuple[NDArray[np.int32], NDAr
     first = (centres - _LOBES * stretch + 0.5).astype(int).clip(0)
     last = (centres + _LOBES * stretch + 0.5).astype(int).clip(max=count)
     places = first[:, None] + np.arange((last - first).max())
-    beside = (places - centres[:, None] + 0.5) / stretch
-    window = (places < last[:, None]) & (np.abs(beside) < _LOBES)
-    weights = np.where(window, np.sinc(beside) * np.sinc(beside / _LOBES), 0)
+    offsets = (places - centres[:, None] + 0.5) / stretch
+    window = (places < last[:, None]) & (np.abs(offsets) < _LOBES)
+    weights = np.where(window, np.sinc(offsets) * np.sinc(offsets / _LOBES), 0)
     return places.clip(max=count - 1).astype(np.int32), weights / weights.sum(1, keepdims=True)

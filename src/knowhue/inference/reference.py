@@ -121,8 +121,8 @@ def take_colours(
     # colours follow the photo's own edges, which are finer than cells
     lines = chroma_lines(found.chroma, _means(light[..., None], CELL_PX)[..., 0])
     taken = chroma_at(lines, coarse, y, x)
-    same, alike = match_confidence(found)
-    share = interpolated(np.maximum(same, SIMILAR_WEIGHT * alike)[..., None], y, x)
+    same, similar = match_confidence(found)
+    share = interpolated(np.maximum(same, SIMILAR_WEIGHT * similar)[..., None], y, x)
     return (chroma + share * (taken - chroma)).astype(np.float32), float(same.mean())
 
 
@@ -134,8 +134,8 @@ def match_confidence(found: Match) -> tuple[FloatArray, FloatArray]:
     """
     confirmed = found.is_confirmed.astype(np.float32)
     scene = _ramp(confirmed.mean(), *SCENE_RANGE)
-    alike = _local_means(_ramp(found.similarity, *SIMILARITY_RANGE), 3)
-    return scene * np.maximum(_ramp(_local_means(confirmed, WINDOW), *TRUST_RANGE), alike), alike
+    similar = _local_means(_ramp(found.similarity, *SIMILARITY_RANGE), 3)
+    return scene * np.maximum(_ramp(_local_means(confirmed, WINDOW), *TRUST_RANGE), similar), similar
 
 
 def match(maps: Sequence[FloatArray], reference: Reference) -> Match:
@@ -175,14 +175,14 @@ def _neighbour_agreement(places: NDArray[np.int_]) -> FloatArray:
     """Share of the eight neighbours whose matches lie near the cell's own; a rotation of the scene does not matter."""
     rows, columns = places.shape[:2]
     around = np.pad(places, ((1, 1), (1, 1), (0, 0)), constant_values=-(10**6))
-    beside = [
+    is_near = [
         _distances(around[1 + down : 1 + down + rows, 1 + aside : 1 + aside + columns], places)
         <= NEIGHBOUR_CELLS
         for down in (-1, 0, 1)
         for aside in (-1, 0, 1)
         if down or aside
     ]
-    return np.asarray(np.mean(beside, 0), np.float32)
+    return np.asarray(np.mean(is_near, 0), np.float32)
 
 
 def _distances(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.float64]:
