@@ -93,7 +93,6 @@ class Colorized(NamedTuple):
     image: Image
     """with the lightness, depth, transparency and metadata of the original"""
     judgement: Judgement
-    """class, colourfulness, warnings"""
     uncertainty: FloatArray | None = None
     """(h, w), CIELAB units, at the network's size; None unless requested. For a head of 313 colours, the mean distance
     between its answer and a colour drawn from its distribution, see `ColourDistribution.uncertainty`; for other heads,

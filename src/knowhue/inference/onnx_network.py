@@ -59,7 +59,6 @@ class Session:
         self.inputs, self.outputs = session.get_inputs(), session.get_outputs()
         """descriptions by the runtime, each with `name`, `type` and `shape`"""
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-        """the file's metadata"""
         self.signature = f"{_shapes(self.inputs)} and {_shapes(self.outputs)}"
         """inputs and outputs as messages show them, such as `input: float (1, 1, 256, 256) and output: float (...)`"""
         self._session = session

@@ -115,9 +115,7 @@ class QuantizationCost(NamedTuple):
     accuracy_after: float | None
     """accuracy in 8 bits, 0 to 1"""
     calibrated_on: int
-    """number of images"""
     measured_on: int
-    """number of images"""
     left_out: int = 0
     """number of images of the folder that were not used: too many, or gray"""
 

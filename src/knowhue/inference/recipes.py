@@ -49,7 +49,6 @@ class Recipe(NamedTuple):
     side_px: int
     """side of the square input, pixels, if the file has no fixed size"""
     paper: str
-    """the reference to cite"""
 
 
 RECIPES = {
