@@ -126,7 +126,7 @@ _DIFFERENCE: Cells = {
 }
 _BOTH: Cells = {"Single-task": _value("single"), "Multi-task": _value("multi"), **_DIFFERENCE}
 _OF_SEEDS: Cells = {"Single-task": _of_seeds(0), "Multi-task": _of_seeds(1)}
-_TWO_ARMS: Cells = {"Before": _of_seeds(0), "After": _of_seeds(1)}
+_TWO_ARMS: Cells = {"Reference": _of_seeds(0), "Compared": _of_seeds(1)}
 _SMALLEST: Cells = {
     "Smallest effect": lambda study, row: difference(0.0, row["sesoi"], _unit(study, row)).lstrip("+")
 }
@@ -209,9 +209,9 @@ def _marked_gap(study: Study, row: Row) -> TableCell:
 TABLES: dict[str, PageTable] = {
     "questions": PageTable(
         "Questions",
-        "Mean ± standard deviation over seeds. The difference is after minus before, paired by seed and computed "
-        "before rounding. Intervals are over seeds and images, those with † over seeds alone, on these images. p: "
-        "exact sign-flip test over seeds.",
+        "Mean ± standard deviation over seeds. The difference is the compared arm minus the reference, paired by seed "
+        "and computed before rounding. Intervals are over seeds and images, those with † over seeds or images alone, "
+        "on these images. p: exact sign-flip test over seeds.",
         _questions,
         {
             **_TITLE, **_SMALLEST, **_TWO_ARMS, **_DIFFERENCE, **_TESTED, **_SEEDS,
