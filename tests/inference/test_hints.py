@@ -126,7 +126,7 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
     ("name", "text", "said"),
     [
         ("none.csv", None, "none.csv: no such file"),
-        ("h.csv", "", "no hints; write one a line below a header `file,x,y,colour`"),
+        ("h.csv", "", "no hints; write one per line below a header `file,x,y,colour`"),
         ("h.csv", "x,y,colour\n", "no hints"),
         ("h.csv", "x,y\n1,2\n", "h.csv: the columns should be file, x, y, colour .* Found `x`, `y`"),
         ("h.csv", "x,y,colour,size\n1,2,red,3\n", "Found `x`, `y`, `colour`, `size`"),

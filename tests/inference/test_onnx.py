@@ -222,7 +222,7 @@ def test_what_is_no_model_is_refused_in_one_line_and_not_run(tmp_path, data, kin
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
     with pytest.raises(
-        WeightsError, match=rf"readable \.onnx file\. Found: {kind}\. Copy it again"
+        WeightsError, match=rf"readable \.onnx file\. Found: {kind}\. Copy or export it again"
     ) as caught:
         open_onnx(path)
     assert "\n" not in str(caught.value)

@@ -380,7 +380,10 @@ def test_settings_are_compared_before_any_image_is_read(started, tmp_path):
         ("", "finished run or study"),
         ("empty", "Found no finished run there"),
         ("model.onnx", r"should be .* or a \.safetensors file.*knowhue export"),
-        ("text.safetensors", r"should be a readable safetensors file\. Found: text\. Copy it again"),
+        (
+            "text.safetensors",
+            r"should be a readable safetensors file\. Found: text\. Copy or export it again",
+        ),
         ("bare.safetensors", "weights without a description"),
     ],
 )

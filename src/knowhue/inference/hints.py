@@ -209,7 +209,7 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
         fault = f"{file}: no table of hints ({first_line(error)}); write .csv with a header, or .json"
         raise ConfigError(fault) from None
     if not found:
-        header = f"one a line below a header `{','.join(_COLUMNS)}`"
+        header = f"one per line below a header `{','.join(_COLUMNS)}`"
         raise ConfigError(f"{file}: no hints; write {header}, or in .json a list of objects, {_JSON}")
     if not is_json and (problem := _column_problem(found[0][1], "columns")):  # every row has the same
         raise ConfigError(f"{file}: {problem}")

@@ -270,12 +270,12 @@ def read_model(path: Path, framework: Literal["pt", "np"]) -> tuple[Description,
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         found = str(error) if isinstance(error, OSError) else file_kind(path) or str(error)
-        fault = f"`{path}` should be a readable safetensors file. Found: {found}. Copy it again, or export it anew."
+        fault = f"`{path}` should be a readable safetensors file. Found: {found}. Copy or export it again."
         raise WeightsError(fault) from None
     text = metadata.get(KEY)
     description = read_description(text, path)
     if metadata.get(_CHECKSUM, "") not in ("", _checksum(text or "", weights)):
-        raise WeightsError(f"`{path}` is damaged: it is not as it was written. Remove it, and make it again.")
+        raise WeightsError(f"`{path}` is damaged: its checksum does not match. Copy or export it again.")
     return description, weights
 
 

@@ -211,9 +211,7 @@ def open_session(
 
 
 def _unreadable(path: Path, found: str) -> WeightsError:
-    return WeightsError(
-        f"`{path}` should be a readable .onnx file. Found: {found}. Copy it again, or export it anew."
-    )
+    return WeightsError(f"`{path}` should be a readable .onnx file. Found: {found}. Copy or export it again.")
 
 
 def _open(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str]) -> Any:
