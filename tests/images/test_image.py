@@ -12,7 +12,7 @@ from knowhue.images.image import (
     LEDGERS,
     SUFFIXES,
     _is_folder,
-    counted,
+    counts_in_words,
     recognise,
     walk,
     why_hidden,
@@ -70,16 +70,16 @@ def test_how_a_file_begins_says_its_format():
 
 def test_reasons_are_counted_by_kind_most_first():
     reasons = ["hidden", "unreadable folder: Permission denied", "hidden", "near-duplicate of sea/a.jpg"]
-    assert counted(reasons) == "2 hidden, 1 unreadable folder, 1 near-duplicate"
-    assert counted([]) == ""
+    assert counts_in_words(reasons) == "2 hidden, 1 unreadable folder, 1 near-duplicate"
+    assert counts_in_words([]) == ""
 
 
 def test_the_rarest_of_many_kinds_are_counted_together():
     reasons = ["hidden", "hidden", *(f"not an image (.{number})" for number in range(500))]
-    said = counted(reasons)
+    said = counts_in_words(reasons)
     assert said.startswith("2 hidden, 1 not an image (.0), 1 not an")
     assert said.endswith(" (.4), 495 of other kinds")
-    assert counted(reasons[:7]).count(",") == 5  # and nothing of others where there are none
+    assert counts_in_words(reasons[:7]).count(",") == 5  # and nothing of others where there are none
 
 
 @pytest.mark.parametrize("name", ["@home", "#1", "=cmd", "-x", "$5", "unlabelled", "index"])

@@ -17,7 +17,7 @@ from knowhue.apps.progress import showing_progress
 from knowhue.config import MAX_SATURATION, digest
 from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, ImageError, few, shown, system_reason
-from knowhue.images.image import STATE, SUFFIXES, dangling
+from knowhue.images.image import STATE, SUFFIXES, broken_link
 from knowhue.inference.description import model_as_used
 from knowhue.inference.video_formats import VIDEO_SUFFIXES, codec_of, writable_video_suffix
 from knowhue.runs import path_hint
@@ -167,7 +167,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
         mode = source.stat().st_mode
     except OSError as error:
         if isinstance(error, FileNotFoundError) and source.is_symlink():
-            raise ImageError(f"{source}: {dangling(source)}") from None
+            raise ImageError(f"{source}: {broken_link(source)}") from None
         if arguments.file == "-":
             raise ImageError("-: standard input is not read; save the image as a file first") from None
         raise ImageError(f"{source}: {system_reason(error)}") from None

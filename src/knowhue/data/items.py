@@ -159,14 +159,14 @@ def parse_label(value: object) -> str | None:
     """
     if isinstance(value, list | tuple | set | dict):
         raise ImageError(
-            f"A label should be one text or number, the class of an image. Found `{shown(value)}`. Name what holds one "
-            "with --set images.label_column=..."
+            f"A label should be one text or number, the class of an image. Found `{shown(value)}`. Name the column "
+            "of classes with --set images.label_column=..."
         )
     if isinstance(value, float | Decimal):
         if not math.isnan(value) and (math.isinf(value) or value % 1):
             raise ImageError(
-                f"A label should be the name of a class, or a whole number. Found `{shown(str(value))}`, of which each "
-                "image may have another. Name what holds the classes with --set images.label_column=..."
+                f"A label should be the name of a class, or a whole number. Found `{shown(str(value))}`, which "
+                "can differ for every image. Name the column of classes with --set images.label_column=..."
             )
         value = None if math.isnan(value) else int(value)
     text = value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)

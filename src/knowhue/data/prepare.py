@@ -36,7 +36,7 @@ from knowhue.data.items import SPLITS, remedies_for
 from knowhue.data.listing import ImageListing, open_listing
 from knowhue.data.sources import require_apart
 from knowhue.errors import ImageError, KnowhueError, RunError, few, plural, shown
-from knowhue.images.image import counted, kinds_of
+from knowhue.images.image import counts_in_words, kinds_of
 from knowhue.images.reading import readable_formats
 from knowhue.locks import locked
 from knowhue.runs import Report, ShareOut, images_in_use, remove_if_empty
@@ -268,14 +268,14 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     """
     parts = []
     if reasons := [row["reason"] for row in summary["left_out"]]:
-        parts.append(f"{len(reasons)} of {summary['images']} images left out ({counted(reasons)})")
+        parts.append(f"{len(reasons)} of {summary['images']} images left out ({counts_in_words(reasons)})")
     if others := summary.get("contradicting"):
         copy, original = others[0]
         parts.append(
             f"{len(others)} of them in another class than the image that is kept, such as {copy}, a copy of {original}"
         )
     if skipped := list(Counter(summary["skipped"]).elements()):
-        parts.append(f"{plural(len(skipped), 'other file')} skipped ({counted(skipped)})")
+        parts.append(f"{plural(len(skipped), 'other file')} skipped ({counts_in_words(skipped)})")
     return "; ".join(parts)
 
 
@@ -377,7 +377,7 @@ def _require_drawn(images: Images) -> None:
 
 def _require_enough(listing: ImageListing, images: Images) -> None:
     classes, left_out = listing.classes(), kinds_of(listing.reasons())
-    left_words = counted([*listing.reasons(), *Counter(listing.skipped()).elements()])
+    left_words = counts_in_words([*listing.reasons(), *Counter(listing.skipped()).elements()])
     why = f" Left out: {left_words}{remedies_for(listing.skipped())}." if left_words else ""
     if len(classes) < 2:
         raise ImageError(

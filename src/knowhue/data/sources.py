@@ -24,7 +24,7 @@ from knowhue.data.items import (
     source_root,
 )
 from knowhue.errors import ConfigError, ImageError, needing
-from knowhue.images.image import LINK_LOOP, counted, walk, why_hidden
+from knowhue.images.image import LINK_LOOP, counts_in_words, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 from knowhue.storage import path_of_setting, real_path
@@ -159,7 +159,7 @@ def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, in
 def _instead(skipped: Iterable[str]) -> str:
     """The rest of a sentence on missing images: what was found instead."""
     reasons = list(skipped)
-    return f", but {counted(reasons)}{remedies_for(reasons)}" if reasons else ""
+    return f", but {counts_in_words(reasons)}{remedies_for(reasons)}" if reasons else ""
 
 
 class ImageNet:

@@ -75,7 +75,7 @@ MOST_KINDS = 6
 """Most kinds of reasons that a sentence names; a folder can hold any number of file types."""
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file below a folder, or a folder that was not entered."""
 
     path: Path
@@ -117,7 +117,7 @@ def why_hidden(name: str) -> str:
 
 def walk(
     root: Path, suffixes: Collection[str] = SUFFIXES, avoid: Path | None = None, with_coloured: bool = False
-) -> Iterator[Found]:
+) -> Iterator[FoundFile]:
     """List everything below a folder, sorted by name, except Knowhue's own ledgers; links to folders come last.
 
     Links are followed. Each real folder is entered once, under its real name if that is below `root`. Broken links,
@@ -140,11 +140,11 @@ def walk(
             if folder != root and not with_coloured:
                 coloured.update(_coloured_images(folder))
         except OSError as error:
-            yield Found(folder, f"{UNREADABLE}: {error.strerror}")
+            yield FoundFile(folder, f"{UNREADABLE}: {error.strerror}")
             continue
         if here in entered:
             if here not in silent:
-                yield Found(folder, "a link to a folder that is already listed")
+                yield FoundFile(folder, "a link to a folder that is already listed")
             continue
         entered.add(here)
         inner = []
@@ -154,7 +154,7 @@ def walk(
             if not reason and is_folder:
                 (links if entry.is_symlink() else inner).append(entry)
             elif entry.name != LEDGER:
-                yield Found(entry, reason)
+                yield FoundFile(entry, reason)
         folders += reversed(inner)  # `folders` is a stack: the first name is popped next
 
 
@@ -201,7 +201,7 @@ def not_an_image(suffix: str) -> str:
     return f"not an image ({suffix or 'no suffix'})"
 
 
-def dangling(link: Path) -> str:
+def broken_link(link: Path) -> str:
     return f"a broken link ({link.readlink()} does not exist)"
 
 
@@ -215,10 +215,10 @@ def kinds_of(reasons: Iterable[str]) -> Counter[str]:
     return Counter(dict(counts.most_common()))
 
 
-def counted(reasons: Iterable[str]) -> str:
+def counts_in_words(reasons: Iterable[str]) -> str:
     """The kinds of reasons with their counts, in words; all but the `MOST_KINDS` most frequent are counted together.
 
-    >>> counted(["hidden", "not an image (.txt)", "hidden"])
+    >>> counts_in_words(["hidden", "not an image (.txt)", "hidden"])
     '2 hidden, 1 not an image (.txt)'
     """
     kinds = list(kinds_of(reasons).items())

@@ -33,7 +33,7 @@ from knowhue.images.containers import (
     read_deep_pnm,
     unitless_resolution,
 )
-from knowhue.images.image import FORMATS, Image, Origin, Resolution, Texts, dangling, recognise
+from knowhue.images.image import FORMATS, Image, Origin, Resolution, Texts, broken_link, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
 from knowhue.images.profiles import RGBSpace, to_srgb
 from knowhue.images.tiff import RAW, PageChoice, choose_page, exif_orientation, exif_resolution, tiff_info
@@ -184,7 +184,7 @@ def open_file(source: Path | bytes) -> File:
         # unbuffered, because libvips reads from the descriptor itself
         return source.open("rb", buffering=0)
     except FileNotFoundError:
-        why = dangling(source) if source.is_symlink() else "no such file or directory"
+        why = broken_link(source) if source.is_symlink() else "no such file or directory"
         raise ImageError(why) from None
     except OSError as error:
         raise ImageError(f"it cannot be read: {error.strerror}") from None

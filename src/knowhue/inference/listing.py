@@ -19,7 +19,7 @@ from knowhue.images.image import (
     LEDGERS,
     SUFFIXES,
     UNREADABLE,
-    counted,
+    counts_in_words,
     identity,
     outputs_in,
 )
@@ -97,7 +97,9 @@ class ImageTable:
             which = f"made by knowhue from images beside them: {names}{', ...' * (count > 3)}"
             self.notes.append(f"{plural(count, 'image')} left out, {which}")
         if count := others.total():
-            self.notes.append(f"{plural(count, 'other file')} left out: {counted((+others).elements())}")
+            self.notes.append(
+                f"{plural(count, 'other file')} left out: {counts_in_words((+others).elements())}"
+            )
         if not len(self) and not self.unreadable:
             raise ImageError(
                 f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
-from knowhue.images.image import SUFFIXES, UNREADABLE, counted, recognise, walk
+from knowhue.images.image import SUFFIXES, UNREADABLE, counts_in_words, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 from knowhue.runs import path_hint
 from knowhue.settings_text import plain_name
@@ -180,7 +180,7 @@ def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
         raise ImageError(
             f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"
         )
-    others = f"{plural(len(skipped), 'other file')} {LEFT_ALONE}: {counted(skipped)}"
+    others = f"{plural(len(skipped), 'other file')} {LEFT_ALONE}: {counts_in_words(skipped)}"
     return {key: _stored(path) for key, (path,) in files.items()}, [others] if skipped else []
 
 
