@@ -66,7 +66,7 @@ def test_other_images_than_those_frozen_are_said(tmp_path: Path):
 def test_what_cannot_be_checked_is_said(tmp_path: Path):
     write_study(tmp_path)
     change(tmp_path / "study.json", lambda plan: plan.pop("hash"))
-    assert "carries no hash" in plan_sentence(read_study(tmp_path))
+    assert "has no hash" in plan_sentence(read_study(tmp_path))
 
 
 def test_cells_are_counted_by_state(tmp_path: Path):

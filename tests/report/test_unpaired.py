@@ -146,4 +146,4 @@ def test_the_gate_is_said_to_have_passed_failed_or_not_been_run():
     assert said.startswith(
         "The A/A gate FAILED for seeds 1, 3 (heads trained together against alone; fine-tuning of"
     )
-    assert "a, b, c, d, e and 2 more came out otherwise" in said
+    assert "a, b, c, d, e and 2 more differ" in said

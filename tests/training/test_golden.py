@@ -265,7 +265,7 @@ def test_damage_that_needs_scoring_leaves_the_block(of_old, tiny, tmp_path, mach
     scorer = read_json(multi / "scores.json")["golden_step"]
     assert scorer != before
     page = (root / "report.html").read_text()
-    assert f"Scored otherwise than trained: multi, seed 0 (golden step {scorer[:12]})" in page
+    assert f"Scored with another golden step: multi, seed 0 (golden step {scorer[:12]})" in page
 
 
 def test_scoring_again_says_by_what(of_old, tiny, tmp_path, machine):

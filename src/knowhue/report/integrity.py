@@ -1,7 +1,7 @@
 """How far a study's numbers can be trusted: the frozen plan and what was run of it, the images, and all warnings."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +60,7 @@ def plan_sentence(study: Study) -> str:
     except ConfigError as error:
         return f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
     if stored is None:
-        return "study.json carries no hash: its plan was not frozen by a study."
+        return "study.json has no hash: its plan was not frozen by a study."
     if stored != now:
         return f"study.json was changed after it was frozen: its plan has the hash {now}, not {stored}."
     if study.prepared and study.prepared.get("fingerprint") != parts.get("images"):
@@ -83,7 +83,7 @@ def gate_sentence(gates: Mapping[int, Row], seeds: Sequence[int]) -> str:
     known = {seed: gates[seed] for seed in seeds if seed in gates}
     absent = [seed for seed in seeds if seed not in gates]
     if not known:
-        return "The A/A gate was not run: whether arms differ in the task alone was not tried in this study."
+        return "The A/A gate was not run: whether arms differ only in the task was not tested in this study."
     left = f" It was not run for {seeds_text(absent)}." if absent else ""
     failed = {seed: gate_failures(gate) for seed, gate in known.items() if gate_failures(gate)}
     if failed:
@@ -103,7 +103,7 @@ def _failed(failed: Mapping[int, Mapping[str, Sequence[str]]]) -> str:
     names = list(dict.fromkeys(name for gate in failed.values() for part in gate.values() for name in part))
     return (
         f"The A/A gate FAILED for {seeds_text(failed)} ({'; '.join(GATE_PARTS[part] for part in parts)}): "
-        f"{few(names, 5)} came out otherwise, so the arms of these seeds differ in more than the task. "
+        f"{few(names, 5)} differ, so the arms of these seeds differ in more than the task. "
         "Nothing is compared there, and there is no verdict."
     )
 
@@ -113,20 +113,19 @@ def machine_sentence(study: Study) -> str:
 
     Empty where no run has begun.
     """
-    where: dict[str, list[int]] = {}
-    by: dict[str, str] = {}
+    machines: dict[str, dict[int, str]] = defaultdict(dict)
     scored: list[str] = []
     for run in (run for seed in study.seeds for run in block(study.runs, seed)):
         step, scorer = (found.get("golden_step") for found in (run.environment, run.scores))
         if scorer not in (None, step):
             scored.append(f"{run.arm}, seed {run.seed} (golden step {scorer[:12]})")
-        if step is not None and run.seed not in where.setdefault(step, []):
-            where[step].append(run.seed)
-            by[step] = _machine(run.environment)
+        if step is not None:
+            machines[step].setdefault(run.seed, _machine(run.environment))
     blocks = [
-        f"{seeds_text(seeds)} with golden step {step[:12]} ({by[step]})" for step, seeds in where.items()
+        f"{seeds_text(by_seed)} with golden step {step[:12]} ({[*by_seed.values()][-1]})"
+        for step, by_seed in machines.items()
     ]
-    again = f" Scored otherwise than trained: {'; '.join(scored)}." if scored else ""
+    again = f" Scored with another golden step: {'; '.join(scored)}." if scored else ""
     return f"Computed: {'; '.join(blocks)}.{again}" if blocks else ""
 
 
@@ -140,7 +139,7 @@ def _machine(environment: Row) -> str:
 def image_sentences(study: Study) -> list[str]:
     """Return sentences on the images used for training, for reporting and for tuning, and on the starting weights."""
     found = [
-        f"Scores, tables and samples are of the {study.split} split; curves over epochs are of the validation split."
+        f"Scores, tables and samples are of the {study.split} split; curves over epochs of the validation split."
     ]
     if study.is_tuning:
         found.append(
