@@ -5,9 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from knowhue.errors import ConfigError, few, plural, spaced
-from knowhue.plan import Plan
-from knowhue.presets import checked
+from knowhue.errors import few, plural, spaced
+from knowhue.plan import plan_of
 from knowhue.report.diagnostics import gradient_warnings
 from knowhue.report.findings import beaten, levels
 from knowhue.report.reading import GATE_PARTS, block, gate_failures
@@ -53,12 +52,7 @@ def plan_sentence(study: Study) -> str:
     ones. A plan that was changed together with its hash goes unnoticed.
     """
     stored, parts = study.settings.get("hash"), study.settings.get("parts", {})
-    # `study.json` also has keys outside the plan, such as the hash and the command
-    known = {key: study.settings[key] for key in Plan.model_fields if key in study.settings}
-    try:
-        now = checked(Plan, known).hash(parts)
-    except ConfigError as error:
-        return f"study.json cannot be checked by this version: {str(error).splitlines()[0]}"
+    now = plan_of(study.settings).hash(parts)
     if stored is None:
         return "study.json has no hash: its plan was not frozen by a study."
     if stored != now:
