@@ -264,7 +264,7 @@ def test_what_is_kept_is_made_anew_where_something_else_stands_there(tmp_path, t
 
 @pytest.mark.parametrize("read", [read_json, read_arrays, read_array, read_csv, file_digest])
 def test_file_that_is_not_there(tmp_path, read):
-    with pytest.raises(RunError, match=r"file` should be there\. Found none: is `.*` the folder you meant"):
+    with pytest.raises(RunError, match=r"file` should exist\. Found none\. Is `.*` the right folder"):
         read(tmp_path / "file")
     (tmp_path / "file").mkdir()
     with pytest.raises(RunError, match=r"Cannot read `.*file`: Is a directory"):

@@ -91,11 +91,10 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dic
 def _build(work: Workspace, config: Config) -> tuple[Networks, dict[str, Tensor]]:
     """The networks of an arm and their initial weights, from which they are trained several times."""
     networks = build_networks(work.engine, config, work.prepared.classes)
-    return networks, _weights(networks, with_encoder=True)
+    return networks, _copied_weights(networks, with_encoder=True)
 
 
-def _weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
-    """A copy of the current weights."""
+def _copied_weights(networks: Networks, with_encoder: bool) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in networks.weights(with_encoder).items()}
 
 
@@ -115,7 +114,7 @@ def _train(
     with drawing_from(work.engine.device, config.seed, "gate", phase, work.engine.share.rank):
         for _, (batch, _) in zip(range(_STEPS), training_batches(work, config, phase, 0), strict=False):
             train_step(state, batch)
-    return _weights(networks, with_encoder=phase == "finetune")
+    return _copied_weights(networks, with_encoder=phase == "finetune")
 
 
 class CellStep(NamedTuple):
@@ -185,9 +184,8 @@ def _write_arithmetic(training: Training, threads: int | None, answer: Path) -> 
 def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
     """Run all cells, block by block, on an engine, or in this process and those that torch.distributed.run started."""
     # a block that was finished with another golden step is not changed, and neither is its gate
-    gated = {
-        seed for seed, cells in blocks_of(plan).items() if finished_with(work.root, cells) in (None, now)
-    }
+    blocks = blocks_of(plan).items()
+    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
     whole = _complete_cells(work, plan)
     if isinstance(executor, InProcess):
         begun, total = list[tuple[str, int]](), len(plan.cells)
@@ -212,9 +210,7 @@ def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None
     else:
         with computing_with(executor.threads):  # the order of sums depends on it
             warm_features(work, read)
-    executor.execute(
-        jobs, watch=lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)})
-    )
+    executor.execute(jobs, lambda: work.report({"stage": "cells", "cells": read_cells(work.root, plan)}))
 
 
 def _complete_cells(work: Workspace, plan: Plan) -> set[tuple[str, int]]:

@@ -337,9 +337,11 @@ def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str
     """Sort key for the runs of an arm: those of the study's plan first, then by seed."""
     found = dict(dotted(read_json(run / "config.json")))
     edits = frozen.get("arms", {}).get(run.parent.name, {})
-    asked = {**dict(dotted(frozen.get("config", {}))), **dict(dotted(edits))}
-    names = [name for name in asked if not name.startswith(_NOT_IN_PLAN)]
-    is_planned = found.get("seed") in frozen.get("seeds", ()) and all(found.get(n) == asked[n] for n in names)
+    planned = {**dict(dotted(frozen.get("config", {}))), **dict(dotted(edits))}
+    names = [name for name in planned if not name.startswith(_NOT_IN_PLAN)]
+    is_planned = found.get("seed") in frozen.get("seeds", ()) and all(
+        found.get(n) == planned[n] for n in names
+    )
     return not is_planned, found.get("seed", 0), run.name
 
 
@@ -360,9 +362,8 @@ def no_finished_run_error(path: Path, wanted: str) -> RunError:
     inside = [named_path(run) for pattern in ("seed-*", "*/seed-*") for run in sorted(path.glob(pattern))]
     firsts = {run.parent.name: run for run in reversed(inside) if has_finished(run)}
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
-    diverged = sorted(
-        {run.parent.name for run in (named_path(path), *inside) if has_ended(run)} - firsts.keys()
-    )
+    ended = {run.parent.name for run in (named_path(path), *inside) if has_ended(run)}
+    diverged = sorted(ended - firsts.keys())
     found, hint = "there", path_hint(path) or " Train one with `knowhue study`."
     if tasks:
         arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])

@@ -93,20 +93,14 @@ def pack(folder: Path, out: Path) -> int:
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
     frozen, plan = read_frozen(folder), read_plan(folder)
-    open_ = {
-        f"{each.arm} of seed {each.seed}": each.state
-        for each in read_cells(folder, plan)
-        if each.state not in ENDED
-    }
-    if exchanged := [cell for cell, state in open_.items() if state == OTHER_SETTINGS]:
+    states = {f"{each.arm} of seed {each.seed}": each.state for each in read_cells(folder, plan)}
+    if exchanged := [cell for cell, state in states.items() if state == OTHER_SETTINGS]:
         raise RunError(
-            f"{folder}: in the folder of {few(exchanged, 3)} lies a run of other settings or another seed, moved or "
-            "copied there; remove it, and let `knowhue study` go on before it is sealed"
+            f"{folder}: the folder of {few(exchanged, 3)} holds a run of other settings or another seed, moved or "
+            "copied there; remove it, and run `knowhue study` again"
         )
-    if open_:
-        raise RunError(
-            f"{folder}: {few([*open_], 3)} did not end yet; let `knowhue study` go on before it is sealed"
-        )
+    if unfinished := [cell for cell, state in states.items() if state not in ENDED]:
+        raise RunError(f"{folder}: {few(unfinished, 3)} did not end yet; finish them with `knowhue study`")
     for arm, seed in plan.cells:
         require_intact(run_folder(folder, arm, plan.run_config(arm, seed)), _RUN_FILES)
     with temporary_folder("The files of a study without its images", folder) as root:
@@ -115,7 +109,7 @@ def pack(folder: Path, out: Path) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         write_report(root, "Sealed without images and weights: what shows them is left out.")
-        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        names = sorted(_name(path, root) for path in root.rglob("*") if path.is_file())
         crate = _describe(root, names, frozen)
         (root / CRATE).write_text(json.dumps(crate, indent=1, ensure_ascii=False), encoding="utf-8")
         with replacing(out, "wb") as file, zipfile.ZipFile(file, "w") as archive:
@@ -250,9 +244,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
                     "study has"
                 )
             places = Counter(archive.extract(entry, root) for entry in archive.infolist())
-        if twice := [
-            Path(place).relative_to(root).as_posix() for place, count in places.items() if count > 1
-        ]:
+        if twice := [_name(Path(place), root) for place, count in places.items() if count > 1]:
             raise RunError(
                 f"{path}: twice in it, where programs differ in which one they read: {few(twice, 3)}; no sealed study "
                 "has that"
@@ -266,28 +258,27 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, *_DAMAGE) as error:
         other = "" if path.suffix.lower() in ("", ".zip") else path_hint(path)
-        raise RunError(
-            f"{path}: no sealed study, or damaged ({error}); `knowhue pack` makes one.{other}"
-        ) from None
+        found = f"no sealed study, or damaged ({error})"
+        raise RunError(f"{path}: {found}; `knowhue pack` makes one.{other}") from None
 
 
 def _changed_files(root: Path, listed: Mapping[str, str]) -> Iterator[str]:
-    there = {each.relative_to(root).as_posix() for each in root.rglob("*") if each.is_file()} - {CRATE}
-    for name in sorted(there | listed.keys()):
+    found = {_name(each, root) for each in root.rglob("*") if each.is_file()} - {CRATE}
+    for name in sorted(found | listed.keys()):
         if name not in listed:
             yield f"{name}: was not there when it was sealed"
-        elif name not in there:
+        elif name not in found:
             yield f"{name}: gone"
         elif file_digest(root / name) != listed[name]:
             yield f"{name}: not as it was sealed"
 
 
-def _changed_in_runs(root: Path, said: Collection[str]) -> Iterator[str]:
+def _changed_in_runs(root: Path, known: Collection[str]) -> Iterator[str]:
     """Files of runs and heads that have changed since these ended, without those that are reported already."""
     for folder in _runs(root):
         with suppress(KnowhueError):  # a damaged status is reported elsewhere
             for path in damaged_files(folder, _RUN_FILES):
-                if (name := _name(path, root)) not in said:
+                if (name := _name(path, root)) not in known:
                     yield f"{name}: not as it was when its run ended"
 
 
@@ -300,12 +291,9 @@ class _Recomputed(NamedTuple):
 
 
 def _check_hash(root: Path) -> _Recomputed:
-    """Compare the plan with its frozen hash."""
     frozen, plan = read_frozen(root), read_plan(root)
-    same = plan.hash(frozen["parts"]) == frozen["hash"]
-    return _Recomputed(
-        1, [] if same else ["study.json: the plan is not the one that its hash was computed of"]
-    )
+    is_same = plan.hash(frozen["parts"]) == frozen["hash"]
+    return _Recomputed(1, [] if is_same else ["study.json: the plan does not match its hash"])
 
 
 def _runs(root: Path) -> list[Path]:
@@ -321,10 +309,9 @@ def _check_scores(folder: Path, root: Path) -> _Recomputed:
     rows = [{**row, "label": number[row["label"]]} for row in read_images(folder / "per_image.csv")]
     found = {"metrics": score_rows(rows), **class_metrics(rows, list(sealed["per_class"]))}
     found = {name: finite_or_none(_run_metrics(own)) for name, own in found.items()}
-    said = {
-        name: _run_metrics(own) for name, own in {"metrics": sealed["metrics"], **sealed["per_class"]}.items()
-    }
-    return _Recomputed(*compare(said, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED))
+    written = {"metrics": sealed["metrics"], **sealed["per_class"]}
+    written = {name: _run_metrics(own) for name, own in written.items()}
+    return _Recomputed(*compare(written, found, f"{_name(folder / 'scores.json', root)}: ", _ROUNDED))
 
 
 def _run_metrics(scores: Mapping[str, Any]) -> dict[str, Any]:

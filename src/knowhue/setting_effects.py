@@ -73,9 +73,7 @@ NEEDS: tuple[Need, ...] = (
     ),
     _where("colour.width", "colour.method", *_SHARING),
     _where("colour.decoder", "colour.method", "unet", "feedforward"),
-    _where(
-        "colour.loss", "colour.method", *(name for name, losses in METHOD_LOSSES.items() if len(losses) > 1)
-    ),
+    _where("colour.loss", "colour.method", *(name for name, each in METHOD_LOSSES.items() if len(each) > 1)),
     _where("colour.temperature colour.logit_adjustment", "colour.loss", "classification"),
     _where("colour.l1_weight", "colour.loss", "l1", "l2"),
     _where("colour.l1_weight", "colour.method", *_SHARING, "pix2pix"),
@@ -163,9 +161,9 @@ def _unmet(name: str, config: Config) -> list[Need]:
 
 
 def _remedy(needs: Sequence[Need]) -> str:
-    said = [f"`{need.other}` be {need.wanted}" for need in needs]
+    wanted = [f"`{need.other}` be {need.wanted}" for need in needs]
     arms = " (which arms decide: --arms, --arm)" if any(need.other == "tasks.names" for need in needs) else ""
-    return " and ".join(said) + arms
+    return " and ".join(wanted) + arms
 
 
 def _is_among(name: str, settings: Iterable[str]) -> bool:

@@ -70,9 +70,8 @@ class _Loader(yaml.SafeLoader):
         assert node is not None
         keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice := [name for (_, name), count in keys.items() if count > 1]:
-            raise ValueError(
-                f"the key `{shown(twice[0])}` twice, in the block from line {node.start_mark.line + 1} on"
-            )
+            line = node.start_mark.line + 1
+            raise ValueError(f"the key `{shown(twice[0])}` twice, in the block from line {line} on")
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -143,33 +142,33 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def plain_name(given: str) -> str:
+def plain_name(name: str) -> str:
     r"""A name with composed Unicode letters (NFC), so that equal names are equal text.
 
     >>> plain_name("e\u0301tang") == "\u00e9tang"  # macOS stores accents as separate characters
     True
     """
-    return given if given.isascii() else unicodedata.normalize("NFC", given)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def parse_number(given: Any) -> float:
+def parse_number(value: Any) -> float:
     """A user's text or the cell of a table as a number; NaN if it is not one.
 
     >>> parse_number(" 0.8"), parse_number("8e-3"), parse_number("0_8"), parse_number("0,8"), parse_number(True)
     (0.8, 0.008, nan, nan, nan)
     """
-    if isinstance(given, bool) or not isinstance(given, str | int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return math.nan
     # only Python accepts `_` between digits, and digits of other scripts
-    if isinstance(given, str) and ("_" in given or not given.isascii()):
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
         return math.nan
     try:
-        return float(given)
+        return float(value)
     except (ValueError, OverflowError):
         return math.nan
 
 
-def number_advice(given: Any) -> str:
+def number_advice(value: Any) -> str:
     """Advice on how to write a number that `parse_number` refuses, such as `0,8`; empty if it is no number at all.
 
     >>> number_advice("0,8") == number_advice("806,440.9") == number_advice("1.5 %")
@@ -177,10 +176,10 @@ def number_advice(given: Any) -> str:
     >>> number_advice("0,8"), number_advice("0.8"), number_advice("much")
     ('Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %.', '', '')
     """
-    text = str(given)
-    is_meant = math.isfinite(parse_number(_SEPARATORS.sub("", text))) and math.isnan(parse_number(text))
-    how = "Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %."
-    return how if is_meant else ""
+    text = str(value)
+    if math.isnan(parse_number(text)) and math.isfinite(parse_number(_SEPARATORS.sub("", text))):
+        return "Write a point for a decimal comma, nothing between thousands, and 0.015 for 1.5 %."
+    return ""
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
@@ -212,7 +211,6 @@ def describe_problem(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _choices(problem: Any) -> list[str]:
-    """The allowed values of a setting with a fixed list of them."""
     return re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
 
 

@@ -125,9 +125,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     A crash leaves the old file or the new one, never a part of one.
     """
-    text: dict[str, Any] = (
-        {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-    )
+    utf_8 = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    text: dict[str, Any] = {} if "b" in mode else utf_8
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # in the same folder, because a replacement is atomic only within a file system; `mkstemp` lengthens the name
@@ -236,9 +235,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if seal is None:
         raise DamagedError(path, "it has no checksum, so it was changed by hand or another program wrote it")
     if seal != _seal(value):
-        raise DamagedError(
-            path, f"its content does not have the checksum {str(seal)[:8]}... that it was written with"
-        )
+        raise DamagedError(path, f"its content does not match its checksum, {str(seal)[:8]}...")
     return value
 
 
@@ -269,9 +266,8 @@ def read_arrays(path: Path, sealed: bool = False) -> dict[str, NDArray[Any]]:
     if names is None and sealed:
         raise DamagedError(path, "it has no list of its arrays")
     if names is not None and names.tolist() != sorted(found):
-        raise DamagedError(
-            path, f"it should hold {few(names.tolist())}, and holds {few(sorted(found)) or 'none'}"
-        )
+        wanted = few(names.tolist())
+        raise DamagedError(path, f"it should hold {wanted}, and holds {few(sorted(found)) or 'none'}")
     return found
 
 
@@ -383,9 +379,7 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
     try:
         yield
     except FileNotFoundError:
-        raise RunError(
-            f"`{path}` should be there. Found none: is `{path.parent}` the folder you meant?"
-        ) from None
+        raise RunError(f"`{path}` should exist. Found none. Is `{path.parent}` the right folder?") from None
     except MemoryError:
         raise
     except (OSError, *damage) as error:
@@ -436,10 +430,9 @@ def require_outputs(
 
 
 def _is_same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to the same existing file."""
     try:
         return path.samefile(other)
-    except OSError:  # one does not exist, or cannot be reached
+    except OSError:  # one does not exist or cannot be reached
         return False
 
 

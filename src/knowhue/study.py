@@ -271,9 +271,10 @@ def write_baselines(work: Workspace, settings: Evaluation) -> None:
         for name, m in RUN_METRICS.items()
     }
     # the version is part of the key because scores may change with it, and the networks because a file may be missing
-    asked, opened = settings.model_dump(mode="json"), open_networks(settings, work.engine.device).values()
+    opened = open_networks(settings, work.engine.device).values()
     networks = [each.reason if isinstance(each, Unavailable) else each.provenance for each in opened]
-    key = fingerprint([work.prepared.fingerprint, asked, described, __version__, networks])
+    values = settings.model_dump(mode="json")
+    key = fingerprint([work.prepared.fingerprint, values, described, __version__, networks])
     kept = work.root / "features" / f"baselines-{key}.json"
     scores = cached(kept, read_json, lambda path: write_json(path, _score_baselines(work, settings)))
     write_json(work.root / "baselines.json", scores)
@@ -411,7 +412,7 @@ def _read_started(root: Path) -> dict[str, Any] | None:
 
 
 def _require_free_folder(root: Path) -> None:
-    """Check that a new study does not replace files in its folder."""
+    """Check that a new study replaces no files in its folder."""
     names = ("baselines.json", "metrics.json", COSTS, "results.json", "report.html")
     found = [name for name in names if (root / name).exists()]
     if found and not (root / FROZEN).exists():
@@ -446,9 +447,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
     changed = sorted(_differences(before.frozen, plan.frozen))
     if changed:
         going_on = shlex.join(["knowhue", "study", "--plan", str(root / FROZEN), "--out", str(root)])
-        remedy = (
-            f" This machine takes another precision unless it is set: --set training.precision={precision}"
-        )
+        remedy = f" To keep the precision on this machine: --set training.precision={precision}"
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "

@@ -316,7 +316,7 @@ def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_pa
     assert found.remarks[0].startswith(
         "from earlier scores, and so not compared with other systems: theirs. Give their"
     )
-    with pytest.raises(ConfigError, match=r"should have systems of other names\. Found `theirs` again"):
+    with pytest.raises(ConfigError, match=r"should have other systems\. Found `theirs` again"):
         read_earlier_scores([path], SMALL, scores.pairs)
     with pytest.raises(
         ConfigError, match="have the same protocol: numbers with different ones are not comparable"

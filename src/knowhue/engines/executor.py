@@ -87,10 +87,8 @@ def share_out(executor: Executor, name: str) -> ShareOut | None:
         return None
 
     def share(pieces: Sequence[Callable[[int | None], object]], watch: Callable[[], None]) -> None:
-        jobs = [
-            Job(f"{name}-{number}", partial(piece, executor.threads)) for number, piece in enumerate(pieces)
-        ]
-        executor.execute(jobs, watch)
+        runs = [partial(piece, executor.threads) for piece in pieces]
+        executor.execute([Job(f"{name}-{number}", run) for number, run in enumerate(runs)], watch)
 
     return share
 
@@ -310,16 +308,16 @@ def _require_known(engine: str, key: str) -> None:
 
 def await_leftover_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
     """Wait for a killed driver's jobs, which write to the folder, on this engine and on the one noted in `left`."""
-    told = list[str]()
+    reported = list[str]()
     try:
         engines = {own.name: own}
         if left not in ("", own.name):
             engines[left] = open_engine(left, root)
         while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
-            if jobs != told:
+            if jobs != reported:
                 text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
                 report({"stage": "note", "text": text})
-            told = jobs
+            reported = jobs
             time.sleep(POLL_SECONDS)
     except KnowhueError as error:
         if not left:

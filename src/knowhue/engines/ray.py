@@ -97,21 +97,21 @@ def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -
     if given.address != "local":
         place = "any machine of the cluster"
         remedy = " Start one that has it; or, if the cluster will, set `ray.autoscaling=true`."
-    asked = {"cpus": given.cpus, "gpus": given.gpus, "memory_gb": given.memory_gb or 0.0}
+    requested = {"cpus": given.cpus, "gpus": given.gpus, "memory_gb": given.memory_gb or 0.0}
     units = {"cpus": "cores", "gpus": "GPUs", "memory_gb": "GB that Ray gives out"}
-    there = [
+    available = [
         {"cpus": each.get("CPU", 0), "gpus": each.get("GPU", 0), "memory_gb": each.get("memory", 0) / 2**30}
         for each in machines
     ]
-    for name, wanted in asked.items():
-        most = max((each[name] for each in there), default=0.0)
+    for name, wanted in requested.items():
+        most = max((each[name] for each in available), default=0.0)
         if wanted > most:
             raise ConfigError(
                 f"`ray.{name}` should be at most the {most:.4g} {units[name]} of {place}. Found `ray.{name} = "
                 f"{wanted:g}`.{remedy}"
             )
-    if not any(all(each[name] >= wanted for name, wanted in asked.items()) for each in there):
-        together = ", ".join(f"`ray.{name} = {wanted:g}`" for name, wanted in asked.items() if wanted)
+    if not any(all(each[name] >= wanted for name, wanted in requested.items()) for each in available):
+        together = ", ".join(f"`ray.{name} = {wanted:g}`" for name, wanted in requested.items() if wanted)
         raise ConfigError(f"One machine of the cluster should have all of {together}. Found none.{remedy}")
 
 

@@ -60,7 +60,7 @@ class SlurmJobs(Executor):
         self._title = f"knowhue-{fingerprint(str(self._root))}"
 
     def left(self) -> list[str]:
-        return self._own(_squeue())
+        return self._of_this_folder(_squeue())
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`; `RunError` if Slurm refuses a job, or a job ends without a result."""
@@ -89,12 +89,11 @@ class SlurmJobs(Executor):
         """How many more jobs can be queued; a job with a result may still be in the queue for a moment."""
         if self._settings.queued is None:
             return sys.maxsize
-        busy = {job.job_id for job in queued.values()} | {*self._own(active_jobs() or {})}
+        busy = {job.job_id for job in queued.values()} | {*self._of_this_folder(active_jobs() or {})}
         return max(0, self._settings.queued - len(busy))
 
-    def _own(self, living: Mapping[str, str]) -> list[str]:
-        """Ids of the jobs of this folder, which have its name."""
-        return [job for job, name in living.items() if name.startswith(self._title)]
+    def _of_this_folder(self, active: Mapping[str, str]) -> list[str]:
+        return [job for job, name in active.items() if name.startswith(self._title)]
 
     def _submit(self, number: int, job: Job, needs: Sequence[str], before: int) -> submitit.Job[Any]:
         slurm = submitit.SlurmExecutor(self._folder, max_num_timeout=self._settings.time_limits)
@@ -102,7 +101,7 @@ class SlurmJobs(Executor):
             slurm.update_parameters(**self._parameters(number, needs))
             return slurm.submit(_Step(job.run))
         except (FailedJobError, FailedSubmissionError) as error:
-            said = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or [str(error)]
+            lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or [str(error)]
             remedy = ""
             if _SUBMIT_LIMIT.search(str(error)):
                 fewer = f"={before}" if before else ""
@@ -110,7 +109,7 @@ class SlurmJobs(Executor):
                     f" That is the cluster's limit on jobs queued at once; of this command it took {before}. Set "
                     f"`--engine-set slurm.queued{fewer}`, or another `slurm.options.qos`."
                 )
-            raise RunError(f"Slurm refused a job: {said[0].removeprefix('sbatch: ')}.{remedy}") from None
+            raise RunError(f"Slurm refused a job: {lines[0].removeprefix('sbatch: ')}.{remedy}") from None
 
     def _parameters(self, number: int, needs: Sequence[str]) -> dict[str, Any]:
         """The options of sbatch, as submitit names them."""
@@ -136,12 +135,12 @@ class SlurmJobs(Executor):
 
     def _ended(self, queued: Mapping[str, submitit.Job[Any]], gone_since: dict[str, float]) -> list[str]:
         """Ids of jobs that have succeeded since the last call."""
-        living, now, ended = active_jobs(), time.monotonic(), list[str]()
+        active, now, ended = active_jobs(), time.monotonic(), list[str]()
         for name, job in queued.items():  # in the order of their needs, to report the first failure
             if job.paths.result_pickle.exists():
                 _require_success(job)
                 ended.append(name)
-            elif living is None or job.job_id in living:
+            elif active is None or job.job_id in active:
                 gone_since.pop(job.job_id, None)
             elif now - gone_since.setdefault(job.job_id, now) > LOST_S:
                 raise RunError(
@@ -158,8 +157,8 @@ class SlurmJobs(Executor):
         subprocess.run(["scancel", *ids], capture_output=True, check=False)
         deadline = time.monotonic() + _CANCEL_S
         while time.monotonic() < deadline:
-            living = active_jobs()
-            if living is not None and living.keys().isdisjoint(ids):  # None: Slurm did not answer
+            active = active_jobs()
+            if active is not None and active.keys().isdisjoint(ids):  # None: Slurm did not answer
                 return
             time.sleep(1)
 
@@ -188,10 +187,10 @@ def _squeue() -> Mapping[str, str]:
     command = ["squeue", "--me", "--noheader", "--format=%i %j"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
-        said, *_ = found.stderr.strip().splitlines() or ["nothing"]
+        reason, *_ = found.stderr.strip().splitlines() or ["nothing"]
         raise RunError(
-            f"No Slurm cluster answers here: `squeue` says `{shown(said)}`. Run this on a machine of the cluster where "
-            "`squeue` lists jobs, or leave `--engine slurm` out."
+            f"No Slurm cluster answers here: `squeue` says `{shown(reason)}`. Run this on a machine of the cluster "
+            "where `squeue` lists jobs, or leave `--engine slurm` out."
         )
     return dict(line.split(" ", 1) for line in found.stdout.splitlines() if " " in line)
 

@@ -51,9 +51,7 @@ def to_json(scores: Scores) -> dict[str, Any]:
             name: {"title": m.title, "unit": m.unit, "better": m.better}
             for name, m in scores.measures.items()
         },
-        "rows": {
-            row: {"protocol": protocol, "values": dict(values)} for row, values in scores.values.items()
-        },
+        "rows": {row: {"protocol": protocol, "values": dict(own)} for row, own in scores.values.items()},
         "reference": scores.reference,
         "differences": [each._asdict() for each in scores.differences],
         "distances": [each._asdict() for each in scores.distances],
@@ -124,9 +122,7 @@ def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs)
         for each in earlier["systems"]:
             name, hash_ = each["name"], each["sha256"]
             if name in hashes:
-                raise ConfigError(
-                    f"`--beside {path}` should have systems of other names. Found `{name}` again."
-                )
+                raise ConfigError(f"`--beside {path}` should have other systems. Found `{name}` again.")
             # only with the first equal one, because equal systems of this command have their own note
             equal = next((other for other, known in hashes.items() if known == hash_), None)
             found.notes.extend([identical_files_note(equal, name)] if equal else [])

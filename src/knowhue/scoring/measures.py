@@ -212,7 +212,6 @@ def measure_image(
 
 
 def _measure_itself(truth: PreparedImage, protocol: Protocol) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """The known result for a true image against itself."""
     none = dict.fromkeys(("ciede2000", "ab_l1", "lightness_change", "lightness_changed"), 0.0)
     none |= dict.fromkeys(("mean_colourfulness_difference", "mean_colourfulness_difference_absolute"), 0.0)
     full = {"psnr_rgb": protocol.equal_psnr_db, "ssim_rgb": 1.0, "ab_auc": 1.0}

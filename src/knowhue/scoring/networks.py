@@ -202,9 +202,8 @@ def open_scorers(options: NetworkOptions, pairs: Pairs, primary: str) -> ScoreNe
     if options.classifier:
         classifier = open_folder_classifier(options.classifier, options.classes, pairs)
     if classifier is not None and not classifier.stands_for and primary == "top1_accuracy":
-        raise ConfigError(
-            f"`primary = {primary}` of the protocol cannot be measured: {classifier.about['classes']}."
-        )
+        reason = classifier.about["classes"]
+        raise ConfigError(f"`primary = {primary}` of the protocol cannot be measured: {reason}.")
     lpips = found.pop("lpips")
     perceptual = lpips if isinstance(lpips, ImageNetwork) else None
     return ScoreNetworks(",".join(names), found, perceptual, has_probe, classifier)
@@ -236,7 +235,7 @@ def run_networks(
         for row in rows:
             kept = []
             for portion in portions(pairs, measured):
-                kept.append(_cached_row(portion, row, protocol, networks, cache))
+                kept.append(_cached(portion, row, protocol, networks, cache))
                 done += len(portion.names)
                 report({"stage": "score", "done": done, "total": total})
             found = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]}
@@ -263,14 +262,12 @@ def run_networks(
     return NetworkScores(columns, values, distances, about, [*_bias_notes(about, distances), *notes])
 
 
-def _leave_one_out(
-    truths: Mapping[str, TrueImages], features: Mapping[str, Features]
-) -> dict[str, LeaveOneOut]:
+def _leave_one_out(true: Mapping[str, TrueImages], own: Mapping[str, Features]) -> dict[str, LeaveOneOut]:
     """The distances of `LEAVE_ONE_OUT` for a system, if it has enough images for them."""
     found: dict[str, LeaveOneOut] = {}
     for name, compute in LEAVE_ONE_OUT.items():
         network = DISTANCES[name].network
-        if network in truths and (distance := compute(truths[network], features[network])):
+        if network in true and (distance := compute(true[network], own[network])):
             found[name] = distance
     return found
 
@@ -301,16 +298,14 @@ def _bias_notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> l
     ]
 
 
-def _cached_row(
-    portion: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path
-) -> KeptArrays:
+def _cached(part: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> KeptArrays:
     """The outputs of all networks for a row, cached separately for each network."""
-    key = portion.key(row, protocol)
+    key = part.key(row, protocol)
     keys = {name: digest([_VERSION, TOOLS, key, name, each]) for name, each in networks.provenance.items()}
 
     def compute(names: list[str]) -> dict[str, KeptArrays]:
         outputs: dict[str, list[KeptArrays]] = {name: [] for name in names}
-        for pixels in row_pixels(portion, row, protocol):  # one image at a time, to bound the memory
+        for pixels in row_pixels(part, row, protocol):  # one image at a time, to bound the memory
             for name, images in outputs.items():
                 images.append(_run_network(name, *pixels, networks))
         return {
@@ -322,15 +317,13 @@ def _cached_row(
     return {name: each for own in found.values() for name, each in own.items()}
 
 
-def _run_network(
-    name: str, truth: Pixels, colourings: Sequence[Pixels], networks: ScoreNetworks
-) -> KeptArrays:
+def _run_network(name: str, truth: Pixels, samples: Sequence[Pixels], networks: ScoreNetworks) -> KeptArrays:
     """Features or classes of the first sample; for LPIPS the mean over samples, the best, and between samples."""
     if name == _CLASSES and networks.classifier is not None:
-        return {name: networks.classifier.network.predict(colourings[0])}
+        return {name: networks.classifier.network.predict(samples[0])}
     if name == LPIPS and networks.perceptual is not None:
-        return _run_lpips(networks.perceptual, truth, colourings)
-    return {name: networks.opened[name].compute(_tensor(colourings[0]))[0].numpy()}
+        return _run_lpips(networks.perceptual, truth, samples)
+    return {name: networks.opened[name].compute(_tensor(samples[0]))[0].numpy()}
 
 
 def _run_lpips(network: ImageNetwork, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:

@@ -77,6 +77,7 @@ _GROUPS = (
 
 def render(scores: Scores, command: str) -> str:
     """The page as HTML, one file without external links."""
+    primary = scores.protocol.primary
     return fill(
         "score.html",
         scores=scores,
@@ -85,9 +86,7 @@ def render(scores: Scores, command: str) -> str:
         hash=scores.protocol.digest,
         short_hash=short(scores.protocol.digest),
         folders=len(set(scores.pairs.clusters)),
-        sentences=[
-            sentence(scores, each) for each in scores.differences if each.measure == scores.protocol.primary
-        ],
+        sentences=[sentence(scores, each) for each in scores.differences if each.measure == primary],
         tables=[(each, _table(scores, each)) for each in _groups(scores)],
         differences=_difference_table(scores),
         questions=len(scores.differences),
@@ -96,7 +95,7 @@ def render(scores: Scores, command: str) -> str:
         distances=_distance_table(scores),
         tests=_test_table(scores),
         most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
-        primary=scores.measures[scores.protocol.primary],
+        primary=scores.measures[primary],
         quotes=[
             (name, "; ".join(f"{key}: {value}" for key, value in each.items()))
             for name, each in scores.about.items()
@@ -132,9 +131,8 @@ def to_latex(scores: Scores) -> str:
             + ".",
         ),
     ]  # fmt: skip
-    preamble = "".join(
-        f"% {line}\n" for line in ("In the preamble:", *fill_latex("preamble.tex").splitlines())
-    )
+    lines = ("In the preamble:", *fill_latex("preamble.tex").splitlines())
+    preamble = "".join(f"% {line}\n" for line in lines)
     return preamble + "".join(
         # without the protocol column, because the caption names the protocol
         tex_table([row[:-1] for row in cells], _caption(scores, names, said), f"score-{number}")
@@ -219,9 +217,8 @@ def _by_system(scores: Scores, cells: Mapping[tuple[str, str | None, str], Table
 
     The keys of `cells` are a system, the one subtracted from it or None, and a measure.
     """
-    columns = sorted(
-        dict.fromkeys((one, other) for one, other, _ in cells), key=lambda each: each[1] is not None
-    )
+    columns = dict.fromkeys((one, other) for one, other, _ in cells)
+    columns = sorted(columns, key=lambda each: each[1] is not None)
     head = [f"{one} − {other}" if other else one for one, other in columns]
     rows = [
         [scores.measures[name].head, *(cells.get((*column, name), MISSING) for column in columns)]
@@ -297,10 +294,10 @@ def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
         (name, [place for place in order[:_MOST] if gain[place] > 0]),
         (scores.reference, [place for place in order[::-1][:_MOST] if gain[place] < 0]),
     )
-    rows = [
-        (nearer, [_shown(scores, name, int(place)) for place in places]) for nearer, places in sides if places
+    shown = [
+        (nearer, [_shown(scores, name, int(each)) for each in places]) for nearer, places in sides if places
     ]
-    return {"name": name, "sides": rows} if rows else {}
+    return {"name": name, "sides": shown} if shown else {}
 
 
 def _shown(scores: Scores, name: str, place: int) -> dict[str, Any]:

@@ -73,9 +73,8 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     checked = [_mismatched_files(system, originals, common) for system in found]
     if problems := [each for problems, _ in checked for each in problems]:
         raise ImageError(*problems)
-    remarks = [f"true images: {each}" for each in left_alone] + [
-        each for _, notes in checked for each in notes
-    ]
+    remarks = [f"true images: {each}" for each in left_alone]
+    remarks += [each for _, notes in checked for each in notes]
     shared = set(originals).intersection(*(system.samples for system in found))
     if not shared:
         raise ImageError(
@@ -84,9 +83,7 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     keys = sorted(shared)
     kept = [each._replace(samples={key: each.samples[key] for key in keys}) for each in found]
     if len(keys) < len(originals):
-        remarks.append(
-            f"{len(keys)} of {len(originals)} true images are scored: only those that all systems have"
-        )
+        remarks.append(f"{len(keys)} of {len(originals)} true images are scored: those that all systems have")
     notes = [*_copies(originals, keys), *_identical_systems(kept)]
     notes += merge_notes((each.name, _originals(each, originals)) for each in kept)
     remarks += merge_notes((each.name, [*each.remarks, *_lossy(each)]) for each in kept)
@@ -173,13 +170,10 @@ def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
         key = plain_name(path.relative_to(folder).with_suffix("").as_posix())
         files.setdefault(key, []).append(path)
     if not files:
-        raise ImageError(
-            f"`{folder}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or below."
-        )
+        raise ImageError(f"`{folder}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none.")
     if twice := [" and ".join(path.name for path in each) for each in files.values() if len(each) > 1]:
-        raise ImageError(
-            f"{what}: {plural(len(twice), 'image')} stored twice ({few(twice, 3)}); keep one of each"
-        )
+        count = plural(len(twice), "image")
+        raise ImageError(f"{what}: {count} stored twice ({few(twice, 3)}); keep one of each")
     others = f"{plural(len(skipped), 'other file')} {LEFT_ALONE}: {counts_in_words(skipped)}"
     return {key: _stored(path) for key, (path,) in files.items()}, [others] if skipped else []
 
@@ -255,7 +249,6 @@ def _identical_systems(systems: Sequence[System]) -> list[str]:
 
 
 def identical_files_note(*names: str) -> str:
-    """The note on systems whose files are equal."""
     *others, last = names
     return f"{', '.join(others)} and {last} are the same files, byte for byte: their comparison says nothing"
 

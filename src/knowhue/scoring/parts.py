@@ -53,6 +53,8 @@ _MOST_PROBLEMS = 10
 
 
 KeptArrays = dict[str, NDArray[Any]]
+Colour = tuple[float, ...]
+"""The a*b* of a row in one colour; empty for other rows."""
 _SHAPE = (len(chroma_bins()), measures.MAX_AB_DISTANCE + 2)
 
 
@@ -70,8 +72,8 @@ class Portion(NamedTuple):
     truth: tuple[Stored, ...]
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
     """by system: the files of each image"""
-    made: Mapping[str, tuple[float, ...]]
-    """by row of `ALWAYS`: parameters, besides the true images, from which the row is made"""
+    made: Mapping[str, Colour]
+    """by row of `ALWAYS`: the colour that it is made with"""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -140,13 +142,11 @@ def row_pixels(portion: Portion, row: str, protocol: Protocol) -> Iterator[tuple
             yield truth, [_derived_image(row, portion, prepare_image(truth)).pixels]
 
 
-def _mean_colour(truth: Measured) -> tuple[float, ...]:
+def _mean_colour(truth: Measured) -> Colour:
     return tuple(float(truth.columns[name].mean()) for name in ("a_mean", "b_mean"))
 
 
-def _parts(
-    pairs: Pairs, systems: Sequence[System], made: Mapping[str, tuple[float, ...]]
-) -> Iterator[Portion]:
+def _parts(pairs: Pairs, systems: Sequence[System], made: Mapping[str, Colour]) -> Iterator[Portion]:
     names = iter(pairs.truth)
     while some := tuple(islice(names, PART_IMAGES)):
         colourings = {each.name: tuple(each.samples[name] for name in some) for each in systems}
@@ -185,7 +185,6 @@ def _in_order(
 
 
 def _cached_rows(part: Portion, protocol: Protocol, cache: Path) -> RowArrays:
-    """The rows of a part, from the cache or measured and cached."""
     keys = {row: part.key(row, protocol) for row in part.rows}
     return cached_arrays(cache, keys, lambda rows: _measure(part, rows, protocol))
 

@@ -121,9 +121,8 @@ class NetworkOptions(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The networks, each once; `ConfigError` for an unknown one."""
-        names = (
-            list(dict.fromkeys(name.strip() for name in self.networks.split(","))) if self.networks else []
-        )
+        names = self.networks.split(",") if self.networks else []
+        names = list(dict.fromkeys(name.strip() for name in names))
         for name in names:
             if name not in NETWORK_CHOICES:
                 raise ConfigError(one_of("--networks", name, NETWORK_CHOICES))

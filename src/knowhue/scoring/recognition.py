@@ -38,9 +38,7 @@ class CrossValidatedProbe:
             folds.append(counts[name] % FOLDS)
             counts[name] += 1
         masks = [np.array(folds) == fold for fold in range(FOLDS)]
-        self._probes = [
-            (held_out, fit_probe(true[~held_out], labels[~held_out], len(names))) for held_out in masks
-        ]
+        self._probes = [(mask, fit_probe(true[~mask], labels[~mask], len(names))) for mask in masks]
 
     def recognised(self, features: Features) -> NDArray[np.float64]:
         """1 for each image whose folder is predicted, else 0, (N,)."""

@@ -226,9 +226,7 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
     elif len(names) < 30:
         notes.append(f"{len(names)} images are few: intervals stand on a normal mean")
     if len(names) >= FEWEST_IMAGES and 0 < len(groups := set(pairs.clusters)) < 10:
-        notes.append(
-            f"{len(groups)} folders of images are few: intervals over folders are too narrow below about 10"
-        )
+        notes.append(f"{len(groups)} folders are few: intervals over folders are too narrow below about 10")
     of_systems = ((each.name, _system_notes(columns[each.name], protocol, is_gray)) for each in pairs.systems)
     return notes + merge_notes(of_systems)
 
