@@ -24,10 +24,10 @@ from knowhue.report.style import (
     TEXT,
     Tile,
     hide_axes,
-    image_grid,
     lay_out,
     panels,
     shorten_name,
+    tile_grid,
 )
 from knowhue.report.text import plain
 from knowhue.storage import replacing, require_outputs
@@ -47,7 +47,7 @@ def draw_samples(study: Study) -> "dict[str, Drawing]":
     grids = {name: [_row(study, place) for place in chosen] for name, chosen in places.items() if chosen}
     titles = dict(enumerate(_COLUMNS.items()))
     return {
-        name: image_grid(5.0, rows, titles, fontsize=TEXT, fontweight="bold") for name, rows in grids.items()
+        name: tile_grid(5.0, rows, titles, fontsize=TEXT, fontweight="bold") for name, rows in grids.items()
     }
 
 
@@ -95,7 +95,7 @@ def draw_extremes(study: Study) -> "dict[str, Drawing]":
         titles = {0: ("Best", INK), len(errors) // 2: ("Worst", INK)}
         names = ((side.title, side.colour), ("Truth", MUTED))
         style = {"ha": "left", "fontsize": SMALL, "fontweight": "bold"}
-        figures[f"extremes_{side.name}"] = image_grid(5.0, rows, titles, names, **style)
+        figures[f"extremes_{side.name}"] = tile_grid(5.0, rows, titles, names, **style)
     return figures
 
 

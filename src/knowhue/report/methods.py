@@ -15,18 +15,7 @@ from knowhue.presets import ALL_METHODS, Method, edit
 from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
-from knowhue.report.style import (
-    INK,
-    MUTED,
-    PAPER,
-    RULE,
-    SMALL,
-    Tile,
-    hide_axes,
-    image_grid,
-    panels,
-    set_title,
-)
+from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, hide_axes, panels, set_title, tile_grid
 from knowhue.report.text import MISSING, TableCell, difference, ends_text, number
 from knowhue.setting_effects import dotted
 from knowhue.statistics.paired import mean
@@ -379,7 +368,7 @@ def _grid(study: Study, columns: Sequence[tuple[str, str, np.ndarray | None]], *
     _, places = np.unique(study.samples.get("label", ()), return_index=True)
     rows = [[Tile(None if images is None else images[place]) for *_, images in columns] for place in places]
     titles = {place: (name, colour) for place, (name, colour, _) in enumerate(columns)}
-    return image_grid(10.5, rows, titles, fontsize=SMALL, **style)
+    return tile_grid(10.5, rows, titles, fontsize=SMALL, **style)
 
 
 def drawing_methods(compared: Comparison, regime: Regime) -> list[str]:

@@ -90,7 +90,7 @@ class Tile(NamedTuple):
     """text in place of a missing image"""
 
 
-def image_grid(
+def tile_grid(
     width: float,
     rows: Sequence[Sequence[Tile]],
     titles: Mapping[int, tuple[str, str]],
