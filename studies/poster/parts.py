@@ -48,7 +48,7 @@ HEAD = """| first | second | metric | first | second | second minus first, 95 % 
 |---|---|---|---|---|---|---|"""
 CLASS_HEAD = (
     "| class | images | a\\*b\\* error alone | together | difference, 95 % interval "
-    "| right alone, % | together | points, 95 % interval |\n|---|---|---|---|---|---|---|---|"
+    "| correct alone, % | together | points, 95 % interval |\n|---|---|---|---|---|---|---|---|"
 )
 
 
