@@ -19,7 +19,7 @@ from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import ARCHIVE_PLAN, LEDGERS, STATE
 from knowhue.images.writing import check_output_suffix
-from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import SHARED_OPTIONS, ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.ledger import is_same_job, job_of
 from knowhue.inference.listing import ImageTable, Summary, as_bytes, outputs_exist, summarise
@@ -175,7 +175,7 @@ def colorize_archive(
 
 
 def _check_options(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
-    if options.changed(but=EVERYWHERE):
+    if options.changed(but=SHARED_OPTIONS):
         raise ConfigError(
             "`options` of an archive should hold only `saturation` and `unknown_below`. Found hints, a reference, "
             "samples or an uncertainty. Colour those images as a folder, or one by one."

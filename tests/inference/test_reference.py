@@ -13,8 +13,8 @@ from knowhue.images.image import Image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.networks import Network
 from knowhue.inference.reference import (
+    ALBUM_SHARE,
     MOST_SHIFT,
-    SHARE,
     SIMILAR_WEIGHT,
     AlbumColour,
     Match,
@@ -175,13 +175,15 @@ def test_a_mean_moves_towards_the_albums_and_never_far(a, b, album_a, album_b):
     chroma, album = varied(a, b), AlbumColour(album_a, album_b)
     moved = np.subtract(photo_colour(move_towards_album(album, chroma)), (a, b))
     way = np.subtract(album, (a, b))
-    assert np.hypot(*moved) <= min(SHARE * np.hypot(*way), MOST_SHIFT) + 0.05
+    assert np.hypot(*moved) <= min(ALBUM_SHARE * np.hypot(*way), MOST_SHIFT) + 0.05
     assert moved @ way >= -0.05 * np.hypot(*way)
 
 
 def test_an_even_photo_is_drawn_by_its_share():
     chroma = np.tile(np.array([10, 0], np.float32), (8, 8, 1))
-    assert move_towards_album(AlbumColour(15, 0), chroma) == pytest.approx(np.add(chroma, (SHARE * 5, 0)))
+    assert move_towards_album(AlbumColour(15, 0), chroma) == pytest.approx(
+        np.add(chroma, (ALBUM_SHARE * 5, 0))
+    )
     assert move_towards_album(AlbumColour(10, 90), chroma) == pytest.approx(np.add(chroma, (0, MOST_SHIFT)))
 
 

@@ -53,9 +53,9 @@ from knowhue.storage import replacing
 
 MAP_CODES = 5
 """Gray levels of the uncertainty map per CIELAB unit."""
-SCALES = (1.0, 1.5, 2.0)
+VIEW_SCALES = (1.0, 1.5, 2.0)
 """Multiples of the network's size at which `spread_over_views` predicts."""
-EVERYWHERE = ("saturation", "unknown_below")
+SHARED_OPTIONS = ("saturation", "unknown_below")
 """Options that apply to everything that is coloured, including videos and archives."""
 
 
@@ -407,7 +407,7 @@ def spread_over_views(
     """
     shape = input_at(1.0).shape
     views = []
-    for scale in SCALES:
+    for scale in VIEW_SCALES:
         lightness = input_at(scale)
         upright, mirrored = predict(np.stack([lightness, lightness[:, ::-1]]))
         views += [enlarge(view, *shape) for view in (upright, mirrored[:, ::-1])]

@@ -18,9 +18,9 @@ EDGE = 8.0
 """Difference in L* above which an edge separates a pixel from its point or stroke."""
 SIDE_PX = 192
 """Short side of the grid on which hints spread, pixels: fine enough for colours to end at visible edges."""
-LIKE = 2.0
+SIMILAR_L = 2.0
 """Difference in L* at which the conductance between neighbours falls to exp(-1/2); at `EDGE`, to 1 / 3,000."""
-DISC = 0.02
+DISC_RADIUS = 0.02
 """Radius of the disc around a hint that gets exactly its colour."""
 RESISTANCE = 1.0
 """k of `spread`, in units of 1 / `REACH`^2."""
@@ -32,7 +32,7 @@ LEAST_SHARE = 1e-3
 """Least total weight of strokes for a pixel of the grid to be held."""
 MOST_CHROMA = 1_000
 """Limit of a hint's a* and b*, CIELAB units: beyond any colour, and far from overflow."""
-NOWHERE = -1e3
+NO_LIGHTNESS = -1e3
 """An L* so far from any other that the conductance is 0."""
 
 
@@ -127,11 +127,11 @@ def spread(
 
     The result d minimises sum_rs c_rs (d_r - d_s)^2 + sum_r k d_r^2 over neighbours r, s (left, right, above, below).
     It is fixed on a small disc around each point, and 0 from `REACH` on. The first factor of
-    c_rs = exp(-(L_r - L_s)^2 / (2 LIKE^2)) / (4 t^2 (1 - t^2)) stops d at edges. In the second, t is the distance from
-    the nearest point over `REACH`: where there are no edges and k is small, d fades as (1 - t^2)^2, flat at the point
-    and without a rim. k prevents what leaks through an edge from filling an enclosed region behind it. By the maximum
-    principle d stays within the range of 0 and the given differences if points are three pixels or more apart. A pixel
-    in several discs belongs to the nearest point; contradictory points at one place are averaged.
+    c_rs = exp(-(L_r - L_s)^2 / (2 SIMILAR_L^2)) / (4 t^2 (1 - t^2)) stops d at edges. In the second, t is the distance
+    from the nearest point over `REACH`: where there are no edges and k is small, d fades as (1 - t^2)^2, flat at the
+    point and without a rim. k prevents what leaks through an edge from filling an enclosed region behind it. By the
+    maximum principle d stays within the range of 0 and the given differences if points are three pixels or more apart.
+    A pixel in several discs belongs to the nearest point; contradictory points at one place are averaged.
 
     After Levin, Lischinski and Weiss 2004, Colorization using optimization. They spread colours, not differences,
     compare each pixel with the weighted mean of its neighbours, by local variance, and have no reach: a scribble
@@ -155,7 +155,7 @@ def spread(
     fixed = _fix_pixels(lightness, step, points, strokes)
     free = (fixed.distance < REACH) | fixed.held
     conductances = _conductances(
-        np.where(fixed.beyond_edge, NOWHERE, lightness.astype(np.float64)), fixed.distance
+        np.where(fixed.beyond_edge, NO_LIGHTNESS, lightness.astype(np.float64)), fixed.distance
     )
     found = np.zeros(fixed.given.shape, np.float32)
     found[free] = _solve(conductances, RESISTANCE * step[0] * step[1] / REACH**2, fixed, free)
@@ -180,7 +180,7 @@ def _fix_pixels(
         nearby, adjacent = lightness[window], lightness[window][between]
         # compare with the adjacent pixel of the most similar lightness: at an edge, the point lies on one side of it
         is_similar = np.abs(nearby - adjacent[np.abs(adjacent - light).argmin()]) <= EDGE
-        inside = between | (away <= DISC) & is_similar
+        inside = between | (away <= DISC_RADIUS) & is_similar
         closer, equal = inside & (away < nearest[window]), inside & (away == nearest[window])
         given[window] = np.where(closer[..., None], difference, given[window] + equal[..., None] * difference)
         count[window] = np.where(closer, 1, count[window] + equal)
@@ -257,11 +257,11 @@ def _conductances(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """c_rs of `spread` between each pixel and the next below, (h - 1, w), and to the right, (h, w - 1)."""
     # at t = 0 and t = 1 the conductance would be infinite
-    share = np.clip(distance / REACH, DISC / REACH, 0.999) ** 2
+    share = np.clip(distance / REACH, DISC_RADIUS / REACH, 0.999) ** 2
     fading = 1 / (4 * share * (1 - share))
 
     def between(axis: int) -> NDArray[np.float64]:
-        like = np.exp(-(np.diff(lightness, axis=axis) ** 2) / (2 * LIKE**2))
+        like = np.exp(-(np.diff(lightness, axis=axis) ** 2) / (2 * SIMILAR_L**2))
         first, second = (np.take(fading, range(k, fading.shape[axis] - 1 + k), axis) for k in (0, 1))
         return like * (first + second) / 2
 

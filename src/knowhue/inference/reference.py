@@ -31,7 +31,7 @@ MATCHED_AT_PX = 256
 """Short side of photos when matched, pixels, before both sides are rounded to the encoder's coarsest stride."""
 CELL_PX = 8
 """Side of a matched cell, pixels."""
-FINEST = 4
+FINEST_STRIDE = 4
 """Stride of the finest feature map that is compared; finer ones contain edges without meaning."""
 SHARPNESS = 0.03
 """Temperature of the softmax over the reference's cells, in units of cosine similarity."""
@@ -51,7 +51,7 @@ SIMILARITY_RANGE = 0.15, 0.35
 """Similarity: at most the first, a cell has no counterpart; from the second on, it has one."""
 SIMILAR_WEIGHT = 0.2
 """Weight of a similar thing's colour if the scene is another one, where its true colour could differ."""
-COLOURLESS = 4.0
+LEAST_CHROMA = 4.0
 """C*, CIELAB units, that at least one pixel in a hundred of a reference must reach; else it looks gray."""
 
 
@@ -86,7 +86,7 @@ def make_reference(image: Image, network: Network, name: str = "the reference") 
     small = shrink(pixels, *_size(pixels, strides), oversampling=1)
     lab = srgb_to_lab(np.broadcast_to(small, (*small.shape[:2], 3))).astype(np.float32)
     chroma = lab[..., 1:]
-    if pixels.shape[2] == 1 or np.quantile(np.linalg.norm(chroma, axis=-1), 0.99) < COLOURLESS:
+    if pixels.shape[2] == 1 or np.quantile(np.linalg.norm(chroma, axis=-1), 0.99) < LEAST_CHROMA:
         raise ConfigError(f"{name} has no colours to take; name a colour photo")
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     maps = _maps(lab[..., 0], network, strides)
@@ -212,7 +212,7 @@ def _standardise(first: FloatArray, second: FloatArray) -> tuple[FloatArray, Flo
 def _strides(network: Network) -> list[int]:
     """Strides of the feature maps to compare."""
     names = [name for name in network.activation_names if name.startswith(FEATURES)]
-    strides = [stride for name in names if (stride := int(name.removeprefix(FEATURES))) >= FINEST]
+    strides = [stride for name in names if (stride := int(name.removeprefix(FEATURES))) >= FINEST_STRIDE]
     if not strides:
         raise ConfigError(
             f"`model` should give feature maps to match a reference by. Found `{network.description.name}`, which "
@@ -253,7 +253,7 @@ def _means(values: FloatArray, side: int) -> FloatArray:
     return values.reshape(height // side, side, width // side, side, channels).mean((1, 3))
 
 
-SHARE = 0.4
+ALBUM_SHARE = 0.4
 """Share of the distance to the album's colour by which a photo is moved."""
 MOST_SHIFT = 4.0
 """Most CIELAB units by which a photo's mean is moved, so that one that truly differs, such as a sunset, still does."""
@@ -284,11 +284,11 @@ def colour_of_album(photos: Collection[AlbumColour]) -> AlbumColour:
 
 
 def move_towards_album(album: AlbumColour, chroma: FloatArray) -> FloatArray:
-    """Move the mean of a photo's a*b* (h, w, 2) by `SHARE` towards an album's, by at most `MOST_SHIFT` units.
+    """Move the mean of a photo's a*b* (h, w, 2) by `ALBUM_SHARE` towards an album's, by at most `MOST_SHIFT` units.
 
     A pixel is moved in proportion to its chroma, so that gray stays gray and white gets no tint.
     """
-    shift = SHARE * (np.array(album) - photo_colour(chroma))
+    shift = ALBUM_SHARE * (np.array(album) - photo_colour(chroma))
     shift *= min(1, MOST_SHIFT / max(float(np.hypot(*shift)), 1e-9))
     vividness = np.linalg.norm(chroma, axis=-1, keepdims=True)
     weight = (vividness / max(float(vividness.mean()), 1e-9)).clip(0, MOST_VIVID)

@@ -19,7 +19,7 @@ from skimage.registration import optical_flow_ilk
 from knowhue.color import FloatArray
 from knowhue.errors import ConfigError, few, needing, plural
 from knowhue.images.image import Image
-from knowhue.inference.colorizer import EVERYWHERE, ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import SHARED_OPTIONS, ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, is_novel, judge_image, warnings_of_many
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run
@@ -208,7 +208,7 @@ def colorize_video(
     started = time.monotonic()
     colorizer.require_options(options)
     reading, writing = _by_pyav()
-    if refused := options.changed(but=EVERYWHERE):
+    if refused := options.changed(but=SHARED_OPTIONS):
         raise ConfigError(
             f"`options` of a video should hold only `saturation` and `unknown_below`. Found {few(refused)}. Colour a "
             "single image."
