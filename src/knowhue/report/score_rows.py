@@ -95,6 +95,7 @@ class ScoreRows:
         return dict(found)
 
     def scores(self) -> Iterator[Score]:
+        """Return the rows of the tidy table."""
         for (arm, seed, metric, label), (value, _) in self.totals.items():
             yield Score(arm, seed, metric, value, label)
         for (arm, seed, metric), column in self.images.items():
