@@ -8,7 +8,6 @@ import pytest
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.presets import edit, load_config
 from knowhue.runs import (
-    RUN_FILES,
     STUDY_SCHEMA,
     damaged_files,
     finished_run,
@@ -30,7 +29,7 @@ from knowhue.runs import (
     write_log,
     write_status,
 )
-from knowhue.storage import read_json, require_writable_folder, write_json
+from knowhue.storage import RUN_FILES, read_json, require_writable_folder, write_json
 from knowhue.training.run import evaluate_run
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from knowhue.errors import ConfigError, DamagedError, RunError
 from knowhue.storage import (
+    RUN_FILES,
     allocate,
     cached,
     file_digest,
@@ -429,3 +430,13 @@ def test_a_path_that_cannot_be_reached_is_refused_before_work(tmp_path):
         require_outputs({"--out": tmp_path / "pipe"}, overwrite=True)
     require_outputs({"--out": tmp_path / "new" / "deep" / "c.png"})
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_a_file_of_a_run_or_a_study_is_not_replaced_even_with_overwrite(tmp_path, name):
+    (tmp_path / name).touch()
+    for output in (name, "scores.csv"):
+        (tmp_path / output).touch()
+        with pytest.raises(ConfigError, match="folder of a run or a study, whose files are never replaced"):
+            require_outputs({"--out": tmp_path / output}, overwrite=True)
+    require_outputs({"--out": tmp_path / "new.zip"})

@@ -37,7 +37,15 @@ from pydantic import ValidationError
 from knowhue.config import Config, NonNegativeInt, Section, fingerprint
 from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few, quoted
 from knowhue.setting_effects import dotted
-from knowhue.storage import file_digest, from_json, path_of_setting, read_json, replacing, write_json
+from knowhue.storage import (
+    RUN_FILES,
+    file_digest,
+    from_json,
+    path_of_setting,
+    read_json,
+    replacing,
+    write_json,
+)
 
 FROZEN = "study.json"
 _STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
@@ -50,8 +58,6 @@ ENDED = ("finished", "diverged")
 """States of runs that are not continued."""
 OTHER_SETTINGS = "other settings"
 """State of a run that was moved or copied into the folder of another run."""
-RUN_FILES = ("status.json", FROZEN)
-"""Files that mark the folder of a run or a study."""
 
 Report = Callable[[dict[str, Any]], None]
 """Callback for progress events, small dicts that `apps` display."""

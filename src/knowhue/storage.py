@@ -36,6 +36,8 @@ Value = TypeVar("Value")
 
 SEAL = "sha256"
 """Key of a JSON file's own checksum, which readers remove."""
+RUN_FILES = ("status.json", "study.json")
+"""Files that mark the folder of a run or a study, whose files are never replaced."""
 _NAMES = "names of arrays"
 """Key of the list of arrays in a .npz file, which readers remove."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -452,6 +454,10 @@ def _require_free(path: Path, option: str, overwrite: bool) -> None:
         raise ConfigError(f"{path} is a folder; name a file with {option}")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise ConfigError(f"{path} is a device, a pipe or a socket; name a file with {option}")
+    if any((path.parent / name).exists() for name in RUN_FILES):
+        raise ConfigError(
+            f"{path} is in the folder of a run or a study, whose files are never replaced; name another with {option}"
+        )
     if not overwrite:
         raise ConfigError(f"{path} already exists; name another file with {option}, or pass --overwrite")
 

@@ -327,7 +327,7 @@ def test_an_export_replaces_neither_its_source_nor_a_run(knowhue, tmp_path, monk
         (["m.safetensors", "-o", "m.safetensors"], "is an input"),
         (["hub", "-o", "hub/model.safetensors"], "is an input"),
         (["hub", "--to", "hub-folder", "-o", "hub"], "is an input"),
-        (["built-in", "-o", "run/model.safetensors"], "holds a run or a study"),
+        (["built-in", "-o", "run/model.safetensors"], "in the folder of a run or a study"),
         (["built-in", "--to", "hub-folder", "-o", "run"], "holds a run or a study"),
         (["built-in", "--to", "hub-folder", "-o", "m.safetensors"], "m.safetensors`, the name of a file"),
     ]:

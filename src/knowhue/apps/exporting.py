@@ -154,8 +154,6 @@ def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> No
     else:
         if target.suffix != f".{kind}":
             raise ConfigError(f"`--out` should end in .{kind} for --to {kind}. Found `{target}`.")
-        if target.exists() and (target.parent / "status.json").exists():
-            require_no_run(target.parent)
         outputs = [target]
     inputs = [] if needs_deployment(source) else [find_model(source)]
     require_outputs({"--out": outputs}, inputs, overwrite=overwrite)
