@@ -52,10 +52,10 @@ def checked_arguments(function: Callable[Parameters, Returned]) -> Callable[Para
         if unknown := [name for name in kwargs if name not in signature.parameters]:
             raise ArgumentError(_unknown(function.__name__, unknown[0], [*signature.parameters], kinds))
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            arguments = signature.bind(*args, **kwargs).arguments
         except TypeError:  # too many or too few arguments: Python's own message names the function
             return function(*args, **kwargs)
-        for name, value in given.items():
+        for name, value in arguments.items():
             for misfit in _mismatches(name, value, kinds[name]) if name in kinds else ():
                 raise ArgumentError(_message(*misfit))
         return function(*args, **kwargs)
@@ -104,14 +104,13 @@ def _has_type(value: Any, kind: Any) -> bool:
 
 
 def _unknown(function: str, name: str, known: list[str], kinds: Mapping[str, list[Any]]) -> str:
-    """The message for an argument that a function does not have."""
-    own = [each for each in known if each not in ("self", "cls")]
-    text = f"`{function}` should be given {', '.join(own)}. Found `{name}`."
-    for argument in own:
+    arguments = [each for each in known if each not in ("self", "cls")]
+    text = f"`{function}` should be given {', '.join(arguments)}. Found `{name}`."
+    for argument in arguments:
         for kind in kinds.get(argument, ()):
             if name in getattr(kind, "_fields", ()):
                 return f"{text} Give it as `{argument} = {kind.__name__}({name}=...)`."
-    return f"{text}{did_you_mean(name, own)}"
+    return f"{text}{did_you_mean(name, arguments)}"
 
 
 def _message(name: str, value: Any, kinds: list[Any]) -> str:
@@ -125,18 +124,18 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
         f"Found `{name} = {found}`, of the type `{type(value).__name__}`."
     )
     made = [each for each in kinds if getattr(each, "__name__", "") in _MAKERS]
-    makers = [
-        f" {_type_name(each)[:1].upper()}{_type_name(each)[1:]} is made by {_MAKERS[each.__name__]}."
-        for each in made
+    titles = {each.__name__: _type_name(each) for each in made}
+    remedies = [
+        f" {title[0].upper()}{title[1:]} is made by {_MAKERS[name]}." for name, title in titles.items()
     ]
     fields = getattr(value, "_fields", ())  # such as `image` of a `Colorized`
-    if own := [each for each in fields if any(_has_type(getattr(value, each), kind) for kind in made)]:
-        return f"{text} Pass its `{own[0]}`."
-    if type(value).__name__ == "ndarray" and bytes in kinds and not makers:
-        makers = [f" An image is made by {_MAKERS['Image']}."]
+    if fitting := [each for each in fields if any(_has_type(getattr(value, each), kind) for kind in made)]:
+        return f"{text} Pass its `{fitting[0]}`."
+    if type(value).__name__ == "ndarray" and bytes in kinds and not remedies:
+        remedies = [f" An image is made by {_MAKERS['Image']}."]
     if isinstance(value, str) and Sequence[str] in kinds:
-        makers = [f" Put it into a list: `{name} = [{found}]`."]
-    return text + "".join(makers)
+        remedies = [f" Put it into a list: `{name} = [{found}]`."]
+    return text + "".join(remedies)
 
 
 def _type_name(kind: Any) -> str:

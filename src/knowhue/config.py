@@ -63,12 +63,12 @@ class Section(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers use the signature that pydantic synthesizes
 
-        def __new__(cls, *given: Any, **_: Any) -> "Section":
+        def __new__(cls, *args: Any, **_: Any) -> "Section":
             """Refuse positional settings; pydantic's own error only counts the arguments."""
-            if given:
-                found = f"`{cls.__name__}` should be given its settings by name. Found `{shown(given[0])}`."
-                read = " `load_config` reads presets and YAML files." if cls is Config else ""
-                raise ArgumentError(found + read)
+            if args:
+                text = f"`{cls.__name__}` should be given its settings by name. Found `{shown(args[0])}`."
+                hint = " `load_config` reads presets and YAML files." if cls is Config else ""
+                raise ArgumentError(text + hint)
             return super().__new__(cls)
 
     @field_validator("*", mode="before")
@@ -77,9 +77,9 @@ class Section(BaseModel):
         """Refuse booleans (`yes` in YAML) and text with underscores (`1_0`) as numbers: pydantic reads 1 and 10."""
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, dict | list | tuple) else (value,)
-        odd = {bool, str} & {type(each) for each in parts if isinstance(each, bool) or "_" in str(each)}
-        kinds = _leaf_types(cls.model_fields[str(info.field_name)].annotation) if odd else set()
-        if odd - kinds and Any not in kinds and (numbers := kinds & {int, float}):
+        types = {bool, str} & {type(each) for each in parts if isinstance(each, bool) or "_" in str(each)}
+        kinds = _leaf_types(cls.model_fields[str(info.field_name)].annotation) if types else set()
+        if types - kinds and Any not in kinds and (numbers := kinds & {int, float}):
             raise PydanticKnownError("float_type" if float in numbers else "int_type")
         return value
 

@@ -371,12 +371,15 @@ def check_new_plan(plan: Plan) -> Plan:
             f"`arms` of a comparison should not end in `{CLOCK}`, as a method does that is trained again for equal "
             f"wall-clock. Found `{taken}`. Give it another name."
         )
-    set_by = {"config": {"seed": plan.config.seed}, **{f"arms.{arm}": own for arm, own in plan.arms.items()}}
-    for place, own in set_by.items():
-        if own.get("seed"):
+    set_by = {
+        "config": {"seed": plan.config.seed},
+        **{f"arms.{arm}": each for arm, each in plan.arms.items()},
+    }
+    for place, settings in set_by.items():
+        if settings.get("seed"):
             raise ConfigError(
                 f"`{place}.seed` should be left out of a study file: every arm is trained with each of `seeds`. Found "
-                f"`{place}.seed = {own['seed']}` and `seeds = {list(plan.seeds)}`."
+                f"`{place}.seed = {settings['seed']}` and `seeds = {list(plan.seeds)}`."
             )
     configs = {arm: plan.arm_settings(arm) for arm in plan.arms}
     # `plan.config` itself counts, because shared settings may be meant for arms of other studies
@@ -461,9 +464,9 @@ def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     heads, tuned = plan.epochs(arm)
     state, epochs = run_state(folder), heads + len(log)
     if not status:
-        own = head_folders(root, config)
-        if any(read_status(head).get("state") == "running" for head in own):
+        folders = head_folders(root, config)
+        if any(read_status(head).get("state") == "running" for head in folders):
             state = "running"
-        epochs = sum(len(read_log(head)) for head in own) // max(len(own), 1)
+        epochs = sum(len(read_log(head)) for head in folders) // max(len(folders), 1)
     seconds = sum(entry["seconds"] for entry in log) + status.get("seconds", {}).get("evaluate", 0.0)
     return Cell(arm, seed, state, epochs, heads + tuned, round(seconds, 1))

@@ -198,9 +198,8 @@ def read_frozen(root: Path) -> dict[str, Any]:
         single = any(root.glob("*/seed-*/config.json"))
         hint = " It holds single runs: see them with `knowhue evaluate`." if single else path_hint(root)
         found = f"no {FROZEN} there.{hint}" if os.path.lexists(root) else "nothing there. Is the path right?"
-        raise RunError(
-            f"`{root}` should be the folder of a study, as `knowhue study --out` makes it. Found {found}"
-        )
+        text = f"`{root}` should be the folder of a study, as `knowhue study --out` makes it."
+        raise RunError(f"{text} Found {found}")
     return read_study_file(root / FROZEN)
 
 

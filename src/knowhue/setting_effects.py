@@ -135,11 +135,7 @@ def without_effect(names: Iterable[str], configs: Sequence[Config]) -> dict[str,
 
 
 def require_effect(names: Iterable[str], configs: Sequence[Config], where: str = "") -> None:
-    """Check that each setting has an effect in at least one of the configurations; messages quote the first.
-
-    Raises:
-        ConfigError: one problem for each setting without effect, with all the settings that it needs.
-    """
+    """Raise `ConfigError` for settings without effect in all configurations, the first of which messages quote."""
     found = {name: f"`{name} = {shown(value)}`" for name, value in dotted(_dump(configs[0]))}
     problems = [
         f"{where}`{name}` should be left at {shown(DEFAULTS[name])}, or {_remedy(needs)}, without which it has no "

@@ -60,10 +60,7 @@ def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML silently misreads.
-
-    YAML keeps the last of duplicate keys, which would lose an arm or a setting, and reads `012` as 10 and `1:30` as 90.
-    """
+    """Refuses what YAML silently misreads: it keeps the last of duplicate keys, and reads `012` as 10, `1:30` as 90."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

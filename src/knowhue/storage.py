@@ -374,17 +374,17 @@ def kind_of_bytes(first: bytes) -> str | None:
 
 @contextmanager
 def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ()) -> Iterator[None]:
-    """Turn errors of reading into a `RunError` for a missing or unreadable file, and a `DamagedError` for bad content.
-
-    An unreadable file does not count as damaged, because damaged files are replaced, which may take hours.
-    """
+    """Turn errors of reading into `RunError` for a missing or unreadable file, and `DamagedError` for bad content."""
     try:
         yield
     except FileNotFoundError:
         raise RunError(f"`{path}` should exist. Found none. Is `{path.parent}` the right folder?") from None
     except MemoryError:
         raise
-    except (OSError, *damage) as error:
+    except (
+        OSError,
+        *damage,
+    ) as error:  # an unreadable file is not damaged: those are replaced, which may take hours
         # a damaged ZIP directory makes the reader seek to before the start of the file: EINVAL
         if isinstance(error, OSError) and not (damage and error.errno == errno.EINVAL):
             raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None

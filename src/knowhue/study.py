@@ -324,7 +324,7 @@ _NO_TEST_SPLIT = (
 
 
 def _require_test_split(plan: Plan) -> None:
-    """Check the list of images for a test split before any image is prepared."""
+    # from the list of images, before any image is prepared
     if plan.tuned_on_seeds and not plan.config.images.test_share:
         items = list_items(plan.config.images)
         if not any(item.split == "test" and not item.skipped for item in items):
@@ -341,9 +341,9 @@ def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | No
     if tuned_on is None:
         return None
     near_bits = plan.config.images.duplicate_distance_bits
-    if again := count_seen(work.root / "images", tuned_on / "images", near_bits):
+    if repeated := count_seen(work.root / "images", tuned_on / "images", near_bits):
         raise ConfigError(
-            f"The test images should be others than those that `{tuned_on}` tuned on. Found {again} of them there"
+            f"The test images should be others than those that `{tuned_on}` tuned on. Found {repeated} of them there"
             f"{', equal or nearly so' * bool(near_bits)}. Use the same images, `images.size_px`, "
             "`images.test_share` and `images.split_seed` in both studies."
         )

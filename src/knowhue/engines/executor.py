@@ -164,10 +164,8 @@ class LocalProcesses(Executor):
 
 
 def _context() -> Any:
-    """Start workers as forks of a process that has imported torch but not used it.
-
-    Forks of this process would share CUDA and the threads of torch; spawned workers would all repeat the imports.
-    """
+    # forks of a process that has imported torch but not used it: forks of this process would share CUDA and the threads
+    # of torch, and spawned workers would all repeat the imports
     context = get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
     return context
@@ -184,10 +182,7 @@ def _start_worker(slots: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """End this worker when the process that started it ends, even if that one was killed.
-
-    Otherwise the worker would still write into a folder that the next command assumes it has for itself.
-    """
+    """End this worker with the process that started it: it would write into a folder that the next command uses."""
     parent = parent_process()
     assert parent is not None  # because this is a worker
 

@@ -79,12 +79,7 @@ def _files_hash(files: Mapping[str, tuple[Stored, ...]]) -> str:
 
 
 def read_score_file(path: Path) -> dict[str, Any]:
-    """Read a `score.json`.
-
-    Raises:
-        ConfigError: the file is not a score, or of another version.
-        RunError: it is missing, unreadable or damaged.
-    """
+    """Read a `score.json`; `ConfigError` for another kind of file or version, `RunError` if it cannot be read."""
     if path.suffix.lower() != ".json":
         raise ConfigError(
             f"An earlier score should be a .json file of `knowhue score`. Found `{path}`. Name the .json file that "
@@ -137,11 +132,7 @@ def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs)
 
 
 def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:
-    """Check before work that numbers of a network in one table come from the same network.
-
-    Raises:
-        ConfigError: weights, input or classes of a network differ between two scores.
-    """
+    """Raise `ConfigError` if weights, input or classes of a network differ between scores for one table."""
     known = json.loads(json.dumps({name: each for name, each in about.items() if name != "asked"}))
     for path in paths:
         for name, there in read_score_file(path)["networks"].items():

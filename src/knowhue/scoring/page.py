@@ -110,8 +110,8 @@ def to_latex(scores: Scores) -> str:
     """The page's tables as LaTeX, below comments with the lines that the preamble needs."""
     level = f"{100 * (1 - scores.protocol.alpha):g} %"
     over = f", over {len(set(scores.pairs.clusters))} folders" if scores.pairs.clusters else ""
-    said = "means over images. L* is given to every system."
-    tables = [(_table(scores, each), each.names, f"{each.title}: {said}") for each in _groups(scores)]
+    note = "means over images. L* is given to every system."
+    tables = [(_table(scores, each), each.names, f"{each.title}: {note}") for each in _groups(scores)]
     tables += [
         (
             _difference_table(scores), [each.measure for each in scores.differences],
@@ -135,13 +135,13 @@ def to_latex(scores: Scores) -> str:
     preamble = "".join(f"% {line}\n" for line in lines)
     return preamble + "".join(
         # without the protocol column, because the caption names the protocol
-        tex_table([row[:-1] for row in cells], _caption(scores, names, said), f"score-{number}")
-        for number, (cells, names, said) in enumerate(tables, 1)
+        tex_table([row[:-1] for row in cells], _caption(scores, names, title), f"score-{number}")
+        for number, (cells, names, title) in enumerate(tables, 1)
         if cells
     )
 
 
-def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
+def _caption(scores: Scores, names: Sequence[str], title: str) -> str:
     """The caption of a table: content, number of images, protocol, and the networks of its measures."""
     measures = dict.fromkeys(name.removeprefix("best_") for name in names)
     networks = [
@@ -154,8 +154,8 @@ def _caption(scores: Scores, names: Sequence[str], said: str) -> str:
         )
     ]
     protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
-    asked = f" Networks: {'; '.join(networks)}." if networks else ""
-    return f"{plural(len(scores.pairs.truth), 'image')}, {protocol}; {said}{asked}"
+    ending = f" Networks: {'; '.join(networks)}." if networks else ""
+    return f"{plural(len(scores.pairs.truth), 'image')}, {protocol}; {title}{ending}"
 
 
 def _named(about: Mapping[str, Any]) -> str:
@@ -171,19 +171,19 @@ def sentence(scores: Scores, found: Difference) -> str:
         return f"{one} and {other} score the same on every image: they are not compared."
     if found.word in (Nearness.FARTHER, Nearness.FARTHER_LITTLE):
         one, other = other, one
-    said = {
+    text = {
         Nearness.AS_NEAR: f"{one} is as near as {other} on {like}",
         Nearness.CANNOT_TELL: f"These images cannot tell which of {one} and {other} is nearer",
         Nearness.UNKNOWN: f"There are too few images to tell which of {one} and {other} is nearer",
     }.get(found.word, f"{one} is nearer than {other} on {like}")
     if found.word in (Nearness.NEARER_LITTLE, Nearness.FARTHER_LITTLE):
-        said += ", by less than what matters"
+        text += ", by less than what matters"
     measure = scores.measures[found.measure]
     shown, p = f"{measure.short} {signed([found.estimate], measure.places)[0]}", ""
     if found.interval:
         shown += f" [{' to '.join(signed(found.interval, measure.places))}]"
         p = f"; p {p_words(found.p_adjusted)} by Bonferroni"
-    return f"{said}: {shown}, {found.system} minus {scores.reference}{p}."
+    return f"{text}: {shown}, {found.system} minus {scores.reference}{p}."
 
 
 def _groups(scores: Scores) -> list[Group]:
@@ -277,7 +277,7 @@ def _difference_cell(scores: Scores, found: Difference) -> TableCell:
 
 
 def _whole(text: str) -> str:
-    """The text with no-break spaces, so that narrow screens do not break it."""
+    # no-break spaces, so that narrow screens do not break the text
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 

@@ -106,11 +106,7 @@ def merge_notes(found: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
 
 
 def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
-    """Name and folder of each system, given as a folder or as `NAME=FOLDER`.
-
-    Raises:
-        ConfigError: a name or a folder is empty, or a name is used twice or is that of a row of `ALWAYS`.
-    """
+    """Name and folder of each system, given as a folder or as `NAME=FOLDER`; `ConfigError` for an invalid name."""
     pairs = []
     for text in systems:
         name, equals, path = text.partition("=")
@@ -135,12 +131,7 @@ def named_folders(systems: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def require_folders(truth: Path, systems: Sequence[str]) -> dict[str, Path]:
-    """Check before work that all folders exist; returns those of the systems by name.
-
-    Raises:
-        ConfigError: see `named_folders`, or a system is the folder of the true images.
-        ImageError: a folder does not exist.
-    """
+    """The folders of the systems by name; `ImageError` if one is missing, `ConfigError` if names or folders clash."""
     named = dict(named_folders(systems))
     for what, folder in {"--truth": truth, **named}.items():
         if not folder.is_dir():

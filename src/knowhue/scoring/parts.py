@@ -53,7 +53,7 @@ _MOST_PROBLEMS = 10
 
 
 KeptArrays = dict[str, NDArray[Any]]
-Colour = tuple[float, ...]
+RowColour = tuple[float, ...]
 """The a*b* of a row in one colour; empty for other rows."""
 _SHAPE = (len(chroma_bins()), measures.MAX_AB_DISTANCE + 2)
 
@@ -72,7 +72,7 @@ class Portion(NamedTuple):
     truth: tuple[Stored, ...]
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
     """by system: the files of each image"""
-    made: Mapping[str, Colour]
+    made: Mapping[str, RowColour]
     """by row of `ALWAYS`: the colour that it is made with"""
 
     @property
@@ -142,11 +142,11 @@ def row_pixels(portion: Portion, row: str, protocol: Protocol) -> Iterator[tuple
             yield truth, [_derived_image(row, portion, prepare_image(truth)).pixels]
 
 
-def _mean_colour(truth: Measured) -> Colour:
+def _mean_colour(truth: Measured) -> RowColour:
     return tuple(float(truth.columns[name].mean()) for name in ("a_mean", "b_mean"))
 
 
-def _parts(pairs: Pairs, systems: Sequence[System], made: Mapping[str, Colour]) -> Iterator[Portion]:
+def _parts(pairs: Pairs, systems: Sequence[System], made: Mapping[str, RowColour]) -> Iterator[Portion]:
     names = iter(pairs.truth)
     while some := tuple(islice(names, PART_IMAGES)):
         colourings = {each.name: tuple(each.samples[name] for name in some) for each in systems}
@@ -273,25 +273,25 @@ def _measure_samples(
     files: Sequence[Stored], truth: PreparedImage, stored: tuple[int, ...], protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
     """Columns of one image: means over its samples, the best by each metric, and the diversity of the samples."""
-    seen = [prepare_image(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
-    found = [measures.measure_image(each, truth, protocol) for each in seen]
+    samples = [prepare_image(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
+    found = [measures.measure_image(each, truth, protocol) for each in samples]
     rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
-    return over_samples(rows, "diversity_ciede2000", measures.distance, seen), counts
+    return over_samples(rows, "diversity_ciede2000", measures.distance, samples), counts
 
 
 def over_samples(
     rows: Sequence[Mapping[str, float]],
     diversity: str,
     between: Callable[[Any, Any], Any],
-    seen: Sequence[Any],
+    samples: Sequence[Any],
 ) -> dict[str, float]:
     """Means over the samples of an image, and for several samples the best by each of `BEST_OF` and the diversity.
 
-    The column named `diversity` is the mean of the distance `between` over all pairs of samples in `seen`.
+    The column named `diversity` is the mean of the distance `between` over all pairs of `samples`.
     """
     found = {name: float(np.mean([each[name] for each in rows])) for name in rows[0]}
     if len(rows) > 1:
-        found[diversity] = float(np.mean([float(between(*two)) for two in combinations(seen, 2)]))
+        found[diversity] = float(np.mean([float(between(*two)) for two in combinations(samples, 2)]))
         for name in measures.BEST_OF:
             if name in rows[0]:
                 best = min if measures.MEASURES[name].better == "lower" else max

@@ -133,15 +133,11 @@ _OF_NETWORKS = {"lpips_alex": "lpips", "recognition": "recognition"}
 """Metrics that need a network, with its name in `--networks`."""
 
 
-def require_networks(protocol: Protocol, wanted: NetworkOptions) -> None:
-    """Check before work that all networks are known and that the primary metric will be measured.
-
-    Raises:
-        ConfigError: a network is unknown, or the primary metric needs one that is not requested.
-    """
-    needed, asked = _OF_NETWORKS.get(protocol.primary), wanted.names
-    missing = f"--networks {needed}" if needed and needed not in asked else ""
-    if protocol.primary in OF_CLASSIFIER and not wanted.classifier:
+def require_networks(protocol: Protocol, options: NetworkOptions) -> None:
+    """Raise `ConfigError` for an unknown network, or if the primary metric needs one that is not requested."""
+    needed, requested = _OF_NETWORKS.get(protocol.primary), options.names
+    missing = f"--networks {needed}" if needed and needed not in requested else ""
+    if protocol.primary in OF_CLASSIFIER and not options.classifier:
         missing = "--classifier"
     if missing:
         raise ConfigError(

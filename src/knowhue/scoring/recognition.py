@@ -49,11 +49,7 @@ class CrossValidatedProbe:
 
 
 def require_classes(pairs: Pairs) -> None:
-    """Check that a probe has enough folders and images.
-
-    Raises:
-        ConfigError: there are fewer than two folders, or one has too few images.
-    """
+    """Raise `ConfigError` if there are fewer than two folders, or one has too few images for a probe."""
     counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
     small = [name for name, count in counts.items() if count < FOLDS]
     if len(counts) < 2 or small:
