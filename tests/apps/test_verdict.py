@@ -35,7 +35,7 @@ def test_metrics_without_a_question_are_printed_below(knowhue, table):
         )
     options = ("--against", "a", "--sesoi", "accuracy=0.01", "--better", "loss=lower")
     _, said, _ = knowhue("verdict", table, *options)
-    assert "  b against a, loss: before 4.00 ± 2.45, after 3.70 ± 2.45, difference −0.30" in said
+    assert "  b against a, loss: reference 4.00 ± 2.45, compared 3.70 ± 2.45, difference −0.30" in said
 
 
 def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
