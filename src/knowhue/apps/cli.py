@@ -130,7 +130,7 @@ class PlanOptions(SettingsOptions):
         Field(
             ge=1,
             le=MOST_SEEDS,
-            description=f"number of seeds, from the setting `seed` on; by default 1; a verdict needs {MIN_SEEDS}",
+            description=f"number of seeds, the first is the setting `seed`; by default 1; a verdict needs {MIN_SEEDS}",
         ),
     ] = None
     grid: DesignOption[str | None] = None
@@ -180,7 +180,7 @@ class MethodOptions(SettingsOptions):
     reference: DesignOption[str | None] = None
     """the method that the others are compared with; by default `gan`, or the first if `gan` is not compared"""
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
-    """number of seeds, from the setting `seed` on"""
+    """number of seeds, the first is the setting `seed`"""
     budget: Annotated[DesignOption[float | None], Field(ge=0.001, le=1e9)] = None
     """seconds that each method trains at equal wall-clock; by default the time that the reference takes at equal
     images"""

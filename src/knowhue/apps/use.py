@@ -61,7 +61,7 @@ class ColorizeArguments(ModelOptions):
     """a colour at a point, x and y from the top left in pixels or per cent: `120,80=#c83232` or `30%,40%=orange`; may
     be repeated"""
     hints: ColourOption[Path | None] = None
-    """table of hints, .csv or .json, with columns `x`, `y`, `colour`, and for a folder `file`"""
+    """table of hints, .csv or .json, with columns `x`, `y`, `colour`; a table for a folder also needs `file`"""
     strokes: ColourOption[Path | None] = None
     """transparent PNG of the size of the photo; painted pixels give the colours there"""
     reference: ColourOption[Path | None] = None

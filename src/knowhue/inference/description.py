@@ -22,7 +22,7 @@ DEFAULT_UNKNOWN_BELOW = 0.5
 Fast = Annotated[
     bool,
     Field(
-        description="see each photo at one size, not at three: a third of the network's time, more blotches"
+        description="predict each photo at one size, not three: a third of the network's time, more blotches"
     ),
 ]
 
