@@ -21,7 +21,9 @@ PHOTOS = [
 ]
 COLOURS = encode_image(Image.of(np.full((20, 30, 3), (200, 60, 40), np.uint8)), ".png")
 STROKES = [
-    encode_image(Image(np.full((20, width, 3), 200, np.uint8), np.full((20, width), 255, np.uint8)), ".png")
+    encode_image(
+        Image(np.full((20, width, 3), (200, 60, 40), np.uint8), np.full((20, width), 255, np.uint8)), ".png"
+    )
     for _ in range(3)
     for width in (20, 33)
 ]
@@ -59,6 +61,6 @@ def test_answers_are_what_the_description_says(case: schemathesis.Case):
         case.body["image"] = PHOTOS[len(repr(case.body)) % len(PHOTOS)]
         if "reference" in case.body:  # what has no colours is refused
             case.body["reference"] = COLOURS
-        if "strokes" in case.body:  # and what is not as large as the photo
+        if "strokes" in case.body:  # and so are strokes of another size, or gray ones
             case.body["strokes"] = STROKES[PHOTOS.index(case.body["image"])]
     case.call_and_validate(headers={"host": "localhost"})
