@@ -24,7 +24,7 @@ from knowhue.inference.description import ModelChoice
 from knowhue.inference.ledger import is_same_job, job_of
 from knowhue.inference.listing import ImageTable, Summary, as_bytes, outputs_exist, summarise
 from knowhue.inference.shard import MOST_FAILURES, ShardTask, colour_shard, end_path, manifest_path
-from knowhue.inference.store import PARTS, FolderStore, Store, open_store
+from knowhue.inference.store import PARTS, FolderStore, Store, hide_password, open_store
 from knowhue.pace import Pace
 from knowhue.runs import BUILT_IN, Report
 from knowhue.storage import from_json, is_url, real_path
@@ -133,6 +133,7 @@ def colorize_archive(
     _check_options(options, suffix, shards)
     places = _absolute_name(source), _absolute_name(out)
     images, colours = map(open_store, places)
+    source, out = hide_password(source), hide_password(out)
     if isinstance(images, FolderStore) and not images.root.is_dir():
         raise ImageError(
             f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"

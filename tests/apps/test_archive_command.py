@@ -43,7 +43,7 @@ def test_what_is_no_folder_is_told_before_anything_is_opened(knowhue, photo):
     assert "need a folder of images as input" in err
     code, _, err = knowhue("colorize", "s3://bucket/photos")
     assert (code, err.count("\n")) == (2, 1)
-    assert "`--out` should be given for s3://bucket/photos: another URL such as s3://bucket/colours" in err
+    assert "`--out` should be given for the URL of a store: another URL such as s3://bucket/colours" in err
     code, _, err = knowhue("colorize", "https://example.com/a.JPG", "-o", photo().with_name("b.jpg"))
     assert (code, err.count("\n")) == (2, 1)
     assert "a.JPG: a single image; download it, and name the file" in err

@@ -8,9 +8,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from knowhue.archive import colorize_archive
 from knowhue.errors import ExtraError, ImageError, RunError
 from knowhue.images.image import STATE
+from knowhue.inference.description import ModelChoice
 from knowhue.inference.store import open_store
+from knowhue.runs import BUILT_IN
 from s3_server import running_s3
 
 NAMES = ("a.jpg", "b c#d%e ü.png", "糸/ä.tif", "q?z*.webp")
@@ -155,6 +158,18 @@ def test_what_is_wrong_is_one_line(monkeypatch, url, message):
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert "WebDAV" not in str(caught.value)
+
+
+def test_a_password_in_a_url_is_not_shown(tmp_path, monkeypatch):
+    pytest.importorskip("obstore")
+    # nothing listens there; without retries, for the time that they take
+    monkeypatch.setattr("knowhue.inference.store._RETRIES", {"max_retries": 0})
+    url, reported = "http://ada:s3cr3t@127.0.0.1:9/photos", []
+    for source, out in ((url, str(tmp_path)), (f"ftp{url}", url)):
+        with pytest.raises(RunError) as caught:
+            colorize_archive(source, out, model=ModelChoice(BUILT_IN), report=reported.append)
+        assert "127.0.0.1:9/photos" in str(caught.value)
+        assert "s3cr3t" not in f"{caught.value} {reported}"
 
 
 def test_an_http_server_that_is_no_store_is_said_in_its_own_words():

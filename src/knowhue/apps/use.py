@@ -361,7 +361,7 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
         )
     if arguments.out is None and is_url(source):
         raise ConfigError(
-            f"`--out` should be given for {source}: another URL such as s3://bucket/colours, or a folder."
+            "`--out` should be given for the URL of a store: another URL such as s3://bucket/colours, or a folder."
         )
     out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     if not is_url(out):

@@ -174,7 +174,7 @@ class ObjectStore:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = hide_password(url)
         self._obstore, self._store = _open(url)
         self.place = _address(self._store)
         self._errors = self._obstore.exceptions
@@ -337,7 +337,8 @@ def _address(store: Any) -> str:
 
 
 def _open(url: str) -> tuple[Any, Any]:
-    with needing(f"`{url}`", "archive"):
+    shown_url = hide_password(url)
+    with needing(f"`{shown_url}`", "archive"):
         import obstore
         import obstore.exceptions
     # without the option every request to `http://` fails with the words "builder error"
@@ -347,12 +348,17 @@ def _open(url: str) -> tuple[Any, Any]:
     except (obstore.exceptions.BaseError, ValueError) as error:
         remedy = f". {_REMEDIES['AzureStore']}." if "MicrosoftAzure" in str(error) else ""
         raise RunError(
-            f"`{url}` should name a store such as s3://bucket/photos. Found: {_one_line(error)}{remedy}"
+            f"`{shown_url}` should name a store such as s3://bucket/photos. Found: {_one_line(error)}{remedy}"
         ) from None
 
 
+def hide_password(text: str) -> str:
+    """A text without the user names and passwords of its URLs."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
 def _one_line(error: Exception) -> str:
-    """An error's text without debugging details and HTML, or the message of an answer in XML."""
-    text = " ".join(str(error).partition("\n\nDebug source")[0].split())
+    """An error's text without debugging details, passwords and HTML, or the message of an answer in XML."""
+    text = hide_password(" ".join(str(error).partition("\n\nDebug source")[0].split()))
     message = re.search("<Message>(.*?)</Message>", text)
     return (message[1] if message else text.partition(": <")[0][:400]).rstrip(".")
