@@ -317,7 +317,7 @@ def test_a_gate_is_not_taken_for_what_it_did_not_prove(tiny, make_work, monkeypa
     config = tiny(class__label_smoothing=0.1) if change == "settings" else tiny()
     work = make_work(tiny(), seed=1 if change == "images" else 0)
     if change == "machine":
-        monkeypatch.setattr(golden, "_found", {})
+        monkeypatch.setattr(golden, "_digests", {})
         monkeypatch.setattr(golden, "_train", lambda _: "another processor")
     again = check_gate(work, config)
     assert again["proved"] != first["proved"]
