@@ -55,17 +55,7 @@ def conclude(study: Study) -> Conclusion:
 
 
 def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, Any]:
-    """Return the content of `results.json`; a missing number is null.
-
-    Paths: `arms.<arm>.seeds.<seed>.metrics.<metric>`, `arms.<arm>.mean.<metric>` (over finished seeds),
-    `arms.<arm>.seeds.<seed>.after_heads.<metric>` (before fine-tuning), `splits` (the split of the scores),
-    `baselines.<name>.<metric>`; for each question, `colour` or `class`: `answers.<question>` (a sentence),
-    `verdicts.<question>` (a `Word`, or `missing`), `tests.<question>` (the numbers behind the verdict);
-    `secondary` (a list), `probabilities.<question>` and `delta_m` (secondary readings),
-    `gradients.<arm>.<fork|end>.<norms|shares>.<loss>`, `timing.<arm>.<phase>` and `timing.total` (seconds over all
-    seeds), `settings.<key>`; `comparison` for a comparison of methods, see `methods.comparison_results`; `tables`, the
-    files, for `knowhue verdict`.
-    """
+    """Return the content of `results.json`, see docs/statistics.md for its paths; a missing number is null."""
     study = findings.study
     more = {"tables": study.settings["tables"]} if study.is_table else {}
     more |= {"comparison": comparison_results(study)} if study.is_comparison else {}

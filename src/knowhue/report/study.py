@@ -388,9 +388,7 @@ def arm_label(study: Study, arm: str) -> str:
 
 
 def arm_name(arm: str) -> str:
-    """Return an arm in words.
-
-    Known are the arms of `presets.ARMS` and of the weight grid of `plan.make_plan`; all others keep their names.
+    """Return the arms of `presets.ARMS` and of a grid of task weights in words, and others by their names.
 
     >>> arm_name("multi-class0.5"), arm_name("mine")
     ('multi-task, class weight 0.5', 'mine')
