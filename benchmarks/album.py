@@ -1,9 +1,10 @@
-"""What `--album` does: how much photos of one album differ in warmth and vividness, and whether the error suffers.
+"""Effect of `--album`: how much the photos of an album differ in warmth and vividness, and how the error changes.
 
-Photos of the split that tuned the model, at the network's size. Albums: the photos of each class, and as many of photos
-drawn at random, which have nothing in common. Warmth: variance of the mean a*b* within an album; vividness: of the mean
-chroma; both are told as shares of those without `--album`, and the truth's beside them. Error: mean absolute difference
-of a*b* to the truth, over that without; 95 % intervals over photos by a bootstrap of 2,000 draws.
+The photos are those of the validation split, on which the model was tuned, at the network's size. Albums are the photos
+of each class, and as many groups of randomly drawn photos, which have nothing in common. Warmth is the variance of the
+mean a*b* within an album, vividness that of the mean chroma; both are given as ratios to the variance without
+`--album`, next to the ratio for the true colours. The error is the mean absolute difference of a*b* from the truth, as
+a ratio to that without `--album`, with a 95 % interval over photos by a bootstrap of 2,000 draws.
 
     python benchmarks/album.py PHOTOS --prepared STUDY/images [--model built-in]
 """
@@ -26,7 +27,7 @@ DRAWS = 2000
 
 
 class Photo(NamedTuple):
-    """Its class, and a*b* (h, w, 2) as predicted and true."""
+    """The class of a photo, and its predicted and true a*b* (h, w, 2)."""
 
     label: str
     predicted: FloatArray
@@ -34,26 +35,28 @@ class Photo(NamedTuple):
 
 
 def main() -> None:
-    """Print a line for albums of one class, and one for albums of anything."""
+    """Print a line for albums of one class, and one for random albums."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--prepared", type=Path, required=True, help="whose manifest names the photos")
+    parser.add_argument(
+        "--prepared", type=Path, required=True, help="prepared images, whose manifest lists the photos"
+    )
     parser.add_argument("--model", default="built-in")
     asked = parser.parse_args()
     colorizer = Colorizer.load(asked.model)
     rows = [each for each in read_csv(asked.prepared / "manifest.csv") if each["split"] == "validation"]
     photos = [predict(colorizer, asked.photos / each["path"], each["label"]) for each in rows]
-    error = np.mean([off(each.predicted, each.true) for each in photos])
-    print(f"{len(photos)} photos; {colorizer.network.description.name}; off by {error:.2f}")
+    error = np.mean([absolute_error(each.predicted, each.true) for each in photos])
+    print(f"{len(photos)} photos; {colorizer.network.description.name}; a*b* error {error:.2f}")
     labels = np.array([each.label for each in photos])
     for name, albums in (("one class", labels), ("anything", np.random.default_rng(0).permutation(labels))):
         show(name, photos, albums)
 
 
 def predict(colorizer: Colorizer, path: Path, label: str) -> Photo:
-    """A photo at the network's size."""
+    """The class, predicted and true chroma of a photo, at the network's size."""
     image = read_image(path)
     coarse = colorizer.network_input(image)
     chroma = colorizer.predict([coarse])[0].chroma
@@ -63,7 +66,7 @@ def predict(colorizer: Colorizer, path: Path, label: str) -> Photo:
 
 
 def show(name: str, photos: list[Photo], albums: NDArray[np.str_]) -> None:
-    """What `--album` does where photos lie in these albums."""
+    """Print the effect of `--album` on these albums."""
     drawn: list[FloatArray] = [each.predicted for each in photos]
     for album in np.unique(albums):
         places = np.flatnonzero(albums == album)
@@ -76,7 +79,7 @@ def show(name: str, photos: list[Photo], albums: NDArray[np.str_]) -> None:
         for measure in (mean, mean_length)
     )
     before, after = (
-        np.array([off(*each) for each in zip(those, true, strict=True)]) for those in (own, drawn)
+        np.array([absolute_error(*each) for each in zip(those, true, strict=True)]) for those in (own, drawn)
     )
     picked = np.random.default_rng(0).integers(0, len(photos), (DRAWS, len(photos)))
     low, high = np.percentile(after[picked].mean(1) / before[picked].mean(1), (2.5, 97.5))
@@ -93,17 +96,17 @@ def mean(chroma: FloatArray) -> NDArray[np.floating]:
 
 
 def mean_length(chroma: FloatArray) -> NDArray[np.floating]:
-    """Mean chroma, of one column."""
+    """Mean chroma, as an array (1,)."""
     return np.linalg.norm(chroma, axis=-1).mean()[None]
 
 
-def off(chroma: FloatArray, true: FloatArray) -> float:
-    """Mean absolute difference."""
+def absolute_error(chroma: FloatArray, true: FloatArray) -> float:
+    """Mean absolute difference of a*b*."""
     return float(np.abs(chroma - true).mean())
 
 
 def spread(values: list[NDArray[np.floating]], albums: NDArray[np.str_]) -> float:
-    """Variance within albums, summed over columns, mean over albums."""
+    """Mean over albums of the variance within an album, summed over columns."""
     table = np.array(values)
     return float(np.mean([table[albums == album].var(0).sum() for album in np.unique(albums)]))
 

@@ -1,4 +1,4 @@
-"""What listing an archive costs: names of photos put into the listing, and dealt out to shards.
+"""Cost of listing an archive: time and memory for storing the names of photos and assigning them to shards.
 
 python benchmarks/archive_listing.py --photos 1000000 --shards 500
 """
@@ -16,18 +16,18 @@ from knowhue.temporary import tables_on_disk
 
 
 class Named(FolderStore):
-    """A store of names alone, as long as those of a large archive."""
+    """A store that holds only names, as long as those of a large archive."""
 
     count = 0
 
     def images(self, avoid: str = "") -> Iterator[StoredFile]:
-        """Photos of a thousand folders."""
+        """Photos in a thousand folders."""
         for number in range(self.count):
             yield StoredFile(f"collection-{number % 1000:04d}/scan-{number:09d}.jpg", f'"{number:032x}-1"')
 
 
 def main() -> None:
-    """List, deal out, and print processor time and the most memory that was held."""
+    """List the photos, assign them to shards, and print CPU time and peak memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=500)
@@ -49,8 +49,8 @@ def main() -> None:
     ended = time.process_time()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{options.photos} photos, {len(shards)} shards: listed in {listed - started:.1f} s of processor time, "
-        f"dealt out in {ended - listed:.1f} s; {pages * page / 2**20:.0f} MiB on disk; "
+        f"{options.photos} photos, {len(shards)} shards: listed in {listed - started:.1f} s of CPU time, "
+        f"assigned to shards in {ended - listed:.1f} s; {pages * page / 2**20:.0f} MiB on disk; "
         f"{before:.0f} MiB of memory before, {most:.0f} at most"
     )
 

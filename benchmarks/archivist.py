@@ -1,10 +1,10 @@
-"""An archivist's walk: a few photos named, many not, a model of one's own from the built-in one, an archive coloured.
+"""An archivist's work, end to end: label a few photos, train a model from the built-in one, and colour an archive.
 
-Of photos in class folders `--named` a class keep their folder, the others of `--count` lie in `unlabelled/`, as an
-archive would be laid out by hand. Then the commands of docs/train.md are run as a user runs them, each must end well:
-`knowhue study --start-from`, `knowhue colorize` of the archive by the study (once interrupted by a signal and run
-again), `knowhue models`. Printed: what each took, and how the archive's photos were named. Photos that the built-in
-model was trained on are left out by `--seen`, as in `benchmarks/start_from.py`.
+`--count` photos are taken from class folders; `--named` per class keep their folder, and the others go to
+`unlabelled/`. Then the commands of docs/train.md are run as a user runs them, and each must succeed:
+`knowhue study --start-from`, `knowhue colorize` of the archive with the study's model (interrupted once by a signal and
+run again), and `knowhue models`. Printed are the cost of each command and the classes predicted for the archive. With
+`--seen`, photos that the built-in model was trained on are left out, as in `benchmarks/start_from.py`.
 
     python benchmarks/archivist.py IMAGES/train --archive FOLDER --seen MANIFEST
         [--named 20 --count 400 --photos 5000 --seeds 2]
@@ -30,14 +30,17 @@ from knowhue.storage import read_csv
 
 
 def main() -> None:
-    """Lay the folder out, run the commands, and say what came of it."""
+    """Prepare the folder, run the commands, and print the results."""
     asked = _read_arguments()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         seen = {key_of(row["original"]) for row in read_csv(asked.seen)} if asked.seen else set()
         own = [each for each in sorted(asked.images.glob("*/*")) if key_of(each.as_posix()) not in seen]
         named = lay_out(own, root / "photos", asked.named, asked.count)
-        print(f"{sum(named.values())} photos named in {len(named)} classes, {asked.count} in all", flush=True)
+        print(
+            f"{sum(named.values())} labelled photos in {len(named)} classes, {asked.count} in total",
+            flush=True,
+        )
         archive = root / "archive"
         archive.mkdir()
         for number, path in enumerate(sorted(asked.archive.rglob("*.jpg"))[:: asked.every][: asked.photos]):
@@ -55,7 +58,7 @@ def main() -> None:
 
 
 def lay_out(photos: Sequence[Path], folder: Path, named: int, count: int) -> Counter[str]:
-    """Put so many photos a class into folders of their class, the others into `unlabelled/`."""
+    """Copy `named` photos per class into folders of their class, the others into `unlabelled/`."""
     order = stream(0, "archivist").permutation(len(photos))[:count]
     kept: Counter[str] = Counter()
     for place in order.tolist():
@@ -69,7 +72,7 @@ def lay_out(photos: Sequence[Path], folder: Path, named: int, count: int) -> Cou
 
 
 def run(command: Sequence[str]) -> None:
-    """Run a command of knowhue's to its end, and print its cost and its last line."""
+    """Run a knowhue command, and print its cost and its last line."""
     began, before = time.perf_counter(), _cpu()
     result = subprocess.run(
         [sys.executable, "-m", "knowhue", *command], capture_output=True, text=True, check=False
@@ -83,7 +86,7 @@ def run(command: Sequence[str]) -> None:
 
 
 def interrupt(command: Sequence[str], out: Path, after: int) -> None:
-    """Start a command, and end it as Ctrl-C would when so many files are written; a shell may hold that back."""
+    """Start a command, and terminate it when `after` files are written."""
     process = subprocess.Popen(
         [sys.executable, "-m", "knowhue", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -95,12 +98,14 @@ def interrupt(command: Sequence[str], out: Path, after: int) -> None:
 
 
 def report(archive: Path, out: Path) -> None:
-    """Print whether every photo was coloured once, and how they were named."""
+    """Print whether every photo was coloured once, and the predicted classes."""
     lines = [json.loads(line) for line in (out / "colorized.jsonl").read_text(encoding="utf-8").splitlines()]
     files = {each.name for each in archive.iterdir()}
     written = {each.name for each in out.glob("*.jpg")}
     labels = Counter(str(line.get("label")) for line in lines if "label" in line)
-    print(f"{len(written & files)} of {len(files)} coloured; named {dict(labels.most_common())}", flush=True)
+    print(
+        f"{len(written & files)} of {len(files)} coloured; classes {dict(labels.most_common())}", flush=True
+    )
     sys.exit(written != files)
 
 
@@ -114,15 +119,15 @@ def _read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", type=Path, help="folder with <class>/*")
-    parser.add_argument("--archive", type=Path, required=True, help="folder of photos to be coloured")
+    parser.add_argument("--archive", type=Path, required=True, help="folder of photos to colour")
     parser.add_argument("--seen", type=Path, help="manifest of the photos that the model was trained on")
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--named", type=int, default=20, help="photos of each class that are named")
-    parser.add_argument("--count", type=int, default=400, help="photos in all")
-    parser.add_argument("--photos", type=int, default=5000, help="photos of the archive")
-    parser.add_argument("--every", type=int, default=1, help="take every n-th of the archive's")
+    parser.add_argument("--named", type=int, default=20, help="labelled photos per class")
+    parser.add_argument("--count", type=int, default=400, help="photos in total")
+    parser.add_argument("--photos", type=int, default=5000, help="photos in the archive")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th photo of the archive")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--set", action="append", default=[], help="settings of the study, as of knowhue")
+    parser.add_argument("--set", action="append", default=[], help="settings of the study, as for knowhue")
     return parser.parse_args()
 
 

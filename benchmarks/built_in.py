@@ -1,8 +1,8 @@
-"""The built-in model of a run: `built_in.safetensors`, and `built_in.onnx`, the graph by which ONNX Runtime runs it.
+"""Export a run as the built-in model: `built_in.safetensors`, and `built_in.onnx`, its graph for ONNX Runtime.
 
-Weights are stored in float16. The graph is made again when they get another architecture or the exporter
-another version: whatever does not depend on weights is computed once and for all; the weights stay where they
-are, under the names of the model's state.
+Weights are stored in float16. The graph must be exported again if the architecture or the version of the exporter
+changes. Everything in it that does not depend on weights is folded into constants; the weights stay in
+`built_in.safetensors`, under the names of the model's state.
 
     python benchmarks/built_in.py [RUN --name-of-images world/train --licence TEXT --temperature 0.7 --saturation 0.7]
 """
@@ -33,22 +33,24 @@ from knowhue.training.deploy import deploy
 from knowhue.training.run import evaluate_run
 
 CHOSEN_AFTERWARDS = ("temperature", "logit_adjustment", "saturation")
-"""Settings of `colour` that training does not touch."""
+"""Settings of `colour` that do not affect training."""
 
 
 def main() -> None:
-    """Write the weights of a run, if one is named, then the graph, and print sizes and differences."""
+    """Write the weights of a run, if one is given, then the graph, and print sizes and differences."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument(
-        "--name-of-images", default="", help="what stands for their folder, which is on one machine"
+        "--name-of-images", default="", help="replaces the path of the images in the model's description"
     )
     parser.add_argument("--licence", default="")
     for name in CHOSEN_AFTERWARDS:
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=float, help=f"colour.{name}, where the run has another one"
+            f"--{name.replace('_', '-')}",
+            type=float,
+            help=f"colour.{name}, if it should differ from the run's",
         )
     asked = parser.parse_args()
     weights = find_model(BUILT_IN)
@@ -67,13 +69,15 @@ def main() -> None:
 
 
 def predicting_with(chosen: Mapping[str, float], run: Path) -> Path:
-    """A run with the same weights, whose predictions other settings make, scored anew."""
+    """A run with the same weights and other prediction settings, scored again."""
     config = edit(read_config(run), {"colour": chosen})
-    # where the run would be if it had been trained with them
+    # the folder of a run that was trained with these settings
     folder = run_folder(run.resolve().parent.parent, run.parent.name, config)
     if folder != run.resolve():
         if (folder / WEIGHTS).exists() and file_digest(folder / WEIGHTS) != file_digest(run / WEIGHTS):
-            raise SystemExit(f"{folder} is a run of its own with these settings: ship that, or move it away")
+            raise SystemExit(
+                f"{folder} already is a run with these settings: export that one, or move it away"
+            )
         shutil.copytree(run, folder, ignore=shutil.ignore_patterns(DEPLOYED, ".*"), dirs_exist_ok=True)
         write_config(folder, config)
         write_status(folder, read_status(folder))
@@ -82,14 +86,14 @@ def predicting_with(chosen: Mapping[str, float], run: Path) -> Path:
 
 
 def write_graph(weights: Path) -> None:
-    """Write the graph beside its weights, and print its size."""
+    """Write the graph next to its weights, and print its size."""
     module = open_torch(weights).module
     names = module.state_dict()
     model = export_graph(module, optimize=False)
 
     def name_of(initializer: str) -> str:
         name = initializer.removeprefix("deployed.")
-        # the convolution that plain padding put after its padding
+        # a convolution that was replaced by its padding and the convolution
         return name if name in names else name.replace(".1.weight", ".weight")
 
     graph = model.graph
@@ -97,7 +101,7 @@ def write_graph(weights: Path) -> None:
     shapes = {each: shape for each, shape in shapes.items() if name_of(each) in names}
     others = [each for each in graph.initializer if each.name not in shapes]
     _replace(graph.initializer, others)
-    # as inputs, the weights are unknown to the optimiser, which folds none of them
+    # as inputs, the weights are unknown to the optimiser, so that it does not fold them
     for each, shape in shapes.items():
         graph.input.append(onnx.helper.make_tensor_value_info(each, onnx.TensorProto.FLOAT, shape))
     model = fold_constants(model)

@@ -1,7 +1,8 @@
-"""How often a verdict is wrong, and how often it finds what is there: thousands of imagined studies through the rule.
+"""How often a verdict is wrong, and how often it detects an existing effect, in thousands of simulated studies.
 
-Scores of single images are drawn, seeds and images anew for every study, and go through `crossed`, `sign_flip_p` and
-`judge` as a report's do. An effect is the one over the *populations* of seeds and images, not over the images at hand.
+Scores of single images are simulated, with new seeds and images for every study, and judged by `crossed`, `sign_flip_p`
+and `judge` as in a report. The true effect is the one over the *populations* of seeds and images, not over the images
+drawn.
 
     python benchmarks/calibration.py --studies 10000 --workers 2 > calibration.md
 """
@@ -26,9 +27,9 @@ CHUNK = 500
 
 
 class Question(NamedTuple):
-    """A way to draw scores, what is asked of them, and their variances where they are known.
+    """How to draw scores, the question asked of them, and their variances if they are known.
 
-    `effects` are true ones, in smallest effects of interest, in favour of multi-task.
+    `effects` are the true effects in favour of multi-task, in units of the smallest effect of interest.
     """
 
     sesoi: float
@@ -51,7 +52,7 @@ def _heavy(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _some_worse(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Exponential, skewness 2: a few errors are much larger, most a little smaller."""
+    """Exponential, skewness 2: a few errors are much larger, most are slightly smaller."""
     return rng.exponential(size=count) - 1
 
 
@@ -60,7 +61,7 @@ def _some_better(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def errors(variances: Variances, seeds: Draw = _normal, images: Draw = _normal) -> Question:
-    """Errors: what is of a seed and of an image, drawn with variance 1, and a normal rest."""
+    """Errors: effects of seeds and of images, drawn with variance 1, and a normal residual."""
 
     def draw(rng: np.random.Generator, n: int, m: int, effect: float) -> np.ndarray:
         of_seeds, of_images = seeds(rng, n)[:, None], images(rng, m)
@@ -71,7 +72,7 @@ def errors(variances: Variances, seeds: Draw = _normal, images: Draw = _normal) 
 
 
 def accuracy(level: float) -> Question:
-    """Right or wrong: images of five classes, easy and hard, which both arms know, and a little that one arm knows."""
+    """Correct or not: images of five classes differ in difficulty for both arms, and slightly for one arm only."""
 
     def odds(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
         centres = np.repeat(level + np.linspace(-1, 1, CLASSES), m // CLASSES)
@@ -79,7 +80,7 @@ def accuracy(level: float) -> Question:
 
     @cache
     def shift(effect: float) -> float:
-        """Return the shift of multi-task's odds that gives this difference in the population."""
+        """Return the shift of multi-task's log odds that gives this difference in the population."""
         images, own = odds(np.random.default_rng(0), 1_000_000)
         wobble = 0.1 * np.random.default_rng(1).normal(size=(2, len(images)))
         low, high = -2.0, 4.0
@@ -117,7 +118,7 @@ QUESTIONS = {
 
 
 class Cell(NamedTuple):
-    """One question of one truth, asked by one design."""
+    """One question with one true effect and one design."""
 
     question: str
     effect: float
@@ -126,7 +127,7 @@ class Cell(NamedTuple):
 
 
 def words(cell: Cell, studies: int, seed: int) -> list[Word]:
-    """Return the verdicts of some studies."""
+    """Return the verdicts of simulated studies."""
     rng = np.random.default_rng([seed, list(QUESTIONS).index(cell.question), *map(int, cell[1:])])
     return [_one(rng, cell) for _ in range(studies)]
 
@@ -143,7 +144,7 @@ def _one(rng: np.random.Generator, cell: Cell) -> Word:
 
 
 def is_false(word: Word, effect: float) -> bool:
-    """Whether a verdict claims what is not so; an effect as large as the smallest of interest matters."""
+    """Whether a verdict is a false claim; an effect as large as the smallest effect of interest matters."""
     if not effect:
         return bool(word.direction)
     wrong = word.direction == "hurts"
@@ -152,7 +153,7 @@ def is_false(word: Word, effect: float) -> bool:
 
 @cache
 def _variances(cell: Cell) -> Variances:
-    """Return a question's variances: those it is drawn by, or the mean of many earlier studies of this size."""
+    """Return a question's variances: the true ones, or the mean of many pilot studies of this size."""
     asked = QUESTIONS[cell.question]
     if asked.variances is not None:
         return asked.variances
@@ -168,7 +169,7 @@ def _variances(cell: Cell) -> Variances:
 
 
 def predicted(cell: Cell) -> float:
-    """Return how often `knowhue plan` says that this is claimed; that it is called equivalent, of no effect."""
+    """Return how often `knowhue plan` predicts a claim, or, without an effect, the verdict equivalent."""
     asked = QUESTIONS[cell.question]
     design = Design(cell.seeds, cell.images, asked.sesoi, ALPHA)
     variances = _variances(cell)
@@ -178,7 +179,7 @@ def predicted(cell: Cell) -> float:
 
 
 def run(cells: list[Cell], studies: int, workers: int) -> Iterator[tuple[Cell, list[Word]]]:
-    """Yield every cell's verdicts, its studies shared out to processes."""
+    """Yield every cell's verdicts; its studies are distributed over processes."""
     starts = range(0, studies, CHUNK)
     counts = [min(CHUNK, studies - start) for start in starts]
     with ProcessPoolExecutor(workers) as pool:
@@ -195,7 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How often a verdict is wrong.")
     parser.add_argument("--studies", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--question", action="append", help="part of a question's name; all")
+    parser.add_argument(
+        "--question", action="append", help="part of a question's name; by default all questions"
+    )
     asked = parser.parse_args()
     names = [name for name in QUESTIONS if not asked.question or any(part in name for part in asked.question)]
     if not names:
@@ -204,7 +207,7 @@ def main() -> None:
         Cell(name, effect, n, m) for name in names for effect in QUESTIONS[name].effects for n, m in DESIGNS
     ]
     found: dict[Cell, list[Word]] = {}
-    print("| question | true effect, of the smallest of interest | seeds | images | false claims, % "
+    print("| question | true effect / smallest effect of interest | seeds | images | false claims, % "
           "| claims, % (planned) | equivalent, % (planned) |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for cell, said in run(cells, asked.studies, asked.workers):
         found[cell] = said
@@ -219,7 +222,7 @@ def main() -> None:
 
 
 def _print_both(found: dict[Cell, list[Word]]) -> None:
-    """Print the share of studies with a false claim of any kind in either of two questions."""
+    """Print the share of studies with a false claim of any kind in at least one of two questions."""
     errors, shares = ([name for name in QUESTIONS if name.startswith(kind)] for kind in ("a*b*", "balanced"))
     print(
         "\n| colour question, class question | seeds | images | a false claim of any kind, % |\n|---|---|---|---|"

@@ -1,9 +1,9 @@
-"""A 12-megapixel JPEG coloured, over the floor of only decoding and encoding it; and the network over two others.
+"""Time to colour a 12-megapixel JPEG, as a ratio to decoding and encoding it, and of the network to two other networks.
 
-The floor reads and writes the same file with the same code and options and does nothing in between. All are
-warmed up and take turns, and medians are compared. The other networks are a SIGGRAPH17-sized one at 256 pixels (the
-layers of Zhang et al. 2017 without their weights) and the encoder alone of DDColor-tiny, a ConvNeXt-T, at 512 pixels
-(Kang et al. 2023), each on one image as its users run it.
+The floor reads and writes the same file with the same code and options and does nothing in between. All are warmed up
+and run alternately, and medians are compared. The other networks are one of the size of SIGGRAPH17 at 256 pixels (the
+layers of Zhang et al. 2017 without their weights) and only the encoder of DDColor-tiny, a ConvNeXt-T, at 512 pixels
+(Kang et al. 2023), each on a single image, as their users run them.
 
     python benchmarks/colorize.py [--model built-in] [--image FILE] [--runs 9]
 """
@@ -29,7 +29,7 @@ HEIGHT, WIDTH = 3000, 4000
 
 
 def main() -> None:
-    """Time everything in turns and print the ratios."""
+    """Time everything alternately and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--image", type=Path)
@@ -44,7 +44,7 @@ def main() -> None:
     ways: dict[str, Callable[[], object]] = {
         "floor: decode and encode": lambda: encode_image(read_image(data), ".jpg"),
         "coloured": lambda: encode_image(colorizer.colorize(data).image, ".jpg"),
-        "the network alone": lambda: colorizer.network.predict(seen),
+        "the network": lambda: colorizer.network.predict(seen),
         "SIGGRAPH17-sized, 256 px": lambda: siggraph(gray),
         "DDColor-tiny's encoder, 512 px": lambda: convnext(rgb),
     }
@@ -54,7 +54,7 @@ def main() -> None:
             "SIGGRAPH17-sized, 256 px": flops(siggraph, gray),
             "DDColor-tiny's encoder, 512 px": flops(convnext, rgb),
         }
-    floor, alone = seconds["floor: decode and encode"], seconds["the network alone"]
+    floor, alone = seconds["floor: decode and encode"], seconds["the network"]
     print(f"{len(data) / 1e6:.1f} MB; {colorizer.network.description.name}, {colorizer.network.runtime}")
     for name, value in seconds.items():
         encoder = floor if name in list(ways)[:2] else alone
@@ -89,7 +89,7 @@ def flops(network: nn.Module, batch: torch.Tensor) -> float:
 
 
 def siggraph17() -> nn.Module:
-    """A chain with the layers' widths, strides and dilations of Zhang et al. 2017; its skips are left out."""
+    """A chain of layers with the widths, strides and dilations of Zhang et al. 2017, without its skips."""
     blocks: list[nn.Module] = []
 
     def conv(incoming: int, outgoing: int, stride: int = 1, dilation: int = 1) -> None:

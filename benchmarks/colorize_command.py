@@ -1,6 +1,6 @@
-"""What the whole command `knowhue colorize photo.jpg` costs, as ratios to another version of knowhue: CPU and memory.
+"""CPU time and memory of the whole command `knowhue colorize photo.jpg`, as ratios to another version of knowhue.
 
-Both versions take turns on the same photos in the same run, each as a process of its own.
+Both versions run alternately on the same photos, each in a separate process.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/colorize_command.py --before /tmp/before/src --images PHOTO [PHOTO ...] [--runs 5]
@@ -20,7 +20,7 @@ COMMANDS: dict[str, list[str]] = {"--help": ["--help"], "models": ["models"]}
 
 
 def main() -> None:
-    """Run everything in turns and print medians and ratios."""
+    """Run both versions alternately and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, required=True, help="src folder of the other version")
     parser.add_argument("--images", type=Path, nargs="+", required=True)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def cost_of(arguments: list[str], src: Path) -> tuple[float, float]:
-    """CPU seconds, user and system, and the largest resident MB of one command."""
+    """CPU seconds (user and system) and peak resident memory in MB of one command."""
     command = [sys.executable, "-m", "knowhue", *arguments]
     with subprocess.Popen(
         command,

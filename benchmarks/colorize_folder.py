@@ -1,8 +1,9 @@
-"""A folder of images: coloured a second, against the floor that only decodes and encodes; killed and resumed.
+"""Speed of colouring a folder, as a ratio to decoding and encoding it; then the job is killed and resumed.
 
 The floor reads and writes the same files with the same code and the same number of threads, once before and once after
-the colouring; start-up is left out of all. The job is then run again as a program of its own, killed with SIGKILL at
-random moments: every image must come out whole, with one line, made once, and as the uninterrupted job made it.
+the colouring; start-up is excluded. The job is then run again as a separate program and killed with SIGKILL at random
+moments: every image must be complete, have one line in the ledger, be made only once, and equal that of the
+uninterrupted job.
 
     python benchmarks/colorize_folder.py [2000] [--width 800] [--height 600] [--model built-in] [--kills 6]
 """
@@ -37,7 +38,7 @@ WARM = 16
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock, and of all cores together; the second hardly depends on who else is at work."""
+    """Wall-clock seconds, and CPU seconds of all cores; the latter hardly depend on other processes."""
 
     wall: float
     cpu: float
@@ -55,18 +56,18 @@ def main() -> None:
         costs = measure(asked, root, names)
         for name, cost in costs.items():
             print(
-                f"{name:22}{asked.count / cost.wall:9.1f} images/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of cores"
+                f"{name:22}{asked.count / cost.wall:9.1f} images/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of CPU"
             )
         floors = [cost for name, cost in costs.items() if name.startswith("floor")]
         for what, ours, floor in zip(("clock", "cores"), costs["coloured"], np.mean(floors, 0), strict=True):
             print(f"over the floor, {what}: {ours / floor:.2f}")
         wrong = hunt(asked, root, names)
-    print(f"{asked.kills} kills; lost, torn, doubled or different: {wrong or 'none'}")
+    print(f"{asked.kills} kills; missing, incomplete, repeated or different: {wrong or 'none'}")
     sys.exit(1 if wrong else 0)
 
 
 def make_images(folder: Path, count: int, width: int, height: int) -> list[str]:
-    """Images with the spectrum of photos (amplitude 1/f), each another; their names, in folders of 100."""
+    """Write different images with the spectrum of photos (amplitude 1/f), in folders of 100; return their names."""
     generator = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(2 * height)[:, None], np.fft.rfftfreq(2 * width)[None])
     frequency[0, 0] = np.inf
@@ -87,7 +88,7 @@ def make_images(folder: Path, count: int, width: int, height: int) -> list[str]:
 
 
 def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str, Cost]:
-    """The floor twice, and the colouring between."""
+    """Measure the floor, the colouring, and the floor again."""
 
     def floor(out: str) -> None:
         def copy(name: str) -> None:
@@ -109,7 +110,7 @@ def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str
 
 
 def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
-    """Kill the job at random moments, then let it end; names of images that did not come out as they should."""
+    """Kill the job at random moments, then let it finish; return the names of images that are wrong."""
     out, generator = root / "hunted", random.Random(asked.seed)
     command = [sys.executable, __file__, "--job", str(root / "in"), str(out), "--model", asked.model]
     moments: dict[str, int] = {}
@@ -135,21 +136,21 @@ def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
 
 
 def _changed(out: Path, moments: dict[str, int]) -> set[str]:
-    """Images that were made twice since `moments`, or that are not whole; `moments` learns of the new ones."""
+    """Images that were made twice since `moments`, or are incomplete; new ones are added to `moments`."""
     wrong = set()
     for path in out.glob("[!.]*/*.jpg"):
         name = path.relative_to(out).as_posix()
         made = path.stat().st_mtime_ns
         if name not in moments:
             with Image.open(path) as image:
-                image.load()  # a torn file raises
+                image.load()  # an incomplete file raises
         if moments.setdefault(name, made) != made:
             wrong.add(name)
     return wrong
 
 
 def _differs(one: Path, other: Path) -> bool:
-    """By more than the rounding of predictions in batches of other sizes, which JPEG makes a little of in places."""
+    """Whether two images differ by more than the rounding in batches of other sizes, which JPEG can amplify locally."""
     if one.read_bytes() == other.read_bytes():
         return False
     values = [np.asarray(Image.open(path)).astype(int) for path in (one, other)]
@@ -183,7 +184,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", help="folder for the images; the system's if not given")
+    parser.add_argument("--scratch", help="folder for the images; by default the system's temporary folder")
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

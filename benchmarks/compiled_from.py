@@ -1,4 +1,4 @@
-"""From how many pixels on compiled code pays for its start: CPU seconds of a process that paints one image.
+"""Image size above which compiled painting is faster, startup included: CPU time of a process that paints one image.
 
 python benchmarks/compiled_from.py
 """
@@ -30,8 +30,8 @@ pixels.paint(image, chroma, draw.uniform(0, 100, (96, 144)).astype(np.float32))
 
 
 def main() -> None:
-    """Let both ways take turns and print medians."""
-    cost_of(0.1, WAYS["compiled"])  # compiles, and keeps that for the others
+    """Run arrays and compiled code alternately and print medians."""
+    cost_of(0.1, WAYS["compiled"])  # compiles, and caches the result for the other runs
     for size in MEGAPIXELS:
         costs = [[cost_of(size, start) for start in WAYS.values()] for _ in range(RUNS)]
         found = zip(WAYS, map(median, zip(*costs, strict=True)), strict=True)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def cost_of(megapixels: float, compiled_from: int) -> float:
-    """CPU seconds, user and system, of one process."""
+    """CPU seconds (user and system) of one process."""
     command = [sys.executable, "-c", PROGRAM, str(megapixels), str(compiled_from)]
     with subprocess.Popen(command) as process:
         _, status, used = os.wait4(process.pid, 0)

@@ -1,8 +1,9 @@
-"""CPU time of an evaluated image: over that of a trained one, and over that at an earlier commit.
+"""CPU time of evaluating an image, as a ratio to training on one and to an earlier commit.
 
-Each code runs in processes of its own, in turns, on one thread; the least CPU time of all rounds counts. The model is
-the multi-task arm of the preset `demo`. `epoch` is the evaluation after an epoch; `final` the full one at the end of a
-run, with the features of EfficientNet-Lite0 (`metrics` is that without them); `trained` a step of fine-tuning.
+Each version of the code runs in separate processes, alternately, on one thread; the minimum CPU time over all rounds
+counts. The model is the multi-task arm of the preset `demo`. `epoch` is the evaluation after an epoch, `final` the full
+one at the end of a run with the features of EfficientNet-Lite0, `metrics` the same without them, and `trained` a step
+of fine-tuning.
 
     python benchmarks/evaluation.py [--before COMMIT] [--size 64] [--images 64] [--rounds 3]
 """
@@ -21,9 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Print milliseconds an image, and their ratios."""
+    """Print milliseconds per image, and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", help="a commit to compare with")
+    parser.add_argument("--before", help="commit to compare with")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -47,7 +48,7 @@ def main() -> None:
         for name, rounds in found.items()
     }
     print(
-        f"{'ms of CPU an image':20}"
+        f"{'ms of CPU per image':20}"
         + "".join(f"{name:>10}" for name in least)
         + f"{'ratio':>10}{'of trained':>12}"
     )
@@ -58,14 +59,14 @@ def main() -> None:
 
 
 def run(source: Path, size: int, images: int) -> dict[str, float]:
-    """Measure the code in a folder, in a process of its own."""
+    """Measure the code of a folder in a separate process."""
     command = [sys.executable, __file__, "--here", "--size", str(size), "--images", str(images)]
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     return json.loads(subprocess.check_output(command, env=environment).splitlines()[-1])
 
 
 def measure(size: int, images: int) -> dict[str, float]:
-    """Milliseconds of CPU an image."""
+    """Milliseconds of CPU per image."""
     from knowhue.presets import arm_config, edit, load_config
     from knowhue.training.loop import training_batches, validate
     from knowhue.training.phases import build_networks, make_train_state
@@ -90,7 +91,7 @@ def measure(size: int, images: int) -> dict[str, float]:
 
 
 def cpu_ms(work: Callable[[], object], runs: int = 3) -> float:
-    """The least of some runs, after one that warms up."""
+    """The minimum over several runs, after a warm-up run."""
     times = []
     for _ in range(runs + 1):
         started = time.process_time()

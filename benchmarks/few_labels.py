@@ -1,9 +1,9 @@
-"""Few labels: what the single-task classifier loses if batches are drawn from all images, labelled or not.
+"""Loss of the single-task classifier with few labels if batches are drawn from all images, labelled or not.
 
-Two samplers train the same arms with the same labels, schedule and number of steps: the earlier one, which drew
-every batch from one shuffled pool of all training images and so starved who learns from labels alone, and
-Knowhue's, which draws the labelled part of each batch from a pool of its own (`TrainingBatches`). Balanced accuracy
-on the reporting split, after the heads' phase and after fine-tuning, and how many steps saw no label.
+Two samplers train the same arms with the same labels, schedule and number of steps. The former one draws every batch
+from one shuffled pool of all training images, so that an arm that learns only from labels sees few of them; the present
+one draws the labelled part of each batch from a separate pool (`TrainingBatches`). Printed are the balanced accuracy on
+the reporting split, after training the heads and after fine-tuning, and the number of steps without a label.
 
     python benchmarks/few_labels.py IMAGES --weights FILE [--per-class 200] [--share 0.02] [--seeds 2]
 """
@@ -27,14 +27,14 @@ from knowhue.training.run import open_workspace, run_arm
 
 
 class FromOnePool(TrainingBatches):
-    """As it was: one pass over all training images, whatever their labels."""
+    """The former sampler: one pass over all training images, labelled or not."""
 
     def _draw(self, train, seed, epoch, labelled_batch_share):
         order = stream(seed, "order", epoch).permutation(train)
         return order[: len(order) // self.batch_size * self.batch_size]
 
 
-SAMPLERS = {"one pool": FromOnePool, "labelled apart": TrainingBatches}
+SAMPLERS = {"one pool": FromOnePool, "labelled pool": TrainingBatches}
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def link_first(source: Path, target: Path, per_class: int) -> Path:
-    """The first training images of each class, and all others, as links."""
+    """Link the first training images of each class, and all images of the other splits."""
     for split in sorted(p for p in source.iterdir() if p.is_dir()):
         for folder in sorted(p for p in split.iterdir() if p.is_dir()):
             home = target / split.name / folder.name
