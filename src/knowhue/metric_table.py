@@ -135,8 +135,9 @@ METRIC_NAMES: dict[Task, tuple[str, ...]] = {
 SET_DISTANCES = tuple(name for name, each in METRICS.items() if each.unit == "distance")
 """Distances between whole sets of images: reported with other real images, and tested only if a question asks."""
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
-_ASKED = [name for names in METRIC_NAMES.values() for name in names]
 SHARES = tuple(name for name, each in METRICS.items() if each.unit == "share")
 """Metrics from 0 to 1."""
-NEVER_NEGATIVE = tuple(name for name in _ASKED if METRICS[name].better == "lower")
+NEVER_NEGATIVE = tuple(
+    name for each in METRIC_NAMES.values() for name in each if METRICS[name].better == "lower"
+)
 """Metrics of questions that are errors or losses: their best value is 0."""
