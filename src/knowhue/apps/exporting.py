@@ -91,7 +91,7 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         raise ConfigError(f"`--out` should end in .csv or .parquet for --to table. Found `{target}`.")
     dictionary = dictionary_path(target)
     found = read_study(study)
-    require_outputs({"--out": target, "the dictionary beside it": dictionary}, overwrite=overwrite)
+    require_outputs({"--out": target, "the dictionary next to it": dictionary}, overwrite=overwrite)
     say(f"{target}: {write_table(found, target)} rows; what they mean: {dictionary}")
     without = [
         f"{run.arm} seed {run.seed}" for arm in found.runs for run in found.of(arm) if not run.finished

@@ -104,7 +104,7 @@ class Commands(TyperGroup):
                 raise ConfigError(describe_problem(problem | {"loc": option.opts[:1]}, Options)) from None
             if wrong := _NO_CHOICE.fullmatch(str(getattr(error, "message", ""))):
                 choices = _QUOTED.findall(wrong["choices"])
-                vars(error)["message"] = f"{wrong['said']}{did_you_mean(wrong['found'], choices)}"
+                vars(error)["message"] = f"{wrong['message']}{did_you_mean(wrong['found'], choices)}"
             name, inner = getattr(error, "option_name", ""), getattr(error, "ctx", None) or ctx
             options = {each for option in inner.command.params for each in option.opts}
             advice = equivalent_of(str(name), OTHER_OPTIONS)
@@ -154,7 +154,7 @@ _PLAIN = {
     "\N{GREATER-THAN OR EQUAL TO}": ">=",
 }
 """ASCII replacements of symbols that we print, for encodings without them, as on Windows for redirected output."""
-_NO_CHOICE = re.compile(r"Value error, (?P<said>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
+_NO_CHOICE = re.compile(r"Value error, (?P<message>'(?P<found>.*)' is not one of (?P<choices>.*))", re.DOTALL)
 """typer's message about a value that is not among the choices."""
 _EMPTY = re.compile(r"(--[\w-]+=)?\s*")
 """A blank argument, or an option with a blank value."""

@@ -66,7 +66,7 @@ def verdict_command(arguments: VerdictArguments) -> None:
     if out is not None and out.suffix != ".html":
         raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
     table = read_table(arguments.tables, options)
-    outputs = {} if out is None else {"--out": out, "the numbers beside it": out.with_suffix(".json")}
+    outputs = {} if out is None else {"--out": out, "the numbers next to it": out.with_suffix(".json")}
     require_outputs(outputs, arguments.tables, overwrite=arguments.overwrite)
     found = conclude(table)
     for each in found.answers.values():
