@@ -1,15 +1,15 @@
-"""What an archive costs in shards on a cluster: a worker is measured here, a thousand of them are simulated.
+"""Time and cost of colouring an archive in shards on a cluster: one worker is measured, a thousand are simulated.
 
-A shard is a job of `knowhue colorize --shards`, which goes on after a kill. The simulation hands shards to workers as
-an engine does, and loses workers at a stated rate; each number that was not measured here is an assumption, and an
+A shard is a job of `knowhue colorize --shards`, which resumes after a kill. The simulation assigns shards to workers as
+an engine does, and loses workers at a given rate. Each number that was not measured here is an assumption, and an
 option.
 
-    python benchmarks/archive_simulation.py measure [--fast]          # one worker: start-up, an image
+    python benchmarks/archive_simulation.py measure [--fast]          # one worker: startup, an image
     python benchmarks/archive_simulation.py check --workers 1 2 4     # a real run against the simulated one
     python benchmarks/archive_simulation.py tables
 
-`check` and `tables` take what `measure` printed: --start-s 2.53 --image-s 0.1238 (with --fast 1.80 and 0.0413,
-and --network-s 0.0155).
+`check` and `tables` take the output of `measure` as options: --start-s 2.53 --image-s 0.1238 (with --fast 1.80 and
+0.0413, and --network-s 0.0155).
 """
 
 import argparse
@@ -32,83 +32,84 @@ HOUR = 3600.0
 
 
 class Engine(NamedTuple):
-    """What an engine does for shards."""
+    """Properties of an engine that runs shards."""
 
     starts_per_s: float
-    """shards that it can begin a second"""
+    """number of shards that it can start per second"""
     starts_anew: bool
-    """whether each shard is begun by a process of its own"""
+    """whether each shard starts a new process"""
     noticed_s: float
-    """from the loss of a worker until its shard may be begun again"""
+    """seconds from the loss of a worker until its shard can be started again"""
     most: int
-    """shards that may be queued at once by its own default"""
+    """largest number of queued shards by default"""
 
 
 ENGINES = {
-    # its guide for high throughput: 500 jobs a second, on a controller that was tuned for that; a tenth is assumed.
-    # A lost node: 27 s until it was noticed, and two minutes in which Slurm holds the job (docs/scale.md).
-    # `MaxJobCount` of slurm.conf; an array has `MaxArraySize` - 1 = 1,000 of them
+    # Slurm's guide for high throughput: 500 jobs a second, on a tuned controller; a tenth is assumed.
+    # A lost node: 27 s until the loss is noticed, then two minutes in which Slurm holds the job (docs/scale.md).
+    # `MaxJobCount` of slurm.conf; an array has at most `MaxArraySize` - 1 = 1,000 jobs.
     "slurm": Engine(50, True, 147, 10_000),
-    # starts are assumed; the rest is of docs/scale.md and of Ray's own table of what was tried with it
+    # The starts are assumed; the rest is from docs/scale.md and from Ray's table of tested limits.
     "ray": Engine(1000, False, 20, 1_000_000),
 }
 
 
 class Archive(NamedTuple):
-    """What is coloured, by whom, and what that takes."""
+    """An archive, its workers and their speed."""
 
     images: int
     shards: int
     workers: int
     image_s: float
-    """of one core for a mean image"""
+    """seconds of one core per image, on average"""
     start_s: float
-    """of one core until a worker's first image: imports, the model, compiled code"""
+    """seconds of one core before a worker's first image: imports, the model, compiled code"""
     shard_spread: float = 0.2
-    """standard deviation of a shard's mean image, as a share: folders of large and of small photos"""
+    """relative standard deviation of a shard's seconds per image, since folders have photos of different sizes"""
     slow_share: float = 0.02
-    """of the workers those that are slow, to `slow_speed` of the others"""
+    """share of workers that are slow"""
     slow_speed: float = 0.5
+    """speed of a slow worker, relative to the others"""
     losses_an_hour: float = 0.01
-    """of each worker; 0.01 is one in four days"""
+    """losses per worker and hour; 0.01 is one in four days"""
     replaced_s: float = 300.0
-    """until there is another worker"""
+    """seconds until a lost worker is replaced"""
     listing_s: float = 0.0
-    """before the first shard is known"""
+    """seconds before the first shard is known"""
     request_s: float = 0.0
-    """of a store for one image to come or to go; 0 for a file system"""
+    """seconds of an object store to read or write one image; 0 for a file system"""
     refused: float = 0.0
-    """share of requests that the store answers 503, tried again after `retry_s`"""
+    """share of requests that the store answers with 503; they are repeated after `retry_s`"""
     retry_s: float = 1.0
     in_flight: int = 8
-    """requests that a worker has under way while it computes"""
+    """number of simultaneous requests of a worker, while it computes"""
     store_images_per_s: float = float("inf")
-    """that the store takes of all workers together"""
+    """limit of the store for all workers together"""
 
     @property
     def work_s(self) -> float:
-        """Of one core for the images alone."""
+        """Seconds of one core for all images, without startup."""
         return self.images * self.image_s
 
     @property
     def waits_s(self) -> float:
-        """The least time between two images of a worker that the store allows, seconds."""
+        """Shortest time between two images of a worker that the store allows, in seconds."""
         request = self.request_s + self.retry_s * self.refused / (1 - self.refused)
         return max(request / self.in_flight, self.workers / self.store_images_per_s)
 
 
 class Outcome(NamedTuple):
-    """How it went."""
+    """Result of a simulation."""
 
     wall_s: float
-    """until the last image"""
+    """seconds until the last image"""
     losses: int
-    """workers that were lost"""
+    """number of lost workers"""
     again: int
-    """images that were begun twice"""
+    """number of images that were started twice"""
 
     def efficiency(self, archive: Archive) -> float:
-        """Share of the workers' time in which images were coloured that stayed."""
+        """Share of the workers' time spent on images that were not lost."""
         return archive.work_s / (self.wall_s * archive.workers)
 
 
@@ -118,22 +119,22 @@ def simulate(
     seed: int = 0,
     done: Callable[[int, int, int], None] = lambda shard, first, end: None,
 ) -> Outcome:
-    """Hand shards to workers, the longest waiting to the one that has been free longest, until all images are done.
+    """Assign the shard that waited longest to the worker that was free longest, until all images are done.
 
     Args:
         archive: see `Archive`.
         engine: see `Engine`.
-        seed: of what is random: shards, slow workers, losses.
-        done: called with a shard and which of its images one worker has done, from the first to before the end.
+        seed: seed of the random shards, slow workers and losses.
+        done: called with a shard and the range of its images that one worker has done, first and end.
     """
     generator = np.random.default_rng(seed)
     sizes = np.full(archive.shards, archive.images // archive.shards)
     sizes[: archive.images % archive.shards] += 1
-    variance = np.log1p(archive.shard_spread**2)  # of the logarithm
+    variance = np.log1p(archive.shard_spread**2)  # of the logarithm of the spread
     spread = generator.lognormal(0.0, variance**0.5, archive.shards)
     cost = (
         archive.image_s * spread / spread.mean()
-    )  # few shards would else have more or less work than was asked for
+    )  # normalised, so that the total work is as given also with few shards
     speed = np.where(generator.random(archive.workers) < archive.slow_share, archive.slow_speed, 1.0)
     at = np.zeros(archive.shards, int)
     waiting = [(archive.listing_s, shard) for shard in range(archive.shards)]
@@ -142,7 +143,7 @@ def simulate(
     begun_s, wall_s, losses, again = 0.0, 0.0, 0, 0
     while waiting:
         (ready, shard), (idle, worker) = heapq.heappop(waiting), heapq.heappop(free)
-        begun_s = max(ready, idle, begun_s) + 1 / engine.starts_per_s  # the engine begins one after another
+        begun_s = max(ready, idle, begun_s) + 1 / engine.starts_per_s  # the engine starts one shard at a time
         start_s = 0.0 if has_process[worker] else archive.start_s / speed[worker]
         image_s = max(cost[shard] / speed[worker], archive.waits_s)
         end = begun_s + start_s + image_s * (sizes[shard] - at[shard])
@@ -166,14 +167,14 @@ def simulate(
 
 
 class Cost(NamedTuple):
-    """Of one core, seconds."""
+    """Seconds of one core for startup, and per image."""
 
     start_s: float
     image_s: float
 
 
 def measure(asked: argparse.Namespace, root: Path) -> Cost:
-    """From two folders: what they differ in is images, the rest is starting. Each on one core, CPU time."""
+    """Measure startup and time per image from two folders that differ in the number of images, by CPU time."""
     found = []
     for count in asked.counts:
         make_images(root / f"{count}", count, asked.width, asked.height)
@@ -186,7 +187,7 @@ def measure(asked: argparse.Namespace, root: Path) -> Cost:
 
 
 def _colour(source: Path, out: Path, core: int, fast: bool) -> float:
-    """A shard: seconds of CPU."""
+    """Seconds of CPU for a shard."""
     knowhue = [sys.executable, "-m", "knowhue", "colorize", str(source), "--out", str(out)]
     command = ["taskset", "-c", str(core), *knowhue, *["--fast"] * fast]
     process = subprocess.Popen(
@@ -202,7 +203,7 @@ def _colour(source: Path, out: Path, core: int, fast: bool) -> float:
 
 
 def check(asked: argparse.Namespace, root: Path) -> None:
-    """The same shards for real, by processes that are handed the next one as they become free."""
+    """Run the same shards for real, in processes that take the next shard when they are free."""
     for shard in range(asked.shards):
         make_images(root / "in" / f"{shard}", asked.images, asked.width, asked.height)
     cores = sorted(os.sched_getaffinity(0))
@@ -223,28 +224,26 @@ def check(asked: argparse.Namespace, root: Path) -> None:
         wall = time.perf_counter() - begun
         even = Archive(asked.shards * asked.images, asked.shards, workers, asked.image_s, asked.start_s)
         even = even._replace(shard_spread=0, slow_share=0, losses_an_hour=0)
-        foreseen = simulate(even, ENGINES["slurm"]).wall_s
+        predicted = simulate(even, ENGINES["slurm"]).wall_s
         spent = asked.shards * asked.start_s + even.work_s
-        # a busy machine gives a process a part of its core: by the clock only what the cores gave can be foreseen
+        # on a busy machine a process gets only a part of its core: the predicted time is scaled by it
         given = sum(used) / (wall * workers)
         print(
-            f"{workers} workers, {asked.shards} shards of {asked.images}: CPU {sum(used):.1f} s, foreseen {spent:.1f} "
-            f"({spent / sum(used) - 1:+.0%}); by the clock {wall:.1f} s, each had {given:.0%} of a core; foreseen "
-            f"{foreseen:.1f} s on whole cores, {foreseen / given:.1f} on these ({foreseen / given / wall - 1:+.0%})"
+            f"{workers} workers, {asked.shards} shards of {asked.images}: CPU {sum(used):.1f} s, predicted {spent:.1f} "
+            f"({spent / sum(used) - 1:+.0%}); wall-clock {wall:.1f} s, each had {given:.0%} of a core; predicted "
+            f"{predicted:.1f} s on whole cores, {predicted / given:.1f} on these ({predicted / given / wall - 1:+.0%})"
         )
 
 
 def tables(asked: argparse.Namespace) -> None:
-    """What docs/scale.md shows."""
+    """Print the numbers of docs/scale.md."""
     base = Archive(asked.total, 20_000, 1000, asked.image_s, asked.start_s, losses_an_hour=asked.losses)
-    print(
-        f"{base.images:,} images of {1000 * base.image_s:g} ms, {base.work_s / HOUR:.0f} hours of one core\n"
-    )
-    print("shards at 1,000 workers: minutes, efficiency, lost workers, images begun twice")
+    print(f"{base.images:,} images of {1000 * base.image_s:g} ms, {base.work_s / HOUR:.0f} core hours\n")
+    print("shards at 1,000 workers: minutes, efficiency, lost workers, images started twice")
     for shards in (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000):
         _print_row(f"{shards:>9,}", base._replace(shards=shards))
     print(
-        "\nworkers, each engine with the best of 1, 3, 10 or 30 shards a worker: minutes, efficiency, shards"
+        "\nworkers, each engine with the best of 1, 3, 10 or 30 shards per worker: minutes, efficiency, shards"
     )
     for workers in (1, 10, 100, 1000, 3000, 10_000, 30_000):
         cells = []
@@ -256,28 +255,28 @@ def tables(asked: argparse.Namespace) -> None:
                 f"{name} {best.wall_s / 60:8.1f} min {best.efficiency(archive):4.0%} {archive.shards:9,}"
             )
         print(f"{workers:>9,}", *cells, sep="  ", flush=True)
-    print("\n1,000 workers, 20,000 shards, but")
-    flat = base.images / 1000 * asked.list_s  # a thousand names a request, one request after another
+    print("\n1,000 workers, 20,000 shards, varied")
+    flat = base.images / 1000 * asked.list_s  # sequential requests of a thousand names
     for name, changes in {
         "as above": {},
         "no losses": {"losses_an_hour": 0},
-        "a loss an hour of each worker": {"losses_an_hour": 1},
+        "a loss per worker and hour": {"losses_an_hour": 1},
         "no slow workers": {"slow_share": 0},
         "a tenth of the workers slow": {"slow_share": 0.1},
-        "a store: 30 ms, 5 % answered 503, 8 requests in flight": {"request_s": 0.03, "refused": 0.05},
-        "the same, one request in flight": {"request_s": 0.03, "refused": 0.05, "in_flight": 1},
-        "a store of one prefix: 3,500 a second": {"store_images_per_s": 3500},
+        "an object store: 30 ms, 5 % of 503, 8 requests at once": {"request_s": 0.03, "refused": 0.05},
+        "the same, one request at once": {"request_s": 0.03, "refused": 0.05, "in_flight": 1},
+        "an object store with 3,500 images a second": {"store_images_per_s": 3500},
         f"one flat folder, listed first: {flat:.0f} s": {"listing_s": flat},
     }.items():
         _print_row(f"{name:55}", base._replace(**changes))
     print("\na million images")
     cpu_h = 1e6 * base.image_s / HOUR
-    own_s = base.image_s - asked.network_s  # decoding, painting, encoding: a GPU does not do it
+    own_s = base.image_s - asked.network_s  # decoding, painting and encoding run on the CPU
     gpu_rate = min(asked.gpu_images_per_s, asked.gpu_cores / own_s)
     gpu_h = 1e6 / gpu_rate / HOUR
     print(f"  CPU: {cpu_h:.1f} core hours at {asked.core_hour:g} = {cpu_h * asked.core_hour:.2f}")
     print(
-        f"  GPU: {gpu_rate:.0f} images/s = the lesser of {asked.gpu_images_per_s:g} (assumed) and "
+        f"  GPU: {gpu_rate:.0f} images/s = the smaller of {asked.gpu_images_per_s:g} (assumed) and "
         f"{asked.gpu_cores} cores / {1000 * own_s:.1f} ms; {gpu_h:.2f} hours at "
         f"{asked.gpu_hour:g} = {gpu_h * asked.gpu_hour:.2f}"
     )
@@ -295,7 +294,7 @@ def _print_row(name: str, archive: Archive) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, check, or show the tables."""
+    """Measure, check, or print the tables."""
     asked = _read_arguments(arguments)
     if asked.what == "tables":
         tables(asked)
@@ -311,37 +310,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["measure", "check", "tables"])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of the check")
-    parser.add_argument("--shards", type=int, default=6, help="of the check")
-    parser.add_argument("--images", type=int, default=24, help="of each shard of the check")
     parser.add_argument(
-        "--counts", type=int, nargs=2, default=[24, 96], help="images of the two folders measured"
+        "--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers of `check`"
     )
-    parser.add_argument("--fast", action="store_true", help="photos are seen at one size")
+    parser.add_argument("--shards", type=int, default=6, help="number of shards of `check`")
+    parser.add_argument("--images", type=int, default=24, help="images per shard of `check`")
+    parser.add_argument(
+        "--counts", type=int, nargs=2, default=[24, 96], help="images in the two folders of `measure`"
+    )
+    parser.add_argument("--fast", action="store_true", help="predict at one size")
     parser.add_argument("--width", type=int, default=800)
     parser.add_argument("--height", type=int, default=600)
-    parser.add_argument("--scratch", help="folder for images; the system's if not given")
-    parser.add_argument("--total", type=int, default=10_000_000, help="images of the archive")
-    parser.add_argument("--image-s", type=float, default=0.1238, help="of one core an image, as measured")
-    parser.add_argument("--network-s", type=float, default=0.098, help="of that the network")
+    parser.add_argument("--scratch", help="folder for images; by default the system's temporary folder")
+    parser.add_argument("--total", type=int, default=10_000_000, help="images in the archive")
     parser.add_argument(
-        "--start-s", type=float, default=2.53, help="of one core until the first image, as measured"
+        "--image-s", type=float, default=0.1238, help="seconds of one core per image, measured"
     )
-    parser.add_argument("--losses", type=float, default=0.01, help="of a worker, an hour; assumed")
     parser.add_argument(
-        "--list-s", type=float, default=0.1, help="of a request that lists 1,000 names; assumed"
+        "--network-s", type=float, default=0.098, help="seconds of the network, part of --image-s"
     )
-    parser.add_argument("--core-hour", type=float, default=0.04, help="price; assumed")
-    parser.add_argument("--gpu-hour", type=float, default=2.5, help="price of a GPU and its cores; assumed")
-    parser.add_argument("--gpu-cores", type=int, default=16, help="that come with a GPU; assumed")
     parser.add_argument(
-        "--gpu-images-per-s", type=float, default=1000, help="of the network; assumed, not measured"
+        "--start-s", type=float, default=2.53, help="seconds of one core before the first image, measured"
+    )
+    parser.add_argument("--losses", type=float, default=0.01, help="losses per worker and hour; assumed")
+    parser.add_argument(
+        "--list-s", type=float, default=0.1, help="seconds of a request that lists 1,000 names; assumed"
+    )
+    parser.add_argument("--core-hour", type=float, default=0.04, help="price of a core hour; assumed")
+    parser.add_argument(
+        "--gpu-hour", type=float, default=2.5, help="price of an hour of a GPU with its cores; assumed"
+    )
+    parser.add_argument("--gpu-cores", type=int, default=16, help="cores of a machine with a GPU; assumed")
+    parser.add_argument(
+        "--gpu-images-per-s",
+        type=float,
+        default=1000,
+        help="predictions of the network per second; assumed, not measured",
     )
     asked = parser.parse_args(arguments)
     if not asked.network_s < asked.image_s:
         parser.error(
-            f"--network-s should be less than --image-s, of which it is a part. Found {asked.network_s:g} of "
-            f"{asked.image_s:g}: give both"
+            f"--network-s should be less than --image-s, because it is a part of it. Found {asked.network_s:g} of "
+            f"{asked.image_s:g}: set both"
         )
     return asked
 

@@ -1,12 +1,12 @@
-"""How many files of ours does a reader open who follows one image?
+"""Number of source files that a reader opens to follow one image through the program.
 
 python benchmarks/files_followed.py [--list]
 
-Three walks, each by the command itself, with every call traced: `report`, from an image on disk through a study of
-three arms to its report; `colorize`, one photo; `upload`, what a photo sent to the server needs more than that.
-`executed` counts the files of which any function ran, other than to import a module: what classes and tables are made
-of is not on the image's way. `holding` counts those of which a function had the image in hand: pixels, features,
-predictions or samples (arrays, tensors, images, batches, encoded bytes) as argument or result.
+Three runs of the program itself, with every call traced: `report`, from an image on disk through a study of three arms
+to its report; `colorize`, one photo; `upload`, the additional files for a photo sent to the server. `executed` counts
+the files with a function that ran, other than during imports: the making of classes and tables does not count.
+`holding` counts those with a function that had the image as an argument, local variable or result: as pixels, features,
+predictions or samples (arrays, tensors, images, batches, encoded bytes).
 """
 
 import argparse
@@ -32,13 +32,13 @@ SETTINGS = (
     "training.heads.epochs=1", "training.finetune.epochs=1", "evaluation.perceptual=[]",
 )  # fmt: skip
 ENCODED_BYTES = 500
-"""From so many on bytes are taken for a file's, not for a key."""
+"""Length from which bytes count as the content of a file, not as a key."""
 TRIES = 20
-"""Calls and returns of a function that are looked at; it holds the image in one of them, or never."""
+"""Number of calls and returns of a function that are examined."""
 
 
 def main() -> None:
-    """Walk in three processes, so that nothing that one has cached is missing in another."""
+    """Run in three processes, so that none uses the caches of another."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="name the files")
     parser.add_argument("--walk", choices=("report", "colorize", "upload"), help=argparse.SUPPRESS)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def read(name: str) -> dict[str, set[str]]:
-    """The files of one walk, by kind."""
+    """The files of one run, by kind."""
     command = [sys.executable, __file__, "--walk", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line.split("\t") for line in done.stdout.splitlines() if line.startswith("FILE\t")]
@@ -68,7 +68,7 @@ def read(name: str) -> dict[str, set[str]]:
 
 
 def walk(name: str) -> None:
-    """Run one command with every call traced, and print what was found."""
+    """Run one command with every call traced, and print the files."""
     from PIL import Image
 
     import knowhue
@@ -104,14 +104,14 @@ def walk(name: str) -> None:
 
 
 def size_setting() -> str:
-    """The name of the setting of the side, which is not the same in all versions."""
+    """The name of the setting of the size, which differs between versions."""
     from knowhue.config import Config
 
     return f"{'images' if 'images' in Config.model_fields else 'pictures'}.size_px"
 
 
 def draw(folder: Path) -> None:
-    """Two classes of images in colour."""
+    """Write two classes of colour images."""
     import numpy as np
     from PIL import Image
 
@@ -123,7 +123,7 @@ def draw(folder: Path) -> None:
 
 
 def upload(photo: Path, tracer: "Tracer") -> None:
-    """Send a photo to the server once it is ready, with only that traced; then end it."""
+    """Send a photo to the server when it is ready, trace only that, and stop the server."""
     url = f"http://127.0.0.1:{PORT}"
     for _ in range(240):
         time.sleep(0.5)
@@ -137,7 +137,7 @@ def upload(photo: Path, tracer: "Tracer") -> None:
 
 
 class Tracer:
-    """Notes the files below a folder of which functions run, and which of these hold the image."""
+    """Records the files below a folder with functions that run, and those with functions that hold the image."""
 
     def __init__(self, root: Path) -> None:
         self.root = f"{root}{os.sep}"
@@ -148,7 +148,7 @@ class Tracer:
         self._imports = threading.local()
 
     def install(self) -> None:
-        """In this thread, and in all that are started from now on."""
+        """Trace this thread, and all threads that are started later."""
         threading.settrace(self._called)
         sys.settrace(self._called)
 
@@ -173,7 +173,7 @@ class Tracer:
         return partial(self._returned, name)
 
     def _imported(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any]:
-        if event == "return":  # of an import that failed, too
+        if event == "return":  # also of a failed import
             self._imports.depth -= 1
         return self._imported
 
@@ -187,7 +187,7 @@ class Tracer:
 
 
 def holds(value: Any, depth: int = 3) -> bool:
-    """Whether a value is, or holds, what became of an image."""
+    """Whether a value is, or contains, image data."""
     if isinstance(getattr(value, "ndim", None), int) and hasattr(value, "dtype") and value.ndim >= 2:
         return True
     if isinstance(value, bytes):

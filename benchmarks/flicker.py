@@ -1,10 +1,10 @@
-"""How much steadier a video's colours are than those of its frames one by one, and what that costs in accuracy.
+"""How much steadier the colours of a video are than those of its frames one by one, and the cost in accuracy.
 
-Videos are drawn from photos, so that colours and motion are known: a camera that holds still, one that pans and zooms,
-a part of another photo that moves over the first, and cuts between two with a moving camera. Lightness alone is given
-to the model, with grain and a lamp that flickers. `flicker` follows every point by its true motion, over places that
-can be seen in both frames; `a*b* error` is against the photo's colours, and `beside the part` within three small pixels
-of the moving part's edge, where a past carried wrongly would smear.
+The videos are generated from photos, so that colours and motion are known: a still camera, a camera that pans and
+zooms, a part of another photo that moves over the first, and cuts between two photos with a moving camera. The model
+gets only lightness, with grain and a flickering lamp. `flicker` follows every point along its true motion, where it is
+visible in both frames; `a*b* error` is relative to the photo's colours, and `near the part` is the error within three
+pixels, at the network's size, of the edge of the moving part, where wrongly carried colours would smear.
 
     python benchmarks/flicker.py PHOTOS --model RUN [--videos 20] [--frames 24] [--grain 4] [--lamp 0.05]
 """
@@ -31,26 +31,26 @@ from knowhue.inference.video import Past, Steadier, agreement, warp
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256
 KINDS = ("still", "camera moves", "part moves", "cuts")
-SCENE_FRAMES = 6  # of the last kind
+SCENE_FRAMES = 6  # of a scene between cuts
 
 
 class Video(NamedTuple):
-    """A drawn video, at the network's size."""
+    """A generated video, at the network's size."""
 
     seen: FloatArray
-    """L* (T, h, w) of the frames with grain and flickering lamp"""
+    """L* (T, h, w) of the frames, with grain and flickering lamp"""
     truth: FloatArray
-    """a*b* (T, h, w, 2) without"""
+    """a*b* (T, h, w, 2), without grain and flicker"""
     flow: FloatArray
-    """(T - 1, h, w, 2): where each point was a frame ago, small pixels"""
+    """(T - 1, h, w, 2): displacement of each point to the frame before, in pixels of the network's size"""
     same: NDArray[np.bool_]
-    """(T - 1, h, w): whether it was there, and seen"""
+    """(T - 1, h, w): whether the point was visible in the frame before"""
     edge: NDArray[np.bool_]
-    """(T, h, w): beside the moving part"""
+    """(T, h, w): near the edge of the moving part"""
 
 
 class Scores(NamedTuple):
-    """Means over a video; NaN where it has no such place."""
+    """Means over a video; NaN if it has no such pixels."""
 
     flicker: float
     error: float
@@ -58,7 +58,7 @@ class Scores(NamedTuple):
 
 
 def main() -> None:
-    """Draw, predict once, steady in every way, print."""
+    """Generate the videos, predict once, steady the colours with every method, and print."""
     asked = _read_arguments()
     colorizer = Colorizer.load(asked.model, fast=True)
     files = sorted(p for p in asked.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -80,7 +80,7 @@ def main() -> None:
     for kind, by_way in found.items():
         print(
             f"\n{kind} ({videos} videos){'flicker':>{48 - len(kind) - len(str(videos))}}{'a*b* error':>12}"
-            f"{'beside the part':>17}{'ms/frame':>10}"
+            f"{'near the part':>17}{'ms/frame':>10}"
         )
         for name, scores in by_way.items():
             cells = np.nanmean(np.array(scores), 0) if kind == KINDS[2] else np.array(scores).mean(0)
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def ways() -> dict[str, Callable[[Video, list[FloatArray]], list[FloatArray]]]:
-    """What is compared."""
+    """The methods that are compared."""
 
     def by(make: Callable[[], Steadier]) -> Callable[[Video, list[FloatArray]], list[FloatArray]]:
         def steady(video: Video, answers: list[FloatArray]) -> list[FloatArray]:
@@ -108,14 +108,14 @@ def ways() -> dict[str, Callable[[Video, list[FloatArray]], list[FloatArray]]]:
 
 
 class Unmoved(Steadier):
-    """An exponential average that knows no motion, to compare with."""
+    """An exponential average without motion, for comparison."""
 
     def __init__(self, strength: float, gated: bool) -> None:
         super().__init__(strength)
         self._gated = gated
 
     def step(self, lightness: FloatArray, chroma: FloatArray) -> FloatArray:
-        """As of `Steadier`."""
+        """See `Steadier.step`."""
         answer = chroma
         if self.past is not None:
             gate = agreement(self.past.lightness, lightness)[..., None] if self._gated else 1
@@ -125,21 +125,21 @@ class Unmoved(Steadier):
 
 
 def flicker(chroma: FloatArray, carried: FloatArray, same: NDArray[np.bool_]) -> float:
-    """Mean of |a*b* - what a*b* was there a frame ago| over the places that show the same thing as then.
+    """Mean absolute change of a*b* since the frame before, over the pixels that show the same point as then.
 
     Args:
         chroma: a*b* (h, w, 2) of a frame.
-        carried: a*b* (h, w, 2) of the frame before, brought to the frame's places by the true motion if it is known.
-        same: (h, w), whether a place shows what it showed.
+        carried: a*b* (h, w, 2) of the frame before, moved along the true motion if it is known.
+        same: (h, w), whether a pixel shows the same point.
 
     Returns:
-        CIELAB units; NaN if no place does.
+        CIELAB units; NaN if no pixel does.
     """
     return float(np.abs(chroma - carried)[same].mean()) if same.any() else float("nan")
 
 
 def score(video: Video, chroma: list[FloatArray]) -> Scores:
-    """Flicker and errors of one video's colours; the first frames, which have no past, count as well."""
+    """Flicker and errors of one video's colours, including the first frames."""
     flickers = [
         flicker(chroma[t + 1], warp(chroma[t], video.flow[t]), video.same[t]) for t in range(len(video.flow))
     ]
@@ -186,7 +186,7 @@ def draw(
 
 
 class _Window:
-    """The part of a photo that a camera looks at, as a line of time 0 to 1."""
+    """The part of a photo that a camera shows, as a linear function of time, 0 to 1."""
 
     def __init__(self, shape: tuple[int, int], moving: bool, generator: np.random.Generator) -> None:
         largest = min(shape[0] / HEIGHT, shape[1] / WIDTH)
@@ -215,7 +215,7 @@ class _Part:
         self._middle = np.array(photo.shape[:2]) / 2
 
     def mask(self, t: int) -> FloatArray:
-        """Where it is (H, W), 0 or 1."""
+        """Its mask (H, W), 0 or 1."""
         rows, columns = np.indices((HEIGHT, WIDTH)) - (self._centre + t * self.velocity)[:, None, None]
         return (np.hypot(rows, columns) < self._radius).astype(np.float32)
 
@@ -238,7 +238,7 @@ def _correspond(
     t: int,
     scale: float,
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Where each point of frame t was before, in small pixels, and whether it could be seen there."""
+    """Displacement of each point of frame t to the frame before, and whether it was visible there."""
     now, before = maps[t], maps[t - 1]
     steps = np.array([before[1, 0, 0] - before[0, 0, 0], before[0, 1, 1] - before[0, 0, 1]])
     places = (now - before[0, 0]) / steps
@@ -261,7 +261,7 @@ def _in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _luma(colour: FloatArray) -> FloatArray:
-    """Gray codes of the same L* as the colours."""
+    """Gray codes with the same L* as the colours."""
     codes = np.arange(256, dtype=np.uint8).reshape(1, -1, 1)
     of_code = lightness(codes)[0]
     return np.interp(lightness(colour.clip(0, 255).round().astype(np.uint8)), of_code, np.arange(256))
@@ -273,7 +273,7 @@ def _chroma(small: FloatArray) -> FloatArray:
 
 
 def _small(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Values (H, W, C) at the centres of small pixels."""
+    """Values (H, W, C) interpolated at the pixel centres of a smaller shape."""
     places = [(np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(shape, values.shape, strict=False)]
     grid = np.meshgrid(*places, indexing="ij")
     return np.stack(
@@ -287,8 +287,10 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--grain", type=float, default=4.0, help="standard deviation, codes of 255")
-    parser.add_argument("--lamp", type=float, default=0.05, help="standard deviation of the brightness")
+    parser.add_argument("--grain", type=float, default=4.0, help="standard deviation, in codes of 0 to 255")
+    parser.add_argument(
+        "--lamp", type=float, default=0.05, help="relative standard deviation of the brightness"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

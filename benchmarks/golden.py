@@ -1,12 +1,12 @@
-"""Golden values: is everything that the program computes still the same, to the last digit?
+"""Golden values: whether everything that the program computes is still exactly the same.
 
 python benchmarks/golden.py record runs/golden --images IMAGES --photos PHOTOS [--weights FILE]
 python benchmarks/golden.py check  runs/golden
 
-`record` runs a study (three seeds, all arms), a comparison, a study of few labels, a folder of photos, a video and
-the server's answers, and writes what came out to `runs/golden/golden.json`. `check` runs the same with the code as
-it is now and names every value that differs. Both belong to one machine: other hardware rounds otherwise.
-IMAGES holds `<class>/*` (or `train/<class>/*`), of which the first 60 a class are used; PHOTOS is a folder of photos.
+`record` runs a study (three seeds, all arms), a comparison, a study with few labels, a folder of photos, a video and
+requests to the server, and writes the results to `runs/golden/golden.json`. `check` runs the same with the present code
+and lists every value that differs. Use one machine for both: other hardware rounds differently. IMAGES holds
+`<class>/*` (or `train/<class>/*`), of which the first 60 per class are used; PHOTOS is a folder of photos.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ARMS = "colour,class,multi,placebo-labels,placebo-colours,multi-pcgrad,oracle"
 
 
 def main() -> None:
-    """Record or check."""
+    """Record or check the values."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("record", "check"))
     parser.add_argument("folder", type=Path)
@@ -62,12 +62,12 @@ def main() -> None:
     differ = sorted(key for key in golden.keys() | found.keys() if golden.get(key) != found.get(key))
     for key in differ:
         print(f"{key}: {golden.get(key, 'missing')} recorded, {found.get(key, 'missing')} now")
-    print(f"{len(golden) - len(differ)} of {len(golden)} values are the same to the last digit")
+    print(f"{len(golden) - len(differ)} of {len(golden)} values are exactly the same")
     sys.exit(bool(differ))
 
 
 def record(asked: argparse.Namespace, inputs: Path, parts: list[str]) -> None:
-    """Write the values of some parts beside those of the others that were recorded before."""
+    """Record the values of some parts, and keep those recorded earlier for the other parts."""
     path = asked.folder / "golden.json"
     if asked.images is not None and asked.photos is not None:
         shutil.rmtree(asked.folder, ignore_errors=True)
@@ -83,7 +83,7 @@ def record(asked: argparse.Namespace, inputs: Path, parts: list[str]) -> None:
 
 
 def gather(inputs: Path, images: Path, photos: Path, weights: Path | None) -> None:
-    """Copy what all runs see, so that later checks see the same."""
+    """Copy the inputs of all runs, so that later checks use the same."""
     source = images / "train" if (images / "train").is_dir() else images
     for folder in sorted(path for path in source.iterdir() if path.is_dir()):
         target = inputs / "images" / folder.name
@@ -101,7 +101,7 @@ def gather(inputs: Path, images: Path, photos: Path, weights: Path | None) -> No
 
 
 def write_video(path: Path, photo: Path) -> None:
-    """Twenty frames of a window that moves over a photo."""
+    """Write twenty frames of a window that moves over a photo."""
     pixels = np.asarray(Image.open(photo).convert("L").convert("RGB").resize((240, 160)))
     with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -113,7 +113,7 @@ def write_video(path: Path, photo: Path) -> None:
 
 
 def run_all(parts: list[str], inputs: Path, out: Path) -> dict[str, Any]:
-    """Some of the public ways in, and what came out of them."""
+    """Run the commands of some parts, and return their values."""
     out.mkdir(parents=True)
     for part in parts:
         if part in COMMANDS:
@@ -131,7 +131,7 @@ def run_all(parts: list[str], inputs: Path, out: Path) -> dict[str, Any]:
 
 
 def settings(inputs: Path) -> list[str]:
-    """Of all that is trained, as options."""
+    """The settings of all trainings, as options."""
     chosen = list(SETTINGS)
     if (inputs / "weights.safetensors").exists():
         chosen.append(f"encoder.weights={inputs / 'weights.safetensors'}")
@@ -154,14 +154,14 @@ PARTS = (*COMMANDS, "photos", "video", "api")
 
 
 def part_of(key: str) -> str:
-    """The part that a value is of, by its name: `weights study/multi/seed-0` is of `study`."""
+    """The part of a value, from its name: that of `weights study/multi/seed-0` is `study`."""
     kind, rest = key.split(" ", 1)
     fixed = {"photo": "photos", "frame": "video", "api": "api"}
     return fixed.get(kind) or rest.replace("/", " ").split(" ")[0]
 
 
 def knowhue(*arguments: str) -> None:
-    """One command; what it says is shown only when it fails."""
+    """Run one command; its output is shown only if it fails."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "knowhue", *arguments], capture_output=True, text=True, check=False
@@ -172,7 +172,7 @@ def knowhue(*arguments: str) -> None:
 
 
 def colour(source: Path, out: Path) -> None:
-    """Colour photos one by one: in a folder they are predicted in batches, which timing makes, and which round."""
+    """Colour photos one by one, because the batches of a folder depend on timing and affect the rounding."""
     from knowhue import Colorizer, write_image
 
     out.mkdir()
@@ -182,43 +182,43 @@ def colour(source: Path, out: Path) -> None:
 
 
 def digest(values: np.ndarray) -> str:
-    """Of shape, type and every bit."""
+    """Hash of shape, type and every bit."""
     named = f"{values.dtype} {values.shape} ".encode()
     return hashlib.sha256(named + np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
 
 
 def run_name(path: Path, out: Path) -> str:
-    """Study, arm and seed; not the fingerprint, which changes with the names of settings."""
+    """Study, arm and seed, without the fingerprint, which changes with the names of settings."""
     parts = path.relative_to(out).parts[:-1]
     return "/".join("-".join(part.split("-")[:2]) if part.startswith("seed-") else part for part in parts)
 
 
 def weights(out: Path) -> dict[str, Any]:
-    """Every tensor of every run, whatever it is called."""
+    """Hashes of every tensor of every run, regardless of the names."""
     return of_runs(
         out, "model.safetensors", lambda path: {"weights": sorted(map(digest, load_file(path).values()))}
     )
 
 
 def scores(out: Path) -> dict[str, Any]:
-    """Scores of runs, and of each image."""
+    """Scores of runs and of single images."""
     return of_runs(out, "scores.json", metrics) | of_runs(out, "per_image.csv", images)
 
 
 def metrics(path: Path) -> dict[str, Any]:
-    """Those of a run."""
+    """The scores of a run."""
     return {f"score {name}": value for name, value in json.loads(path.read_text())["metrics"].items()}
 
 
 def images(path: Path) -> dict[str, Any]:
-    """Scores of each image, without its name."""
+    """Hash of the scores of each image, without its name."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = [list(row.values())[1:] for row in csv.DictReader(file)]
     return {"images": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}
 
 
 def of_runs(out: Path, name: str, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What is read of each run's file; heads of several fingerprints are one entry, whatever these are."""
+    """Values read from each run's file; heads with different fingerprints share one entry."""
     found: dict[str, list[Any]] = {}
     for path in out.rglob(name):
         for what, value in read(path).items():
@@ -228,7 +228,7 @@ def of_runs(out: Path, name: str, read: Callable[[Path], dict[str, Any]]) -> dic
 
 
 def answers(out: Path) -> dict[str, Any]:
-    """What the studies say."""
+    """The answers of the studies."""
     paths = {name: out / name / "results.json" for name in ("study", "labels")}
     read = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     return {
@@ -237,13 +237,13 @@ def answers(out: Path) -> dict[str, Any]:
 
 
 def photos(folder: Path) -> dict[str, Any]:
-    """Decoded pixels of every coloured photo."""
+    """Hashes of the decoded pixels of every coloured photo."""
     images = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png", ".jpeg"))
     return {f"photo {path.name}": digest(np.asarray(Image.open(path))) for path in images}
 
 
 def video(source: Path, out: Path) -> dict[str, Any]:
-    """The frames that go into the encoder, which packs equal ones otherwise each time."""
+    """Hashes of the frames before encoding, because the encoder's output varies for equal frames."""
     from knowhue import Colorizer
     from knowhue.inference import video_writing
     from knowhue.inference.video import colorize_video
@@ -265,7 +265,7 @@ def video(source: Path, out: Path) -> dict[str, Any]:
 
 @contextmanager
 def server() -> Iterator[None]:
-    """The server, ready."""
+    """Run the server while the block runs."""
     command = [sys.executable, "-m", "knowhue", "serve", "--port", str(PORT)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
@@ -285,7 +285,7 @@ def server() -> Iterator[None]:
 
 
 def api(folder: Path) -> dict[str, Any]:
-    """Answers to the first five photos: the file's bytes, and the class."""
+    """Hashes of the responses for the first five photos: the file's bytes, and the class."""
     found: dict[str, Any] = {}
     for path in sorted(folder.iterdir())[:5]:
         kind = "image/png" if path.suffix == ".png" else "image/jpeg"
@@ -293,7 +293,7 @@ def api(folder: Path) -> dict[str, Any]:
             url = f"http://127.0.0.1:{PORT}/v1/{route}"
             with urlopen(Request(url, path.read_bytes(), {"Content-Type": kind})) as answer:
                 body = answer.read()
-            if route == "classify":  # its warnings are words
+            if route == "classify":  # its warnings are texts, which may be reworded
                 body = json.dumps({k: v for k, v in json.loads(body).items() if k != "warnings"}).encode()
             found[f"api {route} {path.name}"] = hashlib.sha256(body).hexdigest()[:16]
     return found

@@ -1,7 +1,7 @@
-"""Does everything that trains and colours run on a GPU, give the same bits again, and use the card?
+"""Checks on a GPU: everything that trains and colours runs, repeats bit for bit, and uses the GPU.
 
-A table of checks in at most five minutes. Each runs even where another has failed, and a failure is told by its last
-lines. Without a GPU it runs on the CPU, which tries the script and not the card. Images are the drawn set, weights
+A table of checks, in at most five minutes. Each check runs even if another has failed, and a failure is reported by its
+last lines. Without a GPU the checks run on the CPU, which tests only the script. Images are drawn scenes and weights
 are random: nothing is downloaded.
 
     python benchmarks/gpu.py [--images 300] [--only study,resume] [--seconds 300] [--out FOLDER]
@@ -42,19 +42,21 @@ _BEGUN = time.perf_counter()
 
 
 class Bench(NamedTuple):
-    """Where runs go, and how many images they train on."""
+    """The folder of the runs, and the number of images they train on."""
 
     root: Path
     images: int
 
 
 def main() -> None:
-    """Run every check, print what came of it, and fail where one did."""
+    """Run every check, print the results, and exit with 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--only", default=",".join(CHECKS), help="some of " + ", ".join(CHECKS))
-    parser.add_argument("--seconds", type=float, default=300.0, help="no check begins after so many")
-    parser.add_argument("--out", type=Path, help="keep the runs there")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="time after which no further check starts"
+    )
+    parser.add_argument("--out", type=Path, help="folder in which the runs are kept")
     arguments = parser.parse_args()
     print(_machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +81,7 @@ def _machine() -> str:
 
 
 def _try(name: str, bench: Bench, seconds: float) -> bool:
-    """One check and its line of the table."""
+    """Run one check and print its line of the table."""
     started = time.perf_counter()
     if started - _BEGUN > seconds:
         print(f"{name:11} skipped            more than {seconds:.0f} s had passed", flush=True)
@@ -110,7 +112,7 @@ def _require(holds: bool, otherwise: str) -> None:
 
 
 def _config(bench: Bench, *changes: Mapping[str, Any]) -> Any:
-    """Small settings on the drawn set, and nested changes laid over them."""
+    """Small settings on drawn scenes, with nested changes merged into them."""
     from knowhue import Config
     from knowhue.presets import edit
 
@@ -121,7 +123,7 @@ def _config(bench: Bench, *changes: Mapping[str, Any]) -> Any:
 
 
 def _require_equal(one: Path, other: Path) -> None:
-    """The weights of two runs, bit for bit."""
+    """Require that the weights of two runs are equal, bit for bit."""
     import torch
     from safetensors.torch import load_file
 
@@ -141,7 +143,7 @@ def check_prepare(bench: Bench) -> str:
 
 
 def check_study(bench: Bench) -> str:
-    """Two seeds of every arm in both arithmetics, with the A/A gate of each block."""
+    """Train two seeds of every arm in both precisions, with the A/A gate of each block."""
     from knowhue import make_plan, run_study
     from knowhue.storage import read_json
 
@@ -165,11 +167,11 @@ def check_study(bench: Bench) -> str:
 
 
 class _Interrupted(Exception):
-    """Stands for a power cut."""
+    """Simulates a power cut."""
 
 
 def check_resume(bench: Bench) -> str:
-    """A run that was cut in both phases ends with the bits of one that was not."""
+    """A run that was interrupted in both phases ends with the same weights as an uninterrupted one."""
     from knowhue import train
 
     whole = train(_config(bench), bench.root / "whole")
@@ -185,13 +187,13 @@ def check_resume(bench: Bench) -> str:
     for _ in range(len(cuts)):
         with suppress(_Interrupted):
             train(_config(bench), bench.root / "cut", report=report)
-    _require(not cuts, f"was not cut in {cuts}")
+    _require(not cuts, f"was not interrupted in {cuts}")
     _require_equal(whole, train(_config(bench), bench.root / "cut"))
-    return "equal bit for bit, cut in the heads and in fine-tuning"
+    return "equal bit for bit, interrupted in the heads and in fine-tuning"
 
 
 def check_again(bench: Bench) -> str:
-    """The same run again gives the same bits; and one that computes its features anew in each step?"""
+    """Repeating a run gives the same weights; the third run does not cache its features."""
     from knowhue import train
 
     runs = [
@@ -202,12 +204,12 @@ def check_again(bench: Bench) -> str:
     try:
         _require_equal(runs[0], runs[2])
     except AssertionError as error:
-        return f"equal bit for bit; with fresh features {error}"
-    return "equal bit for bit, with cached features and with fresh ones"
+        return f"equal bit for bit; without cached features {error}"
+    return "equal bit for bit, with and without cached features"
 
 
 def check_methods(bench: Bench) -> str:
-    """Every method to colour trains to finite scores."""
+    """Every colour method trains to finite scores."""
     from knowhue.presets import METHODS
 
     edits = {name: method.edits for name, method in METHODS.items()}
@@ -215,7 +217,7 @@ def check_methods(bench: Bench) -> str:
 
 
 def check_weightings(bench: Bench) -> str:
-    """Every way to weight two tasks."""
+    """Every weighting of two tasks trains to finite scores."""
     names = ["uncertainty", "dwa", "gradnorm", "task_constrained", "cagrad"]
     if importlib.util.find_spec("torchjd"):
         names += ["pcgrad", "mgda", "imtlg", "alignedmtl"]
@@ -226,7 +228,7 @@ def check_weightings(bench: Bench) -> str:
 
 
 def _brief(bench: Bench, folder: str, arm: str, edits: Mapping[str, Any], metric: str) -> str:
-    """A run of an epoch a phase, and one of its scores."""
+    """A run with one epoch per phase, and one of its scores."""
     from knowhue import train
     from knowhue.storage import read_json
 
@@ -238,7 +240,7 @@ def _brief(bench: Bench, folder: str, arm: str, edits: Mapping[str, Any], metric
 
 
 def check_colorize(bench: Bench) -> str:
-    """A trained run is put to work: the card predicts as the CPU does, and a photo is coloured."""
+    """A trained run predicts on the GPU as on the CPU, and colours a photo."""
     import numpy as np
     import torch
     from PIL import Image
@@ -257,7 +259,7 @@ def check_colorize(bench: Bench) -> str:
     network.module.cpu()
     network.device = torch.device("cpu")
     apart = float(np.abs(ours - network.predict(lightness).chroma).max())
-    _require(apart < 0.5, f"the chroma of {device} and CPU are {apart:.3f} apart")
+    _require(apart < 0.5, f"the chroma of {device} and CPU differ by {apart:.3f}")
     rows, columns = np.mgrid[:800, :1200]
     gray = (127 + 90 * np.sin(rows / 90) * np.cos(columns / 130)).astype(np.uint8)
     Image.fromarray(gray).save(bench.root / "photo.png")
@@ -265,13 +267,13 @@ def check_colorize(bench: Bench) -> str:
     started = time.perf_counter()
     colorizer.colorize(bench.root / "photo.png")
     return (
-        f"on {device}; chroma at most {apart:.1e} from the CPU's; {pace:.0f} images/s in batches of 8; "
+        f"on {device}; chroma differs from the CPU's by at most {apart:.1e}; {pace:.0f} images/s in batches of 8; "
         f"a photo of 1200 x 800 in {time.perf_counter() - started:.2f} s"
     )
 
 
 def check_rate(bench: Bench) -> str:
-    """A multi-task step of fine-tuning against the card's own bfloat16 matrix product, of the same shape anywhere."""
+    """Speed of a multi-task fine-tuning step, relative to a bfloat16 matrix product of a fixed shape."""
     import torch
 
     sizes = ((64, 256), (256, 32)) if torch.cuda.is_available() else ((32, 8),)
@@ -313,13 +315,13 @@ def _step_rate(bench: Bench, size: int, count: int) -> str:
 
 
 def _synchronisations(state: Any, batch: Any) -> str:
-    """How often a step waits for the card."""
+    """How often a step waits for the GPU."""
     import torch
 
     from knowhue.training.step import train_step
 
     if state.engine.device.type != "cuda":
-        return "no card to wait for"
+        return "no GPU to wait for"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -329,7 +331,7 @@ def _synchronisations(state: Any, batch: Any) -> str:
 
 
 def _seconds(work: Callable[[], object], device: Any, runs: int = 10) -> float:
-    """The median of some runs after three that warm up."""
+    """The median of several runs, after three warm-up runs."""
     import torch
 
     times = []
