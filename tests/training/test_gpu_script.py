@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401 before a test replaces `find_spec`, which torch calls while it is imported
 
 
 @pytest.fixture
