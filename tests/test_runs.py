@@ -202,7 +202,7 @@ def test_a_head_is_no_model_and_is_named_to_nobody(tmp_path, task, state, named)
         write_json(head / name, {})
     write_status(head, {"state": state})
     for refuse in (finished_run, evaluate_run):
-        with pytest.raises(RunError, match=rf"no model without it\. Name a run of an arm of `{tmp_path}`\.$"):
+        with pytest.raises(RunError, match=rf"no model without it\. Name a run of an arm in `{tmp_path}`\.$"):
             refuse((head / named).resolve())
 
 
@@ -256,7 +256,7 @@ def test_arms_that_diverged_are_named_where_another_has_finished(tmp_path, finis
     with pytest.raises(RunError) as refused:
         finished_run(tmp_path)
     assert str(refused.value).endswith(
-        "but of class (learns class). Of colour and multi training diverged; train with other settings, such as a "
+        "but of class (learns class). Training of colour and multi diverged; train with other settings, such as a "
         f"lower learning rate. Name one, such as {other}, which classifies and does not colour"
     )
 
@@ -279,7 +279,7 @@ def test_a_diverged_run_is_called_by_its_arm_from_within(tmp_path, monkeypatch):
     run = tmp_path / "multi" / "seed-0-1a2b3c4d"
     write_status(run, {"state": "diverged"})
     monkeypatch.chdir(run)
-    with pytest.raises(RunError, match="Of multi training diverged"):
+    with pytest.raises(RunError, match="Training of multi diverged"):
         finished_run(Path())
 
 
@@ -308,7 +308,7 @@ def test_a_study_of_another_version_is_refused_in_one_line(tmp_path, version):
     assert read_frozen(tmp_path)["hash"] == "0"
     write_json(tmp_path / "study.json", {"schema": {"name": "knowhue-study", "version": version}})
     with pytest.raises(
-        RunError, match=r"study\.json: written by another version .* another folder and train anew\.$"
+        RunError, match=r"study\.json: written by another version .* another folder and train again\.$"
     ):
         read_frozen(tmp_path)
 

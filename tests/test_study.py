@@ -205,9 +205,7 @@ def test_a_plan_that_is_replaced_before_anything_was_trained_is_told(config, tmp
         with pytest.raises(KeyboardInterrupt):
             run_study(make_plan(config, seeds=seeds), tmp_path, report=events.append)
         told.append([event["text"] for event in events if "replaced" in event.get("text", "")])
-    replaced = (
-        f"{tmp_path / 'study.json'}: another plan stood there, of which nothing was trained; it is replaced"
-    )
+    replaced = f"{tmp_path / 'study.json'}: another plan, of which nothing was trained, is replaced"
     assert told == [[], [], [replaced]]
 
 

@@ -206,7 +206,7 @@ def test_tuned_settings_without_a_test_split_are_refused_before_training(tiny, t
 def test_test_images_that_were_tuned_on_are_refused(tiny, studies, tmp_path, size_px):
     config = tiny(**{**SHARES, **QUICK, "images__split_seed": 3, "images__size_px": size_px})
     plan = make_plan(config, ["class"], (5,), tuned_on_seeds=(0,))
-    with pytest.raises(ConfigError, match=r"should be others than those .* tuned on\. Found \d+ of them"):
+    with pytest.raises(ConfigError, match=r"should not be among those .* used\. Found \d+ of them"):
         run_study(plan, tmp_path / "study", tuned_on=studies[0])
 
 

@@ -134,8 +134,8 @@ class Plan(Section):
     def _check_tuning(self) -> "Plan":
         if both := sorted(set(self.seeds) & set(self.tuned_on_seeds)):
             raise ValueError(
-                "`seeds` should be none of those that the settings were tuned on. Found "
-                f"{', '.join(map(str, both))} in both. Begin elsewhere: --set seed={max(self.tuned_on_seeds) + 1}"
+                f"`seeds` should not include seeds that the settings were tuned on. Found {', '.join(map(str, both))} "
+                f"in both. Use others: --set seed={max(self.tuned_on_seeds) + 1}"
             )
         split = {"report": "auto", "tuning": "validation"}[self.purpose]
         if self.config.evaluation.split != split:

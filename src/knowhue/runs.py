@@ -224,8 +224,8 @@ def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Pa
     """Raise `RunError` if a file has no `schema`, or that of another version."""
     if any(found.get(key) != value for key, value in schema.items()):
         raise RunError(
-            f"{path}: written by another version of knowhue, which this one does not go on with. Name another folder "
-            "and train anew."
+            f"{path}: written by another version of knowhue, which this one cannot continue. Name another folder and "
+            "train again."
         )
 
 
@@ -357,8 +357,8 @@ def require_no_head(path: Path) -> None:
         # the folder of a study, or of several studies, can also be called `heads`
         if heads.name == "heads" and (run / "config.json").exists() and not (heads / "images").exists():
             raise RunError(
-                f"`{run}` holds a head that was trained on the frozen encoder, which is no model without it. Name a "
-                f"run of an arm of `{heads.parent}`."
+                f"`{run}` holds a head that was trained on the frozen encoder and is no model without it. Name a run "
+                f"of an arm in `{heads.parent}`."
             )
 
 
@@ -377,7 +377,7 @@ def no_finished_run_error(path: Path, wanted: str) -> RunError:
         hint += ", which classifies and does not colour" * (not colouring)
     if diverged:
         again = "train with other settings, such as a lower learning rate"
-        hint = f" Of {' and '.join(diverged)} training diverged; {again}.{hint * bool(tasks)}"
+        hint = f" Training of {' and '.join(diverged)} diverged; {again}.{hint * bool(tasks)}"
     return RunError(
         f"`{path}` should be the folder of a finished {wanted}. Found no finished run {found}.{hint}"
     )

@@ -235,7 +235,7 @@ def _begin(
     with computing_with(executor.threads):  # as in the cells, whose scores are compared with these
         if engine.is_main:
             if freeze(resolved, root, description, hashed_parts(work), checked):
-                note = "another plan stood there, of which nothing was trained; it is replaced"
+                note = "another plan, of which nothing was trained, is replaced"
                 report({"stage": "note", "text": f"{root / FROZEN}: {note}"})
             write_baselines(work, plan.config.evaluation)
             write_truth(work)
@@ -343,7 +343,7 @@ def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | No
     near_bits = plan.config.images.duplicate_distance_bits
     if repeated := count_seen(work.root / "images", tuned_on / "images", near_bits):
         raise ConfigError(
-            f"The test images should be others than those that `{tuned_on}` tuned on. Found {repeated} of them there"
+            f"The test images should not be among those that `{tuned_on}` used. Found {repeated} of them there"
             f"{', equal or nearly so' * bool(near_bits)}. Use the same images, `images.size_px`, "
             "`images.test_share` and `images.split_seed` in both studies."
         )

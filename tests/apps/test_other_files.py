@@ -84,7 +84,7 @@ def test_a_model_and_images_are_no_sealed_study(knowhue, files):
     code, _, err = knowhue("check", files / "model.safetensors")
     assert (code, SAID["model.safetensors"] in err) == (2, True)
     code, _, err = knowhue("check", files / "images.zip")
-    assert (code, "no sealed study" in err) == (2, True)
+    assert (code, "not a sealed study" in err) == (2, True)
 
 
 def test_of_what_is_missing_or_damaged_nothing_is_said(tmp_path):

@@ -184,7 +184,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
 
 def test_a_fault_of_a_job_is_said_with_where_it_stands(slurm):
     with pytest.raises(
-        RunError, match=r"job 1 failed: ZeroDivisionError: no such luck. It printed `.*1_0_log"
+        RunError, match=r"job 1 failed: ZeroDivisionError: no such luck. Its log is `.*1_0_log"
     ):
         open_engine("slurm", slurm).execute([Job("a", divide)])
 

@@ -300,16 +300,16 @@ def test_what_is_no_sealed_study_is_refused(sealed, tmp_path, monkeypatch):
     rewrite(tmp_path / "other.zip", {"a.txt": "a"})
     rewrite(tmp_path / "empty.zip", {CRATE: "[]"})
     for name, said in (
-        ("text", "no sealed study"),
+        ("text", "not a sealed study"),
         ("other", "it has no ro-crate"),
-        ("empty", "no sealed study"),
+        ("empty", "not a sealed study"),
     ):
         with pytest.raises(RunError, match=said):
             check(tmp_path / f"{name}.zip")
     whole = sealed.read_bytes()
     place = whole.index(b"report.html") + 500
     (tmp_path / "cut.zip").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
-    with pytest.raises(RunError, match="no sealed study, or damaged"):
+    with pytest.raises(RunError, match="not a sealed study, or damaged"):
         check(tmp_path / "cut.zip")
     with pytest.raises(RunError, match="no such file"):
         check(tmp_path / "gone.zip")

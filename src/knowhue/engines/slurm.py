@@ -145,7 +145,7 @@ class SlurmJobs(Executor):
             elif now - gone_since.setdefault(job.job_id, now) > LOST_S:
                 raise RunError(
                     f"Slurm's job {job.job_id} ended without a result: it was cancelled, or killed, most likely "
-                    f"for lack of memory (--engine-set slurm.memory_gb=...). It printed `{job.paths.stderr}`. "
+                    f"for lack of memory (--engine-set slurm.memory_gb=...). Its log is `{job.paths.stderr}`. "
                     "What has ended is kept: run the same command again."
                 )
         return ended
@@ -204,4 +204,4 @@ def _require_success(job: submitit.Job[Any]) -> None:
     if is_ours:
         raise RunError(message.partition(": ")[2].strip())
     last = str(trace).strip().splitlines()[-1]
-    raise RunError(f"Slurm's job {job.job_id} failed: {last}. It printed `{job.paths.stderr}`.")
+    raise RunError(f"Slurm's job {job.job_id} failed: {last}. Its log is `{job.paths.stderr}`.")
