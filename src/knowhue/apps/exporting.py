@@ -102,9 +102,7 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
         say(f"without rows for single images, because some have no score: {', '.join(lacking)}", err=True)
     alpha = found.settings.get("alpha", ALPHA)
     if alpha != ALPHA:
-        say(
-            f"the study's alpha is {alpha:g}, so judge it by: knowhue verdict {quoted(target)} --alpha {alpha:g}"
-        )
+        say(f"alpha is {alpha:g}, so judge it by: knowhue verdict {quoted(target)} --alpha {alpha:g}")
 
 
 def _check(arguments: ExportArguments) -> None:
@@ -127,9 +125,7 @@ def _check(arguments: ExportArguments) -> None:
             "calibration, the other for measuring the cost of 8 bits."
         )
     if upload is not None and kind != "hub-folder":
-        raise ConfigError(
-            "`--upload` should be given with `--to hub-folder`, which writes the files of the hub."
-        )
+        raise ConfigError("`--upload` should be given with `--to hub-folder`, whose files the hub takes.")
 
 
 def _open(source: str, licence: str) -> TorchNetwork:
@@ -169,7 +165,6 @@ def _export_weights(network: TorchNetwork, target: Path, precision: str, kind: s
 
 
 def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) -> None:
-    """Write ONNX: in 8 bits if there are images for calibration, else in float32."""
     from knowhue.inference.export import export_onnx
     from knowhue.inference.quantize import CALIBRATED_ON, MEASURED_ON, quantize, read_examples
 

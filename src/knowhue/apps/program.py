@@ -111,11 +111,8 @@ class Commands(TyperGroup):
             if advice and (not advice.startswith("--") or advice.split()[0] in options):
                 inner.fail(f"No such option: {name}. Instead: {advice}.")
             if name and not getattr(error, "possibilities", True):  # none is near
-                listed = (
-                    ", ".join(sorted(each for each in options if each.startswith("--")))
-                    or "none besides --help"
-                )
-                inner.fail(f"No such option: {name}. There are {listed}.")
+                listed = ", ".join(sorted(each for each in options if each.startswith("--")))
+                inner.fail(f"No such option: {name}. There are {listed or 'none besides --help'}.")
             raise
 
 

@@ -94,9 +94,7 @@ def score(arguments: ScoreArguments) -> None:
     from knowhue.scoring.protocols import read_protocol
 
     if arguments.classes is not None and arguments.classifier is None:
-        raise ConfigError(
-            "`--classes` names the outputs of `--classifier`. Give that as well, or leave it out."
-        )
+        raise ConfigError("`--classes` names the outputs of `--classifier`. Give both, or neither.")
     if arguments.check is not None:
         _require_check_alone(arguments)
         _check(arguments, arguments.check)

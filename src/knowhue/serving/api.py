@@ -282,9 +282,7 @@ async def _read_request(
     tasks = batcher.colorizer.network.description.tasks
     if task not in tasks:
         found = f"Found `{name}`, trained only for {' and '.join(tasks)}."
-        raise Refusal(
-            422, "model", f"`model` should have a {task} head. {found} /v1/models lists all models."
-        )
+        raise Refusal(422, "model", f"`model` should have a {task} head. {found} /v1/models lists all.")
     return files, options, name, batcher
 
 
