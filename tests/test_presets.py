@@ -117,10 +117,10 @@ def test_setting_that_cannot_be_read(setting, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"seed: 1\ntraining: [", r"takes valid YAML, not line 2, `training: \[`: expected"),
+        (b"seed: 1\ntraining: [", r"takes valid YAML. Found: line 2, `training: \[`: expected"),
         (
             b"seed: 1\n heads: 2",
-            "takes valid YAML, not line 2, `heads: 2`: mapping values are not allowed here$",
+            "takes valid YAML. Found: line 2, `heads: 2`: mapping values are not allowed here$",
         ),
         (b"\x01", "unacceptable character #x0001: special characters are not allowed$"),
         (b"- 1\n- 2", "takes `key: value` lines"),

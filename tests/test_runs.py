@@ -186,9 +186,7 @@ def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_comm
     run = tmp_path / "multi" / "seed-0-1a2b3c4d"
     write_config(run, load_config("demo"))
     write_status(run, {"state": "finished"})
-    with pytest.raises(
-        RunError, match=rf"no finished run there, but of multi \(.*\)\. Name one, such as {run}$"
-    ):
+    with pytest.raises(RunError, match=rf"finished runs only of multi \(.*\)\. Name one, such as {run}$"):
         finished_run(run.parent)
     assert finished_run(run) == run
 
@@ -233,7 +231,7 @@ def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_
     classes = finish("class", 0, ("class",))
     with pytest.raises(
         RunError,
-        match=rf"no finished run there, but of class \(learns class\)\. Name one, such as {classes}, which "
+        match=rf"finished runs only of class \(learns class\)\. Name one, such as {classes}, which "
         r"classifies and does not colour$",
     ):
         finished_run(tmp_path)
@@ -245,7 +243,7 @@ def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_
         refused.value
     )
     assert str(refused.value).endswith(
-        f"but of class (learns class), l1 (learns colour). Name one, such as {first}"
+        f"only of class (learns class), l1 (learns colour). Name one, such as {first}"
     )
 
 
@@ -256,7 +254,7 @@ def test_arms_that_diverged_are_named_where_another_has_finished(tmp_path, finis
     with pytest.raises(RunError) as refused:
         finished_run(tmp_path)
     assert str(refused.value).endswith(
-        "but of class (learns class). Training of colour and multi diverged; train with other settings, such as a "
+        "only of class (learns class). Training of colour and multi diverged; train with other settings, such as a "
         f"lower learning rate. Name one, such as {other}, which classifies and does not colour"
     )
 
@@ -265,7 +263,7 @@ def test_a_run_is_found_from_within_its_study(tmp_path, finish, monkeypatch):
     run = finish("multi", 0, ("colour", "class"))
     monkeypatch.chdir(run.parent)
     assert finished_run(Path(run.name)) == run
-    with pytest.raises(RunError, match=r"but of multi \(learns colour and class\)"):
+    with pytest.raises(RunError, match=r"only of multi \(learns colour and class\)"):
         finished_run(Path())
     monkeypatch.chdir(run)
     assert finished_run(Path()) == finished_run(Path("..", run.name)) == run

@@ -369,18 +369,16 @@ def no_finished_run_error(path: Path, wanted: str) -> RunError:
     tasks = {arm: read_config(firsts[arm]).tasks.names for arm in sorted(firsts)}
     ended = {run.parent.name for run in (named_path(path), *inside) if has_ended(run)}
     diverged = sorted(ended - firsts.keys())
-    found, hint = "there", path_hint(path) or " Train one with `knowhue study`."
+    found, hint = "no finished run there", path_hint(path) or " Train one with `knowhue study`."
     if tasks:
         arms = few([f"{arm} (learns {' and '.join(names)})" for arm, names in tasks.items()])
         colouring = [arm for arm, names in tasks.items() if "colour" in names]
-        found, hint = f"there, but of {arms}", f" Name one, such as {firsts[[*colouring, *tasks][0]]}"
+        found, hint = f"finished runs only of {arms}", f" Name one, such as {firsts[[*colouring, *tasks][0]]}"
         hint += ", which classifies and does not colour" * (not colouring)
     if diverged:
         again = "train with other settings, such as a lower learning rate"
         hint = f" Training of {' and '.join(diverged)} diverged; {again}.{hint * bool(tasks)}"
-    return RunError(
-        f"`{path}` should be the folder of a finished {wanted}. Found no finished run {found}.{hint}"
-    )
+    return RunError(f"`{path}` should be the folder of a finished {wanted}. Found {found}.{hint}")
 
 
 def model_file(name: str) -> Path:

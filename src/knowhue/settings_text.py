@@ -52,7 +52,7 @@ def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -
         values = parse_yaml(text)
     except ValueError as error:
         place = shown(" ".join(str(error).split()), 200)
-        raise ConfigError(f"{path}: {option} takes valid YAML, not {place}") from None
+        raise ConfigError(f"{path}: {option} takes valid YAML. Found: {place}") from None
     if not isinstance(values, Mapping | None):
         found = {str: "text", list: "a list"}.get(type(values), "one value")
         raise ConfigError(f"{path}: holds {found}, but {option} takes `key: value` lines")
