@@ -1,4 +1,4 @@
-"""What a study costs as its images grow: CPU time and memory of each stage, and the power that they grow by.
+"""Cost of a study as the number of images grows: CPU time and memory of each stage, and the exponents of their growth.
 
     python benchmarks/growth.py [--counts 1000 10000 100000] [--stages prepare,heads,finetune,report] [--folder FOLDER]
     python benchmarks/growth.py --tars --size 64 --counts 1000000 --stages prepare,finetune,report
@@ -6,14 +6,14 @@
     python benchmarks/growth.py --near --counts 10000 100000 1000000
     python benchmarks/growth.py --cores [--counts 5000] [--side 640]
 
-Images are made up, so that none resembles another: each is a colour gradient of its own with waves over it. A fifth
-validates, unless a setting says otherwise. Stages are commands of their own: `prepare`; `heads`, which are
-EfficientNet-Lite0's frozen features and one epoch of a colour and a class head on them; `finetune`, one epoch of both
-tasks; `report` of the last of these. Both that train open what `prepare` made, and evaluate at their end. `--tars` puts
-10,000 images into a file, as WebDataset does. Memory is the most that was resident, with pages
-of files, which the system may take back, and in brackets without them, by which its growth is counted. `--near`
-measures the search for near-duplicates alone, among hashes drawn at random. `--cores` prepares photos of `--side`
-pixels on one core and on all, by threads and by processes (`--workers`), in turns, and prints the ratios.
+Images are synthetic and dissimilar: each is a different colour gradient with waves over it. A fifth is used for
+validation, unless a setting changes this. Each stage is a command: `prepare`; `heads`, which computes the frozen
+features of EfficientNet-Lite0 and trains a colour and a class head on them for one epoch; `finetune`, one epoch of both
+tasks; `report` of the last of these. The two that train load the result of `prepare`, and evaluate at the end. `--tars`
+packs 10,000 images into each file, as WebDataset does. Memory is the peak resident size, including pages of files,
+which the system can reclaim, and in brackets without them; the growth is that of the latter. `--near` measures only the
+search for near-duplicates, among random hashes. `--cores` prepares photos of `--side` pixels on one core and on all,
+with threads and with processes (`--workers`), alternately, and prints the ratios.
 """
 
 import argparse
@@ -41,12 +41,12 @@ from knowhue.data.checks import close_pairs
 
 CLASSES = 5
 A_FOLDER = 2000
-"""Files of one directory; more of them slow some file systems down."""
+"""Files per directory; more slow some file systems down."""
 A_TAR = 10_000
 
 
 class Cost(NamedTuple):
-    """Of one command: seconds of CPU and by the clock, megabytes at its peak, with and without pages of files."""
+    """Cost of one command: CPU and wall-clock seconds, peak memory in MB with and without pages of files."""
 
     cpu_s: float
     wall_s: float
@@ -55,7 +55,7 @@ class Cost(NamedTuple):
 
 
 Stage = Callable[[Path, Path, Sequence[str]], Cost]
-"""Of the images, the folder of all stages, settings as options."""
+"""A function of the images, the folder of all stages, and settings as options."""
 
 
 def main() -> None:
@@ -64,14 +64,12 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+")
     parser.add_argument("--size", type=int, default=32, help="side of the prepared images, pixels")
     parser.add_argument("--side", type=int, help="side of the images on disk, pixels")
-    parser.add_argument(
-        "--folder", type=Path, help="where images and studies go; deleted at the end otherwise"
-    )
+    parser.add_argument("--folder", type=Path, help="folder in which images and studies are kept")
     parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--set", action="append", default=[], dest="settings", help="for every stage")
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="setting of every stage")
     parser.add_argument("--tars", action="store_true", help="images in tars instead of files")
-    parser.add_argument("--near", action="store_true", help="the search for near-duplicates alone")
-    parser.add_argument("--cores", action="store_true", help="prepare on one core against all")
+    parser.add_argument("--near", action="store_true", help="measure only the search for near-duplicates")
+    parser.add_argument("--cores", action="store_true", help="compare preparing on one core and on all")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
@@ -87,22 +85,22 @@ def main() -> None:
 
 
 def what_is_missing(stages: Sequence[str], studies: Sequence[Path]) -> str:
-    """What a stage stands on that neither an earlier one makes nor an earlier call has left in every folder."""
+    """A problem with the stages: an unknown one, or one whose input no earlier stage or call has made."""
     for place, stage in enumerate(stages):
         if stage not in STAGES:
-            return f"`{stage}` is none; there are {', '.join(STAGES)}"
+            return f"`{stage}` is no stage; choose from {', '.join(STAGES)}"
         needs = STANDS_ON.get(stage, {})
         made = [
             name in stages[:place] or all((study / folder).is_dir() for study in studies)
             for name, folder in needs.items()
         ]
         if needs and not any(made):
-            return f"`{stage}` stands on {' or '.join(needs)}; name it before, or the --folder of a call that made it"
+            return f"`{stage}` needs {' or '.join(needs)}: add it before, or set the --folder of a call that made it"
     return ""
 
 
 def grow(folder: Path, counts: Sequence[int], stages: Sequence[str], asked: argparse.Namespace) -> None:
-    """Every stage at every number of images."""
+    """Run every stage with every number of images."""
     costs = defaultdict(list)
     for count in counts:
         make, kind = (make_tars, "tars") if asked.tars else (make_images, "images")
@@ -115,7 +113,7 @@ def grow(folder: Path, counts: Sequence[int], stages: Sequence[str], asked: argp
             memory = f"{cost.peak_mb:10.0f} MB ({cost.own_mb:.0f})"
             print(f"{count:>9,} {stage:10}{cost.cpu_s:10.1f} s CPU {memory}", flush=True)
     if len(counts) > 1:
-        print("grow by the power of the number of images, between the last two:")
+        print("exponents of growth with the number of images, between the last two:")
         for stage, (*_, one, other) in costs.items():
             cpu, memory = (
                 _power(counts, getattr(one, what), getattr(other, what)) for what in ("cpu_s", "own_mb")
@@ -124,7 +122,7 @@ def grow(folder: Path, counts: Sequence[int], stages: Sequence[str], asked: argp
 
 
 def search(counts: Sequence[int]) -> None:
-    """CPU time of finding close hashes, upright and mirrored, as `images.duplicate_distance_bits` has it."""
+    """Print the CPU time of finding hashes within `images.duplicate_distance_bits`, upright and mirrored."""
     bits = Images().duplicate_distance_bits
     for count in counts:
         drawn = np.random.default_rng(0).integers(0, 2**64, (2, count), dtype=np.uint64)
@@ -170,7 +168,7 @@ STANDS_ON = {
     "finetune": {"prepare": "prepared"},
     "report": {"finetune": "finetune", "heads": "heads"},
 }
-"""Any one of which a stage needs, and the folder that this makes."""
+"""For each stage, the stages of which it needs one, with the folders they make."""
 SETTINGS = (
     "encoder.name=tf_efficientnet_lite0", "encoder.weights=package",
     "evaluation.every_epochs=0", "evaluation.networks=[]", "evaluation.gradient_batches=0",
@@ -183,7 +181,7 @@ def _options(*settings: str) -> list[str]:
 
 
 def run(*arguments: str, cores: int | None = None) -> Cost:
-    """One command of knowhue, measured from outside; its words are shown only where it fails."""
+    """Run one knowhue command and measure it from outside; its output is shown only if it fails."""
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "knowhue", *arguments],
@@ -204,7 +202,7 @@ def run(*arguments: str, cores: int | None = None) -> Cost:
 
 
 class Sampler(Thread):
-    """Watches how much memory of its own a process has, five times a second."""
+    """Samples the memory of a process without pages of files, five times a second."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -223,13 +221,13 @@ class Sampler(Thread):
 
 
 def compare_cores(folder: Path, count: int, side: int) -> None:
-    """Seconds of `prepare` on one core and on all, three times in turns; the least of each counts."""
+    """Print the seconds of `prepare` on one core and on all; each is the minimum of three alternating runs."""
     images, out = make_images(folder / f"images-{count}-{side}", count, side), folder / "prepared"
     available = len(os.sched_getaffinity(0))
     ways = {
         "on one core": (1, []),
-        f"on {available}, by threads": (available, []),
-        f"on {available}, by processes": (available, ["--workers", str(available)]),
+        f"on {available}, with threads": (available, []),
+        f"on {available}, with processes": (available, ["--workers", str(available)]),
     }
     found = defaultdict(list)
     for _ in range(3):
@@ -244,7 +242,7 @@ def compare_cores(folder: Path, count: int, side: int) -> None:
 
 
 def make_images(folder: Path, count: int, side: int) -> Path:
-    """`folder/<class>/<part>/*.jpg`, unless they are there."""
+    """Write `folder/<class>/<part>/*.jpg`, unless the folder exists."""
     if not folder.is_dir():
         with Pool() as pool:
             pool.starmap(
@@ -255,7 +253,7 @@ def make_images(folder: Path, count: int, side: int) -> Path:
 
 
 def make_tars(folder: Path, count: int, side: int) -> Path:
-    """`folder/*.tar`, `A_TAR` images in each, unless they are there."""
+    """Write `folder/*.tar` with `A_TAR` images each, unless the folder exists."""
     if not folder.is_dir():
         folder.mkdir(parents=True)
         for first in range(0, count, A_TAR):

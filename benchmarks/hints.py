@@ -1,20 +1,21 @@
-"""Whether a colour hint or a stroke stays where it belongs, meets its colour, and what it costs.
+"""Colour hints and strokes: whether their effect stays in their region and reaches their colour, and what they cost.
 
-A hint's region is fixed here, apart from the code that is measured: pixels within 15 % of the image's short side of
-the point that are joined to it by steps of L* of at most 8, between neighbours left, right, above and below, none of
-them farther away. The steps are looked at where the short side is 256 pixels, averaged down to if it is longer, so that
-grain is no edge; the mask then goes back to full size. Several hints' regions are united.
+The region of a hint is defined here, independently of the code that is measured: pixels within 15 % of the image's
+short side of the point that are connected to it by steps of L* of at most 8 between horizontal or vertical neighbours.
+If the short side is longer than 256 pixels, the steps are computed on the image averaged down to 256, so that grain
+does not count as an edge, and the mask is enlarged to full size. The regions of several hints are united.
 
-Each photo is coloured without hints, with one, with three at once, and with two of unlike colours 3 % of the short side
-apart, at random points in random colours of sRGB. Compared are the 8-bit pixels that would be written, in CIELAB:
+Each photo is coloured without hints, with one, with three, and with two of different colours whose distance is 3 % of
+the short side, at random points in random colours of sRGB. The 8-bit pixels that would be written are compared in
+CIELAB:
 
-- outside: share of the pixels outside the region whose a*b* moved by less than 1 unit;
-- at the point: distance from the colour asked for, or from the nearest to it of the same hue that sRGB has there;
-- taken up: share of the region within 5 % of the short side of a point that moved at least half as far as the point
-  did, for a hint that colours nothing but its point keeps away from the rest as well.
+- outside: share of the pixels outside the region whose a*b* changed by less than 1 unit;
+- at the point: distance from the requested colour, or from the nearest colour of the same hue in sRGB;
+- taken up: share of the region within 5 % of the short side of a point that changed at least half as much as the point
+  did; otherwise a hint that colours only its own pixel would have perfect scores.
 
 A stroke is a line of two to four random corners, 1 % of the short side wide, in a random colour. Along it the distance
-from that colour is measured, or from the nearest to it that sRGB has there; outside is what is farther than the reach.
+from that colour is measured, or from the nearest one in sRGB; outside are the pixels beyond the reach.
 
     python benchmarks/hints.py IMAGES... [--model built-in] [--images 40] [--seed 0] [--runs 9]
 """
@@ -48,11 +49,11 @@ WAYS = ("one hint", "three hints", "two near hints")
 
 
 def main() -> None:
-    """Measure every way on every photo, then the time."""
+    """Measure hints and strokes on every photo, then the time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--images", dest="count", type=int, default=40, help="of each folder")
+    parser.add_argument("--images", dest="count", type=int, default=40, help="photos per folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=int, default=9)
     asked = parser.parse_args()
@@ -74,14 +75,14 @@ def main() -> None:
     ]
     outside, off = np.array([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
     print(
-        f"a stroke: outside {outside.mean():.2%} (worst {outside.min():.1%}); off along it: mean {off.mean():.2f}, "
+        f"a stroke: outside {outside.mean():.2%} (worst {outside.min():.1%}); error along it: mean {off.mean():.2f}, "
         f"within 2 {(off <= 2).mean():.1%}, within 5 {(off <= 5).mean():.1%} of the pixels"
     )
     print_time(colorizer, asked.runs)
 
 
 def some(source: Path, count: int) -> list[Path]:
-    """A file itself, or evenly spaced images of a folder."""
+    """The file itself, or evenly spaced images of a folder."""
     if source.is_file():
         return [source]
     files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -89,7 +90,7 @@ def some(source: Path, count: int) -> list[Path]:
 
 
 def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, found: dict) -> None:
-    """Append the numbers of one photo: outside, at the worst of its points, taken up."""
+    """Append the results of one photo: outside, at the worst of its points, taken up."""
     image = read_image(path)
     lightness, before = lab(colorizer.colorize(image).image.pixels)
     for way, hints in draw_hints(lightness.shape, generator).items():
@@ -104,14 +105,14 @@ def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, fo
         asked = min(change[point] for point in points)
         taken_up = (
             float((change[near] >= asked / 2).mean()) if asked > 4 else np.nan
-        )  # less is nothing to see
+        )  # a smaller change is invisible
         found[way].append((float((change[~region] < 1).mean()), max(errors), taken_up))
 
 
 def measure_stroke(
     colorizer: Colorizer, path: Path, generator: np.random.Generator
 ) -> tuple[float, list[float]]:
-    """Of one photo: share of what is out of reach that stays, and how far off some pixels of the stroke are."""
+    """For one photo: share of the pixels out of reach that stay, and errors of some pixels of the stroke."""
     image = read_image(path)
     lightness, before = lab(colorizer.colorize(image).image.pixels)
     height, width = lightness.shape
@@ -134,7 +135,7 @@ def measure_stroke(
 
 
 def draw_hints(shape: tuple[int, ...], generator: np.random.Generator) -> dict[str, list[Hint]]:
-    """Random points and colours; the second of two near ones lies inside the image, too."""
+    """Random points and colours; all points are inside the image."""
     height, width = shape
 
     def colour() -> tuple[float, float]:
@@ -156,7 +157,7 @@ def point_of(hint: Hint, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def regions(lightness: np.ndarray, hints: list[Hint]) -> tuple[np.ndarray, np.ndarray]:
-    """The hints' regions united (H, W), and what of them is near a point."""
+    """The union of the hints' regions (H, W), and its part near the points."""
     scale = min(1.0, EDGE_PX / min(lightness.shape))
     small = tuple(max(1, round(side * scale)) for side in lightness.shape)
     tensor = torch.from_numpy(lightness)[None, None]
@@ -173,7 +174,7 @@ def regions(lightness: np.ndarray, hints: list[Hint]) -> tuple[np.ndarray, np.nd
 
 
 def region_of(lightness: np.ndarray, hint: Hint) -> tuple[np.ndarray, np.ndarray]:
-    """One hint's region (h, w), and the distance from its point in short sides."""
+    """One hint's region (h, w), and the distance from its point, relative to the short side."""
     height, width = lightness.shape
     rows, columns = np.ogrid[:height, :width]
     distance = np.hypot(rows + 0.5 - hint.y * height, columns + 0.5 - hint.x * width) / min(height, width)
@@ -193,7 +194,7 @@ def region_of(lightness: np.ndarray, hint: Hint) -> tuple[np.ndarray, np.ndarray
 
 
 def possible(hint: Hint, lightness: float) -> np.ndarray:
-    """The colour asked for, or the nearest to it of its hue that sRGB has at a lightness."""
+    """The requested colour, or the nearest of the same hue that sRGB has at this lightness."""
     shares = torch.linspace(0, 1, 1001)
     chroma = shares[:, None] * torch.tensor([hint.a, hint.b])
     rgb = lab_to_rgb(torch.full((1001, 1, 1, 1), lightness), chroma[:, :, None, None], clip=False)
@@ -210,7 +211,7 @@ def lab(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def print_time(colorizer: Colorizer, runs: int) -> None:
-    """What hints add to the work on 12 megapixels of shapes and grain in memory: medians of CPU time, in turns."""
+    """Print the time that hints add for 12 megapixels in memory: medians of CPU time, alternately."""
     generator = np.random.default_rng(0)
     shapes = zoom(generator.integers(20, 235, (30, 40, 1)).astype(np.float32), (100, 100, 1), order=1)
     pixels = (shapes + generator.normal(0, 4, shapes.shape)).clip(0, 255).astype(np.uint8)
@@ -237,7 +238,7 @@ def print_time(colorizer: Colorizer, runs: int) -> None:
 
 
 def band(shape: tuple[int, ...], rows: int) -> Strokes:
-    """So many rows of an image, painted over its whole width, of which as many pixels are taken as of a file."""
+    """Strokes that cover the first rows of an image, with as many samples as are taken from a file."""
     y, x = np.divmod(
         np.linspace(0, rows * shape[1] - 1, min(MOST_SAMPLES, rows * shape[1])).astype(int), shape[1]
     )

@@ -1,9 +1,9 @@
-"""Thousands of wrong, broken and malicious requests to a real server: what it answered, what leaked, what it cost.
+"""Thousands of wrong, broken and malicious requests to a running server: its responses, leaks and cost.
 
 python benchmarks/hostile.py [--model built-in] [--inputs 12000] [--rounds 5] [--seed 1] [--slow 200] [--readers 40]
 
-The attacks are those of tests/serving/hostile_corpus.py; the server runs in its own process, so that its memory and
-its life can be watched.
+The requests are those of tests/serving/hostile_corpus.py; the server runs in a separate process, so that its memory
+and its survival can be observed.
 """
 
 import argparse
@@ -33,26 +33,26 @@ _BEGUN = b"POST /v1/colorize HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/
 STARVING = {
     "slow uploads": (_BEGUN + b"content-length: 9999\r\n\r\n\xff", "408"),
 }
-"""What a client sends that then stops, and the status that it gets in the end."""
+"""The start of a request that is never finished, and the status that ends it."""
 
 
 def main() -> None:
-    """Attack, and print what came of it."""
+    """Send the attacks, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--inputs", type=int, default=12_000, help="of one round")
+    parser.add_argument("--inputs", type=int, default=12_000, help="requests per round")
     parser.add_argument(
         "--rounds",
         type=int,
         default=5,
-        help="of the same inputs; what holds memory for ever grows in the last",
+        help="repetitions of the same requests; a memory leak still grows in the last",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--slow", type=int, default=200, help="clients that stop within a request, all at once"
+        "--slow", type=int, default=200, help="simultaneous clients that stop within a request"
     )
     parser.add_argument(
-        "--readers", type=int, default=40, help="clients that ask for 7 MB and do not read it"
+        "--readers", type=int, default=40, help="clients that request 7 MB and do not read it"
     )
     asked = parser.parse_args()
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def attack(port: int, process: int, inputs: list[Sent], rounds: int) -> list[str]:
-    """Send the corpus, some times over; returns what was wrong."""
+    """Send the corpus several times, and return the faults."""
     statuses: dict[str, Counter[int]] = {}
     faults: list[str] = []
     before, started, slowest = set(Path(tempfile.gettempdir()).iterdir()), time.perf_counter(), (0.0, "")
@@ -90,7 +90,7 @@ def attack(port: int, process: int, inputs: list[Sent], rounds: int) -> list[str
                 faults.append(f"{turn}.{number} {sent.kind} {sent.method} {sent.path[:80]}: {fault}")
         sizes.append(resident_mib(process))
     count, seconds = rounds * len(inputs), time.perf_counter() - started
-    print(f"{count} inputs in {seconds:.0f} s, the slowest {slowest[0]:.2f} s ({slowest[1]})")
+    print(f"{count} requests in {seconds:.0f} s, the slowest {slowest[0]:.2f} s ({slowest[1]})")
     for kind, counted in statuses.items():
         print(f"  {kind:11s} {', '.join(f'{status}: {times}' for status, times in sorted(counted.items()))}")
     made = [path for path in set(Path(tempfile.gettempdir()).iterdir()) - before if "pwned" in path.name]
@@ -99,7 +99,10 @@ def attack(port: int, process: int, inputs: list[Sent], rounds: int) -> list[str
 
 
 def once(port: int, sent: Sent, tries: int = 3) -> tuple[int, str | None]:
-    """Status, and what is wrong with the answer; who is refused while sending may be cut off before reading why."""
+    """Send a request; return its status and a fault of the response, if any.
+
+    Retries, because a client that is refused while it sends may be disconnected before it can read the response.
+    """
     link = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         got = send(link, sent)
@@ -115,7 +118,7 @@ def once(port: int, sent: Sent, tries: int = 3) -> tuple[int, str | None]:
 
 
 def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> list[str]:
-    """Hold many connections with requests that stop; a good one must still be answered, and they be cut off."""
+    """Open many connections with unfinished requests; a valid one must still be answered, and they must be ended."""
     links = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(clients)]
     for link in links:
         link.sendall(head)
@@ -125,7 +128,7 @@ def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> lis
     answers = Counter(link.recv(100)[9:12].decode() or UNANSWERED for link in links)
     ended = time.perf_counter() - started
     print(
-        f"{clients} {kind} at once: a good request was answered {good} in {took:.2f} s; they were cut off after"
+        f"{clients} {kind} at once: a valid request was answered {good} in {took:.2f} s; they were ended after"
     )
     print(f"  {ended:.1f} s: {', '.join(f'{status}: {times}' for status, times in answers.items())}")
     for link in links:
@@ -134,7 +137,7 @@ def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> lis
 
 
 def read_slowly(port: int, process: int, clients: int) -> list[str]:
-    """Ask for large answers and do not read them: memory, what others are answered, and when they are cut off."""
+    """Request large responses and do not read them: memory, other clients, and time until they are disconnected."""
     values = np.random.default_rng(0).integers(0, 256, (1600, 1600), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(values).save(file, "png")
@@ -157,7 +160,7 @@ def read_slowly(port: int, process: int, clients: int) -> list[str]:
         link.close()
     statuses = ", ".join(f"{status}: {times}" for status, times in answers.items())
     print(
-        f"{clients} readers that do not read: {statuses}; a good request was answered {good} in {took:.2f} s"
+        f"{clients} readers that do not read: {statuses}; a valid request was answered {good} in {took:.2f} s"
     )
     print(
         f"  {most:.0f} MiB held, none after {ended:.0f} s; memory {before:.0f}, {resident_mib(process):.0f} MiB"
@@ -166,7 +169,7 @@ def read_slowly(port: int, process: int, clients: int) -> list[str]:
 
 
 def held_mib(port: int) -> float:
-    """What the server says that it holds."""
+    """MiB of responses and uploads held by the server, from its metrics."""
     link = HTTPConnection("127.0.0.1", port, timeout=30)
     link.request("GET", "/metrics")
     text = link.getresponse().read().decode()
@@ -176,13 +179,13 @@ def held_mib(port: int) -> float:
 
 
 def resident_mib(process: int) -> float:
-    """Memory of a process."""
+    """Resident memory of a process, in MiB."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def run_server(model: str, link: Connection) -> None:
-    """A server, until told to stop."""
+    """Run a server until `link` sends a message."""
     import asyncio
 
     from knowhue.inference.colorizer import Colorizer
@@ -190,7 +193,7 @@ def run_server(model: str, link: Connection) -> None:
     from knowhue.serving.run import Server, listening
     from knowhue.serving.settings import ServerSettings
 
-    os.environ["KNOWHUE_SECRET"] = SECRET  # whatever prints its environment leaks this
+    os.environ["KNOWHUE_SECRET"] = SECRET  # leaks if anything prints the environment
     settings = ServerSettings(port=0, upload_seconds=UPLOAD_SECONDS)
     models = {"model": Colorizer.load(model)}
     server = Server(make_app(models, settings, with_page=True), settings)

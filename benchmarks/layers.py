@@ -1,11 +1,10 @@
-"""How far a flattened OpenRaster file is from the coloured image: by the W3C's formula, in Krita, in GIMP.
+"""Difference between a flattened OpenRaster file and the coloured image: by the W3C's formula, in Krita and in GIMP.
 
-Each photo is coloured, written as layers and flattened by each program that is installed (`krita` and `gimp`, with
-`xvfb-run` where there is no display). GIMP 2.10 of Debian opens no OpenRaster files, so its layers are put together
-here: as a file of its own, with the mode that GIMP's reader of OpenRaster takes `svg:color` for, HSL Color, with LCh
-Color, and with Normal. Compared with the coloured image are L* (largest and mean difference) and CIELAB (Delta E 1976),
-means over the photos. For the formula a second content of the colour layer is tried: the colour nearest to the wanted
-one in CIELAB among those of the photo's luma.
+Each photo is coloured, written as layers and flattened by each installed program (`krita` and `gimp`, with `xvfb-run`
+if there is no display). Debian's GIMP 2.10 does not open OpenRaster files, so its layers are combined here in three
+modes: HSL Color, to which GIMP's OpenRaster reader maps `svg:color`, LCh Color, and Normal. Printed are the differences
+from the coloured image in L* and in CIELAB (Delta E 1976), mean and largest. For the formula a second content of the
+colour layer is tried: among the colours with the photo's luma, the one nearest in CIELAB to the wanted colour.
 
     python benchmarks/layers.py PHOTOS... [--model built-in] [--images 20] [--programs]
 """
@@ -42,13 +41,13 @@ GIMP = """(let* ((image (car (gimp-file-load RUN-NONINTERACTIVE "{photo}" "photo
 
 
 def main() -> None:
-    """Flatten every photo in every way."""
+    """Flatten every photo with every method, and print the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path, nargs="+", help="files or folders")
     parser.add_argument("--model", default="built-in")
-    parser.add_argument("--images", type=int, default=20, help="of each folder")
+    parser.add_argument("--images", type=int, default=20, help="photos per folder")
     parser.add_argument(
-        "--programs", action="store_true", help="flatten by Krita and GIMP, too; seconds a photo"
+        "--programs", action="store_true", help="also flatten with Krita and GIMP; takes seconds per photo"
     )
     asked = parser.parse_args()
     colorizer = Colorizer.load(asked.model)
@@ -74,7 +73,7 @@ def files_of(source: Path) -> list[Path]:
 
 
 def flattened(data: bytes, folder: Path, programs: bool) -> list[tuple[str, Colours, Colours]]:
-    """Name of a way, the flattened image, and what it should be; sRGB codes, 0 to 1."""
+    """Name of each method, the flattened image and the expected one; sRGB codes, 0 to 1."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         archive.extractall(folder)
     (folder / "layers.ora").write_bytes(data)
@@ -98,7 +97,7 @@ def blend_color(backdrop: Colours, source: Colours) -> Colours:
 
 
 def clip_colour(colour: Colours, luma: Colours) -> Colours:
-    """A colour brought to a luma, and into sRGB with that."""
+    """`SetLum` of the same section: a colour moved to a luma and clipped to sRGB."""
     light = luma[..., None]
     colour = colour + light - (colour @ LUMA)[..., None]
     low = np.minimum(colour.min(-1, keepdims=True), 0)
@@ -108,7 +107,7 @@ def clip_colour(colour: Colours, luma: Colours) -> Colours:
 
 
 def nearest(wanted: Colours, luma: Colours, steps: int = 3) -> Colours:
-    """The colour of a luma that is nearest in CIELAB, by Newton's method; clipped to sRGB after each step."""
+    """The colour of a luma nearest to `wanted` in CIELAB, by Newton's method; clipped to sRGB after each step."""
     target, colour = srgb_to_lab(wanted), clip_colour(wanted, luma)
     for _ in range(steps):
         lab = srgb_to_lab(colour)
@@ -125,7 +124,7 @@ def luma_of(lab: Colours) -> Colours:
 
 
 def encoded(lab: Colours) -> Colours:
-    """Codes of sRGB, of CIELAB; negative where sRGB has no such colour."""
+    """Codes of CIELAB colours in sRGB; negative if outside sRGB."""
     light = lab_to_linear(lab[..., 0].ravel(), lab[..., 1:].reshape(-1, 2).T).T.reshape(lab.shape)
     return np.where(light < 0, 12.92 * light, linear_to_srgb(np.maximum(light, 0)))
 

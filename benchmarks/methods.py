@@ -1,9 +1,9 @@
-"""What each way to colour costs: time of a training step and of a prediction as ratios to the GAN with skips, memory.
+"""Cost of each colour method: time of a training step and of a prediction, as ratios to the GAN with skips, and memory.
 
-Every method runs in a process of its own, so that its peak memory is its own, round by round with the others, so that a
-busy machine slows all alike; ratios are medians over rounds. A step is one of
-fine-tuning, encoder and discriminator included.
-The memory is that above a process which has only imported the project. Images are noise; weights are random.
+Every method runs in a separate process, so that its peak memory can be measured, and in rounds with the others, so that
+other load slows all of them equally; ratios are medians over rounds. A step is one of fine-tuning, including encoder
+and discriminator. Memory is the increase over a process that has only imported the project. Images are noise and
+weights are random.
 
     python benchmarks/methods.py [--size 64] [--batch 16] [--rounds 3] [--methods l1,gan,...]
     python benchmarks/methods.py --paper --size 256 --batch 1 --rounds 1
@@ -30,11 +30,11 @@ from knowhue.training.step import train_step
 
 BASELINE = "unet"
 MANY_PASSES = 50
-"""A diffusion with more is timed for two of its passes, and the time multiplied."""
+"""Diffusion models with more passes are timed for two of them, and the time is multiplied."""
 
 
 def main() -> None:
-    """Measure every method in turn, some rounds, and print a table."""
+    """Measure every method in several rounds, and print a table."""
     asked = _read_arguments()
     if asked.child:
         print(json.dumps(measure(asked.child, asked.size, asked.batch, asked.steps)))
@@ -54,8 +54,8 @@ def main() -> None:
             f"{name:20}{first['parameters']:12,}{first['discriminator']:14,}{step:8.2f}{pace:12.1f}{prediction:11.2f}{mark}"
             f"{max(each[name]['peak_mib'] for each in rounds):10.0f}"
         )
-    print(f"step and prediction: times those of {BASELINE}.", end=" ")
-    print("*: two passes of the network, multiplied by all of them.")
+    print(f"step and prediction: ratios to {BASELINE}.", end=" ")
+    print("*: extrapolated from two passes of the network.")
 
 
 def measure(name: str, size: int, batch_size: int, steps: int) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def _seconds(work: Callable[[], object], runs: int, device: torch.device) -> flo
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    return float(np.median(times[1:]))  # the first warms up
+    return float(np.median(times[1:]))  # the first one is a warm-up
 
 
 def _peak_mib() -> float:
-    """Of the GPU where there is one, else resident memory."""
+    """Peak memory of the GPU if there is one, otherwise peak resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -139,7 +139,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a round, after one that warms up")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per round, after a warm-up step")
     parser.add_argument("--methods")
     parser.add_argument("--paper", action="store_true", help="the sizes of the papers")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""Seeded faults in statistics, color and runs: does a test notice each of them?
+"""Seeded faults in statistics, color, runs and locks: whether a test detects each of them.
 
 python benchmarks/mutants.py [--only NUMBER ...]
 
-Each fault is put into a copy of the sources, alone, and the tests of its field are run on it until the first fails.
-Exit 1 where a fault survives, or where its place is no longer there (then mend the list, not the test).
+Each fault is put alone into a copy of the sources, and the tests of its module run until the first failure. Exits with
+1 if a fault survives, or if its place no longer exists (then update the list, not the test).
 """
 
 import argparse
@@ -60,7 +60,7 @@ MUTANTS = (
 
 
 def main() -> None:
-    """Try each fault and say which of them nobody noticed."""
+    """Try each fault and print which of them survived."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the faults to try")
     wanted = parser.parse_args().only
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def is_noticed(field: str, old: str, new: str) -> bool:
-    """Put one fault into a copy of the sources and run its field's tests, its own first."""
+    """Put one fault into a copy of the sources and run the tests of its module, those of the same name first."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -84,17 +84,17 @@ def is_noticed(field: str, old: str, new: str) -> bool:
         text = place.read_text(encoding="utf-8")
         place.write_text(text.replace(old, new), encoding="utf-8")
         tests = sorted(path for glob in TESTS[field] for path in ROOT.glob(glob))
-        # those of the same name first: they notice most faults
+        # those of the same name first, because they detect most faults
         tests.sort(key=lambda path: path.stem != f"test_{place.stem}")
-        return not passes(source, [place, *tests])  # its doctests before all
+        return not passes(source, [place, *tests])  # its doctests before the others
 
 
 def place_of(source: Path, field: str, old: str) -> Path:
-    """The one file below `source` where a fault is to be put in."""
+    """The one file below `source` that contains the line to change."""
     places = [path for path in source.rglob("*.py") if old in path.read_text(encoding="utf-8")]
     places = [path for path in places if field in path.relative_to(source).as_posix()] or places
     if len(places) != 1:
-        sys.exit(f"{old!r} should stand in one file. Found {len(places)}.")
+        sys.exit(f"{old!r} should occur in one file. Found {len(places)}.")
     return places[0]
 
 

@@ -1,6 +1,6 @@
-"""How faded, grainy and flat photos are: what the strengths of `data.loaders.degrade` were taken from.
+"""How faded, grainy and flat old photos are; the strengths of `data.loaders.degrade` are based on these measurements.
 
-At the size that a network sees: black and white point (1 and 99 % of the pixels), mean, deviation, and grain in the
+At the network's size: black and white point (1 and 99 % of the pixels), mean, standard deviation, and grain in the
 smoothest quarter of the photo (Immerkaer 1996, "Fast noise variance estimation"), all in L*.
 
     python benchmarks/old_photos.py FOLDER [FOLDER ...] [--size 96]
@@ -19,11 +19,11 @@ from knowhue.inference.pixels import network_input
 
 COLUMNS = ("black", "white", "mean", "deviation", "grain")
 LAPLACIANS = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
-"""The difference of two Laplacians: what it answers on structure is little, on noise of deviation s about 6 s."""
+"""Difference of two Laplacians: its response is small for structure, about 6 s for noise of standard deviation s."""
 
 
 def measure(lightness: FloatArray) -> tuple[float, ...]:
-    """The columns of one photo, of L* (h, w)."""
+    """The values of `COLUMNS` for one photo, L* (h, w)."""
     answer = np.abs(convolve(lightness.astype(np.float64), LAPLACIANS))[1:-1, 1:-1]
     grain = np.sqrt(np.pi / 2) / 6 * np.percentile(uniform_filter(answer, 9), 25)
     black, white = np.percentile(lightness, (1, 99))

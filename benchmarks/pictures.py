@@ -1,6 +1,6 @@
-"""The pictures of README and docs/model.md: old photos in gray and as the built-in model colours them.
+"""The figures of README and docs/model.md: old photos in gray and as coloured by the built-in model.
 
-Written are `docs/first.jpg` and `docs/old_photos.jpg`, of the photos named in `SHEETS` (sources: docs/model.md).
+Writes `docs/first.jpg` and `docs/old_photos.jpg` from the photos listed in `SHEETS` (sources: docs/model.md).
 
     python benchmarks/pictures.py FOLDER
 """
@@ -26,7 +26,7 @@ SHEETS = {
         ((GIRLS, BOATS, MUSICIAN), (ALPS, CANYON), (HOUSE, SPHINX, GIRL), (SAMURAI, BIPLANE, LESSON)),
     ),
 }
-"""By file: width, and the photos of each row."""
+"""For each file: its width, and the photos of each row."""
 GAP, QUALITY = 8, 88
 
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def pair_of(colorizer: Colorizer, folder: Path, name: str) -> Image.Image:
-    """A photo in gray, and beside it in colour."""
+    """A photo in gray and in colour, side by side."""
     image = read_image(next(folder.glob(f"{name}.*")))
     gray, coloured = (
         Image.fromarray(to_rgb8(colorizer.colorize(image, ColorizeOptions(saturation=each)).image))
@@ -61,7 +61,7 @@ def pair_of(colorizer: Colorizer, folder: Path, name: str) -> Image.Image:
 
 
 def in_line(pairs: list[Image.Image], width: int) -> np.ndarray:
-    """Pairs of one height side by side, as wide as asked."""
+    """Pairs side by side at equal height, with the given total width."""
     room = width - GAP * (len(pairs) - 1)
     height = round(room / sum(each.width / each.height for each in pairs))
     line = Image.new("RGB", (width, height), "white")

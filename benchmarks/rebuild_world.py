@@ -1,10 +1,10 @@
-"""The photos that the built-in model was trained on, made again from where they were found.
+"""Rebuild the training photos of the built-in model from their sources.
 
-`benchmarks/world.csv` names each: file, source, its path there, licence, size, a perceptual hash and the begin of
+`benchmarks/world.csv` lists each photo: file, source, its path there, licence, size, a perceptual hash and the start of
 the SHA-256 of the file that was used. Sources are public repositories at a commit, cloned by git below `--sources`
-(some gigabytes; the sea animals, a Kaggle set, have to be put there by hand, at `ocean5`). A photo is cut to at most
-3:2 about its middle, then made small: short side 144 pixels, Lanczos, progressive JPEG of quality 82 without chroma
-subsampling. One whose hash is too far from the list's, or that is gone, is named, and the command ends with 1.
+(some gigabytes; the sea animals, a Kaggle dataset, must be put at `ocean5` by hand). A photo is cropped to at most 3:2
+about its centre and resized: short side 144 pixels, Lanczos, progressive JPEG of quality 82 without chroma subsampling.
+Photos that are missing, or whose hash differs too much from the list's, are reported, and the command exits with 1.
 
     python benchmarks/rebuild_world.py world --sources FOLDER
     python benchmarks/rebuild_world.py world --list  (writes the list of the photos in `world` from its manifest.csv)
@@ -39,24 +39,24 @@ REPOSITORIES = {
 }
 COLUMNS = ("file", "source", "original", "licence", "width", "height", "phash", "sha256")
 DIGITS = 16
-"""Of the SHA-256, which are enough to tell files apart."""
+"""Number of hexadecimal digits of the SHA-256 that are stored, enough to distinguish files."""
 QUALITY = 82
 HASH_SIDE = 96
 FAR_BITS = 10
-"""Bits of 64 that two hashes of one photo may differ in where decoders make it another by a byte."""
+"""Largest number of the 64 bits in which hashes of one photo can differ, because decoders differ slightly."""
 
 
 def main() -> None:
-    """Make the photos, or their list."""
+    """Rebuild the photos, or write their list."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("world", type=Path)
-    parser.add_argument("--sources", type=Path, help="folder of the clones, one a source")
-    parser.add_argument("--list", action="store_true", help="write the list of what lies there")
+    parser.add_argument("--sources", type=Path, help="folder of the clones, one per source")
+    parser.add_argument("--list", action="store_true", help="write the list of the photos that are there")
     asked = parser.parse_args()
     if asked.list == (asked.sources is not None):
-        parser.error("one of --sources and --list")
+        parser.error("give either --sources or --list")
     if asked.list:
         write_list(asked.world)
         return
@@ -66,7 +66,9 @@ def main() -> None:
     faults = [f"{row['file']}: {fault}" for row in rows if (fault := make(row, asked.sources, asked.world))]
     same = sum(sha256_of(asked.world / row["file"]) == row["sha256"] for row in rows)
     print(
-        f"{len(rows) - len(faults)} of {len(rows)} photos made, {same} of them to the byte", *faults, sep="\n"
+        f"{len(rows) - len(faults)} of {len(rows)} photos rebuilt, {same} of them byte for byte",
+        *faults,
+        sep="\n",
     )
     sys.exit(bool(faults))
 
@@ -79,7 +81,7 @@ def write_list(world: Path) -> None:
         with Image.open(path) as photo:
             size = photo.size
             found = hash_of(photo)
-        # the clone's own path: sea animals were listed with the folder that they lay in
+        # the path within the source: sea animals were listed with the folder they were in
         original = row["original"].split("ocean5/train/")[-1]
         rows.append(
             (row["file"], row["source"], original, row["licence"], *size, f"{found:016x}", sha256_of(path))
@@ -88,16 +90,16 @@ def write_list(world: Path) -> None:
 
 
 def clone(source: str, sources: Path) -> None:
-    """Fetch a source's files as they were at its commit, unless they are there."""
+    """Fetch a source's files at its commit, unless they are there."""
     folder = sources / source
     if folder.is_dir():
         return
     if source not in REPOSITORIES:
         sys.exit(f"{folder}: no such folder. Put the photos of the Sea Animals Image Dataset (Kaggle) there.")
     name, commit = REPOSITORIES[source]
-    # the commits are abbreviated, which no server resolves: the history is fetched, without its files
+    # fetch the history without files, because no server resolves the abbreviated commits
     partial = hidden_sibling(folder)
-    shutil.rmtree(partial, ignore_errors=True)  # of a command that was stopped
+    shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted command
     filtered = ("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"{GITHUB}{name}", str(partial))
     subprocess.run(("git", *filtered), check=True)
     subprocess.run(("git", "-C", str(partial), "checkout", "--quiet", commit), check=True)
@@ -105,10 +107,10 @@ def clone(source: str, sources: Path) -> None:
 
 
 def make(row: Mapping[str, str], sources: Path, world: Path) -> str:
-    """Make one photo; what is wrong with it, or nothing."""
+    """Rebuild one photo; return what is wrong with it, or an empty text."""
     original, target = sources / row["source"] / row["original"], world / row["file"]
     if not original.exists():
-        return f"{original} is not there"
+        return f"{original}: no such file"
     with Image.open(original) as photo:
         small = shrink(photo.convert("RGB"), int(row["width"]), int(row["height"]))
     bits = (hash_of(small) ^ int(row["phash"], 16)).bit_count()
@@ -120,7 +122,7 @@ def make(row: Mapping[str, str], sources: Path, world: Path) -> str:
 
 
 def shrink(photo: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of a photo, at most 3:2, at a size.
+    """The centre of a photo, cropped to at most 3:2 and resized.
 
     >>> shrink(Image.new("RGB", (600, 300)), 216, 144).size
     (216, 144)
@@ -132,12 +134,12 @@ def shrink(photo: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def sha256_of(path: Path) -> str:
-    """Its first digits; none where there is no file."""
+    """The first digits of the SHA-256; empty if there is no file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS] if path.exists() else ""
 
 
 def hash_of(photo: Image.Image) -> int:
-    """The 64 bits by which copies are told."""
+    """The perceptual hash that finds near-duplicates, 64 bits."""
     square = photo.convert("RGB").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
     return int(signatures([np.asarray(square)[None]]).upright[0])
 

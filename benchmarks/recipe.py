@@ -1,12 +1,12 @@
-"""Which recipe makes colours that people like: the error of trained runs against how vivid they are.
+"""Which training recipe gives vivid and accurate colours: the error of trained runs against their vividness.
 
-Of each run, on the validation images of its study: what each saturation costs, on the photos as they are and on copies
-degraded like old photos (`loaders.degrade`, all of them). Heads of 313 colours are asked at several temperatures and
-logit adjustments, too. With `--chroma` runs are compared at equal vividness: each at the saturation that makes the mean
-chroma of its colourings so many times that of the true images, and copies at the saturation of their photos.
-Better: the share of photos that come nearer to the truth than if they had been left gray. Vivid: mean error of the
-pixels whose true chroma exceeds 20. Recognised: the share of colourings whose class is found by a linear probe that was
-fitted to the true colours of the training images (`evaluation.recognition`).
+For each run, on the validation images of its study: the scores at each saturation, on the photos themselves and on
+copies degraded like old photos (`loaders.degrade`, applied to all of them). Heads of 313 colours are also evaluated at
+several temperatures and logit adjustments. `--chroma` compares runs at equal vividness: each at the saturation that
+makes the mean chroma of its colourings the given multiple of that of the true images, and degraded copies at the
+saturation of their photos. Better: the share of photos that are nearer to the truth than the gray photo. Vivid: mean
+error of the pixels with a true chroma above 20. Recognised: the share of colourings whose class is found by a linear
+probe fitted to the true colours of the training images (`evaluation.recognition`).
 
     python benchmarks/recipe.py RUN [RUN ...] [--saturations .6,1 | --chroma .7] [--temperatures .38,1]
         [--adjustments 0,1] [--mirror]
@@ -39,11 +39,11 @@ from knowhue.training.scores import recognition_probe
 VIVID = 20.0
 COLUMNS = ("a*b* error", "CIEDE2000", "chroma", "colourfulness", "better", "vivid", "recognised", "accuracy")
 Recognise = Callable[[RGB, torch.Tensor], torch.Tensor]
-"""Colourings and their labels to whether the class of each is found."""
+"""A function of colourings and their labels: whether the class of each one is recognised."""
 
 
 class Seen(NamedTuple):
-    """A batch, what the network is given of it, and what it answers."""
+    """A batch, the predicted chroma, and whether its class is predicted correctly."""
 
     batch: Batch
     chroma: Chroma
@@ -51,14 +51,14 @@ class Seen(NamedTuple):
 
 
 def main() -> None:
-    """Print a table a run."""
+    """Print a table for each run."""
     asked = read_arguments()
     for folder in asked.runs:
         config, root = read_config(folder), folder.parent.parent
         prepared = load_prepared(root / "images", "validation")
         work = Workspace(root, Engine(config.training), prepared, lambda _: None)
         model = load_run(work, config, folder)
-        model.saturation = 1.0  # the run's own is one of those that are asked for
+        model.saturation = 1.0  # because the saturations to evaluate are absolute
         recognise = recogniser(work)
         print(f"\n{folder}")
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def answers(work: Workspace, model: MultiTask, degraded: bool, mirror: bool) -> Iterator[Seen]:
-    """The validation images and what a model makes of them."""
+    """The validation images and a model's predictions for them."""
     positions = work.prepared.positions("validation")
     damage = draw_damage(0, 0, len(positions), 1.0)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def predict(model: MultiTask, lightness: Lightness, mirror: bool) -> tuple[Chrom
 
 
 def recogniser(work: Workspace) -> Recognise:
-    """By EfficientNet-Lite0, whose weights are a package."""
+    """Recognition by a probe on EfficientNet-Lite0, whose weights are a package."""
     network = available_networks(Evaluation(), work.engine.device)["lite0"]
     probe = recognition_probe(work, "lite0", network)
 
@@ -116,7 +116,7 @@ def recogniser(work: Workspace) -> Recognise:
 
 
 def chroma_ratio(seen: Sequence[Seen]) -> float:
-    """Mean chroma of the answers over that of the true images."""
+    """Mean chroma of the predictions, divided by that of the true images."""
     own, true = (
         torch.cat([mean_chroma(chroma(each)) for each in seen]).mean().item()
         for chroma in (lambda each: each.chroma, lambda each: each.batch.chroma)
@@ -125,7 +125,7 @@ def chroma_ratio(seen: Sequence[Seen]) -> float:
 
 
 def show(name: str, seen: Sequence[Seen], saturation: float, recognise: Recognise) -> None:
-    """Print the scores of one saturation."""
+    """Print the scores at one saturation."""
     columns: dict[str, list[float]] = {}
     vivid_error = vivid_pixels = 0.0
     for each in seen:
@@ -158,7 +158,7 @@ def show(name: str, seen: Sequence[Seen], saturation: float, recognise: Recognis
 
 
 def read_arguments() -> argparse.Namespace:
-    """What the command line asks."""
+    """The options of the command line."""
     numbers = lambda text: [float(each) for each in text.split(",")]  # noqa: E731
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,11 +166,16 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("runs", type=Path, nargs="+")
     vividness = parser.add_mutually_exclusive_group()
     vividness.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
-    vividness.add_argument("--chroma", type=numbers, default=[], help="of the true, in place of saturations")
+    vividness.add_argument(
+        "--chroma",
+        type=numbers,
+        default=[],
+        help="mean chroma relative to the true one, instead of saturations",
+    )
     parser.add_argument("--temperatures", type=numbers, default=[0.38])
     parser.add_argument("--adjustments", type=numbers, default=[0.0])
     parser.add_argument(
-        "--mirror", action="store_true", help="ask about the mirror image, too, and take the mean"
+        "--mirror", action="store_true", help="average the predictions for an image and its mirror image"
     )
     return parser.parse_args()
 

@@ -1,19 +1,19 @@
-"""What `--reference` does to the error: another view of the same scene, a photo of the same kind, an unrelated one.
+"""Effect of `--reference` on the error: another view of the same scene, a photo of the same kind, an unrelated one.
 
-Photos of the split that tuned the model, each made gray and coloured by `Colorizer` as `knowhue colorize` would,
-without a reference and with each of these:
+Photos of the validation split, on which the model was tuned, are converted to gray and coloured by `Colorizer` as
+`knowhue colorize` does, without a reference and with each of these:
 
-- same scene: of the photo's longer side one gets two thirds from one end, the reference two thirds from the other, so
-  that half of what is coloured is there; smaller by up to a quarter (not the other way round), and of another exposure
-  (codes to a power of .74 to 1.35);
+- same scene: the photo's longer side is divided so that the photo gets two thirds from one end and the reference two
+  thirds from the other, which makes half of what is coloured visible in the reference; the reference is up to a quarter
+  smaller (never larger), with another exposure (codes to a power of .74 to 1.35);
 - the same mirrored;
 - same kind: another photo of the same class;
 - unrelated: a photo of another class.
 
-Error: mean absolute difference of a*b* to the truth over the whole of what is coloured, also where the reference does
-not reach. The ratio is that of mean errors with and without a reference, with 95 % intervals over photos by a bootstrap
-of 2,000 draws; found, the mean share of the photo that was found in the reference. The constants of
-`knowhue.inference.reference` were chosen on the first 120 photos, which `--skip 120` leaves out.
+The error is the mean absolute difference of a*b* from the truth over the whole coloured photo, including parts that are
+not in the reference. The ratio is that of the mean errors with and without a reference, with 95 % intervals over photos
+by a bootstrap of 2,000 draws; found is the mean share of the photo that was found in the reference. The constants of
+`knowhue.inference.reference` were tuned on the first 120 photos, which `--skip 120` leaves out.
 
     python benchmarks/reference.py PHOTOS --prepared STUDY/images [--model built-in] [--skip 120] [--sheet FILE]
 """
@@ -41,7 +41,7 @@ SHEET_PX = 150
 
 
 class Case(NamedTuple):
-    """What is coloured, and the references that it is coloured with, by name."""
+    """The true colours and the gray version of a photo, and its references by name."""
 
     true: Pixels
     gray: Pixels
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    """Print a line a kind of reference, and draw the sheet if one is named."""
+    """Print a line for each kind of reference, and draw the sheet if its file is given."""
     asked = read_arguments()
     rows = read_csv(asked.prepared / "manifest.csv")
     labels = {each["path"]: each["label"] for each in rows if each["split"] == "validation"}
@@ -72,38 +72,40 @@ def main() -> None:
 
 
 def show(errors: dict[str, list[float]], found: dict[str, list[float]], model: str) -> None:
-    """Print a line a kind of reference."""
+    """Print a line for each kind of reference."""
     without = np.array(errors[""])
-    print(f"{len(without)} photos; {model}; without a reference off by {without.mean():.2f}")
+    print(f"{len(without)} photos; {model}; error without a reference {without.mean():.2f}")
     for name, values in errors.items():
         if not name:
             continue
         low, high = np.percentile(ratios(np.array(values), without), (2.5, 97.5))
         print(
-            f"{name:12} off by {np.mean(values):5.2f}; ratio {np.mean(values) / without.mean():.3f} "
+            f"{name:12} error {np.mean(values):5.2f}; ratio {np.mean(values) / without.mean():.3f} "
             f"({low:.3f} to {high:.3f}); found {np.mean(found[name]):.0%}"
         )
 
 
 def read_arguments() -> argparse.Namespace:
-    """What the command line asks."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--prepared", type=Path, required=True, help="whose manifest names the photos")
+    parser.add_argument(
+        "--prepared", type=Path, required=True, help="prepared images, whose manifest lists the photos"
+    )
     parser.add_argument("--model", default="built-in")
     parser.add_argument(
-        "--skip", type=int, default=0, help="photos, such as those that a constant was chosen on"
+        "--skip", type=int, default=0, help="photos to leave out, such as those used for tuning"
     )
-    parser.add_argument("--limit", type=int, default=400, help="photos")
-    parser.add_argument("--sheet", type=Path, help="picture of the first photos: gray, and by each reference")
-    parser.add_argument("--rows", type=int, default=12, help="of the sheet")
+    parser.add_argument("--limit", type=int, default=400, help="largest number of photos")
+    parser.add_argument("--sheet", type=Path, help="image of the first photos: gray, and with each reference")
+    parser.add_argument("--rows", type=int, default=12, help="photos on the sheet")
     return parser.parse_args()
 
 
 def make_case(folder: Path, path: str, labels: dict[str, str], number: int) -> Case:
-    """One photo as it is coloured, and its references; what is drawn depends on its number alone."""
+    """One photo and its references; random choices depend only on its number."""
     generator = np.random.default_rng([1, number])
     whole = read_image(folder / path).pixels
     true, other = two_views(whole, generator)
@@ -118,7 +120,7 @@ def make_case(folder: Path, path: str, labels: dict[str, str], number: int) -> C
 
 
 def two_views(whole: Pixels, generator: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Two thirds of a photo from one end, and from the other one smaller and of another exposure."""
+    """Two thirds of a photo from one end, and two thirds from the other end, resized and with another exposure."""
     axis = int(whole.shape[1] >= whole.shape[0])
     length = whole.shape[axis]
     kept = round(SHARE * length)
@@ -132,12 +134,12 @@ def two_views(whole: Pixels, generator: np.random.Generator) -> tuple[Pixels, Pi
 
 
 def codes(rgb: NDArray[np.floating]) -> Pixels:
-    """8 bits of sRGB from 0 to 1."""
+    """8-bit codes of sRGB values from 0 to 1."""
     return np.ascontiguousarray((255 * rgb).round().astype(np.uint8))
 
 
 def colour(colorizer: Colorizer, case: Case) -> dict[str, tuple[Pixels, float]]:
-    """The photo as coloured without a reference (of no name) and with each, and how much of it was found there."""
+    """The photo coloured without a reference (key "") and with each one, and its share found in the reference."""
     gray = Image.of(case.gray)
     options = {
         name: ColorizeOptions(reference=colorizer.reference(Image.of(each)))
@@ -150,19 +152,19 @@ def colour(colorizer: Colorizer, case: Case) -> dict[str, tuple[Pixels, float]]:
 
 
 def error(pixels: Pixels, true: Pixels) -> float:
-    """Mean absolute difference of a*b*."""
+    """Mean absolute difference of a*b*, in CIELAB units."""
     first, second = (rgb_to_lab(to_rgb(each[None], CPU))[1] for each in (pixels, true))
     return (first - second).abs().mean().item()
 
 
 def ratios(errors: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of mean errors, over photos drawn with replacement."""
+    """Ratios of mean errors over photos drawn with replacement."""
     drawn = np.random.default_rng(0).integers(0, len(errors), (DRAWS, len(errors)))
     return errors[drawn].mean(1) / without[drawn].mean(1)
 
 
 def row_of(case: Case, made: dict[str, tuple[Pixels, float]]) -> Pixels:
-    """Of the sheet: gray, without a reference, and each reference beside what it does."""
+    """A row of the sheet: gray, truth, without a reference, and each reference with its result."""
     pictures = [case.gray, case.true, made[""][0]]
     for name, reference in case.references.items():
         pictures += [reference, made[name][0]]

@@ -1,9 +1,10 @@
-"""How different the answers of `--samples` are, and how near the best of them comes to the truth.
+"""How different the samples of `--samples` are, and how near the best of them is to the truth.
 
-Photos are made gray at their own lightness and coloured whole, as `knowhue colorize` does. Best of K: of the first K
-answers the one nearest to the truth, by a*b* error and by CIEDE2000, which a user who knows the truth would choose.
-Beside the product's answers: the same field drawn anew at every pixel, and the model's own answer at other saturations.
-Diversity: mean CIEDE2000 between two of the first four. Intervals: 95 % over photos, by a bootstrap.
+Photos are converted to gray at their own lightness and coloured at full size, as `knowhue colorize` does. Best of K:
+among the first K samples, the one nearest to the truth by a*b* error and by CIEDE2000, as chosen by a user who knows
+the truth. For comparison: the same random field drawn independently at every pixel, and the model's prediction at other
+saturations. Diversity: mean CIEDE2000 between two of the first four samples. Intervals: 95 % over photos, by a
+bootstrap.
 
     python benchmarks/samples.py MODEL --photos FOLDER [--limit 60] [--sheet SHEET.jpg]
 """
@@ -33,25 +34,25 @@ COUNTS = (1, 2, 4, 8)
 DIVERSE_OF = 4
 SATURATIONS = (1.0, 0.5, 1.5, 0.75, 1.25, 0.25, 1.75, 2.0)
 NO_REACH = 1e-6
-"""Of the field: every pixel for itself."""
+"""Reach of a random field whose pixels are independent."""
 SHEET_OF = 8
-"""Photos on the sheet."""
+"""Number of photos on the sheet."""
 
 
 def smooth(distribution: ColourDistribution) -> list[FloatArray]:
-    """As the product answers."""
+    """Samples as `knowhue colorize` gives them."""
     return [distribution.sample(number) for number in range(1, COUNTS[-1] + 1)]
 
 
 def by_pixel(distribution: ColourDistribution) -> list[FloatArray]:
-    """The same strength, relation of colours and streams, each pixel for itself."""
+    """Samples with the same strength, correlation of colours and random streams, but independent pixels."""
     lightness = np.zeros(distribution.logits.shape[1:], np.float32)
     added = (FIELD_STRENGTH * field(lightness, number, reach=NO_REACH) for number in range(2, COUNTS[-1] + 1))
     return [distribution.answer(), *map(distribution.answer, added)]
 
 
 def saturated(distribution: ColourDistribution) -> list[FloatArray]:
-    """The model's own answer, paler and more vivid."""
+    """The model's prediction, paler and more vivid."""
     return [np.float32(factor) * distribution.answer() for factor in SATURATIONS]
 
 
@@ -63,7 +64,7 @@ WAYS: dict[str, Callable[[ColourDistribution], list[FloatArray]]] = {
 
 
 class Scores(NamedTuple):
-    """Of a photo's answers."""
+    """Scores of a photo's samples."""
 
     error: list[float]
     ciede2000: list[float]
@@ -72,7 +73,7 @@ class Scores(NamedTuple):
 
 
 def main() -> None:
-    """Print a table of the ways, and write a sheet of the product's answers."""
+    """Print the scores of each method, and write a sheet of the samples."""
     asked = read_arguments()
     torch.set_num_threads(1)
     files = sorted(each for each in asked.photos.glob("*/*") if each.suffix.lower() in SUFFIXES)
@@ -90,7 +91,7 @@ def main() -> None:
 def paint_all(
     colorizer: Colorizer, photo: Photo, answers: Callable[[ColourDistribution], Sequence[FloatArray]]
 ) -> list[Pixels]:
-    """All answers brought to the photo."""
+    """The photo painted with each sample."""
     coarse = colorizer.network_input(photo.gray)
     found = colorizer.predict([coarse])[0]
     return [
@@ -100,7 +101,7 @@ def paint_all(
 
 
 def score(photo: Photo, painted: Sequence[Pixels]) -> Scores:
-    """Errors of each answer, how different the first are, and how vivid all."""
+    """Errors of each sample, diversity of the first ones, and mean chroma of all."""
     chroma: list[Chroma] = [rgb_to_lab(to_rgb(each[None], CPU))[1] for each in painted]
     differences = [
         ciede2000(photo.lightness, one, other).item() for one, other in combinations(chroma[:DIVERSE_OF], 2)
@@ -114,7 +115,7 @@ def score(photo: Photo, painted: Sequence[Pixels]) -> Scores:
 
 
 def show(way: str, scores: Sequence[Scores]) -> None:
-    """Print a way's diversity, vividness and best of K."""
+    """Print the diversity, chroma and best-of-K errors of a method."""
     mean = np.mean([each.chroma for each in scores])
     print(
         f"{way}: diversity {interval(np.array([each.diversity for each in scores]))}, mean chroma {mean:.1f}"
@@ -128,7 +129,7 @@ def show(way: str, scores: Sequence[Scores]) -> None:
 
 
 def write_sheet(rows: Sequence[Sequence[Pixels]], path: Path) -> None:
-    """A picture with a row a photo, its answers side by side."""
+    """Write an image with a row for each photo, its samples side by side."""
     height = 144
     strips = []
     for answers in rows:
@@ -141,14 +142,14 @@ def write_sheet(rows: Sequence[Sequence[Pixels]], path: Path) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    """What the command line asks."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="built-in, a run folder that was exported, or a file")
     parser.add_argument("--photos", type=Path, required=True, help="folder with <class>/*.jpg")
-    parser.add_argument("--limit", type=int, default=0, help="so many of them, drawn")
-    parser.add_argument("--sheet", type=Path, help="picture of the answers for the first photos")
+    parser.add_argument("--limit", type=int, default=0, help="number of randomly drawn photos; 0 is all")
+    parser.add_argument("--sheet", type=Path, help="image of the samples of the first photos")
     return parser.parse_args()
 
 

@@ -1,12 +1,13 @@
-"""CPU time and memory of `knowhue score`: of an image, apart by what it is spent on, and of many.
+"""CPU time and memory of `knowhue score`: per image, by its parts, and for many images.
 
     python benchmarks/score.py [--images 200] [--side 256] [--many 50000]
 
-Made on the spot: smooth images with noise as PNG, and paler colourings of them. CPU seconds are of this process in one
-thread, as a ratio to decoding the two files of an image. The goal is 5,000 images of one system and all rows that are
-always there in 5 minutes on two cores with nothing cached, that is 120 ms of CPU an image; "each row alone" is the
-baseline: every row by the formulas of `similarity` over whole images, nothing shared between rows. `--many` holds the
-numbers of so many images that are made up (no files are there), writes every file but the page, and tells the peak.
+Inputs are generated: smooth images with noise as PNG, and paler colourings of them. CPU seconds are those of this
+process in one thread, as ratios to decoding the two files of an image. The goal is 5,000 images of one system, with all
+rows that are always there, in 5 minutes on two cores without a cache, which is 120 ms of CPU per image; "each row
+alone" is the baseline: every row by the formulas of `similarity` over whole images, with nothing shared between rows.
+`--many` holds the scores of so many images, generated without files, writes every output but the page, and prints the
+peak memory.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from knowhue.storage import write_csv, write_json
 
 
 def write(folder: Path, count: int, side: int, share: float) -> Path:
-    """Images of a seed each, whose colour is kept by a share."""
+    """Write images, each with its own seed, with their colour scaled by `share`."""
     folder.mkdir()
     down, across = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
     for number in range(count):
@@ -57,7 +58,7 @@ def write(folder: Path, count: int, side: int, share: float) -> Path:
 
 
 def cpu_ms(run: Callable[[], object], repeats: int = 20) -> float:
-    """Milliseconds of CPU a call, the best of three rounds."""
+    """Milliseconds of CPU per call, the minimum of three rounds."""
     run()
     rounds = []
     for _ in range(3):
@@ -69,7 +70,7 @@ def cpu_ms(run: Callable[[], object], repeats: int = 20) -> float:
 
 
 def alone(colouring: Pixels, truth: Pixels) -> list[object]:
-    """What is measured of two images, by the formulas over whole images: the baseline."""
+    """The baseline: the measures of two images by the formulas over whole images."""
     rgb = [np.moveaxis(each, -1, 0)[None] / 255 for each in (colouring, truth)]
     (l1, c1), (l2, c2) = ((lab[:, :1], lab[:, 1:]) for lab in (np.moveaxis(srgb_to_lab(each / 255), -1, 0)[None]
                           for each in (colouring, truth)))  # fmt: skip
@@ -91,7 +92,7 @@ def alone(colouring: Pixels, truth: Pixels) -> list[object]:
 
 
 def of_an_image(truth: Path, made: Path) -> None:
-    """What one image of one system costs, and all rows of an image."""
+    """Cost of one image of one system, and of all rows of an image."""
     paths = truth / "00000.png", made / "00000.png"
     pixels = [read_image(path).pixels for path in paths]
     true, colouring = (prepare_image(each) for each in pixels)
@@ -126,7 +127,7 @@ def of_an_image(truth: Path, made: Path) -> None:
 
 
 def of_many(truth: Path, systems: list[Path], protocol: Protocol, cache: Path) -> None:
-    """What all images cost with nothing measured before, and one system with the truth's rows measured before."""
+    """Cost of all images without a cache, and of a system when the rows of the true images are cached."""
     count = len(list(truth.iterdir()))
     for title, chosen in (("nothing cached", systems[:1]), ("cached", systems[1:2])):
         began = time.process_time()
@@ -134,12 +135,12 @@ def of_many(truth: Path, systems: list[Path], protocol: Protocol, cache: Path) -
         milliseconds = 1000 * (time.process_time() - began) / count
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         minutes = milliseconds * 5000 / 1000 / 60 / 2
-        cost = f"{milliseconds:6.1f} ms of CPU an image, 5,000 in {minutes:.1f} min on two cores"
+        cost = f"{milliseconds:6.1f} ms of CPU per image, 5,000 in {minutes:.1f} min on two cores"
         print(f"  {title:<16}{cost}; {peak:.0f} MiB")
 
 
 def of_very_many(count: int, folder: Path) -> None:
-    """The peak of what is held of so many images, whose numbers are made up, until all but the page is written."""
+    """Peak memory for the scores of so many images, with random values, until all outputs but the page are written."""
     random, black = np.random.default_rng(0), prepare_image(np.zeros((16, 16, 3), np.uint8))
     columns, _ = measure_image(black, black, PROTOCOLS["original"])
 
@@ -165,11 +166,11 @@ def of_very_many(count: int, folder: Path) -> None:
     write_json(folder / "score.json", to_json(scores))
     to_latex(scores)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"numbers of {count} images, two systems, made up: {peak:.0f} MiB")
+    print(f"scores of {count} images, two systems, random values: {peak:.0f} MiB")
 
 
 def main() -> None:
-    """Print both."""
+    """Print the cost of one image and of many."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

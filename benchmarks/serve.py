@@ -1,10 +1,10 @@
-"""Does looking at several images together pay? Throughput and waiting, with batches and without; and memory.
+"""Effect of predicting several images at once in the server: throughput and latency with and without batches; memory.
 
 python benchmarks/serve.py [--model built-in] [--clients 1 8 64] [--requests 200] [--rounds 3]
     [--flat 5000] [--mixed 2000]
 
-Both servers run in one process over one model, at two ports, and are measured in turn, round by round, so that what
-else the machine does falls on both.
+Both servers run in one process with one model, at two ports, and are measured alternately in rounds, so that other load
+on the machine affects both.
 """
 
 import argparse
@@ -26,20 +26,22 @@ BATCHED, ALONE = "batches of up to 8", "one at a time"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both servers and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--requests", type=int, default=200, help="a round; four a client at least")
+    parser.add_argument(
+        "--requests", type=int, default=200, help="requests per round; at least four per client"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--flat", type=int, default=5000, help="requests over which memory is watched; 0 skips it"
+        "--flat", type=int, default=5000, help="requests during which memory is sampled; 0 skips this"
     )
     parser.add_argument(
         "--mixed",
         type=int,
         default=2000,
-        help="requests of random sizes and formats, memory watched; 0 skips it",
+        help="requests of random sizes and formats, also with memory sampled; 0 skips this",
     )
     asked = parser.parse_args()
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 def compare(ports: dict[str, int], images: list[bytes], clients: int, requests: int, rounds: int) -> None:
-    """One number of clients, both servers in turn."""
+    """Compare both servers with one number of clients."""
     waits: dict[str, list[float]] = {name: [] for name in ports}
     seconds = dict.fromkeys(ports, 0.0)
     for _ in range(rounds):
@@ -85,7 +87,7 @@ def compare(ports: dict[str, int], images: list[bytes], clients: int, requests: 
 
 
 def load(port: int, images: list[bytes], clients: int, requests: int) -> tuple[float, list[float]]:
-    """Seconds in all, and of each request, of clients that send one after the other."""
+    """Total seconds, and those of each request, of clients that each send one request after another."""
     numbers, waits = count(), []
 
     def client() -> None:
@@ -96,7 +98,7 @@ def load(port: int, images: list[bytes], clients: int, requests: int) -> tuple[f
             answer = link.getresponse()
             data = answer.read()
             if answer.status != 200 or answer.headers.get_content_maintype() != "image":
-                raise SystemExit(f"answered {answer.status}: {data[:200]!r}")
+                raise SystemExit(f"response {answer.status}: {data[:200]!r}")
             waits.append(time.perf_counter() - started)
         link.close()
 
@@ -112,24 +114,24 @@ def load(port: int, images: list[bytes], clients: int, requests: int) -> tuple[f
 
 
 def watch_memory(process: int, port: int, images: list[bytes], requests: int) -> None:
-    """Resident memory of the servers' process while it answers."""
+    """Print the resident memory of the servers' process during requests."""
     step, sizes = max(1, requests // 10), [resident_mib(process)]
     for _ in range(10):
         load(port, images, 8, step)
         sizes.append(resident_mib(process))
     slope = np.polyfit(np.arange(2, 11) * step, sizes[2:], 1)[0] * 1000
     print(f"memory, MiB before and after each {step} requests: {', '.join(f'{size:.0f}' for size in sizes)}")
-    print(f"trend after the first {2 * step}: {slope:+.1f} MiB a thousand requests")
+    print(f"trend after the first {2 * step}: {slope:+.1f} MiB per thousand requests")
 
 
 def resident_mib(process: int) -> float:
-    """Memory of a process."""
+    """Resident memory of a process, in MiB."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def photo(seed: int) -> bytes:
-    """Smooth noise, about as large a file as a photo of its size."""
+    """Smooth noise as JPEG; the file is about as large as that of a photo of this size."""
     chance = np.random.default_rng(seed)
     shapes = Image.fromarray(chance.integers(0, 256, (12, 16), dtype=np.uint8)).resize(
         (512, 384), Image.Resampling.BICUBIC
@@ -142,7 +144,7 @@ def photo(seed: int) -> bytes:
 
 
 def mixed(count: int, seed: int = 0) -> list[bytes]:
-    """Noise of 1 to 300 pixels a side in four formats: ever new shapes, for all that keeps something for a shape."""
+    """Noise with sides of 1 to 300 pixels in four formats; new shapes reveal caches that grow with every shape."""
     chance, made = np.random.default_rng(seed), []
     for number in range(count):
         file, shape = io.BytesIO(), chance.integers(1, 301, 2)
@@ -153,7 +155,7 @@ def mixed(count: int, seed: int = 0) -> list[bytes]:
 
 
 def run_servers(model: str, link: Connection) -> None:
-    """Both servers, until told to stop."""
+    """Run both servers until `link` sends a message."""
     from knowhue.inference.colorizer import Colorizer
     from knowhue.serving.api import make_app
     from knowhue.serving.run import Server, listening

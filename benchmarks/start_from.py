@@ -1,12 +1,12 @@
-"""A few photos of one's own: what `--start-from` gains over the ImageNet encoder, at equal steps.
+"""A few photos of your own: gain of `--start-from` over the ImageNet encoder, with equal numbers of steps.
 
-From some photos a multi-task model is trained with the settings of a given model (encoder, colour head, size) from
-two starts: the encoder's ImageNet weights of its pip package, and the model's encoder and heads (`--start-from`); with
-`--encoder-alone` also from the model's encoder with new heads. All see the same photos in the same order in as many
-steps, which take equally long: the networks are the same, only their weights differ. What the model was itself trained
-on is left out: photos named in `--seen`, a manifest whose column `original` ends in `<split>/<class>/<file>`. Printed
-are scores of the last epoch on all of `--test`, and differences to the first start, with 95 % intervals over its images
-(and seeds, whose mean an image has), and what training took in seconds of CPU.
+A multi-task model is trained on some photos with the settings of a given model (encoder, colour head, size) from two
+starts: the encoder's ImageNet weights of its pip package, and the model's encoder and heads (`--start-from`); with
+`--encoder-alone` also from the model's encoder with new heads. All see the same photos in the same order in the same
+number of steps, which take the same time, because only the weights of the networks differ. The model's own training
+photos are left out: those listed in `--seen`, a manifest whose column `original` ends in `<split>/<class>/<file>`.
+Printed are the scores of the last epoch on all of `--test`, the differences from the first start with 95 % intervals
+over its images (after averaging each image over seeds), and the CPU seconds of training.
 
     python benchmarks/start_from.py IMAGES/train --test IMAGES/val --seen MANIFEST
         --model built-in --photos 50:30+15 200:30+15 1000:8+4 [--seeds 1]
@@ -35,7 +35,7 @@ ALONE = {"the model's encoder": {"with_heads": False}}
 
 
 def main() -> None:
-    """Train from each start with each number of photos, and print a line each."""
+    """Train from each start with each number of photos, and print a line for each."""
     asked = _read_arguments()
     seen = {key_of(row["original"]) for row in read_csv(asked.seen)} if asked.seen else set()
     unseen = [path for path in sorted(asked.images.glob("*/*")) if key_of(path.as_posix()) not in seen]
@@ -59,12 +59,12 @@ def main() -> None:
 
 
 def key_of(path: str) -> str:
-    """`<split>/<class>/<file>`, by which a manifest and a folder name the same photo."""
+    """`<split>/<class>/<file>`, which identifies a photo in a manifest and in a folder."""
     return "/".join(path.split("/")[-3:])
 
 
 def choose(paths: Sequence[Path], count: int) -> list[Path]:
-    """A stratified draw: each class in its share, fewer photos always among more."""
+    """A stratified draw, in which a smaller number of photos is a subset of a larger one."""
     order = [paths[at] for at in stream(0, "start-from").permutation(len(paths))]
     place: dict[str, int] = {}
     ranked = []
@@ -76,7 +76,7 @@ def choose(paths: Sequence[Path], count: int) -> list[Path]:
 
 
 def lay_out(home: Path, training: Iterable[Path], test: Iterable[Path]) -> None:
-    """Links, as a user's folder would be."""
+    """Link the photos as in a user's folder."""
     for split, paths in (("train", training), ("val", test)):
         for path in paths:
             link = home / split / path.parent.name / path.name
@@ -85,7 +85,7 @@ def lay_out(home: Path, training: Iterable[Path], test: Iterable[Path]) -> None:
 
 
 def settings(model: str, images: Path, heads: int, tuned: int, changes: Sequence[str]) -> Config:
-    """Those of the model; the validation images are scored at the end alone."""
+    """The settings of the model, with evaluation only at the end."""
     config = start_from(model, settings=changes)
     training = {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}
     quiet = {
@@ -100,7 +100,7 @@ def settings(model: str, images: Path, heads: int, tuned: int, changes: Sequence
 
 
 def score(config: Config, root: Path, seeds: Iterable[int]) -> dict[str, NDArray[np.float64]]:
-    """Of each metric the scores of all test images, their means over seeds."""
+    """The scores of all test images for each metric, averaged over seeds."""
     rows, vividness = [], []
     for seed in seeds:
         run = train(edit(config, {"seed": seed}), root, "multi")
@@ -108,12 +108,12 @@ def score(config: Config, root: Path, seeds: Iterable[int]) -> dict[str, NDArray
             print(f"# {start.sentence()}")
         rows.append(read_csv(run / "per_image.csv"))
         vividness.append(read_json(run / "scores.json")["metrics"]["chroma_ratio"])
-    print(f"# chroma {np.mean(vividness):.2f} of the true")
+    print(f"# chroma ratio {np.mean(vividness):.2f}")
     return {name: np.mean([[float(each[name]) for each in own] for own in rows], 0) for name in METRICS}
 
 
 def cell(metric: str, scores: dict[str, NDArray[np.float64]], first: dict[str, NDArray[np.float64]]) -> str:
-    """The mean, and the difference to the first start with its interval over images."""
+    """The mean, and the difference from the first start with its interval over images."""
     scale = 100 if metric == "correct" else 1
     own, difference = scale * scores[metric], scale * (scores[metric] - first[metric])
     if not difference.any():
@@ -122,7 +122,7 @@ def cell(metric: str, scores: dict[str, NDArray[np.float64]], first: dict[str, N
 
 
 def half_width(values: NDArray[np.float64]) -> float:
-    """Of the 95 % interval of a mean over images."""
+    """Half the width of the 95 % interval of a mean over images."""
     return 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
 
 

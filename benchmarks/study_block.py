@@ -1,13 +1,12 @@
-"""One block (a seed, three arms) the straightforward way and Knowhue's: wall-clock ratio and final scores.
+"""One block (a seed, three arms) in a straightforward script and in Knowhue: ratio of wall-clock times, and scores.
 
-The straightforward way trains each arm on its own, as one would write it first: every epoch decodes every
-image again, the encoder is computed anew in the frozen phase too, float32 throughout, and the discriminator
-judges generated images once for its own step and again for the generator's. Images, networks, optimizers,
-order, augmentation and schedule are the same, so the scores must agree but for rounding and the order of the
-two adversarial steps. It is timed twice: with pix2pix's discriminator as it stands, which one would take first
-(64 channels, three layers, a field of 70 pixels), and with the smaller one of the preset, which leaves the model
-that is trained alone. All ways score the validation images after each epoch and every image at the end;
-networks that only measure are left out of all.
+The straightforward script trains each arm separately, as a first version would: every epoch decodes every image again,
+the encoder is computed in every step of the frozen phase too, everything is float32, and the discriminator scores
+generated images once for its own step and again for the generator's. Images, networks, optimizers, order, augmentation
+and schedule are the same, so the scores must agree except for rounding and the order of the two adversarial steps. It
+is timed twice: with pix2pix's standard discriminator (64 channels, three layers, a receptive field of 70 pixels), and
+with the smaller one of the preset, which makes the trained models equal. All versions score the validation images after
+each epoch and every image at the end; networks that are used only for metrics are left out.
 
     python benchmarks/study_block.py IMAGES --weights FILE [--size 64] [--heads 30] [--finetune 15]
 """
@@ -62,7 +61,7 @@ Loaders = Mapping[str, Callable[[], Image.Image]]
 
 
 def main() -> None:
-    """Run both ways and print the comparison."""
+    """Run both versions and print the comparison."""
     config = _read_arguments()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -87,7 +86,7 @@ def main() -> None:
     )
     times = [seconds for seconds, _ in plainly.values()]
     print(f"{'wall-clock, seconds':32}" + "".join(f"{seconds:22.0f}" for seconds in times) + f"{ours:12.0f}")
-    print(f"{'over that of knowhue':32}" + "".join(f"{seconds / ours:22.2f}" for seconds in times))
+    print(f"{'ratio to knowhue':32}" + "".join(f"{seconds / ours:22.2f}" for seconds in times))
     for arm, name in product(THREE_ARMS, ("ab_l1", "chroma_ratio", "accuracy", "balanced_accuracy")):
         if name in scores[arm]["mean"]:
             theirs = "".join(f"{metrics[arm][name]:22.4f}" for _, metrics in plainly.values())
@@ -96,7 +95,7 @@ def main() -> None:
 
 
 class StockPatchGAN(nn.Module):
-    """pix2pix's discriminator with its 70-pixel field (Isola et al. 2017, section 6.1.2)."""
+    """pix2pix's discriminator with its receptive field of 70 pixels (Isola et al. 2017, section 6.1.2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,22 +106,22 @@ class StockPatchGAN(nn.Module):
         self.body = nn.Sequential(*blocks, nn.Conv2d(512, 1, 4, 1, padding=1))
 
     def forward(self, lightness: Lightness, chroma: Chroma) -> Tensor:
-        """One unbounded score a patch."""
+        """One unbounded score per patch."""
         return self.body(torch.cat((lightness / 50 - 1, scale_chroma(chroma)), 1))
 
 
 def build_stock(config: Config) -> nn.Module | None:
-    """The stock discriminator where the arm colours."""
+    """The standard discriminator if the arm trains colour."""
     return StockPatchGAN() if "colour" in config.tasks.names else None
 
 
-DISCRIMINATORS = {"pix2pix's PatchGAN": build_stock, "the fitted one": build_discriminator}
+DISCRIMINATORS = {"pix2pix's PatchGAN": build_stock, "the preset's": build_discriminator}
 
 
 def time_plainly(
     config: Config, opponent: Opponent, prepared: Prepared, items: Loaders, engine: Engine
 ) -> tuple[float, dict[str, dict[str, float]]]:
-    """Seconds for all arms, and their scores."""
+    """Wall-clock seconds of all arms, and their scores."""
     started = time.perf_counter()
     scores = {
         arm: train_plainly(arm_config(config, arm), opponent, prepared, items, engine) for arm in THREE_ARMS
@@ -133,7 +132,7 @@ def time_plainly(
 def train_plainly(
     config: Config, opponent: Opponent, prepared: Prepared, items: Loaders, engine: Engine
 ) -> dict[str, float]:
-    """One arm, the way one would write it first; its scores on the validation images."""
+    """Train one arm in the straightforward way, and return its scores on the validation images."""
     model = engine.place(build_model(config, len(prepared.classes)))
     discriminator = opponent(config)
     networks = Networks(model, None if discriminator is None else engine.place(discriminator))
@@ -158,7 +157,7 @@ def train_plainly(
 def score_plainly(
     model: MultiTask, prepared: Prepared, engine: Engine, full: bool = False
 ) -> dict[str, float]:
-    """The validation images' scores; the model trains on afterwards."""
+    """The scores of the validation images; the model is in training mode again afterwards."""
     model.eval()
     batches = split_batches(prepared, "validation", 64, engine.share, engine.device)
     scores = evaluate(lambda batch: predict(engine, model, batch), batches, full=full).metrics
@@ -205,7 +204,7 @@ def plain_step(state: TrainState, batch) -> None:
 
 
 def rate_share(config: Config, prepared: Prepared, engine: Engine) -> float:
-    """Floating-point operations a second of a multi-task fine-tuning step, over those of a large product."""
+    """Floating-point operations per second of a multi-task fine-tuning step, relative to a large matrix product."""
     config = arm_config(config, "multi")
     networks = build_networks(engine, config, prepared.classes)
     state = make_train_state(engine, networks, config, "finetune")

@@ -1,10 +1,10 @@
-"""A study killed with SIGKILL at random moments must end with an uninterrupted one's numbers, bit for bit.
+"""A study that is killed with SIGKILL at random moments must end with the same numbers as an uninterrupted one.
 
 python benchmarks/survive_kills.py [--kills 20] [--seed 0] [STUDY ARGUMENTS, such as --set training.heads.epochs=2]
 python benchmarks/survive_kills.py --whom worker --workers 4
 
-The command is killed, or a worker of it that is at work on a part; then the command has to end, and with it the others
-that were at work: whoever goes on would write beside the workers of the next.
+Either the command is killed, or one of its workers that is working on a part. In both cases the command and all its
+other workers must end, because a surviving one would write to the same files as the workers of the next command.
 """
 
 import argparse
@@ -25,7 +25,7 @@ COMPARED = ("model.safetensors", "scores.json", "per_image.csv", "samples.npz")
 
 
 def main() -> None:
-    """Run one study in peace and one under fire; compare."""
+    """Run one study uninterrupted and one with kills, and compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,12 +44,12 @@ def main() -> None:
 
 
 def command(study: list[str], out: Path) -> list[str]:
-    """The study as a user starts it."""
+    """The command of the study."""
     return [sys.executable, "-m", "knowhue", "study", "--preset", "demo", *study, "--out", str(out)]
 
 
 def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seconds: float, whom: str) -> int:
-    """Start the study again and again, killing it after random times, then let it end; how often it was killed."""
+    """Start the study repeatedly and kill it after random times, then let it finish; return the number of kills."""
     done = 0
     while done < kills:
         process = subprocess.Popen(command(study, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -62,15 +62,15 @@ def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seco
             raise SystemExit(f"the study failed after {done} kills")
         except subprocess.TimeoutExpired:
             workers = at_work(out) if whom == "worker" else []
-            # between two parts nobody is at work
+            # between two parts no worker is busy
             os.kill(generator.choice(workers or [process.pid]), signal.SIGKILL)
-            process.wait(timeout=600)  # the command of a worker that was killed ends by itself, too
+            process.wait(timeout=600)  # the command also ends by itself after one of its workers was killed
             if left := [pid for pid in workers if is_alive(pid)]:
-                raise SystemExit(f"processes of a command that has ended: {left}") from None
+                raise SystemExit(f"processes that outlived their command: {left}") from None
             done += 1
             whom_killed = "a worker" if workers else "the command"
             print(
-                f"killed {done}, {whom_killed}; {len(list(out.rglob('checkpoints/state.pt')))} states to go on from",
+                f"killed {done}, {whom_killed}; {len(list(out.rglob('checkpoints/state.pt')))} checkpoints",
                 flush=True,
             )
     subprocess.run(command(study, out), check=True, capture_output=True)
@@ -78,13 +78,13 @@ def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seco
 
 
 def at_work(out: Path) -> list[int]:
-    """Processes that work on a part of the study now."""
+    """Ids of the processes that are working on a part of the study."""
     signs = [sign for sign in read_holders(out) if not re.match(r"study: |\S+: lost since ", sign)]
     return [int(sign.partition(", process ")[2].partition(",")[0]) for sign in signs]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended may still wait for its parent to ask."""
+    """Whether a process runs; a zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def is_alive(pid: int) -> bool:
 
 
 def compare(peaceful: Path, hunted: Path) -> list[str]:
-    """Names of files whose bytes differ, and of metrics that do."""
+    """Names of the files whose bytes differ, and of `results.json` if its metrics differ."""
     files = [p.relative_to(peaceful) for name in COMPARED for p in sorted(peaceful.rglob(name))]
     different = [str(p) for p in files if (peaceful / p).read_bytes() != (hunted / p).read_bytes()]
     ours, theirs = (read_json(folder / "results.json")["arms"] for folder in (peaceful, hunted))

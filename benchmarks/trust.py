@@ -1,8 +1,9 @@
-"""Whether what a colouring says of itself is so: uncertainty against true error, novelty against other images.
+"""Reliability of what is reported with a colouring: uncertainty against the true error, novelty against other images.
 
     python benchmarks/trust.py IMAGES --model RUN [--others FOLDER] [--images 100]
 
-`IMAGES` are colour photos that the model has not seen, of the kind that it was trained on; `FOLDER` holds others.
+`IMAGES` are colour photos of the kind that the model was trained on, but not its training images; `FOLDER` holds images
+of another kind.
 """
 
 import argparse
@@ -20,11 +21,11 @@ from knowhue.inference.colorizer import Colorizer, spread_over_views
 from knowhue.inference.pixels import working_size
 
 FIFTHS = np.linspace(0, 1, 6)
-EVERY = 37  # pixels of an image are alike; so many are left out between two
+EVERY = 37  # only every so many pixels are used, because neighbours are correlated
 
 
 def main() -> None:
-    """Measure both and print."""
+    """Measure both and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path)
     parser.add_argument("--model", default="built-in")
@@ -40,15 +41,13 @@ def main() -> None:
     edges = np.quantile(unsure, FIFTHS)
     for low, high in pairwise(edges):
         inside = (unsure >= low) & (unsure <= high)
-        print(
-            f"  uncertainty {low:5.1f} to {high:5.1f}: off by {error[inside].mean():5.1f} CIELAB units on average"
-        )
+        print(f"  uncertainty {low:5.1f} to {high:5.1f}: mean error {error[inside].mean():5.1f} CIELAB units")
     if asked.others:
         usual = np.array([each[2] for each in found])
         others = np.array([novelty(colorizer, path) for path in some(asked.others, asked.count)])
         ranks = rankdata(np.r_[usual, others])[len(usual) :]
         area = (ranks.sum() - len(others) * (len(others) + 1) / 2) / (len(usual) * len(others))
-        print(f"novelty: area under the curve {area:.2f}; called unlike the training images: ", end="")
+        print(f"novelty: area under the curve {area:.2f}; reported as unlike the training images: ", end="")
         print(f"{(usual > 1).mean():.0%} of the same kind, {(others > 1).mean():.0%} of {len(others)} others")
 
 
@@ -59,7 +58,7 @@ def some(folder: Path, count: int) -> list[Path]:
 
 
 def measure(colorizer: Colorizer, path: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """Uncertainty and true error (h, w), CIELAB units, and novelty of a colour photo."""
+    """Uncertainty and true error (h, w), in CIELAB units, and novelty of a colour photo."""
     import torch
 
     image = read_image(path)
@@ -75,7 +74,7 @@ def measure(colorizer: Colorizer, path: Path) -> tuple[np.ndarray, np.ndarray, f
 
 
 def novelty(colorizer: Colorizer, path: Path) -> float:
-    """Distance from the training images."""
+    """Novelty: distance from the training images, above 1 if unlike them."""
     return float(colorizer.predict([colorizer.network_input(read_image(path))])[0].novelty[0])
 
 

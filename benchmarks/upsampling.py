@@ -1,8 +1,8 @@
-"""Which way chroma is best brought to full size: error everywhere, and beside strong edges, where colours bleed.
+"""Error of methods that bring chroma to full size: everywhere, and at strong edges, where colours bleed.
 
-The true chroma of each photo is averaged down to the network's size, brought back in each way, and compared with the
-truth; with --model the same is done to a model's chroma. `edges` are the pixels within three of a place where the true
-colour changes by more than 20 units to a neighbour.
+The true chroma of each photo is averaged down to the network's size, enlarged with each method, and compared with the
+truth; with --model the same is done with a model's chroma. `edges` are the pixels within three pixels of a place where
+the true colour differs by more than 20 units between neighbours.
 
     python benchmarks/upsampling.py IMAGES [--model RUN] [--size 96] [--images 100]
 """
@@ -26,7 +26,7 @@ NEAR = 7
 
 
 def main() -> None:
-    """Measure every way on every image and print means."""
+    """Measure every method on every image and print means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path)
     parser.add_argument("--model")
@@ -59,7 +59,7 @@ def measure(
     ways: dict[str, Callable[..., np.ndarray]],
     errors: dict,
 ) -> None:
-    """Append the errors of one photo."""
+    """Append the errors for one photo."""
     pixels = read_image(path).pixels
     if pixels.shape[2] != 3:
         return
@@ -82,7 +82,7 @@ def measure(
 
 
 def bilinear(chroma: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Lines of chroma alone, whatever the lightness."""
+    """Lines of chroma without the dependence on lightness."""
     del guide
     return np.concatenate([np.zeros_like(chroma), chroma], -1)
 
@@ -100,7 +100,7 @@ def lab(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def near_edges(chroma: np.ndarray) -> np.ndarray:
-    """Where the colour changes strongly within three pixels."""
+    """Mask of the pixels within three pixels of a strong change of colour."""
     down = np.linalg.norm(np.diff(chroma, axis=0, append=chroma[-1:]), axis=-1)
     right = np.linalg.norm(np.diff(chroma, axis=1, append=chroma[:, -1:]), axis=-1)
     return maximum_filter(np.maximum(down, right), NEAR) > EDGE

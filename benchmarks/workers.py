@@ -1,13 +1,13 @@
-"""What workers of one machine cost: the same study by one process and by several, and what the local engine adds.
+"""Cost of several workers on one machine: the same study in one process and in several, and the overhead of the engine.
 
     OMP_NUM_THREADS=1 python benchmarks/workers.py [--workers 1 2] [STUDY ARGUMENTS, such as --seeds 4]
     OMP_NUM_THREADS=1 python benchmarks/workers.py --engine [STUDY ARGUMENTS]
 
-`--workers 1` is one process. Each command is run twice: the second finds everything done, so it says what starting,
-opening and the report take, and the difference is the work. The clock tells something only on a machine that is at
-rest, and of workers only where each has a core of its own; processor time is that of all processes of a command. With
-`--engine` the study runs in this process, and what is spent around each part, its lock and its signs of life, is
-compared with what is spent within it.
+`--workers 1` is one process. Each command is run twice. The second run finds everything done, so its cost is that of
+starting, loading and the report, and the difference between the runs is the cost of the work. Wall-clock times are
+meaningful only on an otherwise idle machine with a core for each worker; CPU time is that of all processes of a
+command. With `--engine` the study runs in this process, and the time spent around each part, on its lock and heartbeat,
+is compared with that spent within it.
 """
 
 import argparse
@@ -29,21 +29,23 @@ from knowhue import cells
 from knowhue.cells import CellStep
 
 _SET_CHILD_SUBREAPER = 36
-"""Of Linux' `prctl`: whose parent has ended becomes a child of this process, and its time counts here."""
+"""Option of Linux's `prctl`: orphaned descendants become children of this process, so that their time is counted."""
 
 
 class Cost(NamedTuple):
-    """Seconds of the processor and by the clock."""
+    """CPU and wall-clock seconds."""
 
     cpu_s: float
     wall_s: float
 
 
 def main() -> None:
-    """Print what each number of workers took, or the share of the engine."""
+    """Print the cost with each number of workers, or the overhead of the engine."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--engine", action="store_true", help="what the engine takes in one process")
+    parser.add_argument(
+        "--engine", action="store_true", help="measure the overhead of the engine in one process"
+    )
     asked, study = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         if asked.engine:
@@ -53,12 +55,12 @@ def main() -> None:
 
 
 def command(study: list[str], out: Path) -> list[str]:
-    """What follows `knowhue`."""
+    """The arguments of `knowhue`."""
     return ["study", "--preset", "demo", *study, "--out", str(out)]
 
 
 def compare(study: list[str], folder: Path, counts: list[int]) -> None:
-    """The study by each number of workers; ratios to the first."""
+    """Run the study with each number of workers, and print ratios to the first."""
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     work: list[Cost] = []
     for workers in counts:
@@ -67,15 +69,15 @@ def compare(study: list[str], folder: Path, counts: list[int]) -> None:
         work.append(Cost(*(one - other for one, other in zip(whole, again, strict=True))))
         cpu, wall = work[-1].cpu_s / work[0].cpu_s, workers * work[-1].wall_s / (counts[0] * work[0].wall_s)
         print(
-            f"{workers} workers: {whole.cpu_s:.1f} s CPU, {whole.wall_s:.1f} s by the clock; without what starting "
-            f"and the report take {work[-1].cpu_s:.1f} and {work[-1].wall_s:.1f}: CPU {cpu:.3f} times, workers x clock "
+            f"{workers} workers: {whole.cpu_s:.1f} s CPU, {whole.wall_s:.1f} s wall-clock; without starting "
+            f"and the report {work[-1].cpu_s:.1f} and {work[-1].wall_s:.1f}: CPU {cpu:.3f} times, workers x wall-clock "
             f"{wall:.3f} times those of {counts[0]}",
             flush=True,
         )
 
 
 def measure(words: list[str]) -> Cost:
-    """One command of knowhue with all processes that it starts."""
+    """Cost of a knowhue command with all processes that it starts."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-m", "knowhue", *words], check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - started
@@ -87,7 +89,7 @@ def measure(words: list[str]) -> Cost:
 
 
 def engine_share(words: list[str]) -> None:
-    """Of the processor time of all parts, what is not within them."""
+    """Print the CPU time of all parts, and the overhead around them."""
     spent = defaultdict[str, float](float)
 
     def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,7 +109,7 @@ def engine_share(words: list[str]) -> None:
     with suppress(SystemExit):
         runpy.run_module("knowhue", run_name="__main__")
     share = spent["with"] / spent["within"] - 1
-    print(f"parts took {spent['within']:.1f} s of CPU; with what the engine does {share:+.2%}")
+    print(f"parts took {spent['within']:.1f} s of CPU; overhead of the engine {share:+.2%}")
 
 
 if __name__ == "__main__":

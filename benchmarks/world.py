@@ -1,11 +1,11 @@
-"""What a model makes of photos that it has never seen, whole and through the product, beside gray and the mean colour.
+"""Scores of models on photos that were not used for training, at full size, next to gray and the mean colour.
 
-Every photo is made gray at its own lightness and coloured by `Colorizer`, as `knowhue colorize` would.
-Intervals: 95 % over photos, by a bootstrap of 2,000 draws. Mean colour: of these photos. Named: photos whose
-class is not `unknown`, and how many of these are right. Calibration: the expected calibration error, and what
-95 of 100 perfectly calibrated models of the same confidences stay below. Uncertainty: Spearman's correlation of
-the map with the true error, over the pixels of all photos at the network's size. Skin: pixels of a skin's hue
-and chroma in the middle of portraits, by lightness.
+Every photo is converted to gray at its own lightness and coloured by `Colorizer`, as `knowhue colorize` does.
+Intervals: 95 % over photos, by a bootstrap of 2,000 draws. Mean colour: of these photos. Named: photos whose class is
+not `unknown`, and the share of these that is correct. Calibration: the expected calibration error, and the value below
+which it is for 95 of 100 perfectly calibrated models with the same confidences. Uncertainty: Spearman's correlation of
+the map with the true error, over the pixels of all photos at the network's size. Skin: pixels with the hue and chroma
+of skin in the middle of portraits, by lightness.
 
     python benchmarks/world.py MODEL [MODEL ...] --photos FOLDER [--limit 200] [--saturations .8,1] [--degraded]
 """
@@ -34,14 +34,14 @@ from knowhue.tensors import RGB, Chroma, Lightness
 DRAWS = 2000
 CPU = torch.device("cpu")
 SKIN_HUE, SKIN_CHROMA = (25, 80), (8, 45)
-"""Degrees and CIELAB units."""
+"""Range of hue, in degrees, and of chroma, in CIELAB units."""
 SKIN_GROUPS = ((0, 40), (40, 60), (60, 101))
-"""L* of the pixels."""
+"""Ranges of L*."""
 PORTRAITS = ("portrait", "child", "person")
 
 
 class Photo(NamedTuple):
-    """A photo and the gray that a model is given of it."""
+    """A photo and the gray image that a model gets."""
 
     label: str
     """the name of its folder"""
@@ -50,7 +50,7 @@ class Photo(NamedTuple):
     chroma: Chroma
     """its a*b*"""
     gray: Image
-    """what is coloured"""
+    """the gray image to colour"""
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def codes(rgb: RGB) -> NDArray[np.uint8]:
 
 
 def judge(colorizer: Colorizer, photo: Photo, saturation: float) -> dict[str, Any]:
-    """Scores of a photo as a model colours and names it."""
+    """Scores of a model's colouring and class for a photo."""
     found = colorizer.colorize(photo.gray, ColorizeOptions(saturation=saturation))
     chroma = rgb_to_lab(to_rgb(found.image.pixels[None], CPU))[1]
     named = {"label": photo.label, "named": found.judgement.label, "probability": found.judgement.probability}
@@ -120,7 +120,7 @@ def score(photo: Photo, chroma: Chroma) -> dict[str, Any]:
 
 
 def skin_errors(photo: Photo, chroma: Chroma) -> list[tuple[float, int]]:
-    """Sum of errors and number of the skin-coloured pixels in the middle of a portrait, of each group."""
+    """Sum of errors and number of skin-coloured pixels in the middle of a portrait, for each of `SKIN_GROUPS`."""
     height, width = chroma.shape[2:]
     middle = (slice(height // 5, height * 4 // 5), slice(width // 4, width * 3 // 4))
     true, own, lightness = photo.chroma[0][:, *middle], chroma[0][:, *middle], photo.lightness[0, 0][middle]
@@ -154,7 +154,7 @@ def interval(values: NDArray[np.floating], digits: int = 2) -> str:
 
 
 def show_classes(rows: list[dict[str, Any]]) -> None:
-    """Print how many photos are named, how many of these are right, and whether probabilities mean what they say."""
+    """Print the accuracy, the shares of named and unlike photos, and the calibration error."""
     named = [row for row in rows if row["named"] not in (None, UNKNOWN)]
     right = sum(row["named"] == row["label"] for row in named)
     confidences = np.array([row["probability"] for row in rows])
@@ -169,8 +169,8 @@ def show_classes(rows: list[dict[str, Any]]) -> None:
     shares.append(np.mean([row["novel"] for row in rows]))
     correct, of_all, of_named, strangers = (f"{100 * each:.1f} %" for each in shares)
     print(
-        f"classes: {correct} right; named {of_all}, {of_named} of these right; strangers {strangers}; calibration "
-        f"error {calibration_error(rows):.3f}, up to {np.percentile(perfect, 95):.3f} if perfect"
+        f"classes: {correct} correct; named {of_all}, {of_named} of these correct; unlike {strangers}; calibration "
+        f"error {calibration_error(rows):.3f}, below {np.percentile(perfect, 95):.3f} if perfect"
     )
 
 
@@ -186,7 +186,7 @@ def show_skin(rows: list[dict[str, Any]]) -> None:
 
 
 def show_uncertainty(colorizer: Colorizer, photos: list[Photo]) -> None:
-    """Print how the uncertainty ranks with the true error."""
+    """Print the rank correlation of the uncertainty with the true error."""
     spread, error = [], []
     for photo in photos:
         found = colorizer.colorize(photo.gray, ColorizeOptions(uncertainty=True))
@@ -199,22 +199,25 @@ def show_uncertainty(colorizer: Colorizer, photos: list[Photo]) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    """What the command line asks."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", help="built-in, a run folder that was exported, or a file")
     parser.add_argument("--photos", type=Path, required=True, help="folder with <class>/*.jpg")
-    parser.add_argument("--limit", type=int, default=0, help="so many of them, drawn")
+    parser.add_argument("--limit", type=int, default=0, help="number of randomly drawn photos; 0 is all")
     parser.add_argument(
         "--saturations", type=lambda text: [float(each) for each in text.split(",")], default=[1.0]
     )
     parser.add_argument(
         "--degraded", action="store_true", help="colour copies that are degraded like old photos"
     )
-    parser.add_argument("--fast", action="store_true", help="see a photo at one size, as `--fast` of knowhue")
+    parser.add_argument("--fast", action="store_true", help="predict at one size, like `--fast` of knowhue")
     parser.add_argument(
-        "--uncertain", type=int, default=0, help="photos whose uncertainty is compared with the error"
+        "--uncertain",
+        type=int,
+        default=0,
+        help="number of photos whose uncertainty is compared with the error",
     )
     return parser.parse_args()
 
