@@ -1,11 +1,11 @@
-"""The adversarial loss of the poster's table, under one critic for all: how real the colourings look to a stranger.
+"""The adversarial loss of the poster's table, measured with one discriminator (the critic) for all runs.
 
     python studies/poster/critic.py runs/poster/main --pool runs/poster/tuning -o critic.csv
 
-Each run's own discriminator judges its own generator, so their losses can't be compared. Here one critic learns to tell
-true training images from colourings of them by models of the tuning study, as many of one task as of both, which have
-other seeds and take no part in the study. Then it judges the test images as every run colours them. The file is a tidy
-table for `knowhue verdict`.
+Each run's own discriminator judges its own generator, so their losses can't be compared. Here one critic learns to
+distinguish true training images from colourings by models of the tuning study. Half of these models are single-task and
+half multi-task; their seeds differ from the study's. The critic then judges the test images coloured by every run of
+the study. The output is a tidy table for `knowhue verdict`.
 """
 
 import argparse
@@ -30,37 +30,38 @@ from knowhue.training.phases import predict
 from knowhue.training.run import make_networks, open_workspace
 
 POOL = ("colour-r10", "multi-w10-r10")
+"""Arms of the tuning study whose colourings train the critic."""
 EPOCHS, BATCH, WIDTH, LAYERS, LEARNING_RATE = 30, 32, 64, 3, 2e-4
 LOSS = GAN_LOSSES["lsgan"]
 
 
 def main() -> None:
-    """Train the critic, judge every run, write the table."""
+    """Train the critic, judge every run and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path, help="folder of the finished study")
     parser.add_argument("--pool", type=Path, required=True, help="folder of the tuning study")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="CSV file to be written")
-    asked = parser.parse_args()
-    plan, pool = read_plan(asked.study), read_plan(asked.pool)
-    work = open_workspace(plan.config, asked.study, lambda _: None)
-    generators = [_model(work, pool, asked.pool, arm, seed) for arm in POOL for seed in pool.seeds]
+    parser.add_argument("-o", "--out", type=Path, required=True, help="CSV file to write")
+    arguments = parser.parse_args()
+    plan, pool = read_plan(arguments.study), read_plan(arguments.pool)
+    work = open_workspace(plan.config, arguments.study, lambda _: None)
+    generators = [_model(work, pool, arguments.pool, arm, seed) for arm in POOL for seed in pool.seeds]
     critic = train_critic(work, generators)
     test = list(plain_batches(work.prepared, work.prepared.positions("test"), BATCH, work.engine.device))
     right = patch_accuracy(*_both(critic, work, generators, test), LOSS.threshold)
     print("right on test patches: true {:.3f}, coloured {:.3f}".format(*map(float, right)), flush=True)
-    with asked.out.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("arm", "seed", "image", "class", "metric", "value"))
+    with arguments.out.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("arm", "seed", "image", "class", "metric", "value"))
         for arm, seed in plan.cells:
             if "colour" in plan.run_config(arm, seed).tasks.names:
-                model = _model(work, plan, asked.study, arm, seed)
+                model = _model(work, plan, arguments.study, arm, seed)
                 for batch in test:
-                    _write(rows, work, arm, seed, batch, generator_loss(critic, work, model, batch))
+                    _write(table, work, arm, seed, batch, generator_loss(critic, work, model, batch))
                 print(arm, seed, flush=True)
 
 
 def train_critic(work: Workspace, generators: Sequence[MultiTask]) -> Discriminator:
-    """A PatchGAN that tells true training images from those that the generators coloured, in turns."""
+    """Train a PatchGAN to distinguish true training images from colourings; each step uses the next generator."""
     torch.manual_seed(0)
     critic = Discriminator(WIDTH, LAYERS).to(work.engine.device)
     optimizer = torch.optim.AdamW(critic.parameters(), LEARNING_RATE, betas=(0.5, 0.999))
@@ -77,14 +78,14 @@ def train_critic(work: Workspace, generators: Sequence[MultiTask]) -> Discrimina
 
 
 def generator_loss(critic: Discriminator, work: Workspace, model: MultiTask, batch: Batch) -> Tensor:
-    """What a generator would minimise, of each image, (B,): least where the critic takes its patches for true."""
+    """The adversarial loss of each image, (B,); lowest if the critic judges all its patches to be true."""
     with torch.no_grad():
         _, fake = _scores(critic, work, model, batch)
-    return torch.stack([LOSS.generator(each) for each in fake])
+    return torch.stack([LOSS.generator(patches) for patches in fake])
 
 
 def _scores(critic: Discriminator, work: Workspace, model: MultiTask, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Of the patches of true and of coloured images, each (B, 1, h, w)."""
+    """The critic's scores for patches of the true and of the coloured images, each (B, 1, h, w)."""
     chroma = predict(work.engine, model, batch).chroma
     assert chroma is not None
     return critic(batch.lightness, batch.chroma), critic(batch.lightness, chroma)
@@ -100,18 +101,17 @@ def _both(
 
 def _model(work: Workspace, plan: Plan, root: Path, arm: str, seed: int) -> MultiTask:
     config = plan.run_config(arm, seed)
-    bare = edit(
-        config, {"encoder": {"weights": "none", "with_heads": False}}
-    )  # all of it is in the run's own file
-    return make_networks(work, bare, run_folder(root, arm, config)).model.eval()
+    # no pretrained weights are needed, because the run's file has all of them
+    config_without_weights = edit(config, {"encoder": {"weights": "none", "with_heads": False}})
+    return make_networks(work, config_without_weights, run_folder(root, arm, config)).model.eval()
 
 
-def _write(rows, work: Workspace, arm: str, seed: int, batch: Batch, losses: Tensor) -> None:
+def _write(table, work: Workspace, arm: str, seed: int, batch: Batch, losses: Tensor) -> None:
     for position, label, loss in zip(
         batch.position.tolist(), batch.label.tolist(), losses.tolist(), strict=True
     ):
         path, name = work.prepared.paths[position], work.prepared.classes[label]
-        rows.writerow((arm, seed, path, name, "adversarial_common", f"{loss:.5f}"))
+        table.writerow((arm, seed, path, name, "adversarial_common", f"{loss:.5f}"))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What every sealed study of the poster's answers says: a table in Markdown, and the figure of `docs/poster.md`.
+"""Results of every sealed study of the poster's two questions: Markdown tables, and the figure of `docs/poster.md`.
 
     python studies/poster/overview.py -o docs/poster/overview.svg
 
-Numbers are those of `results.json` in each sealed study, which `knowhue check` computes again. Intervals are those that
-decide whether there is a difference.
+The numbers are from `results.json` in each sealed study, which `knowhue check` recomputes. The intervals have the level
+that decides whether there is a difference.
 """
 
 import argparse
@@ -64,13 +64,13 @@ GROUPS = (
     },
     {"labels-25": "50 labels a class", "labels-5": "10 labels a class", "labels-2": "4 labels a class"},
 )
-"""Sealed studies that ask the two questions, and what of each is its own."""
+"""Sealed studies of the two questions in groups: file name without suffix, and what distinguishes the study."""
 STUDIES = {study: name for group in GROUPS for study, name in group.items()}
 TASKS = {"colour": ("Colouring", "error"), "class": ("Classification", "balanced accuracy")}
 
 
 class Answer(NamedTuple):
-    """What a study says of one question."""
+    """The result of a study for one question."""
 
     study: str
     measure: Measure
@@ -82,11 +82,11 @@ class Answer(NamedTuple):
     interval: Interval
     """of the difference, multi minus single, at the level that decides whether there is one"""
     inner: Interval
-    """at the level that decides whether it is less than what matters"""
+    """of the difference, at the level that decides whether it is smaller than what matters"""
     p: float
     seeds: int
     wins: int
-    """seeds in which multi is better"""
+    """number of seeds in which multi is better"""
     verdict: str
 
     @property
@@ -95,49 +95,48 @@ class Answer(NamedTuple):
 
 
 def main() -> None:
-    """Print the tables, and draw the figure where a path is given."""
+    """Print the tables, and draw the figure if a path is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", type=Path, metavar="FILE", help="also draw the figure, .svg or .pdf")
-    asked = parser.parse_args()
-    if asked.o and asked.o.suffix not in (".svg", ".pdf"):
-        parser.error(f"-o should name an .svg or a .pdf. Found {asked.o}")
+    path = parser.parse_args().o
+    if path and path.suffix not in (".svg", ".pdf"):
+        parser.error(f"-o should be the name of an .svg or .pdf file. Found {path}")
     found = {question: [answer(study, question) for study in STUDIES] for question in TASKS}
-    over_all = iter(holm([each.p for own in found.values() for each in own]))
-    for question, own in found.items():
+    adjusted = iter(holm([each.p for answers in found.values() for each in answers]))
+    for question, answers in found.items():
         print(f"\n## {TASKS[question][0]}\n")
-        print("\n".join(table(own, islice(over_all, len(own)))))
-    if asked.o:
-        figure = draw(found)
-        write_drawing(figure, asked.o)
+        print("\n".join(table(answers, islice(adjusted, len(answers)))))
+    if path:
+        write_drawing(draw(found), path)
 
 
 def answer(study: str, question: str) -> Answer:
-    """Read what a sealed study says of `colour` or `class`."""
+    """Read the result of a sealed study for the question `colour` or `class`."""
     with zipfile.ZipFile(HOME / f"{study}.zip") as archive:
         results: dict[str, Any] = json.loads(archive.read("results.json"))
-        asked = Question(**json.loads(archive.read("study.json"))["questions"][question])
-    test, metric = results["tests"][question], asked.metric
+        declared = Question(**json.loads(archive.read("study.json"))["questions"][question])
+    test, metric = results["tests"][question], declared.metric
     interval, inner = (tuple(each["interval"]) for each in test["intervals"])
-    single, multi = (results["arms"][arm]["mean"][metric] for arm in (asked.single, asked.multi))
+    single, multi = (results["arms"][arm]["mean"][metric] for arm in (declared.single, declared.multi))
     return Answer(
-        study, measure(results["metrics"], asked), asked.sesoi, METRICS[metric].better == "lower", single, multi,
+        study, measure(results["metrics"], declared), declared.sesoi, METRICS[metric].better == "lower", single, multi,
         interval, inner, test["p"], len(test["seeds"]), test["wins"],
         results["verdicts"][question],
     )  # fmt: skip
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p adjusted for their number after Holm (1979), which keeps the rate of any false claim among them."""
+    """Return p adjusted for multiple tests by Holm's method (1979), which controls the family-wise error rate."""
     order = np.argsort(p, kind="stable")
     rising = np.maximum.accumulate(np.take(p, order) * np.arange(len(p), 0, -1))
     return np.minimum(rising, 1)[np.argsort(order)].tolist()
 
 
-def table(answers: list[Answer], over_all: Iterable[float]) -> Iterator[str]:
-    """Write a line a study; `over_all` has p of each, adjusted for all questions of all studies."""
+def table(answers: list[Answer], p_adjusted: Iterable[float]) -> Iterator[str]:
+    """Yield the lines of a table with a row per study; `p_adjusted` is adjusted for all questions of all studies."""
     yield "| study | seeds | alone | together | difference (97.5 %) | better in | p | over all | verdict |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for each, adjusted in zip(answers, over_all, strict=True):
+    for each, adjusted in zip(answers, p_adjusted, strict=True):
         written = each.measure
         less = f"; 95 %: {written.ends(each.inner)}" if each.verdict == "equivalent" else ""
         cells = (
@@ -154,25 +153,20 @@ def _bold(verdict: str) -> str:
 
 
 def draw(found: dict[str, list[Answer]]) -> "Figure":
-    """Draw a panel a question, a line a study; orange where together is better, blue where alone is."""
-    heights = [place + 0.6 * group for group, place in _places()]
+    """Draw a panel per question and a line per study: orange if multi-task is better, blue if single-task is."""
+    groups = [number for number, group in enumerate(GROUPS) for _ in group]
+    heights = [place + 0.6 * group for place, group in enumerate(groups)]
     figure, axes = panels(7.6, 0.25 * heights[-1] + 1.3, columns=len(found), sharey=True)
-    for ax, (question, own) in zip(axes.flat, found.items(), strict=True):
-        _panel(ax, question, own, heights)
+    for ax, (question, answers) in zip(axes.flat, found.items(), strict=True):
+        _panel(ax, question, answers, heights)
     axes[0, 0].set_yticks(heights, STUDIES.values(), fontsize=SMALL, color=INK)
     return figure
-
-
-def _places() -> Iterator[tuple[int, int]]:
-    """Of each study the number of its group and its own."""
-    groups = [number for number, group in enumerate(GROUPS) for _ in group]
-    yield from zip(groups, range(len(STUDIES)), strict=True)
 
 
 def _panel(ax: "Axes", question: str, answers: list[Answer], heights: list[float]) -> None:
     written, sesoi = answers[0].measure, answers[0].sesoi
     ends = [written.scale * end for each in answers for end in each.interval]
-    # upside down, so that the first study is on top, with room above for the name of the band
+    # the axis is inverted, so that the first study is on top; there is room above it for the label of the band
     ax.set(xlim=axis_limits(ends, written.scale * sesoi), ylim=(heights[-1] + 0.6, -1.2))
     for height, each in zip(heights, answers, strict=True):
         word = each.verdict.partition(";")[0]

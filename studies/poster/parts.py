@@ -1,10 +1,10 @@
-"""What the poster's study says of each part of its test images, of each class, and of the colours: tables in Markdown.
+"""Results of a poster study for parts of its test images, for each class and for the colours, as Markdown tables.
 
     python studies/poster/parts.py studies/poster/main.zip
 
-The encoder was pretrained on ImageNet's training part, in colour and with labels, so it has seen the test images from
-there; those of the validation part it has not. Images of another set are not told apart. Differences are over seeds and
-images, as in the report.
+The encoder was pretrained on ImageNet's training split, in colour and with labels, so it has seen the test images from
+that split, but not those from the validation split. Images of other data sets are not split into parts. Differences are
+over seeds and images, as in the report.
 """
 
 import argparse
@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[str], bool]] = {
     "seen in pretraining": lambda path: "_val_" not in path,
     "never seen": lambda path: "_val_" in path,
 }
+"""Parts of the test images: name, and whether the image with a path belongs to it."""
 PAIRS = (
     ("colour", "multi"), ("colour", "placebo-labels"), ("placebo-labels", "multi"), ("colour", "oracle"),
     ("class", "multi"), ("class", "placebo-colours"), ("placebo-colours", "multi"),
@@ -43,7 +44,7 @@ PAIRS = (
 COLOURS = ("ab_l1", "ab_l1_vivid", "ciede2000", "mean_a", "mean_b", "colourfulness")
 CLASSES = ("balanced_accuracy", "cross_entropy")
 SETS = ("kd_lite0", "fd_lite0")
-"""Of a whole set of colourings to the true images; of all test images alone, and over seeds alone."""
+"""Distances between all colourings and the true images; only for all test images, with intervals over seeds alone."""
 HEAD = """| first | second | metric | first | second | second minus first, 95 % interval | p, adjusted |
 |---|---|---|---|---|---|---|"""
 CLASS_HEAD = (
@@ -55,10 +56,10 @@ CLASS_HEAD = (
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", type=Path, help="sealed study, or its folder")
-    asked = parser.parse_args()
+    parser.add_argument("study", type=Path, help="sealed study, or the folder of a study")
+    arguments = parser.parse_args()
     try:
-        show(asked.study)
+        show(arguments.study)
     except KnowhueError as error:
         parser.exit(2, f"{error}\n")
 
@@ -67,36 +68,38 @@ def show(path: Path) -> None:
     """Print the tables of a study.
 
     Raises:
-        KnowhueError: it is none, or has no arm that learns both tasks.
+        KnowhueError: the file is not a study, or no run of its arm `multi` has finished.
     """
     study = read_whole(path)
     if not study.finished("multi"):
-        raise RunError(f"{path}: should have an arm `multi` that has ended. Found {', '.join(study.runs)}.")
-    print("Bold: p, adjusted, and the interval over seeds and images agree that there is a difference.")
-    for part, holds in parts(study).items():
-        cut = of_part(study, holds)
+        raise RunError(
+            f"{path}: the arm `multi` should have finished runs. Found the arms {', '.join(study.runs)}."
+        )
+    print("Bold: both the adjusted p and the interval over seeds and images show a difference.")
+    for part, is_in_part in parts(study).items():
+        cut = of_part(study, is_in_part)
         count = len(cut.finished("multi")[0].images)
-        lost = [
-            f"{run.arm} of seed {run.seed}"
-            for own in cut.runs.values()
-            for run in own.values()
+        unfinished = [
+            f"{run.arm} with seed {run.seed}"
+            for runs in cut.runs.values()
+            for run in runs.values()
             if not run.finished
         ]
         print(f"\n## {part[0].upper()}{part[1:]}: {count:,} images\n")
         print(HEAD)
         print("\n".join(rows(cut, COLOURS, CLASSES)))
-        if lost:
-            print(f"\nWithout {', '.join(lost)}, and without those seeds where they are compared.")
+        if unfinished:
+            print(f"\nWithout {', '.join(unfinished)}; comparisons with these arms leave these seeds out.")
     print("\n## Class by class, all images\n")
     print(f"{CLASS_HEAD}\n" + "\n".join(class_rows(study)))
-    print("\n## Of two colourings of a photo\n")
+    print("\n## Two colourings of the same photo\n")
     print("\n".join(nearer(study)))
     print("\n## Sets of colourings, over seeds alone\n")
     print(f"{HEAD}\n" + "\n".join(set_rows(study)))
 
 
 def read_whole(path: Path) -> Study:
-    """A study from its folder, or as it was sealed."""
+    """Read a study from its folder or from a sealed file."""
     if path.is_dir():
         return read_study(path)
     with unpacked(path) as (root, _):
@@ -104,31 +107,33 @@ def read_whole(path: Path) -> Study:
 
 
 def parts(study: Study) -> dict[str, Callable[[str], bool]]:
-    """Those of `PARTS` that its test images fall into: all, where none is of ImageNet's validation part."""
-    is_imagenets = any(PARTS["never seen"](row["path"]) for row in study.finished("multi")[0].images)
-    return PARTS if is_imagenets else {"all": PARTS["all"]}
+    """The `PARTS` of a study: only `all` if no test image is from ImageNet's validation split."""
+    is_imagenet = any(PARTS["never seen"](row["path"]) for row in study.finished("multi")[0].images)
+    return PARTS if is_imagenet else {"all": PARTS["all"]}
 
 
-def of_part(study: Study, holds: Callable[[str], bool]) -> Study:
-    """The study as if its runs had been scored on those test images alone whose path `holds`.
+def of_part(study: Study, is_in_part: Callable[[str], bool]) -> Study:
+    """Return the study with its runs scored only on the test images of a part.
 
-    Baselines are of all test images, so a diverged run is given none here, and its seed is left out.
+    Baselines are left out, because they are scores of all test images. A diverged run therefore has no score here, and
+    its seed is left out.
     """
     runs = {
-        arm: {seed: _cut(run, study, holds) for seed, run in own.items()} for arm, own in study.runs.items()
+        arm: {seed: _cut(run, study, is_in_part) for seed, run in runs.items()}
+        for arm, runs in study.runs.items()
     }
     return replace(study, runs=runs, baselines={})
 
 
-def _cut(run: Run, study: Study, holds: Callable[[str], bool]) -> Run:
-    kept = tuple(row for row in run.images if holds(row["path"]))
+def _cut(run: Run, study: Study, is_in_part: Callable[[str], bool]) -> Run:
+    kept = tuple(row for row in run.images if is_in_part(row["path"]))
     number_of = {name: i for i, name in enumerate(study.classes)}
     metrics = score_rows([{**row, "label": number_of[row["label"]]} for row in kept])
     return replace(run, images=kept, scores={"split": run.scores.get("split"), "metrics": metrics})
 
 
 def rows(study: Study, *families: Sequence[str]) -> Iterator[str]:
-    """A line of the table for each pair of arms and metric that both have; p is adjusted within a family of metrics."""
+    """Yield a row for each pair of arms and each metric that both have; p is adjusted within a family of metrics."""
     for metrics in families:
         family = {
             (before, after, metric): contrast(study.table, metric, before, after)
@@ -140,7 +145,7 @@ def rows(study: Study, *families: Sequence[str]) -> Iterator[str]:
 
 
 def set_rows(study: Study) -> Iterator[str]:
-    """The same of whole sets of colourings, whose distances are small numbers; p is adjusted within a metric."""
+    """Yield a row for each pair of arms and each distance of `SETS`; p is adjusted within a metric."""
     for metric in SETS:
         places = METRICS[metric].places
         family = {pair: contrast(study.table, metric, *pair) for pair in PAIRS}
@@ -157,19 +162,21 @@ def set_rows(study: Study) -> Iterator[str]:
 
 
 def nearer(study: Study) -> Iterator[str]:
-    """How often multi's colouring of a photo is the nearer one, and what another arm or another seed changes."""
+    """Yield how often the multi-task colouring is nearer, and how much errors differ between arms and between seeds."""
     alone, together = (_errors(study, arm) for arm in ("colour", "multi"))
     seeds = sorted(alone.keys() & together.keys())
-    one, other = (np.array([errors[seed] for seed in seeds]) for errors in (alone, together))
-    found = crossed((other < one) + 0.5 * (other == one))
+    single, multi = (np.array([errors[seed] for seed in seeds]) for errors in (alone, together))
+    found = crossed((multi < single) + 0.5 * (multi == single))
     assert found is not None
-    low, high = (f"{100 * end:.1f}" for end in found.interval(0.95))  # in whole per cent 49.9 would be half
+    low, high = (
+        f"{100 * end:.1f}" for end in found.interval(0.95)
+    )  # one decimal, because 49.9 must not become 50
     share = 100 * found.estimate
     yield f"Together is nearer in {share:.1f} % ({low} to {high}), by a\\*b\\* error, over seeds and images."
-    arm, by_alone, by_both = np.abs(other - one).mean(), _between_seeds(one), _between_seeds(other)
+    between_arms = np.abs(multi - single).mean()
     yield (
-        f"A photo's error differs between the two by {arm:.1f} units on average; between two seeds of colour alone"
-        f" by {by_alone:.1f}, of both tasks by {by_both:.1f}."
+        f"A photo's error differs between the two by {between_arms:.1f} units on average; between two seeds of colour"
+        f" alone by {_between_seeds(single):.1f}, of both tasks by {_between_seeds(multi):.1f}."
     )
 
 
@@ -178,12 +185,12 @@ def _errors(study: Study, arm: str) -> dict[int, list[float]]:
 
 
 def _between_seeds(errors: NDArray[np.float64]) -> float:
-    """Mean absolute difference of the rows, two at a time."""
+    """Mean absolute difference between two rows, over all pairs of rows (seeds)."""
     return float(np.mean([np.abs(one - other).mean() for one, other in combinations(errors, 2)]))
 
 
 def class_rows(study: Study) -> Iterator[str]:
-    """A line a class, with both questions; p of which the bold differences speak is adjusted over all of them."""
+    """Yield a row per class with both questions; what is bold depends on p adjusted over all these differences."""
     images = Counter(row["label"] for row in study.finished("multi")[0].images)
     found = {(row["question"], row["label"]): row for row in class_transfer(study)}
     for name in study.classes:

@@ -347,7 +347,10 @@ def test_the_sealed_tuning_is_whole_and_chose_what_the_plan_has(tmp_path, monkey
     chosen = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("*")]
     assert chosen == ["colour-r1", "class-r18", "multi-w10-r10"]
     monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "tuning.yaml")])
-    with pytest.raises(SystemExit, match="arms should be colour, class, multi"):
+    with pytest.raises(SystemExit, match="at least one of the arms colour, class, multi"):
+        script("choose").main()
+    monkeypatch.setattr(sys, "argv", ["choose.py", str(tmp_path), "--plan", str(POSTER / "lite0.yaml")])
+    with pytest.raises(SystemExit, match="`class` should have the settings of `class-r18`"):
         script("choose").main()
 
 
