@@ -20,7 +20,7 @@ from knowhue.color import FloatArray, srgb_to_lab
 from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.reference import colour_of_album, move_towards_album, photo_colour
+from knowhue.inference.reference import adapt_to_album, colour_of_album, photo_colour
 from knowhue.storage import read_csv
 
 DRAWS = 2000
@@ -72,7 +72,7 @@ def show(name: str, photos: list[Photo], albums: NDArray[np.str_]) -> None:
         places = np.flatnonzero(albums == album)
         colour = colour_of_album([photo_colour(photos[place].predicted) for place in places])
         for place in places:
-            drawn[place] = move_towards_album(colour, photos[place].predicted)
+            drawn[place] = adapt_to_album(colour, photos[place].predicted)
     own, true = [each.predicted for each in photos], [each.true for each in photos]
     warmth, vividness = (
         [spread([measure(each) for each in those], albums) for those in (drawn, own, true)]

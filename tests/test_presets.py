@@ -124,7 +124,7 @@ def test_setting_that_cannot_be_read(setting, message):
         ),
         (b"\x01", "unacceptable character #x0001: special characters are not allowed$"),
         (b"- 1\n- 2", "takes `key: value` lines"),
-        (b"\xff\xfe\x00", "no text in UTF-8; --config takes a YAML file"),
+        (b"\xff\xfe\x00", "not text in UTF-8; --config takes a YAML file"),
         (b"seeed: 3", "`seeed` is not a setting"),
     ],
 )

@@ -212,12 +212,12 @@ def test_a_number_that_yaml_takes_for_another_one_is_refused(text, taken):
     for written in (text, f"a: {text}", f"- {text}", f"{text}: a"):
         with pytest.raises(
             ValueError,
-            match=rf"^`{re.escape(text)}`, which YAML takes for {taken}; write the number that is meant",
+            match=rf"^`{re.escape(text)}`, which YAML reads as {taken}; write the number that is meant",
         ):
             parse_yaml(written)
     assert parse_yaml(f"'{text}'") == text
     with pytest.raises(
-        ConfigError, match=rf"`seed` should be a value in YAML. Found `{text}`: .* takes for {taken}"
+        ConfigError, match=rf"`seed` should be a value in YAML. Found `{text}`: .* reads as {taken}"
     ):
         load_config(settings=[f"seed={text}"])
 

@@ -157,7 +157,7 @@ def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
 
 def test_the_command_that_the_refusal_of_another_plan_names_goes_on(study, config, monkeypatch):
     before, described = runs(study), read_json(study / "study.json")
-    with pytest.raises(RunError, match=r"or go on with the frozen plan: `knowhue .*`\.$") as refused:
+    with pytest.raises(RunError, match=r"or resume the frozen plan: `knowhue .*`\.$") as refused:
         run_study(make_plan(config, seeds=[0, 1]), study)
     monkeypatch.setattr("sys.argv", shlex.split(str(refused.value).split("`")[-2]))
     with pytest.raises(SystemExit) as ended:
@@ -302,7 +302,7 @@ def test_a_study_of_another_version_is_refused_in_one_line(study, config):
 )
 def test_other_settings_are_refused_by_name(study, tiny, changes, keys):
     before = (study / "study.json").read_bytes()
-    with pytest.raises(RunError, match=rf"now {keys} would differ.* Name another folder, or go on"):
+    with pytest.raises(RunError, match=rf"now {keys} would differ.* Name another folder, or resume"):
         run_study(make_plan(tiny(**SHORT, **changes)), study)
     assert (study / "study.json").read_bytes() == before
 

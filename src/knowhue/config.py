@@ -107,9 +107,9 @@ class Images(Section):
     """random seed of these splits"""
     min_colourfulness: NonNegativeFloat = 4.0
     """images with a lower colourfulness (Hasler and Suesstrunk, 0 to about 110) are left out as near-gray"""
-    # at 8 bits, 98 % of re-encoded or mirrored copies match, and none of 5,448 different images do
+    # at 8 bits, and with colours as similar, 98 % of re-encoded or mirrored copies match, and no two of 5,448 images
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = 8
-    """images whose 64-bit perceptual hashes differ in at most so many bits are duplicates; 0 finds only equal pixels"""
+    """most bits, of 64, in which the perceptual hashes of duplicates may differ; 0 finds only equal pixels"""
     min_per_class: PositiveInt = 10
     """minimum number of labelled training images of each class"""
     drawn_count: PositiveInt = 1500

@@ -85,9 +85,8 @@ def locked(
     left: list[str] = []
     write_holder = partial(_write_holder, path, what, engine, left)
     # no soft lock: its mere existence locks, so a killed process would leave the folder locked
-    lock = FileLock(
-        path, fallback_to_soft=False, on_acquired=write_holder, poll_interval=0.5 if stays else 0.05
-    )
+    interval_s = 0.5 if stays else 0.05
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=write_holder, poll_interval=interval_s)
     try:
         _acquire(lock, path, wait_s, report)
         held.add(key)
@@ -224,7 +223,6 @@ def _minute(moment: datetime) -> str:
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    """The holder that a lock file names, or None."""
     try:
         found = from_json(path.read_bytes())
         return found if {"what", "user", "host", "pid", "since"} <= set(found) else None

@@ -102,7 +102,11 @@ METRICS: dict[str, Metric] = {
     # only of `knowhue score`
     "ab_auc": Metric("Area under the curve of a*b* errors", "share", "higher", "AUC", places=4),
     "ab_auc_balanced": Metric(
-        "Area under the curve of a*b* errors, each colour alike", "share", "higher", "AUC, balanced", places=4
+        "Area under the curve of a*b* errors, colours weighted equally",
+        "share",
+        "higher",
+        "AUC, balanced",
+        places=4,
     ),
     "mean_colourfulness_difference_absolute": Metric(
         "Mean difference of colourfulness (absolute convention)", "M3", "lower", "dCF of images, absolute"

@@ -148,7 +148,9 @@ class Plan(Section):
     @model_validator(mode="after")
     def _check_arms(self) -> "Plan":
         if self.config.arms != Config().arms:
-            raise ValueError("`config.arms` should be left out of a study file, whose arms stand in `arms`.")
+            raise ValueError(
+                "`config.arms` should be left out of a study file, which names its arms in `arms`."
+            )
         for name in self.arms:
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
@@ -255,7 +257,6 @@ class Plan(Section):
         return [arm for arm in self.arms if self.reference is None or not arm.endswith(CLOCK)]
 
     def epochs(self, arm: str) -> Epochs:
-        """The epochs of an arm."""
         config = self.arm_settings(arm)
         heads, tuned = config.training.heads.epochs, config.training.finetune.epochs
         return (heads, tuned) if config.has_encoder else (0, heads + tuned)

@@ -37,15 +37,7 @@ from pydantic import ValidationError
 from knowhue.config import Config, NonNegativeInt, Section, fingerprint
 from knowhue.errors import ConfigError, DamagedError, RunError, did_you_mean, few, quoted
 from knowhue.setting_effects import dotted
-from knowhue.storage import (
-    RUN_FILES,
-    file_digest,
-    from_json,
-    path_of_setting,
-    read_json,
-    replacing,
-    write_json,
-)
+from knowhue.storage import RUN_FILES, expand_user, file_digest, from_json, read_json, replacing, write_json
 
 FROZEN = "study.json"
 _STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
@@ -124,9 +116,8 @@ def hashed_settings(config: Config) -> dict[str, Any]:
 
 def training_settings(config: Config) -> dict[str, Any]:
     """The settings that determine the weights of a run: all, including defaults, but those of the evaluation."""
-    return {
-        name: each for name, each in hashed_settings(config).items() if name not in ("arms", "evaluation")
-    }
+    settings = hashed_settings(config).items()
+    return {name: value for name, value in settings if name not in ("arms", "evaluation")}
 
 
 def run_folder(root: Path, arm: str, config: Config) -> Path:
@@ -244,7 +235,7 @@ def read_config(folder: Path) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run anew.") from None
+        raise RunError(f"{path}: damaged at `{place}`: {first['msg']}. Train the run again.") from None
 
 
 def has_matching_name(folder: Path) -> bool:
@@ -344,9 +335,8 @@ def _place_in_plan(run: Path, frozen: Mapping[str, Any]) -> tuple[bool, int, str
     edits = frozen.get("arms", {}).get(run.parent.name, {})
     planned = {**dict(dotted(frozen.get("config", {}))), **dict(dotted(edits))}
     names = [name for name in planned if not name.startswith(_NOT_IN_PLAN)]
-    is_planned = found.get("seed") in frozen.get("seeds", ()) and all(
-        found.get(n) == planned[n] for n in names
-    )
+    has_settings = all(found.get(name) == planned[name] for name in names)
+    is_planned = has_settings and found.get("seed") in frozen.get("seeds", ())
     return not is_planned, found.get("seed", 0), run.name
 
 
@@ -390,7 +380,7 @@ def model_file(name: str) -> Path:
     """
     if name == BUILT_IN:
         return BUILT_IN_FILE
-    path = path_of_setting(name)
+    path = expand_user(name)
     if is_hub_folder(path):
         return path / WEIGHTS
     if path.is_dir():

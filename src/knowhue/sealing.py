@@ -59,7 +59,7 @@ _ROUNDED = 2e-5  # values of `per_image.csv` have five decimals
 _EXACT = 1e-9  # the order of sums depends on the library
 _MAX_PROBLEMS = 5  # shown per file
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-"""Exceptions of reading a file that somebody changed, which can contain anything."""
+"""Exceptions of reading a file that was edited and can contain anything."""
 _COMPUTED = ("metrics", "per_class", "split", "images")  # entries of `scores.json`
 
 
@@ -100,7 +100,7 @@ def pack(folder: Path, out: Path) -> int:
             "copied there; remove it, and run `knowhue study` again"
         )
     if unfinished := [cell for cell, state in states.items() if state not in ENDED]:
-        raise RunError(f"{folder}: {few(unfinished, 3)} did not end yet; finish them with `knowhue study`")
+        raise RunError(f"{folder}: {few(unfinished, 3)} have not ended yet; finish them with `knowhue study`")
     for arm, seed in plan.cells:
         require_intact(run_folder(folder, arm, plan.run_config(arm, seed)), _RUN_FILES)
     with temporary_folder("The files of a study without its images", folder) as root:
@@ -198,7 +198,7 @@ def _not_recomputed(root: Path, has_answers: bool) -> list[str]:
             parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
     files += [f"of scores.json {', '.join(parts)}"] if parts else []
     if files:
-        left.append(f"{'; '.join(files)}: they take images or weights")
+        left.append(f"{'; '.join(files)}: they need images or weights")
     return left
 
 
@@ -246,7 +246,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
             places = Counter(archive.extract(entry, root) for entry in archive.infolist())
         if twice := [_name(Path(place), root) for place, count in places.items() if count > 1]:
             raise RunError(
-                f"{path}: twice in it, where programs differ in which one they read: {few(twice, 3)}; no sealed study "
+                f"{path}: stored twice, and programs differ in which copy they read: {few(twice, 3)}; no sealed study "
                 "has that"
             )
         crate = json.loads((root / CRATE).read_text(encoding="utf-8"))

@@ -44,7 +44,7 @@ def read_yaml(path: Path, option: str = "--config", kind: str = "a YAML file") -
             data = file.read(MAX_YAML_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = system_reason(error) if isinstance(error, OSError) else "no text in UTF-8"
+        reason = system_reason(error) if isinstance(error, OSError) else "not text in UTF-8"
         raise ConfigError(f"{path}: {reason}; {option} takes {kind}") from None
     if len(data) > MAX_YAML_BYTES:
         raise ConfigError(f"{path}: larger than 1 MiB; {option} takes a YAML file of settings")
@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
         """The number, if it is written in plain decimals."""
         if "_" in node.value or ":" in node.value or _NOT_DECIMAL.match(node.value):
             raise ValueError(
-                f"`{shown(node.value)}`, which YAML takes for {shown(number)}; write the number that is meant in plain "
+                f"`{shown(node.value)}`, which YAML reads as {shown(number)}; write the number that is meant in plain "
                 "decimals without a 0 in front, or quotes around it if it is a name"
             )
         return number

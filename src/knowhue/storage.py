@@ -57,10 +57,10 @@ _KINDS = {
 """Kinds of files by their first bytes, in lower case and without leading white space."""
 
 
-def path_of_setting(text: str) -> Path:
+def expand_user(text: str) -> Path:
     """The path that a setting names, with `~` expanded, which no shell does there; an unknown `~name` stays.
 
-    >>> path_of_setting("~nobody of that name/weights.pth").as_posix()
+    >>> expand_user("~nobody of that name/weights.pth").as_posix()
     '~nobody of that name/weights.pth'
     """
     return Path(os.path.expanduser(text))
@@ -246,7 +246,7 @@ def _seal(value: Mapping[str, Any]) -> str:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -452,7 +452,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
             f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first "
             f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
             "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder, "
-            f"or go on with the frozen plan: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
+            f"or resume the frozen plan: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
         )
 
 

@@ -306,7 +306,7 @@ def test_interrupted_command_has_the_shells_code(interrupted):
 
 
 def test_interrupted_command_says_how_to_go_on(interrupted):
-    assert interrupted[3].endswith("knowhue: stopped. The same command does what is not finished.\n")
+    assert interrupted[3].endswith("knowhue: stopped. The same command resumes it.\n")
 
 
 def test_an_interrupted_video_or_photo_leaves_nothing_behind(knowhue, monkeypatch, tmp_path):
@@ -318,7 +318,7 @@ def test_an_interrupted_video_or_photo_leaves_nothing_behind(knowhue, monkeypatc
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "-o", tmp_path / "colour.mp4")
     assert code == 130
-    assert err.endswith("knowhue: stopped. The same command does what is not finished.\n")
+    assert err.endswith("knowhue: stopped. The same command resumes it.\n")
     assert list(tmp_path.iterdir()) == [tmp_path / "video.mp4"]
     Image.new("L", (8, 8)).save(tmp_path / "photo.png")
     # a photo is known for one when libraries are loaded
@@ -326,7 +326,7 @@ def test_an_interrupted_video_or_photo_leaves_nothing_behind(knowhue, monkeypatc
         monkeypatch.setattr(at, interrupt)
         code, _, err = knowhue("colorize", tmp_path / "photo.png")
         assert code == 130
-        assert err.endswith("knowhue: stopped. The same command does what is not finished.\n")
+        assert err.endswith("knowhue: stopped. The same command resumes it.\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "video.mp4"]
 
 

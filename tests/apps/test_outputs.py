@@ -53,7 +53,7 @@ def refuses(knowhue, folder, arguments, *said):
 
 
 def called_as_a_file(out):
-    return f"`--out` should name a folder, which many files go to. Found `--out {out}`"
+    return f"`--out` should name a folder, because many files are written to it. Found `--out {out}`"
 
 
 def link(folder, name="link.png"):
@@ -165,7 +165,8 @@ UNWRITABLE = {
     ),
     "a file for a folder of one photo": (
         ["p.png", "-o", "there.png/"],
-        "`--out` should name a folder, as its slash says. Found `--out there.png/`, the name of a file. Leave the",
+        "`--out` should name a folder, because it ends in a slash. Found `--out there.png/`, the name of a file. "
+        "Leave the",
     ),
     "a device": (["p.png", "-o", "device.png", "--overwrite"], "is a device, a pipe or a socket"),
     "a long name": (["p.png", "-o", "c" * 300 + ".png"], "File name too long. Name another file with --out"),
@@ -363,7 +364,8 @@ print("torch" in sys.modules)
     messages = {
         "small": f"Cannot write `{tmp_path / 'small'}`: {found}",
         "small/out": f"Cannot write `{tmp_path / 'small/out'}`: {found}",
-        "small.jpg": f"`--out` should name a folder, which many files go to. Found `--out {tmp_path / 'small.jpg'}`, "
+        "small.jpg": "`--out` should name a folder, because many files are written to it. "
+        f"Found `--out {tmp_path / 'small.jpg'}`, "
         "the name of a file. Name a folder.",
     }
     for out, message in messages.items():

@@ -35,7 +35,7 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     assert lines[6:-2:3] == [f"  {sentence}" for sentence in answers.values()]
     assert lines[-2].startswith("Not computed again: report.html: what it says is not compared")
     assert lines[-1].startswith("Not computed again: baselines.json")
-    assert lines[-1].endswith(": they take images or weights")
+    assert lines[-1].endswith(": they need images or weights")
     assert not err
     with zipfile.ZipFile(sealed) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}

@@ -61,7 +61,7 @@ def test_nothing_is_promised_of_a_video_of_unknown_length(told):
 def test_what_scores_images_is_titled_before_and_while_it_counts(told):
     counts = [{"done": done, "total": 900} for done in (64, 900)]
     lines = told({"stage": "baselines"}, *({"stage": "baselines", **each} for each in counts))
-    title = "  scoring what needs no training"
+    title = "  scoring the baselines"
     assert lines[0].endswith(title)
     assert f"{title}  64/900 images" in lines[1]
     assert lines[2].endswith(f"{title}  900/900 images")
@@ -279,7 +279,7 @@ def test_a_run_in_the_folder_of_another_is_named():
     table = cell_lines(cells)
     assert (table[1].split(), table[2]) == (
         ["0", "done", "other"],
-        "1 of 2 cells have ended; of other settings than their folders are named by: multi of seed 0",
+        "1 of 2 cells have ended; trained with other settings than the names of their folders say: multi of seed 0",
     )
 
 
@@ -296,8 +296,8 @@ def test_plain_lines_name_the_cells_that_have_begun(told):
     both = [went_on[0], began[1]._replace(state="running")]
     lines = told(*({"stage": "cells", "cells": cells} for cells in (began, went_on, both)))
     assert [line.partition("  ")[2].strip().partition("s  ")[2] for line in lines] == [
-        "0 of 2 cells have ended; at work: l1 of seed 0 (1/4 epochs)",
-        "0 of 2 cells have ended; at work: l1 of seed 0 (2/4 epochs), gan of seed 0 (0/4 epochs)",
+        "0 of 2 cells have ended; running: l1 of seed 0 (1/4 epochs)",
+        "0 of 2 cells have ended; running: l1 of seed 0 (2/4 epochs), gan of seed 0 (0/4 epochs)",
     ]
 
 

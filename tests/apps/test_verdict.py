@@ -122,7 +122,7 @@ def test_a_published_mean_and_deviation_is_refused_with_what_is_needed(knowhue, 
         f"row 2: the value of `accuracy` should be a finite number, with a decimal point. Found `{cell}`"
         in err
     )
-    assert "Give a row a run (arm, seed, metric, value)" in err
+    assert "Give one row per run (arm, seed, metric, value)" in err
 
 
 def test_a_typed_table_with_a_number_a_seed_is_judged(knowhue, table):

@@ -358,7 +358,7 @@ def test_stops_at_the_first_failure_and_goes_on_later(tmp_path: Path):
     assert summary.failed == 1
     assert 5 <= summary.made < 59
     assert summary.made + summary.left == 59
-    assert "not begun" in "\n".join(summary.lines())
+    assert "not started" in "\n".join(summary.lines())
     assert len(contents(tmp_path / "out")) == summary.made  # what was in flight was finished
     (source / "005.png").write_bytes(good)
     again = colour(source, tmp_path / "out", stops=True)

@@ -278,7 +278,7 @@ def test_a_file_of_deoldify_without_its_scaling_is_refused(tmp_path):
 def test_answers_that_are_no_colours_are_refused(tmp_path, kind):
     bias = (float("nan"), 0) if kind == "nan" else (1e6, 0)
     with pytest.raises(
-        WeightsError, match=r"should answer with finite numbers up to 10000\. Found (nan|1e.06)"
+        WeightsError, match=r"should return an output with finite numbers up to 10000\. Found (nan|1e.06)"
     ):
         open_recipe(linear(tmp_path / "m.onnx", "eccv16", [[0], [0]], bias), "eccv16")
 
@@ -295,7 +295,8 @@ def test_an_answer_of_another_shape_than_it_says_is_refused(tmp_path):
     arrays = {"zero": np.array([0]), "one": np.array([1]), "sides": np.array([2, 2])}
     path = write(tmp_path / "m.onnx", "eccv16", nodes, arrays, answered=[1, None, 2, 2])
     with pytest.raises(
-        WeightsError, match=r"should answer of shape \(1, 2, 'h', 'w'\)\. Found shape \(1, 100, 2, 2\)"
+        WeightsError,
+        match=r"should return an output of shape \(1, 2, 'h', 'w'\)\. Found shape \(1, 100, 2, 2\)",
     ):
         open_recipe(path, "eccv16")
 

@@ -18,11 +18,11 @@ from knowhue.inference.reference import (
     SIMILAR_WEIGHT,
     AlbumColour,
     Match,
+    adapt_to_album,
     colour_of_album,
     make_reference,
     match,
     match_confidence,
-    move_towards_album,
     photo_colour,
     take_colours,
 )
@@ -173,7 +173,7 @@ def varied(a: float, b: float) -> np.ndarray:
 @given(units, units, units, units)
 def test_a_mean_moves_towards_the_albums_and_never_far(a, b, album_a, album_b):
     chroma, album = varied(a, b), AlbumColour(album_a, album_b)
-    moved = np.subtract(photo_colour(move_towards_album(album, chroma)), (a, b))
+    moved = np.subtract(photo_colour(adapt_to_album(album, chroma)), (a, b))
     way = np.subtract(album, (a, b))
     assert np.hypot(*moved) <= min(ALBUM_SHARE * np.hypot(*way), MOST_SHIFT) + 0.05
     assert moved @ way >= -0.05 * np.hypot(*way)
@@ -181,17 +181,15 @@ def test_a_mean_moves_towards_the_albums_and_never_far(a, b, album_a, album_b):
 
 def test_an_even_photo_is_drawn_by_its_share():
     chroma = np.tile(np.array([10, 0], np.float32), (8, 8, 1))
-    assert move_towards_album(AlbumColour(15, 0), chroma) == pytest.approx(
-        np.add(chroma, (ALBUM_SHARE * 5, 0))
-    )
-    assert move_towards_album(AlbumColour(10, 90), chroma) == pytest.approx(np.add(chroma, (0, MOST_SHIFT)))
+    assert adapt_to_album(AlbumColour(15, 0), chroma) == pytest.approx(np.add(chroma, (ALBUM_SHARE * 5, 0)))
+    assert adapt_to_album(AlbumColour(10, 90), chroma) == pytest.approx(np.add(chroma, (0, MOST_SHIFT)))
 
 
 def test_what_is_gray_stays_gray():
     chroma = np.zeros((4, 4, 2), np.float32)
-    assert not move_towards_album(AlbumColour(20, 20), chroma).any()
+    assert not adapt_to_album(AlbumColour(20, 20), chroma).any()
     chroma[2:] = 20
-    drawn = move_towards_album(AlbumColour(20, 20), chroma)
+    drawn = adapt_to_album(AlbumColour(20, 20), chroma)
     assert not drawn[:2].any()
     assert (drawn[2:] > 20).all()
 

@@ -134,7 +134,7 @@ def test_a_head_of_313_colours_sees_a_photo_at_three_sizes_unless_it_is_to_be_fa
     assert made_by == ["built-in", "built-in, at one size (--fast)"]
     assert usual.notes == fast.notes == other.notes == ()
     assert hurried.notes == (
-        f"`fast` changes nothing: `{other.network.description.name}` sees a photo once anyway",
+        f"`fast` changes nothing: `{other.network.description.name}` predicts at one size anyway",
     )
 
 
@@ -238,5 +238,5 @@ def test_a_folder_is_coloured_again_by_the_other_number_of_sizes(tmp_path):
     (tmp_path / "in").mkdir()
     PIL.fromarray(np.arange(3600, dtype=np.uint8).reshape(60, 60)).save(tmp_path / "in" / "a.png")
     colorize_folder(Colorizer.load(), list_folder(tmp_path / "in", tmp_path / "out"))
-    with pytest.raises(RunError, match=r"seen at another number of sizes \(\d; 1 is that of --fast\)"):
+    with pytest.raises(RunError, match=r"predicted at another number of sizes \(\d; 1 with --fast\)"):
         colorize_folder(Colorizer.load(fast=True), list_folder(tmp_path / "in", tmp_path / "out"))

@@ -182,7 +182,7 @@ def test_columns_may_have_other_names_and_what_is_not_used_is_said(tmp_path):
         ),
         (
             "arm,metric,value,SD\nstl,m,0.81,0.01\n",
-            "Give a row a run (arm, seed, metric, value): from the logs",
+            "Give one row per run (arm, seed, metric, value): from the logs",
         ),
         (
             "arm,random_state,accuracy,grad_norm_std\nstl,0,0.81,0.01\n",
@@ -416,7 +416,7 @@ def test_means_with_deviations_are_no_scores_however_they_are_typeset(tmp_path, 
     path = tmp_path / "t.csv"
     path.write_text(f"arm,accuracy\nstl,{cell}\n", encoding="utf-8")
     with pytest.raises(
-        TableError, match=r"no column `seed`\..* A mean over seeds gives no verdict.* Give a row a run"
+        TableError, match=r"no column `seed`\..* A mean over seeds gives no verdict.* Give one row per run"
     ):
         read_scores(path, [])
     path.write_text(f"arm,seed,accuracy\nstl,0,{cell}\n", encoding="utf-8")

@@ -181,7 +181,7 @@ def test_a_name_that_stands_in_it_twice_is_refused(sealed, tmp_path, name):
     with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python's own: of a name that is there already
         archive.writestr(name, b"{}")
-    with pytest.raises(RunError, match=r"twice in it, .*: results\.json; no sealed"):
+    with pytest.raises(RunError, match=r"stored twice, .*: results\.json; no sealed"):
         check(path)
 
 
@@ -205,7 +205,7 @@ def test_many_changes_are_counted_and_what_cannot_be_computed_is_named(sealed, t
     shown = [each for each in shown_problems(found.problems) if each.startswith(f"{scores}: ")]
     assert shown == [*of_scores[:5], f"{scores}: 1 more problem"]
     assert found.unchecked[0] == "results.json: what was changed does not allow it"
-    assert found.unchecked[-1].endswith(": they take images or weights")
+    assert found.unchecked[-1].endswith(": they need images or weights")
 
 
 def test_what_a_consistent_fake_does_not_allow_is_said_once(sealed, tmp_path):
@@ -273,7 +273,7 @@ def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
     study = write_study(tmp_path / "demo")
     run = next(study.glob("multi/seed-0-*"))
     write_json(run / "status.json", {"state": "running"})
-    with pytest.raises(RunError, match="multi of seed 0 did not end yet"):
+    with pytest.raises(RunError, match="multi of seed 0 have not ended yet"):
         pack(study, tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 

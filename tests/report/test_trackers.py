@@ -266,7 +266,7 @@ def test_dates_are_no_content(tmp_path):
 
 
 def test_what_is_no_run_or_damaged_is_refused(tmp_path):
-    with pytest.raises(RunError, match="Found no run that has begun"):
+    with pytest.raises(RunError, match="Found no run that has started"):
         read_logged(tmp_path / "nowhere")
     folder = write_run(tmp_path, "colour", 0)
     (folder / "log.jsonl").write_text("{}\n")

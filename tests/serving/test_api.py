@@ -338,7 +338,7 @@ def test_a_photo_may_be_seen_at_one_size():
         assert [each["sizes"] for each in client.get("/v1/models").json()] == [3, 1]
         once, hurried = made(model="once"), made(model="once", fast=True)
         assert (once["image"], once["fast"]) == (hurried["image"], hurried["fast"])
-        said = "`fast` changes nothing: `fake` sees a photo once anyway"
+        said = "`fast` changes nothing: `fake` predicts at one size anyway"
         assert hurried["warnings"] == [*once["warnings"], said]
 
 
@@ -495,13 +495,13 @@ def test_a_model_that_answers_nonsense_is_named_in_one_line_and_the_others_go_on
     caplog: pytest.LogCaptureFixture,
 ):
     def diverged(seen: np.ndarray) -> None:
-        raise WeightsError("The model should answer `chroma` with finite numbers. Found nan.")
+        raise WeightsError("The model should return `chroma` with finite numbers. Found nan.")
 
     with client_of({"diverged": colorizer(diverged), "fake": colorizer()}) as client:
         answer = client.post("/v1/colorize", content=JPEG, headers=AS_JPEG)
         other = client.post("/v1/colorize?model=fake", content=JPEG, headers=AS_JPEG)
     assert (answer.status_code, other.status_code) == (500, 200)
-    assert error_of(answer) == "The model should answer `chroma` with finite numbers. Found nan."
+    assert error_of(answer) == "The model should return `chroma` with finite numbers. Found nan."
     assert "Found nan" in caplog.text
     assert "Traceback" not in caplog.text
 

@@ -237,7 +237,6 @@ def log_command(
     require_no_run(require_folder(out))
     with locked(out, "log"), needing(f"`knowhue log --to {to}`", to):
         found = log_runs(to, runs, out, project)
-    say(
-        *(f"{name}: written" for name in found.written), *(f"{name}: already there" for name in found.already)
-    )
-    say(f"To see them: {found.see}")
+    lines = [f"{name}: written" for name in found.written]
+    lines += [f"{name}: already there" for name in found.already]
+    say(*lines, f"To see them: {found.see}")

@@ -59,7 +59,7 @@ OTHER_OPTIONS = {
     "--workers": "--jobs -j --num-workers",
     "--out": "--output --output-dir",
     "--overwrite": "--force -f -y",
-    "--out with the same folder goes on where it stopped": "--resume --continue",
+    "--out with the same folder resumes where it stopped": "--resume --continue",
     "All progress and all warnings are always shown": "--verbose -v --debug",
     "Training and exported models use a GPU if there is one, the built-in model none": "--gpu --cuda --device",
 }
@@ -223,7 +223,7 @@ def require_folder(folder: Path, option: str = "--out", named: str = "") -> Path
     """
     # `Path.is_dir` would raise an error for a name that is too long
     if not os.path.isdir(folder) and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES | _OTHER_SUFFIXES:
-        why = "as its slash says" if named else "which many files go to"
+        why = "because it ends in a slash" if named else "because many files are written to it"
         remedy = "Leave the slash out, or name a folder" if named else "Name a folder"
         raise ConfigError(
             f"`{option}` should name a folder, {why}. Found `{option} {named or folder}`, the name of a file. {remedy}."
@@ -380,7 +380,7 @@ def main() -> NoReturn:
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code != INTERRUPTED:
             raise
-        say("", "knowhue: stopped. The same command does what is not finished.", err=True)
+        say("", "knowhue: stopped. The same command resumes it.", err=True)
         sys.exit(TERMINATED if terminations else INTERRUPTED)
     except OSError as error:
         # errors of memory and connections have no file name

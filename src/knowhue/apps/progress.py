@@ -36,14 +36,14 @@ STAGES = {
     "open": ("loading the encoder", ""),
     "prepare": ("preparing images", "images"),
     "golden": ("looking how this machine computes", ""),
-    "baselines": ("scoring what needs no training", "images"),
+    "baselines": ("scoring the baselines", "images"),
     "truth": ("features of the true images", "images"),
     "features": ("features of the frozen encoder", "images"),
-    "evaluate": ("scoring what was trained", "images"),
+    "evaluate": ("scoring the trained model", "images"),
     "costs": ("timing predictions", ""),
     "report": ("writing the report", ""),
-    "deploy": ("fitting a trained model to be used", ""),
-    "album": ("looking at the album", "images"),
+    "deploy": ("preparing the model for use", ""),
+    "album": ("predicting the album's mean colour", "images"),
     "folder": ("colouring", "images"),
     "video": ("colouring", "frames"),
     "score": ("measuring", "images"),
@@ -248,7 +248,11 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     lines = [f" seed  {head}", *(f"{seed:>5}  {'  '.join(row)}" for seed, row in rows.items())]
     ended = sum(cell.state in ENDED for cell in cells)
     exchanged = [f"{cell.arm} of seed {cell.seed}" for cell in cells if cell.state == OTHER_SETTINGS]
-    others = f"; of other settings than their folders are named by: {few(exchanged)}" if exchanged else ""
+    others = (
+        f"; trained with other settings than the names of their folders say: {few(exchanged)}"
+        if exchanged
+        else ""
+    )
     return [*lines, f"{ended} of {len(cells)} cells have ended{others}"]
 
 
@@ -256,14 +260,14 @@ def running_cells(cells: Sequence[Cell]) -> str:
     """Return a text that names some of the running cells; empty if there are none.
 
     >>> running_cells([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
-    '; at work: multi of seed 0 (1/2 epochs)'
+    '; running: multi of seed 0 (1/2 epochs)'
     """
     found = [
         f"{cell.arm} of seed {cell.seed} ({cell.epochs}/{cell.of} epochs)"
         for cell in cells
         if cell.state == "running"
     ]
-    return f"; at work: {few(found)}" if found else ""
+    return f"; running: {few(found)}" if found else ""
 
 
 def time_left(seconds: float) -> str:

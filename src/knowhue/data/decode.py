@@ -25,9 +25,9 @@ from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, RunError
 from knowhue.runs import Report, ShareOut
 from knowhue.storage import (
+    expand_user,
     file_digest,
     iterate_csv,
-    path_of_setting,
     read_array,
     read_json,
     replacing,
@@ -44,7 +44,7 @@ _BLOCK_BYTES = 2**23
 
 
 class MappedFiles(Sequence[NDArray[np.uint8]]):
-    """Arrays in files, each memory-mapped anew for every access, so that pages read earlier are released."""
+    """Arrays in files, each memory-mapped again for every access, so that pages that were read are released."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -205,7 +205,7 @@ def _share_out_parts(
     missing: Sequence[ImagePart], images: Images, share_out: ShareOut, tell: Callable[[int], None]
 ) -> None:
     """Have parts read by other processes, perhaps on other machines."""
-    path = path_of_setting(images.path or "")
+    path = expand_user(images.path or "")
     if images.path and path.exists():  # otherwise it is the name of a dataset
         images = images.model_copy(update={"path": str(path.absolute())})
     waiting = list(missing)

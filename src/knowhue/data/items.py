@@ -14,7 +14,7 @@ from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, sh
 from knowhue.images.image import not_an_image, to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.runs import path_hint
-from knowhue.storage import path_of_setting
+from knowhue.storage import expand_user
 
 UNLABELLED = "unlabelled"
 TRAIN_ONLY = "unlabelled, usable in training only"
@@ -81,7 +81,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
             "`images.path` should name a folder of images. Found none. "
             "Name it on the command line, or use the built-in set: --preset demo"
         )
-    root = path_of_setting(images.path)
+    root = expand_user(images.path)
     if not (root.is_dir() or (may_be_file and root.is_file())):
         found = (
             f"a file, not a folder of images{remedies_for([not_an_image(root.suffix)])}"

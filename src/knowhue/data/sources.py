@@ -27,7 +27,7 @@ from knowhue.errors import ConfigError, ImageError, needing
 from knowhue.images.image import LINK_LOOP, counts_in_words, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
-from knowhue.storage import path_of_setting, real_path
+from knowhue.storage import expand_user, real_path
 
 
 def require_source(images: Images) -> None:
@@ -48,7 +48,7 @@ def require_apart(images: Images, root: Path) -> None:
     """
     if images.source == "drawn" or not images.path:
         return
-    source, out = real_path(path_of_setting(images.path)), real_path(root)
+    source, out = real_path(expand_user(images.path)), real_path(root)
     if not source.is_dir():
         return  # the name of a dataset, or an error that is reported elsewhere
     reserved = {out / name for name in (*RESERVED, *ARMS)}

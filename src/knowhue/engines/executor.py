@@ -158,7 +158,7 @@ class LocalProcesses(Executor):
                 if not isinstance(error, BrokenProcessPool):
                     raise
                 raise RunError(
-                    "A worker was killed, most likely for lack of memory. What has ended is kept: run the same command "
+                    "A worker was killed, most likely for lack of memory. Finished jobs are kept: run the same command "
                     "again, perhaps with fewer --workers."
                 ) from None
 

@@ -140,6 +140,6 @@ def _result(future: "Future[object]") -> None:
         if not isinstance(cause, RayError):
             raise cause from None
         raise RunError(
-            f"Ray gave a job up: {str(cause).strip().splitlines()[0]} What has ended is kept: run the same command "
+            f"Ray gave a job up: {str(cause).strip().splitlines()[0]} Finished jobs are kept: run the same command "
             "again."
         ) from None

@@ -146,7 +146,7 @@ class SlurmJobs(Executor):
                 raise RunError(
                     f"Slurm's job {job.job_id} ended without a result: it was cancelled, or killed, most likely "
                     f"for lack of memory (--engine-set slurm.memory_gb=...). Its log is `{job.paths.stderr}`. "
-                    "What has ended is kept: run the same command again."
+                    "Finished jobs are kept: run the same command again."
                 )
         return ended
 

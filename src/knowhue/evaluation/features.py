@@ -19,7 +19,7 @@ from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, first_line, install_command, is_machine_failure
 from knowhue.metric_table import METRICS
 from knowhue.models.encoder import pretrained_features, read_weights, weights_digest
-from knowhue.storage import path_of_setting
+from knowhue.storage import expand_user
 from knowhue.tensors import RGB
 
 Features = NDArray[np.floating[Any]]
@@ -78,7 +78,7 @@ def open_once(
 def _stamp_of(file: str | None) -> tuple[int, ...]:
     """Size, time and inode of a file, which change when it is replaced; empty if there is none."""
     try:
-        status = path_of_setting(file).stat() if file else None
+        status = expand_user(file).stat() if file else None
     except OSError:
         status = None
     return (status.st_size, status.st_mtime_ns, status.st_ino) if status else ()
@@ -128,7 +128,7 @@ def _inception(file: str | None, device: torch.device) -> ImageNetwork:
     from torch_fidelity import __version__ as version
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    path = None if file is None else str(path_of_setting(file))
+    path = None if file is None else str(expand_user(file))
     if path is not None:
         read_weights(Path(path))  # checked here, because the package would unpickle any file
     network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
@@ -339,7 +339,7 @@ def _lpips_distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:
 def _load_alexnet(alexnet: nn.Module, file: str | None) -> None:
     """Load ImageNet weights from a file in torchvision's format, or from its download with its hash checked."""
     if file is not None:
-        stored = read_weights(path_of_setting(file))
+        stored = read_weights(expand_user(file))
     else:
         from torchvision.models import AlexNet_Weights
 

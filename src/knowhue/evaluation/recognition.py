@@ -18,7 +18,7 @@ from knowhue.evaluation.features import Features
 from knowhue.images.image import Pixels, to_8_bits
 from knowhue.models.encoder import Weights, downloaded, packaged, read_weights, weights_digest
 from knowhue.randomness import stream
-from knowhue.storage import path_of_setting
+from knowhue.storage import expand_user
 
 Labels = NDArray[np.int64]
 PENALTY = 100.0
@@ -177,7 +177,7 @@ def open_classifier(option: str) -> ImageClassifier:
 def _weights(name: str, source: str) -> Weights:
     if source in ("", "package"):
         return packaged(name) if source else downloaded(name)
-    return read_weights(path_of_setting(source))
+    return read_weights(expand_user(source))
 
 
 def _with_weights(name: str, weights: Weights) -> nn.Module:

@@ -63,9 +63,7 @@ def ciede2000(
     chroma_term = (chroma2 - chroma1) / (1 + 0.045 * mean_chroma)
     hue_weight = 1 + 0.015 * mean_chroma * _hue_weight(library, mean_hue)
     hue_term = 2 * library.sqrt(chroma1 * chroma2) * library.sin(hue_difference / 2) / hue_weight
-    rotation = (
-        -2 * _saturation(mean_chroma) * library.sin(2 * math.radians(30) * _blueness(library, mean_hue))
-    )
+    rotation = -2 * _saturation(mean_chroma) * library.sin(math.radians(60) * _blueness(library, mean_hue))
     squared = chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
     if predicted_lightness is not None:
         squared = squared + _lightness_term(_single(predicted_lightness), _single(lightness)) ** 2

@@ -209,9 +209,8 @@ def add_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool 
         png = png[:at] + png[at + 21 :]  # 12 bytes of length, name and checksum, 9 of data
     info, chunks = PngImagePlugin.PngInfo(), io.BytesIO()
     for key, text in texts:
-        info.add_text(
-            key[:LONGEST_KEYWORD], text
-        )  # as Latin-1, which every reader supports, or else as UTF-8
+        # as Latin-1, which every reader supports, or else as UTF-8
+        info.add_text(key[:LONGEST_KEYWORD], text)
     if xmp is not None:
         info.add(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + xmp)
     for kind, body, *_ in info.chunks:
@@ -353,9 +352,8 @@ def heif_info(file: File) -> FileInfo:
     if len(found) > 1:
         several = "its images have different colour spaces (nclx), and were read as sRGB"
         return FileInfo(colours=(None, (several,)), notes=notes)
-    return FileInfo(
-        colours=heif_space(*struct.unpack(">2H", found.pop())) if found else (None, ()), notes=notes
-    )
+    colours = heif_space(*struct.unpack(">2H", found.pop())) if found else (None, ())
+    return FileInfo(colours=colours, notes=notes)
 
 
 def _boxes(file: File, kinds: Collection[bytes] = ()) -> Iterator[tuple[bytes, bytes]]:

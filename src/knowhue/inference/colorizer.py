@@ -41,13 +41,7 @@ from knowhue.inference.pixels import (
     paint,
 )
 from knowhue.inference.recipes import RecipeDescription, require_supported
-from knowhue.inference.reference import (
-    AlbumColour,
-    Reference,
-    make_reference,
-    move_towards_album,
-    take_colours,
-)
+from knowhue.inference.reference import AlbumColour, Reference, adapt_to_album, make_reference, take_colours
 from knowhue.runs import BUILT_IN
 from knowhue.storage import replacing
 
@@ -78,7 +72,7 @@ class ColorizeOptions(NamedTuple):
     """number of the answer, 1 to `MOST_ANSWERS`; 1 is the model's own, others are drawn from a fixed random stream, see
     `ColourDistribution.sample`"""
     album: AlbumColour | None = None
-    """mean colour of an album, towards which the predicted chroma is moved, see `reference.move_towards_album`"""
+    """mean colour of an album, towards which the predicted chroma is moved, see `reference.adapt_to_album`"""
 
     def changed(self, but: Collection[str] = ()) -> list[str]:
         """Names of the options that differ from their defaults, except those in `but`."""
@@ -174,10 +168,8 @@ class Colorizer:
         """The same model with `fast`, see `load`."""
         if self._several is not None:
             return Colorizer(self._network_at_one_size)
-        name = self.network.description.name
-        return Colorizer(
-            self._network_at_one_size, [f"`fast` changes nothing: `{name}` sees a photo once anyway"]
-        )
+        note = f"`fast` changes nothing: `{self.network.description.name}` predicts at one size anyway"
+        return Colorizer(self._network_at_one_size, [note])
 
     def weigh(self, source: Path | bytes, colour: bool = True) -> int:
         """Approximate memory in bytes to colour an image, or only to classify it; 0 if it is no image. Never raises."""
@@ -293,7 +285,7 @@ class Colorizer:
         if options.sample != 1:
             chroma = ColourDistribution.of(self.network, coarse).sample(options.sample)
         if options.album is not None:
-            chroma = move_towards_album(options.album, chroma)
+            chroma = adapt_to_album(options.album, chroma)
         if options.reference is not None:
             chroma, found = take_colours(
                 flattened(image), coarse, chroma, options.reference, self._network_at_one_size

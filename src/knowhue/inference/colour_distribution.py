@@ -38,10 +38,8 @@ _COPIES = 4
 after they are resized."""
 _WAVES = 512
 _TINY = np.float32(1e-30)
-_MOST_ITERATIONS, _TOLERANCE = (
-    1000,
-    1e-4,
-)  # of conjugate gradients: most iterations; relative residual at which they stop
+_MOST_ITERATIONS = 1000  # of conjugate gradients
+_TOLERANCE = 1e-4  # relative residual at which they stop
 
 
 class ColourDistribution(NamedTuple):

@@ -195,7 +195,7 @@ def _refuse_difference(differences: dict[str, float], target: Path) -> None:
         found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
         allowed = ", ".join(f"{name} {PARITY_TOLERANCE[name]:.2g}" for name in differences)
         raise WeightsError(
-            f"ONNX Runtime should answer as torch does, within {allowed}. Found differences up to {found}. "
+            f"ONNX Runtime should give the results of torch, within {allowed}. Found differences up to {found}. "
             f"`{target}` was not written; use the model as safetensors, and report this."
         )
 

@@ -73,11 +73,11 @@ class Judgement(NamedTuple):
 
     def with_reference(self, found: float) -> "Judgement":
         """Add the share of the image that was found in a reference, and a warning if it is small."""
-        warnings = [
-            f"hardly anything of it was found in the reference ({100 * found:.0f} %): it gave the photo a tint at most"
-        ]
-        warnings *= is_hardly_found(found)
-        return self._replace(found_in_reference=found, warnings=(*self.warnings, *warnings))
+        warnings = self.warnings
+        if is_hardly_found(found):
+            share = f"hardly anything of it was found in the reference ({100 * found:.0f} %)"
+            warnings = (*warnings, f"{share}: it gave the photo a tint at most")
+        return self._replace(found_in_reference=found, warnings=warnings)
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, rounded to four decimals, for JSON."""

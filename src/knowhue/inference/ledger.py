@@ -28,7 +28,7 @@ JOB = {
     "saturation": "made with saturation {}",
     "uncertainty": "made {} `uncertainty`",
     "sample": "made as another sample",
-    "sizes": "seen at another number of sizes ({}; 1 is that of --fast)",
+    "sizes": "predicted at another number of sizes ({}; 1 with --fast)",
     "unknown_below": "judged with another `unknown_below`",
     "reference": "made with another reference, or without one",
     "album": "made {} --album",
@@ -111,9 +111,8 @@ class Ledger:
     def is_blocked(self, path: str, output: str) -> bool:
         """Whether the place of an output is taken by a file that this job did not make and must not replace."""
         # lexists: a dangling link is in the way, too, because writing would follow it
-        return (
-            not self._overwrite and os.path.lexists(self.out / output) and not self.is_unchanged(path, output)
-        )
+        exists = os.path.lexists(self.out / output)
+        return exists and not self._overwrite and not self.is_unchanged(path, output)
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
         """Move a written image to its place and add its line to the file: both happen, or neither.

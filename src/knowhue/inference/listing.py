@@ -90,16 +90,14 @@ class ImageTable:
             delete = "DELETE FROM images WHERE path = CAST(? AS TEXT)"
             others[COLOURED] += self.rows.executemany(delete, coloured).rowcount
         # otherwise `reef-colour.jpg`, made from `reef.jpg`, would be coloured again
-        names = ", ".join(
-            path for (path,) in self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")
-        )
+        first = self.rows.execute(f"SELECT path {_TWINS} ORDER BY path LIMIT 3")
+        names = ", ".join(path for (path,) in first)
         if count := self.rows.execute(f"DELETE {_TWINS}").rowcount:
             which = f"made by knowhue from images beside them: {names}{', ...' * (count > 3)}"
             self.notes.append(f"{plural(count, 'image')} left out, {which}")
         if count := others.total():
-            self.notes.append(
-                f"{plural(count, 'other file')} left out: {counts_in_words((+others).elements())}"
-            )
+            reasons = counts_in_words((+others).elements())
+            self.notes.append(f"{plural(count, 'other file')} left out: {reasons}")
         if not len(self) and not self.unreadable:
             raise ImageError(
                 f"`{source.url}` should hold images ({', '.join(sorted(SUFFIXES))}). Found none there or "
@@ -251,7 +249,7 @@ class Summary(NamedTuple):
     fast: bool = False
     """whether the model saw each photo at one size, see `Colorized`"""
     left: int | None = None
-    """images of a folder that were not begun, because the run stopped at the first failure"""
+    """images of a folder that were not started, because the run stopped at the first failure"""
     shards: int | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -278,7 +276,7 @@ class Summary(NamedTuple):
         if (more := self.failed - len(self.failures)) > 0:
             lines.append(f"    and {more} more, in {ledger}")
         if self.left:
-            lines.append(f"  stopped: {self.left} not begun; the same command resumes")
+            lines.append(f"  stopped: {self.left} not started; the same command resumes")
         if self.unknown or self.warned:
             unknown = f"class unknown: {self.unknown}, " if self.unknown else ""
             there = plural(self.made + self.already, "image")

@@ -143,14 +143,14 @@ def _check_range(name: str, values: FloatArray) -> None:
         is_valid = np.isfinite(values) & (values >= low) & (values <= high)
         limits = f" of {round(low):g} to {round(high):g}" if np.isfinite(low) else ""
         raise WeightsError(
-            f"The model should answer `{name}` with finite numbers{limits}. Found {values[~is_valid].flat[0]:g}. Its "
+            f"The model should return `{name}` with finite numbers{limits}. Found {values[~is_valid].flat[0]:g}. Its "
             "training may have diverged; train its run again, or use another model."
         )
 
 
 def _misfit(wanted: str, found: str) -> WeightsError:
     return WeightsError(
-        f"The model should answer {wanted}. Found {found}. Export its run again, or use another model."
+        f"The model should return {wanted}. Found {found}. Export its run again, or use another model."
     )
 
 

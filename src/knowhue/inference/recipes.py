@@ -152,17 +152,18 @@ class RecipeNetwork:
         (found,) = self._session.run([output], {name: model_input(self._recipe, lightness)})
         expected = len(lightness), CHANNELS[self._recipe.output]
         if found.ndim != 4 or found.shape[:2] != expected or not found.size:
-            raise self._unfit(f"of shape {(*expected, 'h', 'w')}", f"shape {found.shape}")
+            raise self._unfit(f"an output of shape {(*expected, 'h', 'w')}", f"shape {found.shape}")
         # not `> LARGEST_CHROMA`, which is false for NaN
         if not (np.abs(found) <= LARGEST_CHROMA).all():
             raise self._unfit(
-                f"with finite numbers up to {LARGEST_CHROMA:g}", f"{found.flat[np.abs(found).argmax()]:g}"
+                f"an output with finite numbers up to {LARGEST_CHROMA:g}",
+                f"{found.flat[np.abs(found).argmax()]:g}",
             )
         return found
 
     def _unfit(self, expected: str, found: str) -> WeightsError:
         return WeightsError(
-            f"A model of the recipe `{self.description.recipe}` should answer {expected}. Found {found}. Use another "
+            f"A model of the recipe `{self.description.recipe}` should return {expected}. Found {found}. Use another "
             "file, or the recipe of this one."
         )
 
@@ -269,7 +270,7 @@ def _try_out(network: RecipeNetwork, path: Path) -> None:
     low, high = float(answer.min()), float(answer.max())
     if recipe.output == "rgb" and high - low < _LEAST_SPAN * recipe.output_white:
         raise WeightsError(
-            f"`{path}` should answer RGB of 0 to {recipe.output_white:g}, as the recipe `{network.description.recipe}` "
+            f"`{path}` should return RGB of 0 to {recipe.output_white:g}, as the recipe `{network.description.recipe}` "
             f"does. Found {low:.3g} to {high:.3g} for black to white: it was exported without its scaling. Export it "
             "as docs/colorize.md says."
         )

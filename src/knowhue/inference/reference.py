@@ -283,7 +283,7 @@ def colour_of_album(photos: Collection[AlbumColour]) -> AlbumColour:
     return AlbumColour(*np.median(np.array(list(photos)), axis=0).tolist())
 
 
-def move_towards_album(album: AlbumColour, chroma: FloatArray) -> FloatArray:
+def adapt_to_album(album: AlbumColour, chroma: FloatArray) -> FloatArray:
     """Move the mean of a photo's a*b* (h, w, 2) by `ALBUM_SHARE` towards an album's, by at most `MOST_SHIFT` units.
 
     A pixel is moved in proportion to its chroma, so that gray stays gray and white gets no tint.

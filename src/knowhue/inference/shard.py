@@ -160,9 +160,7 @@ class _Shard:
                 yield image
                 continue
             self._blocked += 1
-            self._fail(
-                image, f"`{image.output}` already exists, and this job did not make it; see --overwrite"
-            )
+            self._fail(image, f"`{image.output}` already exists, not made by this job; see --overwrite")
 
     def _colour(self, waiting: Sequence[ListedImage]) -> None:
         cores = self.task.threads or usable_cores()

@@ -242,7 +242,7 @@ class ObjectStore:
             raise RunError(f"{in_use} another command, which has just begun or ended. Try again.") from None
         except (ValueError, KeyError, TypeError):
             raise RunError(
-                f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if nobody works on it."
+                f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if no command is using the folder."
             ) from None
 
     def _create(self, path: str, data: bytes) -> bool:

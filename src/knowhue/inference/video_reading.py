@@ -194,7 +194,7 @@ class Video:
         self.is_stereoscopic = is_stereoscopic(stream)
         self.notes = reading_notes(stream, first)
         if any(self.margins):
-            self.notes += ("cropped as its container asks for and players do",)
+            self.notes += ("cropped as its container specifies, as players do",)
         """what cannot be read exactly or is not kept, in words"""
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:

@@ -163,9 +163,7 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
         with initialised("oracle"):
             oracle = Oracle(classes, encoder.channels[-1])
     settings = config.colour
-    model = MultiTask(
-        encoder, colour, classifier, oracle, settings.saturation, adversarial=settings.is_adversarial
-    )
+    model = MultiTask(encoder, colour, classifier, oracle, settings.saturation, settings.is_adversarial)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore
 
 

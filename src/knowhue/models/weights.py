@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from knowhue.config import Config
 from knowhue.errors import RunError, WeightsError, system_reason
 from knowhue.runs import model_file
-from knowhue.storage import file_kind, path_of_setting
+from knowhue.storage import expand_user, file_kind
 
 _CLIENT = "huggingface_hub.utils._http"
 
@@ -26,7 +26,7 @@ def require_weights(config: Config) -> None:
     """
     for name in ("inception_weights", "lpips_weights"):
         file = getattr(config.evaluation, name)
-        if file is not None and not path_of_setting(file).is_file():
+        if file is not None and not expand_user(file).is_file():
             raise WeightsError(f"`evaluation.{name}` should be a file of weights. Found no file `{file}`.")
     name, source = config.encoder.name, config.encoder.weights
     if not config.has_encoder or source in ("package", "none"):

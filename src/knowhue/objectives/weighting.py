@@ -342,9 +342,7 @@ def _of_torchjd(name: str) -> GradientWeighting:
 
 GRADIENT_WEIGHTINGS: dict[str, Callable[[], GradientWeighting]] = {
     "pcgrad": partial(_of_torchjd, "PCGradWeighting"),  # Yu et al. 2020: project conflicting components away
-    "mgda": partial(
-        _of_torchjd, "MGDAWeighting"
-    ),  # Sener and Koltun 2018: shortest vector of the convex hull
+    "mgda": partial(_of_torchjd, "MGDAWeighting"),  # Sener and Koltun 2018: shortest convex combination
     "imtlg": partial(_of_torchjd, "IMTLGWeighting"),  # Liu et al. 2021: equal projections on all tasks
     # Senushkin et al. 2023: aligned components of equal length
     "alignedmtl": partial(_of_torchjd, "AlignedMTLWeighting"),

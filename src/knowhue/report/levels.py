@@ -310,9 +310,8 @@ def draw_per_class(study: Study) -> "dict[str, Figure]":
 def class_scores(study: Study, arm: str, name: str) -> np.ndarray:
     """Return a score by class, (seeds, classes); NaN where it is missing."""
     runs = study.finished(arm)
-    values = [
-        [run.scores.get("per_class", {}).get(label, {}).get(name) for label in study.classes] for run in runs
-    ]
+    by_class = [run.scores.get("per_class", {}) for run in runs]
+    values = [[scores.get(label, {}).get(name) for label in study.classes] for scores in by_class]
     # two dimensions even without runs
     return np.array(values, float).reshape(len(runs), len(study.classes))
 

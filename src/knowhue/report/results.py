@@ -39,13 +39,9 @@ class Conclusion(NamedTuple):
         if self.findings.study.is_comparison:
             return ["", *markdown_tables(self.findings.study).splitlines()]
         answered = self.answers.values()
-        none = (
-            "No question: one needs the arm `multi`, and `colour` or `class`. The scores are in the report."
-        )
-        lines = [
-            line for each in answered for line in ("", each.question, *(f"  {text}" for text in each.lines))
-        ]
-        return lines or ["", none]
+        if not answered:
+            return ["", "No question: one needs the arm `multi`, and `colour` or `class`. See the report."]
+        return [line for each in answered for line in ("", each.question, *map("  {}".format, each.lines))]
 
 
 def conclude(study: Study) -> Conclusion:
@@ -185,9 +181,7 @@ def _with_baselines(study: Study, task: str, names: Collection[str]) -> list[dic
     """Return the scores of both arms' finished runs and of the baselines, a row for each metric."""
     trivial = {_BASELINES.get(name, spaced(name)): flat_scores(row) for name, row in study.baselines.items()}
     # a baseline without any of these metrics gets no column
-    known = {
-        name: row for name, row in trivial.items() if any(row.get(metric) is not None for metric in names)
-    }
+    known = {name: row for name, row in trivial.items() if any(row.get(key) is not None for key in names)}
     runs = [[run.all_scores for run in study.finished(arm)] for arm in sides(study, task)]
     return [
         {

@@ -38,8 +38,8 @@ NO_SCORE = "no score"
 FINISHED = ("finished", "success", "completed")
 """States of a run whose scores count; an empty state counts as finished, too."""
 ONLY_MEANS = (
-    "A mean over seeds gives no verdict, with its deviation or without: runs are compared seed by seed. Give a row a "
-    "run (arm, seed, metric, value): from the logs, the tracker's export, or whoever published the table"
+    "A mean over seeds gives no verdict, with its deviation or without: runs are compared seed by seed. Give one row "
+    "per run (arm, seed, metric, value): from the logs, the tracker's export, or whoever published the table"
 )
 """The remedy for tables without seeds."""
 _PREFIX = re.compile(r"^(params|config|tags\.mlflow|tags|metrics|summary)[./](?=.)")

@@ -161,9 +161,8 @@ class Run:
     def metrics(self) -> dict[str, float | None]:
         """Scores over the whole reporting split; `recognition` is that of the first classifier."""
         recognition = flat_scores(self.scores).get("recognition")
-        return {**self.scores.get("metrics", {})} | (
-            {} if recognition is None else {"recognition": recognition}
-        )
+        extra = {} if recognition is None else {"recognition": recognition}
+        return {**self.scores.get("metrics", {}), **extra}
 
     @property
     def all_scores(self) -> dict[str, float | None]:
@@ -241,7 +240,6 @@ class Study:
 
     @property
     def seeds(self) -> list[int]:
-        """The planned seeds."""
         return list(self.settings.get("seeds", ()))
 
     @property

@@ -354,9 +354,8 @@ def notices(study: Study) -> list[str]:
         if run.state not in ("finished", "missing", DIVERGED)
     ]
     without_direction = [metric for metric, about in study.metrics.items() if "better" not in about]
-    neither = [
-        metric for metric in without_direction if metric in METRICS and METRICS[metric].better == "neither"
-    ]
+    undirected = {name for name, metric in METRICS.items() if metric.better == "neither"}
+    neither = [metric for metric in without_direction if metric in undirected]
     primary, unused = {each.metric for each in study.questions.values()}, study.settings["unused"]
     left_out = {
         "Left out, because another row of the run is finished:": study.settings["replaced"],

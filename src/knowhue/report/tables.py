@@ -186,9 +186,8 @@ def _scores(task: str) -> PageTable:
 
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:
-    return [
-        {"question": name, "judged": judged, **judged.row()} for name, judged in findings.verdicts.items()
-    ]
+    verdicts = findings.verdicts.items()
+    return [{"question": name, "judged": judged, **judged.row()} for name, judged in verdicts]
 
 
 def _further(findings: Findings) -> list[dict[str, Any]]:

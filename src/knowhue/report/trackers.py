@@ -101,7 +101,7 @@ def read_logged(path: Path) -> list[LoggedRun]:
     runs = [_read(folder) for folder in ([path] if (path / "config.json").exists() else below)]
     if not runs:
         raise RunError(
-            f"`{path}` should be the folder of a run or a study. Found no run that has begun."
+            f"`{path}` should be the folder of a run or a study. Found no run that has started."
             + (path_hint(path) or " Name another, or train one with `knowhue study`.")
         )
     return runs

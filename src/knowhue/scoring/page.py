@@ -31,7 +31,7 @@ _MOST = 3
 """Number of images shown for which one of two systems is nearer, and for which the other is."""
 _BEST = "The best of several samples"
 _RECOGNISED = {
-    "recognition": "recognised, by a probe that learnt the folders from other true images",
+    "recognition": "recognised, by a probe that learned the folders from other true images",
     "top1_accuracy": "top-1, the likeliest class is the folder's",
     "top5_accuracy": "top-5, one of the five likeliest is",
     "top1_agreement": "as the truth, the likeliest class is that of the true image, right or wrong",
@@ -68,7 +68,7 @@ _GROUPS = (
     ),
     Group(
         _BEST,
-        "Of each image the best sample by that measure, which its true image chose; diversity is the mean "
+        "The best sample of each image by that measure, chosen with the true image; diversity is the mean "
         "CIEDE2000, or LPIPS, between samples. All other tables hold means over samples.",
         (*(f"best_{name}" for name in BEST_OF), "diversity_ciede2000", "diversity_lpips"),
     ),
@@ -120,7 +120,7 @@ def to_latex(scores: Scores) -> str:
         ),
         (
             _distance_table(scores), [each.measure for each in scores.distances],
-            f"distances of sets, freed of the bias that few images bring, with intervals at {level} by a jackknife.",
+            f"distances between sets, corrected for small-sample bias, with intervals at {level} by a jackknife.",
         ),
         (
             _test_table(scores), [each.measure for each in scores.tests],

@@ -180,7 +180,7 @@ def _in_order(
             future.cancel()
     if problems:
         if len(problems) >= _MOST_PROBLEMS:
-            problems[_MOST_PROBLEMS:] = ["and perhaps more: mend these first"]
+            problems[_MOST_PROBLEMS:] = ["and perhaps more: fix these first"]
         raise ImageError(*problems)
 
 

@@ -117,7 +117,7 @@ def open_folder_classifier(given: str, classes: Path | None, pairs: Pairs) -> Fo
             f"`--classifier {classifier.name}` should have a class for every folder of images. Found none for {names} "
             f"({len(unknown)} in all): "
             + (
-                "give --classes FILE with a line an output, the folder that it stands for."
+                "give --classes FILE with one line per output: the folder that it stands for."
                 if classes is None
                 else f"name them in `{classes}`, each in the line of an output."
             )

@@ -218,13 +218,13 @@ def _image_notes(pairs: Pairs, protocol: Protocol, columns: Mapping[str, Columns
     if gray:
         notes.append(
             f"{len(gray)} of {len(names)} true images are near-gray, colourfulness below {protocol.near_gray_below:g} "
-            f"({few(gray, 3)}); they count all the same"
+            f"({few(gray, 3)}); they are scored like the others"
         )
     if len(names) < FEWEST_IMAGES:
         few_images = f"{plural(len(names), 'image')} {'is' if len(names) == 1 else 'are'} too few"
         notes.append(f"{few_images} for intervals ({FEWEST_IMAGES} are needed)")
     elif len(names) < 30:
-        notes.append(f"{len(names)} images are few: intervals stand on a normal mean")
+        notes.append(f"{len(names)} images are few: intervals assume a normally distributed mean")
     if len(names) >= FEWEST_IMAGES and 0 < len(groups := set(pairs.clusters)) < 10:
         notes.append(f"{len(groups)} folders are few: intervals over folders are too narrow below about 10")
     of_systems = ((each.name, _system_notes(columns[each.name], protocol, is_gray)) for each in pairs.systems)

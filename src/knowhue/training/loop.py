@@ -74,10 +74,8 @@ def run_phase(
         work.engine.wait()
         _require_finite_losses(log)  # after saving, so that a resumed run ends here too
     # no loss shows the effect of the last step, and a model with NaN weights would still name a class
-    weights = (
-        weight for module in networks.modules(with_encoder=True).values() for weight in module.parameters()
-    )
-    if log and not all(torch.isfinite(weight).all() for weight in weights):
+    modules = networks.modules(with_encoder=True).values()
+    if log and not all(torch.isfinite(weight).all() for each in modules for weight in each.parameters()):
         raise Diverged(log, "a weight is not finite after")
     _write_gradient_shares(work, state, folder, "end")
     return log
