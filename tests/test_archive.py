@@ -1,4 +1,4 @@
-"""An archive dealt out to shards is coloured as its folder would be; nothing is lost, and nothing replaced."""
+"""An archive coloured in shards equals its folder coloured at once; nothing is lost or replaced."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The simulation of an archive in shards: every image once, and what can be added up by hand comes out."""
+"""The simulated archive: every image once, and totals that agree with a calculation by hand."""
 
 import runpy
 import sys

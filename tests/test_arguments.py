@@ -1,4 +1,4 @@
-"""Arguments of another type than a public function takes are refused before any work, by name."""
+"""Arguments of a wrong type are refused by name before any work."""
 
 import importlib
 import inspect

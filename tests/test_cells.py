@@ -1,4 +1,4 @@
-"""A plan's cells as jobs: what arms share is asked for once, before them; the A/A gate fails where they share more."""
+"""The cells of a plan as jobs: shared heads come first and once; the A/A gate detects differences."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""sRGB and CIELAB against two independent libraries, at every 8-bit gray and under reduced precision."""
+"""sRGB and CIELAB agree with two independent libraries, at every 8-bit gray and at reduced precision."""
 
 import re
 import subprocess

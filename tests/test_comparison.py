@@ -1,4 +1,4 @@
-"""A comparison, a study whose arms are methods: asked, run at equal images and at equal wall-clock, reported."""
+"""A comparison of methods: plan, equal images, equal wall-clock time and report."""
 
 import json
 

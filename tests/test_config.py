@@ -1,4 +1,4 @@
-"""Settings are checked when made; what is wrong is named by its key."""
+"""Settings are validated when they are made, and errors name the key."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CSV: no cell is a formula, and every text comes back as it went in."""
+"""CSV: no cell is a formula, and every text is read back unchanged."""
 
 import io
 

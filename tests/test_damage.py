@@ -1,4 +1,4 @@
-"""Any file of a study may be damaged: it heals to the same results, or one line names the file and the remedy."""
+"""Any file of a study can be damaged: it is computed again, or one line names the file and the remedy."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What messages say: short, in one line, with the nearest known name and the command that mends it."""
+"""Messages: short, in one line, with the nearest known name and the command that helps."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder; the second is told who, where and since when."""
+"""Only one process at a time writes to a folder; a second one learns who, where and since when."""
 
 import errno
 import os

@@ -1,3 +1,5 @@
+"""Progress: earlier work is counted but does not affect the speed, and the speed follows recent items."""
+
 from types import SimpleNamespace
 
 import pytest

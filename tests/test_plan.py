@@ -1,4 +1,4 @@
-"""A plan: filled in from a preset, read back from its own YAML, and hashed over all that matters."""
+"""Plans: filled in from a preset, read back from YAML, and hashed over everything that matters."""
 
 import itertools
 import shutil

@@ -1,4 +1,4 @@
-"""Ready settings, their layers, and the arms as edits of one configuration."""
+"""Presets, merging of settings, and arms as edits of one configuration."""
 
 import copy
 

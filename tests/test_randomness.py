@@ -1,4 +1,4 @@
-"""Named streams: the same name is the same draw, and nothing else is touched."""
+"""Named streams: the same name gives the same numbers, and global generators are unchanged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files get there whole or not at all."""
+"""Run folders: settings, log and status, and which run of a study is used."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings that have no effect are refused where somebody wrote them, with the setting that they need."""
+"""Settings without effect are refused, and the error names the setting that they need."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settings from YAML are read within bounds, and every misspelt one is recognised."""
+"""Settings from YAML: bounded input, and suggestions for misspelt names."""
 
 import re
 from typing import Any

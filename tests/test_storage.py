@@ -1,4 +1,4 @@
-"""Files get there whole or not at all, and damage is found and said."""
+"""Files appear complete or not at all, and damage is detected and reported."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""A whole tiny study: arms by seeds, repeated, widened, and protected from other settings."""
+"""A whole tiny study: arms by seeds, resumed, extended, and protected from changed settings."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Three splits through a whole study: what trains, what is watched, what is reported, and what is tuned on."""
+"""Three splits in a whole study: for training, for validation and tuning, and for reporting."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""What does not fit into the folder for temporary files is said with another place for it."""
+"""If the folder for temporary files is full, the error names another folder."""
 
 import errno
 import sqlite3

@@ -1,4 +1,4 @@
-"""`knowhue colorize --shards` as it is typed."""
+"""`knowhue colorize --shards`, run as a command."""
 
 import json
 

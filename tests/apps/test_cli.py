@@ -1,4 +1,4 @@
-"""The command line: what it imports, what it says, and its exit codes."""
+"""The command line: its imports, its messages and its exit codes."""
 
 import io
 import signal

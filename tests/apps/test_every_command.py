@@ -1,4 +1,4 @@
-"""Each command once with right input, its work replaced or tiny: what it passes on, prints and leaves behind."""
+"""Every command once with valid input and with small or replaced work: arguments, output and files."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""`knowhue export`: what is written loads again, and contradictions are refused before work."""
+"""`knowhue export`: written models load again, and contradictory options are refused before any work."""
 
 import pytest
 from PIL import Image

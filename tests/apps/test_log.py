@@ -1,4 +1,4 @@
-"""`knowhue log`: what it says, and what goes wrong."""
+"""`knowhue log`: its output and its errors."""
 
 import sys
 

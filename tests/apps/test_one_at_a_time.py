@@ -1,4 +1,4 @@
-"""Every command that writes into a folder refuses one that another process writes to, in one line, before work."""
+"""Every command that writes into a folder refuses, in one line and before any work, a folder that is in use."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A command that is given a file of another kind names the command that takes it."""
+"""A command that is given a file of another kind names the command for that file."""
 
 import gzip
 import tarfile

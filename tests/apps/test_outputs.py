@@ -1,4 +1,4 @@
-"""No command replaces an input, writes two things into one file, or replaces what exists unless it is asked."""
+"""No command replaces an input, writes two outputs to one file, or replaces a file without --overwrite."""
 
 import json
 import os

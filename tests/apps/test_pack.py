@@ -1,4 +1,4 @@
-"""`knowhue pack` and `knowhue check` as a user meets them."""
+"""`knowhue pack` and `knowhue check`, run as commands."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`knowhue plan` says what its seeds and images can find, and what it prints is still a study file."""
+"""`knowhue plan` states what its seeds and images can detect, and prints a valid study file."""
 
 import shutil
 from pathlib import Path

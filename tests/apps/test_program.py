@@ -1,4 +1,4 @@
-"""Nothing that a command prints steers a terminal, takes more than its line, or fails for a sign that is missing."""
+"""Output of commands: no control characters, one line per message, and no failure if the encoding lacks a character."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Progress in plain lines: what is left is what the rate says."""
+"""Progress in plain lines: the remaining time follows from the speed."""
 
 import io
 import signal

@@ -1,4 +1,4 @@
-"""`knowhue score` as a user types it: files, checks, what is refused; the same bytes whatever the way."""
+"""`knowhue score`, run as a command: files, checks, refused input, and the same bytes for every way to run it."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`knowhue colorize` and `models`: what a stranger does first, and what goes wrong."""
+"""`knowhue colorize` and `knowhue models`: first steps of a new user, and errors."""
 
 import builtins
 import hashlib

@@ -1,4 +1,4 @@
-"""`knowhue verdict` as it is typed."""
+"""`knowhue verdict`, run as a command."""
 
 import json
 

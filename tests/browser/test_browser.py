@@ -1,4 +1,4 @@
-"""A visitor colours photos on the page, in a browser."""
+"""Colouring photos on the page, in a browser."""
 
 import io
 import re

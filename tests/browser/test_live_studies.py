@@ -1,4 +1,4 @@
-"""What the page shows of studies while they run: curves, their axes, the cells; and that its address names the view."""
+"""Studies on the page while they run: curves, axes, cells, and the address of the view."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The page is read in both themes, on a phone and by a screen reader."""
+"""The page in both themes, on a phone and with a screen reader."""
 
 import pytest
 from acts import at, change, contrast, expect, luminance, scene, tab_to, upload

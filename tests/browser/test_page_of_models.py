@@ -1,4 +1,4 @@
-"""What the page says and offers of the models that it is served by."""
+"""The page's texts and controls for the models that the server offers."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the page says where a photo, a point or an answer is refused, late or broken off."""
+"""The page when a photo, a point or a request is refused, or an answer is late or incomplete."""
 
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

@@ -1,4 +1,4 @@
-"""Every page that people see opens in a browser: it shows something, asks no other host, and complains of nothing.
+"""Every page opens in a browser, shows content, contacts no other host and logs no error.
 
 The server's main page has tests of its own; here are the API's documentation and the reports.
 """

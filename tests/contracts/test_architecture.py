@@ -1,4 +1,4 @@
-"""What docs/architecture.md names is there: tables, classes, functions, files."""
+"""Every table, class, function and file that docs/architecture.md names exists."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What holds for the whole package."""
+"""Rules for the whole package: public names, docstrings, imports and printing."""
 
 import ast
 import importlib

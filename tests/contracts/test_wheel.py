@@ -1,4 +1,4 @@
-"""The wheel holds all that a user needs: built from the tracked files, installed away from them, it colours a photo."""
+"""The wheel is complete: built from the tracked files and installed elsewhere, it colours a photo."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Tars and parquet files give what folders give: the same images, labels, splits, order and refusals."""
+"""Tars and parquet files give the same images, labels, splits, order and errors as folders."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""What keeps an image out, and how the rest is split."""
+"""Which images are left out, and how the others are split."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Prepared images in several files are the same images: in any shards, after any kill."""
+"""Prepared images are the same for any number of shards and files, and after a kill at any moment."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The drawn set is a control with a known answer: these are the properties that make it one."""
+"""Properties of the drawn scenes that make them a control with a known answer."""
 
 import numpy as np
 import pytest

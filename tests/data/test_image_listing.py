@@ -1,4 +1,4 @@
-"""The table of a source's images: their order, which of several copies stays, names that are no text."""
+"""The table of a source's images: order, which copy is kept, and names that are not valid Unicode."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Any image file becomes 8-bit sRGB, the pixels that colorize would see, or an error that says why not."""
+"""Every image file becomes 8-bit sRGB with the pixels that `colorize` sees, or an error that says why not."""
 
 import struct
 import zlib

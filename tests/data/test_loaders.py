@@ -1,4 +1,4 @@
-"""Batches: the same images in the same steps for every arm and any number of processes; how they are degraded."""
+"""Batches: the same images in the same steps for every arm and any number of processes; simulated old photos."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Copies that are not equal are found, look-alikes are not, and the validation copy stays."""
+"""Near-duplicates are found, merely similar images are not, and the validation copy is kept."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Which test images tuning has seen: told at any size, from every kind of source."""
+"""Test images that tuning has seen are detected at any size and from every kind of source."""
 
 import numpy as np
 import pytest

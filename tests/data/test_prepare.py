@@ -1,4 +1,4 @@
-"""Images are read, checked, split and resized once; what is left out is named."""
+"""Images are read, checked, split and resized once, and every left-out image is listed."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""Where images come from: each source's labels, parts, order, and what it says when something is missing."""
+"""Sources of images: labels, splits, order, and errors if something is missing."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Targets: hidden and shuffled labels and exchanged colours touch training images alone."""
+"""Hidden labels, shuffled labels and exchanged colours affect only training images."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What the documentation tells a reader to type: the extras exist, and so do the commands and their options."""
+"""Every extra, command and option that the documentation names exists."""
 
 import ast
 import re

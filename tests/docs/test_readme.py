@@ -1,4 +1,4 @@
-"""What the README tells a reader to type exists, and its Python does what it says."""
+"""The README's commands exist, and its Python code works as described."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Work on real clusters of two nodes, byte for byte as by one process; a study loses one of them on the way."""
+"""Work on real clusters of two nodes gives the same bytes as in one process, even if a node is lost."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Every engine runs jobs once, after what they need, and stops at the first that fails; small real processes.
+"""Every engine runs each job once, after the jobs that it needs, and stops at the first failure.
 
 Engines by name; cells side by side: the same files as one after another, and nothing computed twice.
 """

@@ -1,4 +1,4 @@
-"""Ray's tasks: which cluster, and what is said where it has not what is asked for."""
+"""Ray tasks: the choice of a cluster, and errors if it lacks the requested resources."""
 
 import pytest
 

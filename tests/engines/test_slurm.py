@@ -1,4 +1,4 @@
-"""Slurm's jobs: what they are asked for, that they outlive time limits, and that nothing of a lost one stays hidden."""
+"""Slurm jobs: their options, requeueing at a time limit, and errors of lost jobs."""
 
 import os
 import shutil

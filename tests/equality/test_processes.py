@@ -1,4 +1,4 @@
-"""Two processes train the model that one trains, but for the order of sums."""
+"""Two processes train the same model as one process, except for the order of sums."""
 
 import json
 import os

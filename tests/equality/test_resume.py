@@ -1,4 +1,4 @@
-"""An interrupted run that goes on ends with the numbers of one that was never interrupted."""
+"""A run that is interrupted and resumed ends with the same numbers as an uninterrupted run."""
 
 import math
 

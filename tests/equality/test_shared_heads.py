@@ -1,4 +1,4 @@
-"""The A/A gate: with the encoder frozen, heads trained side by side are the heads trained alone, bit for bit."""
+"""The A/A gate: on a frozen encoder, heads trained together equal heads trained alone, bit for bit."""
 
 from dataclasses import replace
 from functools import partial

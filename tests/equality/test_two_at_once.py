@@ -1,4 +1,4 @@
-"""Two identical commands on one folder: one does the work as if alone, the other is refused in one line."""
+"""Of two identical commands on one folder, one does the work and the other is refused in one line."""
 
 import sys
 import time

@@ -1,3 +1,5 @@
+"""Calibration: the fitted temperature, the calibration error, and the threshold for naming a class."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""One evaluator for models and baselines: every image once, in order; every metric against plain numpy."""
+"""The evaluator scores every image once, in order; every metric agrees with plain NumPy."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Distances between sets and LPIPS: known answers, small samples, and networks that are not there."""
+"""Distances between sets and LPIPS: known values, small samples, and missing networks."""
 
 import errno
 import sys

@@ -1,4 +1,4 @@
-"""Every score against an independent implementation; run with `-s` to see the table."""
+"""Every score agrees with an independent implementation; run with `-s` to see the table."""
 
 from collections.abc import Callable
 from typing import Any

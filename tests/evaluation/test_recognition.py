@@ -1,4 +1,4 @@
-"""A linear probe on true-colour images, asked about colourings."""
+"""A linear probe trained on true-colour images and applied to colourings."""
 
 import numpy as np
 import pytest

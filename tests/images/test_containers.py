@@ -1,4 +1,4 @@
-"""What decoders leave unread of JPEG, GIF, BMP and JPEG 2000 is read all the same, or missed."""
+"""Metadata of JPEG, GIF, BMP and JPEG 2000 that decoders do not read."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""An AVIF's codes mean what its `nclx` says, unless it has a profile."""
+"""An AVIF's codes are interpreted by its `nclx` box, unless it has a profile."""
 
 import io
 import struct

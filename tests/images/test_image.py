@@ -1,4 +1,4 @@
-"""One rule of what counts as an image, the same for training and for `knowhue colorize FOLDER`."""
+"""What counts as an image file is the same for training and for `knowhue colorize FOLDER`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Metadata go along, but for what would lie: old thumbnails, and what XMP announces and the file does not hold."""
+"""Metadata are copied, except those that would be wrong, such as old thumbnails."""
 
 import io
 import struct

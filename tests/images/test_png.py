@@ -1,4 +1,4 @@
-"""What a PNG says is read wherever it stands, and text is written as it was."""
+"""PNG chunks are read at any position, and text is written unchanged."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""A PNG's codes mean what its chunks say: gAMA, cHRM and cICP count where there is no ICC profile and no sRGB."""
+"""A PNG without ICC profile and sRGB chunk is interpreted by its gAMA, cHRM and cICP chunks."""
 
 import struct
 import zlib

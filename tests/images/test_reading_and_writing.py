@@ -1,4 +1,4 @@
-"""Whatever people have as images is read by its true lightness, or refused in one line; nothing of it is lost."""
+"""Every image file is read with its true lightness and written without loss, or refused in one line."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""The image in a TIFF is its full-size page, not a preview; a camera's raw file is refused as one."""
+"""The image of a TIFF is its full-size page, not a preview; raw files of cameras are refused."""
 
 import io
 import struct

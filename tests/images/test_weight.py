@@ -1,3 +1,5 @@
+"""Estimates of an image's shape and memory from its header."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""OpenRaster files, read by an own reader: zip, stack.xml, PNGs by Pillow, and the W3C's formula for blending."""
+"""OpenRaster files: zip, stack.xml, PNG layers, and the W3C's formula for blending."""
 
 import io
 import struct

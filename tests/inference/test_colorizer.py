@@ -1,4 +1,4 @@
-"""Colouring and classifying in one call, what is said of an image, how unsure its colours are."""
+"""Colouring and classifying in one call; warnings and uncertainty."""
 
 import itertools
 import json

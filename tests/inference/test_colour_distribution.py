@@ -1,4 +1,4 @@
-"""The distribution over 313 colours: its answer is the network's, other answers are smooth and repeatable."""
+"""The distribution over 313 colours: its mean is the network's answer; samples are smooth and repeatable."""
 
 import numpy as np
 import pytest

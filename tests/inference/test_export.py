@@ -1,4 +1,4 @@
-"""An exported model answers as its source, tells nothing of the machine; every difference of two models is found."""
+"""An exported model predicts the same as its source and contains no local paths; differences are detected."""
 
 import json
 import os

@@ -1,3 +1,5 @@
+"""Folders: outputs mirror inputs, a second run resumes, and files of others are never replaced."""
+
 import json
 import os
 import random

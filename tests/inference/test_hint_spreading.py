@@ -1,4 +1,4 @@
-"""How the colour of a hint spreads over like lightness around it, on a grid of its own."""
+"""The colour of a hint spreads over areas of similar lightness."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Hints as they are written, on the command line, in tables, as strokes, and what becomes of them in a photo."""
+"""Hints as options, tables and strokes, and their effect on the colours of a photo."""
 
 import json
 import math

@@ -1,3 +1,5 @@
+"""The ledger records each finished image, survives a kill at any byte, and detects changed files."""
+
 import json
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a folder holds, where each of it goes, and what is said of many images: as words, and as plain values."""
+"""Listing a folder: its images, their output files, and summaries of many images."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models of strangers: nothing hangs, fills the memory or answers nonsense; each is refused in one line."""
+"""Untrusted model files cannot hang, fill the memory or give invalid answers; each is refused in one line."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""ONNX: answers as torch does or is not written; what is read is no code and nothing else; 8 bits and their cost."""
+"""ONNX models agree with torch or are not written; files with other content are refused; the cost of int8."""
 
 import json
 import os

@@ -1,3 +1,5 @@
+"""The pipeline: concurrent stages in bounded memory, batches of one shape, and isolated failures."""
+
 import re
 import threading
 import time

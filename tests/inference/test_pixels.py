@@ -1,4 +1,4 @@
-"""What a network sees of an image; painting keeps lightness, hue and everything else that is not chroma."""
+"""The network's input, and painting that preserves lightness, hue and everything except chroma."""
 
 from threading import Event
 from threading import enumerate as enumerate_threads

@@ -1,4 +1,4 @@
-"""Others' models: what each is given and answers, by networks of their inputs and outputs; what is refused."""
+"""Recipes for third-party models: inputs, outputs and refused files, tested with tiny networks."""
 
 import hashlib
 import json

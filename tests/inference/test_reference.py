@@ -1,4 +1,4 @@
-"""Colours from another photo: taken where it shows the same, left where it does not; an album draws its photos."""
+"""Colours from a reference photo are used where it shows the same, and from each other within an album."""
 
 import numpy as np
 import pytest

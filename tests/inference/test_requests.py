@@ -1,3 +1,5 @@
+"""Requests: answers equal the colorizer's, batches are bounded, and a full queue refuses."""
+
 import io
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What one size alone says is outvoted, places stay where they are, and whoever wants it fast sees a photo once."""
+"""Prediction at three sizes: an error at one size is outvoted, positions are kept, and `fast` predicts once."""
 
 import tracemalloc
 from io import BytesIO

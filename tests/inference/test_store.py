@@ -1,4 +1,4 @@
-"""Object stores, against one that speaks S3: names, stamps, one driver at a time, refused requests, one-line errors."""
+"""Object stores, tested with an S3 server: names, timestamps, locks, refused requests and errors."""
 
 import json
 import socket

@@ -1,3 +1,5 @@
+"""Videos keep size, timing, sound and lightness; their colours are stable over time."""
+
 import subprocess
 import sys
 import threading

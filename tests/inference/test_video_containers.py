@@ -1,4 +1,4 @@
-"""What a video's container says is true of what is written: its clock, its streams, its name, its fields, the notes."""
+"""Written videos have correct timing, streams, names, interlacing fields and notes."""
 
 import re
 import struct

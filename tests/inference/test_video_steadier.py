@@ -1,3 +1,5 @@
+"""The steadier: camera motion, moving chroma with it, scene cuts, and damping of flicker."""
+
 import runpy
 from itertools import pairwise
 from pathlib import Path

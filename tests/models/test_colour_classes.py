@@ -1,4 +1,4 @@
-"""The 313 colours: which they are, there and back again, and what rare ones count."""
+"""The 313 colours: their values, encoding and decoding, and weights of rare colours."""
 
 import numpy as np
 import pytest

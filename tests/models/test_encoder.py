@@ -1,4 +1,4 @@
-"""Shared encoders: pyramids, freezing, weights that fit or are refused."""
+"""Encoders: pyramids, freezing, and weights that fit or are refused."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Heads: sizes, the gray start, no checkerboard whatever is learnt, and what pools the coarsest map."""
+"""Heads: sizes, an initial prediction of gray, no checkerboard, and pooling of the coarsest map."""
 
 import pytest
 import torch

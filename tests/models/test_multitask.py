@@ -1,4 +1,4 @@
-"""The joint model: heads that do not know of each other, and randomness that stays where it is."""
+"""The multi-task model: its heads are independent, and building it leaves other random streams unchanged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Palette: the papers' formulas and loss, the chain by brute force; samples repeat, differ, stay each image's own."""
+"""Palette: formulas and loss of the papers, the sampling chain, and repeatable, independent samples."""
 
 from itertools import pairwise
 from math import cos, pi, prod, sqrt

@@ -1,4 +1,4 @@
-"""pix2pix: the papers' shapes and sizes, skips that carry detail, and what one score of its discriminator sees."""
+"""pix2pix: shapes and sizes of the papers, skip connections, and the discriminator's receptive field."""
 
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Pretrained weights: the cache without a network, downloads, and errors before any work."""
+
 import logging
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Losses against golden values, torch's own and the papers' formulas."""
+"""Losses agree with golden values, torch's own losses and the formulas of the papers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Loss weightings: each paper's formula by hand or by autograd; a stored one goes on as if it had not been."""
+"""Loss weightings agree with each paper's formula, and a restored one continues exactly."""
 
 import io
 import math

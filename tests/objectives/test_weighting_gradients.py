@@ -1,4 +1,4 @@
-"""Weighted gradients: known values, and what a step makes of them."""
+"""Gradient weightings: known values, and their effect on a training step."""
 
 import copy
 import sys

@@ -1,4 +1,4 @@
-"""The answers say what the numbers carry, first of all when that is nothing."""
+"""The answers say no more than the numbers support, also if that is nothing."""
 
 import dataclasses
 import html

@@ -1,4 +1,4 @@
-"""The report of a comparison, of runs that were never made."""
+"""The report of a comparison of methods, from synthetic runs."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Distances, what was not computed, reliability and extremes in the report."""
+"""Distances, metrics that were not computed, reliability and extreme images in the report."""
 
 from itertools import product
 from pathlib import Path

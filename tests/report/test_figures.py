@@ -1,4 +1,4 @@
-"""Figures have their numbers in every state of a study, and become SVG that fits into the page."""
+"""Figures have data in every state of a study, and become SVG that fits into the page."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""The questions of a study judged together, from the runs of its plan: end to end, without files."""
+"""All questions of a study are judged together, from its runs to the verdicts."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The forest holds every multi-task arm against each single-task arm, and adjusts for how many there are."""
+"""The forest plot compares every multi-task arm with each single-task arm, adjusted for their number."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What could have been gained: turned to what is better with its interval, and said only as far as that is shown."""
+"""The possible gain: its sign, its interval, and a sentence that claims no more than the interval shows."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What was run is held against what was frozen."""
+"""The runs are compared with the frozen plan."""
 
 import shutil
 from pathlib import Path

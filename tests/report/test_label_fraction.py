@@ -1,4 +1,4 @@
-"""Learning curves over the share of labels hold every seed, the mean and its interval, of the right arms."""
+"""Learning curves over the share of labels: every seed, the mean and its interval, of the right arms."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Harm to seeds, classes and images is counted as planted, and so is what is left at equal train loss."""
+"""Harm to seeds, classes and images is counted correctly, also at equal training loss."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A plan may call its arms what it likes: everything downstream follows its questions."""
+"""A plan can name its arms freely: the whole report follows its questions."""
 
 import dataclasses
 from pathlib import Path

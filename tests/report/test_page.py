@@ -1,4 +1,4 @@
-"""The page is one file that loads nothing, says what is not there, and keeps every number."""
+"""The page is one file that loads nothing else, names what is missing and contains every number."""
 
 import base64
 import csv

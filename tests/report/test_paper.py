@@ -1,4 +1,4 @@
-"""The paper kit: LaTeX that compiles, whose numbers are those of the page, and figures of a column's size."""
+"""The paper kit: LaTeX that compiles, with the numbers of the page, and figures one column wide."""
 
 import re
 import shutil

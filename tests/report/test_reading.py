@@ -1,4 +1,4 @@
-"""A study of another version, and one that lost what its runs rest on, is refused in one line."""
+"""A study of another version or with missing files is refused in one line."""
 
 import shutil
 

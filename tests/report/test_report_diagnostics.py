@@ -1,4 +1,4 @@
-"""Diagnostics are summed up as planted, foretell the transfer only where they do, and say what trained the encoder."""
+"""Diagnostics are summarised correctly, and predict transfer only if they really do."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A study folder is read in whatever state it is, and its numbers keep their names."""
+"""A study folder is read in any state, and the names in its results are stable."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The shapes in which scores of other frameworks come: all of them give the same table."""
+"""Score files of other frameworks: every layout gives the same table."""
 
 import json
 import os

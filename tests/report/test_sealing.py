@@ -1,4 +1,4 @@
-"""What is sealed, and that a changed digit is found and named."""
+"""Sealed studies: their content, and detection of a changed digit."""
 
 import json
 import re

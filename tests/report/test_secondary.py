@@ -1,4 +1,4 @@
-"""What stands beside a verdict: secondary metrics, adjusted for their number, probabilities, the gain over metrics."""
+"""Secondary metrics, adjusted for their number; probabilities, and the gain over all metrics."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the report says of splits, and that a tuning study gives no verdict however clear its numbers are."""
+"""The report names its splits, and a tuning study gives no verdict."""
 
 from dataclasses import replace
 

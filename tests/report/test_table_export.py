@@ -1,4 +1,4 @@
-"""A study as a table: nothing is lost on the way out and back, and the verdicts are the same to the last digit."""
+"""A study exported as a table and read again has the same scores and verdicts."""
 
 import csv
 import itertools

@@ -1,4 +1,4 @@
-"""Verdicts on anybody's table: its numbers by independent formulas, its questions, and every fault of a row by name."""
+"""Verdicts on a user's table: independent formulas, questions, and an error for every invalid row."""
 
 import itertools
 import math

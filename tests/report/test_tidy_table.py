@@ -1,4 +1,4 @@
-"""The tidy table alone is enough for a contrast and for a family of tests: no run and no folder is needed."""
+"""The tidy table alone is enough for a contrast and a family of tests, without runs or folders."""
 
 import math
 from itertools import product

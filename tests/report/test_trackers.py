@@ -1,4 +1,4 @@
-"""What is logged of a run, in the trackers' own stores, read back by the trackers themselves; twice is once."""
+"""Runs logged to trackers and read back with the trackers; logging twice adds nothing."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The drawing of a question holds every seed, its mean and its intervals, and the band of what is too small."""
+"""The figure of a question shows every seed, the mean, its intervals and the margin."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Blocks that were computed in several ways, or whose gate failed, are compared nowhere, and it is said."""
+"""Blocks with different arithmetic or a failed gate are left out of all comparisons and reported."""
 
 from pathlib import Path
 from typing import Any

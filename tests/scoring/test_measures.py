@@ -1,4 +1,4 @@
-"""What is measured of an image, against scikit-image, torchmetrics' relatives and formulas written out anew."""
+"""Measures of an image agree with scikit-image, torchmetrics and independent formulas."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which colouring belongs to which image, and what is loud about it."""
+"""Which colouring belongs to which true image, and errors if that is unclear."""
 
 import shutil
 import unicodedata

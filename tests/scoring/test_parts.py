@@ -1,4 +1,4 @@
-"""What is measured does not depend on how: threads, order, formats, parts, a kill; and is kept by content."""
+"""Scores do not depend on threads, order, file formats, parts or a kill; they are cached by content."""
 
 import shutil
 import subprocess

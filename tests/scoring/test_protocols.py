@@ -1,4 +1,4 @@
-"""Geometry against torch and Pillow; a protocol's hash; protocols from files."""
+"""Protocols: geometry agrees with torch and Pillow; hashes; protocols from files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What networks say: features and LPIPS by row, distances, recognition; kept by content, refused where not there."""
+"""Scores by networks: features, LPIPS, distances and recognition; caching, and missing networks."""
 
 import json
 import weakref

@@ -1,4 +1,4 @@
-"""Whether colourings are recognised: by a probe, by a classifier of timm and its classes; McNemar between systems."""
+"""Recognition of colourings by a probe and by classifiers of timm; McNemar's test between systems."""
 
 import re
 

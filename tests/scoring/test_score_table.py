@@ -1,4 +1,4 @@
-"""What is said of systems: differences, words, warnings, files, and the page."""
+"""The table of scores: differences, verdicts, warnings, files and the page."""
 
 import json
 import re

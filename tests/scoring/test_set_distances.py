@@ -1,4 +1,4 @@
-"""Intervals of distances of sets: what is left out, formulas written out, and how often they hold the truth."""
+"""Intervals of distances between sets: the jackknife's formulas, and its coverage by simulation."""
 
 import numpy as np
 import pytest

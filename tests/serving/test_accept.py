@@ -1,4 +1,4 @@
-"""`Accept` as RFC 9110 has it, and as clients send it."""
+"""The `Accept` header, as RFC 9110 defines it and as clients send it."""
 
 import pytest
 from fastapi.testclient import TestClient

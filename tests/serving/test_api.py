@@ -1,3 +1,5 @@
+"""The HTTP API: uploads, options, previews, formats of answers and errors."""
+
 import base64
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Whatever its own OpenAPI allows is answered as that says; whatever it does not is refused as that says."""
+"""Requests that the OpenAPI document allows are answered as it says; others are refused as it says."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

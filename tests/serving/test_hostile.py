@@ -1,4 +1,4 @@
-"""Wrong, broken and malicious requests over a real connection; `benchmarks/hostile.py` sends many more of the same."""
+"""Wrong, broken and malicious requests over a real connection; `benchmarks/hostile.py` sends many more."""
 
 import gc
 import tempfile

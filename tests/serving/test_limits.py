@@ -1,3 +1,5 @@
+"""Access and limits: headers, host names, tokens, cookies, other origins and sizes."""
+
 import asyncio
 import io
 import json

@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system, and only then when it is worth it."""
+"""Free memory is returned to the system if there is enough of it."""
 
 import subprocess
 import sys

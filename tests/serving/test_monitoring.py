@@ -1,3 +1,5 @@
+"""Metrics for Prometheus: counts, fixed labels, and separate servers."""
+
 import re
 
 from fastapi.testclient import TestClient

@@ -1,4 +1,4 @@
-"""Two replicas behind nginx, by the files of `examples/replicas`: what is restarted or killed costs no request."""
+"""Two replicas behind nginx, with the files of `examples/replicas`: a restart or a kill loses no request."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Starting a server: what is said when it cannot."""
+"""Starting a server: errors if it cannot start."""
 
 import socket
 import subprocess

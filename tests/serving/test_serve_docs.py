@@ -1,4 +1,4 @@
-"""What docs/serve.md tells a reader to type works, and its numbers are the server's."""
+"""The commands in docs/serve.md work, and its numbers are the server's."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The page is static files over the API; what it does is tested in a browser (tests/browser)."""
+"""The page is served as static files; tests/browser tests its behaviour."""
 
 import io
 import json

@@ -1,3 +1,5 @@
+"""Settings of the server: addresses, tokens and contradictions."""
+
 import pytest
 from pydantic import ValidationError
 

@@ -1,4 +1,4 @@
-"""What the page is told of study folders while they train."""
+"""The data that the page receives about study folders during training."""
 
 import io
 import json

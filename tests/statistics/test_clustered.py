@@ -1,4 +1,4 @@
-"""The mean over clusters, the jackknife over groups: against formulas, by simulation, and the words."""
+"""Clustered means and the jackknife over groups: formulas, simulation and verdicts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The faults of `benchmarks/mutants.py` have a place in the sources as they are."""
+"""Every fault of `benchmarks/mutants.py` can be applied to the current sources."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Paired differences: parity with scipy and with counting, symmetries, and coverage of planted truths."""
+"""Paired differences: agreement with scipy and with enumeration, symmetries, and coverage by simulation."""
 
 import itertools
 import math

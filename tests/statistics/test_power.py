@@ -1,4 +1,4 @@
-"""What seeds and images can show: the protocol's tables, and the share of drawn studies that really show it."""
+"""What seeds and images can detect: the protocol's tables, and the share of simulated studies that detect it."""
 
 import numpy as np
 import pytest

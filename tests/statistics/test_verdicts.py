@@ -1,4 +1,4 @@
-"""The grammar word by word, its order, its error rates over seeds and images; secondary readings by other formulas."""
+"""Verdicts: every wording, their order, and error rates over seeds and images."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""`studies/poster`: its plans are plans, its images are named once, its settings follow from its tuning."""
+"""The studies in `studies/poster`: valid plans, disjoint images and seeds, and settings that follow from tuning."""
 
 import csv
 import hashlib

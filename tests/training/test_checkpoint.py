@@ -1,4 +1,4 @@
-"""The state to go on from appears whole or not at all, and says when it is damaged."""
+"""Checkpoints appear complete or not at all, and damage is reported."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Feed-forward colouring and its losses, and the class heads, learn through the ordinary run."""
+"""Feed-forward colorizers with their losses and the class heads learn in an ordinary run."""
 
 import csv
 from typing import get_args

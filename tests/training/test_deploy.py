@@ -1,4 +1,4 @@
-"""From a run to one file: what was fitted is right, and the file predicts as the run does."""
+"""From a run to a model file: the fitted values are right, and the file predicts as the run does."""
 
 import numpy as np
 import pytest

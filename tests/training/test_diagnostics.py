@@ -1,4 +1,4 @@
-"""Diagnostics: known gradients give known numbers, shares are theirs, and measuring changes nothing."""
+"""Diagnostics: known gradients give known numbers, and measuring does not change training."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One process on its device: precision, shares, and what it says of the machine."""
+"""The training engine: device, precision, processes, and the description of the machine."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Cached features are the fresh ones, and stale ones are never read."""
+"""Cached features equal fresh ones, and outdated ones are never used."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

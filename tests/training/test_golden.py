@@ -1,4 +1,4 @@
-"""The golden step is the same again, and another one where the arithmetic is."""
+"""The golden step is repeatable, and differs if the arithmetic differs."""
 
 import shutil
 

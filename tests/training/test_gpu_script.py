@@ -1,4 +1,4 @@
-"""The script that tries everything on a GPU: failures are told in a line and stop nothing; it runs on a CPU, too."""
+"""`benchmarks/gpu.py` also runs on a CPU; a failure is one line and does not stop the other checks."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A phase from end to end: what is logged, what trains, and a run that diverges is named and kept."""
+"""A whole phase: its log, the trained weights, and a run that diverges."""
 
 import json
 import math

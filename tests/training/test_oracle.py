@@ -1,4 +1,4 @@
-"""The oracle colours with the true class: it starts as the colour arm, learns from the class, and is a control only."""
+"""The oracle is given the true class: it starts as the colour arm, uses the class, and is only a control."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What trains in a phase, and how fast."""
+"""Which weights train in a phase, and at which learning rate."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a run leaves to be read."""
+"""The files of scores that a run leaves."""
 
 import csv
 from pathlib import Path

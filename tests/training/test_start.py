@@ -1,4 +1,4 @@
-"""Runs that start from a trained model: what they take, what they refuse, and that nothing else changes."""
+"""Runs that start from a trained model: what they take, what they refuse, and what stays the same."""
 
 import shutil
 from dataclasses import replace

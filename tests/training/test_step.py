@@ -1,4 +1,4 @@
-"""One step: what is shared for speed gives the gradients of the plain way."""
+"""One training step: shortcuts for speed give the same gradients as the direct computation."""
 
 import copy
 from dataclasses import replace

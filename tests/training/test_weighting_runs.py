@@ -1,4 +1,4 @@
-"""`tasks.weighting` through the ordinary run: what each counts, when it rests, and that nothing else changes."""
+"""`tasks.weighting` in an ordinary run: which values are logged, when weighting is off, and what stays the same."""
 
 import copy
 import math
