@@ -44,10 +44,10 @@ def main() -> None:
         "--prepared", type=Path, required=True, help="prepared images, whose manifest lists the photos"
     )
     parser.add_argument("--model", default="built-in")
-    asked = parser.parse_args()
-    colorizer = Colorizer.load(asked.model)
-    rows = [each for each in read_csv(asked.prepared / "manifest.csv") if each["split"] == "validation"]
-    photos = [predict(colorizer, asked.photos / each["path"], each["label"]) for each in rows]
+    args = parser.parse_args()
+    colorizer = Colorizer.load(args.model)
+    rows = [each for each in read_csv(args.prepared / "manifest.csv") if each["split"] == "validation"]
+    photos = [predict(colorizer, args.photos / each["path"], each["label"]) for each in rows]
     error = np.mean([absolute_error(each.predicted, each.true) for each in photos])
     print(f"{len(photos)} photos; {colorizer.network.description.name}; a*b* error {error:.2f}")
     labels = np.array([each.label for each in photos])

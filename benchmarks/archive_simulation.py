@@ -132,9 +132,8 @@ def simulate(
     sizes[: archive.images % archive.shards] += 1
     variance = np.log1p(archive.shard_spread**2)  # of the logarithm of the spread
     spread = generator.lognormal(0.0, variance**0.5, archive.shards)
-    cost = (
-        archive.image_s * spread / spread.mean()
-    )  # normalised, so that the total work is as given also with few shards
+    # normalised, so that the total work is as given also with few shards
+    cost = archive.image_s * spread / spread.mean()
     speed = np.where(generator.random(archive.workers) < archive.slow_share, archive.slow_speed, 1.0)
     at = np.zeros(archive.shards, int)
     waiting = [(archive.listing_s, shard) for shard in range(archive.shards)]
@@ -173,15 +172,15 @@ class Cost(NamedTuple):
     image_s: float
 
 
-def measure(asked: argparse.Namespace, root: Path) -> Cost:
+def measure(args: argparse.Namespace, root: Path) -> Cost:
     """Measure startup and time per image from two folders that differ in the number of images, by CPU time."""
     found = []
-    for count in asked.counts:
-        make_images(root / f"{count}", count, asked.width, asked.height)
+    for count in args.counts:
+        make_images(root / f"{count}", count, args.width, args.height)
         found.append(
-            min(_colour(root / f"{count}", root / f"out-{count}-{turn}", 0, asked.fast) for turn in range(2))
+            min(_colour(root / f"{count}", root / f"out-{count}-{turn}", 0, args.fast) for turn in range(2))
         )
-    (one, other), (small, large) = found, asked.counts
+    (one, other), (small, large) = found, args.counts
     image_s = (other - one) / (large - small)
     return Cost(one - small * image_s, image_s)
 
@@ -202,42 +201,42 @@ def _colour(source: Path, out: Path, core: int, fast: bool) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def check(asked: argparse.Namespace, root: Path) -> None:
+def check(args: argparse.Namespace, root: Path) -> None:
     """Run the same shards for real, in processes that take the next shard when they are free."""
-    for shard in range(asked.shards):
-        make_images(root / "in" / f"{shard}", asked.images, asked.width, asked.height)
+    for shard in range(args.shards):
+        make_images(root / "in" / f"{shard}", args.images, args.width, args.height)
     cores = sorted(os.sched_getaffinity(0))
-    for workers in asked.workers:
+    for workers in args.workers:
         free: SimpleQueue[int] = SimpleQueue()
         for worker in range(workers):
             free.put(cores[worker % len(cores)])
 
         def shard(number: int, free: SimpleQueue[int] = free, out: Path = root / f"out-{workers}") -> float:
             core = free.get()
-            used = _colour(root / "in" / f"{number}", out / f"{number}", core, asked.fast)
+            used = _colour(root / "in" / f"{number}", out / f"{number}", core, args.fast)
             free.put(core)
             return used
 
         begun = time.perf_counter()
         with ThreadPoolExecutor(workers) as pool:
-            used = list(pool.map(shard, range(asked.shards)))
+            used = list(pool.map(shard, range(args.shards)))
         wall = time.perf_counter() - begun
-        even = Archive(asked.shards * asked.images, asked.shards, workers, asked.image_s, asked.start_s)
+        even = Archive(args.shards * args.images, args.shards, workers, args.image_s, args.start_s)
         even = even._replace(shard_spread=0, slow_share=0, losses_an_hour=0)
         predicted = simulate(even, ENGINES["slurm"]).wall_s
-        spent = asked.shards * asked.start_s + even.work_s
+        spent = args.shards * args.start_s + even.work_s
         # on a busy machine a process gets only a part of its core: the predicted time is scaled by it
         given = sum(used) / (wall * workers)
         print(
-            f"{workers} workers, {asked.shards} shards of {asked.images}: CPU {sum(used):.1f} s, predicted {spent:.1f} "
+            f"{workers} workers, {args.shards} shards of {args.images}: CPU {sum(used):.1f} s, predicted {spent:.1f} "
             f"({spent / sum(used) - 1:+.0%}); wall-clock {wall:.1f} s, each had {given:.0%} of a core; predicted "
             f"{predicted:.1f} s on whole cores, {predicted / given:.1f} on these ({predicted / given / wall - 1:+.0%})"
         )
 
 
-def tables(asked: argparse.Namespace) -> None:
+def tables(args: argparse.Namespace) -> None:
     """Print the numbers of docs/scale.md."""
-    base = Archive(asked.total, 20_000, 1000, asked.image_s, asked.start_s, losses_an_hour=asked.losses)
+    base = Archive(args.total, 20_000, 1000, args.image_s, args.start_s, losses_an_hour=args.losses)
     print(f"{base.images:,} images of {1000 * base.image_s:g} ms, {base.work_s / HOUR:.0f} core hours\n")
     print("shards at 1,000 workers: minutes, efficiency, lost workers, images started twice")
     for shards in (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000):
@@ -256,7 +255,7 @@ def tables(asked: argparse.Namespace) -> None:
             )
         print(f"{workers:>9,}", *cells, sep="  ", flush=True)
     print("\n1,000 workers, 20,000 shards, varied")
-    flat = base.images / 1000 * asked.list_s  # sequential requests of a thousand names
+    flat = base.images / 1000 * args.list_s  # sequential requests of a thousand names
     for name, changes in {
         "as above": {},
         "no losses": {"losses_an_hour": 0},
@@ -271,14 +270,14 @@ def tables(asked: argparse.Namespace) -> None:
         _print_row(f"{name:55}", base._replace(**changes))
     print("\na million images")
     cpu_h = 1e6 * base.image_s / HOUR
-    own_s = base.image_s - asked.network_s  # decoding, painting and encoding run on the CPU
-    gpu_rate = min(asked.gpu_images_per_s, asked.gpu_cores / own_s)
+    own_s = base.image_s - args.network_s  # decoding, painting and encoding run on the CPU
+    gpu_rate = min(args.gpu_images_per_s, args.gpu_cores / own_s)
     gpu_h = 1e6 / gpu_rate / HOUR
-    print(f"  CPU: {cpu_h:.1f} core hours at {asked.core_hour:g} = {cpu_h * asked.core_hour:.2f}")
+    print(f"  CPU: {cpu_h:.1f} core hours at {args.core_hour:g} = {cpu_h * args.core_hour:.2f}")
     print(
-        f"  GPU: {gpu_rate:.0f} images/s = the smaller of {asked.gpu_images_per_s:g} (assumed) and "
-        f"{asked.gpu_cores} cores / {1000 * own_s:.1f} ms; {gpu_h:.2f} hours at "
-        f"{asked.gpu_hour:g} = {gpu_h * asked.gpu_hour:.2f}"
+        f"  GPU: {gpu_rate:.0f} images/s = the smaller of {args.gpu_images_per_s:g} (assumed) and "
+        f"{args.gpu_cores} cores / {1000 * own_s:.1f} ms; {gpu_h:.2f} hours at "
+        f"{args.gpu_hour:g} = {gpu_h * args.gpu_hour:.2f}"
     )
 
 
@@ -295,15 +294,15 @@ def _print_row(name: str, archive: Archive) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, check, or print the tables."""
-    asked = _read_arguments(arguments)
-    if asked.what == "tables":
-        tables(asked)
+    args = _read_arguments(arguments)
+    if args.what == "tables":
+        tables(args)
         return
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
-        if asked.what == "check":
-            check(asked, Path(folder))
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+        if args.what == "check":
+            check(args, Path(folder))
         else:
-            cost = measure(asked, Path(folder))
+            cost = measure(args, Path(folder))
             print(f"--start-s {cost.start_s:.2f} --image-s {cost.image_s:.4f}")
 
 
@@ -347,13 +346,13 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=1000,
         help="predictions of the network per second; assumed, not measured",
     )
-    asked = parser.parse_args(arguments)
-    if not asked.network_s < asked.image_s:
+    args = parser.parse_args(arguments)
+    if not args.network_s < args.image_s:
         parser.error(
-            f"--network-s should be less than --image-s, because it is a part of it. Found {asked.network_s:g} of "
-            f"{asked.image_s:g}: set both"
+            f"--network-s should be less than --image-s, because it is a part of it. Found {args.network_s:g} of "
+            f"{args.image_s:g}: set both"
         )
-    return asked
+    return args
 
 
 if __name__ == "__main__":

@@ -31,28 +31,28 @@ from knowhue.storage import read_csv
 
 def main() -> None:
     """Prepare the folder, run the commands, and print the results."""
-    asked = _read_arguments()
+    args = _read_arguments()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        seen = {key_of(row["original"]) for row in read_csv(asked.seen)} if asked.seen else set()
-        own = [each for each in sorted(asked.images.glob("*/*")) if key_of(each.as_posix()) not in seen]
-        named = lay_out(own, root / "photos", asked.named, asked.count)
+        seen = {key_of(row["original"]) for row in read_csv(args.seen)} if args.seen else set()
+        own = [each for each in sorted(args.images.glob("*/*")) if key_of(each.as_posix()) not in seen]
+        named = lay_out(own, root / "photos", args.named, args.count)
         print(
-            f"{sum(named.values())} labelled photos in {len(named)} classes, {asked.count} in total",
+            f"{sum(named.values())} labelled photos in {len(named)} classes, {args.count} in total",
             flush=True,
         )
         archive = root / "archive"
         archive.mkdir()
-        for number, path in enumerate(sorted(asked.archive.rglob("*.jpg"))[:: asked.every][: asked.photos]):
+        for number, path in enumerate(sorted(args.archive.rglob("*.jpg"))[:: args.every][: args.photos]):
             shutil.copy(path, archive / f"{number:05}{path.suffix}")
-        study = ["study", str(root / "photos"), "--start-from", asked.model, "--seeds", str(asked.seeds)]
-        study += ["--out", str(root / "study"), *(f"--set={each}" for each in asked.set)]
+        study = ["study", str(root / "photos"), "--start-from", args.model, "--seeds", str(args.seeds)]
+        study += ["--out", str(root / "study"), *(f"--set={each}" for each in args.set)]
         run(study)
         print((root / "study" / "report.html").stat().st_size // 1000, "kB of report", flush=True)
         run(["models", str(root / "study")])
         out = root / "out"
         colour = ["colorize", str(archive), "--out", str(out), "--model", str(root / "study"), "--json"]
-        interrupt(colour, out, asked.photos // 4)
+        interrupt(colour, out, args.photos // 4)
         run(colour)
         report(archive, out)
 

@@ -52,15 +52,15 @@ def main() -> None:
             type=float,
             help=f"colour.{name}, if it should differ from the run's",
         )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     weights = find_model(BUILT_IN)
-    if asked.run is not None:
-        chosen = {name: getattr(asked, name) for name in CHOSEN_AFTERWARDS}
+    if args.run is not None:
+        chosen = {name: getattr(args, name) for name in CHOSEN_AFTERWARDS}
         chosen = {name: value for name, value in chosen.items() if value is not None}
-        network = open_torch(deploy(predicting_with(chosen, asked.run)))
+        network = open_torch(deploy(predicting_with(chosen, args.run)))
         described = network.description
-        config = edit(described.config, {"images": {"path": asked.name_of_images or None}})
-        named = {"name": BUILT_IN, "config": config, "licence": asked.licence}
+        config = edit(described.config, {"images": {"path": args.name_of_images or None}})
+        named = {"name": BUILT_IN, "config": config, "licence": args.licence}
         if described.start is not None and described.start.model == BUILT_IN:
             named["start"] = described.start.model_copy(update={"model": "the former built-in model"})
         differences = export_safetensors(network, weights, "float16", described.model_copy(update=named))

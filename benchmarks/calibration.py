@@ -27,7 +27,7 @@ CHUNK = 500
 
 
 class Question(NamedTuple):
-    """How to draw scores, the question asked of them, and their variances if they are known.
+    """How to draw scores, the question posed about them, and their variances if they are known.
 
     `effects` are the true effects in favour of multi-task, in units of the smallest effect of interest.
     """
@@ -133,14 +133,14 @@ def words(cell: Cell, studies: int, seed: int) -> list[Word]:
 
 
 def _one(rng: np.random.Generator, cell: Cell) -> Word:
-    asked = QUESTIONS[cell.question]
-    effect = cell.effect * asked.sesoi * (-1 if asked.lower_is_better else 1)
-    scores = asked.draw(rng, cell.seeds, cell.images, effect)
-    groups = None if asked.lower_is_better else np.repeat(np.arange(CLASSES), cell.images // CLASSES)
+    question = QUESTIONS[cell.question]
+    effect = cell.effect * question.sesoi * (-1 if question.lower_is_better else 1)
+    scores = question.draw(rng, cell.seeds, cell.images, effect)
+    groups = None if question.lower_is_better else np.repeat(np.arange(CLASSES), cell.images // CLASSES)
     found = crossed(scores, groups, binary=groups is not None)
     assert found is not None
     p = sign_flip_p(scores.mean(axis=1))  # classes are equally large
-    return judge(cell.seeds, p, found.interval, asked.sesoi, ALPHA, asked.lower_is_better)
+    return judge(cell.seeds, p, found.interval, question.sesoi, ALPHA, question.lower_is_better)
 
 
 def is_false(word: Word, effect: float) -> bool:
@@ -154,11 +154,11 @@ def is_false(word: Word, effect: float) -> bool:
 @cache
 def _variances(cell: Cell) -> Variances:
     """Return a question's variances: the true ones, or the mean of many pilot studies of this size."""
-    asked = QUESTIONS[cell.question]
-    if asked.variances is not None:
-        return asked.variances
+    question = QUESTIONS[cell.question]
+    if question.variances is not None:
+        return question.variances
     rng, groups = np.random.default_rng(7), np.repeat(np.arange(CLASSES), cell.images // CLASSES)
-    tables = [asked.draw(rng, cell.seeds, cell.images, cell.effect * asked.sesoi) for _ in range(400)]
+    tables = [question.draw(rng, cell.seeds, cell.images, cell.effect * question.sesoi) for _ in range(400)]
     found = [each for table in tables if (each := crossed(table, groups, binary=True)) is not None]
     parts = [[part.variance for part in (each.over_seeds, each.over_images, each.residual)] for each in found]
     seeds, images, rest = np.mean(parts, axis=0)
@@ -170,10 +170,10 @@ def _variances(cell: Cell) -> Variances:
 
 def predicted(cell: Cell) -> float:
     """Return how often `knowhue plan` predicts a claim, or, without an effect, the verdict equivalent."""
-    asked = QUESTIONS[cell.question]
-    design = Design(cell.seeds, cell.images, asked.sesoi, ALPHA)
+    question = QUESTIONS[cell.question]
+    design = Design(cell.seeds, cell.images, question.sesoi, ALPHA)
     variances = _variances(cell)
-    expected = chances(design, -cell.effect * asked.sesoi, variances, 10_000, seed=3)
+    expected = chances(design, -cell.effect * question.sesoi, variances, 10_000, seed=3)
     return 100 * (sum(share for word, share in expected.items() if word.direction) if cell.effect
                   else expected.get(Word.EQUIVALENT, 0.0))  # fmt: skip
 
@@ -199,8 +199,8 @@ def main() -> None:
     parser.add_argument(
         "--question", action="append", help="part of a question's name; by default all questions"
     )
-    asked = parser.parse_args()
-    names = [name for name in QUESTIONS if not asked.question or any(part in name for part in asked.question)]
+    args = parser.parse_args()
+    names = [name for name in QUESTIONS if not args.question or any(part in name for part in args.question)]
     if not names:
         parser.error(f"--question should be part of one of: {'; '.join(QUESTIONS)}")
     cells = [
@@ -209,11 +209,11 @@ def main() -> None:
     found: dict[Cell, list[Word]] = {}
     print("| question | true effect / smallest effect of interest | seeds | images | false claims, % "
           "| claims, % (planned) | equivalent, % (planned) |\n|---|---|---|---|---|---|---|")  # fmt: skip
-    for cell, said in run(cells, asked.studies, asked.workers):
-        found[cell] = said
-        false = 100 * np.mean([is_false(word, cell.effect) for word in said])
-        claims = 100 * np.mean([bool(word.direction) for word in said])
-        equal = 100 * np.mean([word == Word.EQUIVALENT for word in said])
+    for cell, verdicts in run(cells, args.studies, args.workers):
+        found[cell] = verdicts
+        false = 100 * np.mean([is_false(word, cell.effect) for word in verdicts])
+        claims = 100 * np.mean([bool(word.direction) for word in verdicts])
+        equal = 100 * np.mean([word == Word.EQUIVALENT for word in verdicts])
         plan = predicted(cell)
         planned = (f" ({plan:.1f})", "") if cell.effect else ("", f" ({plan:.1f})")
         numbers = f"{false:.1f} | {claims:.1f}{planned[0]} | {equal:.1f}{planned[1]}"

@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--image", type=Path)
     parser.add_argument("--runs", type=int, default=9)
-    asked = parser.parse_args()
-    data = asked.image.read_bytes() if asked.image else draw_photo()
-    colorizer = Colorizer.load(asked.model)
+    args = parser.parse_args()
+    data = args.image.read_bytes() if args.image else draw_photo()
+    colorizer = Colorizer.load(args.model)
     seen = colorizer.network_input(read_image(data))[None]
     siggraph, convnext = siggraph17().eval(), timm.create_model("convnext_tiny", features_only=True).eval()
     gray, rgb = torch.zeros(1, 4, 256, 256), torch.zeros(1, 3, 512, 512)
@@ -49,7 +49,7 @@ def main() -> None:
         "DDColor-tiny's encoder, 512 px": lambda: convnext(rgb),
     }
     with torch.inference_mode():
-        seconds = take_turns(ways, asked.runs)
+        seconds = take_turns(ways, args.runs)
         work = {
             "SIGGRAPH17-sized, 256 px": flops(siggraph, gray),
             "DDColor-tiny's encoder, 512 px": flops(convnext, rgb),

@@ -25,19 +25,18 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="src folder of the other version")
     parser.add_argument("--images", type=Path, nargs="+", required=True)
     parser.add_argument("--runs", type=int, default=5)
-    asked = parser.parse_args()
-    versions = {"before": asked.before.resolve(), "now": Path(kernels.__file__).parents[2]}
+    args = parser.parse_args()
+    versions = {"before": args.before.resolve(), "now": Path(kernels.__file__).parents[2]}
     with tempfile.TemporaryDirectory() as folder:
         out = ["--overwrite", "-o"]
         commands = COMMANDS | {
-            image.name: ["colorize", str(image), *out, f"{folder}/out{image.suffix}"]
-            for image in asked.images
+            image.name: ["colorize", str(image), *out, f"{folder}/out{image.suffix}"] for image in args.images
         }
         for name, arguments in commands.items():
             costs = {
                 version: [cost_of(arguments, src) for _ in range(2)][1:] for version, src in versions.items()
             }
-            for _ in range(asked.runs - 1):
+            for _ in range(args.runs - 1):
                 for version, src in versions.items():
                     costs[version].append(cost_of(arguments, src))
             (cpu, memory), (cpu_now, memory_now) = (

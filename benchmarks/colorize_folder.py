@@ -46,23 +46,23 @@ class Cost(NamedTuple):
 
 def main() -> None:
     """Measure, then kill."""
-    asked = _read_arguments()
-    if asked.job:
-        _colour(asked, *map(Path, asked.job))
+    args = _read_arguments()
+    if args.job:
+        _colour(args, *map(Path, args.job))
         return
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
         root = Path(folder)
-        names = make_images(root / "in", asked.count, asked.width, asked.height)
-        costs = measure(asked, root, names)
+        names = make_images(root / "in", args.count, args.width, args.height)
+        costs = measure(args, root, names)
         for name, cost in costs.items():
             print(
-                f"{name:22}{asked.count / cost.wall:9.1f} images/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of CPU"
+                f"{name:22}{args.count / cost.wall:9.1f} images/s{cost.wall:9.1f} s{cost.cpu:9.1f} s of CPU"
             )
         floors = [cost for name, cost in costs.items() if name.startswith("floor")]
         for what, ours, floor in zip(("clock", "cores"), costs["coloured"], np.mean(floors, 0), strict=True):
             print(f"over the floor, {what}: {ours / floor:.2f}")
-        wrong = hunt(asked, root, names)
-    print(f"{asked.kills} kills; missing, incomplete, repeated or different: {wrong or 'none'}")
+        wrong = hunt(args, root, names)
+    print(f"{args.kills} kills; missing, incomplete, repeated or different: {wrong or 'none'}")
     sys.exit(1 if wrong else 0)
 
 
@@ -87,7 +87,7 @@ def make_images(folder: Path, count: int, width: int, height: int) -> list[str]:
     return names
 
 
-def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str, Cost]:
+def measure(args: argparse.Namespace, root: Path, names: list[str]) -> dict[str, Cost]:
     """Measure the floor, the colouring, and the floor again."""
 
     def floor(out: str) -> None:
@@ -96,28 +96,28 @@ def measure(asked: argparse.Namespace, root: Path, names: list[str]) -> dict[str
             target.parent.mkdir(parents=True, exist_ok=True)
             write_image(read_image(root / "in" / name), target)
 
-        with ThreadPoolExecutor(asked.threads) as pool:
+        with ThreadPoolExecutor(args.threads) as pool:
             list(pool.map(copy, names))
 
-    warm = make_images(root / "warm", WARM, asked.width, asked.height)
+    warm = make_images(root / "warm", WARM, args.width, args.height)
     assert len(warm) == WARM
-    _colour(asked, root / "warm", root / "warmed")
+    _colour(args, root / "warm", root / "warmed")
     return {
         "floor before": _cost(lambda: floor("floor-before")),
-        "coloured": _cost(lambda: _colour(asked, root / "in", root / "peaceful")),
+        "coloured": _cost(lambda: _colour(args, root / "in", root / "uninterrupted")),
         "floor after": _cost(lambda: floor("floor-after")),
     }
 
 
-def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
+def hunt(args: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
     """Kill the job at random moments, then let it finish; return the names of images that are wrong."""
-    out, generator = root / "hunted", random.Random(asked.seed)
-    command = [sys.executable, __file__, "--job", str(root / "in"), str(out), "--model", asked.model]
+    out, generator = root / "hunted", random.Random(args.seed)
+    command = [sys.executable, __file__, "--job", str(root / "in"), str(out), "--model", args.model]
     moments: dict[str, int] = {}
     wrong: set[str] = set()
-    for kill in range(asked.kills):
+    for kill in range(args.kills):
         done = _lines(out)
-        aim = done + generator.randint(1, max(2 * (len(names) - done) // (asked.kills - kill + 1), 1))
+        aim = done + generator.randint(1, max(2 * (len(names) - done) // (args.kills - kill + 1), 1))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while _lines(out) < aim and process.poll() is None:
             time.sleep(0.001)
@@ -130,7 +130,7 @@ def hunt(asked: argparse.Namespace, root: Path, names: list[str]) -> list[str]:
     wrong |= _changed(out, moments)
     listed = [json.loads(line)["path"] for line in (out / LEDGER).read_text().splitlines()]
     wrong |= {name for name in names if listed.count(name) != 1 or name not in moments}
-    wrong |= {name for name in names if _differs(out / name, root / "peaceful" / name)}
+    wrong |= {name for name in names if _differs(out / name, root / "uninterrupted" / name)}
     wrong |= {str(path) for path in out.rglob(".*")}
     return sorted(wrong)
 
@@ -162,9 +162,9 @@ def _lines(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _colour(asked: argparse.Namespace, source: Path, out: Path) -> None:
+def _colour(args: argparse.Namespace, source: Path, out: Path) -> None:
     summary = colorize_folder(
-        Colorizer.load(asked.model), list_folder(source, out), limits=Limits(asked.threads)
+        Colorizer.load(args.model), list_folder(source, out), limits=Limits(args.threads)
     )
     assert not summary.failed, summary.lines()
 

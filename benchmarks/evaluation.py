@@ -29,20 +29,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.here:
-        print(json.dumps(measure(asked.size, asked.images)))
+    args = parser.parse_args()
+    if args.here:
+        print(json.dumps(measure(args.size, args.images)))
         return
     with tempfile.TemporaryDirectory() as folder:
         sources = {"now": ROOT / "src"}
-        if asked.before:
-            archive = ["git", "-C", str(ROOT), "archive", asked.before, "src"]
+        if args.before:
+            archive = ["git", "-C", str(ROOT), "archive", args.before, "src"]
             subprocess.run(["tar", "-x", "-C", folder], input=subprocess.check_output(archive), check=True)
             sources["before"] = Path(folder) / "src"
         found = {name: [] for name in sources}
-        for _ in range(asked.rounds):
+        for _ in range(args.rounds):
             for name, source in sources.items():
-                found[name].append(run(source, asked.size, asked.images))
+                found[name].append(run(source, args.size, args.images))
     least = {
         name: {part: min(each[part] for each in rounds) for part in rounds[0]}
         for name, rounds in found.items()

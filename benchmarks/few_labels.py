@@ -39,16 +39,16 @@ SAMPLERS = {"one pool": FromOnePool, "labelled pool": TrainingBatches}
 
 def main() -> None:
     """Train with both samplers and print the table."""
-    asked = _read_arguments()
+    args = _read_arguments()
     with tempfile.TemporaryDirectory() as folder:
-        images = link_first(asked.images, Path(folder) / "images", asked.per_class)
-        config = _config(images, asked)
+        images = link_first(args.images, Path(folder) / "images", args.per_class)
+        config = _config(images, args)
         print(f"{'sampler':16}{'arm':8}{'seed':>5}{'labels':>8}{'steps without':>15}{'heads':>8}{'tuned':>8}")
         for name, sampler in SAMPLERS.items():
             with patch.object(loop, "TrainingBatches", sampler):
                 work = open_workspace(config, Path(folder) / name, lambda _: None)
-                for seed in range(asked.seeds):
-                    for arm in asked.arms.split(","):
+                for seed in range(args.seeds):
+                    for arm in args.arms.split(","):
                         one = edit(arm_config(config, arm), {"seed": seed})
                         print(f"{name:16}{arm:8}{seed:5}" + _row(work, one, arm, sampler), flush=True)
 
@@ -85,14 +85,14 @@ def _row(work: Workspace, config: Config, arm: str, sampler: type[TrainingBatche
     )
 
 
-def _config(images: Path, asked: argparse.Namespace) -> Config:
-    epochs = {"heads": {"epochs": asked.epochs}, "finetune": {"epochs": asked.epochs}}
+def _config(images: Path, args: argparse.Namespace) -> Config:
+    epochs = {"heads": {"epochs": args.epochs}, "finetune": {"epochs": args.epochs}}
     return edit(
         load_config(),
         {
             "images": {"path": str(images), "size_px": 64},
-            "encoder": {"weights": str(asked.weights)},
-            "supervision": {"labelled_share": asked.share},
+            "encoder": {"weights": str(args.weights)},
+            "supervision": {"labelled_share": args.share},
             "training": {"shift_px": 4, **epochs},
             "evaluation": {"every_epochs": 0, "networks": [], "perceptual": [], "diagnose_every_steps": 0},
         },

@@ -59,17 +59,17 @@ class Scores(NamedTuple):
 
 def main() -> None:
     """Generate the videos, predict once, steady the colours with every method, and print."""
-    asked = _read_arguments()
-    colorizer = Colorizer.load(asked.model, fast=True)
-    files = sorted(p for p in asked.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    chosen = files[:: max(1, len(files) // (2 * asked.videos))]
-    generator = np.random.default_rng(asked.seed)
+    args = _read_arguments()
+    colorizer = Colorizer.load(args.model, fast=True)
+    files = sorted(p for p in args.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    chosen = files[:: max(1, len(files) // (2 * args.videos))]
+    generator = np.random.default_rng(args.seed)
     found: dict[str, dict[str, list[Scores]]] = {}
     spent: dict[str, float] = {}
-    for number in range(min(asked.videos, len(chosen) // 2)):
+    for number in range(min(args.videos, len(chosen) // 2)):
         photos = [read_image(chosen[k]).pixels for k in (2 * number, 2 * number + 1)]
         for kind in KINDS:
-            video = draw(kind, [_in_colour(photo) for photo in photos], colorizer, asked, generator)
+            video = draw(kind, [_in_colour(photo) for photo in photos], colorizer, args, generator)
             answers = [answer.chroma[0] for answer in colorizer.predict(list(video.seen))]  # pyright: ignore
             for name, steady in ways().items():
                 started = time.perf_counter()
@@ -152,7 +152,7 @@ def draw(
     kind: str,
     photos: list[NDArray[np.uint8]],
     colorizer: Colorizer,
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     generator: np.random.Generator,
 ) -> Video:
     """A video of one kind from two photos (H, W, 3)."""
@@ -160,16 +160,16 @@ def draw(
     windows = [_Window(photo.shape[:2], moving, generator) for photo in photos]
     part = _Part(photos[1], generator) if kind == "part moves" else None
     seen, truth, maps, masks = [], [], [], []
-    for t in range(asked.frames):
+    for t in range(args.frames):
         scene = t // SCENE_FRAMES % 2 if kind == "cuts" else 0
-        where = windows[scene].at(t / max(asked.frames - 1, 1))
+        where = windows[scene].at(t / max(args.frames - 1, 1))
         colour = np.stack(
             [map_coordinates(photos[scene][..., k], where, np.float32, 1) for k in range(3)], -1
         )
         if part is not None:
             part.onto(colour, t)
-        lamp = 1 + asked.lamp * generator.standard_normal()
-        gray = _luma(colour) * lamp + asked.grain * generator.standard_normal(colour.shape[:2])
+        lamp = 1 + args.lamp * generator.standard_normal()
+        gray = _luma(colour) * lamp + args.grain * generator.standard_normal(colour.shape[:2])
         gray = gray.clip(0, 255).round().astype(np.uint8)[..., None]
         seen.append(colorizer.network_input(Image.of(gray)))
         small = shrink(colour.clip(0, 255).round().astype(np.uint8), *seen[-1].shape)
@@ -178,7 +178,7 @@ def draw(
         mask = np.zeros((HEIGHT, WIDTH), np.float32) if part is None else part.mask(t)
         masks.append(_small(mask[..., None], seen[-1].shape)[..., 0] > 0.5)
     scale = HEIGHT / seen[0].shape[0]
-    flow, same = zip(*(_correspond(part, maps, masks, t, scale) for t in range(1, asked.frames)), strict=True)
+    flow, same = zip(*(_correspond(part, maps, masks, t, scale) for t in range(1, args.frames)), strict=True)
     if kind == "cuts":
         same = [s & ((t + 1) % SCENE_FRAMES > 0) for t, s in enumerate(same)]
     edge = [binary_dilation(m, iterations=3) & ~binary_erosion(m, iterations=3) for m in masks]

@@ -49,16 +49,16 @@ def main() -> None:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
-    asked = parser.parse_args()
-    parts = asked.only.split(",")
-    inputs = asked.folder / "inputs"
-    if asked.what == "record":
-        record(asked, inputs, parts)
+    args = parser.parse_args()
+    parts = args.only.split(",")
+    inputs = args.folder / "inputs"
+    if args.what == "record":
+        record(args, inputs, parts)
         return
-    shutil.rmtree(asked.folder / "checked", ignore_errors=True)
-    golden = json.loads((asked.folder / "golden.json").read_text())
+    shutil.rmtree(args.folder / "checked", ignore_errors=True)
+    golden = json.loads((args.folder / "golden.json").read_text())
     golden = {key: value for key, value in golden.items() if part_of(key) in parts}
-    found = json.loads(json.dumps(run_all(parts, inputs, asked.folder / "checked")))
+    found = json.loads(json.dumps(run_all(parts, inputs, args.folder / "checked")))
     differ = sorted(key for key in golden.keys() | found.keys() if golden.get(key) != found.get(key))
     for key in differ:
         print(f"{key}: {golden.get(key, 'missing')} recorded, {found.get(key, 'missing')} now")
@@ -66,18 +66,18 @@ def main() -> None:
     sys.exit(bool(differ))
 
 
-def record(asked: argparse.Namespace, inputs: Path, parts: list[str]) -> None:
+def record(args: argparse.Namespace, inputs: Path, parts: list[str]) -> None:
     """Record the values of some parts, and keep those recorded earlier for the other parts."""
-    path = asked.folder / "golden.json"
-    if asked.images is not None and asked.photos is not None:
-        shutil.rmtree(asked.folder, ignore_errors=True)
-        gather(inputs, asked.images, asked.photos, asked.weights)
+    path = args.folder / "golden.json"
+    if args.images is not None and args.photos is not None:
+        shutil.rmtree(args.folder, ignore_errors=True)
+        gather(inputs, args.images, args.photos, args.weights)
     elif not path.exists():
         sys.exit("record needs --images and --photos")
     known = json.loads(path.read_text()) if path.exists() else {}
     kept = {key: value for key, value in known.items() if part_of(key) not in parts}
-    shutil.rmtree(asked.folder / "recorded", ignore_errors=True)
-    found = run_all(parts, inputs, asked.folder / "recorded")
+    shutil.rmtree(args.folder / "recorded", ignore_errors=True)
+    found = run_all(parts, inputs, args.folder / "recorded")
     path.write_text(json.dumps(kept | found, indent=1, sort_keys=True))
     print(f"{len(found)} values recorded in {path}")
 

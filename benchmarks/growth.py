@@ -70,18 +70,18 @@ def main() -> None:
     parser.add_argument("--tars", action="store_true", help="images in tars instead of files")
     parser.add_argument("--near", action="store_true", help="measure only the search for near-duplicates")
     parser.add_argument("--cores", action="store_true", help="compare preparing on one core and on all")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.folder or Path(temporary)
-        if asked.near:
-            search(asked.counts or [10_000, 100_000])
-        elif asked.cores:
-            compare_cores(folder, (asked.counts or [5000])[0], asked.side or 640)
+        folder = args.folder or Path(temporary)
+        if args.near:
+            search(args.counts or [10_000, 100_000])
+        elif args.cores:
+            compare_cores(folder, (args.counts or [5000])[0], args.side or 640)
         else:
-            stages, counts = asked.stages.split(","), asked.counts or [1000, 10_000, 100_000]
+            stages, counts = args.stages.split(","), args.counts or [1000, 10_000, 100_000]
             if problem := what_is_missing(stages, [folder / f"study-{count}" for count in counts]):
-                parser.error(f"--stages {asked.stages}: {problem}")
-            grow(folder, counts, stages, asked)
+                parser.error(f"--stages {args.stages}: {problem}")
+            grow(folder, counts, stages, args)
 
 
 def what_is_missing(stages: Sequence[str], studies: Sequence[Path]) -> str:
@@ -99,14 +99,14 @@ def what_is_missing(stages: Sequence[str], studies: Sequence[Path]) -> str:
     return ""
 
 
-def grow(folder: Path, counts: Sequence[int], stages: Sequence[str], asked: argparse.Namespace) -> None:
+def grow(folder: Path, counts: Sequence[int], stages: Sequence[str], args: argparse.Namespace) -> None:
     """Run every stage with every number of images."""
     costs = defaultdict(list)
     for count in counts:
-        make, kind = (make_tars, "tars") if asked.tars else (make_images, "images")
-        images = make(folder / f"{kind}-{count}", count, asked.side or asked.size)
-        source = ["images.source=webdataset"] if asked.tars else []
-        settings = _options(f"images.size_px={asked.size}", *SETTINGS, *source, *asked.settings)
+        make, kind = (make_tars, "tars") if args.tars else (make_images, "images")
+        images = make(folder / f"{kind}-{count}", count, args.side or args.size)
+        source = ["images.source=webdataset"] if args.tars else []
+        settings = _options(f"images.size_px={args.size}", *SETTINGS, *source, *args.settings)
         for stage in stages:
             cost = STAGES[stage](images, folder / f"study-{count}", settings)
             costs[stage].append(cost)

@@ -56,12 +56,12 @@ def main() -> None:
     parser.add_argument("--images", dest="count", type=int, default=40, help="photos per folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=int, default=9)
-    asked = parser.parse_args()
-    colorizer = Colorizer.load(asked.model)
-    files = [path for source in asked.images for path in some(source, asked.count)]
+    args = parser.parse_args()
+    colorizer = Colorizer.load(args.model)
+    files = [path for source in args.images for path in some(source, args.count)]
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for place, path in enumerate(files):
-        measure(colorizer, path, np.random.default_rng([asked.seed, place]), found)
+        measure(colorizer, path, np.random.default_rng([args.seed, place]), found)
     print(f"{len(files)} photos; {colorizer.network.description.name}")
     print(f"{'':16}{'outside: mean':>16}{'worst':>8}{'95 % kept':>11}{'at point: worst':>17}", end="")
     print(f"{'within 2':>10}{'taken up':>10}")
@@ -70,7 +70,7 @@ def main() -> None:
         print(f"{way:16}{outside.mean():16.2%}{outside.min():8.1%}{(outside >= 0.95).mean():11.1%}", end="")
         print(f"{at_point.max():17.2f}{(at_point <= 2).mean():10.1%}{np.nanmean(taken_up):10.1%}")
     rows = [
-        measure_stroke(colorizer, path, np.random.default_rng([asked.seed, place, 1]))
+        measure_stroke(colorizer, path, np.random.default_rng([args.seed, place, 1]))
         for place, path in enumerate(files)
     ]
     outside, off = np.array([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
@@ -78,7 +78,7 @@ def main() -> None:
         f"a stroke: outside {outside.mean():.2%} (worst {outside.min():.1%}); error along it: mean {off.mean():.2f}, "
         f"within 2 {(off <= 2).mean():.1%}, within 5 {(off <= 5).mean():.1%} of the pixels"
     )
-    print_time(colorizer, asked.runs)
+    print_time(colorizer, args.runs)
 
 
 def some(source: Path, count: int) -> list[Path]:
@@ -102,10 +102,9 @@ def measure(colorizer: Colorizer, path: Path, generator: np.random.Generator, fo
             float(np.linalg.norm(after[point] - possible(hint, float(lightness[point]))))
             for hint, point in zip(hints, points, strict=True)
         ]
-        asked = min(change[point] for point in points)
-        taken_up = (
-            float((change[near] >= asked / 2).mean()) if asked > 4 else np.nan
-        )  # a smaller change is invisible
+        at_points = min(change[point] for point in points)
+        # a smaller change is invisible
+        taken_up = float((change[near] >= at_points / 2).mean()) if at_points > 4 else np.nan
         found[way].append((float((change[~region] < 1).mean()), max(errors), taken_up))
 
 

@@ -54,17 +54,17 @@ def main() -> None:
     parser.add_argument(
         "--readers", type=int, default=40, help="clients that request 7 MB and do not read it"
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=run_server, args=(asked.model, theirs), daemon=True
+        target=run_server, args=(args.model, theirs), daemon=True
     )
     process.start()
     port: int = ours.recv()
-    faults = attack(port, process.pid or 0, list(islice(hostile(asked.seed), asked.inputs)), asked.rounds)
+    faults = attack(port, process.pid or 0, list(islice(hostile(args.seed), args.inputs)), args.rounds)
     for kind, (head, cut_off) in STARVING.items():
-        faults += starve(port, asked.slow, kind, head, cut_off)
-    faults += read_slowly(port, process.pid or 0, asked.readers)
+        faults += starve(port, args.slow, kind, head, cut_off)
+    faults += read_slowly(port, process.pid or 0, args.readers)
     ours.send("stop")
     process.join(30)
     print(f"server ended with {process.exitcode}; faults: {len(faults)}")

@@ -49,15 +49,15 @@ def main() -> None:
     parser.add_argument(
         "--programs", action="store_true", help="also flatten with Krita and GIMP; takes seconds per photo"
     )
-    asked = parser.parse_args()
-    colorizer = Colorizer.load(asked.model)
+    args = parser.parse_args()
+    colorizer = Colorizer.load(args.model)
     found: dict[str, list[tuple[float, ...]]] = {}
-    files = [file for source in asked.photos for file in files_of(source)[: asked.images]]
+    files = [file for source in args.photos for file in files_of(source)[: args.images]]
     for file in files:
         image = read_image(file)
         data, _ = encode_colorized(image, colorizer.colorize(image).image, ".ora")
         with tempfile.TemporaryDirectory() as folder:
-            for way, flat, wanted in flattened(data, Path(folder), asked.programs):
+            for way, flat, wanted in flattened(data, Path(folder), args.programs):
                 off = srgb_to_lab(flat) - srgb_to_lab(wanted)
                 light, total = np.abs(off[..., 0]), np.linalg.norm(off, axis=-1)
                 found.setdefault(way, []).append((light.mean(), light.max(), total.mean(), total.max()))

@@ -35,20 +35,20 @@ MANY_PASSES = 50
 
 def main() -> None:
     """Measure every method in several rounds, and print a table."""
-    asked = _read_arguments()
-    if asked.child:
-        print(json.dumps(measure(asked.child, asked.size, asked.batch, asked.steps)))
+    args = _read_arguments()
+    if args.child:
+        print(json.dumps(measure(args.child, args.size, args.batch, args.steps)))
         return
-    names = list(dict.fromkeys([BASELINE, *asked.methods.split(",")]))
-    rounds = [{name: _in_a_process(name, asked) for name in names} for _ in range(asked.rounds)]
-    print(f"{asked.size} pixels, batches of {asked.batch}, {torch.get_num_threads()} threads, {_device()}")
+    names = list(dict.fromkeys([BASELINE, *args.methods.split(",")]))
+    rounds = [{name: _in_a_process(name, args) for name in names} for _ in range(args.rounds)]
+    print(f"{args.size} pixels, batches of {args.batch}, {torch.get_num_threads()} threads, {_device()}")
     print(
         f"{'':20}{'parameters':>12}{'discriminator':>14}{'step':>8}{'images/s':>12}{'prediction':>12}{'peak MiB':>10}"
     )
     for name in names:
         step, prediction = (_ratio(rounds, name, key) for key in ("step_s", "predict_s"))
         first = rounds[0][name]
-        pace = asked.batch / float(np.median([each[name]["step_s"] for each in rounds]))
+        pace = args.batch / float(np.median([each[name]["step_s"] for each in rounds]))
         mark = "*" if first["multiplied"] else " "
         print(
             f"{name:20}{first['parameters']:12,}{first['discriminator']:14,}{step:8.2f}{pace:12.1f}{prediction:11.2f}{mark}"
@@ -116,10 +116,10 @@ def _learning(module: torch.nn.Module) -> int:
     return sum(each.numel() for each in module.parameters() if each.requires_grad)
 
 
-def _in_a_process(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", name]
     for option in ("size", "batch", "steps"):
-        command += [f"--{option}", str(getattr(asked, option))]
+        command += [f"--{option}", str(getattr(args, option))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -143,9 +143,9 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--methods")
     parser.add_argument("--paper", action="store_true", help="the sizes of the papers")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    asked.methods = asked.methods or ",".join(PAPER_METHODS if asked.paper else METHODS)
-    return asked
+    args = parser.parse_args()
+    args.methods = args.methods or ",".join(PAPER_METHODS if args.paper else METHODS)
+    return args
 
 
 if __name__ == "__main__":

@@ -68,14 +68,14 @@ def main() -> None:
     for number, (field, old, new) in enumerate(MUTANTS, 1):
         if wanted and number not in wanted:
             continue
-        noticed = is_noticed(field, old, new)
-        survived += not noticed
-        print(f"{number:2} {field:10} {'killed  ' if noticed else 'SURVIVED'} {new!r}", flush=True)
+        detected = is_detected(field, old, new)
+        survived += not detected
+        print(f"{number:2} {field:10} {'killed  ' if detected else 'SURVIVED'} {new!r}", flush=True)
     print(f"{survived} survived")
     sys.exit(bool(survived))
 
 
-def is_noticed(field: str, old: str, new: str) -> bool:
+def is_detected(field: str, old: str, new: str) -> bool:
     """Put one fault into a copy of the sources and run the tests of its module, those of the same name first."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"

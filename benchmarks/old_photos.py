@@ -37,11 +37,11 @@ def main() -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--size", type=int, default=96)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(f"{'':40}" + "".join(f"{each:>12}" for each in COLUMNS))
-    for folder in asked.folders:
+    for folder in args.folders:
         files = sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES)
-        found = np.array([measure(network_input(read_image(each).pixels, asked.size)) for each in files])
+        found = np.array([measure(network_input(read_image(each).pixels, args.size)) for each in files])
         for share in (10, 50, 90):
             values = np.percentile(found, share, axis=0)
             name = f"{folder.name}, {len(files)} photos, {share} %"

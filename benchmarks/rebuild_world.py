@@ -54,17 +54,17 @@ def main() -> None:
     parser.add_argument("world", type=Path)
     parser.add_argument("--sources", type=Path, help="folder of the clones, one per source")
     parser.add_argument("--list", action="store_true", help="write the list of the photos that are there")
-    asked = parser.parse_args()
-    if asked.list == (asked.sources is not None):
+    args = parser.parse_args()
+    if args.list == (args.sources is not None):
         parser.error("give either --sources or --list")
-    if asked.list:
-        write_list(asked.world)
+    if args.list:
+        write_list(args.world)
         return
     rows = read_csv(LIST)
     for source in sorted({row["source"] for row in rows}):
-        clone(source, asked.sources)
-    faults = [f"{row['file']}: {fault}" for row in rows if (fault := make(row, asked.sources, asked.world))]
-    same = sum(sha256_of(asked.world / row["file"]) == row["sha256"] for row in rows)
+        clone(source, args.sources)
+    faults = [f"{row['file']}: {fault}" for row in rows if (fault := make(row, args.sources, args.world))]
+    same = sum(sha256_of(args.world / row["file"]) == row["sha256"] for row in rows)
     print(
         f"{len(rows) - len(faults)} of {len(rows)} photos rebuilt, {same} of them byte for byte",
         *faults,

@@ -52,8 +52,8 @@ class Seen(NamedTuple):
 
 def main() -> None:
     """Print a table for each run."""
-    asked = read_arguments()
-    for folder in asked.runs:
+    args = read_arguments()
+    for folder in args.runs:
         config, root = read_config(folder), folder.parent.parent
         prepared = load_prepared(root / "images", "validation")
         work = Workspace(root, Engine(config.training), prepared, lambda _: None)
@@ -63,16 +63,16 @@ def main() -> None:
         print(f"\n{folder}")
         print(f"{'':34}" + "".join(f"{each:>15}" for each in COLUMNS))
         is_classes = isinstance(model.colour, ColourClasses)
-        ways = itertools.product(asked.temperatures, asked.adjustments)
+        ways = itertools.product(args.temperatures, args.adjustments)
         for temperature, adjustment in ways if is_classes else ((None, 0.0),):
             if isinstance(model.colour, ColourClasses) and temperature is not None:
                 model.colour.temperature, model.colour.logit_adjustment = temperature, adjustment
-            saturations = asked.saturations
+            saturations = args.saturations
             for degraded in (False, True):
-                seen = list(answers(work, model, degraded, asked.mirror))
+                seen = list(answers(work, model, degraded, args.mirror))
                 if not degraded:
                     show("gray", seen, 0.0, recognise)
-                    saturations = [ratio / chroma_ratio(seen) for ratio in asked.chroma] or saturations
+                    saturations = [ratio / chroma_ratio(seen) for ratio in args.chroma] or saturations
                 for saturation in saturations:
                     name = f"saturation {saturation:.3g}" + (
                         f", T {temperature:g}, adjusted {adjustment:g}" if temperature else ""

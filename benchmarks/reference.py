@@ -50,24 +50,24 @@ class Case(NamedTuple):
 
 def main() -> None:
     """Print a line for each kind of reference, and draw the sheet if its file is given."""
-    asked = read_arguments()
-    rows = read_csv(asked.prepared / "manifest.csv")
+    args = read_arguments()
+    rows = read_csv(args.prepared / "manifest.csv")
     labels = {each["path"]: each["label"] for each in rows if each["split"] == "validation"}
-    paths = np.random.default_rng(0).permutation(sorted(labels))[asked.skip :][: asked.limit]
-    colorizer = Colorizer.load(asked.model)
+    paths = np.random.default_rng(0).permutation(sorted(labels))[args.skip :][: args.limit]
+    colorizer = Colorizer.load(args.model)
     errors: dict[str, list[float]] = {}
     found: dict[str, list[float]] = {}
     sheet: list[Pixels] = []
-    for number, path in enumerate(paths, asked.skip):
-        case = make_case(asked.photos, str(path), labels, number)
+    for number, path in enumerate(paths, args.skip):
+        case = make_case(args.photos, str(path), labels, number)
         made = colour(colorizer, case)
         for name, (pixels, share) in made.items():
             errors.setdefault(name, []).append(error(pixels, case.true))
             found.setdefault(name, []).append(share)
-        if len(sheet) < asked.rows:
+        if len(sheet) < args.rows:
             sheet.append(row_of(case, made))
-    if asked.sheet:
-        Pillow.fromarray(np.vstack(sheet)).save(asked.sheet)
+    if args.sheet:
+        Pillow.fromarray(np.vstack(sheet)).save(args.sheet)
     show(errors, found, colorizer.network.description.name)
 
 

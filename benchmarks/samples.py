@@ -74,18 +74,18 @@ class Scores(NamedTuple):
 
 def main() -> None:
     """Print the scores of each method, and write a sheet of the samples."""
-    asked = read_arguments()
+    args = read_arguments()
     torch.set_num_threads(1)
-    files = sorted(each for each in asked.photos.glob("*/*") if each.suffix.lower() in SUFFIXES)
-    files = random.Random(0).sample(files, asked.limit) if asked.limit else files
+    files = sorted(each for each in args.photos.glob("*/*") if each.suffix.lower() in SUFFIXES)
+    files = random.Random(0).sample(files, args.limit) if args.limit else files
     photos = [read_photo(each, number, degraded=False) for number, each in enumerate(files)]
-    colorizer = Colorizer.load(asked.model)
-    print(f"{len(photos)} photos, {asked.model}\n")
+    colorizer = Colorizer.load(args.model)
+    print(f"{len(photos)} photos, {args.model}\n")
     for way, answers in WAYS.items():
         painted = [paint_all(colorizer, each, answers) for each in photos]
         show(way, [score(each, pixels) for each, pixels in zip(photos, painted, strict=True)])
-        if asked.sheet and answers is smooth:
-            write_sheet(painted[:SHEET_OF], asked.sheet)
+        if args.sheet and answers is smooth:
+            write_sheet(painted[:SHEET_OF], args.sheet)
 
 
 def paint_all(

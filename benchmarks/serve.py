@@ -43,10 +43,10 @@ def main() -> None:
         default=2000,
         help="requests of random sizes and formats, also with memory sampled; 0 skips this",
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=run_servers, args=(asked.model, theirs), daemon=True
+        target=run_servers, args=(args.model, theirs), daemon=True
     )
     process.start()
     ports: dict[str, int] = ours.recv()
@@ -57,12 +57,12 @@ def main() -> None:
     )
     for port in ports.values():
         load(port, images, 4, 40)
-    for clients in asked.clients:
-        compare(ports, images, clients, max(asked.requests, 4 * clients), asked.rounds)
-    if asked.flat:
-        watch_memory(process.pid or 0, ports[BATCHED], images, asked.flat)
-    if asked.mixed:
-        watch_memory(process.pid or 0, ports[BATCHED], mixed(asked.mixed), asked.mixed)
+    for clients in args.clients:
+        compare(ports, images, clients, max(args.requests, 4 * clients), args.rounds)
+    if args.flat:
+        watch_memory(process.pid or 0, ports[BATCHED], images, args.flat)
+    if args.mixed:
+        watch_memory(process.pid or 0, ports[BATCHED], mixed(args.mixed), args.mixed)
     ours.send("stop")
     process.join(30)
 

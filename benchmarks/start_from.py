@@ -36,25 +36,25 @@ ALONE = {"the model's encoder": {"with_heads": False}}
 
 def main() -> None:
     """Train from each start with each number of photos, and print a line for each."""
-    asked = _read_arguments()
-    seen = {key_of(row["original"]) for row in read_csv(asked.seen)} if asked.seen else set()
-    unseen = [path for path in sorted(asked.images.glob("*/*")) if key_of(path.as_posix()) not in seen]
-    print(f"{len(unseen)} photos of {asked.images} are not in {asked.seen}; model: {asked.model}")
+    args = _read_arguments()
+    seen = {key_of(row["original"]) for row in read_csv(args.seen)} if args.seen else set()
+    unseen = [path for path in sorted(args.images.glob("*/*")) if key_of(path.as_posix()) not in seen]
+    print(f"{len(unseen)} photos of {args.images} are not in {args.seen}; model: {args.model}")
     titles = "".join(f"{title:>40}" for title in METRICS.values())
     print(f"{'photos':>6} {'epochs':>8}  {'start':22}{titles}{'CPU s':>9}", flush=True)
-    for text in asked.photos:
+    for text in args.photos:
         count, heads, tuned = map(int, text.replace("+", ":").split(":"))
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            lay_out(root / "photos", choose(unseen, count), sorted(asked.test.glob("*/*")))
-            config = settings(asked.model, root / "photos", heads, tuned, asked.set)
+            lay_out(root / "photos", choose(unseen, count), sorted(args.test.glob("*/*")))
+            config = settings(args.model, root / "photos", heads, tuned, args.set)
             first: dict[str, NDArray[np.float64]] = {}
-            for name, encoder in (STARTS | (ALONE if asked.encoder_alone else {})).items():
+            for name, encoder in (STARTS | (ALONE if args.encoder_alone else {})).items():
                 began = time.process_time()
-                scores = score(edit(config, {"encoder": encoder}), root / "out", range(asked.seeds))
+                scores = score(edit(config, {"encoder": encoder}), root / "out", range(args.seeds))
                 first = first or scores
                 cells = "".join(f"{cell(metric, scores, first):>40}" for metric in METRICS)
-                took = (time.process_time() - began) / asked.seeds
+                took = (time.process_time() - began) / args.seeds
                 print(f"{count:6} {heads:4}+{tuned:<3}  {name:22}{cells}{took:9.0f}", flush=True)
 
 

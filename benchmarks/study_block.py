@@ -233,13 +233,13 @@ def _read_arguments() -> Config:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--heads", type=int, default=30)
     parser.add_argument("--finetune", type=int, default=15)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     settings = {
-        "images.path": asked.images,
-        "images.size_px": asked.size,
-        "encoder.weights": asked.weights,
-        "training.heads.epochs": asked.heads,
-        "training.finetune.epochs": asked.finetune,
+        "images.path": args.images,
+        "images.size_px": args.size,
+        "encoder.weights": args.weights,
+        "training.heads.epochs": args.heads,
+        "training.finetune.epochs": args.finetune,
         "evaluation.networks": "[]",
         "evaluation.perceptual": "[]",
         "evaluation.diagnose_every_steps": 0,

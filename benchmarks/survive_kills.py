@@ -30,17 +30,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whom", choices=("command", "worker"), default="command")
-    asked, study = parser.parse_known_args()
+    args, study = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        peaceful, hunted = Path(folder) / "peaceful", Path(folder) / "hunted"
+        uninterrupted, killed = Path(folder) / "uninterrupted", Path(folder) / "killed"
         started = time.perf_counter()
-        subprocess.run(command(study, peaceful), check=True, capture_output=True)
+        subprocess.run(command(study, uninterrupted), check=True, capture_output=True)
         seconds = time.perf_counter() - started
         print(f"uninterrupted: {seconds:.0f} s", flush=True)
-        kills = hunt(study, hunted, asked.kills, random.Random(asked.seed), seconds, asked.whom)
-        different = compare(peaceful, hunted)
+        kills = kill_repeatedly(study, killed, args.kills, random.Random(args.seed), seconds, args.whom)
+        different = compare(uninterrupted, killed)
     print(f"{kills} kills; files that differ: {', '.join(different) or 'none'}")
-    sys.exit(1 if different or kills < asked.kills else 0)
+    sys.exit(1 if different or kills < args.kills else 0)
 
 
 def command(study: list[str], out: Path) -> list[str]:
@@ -48,7 +48,9 @@ def command(study: list[str], out: Path) -> list[str]:
     return [sys.executable, "-m", "knowhue", "study", "--preset", "demo", *study, "--out", str(out)]
 
 
-def hunt(study: list[str], out: Path, kills: int, generator: random.Random, seconds: float, whom: str) -> int:
+def kill_repeatedly(
+    study: list[str], out: Path, kills: int, generator: random.Random, seconds: float, whom: str
+) -> int:
     """Start the study repeatedly and kill it after random times, then let it finish; return the number of kills."""
     done = 0
     while done < kills:
@@ -91,11 +93,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def compare(peaceful: Path, hunted: Path) -> list[str]:
+def compare(uninterrupted: Path, killed: Path) -> list[str]:
     """Names of the files whose bytes differ, and of `results.json` if its metrics differ."""
-    files = [p.relative_to(peaceful) for name in COMPARED for p in sorted(peaceful.rglob(name))]
-    different = [str(p) for p in files if (peaceful / p).read_bytes() != (hunted / p).read_bytes()]
-    ours, theirs = (read_json(folder / "results.json")["arms"] for folder in (peaceful, hunted))
+    files = [p.relative_to(uninterrupted) for name in COMPARED for p in sorted(uninterrupted.rglob(name))]
+    different = [str(p) for p in files if (uninterrupted / p).read_bytes() != (killed / p).read_bytes()]
+    ours, theirs = (read_json(folder / "results.json")["arms"] for folder in (uninterrupted, killed))
     return different + (["results.json: arms"] if ours != theirs else [])
 
 

@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--others", type=Path)
     parser.add_argument("--images", dest="count", type=int, default=100)
-    asked = parser.parse_args()
-    colorizer = Colorizer.load(asked.model, fast=True)
-    found = [measure(colorizer, path) for path in some(asked.images, asked.count)]
+    args = parser.parse_args()
+    colorizer = Colorizer.load(args.model, fast=True)
+    found = [measure(colorizer, path) for path in some(args.images, args.count)]
     unsure, error = (np.concatenate([each[k].ravel()[::EVERY] for each in found]) for k in (0, 1))
     print(f"uncertainty and true error, Spearman: pixels {spearmanr(unsure, error)[0]:.2f}, ", end="")
     means = np.array([[each[k].mean() for k in (0, 1)] for each in found])
@@ -42,9 +42,9 @@ def main() -> None:
     for low, high in pairwise(edges):
         inside = (unsure >= low) & (unsure <= high)
         print(f"  uncertainty {low:5.1f} to {high:5.1f}: mean error {error[inside].mean():5.1f} CIELAB units")
-    if asked.others:
+    if args.others:
         usual = np.array([each[2] for each in found])
-        others = np.array([novelty(colorizer, path) for path in some(asked.others, asked.count)])
+        others = np.array([novelty(colorizer, path) for path in some(args.others, args.count)])
         ranks = rankdata(np.r_[usual, others])[len(usual) :]
         area = (ranks.sum() - len(others) * (len(others) + 1) / 2) / (len(usual) * len(others))
         print(f"novelty: area under the curve {area:.2f}; reported as unlike the training images: ", end="")

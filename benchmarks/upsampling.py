@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--images", dest="count", type=int, default=100)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     files = sorted(
-        path for path in asked.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        path for path in args.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
-    colorizer = Colorizer.load(asked.model, fast=True) if asked.model else None
+    colorizer = Colorizer.load(args.model, fast=True) if args.model else None
     ways: dict[str, Callable[..., np.ndarray]] = {"bilinear": bilinear}
     for radius in (1, 2, 4):
         for epsilon in (4.0, 25.0, 100.0, 400.0):
@@ -44,8 +44,8 @@ def main() -> None:
                 chroma_lines, radius=radius, epsilon=epsilon
             )
     errors: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for path in files[:: max(1, len(files) // asked.count)]:
-        measure(path, asked.size, colorizer, ways, errors)
+    for path in files[:: max(1, len(files) // args.count)]:
+        measure(path, args.size, colorizer, ways, errors)
     print(f"{'':36}{'a*b* error':>12}{'at edges':>12}")
     for name, values in errors.items():
         everywhere, edges = np.nanmean(values, axis=0)

@@ -46,12 +46,12 @@ def main() -> None:
     parser.add_argument(
         "--engine", action="store_true", help="measure the overhead of the engine in one process"
     )
-    asked, study = parser.parse_known_args()
+    args, study = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        if asked.engine:
+        if args.engine:
             engine_share(command(study, Path(folder)))
         else:
-            compare(study, Path(folder), asked.workers)
+            compare(study, Path(folder), args.workers)
 
 
 def command(study: list[str], out: Path) -> list[str]:

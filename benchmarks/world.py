@@ -55,26 +55,26 @@ class Photo(NamedTuple):
 
 def main() -> None:
     """Print a table for the baselines and for every model."""
-    asked = read_arguments()
-    files = sorted(each for each in asked.photos.glob("*/*") if each.suffix.lower() in SUFFIXES)
-    if asked.limit:
-        files = random.Random(0).sample(files, asked.limit)
-    photos = [read_photo(each, number, asked.degraded) for number, each in enumerate(files)]
+    args = read_arguments()
+    files = sorted(each for each in args.photos.glob("*/*") if each.suffix.lower() in SUFFIXES)
+    if args.limit:
+        files = random.Random(0).sample(files, args.limit)
+    photos = [read_photo(each, number, args.degraded) for number, each in enumerate(files)]
     mean = torch.stack([each.chroma.mean((2, 3)) for each in photos]).mean(0)[..., None, None]
-    print(f"{len(photos)} photos{', degraded' if asked.degraded else ''}\n")
+    print(f"{len(photos)} photos{', degraded' if args.degraded else ''}\n")
     print(f"{'':24}{'a*b* error':>22}{'CIEDE2000':>22}{'chroma':>8}{'colourfulness':>15}{'better':>16}")
     gray = [score(each, torch.zeros_like(each.chroma)) for each in photos]
     show("gray", gray, gray)
     show("mean colour", [score(each, mean.expand_as(each.chroma)) for each in photos], gray)
-    for name in asked.models:
-        colorizer = Colorizer.load(name, fast=asked.fast)
-        for saturation in asked.saturations:
+    for name in args.models:
+        colorizer = Colorizer.load(name, fast=args.fast)
+        for saturation in args.saturations:
             rows = [judge(colorizer, each, saturation) for each in photos]
             show(f"{name[-18:]} x{saturation:g}", rows, gray)
         show_classes(rows)
         show_skin(rows)
-        if asked.uncertain:
-            show_uncertainty(colorizer, photos[: asked.uncertain])
+        if args.uncertain:
+            show_uncertainty(colorizer, photos[: args.uncertain])
 
 
 def read_photo(path: Path, number: int, degraded: bool) -> Photo:
