@@ -1,6 +1,6 @@
-"""Tiny images, settings and work that many tests share; everything here takes milliseconds.
+"""Fixtures that many tests share: tiny images, settings and workspaces, which take milliseconds.
 
-What imports torch does so when it is used: pytest's own process, which hands tests out, and tests of much else do not.
+Imports that need torch are inside the fixtures, because pytest's main process and many tests don't need it.
 """
 
 import gc
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from knowhue.data.prepare import Prepared
     from knowhue.training.engine import Workspace
 
-# before torch is imported: sums in one order on every machine
+# set before torch is imported, so that sums have the same order on every machine
 os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
@@ -52,17 +52,17 @@ MakeFolder = Callable[..., Path]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What collecting makes lives as long as the process: looking through it for garbage took a third of its time."""
+    """Collect tests without garbage collection, which took a third of the time and finds nothing to free."""
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.freeze()  # nor is it looked through while tests run
+        gc.freeze()  # later collections skip these objects too
         gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole studies first: a file of a minute that is begun last leaves the other processes idle."""
+    """Run long tests first, because a slow file that starts last leaves the other processes idle."""
     long = ("equality", "tests", "engines", "training", "browser", "inference", "report")
     items.sort(
         key=lambda item: long.index(folder) if (folder := item.path.parent.name) in long else len(long)
@@ -70,8 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _without_waiting_for_the_disk() -> Iterator[None]:
-    """No test cuts the power, and only then does it matter what the disk has: training waited more than it computed."""
+def _without_fsync() -> Iterator[None]:
+    """Don't wait for the disk: no test cuts the power, and training waited longer than it computed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
         patch.setattr("numpy.memmap.flush", lambda _: None)
@@ -87,9 +87,9 @@ def _without_figures() -> Iterator[None]:
 
 @pytest.fixture
 def without_figures() -> Iterator[None]:
-    """Reports are written without figures, whose drawing takes most of a small study: for tests of anything else.
+    """Write reports without figures, which take most of the time of a small study.
 
-    Not those that fixtures of modules write, which are made before.
+    Reports that module fixtures write still have figures; use `module_without_figures` for them.
     """
     with _without_figures():
         yield
@@ -97,14 +97,14 @@ def without_figures() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def module_without_figures() -> Iterator[None]:
-    """The same for all of a module, also for what its fixtures write."""
+    """Write all reports of a module without figures, also those that its fixtures write."""
     with _without_figures():
         yield
 
 
 @pytest.fixture(scope="session")
 def _features_once() -> Iterator[None]:
-    """EfficientNet-Lite0 looks at the same few images in study after study: each batch is computed once a process."""
+    """Compute the features of each batch once per process, because all studies have the same few images."""
     from knowhue.evaluation.features import NETWORKS, ImageNetwork
 
     def opened(file: str | None, device: "device") -> ImageNetwork:
@@ -126,7 +126,7 @@ def _features_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(_features_once: None) -> Callable[..., Config]:
-    """The tiny configuration with changes by dotted name: `tiny(training__batch_size=2, seed=1)`."""
+    """The tiny configuration with some settings changed: `tiny(training__batch_size=2, seed=1)`."""
     add_small_encoder()
 
     def make(**changes: Any) -> Config:
@@ -143,7 +143,7 @@ def tiny(_features_once: None) -> Callable[..., Config]:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Write coloured noise: `make_folder({"train/cat": 3, "val/cat": 1})` returns the root."""
+    """Write images of coloured noise, and return their root: `make_folder({"train/cat": 3, "val/cat": 1})`."""
 
     def make(layout: Mapping[str, int], root: str = "photos", size_px: int = 24, seed: int = 0) -> Path:
         generator = np.random.default_rng(seed)
@@ -160,7 +160,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 @pytest.fixture
 def make_prepared() -> "Callable[..., Prepared]":
-    """Prepared images of noise that were never on disk; every fourth is for validation (or test)."""
+    """Prepared images of noise, in memory only; every fourth is for validation, with `test` half of these for test."""
     from knowhue.data.prepare import Prepared
 
     def make(
@@ -191,7 +191,7 @@ def make_prepared() -> "Callable[..., Prepared]":
 
 @pytest.fixture
 def make_work(tmp_path: Path, make_prepared: "Callable[..., Prepared]") -> "Callable[..., Workspace]":
-    """Workspace on prepared noise below a folder of its own: `make_work(config, "first")`."""
+    """A workspace with prepared noise in its own folder: `make_work(config, "first")`."""
     from knowhue.training.engine import Engine, Workspace
 
     def make(config: Config, name: str = "study", report: Any = lambda _: None, **prepared: Any) -> Workspace:
@@ -202,7 +202,7 @@ def make_work(tmp_path: Path, make_prepared: "Callable[..., Prepared]") -> "Call
 
 @pytest.fixture
 def small_disk():
-    """Files may hold 4,000 bytes: beyond that the system refuses every writer, in whatever language it is written."""
+    """Limit every file to 4,000 bytes; the system refuses longer writes by Python and native code."""
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))

@@ -1,4 +1,4 @@
-"""An object store that speaks S3, in this process, which may refuse some requests as the real ones do."""
+"""An S3 server in this process, which can refuse some requests as real ones do."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 
 
 class Sometimes:
-    """A WSGI app that answers 503 to one request of every so many; counts what was asked."""
+    """A WSGI app that records requests and answers one in `every` with 503 (0: none)."""
 
     def __init__(self, app: Callable[..., Any], every: int) -> None:
         self.app, self.every = app, every
@@ -35,7 +35,7 @@ class Sometimes:
 
 @contextmanager
 def running_s3(monkeypatch: pytest.MonkeyPatch, every: int = 0) -> Iterator[Sometimes]:
-    """A server with the bucket `bucket`, which the environment names until the block ends."""
+    """Run a server with the bucket `bucket`, and set the environment variables that point to it."""
     app = Sometimes(moto_server.DomainDispatcherApplication(moto_server.create_backend_app), 0)
     server = serving.make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,14 +1,17 @@
-"""A small encoder for tests, and how other processes come to know it."""
+"""A small encoder for tests, and its registration in this process and in workers."""
 
 from knowhue.engines import executor
 
 SMALL_ENCODER = "test_efficientnet"
-"""A fortieth of EfficientNet-Lite0 with the same kinds of layers, which timm has for tests. Tests that train in
-processes which do not call `add_small_encoder`, or are about how the real one learns and rounds, name that."""
+"""timm's test network with the kinds of layers of EfficientNet-Lite0 and a fortieth of its weights.
+
+Tests use the real EfficientNet-Lite0 if they train in processes that don't call `add_small_encoder`, or if they test
+how it learns and rounds.
+"""
 
 
 def add_small_encoder() -> None:
-    """Let this process know it; not before tests are collected, for some run over all encoders."""
+    """Register the encoder in this process, after tests are collected, because some run over all encoders."""
     from knowhue import config
     from knowhue.models.encoder import BACKBONES, Backbone
 
@@ -18,6 +21,6 @@ def add_small_encoder() -> None:
 
 
 def begin_worker(*arguments: object) -> None:
-    """Begin a worker of `LocalProcesses` that knows it, too."""
+    """Start a worker of `LocalProcesses` with the encoder registered."""
     add_small_encoder()
     executor._start_worker(*arguments)

@@ -1,4 +1,4 @@
-"""Reports without figures, whose drawing takes most of a small study: also in processes that tests start."""
+"""Reports without figures, which take most of the time of a small study; also for processes that tests start."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def undrawn_figures() -> "dict[str, Figure]":
-    """What `knowhue.report.page.FIGURES` is to be for that."""
+    """The value of `knowhue.report.page.FIGURES` for reports without figures."""
     from knowhue.report.figures import FIGURES
 
     return {name: replace(figure, draw=lambda _: {}) for name, figure in FIGURES.items()}

@@ -1,4 +1,4 @@
-"""Commands are run in this process."""
+"""A fixture that runs commands in this process."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from knowhue.apps import program
 
 @pytest.fixture
 def knowhue(monkeypatch, capsys):
-    """Run a command in this process: exit code, standard output, standard error."""
+    """A function that runs a command; returns its exit code, standard output and standard error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["knowhue", *map(str, arguments)])

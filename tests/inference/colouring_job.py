@@ -1,4 +1,4 @@
-"""A folder's job with a network that needs no weights; run as a program, to be killed, or imported."""
+"""Colour a folder with a network without weights: a program that tests kill, and a module that they import."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ CLASSES = ("bright", "dark")
 
 
 class FakeNetwork:
-    """Orange everywhere; bright images are `bright`."""
+    """Predicts orange everywhere, and the class `bright` for bright images."""
 
     runtime = "fake"
     activation_names = ()

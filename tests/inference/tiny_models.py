@@ -1,4 +1,4 @@
-"""Models of a few thousand weights with all the parts of a real one, and their descriptions."""
+"""Models of a few thousand weights with all the parts of a real model, and their descriptions."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ BOTH = ("colour", "class")
 
 
 class TwoStageBase(nn.Module):
-    """An encoder of strides 2 and 4, the first of which pads as TensorFlow does."""
+    """An encoder with strides 2 and 4, whose first layer pads as TensorFlow does."""
 
     channels, strides = (8, 12), (2, 4)
 
@@ -36,7 +36,7 @@ class TwoStageBase(nn.Module):
 
 
 def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
-    """What a small run would say of its model."""
+    """The description of a model as a small run would write it."""
     config = edit(
         Config(),
         {
@@ -62,17 +62,17 @@ def describe(tasks: tuple[str, ...] = BOTH, **changes: object) -> Description:
 
 
 def two_stage_network(tasks: tuple[str, ...] = BOTH, kind: type[Deployed] = Deployed) -> TorchNetwork:
-    """The smallest model that has every kind of layer."""
+    """A tiny model with every kind of layer."""
     torch.manual_seed(0)
     encoder = TwoStageBase()
     colour = Decoder(encoder.channels, encoder.strides, 4, skips=True) if "colour" in tasks else None
     classifier = Classifier(encoder.channels[-1], len(CLASSES)) if "class" in tasks else None
     module = kind(MultiTask(encoder, colour, classifier), 1.5, 12, 0.3)  # pyright: ignore[reportArgumentType]
-    return TorchNetwork(_awakened(module), describe(tasks))
+    return TorchNetwork(_with_random_weights(module), describe(tasks))
 
 
 def colours_network() -> TorchNetwork:
-    """A small one whose colour head gives the logits of 313 colours."""
+    """A tiny model whose colour head predicts logits of 313 colours."""
     torch.manual_seed(0)
     encoder = TwoStageBase()
     colour = ColourClasses(encoder.channels, encoder.strides, 4, skips=True, logit_adjustment=0.5)
@@ -80,16 +80,16 @@ def colours_network() -> TorchNetwork:
     model = MultiTask(encoder, colour, Classifier(encoder.channels[-1], len(CLASSES)))  # pyright: ignore[reportArgumentType]
     changes = {"colour": {"method": "feedforward", "loss": "classification", "logit_adjustment": 0.5}}
     described = describe(config=edit(describe().config, changes))
-    return TorchNetwork(_awakened(Deployed(model, 1.5, 12, 0.3)), described)
+    return TorchNetwork(_with_random_weights(Deployed(model, 1.5, 12, 0.3)), described)
 
 
 def lite0_network() -> TorchNetwork:
-    """An untrained model on a real encoder, as files can hold it."""
+    """An untrained model with the encoder EfficientNet-Lite0."""
     return _untrained(describe())
 
 
 def small_network() -> TorchNetwork:
-    """The same on an encoder of a fortieth, whose layers are of the same kinds."""
+    """An untrained model with the small encoder, which has the same kinds of layers as EfficientNet-Lite0."""
     add_small_encoder()
     return _untrained(describe(config=edit(describe().config, {"encoder": {"name": SMALL_ENCODER}})))
 
@@ -97,16 +97,16 @@ def small_network() -> TorchNetwork:
 def _untrained(described: Description) -> TorchNetwork:
     torch.manual_seed(0)
     model = build_model(described.config, len(CLASSES))
-    return TorchNetwork(_awakened(Deployed(model, 1.5, 12, 0.3)), described)
+    return TorchNetwork(_with_random_weights(Deployed(model, 1.5, 12, 0.3)), described)
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """L* (count, height, width)."""
+    """Random L*, (count, height, width), 0 to 100."""
     return np.random.default_rng(seed).uniform(0, 100, (count, height, width)).astype(np.float32)
 
 
-def _awakened(module: Deployed) -> Deployed:
-    """With colours, which an untrained head does not give, and references of length 1."""
+def _with_random_weights(module: Deployed) -> Deployed:
+    """Give an untrained model random colours instead of gray, and references of length 1."""
     if module.model.colour is not None:
         nn.init.normal_(module.model.colour.out.weight, std=0.3)
     module.references.copy_(nn.functional.normalize(torch.randn_like(module.references).abs(), dim=1))

@@ -1,4 +1,4 @@
-"""Graphs of a few numbers with the inputs and outputs of others' colorizers."""
+"""Tiny ONNX graphs with the inputs and outputs of third-party colorizers."""
 
 import numpy as np
 import onnx
@@ -13,7 +13,7 @@ def node(kind, inputs, output, **attributes):
 
 
 def write(path, recipe, nodes, arrays=(), size=(1, 256, 256), **changes):
-    """A graph from `input` to `output` as files of a recipe have it, with some parts changed."""
+    """Write a graph from `input` to `output` with the shapes of a recipe, and with `changes`."""
     batch, height, width = size
     shapes = {
         "input": changes.get("taken", [batch, INPUTS[recipe], height, width]),
@@ -30,14 +30,14 @@ def write(path, recipe, nodes, arrays=(), size=(1, 256, 256), **changes):
 
 
 def linear(path, recipe, weights, bias, **changes):
-    """Each answer a sum of what is given, by `weights` (out, in), and a bias (out,)."""
+    """Write a model whose outputs are linear in its inputs: `weights` (out, in), `bias` (out,)."""
     kernel = np.array(weights, np.float32).reshape(OUTPUTS[recipe], INPUTS[recipe], 1, 1)
     arrays = {"w": kernel, "b": np.array(bias, np.float32)}
     return write(path, recipe, [node("Conv", "input w b", "output")], arrays, **changes)
 
 
 def painted(path, recipe, colour, **changes):
-    """A model that answers one colour everywhere: a*b*, or sRGB codes, and of deoldify black to white."""
+    """Write a model that predicts one colour: a*b*, or sRGB codes; deoldify's are scaled by the input's gray."""
     weights = np.zeros((OUTPUTS[recipe], INPUTS[recipe]))
     if recipe == "deoldify":
         weights[:] = np.array(colour)[:, None] / 255 / 3

@@ -1,4 +1,4 @@
-"""Videos to test with, drawn and encoded here, and what players would see of one."""
+"""Test videos, which are drawn and encoded here, and decoded as a player would."""
 
 from contextlib import closing
 from fractions import Fraction
@@ -18,7 +18,7 @@ UNEVEN = [0, 20, 50, 75, 100, 200, 225, 250, 260, 300, 325, 350]
 
 
 def drawn(count: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Gray codes (T, H, W), smooth, panning to the right."""
+    """Frames of a smooth gray texture that pans to the right, (T, H, W) uint8."""
     noise = np.random.default_rng(0).random((height, width + 2 * count))
     smooth = gaussian_filter(noise, 3, mode="wrap")
     codes = (smooth - smooth.min()) / np.ptp(smooth) * 200 + 30
@@ -26,7 +26,7 @@ def drawn(count: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.n
 
 
 class Kind(NamedTuple):
-    """How a video is stored."""
+    """The format of a video: codecs, tags and streams."""
 
     codec: str = "ffv1"
     pixels: str = "yuv420p"
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 def make_video(path: Path, codes: np.ndarray | None = None, kind: Kind = Kind(), times: Any = None) -> Path:  # noqa: B008
-    """Write a gray video with a title, two chapters and whatever its kind asks for."""
+    """Write a gray video with a title, two chapters, and the format and streams of `kind`."""
     codes = drawn() if codes is None else codes
     times = range(0, 25 * len(codes), 25) if times is None else times
     with av.open(str(path), "w") as file:
@@ -100,7 +100,7 @@ def _others(file: Any, kind: Kind) -> list[Any]:
 
 
 class Played(NamedTuple):
-    """A video as a player finds it."""
+    """The decoded frames of a video."""
 
     pixels: list[np.ndarray]
     seconds: list[float]
@@ -108,7 +108,7 @@ class Played(NamedTuple):
 
 
 def play(path: Path) -> Played:
-    """Decode it all."""
+    """Decode all frames of a video."""
     with closing(Video(path)) as video:
         frames = list(video.frames())
         seconds = [float(frame.pts * video.time_base) for frame in frames]
@@ -116,7 +116,7 @@ def play(path: Path) -> Played:
 
 
 def packets(path: Path, kind: str) -> list[tuple[float, bytes]]:
-    """Times and bytes of all packets of a kind."""
+    """Time in seconds and bytes of every packet of the streams of a kind."""
     with av.open(str(path)) as file:
         streams = [each for each in file.streams if each.type == kind]
         return [

@@ -1,4 +1,4 @@
-"""A study of two cells that have a log, an end and scores, for the trackers."""
+"""A study of two finished cells with logs and scores, for tests of trackers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ HASH = "ab" * 32
 
 
 def entry(epoch: int, **changes: Any) -> dict[str, Any]:
-    """An epoch of ten steps of 64 images, as training writes it."""
-    told = {
+    """The log entry of an epoch of ten steps with 64 images, as training writes it."""
+    values = {
         "phase": "heads" if epoch == 1 else "finetune",
         "epoch": epoch,
         "train": {"l1": 1 / epoch},
@@ -25,7 +25,7 @@ def entry(epoch: int, **changes: Any) -> dict[str, Any]:
         "images_per_second": 160.0,
         "warnings": [],
     }
-    return told | changes
+    return values | changes
 
 
 DIAGNOSED = {
@@ -53,7 +53,7 @@ def write_logged_study(root: Path) -> Path:
         {**STUDY_SCHEMA, "name": "photos", "hash": HASH, **plan.model_dump(mode="json", by_alias=True)},
     )
     write_json(root / "gate" / "seed-0.json", {})
-    write_run(root / "heads", "class", 0)  # a head is no cell
+    write_run(root / "heads", "class", 0)  # a head is not a cell
     write_run(root / "set-aside", "colour", 0)
     for arm in ("colour", "multi"):
         write_run(root, arm, 0)

@@ -1,4 +1,4 @@
-"""A comparison's folder of runs that were never made."""
+"""The folder of a comparison of methods with synthetic runs."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ ERRORS = {
     "palette-ab": (17.0, 16.0, None),
     "pix2pix": ("missing", 15.5, 16.0),
 }
-"""By method and seed; None is a run that diverged."""
+"""a*b* error by method and seed; None is a diverged run."""
 BASELINES = {"gray": {"ab_l1": 14.0}, "real": {"distribution": {"fd_lite0": {"value": 3.0}}}}
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 
@@ -24,9 +24,14 @@ PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 def write_comparison(
     folder: Path, errors=ERRORS, baselines=BASELINES, name="test", clock=None, arms=None
 ) -> Path:
-    """Every run of `errors`; equal wall-clock has begun only where `clock` gives the errors of its runs.
+    """Write a comparison with the runs of `errors`.
 
-    `arms` are the plan's own, where they are not `METHODS`.
+    Args:
+        errors: a*b* error by method and seed; None is a diverged run, "missing" one that was not made.
+        baselines: content of `baselines.json`.
+        name: name of the comparison.
+        clock: errors of the runs at equal wall-clock time; None if these have not begun.
+        arms: arms of the plan; None is all `METHODS`.
     """
     generator = np.random.default_rng(0)
     seeds = range(len(next(iter(errors.values()))))

@@ -1,4 +1,4 @@
-"""A synthetic study folder that follows the contract between the study and its report."""
+"""The folder of a study with synthetic runs, in the format that the report reads."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def write_study(
     classes: list[str] | None = None,
     baselines: dict[str, Any] = BASELINES,
 ) -> Path:
-    """Write a study in which multi-task is `gain` (one CIELAB unit, and a tenth in accuracy) better."""
+    """Write a study in which multi-task is better by `gain` CIELAB units of error and a tenth of it in accuracy."""
     names = classes or CLASSES
     plan = make_plan(load_config("demo"), arms, seeds)
     write_json(folder / "study.json", {
@@ -98,7 +98,7 @@ def table_text(study: Study, name: str) -> Table:
 
 
 def scores_of(study: Study, task: str) -> dict[str, dict[str, str]]:
-    """The table of a task's scores: by metric, by column; the metric's role in the plan is its `role`."""
+    """The table of a task's scores as text by metric and column; `role` is the metric's role in the plan."""
     header, *rows = table_text(study, f"{task}_scores")
     return {
         metric.value: dict(zip(header[1:], cells, strict=True)) | {"role": metric.below}
@@ -135,7 +135,7 @@ def _write_images(folder: Path, names: list[str]) -> None:
 
 
 def _scenes(classes: int, wash: float) -> np.ndarray:
-    """Two images of each class: a disc before a graded ground, colours washed out by `wash`."""
+    """Two images per class: a disc on a gradient, with colours desaturated by `wash`, 0 to 1."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     images = []
     for number in range(2 * classes):
@@ -182,7 +182,7 @@ def _epoch(
         line["train"] |= {"l1": 0.1 + left / 10, "generator": 0.4 + 0.05 * number + 0.02 * rng.normal(),
                           "discriminator": 0.25 - 0.012 * number + 0.01 * rng.normal(),
                           "discriminator_real": real, "discriminator_fake": real - 0.05}  # fmt: skip
-        shift = (error - 12.0) if tuned else 0.0  # the arms are one computation while the encoder is frozen
+        shift = (error - 12.0) if tuned else 0.0  # arms are equal while the encoder is frozen
         line["validation"] |= {"ab_l1": 12.0 + shift + 3 * left + 0.05 * rng.normal(), "adversarial": 0.5}
         if number >= 8:
             line["warnings"] = [
@@ -199,7 +199,7 @@ def _epoch(
 def _images(
     names: list[str], seed: list[int], error: float, accuracy: float
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Make the same images for every run, with a little of its own in each."""
+    """Rows of the same images for every run, with a little noise of the run."""
     rng, own = np.random.default_rng(11), np.random.default_rng(seed)
     spread, coin = rng.normal(0, 2, len(names) * PER_CLASS), rng.permutation(len(names) * PER_CLASS)
     spread += own.normal(0, 0.3, len(spread))
@@ -250,7 +250,7 @@ def _write_samples(run: Path, names: list[str], *, colour: bool, classes: bool, 
 
 
 def write_own_scores(folder: Path) -> None:
-    """Score the runs of a study by their rows, as training does."""
+    """Compute the scores of a study's runs from their rows, as training does."""
     for run in folder.glob("*/seed-*"):
         rows = [_typed(row) for row in read_csv(run / "per_image.csv")]
         scores = read_json(run / "scores.json")

@@ -1,4 +1,4 @@
-"""A truth and two systems of it."""
+"""True images, and their colourings by two systems."""
 
 from pathlib import Path
 from typing import NamedTuple

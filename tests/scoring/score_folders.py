@@ -1,4 +1,4 @@
-"""Small folders of true images and colourings, made on the spot."""
+"""Small folders of generated true images and colourings."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ SIDE = 24
 
 
 def picture(seed: int, side: int = SIDE) -> np.ndarray:
-    """Smooth colours with some noise, (side, side, 3) uint8."""
+    """An image of smooth colours with some noise, (side, side, 3) uint8."""
     random = np.random.default_rng(seed)
     down, across = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
     weights = random.uniform(0.1, 0.9, (3, 3))
@@ -19,14 +19,14 @@ def picture(seed: int, side: int = SIDE) -> np.ndarray:
 
 
 def paler(pixels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """A colouring: some of the colour, and some noise in it."""
+    """A colouring of an image: its chroma multiplied by `share`, with noise."""
     gray = pixels.mean(-1, keepdims=True)
     noise = np.random.default_rng(seed).normal(0, 2, pixels.shape)
     return (gray + share * (pixels - gray) + noise).clip(0, 255).round().astype(np.uint8)
 
 
 def write_images(folder: Path, images: dict[str, np.ndarray], suffix: str = ".png") -> Path:
-    """Images by name without suffix."""
+    """Write images, given by name without suffix, and return the folder."""
     for name, pixels in images.items():
         path = folder / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,10 +35,10 @@ def write_images(folder: Path, images: dict[str, np.ndarray], suffix: str = ".pn
 
 
 def true_images(count: int = 6, folders: int = 2) -> dict[str, np.ndarray]:
-    """Images by name, in folders."""
+    """True images by name, distributed over folders."""
     return {f"class{number % folders}/image{number}": picture(number) for number in range(count)}
 
 
 def colourings(true: dict[str, np.ndarray], share: float, seed: int = 0) -> dict[str, np.ndarray]:
-    """A system's images by name."""
+    """Colourings by name, as a system would make them."""
     return {name: paler(pixels, share, seed + place) for place, (name, pixels) in enumerate(true.items())}

@@ -8,7 +8,7 @@ import timm
 import torch
 from scipy import stats
 from score_folders import colourings, true_images, write_images
-from tiny_classifier import NAME, SHOWN, as_shown, network, write_network
+from tiny_classifier import NAME, PREPROCESSING, network, preprocess, write_network
 
 from knowhue.errors import ConfigError
 from knowhue.evaluation.recognition import open_classifier
@@ -53,20 +53,20 @@ def noise(side: tuple[int, int], seed: int) -> Pixels:
 
 
 @pytest.mark.parametrize("side", [(160, 160), (37, 52), (300, 171)])
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", PREPROCESSING)
 def test_a_classifier_sees_images_as_timm_shows_them(tmp_path, side, name):
     """At the size at which it is tested, which may be another than it was trained at."""
     found = open_classifier(f"timm:{name}={write_network(tmp_path / 'net.safetensors', 9, name=name)}")
     own, seen = network(9, name=name), set()
     for seed in range(4):
         pixels = noise(side, seed)
-        scores = own(as_shown(pixels, name))[0]
+        scores = own(preprocess(pixels, name))[0]
         expected = scores.topk(5).indices.tolist()
         assert found.predict(pixels).tolist() == expected
         assert found.predict(pixels.astype(np.uint16) * 257).tolist() == expected
         seen.add(expected[0])
     assert (found.name, found.outputs, found.synsets) == (f"timm:{name}", 9, ())
-    sides = f"{SHOWN[name].side} x {SHOWN[name].side}"
+    sides = f"{PREPROCESSING[name].side} x {PREPROCESSING[name].side}"
     assert found.provenance["input"].startswith(
         f"the pixels that the protocol compares, in 8 bits: {sides} of a"
     )
@@ -189,7 +189,7 @@ def test_shares_are_those_of_the_network_itself(judged):
     made, pairs, scores = judged
     own = network(12)
     tops = {
-        name: np.array([own(as_shown(images[image]))[0].argmax().item() for image in pairs.truth])
+        name: np.array([own(preprocess(images[image]))[0].argmax().item() for image in pairs.truth])
         for name, images in made.items()
     }
     folders = np.array([int(name[5]) for name in pairs.truth])

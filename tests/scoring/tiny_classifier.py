@@ -1,4 +1,4 @@
-"""Small random classifiers of timm as files, whose answers differ from image to image."""
+"""Files of small timm classifiers with random weights, whose predictions differ between images."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 NAME = "test_resnet"
 RETESTED = "test_mambaout"
-"""A network that is trained at another size than it is tested at."""
+"""A network whose test size differs from its training size."""
 
 
-class Shown(NamedTuple):
-    """How a network is shown images: side of its input, the shorter side before the crop, and the rest."""
+class Preprocessing(NamedTuple):
+    """The preprocessing of a network: input side and shorter side before the crop (px), and normalisation."""
 
     side: int
     whole: int
@@ -24,25 +24,25 @@ class Shown(NamedTuple):
     deviation: tuple[float, ...]
 
 
-SHOWN = {
-    NAME: Shown(160, 168, Image.Resampling.BILINEAR, (0.5,) * 3, (0.5,) * 3),
-    RETESTED: Shown(192, 192, Image.Resampling.BICUBIC, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+PREPROCESSING = {
+    NAME: Preprocessing(160, 168, Image.Resampling.BILINEAR, (0.5,) * 3, (0.5,) * 3),
+    RETESTED: Preprocessing(192, 192, Image.Resampling.BICUBIC, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
 
 def network(outputs: int, seed: int = 0, name: str = NAME) -> torch.nn.Module:
-    """With random weights, and a last layer that gives no output a head start on uniform noise."""
+    """A network with random weights, and a bias that makes its mean outputs on uniform noise 0."""
     torch.manual_seed(seed)
     made = timm.create_model(name, num_classes=outputs).eval()
     noise = np.random.default_rng(seed).integers(0, 256, (12, 3, 3, 3)).astype(np.uint8)
     with torch.no_grad():
-        made.get_classifier().bias -= torch.cat([made(as_shown(each, name)) for each in noise]).mean(0)
+        made.get_classifier().bias -= torch.cat([made(preprocess(each, name)) for each in noise]).mean(0)
     return made.requires_grad_(False)
 
 
-def as_shown(pixels: np.ndarray, name: str = NAME) -> torch.Tensor:
-    """What timm says of the network's input, by hand: resize, crop, normalise."""
-    wanted = SHOWN[name]
+def preprocess(pixels: np.ndarray, name: str = NAME) -> torch.Tensor:
+    """Preprocess an image as timm would: resize, crop, normalise; (1, 3, side, side)."""
+    wanted = PREPROCESSING[name]
     height, width = pixels.shape[:2]
     scale = wanted.whole / min(height, width)
     size = tuple(

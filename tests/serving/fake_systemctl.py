@@ -1,6 +1,7 @@
-"""`systemctl` as far as `examples/replicas` calls it: a unit's `ExecStart` as a process, which SIGTERM stops.
+"""The part of `systemctl` that `examples/replicas` uses: it starts a unit's `ExecStart` and stops it with SIGTERM.
 
-`install(folder, unit)` puts it into a folder for the PATH, where it keeps each instance's process id and output.
+`install(folder, unit)` writes it into a folder, which the test adds to the PATH; the folder also has the process id and
+the output of each instance.
 """
 
 import os
@@ -50,7 +51,7 @@ def start(folder: Path, instance: str) -> None:
 
 
 def stop(folder: Path, instance: str, by: signal.Signals) -> None:
-    """End an instance, and wait until it has ended; one that does not run is left."""
+    """Stop an instance and wait for its end, if it is running."""
     path = folder / f"{instance}.pid"
     if not path.exists():
         return
@@ -62,7 +63,7 @@ def stop(folder: Path, instance: str, by: signal.Signals) -> None:
 
 
 def is_alive(process: int) -> bool:
-    try:  # what has ended and is not waited for yet is a zombie
+    try:  # Z: a zombie, which has ended but was not waited for
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False

@@ -1,4 +1,4 @@
-"""A server over a network that needs no weights, and images to send to it."""
+"""Networks without weights, a server that uses them, and images to send to it."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ CLASSES = ("bright", "dark")
 
 
 class FakeNetwork:
-    """Orange everywhere; bright images are `bright`."""
+    """Predicts orange everywhere, and the class `bright` for bright images."""
 
     runtime = "fake"
     activation_names = ()
@@ -56,7 +56,7 @@ class FakeNetwork:
 
 
 class MatchingNetwork(FakeNetwork):
-    """One for which equal places are alike, and no others: random Fourier features of 8 x 8 pixels."""
+    """Its features match only where images are equal: random Fourier features of 8 x 8 pixels."""
 
     activation_names = ("features_8",)
 
@@ -74,7 +74,7 @@ class MatchingNetwork(FakeNetwork):
 
 
 class ChoosingNetwork(MatchingNetwork):
-    """One that thinks all of the 313 colours alike, too."""
+    """Also predicts the 313 colours, all with the same probability."""
 
     activation_names = ("features_8", "colour_logits")
 
@@ -91,7 +91,7 @@ def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, task
 
 
 def photo(kind: str = "jpeg", width: int = 48, height: int = 32, value: int = 128, mode: str = "L") -> bytes:
-    """The bytes of a flat image; `value` is what it looks like."""
+    """Encode an image of one gray or colour; `value` is its code, 0 to 255."""
     file = io.BytesIO()
     Image.new(mode, (width, height), value if mode == "L" else (value,) * len(mode)).save(file, kind)
     return file.getvalue()
@@ -104,7 +104,7 @@ def running(
     stopping: Callable[[], object] = lambda: None,
     **changes: Any,
 ) -> Iterator[tuple[str, int, Server]]:
-    """A real server on a free port, in a thread: its host and port, and itself."""
+    """Run a real server in a thread, on a free port; yields its host, its port and the server."""
     settings = ServerSettings(port=0, **{"workers": 2, **changes})
     served = models or {"fake": colorizer()}
     app = make_app(served, settings, with_page)
