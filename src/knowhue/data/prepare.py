@@ -387,7 +387,7 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
         )
     if left_out["near-gray"] == len(listing):
         raise ImageError(
-            f"The images should be in colour, because colours are learnt from them. Found {len(listing)} images, all "
+            f"The images should be in colour, because colours are learned from them. Found {len(listing)} images, all "
             "of them near-gray. Train on colour images, and colour these with the model; or lower "
             "`images.min_colourfulness` if they are in faint colours."
         )

@@ -27,7 +27,7 @@ class SmoothTransposedConv(nn.Module):
     """Transposed convolution that doubles the size and gives even and odd output pixels equal sums of weights.
 
     In a plain transposed convolution these sums differ between neighbouring pixels, which shows as a checkerboard in
-    flat regions (Odena et al. 2016). Here the kernel is a learnt 3 x 3 kernel convolved with a 2 x 2 box. That makes
+    flat regions (Odena et al. 2016). Here the kernel is a learned 3 x 3 kernel convolved with a 2 x 2 box. That makes
     all four sums equal, so that a constant map stays constant (the zero-order-hold structure of Sugawara, Shiota and
     Kiya 2018), at the cost of a plain 4 x 4 layer.
 
@@ -38,7 +38,7 @@ class SmoothTransposedConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        # He et al. 2015, with the fan-in of the learnt 3 x 3 kernel
+        # He et al. 2015, with the fan-in of the learned 3 x 3 kernel
         nn.init.normal_(self.weight, std=(2 / (9 * in_channels)) ** 0.5)
         self.box: Tensor
         self.register_buffer("box", _box_convolution(), persistent=False)
@@ -166,7 +166,7 @@ class Classifier(nn.Module):
 class AttentionClassifier(nn.Module):
     """Linear classifier on the mean of the encoder's coarsest map plus attention pooling of the same map.
 
-    Each attention head has one learnt query: pooling by multi-head attention with one seed (Lee et al., "Set
+    Each attention head has one learned query: pooling by multi-head attention with one seed (Lee et al., "Set
     Transformer", ICML 2019, section 3.2), on normalised features as in CaiT's class attention (Touvron et al., ICCV
     2021, section 3). The last projection starts at zero, so an untrained head gives the same logits as a `Classifier`
     initialised from the same random stream.

@@ -26,7 +26,7 @@ TASKS = ("colour", "class")
 class LossWeighting(nn.Module):
     """Factors that multiply the tasks' statically weighted losses. The base class gives 1 for each task.
 
-    All state is in float64 buffers, and in `optimizer` if the factors are learnt, so that a resumed run continues
+    All state is in float64 buffers, and in `optimizer` if the factors are learned, so that a resumed run continues
     exactly. It stays on the CPU. Processes that observe equal numbers keep equal factors.
 
     >>> LossWeighting(Tasks()).weights()
@@ -38,14 +38,14 @@ class LossWeighting(nn.Module):
     every_step = False
     """Whether `observe_step` is called. Averaging the losses over the processes costs a synchronisation."""
     optimizer: torch.optim.Optimizer | None = None
-    """Optimizer of learnt factors, or None; its state is saved with the weighting's."""
+    """Optimizer of learned factors, or None; its state is saved with the weighting's."""
 
     def __init__(self, tasks: Tasks) -> None:
         super().__init__()
         self.tasks = tasks
 
     def _descend(self, values: Tensor, gradient: Tensor) -> None:
-        assert self.optimizer is not None  # only weightings with learnt factors call this
+        assert self.optimizer is not None  # only weightings with learned factors call this
         values.grad = gradient
         self.optimizer.step()
 
@@ -66,7 +66,7 @@ class LossWeighting(nn.Module):
 class Uncertainty(LossWeighting):
     """Learned homoscedastic uncertainty: Kendall, Gal and Cipolla, CVPR 2018.
 
-    Each task has a learnt log scale s, initially 0, that minimises the task's negative log likelihood given its loss L:
+    Each task has a learned log scale s, initially 0, that minimises its negative log likelihood given its loss L:
     colour, Laplace of scale b = exp(s): `L / b + log b`, least at b = L, where its factor is 1 / L;
     class, softmax of temperature sigma^2 = exp(s): `exp(-s) L + s / 2`, least at exp(-s) = 1 / (2 L).
     The factor of each loss is exp(-s).
@@ -213,7 +213,7 @@ def criterion(strip: Sequence[float], lowest: float, validation: float, importan
         return None
     trend = middle / rest if any(strip) else float(span)
     if trend == 0:
-        return 0.0  # even if the gap is infinite: most errors are 0 after larger ones, so the task was just learnt
+        return 0.0  # even if the gap is infinite: most errors are 0 after larger ones, so the task was just learned
     if lowest == 0:
         return math.inf if validation > 0 else 0.0
     return trend * ((validation - lowest) / (importance * lowest))
@@ -226,7 +226,7 @@ class TaskConstrained(LossWeighting):
     constant training error, the task stops when the validation error exceeds the lowest training error by the share
     lambda epsilon / k.
 
-    Deviations: lambda is the ratio of the static weights; the paper learns it, but a learnt weight of a loss tends
+    Deviations: lambda is the ratio of the static weights; the paper learns it, but a learned weight of a loss tends
     to 0. Time is counted in epochs.
 
     `stopped_epoch` holds, for each task, the epoch (from 1) after which it was stopped, or -1.

@@ -1,4 +1,4 @@
-"""Single-task against multi-task at equal time, equal train loss, and the like: scores paired by seed, by question."""
+"""Single-task against multi-task under conditions such as equal time or equal training loss, paired by seed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -121,15 +121,15 @@ def train_loss(study: Study, question: str) -> str | None:
 
 
 def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
-    """Return the scores of each seed at equal train loss: does the second task change how the same fit generalises?
+    """Return the scores of each seed at equal training loss: does the same fit generalise differently?
 
-    For each seed, the level is the lowest train loss (`l1`, `cross_entropy`, ...) that both arms reached in
-    fine-tuning. The validation score of each arm is taken where its train loss first reaches that level, interpolated
-    between epochs. Approximations: a train loss is the mean over an epoch, the score is from its end; and the arm that
-    fits faster reaches the level before its learning rate has decayed.
+    For each seed, the level is the lowest training loss (`l1`, `cross_entropy`, ...) that both arms reached in
+    fine-tuning. The validation score of each arm is taken where its training loss first reaches that level,
+    interpolated between epochs. Approximations: a training loss is the mean over an epoch, the score is from its end;
+    and the arm that fits faster reaches the level before its learning rate has decayed.
 
-    Further columns: `loss`, its name; `level`, mean over seeds; `apart`, the seeds that were left out because the train
-    losses of their runs do not overlap.
+    Further columns: `loss`, its name; `level`, mean over seeds; `apart`, the seeds that were left out because
+    the training losses of their runs do not overlap.
     """
     metric = study.questions[question].metric
     loss = train_loss(study, question)
@@ -148,14 +148,14 @@ def equal_train_loss(study: Study, question: str) -> tuple[ScorePairs, Row]:
 
 
 def _fine_tuning(run: Run, loss: str, metric: str) -> list[tuple[float, float]]:
-    """Return (train loss, validation score) of each fine-tuning epoch where both are known and finite."""
+    """Return (training loss, validation score) of each fine-tuning epoch where both are known and finite."""
     entries = [entry for entry in run.log if entry.get("phase") == "finetune"]
     found = [(entry.get("train", {}).get(loss), entry.get("validation", {}).get(metric)) for entry in entries]
     return [pair for pair in found if None not in pair and np.isfinite(pair).all()]
 
 
 def _common_level(curves: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """Return the lowest train loss that both curves reached; None where their ranges do not overlap."""
+    """Return the lowest training loss that both curves reached; None where their ranges do not overlap."""
     if not all(curves):
         return None
     level = max(min(loss for loss, _ in curve) for curve in curves)

@@ -125,7 +125,7 @@ def dictionary_rows(study: Study) -> list[list[Any]]:
         meaning = f"{spec.multi} against {spec.single} in {spec.metric}, smallest effect of interest {effect}"
         rows.append([task, "question", meaning, "", ""])
     alpha = study.settings.get("alpha", ALPHA)
-    rows.append(["alpha", "plan", f"{alpha:g}, shared out among the questions", "", ""])
+    rows.append(["alpha", "plan", f"{alpha:g}, divided among the questions", "", ""])
     rows += [["hash", "plan", str(study.settings["hash"]), "", ""]] if study.settings.get("hash") else []
     return rows
 
