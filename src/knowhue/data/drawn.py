@@ -429,9 +429,8 @@ def compose(label: int, size_px: int, rng: Rng) -> Sheet:
         pose = Pose(x, y, scale, rng.normal(0, scene.tilt), flip, rng.uniform(0, 0.25) + 0.5 * (1 - place))
         thing = scene.things[number % len(scene.things)]
         _stand(sheet, rng, pose, thing) if scene.is_on_ground else thing(sheet, rng, pose)
-    sheet.paint(
-        np.full_like(sheet.lightness, 0.6 * rng.beta(1, 2)), sheet.fog, WATER, np.ones_like(sheet.fog)
-    )  # turbid water
+    turbidity = np.full_like(sheet.lightness, 0.6 * rng.beta(1, 2))
+    sheet.paint(turbidity, sheet.fog, WATER, np.ones_like(sheet.fog))
     sheet.lightness -= rng.uniform(1, 6) * (sheet.x**2 + sheet.y**2)  # darker corners
     np.clip(sheet.lightness, 3, 97, out=sheet.lightness)
     return sheet

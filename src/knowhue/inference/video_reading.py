@@ -204,9 +204,8 @@ class Video:
             for packet in _packets(container, [stream]):
                 try:
                     frames = packet.decode()
-                    damaged += (
-                        packet.is_corrupt
-                    )  # such as with a gap of a transport stream, which decoders conceal
+                    # such as at a gap of a transport stream, which decoders conceal
+                    damaged += packet.is_corrupt
                 except InvalidDataError:
                     damaged += 1
                     continue

@@ -128,9 +128,8 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: FastAPI, settings: ServerSettings, stopping: Callable[[], object] = lambda: None
     ) -> None:
-        logging.getLogger("python_multipart").setLevel(
-            logging.CRITICAL
-        )  # for the same reason as uvicorn's below
+        # for the same reason as uvicorn's below
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -183,9 +182,8 @@ def listening(settings: ServerSettings) -> socket.socket:
         # allows a restart while old connections close; on Windows it would let two servers share a port
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
-        )  # inherited by connections
+        # inherited by connections
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.bind((settings.host, settings.port))
         listener.listen(BACKLOG)
         return listener
