@@ -183,6 +183,8 @@ def test_of_a_study_the_first_run_of_its_plan_is_put_to_work_whatever_was_tried_
 def test_a_run_one_folder_deeper_is_named_and_a_folder_without_any_gets_the_command(tmp_path):
     with pytest.raises(RunError, match=r"Found no finished run there\. Train one with `knowhue study`\.$"):
         finished_run(tmp_path)
+    with pytest.raises(RunError, match=r"Found nothing there\. Is the path right\?$"):
+        finished_run(tmp_path / "nowhere")
     run = tmp_path / "multi" / "seed-0-1a2b3c4d"
     write_config(run, load_config("demo"))
     write_status(run, {"state": "finished"})
@@ -200,7 +202,7 @@ def test_a_head_is_no_model_and_is_named_to_nobody(tmp_path, task, state, named)
         write_json(head / name, {})
     write_status(head, {"state": state})
     for refuse in (finished_run, evaluate_run):
-        with pytest.raises(RunError, match=rf"no model without it\. Name a run of an arm in `{tmp_path}`\.$"):
+        with pytest.raises(RunError, match=rf"not a model\. Name a run of an arm in `{tmp_path}`\.$"):
             refuse((head / named).resolve())
 
 

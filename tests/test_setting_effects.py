@@ -79,39 +79,39 @@ def test_every_loss_that_a_method_may_learn_by_has_an_effect(method, loss):
 @pytest.mark.parametrize(
     ("settings", "needed"),
     [
-        (["colour.temperature=0.5"], "`colour.loss` be classification"),
-        (["colour.logit_adjustment=1", "colour.method=gan"], "`colour.loss` be classification"),
+        (["colour.temperature=0.5"], "`colour.loss` is classification"),
+        (["colour.logit_adjustment=1", "colour.method=gan"], "`colour.loss` is classification"),
         (
             ["colour.logit_adjustment=1", "colour.method=palette"],
-            "`colour.loss` be classification and `colour.method` be unet, gan or feedforward",
+            "`colour.loss` is classification and `colour.method` is unet, gan or feedforward",
         ),
         (
             ["colour.adversarial_weight=9", "colour.method=feedforward"],
-            "`colour.method` be unet, gan or pix2pix",
+            "`colour.method` is unet, gan or pix2pix",
         ),
-        (["colour.gan_loss=bce", "colour.adversarial_weight=0"], "`colour.adversarial_weight` be above 0"),
-        (["colour.decoder=transposed", "colour.method=gan"], "`colour.method` be unet or feedforward"),
+        (["colour.gan_loss=bce", "colour.adversarial_weight=0"], "`colour.adversarial_weight` is above 0"),
+        (["colour.decoder=transposed", "colour.method=gan"], "`colour.method` is unet or feedforward"),
         (
             ["supervision.labelled_batch_share=0.3", "images.source=drawn"],
-            "`supervision.labelled_share` be below 1",
+            "`supervision.labelled_share` is below 1",
         ),
-        (["tasks.weighting=pcgrad", "training.finetune.epochs=0"], "`training.finetune.epochs` be above 0"),
-        (["tasks.weights.class=5", "training.finetune.epochs=0"], "`training.finetune.epochs` be above 0"),
+        (["tasks.weighting=pcgrad", "training.finetune.epochs=0"], "`training.finetune.epochs` is above 0"),
+        (["tasks.weights.class=5", "training.finetune.epochs=0"], "`training.finetune.epochs` is above 0"),
         (
             ["colour.l1_weight=9", "colour.method=feedforward", "colour.loss=classification"],
-            "`colour.loss` be l1 or l2",
+            "`colour.loss` is l1 or l2",
         ),
-        (["training.shift_px=3", "training.finetune.epochs=0"], "`training.finetune.epochs` be above 0"),
-        (["training.heads.learning_rate=1", "training.heads.epochs=0"], "`training.heads.epochs` be above 0"),
-        (["colour.palette.width=8"], "`colour.method` be palette"),
-        (["encoder.name=resnet34", "colour.method=pix2pix"], "`colour.method` be unet, gan or feedforward"),
-        (["images.class_colour=1"], "`images.source` be drawn"),
-        (["tasks.dwa_temperature=1", "tasks.weighting=gradnorm"], "`tasks.weighting` be dwa"),
+        (["training.shift_px=3", "training.finetune.epochs=0"], "`training.finetune.epochs` is above 0"),
+        (["training.heads.learning_rate=1", "training.heads.epochs=0"], "`training.heads.epochs` is above 0"),
+        (["colour.palette.width=8"], "`colour.method` is palette"),
+        (["encoder.name=resnet34", "colour.method=pix2pix"], "`colour.method` is unet, gan or feedforward"),
+        (["images.class_colour=1"], "`images.source` is drawn"),
+        (["tasks.dwa_temperature=1", "tasks.weighting=gradnorm"], "`tasks.weighting` is dwa"),
         (
             ["tasks.dwa_temperature=1", "training.finetune.epochs=0"],
-            "`tasks.weighting` be dwa and `training.finetune.epochs` be above 0",
+            "`tasks.weighting` is dwa and `training.finetune.epochs` is above 0",
         ),
-        (["evaluation.lpips_weights=alex.pth"], "`evaluation.perceptual` be a list with lpips"),
+        (["evaluation.lpips_weights=alex.pth"], "`evaluation.perceptual` is a list with lpips"),
     ],
 )
 def test_a_setting_without_effect_is_refused_with_what_it_needs(settings, needed):
@@ -120,7 +120,7 @@ def test_a_setting_without_effect_is_refused_with_what_it_needs(settings, needed
         make_plan(config, ["colour", "multi"])
     (problem,) = caught.value.args
     assert problem.startswith(f"`{name}` should be left at ")
-    assert f"or {needed}, without which it has no effect. Found `{name} = " in problem
+    assert f" unless {needed}; otherwise it has no effect. Found `{name} = " in problem
     assert without_effect(changed(Config()), [config]) == {}
 
 
@@ -137,7 +137,7 @@ def test_what_an_arm_says_has_to_have_an_effect_in_that_arm():
     l2 = {"method": "feedforward", "loss": "l2", "adversarial_weight": 30}
     arms = {"colour": {"tasks": tasks}, "l2": {"tasks": tasks, "colour": l2}}
     with pytest.raises(
-        ConfigError, match=r"^arm `l2`: `colour\.adversarial_weight` should be left at 1\.0, or "
+        ConfigError, match=r"^arm `l2`: `colour\.adversarial_weight` should be left at 1\.0 unless "
     ):
         check_new_plan(checked(Plan, {"arms": arms}))
 

@@ -160,6 +160,7 @@ def images_in_use(root: Path) -> set[str]:
     return {read_json(path).get("images", "") for path in runs}
 
 
+NOTHING_THERE = "nothing there. Is the path right?"
 _ARCHIVE = " It is an archive: unpack it, and name the folder."
 _TAR_SUFFIXES = (".tar", ".tgz", ".gz", ".bz2", ".xz")
 
@@ -188,7 +189,7 @@ def read_frozen(root: Path) -> dict[str, Any]:
     if not (root / FROZEN).exists():
         single = any(root.glob("*/seed-*/config.json"))
         hint = " It holds single runs: see them with `knowhue evaluate`." if single else path_hint(root)
-        found = f"no {FROZEN} there.{hint}" if os.path.lexists(root) else "nothing there. Is the path right?"
+        found = f"no {FROZEN} there.{hint}" if os.path.lexists(root) else NOTHING_THERE
         text = f"`{root}` should be the folder of a study, as `knowhue study --out` makes it."
         raise RunError(f"{text} Found {found}")
     return read_study_file(root / FROZEN)
@@ -347,8 +348,8 @@ def require_no_head(path: Path) -> None:
         # the folder of a study, or of several studies, can also be called `heads`
         if heads.name == "heads" and (run / "config.json").exists() and not (heads / "images").exists():
             raise RunError(
-                f"`{run}` holds a head that was trained on the frozen encoder and is no model without it. Name a run "
-                f"of an arm in `{heads.parent}`."
+                f"`{run}` holds only a head that was trained on the frozen encoder, not a model. Name a run of an arm "
+                f"in `{heads.parent}`."
             )
 
 
@@ -368,7 +369,8 @@ def no_finished_run_error(path: Path, wanted: str) -> RunError:
     if diverged:
         again = "train with other settings, such as a lower learning rate"
         hint = f" Training of {' and '.join(diverged)} diverged; {again}.{hint * bool(tasks)}"
-    return RunError(f"`{path}` should be the folder of a finished {wanted}. Found {found}.{hint}")
+    ending = f"{found}.{hint}" if os.path.lexists(path) else NOTHING_THERE
+    return RunError(f"`{path}` should be the folder of a finished {wanted}. Found {ending}")
 
 
 def model_file(name: str) -> Path:
@@ -389,8 +391,8 @@ def model_file(name: str) -> Path:
         return finished_run(path.parent) / path.name
     elif not path.is_file():
         raise RunError(
-            f"A trained model should be `{BUILT_IN}`, the folder of a finished run or study, or a file. Found "
-            f"`{name}`, which is no file.{did_you_mean(name, [BUILT_IN])}"
+            f"A trained model should be `{BUILT_IN}`, the folder of a finished run or study, or a file. Found no file "
+            f"`{name}`.{did_you_mean(name, [BUILT_IN])}"
         )
     return path
 

@@ -138,7 +138,7 @@ def require_effect(names: Iterable[str], configs: Sequence[Config], where: str =
     """Raise `ConfigError` for settings without effect in all configurations, the first of which messages quote."""
     found = {name: f"`{name} = {shown(value)}`" for name, value in dotted(_dump(configs[0]))}
     problems = [
-        f"{where}`{name}` should be left at {shown(DEFAULTS[name])}, or {_remedy(needs)}, without which it has no "
+        f"{where}`{name}` should be left at {shown(DEFAULTS[name])} unless {_condition(needs)}; otherwise it has no "
         f"effect. Found {', '.join([found[name], *(found[need.other] for need in needs[:-1])])} and "
         f"{found[needs[-1].other]}."
         for name, needs in without_effect(names, configs).items()
@@ -156,9 +156,9 @@ def _unmet(name: str, config: Config) -> list[Need]:
     return unmet
 
 
-def _remedy(needs: Sequence[Need]) -> str:
-    wanted = [f"`{need.other}` be {need.wanted}" for need in needs]
-    arms = " (which arms decide: --arms, --arm)" if any(need.other == "tasks.names" for need in needs) else ""
+def _condition(needs: Sequence[Need]) -> str:
+    wanted = [f"`{need.other}` is {need.wanted}" for need in needs]
+    arms = " (set by --arms or --arm)" if any(need.other == "tasks.names" for need in needs) else ""
     return " and ".join(wanted) + arms
 
 

@@ -119,7 +119,7 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
             ["--config", "nowhere.yaml"],
             ["nowhere.yaml: no such file or directory; --config takes a YAML file"],
         ),
-        (["--start-from", "built-on"], ["Found `built-on`, which is no file. Did you mean `built-in`?"]),
+        (["--start-from", "built-on"], ["Found no file `built-on`. Did you mean `built-in`?"]),
         (
             ["--start-from", "built-in", "--set", "colour.width=9"],
             ["`colour.width` should be", "as in `built-in`"],
@@ -140,7 +140,7 @@ def test_bad_settings(knowhue, command, arguments, parts):
         ),
         (["--set", "encoder.name=vgg"], ["`encoder.name` should be one of", "vgg"]),
         (["--set", "colour.decoder=palette"], ["`colour.decoder` should be one of auto", "palette"]),
-        (["--set", "encoder.weights=nowhere.pth"], ["Found `nowhere.pth`, which is no file"]),
+        (["--set", "encoder.weights=nowhere.pth"], ["Found no file `nowhere.pth`"]),
         (["--set", "encoder.weights=package"], ["No pip package has the weights of `resnet18`"]),
         (["--arm", "both"], ["`arm` should be one of"]),
     ],

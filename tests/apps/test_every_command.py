@@ -66,7 +66,7 @@ def test_a_setting_without_effect_is_refused_before_work(knowhue, make_folder, t
     folder = [] if command == "plan" else ["--out", out]
     code, _, err = knowhue(command, photos, "--set", "images.drawn_count=30", *folder)
     assert (code, err.count("\n"), out.exists()) == (2, 1, False)
-    assert "`images.drawn_count` should be left at 1500, or `images.source` be drawn" in err
+    assert "`images.drawn_count` should be left at 1500 unless `images.source` is drawn" in err
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_setting_of_a_task_that_no_arm_has_is_refused_on_the_command_line(
     photos = make_folder({"a": 2, "b": 2})
     code, _, err = knowhue(*command, photos, "--set", "colour.width=8")
     assert (code, err.count("\n")) == (2, 1)
-    assert "or `tasks.names` be a list with colour (which arms decide: --arms, --arm)" in err
+    assert "unless `tasks.names` is a list with colour (set by --arms or --arm)" in err
     (tmp_path / "shared.yaml").write_text("colour: {width: 8}")  # a file may serve other studies, too
     assert knowhue("plan", photos, "--arms", "class", "--config", tmp_path / "shared.yaml")[0] == 0
     _, printed, _ = knowhue(

@@ -36,7 +36,7 @@ def test_a_missing_tracker_is_an_extra_of_its_name(knowhue, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere", "--to", "wandb"], "Found no run that has started"),
+        (["nowhere", "--to", "wandb"], "Found nothing there. Is the path right?"),
         (["{study}", "--to", "aim"], "aim"),
         (["{study}", "--to", "tensorboard", "--out", "{study}"], "holds a run or a study"),
     ],

@@ -375,7 +375,7 @@ def test_settings_are_compared_before_any_image_is_read(started, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "Found `nowhere`, which is no file"),
+        ("nowhere", "Found no file `nowhere`"),
         ("built-on", "Did you mean `built-in`"),
         ("", "finished run or study"),
         ("empty", "Found no finished run there"),

@@ -18,6 +18,7 @@ from knowhue.errors import RunError
 from knowhue.plan import RESERVED
 from knowhue.runs import (
     FROZEN,
+    NOTHING_THERE,
     path_hint,
     read_config,
     read_frozen,
@@ -100,10 +101,9 @@ def read_logged(path: Path) -> list[LoggedRun]:
     below = [file.parent for file in files if file.parent.parent.name not in RESERVED]
     runs = [_read(folder) for folder in ([path] if (path / "config.json").exists() else below)]
     if not runs:
-        raise RunError(
-            f"`{path}` should be the folder of a run or a study. Found no run that has started."
-            + (path_hint(path) or " Name another, or train one with `knowhue study`.")
-        )
+        hint = path_hint(path) or " Name another, or train one with `knowhue study`."
+        found = f"no run that has started.{hint}" if os.path.lexists(path) else NOTHING_THERE
+        raise RunError(f"`{path}` should be the folder of a run or a study. Found {found}")
     return runs
 
 
