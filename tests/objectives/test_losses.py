@@ -94,12 +94,12 @@ def test_cross_entropy_of_indifference_is_log_of_the_classes():
 
 def test_the_surrogate_loss_has_the_value_and_the_gradient():
     chroma = torch.randn(2, 2, 3, 3, requires_grad=True)
-    direction = torch.randn(2, 2, 3, 3, requires_grad=True)
-    loss = surrogate_loss(chroma, direction, torch.tensor(0.75))
+    gradient = torch.randn(2, 2, 3, 3, requires_grad=True)
+    loss = surrogate_loss(chroma, gradient, torch.tensor(0.75))
     loss.backward()
     assert loss.item() == pytest.approx(0.75)
-    assert torch.equal(chroma.grad, direction)
-    assert direction.grad is None
+    assert torch.equal(chroma.grad, gradient)
+    assert gradient.grad is None
 
 
 def test_shares_judged_right():

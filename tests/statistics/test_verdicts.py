@@ -13,13 +13,13 @@ from knowhue.statistics.paired import sign_flip_p, t_interval
 from knowhue.statistics.verdicts import (
     Word,
     at_limit,
-    beliefs,
     delta_m,
     fewest_seeds,
     is_clear,
     judge,
     more_images_needed,
     needed,
+    posterior,
 )
 
 SESOI, ALPHA = 0.25, 0.025
@@ -64,7 +64,7 @@ def test_what_touches_the_smallest_effect_does_so_however_it_is_rounded(before: 
     assert found is not None
     word = judge(10, 0.002, found.interval, 0.01, ALPHA, lower_is_better=False)
     assert word == Word.HELPS_UNKNOWN_SIZE
-    assert beliefs(found, 0.01, lower_is_better=False, level=0.95).equal == 1
+    assert posterior(found, 0.01, lower_is_better=False, level=0.95).equal == 1
 
 
 def test_rounding_grows_with_the_levels():
@@ -312,10 +312,10 @@ def test_without_a_variance_of_images_it_is_the_correlated_t_test_with_correlati
     rng = np.random.default_rng(seed)
     d, rope = rng.normal(rng.normal(0, 0.5), 0.4, rng.integers(3, 30)), 0.25
     left, rope_, right = correlated_t_test(d, rope, 0.0)
-    assert beliefs(over_seeds(d), rope, lower_is_better=False, level=0.95) == pytest.approx(
+    assert posterior(over_seeds(d), rope, lower_is_better=False, level=0.95) == pytest.approx(
         (left, rope_, right)
     )
-    assert beliefs(over_seeds(d), rope, lower_is_better=True, level=0.95) == pytest.approx(
+    assert posterior(over_seeds(d), rope, lower_is_better=True, level=0.95) == pytest.approx(
         (right, rope_, left)
     )
 
@@ -324,7 +324,7 @@ def test_images_that_all_differ_alike_change_nothing():
     d = np.random.default_rng(0).normal(0.1, 0.3, 9)
     table = crossed(np.repeat(d[:, None], 50, axis=1))
     assert table is not None
-    assert beliefs(table, 0.2, False, 0.95) == pytest.approx(beliefs(over_seeds(d), 0.2, False, 0.95))
+    assert posterior(table, 0.2, False, 0.95) == pytest.approx(posterior(over_seeds(d), 0.2, False, 0.95))
 
 
 def test_over_images_the_interval_of_the_verdict_is_the_central_part_of_the_posterior():
@@ -335,7 +335,7 @@ def test_over_images_the_interval_of_the_verdict_is_the_central_part_of_the_post
         low, high = found.interval(level)
         # a region from -high to high, seen from the estimate, leaves a tail of (1 - level) / 2 above
         centred = found._replace(estimate=0.0)
-        tails = beliefs(centred, (high - low) / 2, False, level)
+        tails = posterior(centred, (high - low) / 2, False, level)
         assert tails == pytest.approx(((1 - level) / 2, level, (1 - level) / 2))
 
 
@@ -345,17 +345,17 @@ def test_probabilities_are_the_integrals_of_the_density():
     density = stats.t(part.freedom, 0.3, part.variance**0.5).pdf
     edges = (-np.inf, -0.25, 0.25, np.inf)
     expected = [integrate.quad(density, *ends)[0] for ends in itertools.pairwise(edges)]
-    assert beliefs(found, 0.25, False, 0.95) == pytest.approx(expected, abs=1e-7)
+    assert posterior(found, 0.25, False, 0.95) == pytest.approx(expected, abs=1e-7)
     assert part.variance > 0.09  # both chances count
 
 
 @pytest.mark.parametrize(("estimate", "expected"), [(0.1, (0, 1, 0)), (0.3, (0, 0, 1)), (-0.3, (1, 0, 0))])
 def test_without_any_spread_it_is_certain(estimate, expected):
-    assert beliefs(over_seeds([estimate] * 8), 0.25, False, 0.95) == expected
+    assert posterior(over_seeds([estimate] * 8), 0.25, False, 0.95) == expected
 
 
 def test_far_tails_keep_their_digits():
-    tiny = beliefs(over_seeds(5 + np.linspace(-0.01, 0.01, 30)), 0.1, False, 0.95)
+    tiny = posterior(over_seeds(5 + np.linspace(-0.01, 0.01, 30)), 0.1, False, 0.95)
     assert 0 < tiny.worse < 1e-50
     assert tiny.better == pytest.approx(1)
 

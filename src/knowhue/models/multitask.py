@@ -94,15 +94,15 @@ class MultiTask(nn.Module):
             colour_loss = loss(colour_input, lightness, truth)
         elif self.colour is not None:
             if isinstance(self.colour, ColourClasses):
-                trained = self.colour.logits(colour_input)
-                colour_loss = None if truth is None else self.colour.cross_entropy(trained, truth)
-                colour_logits = self.colour.adjusted_logits(trained)
+                raw_logits = self.colour.logits(colour_input)
+                colour_loss = None if truth is None else self.colour.cross_entropy(raw_logits, truth)
+                colour_logits = self.colour.adjusted_logits(raw_logits)
                 scaled = self.colour.decode(colour_logits)
             else:
                 scaled = self.colour(colour_input)
             height, width = lightness.shape[2:]
             chroma = unscale_chroma(scaled)[..., :height, :width]
-            # not with `truth`, because the head would learn to undo it; modules may be in either mode in both cases
+            # not where `truth` is given, because the head would learn to undo it; `self.training` may be either there
             chroma = self.saturation * chroma if truth is None else chroma
         if self.classifier is not None:
             logits = self.classifier(for_class)

@@ -72,9 +72,9 @@ def cross_entropy(logits: Logits, label: Label, weight: Tensor, smoothing: float
     return (per_image * weight).mean()
 
 
-def surrogate_loss(chroma: Chroma, direction: Tensor, value: Tensor) -> Tensor:
-    """Return a scalar loss equal to `value` whose gradient with respect to `chroma` is `direction`."""
-    surrogate = (chroma * direction.detach()).sum()
+def surrogate_loss(chroma: Chroma, gradient: Tensor, value: Tensor) -> Tensor:
+    """Return a scalar loss equal to `value` whose gradient with respect to `chroma` is `gradient`."""
+    surrogate = (chroma * gradient.detach()).sum()
     # subtracting the detached surrogate leaves its gradient and makes its value 0
     return surrogate - surrogate.detach() + value.detach()
 

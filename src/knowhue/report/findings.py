@@ -1,4 +1,4 @@
-"""A study's findings: verdicts on its questions, tests of further metrics, headroom, and secondary readings."""
+"""A study's findings: verdicts on its questions, tests of further metrics, headroom, and secondary analyses."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from knowhue.report.study import Study, floors, sides
 from knowhue.statistics import LEVEL
 from knowhue.statistics.paired import mean, t_interval
 from knowhue.statistics.verdicts import (
-    Beliefs,
     Needed,
+    Posterior,
     Word,
     at_limit,
-    beliefs,
     delta_m,
     judge,
     more_images_needed,
     needed,
     not_better,
+    posterior,
 )
 
 ORACLE = "oracle"
@@ -198,7 +198,7 @@ def _headroom(name: str, gain: float, sesoi: float, bounds: Bounds | None = None
     return Headroom(name, gain, sesoi / gain if gain > 0 else None, bounds)
 
 
-def readings(findings: Findings) -> list[dict[str, Any]]:
+def posteriors(findings: Findings) -> list[dict[str, Any]]:
     """Return the probabilities next to each verdict; none for a tuning study or a question without runs.
 
     Rows have `question`, `metric`, `sesoi`; the probabilities `worse`, `equal`, `better`, None where there is no
@@ -213,8 +213,8 @@ def readings(findings: Findings) -> list[dict[str, Any]]:
         if outer.interval is None or found.parts is None:
             why_not = outer.why_not or "one seed says nothing about others"
         else:
-            known = beliefs(found.parts, spec.sesoi, found.lower_is_better, outer.level)
-        probabilities = known._asdict() if known else dict.fromkeys(Beliefs._fields)
+            known = posterior(found.parts, spec.sesoi, found.lower_is_better, outer.level)
+        probabilities = known._asdict() if known else dict.fromkeys(Posterior._fields)
         row = {"question": name, "metric": spec.metric, "sesoi": spec.sesoi, "over": outer.over}
         rows.append(row | probabilities | {"why_not": why_not})
     return rows

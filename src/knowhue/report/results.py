@@ -11,12 +11,12 @@ from knowhue.images.image import kinds_of
 from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import contrast
 from knowhue.report.diagnostics import gradient_table
-from knowhue.report.findings import Findings, find, readings, relative_gains
+from knowhue.report.findings import Findings, find, posteriors, relative_gains
 from knowhue.report.methods import comparison_results, markdown_tables
 from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
 from knowhue.report.text import duration
 from knowhue.statistics.paired import bca_interval, mean, t_interval
-from knowhue.statistics.verdicts import Beliefs
+from knowhue.statistics.verdicts import Posterior
 from knowhue.storage import read_json
 
 SCHEMA = {"name": "knowhue-results", "version": 1}
@@ -73,8 +73,8 @@ def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, An
             for (question, metric), row in findings.secondary.items()
         ],
         "probabilities": {
-            row["question"]: {name: row[name] for name in (*Beliefs._fields, "over")}
-            for row in readings(findings)
+            row["question"]: {name: row[name] for name in (*Posterior._fields, "over")}
+            for row in posteriors(findings)
         },
         "delta_m": relative_gains(findings),
         "arms": {arm: _arm_table(study, arm) for arm in study.runs},

@@ -8,7 +8,7 @@ from knowhue.errors import minus, spaced
 from knowhue.report import conditions
 from knowhue.report.contrasts import BOTH, Bounds, wording
 from knowhue.report.diagnostics import LOSSES, MOMENTS, diagnostic_means, gradient_table, predictions
-from knowhue.report.findings import Findings, readings, relative_gains
+from knowhue.report.findings import Findings, posteriors, relative_gains
 from knowhue.report.methods import verdict_cell
 from knowhue.report.results import distance_rows, task_scores
 from knowhue.report.study import TASK_TITLES, Row, Study, Table, arm_label
@@ -237,7 +237,7 @@ TABLES: dict[str, PageTable] = {
         "Posterior probabilities of the same difference, with a flat prior and the smallest effect of interest as "
         "region of practical equivalence (Benavoli et al. 2017). Standard error and degrees of freedom are those of "
         "the interval behind the verdict. They are no second verdict, because they control no rate of false claims.",
-        readings,
+        posteriors,
         {
             **_TITLE, **_METRIC, **_SMALLEST, "P(worse)": _text("worse", p_text),
             "P(equal)": _text("equal", p_text), "P(better)": _text("better", p_text),

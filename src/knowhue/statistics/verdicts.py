@@ -231,7 +231,7 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
     return counts[place] if place < len(counts) else None
 
 
-class Beliefs(NamedTuple):
+class Posterior(NamedTuple):
     """Posterior probabilities that multi-task is worse by what matters, practically equal, better by what matters."""
 
     worse: float
@@ -239,7 +239,7 @@ class Beliefs(NamedTuple):
     better: float
 
 
-def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -> Beliefs:
+def posterior(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -> Posterior:
     """Return posterior probabilities under a flat prior, with ±sesoi as region of practical equivalence.
 
     The posterior is Student's t around the estimate with the standard error and degrees of freedom of the interval at
@@ -248,7 +248,7 @@ def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -
 
     >>> from knowhue.statistics.crossed import Part
     >>> seeds = Crossed(-0.5, 10, 2, Part(0.01, 9), Part(0.0, 1), Part(0.0, 9))
-    >>> [round(each, 3) for each in beliefs(seeds, 0.25, lower_is_better=True, level=0.95)]
+    >>> [round(each, 3) for each in posterior(seeds, 0.25, lower_is_better=True, level=0.95)]
     [0.0, 0.017, 0.983]
     """
     part = found.widest(level)
@@ -261,7 +261,7 @@ def beliefs(found: Crossed, sesoi: float, lower_is_better: bool, level: float) -
         # the mirrored tail, because 1 minus a number near 1 loses all digits
         above = float(special.stdtr(part.freedom, (found.estimate - sesoi) / scale))
     worse, better = (above, below) if lower_is_better else (below, above)
-    return Beliefs(worse, max(1 - worse - better, 0.0), better)
+    return Posterior(worse, max(1 - worse - better, 0.0), better)
 
 
 def delta_m(scores: Sequence[ArrayLike], lower_is_better: Sequence[bool]) -> NDArray[np.float64] | None:

@@ -36,9 +36,9 @@ def train_step(state: TrainState, batch: Batch) -> Losses:
         colour = losses[name] if head_has_loss else config.colour.l1_weight * losses[name]
         if state.discriminator is not None:
             assert prediction.chroma is not None  # an adversarial model always predicts chroma
-            direction = discriminator_step(state, batch, prediction.chroma, losses)
+            chroma_gradient = discriminator_step(state, batch, prediction.chroma, losses)
             # the discriminator's graph is freed, so its gradient with respect to the chroma is passed on by hand
-            generator = surrogate_loss(prediction.chroma, direction, losses["generator"])
+            generator = surrogate_loss(prediction.chroma, chroma_gradient, losses["generator"])
             colour = colour + config.colour.adversarial_weight * generator
         by_task["colour"] = weights.colour * colour
     if prediction.logits is not None:
@@ -93,7 +93,7 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
         scores = discriminator(batch.lightness.repeat(2, 1, 1, 1), torch.cat((batch.chroma, fake)))
     real_score, fake_score = scores[:count], scores[count:]
     losses["generator"] = loss.generator(fake_score)
-    (direction,) = torch.autograd.grad(losses["generator"], fake, retain_graph=True)
+    (chroma_gradient,) = torch.autograd.grad(losses["generator"], fake, retain_graph=True)
     # halved, as in pix2pix
     losses["discriminator"] = (loss.real(real_score) + loss.fake(fake_score)) / 2
     optimizer.zero_grad(set_to_none=True)
@@ -101,7 +101,7 @@ def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: 
     optimizer.step()
     accuracy = patch_accuracy(real_score, fake_score, loss.threshold)
     losses["discriminator_real"], losses["discriminator_fake"] = accuracy
-    return direction
+    return chroma_gradient
 
 
 def weight_tasks(state: TrainState, prediction: Prediction, by_task: Losses) -> Losses:
