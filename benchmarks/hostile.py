@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serving"))
-from hostile_corpus import SECRET, Sent, fault_of, hostile, image, send
+from hostile_corpus import SECRET, Request, fault_of, hostile, image, send
 
 UPLOAD_SECONDS = 3
 UNANSWERED = "no answer"
@@ -73,21 +73,21 @@ def main() -> None:
     sys.exit(1 if faults or process.exitcode else 0)
 
 
-def attack(port: int, process: int, inputs: list[Sent], rounds: int) -> list[str]:
+def attack(port: int, process: int, inputs: list[Request], rounds: int) -> list[str]:
     """Send the corpus several times, and return the faults."""
     statuses: dict[str, Counter[int]] = {}
     faults: list[str] = []
     before, started, slowest = set(Path(tempfile.gettempdir()).iterdir()), time.perf_counter(), (0.0, "")
     sizes = [resident_mib(process)]
     for turn in range(rounds):
-        for number, sent in enumerate(inputs):
+        for number, request in enumerate(inputs):
             begun = time.perf_counter()
-            status, fault = once(port, sent)
+            status, fault = once(port, request)
             took = time.perf_counter() - begun
-            slowest = max(slowest, (took, f"{sent.kind} of {len(sent.body)} bytes, {status}"))
-            statuses.setdefault(sent.kind, Counter())[status] += 1
+            slowest = max(slowest, (took, f"{request.kind} of {len(request.body)} bytes, {status}"))
+            statuses.setdefault(request.kind, Counter())[status] += 1
             if fault:
-                faults.append(f"{turn}.{number} {sent.kind} {sent.method} {sent.path[:80]}: {fault}")
+                faults.append(f"{turn}.{number} {request.kind} {request.method} {request.path[:80]}: {fault}")
         sizes.append(resident_mib(process))
     count, seconds = rounds * len(inputs), time.perf_counter() - started
     print(f"{count} requests in {seconds:.0f} s, the slowest {slowest[0]:.2f} s ({slowest[1]})")
@@ -98,15 +98,15 @@ def attack(port: int, process: int, inputs: list[Sent], rounds: int) -> list[str
     return faults + [f"made {path}" for path in made]
 
 
-def once(port: int, sent: Sent, tries: int = 3) -> tuple[int, str | None]:
+def once(port: int, request: Request, tries: int = 3) -> tuple[int, str | None]:
     """Send a request; return its status and a fault of the response, if any.
 
     Retries, because a client that is refused while it sends may be disconnected before it can read the response.
     """
     link = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        got = send(link, sent)
-        return got.status, fault_of(sent, got)
+        response = send(link, request)
+        return response.status, fault_of(request, response)
     except ConnectionError as error:
         if tries == 1:
             return 0, f"no answer: {type(error).__name__} {error}"
@@ -114,7 +114,7 @@ def once(port: int, sent: Sent, tries: int = 3) -> tuple[int, str | None]:
         return 0, f"no answer: {type(error).__name__} {error}"
     finally:
         link.close()
-    return once(port, sent, tries - 1)
+    return once(port, request, tries - 1)
 
 
 def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> list[str]:
@@ -123,7 +123,7 @@ def starve(port: int, clients: int, kind: str, head: bytes, cut_off: str) -> lis
     for link in links:
         link.sendall(head)
     started = time.perf_counter()
-    good, fault = once(port, Sent("good", "/v1/colorize", image(random.Random(0))))
+    good, fault = once(port, Request("good", "/v1/colorize", image(random.Random(0))))
     took = time.perf_counter() - started
     answers = Counter(link.recv(100)[9:12].decode() or UNANSWERED for link in links)
     ended = time.perf_counter() - started
@@ -149,7 +149,7 @@ def read_slowly(port: int, process: int, clients: int) -> list[str]:
     answers = Counter(link.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL)[9:].decode() for link in links)
     started, good, fault = (
         time.perf_counter(),
-        *once(port, Sent("good", "/v1/colorize", image(random.Random(0)))),
+        *once(port, Request("good", "/v1/colorize", image(random.Random(0)))),
     )
     took = time.perf_counter() - started
     while (held := held_mib(port)) > 0 and time.perf_counter() - started < 120:

@@ -12,21 +12,21 @@ serving = pytest.importorskip("werkzeug.serving")
 pytest.importorskip("obstore", reason="obstore is not installed")
 
 
-class Sometimes:
+class FlakyApp:
     """A WSGI app that records requests and answers one in `every` with 503 (0: none)."""
 
     def __init__(self, app: Callable[..., Any], every: int) -> None:
         self.app, self.every = app, every
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.refused = 0
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         with self._lock:
-            self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-            refuses = bool(self.every) and len(self.asked) % self.every == 0
-            self.refused += refuses
-        if refuses:
+            self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            is_refused = bool(self.every) and len(self.requests) % self.every == 0
+            self.refused += is_refused
+        if is_refused:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("503 Slow Down", [("content-length", "0")])
             return [b""]
@@ -34,9 +34,9 @@ class Sometimes:
 
 
 @contextmanager
-def running_s3(monkeypatch: pytest.MonkeyPatch, every: int = 0) -> Iterator[Sometimes]:
+def running_s3(monkeypatch: pytest.MonkeyPatch, every: int = 0) -> Iterator[FlakyApp]:
     """Run a server with the bucket `bucket`, and set the environment variables that point to it."""
-    app = Sometimes(moto_server.DomainDispatcherApplication(moto_server.create_backend_app), 0)
+    app = FlakyApp(moto_server.DomainDispatcherApplication(moto_server.create_backend_app), 0)
     server = serving.make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

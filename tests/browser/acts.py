@@ -1,4 +1,4 @@
-"""What a visitor does with the page, and what the page then shows."""
+"""Actions of a visitor on the page, and readings of what it shows."""
 
 import base64
 import io
@@ -39,14 +39,14 @@ def upload(page: Any, *files: tuple[str, bytes]) -> None:
 
 
 def coloured(page: Any, card: int = 1) -> np.ndarray:
-    """What a card shows in colour, RGB."""
+    """The coloured image of a card, RGB codes."""
     shown = (
         page.locator(".after")
         .nth(card)
         .evaluate("""async image => {
         for (let decoded = false; !decoded;) {
             const source = image.src;
-            // another answer that takes its place meanwhile ends the decoding of this one
+            // decoding fails if another answer replaces the source meanwhile; then try again
             decoded = await image.decode().then(() => true, error => {
                 if (image.src === source) throw error;
                 return false;
@@ -67,7 +67,7 @@ def rgb_of(data_url: str) -> np.ndarray:
 
 
 def change(page: Any, act: Any, card: int = 1) -> np.ndarray:
-    """What a card shows once something was done to it."""
+    """Call `act`, wait until the card shows another image, and return it, RGB codes."""
     before = page.locator(".after").nth(card).get_attribute("src")
     act()
     expect(page.locator(".after").nth(card)).not_to_have_attribute("src", before)

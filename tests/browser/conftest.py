@@ -1,4 +1,4 @@
-"""A real server with the page, and a real browser before it, which must not ask any other host for anything."""
+"""A real server with the page, and a real browser, which must not contact any other host."""
 
 import json
 import shutil
@@ -28,8 +28,8 @@ GOOD = range(400)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-class Untold(FakeNetwork):
-    """Has no class head, and paints blue."""
+class ColourOnly(FakeNetwork):
+    """Has no class head, and paints everything blue."""
 
     def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
@@ -38,7 +38,7 @@ class Untold(FakeNetwork):
 
 
 class Served(NamedTuple):
-    """A running server: its address, and a study that it shows."""
+    """A running server: its address, and the study that it shows."""
 
     address: str
     study: Path
@@ -46,10 +46,10 @@ class Served(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """A page that is open, and the addresses that it asked for."""
+    """An open page, and the addresses that it has requested."""
 
     page: Any
-    asked: list[str]
+    requests: list[str]
 
 
 @pytest.fixture(scope="module")  # the driver's event loop must not outlive these tests
@@ -65,10 +65,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def context_of(browser: Any) -> Callable[..., Any]:
-    """The browser's context of a kind of screen: `context_of(viewport={"width": 390, "height": 900}, is_mobile=True)`.
+    """Browser contexts by screen: `context_of(viewport={"width": 390, "height": 900}, is_mobile=True)`.
 
-    Its first page stays open and keeps the process that shows its others: to start one for each is two thirds of a
-    page's cost.
+    The first page of a context stays open to keep its process, because starting one takes two thirds of a page's time.
     """
     made: dict[str, Any] = {}
 
@@ -86,7 +85,7 @@ def context_of(browser: Any) -> Callable[..., Any]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     study, plan = tmp_path_factory.mktemp("studies") / "small", make_plan(Config(), seeds=(0, 1))
     write_json(study / "study.json", {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
-    models = {"alone": Colorizer(Untold(tasks=("colour",))), "both": Colorizer(FakeNetwork())}
+    models = {"alone": Colorizer(ColourOnly(tasks=("colour",))), "both": Colorizer(FakeNetwork())}
     with running(models, with_page=True, stop_seconds=1, studies=(study,)) as (host, port, _):
         yield Served(f"http://{host}:{port}", study, plan)
 
@@ -95,11 +94,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def opened(context_of: Callable[..., Any]) -> Iterator[Callable[..., Visit]]:
     """Open an address: `opened(url, width=390, color_scheme="dark")`.
 
-    Whatever was opened must have asked its own host alone, been answered, and complained of nothing; but for answers
-    of the status `refused`, which a test provokes.
+    Afterwards, every opened page must have contacted only its own host, without errors in the console or in responses.
+    Responses with the status `refused` are allowed, because the test provokes them.
     """
     visits: list[tuple[Any, Visit, str]] = []
-    complaints: list[str] = []
+    errors: list[str] = []
 
     def go(url: str, width: int = 1280, height: int = 900, refused: int = 0, **options: Any) -> Visit:
         context = context_of(viewport={"width": width, "height": height}, **options)
@@ -107,20 +106,20 @@ def opened(context_of: Callable[..., Any]) -> Iterator[Callable[..., Visit]]:
         page.bring_to_front()
         seen = Visit(page, [])
         visits.append((context, seen, _origin(url)))
-        page.set_default_timeout(60_000)  # of a machine that does other work, too
-        page.on("request", lambda request: seen.asked.append(request.url))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.set_default_timeout(60_000)  # long, because the machine may be busy
+        page.on("request", lambda request: seen.requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
             "response",
             lambda got: (
-                complaints.append(f"{got.status} {got.url}") if got.status not in (refused, *GOOD) else None
+                errors.append(f"{got.status} {got.url}") if got.status not in (refused, *GOOD) else None
             ),
         )
-        told = f"status of {refused} "
+        expected = f"status of {refused} "
         page.on(
             "console",
             lambda line: (
-                complaints.append(line.text) if line.type == "error" and told not in line.text else None
+                errors.append(line.text) if line.type == "error" and expected not in line.text else None
             ),
         )
         page.goto(url)
@@ -131,20 +130,20 @@ def opened(context_of: Callable[..., Any]) -> Iterator[Callable[..., Visit]]:
         for page in context.pages[1:]:
             page.close()
         context.clear_cookies()
-        foreign = [url for url in seen.asked if not url.startswith((origin, "data:", "blob:"))]
+        foreign = [url for url in seen.requests if not url.startswith((origin, "data:", "blob:"))]
         assert foreign == []
-    assert complaints == []
+    assert errors == []
 
 
 def _origin(url: str) -> str:
-    """What every request of a page begins with: its host, or of a file the file itself."""
+    """The prefix of all requests of a page: its host, or for a file its own address."""
     found = urlsplit(url)
     return url if found.scheme == "file" else f"{found.scheme}://{found.netloc}/"
 
 
 @pytest.fixture
 def axe() -> Callable[[Any], list[str]]:
-    """What axe calls serious or critical on a page (WCAG 2 A and AA among others), and where: `axe(page)`."""
+    """Serious and critical accessibility problems of a page (WCAG 2 A, AA and others), by axe: `axe(page)`."""
 
     def find(page: Any) -> list[str]:
         found = axe_playwright.Axe().run(page).response["violations"]
@@ -172,7 +171,7 @@ def visit(opened: Callable[..., Visit], served: Served) -> Callable[..., Visit]:
 
 @pytest.fixture
 def log_epoch(served: Served) -> Callable[..., None]:
-    """Let a run of the study be one epoch further: `log_epoch("multi", 0, 3, ab_l1=12.5)`."""
+    """Write the log of a run with some number of epochs: `log_epoch("multi", 0, 3, ab_l1=12.5)`."""
 
     def log(arm: str, seed: int, epochs: int, **validation: float) -> None:
         folder = run_folder(served.study, arm, served.plan.run_config(arm, seed))

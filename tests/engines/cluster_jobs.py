@@ -1,4 +1,4 @@
-"""What jobs of the tests do on an engine. They import this file anew, so it imports nothing that takes a second."""
+"""The work of test jobs on engines. Every job imports this file, so it imports nothing slow."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from knowhue.errors import RunError
 
 
 def write(path: Path, needs: tuple[str, ...] = ()) -> None:
-    """Says in a file that it was done, and fails without what it needs."""
+    """Append `done` to a file; fail if a file that it needs is missing."""
     missing = [each for each in needs if not (path.parent / each).exists()]
     if missing:
         raise RunError(f"{path.name} began before {missing}")
@@ -25,7 +25,7 @@ def divide() -> None:
 
 
 def wait_for_a_second_start(path: Path) -> None:
-    """Ends when it is begun again; says each time who runs it."""
+    """Append the process id to a file, and wait until a second process has done so."""
     with path.open("a") as file:
         file.write(f"{os.getpid()}\n")
     while len(path.read_text().split()) < 2:

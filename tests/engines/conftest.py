@@ -1,4 +1,4 @@
-"""Clusters of one machine for the tests of engines."""
+"""Clusters on one machine for the tests of engines."""
 
 import os
 from pathlib import Path
@@ -9,11 +9,11 @@ import pytest
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """A study folder of a Slurm cluster, which is made of processes."""
+    """A study folder, with the commands of a fake Slurm cluster on the PATH."""
     pytest.importorskip("submitit", reason="submitit is not installed")
     fake_slurm.install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", str(tmp_path / "slurm"), prepend=os.pathsep)
-    # what Slurm's jobs import the functions of this file from
+    # jobs import their functions from this folder
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.setattr("knowhue.engines.executor.POLL_SECONDS", 0.1)
     return tmp_path / "study"

@@ -1,7 +1,7 @@
-"""Slurm's commands as far as knowhue calls them, on one machine and without a controller: jobs are processes.
+"""The parts of Slurm's commands that knowhue uses, on one machine and without a controller: jobs are processes.
 
-`install(folder)` puts them into a folder, which is then put on the PATH. A file `limit` there is the most jobs that may
-be queued. Each job is followed by a process of its own, which waits for what the job needs.
+`install(folder)` writes the commands into a folder, which the test adds to the PATH. A file `limit` in it contains the
+largest number of queued jobs. Each job has its own process, which waits for the jobs that it needs.
 """
 
 import os
@@ -29,7 +29,7 @@ def state(job: Path) -> str:
     return (job / "state").read_text()
 
 
-def become(job: Path, new: str) -> None:
+def set_state(job: Path, new: str) -> None:
     (job / ".state").write_text(new)
     (job / ".state").replace(job / "state")
 
@@ -58,7 +58,7 @@ def sbatch(home: Path) -> None:
     (job / "script").write_text(script)
     (job / "name").write_text(options["job-name"])
     (job / "options").write_text("\n".join(f"{key}={value}" for key, value in sorted(options.items())))
-    become(job, "PENDING")
+    set_state(job, "PENDING")
     if os.fork() == 0:
         os.setsid()
         silent = os.open(os.devnull, os.O_RDWR)
@@ -82,14 +82,14 @@ def follow(home: Path, job: Path, dependency: str) -> None:
             time.sleep(0.05)
     while not all(state(each) == "COMPLETED" for each in needs):
         if any(state(each) not in (*LIVING, "COMPLETED") for each in needs):
-            return become(job, "CANCELLED")
+            return set_state(job, "CANCELLED")
         time.sleep(0.05)
     environment = {"SLURM_JOB_ID": str(number(job)), "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
     while state(job) == "PENDING":
-        become(job, "RUNNING")
+        set_state(job, "RUNNING")
         code = subprocess.run(["bash", job / "script"], check=False, env=os.environ | environment).returncode
-        if state(job) == "RUNNING":  # else it was queued again
-            become(job, "FAILED" if code else "COMPLETED")
+        if state(job) == "RUNNING":  # otherwise it was queued again
+            set_state(job, "FAILED" if code else "COMPLETED")
     return None
 
 
@@ -113,10 +113,10 @@ def scancel(home: Path) -> None:
     for each in sys.argv[1:]:
         job = home / f"job-{each}"
         if state(job) in LIVING:
-            become(job, "CANCELLED")
+            set_state(job, "CANCELLED")
             os.killpg(int((job / "pid").read_text()), signal.SIGKILL)
 
 
 def scontrol(home: Path) -> None:
     assert sys.argv[1] == "requeue"
-    become(home / f"job-{sys.argv[2]}", "PENDING")
+    set_state(home / f"job-{sys.argv[2]}", "PENDING")

@@ -1,4 +1,4 @@
-"""A Slurm cluster of two nodes on one machine: Debian's `slurm-wlm` and `munge`, run by root in a folder of its own."""
+"""A Slurm cluster of two nodes on one machine, run by root in its own folder (Debian's `slurm-wlm` and `munge`)."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> list[str]:
-    """What has to be installed before; `apt-get install slurm-wlm munge` does."""
+    """Daemons that are not installed; `apt-get install slurm-wlm munge` installs all."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     return [each for each in DAEMONS if shutil.which(each, path=path) is None]
 
@@ -55,7 +55,7 @@ class Process(NamedTuple):
 
 
 def processes() -> list[Process]:
-    """Those of this machine, by /proc."""
+    """The processes of this machine, from /proc."""
     found = []
     for home in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ def processes() -> list[Process]:
 
 
 class Cluster:
-    """Its daemons by name, which is that of the node for those of nodes."""
+    """Starts, observes and stops the cluster's daemons; a node's daemon has the node's name."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -101,19 +101,19 @@ class Cluster:
         log.close()
 
     def idle(self) -> list[str]:
-        """Nodes that wait for jobs."""
-        asked = subprocess.run(["sinfo", "-hN", "-o", "%N %t"], capture_output=True, text=True, check=False)
-        return sorted(line.split()[0] for line in asked.stdout.splitlines() if line.endswith(" idle"))
+        """Names of the idle nodes."""
+        result = subprocess.run(["sinfo", "-hN", "-o", "%N %t"], capture_output=True, text=True, check=False)
+        return sorted(line.split()[0] for line in result.stdout.splitlines() if line.endswith(" idle"))
 
     def on(self, node: str) -> list[str]:
         """Ids of the jobs that run on a node."""
-        asked = subprocess.run(
+        result = subprocess.run(
             ["squeue", "-h", "-w", node, "-t", "R", "-o", "%i"], capture_output=True, text=True, check=False
         )
-        return asked.stdout.split()
+        return result.stdout.split()
 
     def lose(self, node: str) -> None:
-        """Kill a node as a loss of power does: what could still report the end of its jobs first, then those."""
+        """Kill a node as a power failure would: first the daemons that could report the end of jobs, then the jobs."""
         self._daemons[node].kill()
         own = [process for process in processes() if f"SLURMD_NODENAME={node}" in process.environment]
         parents = {process.parent for process in own}
@@ -133,7 +133,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(home: Path) -> Iterator[Cluster]:
-    """A cluster that is there for the block; `SLURM_CONF` has to name `slurm.conf` of its folder."""
+    """Run a cluster during the block; `SLURM_CONF` must be the path of `slurm.conf` in its folder."""
     made = Cluster(home)
     try:
         made.start()

@@ -1,4 +1,4 @@
-"""ICC profiles made from their definitions (ICC.1:2001-04): primaries, white and gamma, or a curve of gray."""
+"""ICC profiles made from their definitions (ICC.1:2001-04): primaries, white point and gamma, or a gray curve."""
 
 import struct
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ RGB = {
     "p3": ((0.68, 0.32, 0.265, 0.69, 0.15, 0.06), "D65", 2.2),
     "prophoto": ((0.734699, 0.265301, 0.159597, 0.840403, 0.036598, 0.000105), "D50", 1.8),
 }
-"""xy of the primaries, white, gamma."""
+"""xy of the primaries, white point, gamma."""
 
 
 def rgb_to_xyz(name: str) -> np.ndarray:
-    """Linear RGB of a space to XYZ at its own white."""
+    """The matrix from a space's linear RGB to XYZ at its white point, (3, 3)."""
     primaries, white, _ = RGB[name]
     return colour.normalised_primary_matrix(np.reshape(primaries, (3, 2)), np.array(WHITES[white]))
 
 
 def rgb_profile(name: str) -> bytes:
-    """A matrix profile of one of `RGB`."""
+    """A matrix profile of a space in `RGB`."""
     _, white, gamma = RGB[name]
     to_d50 = colour.adaptation.matrix_chromatic_adaptation_VonKries(
         colour.xy_to_XYZ(WHITES[white]), np.array(D50), "Bradford"
@@ -41,13 +41,13 @@ def rgb_profile(name: str) -> bytes:
 
 
 def gray_profile(gamma: float = 0.0, curve: Sequence[float] = ()) -> bytes:
-    """Gray whose luminance is a power, or a table, of its code."""
+    """A gray profile: luminance is a power of the code, or interpolated in `curve` (0 to 1)."""
     table = struct.pack(f">II{len(curve)}H", 0, len(curve), *(round(value * 65535) for value in curve))
     return _profile(b"GRAY", {b"kTRC": b"curv" + table if curve else _gamma(gamma)})
 
 
 def dot_gain_curve(gain: float = 0.2) -> list[float]:
-    """Luminance of ink whose dots grow by `gain` at half tone (Murray-Davies; a parabola, from white to black)."""
+    """Luminance by code of ink with a dot gain of `gain` at half tone (Murray-Davies; the gain is a parabola)."""
     ink = 1 - np.linspace(0, 1, 256)
     return (1 - ink - gain * 4 * ink * (1 - ink)).clip(0, 1).tolist()
 

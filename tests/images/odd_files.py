@@ -1,4 +1,4 @@
-"""Image files as people have them: every mode, depth, profile, orientation and damage, made on the spot."""
+"""Generated image files of all kinds that users have: modes, depths, profiles, orientations and damage."""
 
 import io
 import struct
@@ -20,36 +20,36 @@ DAMAGED = "damaged or cut short"
 
 
 class Odd(NamedTuple):
-    """A file and what is expected of it."""
+    """A file and the expected result of reading it."""
 
     data: Callable[[], bytes]
-    """makes it"""
+    """makes the content of the file"""
     suffix: str
-    """of its name"""
+    """suffix of the file name"""
     channels: int = 3
-    """of its colours"""
+    """number of channels without alpha"""
     bits: int = 8
-    """of its codes in memory"""
+    """bits per channel in memory"""
     alpha: bool = False
-    """whether it is transparent somewhere"""
+    """whether any pixel is transparent"""
     size: tuple[int, int] = (HEIGHT, WIDTH)
-    """height and width, upright"""
+    """height and width in px, upright"""
     notes: tuple[str, ...] = ()
-    """what each note contains, in order"""
+    """text that each note contains, in order"""
     keeps: tuple[str, ...] = ()
-    """metadata that must be there again"""
+    """metadata that the written file must have"""
     profile: bool = False
-    """whether what is written has one"""
+    """whether the written file has a colour profile"""
     pixels: np.ndarray | None = None
-    """what must be read exactly"""
+    """exact codes in memory; None if they are not compared"""
     dpi: float = 0.0
-    """resolution"""
+    """resolution; 0 if the file has none"""
     error: str = ""
-    """what the message contains; empty if it can be read"""
+    """text that the error contains; empty if the file can be read"""
 
 
 def _noise(channels: int = 3, bits: int = 8, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Smooth with some noise, each corner different; gray has no last axis."""
+    """A smooth image with some noise and different corners; gray has no last axis."""
     down, across = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     planes = [(0.1 + 0.5 * down + 0.3 * across * (k + 1) / 4) for k in range(channels)]
     values = np.stack(planes, -1) + np.random.default_rng(0).uniform(0, 0.05, (height, width, channels))
@@ -66,7 +66,7 @@ RGBA, RGBA16 = np.dstack([RGB, _alpha()]), np.dstack([RGB16, _alpha(16)])
 
 
 def pillow(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
-    """A file by Pillow."""
+    """Encode with Pillow."""
     file = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, kind, **options)
@@ -74,14 +74,14 @@ def pillow(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes
 
 
 def tiff(pixels: np.ndarray, **options: Any) -> bytes:
-    """A file by tifffile."""
+    """Encode as TIFF with tifffile."""
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, metadata=None, **options)
     return file.getvalue()
 
 
 def vips(pixels: np.ndarray, suffix: str, interpretation: str = "", **options: Any) -> bytes:
-    """A file by libvips."""
+    """Encode with libvips."""
     image = pyvips.Image.new_from_array(pixels)
     return image.copy(interpretation=interpretation or image.interpretation).write_to_buffer(
         suffix, **options
@@ -96,21 +96,21 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 def png(
     rows: bytes, bits: int, kind: int, *, width: int = WIDTH, height: int = HEIGHT, before: bytes = b""
 ) -> bytes:
-    """A PNG of rows that each begin with their filter byte."""
+    """A PNG from rows that begin with their filter byte; `before` are chunks before the data."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + before + data + chunk(b"IEND", b"")
 
 
 def low_bits(bits: int) -> bytes:
-    """A gray PNG with 1, 2 or 4 bits a pixel: a ramp in each row."""
+    """A gray PNG with 1, 2 or 4 bits per pixel: a ramp in each row."""
     codes = np.arange(WIDTH) % (1 << bits)
     packed = np.packbits(((codes[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8).ravel()).tobytes()
     return png((b"\0" + packed) * HEIGHT, bits, 0)
 
 
 def turned(orientation: int, kind: str) -> bytes:
-    """RGB as it lies with an orientation, and that in EXIF."""
+    """RGB stored with an EXIF orientation."""
     stored = {
         1: RGB, 2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1], 5: RGB.transpose(1, 0, 2),
         6: np.rot90(RGB), 7: np.rot90(RGB, 2).transpose(1, 0, 2), 8: np.rot90(RGB, -1),
@@ -135,25 +135,25 @@ def iptc() -> bytes:
 
 
 def after_start(jpeg: bytes, segment: bytes) -> bytes:
-    """A JPEG with a segment behind its first two bytes."""
+    """Insert a segment after the first two bytes of a JPEG."""
     return jpeg[:2] + segment + jpeg[2:]
 
 
 def cut(data: Callable[[], bytes], share: float) -> bytes:
-    """The beginning of a file."""
+    """The first `share` of a file."""
     whole = data()
     return whole[: int(len(whole) * share)]
 
 
 def bad_crc() -> bytes:
-    """A PNG whose data do not add up."""
+    """A PNG with a damaged byte in its data."""
     data = bytearray(PNG())
     data[data.find(b"IDAT") + 40] ^= 0xFF
     return bytes(data)
 
 
 def jpeg_and_zip() -> bytes:
-    """A JPEG that is a zip archive, too."""
+    """A JPEG that is also a zip archive."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("inside.txt", "hello")
@@ -161,18 +161,18 @@ def jpeg_and_zip() -> bytes:
 
 
 def palette(transparent: bool) -> bytes:
-    """A PNG of seven colours, one of them transparent if asked for."""
+    """A PNG with a palette of seven colours, one of them transparent if `transparent`."""
     return pillow(Image.fromarray(RGB).quantize(7), "PNG", **({"transparency": 2} if transparent else {}))
 
 
 def frames(kind: str) -> bytes:
-    """Three frames; the first is RGB."""
+    """An animation of three frames; the first is RGB."""
     more = [Image.fromarray(RGB[::-1].copy()), Image.fromarray(RGB[:, ::-1].copy())]
     return pillow(RGB, kind, save_all=True, append_images=more, duration=100, **LOSSLESS.get(kind, {}))
 
 
 def tagged(pixels: np.ndarray, interpretation: str, suffix: str, profile: bytes) -> bytes:
-    """A file with a profile, of a depth that Pillow does not write."""
+    """Encode with libvips and a profile, for depths that Pillow does not write."""
     image = pyvips.Image.new_from_array(pixels).copy(interpretation=interpretation)
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     return image.write_to_buffer(suffix)
@@ -198,13 +198,13 @@ def commented() -> bytes:
 
 
 def turned_tiff() -> bytes:
-    """A TIFF that lies on its side, with EXIF in directories of its own."""
+    """A TIFF with orientation 6 and EXIF in its own directories."""
     image = Image.fromarray(np.ascontiguousarray(np.rot90(RGB)))
     return pillow(image, "TIFF", exif=exif(6), dpi=(400, 400))
 
 
 def tiff_bomb() -> bytes:
-    """A TIFF that claims more than it should."""
+    """A TIFF whose header declares far more pixels than it has."""
     entries = ((256, 4, 20_000), (257, 4, 20_000), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1),
                (278, 4, 20_000), (279, 4, 400_000_000))  # fmt: skip
     rows = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
@@ -212,7 +212,7 @@ def tiff_bomb() -> bytes:
 
 
 def preview_first(raw: bool = False) -> bytes:
-    """A TIFF whose first page is a small one; or a DNG, by its version alone."""
+    """A TIFF whose first page is a preview; with `raw`, a DNG, recognisable only by its version tag."""
     file, version = io.BytesIO(), [(50706, 1, 4, bytes([1, 4, 0, 0]), True)]
     with tifffile.TiffWriter(file) as writer:
         writer.write(RGB[::4, ::4].copy(), metadata=None, subfiletype=1, extratags=version if raw else [])
@@ -221,12 +221,12 @@ def preview_first(raw: bool = False) -> bytes:
 
 
 def lab_profile() -> bytes:
-    """A profile that fits no RGB image."""
+    """A profile for L*a*b* images, which does not fit RGB images."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
 def srgb_profile() -> bytes:
-    """SRGB as Pillow's engine writes it, not as libvips does."""
+    """An sRGB profile written by Pillow, which differs from libvips's."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

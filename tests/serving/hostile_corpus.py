@@ -1,4 +1,4 @@
-"""What an attacker, or a broken program, sends: endless, and the same again for the same seed."""
+"""Malicious and malformed requests: an endless sequence, the same for the same seed."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 SECRET = "hush-hush-hush-hush"
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "BMP")
 ALLOWED = {200, 400, 403, 404, 405, 413, 415, 421, 422, 431}
-"""Statuses that a wrong input may have: never a server's failure, never a timeout."""
+"""Statuses allowed for hostile requests; a 5xx or a timeout is a fault."""
 LEAKS = re.compile(
     rb"Traceback|site-packages|File \"|\.py\b|/home/|/opt/|/tmp/|/usr/|0x[0-9a-f]{6}|<module|Exception|root:x|"
     + SECRET.encode()
@@ -43,69 +43,67 @@ NAMES = (
 )
 
 
-class Sent(NamedTuple):
-    """A request."""
+class Request(NamedTuple):
+    """A request to the server."""
 
     kind: str
-    """of attack"""
+    """kind of attack"""
     path: str
-    """with query, as it goes over the wire"""
+    """path and query, request unchanged"""
     body: bytes = b""
-    """bytes"""
     headers: Mapping[str, str] = {"content-type": "image/jpeg"}
-    """beside those that every request has"""
+    """in addition to `host` and `content-length`"""
     method: str = "POST"
-    """of HTTP"""
 
 
-class Got(NamedTuple):
-    """An answer."""
+class Response(NamedTuple):
+    """The server's response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-def image(chance: random.Random, kind: str = "JPEG") -> bytes:
-    """A small good one."""
-    mode = chance.choice(("L", "RGB"))
-    image = Image.new(mode, (chance.randint(1, 60), chance.randint(1, 60)), chance.randrange(256))
+def image(rng: random.Random, kind: str = "JPEG") -> bytes:
+    """A small valid image."""
+    mode = rng.choice(("L", "RGB"))
+    image = Image.new(mode, (rng.randint(1, 60), rng.randint(1, 60)), rng.randrange(256))
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
 
 
-def truncated(chance: random.Random) -> Sent:
-    data = image(chance, chance.choice(KINDS))
-    return Sent("truncated", "/v1/colorize", data[: chance.randrange(1, len(data))])
+def truncated(rng: random.Random) -> Request:
+    data = image(rng, rng.choice(KINDS))
+    return Request("truncated", "/v1/colorize", data[: rng.randrange(1, len(data))])
 
 
-def corrupted(chance: random.Random) -> Sent:
-    data = bytearray(image(chance, chance.choice(KINDS)))
-    for _ in range(chance.randint(1, 12)):
-        data[chance.randrange(len(data))] = chance.randrange(256)
-    return Sent("corrupted", "/v1/colorize", bytes(data))
+def corrupted(rng: random.Random) -> Request:
+    data = bytearray(image(rng, rng.choice(KINDS)))
+    for _ in range(rng.randint(1, 12)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    return Request("corrupted", "/v1/colorize", bytes(data))
 
 
-def spliced(chance: random.Random) -> Sent:
-    """The middle of one kind in another."""
-    one, other = image(chance, chance.choice(KINDS)), image(chance, chance.choice(KINDS))
-    cut = chance.randrange(4, len(one))
-    return Sent("spliced", "/v1/classify", one[:cut] + other[chance.randrange(len(other)) :])
+def spliced(rng: random.Random) -> Request:
+    """The start of one file followed by the end of another."""
+    one, other = image(rng, rng.choice(KINDS)), image(rng, rng.choice(KINDS))
+    cut = rng.randrange(4, len(one))
+    return Request("spliced", "/v1/classify", one[:cut] + other[rng.randrange(len(other)) :])
 
 
-def bomb(chance: random.Random) -> Sent:
-    return Sent("bomb", "/v1/colorize", chance.choice(BOMBS)(chance))
+def bomb(rng: random.Random) -> Request:
+    return Request("bomb", "/v1/colorize", rng.choice(BOMBS)(rng))
 
 
-def polyglot(chance: random.Random) -> Sent:
-    """Something else that is also an image, or the other way round: an image's start, or nothing at all."""
-    good = image(chance, chance.choice(KINDS))
-    other = chance.choice(OTHERS)
-    return Sent("polyglot", "/v1/colorize", chance.choice((good + other, other + good, good[:20] + other)))
+def polyglot(rng: random.Random) -> Request:
+    """A file of two formats: an image, or only its start, before or after something else."""
+    good = image(rng, rng.choice(KINDS))
+    other = rng.choice(OTHERS)
+    return Request("polyglot", "/v1/colorize", rng.choice((good + other, other + good, good[:20] + other)))
 
 
-def wrong_type(chance: random.Random) -> Sent:
+def wrong_type(rng: random.Random) -> Request:
     kinds = (
         "text/html",
         "application/json",
@@ -115,23 +113,23 @@ def wrong_type(chance: random.Random) -> Sent:
         "x",
         "",
     )
-    kind = chance.choice(kinds)
-    data = chance.choice((image(chance), chance.choice(OTHERS), chance.randbytes(chance.randint(0, 400))))
-    return Sent("wrong type", "/v1/colorize", data, {"content-type": kind} if kind else {})
+    kind = rng.choice(kinds)
+    data = rng.choice((image(rng), rng.choice(OTHERS), rng.randbytes(rng.randint(0, 400))))
+    return Request("wrong type", "/v1/colorize", data, {"content-type": kind} if kind else {})
 
 
-def name(chance: random.Random) -> Sent:
-    """A good image under a name that means harm."""
-    called = chance.choice(NAMES).encode("utf-8", "surrogatepass")
+def name(rng: random.Random) -> Request:
+    """A valid image with a malicious file name."""
+    called = rng.choice(NAMES).encode("utf-8", "surrogatepass")
     part = (
         b'content-disposition: form-data; name="image"; filename="' + called.replace(b'"', b"%22") + b'"\r\n'
     )
-    return _form("name", part + b"content-type: image/jpeg\r\n\r\n" + image(chance))
+    return _form("name", part + b"content-type: image/jpeg\r\n\r\n" + image(rng))
 
 
-def form(chance: random.Random) -> Sent:
-    """A form that is none, or too much of one."""
-    good = b'content-disposition: form-data; name="image"; filename="a"\r\n\r\n' + image(chance)
+def form(rng: random.Random) -> Request:
+    """A malformed or excessive multipart form."""
+    good = b'content-disposition: form-data; name="image"; filename="a"\r\n\r\n' + image(rng)
     field = b'content-disposition: form-data; name="%s"\r\n\r\n%s'
     options = (
         b"model",
@@ -147,12 +145,12 @@ def form(chance: random.Random) -> Sent:
     )
     parts = [
         good,
-        *(field % (chance.choice(options), chance.choice(VALUES)) for _ in range(chance.randint(0, 4))),
+        *(field % (rng.choice(options), rng.choice(VALUES)) for _ in range(rng.randint(0, 4))),
     ]
     odd = (
-        [good] * chance.randint(2, 200),
+        [good] * rng.randint(2, 200),
         [good, good.replace(b'"image"', b'"reference"')],
-        [field % (b"hints", b"1,1=red")] * chance.randint(1, 200),
+        [field % (b"hints", b"1,1=red")] * rng.randint(1, 200),
         [b"x: " + b"y" * 100_000 + b"\r\n\r\nz"],
         [b"content-disposition: form-data\r\n\r\nx"],
         [b'content-disposition: form-data; name="image"; filename="a"\r\n\r\n'],
@@ -161,13 +159,15 @@ def form(chance: random.Random) -> Sent:
         parts,
         parts,
     )
-    sent = _form("form", *chance.choice(odd))
+    request = _form("form", *rng.choice(odd))
     return (
-        sent._replace(body=sent.body[: chance.randrange(len(sent.body))]) if chance.random() < 0.3 else sent
+        request._replace(body=request.body[: rng.randrange(len(request.body))])
+        if rng.random() < 0.3
+        else request
     )
 
 
-def option(chance: random.Random) -> Sent:
+def option(rng: random.Random) -> Request:
     names = (
         "model",
         "saturation",
@@ -181,53 +181,47 @@ def option(chance: random.Random) -> Sent:
         "%00",
         "a[b]",
     )
-    query = "&".join(
-        f"{chance.choice(names)}={_quoted(chance.choice(VALUES))}" for _ in range(chance.randint(1, 5))
-    )
-    return Sent("option", f"{chance.choice(('/v1/colorize', '/v1/classify'))}?{query}", image(chance))
+    query = "&".join(f"{rng.choice(names)}={_quoted(rng.choice(VALUES))}" for _ in range(rng.randint(1, 5)))
+    return Request("option", f"{rng.choice(('/v1/colorize', '/v1/classify'))}?{query}", image(rng))
 
 
-def path(chance: random.Random) -> Sent:
-    start = chance.choice(("", "/docs", "/v1", "/v1/models", "/static", "/openapi.json"))
-    end = chance.choice(ENDS)
-    more = chance.choice(("", "?x=../../etc/passwd", ";x", "%0d%0ax:y"))
-    method = chance.choice(("GET", "HEAD", "PUT", "DELETE", "TRACE", "PATCH", "OPTIONS", "BREW"))
-    return Sent("path", start + end + more, method=method, headers={})
+def path(rng: random.Random) -> Request:
+    start = rng.choice(("", "/docs", "/v1", "/v1/models", "/static", "/openapi.json"))
+    end = rng.choice(ENDS)
+    more = rng.choice(("", "?x=../../etc/passwd", ";x", "%0d%0ax:y"))
+    method = rng.choice(("GET", "HEAD", "PUT", "DELETE", "TRACE", "PATCH", "OPTIONS", "BREW"))
+    return Request("path", start + end + more, method=method, headers={})
 
 
-def header(chance: random.Random) -> Sent:
+def header(rng: random.Random) -> Request:
     odd = (
-        {f"x-{n}": "y" for n in range(chance.randint(60, 90))},
-        {"x": "y" * chance.randint(1, 30_000)},
-        {"accept": "application/json" * chance.randint(1, 500)},
-        {
-            "host": chance.choice(
-                ("evil.example", "localhost.evil.example", "[::", "127.0.0.1:99999999", "\xff")
-            )
-        },
+        {f"x-{n}": "y" for n in range(rng.randint(60, 90))},
+        {"x": "y" * rng.randint(1, 30_000)},
+        {"accept": "application/json" * rng.randint(1, 500)},
+        {"host": rng.choice(("evil.example", "localhost.evil.example", "[::", "127.0.0.1:99999999", "\xff"))},
         {"content-encoding": "gzip"},
         {"transfer-encoding": "gzip"},
-        {"authorization": "Basic " + "A" * chance.randint(0, 4000)},
+        {"authorization": "Basic " + "A" * rng.randint(0, 4000)},
         {"x-forwarded-for": "1.2.3.4", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"},
         {"range": "bytes=0-0"},
         {"upgrade": "websocket", "connection": "upgrade"},
     )
-    return Sent("header", "/v1/colorize", image(chance), {"content-type": "image/jpeg", **chance.choice(odd)})
+    return Request("header", "/v1/colorize", image(rng), {"content-type": "image/jpeg", **rng.choice(odd)})
 
 
-def page(chance: random.Random) -> Sent:
-    """Files and studies that the page must not give, and what it is never sent."""
-    start = chance.choice(
+def page(rng: random.Random) -> Request:
+    """Paths and methods that the page must refuse."""
+    start = rng.choice(
         ("/page/", "/page/vendor/", "/page/examples/", "/page/studies/", "/page/studies/0/", "/docs/")
     )
-    method = chance.choice(("GET", "HEAD", "POST", "DELETE"))
-    body = image(chance) if method == "POST" else b""
-    return Sent(
-        "page", start + chance.choice((*ENDS, "x.png", "-1/report.html")).lstrip("/"), body, {}, method
+    method = rng.choice(("GET", "HEAD", "POST", "DELETE"))
+    body = image(rng) if method == "POST" else b""
+    return Request(
+        "page", start + rng.choice((*ENDS, "x.png", "-1/report.html")).lstrip("/"), body, {}, method
     )
 
 
-ATTACKS: tuple[Callable[[random.Random], Sent], ...] = (
+ATTACKS: tuple[Callable[[random.Random], Request], ...] = (
     truncated,
     corrupted,
     spliced,
@@ -267,45 +261,47 @@ VALUES = (
 )
 
 
-def hostile(seed: int) -> Iterator[Sent]:
-    """Attacks without end, each kind in turn."""
-    chance = random.Random(seed)
+def hostile(seed: int) -> Iterator[Request]:
+    """Yield attacks without end, each kind in turn."""
+    rng = random.Random(seed)
     while True:
         for attack in ATTACKS:
-            yield attack(chance)
+            yield attack(rng)
 
 
-def send(link: HTTPConnection, sent: Sent) -> Got:
-    """Over the wire, path and headers as they are."""
-    link.putrequest(sent.method, sent.path, skip_host="host" in sent.headers, skip_accept_encoding=True)
-    for key, value in sent.headers.items():
+def send(link: HTTPConnection, request: Request) -> Response:
+    """Send a request with its path and headers unchanged, and return the response."""
+    link.putrequest(
+        request.method, request.path, skip_host="host" in request.headers, skip_accept_encoding=True
+    )
+    for key, value in request.headers.items():
         link.putheader(key, value.encode("latin-1"))
-    if "transfer-encoding" not in sent.headers:
-        link.putheader("content-length", str(len(sent.body)))
-    link.endheaders(sent.body)
+    if "transfer-encoding" not in request.headers:
+        link.putheader("content-length", str(len(request.body)))
+    link.endheaders(request.body)
     answer = link.getresponse()
-    return Got(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
+    return Response(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
 
 
-def fault_of(sent: Sent, got: Got) -> str | None:
-    """What is wrong with an answer, None if nothing is."""
-    if got.status not in ALLOWED:
-        return f"status {got.status}"
-    told = got.body if got.headers.get("content-type", "").startswith("application/json") else b""
-    if LEAKS.search(told) or LEAKS.search(repr(got.headers).encode()):
-        return f"leak: {told[:200]!r}"
-    if got.headers.get("x-content-type-options") != "nosniff":
+def fault_of(request: Request, response: Response) -> str | None:
+    """Return what is wrong with a response, or None."""
+    if response.status not in ALLOWED:
+        return f"status {response.status}"
+    text = response.body if response.headers.get("content-type", "").startswith("application/json") else b""
+    if LEAKS.search(text) or LEAKS.search(repr(response.headers).encode()):
+        return f"leak: {text[:200]!r}"
+    if response.headers.get("x-content-type-options") != "nosniff":
         return "no security headers"
-    if got.status != 200 and sent.method != "HEAD" and not got.body.startswith(b'{"error": "'):
-        return f"no line of JSON: {got.body[:200]!r}"
-    if sent.kind == "bomb" and got.status == 200:
+    if response.status != 200 and request.method != "HEAD" and not response.body.startswith(b'{"error": "'):
+        return f"no line of JSON: {response.body[:200]!r}"
+    if request.kind == "bomb" and response.status == 200:
         return "took a bomb"
     return None
 
 
-def _form(kind: str, *parts: bytes) -> Sent:
+def _form(kind: str, *parts: bytes) -> Request:
     body = b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
-    return Sent(kind, "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"})
+    return Request(kind, "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"})
 
 
 def _quoted(value: bytes) -> str:
@@ -326,40 +322,40 @@ def _zeros(count: int) -> bytes:
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(count >> 20)) + packer.flush()
 
 
-def _png_of_zeros(chance: random.Random) -> bytes:
-    """A hundred million pixels and one row in a tenth of a megabyte."""
+def _png_of_zeros(rng: random.Random) -> bytes:
+    """More than 100 million pixels in 0.1 MB."""
     return _png(10_000, 10_001, _chunk(b"IDAT", _DEFLATED))
 
 
-def _png_with_a_long_story(chance: random.Random) -> bytes:
-    """A text that unpacks to a hundred megabytes, of an image without data."""
+def _png_with_a_long_story(rng: random.Random) -> bytes:
+    """A text chunk that unpacks to 101 MiB, in an image without data."""
     return _png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + _DEFLATED))
 
 
-def _png_with_a_long_profile(chance: random.Random) -> bytes:
+def _png_with_a_long_profile(rng: random.Random) -> bytes:
     return _png(8, 8, _chunk(b"iCCP", b"p\0\0" + _DEFLATED))
 
 
-def _png_header(chance: random.Random) -> bytes:
-    return _png(chance.randint(20_000, 2**31 - 1), chance.randint(20_000, 2**31 - 1), _chunk(b"IDAT", b"x"))
+def _png_header(rng: random.Random) -> bytes:
+    return _png(rng.randint(20_000, 2**31 - 1), rng.randint(20_000, 2**31 - 1), _chunk(b"IDAT", b"x"))
 
 
-def _gif_header(chance: random.Random) -> bytes:
+def _gif_header(rng: random.Random) -> bytes:
     frame = struct.pack("<HHHH", 0, 0, 65535, 65535)
     return b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0," + frame + b"\0\x02\0;"
 
 
-def _bmp_header(chance: random.Random) -> bytes:
+def _bmp_header(rng: random.Random) -> bytes:
     size = struct.pack("<IiiHHIIiiII", 40, 2**31 - 1, 2**31 - 1, 1, 24, 0, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + size
 
 
-def _jpeg_header(chance: random.Random) -> bytes:
+def _jpeg_header(rng: random.Random) -> bytes:
     frame = struct.pack(">BHHB", 8, 65500, 65500, 1) + b"\x01\x11\0"
     return b"\xff\xd8\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + b"\xff\xd9"
 
 
-def _tiff_header(chance: random.Random) -> bytes:
+def _tiff_header(rng: random.Random) -> bytes:
     tags = (
         (256, 4, 2**31),
         (257, 4, 2**31),
@@ -373,18 +369,18 @@ def _tiff_header(chance: random.Random) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
-def _tiff_loop(chance: random.Random) -> bytes:
-    """A directory that is its own successor."""
+def _tiff_loop(rng: random.Random) -> bytes:
+    """A directory whose next directory is itself."""
     directory = struct.pack("<H", 1) + struct.pack("<HHII", 256, 4, 1, 1) + struct.pack("<I", 8)
     return b"II*\0" + struct.pack("<I", 8) + directory
 
 
-def _webp_header(chance: random.Random) -> bytes:
+def _webp_header(rng: random.Random) -> bytes:
     body = b"VP8X" + struct.pack("<I", 10) + b"\x10\0\0\0" + b"\xff\xff\xff" * 2
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
-def _pnm_header(chance: random.Random) -> bytes:
+def _pnm_header(rng: random.Random) -> bytes:
     return b"P5 1000000 1000000 255\n" + bytes(100)
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hostile_corpus import ATTACKS, BOMBS, NAMES, Got, Sent, fault_of, hostile, send
+from hostile_corpus import ATTACKS, BOMBS, NAMES, Request, Response, fault_of, hostile, send
 from stand import photo, running
 
 ROUNDS = 12
@@ -17,70 +17,72 @@ ROUNDS = 12
 
 @pytest.fixture(scope="module")
 def server():
-    """Host and port of a server that runs through all of this."""
+    """Host and port of a server that runs during all tests of this module."""
     with running(with_page=True, upload_seconds=5, max_upload_mib=4) as (host, port, _):
         yield host, port
 
 
 @pytest.fixture
-def ask(server: tuple[str, int]) -> Callable[[Sent], Got]:
-    def once(sent: Sent, tries: int = 3) -> Got:
-        """Who is refused while still sending may be cut off before reading why (TCP); an answer must come in three."""
+def ask(server: tuple[str, int]) -> Callable[[Request], Response]:
+    def once(request: Request, tries: int = 3) -> Response:
+        """Send a request; retry, because a client refused while sending may be disconnected before it reads why."""
         link = HTTPConnection(*server, timeout=20)
         try:
-            return send(link, sent)
+            return send(link, request)
         except ConnectionError:
             if tries == 1:
                 raise
         finally:
             link.close()
-        return once(sent, tries - 1)
+        return once(request, tries - 1)
 
     return once
 
 
-def test_nothing_makes_it_fail_or_leak(ask: Callable[[Sent], Got]):
+def test_nothing_makes_it_fail_or_leak(ask: Callable[[Request], Response]):
     statuses: Counter[str] = Counter()
-    for sent in islice(hostile(seed=0), ROUNDS * len(ATTACKS)):
-        got = ask(sent)
-        assert fault_of(sent, got) is None, (
-            sent.kind,
-            sent.path[:200],
-            sent.body[:100],
-            got.status,
-            fault_of(sent, got),
+    for request in islice(hostile(seed=0), ROUNDS * len(ATTACKS)):
+        response = ask(request)
+        assert fault_of(request, response) is None, (
+            request.kind,
+            request.path[:200],
+            request.body[:100],
+            response.status,
+            fault_of(request, response),
         )
-        statuses[sent.kind] += 1
-    gc.collect()  # here, not in another test
+        statuses[request.kind] += 1
+    gc.collect()  # so that its warnings belong to this test
     assert set(statuses.values()) == {ROUNDS}
-    answer = ask(Sent("good", "/v1/colorize", photo()))
+    answer = ask(Request("good", "/v1/colorize", photo()))
     assert answer.status == 200
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
-def test_bombs_are_refused_before_they_unpack(ask: Callable[[Sent], Got], bomb: Callable):
+def test_bombs_are_refused_before_they_unpack(ask: Callable[[Request], Response], bomb: Callable):
     import random
 
     before = _resident_mib()
-    got = ask(Sent("bomb", "/v1/colorize", bomb(random.Random(1))))
-    assert got.status in (415, 422)
+    response = ask(Request("bomb", "/v1/colorize", bomb(random.Random(1))))
+    assert response.status in (415, 422)
     assert _resident_mib() - before < 60
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:20]))
-def test_names_are_never_paths(ask: Callable[[Sent], Got], name: str, monkeypatch, tmp_path):
-    """A good image is answered whatever it is called, or the form refused; nothing is written, nothing read."""
+def test_names_are_never_paths(ask: Callable[[Request], Response], name: str, monkeypatch, tmp_path):
+    """A valid image is coloured whatever its name, or the form is refused; no file is written or read."""
     monkeypatch.chdir(tmp_path)
     temporary = set(Path(tempfile.gettempdir()).iterdir())
     called = name.encode("utf-8", "surrogatepass").replace(b'"', b"%22")
     part = b'content-disposition: form-data; name="image"; filename="' + called + b'"\r\n\r\n' + photo()
     body = b"--edge\r\n" + part + b"\r\n--edge--\r\n"
-    got = ask(Sent("name", "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"}))
-    assert got.status in (200, 400)
+    response = ask(
+        Request("name", "/v1/colorize", body, {"content-type": "multipart/form-data; boundary=edge"})
+    )
+    assert response.status in (200, 400)
     assert (
         name == ""
         or name == "."
-        or name.encode("utf-8", "replace") not in got.body + repr(got.headers).encode()
+        or name.encode("utf-8", "replace") not in response.body + repr(response.headers).encode()
     )
     assert not list(tmp_path.iterdir())
     assert not [
@@ -88,16 +90,16 @@ def test_names_are_never_paths(ask: Callable[[Sent], Got], name: str, monkeypatc
     ]
 
 
-def test_large_uploads_stay_in_memory(ask: Callable[[Sent], Got], monkeypatch: pytest.MonkeyPatch):
-    """Not even for a moment does a disk see them."""
+def test_large_uploads_stay_in_memory(ask: Callable[[Request], Response], monkeypatch: pytest.MonkeyPatch):
+    """An upload is never written to the disk."""
     data = photo("bmp", width=1500, height=1500)
     body = (
         b'--edge\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n'
         + data
         + b"\r\n--edge--\r\n"
     )
-    sent = Sent("large", "/v1/classify", body, {"content-type": "multipart/form-data; boundary=edge"})
-    assert ask(sent).status == 200  # compiled code begins with the first large image, and has a cache
+    request = Request("large", "/v1/classify", body, {"content-type": "multipart/form-data; boundary=edge"})
+    assert ask(request).status == 200  # compiled code begins with the first large image, and has a cache
 
     def refuse(*args, **kwargs):
         raise AssertionError("a temporary file was made")
@@ -105,16 +107,16 @@ def test_large_uploads_stay_in_memory(ask: Callable[[Sent], Got], monkeypatch: p
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
     monkeypatch.setattr("os.open", refuse)
-    assert ask(sent).status == 200
+    assert ask(request).status == 200
 
 
 def test_memory_stays_flat(server: tuple[str, int]):
     link = HTTPConnection(*server, timeout=20)
-    sent = Sent("good", "/v1/colorize", photo(width=200, height=150))
+    request = Request("good", "/v1/colorize", photo(width=200, height=150))
     sizes = []
     for _ in range(3):
         for _ in range(120):
-            assert send(link, sent).status == 200
+            assert send(link, request).status == 200
         sizes.append(_resident_mib())
     link.close()
     assert sizes[2] - sizes[1] < 4, sizes
