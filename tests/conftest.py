@@ -16,10 +16,10 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from empty_figures import empty_figures
 from knowhue.config import Config
 from knowhue.presets import edit
 from small_encoder import SMALL_ENCODER, add_small_encoder
-from undrawn import undrawn_figures
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -81,7 +81,7 @@ def _without_fsync() -> Iterator[None]:
 @contextmanager
 def _without_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowhue.report.page.FIGURES", undrawn_figures())
+        patch.setattr("knowhue.report.page.FIGURES", empty_figures())
         yield
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_server import FakeNetwork
 from PIL import Image
-from stand import FakeNetwork
 
 from knowhue.archive import ArchiveListing, colorize_archive
 from knowhue.engines.executor import InProcess

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.color import rgb2lab
-from tiny_others import painted
+from tiny_third_party import painted
 
 from knowhue.apps.serve import serve_command
 from knowhue.errors import ExtraError

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from acts import at, change, chroma, coloured, expect, fill, scene, upload
+from fake_server import running
+from page_actions import at, change, chroma, coloured, expect, fill, scene, upload
 from PIL import Image
-from stand import running
 
 
 def test_an_upload_is_answered_by_both_models_side_by_side(visit):

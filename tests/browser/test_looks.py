@@ -1,7 +1,7 @@
 """The page in both themes, on a phone and with a screen reader."""
 
 import pytest
-from acts import at, change, contrast, expect, luminance, scene, tab_to, upload
+from page_actions import at, change, contrast, expect, luminance, scene, tab_to, upload
 
 
 def test_everything_can_be_done_with_the_keyboard_alone(visit):

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from acts import change, chroma, coloured, expect, fill, grain, scene, tab_to, upload
+from fake_server import ChoosingNetwork, FakeNetwork, MatchingNetwork, running
+from page_actions import change, chroma, coloured, expect, fill, grain, scene, tab_to, upload
 from PIL import Image
-from stand import ChoosingNetwork, FakeNetwork, MatchingNetwork, running
 from tiny_models import colours_network
 
 from knowhue.inference.colorizer import Colorizer

@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from acts import change, expect, fill, scene, upload
+from page_actions import change, expect, fill, scene, upload
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from empty_figures import empty_figures
 from knowhue.apps.program import main
 from knowhue.engines import executor
 from knowhue.objectives.weighting import GradNorm
@@ -20,7 +21,6 @@ from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.run import train
 from small_encoder import add_small_encoder
-from undrawn import undrawn_figures
 
 TOLERANCE = 1e-4
 ARMS = ("multi", "multi-pcgrad")
@@ -39,7 +39,7 @@ def launch(root: Path, commands: list[list[str]]) -> None:
 def run_commands(root: Path, commands: list[list[str]]) -> None:
     """Of one of them, which leaves beside the folders what GradNorm weighed."""
     os.environ |= {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    page.FIGURES = undrawn_figures()
+    page.FIGURES = empty_figures()
     observe, seen = GradNorm.observe_step, []
 
     def spy(self, losses, norms):

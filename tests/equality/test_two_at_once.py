@@ -7,19 +7,19 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from empty_figures import empty_figures
 from knowhue.apps.program import main
 from knowhue.engines import executor
 from knowhue.plan import make_plan
 from knowhue.report import page
 from knowhue.study import run_study
 from small_encoder import add_small_encoder
-from undrawn import undrawn_figures
 
 
 def study(arguments, errors):
     """The command in a process of its own, whose errors are written to a file."""
     add_small_encoder()
-    page.FIGURES = undrawn_figures()
+    page.FIGURES = empty_figures()
     sys.argv = ["knowhue", "study", *arguments]
     with errors.open("w") as sys.stderr, errors.with_name("printed").open("a") as sys.stdout:
         main()

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from colouring_job import FakeNetwork
+from fake_server import MatchingNetwork
 from PIL import Image
-from stand import MatchingNetwork
 
 from knowhue.color import srgb_to_lab
 from knowhue.errors import ConfigError, ImageError, RunError

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from PIL import Image
 from skimage.color import rgb2lab
 from tiny_models import describe
-from tiny_others import INPUTS, OUTPUTS, linear, node, painted, write
+from tiny_third_party import INPUTS, OUTPUTS, linear, node, painted, write
 from videos import drawn, make_video
 
 from knowhue.errors import ConfigError, RunError, WeightsError

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from fake_server import FakeNetwork, MatchingNetwork
 from hypothesis import given
 from hypothesis import strategies as st
-from stand import FakeNetwork, MatchingNetwork
 from tiny_models import lite0_network
 
 from knowhue.color import lab_to_linear, linear_to_srgb, srgb_to_lab

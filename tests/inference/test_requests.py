@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_server import FakeNetwork, colorizer, photo, wait_until
 from PIL import Image
-from stand import FakeNetwork, colorizer, photo, wait_until
 
 from knowhue.errors import ConfigError, ImageError
 from knowhue.images.reading import MAX_PIXELS, readable_formats, weigh_image

@@ -1,10 +1,10 @@
 """The `Accept` header, as RFC 9110 defines it and as clients send it."""
 
 import pytest
+from fake_server import colorizer, photo
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from stand import colorizer, photo
 
 from knowhue.images.image import recognise
 from knowhue.serving.api import make_app

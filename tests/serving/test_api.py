@@ -16,10 +16,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from api_client import colorize
-from fastapi.testclient import TestClient
-from odd_files import chunk, preview_first
-from PIL import Image
-from stand import (
+from fake_server import (
     CLASSES,
     ChoosingNetwork,
     FakeNetwork,
@@ -29,8 +26,11 @@ from stand import (
     running,
     wait_until,
 )
+from fastapi.testclient import TestClient
+from odd_files import chunk, preview_first
+from PIL import Image
 from tiny_models import colours_network
-from tiny_others import painted
+from tiny_third_party import painted
 
 from knowhue.errors import WeightsError
 from knowhue.images.image import Image as KnowhueImage

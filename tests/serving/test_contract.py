@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import schemathesis
+from fake_server import ChoosingNetwork, photo
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from stand import ChoosingNetwork, photo
 
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image

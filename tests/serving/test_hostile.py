@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from fake_server import photo, running
 from hostile_corpus import ATTACKS, BOMBS, NAMES, Request, Response, fault_of, hostile, send
-from stand import photo, running
 
 ROUNDS = 12
 

@@ -14,9 +14,9 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from api_client import colorize
+from fake_server import colorizer, photo, running, wait_until
 from fastapi.testclient import TestClient
 from PIL import Image
-from stand import colorizer, photo, running, wait_until
 
 from knowhue.serving import limits, run
 from knowhue.serving.api import make_app

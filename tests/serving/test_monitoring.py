@@ -2,9 +2,9 @@
 
 import re
 
+from fake_server import colorizer, photo
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from stand import colorizer, photo
 
 from knowhue.serving.api import make_app
 from knowhue.serving.monitoring import Monitor

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import fake_systemctl
 import numpy as np
 import pytest
-from stand import running, wait_until
+from fake_server import running, wait_until
 
 from knowhue.images.image import Image
 from knowhue.images.writing import encode_image

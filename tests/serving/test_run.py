@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from fake_server import colorizer, running
 from fastapi.testclient import TestClient
-from stand import colorizer, running
 
 from knowhue.errors import ConfigError
 from knowhue.inference import kernels, pixels

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import typer.main
-from stand import MatchingNetwork, photo, running
+from fake_server import MatchingNetwork, photo, running
 
 from knowhue.apps.cli import app
 from knowhue.images.image import Image

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fake_server import colorizer
 from fastapi.testclient import TestClient
 from PIL import Image
-from stand import colorizer
 
 from knowhue.serving.api import make_app
 from knowhue.serving.settings import ServerSettings

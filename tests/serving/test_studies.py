@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_server import colorizer
 from fastapi.testclient import TestClient
 from PIL import Image
-from stand import colorizer
 
 from knowhue.config import Config
 from knowhue.metric_table import METRIC_NAMES, SHARES

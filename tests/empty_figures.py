@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from knowhue.report.figures import Figure
 
 
-def undrawn_figures() -> "dict[str, Figure]":
+def empty_figures() -> "dict[str, Figure]":
     """The value of `knowhue.report.page.FIGURES` for reports without figures."""
     from knowhue.report.figures import FIGURES
 
