@@ -397,7 +397,7 @@ def test_wrong_values_are_refused_before_work(knowhue, make_folder, tmp_path, mo
         ("train --seed=1", "No such option: --seed. Instead: --set seed=1."),
         ("colorize a.jpg --force", "No such option: --force. Instead: --overwrite."),
         ("colorize a.jpg --gpu", "No such option: --gpu. Instead: Training and exported models use a GPU"),
-        ("study --resume", "No such option: --resume. Instead: --out with the same folder goes on where"),
+        ("study --resume", "No such option: --resume. Instead: --out with the same folder resumes where"),
         ("serve -v", "No such option: -v. Instead: All progress and all warnings are always shown."),
         ("pack --metric x", "No such option: --metric. There are --out, --overwrite."),
         ("evaluate --metric x", "No such option: --metric. There are none besides --help."),

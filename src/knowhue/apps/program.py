@@ -131,7 +131,7 @@ class OneInput(TyperCommand):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # `main` prints errors that a user can mend as one line
+    pretty_exceptions_enable=False,  # `main` prints errors that a user can fix as one line
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Does a model colour better when it knows what it is looking at?\n\n"
@@ -353,7 +353,7 @@ def resend_interruption(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; an error that a user can mend prints one line and exits with 2."""
+    """Run the command line; an error that a user can fix prints one line and exits with 2."""
     import knowhue.apps.cli  # noqa: F401  registers the commands
 
     replace_unencodable_output()

@@ -72,7 +72,7 @@ class ErrorAnswer(_Answer):
     """An error."""
 
     error: str
-    """what is wrong, and how to mend it"""
+    """what is wrong, and how to fix it"""
 
 
 class StatusAnswer(_Answer):
@@ -157,7 +157,7 @@ class ModelAnswer(_Answer):
     name: str
     """value of the option `model`"""
     tasks: tuple[Task, ...]
-    """what it was trained for"""
+    """the tasks that it was trained for"""
     classes: tuple[str, ...]
     """names of its classes; empty without a class head"""
     size_px: int
