@@ -39,11 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, help="folder of the original photos")
     parser.add_argument(
         "--prepared", type=Path, required=True, help="prepared images, whose manifest lists the photos"
     )
-    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
     args = parser.parse_args()
     colorizer = Colorizer.load(args.model)
     rows = [each for each in read_csv(args.prepared / "manifest.csv") if each["split"] == "validation"]

@@ -29,8 +29,8 @@ class Named(FolderStore):
 def main() -> None:
     """List the photos, assign them to shards, and print CPU time and peak memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=1_000_000)
-    parser.add_argument("--shards", type=int, default=500)
+    parser.add_argument("--photos", type=int, default=1_000_000, help="number of names")
+    parser.add_argument("--shards", type=int, default=500, help="number of shards")
     options = parser.parse_args()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory() as folder:

@@ -308,7 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["measure", "check", "tables"])
+    parser.add_argument(
+        "what",
+        choices=["measure", "check", "tables"],
+        help="measure a worker, check the simulation, or print the tables",
+    )
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers of `check`"
     )
@@ -318,8 +322,8 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--counts", type=int, nargs=2, default=[24, 96], help="images in the two folders of `measure`"
     )
     parser.add_argument("--fast", action="store_true", help="predict at one size")
-    parser.add_argument("--width", type=int, default=800)
-    parser.add_argument("--height", type=int, default=600)
+    parser.add_argument("--width", type=int, default=800, help="width of the images, in pixels")
+    parser.add_argument("--height", type=int, default=600, help="height of the images, in pixels")
     parser.add_argument("--scratch", help="folder for images; by default the system's temporary folder")
     parser.add_argument("--total", type=int, default=10_000_000, help="images in the archive")
     parser.add_argument(

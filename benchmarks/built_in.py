@@ -41,11 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="run folder; by default only the graph is exported again"
+    )
     parser.add_argument(
         "--name-of-images", default="", help="replaces the path of the images in the model's description"
     )
-    parser.add_argument("--licence", default="")
+    parser.add_argument("--licence", default="", help="licence of the weights")
     for name in CHOSEN_AFTERWARDS:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -93,7 +95,7 @@ def write_graph(weights: Path) -> None:
 
     def name_of(initializer: str) -> str:
         name = initializer.removeprefix("deployed.")
-        # a convolution that was replaced by its padding and the convolution
+        # the export replaces a convolution by a sequence of padding (0) and convolution (1)
         return name if name in names else name.replace(".1.weight", ".weight")
 
     graph = model.graph

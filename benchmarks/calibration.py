@@ -194,8 +194,8 @@ def run(cells: list[Cell], studies: int, workers: int) -> Iterator[tuple[Cell, l
 def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description="How often a verdict is wrong.")
-    parser.add_argument("--studies", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--studies", type=int, default=10_000, help="simulated studies per cell of the table")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument(
         "--question", action="append", help="part of a question's name; by default all questions"
     )

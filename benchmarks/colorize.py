@@ -31,9 +31,9 @@ HEIGHT, WIDTH = 3000, 4000
 def main() -> None:
     """Time everything alternately and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="built-in")
-    parser.add_argument("--image", type=Path)
-    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
+    parser.add_argument("--image", type=Path, help="JPEG to colour; by default one is generated")
+    parser.add_argument("--runs", type=int, default=9, help="number of timed runs")
     args = parser.parse_args()
     data = args.image.read_bytes() if args.image else draw_photo()
     colorizer = Colorizer.load(args.model)

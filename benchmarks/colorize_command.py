@@ -23,8 +23,8 @@ def main() -> None:
     """Run both versions alternately and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, required=True, help="src folder of the other version")
-    parser.add_argument("--images", type=Path, nargs="+", required=True)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="photos to colour")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each version")
     args = parser.parse_args()
     versions = {"before": args.before.resolve(), "now": Path(kernels.__file__).parents[2]}
     with tempfile.TemporaryDirectory() as folder:

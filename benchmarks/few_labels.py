@@ -103,13 +103,15 @@ def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--per-class", type=int, default=200)
-    parser.add_argument("--share", type=float, default=0.02)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--arms", default="class,multi")
+    parser.add_argument("images", type=Path, help="folder with train/<class>/* and val/<class>/*")
+    parser.add_argument("--weights", required=True, help="weights of the encoder")
+    parser.add_argument("--per-class", type=int, default=200, help="training images per class")
+    parser.add_argument(
+        "--share", type=float, default=0.02, help="share of training images that are labelled"
+    )
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of each phase")
+    parser.add_argument("--arms", default="class,multi", help="arms to train, separated by commas")
     return parser.parse_args()
 
 

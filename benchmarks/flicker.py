@@ -31,7 +31,7 @@ from knowhue.inference.video import Past, Steadier, agreement, warp
 FloatArray = NDArray[np.float32]
 HEIGHT, WIDTH = 192, 256
 KINDS = ("still", "camera moves", "part moves", "cuts")
-SCENE_FRAMES = 6  # of a scene between cuts
+SCENE_FRAMES = 6  # frames between two cuts
 
 
 class Video(NamedTuple):
@@ -283,15 +283,15 @@ def _small(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--model", default="built-in")
-    parser.add_argument("--videos", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("photos", type=Path, help="folder of photos")
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
+    parser.add_argument("--videos", type=int, default=20, help="videos of each kind")
+    parser.add_argument("--frames", type=int, default=24, help="frames per video")
     parser.add_argument("--grain", type=float, default=4.0, help="standard deviation, in codes of 0 to 255")
     parser.add_argument(
         "--lamp", type=float, default=0.05, help="relative standard deviation of the brightness"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of motion, grain and lamp")
     return parser.parse_args()
 
 

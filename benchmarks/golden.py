@@ -43,11 +43,11 @@ ARMS = "colour,class,multi,placebo-labels,placebo-colours,multi-pcgrad,oracle"
 def main() -> None:
     """Record or check the values."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("record", "check"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--photos", type=Path)
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("what", choices=("record", "check"), help="record the values, or check them")
+    parser.add_argument("folder", type=Path, help="folder of the inputs and recorded values")
+    parser.add_argument("--images", type=Path, help="folder with <class>/*, to record")
+    parser.add_argument("--photos", type=Path, help="folder of photos, to record")
+    parser.add_argument("--weights", type=Path, help="weights of the encoder, to record")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     args = parser.parse_args()
     parts = args.only.split(",")

@@ -51,7 +51,7 @@ class Bench(NamedTuple):
 def main() -> None:
     """Run every check, print the results, and exit with 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=300, help="number of images")
     parser.add_argument("--only", default=",".join(CHECKS), help="some of " + ", ".join(CHECKS))
     parser.add_argument(
         "--seconds", type=float, default=300.0, help="time after which no further check starts"

@@ -61,11 +61,11 @@ Stage = Callable[[Path, Path, Sequence[str]], Cost]
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--counts", type=int, nargs="+")
+    parser.add_argument("--counts", type=int, nargs="+", help="numbers of images")
     parser.add_argument("--size", type=int, default=32, help="side of the prepared images, pixels")
     parser.add_argument("--side", type=int, help="side of the images on disk, pixels")
     parser.add_argument("--folder", type=Path, help="folder in which images and studies are kept")
-    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--stages", default=",".join(STAGES), help="stages to measure, separated by commas")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="setting of every stage")
     parser.add_argument("--tars", action="store_true", help="images in tars instead of files")
     parser.add_argument("--near", action="store_true", help="measure only the search for near-duplicates")

@@ -51,11 +51,11 @@ WAYS = ("one hint", "three hints", "two near hints")
 def main() -> None:
     """Measure hints and strokes on every photo, then the time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", type=Path, nargs="+")
-    parser.add_argument("--model", default="built-in")
+    parser.add_argument("images", type=Path, nargs="+", help="files or folders")
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
     parser.add_argument("--images", dest="count", type=int, default=40, help="photos per folder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=0, help="seed of points and colours")
+    parser.add_argument("--runs", type=int, default=9, help="number of timed runs")
     args = parser.parse_args()
     colorizer = Colorizer.load(args.model)
     files = [path for source in args.images for path in some(source, args.count)]

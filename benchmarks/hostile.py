@@ -39,7 +39,7 @@ STARVING = {
 def main() -> None:
     """Send the attacks, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--model", default="built-in", help="model to serve")
     parser.add_argument("--inputs", type=int, default=12_000, help="requests per round")
     parser.add_argument(
         "--rounds",
@@ -47,7 +47,7 @@ def main() -> None:
         default=5,
         help="repetitions of the same requests; a memory leak still grows in the last",
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="seed of the requests")
     parser.add_argument(
         "--slow", type=int, default=200, help="simultaneous clients that stop within a request"
     )

@@ -44,7 +44,7 @@ def main() -> None:
     """Flatten every photo with every method, and print the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path, nargs="+", help="files or folders")
-    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
     parser.add_argument("--images", type=int, default=20, help="photos per folder")
     parser.add_argument(
         "--programs", action="store_true", help="also flatten with Krita and GIMP; takes seconds per photo"

@@ -136,11 +136,11 @@ def _device() -> str:
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
+    parser.add_argument("--batch", type=int, default=16, help="images per batch")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over all methods")
     parser.add_argument("--steps", type=int, default=5, help="timed steps per round, after a warm-up step")
-    parser.add_argument("--methods")
+    parser.add_argument("--methods", help="methods to measure, separated by commas; by default all")
     parser.add_argument("--paper", action="store_true", help="the sizes of the papers")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -35,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of photos")
+    parser.add_argument("--size", type=int, default=96, help="the network's size, in pixels")
     args = parser.parse_args()
     print(f"{'':40}" + "".join(f"{each:>12}" for each in COLUMNS))
     for folder in args.folders:

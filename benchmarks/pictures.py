@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder of the photos")
     folder = parser.parse_args().folder
     colorizer = Colorizer.load()
     for name, (width, rows) in SHEETS.items():

@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("world", type=Path)
+    parser.add_argument("world", type=Path, help="folder of the rebuilt photos")
     parser.add_argument("--sources", type=Path, help="folder of the clones, one per source")
     parser.add_argument("--list", action="store_true", help="write the list of the photos that are there")
     args = parser.parse_args()

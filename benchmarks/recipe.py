@@ -163,17 +163,29 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     vividness = parser.add_mutually_exclusive_group()
-    vividness.add_argument("--saturations", type=numbers, default=[0.6, 0.8, 1.0, 1.2, 1.4])
+    vividness.add_argument(
+        "--saturations",
+        type=numbers,
+        default=[0.6, 0.8, 1.0, 1.2, 1.4],
+        help="saturations, separated by commas",
+    )
     vividness.add_argument(
         "--chroma",
         type=numbers,
         default=[],
         help="mean chroma relative to the true one, instead of saturations",
     )
-    parser.add_argument("--temperatures", type=numbers, default=[0.38])
-    parser.add_argument("--adjustments", type=numbers, default=[0.0])
+    parser.add_argument(
+        "--temperatures",
+        type=numbers,
+        default=[0.38],
+        help="temperatures of the 313 colours, separated by commas",
+    )
+    parser.add_argument(
+        "--adjustments", type=numbers, default=[0.0], help="logit adjustments, separated by commas"
+    )
     parser.add_argument(
         "--mirror", action="store_true", help="average the predictions for an image and its mirror image"
     )

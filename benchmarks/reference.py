@@ -90,11 +90,11 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, help="folder of the original photos")
     parser.add_argument(
         "--prepared", type=Path, required=True, help="prepared images, whose manifest lists the photos"
     )
-    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
     parser.add_argument(
         "--skip", type=int, default=0, help="photos to leave out, such as those used for tuning"
     )

@@ -174,9 +174,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--many", type=int, default=0)
+    parser.add_argument("--images", type=int, default=200, help="number of generated images")
+    parser.add_argument("--side", type=int, default=256, help="side of the images, in pixels")
+    parser.add_argument(
+        "--many", type=int, default=0, help="number of images whose scores are held in memory; 0 skips this"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)

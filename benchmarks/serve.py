@@ -28,12 +28,14 @@ BATCHED, ALONE = "batches of up to 8", "one at a time"
 def main() -> None:
     """Measure both servers and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="built-in")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--model", default="built-in", help="model to serve")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 8, 64], help="numbers of simultaneous clients"
+    )
     parser.add_argument(
         "--requests", type=int, default=200, help="requests per round; at least four per client"
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds")
     parser.add_argument(
         "--flat", type=int, default=5000, help="requests during which memory is sampled; 0 skips this"
     )

@@ -131,15 +131,21 @@ def _read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", type=Path, help="folders of classes to draw training photos from")
-    parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--seen", type=Path)
-    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--test", type=Path, required=True, help="folder of test photos, <class>/*")
+    parser.add_argument("--seen", type=Path, help="manifest of the photos that the model was trained on")
+    parser.add_argument("--model", default="built-in", help="model to start from")
     parser.add_argument(
-        "--photos", nargs="+", default=["50:30+15", "200:30+15", "1000:8+4"], metavar="N:HEADS+TUNED"
+        "--photos",
+        nargs="+",
+        default=["50:30+15", "200:30+15", "1000:8+4"],
+        metavar="N:HEADS+TUNED",
+        help="number of photos, and epochs of the heads and of fine-tuning",
     )
-    parser.add_argument("--encoder-alone", action="store_true")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument(
+        "--encoder-alone", action="store_true", help="also start from the model's encoder with new heads"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--set", action="append", default=[], help="settings of the training, as for knowhue")
     return parser.parse_args()
 
 

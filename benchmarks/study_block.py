@@ -228,11 +228,11 @@ def _median_seconds(work: Callable[[], object], runs: int = 9) -> float:
 
 def _read_arguments() -> Config:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images")
-    parser.add_argument("--weights", default="pretrained")
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--heads", type=int, default=30)
-    parser.add_argument("--finetune", type=int, default=15)
+    parser.add_argument("images", help="folder of images, one folder per class")
+    parser.add_argument("--weights", default="pretrained", help="weights of the encoder")
+    parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
+    parser.add_argument("--heads", type=int, default=30, help="epochs of the heads")
+    parser.add_argument("--finetune", type=int, default=15, help="epochs of fine-tuning")
     args = parser.parse_args()
     settings = {
         "images.path": args.images,

@@ -27,9 +27,9 @@ COMPARED = ("model.safetensors", "scores.json", "per_image.csv", "samples.npz")
 def main() -> None:
     """Run one study uninterrupted and one with kills, and compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--whom", choices=("command", "worker"), default="command")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
+    parser.add_argument("--whom", choices=("command", "worker"), default="command", help="what is killed")
     args, study = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         uninterrupted, killed = Path(folder) / "uninterrupted", Path(folder) / "killed"

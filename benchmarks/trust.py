@@ -27,10 +27,10 @@ EVERY = 37  # only every so many pixels are used, because neighbours are correla
 def main() -> None:
     """Measure both and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--model", default="built-in")
-    parser.add_argument("--others", type=Path)
-    parser.add_argument("--images", dest="count", type=int, default=100)
+    parser.add_argument("images", type=Path, help="folder of colour photos")
+    parser.add_argument("--model", default="built-in", help="built-in, a run folder, or an exported file")
+    parser.add_argument("--others", type=Path, help="folder of images of another kind")
+    parser.add_argument("--images", dest="count", type=int, default=100, help="number of images per folder")
     args = parser.parse_args()
     colorizer = Colorizer.load(args.model, fast=True)
     found = [measure(colorizer, path) for path in some(args.images, args.count)]

@@ -28,10 +28,10 @@ NEAR = 7
 def main() -> None:
     """Measure every method on every image and print means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--model")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--images", dest="count", type=int, default=100)
+    parser.add_argument("images", type=Path, help="folder of colour photos")
+    parser.add_argument("--model", help="also enlarge the chroma of this model")
+    parser.add_argument("--size", type=int, default=96, help="the network's size, in pixels")
+    parser.add_argument("--images", dest="count", type=int, default=100, help="number of images")
     args = parser.parse_args()
     files = sorted(
         path for path in args.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")

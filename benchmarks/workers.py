@@ -42,7 +42,7 @@ class Cost(NamedTuple):
 def main() -> None:
     """Print the cost with each number of workers, or the overhead of the engine."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers")
     parser.add_argument(
         "--engine", action="store_true", help="measure the overhead of the engine in one process"
     )

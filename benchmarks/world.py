@@ -207,7 +207,10 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, required=True, help="folder with <class>/*.jpg")
     parser.add_argument("--limit", type=int, default=0, help="number of randomly drawn photos; 0 is all")
     parser.add_argument(
-        "--saturations", type=lambda text: [float(each) for each in text.split(",")], default=[1.0]
+        "--saturations",
+        type=lambda text: [float(each) for each in text.split(",")],
+        default=[1.0],
+        help="saturations, separated by commas",
     )
     parser.add_argument(
         "--degraded", action="store_true", help="colour copies that are degraded like old photos"
