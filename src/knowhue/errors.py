@@ -143,10 +143,10 @@ def quoted(name: object) -> str:
 def plural(count: int | None, noun: str) -> str:
     """A count with its noun.
 
-    >>> plural(1, "seed"), plural(3, "arm"), plural(None, "epoch")
-    ('1 seed', '3 arms', '– epochs')
+    >>> plural(1, "seed"), plural(1496, "image"), plural(None, "epoch")
+    ('1 seed', '1,496 images', '– epochs')
     """
-    return f"{'–' if count is None else count} {noun}{'s' * (count != 1)}"
+    return f"{'–' if count is None else f'{count:,}'} {noun}{'s' * (count != 1)}"
 
 
 def minus(text: str) -> str:

@@ -33,7 +33,7 @@ class Metric(NamedTuple):
 
 RUN_METRICS: dict[str, Metric] = {
     "ab_l1": Metric("Mean absolute error of a*b*", "CIELAB units", "lower", "a*b* error"),
-    "ab_l1_vivid": Metric("Error of a*b*, pixels weighed by their true chroma", "CIELAB units", "lower"),
+    "ab_l1_vivid": Metric("Error of a*b*, pixels weighted by their true chroma", "CIELAB units", "lower"),
     "ciede2000": Metric("CIEDE2000", "CIEDE2000 units", "lower", "CIEDE2000"),
     "psnr_rgb": Metric("PSNR of RGB (L* is given)", "dB", "higher", "PSNR"),
     "ssim_rgb": Metric("SSIM of RGB (L* is given)", "-1 to 1", "higher", "SSIM", places=4),

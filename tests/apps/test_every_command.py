@@ -210,7 +210,7 @@ def test_a_trained_run_is_described_and_refused_where_it_does_not_colour(knowhue
     code, said, err = knowhue("models", run_folder(trained))
     assert code == 0
     assert "Making" in err
-    assert "  does: class" in said
+    assert "  tasks: class" in said
     assert "  classes: coral reef, jellyfish, penguin, shark, starfish" in said
     (tmp_path / "photo.png").write_bytes(b"")
     assert knowhue("colorize", tmp_path / "photo.png", "--model", run_folder(trained))[0] == 2

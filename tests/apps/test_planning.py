@@ -52,7 +52,7 @@ def test_differences_of_shares_are_told_in_points_and_a_variance_of_0_is_doubted
 def test_it_says_which_study_the_images_were_counted_in():
     plan = make_plan(Config(), seeds=range(20))
     first, *others = power_lines(plan, OURS, 1496, Path("old.zip"))
-    assert first == "# 1496 images, as in old.zip; --images for another number"
+    assert first == "# 1,496 images, as in old.zip; --images for another number"
     assert others == power_lines(plan, OURS, 1496)
 
 
@@ -110,7 +110,7 @@ def test_what_is_printed_reads_back_to_the_plan(knowhue, make_folder):
     stated_sds = ("--seed-sd", "colour=.08", "--image-sd", "colour=1.5", "--images", "1500")
     code, out, _ = knowhue("plan", photos, "--seeds", "8", *stated_sds)
     assert code == 0
-    assert out.startswith("# colour: 8 seeds x 1500 images")
+    assert out.startswith("# colour: 8 seeds x 1,500 images")
     assert len(checked(Plan, yaml.safe_load(out)).seeds) == 8
     code, _, err = knowhue("plan", photos, "--seed-sd", "colour=.08")
     assert (code, "should be given together" in err) == (2, True)

@@ -205,7 +205,7 @@ def live():
 def test_bars_show_the_work_at_hand_and_the_cells(live):
     run = {"stage": "run", "phase": "finetune", "arm": "multi", "seed": 1}
     lines = live({"stage": "cell", "done": 1, "total": 6, "arm": "multi", "seed": 1}, run, train(20))
-    assert lines[0].rstrip() == "multi, seed 1: fine-tuning everything"
+    assert lines[0].rstrip() == "multi, seed 1: fine-tuning the whole network"
     assert lines[1].rstrip() == "epoch 1/1"
     assert "20/100 steps" in lines[2]
     assert "1/6 arms x seeds" in lines[3]

@@ -388,7 +388,7 @@ def test_a_folder_is_coloured_and_listed(knowhue, photo, tmp_path):
 def test_models_says_what_the_built_in_model_is(knowhue):
     code, said, _ = knowhue("models")
     assert code == 0
-    for part in ("built-in", "portrait", "9455 images", "temperature", "research use"):
+    for part in ("built-in", "portrait", "9,455 images", "temperature", "research use"):
         assert part in said
     assert re.search(
         r"Mean absolute error of a\*b\*: 10.\d+ CIELAB units \[[\d.]+ to [\d.]+\] \(lower is better\)", said

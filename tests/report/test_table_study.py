@@ -756,7 +756,7 @@ def test_a_difference_that_is_not_that_of_the_levels_shown_says_why(tmp_path):
     """5.534 and 5.506 are shown as 5.53 and 5.51, and differ by 0.03."""
     table = read_table([write(tmp_path / "t.csv", totals([-0.028] * 9, level=5.134))], LOSS)
     found = conclude(table)
-    said = "The difference is taken before the levels are rounded."
+    said = "The difference is computed before rounding."
     assert "“new” has loss 5.51 and “old” has loss 5.53: 0.03 less" in found.answers["loss"].sentence
     assert said not in found.answers["loss"].sentence  # which studies are sealed with
     assert said in found.answers["loss"].lines[0]

@@ -7,7 +7,7 @@ import typer
 
 from knowhue.apps.program import Options, Rare, say, score_line
 from knowhue.config import Task
-from knowhue.errors import spaced
+from knowhue.errors import plural, spaced
 from knowhue.inference.description import Description, Fast, ModelChoice
 from knowhue.inference.networks import find_model, needs_deployment
 from knowhue.runs import BUILT_IN
@@ -96,12 +96,14 @@ def _describe(colorizer: "Colorizer") -> list[str]:
 
     described = colorizer.network.description
     assert isinstance(described, Description)  # a recipe has another class
-    measured_on = str(described.images.get("measured_on", "validation"))
+    images = described.images
+    measured_on = str(images.get("measured_on", "validation"))
+    trained, measured = (int(images.get(split, 0)) for split in ("train", measured_on))
     lines = [
         described.name,
-        f"  does: {' and '.join(described.tasks)}, at {described.size_px} px; {described.precision}",
-        f"  encoder: {described.config.encoder.name}; trained on {described.images.get('train')} images "
-        f"({described.images.get('source')}), measured on {described.images.get(measured_on)} ({measured_on})",
+        f"  tasks: {' and '.join(described.tasks)}, at {described.size_px} px; {described.precision}",
+        f"  encoder: {described.config.encoder.name}; trained on {plural(trained, 'image')} "
+        f"({images.get('source')}), measured on {measured:,} ({measured_on})",
     ]
     if described.start is not None:
         lines.append(f"  {described.start.sentence()}")

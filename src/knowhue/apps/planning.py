@@ -82,7 +82,7 @@ def power_lines(
     """Return the smallest effect that each question of a plan can detect; `counted_in` is the source of `images`."""
     lines = []
     if counted_in is not None:
-        lines.append(f"{images} images, as in {counted_in}; --images for another number")
+        lines.append(f"{plural(images, 'image')}, as in {counted_in}; --images for another number")
     for name, question in plan.questions.items():
         alpha = question_alpha(plan.alpha, len(plan.questions))
         found = variances.get(name)
@@ -217,7 +217,7 @@ def _power_over_both(name: str, question: Question, design: Design, variances: V
     seed, image, residual = (scale * sd for sd in (variances.seed, variances.image, variances.residual))
     one = unit.removesuffix("s") if scale * question.sesoi == 1 else unit
     lines = [
-        f"{name}: {design.seeds} seeds x {design.images} images "
+        f"{name}: {design.seeds} seeds x {design.images:,} images "
         f"(sd of a seed {seed:.3g}, of an image {image:.3g}, residual {residual:.3g}):",
         f"  {least};",
         f"  a difference of {scale * question.sesoi:g}{one} is detected {100 * claimed(some):.0f} % of the time; "

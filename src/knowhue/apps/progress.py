@@ -35,7 +35,7 @@ SHORT = {
 STAGES = {
     "open": ("loading the encoder", ""),
     "prepare": ("preparing images", "images"),
-    "golden": ("looking how this machine computes", ""),
+    "golden": ("computing a fingerprint of this machine's arithmetic", ""),
     "baselines": ("scoring the baselines", "images"),
     "truth": ("features of the true images", "images"),
     "features": ("features of the frozen encoder", "images"),
@@ -284,7 +284,7 @@ def title_of(event: Mapping[str, Any]) -> str:
         return f"A/A gate, seed {event['seed']}"
     if event["stage"] != "run":
         return STAGES.get(event["stage"], ("", ""))[0]
-    what = "fine-tuning everything"
+    what = "fine-tuning the whole network"
     if event["phase"] == "heads":
         what = f"{' and '.join(event['tasks'])} head on the frozen encoder"
     return f"{event['arm']}, seed {event['seed']}: {what}"

@@ -64,7 +64,7 @@ _LIMITS = {
     "ceiling": "both arms are at the ceiling",
     "floor": "neither arm is better than a trivial baseline",
 }
-_ROUNDING = "The difference is taken before the levels are rounded."
+_ROUNDING = "The difference is computed before rounding."
 _STATES = {"running": "not finished", "missing": "not started", "unpaired": "its block is not compared"}
 
 
@@ -187,7 +187,7 @@ def _evidence(
     other = found.bounds(1 - alpha if verdict.word.is_small else 1 - 2 * alpha)
     effect = ": no spread" if found.effect is None else minus(f" {found.effect:.2f}")
     low, high = found.wins.interval
-    shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
+    shared = f"alpha divided among {count} questions" if count > 1 else "alpha of the one question"
     # if neither can be given for the same reason, `_detail` contains that reason
     same_reason = other.interval is None and other.why_not == quoted.why_not
     decides = (

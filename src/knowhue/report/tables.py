@@ -236,7 +236,7 @@ TABLES: dict[str, PageTable] = {
         "Probabilities",
         "Posterior probabilities of the same difference, with a flat prior and the smallest effect of interest as "
         "region of practical equivalence (Benavoli et al. 2017). Standard error and degrees of freedom are those of "
-        "the interval behind the verdict. They are no second verdict, because they control no rate of false claims.",
+        "the interval behind the verdict. No verdict rests on them: they do not control the rate of false claims.",
         posteriors,
         {
             **_TITLE, **_METRIC, **_SMALLEST, "P(worse)": _text("worse", p_text),
