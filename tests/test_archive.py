@@ -299,7 +299,7 @@ def test_what_is_waited_for_while_workers_open_the_model_is_said(photos, tmp_pat
     class Elsewhere:
         threads = None
 
-        def left(self) -> list[str]:
+        def leftover_jobs(self) -> list[str]:
             return []
 
         def execute(self, jobs, watch):
@@ -321,7 +321,7 @@ def test_what_is_waited_for_while_workers_open_the_model_is_said(photos, tmp_pat
 
 def test_jobs_of_a_killed_command_are_waited_for(photos, tmp_path):
     class Busy(InProcess):
-        def left(self) -> list[str]:
+        def leftover_jobs(self) -> list[str]:
             return ["17", "18"]
 
     with pytest.raises(RunError, match="still wait or run: 17, 18"):

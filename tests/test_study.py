@@ -224,7 +224,7 @@ class Cluster:
 
     name, threads, is_elsewhere = "slurm", 1, True
 
-    def left(self):
+    def leftover_jobs(self):
         return []
 
     def execute(self, jobs, watch=lambda: None):

@@ -145,7 +145,7 @@ def colorize_archive(
     started = time.monotonic()
     report({"stage": "note", "text": f"looking for images in {source}"})
     with colours.hold() as note:
-        if left := executor.left():
+        if left := executor.leftover_jobs():
             raise RunError(
                 f"Jobs of a killed command still wait or run: {few(left)}. Wait until they end, or cancel them."
             )

@@ -49,10 +49,10 @@ def test_numbers_of_a_chart_are_written_as_in_the_report_and_its_ends_are_outsid
     page = visit().page
     found = page.evaluate(
         """async ([charts, families]) => {
-            const { ends, written } = await import("./page/studies.js");
-            return charts.map((metric) => [metric, written(metric, 0.467), families.map((values) => {
-                const [low, high] = ends(metric, values);
-                return [low, high, written(metric, low), written(metric, high)];
+            const { axisEnds, formatValue } = await import("./page/studies.js");
+            return charts.map((metric) => [metric, formatValue(metric, 0.467), families.map((values) => {
+                const [low, high] = axisEnds(metric, values);
+                return [low, high, formatValue(metric, low), formatValue(metric, high)];
             })]);
         }""",
         [CHARTS, families],

@@ -106,9 +106,9 @@ def test_where_colours_are_unsure_is_seen_on_any_colour(visit):
 def test_what_models_are_called_and_have_seen_is_said_of_each_where_they_differ(visit):
     page = visit().page
     told = page.evaluate("""async () => {
-        const { Card, leadOf, percent, titled } = await import("./page/card.js");
+        const { Card, trainingSummary, percent, titled } = await import("./page/card.js");
         const model = (name, images, tasks = ["colour", "class"]) => ({ name, tasks, classes: [], trained_on: { images, source: null } });
-        const said = (...models) => leadOf(titled(models));
+        const said = (...models) => trainingSummary(titled(models));
         const shown = (fast) => {
             const card = new Card(titled([model("a", 1)])[0], 1);
             const answer = { fast, label: "sea_lion", novelty: 0.5, probabilities: { sea_lion: 0.9, coral_reef: 0.1 }, warnings: [] };

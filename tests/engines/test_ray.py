@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
 from knowhue.engines.executor import Job, RaySettings, open_engine
-from knowhue.engines.ray import _require_room
+from knowhue.engines.ray import _require_resources
 from knowhue.errors import ConfigError, RunError
 
 
@@ -62,8 +62,8 @@ def test_what_no_machine_of_a_cluster_has_is_said_at_once():
 def test_a_task_is_run_on_one_machine():
     """Not on two that have together what it needs."""
     machines = [{"CPU": 64.0, "memory": 2.0**33}, {"CPU": 2.0, "GPU": 1.0, "memory": 2.0**33}]
-    _require_room(RaySettings(address="auto", cpus=2, gpus=0.5, memory_gb=8), machines)
+    _require_resources(RaySettings(address="auto", cpus=2, gpus=0.5, memory_gb=8), machines)
     with pytest.raises(ConfigError, match=r"all of `ray.cpus = 4`, `ray.gpus = 1`. Found none. Start one"):
-        _require_room(RaySettings(address="auto", cpus=4, gpus=1), machines)
+        _require_resources(RaySettings(address="auto", cpus=4, gpus=1), machines)
     with pytest.raises(ConfigError, match=r"`ray.cpus` should be at most the 64 cores of any machine"):
-        _require_room(RaySettings(address="auto", cpus=65), machines)
+        _require_resources(RaySettings(address="auto", cpus=65), machines)

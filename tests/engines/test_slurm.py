@@ -152,7 +152,7 @@ def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_
 
     with locked(slurm, "study", engine="local") as left:
         await_leftover_jobs(InProcess(), left, slurm, report)
-        assert open_engine("slurm", slurm).left() == []
+        assert open_engine("slurm", slurm).leftover_jobs() == []
     assert told == ["waiting for jobs that an earlier command has left: slurm 1; cancel them to stop them"]
 
 

@@ -245,7 +245,7 @@ def test_without_images_none_are_promised(folder):
     (folder / "images" / "samples.npz").unlink()
     write_report(folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Quality over training time" in text
+    assert "Quality against training time" in text
     assert "The same images." not in text
 
 

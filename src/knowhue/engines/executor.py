@@ -51,8 +51,8 @@ class Executor(Protocol):
     is_elsewhere: bool
     """whether jobs can run on other machines, whose arithmetic can differ"""
 
-    def left(self) -> list[str]:
-        """Ids of jobs that a killed driver left waiting or running; `RunError` if the cluster does not answer."""
+    def leftover_jobs(self) -> list[str]:
+        """Ids of waiting and running jobs of a killed driver; `RunError` if the cluster does not answer."""
         return []
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
@@ -293,33 +293,33 @@ def open_engine(
 
 def _require_known(engine: str, key: str) -> None:
     section = EngineSettings.model_fields.get(engine)
-    own = [f"{engine}.{name}" for name in type(section.default).model_fields] if section else []
-    if not own:
+    known = [f"{engine}.{name}" for name in type(section.default).model_fields] if section else []
+    if not known:
         raise ConfigError(f"`--engine-set` should be left out with `--engine {engine}`. Found `{key}`.")
     # any option of sbatch is allowed in `options`
-    if key not in own and not key.startswith(f"{engine}.options."):
-        raise ConfigError(one_of("--engine-set", key, own))
+    if key not in known and not key.startswith(f"{engine}.options."):
+        raise ConfigError(one_of("--engine-set", key, known))
 
 
-def await_leftover_jobs(own: Executor, left: str, root: Path, report: Report) -> None:
-    """Wait for a killed driver's jobs, which write to the folder, on this engine and on the one noted in `left`."""
+def await_leftover_jobs(executor: Executor, noted: str, root: Path, report: Report) -> None:
+    """Wait for a killed driver's jobs, which write to the folder, on `executor` and on the engine noted in its lock."""
     reported = list[str]()
     try:
-        engines = {own.name: own}
-        if left not in ("", own.name):
-            engines[left] = open_engine(left, root)
-        while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.left()]:
+        engines = {executor.name: executor}
+        if noted not in ("", executor.name):
+            engines[noted] = open_engine(noted, root)
+        while jobs := [f"{name} {job}" for name, engine in engines.items() for job in engine.leftover_jobs()]:
             if jobs != reported:
                 text = f"waiting for jobs that an earlier command has left: {few(jobs)}; cancel them to stop them"
                 report({"stage": "note", "text": text})
             reported = jobs
             time.sleep(POLL_SECONDS)
     except KnowhueError as error:
-        if not left:
+        if not noted:
             raise
         raise RunError(
-            f"Jobs of `{root}` may still run: a command with `--engine {left}` was killed. {error} Or, if none runs, "
+            f"Jobs of `{root}` may still run: a command with `--engine {noted}` was killed. {error} Or, if none runs, "
             f"remove `{root / LOCK}`."
         ) from None
-    if left:
-        note_jobs(root, own.name, [])
+    if noted:
+        note_jobs(root, executor.name, [])

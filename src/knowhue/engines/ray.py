@@ -38,29 +38,29 @@ class RayTasks(Executor):
 
         if not jobs:
             return
-        given = self._settings
+        settings = self._settings
         self._connect()
         # Ray itself would wait silently for such a machine
-        if given.address == "local" or not given.autoscaling:
-            _require_room(given, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        if settings.address == "local" or not settings.autoscaling:
+            _require_resources(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         needs = {
-            "num_cpus": given.cpus,
-            "num_gpus": given.gpus,
-            "memory": None if given.memory_gb is None else round(given.memory_gb * 2**30),
+            "num_cpus": settings.cpus,
+            "num_gpus": settings.gpus,
+            "memory": None if settings.memory_gb is None else round(settings.memory_gb * 2**30),
         }
         task = ray.remote(_run)
-        begun: list[Any] = []
+        tasks: list[Any] = []
 
         def submit(job: Job) -> Future[object]:
-            begun.append(task.options(name=job.id, max_retries=-1, **needs).remote(job.run))
-            return begun[-1].future()
+            tasks.append(task.options(name=job.id, max_retries=-1, **needs).remote(job.run))
+            return tasks[-1].future()
 
         try:
             run_jobs(jobs, self.workers or len(jobs), submit, _result, watch)
         except BaseException:
-            for reference in begun:  # has no effect on tasks that have ended
+            for reference in tasks:  # has no effect on tasks that have ended
                 ray.cancel(reference, force=True)
-            ray.wait(begun, num_returns=len(begun), timeout=_CANCEL_S)
+            ray.wait(tasks, num_returns=len(tasks), timeout=_CANCEL_S)
             raise
 
     def _connect(self) -> None:
@@ -70,34 +70,34 @@ class RayTasks(Executor):
         if ray.is_initialized():
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        given = self._settings
-        own: dict[str, Any] = {}
-        if given.address == "local":
-            cpus = given.cpus * self.workers if self.workers else max(given.cpus, os.cpu_count() or 1)
-            own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
+        settings = self._settings
+        options: dict[str, Any] = {}
+        if settings.address == "local":
+            cpus = settings.cpus * self.workers if self.workers else max(settings.cpus, os.cpu_count() or 1)
+            options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
         try:
-            _require_answer(given.address)
-            ray.init(given.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            _require_reachable(settings.address)
+            ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises a bare Exception if a node does not answer in time
             reason = first_line(error)
-            if given.address == "local":
+            if settings.address == "local":
                 raise RunError(
                     f"Ray did not start on this machine: {reason.rstrip('.')}. Run the same command again when "
                     "the machine is less busy, or with `--engine local`."
                 ) from None
             raise ConfigError(
                 f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "
-                f"{given.address}`: {reason}"
+                f"{settings.address}`: {reason}"
             ) from None
 
 
-def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -> None:
+def _require_resources(settings: RaySettings, machines: Sequence[Mapping[str, float]]) -> None:
     """Raise `ConfigError` unless at least one machine has the resources of a task."""
     place, remedy = "this machine", ""
-    if given.address != "local":
+    if settings.address != "local":
         place = "any machine of the cluster"
         remedy = " Start one that has it; or, if the cluster will, set `ray.autoscaling=true`."
-    requested = {"cpus": given.cpus, "gpus": given.gpus, "memory_gb": given.memory_gb or 0.0}
+    requested = {"cpus": settings.cpus, "gpus": settings.gpus, "memory_gb": settings.memory_gb or 0.0}
     units = {"cpus": "cores", "gpus": "GPUs", "memory_gb": "GB that Ray gives out"}
     available = [
         {"cpus": each.get("CPU", 0), "gpus": each.get("GPU", 0), "memory_gb": each.get("memory", 0) / 2**30}
@@ -115,7 +115,7 @@ def _require_room(given: RaySettings, machines: Sequence[Mapping[str, float]]) -
         raise ConfigError(f"One machine of the cluster should have all of {together}. Found none.{remedy}")
 
 
-def _require_answer(address: str) -> None:
+def _require_reachable(address: str) -> None:
     """Raise `OSError` if the cluster does not answer: Ray itself retries for two minutes and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():
@@ -140,6 +140,6 @@ def _result(future: "Future[object]") -> None:
         if not isinstance(cause, RayError):
             raise cause from None
         raise RunError(
-            f"Ray gave a job up: {str(cause).strip().splitlines()[0]} Finished jobs are kept: run the same command "
+            f"Ray gave up a job: {str(cause).strip().splitlines()[0]} Finished jobs are kept: run the same command "
             "again."
         ) from None

@@ -59,7 +59,7 @@ class SlurmJobs(Executor):
         self._folder = self._root / FOLDER / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
         self._title = f"knowhue-{fingerprint(str(self._root))}"
 
-    def left(self) -> list[str]:
+    def leftover_jobs(self) -> list[str]:
         return self._of_this_folder(_squeue())
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
@@ -69,12 +69,12 @@ class SlurmJobs(Executor):
         try:
             while waiting or queued:
                 room = self._room(queued) if waiting else 0
-                begun, waiting = waiting[:room], waiting[room:]
-                for number, job in begun:
+                new, waiting = waiting[:room], waiting[room:]
+                for number, job in new:
                     # jobs that have ended are left out, because Slurm soon forgets them
                     needs = [queued[need].job_id for need in job.needs if need in queued]
                     queued[job.id] = self._submit(number, job, needs, len(queued))
-                if begun:
+                if new:
                     note_jobs(self._root, self.name, [job.job_id for job in queued.values()])
                 for name in self._ended(queued, gone_since):
                     del queued[name]
@@ -113,22 +113,22 @@ class SlurmJobs(Executor):
 
     def _parameters(self, number: int, needs: Sequence[str]) -> dict[str, Any]:
         """The options of sbatch, as submitit names them."""
-        given, lane, waits_for = self._settings, "", [f"afterok:{':'.join(needs)}"] if needs else []
+        settings, suffix, waits_for = self._settings, "", [f"afterok:{':'.join(needs)}"] if needs else []
         if self.workers is not None:
             # jobs of one name run one after another, so the number of names limits how many run at once
-            lane, waits_for = f"-{number % self.workers}", [*waits_for, "singleton"]
+            suffix, waits_for = f"-{number % self.workers}", [*waits_for, "singleton"]
         # cancel jobs whose needs have failed instead of waiting forever; queue jobs again that lose their node
-        options = {"kill-on-invalid-dep": "yes", "requeue": True, **given.options}
+        options = {"kill-on-invalid-dep": "yes", "requeue": True, **settings.options}
         return {
-            "job_name": self._title + lane,
+            "job_name": self._title + suffix,
             "dependency": ",".join(waits_for) or None,
-            "partition": given.partition,
-            "cpus_per_task": given.cpus,
-            "gpus_per_node": given.gpus or None,
-            "mem": None if given.memory_gb is None else f"{round(1024 * given.memory_gb)}M",
-            "time": given.minutes,
-            "signal_delay_s": given.warning_s,
-            "setup": list(given.setup) or None,
+            "partition": settings.partition,
+            "cpus_per_task": settings.cpus,
+            "gpus_per_node": settings.gpus or None,
+            "mem": None if settings.memory_gb is None else f"{round(1024 * settings.memory_gb)}M",
+            "time": settings.minutes,
+            "signal_delay_s": settings.warning_s,
+            "setup": list(settings.setup) or None,
             # submitit would write `--requeue=False`, which sbatch does not accept
             "additional_parameters": {name: value for name, value in options.items() if value is not False},
         }

@@ -1,11 +1,11 @@
 // The card of a model: the photo before and after, its class, and warnings.
 
-const MOST_CLASSES = 5;
-const LONGEST_LIST = 120;
+const MAX_CLASSES = 5;
+const MAX_LIST_LENGTH = 120;
 const HATCH_PX = 4;
 const STILL_GRAY = 4; // mean chroma in CIELAB units, below which a photo looks gray
 const MAP_CODES = 5; // levels of the API's map per CIELAB unit
-const MAP_ENDS = 51; // CIELAB units, the largest value of the map
+const MAP_MAX = 51; // CIELAB units, the largest value of the map
 const KINDS = {
   "colour,class": ["Multi-task", "multi", "learned colours and classes together"],
   colour: ["Single-task", "single", "learned colours alone"],
@@ -34,11 +34,11 @@ export function titled(models) {
 }
 
 // What the models were trained on, shown before anything is uploaded; for each model if they differ.
-export function leadOf(models) {
+export function trainingSummary(models) {
   const learned = models.map(({ trained_on, classes }) => {
     const what = trained_on.source === "drawn" ? "drawn scenes" : "images";
     const list = classes.map(spaced).join(", "), count = trained_on.images?.toLocaleString("en") ?? "an unknown number of";
-    return `${count} ${what}${list && list.length <= LONGEST_LIST ? ` of ${list}` : ""}`;
+    return `${count} ${what}${list && list.length <= MAX_LIST_LENGTH ? ` of ${list}` : ""}`;
   });
   const rest = (whose) => `${whose} answers for anything else are guesses.`;
   if (new Set(learned).size === 1) {
@@ -129,7 +129,7 @@ export class Card {
     if (table.hidden) return;
     const best = label === "unknown" ? ["Not sure what it sees"] : ["Sees ", element("b", {}, spaced(label))];
     table.caption.replaceChildren(...best);
-    table.tBodies[0].replaceChildren(...Object.entries(probabilities).slice(0, MOST_CLASSES).map(([name, share]) => {
+    table.tBodies[0].replaceChildren(...Object.entries(probabilities).slice(0, MAX_CLASSES).map(([name, share]) => {
       const bar = element("span");
       bar.style.width = `max(1px, ${100 * share}%)`;
       return element("tr", {}, element("th", { scope: "row" }, spaced(name)),
@@ -143,7 +143,7 @@ export class Card {
     canvas.hidden = note.hidden = !map;
     if (!map) return;
     const most = hatch(canvas, map);
-    const units = `${most < MAP_ENDS ? "" : "more than "}${Math.floor(most)} CIELAB units`;
+    const units = `${most < MAP_MAX ? "" : "more than "}${Math.floor(most)} CIELAB units`;
     if (this.model.samples > 1) { // it predicts how likely each colour is
       note.textContent = `Where the model is least sure, the colours that it finds possible differ by ${units} from the one shown, on average.`;
       return;
@@ -169,7 +169,7 @@ export function hatch(canvas, map) {
     const column = (place / 4) % map.width, row = Math.floor(place / 4 / map.width);
     const stripe = Math.floor((column + row) / dash) % 6; // one black, one white, four empty
     pixels.fill(stripe === 0 ? 0 : 255, place, place + 3);
-    pixels[place + 3] = stripe > 1 ? 0 : Math.round(230 * (units / MAP_ENDS) ** 1.5); // small values stay pale
+    pixels[place + 3] = stripe > 1 ? 0 : Math.round(230 * (units / MAP_MAX) ** 1.5); // small values stay pale
   }
   context.putImageData(drawn, 0, 0);
   return most;

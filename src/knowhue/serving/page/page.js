@@ -1,13 +1,13 @@
 // The page. Photos, points and settings exist only in this tab; colours come from the server's API.
-import { Card, element, kindOf, leadOf, titled } from "./card.js";
-import { Refused, fetched, post } from "./server.js";
+import { Card, element, kindOf, titled, trainingSummary } from "./card.js";
+import { Refused, post, request } from "./server.js";
 import { followStudies } from "./studies.js";
 import { downloadZip } from "./vendor/client-zip/index.js";
 
 const PREVIEW_PX = 1280;
 const CHOICES = 4; // number of colourings to choose from
 const CHOICE_PX = 320; // longest side of each
-const MOST_TRIES = 5; // attempts to download while the server is busy
+const MAX_TRIES = 5; // attempts to download while the server is busy
 const SUFFIXES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif", "image/avif": "avif" };
 const SWATCHES = { // frequent colours in old photos
   "#e0b094": "skin", "#7fa9d6": "sky", "#6d8f4e": "leaves", "#2f8f9d": "sea", "#9c6b43": "wood",
@@ -116,7 +116,7 @@ async function colouredFile(model, photo) {
       photo.savedOptions = options;
       return { blob, name: `${photo.name.replace(/\.[^.]*$/, "")}-colour.${SUFFIXES[blob.type]}` };
     } catch (error) {
-      if (error.status !== 429 || tries === MOST_TRIES) throw error;
+      if (error.status !== 429 || tries === MAX_TRIES) throw error;
       await new Promise((resolve) => { setTimeout(resolve, 1000 * (error.retryAfter || 1)); });
     }
   }
@@ -256,7 +256,7 @@ async function addPhotos(files, isExample = false) {
 
 async function addExample(name) {
   let blob = null;
-  await attempt(async () => { blob = await fetched(`page/examples/${name}`, "blob"); });
+  await attempt(async () => { blob = await request(`page/examples/${name}`, "blob"); });
   if (blob) await addPhotos([new File([blob], name, { type: "image/jpeg" })], true);
 }
 
@@ -487,7 +487,7 @@ function start() {
 }
 
 async function connect() {
-  await attempt(async () => { models = titled(await fetched("v1/models", "json")); });
+  await attempt(async () => { models = titled(await request("v1/models", "json")); });
   if (!models.length) {
     const again = element("button", { type: "button", class: "quiet" }, "Try again");
     again.onclick = () => { again.disabled = true; connect(); }; // a second click would add all cards twice
@@ -495,7 +495,7 @@ async function connect() {
     return;
   }
   $("#speed").hidden = models.every((model) => model.sizes < 2);
-  $("#lead").append(...summary(), " ", leadOf(models));
+  $("#lead").append(...summary(), " ", trainingSummary(models));
   cards = models.map((model, number) => new Card(model, number));
   for (const card of cards) {
     card.find(".split").addEventListener("input", ({ target }) => split(target.value));

@@ -7,9 +7,9 @@ export class Refused extends Error {
   }
 }
 
-// Return the server's answer, read to its end; every failure is thrown as `Refused`.
-export async function fetched(address, read, request = {}) {
-  const answer = await fetch(address, request).catch(() => {
+// Return the server's answer, read completely with the method `read` of Response; every failure is thrown as `Refused`.
+export async function request(address, read, init = {}) {
+  const answer = await fetch(address, init).catch(() => {
     throw new Refused(0, "The server cannot be reached. Is it still running?");
   });
   if (answer.ok) {
@@ -22,12 +22,12 @@ export async function fetched(address, read, request = {}) {
 }
 
 export function post(path, file, options, accept = "application/json", reference = null) {
-  const request = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
+  const init = { method: "POST", body: file, headers: { "content-type": "image/*", accept } };
   if (reference) {
-    request.body = new FormData();
-    request.body.append("image", file);
-    request.body.append("reference", reference);
-    delete request.headers["content-type"]; // the browser sets it with the form's boundary
+    init.body = new FormData();
+    init.body.append("image", file);
+    init.body.append("reference", reference);
+    delete init.headers["content-type"]; // the browser sets it with the form's boundary
   }
-  return fetched(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", request);
+  return request(`${path}?${new URLSearchParams(options)}`, accept === "application/json" ? "json" : "blob", init);
 }

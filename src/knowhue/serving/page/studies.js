@@ -5,10 +5,10 @@ const TICK_MS = 3000;
 const WIDTH = 440, HEIGHT = 180, LEFT = 52, BOTTOM = 24;
 const STATES = { missing: "–", finished: "done", diverged: "diverged" };
 
-export const written = ({ scale, places, unit }, value) => `${(scale * value).toFixed(places)}${unit}`;
+export const formatValue = ({ scale, places, unit }, value) => `${(scale * value).toFixed(places)}${unit}`;
 
 // The ends of an axis, rounded outwards to the last digit shown, and never equal.
-export function ends({ scale, places }, values) {
+export function axisEnds({ scale, places }, values) {
   const steps = scale * 10 ** places, rounded = (value) => Math.round(1e6 * value * steps) / 1e6;
   let low = Math.floor(rounded(Math.min(...values))), high = Math.ceil(rounded(Math.max(...values)));
   if (low === high) [low, high] = low ? [low - 1, high] : [0, 1];
@@ -34,23 +34,23 @@ function stylesOf(arms) {
 function level(chart, y) {
   const below = y < HEIGHT / 2 ? y + 12 : y - 4;
   return [drawing("path", { class: "level", d: `M${LEFT} ${y}H${WIDTH}` }),
-    drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${chart.baseline.replace("_", " ")} ${written(chart, chart.level)}`)];
+    drawing("text", { x: WIDTH, y: below, "text-anchor": "end" }, `${chart.baseline.replace("_", " ")} ${formatValue(chart, chart.level)}`)];
 }
 
 const isWide = ({ style }) => style.startsWith("multi");
 
 // Draw a line for each run, from the first epoch of the heads, and the score of the baseline as a dotted line.
 export function draw(chart, curves) {
-  const [low, high] = ends(chart, [...(chart.level === null ? [] : [chart.level]), ...curves.flatMap(({ values }) => values)]);
+  const [low, high] = axisEnds(chart, [...(chart.level === null ? [] : [chart.level]), ...curves.flatMap(({ values }) => values)]);
   const longest = Math.max(...curves.map(({ values }) => values.length)), bottom = HEIGHT - BOTTOM;
   const across = (epoch) => LEFT + ((WIDTH - LEFT - 8) * epoch) / longest;
   const down = (value) => 8 + (bottom - 8) * (1 - (value - low) / (high - low));
-  const first = written(chart, curves[0].values[0]), last = written(chart, curves[0].values.at(-1));
+  const first = formatValue(chart, curves[0].values[0]), last = formatValue(chart, curves[0].values.at(-1));
   const svg = drawing("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${chart.title}: from ${first} to ${last}` });
   svg.append(
     drawing("path", { class: "axis", d: `M${LEFT} 8V${bottom}H${WIDTH}` }),
-    drawing("text", { x: LEFT - 6, y: 14, "text-anchor": "end" }, written(chart, high)),
-    drawing("text", { x: LEFT - 6, y: bottom, "text-anchor": "end" }, written(chart, low)),
+    drawing("text", { x: LEFT - 6, y: 14, "text-anchor": "end" }, formatValue(chart, high)),
+    drawing("text", { x: LEFT - 6, y: bottom, "text-anchor": "end" }, formatValue(chart, low)),
     drawing("text", { x: LEFT, y: HEIGHT - 6 }, "0"),
     drawing("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${longest}`),
     ...(chart.level === null ? [] : level(chart, down(chart.level))),
