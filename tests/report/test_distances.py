@@ -21,7 +21,10 @@ from knowhue.report.results import (
 from knowhue.report.study import Study, floors
 
 pytestmark = pytest.mark.usefixtures("without_figures")
-NO_RECOGNITION = ("recognition", "the plan names it, but the setting `evaluation.recognition` is off")
+NO_RECOGNITION = (
+    "Recognised by a probe of true colours",
+    "the plan names it, but the setting `evaluation.recognition` is off",
+)
 
 
 def entry(value: float | None, name: str = "n") -> dict:

@@ -60,7 +60,7 @@ def _norm_ratio(steps: Sequence[Row]) -> float | None:
     return math.exp(math.fsum(ratios) / len(ratios)) if ratios else None
 
 
-_WITH = {"pixel": "pixel loss", "adversarial": "adversarial", "colour": "colour sum"}
+_WITH = {"pixel": "pixel loss", "adversarial": "adversarial loss", "colour": "colour sum"}
 _AFFINITIES = {"class_to_colour": "class to colour", "colour_to_class": "colour to class"}
 DIAGNOSTICS: dict[str, Diagnostic] = (
     {
@@ -111,7 +111,7 @@ def diagnostic_means(study: Study) -> list[dict[str, Any]]:
 
     `interval` is Student's t at 95 % over seeds; None where `bounded_interval` gives none.
     """
-    rows, cost = [], Diagnostic("Share of fine-tuning time, %", lambda _: None, {}, (0.0, 1.0))
+    rows, cost = [], Diagnostic("Time of these diagnostics, % of fine-tuning", lambda _: None, {}, (0.0, 1.0))
     for arm in dict.fromkeys(spec.multi for spec in study.questions.values()):
         found = run_diagnostics(study, arm)
         for name, each in (DIAGNOSTICS | {COST: cost}).items():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from knowhue.errors import RunError, shown, spaced
 from knowhue.images.image import kinds_of
+from knowhue.metric_table import METRICS
 from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import contrast
 from knowhue.report.diagnostics import gradient_table
@@ -250,7 +251,8 @@ def not_computed(study: Study) -> list[tuple[str, str]]:
     }
     is_planned = any("recognition" in question.secondary for question in study.questions.values())
     if is_planned and study.config("evaluation", "recognition") is False:
-        reasons["recognition"] = "the plan names it, but the setting `evaluation.recognition` is off"
+        title = METRICS["recognition"].title
+        reasons[title] = "the plan names it, but the setting `evaluation.recognition` is off"
     return list(reasons.items())
 
 

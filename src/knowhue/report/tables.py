@@ -380,7 +380,7 @@ TABLES: dict[str, PageTable] = {
         {
             **_ARM, "Fine-tuning": _text("moment", lambda moment: MOMENTS[moment]),
             **{f"{title.capitalize()}, % of the gradient": _share(name) for name, title in LOSSES.items()},
-            "Adversarial, % of the colour gradient": _share("adversarial_of_colour"), "Seeds": _text("seeds"),
+            "Adversarial loss, % of the colour gradient": _share("adversarial_of_colour"), "Seeds": _text("seeds"),
         },
     ),
     "exploratory": PageTable(
