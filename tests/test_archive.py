@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_server import FakeNetwork
+from fake_network import FakeNetwork
 from PIL import Image
 
 from knowhue.archive import ArchiveListing, colorize_archive
@@ -379,7 +379,7 @@ t.archive({source!r}, {out!r})
 def test_a_process_that_is_killed_leaves_nothing_half_and_nothing_in_the_way(photos, tmp_path):
     archive(photos, tmp_path / "whole")
     out, here = tmp_path / "out", Path(__file__).parent
-    script = KILLED.format(path=[str(here), str(here / "serving")], source=str(photos), out=str(out))
+    script = KILLED.format(path=[str(here), str(here / "inference")], source=str(photos), out=str(out))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     there, whole = files_of(out), files_of(tmp_path / "whole")

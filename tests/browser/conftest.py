@@ -15,7 +15,8 @@ axe_playwright = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="needs `pip install axe-playwright-python`"
 )
 
-from fake_server import FakeNetwork, running  # noqa: E402
+from fake_network import FakeNetwork  # noqa: E402
+from fake_server import running  # noqa: E402
 
 from knowhue.config import Config  # noqa: E402
 from knowhue.inference.colorizer import Colorizer  # noqa: E402

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from fake_server import ChoosingNetwork, FakeNetwork, MatchingNetwork, running
+from fake_network import FakeNetwork
+from fake_server import ChoosingNetwork, MatchingNetwork, running
 from page_actions import change, chroma, coloured, expect, fill, grain, scene, tab_to, upload
 from PIL import Image
 from tiny_models import colours_network

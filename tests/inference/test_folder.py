@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colouring_job import FakeNetwork
+from fake_network import FakeNetwork
 from fake_server import MatchingNetwork
 from PIL import Image
 
@@ -368,7 +368,7 @@ def test_stops_at_the_first_failure_and_goes_on_later(tmp_path: Path):
 
 
 def test_a_fault_in_the_program_ends_it_and_loses_nothing(source: Path, tmp_path: Path):
-    def fail() -> None:
+    def fail(lightness: np.ndarray) -> None:
         raise MemoryError("out of memory")
 
     with pytest.raises(MemoryError, match="out of memory"):
@@ -434,7 +434,7 @@ def test_tells_how_far_it_is(source: Path, tmp_path: Path):
 
 def test_images_of_one_shape_are_predicted_together(tmp_path: Path):
     source = make_images(tmp_path / "in", [f"{n}.png" for n in range(0, 24)])
-    network = FakeNetwork(on_predict=lambda: time.sleep(0.02))
+    network = FakeNetwork(on_predict=lambda lightness: time.sleep(0.02))
     colour(source, tmp_path / "out", network, limits=Limits(2, 8))
     assert sum(network.batches) == 24
     assert max(network.batches) > 1
@@ -566,7 +566,7 @@ def test_what_a_format_does_not_hold_is_that_images_failure(
 
 
 def test_a_model_that_fails_for_one_fails_for_all_and_ends_the_folder(source: Path, tmp_path: Path):
-    def fail() -> None:
+    def fail(lightness: np.ndarray) -> None:
         raise ZeroDivisionError("a broken model")
 
     with pytest.raises(ZeroDivisionError, match="a broken model"):
@@ -588,7 +588,7 @@ def test_torch_predicts_on_one_core_for_each_thread_and_is_given_all_back(source
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        network = Torch(on_predict=lambda: seen.append(torch.get_num_threads()))
+        network = Torch(on_predict=lambda lightness: seen.append(torch.get_num_threads()))
         colour(source, tmp_path / "out", network)
         assert set(seen) == {1}
         assert torch.get_num_threads() == 2

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from fake_server import FakeNetwork, MatchingNetwork
+from fake_network import FakeNetwork
+from fake_server import MatchingNetwork
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import lite0_network

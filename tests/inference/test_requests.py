@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_server import FakeNetwork, colorizer, photo, wait_until
+from fake_network import FakeNetwork
+from fake_server import colorizer, photo, wait_until
 from PIL import Image
 
 from knowhue.errors import ConfigError, ImageError

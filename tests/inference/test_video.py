@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from colouring_job import FakeNetwork
+from fake_network import FakeNetwork
 from videos import FRAMES, UNEVEN, Kind, drawn, make_video, packets, play
 
 from knowhue.errors import ConfigError, ExtraError, ImageError
@@ -234,7 +234,7 @@ def test_frames_are_predicted_in_whole_batches_and_reported_in_order(tmp_path: P
 
 
 def test_a_model_that_fails_ends_the_video_and_leaves_nothing(tmp_path: Path):
-    def fail() -> None:
+    def fail(lightness: np.ndarray) -> None:
         raise MemoryError("out of memory")
 
     video = make_video(tmp_path / "in.mkv")

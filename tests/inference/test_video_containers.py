@@ -14,7 +14,7 @@ import pytest
 from av.codec.context import Flags
 from av.filter import Graph
 from av.stream import Disposition
-from colouring_job import FakeNetwork
+from fake_network import FakeNetwork
 from PIL import Image
 from videos import FRAMES, TIME_BASE, Kind, drawn, make_video, packets, play
 

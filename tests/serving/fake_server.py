@@ -9,50 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from fake_network import FakeNetwork
 from PIL import Image
 
-from knowhue.config import Config
 from knowhue.inference.colorizer import Colorizer
-from knowhue.inference.description import Description
 from knowhue.inference.networks import Predictions
 from knowhue.serving.api import make_app
 from knowhue.serving.run import Server, listening
 from knowhue.serving.settings import ServerSettings
-
-CLASSES = ("bright", "dark")
-
-
-class FakeNetwork:
-    """Predicts orange everywhere, and the class `bright` for bright images."""
-
-    runtime = "fake"
-    activation_names = ()
-
-    def __init__(
-        self, on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None
-    ) -> None:
-        config = Config() if tasks is None else Config.model_validate({"tasks": {"names": tasks}})
-        self.description = Description(
-            name="fake",
-            version="0",
-            config=config,
-            classes=CLASSES,
-            size_px=32,
-            images={"train": 500, "validation": 500},
-            metrics={},
-            references=1,
-            novelty_limit=1.0,
-        )
-        self.batches: list[int] = []
-        self._on_predict = on_predict
-
-    def predict(self, lightness: np.ndarray, names: Sequence[str] = ()) -> Predictions:
-        self._on_predict(lightness)
-        self.batches.append(len(lightness))
-        bright = lightness.mean((1, 2)) / 100
-        chroma = np.tile(np.array([20, 40], np.float32), (*lightness.shape, 1))
-        probabilities = np.stack([bright, 1 - bright], 1)
-        return Predictions(chroma, probabilities.astype(np.float32), np.full(len(lightness), 0.5, np.float32))
 
 
 class MatchingNetwork(FakeNetwork):
@@ -86,7 +50,9 @@ class ChoosingNetwork(MatchingNetwork):
         return super().predict(lightness)._replace(activations={"colour_logits": logits})
 
 
-def colorizer(on_predict: Callable[[np.ndarray], None] = lambda seen: None, tasks: Any = None) -> Colorizer:
+def colorizer(
+    on_predict: Callable[[np.ndarray], None] = lambda lightness: None, tasks: Any = None
+) -> Colorizer:
     return Colorizer(FakeNetwork(on_predict, tasks))
 
 

@@ -16,16 +16,8 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from api_client import colorize
-from fake_server import (
-    CLASSES,
-    ChoosingNetwork,
-    FakeNetwork,
-    MatchingNetwork,
-    colorizer,
-    photo,
-    running,
-    wait_until,
-)
+from fake_network import CLASSES, FakeNetwork
+from fake_server import ChoosingNetwork, MatchingNetwork, colorizer, photo, running, wait_until
 from fastapi.testclient import TestClient
 from odd_files import chunk, preview_first
 from PIL import Image
