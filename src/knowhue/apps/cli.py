@@ -138,7 +138,7 @@ class PlanOptions(SettingsOptions):
     tuning: DesignOption[bool] = False
     """run a study for choosing settings: it scores the validation split and gives no verdict"""
     tuned_on: DesignOption[Path | None] = None
-    """folder of the tuning study by which these settings were chosen; needs a test split and other seeds than it"""
+    """folder of the tuning study by which these settings were chosen; needs a test split and other seeds"""
 
     def as_plan(self) -> Plan:
         """Return the plan of the study."""

@@ -22,7 +22,7 @@ class ModelOptions(Options):
     model: str = "built-in"
     """the model: `built-in`, a run or study folder, or a file or folder that `knowhue export` wrote"""
     recipe: Rare[str | None] = None
-    """how to run a published model of others whose .onnx file --model names: `siggraph17`, `eccv16`, `ddcolor` or
+    """how to run a published model, whose .onnx file --model names: `siggraph17`, `eccv16`, `ddcolor` or
     `deoldify` (docs/colorize.md)"""
     sha256: Rare[str | None] = None
     """SHA-256 that the file of --recipe must have"""

@@ -82,7 +82,7 @@ class ColorizeArguments(ModelOptions):
     """print JSON instead of text, one line for each image, or one for a folder, a video or an archive"""
     overwrite: OverwriteOption = False
     on_error: Rare[Literal["skip", "stop"]] = "skip"
-    """in a folder, skip images that cannot be read, or stop at the first; images already in work are finished"""
+    """in a folder, skip images that cannot be read, or stop at the first; images that were begun are finished"""
     shards: Annotated[ArchiveOption[int | None], Field(ge=1)] = None
     """number of jobs that the images of a folder or an object store are divided into (docs/scale.md)"""
     workers: Annotated[ArchiveOption[int | None], Field(ge=1, le=1024)] = None

@@ -280,7 +280,14 @@ class Colorizer:
         answers: Predictions,
         options: ColorizeOptions = ColorizeOptions(),
     ) -> Colorized:
-        """Paint predicted chroma and hints on the full-size image, keep its exact lightness, and judge the result."""
+        """Paint predicted chroma and hints on the full-size image, keep its exact lightness, and judge the result.
+
+        Args:
+            image: the original, at its own size and depth.
+            coarse: L* (h, w) that the network saw, from `network_input`.
+            answers: its predictions for this image alone, from `predict`.
+            options: hints, saturation and others.
+        """
         chroma, added, found = answers.colours[0], None, None
         if options.sample != 1:
             chroma = ColourDistribution.of(self.network, coarse).sample(options.sample)
