@@ -647,7 +647,7 @@ def test_folder_that_cannot_be_written(photos, tmp_path):
 
 
 def test_nothing_prepared(tmp_path):
-    with pytest.raises(RunError, match=r"prepared\.json` should be there\. Found none"):
+    with pytest.raises(RunError, match=r"prepared\.json` should exist\. Found none"):
         load_prepared(tmp_path)
 
 
