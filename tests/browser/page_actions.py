@@ -22,7 +22,8 @@ def scene(width: int = 320, height: int = 240, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def grain() -> bytes:
+def noise() -> bytes:
+    """A PNG of gray noise."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)).save(file, "PNG")
     return file.getvalue()
@@ -83,7 +84,7 @@ def chroma(rgb: np.ndarray) -> float:
     return float((rgb.max(-1) - rgb.min(-1)).mean())
 
 
-def at(page: Any) -> float:
+def split_position(page: Any) -> float:
     return float(
         page.locator("#results .frame").first.evaluate(
             "f => parseFloat(getComputedStyle(f).getPropertyValue('--at'))"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import running
-from page_actions import at, change, chroma, coloured, expect, fill, scene, upload
+from page_actions import change, chroma, coloured, expect, fill, scene, split_position, upload
 from PIL import Image
 
 
@@ -33,21 +33,21 @@ def test_an_upload_is_answered_by_both_models_side_by_side(visit):
 def test_the_divider_moves_by_mouse_and_keys_in_both_cards_and_stays_when_colours_change(visit):
     page = visit().page
     upload(page, ("a.png", scene()))
-    assert at(page) == 50
+    assert split_position(page) == 50
     box = page.locator(".frame").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 60, steps=4)
     page.mouse.up()
-    assert at(page) == pytest.approx(20, abs=2)
+    assert split_position(page) == pytest.approx(20, abs=2)
     page.locator(".split").nth(1).focus()
     page.keyboard.press("ArrowRight")
-    assert at(page) == pytest.approx(21, abs=2)
+    assert split_position(page) == pytest.approx(21, abs=2)
     shares = page.locator(".before").evaluate_all("all => all.map(e => getComputedStyle(e).clipPath)")
     assert len(set(shares)) == 1
-    kept = at(page)
+    kept = split_position(page)
     change(page, lambda: fill(page, "#saturation", 150))
-    assert at(page) == kept
+    assert split_position(page) == kept
 
 
 def test_strength_saturation_and_overlay_do_what_they_say(visit):

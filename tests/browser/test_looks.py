@@ -1,7 +1,7 @@
 """The page in both themes, on a phone and with a screen reader."""
 
 import pytest
-from page_actions import at, change, contrast, expect, luminance, scene, tab_to, upload
+from page_actions import change, contrast, expect, luminance, scene, split_position, tab_to, upload
 
 
 def test_everything_can_be_done_with_the_keyboard_alone(visit):
@@ -11,9 +11,9 @@ def test_everything_can_be_done_with_the_keyboard_alone(visit):
     page.keyboard.press("Enter")
     page.locator(".card").first.wait_for()
     tab_to(page, ".split")
-    before = at(page)
+    before = split_position(page)
     page.keyboard.press("ArrowLeft")
-    assert at(page) == before - 1
+    assert split_position(page) == before - 1
     tab_to(page, ".download")
     tab_to(page, "#strength input[type=range]")
     weaker = change(page, lambda: [page.keyboard.press("ArrowLeft") for _ in range(30)])
@@ -63,7 +63,7 @@ def test_a_phone_shows_photos_first_and_needs_no_sideways_scrolling(visit):
     assert first["width"] > 300
     assert second["y"] > first["y"] + first["height"]
     page.locator(".split").first.tap(position={"x": 0.25 * first["width"], "y": 60})
-    assert at(page) == pytest.approx(25, abs=5)
+    assert split_position(page) == pytest.approx(25, abs=5)
     page.get_by_role("button", name="sky", exact=True).tap()
     change(page, lambda: page.locator(".aim").nth(1).tap(position={"x": 50, "y": 50}))
     small = page.evaluate(

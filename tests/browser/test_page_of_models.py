@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_network import FakeNetwork
 from fake_server import ChoosingNetwork, MatchingNetwork, running
-from page_actions import change, chroma, coloured, expect, fill, grain, scene, tab_to, upload
+from page_actions import change, chroma, coloured, expect, fill, noise, scene, tab_to, upload
 from PIL import Image
 from tiny_models import colours_network
 
@@ -153,7 +153,7 @@ def hurrying() -> Iterator[str]:
 
 def test_whoever_wants_it_fast_is_shown_and_given_photos_seen_at_one_size(opened, hurrying):
     page = opened(hurrying).page
-    upload(page, ("a.png", noisy := grain()))
+    upload(page, ("a.png", noisy := noise()))
     fast = page.get_by_label("Fast")
     expect(fast).to_have_accessible_description(
         "Predicts each photo at one size, not three: faster, with more blotches."

@@ -47,7 +47,7 @@ def test_every_image_is_named_once_in_a_split_of_equal_classes():
     assert len({row["path"] for row in found}) == len({row["sha256"] for row in found}) == len(found)
     classes = Counter((row["split"], Path(row["path"]).parent.name) for row in found)
     assert classes == {(split, name): count // 5 for split, count in SPLITS.items() for _, name in classes}
-    # what ImageNet keeps for validation is in the test part alone
+    # images of ImageNet's validation split are only in the test split
     assert {row["split"] for row in found if row["path"].startswith("val/")} == {"test"}
 
 
@@ -88,24 +88,24 @@ FEWER = (125, 250, 500)
 LABELS = (2, 5, 25)
 
 
-def beside_main(name, *others):
-    """A plan that asks what the main one does, with seeds that only `others` may have; and the main one."""
+def plan_and_main(name, *others):
+    """A plan with the questions of the main plan and seeds that no plan except `others` has; and the main plan."""
     own, report = plan(name), plan("plan")
-    assert not set(own.seeds) & _seeds_but(name, *others)
+    assert not set(own.seeds) & _seeds_except(name, *others)
     assert (own.questions, own.purpose) == (report.questions, report.purpose)
     return own, report
 
 
 @pytest.mark.parametrize("images", FEWER)
 def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many_steps(images):
-    fewer, report = beside_main(f"images-{images}")
+    fewer, report = plan_and_main(f"images-{images}")
     for arm in fewer.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (fewer, report))
         for phase in ("heads", "finetune"):
             epochs = one["training"][phase].pop("epochs"), other["training"][phase].pop("epochs")
             own, main = (one["supervision"]["image_share"] or 1) * 995, 995
             assert own == pytest.approx(images, rel=0.01)
-            # whole batches alone are trained on, and whole epochs
+            # training uses only full batches, and a whole number of epochs
             assert epochs[0] * (own // 32) == pytest.approx(epochs[1] * (main // 32), rel=0.04)
         apart = {"supervision": ("image_share", "resample"), "evaluation": ("every_epochs",)}
         for section, names in apart.items():
@@ -115,7 +115,7 @@ def test_the_study_of_fewer_images_is_the_main_one_in_all_else_and_takes_as_many
 
 
 def test_the_placebos_of_the_second_encoder_are_its_multi_with_other_targets():
-    own, lite0 = beside_main("lite0-placebos")[0], plan("lite0")
+    own, lite0 = plan_and_main("lite0-placebos")[0], plan("lite0")
     for arm in lite0.arms:
         assert own.run_config(arm, 0) == lite0.run_config(arm, 0)
     for kind in ("labels", "colours"):
@@ -125,7 +125,7 @@ def test_the_placebos_of_the_second_encoder_are_its_multi_with_other_targets():
 
 
 def test_the_study_of_larger_images_is_that_of_the_second_set_in_all_else():
-    larger, smaller = beside_main("ocean5-128")[0], plan("ocean5")
+    larger, smaller = plan_and_main("ocean5-128")[0], plan("ocean5")
     for arm in larger.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (larger, smaller))
         assert (one["images"].pop("size_px"), other["images"].pop("size_px")) == (128, 64)
@@ -134,13 +134,13 @@ def test_the_study_of_larger_images_is_that_of_the_second_set_in_all_else():
 
 
 def test_larger_images_are_asked_again_with_other_seeds_alone():
-    again, first = beside_main("ocean5-128-again")[0], plan("ocean5-128")
+    again, first = plan_and_main("ocean5-128-again")[0], plan("ocean5-128")
     assert len(again.seeds) == 10
     assert again.model_copy(update={"seeds": first.seeds}) == first
 
 
 def test_the_study_of_more_images_trains_on_test_images_of_the_main_one_for_as_many_steps():
-    more, report = beside_main("images-2000")
+    more, report = plan_and_main("images-2000")
     by_class, moved = {}, set()
     for row in sorted(rows(), key=lambda row: row["sha256"]):
         if (row["split"], row["path"].split("/")[0]) == ("test", "train"):
@@ -162,8 +162,8 @@ def test_the_study_of_more_images_trains_on_test_images_of_the_main_one_for_as_m
 
 @pytest.mark.parametrize("percent", LABELS)
 def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_multi_task_alike(percent):
-    few, report = beside_main(f"labels-{percent}", *(f"labels-{each}" for each in LABELS))
-    # of one seed the labels of a smaller share are among those of a larger one
+    few, report = plan_and_main(f"labels-{percent}", *(f"labels-{each}" for each in LABELS))
+    # for a seed, the labels of a smaller share are a subset of those of a larger share
     assert all(plan(f"labels-{each}").seeds == few.seeds for each in LABELS)
     for arm in few.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (few, report))
@@ -174,7 +174,7 @@ def test_the_study_of_few_labels_is_the_main_one_in_all_else_for_single_and_mult
 
 
 def test_the_study_of_the_posters_length_is_the_main_one_but_for_its_epochs():
-    full, report = beside_main("full")
+    full, report = plan_and_main("full")
     for arm in full.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (full, report))
         for phase, epochs in (("heads", 30), ("finetune", 15)):  # the poster's
@@ -185,7 +185,7 @@ def test_the_study_of_the_posters_length_is_the_main_one_but_for_its_epochs():
 
 
 def test_arms_of_the_study_of_class_weights_are_the_main_ones_but_for_their_weight():
-    weights, report = beside_main("weights")
+    weights, report = plan_and_main("weights")
     for arm, weight in {"colour": 10, "class": 10, "multi": 10, "multi-w3": 3, "multi-w30": 30}.items():
         one, other = (
             each.run_config(name, 0).model_dump()
@@ -197,7 +197,7 @@ def test_arms_of_the_study_of_class_weights_are_the_main_ones_but_for_their_weig
 
 
 def test_the_second_encoder_is_asked_as_the_first_but_for_what_was_chosen_for_it():
-    second, report = beside_main("lite0")
+    second, report = plan_and_main("lite0")
     gan, tuning = plan("lite0-gan"), plan("lite0-tuning")
     for chosen in (gan, tuning):
         assert (chosen.purpose, chosen.config.evaluation.split) == ("tuning", "validation")
@@ -213,11 +213,11 @@ def test_the_second_encoder_is_asked_as_the_first_but_for_what_was_chosen_for_it
             del each["training"]["finetune"]["encoder_learning_rate"]
         assert one == other
     weights = {each.config.colour.adversarial_weight for each in (second, tuning)}
-    assert weights == {weight_that_pulls("lite0-gan")} == {30}
+    assert weights == {chosen_adversarial_weight("lite0-gan")} == {30}
 
 
-def weight_that_pulls(study):
-    """The smallest whose share of colour's gradient at the fork is a quarter; where none's is, the largest."""
+def chosen_adversarial_weight(study):
+    """The smallest adversarial weight with a quarter of colour's gradient at the fork; the largest if none has it."""
     with zipfile.ZipFile(POSTER / f"{study}.zip") as archive:
         found = json.loads(archive.read("results.json"))["gradients"]
     shares = {weight: found[f"gan-{weight}"]["fork"]["adversarial_of_colour"] for weight in (1, 10, 30)}
@@ -232,12 +232,12 @@ def test_the_other_head_is_tuned_as_the_posters_was():
         for part in ("images", "encoder", "training.heads"):
             assert _part(chosen.config, part) == _part(report.config, part)
         assert chosen.config.colour.method == "unet"
-    assert tuning.config.colour.adversarial_weight == weight_that_pulls("unet-gan")
+    assert tuning.config.colour.adversarial_weight == chosen_adversarial_weight("unet-gan")
     assert tuning.config.tasks == report.config.tasks
 
 
 def test_the_other_head_is_asked_as_the_posters_but_for_what_was_chosen_for_it():
-    other_head, report = beside_main("unet")
+    other_head, report = plan_and_main("unet")
     assert len(other_head.seeds) == 20
     for arm in other_head.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (other_head, report))
@@ -247,21 +247,21 @@ def test_the_other_head_is_asked_as_the_posters_but_for_what_was_chosen_for_it()
         assert one == other
 
 
-def _seeds_but(*names):
-    """Seeds of every other plan: to choose by, or to report."""
+def _seeds_except(*names):
+    """Seeds of all other plans, for tuning and for the report."""
     plans = (plan(path.stem) for path in POSTER.glob("*.yaml") if path.stem not in names)
     return {seed for each in plans for seed in (*each.seeds, *each.tuned_on_seeds)}
 
 
 def test_ways_to_colour_differ_by_what_they_are_and_by_what_was_chosen_for_each():
     ways, tuning, report = plan("methods"), plan("methods-tuning"), plan("plan")
-    assert not set(ways.seeds) & _seeds_but("methods")
+    assert not set(ways.seeds) & _seeds_except("methods")
     assert set(tuning.seeds) == set(ways.tuned_on_seeds)
-    asked = {arm.partition("-")[0]: tuning.arm_settings(arm) for arm in tuning.arms}
-    assert set(ways.arms) == set(asked) - {"palette"}
+    trials = {arm.partition("-")[0]: tuning.arm_settings(arm) for arm in tuning.arms}
+    assert set(ways.arms) == set(trials) - {"palette"}
     for arm in ways.arms:
-        assert ways.arm_settings(arm).colour == asked[arm].colour
-    # the reference is the arm that the main study has
+        assert ways.arm_settings(arm).colour == trials[arm].colour
+    # the reference is an arm of the main study
     reference, main = (
         each.run_config(arm, 0).model_dump() for each, arm in ((ways, "gan30"), (report, "colour"))
     )
@@ -272,7 +272,7 @@ def test_ways_to_colour_differ_by_what_they_are_and_by_what_was_chosen_for_each(
 
 def test_palette_is_asked_as_the_other_ways_were():
     palette, ways = plan("palette"), plan("methods")
-    assert not set(palette.seeds) & _seeds_but("palette")
+    assert not set(palette.seeds) & _seeds_except("palette")
     assert (list(palette.arms), palette.reference) == (["gan30", "palette"], ways.reference)
     one, other = (each.run_config("gan30", 0).model_dump() for each in (palette, ways))
     del one["evaluation"]["gradient_batches"], other["evaluation"]["gradient_batches"]
@@ -299,7 +299,7 @@ def test_smaller_rates_of_colour_alone_are_tried_as_the_least_of_the_tuning_was(
 
 def test_the_second_encoder_is_asked_again_with_a_smaller_rate_of_colour_alone_and_nothing_else():
     again, lite0 = plan("lite0-rates"), plan("lite0")
-    assert not set(again.seeds) & _seeds_but("lite0-rates")
+    assert not set(again.seeds) & _seeds_except("lite0-rates")
     assert again.questions["colour"].sesoi == lite0.questions["colour"].sesoi
     for arm in again.arms:
         one, other = (each.run_config(arm, 0).model_dump() for each in (again, lite0))
@@ -332,7 +332,7 @@ def test_the_rule_takes_both_metrics_in_smallest_effects_of_interest():
     choose = script("choose").choose
     expected = {"colour": "colour-r2", "class": "class-r1", "multi": "multi-w3-r3"}
     assert choose(arms, 2) == expected
-    # without a score, or with that of one seed alone
+    # without a score, or with the score of only one seed
     diverged = {"colour-r3": mean(), "class-r3": mean(right=0.99, finished=1), "multi-w30-r1": mean(1.0)}
     assert choose(arms | diverged, 2) == expected
 
@@ -384,10 +384,10 @@ def test_a_sealed_study_is_whole_and_is_the_plans(name, study, numbers):
     assert (sealed.problems, sealed.numbers > numbers) == ([], True)
     with zipfile.ZipFile(POSTER / f"{study}.zip") as archive:
         frozen = json.loads(archive.read("study.json"))
-    asked = plan(name)
+    expected = plan(name)
     if "wall_clock" in frozen:
-        asked = asked.at_equal_wall_clock(frozen["wall_clock"]["epochs"])
-    assert (frozen["seeds"], set(frozen["arms"])) == (list(asked.seeds), set(asked.arms))
+        expected = expected.at_equal_wall_clock(frozen["wall_clock"]["epochs"])
+    assert (frozen["seeds"], set(frozen["arms"])) == (list(expected.seeds), set(expected.arms))
 
 
 def test_the_main_study_is_told_by_what_pretraining_has_seen(tmp_path):
@@ -409,19 +409,19 @@ def test_the_docs_say_of_every_class_what_the_sealed_study_says(name, tmp_path):
 
 def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path, monkeypatch, capsys):
     overview, figure = script("overview"), tmp_path / "overview.svg"
-    asked = set()
+    studies = set()
     for path in POSTER.glob("*.zip"):
         with zipfile.ZipFile(path) as archive:
             frozen = json.loads(archive.read("study.json"))
         if frozen["purpose"] == "report" and {"colour", "class"} <= set(frozen.get("questions") or ()):
-            asked.add(path.stem)
-    assert set(overview.STUDIES) == asked
+            studies.add(path.stem)
+    assert set(overview.STUDIES) == studies
     monkeypatch.setattr(sys, "argv", ["overview.py", "-o", str(figure)])
     overview.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(lines) == 2 * (1 + len(asked))
+    assert len(lines) == 2 * (1 + len(studies))
     assert set(lines) <= set((DOCS / "results.md").read_text().splitlines())
-    # another matplotlib may place them a little elsewhere
+    # only the texts are compared, because positions depend on the version of matplotlib
     drawn, shown = (
         re.findall(r"<text[^>]*>([^<]*)", path.read_text())
         for path in (figure, DOCS / "poster" / "overview.svg")
@@ -433,12 +433,12 @@ def test_the_page_has_every_study_of_the_two_questions_with_its_numbers(tmp_path
         {15: "fifteen", 16: "sixteen"},
         {30: "thirty", 32: "thirty-two"},
     )
-    assert f"in {numbers[0][len(asked)]} studies of" in page
-    assert f"over all {numbers[1][2 * len(asked)]} answers" in page
+    assert f"in {numbers[0][len(studies)]} studies of" in page
+    assert f"over all {numbers[1][2 * len(studies)]} answers" in page
 
 
 def test_p_is_adjusted_for_all_studies_after_holm():
-    # 4 times the least, 3 times the next, none below the one before, none above 1
+    # the smallest times 4, the next times 3, ...; never decreasing, and at most 1
     assert script("overview").holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
     assert script("overview").holm([0.6, 0.9]) == [1, 1]
 
@@ -479,7 +479,7 @@ def test_a_plan_with_other_settings_than_the_tuning_chose_is_found_out():
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """Two pictures and their list, laid out by the script."""
+    """The script, two images with their list, and the output folder."""
     lay_out, source = script("lay_out"), tmp_path / "pictures"
     lines = ["path,split,sha256"]
     for path, split in (("train/a/1.JPEG", "train"), ("val/a/2.JPEG", "test")):
