@@ -92,7 +92,9 @@ def test_a_point_colours_what_lies_around_it_and_can_be_removed(visit):
     assert after[there][..., 2].mean() > after[there][..., 0].mean() + 20  # sea
     expect(page.locator("#points li")).to_have_count(1)
     expect(page.locator("#points li")).to_contain_text("#2f8f9d at 25 %, 50 %")
-    page.get_by_role("button", name="skin", exact=True).click()  # the same place has the last colour alone
+    page.get_by_role(
+        "button", name="skin", exact=True
+    ).click()  # the last colour at a place replaces earlier ones
     change(page, lambda: frame.click(position={"x": box["width"] * 0.25, "y": box["height"] * 0.5}))
     expect(page.locator("#points li")).to_have_count(1)
     expect(page.locator("#points li")).not_to_contain_text("#2f8f9d")
@@ -123,7 +125,7 @@ def test_who_leaves_is_asked_while_a_photo_is_not_downloaded_as_it_is_set(visit)
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
 
     def questions() -> int:
-        """How many are asked on loading the page again, after which it is empty."""
+        """Reload the page; return how often the browser asked for confirmation."""
         asked.clear()
         page.reload()
         page.locator("body[data-ready]").wait_for()
@@ -133,7 +135,7 @@ def test_who_leaves_is_asked_while_a_photo_is_not_downloaded_as_it_is_set(visit)
     expect(page.locator("#status")).to_have_text("1 photo coloured.")
     assert questions() == 0
     upload(page, ("a.png", scene()))
-    page.locator("#lead").click()  # browsers ask nobody who has done nothing
+    page.locator("#lead").click()  # browsers ask only after an interaction
     assert (questions(), asked) == (1, ["beforeunload"])
     for then, number in ((lambda: None, 0), (lambda: fill(page, "#saturation", 130), 1)):
         upload(page, ("a.png", scene()))

@@ -35,7 +35,7 @@ def test_a_study_is_followed_while_it_runs(visit, log_epoch, served):
 
 
 def test_numbers_of_a_chart_are_written_as_in_the_report_and_its_ends_are_outside_all_values(visit):
-    """A share in per cent with one place, CIELAB units with two: never 0.467 here and 46.7 % there."""
+    """Shares are shown in per cent with one decimal, CIELAB units with two decimals, everywhere."""
     families = [
         [0.0],
         [1.0],

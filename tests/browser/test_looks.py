@@ -71,7 +71,7 @@ def test_a_phone_shows_photos_first_and_needs_no_sideways_scrolling(visit):
         .filter(e => e.offsetParent).map(e => [e.outerHTML.slice(0, 80), e.getBoundingClientRect()])
         .filter(([, box]) => box.height < 24 && box.width < 24).map(([text]) => text)"""
     )
-    assert [each for each in small if "checkbox" not in each] == []  # its label may be touched too
+    assert [each for each in small if "checkbox" not in each] == []  # its label can be touched as well
 
 
 def test_every_control_and_picture_has_a_name(visit):

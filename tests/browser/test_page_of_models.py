@@ -17,7 +17,7 @@ from knowhue.inference.networks import Predictions
 
 
 class Strange(FakeNetwork):
-    """Knows drawn scenes, and finds every picture unlike them; sure of itself all the same."""
+    """Trained on drawn scenes; reports every image as novel, but predicts with certainty."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def strange() -> Iterator[str]:
 
 
 class Pale(FakeNetwork):
-    """Colours nearly nothing."""
+    """Predicts almost no colour."""
 
     def predict(self, lightness: np.ndarray) -> Predictions:
         answers = super().predict(lightness)
@@ -79,7 +79,7 @@ def test_no_class_is_named_for_a_photo_unlike_the_training_images_and_the_caveat
 
 
 def test_where_colours_are_unsure_is_seen_on_any_colour(visit):
-    """Black beside white: on a red photo, as on any other, neighbours differ where the model is unsure."""
+    """Hatching is black and white: neighbouring pixels differ on any photo where the model is unsure."""
     page = visit().page
     upload(page, ("a.png", scene()))
     page.get_by_label("Show uncertain colours").check()
@@ -204,7 +204,9 @@ def test_one_of_four_colourings_is_chosen_shown_and_downloaded(opened, choosing)
     assert np.abs(whole.astype(int) - second[..., :3]).max() == 0
     shown = buttons.nth(2).locator("img").get_attribute("src")
     change(page, lambda: fill(page, "#saturation", 40), 0)
-    expect(buttons.nth(2).locator("img")).not_to_have_attribute("src", shown)  # of the settings as they are
+    expect(buttons.nth(2).locator("img")).not_to_have_attribute(
+        "src", shown
+    )  # coloured again with the current settings
     assert np.array_equal(change(page, lambda: fill(page, "#saturation", 100), 0), second)
     assert np.array_equal(change(page, buttons.nth(0).click, 0), usual)
 
@@ -222,7 +224,7 @@ def matching() -> Iterator[str]:
 
 
 def textured() -> np.ndarray:
-    """Gray, with no place like another, at the size at which photos are matched."""
+    """A gray image without repeated patches, at the size at which photos are matched."""
     return np.random.default_rng(0).integers(60, 190, (256, 384, 1), np.uint8)
 
 
@@ -240,7 +242,9 @@ def test_a_reference_gives_its_colours_until_it_is_removed_and_a_gray_one_is_ref
     expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()
     page.locator("#reference-file").set_input_files(given | {"name": "gray.png", "buffer": gray.getvalue()})
     expect(page.get_by_role("alert")).to_contain_text("`reference` has no colours to take")
-    expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()  # the one before stays
+    expect(
+        page.get_by_role("img", name="Reference blue.png")
+    ).to_be_visible()  # the previous reference is kept
     remove = page.get_by_role("button", name="Remove reference")
     assert np.array_equal(change(page, remove.click, 0), own)
     expect(remove).to_be_hidden()

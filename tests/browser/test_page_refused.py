@@ -42,7 +42,7 @@ def test_a_refused_point_is_said_and_not_placed(visit):
             surface.dispatchEvent(new MouseEvent("click", { clientX, clientY: top + 5 }));
         }
     }""")
-    # one is coloured after another: a busy machine may take longer for all than is waited for one thing
+    # photos are coloured in sequence, so a busy machine can take longer for all than one timeout
     for number in range(8, 65, 8):
         expect(page.locator("#points li").nth(number - 1)).to_be_visible()
     expect(page.locator("#status")).to_have_text("Point 64 placed.")
@@ -97,14 +97,14 @@ def test_a_server_that_names_no_models_yet_is_said_and_asked_again(opened, serve
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("The server is stopping.")
     page.locator("#photos").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": scene()})
-    # the words of the first refusal stand until the second has come
+    # the message of the first refusal stays until the second refusal arrives
     with page.expect_response("**/v1/models"):
         page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("button", name="Try again")).to_be_enabled()
     expect(page.get_by_role("alert")).to_contain_text("The server is stopping.")
     page.unroute("**/v1/models")
     page.get_by_role("button", name="Try again").dblclick()
-    expect(page.locator("#status")).to_have_text("1 photo coloured.")  # chosen meanwhile
+    expect(page.locator("#status")).to_have_text("1 photo coloured.")  # this photo was chosen meanwhile
     expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.locator(".card")).to_have_count(2)
 

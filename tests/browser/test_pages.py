@@ -91,7 +91,10 @@ def test_a_command_is_code_and_breaks_between_its_words(opened, tmp_path, screen
     for code in (sentence.locator("code"), page.locator("pre code")):
         expect(code).to_have_text(command)
         heights = code.locator("span").evaluate_all("all => all.map(e => e.offsetHeight)")
-        assert (len(heights), len({*heights})) == (len(command.split()), 1)  # no word takes two lines
+        assert (len(heights), len({*heights})) == (
+            len(command.split()),
+            1,
+        )  # no word is broken over two lines
 
 
 def test_a_number_of_rows_stays_in_one_piece_on_a_phone(opened, tmp_path):
@@ -144,7 +147,7 @@ def test_no_drawing_of_a_report_is_scrolled_sideways_on_a_phone(opened, report):
 
 
 def test_the_server_shows_a_report_as_it_is(opened, served, report):
-    """In a sandbox, under a policy that must not hold back its styles, drawings and images."""
+    """The report is in a sandbox, with a policy that must allow its styles, drawings and images."""
     (served.study / "report.html").write_bytes(report.read_bytes())
     page = opened(f"{served.address}/page/studies/0/report.html").page
     expect(page.locator("h1")).to_be_visible()

@@ -37,7 +37,7 @@ def test_the_house_names_no_file_that_is_gone():
 
 
 def has(found: object, names: list[str]) -> bool:
-    """Whether there is such an attribute, or such a setting of a section."""
+    """Whether the attribute exists, or the setting of a section."""
     for name in names:
         settings = getattr(found, "model_fields", {})
         if name not in settings and not hasattr(found, name):

@@ -43,7 +43,7 @@ def test_a_path_may_be_text_wherever_somebody_calls():
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_another_folder_is_named_by_an_option_in_commands_alone(path):
-    """Whoever calls from Python has no option."""
+    """A caller from Python has no command-line options."""
     told = [
         node.value
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -82,18 +82,18 @@ def test_every_public_function_or_class_of_more_than_four_lines_has_a_docstring(
 
 
 def _public_bodies(tree: ast.Module) -> list[ast.stmt]:
-    """What stands in the module and in its public classes: functions inside functions are nobody else's."""
+    """Functions and classes of the module and of its public classes, without nested functions."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     return [*tree.body, *(node for each in classes for node in each.body)]
 
 
 def _lines(node: ast.FunctionDef | ast.ClassDef) -> int:
-    """Lines of the body, without the signature."""
+    """Number of lines of the body, without the signature."""
     return (node.end_lineno or node.lineno) - node.body[0].lineno + 1
 
 
 def test_no_public_name_stands_in_two_modules():
-    """One name for one thing, and one thing for one name: a reader who searches finds what is meant."""
+    """Every public name has one definition, so that a search finds it."""
     places: dict[str, set[str]] = {}
     for path in MODULES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -123,7 +123,7 @@ def test_every_module_imports_by_itself(path):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_what_scripts_take_from_the_package_is_there(path):
-    """Most run by hand alone: a name that has moved would be missed when a number is to be measured again."""
+    """Most scripts are only run by hand, so a renamed import would be noticed too late."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "knowhue":
             module = importlib.import_module(str(node.module))
@@ -141,7 +141,7 @@ def test_only_apps_print_or_exit(path):
         if isinstance(node, ast.Call)
     ]
     names = {ast.unparse(function) for function in calls}
-    # a worker whose parent is gone tells nobody; where the program begins, no app is loaded yet
+    # a worker ends silently with its parent; the entry point exits before an app is loaded
     allowed = {"executor.py": {"os._exit"}, "__main__.py": {"print", "sys.exit"}}
     found = names & {"print", "sys.exit", "exit", "quit", "os._exit"}
     assert found == allowed.get(path.name, set())

@@ -26,7 +26,7 @@ def wheel(tmp_path_factory) -> Path:
     if not (ROOT / ".git").exists():
         pytest.skip("the wheel is built from the files that git tracks; there is no repository here")
     folder = tmp_path_factory.mktemp("wheel")
-    # a ZIP: of a tar the first releases of Python 3.11 do not know how to unpack it safely
+    # a ZIP, because the first releases of Python 3.11 cannot unpack a tar safely
     run("git", "-c", f"safe.directory={ROOT}", "archive", "-o", str(folder / "tree.zip"), "HEAD", cwd=ROOT)
     with zipfile.ZipFile(folder / "tree.zip") as tree:
         tree.extractall(folder / "tree")

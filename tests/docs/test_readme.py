@@ -19,7 +19,7 @@ TRAIN = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
 
 
 def python_of(page):
-    """Its Python, in order."""
+    """The Python code of the README, in order."""
     return re.findall(r"```python\n(.*?)```", page, flags=re.S)
 
 

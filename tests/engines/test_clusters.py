@@ -52,7 +52,7 @@ def wait_until(condition: Callable[[], object], study: subprocess.Popen[str]) ->
 
 
 def parts_of(out: Path, jobs: list[str]) -> list[str]:
-    """Of some jobs of Slurm those that work on a part of a study, so that they have begun."""
+    """The Slurm jobs, of those given, that have begun to work on a part of a study."""
     locks = [
         path.read_text()
         for pattern in ("*/seed-*/.lock", "heads/*/seed-*/.lock")
@@ -67,7 +67,7 @@ def ended(out: Path) -> int:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The study by one process."""
+    """The study, trained by one process."""
     out = tmp_path_factory.mktemp("alone") / "out"
     finish(begin(out))
     return out
@@ -101,7 +101,7 @@ def test_a_study_on_slurm_outlives_a_node_and_a_time_limit(nodes, alone, tmp_pat
     nodes.lose("n2")
     wait_until(lambda: parts_of(out, nodes.on("n1")), study)
     (job,) = parts_of(out, nodes.on("n1"))
-    # as Slurm does at the limit, which is a minute at least
+    # as Slurm does at the time limit, which is at least one minute
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
     finish(study)
     assert_equal(out, alone)
@@ -118,7 +118,7 @@ def run(*arguments: str) -> None:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """What commands have made, without what they and the engine keep for themselves."""
+    """The files that commands have made, without internal files of commands and engine."""
     files = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
     return {
         place.as_posix(): path.read_bytes()

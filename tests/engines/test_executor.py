@@ -47,7 +47,7 @@ EVERY_ENGINE = ["in this process", "local", "slurm", "ray"]
 
 @pytest.fixture(params=EVERY_ENGINE)
 def engine(request):
-    """Every engine that is here, with two places."""
+    """Every installed engine, with two workers."""
     match request.param:
         case "in this process":
             return InProcess()
@@ -105,7 +105,7 @@ def write_imported(path):
 
 
 def test_workers_begin_with_what_cells_import(tmp_path):
-    """This job needs none of it: each worker would import torch and training for itself, for seconds."""
+    """Don't preload torch and training, which takes seconds and which these jobs don't need."""
     LocalProcesses(2).execute([Job("a", partial(write_imported, tmp_path / "imported"))])
     found = set((tmp_path / "imported").read_text().split("\n"))
     assert {"knowhue.cells", "knowhue.training.run", "kornia.color"} <= found
@@ -217,7 +217,7 @@ def weights(root):
 
 @pytest.fixture(scope="module")
 def side_by_side(tiny, tmp_path_factory, workers_know_the_small_encoder):
-    """A study by two workers, and what it told."""
+    """A study by two workers, and its reports."""
     root, told = tmp_path_factory.mktemp("side"), []
     run_study(make_plan(tiny(**QUICK), ARMS, [0, 1]), root, LocalProcesses(2), report=told.append)
     return root, told
@@ -233,7 +233,7 @@ def test_two_workers_make_what_one_makes(side_by_side, tiny, tmp_path):
 
 def test_heads_are_shared_by_the_arms(side_by_side):
     root, _ = side_by_side
-    assert len(list((root / "heads" / "colour").iterdir())) == 2  # one a seed
+    assert len(list((root / "heads" / "colour").iterdir())) == 2  # one per seed
     assert len(list((root / "heads" / "class").iterdir())) == 4  # true and shuffled labels
 
 
@@ -252,7 +252,7 @@ def test_every_block_tried_the_gate(side_by_side):
 
 
 def test_failing_cell_ends_the_study_and_keeps_the_rest(side_by_side, tiny, tmp_path):
-    """A folder where a run should be is what a full or foreign disk looks like to it."""
+    """The run's folder cannot be written, as on a full or read-only disk."""
     plan = make_plan(tiny(**QUICK), ["colour", "class"], [0])
     (tmp_path / "colour").write_text("not a folder")
     with pytest.raises(KnowhueError, match="Cannot write"):
@@ -275,7 +275,7 @@ def fail_once_there_is(path):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_a_job_that_fails_ends_those_beside_it_before_it_is_said(tmp_path):
-    """Left alone, they would write on into a folder that the next command believes to have for itself."""
+    """Otherwise they would continue to write into a folder that the next command locks."""
     sign = tmp_path / "pid"
     with pytest.raises(RunError, match=r"^failed$"):
         LocalProcesses(2).execute(
@@ -332,7 +332,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
 
 
 def test_features_are_there_before_any_worker_asks_for_them(tiny, tmp_path, monkeypatch):
-    """Of all arms: with the settings they share alone, workers filled what the others read, all at once."""
+    """Prepared for all arms: with only the shared settings, several workers wrote the same files at once."""
     plan = make_plan(tiny(**QUICK), ["class", "colour"], [0])
     reads_more = {"colour": {**plan.arms["colour"], "colour": {"method": "unet"}}}
     plan = plan.model_copy(update={"arms": {**plan.arms, **reads_more}})

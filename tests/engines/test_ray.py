@@ -60,7 +60,7 @@ def test_what_no_machine_of_a_cluster_has_is_said_at_once():
 
 
 def test_a_task_is_run_on_one_machine():
-    """Not on two that have together what it needs."""
+    """It is not enough that two machines together have the resources."""
     machines = [{"CPU": 64.0, "memory": 2.0**33}, {"CPU": 2.0, "GPU": 1.0, "memory": 2.0**33}]
     _require_resources(RaySettings(address="auto", cpus=2, gpus=0.5, memory_gb=8), machines)
     with pytest.raises(ConfigError, match=r"all of `ray.cpus = 4`, `ray.gpus = 1`. Found none. Start one"):

@@ -73,7 +73,7 @@ def test_so_many_run_at_a_time_as_there_are_names(slurm):
 
 
 def test_results_of_an_earlier_cluster_do_not_count(slurm, tmp_path):
-    """One that was set up anew counts from 1 again."""
+    """A reinstalled cluster numbers its jobs from 1 again."""
     for name in ("first", "second"):
         open_engine("slurm", slurm).execute([Job(name, (tmp_path / name).touch)])
         assert (tmp_path / name).exists()
@@ -134,7 +134,7 @@ with locked(root, "study", engine="slurm"):
 
 
 def test_jobs_of_a_driver_that_was_killed_are_waited_for_by_the_next(slurm, tmp_path):
-    """Whatever engine it uses itself: they write to the folder."""
+    """It waits with any engine, because these jobs write to the folder."""
     sign, told = tmp_path / "started", []
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, slurm, sign])
     deadline = time.monotonic() + 120
@@ -175,7 +175,7 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(slurm):
         "No Slurm cluster answers here: `squeue` says `slurm_load_jobs error: refused`. Run this on a machine of the "
         "cluster where `squeue` lists jobs, or leave `--engine slurm` out."
     )
-    # of an earlier command only where there was one
+    # an earlier command is mentioned only if there was one
     with pytest.raises(
         RunError, match=r"^Jobs of .* may still run: .* was killed\. No Slurm cluster answers here"
     ):
@@ -206,7 +206,7 @@ def test_a_limit_on_queued_jobs_is_said_with_the_remedy(slurm):
 
 
 def test_no_more_are_queued_at_once_than_is_said(slurm, tmp_path):
-    """What needs a job that has ended waits for it no more: Slurm soon knows nothing of it."""
+    """A job does not wait for a job that has ended, because Slurm soon forgets it."""
     (slurm.parent / "slurm" / "limit").write_text("2")
     jobs = [
         Job(name, (tmp_path / name).touch, needs)

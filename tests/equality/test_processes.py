@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def launch(root: Path, commands: list[list[str]]) -> None:
-    """Run commands one after another in two processes of torch's launcher, as `torchrun --standalone` begins it."""
+    """Run commands in sequence in two processes, started as `torchrun --standalone` does."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     add_small_encoder()
@@ -37,7 +37,7 @@ def launch(root: Path, commands: list[list[str]]) -> None:
 
 
 def run_commands(root: Path, commands: list[list[str]]) -> None:
-    """Of one of them, which leaves beside the folders what GradNorm weighed."""
+    """Run the commands in one of the processes, and write the weights of GradNorm to a file."""
     os.environ |= {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     page.FIGURES = empty_figures()
     observe, seen = GradNorm.observe_step, []
@@ -59,7 +59,7 @@ def run_commands(root: Path, commands: list[list[str]]) -> None:
 def config(tiny):
     return tiny(
         tasks__names=("colour", "class"),
-        colour__width=16,  # with fewer, GroupNorm takes single channels and the bias before it is noise to Adam
+        colour__width=16,  # with fewer, GroupNorm has single channels, and the bias before it has a noisy gradient
         encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
         images__drawn_count=20,
         evaluation__gradient_batches=4,
@@ -79,7 +79,7 @@ def gradnorm(tiny):
 
 @pytest.fixture(scope="module")
 def together(config, gradnorm, tmp_path_factory):
-    """Folders `study` and `train`, and a file of each process, of commands under torch's launcher."""
+    """A folder with `study`, `train` and a file per process, made by two processes of torch's launcher."""
     root = tmp_path_factory.mktemp("two")
     commands = []
     for command, settings, *options in (("study", config, "--arms", ",".join(ARMS)), ("train", gradnorm)):
@@ -95,7 +95,7 @@ def together(config, gradnorm, tmp_path_factory):
 
 
 def assert_same_model(one: Path, two: Path):
-    """The same weights, logs and final scores, but for the order of sums."""
+    """Weights, logs and final scores are equal, except for the order of sums."""
     first, second = (load_file(folder / "model.safetensors") for folder in (one, two))
     assert first.keys() == second.keys()
     for name, weight in first.items():
@@ -114,7 +114,7 @@ def assert_same_model(one: Path, two: Path):
 
 @pytest.fixture(scope="module")
 def alone(config, tmp_path_factory):
-    """The same study by one process."""
+    """The same study, trained by one process."""
     root = tmp_path_factory.mktemp("one")
     run_study(make_plan(config, ARMS), root)
     return root
@@ -122,7 +122,7 @@ def alone(config, tmp_path_factory):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_train_the_model_of_one(alone, together, arm):
-    """Plain, and with gradients that all processes must weigh alike."""
+    """With the default weighting, and with gradient weights that must be equal in all processes."""
     (one,) = (alone / arm).iterdir()
     two = together / "study" / arm / one.name
     assert_same_model(one, two)
@@ -134,14 +134,14 @@ def test_two_processes_train_the_model_of_one(alone, together, arm):
 
 
 def test_two_processes_run_the_study_of_one(alone, together):
-    """With a gate in the block."""
+    """The block includes the A/A gate."""
     assert read_plan(together / "study").frozen == read_plan(alone).frozen
     gate = read_json(together / "study" / "gate" / "seed-0.json")
     assert [each["differ"] for part, each in gate.items() if part != "proved"] == [[]] * 3
 
 
 def test_processes_that_see_other_images_keep_equal_factors(gradnorm, together, tmp_path):
-    """Those of one process; each alone has other losses and other gradients."""
+    """GradNorm's weights equal those of one process, although each process has other losses and gradients."""
     first, second = (json.loads((together / f"rank-{rank}").read_text()) for rank in (0, 1))
     assert first == second
     assert first[-1] != {"colour": 1.0, "class": 1.0}

@@ -14,7 +14,7 @@ TIMES = ("seconds", "train_seconds", "images_per_second")
 
 
 class Interrupted(Exception):
-    """Stands for a power cut."""
+    """Simulates a power cut."""
 
 
 def interrupt_after(steps):
@@ -35,7 +35,7 @@ def numbers(folder):
 
 
 def timeless(entry):
-    """An epoch, or one look at its gradients, without the times that it took."""
+    """A log entry or an entry of its diagnostics, without times."""
     looks = {"diagnostics": [timeless(look) for look in entry.get("diagnostics", ())]}
     return {key: value for key, value in (entry | looks).items() if key not in TIMES}
 
@@ -71,14 +71,14 @@ def test_a_resumed_balance_goes_on_from_what_it_has_seen(tiny, make_work, weight
 
 @pytest.mark.parametrize("method", ["pix2pix", "palette"])
 def test_a_resumed_network_from_scratch_draws_what_it_would_have_drawn(tiny, make_work, method):
-    """Dropout; noise, levels and the moving average of the weights."""
+    """Dropout; random noise and noise levels, and the moving average of the weights."""
     small = {"palette": {"width": 4, "multipliers": (1, 2), "sample_steps": 2}, "pix2pix": {"width": 4}}
     config = tiny(tasks__names=("colour",), colour={"method": method, **small}, **UNSCORED)
     assert_resumes(config, make_work, "colour", heads=0)
 
 
 def assert_resumes(config, make_work, arm, heads):
-    """Interrupted in the third epoch of fine-tuning, and gone on with."""
+    """The run is interrupted in the third epoch of fine-tuning, and resumed."""
     whole = run_arm(make_work(config, "whole"), config, arm)
     with pytest.raises(Interrupted):
         run_arm(make_work(config, "cut", interrupt_after(heads + 2 * STEPS_AN_EPOCH + 1)), config, arm)
@@ -92,7 +92,9 @@ def test_finished_run_is_not_repeated(tiny, make_work):
     config = tiny(tasks__names=("class",), training__heads__epochs=1, training__finetune__epochs=1)
     folder = run_arm(make_work(config), config, "class")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    (folder / "checkpoints" / "1").mkdir(parents=True)  # of a process that was killed after the status
+    (folder / "checkpoints" / "1").mkdir(
+        parents=True
+    )  # left by a process that was killed after it wrote the status
     events = []
     assert run_arm(make_work(config, report=events.append), config, "class") == folder
     assert has_ended(folder)
@@ -111,7 +113,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tiny, make_wor
 
 
 def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, monkeypatch):
-    """Stopped after the second epoch of four; the criterion would let it go on ever after."""
+    """A head is stopped after the second of four epochs; afterwards the criterion alone would let it train."""
     verdicts = iter(())
     monkeypatch.setattr(weighting, "criterion", lambda *_: next(verdicts, None))
     config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1, **UNSCORED)

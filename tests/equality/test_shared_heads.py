@@ -16,12 +16,12 @@ from knowhue.training.run import make_networks, run_head
 
 @pytest.fixture
 def tiny(tiny):
-    """On the real encoder: how its arms round is what is tried."""
+    """The test uses the real encoder, because it is about the rounding of its arithmetic."""
     return partial(tiny, encoder={"name": "tf_efficientnet_lite0"})
 
 
 def train_both_ways(config, work):
-    """Both heads in one model, and each in a run of its own: their weights by name."""
+    """Weights by name of both heads trained in one model, and of each trained in its own run."""
     session = make_networks(work, config)
     if config.training.cache_gib:
         everything = np.arange(len(work.prepared.rgb))

@@ -17,7 +17,7 @@ from small_encoder import add_small_encoder
 
 
 def study(arguments, errors):
-    """The command in a process of its own, whose errors are written to a file."""
+    """Start the command in its own process, with errors written to a file."""
     add_small_encoder()
     page.FIGURES = empty_figures()
     sys.argv = ["knowhue", "study", *arguments]
