@@ -87,7 +87,7 @@ _WHITE_TO_LINEAR = np.linalg.inv(SRGB_TO_XYZ) * WHITE  # from X/Xn, Y/Yn, Z/Zn
 
 
 def colourfulness(rgb: "Floats | Tensor", absolute: bool = False) -> Any:
-    """Colourfulness M3 of each image (Hasler and Suesstrunk 2003), from signed opponent channels as in the paper.
+    """Colourfulness M3 of each image (Hasler and Süsstrunk 2003), from signed opponent channels as in the paper.
 
     Args:
         rgb: (B, 3, H, W) sRGB, 0 to 255, an array or a tensor.

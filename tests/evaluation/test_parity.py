@@ -150,7 +150,7 @@ def ssim_torchmetrics() -> Pair:
 
 
 def colourfulness_by_the_paper() -> Pair:
-    """Hasler and Suesstrunk 2003, section 7, as most code on the web has it."""
+    """Hasler and Süsstrunk 2003, section 7, as most code on the web has it."""
     red, green, blue = (255 * arrays(images()[1])[..., i].astype(float) for i in range(3))
     rg, yb = red - green, 0.5 * (red + green) - blue
     spread = np.sqrt(rg.std((1, 2)) ** 2 + yb.std((1, 2)) ** 2)
@@ -213,7 +213,7 @@ PARITY: dict[str, tuple[str, Callable[[], Pair]]] = {
     "ssim_rgb": ("scikit-image", ssim_skimage),
     "ssim_rgb  ": ("scikit-image, flat areas", ssim_flat),
     "ssim_rgb ": ("torchmetrics, flat borders", ssim_torchmetrics),
-    "colourfulness": ("Hasler and Suesstrunk 2003", colourfulness_by_the_paper),
+    "colourfulness": ("Hasler and Süsstrunk 2003", colourfulness_by_the_paper),
     "Frechet (relative)": ("scipy.linalg.sqrtm", frechet_scipy),
     "Frechet (relative) ": ("torchmetrics, singular", frechet_torchmetrics),
     "kernel distance (rel.)": ("torchmetrics", kernel_torchmetrics),

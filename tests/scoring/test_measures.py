@@ -32,7 +32,7 @@ def measured(made=MADE, true=TRUE):
 
 
 def colorfulness_of_colormf(pixels, absolute):
-    """Hasler and Suesstrunk's M3 written out pixel by pixel."""
+    """Hasler and Süsstrunk's M3 written out pixel by pixel."""
     red, green, blue = (pixels[..., k].astype(float) for k in range(3))
     rg, yb = red - green, 0.5 * (red + green) - blue
     if absolute:

@@ -103,7 +103,7 @@ def _describe(colorizer: "Colorizer") -> list[str]:
         described.name,
         f"  tasks: {' and '.join(described.tasks)}, at {described.size_px} px; {described.precision}",
         f"  encoder: {described.config.encoder.name}; trained on {plural(trained, 'image')} "
-        f"({images.get('source')}), measured on {measured:,} ({measured_on})",
+        f"({images.get('source')}), measured on {measured:,} ({measured_on}, 95 % intervals)",
     ]
     if described.start is not None:
         lines.append(f"  {described.start.sentence()}")

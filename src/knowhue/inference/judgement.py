@@ -38,7 +38,7 @@ class Judgement(NamedTuple):
     chroma: float | None
     """mean C*, CIELAB units"""
     colourfulness: float | None
-    """Hasler and Suesstrunk 2003, as published"""
+    """Hasler and Süsstrunk 2003, as published"""
     reduced: float | None
     """share of pixels whose chroma was reduced to fit sRGB at their lightness"""
     warnings: tuple[str, ...]

@@ -39,7 +39,7 @@ class PaintStats(NamedTuple):
     chroma: float
     """mean of C* as written, CIELAB units"""
     colourfulness: float
-    """colourfulness of the image as written (Hasler and Suesstrunk 2003), RGB 0 to 255"""
+    """colourfulness of the image as written (Hasler and Süsstrunk 2003), RGB 0 to 255"""
     reduced: float
     """share of all pixels that are lighter than L* 10 and whose chroma was reduced, because sRGB has no such colour at
     their lightness"""

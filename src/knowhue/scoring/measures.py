@@ -117,7 +117,7 @@ class PreparedImage:
     chroma: FloatArray
     """a*b* (1, 2, H, W), CIELAB units, float32"""
     colourfulness: tuple[float, float]
-    """M3 of Hasler and Suesstrunk, by signed and by absolute opponent values"""
+    """M3 of Hasler and Süsstrunk, by signed and by absolute opponent values"""
 
     @cached_property
     def windows(self) -> tuple[FloatArray, list[FloatArray]]:

@@ -98,7 +98,7 @@ class JudgementAnswer(_Answer):
     chroma: float | None
     """mean chroma C*, CIELAB units; null if the image was not coloured"""
     colourfulness: float | None
-    """colourfulness by Hasler and Suesstrunk (2003); null if the image was not coloured"""
+    """colourfulness by Hasler and Süsstrunk (2003); null if the image was not coloured"""
     reduced: float | None
     """share of pixels whose chroma was reduced to fit sRGB, 0 to 1; null if the image was not coloured"""
     warnings: list[str]
