@@ -38,7 +38,7 @@ NAMES = [f"{number % 3}/p{number}.{kind}" for number, kind in enumerate(["png", 
 
 @pytest.fixture(autouse=True)
 def model(monkeypatch) -> Iterator[None]:
-    """A network of some lines in place of every model."""
+    """Every model is replaced by a fake network."""
     shard._open.cache_clear()
     monkeypatch.setattr(Colorizer, "load", classmethod(lambda cls, *names: cls(FakeNetwork())))
     yield
@@ -344,7 +344,7 @@ def test_from_and_to_an_object_store_that_refuses_every_twentieth_request(photos
         out.write("1/original.png", (photos / NAMES[0]).read_bytes())
         within = archive(
             "s3://bucket", tmp_path / "all"
-        )  # what is made is no source, an original beside it is one
+        )  # results are not sources, but an original among them is
         assert within.made == 19
         assert (tmp_path / "all" / "out" / "1" / "original.png").exists()
         assert any("18 coloured by knowhue" in note for note in within.notes)
@@ -403,7 +403,7 @@ def test_workers_with_another_current_folder_find_everything(photos, tmp_path, m
 
 
 def test_a_listing_does_not_fill_the_memory():
-    """Each name takes some hundred bytes where a list holds it."""
+    """A list would need several hundred bytes per name."""
 
     class Many(FolderStore):
         count = 0
@@ -504,13 +504,13 @@ def test_a_shard_that_the_engine_begins_again_goes_on(photos, tmp_path, monkeypa
     write = FolderStore.write
 
     def lost(store: FolderStore, path: str, data: bytes, replace: bool = True) -> str:
-        """One that writes no more after some images, and no ledger after its first."""
+        """A store that stops writing after some images, and writes only its first ledger."""
         if len(files_of(out)) >= after and not path.endswith("manifests/000000.jsonl"):
             raise RunError("lost")
         return write(store, path, data, replace)
 
     class Twice(InProcess):
-        """An engine that takes its first try for lost."""
+        """An engine that assumes that its first attempt was lost."""
 
         def execute(self, jobs, watch=lambda: None):
             with monkeypatch.context() as patched:
@@ -524,7 +524,7 @@ def test_a_shard_that_the_engine_begins_again_goes_on(photos, tmp_path, monkeypa
     summary = archive(photos, out, shards=1, executor=Twice())
     assert (after or 18) <= there[0] <= min(after or 18, 16) + 2  # several threads write
     assert (summary.made + summary.already, summary.failed) == (18, 0)
-    assert summary.already == (0 if after else 18)  # of a ledger that was written last nothing is done twice
+    assert summary.already == (0 if after else 18)  # if the ledger was written last, nothing is repeated
     assert files_of(out) == files_of(tmp_path / "whole")
     assert archive(photos, out, shards=1).already == 18
 

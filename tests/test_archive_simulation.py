@@ -20,7 +20,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def certain(script):
-    """An archive of 1,003 images in seven shards, of which nothing is random."""
+    """An archive of 1,003 images in seven shards, without randomness."""
     return script["Archive"](
         1003, 7, 1, image_s=0.5, start_s=3, shard_spread=0, slow_share=0, losses_an_hour=0, listing_s=20
     )
@@ -63,7 +63,7 @@ def test_a_lost_worker_costs_its_start_and_until_it_is_noticed(script, certain, 
 
 
 class Drawn:
-    """What a generator draws where losses come at given moments, and all else is alike."""
+    """A generator whose losses come at given times, and which is otherwise constant."""
 
     def __init__(self, moments):
         self._moments = moments

@@ -14,7 +14,8 @@ from knowhue.arguments import _MAKERS
 from knowhue.errors import ArgumentError
 from knowhue.images.image import Image
 
-FITTING = {  # by what an annotation says first; of text and paths it says nothing that is asked here
+# valid arguments by the first name in the annotation; text and paths are not tested here
+FITTING = {
     "Config": Config(), "Plan": make_plan(Config()), "Images": Config().images,
     "Image": Image.of(np.zeros((1, 1, 3), np.uint8)),
 }  # fmt: skip
@@ -28,7 +29,7 @@ def _public_functions():
 
 @pytest.mark.parametrize("name", _public_functions())
 def test_every_public_function_refuses_what_does_not_fit_its_annotations(name, tmp_path, monkeypatch):
-    """Each argument in turn: nothing may reach the function, where Python's own errors would arise."""
+    """Each argument in turn must be refused before the function runs and Python's own errors arise."""
     monkeypatch.chdir(tmp_path)
     function = _public_functions()[name]
     parameters = inspect.signature(function).parameters

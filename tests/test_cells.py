@@ -247,7 +247,7 @@ def test_machines_elsewhere_are_asked_how_they_compute(tiny, tmp_path, monkeypat
 
 @pytest.fixture
 def tiny(tiny):
-    """On the real encoder: how its arms round is what is tried."""
+    """These tests use the real encoder, because they are about the rounding of its arithmetic."""
     return partial(tiny, encoder={"name": "tf_efficientnet_lite0"})
 
 
@@ -343,7 +343,7 @@ def test_gate_notices_what_couples_the_heads(tiny, make_work, monkeypatch):
 
 
 class DrawingClassifier(Classifier):
-    """Draws a number that nobody needs: all later draws of its arm are others."""
+    """Draws an unused random number, which changes all later draws of its arm."""
 
     def forward(self, pyramid):
         torch.rand(1)
@@ -374,7 +374,7 @@ def gate_classifiers():
 def test_gate_notices_an_encoder_that_moves_with_its_batch_statistics_in_one_arm(
     tiny, make_work, monkeypatch
 ):
-    """What only fine-tuning shows: the frozen phase alone would pass."""
+    """A fault that only fine-tuning shows: the frozen phase alone would pass."""
     make = cells.make_train_state
 
     def moving(engine, networks, config, phase):

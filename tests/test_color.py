@@ -37,7 +37,7 @@ def tensor(rgb: np.ndarray) -> torch.Tensor:
 
 
 def joined(rgb: torch.Tensor) -> np.ndarray:
-    """L*a*b* with channels last, as the other libraries have it."""
+    """L*a*b* with channels last, as in the other libraries."""
     return torch.cat(rgb_to_lab(rgb), 1).permute(0, 2, 3, 1).numpy()
 
 
@@ -159,7 +159,7 @@ def test_the_root_is_continuous_and_gives_lightness():
 
 
 def test_no_constant_of_colour_is_typed_twice():
-    """The matrix, the curve and the cube root's foot stand in `color` alone."""
+    """The constants of the matrix, the transfer curve and CIELAB's linear part occur only in `color`."""
     typed = re.compile(
         r"0\.4124|0\.3575|0\.1804|0\.2126|0\.7151|0\.0193|0\.9502|0\.04045|0\.00313|12\.92|841 /|/ 841|1\.0888"
     )

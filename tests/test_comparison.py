@@ -144,7 +144,7 @@ def test_the_usual_epochs_fit_their_own_time():
 
 
 class Interrupted(Exception):
-    """Somebody pulled the plug."""
+    """Simulates a power cut."""
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_images_are_equal_first_and_seconds_then(compared):
     assert len({each["cost"]["images_seen"] for each in methods.values()}) == 1
     clock = read_json(compared / "study.json")["wall_clock"]
     assert clock["budget_s"] == pytest.approx(methods["gan"]["cost"]["train_s"], abs=0.02)
-    assert clock["epochs"]["gan"] == [1, 1]  # what sets the budget keeps its epochs
+    assert clock["epochs"]["gan"] == [1, 1]  # the method that sets the budget keeps its epochs
 
 
 def test_gray_and_true_images_stand_beside(compared):
@@ -240,7 +240,7 @@ def test_status_and_report_know_a_comparison(compared, capsys, monkeypatch, tmp_
 
 def test_the_frozen_plan_is_what_was_asked(plan, compared, tmp_path):
     frozen = read_json(compared / "study.json")
-    # a method has an arm of its own at equal wall-clock only where that gives it other epochs
+    # at equal wall-clock, a method has a separate arm only if its epochs differ
     frozen["arms"] = {name: arm for name, arm in frozen["arms"].items() if name in plan.arms}
     frozen["arms"]["l1-clock"] = frozen["arms"]["l1"] | {"training": {"finetune": {"epochs": 2}}}
     write_json(tmp_path / "study.json", frozen)
@@ -263,7 +263,7 @@ def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):
 
 
 def test_a_method_that_diverged_in_its_first_epoch_keeps_its_epochs(plan, compared, tmp_path):
-    """It has no pace, and would have ended the comparison of all others by a division by zero."""
+    """It has no speed, so that computing its epochs would divide by zero."""
     for method in COMPARED:
         for seed in plan.seeds:
             folder = run_folder(compared, method, read_plan(compared).run_config(method, seed))

@@ -28,7 +28,7 @@ QUICK = {
 
 
 def flip(path: Path) -> None:
-    """One bit in the middle, as a disk or a cable does it."""
+    """Flip one bit in the middle, as a faulty disk or cable would."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -81,7 +81,7 @@ def finished(plan, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted(plan, finished, tmp_path_factory):
-    """Killed after the first epoch of the last arm's fine-tuning."""
+    """A study killed after the first epoch of the last arm's fine-tuning."""
     root = tmp_path_factory.mktemp("interrupted") / "study"
     shutil.copytree(finished, root)
     shutil.rmtree(root / "multi")
@@ -104,7 +104,7 @@ def interrupted(plan, finished, tmp_path_factory):
 
 
 def results(root: Path) -> Any:
-    """Every score, without what tells times and dates."""
+    """Every score, without times and dates."""
     found = {}
     for scores in sorted(root.glob("*/seed-0-*/scores.json")):
         found[scores.parent.parent.name] = read_json(scores), read_csv(scores.with_name("per_image.csv"))
@@ -214,7 +214,7 @@ def drawn(page: str) -> set[str]:
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [*OF_A_RUN, "colorizer.safetensors"])
 def test_a_model_of_a_damaged_run_is_not_put_to_work(deployed, tmp_path, name, damage):
-    """Once it was deployed, its own file is all that it needs."""
+    """A deployed run needs only its model file."""
     root = damaged(deployed, tmp_path, f"multi/*/{name}", damage)
     if name != "colorizer.safetensors":
         next(root.glob("multi/*/colorizer.safetensors")).unlink()

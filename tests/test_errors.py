@@ -31,7 +31,7 @@ VALUES = st.recursive(
 @pytest.mark.parametrize("kind", [ConfigError, ImageError, WeightsError, RunError, DamagedError, ExtraError])
 def test_there_is_one_root_of_errors_that_a_user_can_mend(kind):
     assert issubclass(kind, KnowhueError)
-    assert not issubclass(kind, ValueError | OSError)  # which validators and readers would take for their own
+    assert not issubclass(kind, ValueError | OSError)  # which validators and readers would catch
 
 
 def test_each_argument_is_a_line_of_its_own():

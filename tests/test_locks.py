@@ -47,7 +47,7 @@ with locked(Path(sys.argv[1]), "study"):
 
 @pytest.fixture
 def begin(tmp_path):
-    """Begins a process that holds something below `out`."""
+    """Start a process that locks something in `out`."""
     begun = []
 
     def begin(script):
@@ -68,7 +68,7 @@ def begin(tmp_path):
 
 @pytest.fixture
 def held(tmp_path, begin):
-    """A folder that another process holds, and that process."""
+    """A folder that another process has locked, and that process."""
     return tmp_path / "out", begin(HOLDER)
 
 
@@ -162,7 +162,7 @@ def test_of_many_processes_the_first_locks_for_all(held, monkeypatch):
 
 @pytest.mark.parametrize("world", [None, "", "1"])
 def test_a_rank_alone_lets_nobody_in(held, monkeypatch, world):
-    """Schedulers set it for a process of its own, too."""
+    """Schedulers set RANK for single processes as well."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     if world is not None:
@@ -256,7 +256,7 @@ def test_a_driver_that_was_killed_has_left_its_engine_and_jobs(begin, tmp_path):
     driver.wait()
     with locked(folder, "study", engine="local") as left:
         assert left == "slurm"
-    # this one ended before it had asked for them
+    # the last command ended before it asked for these jobs
     with locked(folder, "study", engine="local") as left:
         assert left == "slurm"
         note_jobs(folder, "local", [])
@@ -291,7 +291,7 @@ def test_a_driver_that_ended_has_left_nothing(tmp_path):
 
 
 def test_a_part_that_another_process_works_on_is_waited_for(begin, tmp_path, monkeypatch):
-    """An engine may take for lost what still runs; then it has two of it."""
+    """An engine can assume that a running job is lost, and then runs it twice."""
     monkeypatch.setattr("knowhue.locks.QUIET_S", 0.1)
     worker, part, told = begin(WORKER), tmp_path / "out" / "multi" / "seed-0-abc", []
     threading.Timer(0.8, worker.kill).start()
@@ -302,7 +302,7 @@ def test_a_part_that_another_process_works_on_is_waited_for(begin, tmp_path, mon
     assert re.search(
         r"seed-0-abc, in use by \S+, process \d+, slurm 14, since .* \(arm multi\)", note["text"]
     )
-    # on NFS, a lock on a file that was removed would be nobody's
+    # the file is not removed, because on NFS a lock on a removed file has no effect
     assert (part / LOCK).read_bytes() == b""
 
 

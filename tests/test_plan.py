@@ -77,7 +77,7 @@ def test_hash_leaves_out_how_much_disk_is_used():
 
 
 def test_hash_covers_what_an_arm_comes_to(monkeypatch):
-    """A later version in which the same edits make other runs asks another study."""
+    """If the same edits give other runs in a later version, it is another study."""
     before = Plan().hash(PARTS)
     monkeypatch.setattr(
         plan_module, "edit", lambda config, changes: edit(edit(config, changes), {"class": SMOOTHED})
@@ -351,7 +351,7 @@ def test_arms_at_equal_wall_clock_are_no_part_of_the_frozen_plan(methods, epochs
 
 
 def test_a_method_that_is_called_as_equal_wall_clock_calls_them_is_refused():
-    """It would be trained, and left out of hash and report."""
+    """Such an arm would be trained, but left out of the hash and the report."""
     values = make_comparison(Config(), ["gan", "unet"]).model_dump(mode="json")
     values["arms"]["fast-clock"] = values["arms"]["unet"]
     with pytest.raises(ConfigError, match=r"should not end in `-clock`.* Found `fast-clock`\."):

@@ -29,7 +29,7 @@ def test_streams_are_unrelated():
 
 
 def test_streams_stay_the_same_in_every_version():
-    # A changed value here means that no study can be gone on with.
+    # A changed value here means that no study can be resumed.
     assert stream_seed(0, "order", 1) == 4489457307835839548
 
 

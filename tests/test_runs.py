@@ -217,7 +217,7 @@ def test_a_study_and_a_folder_of_studies_may_be_called_heads(tmp_path):
 
 @pytest.fixture
 def finish(tmp_path):
-    """Write a run of some tasks that has ended."""
+    """Write a finished run of some tasks."""
 
     def write(arm, seed, tasks, state="finished"):
         run = tmp_path / arm / f"seed-{seed}-1a2b3c4d"
@@ -229,7 +229,7 @@ def finish(tmp_path):
 
 
 def test_a_study_without_the_arms_that_stand_for_it_names_those_that_it_has(tmp_path, finish):
-    """Such as a comparison of ways to colour."""
+    """For example a comparison of methods."""
     classes = finish("class", 0, ("class",))
     with pytest.raises(
         RunError,

@@ -33,7 +33,7 @@ NESTED = st.recursive(
 
 
 def settings(model: type[BaseModel], above: str = "") -> dict[str, Any]:
-    """Every setting by its dotted name, written down in another way than the package does."""
+    """Every setting by its dotted name, collected independently of the package."""
     found = {}
     for name, field in model.model_fields.items():
         key = f"{above}{field.alias or name}"
@@ -129,7 +129,7 @@ def test_a_file_may_be_as_large_as_the_limit(tmp_path):
 
 
 def problem(model: type[BaseModel], name: str, value: object = None) -> str:
-    """What is said of a value under a dotted name, laid over the defaults."""
+    """The error of a value under a dotted name, merged into the defaults."""
     nested: Any = value
     for part in reversed(name.split(".")):
         nested = {part: nested}

@@ -116,7 +116,7 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path, error):
 
 
 def test_files_and_their_names_are_on_the_disk_before_they_count(tmp_path, monkeypatch):
-    """Power may go at any moment: content, then the new name, then nothing more to do."""
+    """A power cut can come at any moment: the content is on the disk before the new name, and the folder at the end."""
     done, (fsync, replace) = [], (os.fsync, os.replace)
 
     def synced(descriptor):
@@ -182,7 +182,7 @@ def test_every_flipped_bit_of_json_is_found(tmp_path):
             found = read_json(path)
         except DamagedError:
             continue
-        # what is left can only be other white space, or a checksum whose key has another name
+        # the changes that remain affect only white space or the key of the checksum
         assert {key: found[key] for key in value} == value
 
 
@@ -194,7 +194,7 @@ READERS = {"a.npz": read_arrays, "a.npy": read_array, "a.csv": read_csv}
     [
         *(("a.npz", change) for change in ("cut", "empty", "flipped", "text")),
         *(("a.npy", change) for change in ("cut", "empty", "text")),
-        ("a.csv", "cut"),  # the rest cannot be told from the file alone: whoever keeps it keeps its checksum
+        ("a.csv", "cut"),  # other damage of a CSV is only detected by a checksum stored elsewhere
     ],
 )
 def test_other_files_that_are_not_ours(tmp_path, name, change):

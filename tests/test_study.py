@@ -37,7 +37,7 @@ NO_TUNING = {"training__finetune__epochs": 0, "training__shift_px": 6}
 
 
 def runs(root):
-    """Which runs there are, with the time they ended."""
+    """The runs, with the time at which each ended."""
     return {p.parent.relative_to(root): p.stat().st_mtime_ns for p in root.rglob("status.json")}
 
 
@@ -73,7 +73,7 @@ def test_results_have_every_arm_and_metric(study):
     scores = {
         arm: read_json(next((study / arm).glob("*/scores.json"))) for arm in ("class", "colour", "multi")
     }
-    assert scores["multi"]["metrics"].keys() == RUN_METRICS.keys() - {"lpips_alex"}  # was not asked for
+    assert scores["multi"]["metrics"].keys() == RUN_METRICS.keys() - {"lpips_alex"}  # was not requested
     for arm in ("class", "colour"):
         assert {RUN_METRICS[name].task for name in scores[arm]["metrics"]} == {arm}
     assert {scored["images"] for scored in scores.values()} == {5}
@@ -220,7 +220,7 @@ def test_other_weights_or_images_under_the_same_name_are_refused(study, config, 
 
 
 class Cluster:
-    """One that is given no job."""
+    """An executor that must receive no job."""
 
     name, threads, is_elsewhere = "slurm", 1, True
 
@@ -256,7 +256,7 @@ def test_the_hash_is_a_whole_sha256_of_what_stands_beside_it(study):
 
 
 def test_the_disk_to_use_may_change_as_the_error_says(study, tiny):
-    """A disk that has become too small is met by the remedy that the error names."""
+    """If the disk has become too small, the remedy in the error helps."""
     before = runs(study)
     run_study(make_plan(tiny(**SHORT, training__cache_gib=0)), study)
     assert runs(study) == before

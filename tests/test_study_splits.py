@@ -32,7 +32,7 @@ def quick(tiny):
 
 @pytest.fixture(scope="module")
 def studies(quick, tmp_path_factory):
-    """A tuning study and the study that reports with what it chose."""
+    """A tuning study, and the reporting study with the chosen settings."""
     home = tmp_path_factory.mktemp("splits")
     run_study(make_plan(quick, ["class", "multi"], (0,), is_tuning=True), home / "tuning")
     report = make_plan(quick, ["class", "multi"], (5,), tuned_on_seeds=(0,))
@@ -130,7 +130,7 @@ def test_a_run_that_was_scored_otherwise_before_its_study_is_scored_as_the_other
     alone, both = (study.runs[arm][0].scores["after_heads"] for arm in ("class", "multi"))
     assert alone.items() <= both.items()
     assert (folder / "model.safetensors").read_bytes() == weights
-    assert not deployed.exists()  # its card quoted the other scores
+    assert not deployed.exists()  # its card has the old scores
     assert read_config(folder).evaluation.split == "auto"
     assert not damaged_files(folder)
 

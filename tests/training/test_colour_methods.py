@@ -201,7 +201,7 @@ def test_a_network_from_scratch_runs_end_to_end_and_lowers_its_loss(tiny, make_w
 
 @pytest.mark.parametrize("name", SCRATCH)
 def test_what_is_drawn_in_training_comes_from_the_seed_alone(tiny, make_work, name):
-    """Dropout and noise: again the same, whatever was drawn before; with another seed another."""
+    """Dropout and noise depend only on the seed, not on earlier draws."""
     runs = []
     for number, seed in enumerate((0, 0, 1)):
         torch.rand(number + 1)

@@ -191,7 +191,7 @@ def test_measured_run_ends_with_the_same_weights(tiny, make_work):
 
 
 class Interrupted(Exception):
-    """Stands for a power cut."""
+    """Simulates a power cut."""
 
 
 def test_a_resumed_run_measured_what_an_uninterrupted_one_did(tiny, make_work):

@@ -96,7 +96,7 @@ def test_stale_cache_is_not_reused(make_cache, change):
 
 
 def test_what_another_machine_computed_is_not_taken(make_model):
-    """Of a block that is begun anew there, or with other threads, nothing is left of how it was computed before."""
+    """A block that restarts with other arithmetic must not use features of the old arithmetic."""
     model, work = make_model("study", None)
     folder, everything = work.root / "features", np.arange(len(work.prepared.rgb))
     for step in ("here", "there", "here"):
@@ -164,7 +164,7 @@ def test_what_a_killed_process_left_is_not_taken_for_a_cache(make_cache, monkeyp
 
 
 def test_several_at_once_fill_each_file_once(make_model, monkeypatch):
-    """Each begins while another is half way, and wants other taps: the fault was that all emptied the same files."""
+    """Each starts while another is half done and needs other taps; once, all truncated the same files."""
     filled, compute = [], feature_cache._compute
 
     def slow(*arguments):
@@ -192,7 +192,7 @@ def test_several_at_once_fill_each_file_once(make_model, monkeypatch):
 
 @pytest.mark.parametrize(("resample", "held"), [(False, 10), (True, 16)])
 def test_features_are_computed_of_images_that_heads_read_once_for_all_seeds(tiny, make_work, resample, held):
-    """Of half of 12 training images and 4 for validation; of all where another seed reads the other half."""
+    """Features of half of the 12 training images and of 4 for validation; of all 16 if seeds use different halves."""
     pretrained = {
         "name": "tf_efficientnet_lite0",
         "weights": "package",

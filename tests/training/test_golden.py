@@ -35,7 +35,7 @@ def test_the_same_again(engine, monkeypatch):
 
 
 def test_another_default_is_no_other_step(engine, monkeypatch):
-    """Else a release that changes one would set aside every unfinished block, as if the machine had changed."""
+    """Otherwise a release that changes one would set aside every unfinished block."""
     first = golden_step(engine)
     others = {
         "tasks": {"weights": {"colour": 2.0, "class": 5.0}, "weighting": "uncertainty"},
@@ -111,7 +111,7 @@ QUICK = {
 
 
 class Interrupted(Exception):
-    """Somebody pulled the plug."""
+    """Simulates a power cut."""
 
 
 def interrupt_at(cells):
@@ -128,7 +128,7 @@ def interrupt_at(cells):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Makes golden steps of a made-up machine."""
+    """Simulates golden steps of another machine."""
 
     def go_to(name):
         monkeypatch.setattr(golden, "_digests", {})
@@ -203,7 +203,7 @@ def test_a_finished_study_stays_on_another_machine(tiny, tmp_path, machine):
 
 
 def at_the_fork(event):
-    """A report that stops where the heads are done."""
+    """A report that stops the run when the heads are trained."""
     if event["stage"] == "run" and event["phase"] == "finetune":
         raise Interrupted
 

@@ -86,7 +86,7 @@ def test_arms_of_a_block_see_the_same_images_and_labels_in_every_step(
     first, *others = of.values()
     assert first
     assert all(each == first for each in others)
-    assert all(max(label) >= 0 for _, label, _ in first)  # no step without labels, for whichever arm
+    assert all(max(label) >= 0 for _, label, _ in first)  # every step has labels, for every arm
 
 
 def test_learning_lowers_the_training_loss(run):
@@ -155,7 +155,7 @@ def test_diverged_run_is_named_and_kept(tiny, make_work, diverging):
 
 
 def test_a_run_whose_last_step_diverged_is_named_too(tiny, make_work, monkeypatch):
-    """No loss shows it, and what it scores would count as chance."""
+    """No loss shows that the run diverged, and its scores would look like chance."""
     config = tiny(tasks__names=("class",))
     work = make_work(config)
 

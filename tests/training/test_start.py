@@ -42,7 +42,7 @@ def run(study) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory) -> dict[str, Path]:
-    """The same model in every form that a name may mean."""
+    """The same model in every form that a name can refer to."""
     home = tmp_path_factory.mktemp("exported")
     copy = home / "copy"
     shutil.copytree(run.parent.parent, copy)
@@ -96,7 +96,7 @@ def heads_of(config, classes):
 
 
 def test_every_arm_starts_where_the_source_ended(started, run):
-    """So the first step of the arms is computed on the same function, and is the source's."""
+    """The first step of all arms is computed with the same function, the source model."""
     lightness = 100 * torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     source = networks_of(edit(started(), {"encoder": {"weights": "none", "with_heads": False}}), CLASSES)
     source.load(load_file(run / "model.safetensors"))
@@ -192,7 +192,7 @@ def test_the_gate_passes_from_a_start(started, make_work, monkeypatch):
 
 
 class Interrupted(Exception):
-    """Stands for a power cut."""
+    """Simulates a power cut."""
 
 
 def cut_after(steps):
@@ -228,7 +228,7 @@ def movable(run, tmp_path) -> Path:
 
 
 def change_colour_head(run):
-    """As if it had been trained anew: other weights, vouched for by its status."""
+    """As if it had been trained again: other weights, with valid checksums in its status."""
     weights = load_file(run / "model.safetensors")
     weights["colour.out.bias"] = weights["colour.out.bias"] + 1
     save_file(weights, run / "model.safetensors")
@@ -284,7 +284,7 @@ def test_a_licence_goes_with_the_weights_and_paths_do_not(started, tmp_path, exp
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "The model that it started from, `mine.safetensors`, states: research use only." in card
     assert str(tmp_path) not in card + (tmp_path / "hub" / "config.json").read_text()
-    # and on, through what is made of it
+    # the licence is also read from the exported model
     assert find_source(str(tmp_path / "hub")).licence == "research use only"
 
 

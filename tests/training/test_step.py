@@ -32,7 +32,7 @@ def setting(tiny, make_work):
             torch.nn.init.normal_(model.colour.out.weight, std=0.05)
         discriminator_optimizer = None
         if discriminator is not None:
-            discriminator.eval()  # spectral normalisation then makes no power iteration of its own
+            discriminator.eval()  # so that spectral normalisation makes no power iteration
             discriminator_optimizer = torch.optim.SGD(discriminator.parameters(), rate)
         optimizer = torch.optim.SGD(model.parameters(), rate)
         state = TrainState(
@@ -54,7 +54,7 @@ def setting(tiny, make_work):
 
 
 def plain_gradients(state, batch):
-    """The textbook way: a forward pass of the discriminator for itself, and another for the generator."""
+    """The direct computation: one forward pass of the discriminator for its own loss and one for the generator's."""
     config = state.config
     model, discriminator = copy.deepcopy(state.model), copy.deepcopy(state.discriminator)
     loss = GAN_LOSSES[config.colour.gan_loss]

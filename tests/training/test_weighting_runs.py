@@ -45,7 +45,7 @@ def weighed(tiny, weighting, **changes):
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory):
-    """Where the heads are kept once they are trained: no weighting changes them."""
+    """The folder of the trained heads, which no weighting changes."""
     return tmp_path_factory.mktemp("weighting") / "heads"
 
 
@@ -107,7 +107,7 @@ def test_no_weighting_reaches_the_heads_while_the_encoder_is_frozen(tiny, make_w
 
 @pytest.mark.parametrize(("main", "stopped"), [("colour", "class"), ("class", "colour")])
 def test_a_stopped_task_counts_nothing_any_more_and_its_head_rests(tiny, run, monkeypatch, main, stopped):
-    """The criterion says stop after the second epoch, when its strip is full; encoder and main head go on."""
+    """The criterion stops a task after the second epoch, when its strip is full; encoder and main head continue."""
     kept = []
 
     def keep(folder, epoch, modules, *rest):
@@ -155,7 +155,7 @@ def test_errors_of_both_parts_come_in_one_unit(tiny, entries, monkeypatch):
 
 
 def test_gradnorm_sees_losses_and_norms_before_its_factors(tiny, entries, monkeypatch):
-    """With factors of a tenth the norms that it is told stay as they were."""
+    """With factors of 0.1, GradNorm receives the same norms."""
     told = {}
 
     def spy(name):
@@ -234,7 +234,7 @@ class Stub:
 
 @pytest.mark.parametrize("weight", [step.weight_losses, step.weight_gradients])
 def test_weights_are_logged_from_the_device_of_the_losses(weight):
-    """There they are averaged together; `meta` stands for an accelerator."""
+    """All processes average weights on the device; `meta` replaces an accelerator."""
     features = {task: (torch.ones(2, device="meta", requires_grad=True),) for task in TASKS}
     losses = {task: features[task][0].square().sum() for task in TASKS}
     losses_weighted = weight is step.weight_losses
@@ -259,7 +259,7 @@ def test_a_batch_without_any_label_changes_no_loss_weighting(kind):
 
 @pytest.mark.parametrize("weighting", ["gradnorm"])
 def test_few_labels_do_not_stop_a_balanced_run(tiny, make_work, weighting):
-    """Most of the batches have none, and the first step may be such a one."""
+    """Most batches have no labels, possibly also the first one."""
     config = weighed(
         tiny,
         weighting,
