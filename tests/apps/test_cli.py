@@ -287,7 +287,7 @@ def test_settings_go_over_the_named_folder():
 
 @pytest.fixture(params=["Ctrl-C", "SIGTERM"])
 def interrupted(request, knowhue, monkeypatch, make_folder, tmp_path):
-    """A command that is stopped with Ctrl-C, or told to end."""
+    """A command that is stopped with Ctrl-C or SIGTERM."""
 
     def interrupt(*_, **__):
         if request.param == "Ctrl-C":  # whose signal a shell lets processes in the background ignore
@@ -432,7 +432,7 @@ def test_settings_that_stand_in_for_options_of_others_are_settings():
 
 @pytest.fixture
 def studied(monkeypatch, make_folder, tmp_path):
-    """What `knowhue study` was asked, instead of being done."""
+    """The arguments of `knowhue study`, which does no work here."""
     asked = []
 
     def run_study(plan, out, executor, description, *_):

@@ -83,7 +83,7 @@ def test_a_setting_of_a_task_that_no_arm_has_is_refused_on_the_command_line(
     assert knowhue("plan", photos, "--arms", "class", "--config", tmp_path / "shared.yaml")[0] == 0
     _, printed, _ = knowhue(
         "config", "--preset", "poster"
-    )  # stands in for the preset, which serves others, too
+    )  # replaces the preset, which other commands use too
     (tmp_path / "poster.yaml").write_text(printed)
     for options in (["--preset", "poster"], ["--config", tmp_path / "poster.yaml"]):
         assert knowhue("plan", photos, "--arms", "class", *options)[0] == 0

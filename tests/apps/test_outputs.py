@@ -249,7 +249,7 @@ def test_a_format_that_can_only_be_read_becomes_png_in_one_line(knowhue, place, 
     code, _, err = knowhue("colorize", f"photo{suffix}", "-o", "sub")
     assert (code, (place / "sub" / "photo.png").exists()) == (0, True)
     assert "not written; writing photo.png" in err
-    # a name, or a kind, that somebody asked for
+    # a name or a format that the user requested
     for asked in (["-o", "sub/other.png"], ["--layers"]):
         code, _, err = knowhue("colorize", f"photo{suffix}", *asked)
         assert (code, "not written" in err) == (0, False)

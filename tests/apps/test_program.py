@@ -118,7 +118,7 @@ def built_in():
 
 @pytest.fixture
 def odd_folder(tmp_path):
-    """A good image under each odd name, and much that is none."""
+    """A valid image under each odd name, and other files."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in HOSTILE.values():

@@ -40,7 +40,7 @@ def video(done, total, per_second, seconds_left):
 
 
 def test_what_is_left_goes_with_the_rate(told):
-    """Of a video whose first frames took long, and of one that an earlier run had begun."""
+    """Progress of a video whose first frames took long, and of one that an earlier run had begun."""
     lines = told(video(1, 24, 0.05, 460.0), video(23, 24, 0.8, 1.25), video(24, 24, 0.8, 0.0))
     assert "1/24 frames, 3.0 a minute  about 8 min left" in lines[0]
     assert "23/24 frames, 0.8 a second  about 1 s left" in lines[1]
@@ -81,7 +81,7 @@ def test_a_resumed_folder_is_titled_and_promises_nothing_before_work(told):
 @pytest.mark.parametrize("is_terminal", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_is_answered_at_once(capsys, monkeypatch, is_terminal, number):
-    """Before what is at work has ended, which is after the line that raises."""
+    """The line comes before running work has ended, which is after the line that raises."""
     monkeypatch.setattr(Console, "is_terminal", is_terminal)
 
     said = []
@@ -115,7 +115,7 @@ def test_an_interruption_that_nobody_can_be_told_ends_the_work_all_the_same(monk
             monkeypatch.setattr(Console, "print", print_nothing)
             signal.raise_signal(signal.SIGINT)
 
-    # what is started in the background ignores it
+    # background processes ignore Ctrl-C
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

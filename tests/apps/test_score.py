@@ -54,7 +54,7 @@ def test_the_same_bytes_again_from_the_cache_and_without_it(knowhue, at):
     assert (
         [again[name] for name in names] == [first[name] for name in names] == [other[name] for name in names]
     )
-    # but for the command that it names
+    # except for the command in it
     begun, gone_on = (
         b" ".join(b"<span>%s</span>" % word for word in words.split())
         for words in (b"--workers 1", b"--workers 2 --overwrite")
@@ -68,7 +68,7 @@ def test_an_earlier_score_is_checked_against_the_files(knowhue, at):
     code, said, _ = knowhue("score", "ours", "theirs", "--truth", "truth", "--check", "score.json")
     assert code == 0
     assert said.endswith("numbers computed again: all as stored\n")
-    # what `knowhue colorize` leaves beside its images is no number, and the order of systems is none either
+    # scores must depend neither on files that `knowhue colorize` adds nor on the order of systems
     (at / "ours" / "colorized.jsonl").write_text("{}")
     code, said, err = knowhue("score", "theirs", "ours", "--truth", "truth", "--check", "score.json")
     assert (code, said.endswith(": all as stored\n")) == (0, True), err

@@ -59,7 +59,7 @@ def test_page_and_numbers_are_written_and_never_over_another(knowhue, table):
     assert (code, err.count("\n")) == (2, 1)
     assert "--overwrite" in err
     assert knowhue(*command, "--overwrite")[0] == 0
-    # the same bytes but for the command
+    # the same bytes except for the command
     assert {p: p.read_bytes() for p in table.parent.iterdir() if p.suffix != ".html"} == {
         p: data for p, data in first.items() if p.suffix != ".html"
     }

@@ -75,7 +75,7 @@ def as_parquet(root, out, kind="number", group=4):
 
 @pytest.fixture
 def photos(make_folder):
-    """With what is refused in folders: a damaged file, a near-gray image, a copy, a near copy."""
+    """Also with images that folders leave out: a damaged file, a near-gray image, a copy and a near-duplicate."""
     root = make_folder(
         {f"{split}/{name}": 4 for split in SPLITS for name in CLASSES} | {"train/unlabelled": 3}
     )
@@ -340,7 +340,7 @@ def test_a_label_that_does_not_lie_beside_its_image_is_refused(tmp_path, names):
     [(tarfile.LNKTYPE, "2.cls"), (tarfile.SYMTYPE, "2.jpg"), (tarfile.GNUTYPE_SPARSE, "2.jpg")],
 )
 def test_a_link_in_the_place_of_an_image_or_a_label_is_refused(tmp_path, kind, name):
-    """Its label would be lost without a word; of what is no part of a sample, a link is passed over."""
+    """Its label would be lost silently; links that do not belong to a sample are skipped."""
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         put(tar, "1.jpg", b"x")
         for each in ("readme.txt", name):

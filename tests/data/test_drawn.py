@@ -136,7 +136,7 @@ def test_a_scene_is_the_same_at_any_size(label):
 
 
 def test_each_class_shows_its_subject():
-    """Only the subject of the own class is of its second material, but for corals, which lie about anywhere."""
+    """Only the subject of the class has its second material, except for corals, which can lie in any scene."""
     shares = [compose(label, 64, np.random.default_rng(3)).materials[5].mean() for label in LABELS]
     assert min(shares) > 0.001
 

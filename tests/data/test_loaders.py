@@ -276,7 +276,7 @@ SIDE = 24
 
 
 def undamaged(count, **changes):
-    """Damage of strength 0 that is done all the same, but for `changes`."""
+    """Degradations that are applied with strength 0, except for `changes`."""
     ones, zeros = np.ones(count, np.float32), np.zeros(count, np.float32)
     scratches = np.zeros((count, 1, 5), np.float32)
     return Damage(ones > 0, zeros, ones, zeros, 100 * ones, zeros, scratches)._replace(**changes)

@@ -11,7 +11,7 @@ from knowhue.data.prepare import count_seen, kept_rows, prepare
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of noise: no two images alike."""
+    """Two classes of noise images, all different."""
     root, generator = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     for name in ("a", "b"):
         (root / name).mkdir()

@@ -555,7 +555,7 @@ def test_interrupted_preparation_is_never_taken_for_the_old_one(photos, tmp_path
             {},
             r"at least 1 usable validation images\. Found dog 0 \(of 2 found: 2 train\)",
         ),
-        # text for each image, such as captions, taken for classes
+        # text per image, such as captions, used as classes by mistake
         (
             {f"{k}{'x' * 100}": 1 for k in range(9)},
             {},

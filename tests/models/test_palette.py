@@ -81,7 +81,7 @@ def test_a_sample_repeats_and_two_differ(make_palette, sampler):
     pyramid, *_ = images()
     torch.manual_seed(1)
     first = palette(pyramid)
-    torch.manual_seed(2)  # prediction does not draw from the global generator, nor move it
+    torch.manual_seed(2)  # prediction neither uses nor changes the global generator
     state = torch.get_rng_state()
     several = palette.samples(pyramid, 2)
     assert torch.equal(torch.get_rng_state(), state)

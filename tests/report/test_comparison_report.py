@@ -191,7 +191,7 @@ def test_tables_have_a_row_a_method_and_as_many_cells_everywhere(comparison):
         assert len({len(row) for row in rows}) == 1
         assert [row[0].value for row in rows[1 : 1 + len(ERRORS)]] == [METHODS[name].title for name in ERRORS]
     heads = [cell.value for cell in quality_table(comparison, comparison.regimes["images"])[0]]
-    assert not any("FID" in head for head in heads)  # computed by nobody
+    assert not any("FID" in head for head in heads)  # because it was not computed
     lines = [line for line in markdown_tables(comparison.study).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines if "epochs" in line or " + " in line} == {8}
 
@@ -250,7 +250,7 @@ def test_without_images_none_are_promised(folder):
 
 
 def test_methods_with_settings_of_their_own_go_by_their_names_in_the_plan(tmp_path):
-    """A plan that somebody wrote: a head that `l1` does not have, and adversarial weights."""
+    """A user's plan: a head that `l1` does not have, and adversarial weights."""
     arms = {
         "l1": {"colour": {"method": "feedforward", "decoder": "transposed", "loss": "l1"}},
         "gan-10": {"colour": {"method": "gan", "adversarial_weight": 10}},

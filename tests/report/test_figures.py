@@ -190,7 +190,7 @@ def test_only_figures_that_show_something_are_written_with_a_list_of_what(
 
 
 def test_names_of_curves_and_baselines_never_overprint(tmp_path: Path):
-    """One epoch of heads and one of fine-tuning: the last point stands well inside the panel, the baselines close."""
+    """With two epochs, the last point is well inside the panel, and the baselines are close together."""
     levels = {"mean_colour": 12.3, "median_colour": 12.2, "gray": 12.31}
     baselines = {name: {"ab_l1": 0.0, "validation": {"ab_l1": level}} for name, level in levels.items()}
     write_study(tmp_path, baselines=baselines)

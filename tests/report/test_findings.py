@@ -173,7 +173,7 @@ def test_headroom_that_is_what_matters_but_for_rounding_is_not_below_it():
 
 
 def test_claims_without_effect_stay_below_alpha_end_to_end():
-    """Seeds and images drawn anew for every study, through the runs' scores of single images."""
+    """Every study has new random seeds and images, simulated as scores of single images."""
     rng, claims, count = np.random.default_rng(5), 0, 250
     for _ in range(count):
         d = 0.05 * rng.normal(size=(8, 1)) + rng.normal(size=40) + 0.3 * rng.normal(size=(8, 40))

@@ -57,7 +57,7 @@ def tuned(arm: str, losses: list[Any], scores: list[Any], seed: int = 0) -> Run:
 
 
 def per_class(arm: str, seed: int, name: str, *values: Any) -> Run:
-    """With scores of 30 images a class, alike but for the class's mean."""
+    """Scores of 30 images per class, equal except for the mean of the class."""
     column = "correct" if name == "accuracy" else name
     images = tuple(
         {

@@ -265,7 +265,7 @@ def test_a_drawing_has_no_numbers_to_download(page: Path):
 
 
 def test_a_report_of_one_seed_is_read_in_five_minutes(page: Path):
-    """What is folded is not read, but for its heading; neither are styles and drawings."""
+    """The visible text: without folded sections (except their headings), styles and drawings."""
     shown = re.sub(r"<(style|svg|script)[ >].*?</\1>", " ", page.read_text(encoding="utf-8"), flags=re.S)
     while "</details>" in shown:  # from the innermost one
         shown = re.sub(

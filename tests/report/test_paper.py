@@ -22,7 +22,7 @@ SIGNS = {r"\textbackslash{}": "\\", "$-$": "−", r"$\pm$": "±", r"\textdagger{
 
 
 def untex(text):
-    """What a reader of the printed page sees, by a table of its own."""
+    """The characters of the printed page, by an independent table."""
     for command, sign in SIGNS.items():
         text = text.replace(command, sign)
     return re.sub(r"\\([%&#_{}$])", r"\1", re.sub(r"\{\\scriptsize (?:\\textbf\{)?([^{}]*)\}+", r"\1", text))

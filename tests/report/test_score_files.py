@@ -459,7 +459,7 @@ def test_of_two_columns_of_a_metric_none_is_taken_in_silence(tmp_path, header, c
     with pytest.raises(TableError) as error:
         read_scores(tmp_path / "t.csv", ["acc"])
     assert f"2 columns hold `acc`: {columns}. Remove all but one" in str(error.value)
-    # of a metric that nobody asks about there may be as many as one likes
+    # a metric without a question can have any number of rows
     (tmp_path / "t.csv").write_text(f"{header},loss\na,0,.5,.6,1\n")
     assert [row["metric"] for _, row in read_scores(tmp_path / "t.csv", ["loss"])[0]] == ["loss"]
 

@@ -22,7 +22,7 @@ RUN = r"multi/seed-0-\w+/"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Of one seed, whose scores are those of its rows; the answers of one image are no numbers."""
+    """A study of one seed whose scores agree with its rows; the score of one image is NaN."""
     study = write_study(tmp_path_factory.mktemp("study") / "demo")
     path = next(study.glob("colour/seed-0-*/per_image.csv"))
     path.write_text(re.sub(r",\d+\.\d+", ",nan", path.read_text(), count=1))

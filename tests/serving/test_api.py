@@ -65,7 +65,7 @@ def error_of(answer) -> str:
     assert answer.headers["content-type"] == "application/json"
     assert list(answer.json()) == ["error"]
     assert "\n" not in answer.json()["error"]
-    # advice is for who asked, who has neither our command line nor the server's packages
+    # advice must suit the client, who has neither our command line nor the server's packages
     assert not re.search(r"--[a-z]|pip install|\.png\b", answer.json()["error"])
     return answer.json()["error"]
 
@@ -651,7 +651,7 @@ def test_an_upload_that_the_server_cannot_wait_for_is_answered_as_all_that_comes
 
 
 def test_the_client_of_the_documentation(tmp_path):
-    """It is shown in the docs as it stands in `api_client.py`."""
+    """The docs show `api_client.py` unchanged."""
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     with running(token="a-token-of-some-length") as (host, port, _):
         image, said = colorize(tmp_path / "photo.jpg", f"http://{host}:{port}", "a-token-of-some-length")

@@ -57,7 +57,7 @@ schema.config.checks.negative_data_rejection.expected_statuses.append("431")
 def test_answers_are_what_the_description_says(case: schemathesis.Case):
     assert case.meta is not None
     if case.meta.generation.mode.is_positive and isinstance(case.body, dict):
-        # Of a form's parts schemathesis makes some of bytes of its own, whatever their format.
+        # schemathesis makes some parts of a form from random bytes, whatever their format.
         case.body["image"] = PHOTOS[len(repr(case.body)) % len(PHOTOS)]
         if "reference" in case.body:  # what has no colours is refused
             case.body["reference"] = COLOURS

@@ -217,7 +217,7 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch):
 
 def test_an_announced_size_is_refused_before_anything_comes(server):
     answer = exchange(server, post_of(10**9, "expect: 100-continue\r\n"))
-    assert status_of(answer) == 413  # nor 100, which asks for it; who waited for it would answer 408
+    assert status_of(answer) == 413  # neither 100, which requests the body, nor 408 after waiting for it
     said = b"at most 0.25 MiB. Found 953.7 MiB. Send a smaller image, or save it as JPEG."
     assert said in answer
     counted = exchange(server, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -380,10 +380,10 @@ def held_bytes(server: tuple[str, int]) -> float:
 
 
 def test_answers_that_nobody_reads_are_bounded_together_and_dropped_in_time(monkeypatch):
-    """Each is about 2 MB, of which the system takes some hundred KB off the server; two fit beside each other."""
+    """Each response is about 2 MB, of which the system buffers some hundred KB; two fit at the same time."""
     data = noisy(900, 800)
     request = post_of(len(data)).replace(b"image/jpeg", b"image/png") + data
-    # nobody is dropped while answers are counted, however slow the machine
+    # no client is disconnected while responses are counted, however slow the machine
     monkeypatch.setattr(limits, "READING_SECONDS", 600.0)
     with running(max_held_mib=6) as (host, port, _):
 

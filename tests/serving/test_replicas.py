@@ -218,7 +218,7 @@ def photos() -> dict[bytes, Answer]:
 
 
 class Crowd:
-    """Clients that send photo after photo until they are told to stop."""
+    """Clients that send photos continuously until they are stopped."""
 
     def __init__(self, site: Site, photos: Mapping[bytes, Answer]) -> None:
         self.right = 0

@@ -60,7 +60,7 @@ def test_a_server_lets_nobody_wait_for_a_compiler(monkeypatch):
     monkeypatch.setattr(run, "warm", note)
     monkeypatch.setattr(run.Server, "run", lambda *_, **__: None)
     serve({"fake": colorizer()}, ServerSettings(port=0, workers=1), with_page=False)
-    # what is painted after it, such as a folder, must not depend on time
+    # later work, such as a folder, must not depend on time
     assert [*waits, pixels._lazy_kernels.waits] == [False, True]
 
 
