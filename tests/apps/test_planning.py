@@ -81,7 +81,7 @@ def test_variances_of_an_earlier_study_are_read(tmp_path: Path):
     write_json(
         tmp_path / "results.json", {"schema": SCHEMA, "tests": {"colour": {"standard_deviations": None}}}
     )
-    with pytest.raises(ConfigError, match="has no variances"):
+    with pytest.raises(ConfigError, match=r"scores of 20 or more single images.* has no variances"):
         read_variances(tmp_path)
 
 
@@ -197,3 +197,10 @@ def test_a_sealed_study_whose_results_are_damaged_is_named_and_not_where_it_was_
         RunError, match=f"`{sealed}` should be a sealed study .* `knowhue check {sealed}` shows where"
     ):
         read_variances(sealed)
+
+
+def test_variances_of_a_file_that_is_no_sealed_study_are_refused_as_that(tmp_path: Path):
+    (table := tmp_path / "table.csv").write_text("arm,seed\n")
+    with pytest.raises(RunError, match="not a sealed study, or damaged") as caught:
+        read_variances(table)
+    assert "shows where" not in str(caught.value)

@@ -17,7 +17,7 @@ from knowhue.presets import checked
 from knowhue.report.results import read_results
 from knowhue.runs import is_study_file, path_hint, read_frozen
 from knowhue.settings_text import meaning_of, parse_number, read_yaml
-from knowhue.statistics import MAGNITUDES
+from knowhue.statistics import FEWEST_IMAGES, MAGNITUDES
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
 
@@ -112,7 +112,7 @@ def read_variances(
     """Return the variances of each question of a study (folder or sealed), and how many images it reports on.
 
     Raises:
-        ConfigError: it has no variances, because it has fewer than two seeds or no scores of single images; or its
+        ConfigError: it has no variances, because it has fewer than two seeds or too few scores of single images; or its
             question is about another metric.
         RunError: its results are damaged or missing.
     """
@@ -124,24 +124,25 @@ def read_variances(
             f"`--variances` should be a study with results. Found none in `{study}`. Write them with `knowhue report "
             f"{quoted(study)}`."
         )
-    try:
-        with unpacked(study) if study.is_file() else nullcontext((study, None)) as (folder, _):
+    with unpacked(study) if study.is_file() else nullcontext((study, None)) as (folder, _):
+        try:
             tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
-    except RunError:
-        if not study.is_file():
-            raise
-        # the original error names the temporary folder, which no longer exists
-        raise RunError(
-            f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged; `knowhue check "
-            f"{study}` shows where."
-        ) from None
+        except RunError:
+            if not study.is_file():
+                raise
+            # the original error names the temporary folder, which will no longer exist
+            raise RunError(
+                f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged; `knowhue "
+                f"check {study}` shows where."
+            ) from None
     found = {
         name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
     }
     if not found:
         raise ConfigError(
-            f"`--variances` should be a study of two or more finished seeds with scores of single images. Found "
-            f"`{study}`, whose results.json has no variances. Train more seeds, or run `knowhue report` again."
+            f"`--variances` should be a study of two or more finished seeds with scores of {FEWEST_IMAGES} or more "
+            f"single images. Found `{study}`, whose results.json has no variances. Train more seeds, report on more "
+            "images, or run `knowhue report` again."
         )
     for name, question in questions.items():
         if name in found and (metric := tests[name].get("metric", question.metric)) != question.metric:
