@@ -28,11 +28,11 @@ _TYPE_NAMES = {
     "float": "a number",
     "bool": "true or false",
     "string": "text",
-    "tuple": "a list",
-    "list": "a list",
+    "tuple": "a list such as `[a, b]`",
+    "list": "a list such as `[a, b]`",
     "dict": "`key: value` lines",
     "mapping": "`key: value` lines",
-    "model": "`key: value` lines",
+    "model": "a section of `key: value` lines",
 }
 """The expected type in words, by the first part of pydantic's name for the error."""
 
