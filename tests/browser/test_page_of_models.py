@@ -135,8 +135,8 @@ def test_what_models_are_called_and_have_seen_is_said_of_each_where_they_differ(
     assert "of coral reef, sea lion;" in told["classes"]
     assert all("Sees sea lion" in told[how] and "coral reef" in told[how] for how in ("fast", "full"))
     assert ["predicted at one size" in told[how] for how in ("fast", "full")] == [True, False]
-    assert "The model multi was trained on 96 images" in told["named"]
-    assert "The model built was trained on 2,400 images" in told["named"]
+    assert "The model “multi” was trained on 96 images" in told["named"]
+    assert "The model “built” was trained on 2,400 images" in told["named"]
     assert "The multi-task model was trained on 96" in told["kind"]
     assert "The single-task model was trained on 2,400" in told["kind"]
     assert "The model was trained on 96" in told["one"]

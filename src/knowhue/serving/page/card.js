@@ -46,7 +46,7 @@ export function trainingSummary(models) {
     return `${isOne ? "The model was" : "The models were"} trained on ${learned[0]}; ${rest(isOne ? "its" : "their")}`;
   }
   return models.map(({ title, isNamed }, place) =>
-    `The ${isNamed ? `model ${title}` : `${title.toLowerCase()} model`} was trained on ${learned[place]}; ${rest("its")}`).join(" ");
+    `The ${isNamed ? `model “${title}”` : `${title.toLowerCase()} model`} was trained on ${learned[place]}; ${rest("its")}`).join(" ");
 }
 
 // A probability as text, never 0 % or 100 %.
