@@ -187,8 +187,8 @@ def _not_recomputed(root: Path, has_answers: bool) -> list[str]:
     """The parts that cannot be computed without images and weights, and the report, whose text is not compared."""
     left = []
     if (root / "report.html").exists():
-        computed = "; the answers here are computed" if has_answers else ""
-        left.append(f"report.html: what it says is not compared{computed}")
+        computed = "; the answers printed here are computed" if has_answers else ""
+        left.append(f"report.html: its text is not compared{computed}")
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
     parts: dict[str, None] = {}
     for folder in _runs(root):

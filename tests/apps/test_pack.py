@@ -33,7 +33,7 @@ def test_a_study_is_packed_and_checked(knowhue, tmp_path):
     assert lines[2] == f"Plan, images and encoder's weights: SHA-256 {frozen['hash']}"
     assert lines[5:-2:3] == [f"{WORDINGS[question].question}" for question in answers]
     assert lines[6:-2:3] == [f"  {sentence}" for sentence in answers.values()]
-    assert lines[-2].startswith("Not computed again: report.html: what it says is not compared")
+    assert lines[-2].startswith("Not computed again: report.html: its text is not compared")
     assert lines[-1].startswith("Not computed again: baselines.json")
     assert lines[-1].endswith(": they need images or weights")
     assert not err
