@@ -81,7 +81,7 @@ def kill_repeatedly(
 
 def at_work(out: Path) -> list[int]:
     """Ids of the processes that are working on a part of the study."""
-    signs = [sign for sign in read_holders(out) if not re.match(r"study: |\S+: lost since ", sign)]
+    signs = [sign for sign in read_holders(out) if not re.match(r"study: |\S+: no sign of life since ", sign)]
     return [int(sign.partition(", process ")[2].partition(",")[0]) for sign in signs]
 
 

@@ -73,7 +73,12 @@ def test_what_was_asked_stays_when_wall_clock_is_set():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"methods": ("gan", "best")}, "`methods` should be some of l1, l2, .*Found `methods = gan, best`"),
+        ({"methods": ("gan", "best")}, r"`methods` should be one of l1, l2, .*Found `methods = best`\.$"),
+        (
+            {"methods": ("gann", "best", "best")},
+            r"Found `methods = gann`\. Did you mean `gan`\?\n`methods` [^\n]*Found `methods = best`\.$",
+        ),
+        ({"methods": ("gan", "")}, "two or more, each once. Found `methods = gan, `"),
         ({"methods": ("gan", "gan")}, "each once"),
         (
             {"methods": ("l1", "l2"), "reference": "gan"},
@@ -231,7 +236,7 @@ def test_status_and_report_know_a_comparison(compared, capsys, monkeypatch, tmp_
         assert ended.value.code == 0
     said = capsys.readouterr().out
     cells = len(read_plan(compared).arms) * 2
-    assert f"{cells} of {cells} cells have ended" in said
+    assert f"{cells} of {cells} runs are done" in said
     assert f"Report: {compared / 'report.html'}" in said
     assert {path.name for path in tmp_path.iterdir()} == {
         "trade_off.png", "samples_images.png", "samples_clock.png", "drawn_images.png", "drawn_clock.png",

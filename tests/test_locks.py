@@ -323,7 +323,8 @@ def test_signs_say_who_works_and_who_was_lost_and_since_when(begin, tmp_path):
     worker.wait()
     os.utime(root / "multi/seed-0-abc" / LOCK, (1e9, 1e9))
     assert read_holders(root)[0] == study
-    assert read_holders(root)[1] == part.replace(": ", ": lost since 2001-09-09 01:46 UTC; was ", 1)
+    lost = part.replace(": ", ": no sign of life since 2001-09-09 01:46 UTC; started by ", 1)
+    assert read_holders(root)[1] == lost.replace("slurm 14, since ", "slurm 14, at ")
     with working_on(root / "multi/seed-0-abc", "arm multi"):
         (root / "multi/seed-0-abc/result").touch()
     assert read_holders(root) == [study]

@@ -310,7 +310,7 @@ def test_other_settings_are_refused_by_name(study, tiny, changes, keys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"arms": ["both"]}, "`arms` should be some of .*Found `arms = both`"),
+        ({"arms": ["both"]}, "`arms` should be one of .*Found `arms = both`"),
         ({"arms": []}, "`arms` should be some of"),
         ({"seeds": [1, 1]}, "`seeds` should be different whole numbers"),
         ({"seeds": []}, "`seeds` should be one whole number at least"),

@@ -153,14 +153,17 @@ def note_jobs(folder: Path, engine: str, jobs: Sequence[str]) -> None:
 
 
 def read_holders(root: Path) -> list[str]:
-    """One line per locked part of a study: who works on it, or since when its process is lost."""
+    """One line per locked part of a study: who works on it, or since when its process has given no sign of life."""
     lines: list[str] = []
     for path in (root / LOCK, *(path for pattern in _PART_LOCKS for path in sorted(root.glob(pattern)))):
         if (holder := _holder(path)) is not None:
             part = path.relative_to(root).as_posix().removesuffix(LOCK).rstrip("/")
             part = part.replace("/.", "/") or "study"  # the lock of a gate is a hidden file beside it
-            lost = "" if _is_held(path) else f"lost since {_minute(_last_heartbeat(path))}; was "
-            lines.append(f"{part}: {lost}{_describe(holder)}")
+            if _is_held(path):
+                sign = _describe(holder)
+            else:
+                sign = f"no sign of life since {_minute(_last_heartbeat(path))}; started by {_describe(holder, 'at')}"
+            lines.append(f"{part}: {sign}")
     return lines
 
 
@@ -230,12 +233,12 @@ def _holder(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _describe(holder: Mapping[str, Any]) -> str:
+def _describe(holder: Mapping[str, Any], preposition: str = "since") -> str:
     jobs = holder.get("jobs")
     job = holder.get("job") or (f"{holder['engine']} {few(jobs)}" if jobs else "")
     return (
         f"{holder['user']}@{holder['host']}, process {holder['pid']}{f', {job}' * bool(job)}, "
-        f"since {holder['since']} ({holder['what']})"
+        f"{preposition} {holder['since']} ({holder['what']})"
     )
 
 

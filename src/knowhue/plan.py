@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, PositiveFloat, Section, Task, digest
-from knowhue.errors import ConfigError, did_you_mean, one_of, shown
+from knowhue.errors import ConfigError, one_of, raise_problems, shown
 from knowhue.metric_table import METRIC_NAMES, SHARES
 from knowhue.presets import (
     ALL_METHODS,
@@ -391,12 +391,11 @@ def check_new_plan(plan: Plan) -> Plan:
 
 
 def _require_known(option: str, names: Sequence[str], known: Collection[str], fewest: int = 1) -> None:
-    unknown = [each for each in names if each not in known]
-    if unknown or len(set(names)) < max(len(names), fewest):
+    raise_problems(one_of(option, each, known) for each in dict.fromkeys(names) if each and each not in known)
+    if "" in names or len(set(names)) < max(len(names), fewest):
         raise ConfigError(
             f"`{option}` should be some of {', '.join(known)}{', two or more' * (fewest == 2)}, each once. "
             f"Found `{option} = {shown(', '.join(names))}`."
-            + "".join(did_you_mean(each, known) for each in unknown)
         )
 
 

@@ -258,7 +258,8 @@ def test_status_shows_every_cell(knowhue, tmp_path):
         " seed  colour  class",
         "    0       ·      ·",
         "    1       ·      ·",
-        "0 of 4 cells have ended",
+        "· not started",
+        "0 of 4 runs are done",
     ]
 
 
@@ -271,8 +272,8 @@ def test_status_says_who_has_stopped_without_a_word(knowhue, tmp_path, tiny):
     code, said, _ = knowhue("status", tmp_path)
     assert code == 0
     assert said.splitlines()[-1] == (
-        "colour/seed-0-abc: lost since 2001-09-09 01:46 UTC; was ada@n2, process 7, slurm 14, since "
-        "2001-09-09 01:00 UTC (arm colour)"
+        "colour/seed-0-abc: no sign of life since 2001-09-09 01:46 UTC; started by ada@n2, process 7, slurm "
+        "14, at 2001-09-09 01:00 UTC (arm colour)"
     )
 
 

@@ -268,10 +268,10 @@ def test_the_table_of_cells_takes_the_place_of_the_bars(live):
     assert [line.rstrip() for line in lines] == [
         " seed  colour  multi",
         "    0    done    1/2",
-        "1 of 2 cells have ended",
+        "1 of 2 runs are done",
     ]
     lines = live({"stage": "report"})
-    assert [line.rstrip() for line in lines[2:4]] == ["1 of 2 cells have ended", "writing the report"]
+    assert [line.rstrip() for line in lines[2:4]] == ["1 of 2 runs are done", "writing the report"]
 
 
 def test_a_run_in_the_folder_of_another_is_named():
@@ -279,7 +279,7 @@ def test_a_run_in_the_folder_of_another_is_named():
     table = cell_lines(cells)
     assert (table[1].split(), table[2]) == (
         ["0", "done", "other"],
-        "1 of 2 cells have ended; trained with other settings than the names of their folders say: multi of seed 0",
+        "1 of 2 runs are done; trained with other settings than the names of their folders say: multi of seed 0",
     )
 
 
@@ -287,7 +287,7 @@ def test_plain_lines_say_once_that_a_cell_has_ended(told):
     cells = [Cell("colour", 0, "diverged", 2, 2, 1.0), Cell("multi", 0, "missing", 0, 2, 0.0)]
     event = {"stage": "cells", "cells": cells}
     (line,) = told(event, event)
-    assert line.endswith("1 of 2 cells have ended")
+    assert line.endswith("1 of 2 runs are done")
 
 
 def test_plain_lines_name_the_cells_that_have_begun(told):
@@ -296,8 +296,8 @@ def test_plain_lines_name_the_cells_that_have_begun(told):
     both = [went_on[0], began[1]._replace(state="running")]
     lines = told(*({"stage": "cells", "cells": cells} for cells in (began, went_on, both)))
     assert [line.partition("  ")[2].strip().partition("s  ")[2] for line in lines] == [
-        "0 of 2 cells have ended; running: l1 of seed 0 (1/4 epochs)",
-        "0 of 2 cells have ended; running: l1 of seed 0 (2/4 epochs), gan of seed 0 (0/4 epochs)",
+        "0 of 2 runs are done; running: l1 of seed 0 (1/4 epochs)",
+        "0 of 2 runs are done; running: l1 of seed 0 (2/4 epochs), gan of seed 0 (0/4 epochs)",
     ]
 
 

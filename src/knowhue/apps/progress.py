@@ -237,7 +237,7 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     ...     print(line)
      seed  colour  multi
         0    done    1/2
-    1 of 2 cells have ended
+    1 of 2 runs are done
     """
     widths = {cell.arm: max(len(cell.arm), 5) for cell in cells}
     rows: dict[int, list[str]] = {}
@@ -253,7 +253,8 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
         if exchanged
         else ""
     )
-    return [*lines, f"{ended} of {len(cells)} cells have ended{others}"]
+    legend = ["· not started"] * any(cell.state == "missing" for cell in cells)
+    return [*lines, *legend, f"{ended} of {len(cells)} runs are done{others}"]
 
 
 def running_cells(cells: Sequence[Cell]) -> str:
