@@ -153,6 +153,8 @@ def test_several_photos_make_a_gallery_and_one_zip(visit):
     expect(page.locator(".thumb").nth(0)).to_have_attribute("aria-pressed", "true")
     change(page, lambda: page.get_by_role("button", name="Show c.png").click())
     assert coloured(page).shape == (200, 100, 3)
+    first_model = page.locator(".after").first.get_attribute("src")
+    expect(page.locator(".thumb img").nth(2)).to_have_attribute("src", first_model)
     with page.expect_download() as started:
         page.get_by_role("button", name="All 3 as ZIP, multi-task").click()
     assert zipfile.ZipFile(started.value.path()).namelist() == [

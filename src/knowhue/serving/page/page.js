@@ -208,7 +208,7 @@ function showPoints() {
 function showGallery() {
   const colouring = models.filter((model) => model.tasks.includes("colour"));
   $("#gallery").hidden = photos.length < 2;
-  $("#gallery ul").replaceChildren(...photos.map((photo) => thumb(photo, colouring.at(-1))));
+  $("#gallery ul").replaceChildren(...photos.map((photo) => thumb(photo, colouring[0]))); // the API's default model
   $(".zips").replaceChildren(...colouring.map((model) => {
     const which = colouring.length > 1 ? `, ${model.isNamed ? model.title : model.title.toLowerCase()}` : "";
     const button = element("button", { type: "button", class: "quiet" }, `All ${photos.length} as ZIP${which}`);
