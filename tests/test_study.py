@@ -374,6 +374,12 @@ def test_mended_settings_are_taken_where_nothing_was_trained(tiny, tmp_path, wro
     run_study(make_plan(tiny(**short, **right), ["class"]), tmp_path)
 
 
+def test_settings_of_images_are_checked_before_weights(tiny, tmp_path):
+    config = tiny(images__drawn_count=3, encoder__weights="/nowhere.pth")
+    with pytest.raises(KnowhueError, match=r"`images\.drawn_count` should be at least 10"):
+        run_study(make_plan(config, ["class"]), tmp_path)
+
+
 def test_images_that_changed_under_a_finished_study_are_noticed(tiny, make_folder, tmp_path):
     photos = make_folder({"cat": 5, "dog": 5})
     settings = {**FOLDER, "images__path": str(photos), "images__size_px": 16}

@@ -155,6 +155,20 @@ def test_settings_that_do_not_serve(knowhue, make_folder, tmp_path, arguments, p
     )
 
 
+@pytest.mark.parametrize("command", ["prepare", "train", "study", "compare", "plan"])
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["images.source=drawn", "images.drawn_count=3"], "`images.drawn_count` should be at least 55"),
+        (["images.source=imagenet", "images.path=."], "`images.wordnet_ids` should map"),
+        (["images.source=huggingface"], "`images.path` should name the Hugging Face dataset"),
+    ],
+)
+def test_settings_of_images_are_checked_before_weights_are_loaded(knowhue, command, arguments, part):
+    weights = ["--set", "encoder.weights=nowhere.pth"]
+    errs(knowhue(command, *weights, *(word for each in arguments for word in ("--set", each))), part)
+
+
 @pytest.mark.parametrize("command", ["prepare", "train", "study"])
 def test_folder_that_cannot_be_written(knowhue, make_folder, tmp_path, command):
     (tmp_path / "file").touch()

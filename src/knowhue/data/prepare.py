@@ -31,10 +31,9 @@ from knowhue.data.decode import (
     shard_names,
     writing_shard,
 )
-from knowhue.data.drawn import CLASSES
 from knowhue.data.items import SPLITS, remedies_for
 from knowhue.data.listing import ImageListing, open_listing
-from knowhue.data.sources import require_apart
+from knowhue.data.sources import MORE_DRAWN, require_apart, require_source
 from knowhue.errors import ImageError, KnowhueError, RunError, few, plural, shown
 from knowhue.images.image import counts_in_words, kinds_of
 from knowhue.images.reading import readable_formats
@@ -62,7 +61,6 @@ _OWN_FILES = re.compile(rf"\.reading-.*|\.?(images.*\.npy|{MANIFEST}|{SUMMARY}|s
 _DIGESTS = ("source_sha256", "sha256")
 """Digests of an image at full size and as prepared; images are equal if either is."""
 
-_MORE_DRAWN = "Raise `images.drawn_count`"
 
 ManifestRow = dict[str, str]
 """A row of the manifest, by `MANIFEST_COLUMNS`; `status` is `kept`, `left out` or `skipped`."""
@@ -117,7 +115,7 @@ def prepare(
     """
     folder = Path(folder)
     require_apart(images, folder.parent)
-    _require_drawn(images)
+    require_source(images)
     report({"stage": "prepare", "done": 0, "total": 0})  # listing can take long
     with open_listing(images) as listing:
         checks.check_class_names(listing.classes())
@@ -365,16 +363,6 @@ def _unused_shares(given: Collection[str], images: Images) -> list[str]:
     ]
 
 
-def _require_drawn(images: Images) -> None:
-    """Check, before scenes are drawn, that each class can have enough training images, and one to evaluate on."""
-    needed = len(CLASSES) * (images.min_per_class + 1)
-    if images.source == "drawn" and images.drawn_count < needed:
-        raise ImageError(
-            f"`images.drawn_count` should be at least {needed}, {images.min_per_class + 1} for each class. Found "
-            f"`images.drawn_count = {images.drawn_count}`. {_MORE_DRAWN}, or lower `images.min_per_class`."
-        )
-
-
 def _require_enough(listing: ImageListing, images: Images) -> None:
     classes, left_out = listing.classes(), kinds_of(listing.reasons())
     left_words = counts_in_words([*listing.reasons(), *Counter(listing.skipped()).elements()])
@@ -398,7 +386,7 @@ def _require_enough(listing: ImageListing, images: Images) -> None:
     for split, need in needed.items():
         if lacking := [name for name in classes if found[name][split] < need]:
             short = few([f"{shown(name)} {found[name][split]} ({_counts(found[name])})" for name in lacking])
-            remedy = "Add images, remove the class" if images.source != "drawn" else _MORE_DRAWN
+            remedy = "Add images, remove the class" if images.source != "drawn" else MORE_DRAWN
             raise ImageError(
                 f"Each class needs at least {need} usable {split} images. Found {short}.{why} {remedy}, or lower "
                 "`images.min_per_class`."

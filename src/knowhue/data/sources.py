@@ -29,15 +29,19 @@ from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 from knowhue.storage import expand_user, real_path
 
+MORE_DRAWN = "Raise `images.drawn_count`"
+
 
 def require_source(images: Images) -> None:
-    """Check that the folder of images exists, before heavy packages are loaded.
+    """Check the settings of the source and that its folder exists, before heavy packages are loaded.
 
     Raises:
-        ImageError, ConfigError: as in `list_items`.
+        ImageError, ConfigError, ExtraError: as in `open_listing`.
     """
-    if images.source not in ("huggingface", "drawn"):
-        source_root(images, may_be_file=images.source in ("webdataset", "parquet"))
+    if images.source != "huggingface":
+        SOURCES[images.source](images)  # opens no image
+    elif not images.path:
+        raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
 
 
 def require_apart(images: Images, root: Path) -> None:
@@ -216,8 +220,7 @@ class HuggingFace:
         """
         with needing("`images.source: huggingface`", "huggingface"):
             import datasets  # pyright: ignore[reportMissingImports]
-        if not images.path:
-            raise ConfigError("`images.path` should name the Hugging Face dataset. Found none.")
+        require_source(images)
         try:
             # raises all kinds of exceptions of the hub, the cache and file formats
             splits = datasets.load_dataset(images.path)
@@ -268,6 +271,13 @@ class Drawing:
     is_sorted: ClassVar[bool] = True
 
     def __init__(self, images: Images) -> None:
+        """Check that each class can have enough training images, and one to evaluate on."""
+        needed = len(drawn.CLASSES) * (images.min_per_class + 1)
+        if images.drawn_count < needed:
+            raise ImageError(
+                f"`images.drawn_count` should be at least {needed}, {images.min_per_class + 1} for each class. Found "
+                f"`images.drawn_count = {images.drawn_count}`. {MORE_DRAWN}, or lower `images.min_per_class`."
+            )
         self.images = images
 
     def items(self) -> Iterator[SourceItem]:

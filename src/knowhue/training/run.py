@@ -21,7 +21,7 @@ from knowhue.config import Config, Task, fingerprint
 from knowhue.data.listing import images_first
 from knowhue.data.loaders import find_targets, plain_batches
 from knowhue.data.prepare import Prepared, load_prepared, prepare
-from knowhue.data.sources import require_apart
+from knowhue.data.sources import require_apart, require_source
 from knowhue.errors import ConfigError, RunError
 from knowhue.evaluation.evaluate import Scored
 from knowhue.locks import locked, require_no_jobs
@@ -93,6 +93,8 @@ def open_workspace(
     report({"stage": "open"})
     engine = engine or Engine(config.training)
     require_apart(config.images, root)
+    if engine.is_main:
+        require_source(config.images)
     encoders: dict[str, str] = {}
     for each in configs or (config,):  # check names and weights before reading images
         _require_consistent(each)
