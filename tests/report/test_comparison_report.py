@@ -13,16 +13,17 @@ from knowhue.report.methods import (
     comparison_figures,
     comparison_results,
     cost_table,
-    markdown_tables,
     marks,
     quality_table,
+    terminal_lines,
 )
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import conclude
+from knowhue.report.text import TableCell, terminal_table
 from knowhue.statistics.crossed import crossed
 from knowhue.statistics.paired import t_interval
-from knowhue.storage import write_json
+from knowhue.storage import SEAL, write_json
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_what_did_not_finish_is_named(comparison, folder):
     assert comparison.unfinished(comparison.regimes["images"]) == expected
     page = write_report(folder).read_text()
     assert "; ".join(expected) in page
-    assert "; ".join(expected) in markdown_tables(comparison.study)
+    assert f"Not finished: {'; '.join(expected)}" in " ".join(terminal_lines(comparison.study))
 
 
 def test_tables_have_a_row_a_method_and_as_many_cells_everywhere(comparison):
@@ -192,8 +193,6 @@ def test_tables_have_a_row_a_method_and_as_many_cells_everywhere(comparison):
         assert [row[0].value for row in rows[1 : 1 + len(ERRORS)]] == [METHODS[name].title for name in ERRORS]
     heads = [cell.value for cell in quality_table(comparison, comparison.regimes["images"])[0]]
     assert not any("FID" in head for head in heads)  # because it was not computed
-    lines = [line for line in markdown_tables(comparison.study).splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines if "epochs" in line or " + " in line} == {8}
 
 
 def test_a_difference_stands_with_its_interval_below_the_value(comparison):
@@ -225,8 +224,38 @@ def test_results_are_what_the_tables_say(comparison):
     assert found["palette-ab"]["scores"]["ab_l1"]["by_seed"] == {0: 17.0, 1: 16.0}
 
 
-def test_a_terminal_is_told_the_tables(folder, comparison):
-    assert "\n".join(conclude(read_study(folder)).lines).strip() == markdown_tables(comparison.study).strip()
+def test_a_terminal_shows_plain_tables_of_80_columns(tmp_path):
+    compared = judged_comparison(tmp_path, USUAL, images=lambda method, n: 0.01 * (method == "l1") * (n % 2))
+    lines = conclude(read_study(tmp_path)).lines
+    assert lines == ["", *terminal_lines(compared.study)]
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert not any(mark in text for mark in ("|", "<br>", "**", "###"))
+    words = " ".join(text.split())
+    regime = compared.regimes["images"]
+    rows = [*quality_table(compared, regime)[1:], *cost_table(compared, regime)[1:]]
+    assert any(cell.clear for row in rows for cell in row)
+    for cell in (cell for row in rows for cell in row[1:]):
+        assert cell.value in words
+        assert cell.below + "*" * cell.clear in words
+    for _, method in compared.methods.items():
+        first = next(line for line in lines if line.startswith(method.title[:16]))
+        assert len(first) > len(method.title)
+
+
+def test_columns_that_do_not_fit_into_a_terminal_follow_below():
+    wide = [TableCell("1.00", "−0.83 (−1.55 to −0.12)", place == 3) for place in range(4)]
+    heads = [TableCell(head) for head in ("", "error", "in many words", "distance", "share")]
+    lines = terminal_table([heads, [TableCell("a title of more than 24 characters"), *wide]])
+    assert lines == [
+        "                                          error           in many words",
+        "a title of more than 24                    1.00                    1.00",
+        "  characters             −0.83 (−1.55 to −0.12)  −0.83 (−1.55 to −0.12)",
+        "",
+        "                                       distance                    share",
+        "a title of more than 24                    1.00                     1.00",
+        "  characters             −0.83 (−1.55 to −0.12)  −0.83 (−1.55 to −0.12)*",
+    ]
 
 
 def test_figures_are_drawn_of_whatever_is_there(comparison):
@@ -261,7 +290,7 @@ def test_methods_with_settings_of_their_own_go_by_their_names_in_the_plan(tmp_pa
     compared = Comparison(study)
     titles = {name: method.title for name, method in compared.methods.items()}
     assert titles == {"l1": "l1", "gan-10": "gan-10", "gan": ALL_METHODS["gan"].title}
-    assert "| gan-10 |" in markdown_tables(study)
+    assert any(line.startswith("gan-10  ") for line in terminal_lines(study))
     assert compared.methods["gan-10"].source == "colour.method = gan, colour.adversarial_weight = 10"
     assert set(comparison_figures(study)) >= {"trade_off", "samples_images"}
 
@@ -274,8 +303,19 @@ def test_equal_wall_clock_is_a_second_regime_of_the_same_tables(tmp_path):
     assert (clock.budget_s, clock.arms["gan"]) == (45.0, "gan-clock")
     assert study.tests["clock"]["l1", "ab_l1"].found.estimate == 0
     assert study.tests["images"]["l1", "ab_l1"].found.estimate == pytest.approx(-2.5 / 3)
-    assert "### Equal wall-clock (45 s)" in markdown_tables(study.study)
+    assert "Equal wall-clock (45 s)" in terminal_lines(study.study)
     assert set(comparison_figures(study.study)) >= {"samples_clock", "drawn_clock"}
+
+
+@pytest.mark.parametrize(("budget_s", "shown"), [(0.38, "0.4"), (0.004, "0.004"), (2.0, "2.0"), (44.6, "45")])
+def test_a_short_budget_of_wall_clock_is_not_rounded_to_nothing(tmp_path, budget_s, shown):
+    folder = write_comparison(tmp_path, clock={method: (10.0, 11.0, 12.0) for method in ERRORS})
+    described = json.loads((folder / "study.json").read_text())
+    described.pop(SEAL)
+    described["wall_clock"]["budget_s"] = budget_s
+    write_json(folder / "study.json", described)
+    assert f"Equal wall-clock ({shown} s)" in terminal_lines(read_study(folder))
+    assert f"At equal wall-clock: {shown} seconds</h2>" in write_report(folder).read_text()
 
 
 def test_the_results_of_a_comparison_hold_the_tables_and_every_run(folder):

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,16 @@ from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
 from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, hide_axes, panels, set_title, tile_grid
-from knowhue.report.text import MISSING, TableCell, difference, ends_text, number
+from knowhue.report.text import (
+    MISSING,
+    TERMINAL_WIDTH,
+    TableCell,
+    difference,
+    ends_text,
+    number,
+    seconds_text,
+    terminal_table,
+)
 from knowhue.setting_effects import dotted
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import Word, question_alpha
@@ -245,27 +255,30 @@ def cost_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
             TableCell(method.title),
             TableCell(MISSING if epochs is None else " + ".join(f"{each}" for each in epochs if each)),
             TableCell(MISSING if count is None else f"{count:,.0f}"),
-            TableCell(MISSING if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"),
+            TableCell(MISSING if seconds is None else seconds_text(seconds)),
             *(_timed(costs[each], reference[each]) for each in ("train_s_per_image", "predict_s_per_image")),
             TableCell(MISSING if parameters is None else f"{parameters / 1e6:.1f}"),
         ])  # fmt: skip
     return rows
 
 
-def markdown_tables(study: Study) -> str:
-    """Return all tables as GitHub's Markdown, after a sentence on how to read them."""
+def terminal_lines(study: Study) -> list[str]:
+    """Return all tables as lines for a terminal, after sentences on how to read them."""
     compared = Comparison(study)
-    parts = [
+    lines = wrap(
         f"Below each value: its difference from “{compared.methods[compared.reference].title}” over the seeds that "
-        "both have, with its 95 % interval over seeds and images; †: over seeds alone, on these images. Bold: clear "
-        "after adjustment for all methods and metrics of a table (Benjamini and Hochberg)."
-    ]
+        "both have, with its 95 % interval over seeds and images; †: over seeds alone, on these images; *: clear after "
+        "adjustment for all methods and metrics of a table (Benjamini and Hochberg).",
+        TERMINAL_WIDTH,
+    )
     for regime in compared.regimes.values():
-        budget = f" ({regime.budget_s:.0f} s)" if regime.budget_s else ""
-        parts.append(f"### {regime.title.capitalize()}{budget}")
-        parts += [_markdown(table(compared, regime)) for table in (quality_table, cost_table)]
-        parts += [f"Not finished: {'; '.join(lost)}" for lost in [compared.unfinished(regime)] if lost]
-    return "\n\n".join(parts) + "\n"
+        budget = f" ({seconds_text(regime.budget_s)} s)" if regime.budget_s else ""
+        lines += ["", f"{regime.title.capitalize()}{budget}"]
+        for table in (quality_table, cost_table):
+            lines += ["", *terminal_table(table(compared, regime))]
+        if unfinished := compared.unfinished(regime):
+            lines += ["", *wrap(f"Not finished: {'; '.join(unfinished)}", TERMINAL_WIDTH)]
+    return lines
 
 
 def _quality_cell(compared: Comparison, regime: Regime, method: str, metric: str) -> TableCell:
@@ -299,16 +312,6 @@ def _timed(seconds: float | None, reference: float | None) -> TableCell:
     if seconds is None:
         return TableCell(MISSING)
     return TableCell(f"{1000 * seconds:.2f}", f"× {seconds / reference:.2f}" if reference else "")
-
-
-def _markdown(rows: Sequence[Sequence[TableCell]]) -> str:
-    lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-
-
-def _markdown_cell(cell: TableCell) -> str:
-    below = f"**{cell.below}**" if cell.clear else cell.below
-    return f"{cell.value}<br>{below}" if below else cell.value
 
 
 def marks(compared: Comparison) -> dict[str, Mark]:

@@ -26,7 +26,7 @@ from knowhue.report.study import Study, tidy_scores
 from knowhue.report.style import to_svg
 from knowhue.report.table_study import notices
 from knowhue.report.tables import TABLES
-from knowhue.report.text import MISSING, measure
+from knowhue.report.text import MISSING, measure, seconds_text
 from knowhue.runs import read_frozen
 from knowhue.setting_effects import dotted
 from knowhue.statistics.verdicts import fewest_seeds
@@ -152,7 +152,9 @@ def _methods_content(study: Study) -> dict[str, Any]:
         description = _DRAWINGS_OF_METHODS[kind].format(title)
         drawings[name] = Markup(to_svg(figure, name.replace("_", "-"), description))
     fewest = fewest_seeds(compared.alpha)
-    return {"compared": compared, "drawings": drawings, "methods": methods, "fewest": fewest}
+    return {
+        "compared": compared, "drawings": drawings, "methods": methods, "fewest": fewest, "seconds_text": seconds_text,
+    }  # fmt: skip
 
 
 def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: str = "") -> None:

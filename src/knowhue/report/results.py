@@ -13,7 +13,7 @@ from knowhue.report.answers import Answer, answers
 from knowhue.report.contrasts import contrast
 from knowhue.report.diagnostics import gradient_table
 from knowhue.report.findings import Findings, find, posteriors, relative_gains
-from knowhue.report.methods import comparison_results, markdown_tables
+from knowhue.report.methods import comparison_results, terminal_lines
 from knowhue.report.study import Row, Study, Table, arm_label, flat_scores, sides
 from knowhue.report.text import duration
 from knowhue.statistics.paired import bca_interval, mean, t_interval
@@ -38,7 +38,7 @@ class Conclusion(NamedTuple):
     def lines(self) -> list[str]:
         """Lines for a terminal: each question with its answer, or the tables of a comparison."""
         if self.findings.study.is_comparison:
-            return ["", *markdown_tables(self.findings.study).splitlines()]
+            return ["", *terminal_lines(self.findings.study)]
         answered = self.answers.values()
         if not answered:
             return ["", "No question: one needs the arm `multi`, and `colour` or `class`. See the report."]

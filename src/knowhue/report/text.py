@@ -1,8 +1,13 @@
-"""Numbers as text: digits, signs, units, p values, times and counts. No other file of the report formats numbers."""
+"""Numbers as text: digits, signs, units, p values, times and counts; their tables as lines for a terminal.
+
+No other file of the report formats numbers.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +25,10 @@ _MOST = 1e10
 """Numbers with more decimal places, or as large as this, are written as a power of ten, to fit into tables."""
 _LEAST = 1e-15
 """A number smaller than this is a rounding error."""
+TERMINAL_WIDTH = 80
+"""Longest line of a table in a terminal, in characters."""
+_TITLE_WIDTH, _CELL_WIDTH = 24, 26
+"""Longest lines of the first and of other columns there, so that two others fit beside the first."""
 
 
 class TableCell(NamedTuple):
@@ -137,6 +146,63 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, hours = whole // 60, whole // 3600
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return seconds as text, without unit: whole from 10, with at least one digit that is not 0.
+
+    >>> seconds_text(45.2), seconds_text(3.14), seconds_text(0.38)
+    ('45', '3.1', '0.4')
+    """
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.1g}"
+
+
+def terminal_table(rows: Sequence[Sequence[TableCell]]) -> list[str]:
+    """Return the lines of a table, header first; columns that do not fit into 80 characters follow in further blocks.
+
+    Each block repeats the first column. `*` marks what is `clear`.
+
+    >>> cells = [["", "p"], ["L1", "12.0"], ["GAN", "9.5"]]
+    >>> terminal_table([[TableCell(each) for each in row] for row in cells])
+    ['        p', 'L1   12.0', 'GAN   9.5']
+    """
+    first, *others = (
+        _wrapped_column(cells, not place) for place, cells in enumerate(zip(*rows, strict=True))
+    )
+    blocks = [[first]]
+    for column in others:
+        width = sum(2 + _width(each) for each in blocks[-1]) + _width(column)
+        if len(blocks[-1]) > 1 and width > TERMINAL_WIDTH:
+            blocks.append([first])
+        blocks[-1].append(column)
+    return [line for place, block in enumerate(blocks) for line in ([""] * bool(place) + _aligned(block))]
+
+
+def _wrapped_column(cells: Sequence[TableCell], is_first: bool) -> list[list[str]]:
+    """Return the lines of each cell; the head is wrapped to the width of the others, if its words fit."""
+    head, *body = cells
+    indent, most = ("  ", _TITLE_WIDTH) if is_first else ("", _CELL_WIDTH)
+    found = [
+        wrap(cell.value, most, subsequent_indent=indent, break_on_hyphens=False)
+        + wrap(cell.below + "*" * cell.clear, most, initial_indent=indent, break_on_hyphens=False)
+        for cell in body
+    ]
+    longest = max(map(len, head.value.split()), default=1)
+    return [wrap(head.value, max(_width(found), longest)), *found]
+
+
+def _width(column: Sequence[Sequence[str]]) -> int:
+    return max((len(line) for lines in column for line in lines), default=0)
+
+
+def _aligned(columns: Sequence[Sequence[Sequence[str]]]) -> list[str]:
+    """Return lines in which the first column is aligned to the left, the others to the right."""
+    widths = [_width(column) for column in columns]
+    lines = [line for row in zip(*columns, strict=True) for line in zip_longest(*row, fillvalue="")]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    ]
 
 
 def plain(value: object) -> str:
