@@ -117,6 +117,18 @@ def parse_yaml(text: str) -> Any:
     return values
 
 
+def inline_yaml(value: Any) -> str:
+    """A setting's value as one line of YAML.
+
+    >>> inline_yaml(("colour", "class")), inline_yaml(None), inline_yaml(True), inline_yaml(0.5)
+    ('[colour, class]', 'null', 'true', '0.5')
+    """
+    value = list(value) if isinstance(value, tuple) else value
+    # PyYAML folds long lines, and ends a lone scalar with `...`
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _describe_yaml_error(error: Exception, lines: Sequence[str]) -> str:
     """The invalid line and the reason; for an unexpected end, the line of the bracket or quote that was not closed."""
     marks = (error.problem_mark, error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else ()

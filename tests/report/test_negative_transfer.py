@@ -249,13 +249,17 @@ def test_equal_train_loss_reads_between_epochs():
     assert (row["single"], row["multi"]) == pytest.approx((11.0, 9.0))
 
 
-@pytest.mark.parametrize("loss", TRAIN_LOSSES["colour"])
-def test_the_loss_is_the_one_that_was_logged(loss: str):
+LOSS_TITLES = "L1", "L2", "Cross-entropy of 313 colours", "Colour loss"
+
+
+@pytest.mark.parametrize(("loss", "title"), list(zip(TRAIN_LOSSES["colour"], LOSS_TITLES, strict=True)))
+def test_the_loss_is_the_one_that_was_logged_and_the_page_has_its_title(loss: str, title: str):
     single, multi = tuned("colour", [0.4, 0.2], [14, 12]), tuned("multi", [0.3, 0.2], [12, 11])
     for entry in (*single.log, *multi.log):
         entry["train"] = {loss: entry["train"]["l1"]}
     (row,) = paired_table(study(single, multi), equal_train_loss)
     assert (row["loss"], row["level"]) == (loss, 0.2)
+    assert title in table_text(study(single, multi), "equal_train_loss")[1]
 
 
 def test_the_first_time_at_the_level_counts():

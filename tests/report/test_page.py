@@ -202,6 +202,14 @@ def test_a_page_of_validation_images_speaks_of_no_test_images(tmp_path: Path):
     assert "test images" not in text
 
 
+def test_settings_are_printed_as_yaml(page: Path):
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    settings = dict(re.findall(r"<tr><td><code>([\w.]+)</code></td><td>(.*?)</td></tr>", text))
+    assert settings["tasks.names"] == "[colour, class]"
+    assert settings["images.path"] == "null"
+    assert settings["supervision.resample"] == "false"
+
+
 def test_writing_twice_gives_the_same_page(page: Path):
     before = page.read_bytes()
     assert write_report(page.parent).read_bytes() == before

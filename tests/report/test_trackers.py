@@ -224,7 +224,7 @@ def test_every_setting_is_a_parameter_by_the_name_that_set_takes(tmp_path):
     (run,) = read_logged(folder)
     assert run.parameters["training.batch_size"] == 64
     assert run.parameters["seed"] == 3
-    assert run.parameters["tasks.names"] == "['colour']"
+    assert run.parameters["tasks.names"] == "[colour]"
     assert run.parameters["colour.width"] == read_config(folder).colour.width
     assert "training.cache_gib" not in run.parameters  # how much disk it may use is no part of a run
 
@@ -266,8 +266,10 @@ def test_dates_are_no_content(tmp_path):
 
 
 def test_what_is_no_run_or_damaged_is_refused(tmp_path):
-    with pytest.raises(RunError, match="Found no run that has started"):
+    with pytest.raises(RunError, match="Found nothing there"):
         read_logged(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="Found no run that has started"):
+        read_logged(tmp_path)
     folder = write_run(tmp_path, "colour", 0)
     (folder / "log.jsonl").write_text("{}\n")
     with pytest.raises(DamagedError, match=r"log\.jsonl"):

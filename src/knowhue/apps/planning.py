@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from knowhue.config import Config, Task
@@ -16,7 +15,7 @@ from knowhue.plan import QUESTIONS, Plan, Question, check_new_plan, read_planned
 from knowhue.presets import checked
 from knowhue.report.results import read_results
 from knowhue.runs import is_study_file, path_hint, read_frozen
-from knowhue.settings_text import meaning_of, parse_number, read_yaml
+from knowhue.settings_text import inline_yaml, meaning_of, parse_number, read_yaml
 from knowhue.statistics import FEWEST_IMAGES, MAGNITUDES
 from knowhue.statistics.power import Design, Variances, chances, claimed, sign_flip_effect, smallest_effect
 from knowhue.statistics.verdicts import Word, fewest_seeds, question_alpha
@@ -40,23 +39,16 @@ def commented_yaml(section: BaseModel | dict[str, Any], depth: int = 0) -> list[
     for name, value in entries:
         field = fields.get(name)
         # a field whose name would be a keyword of Python has an alias
-        key = f"{'  ' * depth}{_inline(name if field is None else field.alias or name)}:"
+        key = f"{'  ' * depth}{inline_yaml(name if field is None else field.alias or name)}:"
         meaning = "" if field is None else meaning_of(field)
         if isinstance(value, BaseModel):
             lines += [key, *commented_yaml(value, depth + 1)]
         elif isinstance(value, dict) and value and not is_table:
             lines += [f"{key}  # {meaning}", *commented_yaml(value, depth + 1)]
         else:
-            setting = f"{key} {_inline(value)}"
+            setting = f"{key} {inline_yaml(value)}"
             lines.append(f"{setting:<44}  # {meaning}" if meaning else setting)
     return lines
-
-
-def _inline(value: Any) -> str:
-    value = list(value) if isinstance(value, tuple) else value
-    # PyYAML folds long lines, and ends a lone scalar with `...`
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def read_plan_file(path: Path) -> Plan:

@@ -28,6 +28,7 @@ from knowhue.report.text import (
     terminal_table,
 )
 from knowhue.setting_effects import dotted
+from knowhue.settings_text import inline_yaml
 from knowhue.statistics.paired import mean
 from knowhue.statistics.verdicts import Word, question_alpha
 
@@ -96,7 +97,9 @@ class Comparison:
         if known and edit(self.plan.config, known.edits) == self.plan.arm_settings(arm):
             return known
         settings = dotted(self.plan.arms[arm], is_for_readers=True)
-        return Method(arm, ", ".join(f"{name} = {value}" for name, value in settings), self.plan.arms[arm])
+        return Method(
+            arm, ", ".join(f"{name} = {inline_yaml(value)}" for name, value in settings), self.plan.arms[arm]
+        )
 
     @cached_property
     def plan(self) -> Plan:

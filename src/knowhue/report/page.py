@@ -29,6 +29,7 @@ from knowhue.report.tables import TABLES
 from knowhue.report.text import MISSING, measure, seconds_text
 from knowhue.runs import read_frozen
 from knowhue.setting_effects import dotted
+from knowhue.settings_text import inline_yaml
 from knowhue.statistics.verdicts import fewest_seeds
 from knowhue.storage import replacing, write_json
 
@@ -212,6 +213,7 @@ def _templates() -> Environment:
     )
     environment.filters["sentence"] = _sentence
     environment.filters["command"] = _command
+    environment.filters["yaml"] = inline_yaml
     environment.globals["text_columns"] = _text_columns
     # Markup, because escaping would break the quotes of this file
     environment.globals["css"] = Markup(environment.loader.get_source(environment, "page.css")[0])  # type: ignore[union-attr]

@@ -26,6 +26,11 @@ from knowhue.report.text import (
 from knowhue.statistics import MIN_SEEDS
 from knowhue.statistics.paired import mean
 
+_TRAIN_LOSSES = {
+    "l1": "L1", "l2": "L2", "classification": "Cross-entropy of 313 colours", "colour_loss": "Colour loss",
+    "cross_entropy": "Cross-entropy", None: MISSING,
+}  # fmt: skip
+"""Titles of the losses in `config.TRAIN_LOSSES`."""
 OVER_SEEDS = "95 % interval over seeds, on these images"
 _Cell = Callable[[Study, Row], Any]
 Cells = dict[str, _Cell]
@@ -306,7 +311,7 @@ TABLES: dict[str, PageTable] = {
         lambda findings: conditions.paired_table(findings.study, conditions.equal_train_loss),
         {
             **_QUESTION, **_METRIC,
-            "Training loss": lambda study, row: spaced(conditions.train_loss(study, row["question"]) or MISSING),
+            "Training loss": lambda study, row: _TRAIN_LOSSES[conditions.train_loss(study, row["question"])],
             "Level": _text("level", number), **_BOTH, OVER_SEEDS: _interval, **_SEEDS,
         },
         of_questions=True,

@@ -28,6 +28,7 @@ from knowhue.runs import (
     settings_of,
 )
 from knowhue.setting_effects import dotted
+from knowhue.settings_text import inline_yaml
 from knowhue.storage import from_json, read_json, real_path, write_json
 
 Scalar = str | int | float | bool
@@ -125,7 +126,7 @@ def _read(folder: Path) -> LoggedRun:
         frozen.get("name", root.name),
         {name: tag for name, tag in tags.items() if tag is not None},
         {
-            name: value if isinstance(value, Scalar) else "null" if value is None else str(value)
+            name: value if isinstance(value, Scalar) else inline_yaml(value)
             for name, value in dotted(settings_of(config), is_for_readers=True)
         },
         points,
