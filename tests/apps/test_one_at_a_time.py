@@ -12,7 +12,7 @@ from knowhue.locks import LOCK
 from knowhue.runs import write_config
 from knowhue.storage import write_json
 
-TINY = ["--preset", "demo", "--set", "images.drawn_count=24", "--set", "encoder.weights=none"]
+TINY = ["--preset", "demo", "--set", "images.drawn_count=55", "--set", "encoder.weights=none"]
 
 
 @pytest.fixture
