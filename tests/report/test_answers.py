@@ -56,7 +56,7 @@ def test_planted_help_is_found(eight_seeds: Path):
     assert class_.sentence.startswith("Multi-task training helps classification")
     assert "CIELAB units less" in colour.sentence
     assert "points more" in class_.sentence
-    assert "Exact sign-flip p = .008, against 0.025 (alpha divided among 2 questions)." in colour.sentence
+    assert "Exact sign-flip p = .008, against 0.025 (alpha shared out among 2 questions)." in colour.sentence
     assert "The 97.5 % interval over seeds and images is" in colour.detail
     assert colour.evidence.startswith("At 95 % it is −0.5")
 

@@ -155,7 +155,8 @@ def _difference(measured: Measure, found: Contrast) -> str:
 def _these_images(study: Study, found: Contrast) -> str:
     """Return the number and the split of a difference's images; `these` if it applies to no others."""
     if found.images is not None:
-        return f"the {plural(found.images.differences.shape[1], f'{study.split} image')}"
+        # without a comma in thousands, as in sealed studies, whose sentences `knowhue check` compares
+        return f"the {plural(found.images.differences.shape[1], f'{study.split} image').replace(',', '')}"
     # without scores of single images, the runs contain the number of images
     counts = (run.scores.get("images") for arm in found.arms for run in study.finished(arm))
     count = next(filter(None, counts), None)
@@ -187,7 +188,7 @@ def _evidence(
     other = found.bounds(1 - alpha if verdict.word.is_small else 1 - 2 * alpha)
     effect = ": no spread" if found.effect is None else minus(f" {found.effect:.2f}")
     low, high = found.wins.interval
-    shared = f"alpha divided among {count} questions" if count > 1 else "alpha of the one question"
+    shared = f"alpha shared out among {count} questions" if count > 1 else "alpha of the one question"
     # if neither can be given for the same reason, `_detail` contains that reason
     same_reason = other.interval is None and other.why_not == quoted.why_not
     decides = (
