@@ -81,9 +81,8 @@ def test_a_setting_of_a_task_that_no_arm_has_is_refused_on_the_command_line(
     assert "unless `tasks.names` is a list with colour (set by --arms or --arm)" in err
     (tmp_path / "shared.yaml").write_text("colour: {width: 8}")  # a file may serve other studies, too
     assert knowhue("plan", photos, "--arms", "class", "--config", tmp_path / "shared.yaml")[0] == 0
-    _, printed, _ = knowhue(
-        "config", "--preset", "poster"
-    )  # replaces the preset, which other commands use too
+    # replaces the preset, which other commands use too
+    _, printed, _ = knowhue("config", "--preset", "poster")
     (tmp_path / "poster.yaml").write_text(printed)
     for options in (["--preset", "poster"], ["--config", tmp_path / "poster.yaml"]):
         assert knowhue("plan", photos, "--arms", "class", *options)[0] == 0

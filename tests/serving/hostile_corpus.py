@@ -49,7 +49,7 @@ class Request(NamedTuple):
     kind: str
     """kind of attack"""
     path: str
-    """path and query, request unchanged"""
+    """path and query, sent unchanged"""
     body: bytes = b""
     headers: Mapping[str, str] = {"content-type": "image/jpeg"}
     """in addition to `host` and `content-length`"""

@@ -125,7 +125,7 @@ def read_variances(
             # the original error names the temporary folder, which will no longer exist
             raise RunError(
                 f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged; `knowhue "
-                f"check {study}` shows where."
+                f"check {quoted(study)}` shows where."
             ) from None
     found = {
         name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")

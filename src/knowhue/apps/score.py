@@ -77,7 +77,7 @@ class ScoreArguments(Options):
         return self.cache or self.page.parent / CACHE
 
     @property
-    def wanted(self) -> "NetworkOptions":
+    def network_options(self) -> "NetworkOptions":
         """The networks to score with, and their files."""
         from knowhue.scoring.protocols import NetworkOptions
 
@@ -128,7 +128,7 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
     from knowhue.scoring.pairing import require_folders
     from knowhue.scoring.protocols import require_networks
 
-    require_networks(protocol, arguments.wanted)
+    require_networks(protocol, arguments.network_options)
     if arguments.cache_folder.is_file():
         raise ConfigError(
             f"`--cache` should be a folder. Found the file `{arguments.cache_folder}`. Name another, or move the file."
@@ -150,7 +150,7 @@ def _measure(
     if arguments.networks is not None or arguments.classifier is not None:
         from knowhue.scoring.networks import open_scorers
 
-        opened = open_scorers(arguments.wanted, pairs, protocol.primary)
+        opened = open_scorers(arguments.network_options, pairs, protocol.primary)
     require_same_networks(option, others, opened.about if opened else {})
     began, threads = time.monotonic(), arguments.workers or os.cpu_count() or 1
     cache_folder = arguments.cache_folder

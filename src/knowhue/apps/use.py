@@ -158,7 +158,8 @@ def _kind_of(arguments: ColorizeArguments) -> str:
 
     if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
         raise ConfigError(
-            f"{arguments.file}: a single image; download it, and name the file. A URL must name a folder, as s3://bucket/photos"
+            f"{arguments.file}: a single image; download it, and name the file. A URL must name a folder, such as "
+            "s3://bucket/photos"
         )
     if arguments.shards is not None or is_url(arguments.file) or is_url(arguments.out or ""):
         return "archive"

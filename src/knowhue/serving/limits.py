@@ -178,10 +178,8 @@ class Shield:
                 exchange.check_length(headers)
                 if redirect is not None:
                     await exchange.answer(303, b"", redirect)
-                elif (scope["method"], scope["path"]) == (
-                    "OPTIONS",
-                    "*",
-                ):  # the whole server (RFC 9110, 9.3.7)
+                elif scope["method"] == "OPTIONS" and scope["path"] == "*":
+                    # of the whole server (RFC 9110, 9.3.7)
                     await exchange.answer(200, b"", {"allow": _METHODS})
                 else:
                     # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out

@@ -84,7 +84,7 @@ class Trimmer:
 
     Batches of varying shapes fragment the C library's heap: between what torch keeps for each shape (its compiled
     kernels) lie freed tensors of others, too small to be used again. After 400 batches of random shapes, 670 of 1,670
-    MiB were such fragments. A call that trims takes about 10 ms. It does nothing but on Linux with glibc.
+    MiB were such fragments. A call that trims takes about 10 ms. Without Linux and glibc it does nothing.
     """
 
     def __init__(self) -> None:
