@@ -174,8 +174,8 @@ def held_mib(port: int) -> float:
     link.request("GET", "/metrics")
     text = link.getresponse().read().decode()
     link.close()
-    said = next(line for line in text.splitlines() if line.startswith("knowhue_held_bytes "))
-    return float(said.split()[1]) / (1 << 20)
+    held = next(line for line in text.splitlines() if line.startswith("knowhue_held_bytes "))
+    return float(held.split()[1]) / (1 << 20)
 
 
 def resident_mib(process: int) -> float:

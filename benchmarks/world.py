@@ -167,9 +167,9 @@ def show_classes(rows: list[dict[str, Any]]) -> None:
     ]
     shares = [np.mean([row["correct"] for row in rows]), len(named) / len(rows), right / max(len(named), 1)]
     shares.append(np.mean([row["novel"] for row in rows]))
-    correct, of_all, of_named, strangers = (f"{100 * each:.1f} %" for each in shares)
+    correct, of_all, of_named, unlike = (f"{100 * each:.1f} %" for each in shares)
     print(
-        f"classes: {correct} correct; named {of_all}, {of_named} of these correct; unlike {strangers}; calibration "
+        f"classes: {correct} correct; named {of_all}, {of_named} of these correct; unlike {unlike}; calibration "
         f"error {calibration_error(rows):.3f}, below {np.percentile(perfect, 95):.3f} if perfect"
     )
 

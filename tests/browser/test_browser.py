@@ -92,9 +92,8 @@ def test_a_point_colours_what_lies_around_it_and_can_be_removed(visit):
     assert after[there][..., 2].mean() > after[there][..., 0].mean() + 20  # sea
     expect(page.locator("#points li")).to_have_count(1)
     expect(page.locator("#points li")).to_contain_text("#2f8f9d at 25 %, 50 %")
-    page.get_by_role(
-        "button", name="skin", exact=True
-    ).click()  # the last colour at a place replaces earlier ones
+    # the last colour at a place replaces earlier ones
+    page.get_by_role("button", name="skin", exact=True).click()
     change(page, lambda: frame.click(position={"x": box["width"] * 0.25, "y": box["height"] * 0.5}))
     expect(page.locator("#points li")).to_have_count(1)
     expect(page.locator("#points li")).not_to_contain_text("#2f8f9d")

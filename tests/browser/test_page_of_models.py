@@ -204,9 +204,8 @@ def test_one_of_four_colourings_is_chosen_shown_and_downloaded(opened, choosing)
     assert np.abs(whole.astype(int) - second[..., :3]).max() == 0
     shown = buttons.nth(2).locator("img").get_attribute("src")
     change(page, lambda: fill(page, "#saturation", 40), 0)
-    expect(buttons.nth(2).locator("img")).not_to_have_attribute(
-        "src", shown
-    )  # coloured again with the current settings
+    # coloured again with the current settings
+    expect(buttons.nth(2).locator("img")).not_to_have_attribute("src", shown)
     assert np.array_equal(change(page, lambda: fill(page, "#saturation", 100), 0), second)
     assert np.array_equal(change(page, buttons.nth(0).click, 0), usual)
 
@@ -242,9 +241,8 @@ def test_a_reference_gives_its_colours_until_it_is_removed_and_a_gray_one_is_ref
     expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()
     page.locator("#reference-file").set_input_files(given | {"name": "gray.png", "buffer": gray.getvalue()})
     expect(page.get_by_role("alert")).to_contain_text("`reference` has no colours to take")
-    expect(
-        page.get_by_role("img", name="Reference blue.png")
-    ).to_be_visible()  # the previous reference is kept
+    # the previous reference is kept
+    expect(page.get_by_role("img", name="Reference blue.png")).to_be_visible()
     remove = page.get_by_role("button", name="Remove reference")
     assert np.array_equal(change(page, remove.click, 0), own)
     expect(remove).to_be_hidden()

@@ -91,10 +91,8 @@ def test_a_command_is_code_and_breaks_between_its_words(opened, tmp_path, screen
     for code in (sentence.locator("code"), page.locator("pre code")):
         expect(code).to_have_text(command)
         heights = code.locator("span").evaluate_all("all => all.map(e => e.offsetHeight)")
-        assert (len(heights), len({*heights})) == (
-            len(command.split()),
-            1,
-        )  # no word is broken over two lines
+        # no word is broken over two lines
+        assert (len(heights), len({*heights})) == (len(command.split()), 1)
 
 
 def test_a_number_of_rows_stays_in_one_piece_on_a_phone(opened, tmp_path):
