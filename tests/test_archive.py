@@ -260,8 +260,8 @@ def test_what_an_archive_cannot_be(photos, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="another place than that of the images"):
         archive(photos, photos)
-    with pytest.raises(ConfigError, match="only `saturation` and `unknown_below`"):
-        archive(photos, out, options=ColorizeOptions(sample=2))
+    with pytest.raises(ConfigError, match=r"only `saturation` and `unknown_below`\. Found `sample`\."):
+        archive(photos, out, options=ColorizeOptions(sample=2, saturation=2))
     with pytest.raises(ConfigError, match=r"`saturation` should be 0 .* Found `saturation = -1`"):
         archive(photos, out, options=ColorizeOptions(saturation=-1))
     with pytest.raises(ConfigError, match="`shards` should be 1 to"):

@@ -19,7 +19,7 @@ from knowhue.engines.executor import Executor, InProcess, Job
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural
 from knowhue.images.image import ARCHIVE_PLAN, LEDGERS, STATE
 from knowhue.images.writing import check_output_suffix
-from knowhue.inference.colorizer import SHARED_OPTIONS, ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.ledger import is_same_job, job_of
 from knowhue.inference.listing import ImageTable, Summary, as_bytes, outputs_exist, summarise
@@ -66,12 +66,8 @@ class ArchiveListing(ImageTable):
                 last = folder
                 self.rows.execute("INSERT INTO existing VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
 
-    def require_room(self, out: str) -> None:
-        """Make sure, before the first run, that no file has the name of an output.
-
-        Raises:
-            RunError: some files have.
-        """
+    def require_no_outputs(self, out: str) -> None:
+        """Raise a `RunError` if files of the output already have the names of outputs."""
         existing = "SELECT count(*), min(output) FROM images JOIN existing ON existing.path = output"
         count, first = self.rows.execute(existing).fetchone()
         if count:
@@ -109,8 +105,8 @@ def colorize_archive(
     An image is coloured again if it has changed or its output is gone. Outputs appear whole; after a kill at most
     `shard.FLUSH_SECONDS` of a worker's work are repeated, with the same result. A file that this job did not make is
     not replaced, and fails its image. An output that was changed since is kept and reported, unless `overwrite` is set.
-    The state is in `out/.knowhue`: the plan, and of each shard its manifest, its ledger with a line per image as of
-    `colorize_folder`, and its end.
+    The state is in `out/.knowhue`: the plan, and of each shard its manifest, its ledger with a line per image like that
+    of `colorize_folder`, and its end.
 
     Args:
         source: a folder, or a URL such as `s3://bucket/photos`; credentials come from the environment.
@@ -128,17 +124,14 @@ def colorize_archive(
         ConfigError: an option does not suit an archive, two images would become one file, or the output is the
             source, contains it, or leads into it.
         ImageError: there is no image.
-        RunError: a store does not answer, another driver works there, or the output is another job's.
+        RunError: a store does not answer, another driver or jobs of a killed one still work there, or the output holds
+            other files or another job's colours.
     """
     _check_options(options, suffix, shards)
     places = _absolute_name(source), _absolute_name(out)
     images, colours = map(open_store, places)
     source, out = hide_password(source), hide_password(out)
-    if isinstance(images, FolderStore) and not images.root.is_dir():
-        raise ImageError(
-            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
-        )
-    inside = _inside(images.place, colours.place, out)
+    inside = _inside(images, colours, source, out)
     executor = executor or InProcess()
     colorizer = Colorizer.load(*model)
     colorizer.require_options(options)
@@ -176,26 +169,27 @@ def colorize_archive(
 
 
 def _check_options(options: ColorizeOptions, suffix: str | None, shards: int | None) -> None:
-    if options.changed(but=SHARED_OPTIONS):
-        raise ConfigError(
-            "`options` of an archive should hold only `saturation` and `unknown_below`. Found hints, a reference, "
-            "samples or an uncertainty. Colour those images as a folder, or one by one."
-        )
+    options.require_shared("an archive", "Colour those images as a folder, or one by one.")
     if suffix is not None:
         check_output_suffix(suffix)
     if shards is not None and not 1 <= shards <= 10**6:
         raise ConfigError(f"`shards` should be 1 to 1000000. Found `shards = {shards}`.")
 
 
-def _inside(source: str, out: str, named: str) -> str:
-    """The output's path below the source, or an empty text if it is elsewhere; both are `place` of a store."""
+def _inside(images: Store, colours: Store, source: str, out: str) -> str:
+    """Check both places, and return the output's path below the source, or an empty text if it is elsewhere."""
+    if isinstance(images, FolderStore) and not images.root.is_dir():
+        raise ImageError(
+            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
+        )
     # if the output contained the source, an output could replace an original of the same name
-    if f"{source}/".startswith(f"{out}/"):
+    if f"{images.place}/".startswith(f"{colours.place}/"):
         raise ConfigError(
-            f"`out` should be another place than that of the images, and should not contain it. Found `{named}`. Name "
+            f"`out` should be another place than that of the images, and should not contain it. Found `{out}`. Name "
             "another."
         )
-    return out.removeprefix(f"{source}/") if out.startswith(f"{source}/") else ""
+    below = f"{images.place}/"
+    return colours.place.removeprefix(below) if colours.place.startswith(below) else ""
 
 
 def _absolute_name(name: str) -> str:
@@ -209,7 +203,7 @@ def _plan(
     """Resume the plan that the output holds, or begin one if no other files are in the way."""
     found = _read_plan(out)
     if found is None and not overwrite:
-        listing.require_room(out.url)
+        listing.require_no_outputs(out.url)
     resumes = False
     if found is not None and is_same_job(out.url, found["job"], job, overwrite):
         resumes = shards in (None, found["shards"])

@@ -471,7 +471,7 @@ def test_a_description_whose_number_of_images_is_text_is_refused(honest, tmp_pat
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     described["images"][name] = "many"
     save_file(weights, tmp_path / "model.safetensors", {"knowhue": json.dumps(described)})
-    refused(tmp_path / "model.safetensors", f"Found `images.{name}` should be a whole number, found many.")
+    refused(tmp_path / "model.safetensors", f"Found: `images.{name}` should be a whole number, found many.")
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ def test_what_cannot_be_is_said_before_work(tmp_path: Path):
         (ConfigError, "can hold all streams", {"out": tmp_path / "out.webm"}),
         (
             ConfigError,
-            "should hold only `saturation` and `unknown_below`",
+            "should hold only `saturation` and `unknown_below`. Found `uncertainty`. Colour a single image.",
             {"options": ColorizeOptions(uncertainty=True)},
         ),
         (ImageError, "not a video, damaged or cut short", {"source": tmp_path / "text.mp4"}),

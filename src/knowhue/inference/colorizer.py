@@ -1,6 +1,6 @@
 """Colours and a calibrated class for an image of any size, in one call."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import MAX_SATURATION
-from knowhue.errors import ArgumentError, ConfigError
+from knowhue.errors import ArgumentError, ConfigError, few
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
@@ -49,7 +49,7 @@ MAP_CODES = 5
 """Gray levels of the uncertainty map per CIELAB unit."""
 VIEW_SCALES = (1.0, 1.5, 2.0)
 """Multiples of the network's size at which `spread_over_views` predicts."""
-SHARED_OPTIONS = ("saturation", "unknown_below")
+_SHARED_OPTIONS = ("saturation", "unknown_below")
 """Options that apply to everything that is coloured, including videos and archives."""
 
 
@@ -74,11 +74,19 @@ class ColorizeOptions(NamedTuple):
     album: AlbumColour | None = None
     """mean colour of an album, towards which the predicted chroma is moved, see `reference.adapt_to_album`"""
 
-    def changed(self, but: Collection[str] = ()) -> list[str]:
-        """Names of the options that differ from their defaults, except those in `but`."""
+    def changed(self) -> list[str]:
+        """Names of the options that differ from their defaults."""
         options = self._replace(hints=tuple(self.hints))
-        defaults = ColorizeOptions()._asdict().items()
-        return [name for name, value in defaults if name not in but and getattr(options, name) != value]
+        return [
+            name for name, value in ColorizeOptions()._asdict().items() if getattr(options, name) != value
+        ]
+
+    def require_shared(self, what: str, remedy: str) -> None:
+        """Raise a `ConfigError` if an option does not apply to a video or an archive, `what`."""
+        if refused := [f"`{name}`" for name in self.changed() if name not in _SHARED_OPTIONS]:
+            raise ConfigError(
+                f"`options` of {what} should hold only `saturation` and `unknown_below`. Found {few(refused)}. {remedy}"
+            )
 
 
 class Colorized(NamedTuple):

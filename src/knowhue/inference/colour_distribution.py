@@ -280,12 +280,12 @@ class SeveralSizes:
         own_logits = answers.activations[COLOUR_LOGITS]
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
         total = np.zeros((*own_logits.shape[:2], rows, columns), np.float32)
-        for size in PREDICTION_SCALES:
-            if size == LARGEST_SCALE:
+        for scale in PREDICTION_SCALES:
+            if scale == LARGEST_SCALE:
                 total += _logits(self.network, lightness)[..., :rows, :columns]
                 continue
-            resized = own_input if size == 1 else _resize(lightness, size / LARGEST_SCALE)
-            logits = own_logits if size == 1 else _logits(self.network, resized)
+            resized = own_input if scale == 1 else _resize(lightness, scale / LARGEST_SCALE)
+            logits = own_logits if scale == 1 else _logits(self.network, resized)
             down, across = (
                 _interpolation_matrix(
                     count, resized.shape[axis] / lightness.shape[axis], logits.shape[axis + 1]

@@ -101,7 +101,7 @@ class Description(Section):
     schema_: Literal["knowhue.model"] = Field(default="knowhue.model", alias="schema")
     schema_version: Literal[1] = 1
     name: str
-    """to display, such as `multi, seed 0 of runs/photos`"""
+    """to display, such as `multi, seed 0, of runs/photos`"""
     version: str
     config: Config
     classes: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...]
@@ -185,10 +185,10 @@ def read_description(text: str | None, path: Path) -> Description:
         if problems.keys() & _SCHEMA.keys():
             raise _other_version(path) from None
         where, problem = next(iter(problems.items()))
-        found = f"at `{shown(where)}`: {shown(problem, 200)}" if where else shown(problem, 200)
+        at = f" at `{shown(where)}`" if where else ""
         raise WeightsError(
-            f"`{path}` should have a description that this version of knowhue can read. Found {found}. Upgrade "
-            "knowhue, or export the run again."
+            f"`{path}` should have a description that this version of knowhue can read. Found{at}: "
+            f"{shown(problem, 200)}. Upgrade knowhue, or export the run again."
         ) from None
     if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults do not count
         raise _other_version(path)

@@ -1,4 +1,4 @@
-"""Export a trained model as safetensors, ONNX or a hub folder; a file appears only if it predicts as the model does."""
+"""Export a trained model as safetensors, ONNX or a hub folder, and measure how far its predictions differ."""
 
 import copy
 import json

@@ -216,7 +216,7 @@ def read_lines(lines: Iterable[str], is_line: Callable[[object], bool]) -> list[
 
 
 def _finite(text: str) -> float:
-    """A number of a record; others, such as 1e999, could not be written again."""
+    """A finite number of a record; 1e999, which is infinity, could not be written again."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"the number {text}")
     return number

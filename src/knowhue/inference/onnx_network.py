@@ -34,7 +34,7 @@ from knowhue.inference.networks import (
 from knowhue.storage import kind_of_bytes
 
 PARITY_KEY = "knowhue.parity"
-"""Metadata key of the largest differences to torch, measured at export; JSON."""
+"""Metadata key of the largest differences from torch, measured at export; JSON."""
 INT8_KEY = "knowhue.int8"
 """Metadata key of the measured cost of 8 bits; JSON."""
 INPUT = "lightness"
@@ -226,7 +226,7 @@ def _open(data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[
 
 @functools.cache
 def _bound_memory() -> None:
-    """Make all sessions of this process share one memory arena of at most 8 GiB and half the machine's memory."""
+    """Make all sessions of this process share one memory arena, limited to 8 GiB and to half the machine's memory."""
     kind = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

@@ -1,8 +1,8 @@
 """Quantise the convolutions of an .onnx file to 8 bits, and measure the cost on images.
 
-Static quantisation: the scales of weights are per output channel, those of activations are the mean over images of
-their extremes. Convolutions take half the time on a CPU. Which of them stay float was chosen by measurement, see
-docs/colorize.md.
+Static quantisation: weights have a scale per output channel, and the range of activations is the mean over images of
+their extremes. Which convolutions stay float was chosen by measurement. docs/colorize.md and docs/performance.md give
+the cost and the gain.
 """
 
 import json

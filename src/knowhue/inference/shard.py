@@ -148,9 +148,8 @@ class _Shard:
                 # the listing is older than the outputs of this command's first attempt
                 if is_owned or self._is_retry:
                     continue
-                if (
-                    image.existing is not None and not self.task.overwrite
-                ):  # changed since; kept, as in `folder`
+                # changed since; kept, as in `folder`
+                if image.existing is not None and not self.task.overwrite:
                     self._changed.append(image.output)
                     continue
             if image.existing is not None and (is_owned or record.get("planned")):

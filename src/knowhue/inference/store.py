@@ -64,7 +64,7 @@ class FolderStore:
         """Every file, in any order."""
         entered: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(self.root / below, followlinks=True):
-            if (here := identity(Path(folder))) in entered:  # a link to a parent folder
+            if (here := identity(Path(folder))) in entered:  # a link to a folder that was listed before
                 folders.clear()
                 continue
             entered.add(here)
@@ -168,7 +168,7 @@ _RETRIES: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=5)}
 
 
 class ObjectStore:
-    """A prefix of an object store: Amazon S3 and compatible ones, Google's or Azure's.
+    """A prefix of an object store: Amazon S3 and compatible ones, Google's, Azure's or a WebDAV server.
 
     Methods have the arguments, results and errors of `FolderStore`.
     """
@@ -242,7 +242,7 @@ class ObjectStore:
             raise RunError(f"{in_use} another command, which has just begun or ended. Try again.") from None
         except (ValueError, KeyError, TypeError):
             raise RunError(
-                f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if no command is using the folder."
+                f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if no other command works on it."
             ) from None
 
     def _create(self, path: str, data: bytes) -> bool:

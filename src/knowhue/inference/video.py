@@ -17,9 +17,9 @@ from scipy.ndimage import map_coordinates, uniform_filter
 from skimage.registration import optical_flow_ilk
 
 from knowhue.color import FloatArray
-from knowhue.errors import ConfigError, few, needing, plural
+from knowhue.errors import needing, plural
 from knowhue.images.image import Image
-from knowhue.inference.colorizer import SHARED_OPTIONS, ColorizeOptions, Colorizer
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import Judgement, is_novel, judge_image, warnings_of_many
 from knowhue.inference.networks import Predictions
 from knowhue.inference.pipeline import Limits, Stages, run
@@ -208,11 +208,7 @@ def colorize_video(
     started = time.monotonic()
     colorizer.require_options(options)
     reading, writing = _by_pyav()
-    if refused := options.changed(but=SHARED_OPTIONS):
-        raise ConfigError(
-            f"`options` of a video should hold only `saturation` and `unknown_below`. Found {few(refused)}. Colour a "
-            "single image."
-        )
+    options.require_shared("a video", "Colour a single image.")
     codec_of(out)  # raises an error for an unknown kind
     require_outputs({"--out": out}, [source], overwrite=overwrite)
     # hidden and without a video's suffix, so that nobody takes it for the complete video

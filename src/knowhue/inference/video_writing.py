@@ -125,15 +125,15 @@ def _encode(video: Video, stream: Any, suffix: str, frames: Iterable[Frame]) -> 
 
 def _encoder_frame(video: Video, stream: Any, frame: Frame) -> Any:
     rgb = "rgb24" if frame.pixels.dtype == np.uint8 else "rgb48le"
-    encoded = av.VideoFrame.from_ndarray(frame.pixels, rgb).reformat(
+    converted = av.VideoFrame.from_ndarray(frame.pixels, rgb).reformat(
         format=stream.codec_context.pix_fmt,
         src_color_range=FULL,
         dst_color_range=video.colours.range,
         dst_colorspace=MATRICES[video.colours.matrix],
         interpolation=EXACT,
     )
-    encoded.pts, encoded.duration, encoded.time_base = frame.pts, frame.duration, video.time_base
-    return encoded
+    converted.pts, converted.duration, converted.time_base = frame.pts, frame.duration, video.time_base
+    return converted
 
 
 def _mux(file: Any, packets: Iterable[Any]) -> int:
