@@ -75,7 +75,7 @@ def test_all_shards_together_are_the_folder_file_for_file(photos, tmp_path):
     summary = archive(photos, tmp_path / "out", options=options, report=events.append)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert (summary.made, summary.already, summary.failed, summary.shards) == (18, 0, 0, 7)
-    assert "1 other file left out: 1 not an image (.txt)" in summary.notes
+    assert "1 other file left out: 1 of another type (.txt)" in summary.notes
     assert events.pop(0) == {"stage": "note", "text": f"looking for images in {photos}"}
     assert [event["done"] for event in events] == sorted(event["done"] for event in events)
     assert (events[-1]["done"], events[-1]["total"]) == (18, 18)

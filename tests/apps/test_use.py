@@ -484,7 +484,9 @@ def test_a_folder_says_what_was_left_out_and_what_a_link_to_nothing_is(knowhue, 
     (album / "above").symlink_to(tmp_path)
     (album / "gone.png").symlink_to(tmp_path / "nowhere")
     _, said, _ = knowhue("colorize", album, "-o", tmp_path / "out")
-    kinds = "2 hidden, 1 not an image (.svg), 1 a link to a folder that contains it, 1 not an image (.txt)"
+    kinds = (
+        "2 hidden, 1 of another type (.svg), 1 linking to a folder that contains it, 1 of another type (.txt)"
+    )
     assert f"note: 5 other files left out: {kinds}" in said
     assert "gone.png: a broken link" in said
     code, _, err = knowhue("colorize", album / "gone.png")

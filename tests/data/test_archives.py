@@ -154,7 +154,7 @@ def test_splits_by_folder_or_first_word(tmp_path):
     found = list(archives(tmp_path, ".tar"))
     assert {each.name: each.split for each in found if not each.skipped} == expected
     assert {each.name: each.skipped for each in found if each.skipped} == {
-        "readme.md": "no .tar file", ".hidden.tar": "hidden",
+        "readme.md": "of another type (.md)", ".hidden.tar": "hidden",
     }  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_samples_of_a_tar(tmp_path):
         ("a.tar/4.jpg", None, ""),
         ("a.tar/land/2.webp", None, ""),
         ("a.tar/._3.jpg", None, "hidden"),
-        ("a.tar/sea/2.txt", None, "a sample without an image"),
+        ("a.tar/sea/2.txt", None, "in a sample without an image"),
     ]
 
 
@@ -290,7 +290,7 @@ def test_a_further_image_of_a_sample_is_told(tmp_path):
             put(tar, name, b"x")
     found = {item.name: item.skipped for item in list_items(settings(tmp_path, "webdataset"))}
     assert found == {
-        "a.tar/sea/1.jpg": "", "a.tar/sea/2.png": "", "a.tar/sea/1.png": "a further image in its sample",
+        "a.tar/sea/1.jpg": "", "a.tar/sea/2.png": "", "a.tar/sea/1.png": "after the first image of a sample",
     }  # fmt: skip
 
 
@@ -385,6 +385,13 @@ def test_a_label_that_is_no_json_is_named(tmp_path, described):
         list_items(settings(tmp_path, "webdataset"))
 
 
+@pytest.mark.parametrize(("source", "suffix"), [("webdataset", ".tar"), ("parquet", ".parquet")])
+def test_a_broken_link_is_one_line_that_names_it(tmp_path, source, suffix):
+    (tmp_path / f"a{suffix}").symlink_to("nowhere")
+    with pytest.raises(ImageError, match=rf"a{suffix}: .*No such file or directory"):
+        list_items(settings(tmp_path, source))
+
+
 def test_damaged_parquet_is_one_line_that_names_it(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(ImageError, match=r"a\.parquet: it is damaged or not Parquet") as raised:
@@ -429,6 +436,6 @@ def test_a_column_that_is_not_there_and_a_package_that_is_missing(photos, tmp_pa
 def test_a_folder_without_such_files_says_what_was_looked_for(make_folder, source):
     suffix = {"webdataset": ".tar", "parquet": ".parquet"}[source]
     with pytest.raises(
-        ImageError, match=rf"no images in its {suffix} files, but 2 no {suffix} file; check the path"
+        ImageError, match=rf"no images in its {suffix} files, but 2 of another type \(\.png\); check the path"
     ):
         list_items(settings(make_folder({"a": 1, "b": 1}), source))

@@ -20,7 +20,7 @@ class Given:
 
     def items(self):
         items = [SourceItem(*each, stamp="s") for each in zip(NAMES, SPLITS, LABELS, strict=True)]
-        return iter([*items, SourceItem("a.txt", "train", None, "", skipped="not an image (.txt)")])
+        return iter([*items, SourceItem("a.txt", "train", None, "", skipped="of another type (.txt)")])
 
     def load(self, item):
         raise NotImplementedError
@@ -55,7 +55,7 @@ def test_labelled_images_come_first_by_split_and_by_name(listing):
     ]  # fmt: skip
     assert [item.name for item in listing.items(2, 4)] == ["b.jpg", "ä\udcff.jpg"]
     assert listing.classes() == ["x", "y"]
-    assert listing.skipped() == {"not an image (.txt)": 1}
+    assert listing.skipped() == {"of another type (.txt)": 1}
 
 
 def test_a_source_may_have_an_order_of_its_own():

@@ -270,7 +270,7 @@ def test_what_is_left_out_and_skipped_is_said_in_one_line_each_time(photos, tmp_
         prepare(rules(photos), tmp_path / "images", events.append)
         (note,) = [event["text"] for event in events if event["stage"] == "note"]
         assert note == (
-            "4 of 19 images left out (4 near-gray); 20 other files skipped (19 hidden, 1 not an image (.txt)); "
+            "4 of 19 images left out (4 near-gray); 20 other files skipped (19 hidden, 1 of another type (.txt)); "
             "see images/manifest.csv"
         )
     assert manifest(tmp_path / "images")["cat/notes.txt"]["status"] == "skipped"

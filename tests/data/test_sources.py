@@ -88,7 +88,7 @@ def test_empty_class_folder_is_an_error_that_names_it(make_folder, home, junk):
         (empty / name).write_bytes(content)
     with pytest.raises(ImageError, match=f"{home}empty: no images in this class") as raised:
         listed(path=str(root))
-    assert ("1 hidden, 1 not an image (.cr2)" in str(raised.value)) == bool(junk)
+    assert ("1 hidden, 1 of another type (.cr2)" in str(raised.value)) == bool(junk)
 
 
 @pytest.mark.parametrize("home", ["val/", "test/"])
@@ -129,7 +129,7 @@ def test_class_that_is_a_link_to_another_class_is_an_error(make_folder):
     root = make_folder({"a": 1, "b": 1})
     (root / "c").symlink_to(root / "a")
     with pytest.raises(
-        ImageError, match=r"/c: no images in this class, but 1 a link to a folder that is already"
+        ImageError, match=r"/c: no images in this class, but 1 linking to a folder that is already"
     ):
         listed(path=str(root))
 
@@ -330,7 +330,7 @@ def test_huggingface_dataset_out_of_reach(monkeypatch):
         raise ConnectionError("offline")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=refuse))
-    with pytest.raises(ImageError, match="some/set: no Hugging Face dataset can be reached: offline"):
+    with pytest.raises(ImageError, match="some/set: the Hugging Face dataset cannot be loaded: offline"):
         listed(source="huggingface", path="some/set")
 
 

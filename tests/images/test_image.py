@@ -75,9 +75,9 @@ def test_reasons_are_counted_by_kind_most_first():
 
 
 def test_the_rarest_of_many_kinds_are_counted_together():
-    reasons = ["hidden", "hidden", *(f"not an image (.{number})" for number in range(500))]
+    reasons = ["hidden", "hidden", *(f"of another type (.{number})" for number in range(500))]
     said = counts_in_words(reasons)
-    assert said.startswith("2 hidden, 1 not an image (.0), 1 not an")
+    assert said.startswith("2 hidden, 1 of another type (.0), 1 of an")
     assert said.endswith(" (.4), 495 of other kinds")
     assert counts_in_words(reasons[:7]).count(",") == 5  # and nothing of others where there are none
 
@@ -102,7 +102,7 @@ def test_link_to_what_a_folder_lies_in_is_not_entered(tmp_path):
     put(tmp_path, "archive/photos/a.jpg", "archive/other/b.jpg")
     (tmp_path / "archive/photos/up").symlink_to(tmp_path / "archive")
     assert images(tmp_path / "archive/photos") == {"a.jpg"}
-    assert skipped(tmp_path / "archive/photos") == {"up": "a link to a folder that contains it"}
+    assert skipped(tmp_path / "archive/photos") == {"up": "linking to a folder that contains it"}
 
 
 def test_link_to_itself_and_pipe_are_left_to_the_reader(tmp_path):
@@ -151,7 +151,7 @@ def test_what_knowhue_writes_beside_images_is_passed_over_in_silence(tmp_path):
     for name in ("a.png", LEDGER, "other.jsonl"):
         (tmp_path / name).write_bytes(b"")
     found = {each.path.name: each.skipped for each in walk(tmp_path)}
-    assert found == {"a.png": "", "other.jsonl": "not an image (.jsonl)"}
+    assert found == {"a.png": "", "other.jsonl": "of another type (.jsonl)"}
 
 
 @pytest.mark.parametrize("ledger", [LEDGER, f"{LEDGERS}/000003.jsonl"])

@@ -546,7 +546,7 @@ def test_what_is_left_out_is_said(source: Path, tmp_path: Path):
         "2 images left out, made by knowhue" in note and "a-colour.png, b-colour.png" in note
         for note in summary.notes
     )
-    assert any("1 other file left out: 1 not an image" in note for note in summary.notes)
+    assert any("1 other file left out: 1 of another type" in note for note in summary.notes)
 
 
 def test_what_a_format_does_not_hold_is_that_images_failure(

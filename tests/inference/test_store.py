@@ -39,8 +39,8 @@ def test_which_files_are_photos(monkeypatch):
             store.write(name, b"")
         found = {each.path: each.skipped for each in store.images(avoid="out")}
         assert found == {
-            "a.JPG": "", ".hidden/b.png": "hidden", "@eaDir/c.png": "system file",
-            "d.txt": "not an image (.txt)",
+            "a.JPG": "", ".hidden/b.png": "hidden", "@eaDir/c.png": "of the operating system",
+            "d.txt": "of another type (.txt)",
         }  # fmt: skip
         assert len(list(store.files())) == 5
 

@@ -89,7 +89,7 @@ def test_other_files_are_counted_once_by_whose_they_are(folders):
     for folder in (folders.truth, folders.ours):
         (folder / "notes.txt").write_text("x")
     notes = pair(folders.truth, [str(folders.ours)]).remarks
-    other = "1 other file left alone: 1 not an image (.txt)"
+    other = "1 other file left alone: 1 of another type (.txt)"
     assert notes == (f"true images: {other}", f"ours: {other}")
 
 

@@ -42,10 +42,9 @@ def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
     for path, reason in [(root, "")] if root.is_file() else walk(root, {suffix}):
         name = path.name if path == root else path.relative_to(root).as_posix()
         if reason:
-            is_another = path.suffix.lower() != suffix and not why_hidden(path.name)
-            yield SourceItem(name, "train", None, "", f"no {suffix} file" if is_another else reason)
-            continue
-        yield SourceItem(name, named_split(name) or "train", None, file_stamp(path))
+            yield SourceItem(name, "train", None, "", reason)
+        else:
+            yield SourceItem(name, named_split(name) or "train", None, file_stamp(path))
 
 
 def named_split(path: str) -> str | None:
@@ -121,7 +120,7 @@ class WebDataset:
                     labels_alone.add(key)
                 named = image or next(iter(members.values()))
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
-                skipped = hidden or ("" if image else "a sample without an image")
+                skipped = hidden or ("" if image else "in a sample without an image")
                 label = None if skipped else self._label(path, members, named)
                 # a tar of a whole dataset has folders for its splits
                 split = named_split(f"{PurePosixPath(named.name).parent}/") or archive.split
@@ -130,7 +129,7 @@ class WebDataset:
                 yield SourceItem(name, split, label, stamp, skipped, place=place)
                 for each in filter(None, further):
                     name = f"{archive.name}/{each.name}"
-                    yield SourceItem(name, split, None, "", "a further image in its sample")
+                    yield SourceItem(name, split, None, "", "after the first image of a sample")
             if labels_alone:
                 _require_side_by_side(path, labels_alone)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, shown
-from knowhue.images.image import not_an_image, to_rgb8
+from knowhue.images.image import other_type, to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.runs import path_hint
 from knowhue.storage import expand_user
@@ -84,7 +84,7 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
     root = expand_user(images.path)
     if not (root.is_dir() or (may_be_file and root.is_file())):
         found = (
-            f"a file, not a folder of images{remedies_for([not_an_image(root.suffix)])}"
+            f"a file, not a folder of images{remedies_for([other_type(root.suffix)])}"
             if root.exists()
             else "no such folder"
         )
@@ -113,22 +113,25 @@ def remedies_for(reasons: Iterable[str]) -> str:
     Args:
         reasons: why files were skipped.
 
-    >>> remedies_for([not_an_image(".tar"), "hidden"]), remedies_for(["hidden"])
+    >>> remedies_for([other_type(".tar"), "hidden"]), remedies_for(["hidden"])
     ('; .tar files are read with --set images.source=webdataset', '')
-    >>> remedies_for(map(not_an_image, (".tgz", ".zip"))).split(":")[0]
+    >>> remedies_for(map(other_type, (".tgz", ".zip"))).split(":")[0]
     '; .tgz, .zip files are not read'
     """
     found = set(reasons)
     named = defaultdict(list)
     for suffix, remedy in _REMEDIES.items():
-        if not_an_image(suffix) in found:
+        if other_type(suffix) in found:
             named[remedy].append(suffix)
     return "".join(f"; {remedy.format(', '.join(suffixes))}" for remedy, suffixes in named.items())
 
 
 def file_stamp(path: Path) -> str:
-    """Size and modification time of a file, which change when the file does."""
-    status = path.stat()
+    """Size and modification time of a file, which change when the file does; if there are none, an error number."""
+    try:
+        status = path.stat()
+    except OSError as error:  # a broken link, which is reported when it is read
+        return str(error.errno)
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

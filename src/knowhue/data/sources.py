@@ -120,7 +120,7 @@ def _item_in_folder(root: Path, path: Path, skipped: str, splits: Mapping[str, s
             _refuse_split_within(root, folders)
     elif split != "train":
         skipped = skipped or TRAIN_ONLY
-    return _item(path, "/".join(below) or ".", split, label, skipped)
+    return SourceItem("/".join(below) or ".", split, label, file_stamp(path), skipped)
 
 
 def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
@@ -131,14 +131,6 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
             f"({within[0]}/{folders[0]}/), name the folder whose own folders are train/ and so on, or rename "
             f"{within[0]}/ if it is not a split"
         )
-
-
-def _item(path: Path, name: str, split: str, label: str | None, skipped: str) -> SourceItem:
-    try:
-        stamp = file_stamp(path)
-    except OSError as error:  # a broken link, which is reported when it is read
-        stamp = str(error.errno)
-    return SourceItem(name, split, label, stamp, skipped)
 
 
 def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
@@ -199,7 +191,8 @@ class ImageNet:
                         "class there, or change its id in `images.wordnet_ids`"
                     )
                 for path, skipped in files:
-                    yield _item(path, path.relative_to(root).as_posix(), split, name, skipped)
+                    file = path.relative_to(root).as_posix()
+                    yield SourceItem(file, split, name, file_stamp(path), skipped)
 
     def load(self, item: SourceItem) -> Image.Image:
         return read_training_image(self.root / item.name)
@@ -216,7 +209,7 @@ class HuggingFace:
         Raises:
             ExtraError: `datasets` is not installed.
             ConfigError: `images.path` is not set, or the dataset lacks a column.
-            ImageError: there is no such dataset, or it cannot be reached.
+            ImageError: the dataset cannot be loaded.
         """
         with needing("`images.source: huggingface`", "huggingface"):
             import datasets  # pyright: ignore[reportMissingImports]
@@ -225,7 +218,7 @@ class HuggingFace:
             # raises all kinds of exceptions of the hub, the cache and file formats
             splits = datasets.load_dataset(images.path)
         except Exception as error:
-            raise ImageError(f"{images.path}: no Hugging Face dataset can be reached: {error}") from None
+            raise ImageError(f"{images.path}: the Hugging Face dataset cannot be loaded: {error}") from None
         self.image_column, self.label_column = images.image_column, images.label_column
         named = [name for name in splits if name in SPLIT_NAMES]
         self.others = [name for name in splits if name not in SPLIT_NAMES]

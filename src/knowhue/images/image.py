@@ -70,7 +70,7 @@ _SYSTEM_NAMES = frozenset({
 
 
 UNREADABLE = "unreadable folder"
-LINK_LOOP = "a link to a folder that contains it"
+LINK_LOOP = "linking to a folder that contains it"
 MOST_KINDS = 6
 """Most kinds of reasons that a sentence names; a folder can hold any number of file types."""
 
@@ -81,7 +81,7 @@ class FoundFile(NamedTuple):
     path: Path
     """begins with the folder that was walked"""
     skipped: str = ""
-    """why it is left out; empty for an image"""
+    """why it is left out, in words that can follow a number of files; empty for an image"""
 
 
 def recognise(head: bytes) -> str | None:
@@ -108,11 +108,11 @@ def why_hidden(name: str) -> str:
     Skipped are names that begin with a dot (including macOS resource forks, `._NAME`) and names of system files.
 
     >>> why_hidden("._reef.jpg"), why_hidden("@eaDir"), why_hidden("@home")
-    ('hidden', 'system file', '')
+    ('hidden', 'of the operating system', '')
     """
     if name.startswith("."):
         return "hidden"
-    return "system file" if name.casefold() in _SYSTEM_NAMES else ""
+    return "of the operating system" if name.casefold() in _SYSTEM_NAMES else ""
 
 
 def walk(
@@ -144,7 +144,7 @@ def walk(
             continue
         if here in entered:
             if here not in silent:
-                yield FoundFile(folder, "a link to a folder that is already listed")
+                yield FoundFile(folder, "linking to a folder that is already listed")
             continue
         entered.add(here)
         inner = []
@@ -193,12 +193,12 @@ def _why_skipped(entry: Path, is_folder: bool, suffixes: Collection[str]) -> str
     if not reason and is_folder:
         above = entry.absolute().parents if entry.is_symlink() else ()
         return LINK_LOOP if any(entry.samefile(each) for each in above) else ""
-    return reason or ("" if entry.suffix.lower() in suffixes else not_an_image(entry.suffix))
+    return reason or ("" if entry.suffix.lower() in suffixes else other_type(entry.suffix))
 
 
-def not_an_image(suffix: str) -> str:
-    """Why a file with a suffix that no image format has is skipped."""
-    return f"not an image ({suffix or 'no suffix'})"
+def other_type(suffix: str) -> str:
+    """Why a file with another suffix than those that are searched for is skipped."""
+    return f"of another type ({suffix or 'no suffix'})"
 
 
 def broken_link(link: Path) -> str:
@@ -218,8 +218,8 @@ def kinds_of(reasons: Iterable[str]) -> Counter[str]:
 def counts_in_words(reasons: Iterable[str]) -> str:
     """The kinds of reasons with their counts, in words; all but the `MOST_KINDS` most frequent are counted together.
 
-    >>> counts_in_words(["hidden", "not an image (.txt)", "hidden"])
-    '2 hidden, 1 not an image (.txt)'
+    >>> counts_in_words(["hidden", "of another type (.txt)", "hidden"])
+    '2 hidden, 1 of another type (.txt)'
     """
     kinds = list(kinds_of(reasons).items())
     rest = sum(count for _, count in kinds[MOST_KINDS:])

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, needing, system_reason
-from knowhue.images.image import STATE, SUFFIXES, identity, not_an_image, walk, why_hidden
+from knowhue.images.image import STATE, SUFFIXES, identity, other_type, walk, why_hidden
 from knowhue.images.reading import open_file
 from knowhue.inference.ledger import Stamp
 from knowhue.locks import locked
@@ -326,7 +326,7 @@ def _why_skipped(path: str) -> str:
     *folders, name = path.split("/")
     hidden = next(filter(None, map(why_hidden, (*folders, name))), "")
     suffix = Path(name).suffix
-    return hidden or ("" if suffix.lower() in SUFFIXES else not_an_image(suffix))
+    return hidden or ("" if suffix.lower() in SUFFIXES else other_type(suffix))
 
 
 def _address(store: Any) -> str:

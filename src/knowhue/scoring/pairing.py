@@ -171,7 +171,7 @@ def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
 
 def _stored(path: Path) -> Stored:
     if not path.is_file():
-        raise ImageError(f"{path}: it is a device, a pipe or a link to nothing; save it as a file first")
+        raise ImageError(f"{path}: it is a device, a pipe or a broken link; save it as a file first")
     try:
         with path.open("rb") as file:
             kind = recognise(file.read(HEAD_BYTES))
