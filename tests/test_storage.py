@@ -182,8 +182,7 @@ def test_every_flipped_bit_of_json_is_found(tmp_path):
             found = read_json(path)
         except DamagedError:
             continue
-        # the changes that remain affect only white space or the key of the checksum
-        assert {key: found[key] for key in value} == value
+        assert found == value  # only white space was changed
 
 
 READERS = {"a.npz": read_arrays, "a.npy": read_array, "a.csv": read_csv}

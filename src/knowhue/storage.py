@@ -381,11 +381,9 @@ def _reading(path: Path, kind: str = "", damage: Sequence[type[Exception]] = ())
         raise RunError(f"`{path}` should exist. Found none. Is `{path.parent}` the right folder?") from None
     except MemoryError:
         raise
-    except (
-        OSError,
-        *damage,
-    ) as error:  # an unreadable file is not damaged: those are replaced, which may take hours
-        # a damaged ZIP directory makes the reader seek to before the start of the file: EINVAL
+    except (OSError, *damage) as error:
+        # an unreadable file does not count as damaged, because those are replaced, which may take hours; EINVAL means
+        # that a damaged ZIP directory made the reader seek to before the start of the file
         if isinstance(error, OSError) and not (damage and error.errno == errno.EINVAL):
             raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
         raise DamagedError(path, f"no {kind}: {first_line(error)}") from None
@@ -411,7 +409,7 @@ def require_outputs(
         overwrite: whether other existing files may be replaced.
 
     Raises:
-        ConfigError: an output is an input or another output, or exists.
+        ConfigError: an output is an input or another output, exists, or would replace a file of a run or a study.
         RunError: an output cannot be written.
     """
     kept = list(inputs)

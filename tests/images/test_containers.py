@@ -213,7 +213,7 @@ def test_what_a_gif_says_behind_many_blocks_is_found():
     frames = b",\0\0\0\0\1\0\1\0\0\2" + (b"\xff" + bytes(255)) * 20_000 + b"\0"  # more than 4 MB
     told = data[:-1] + frames + b"!\xfe\5attic\0;"
     assert [text for _, text in read_image(told).origin.texts] == ["attic"]
-    assert not read_image(told).origin.notes[1:]  # of its frames one
+    assert not read_image(told).origin.notes[1:]  # the only note is on its frames
 
 
 @pytest.mark.parametrize("blocks", [b"!\xf9" + b"\1a" * 300_000 + b"\0", b"!\xf9\0" * 300_000])

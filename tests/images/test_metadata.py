@@ -57,9 +57,8 @@ SOURCES = {
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", list(SOURCES))
 def test_the_thumbnail_of_the_gray_image_is_gone_and_the_rest_is_there(kind: str, suffix: str):
-    block = (
-        exif(6) if kind == "TIFF" else with_thumbnail(turned=kind != "AVIF")
-    )  # of which Pillow makes boxes
+    # an AVIF without orientation, which Pillow would write as boxes instead
+    block = exif(6) if kind == "TIFF" else with_thumbnail(turned=kind != "AVIF")
     data = SOURCES[kind](exif=block)
     assert kind == "TIFF" or OLD in data
     written, notes = encode_with_notes(read_image(data), suffix)
