@@ -263,6 +263,9 @@ def test_what_is_no_score_is_not_called_damaged(tmp_path):
             ConfigError, match=r"a \.json file of `knowhue score`, which carries .*knowhue-score"
         ):
             read_score_file(path)
+    path.write_text('{"name": "package"}')
+    with pytest.raises(ConfigError, match="which carries null"):
+        read_score_file(path)
     with pytest.raises(
         ConfigError, match=r"Found `.*note\.txt`\. Name the \.json file that `knowhue score --out` wrote next"
     ):

@@ -8,7 +8,7 @@ from typing import Any
 
 from knowhue import __version__
 from knowhue.config import digest
-from knowhue.errors import ConfigError, minus, shown
+from knowhue.errors import ConfigError, DamagedError, minus, shown
 from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, identical_files_note
@@ -85,7 +85,12 @@ def read_score_file(path: Path) -> dict[str, Any]:
             f"An earlier score should be a .json file of `knowhue score`. Found `{path}`. Name the .json file that "
             "`knowhue score --out` wrote next to the page."
         )
-    found = read_json(path)
+    found: dict[str, Any] = {}
+    try:
+        found = read_json(path)
+    except DamagedError:  # another program's JSON has no checksum either, but should not be removed
+        if SCORE_SCHEMA["name"].encode() in path.read_bytes():
+            raise
     if (schema := found.get("schema")) != SCORE_SCHEMA:
         raise ConfigError(
             f"An earlier score should be a .json file of `knowhue score`, which carries the schema {SCORE_SCHEMA}. "
