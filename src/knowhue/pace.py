@@ -13,7 +13,7 @@ class Pace:
         self._marks = deque([(self._started, 0)])
 
     def after(self, here: int, total: int, before: int = 0) -> dict[str, Any]:
-        """The fields of a progress report: items done by this run, altogether (0 if unknown), and by earlier runs."""
+        """Fields of a progress report: `here` items done now, and `before` earlier, of `total` (0 if unknown)."""
         now = time.monotonic()
         elapsed = now - self._started
         while len(self._marks) > 1 and self._marks[1][0] <= self._started + elapsed / 2:

@@ -7,7 +7,7 @@ DIR/gate/seed-<n>.json               result of the A/A gate of a block, see `cel
 DIR/<arm>/seed-<n>-<fingerprint>/    one run
     config.json environment.json     settings; machine and versions
     log.jsonl                        one line per epoch
-    scores.json per_image.csv        the last epoch's validation scores
+    scores.json per_image.csv        final scores, and those of each image, of the reporting split
     samples.npz                      colourings of the fixed sample images
     gradient_shares.json             share of each loss in the encoder's gradient, before and after fine-tuning
     extremes.npz                     the best and the worst colourings
@@ -70,7 +70,7 @@ class Start(Section):
     colour: bool = False
     """whether the run's colour head started from it"""
     classes: tuple[str, ...] = ()
-    """the run's classes that it knew; the others were initialized as usual"""
+    """the run's classes that it knew; the others were initialised as usual"""
     new_classes: NonNegativeInt = 0
     """number of the run's classes that it did not know"""
 

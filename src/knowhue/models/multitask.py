@@ -102,7 +102,7 @@ class MultiTask(nn.Module):
                 scaled = self.colour(colour_input)
             height, width = lightness.shape[2:]
             chroma = unscale_chroma(scaled)[..., :height, :width]
-            # not where `truth` is given, because the head would learn to undo it; `self.training` may be either there
+            # not in training, that is, with `truth` (`self.training` does not tell): the head would learn to undo it
             chroma = self.saturation * chroma if truth is None else chroma
         if self.classifier is not None:
             logits = self.classifier(for_class)
@@ -136,7 +136,8 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
     if not `seeded`, they come from torch's global generator.
 
     Raises:
-        ConfigError: a class task is combined with a colour method that has no encoder to share.
+        ConfigError: a class task is combined with a colour method that has no encoder to share, or Palette's steps do
+            not fit together.
         WeightsError: the encoder's weights cannot be loaded.
     """
     has_colour, has_class = (task in config.tasks.names for task in ("colour", "class"))

@@ -111,7 +111,7 @@ class NetworkOptions(NamedTuple):
     networks: str | None = None
     """some of `NETWORK_CHOICES`, separated by commas, or None"""
     classifier: str | None = None
-    """name or file of a classifier, see `evaluation.recognition.open_classifier`"""
+    """`timm:NAME`, perhaps with its weights, see `evaluation.recognition.open_classifier`"""
     classes: Path | None = None
     """file with the folder that each output of the classifier stands for, see `recognition.open_folder_classifier`"""
     inception_weights: Path | None = None

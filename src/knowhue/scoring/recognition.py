@@ -136,7 +136,7 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
             f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
             f"where it stands for no folder. Found {len(lines)} in `{path}`."
         )
-    # names are normalized like those of folders, see `pairing`
+    # names are normalised like those of folders, see `pairing`
     return tuple(unicodedata.normalize("NFC", line.strip()) for line in lines)
 
 
