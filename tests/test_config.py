@@ -36,10 +36,10 @@ from knowhue.presets import edit
             {"training": {"heads": {"learning_rate": float("nan")}}},
             "`training.heads.learning_rate` should be a finite number",
         ),
-        ({"tasks": {"names": ()}}, "`tasks.names` should name colour, class or both, each once"),
+        ({"tasks": {"names": ()}}, "`tasks.names` should be colour, class or both, each once"),
         (
             {"tasks": {"names": ("class", "class")}},
-            "`tasks.names` should name colour, class or both, each once",
+            "`tasks.names` should be colour, class or both, each once",
         ),
         ({"tasks": {"names": ("segment",)}}, "Found `tasks.names.0 = segment`."),
         (

@@ -235,7 +235,9 @@ def test_gate_arm_has_both_tasks():
 
 
 def test_seeds_that_tuned_do_not_report():
-    with pytest.raises(ConfigError, match=r"should not include .* tuned on\. Found 2, 3 in both\. .*seed=4"):
+    with pytest.raises(
+        ConfigError, match=r"should not include `tuned_on_seeds`.*\. Found 2, 3 in both\. .*seed=4"
+    ):
         make_plan(Config(), seeds=(2, 3, 9), tuned_on_seeds=(1, 2, 3))
     assert make_plan(Config(), seeds=(4, 5), tuned_on_seeds=(1, 2, 3)).tuned_on_seeds == (1, 2, 3)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from knowhue.errors import ArgumentError, one_of, shown
+from knowhue.errors import ArgumentError, one_of, should_be, shown
 
 Task = Literal["colour", "class"]
 ColourLoss = Literal["l1", "l2", "classification"]
@@ -106,8 +106,8 @@ class Images(Section):
     split_seed: NonNegativeInt = 0
     """random seed of these splits"""
     min_colourfulness: NonNegativeFloat = 4.0
-    """images with a lower colourfulness (M3, 0 to about 110) are left out as near-gray"""
-    # at 8 bits, and with colours as similar, 98 % of re-encoded or mirrored copies match, and no two of 5,448 images
+    """images with a lower colourfulness (M3 of Hasler and Süsstrunk, 0 to about 110) are left out as near-gray"""
+    # at 8 bits, with similar colours, 98 % of re-encoded or mirrored copies match, but no two of 5,448 real images
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = 8
     """most bits, of 64, in which the perceptual hashes of duplicates may differ; 0 finds only equal pixels"""
     min_per_class: PositiveInt = 10
@@ -147,10 +147,8 @@ class Supervision(Section):
     @model_validator(mode="after")
     def _check_resampling(self) -> "Supervision":
         if self.resample and self.image_share == 1:
-            raise ValueError(
-                "`supervision.image_share` should be below 1 where `supervision.resample = true`: of all images there "
-                "is nothing to draw. Found `supervision.image_share = 1.0`."
-            )
+            wanted = "below 1 where `supervision.resample = true`, which draws that share for every seed"
+            raise ValueError(should_be("supervision.image_share", wanted, self.image_share))
         return self
 
 
@@ -240,7 +238,7 @@ class Colour(Section):
     decoder: Literal["auto", "transposed"] = "auto"
     """colour head: transposed reads only the coarsest feature map, as auto does for gan; else auto reads all maps"""
     width: PositiveInt = 32
-    """channels of the last stage of the colour head; each stage towards the encoder has twice as many"""
+    """colour head: channels at half the image's size, doubled with each halving, up to 256"""
     gan_loss: Literal["bce", "lsgan", "hinge"] = "lsgan"
     """adversarial loss"""
     adversarial_weight: NonNegativeFloat = 1.0
@@ -261,15 +259,13 @@ class Colour(Section):
         fitting = METHOD_LOSSES[self.method]
         if self.loss not in fitting:
             methods = [method for method, losses in METHOD_LOSSES.items() if self.loss in losses]
-            raise ValueError(
-                f"`colour.loss` should be {' or '.join(fitting)} where `colour.method = {self.method}`. "
-                f"Found `colour.loss = {self.loss}`. For it: --set colour.method={' or '.join(methods)}"
-            )
+            wanted = f"{' or '.join(fitting)} where `colour.method = {self.method}`"
+            remedy = f"For it: --set colour.method={' or '.join(methods)}"
+            raise ValueError(should_be("colour.loss", wanted, self.loss, remedy))
         if self.oracle and self.is_from_scratch:
-            raise ValueError(
-                f"`colour.oracle` should be false where `colour.method = {self.method}`, which has no encoder whose "
-                "features the class could be added to. Found `colour.oracle = true`."
-            )
+            no_encoder = "which has no encoder whose features the class could be added to"
+            wanted = f"false where `colour.method = {self.method}`, {no_encoder}"
+            raise ValueError(should_be("colour.oracle", wanted, self.oracle))
         return self
 
     @property
@@ -333,9 +329,7 @@ class Tasks(Section):
     @model_validator(mode="after")
     def _check_names(self) -> "Tasks":
         if not self.names or len(set(self.names)) != len(self.names):
-            raise ValueError(
-                f"`tasks.names` should name colour, class or both, each once. Found `tasks.names = {self.names}`."
-            )
+            raise ValueError(should_be("tasks.names", "colour, class or both, each once", self.names))
         return self
 
 
@@ -384,11 +378,9 @@ class Training(Section):
     @model_validator(mode="after")
     def _check_phases(self) -> "Training":
         if self.heads.encoder_learning_rate:
-            raise ValueError(
-                "`training.heads.encoder_learning_rate` should be 0: the encoder is frozen in that phase. "
-                f"Found `training.heads.encoder_learning_rate = {self.heads.encoder_learning_rate}`. Use "
-                "`training.finetune.encoder_learning_rate`."
-            )
+            name, wanted = "training.heads.encoder_learning_rate", "0: the encoder is frozen in that phase"
+            remedy = "Use `training.finetune.encoder_learning_rate`."
+            raise ValueError(should_be(name, wanted, self.heads.encoder_learning_rate, remedy))
         if not self.heads.epochs + self.finetune.epochs:
             raise ValueError("`training.heads.epochs` and `training.finetune.epochs` should not both be 0.")
         return self
@@ -442,27 +434,20 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_sections(self) -> "Config":
         if self.encoder.with_heads and not self.has_encoder:
-            raise ValueError(
-                "`colour.method` should be one with an encoder where `encoder.with_heads = true`. Found "
-                f"`colour.method = {self.colour.method}`, a network from scratch: it starts from no other model."
-            )
+            wanted = "one with an encoder where `encoder.with_heads = true`, not a network from scratch"
+            raise ValueError(should_be("colour.method", wanted, self.colour.method))
         weighting = self.tasks.weighting
+        where = f"where `tasks.weighting = {weighting}`"
         if weighting == "task_constrained" and self.evaluation.every_epochs != 1:
-            raise ValueError(
-                "`evaluation.every_epochs` should be 1 where `tasks.weighting = task_constrained`, which needs the "
-                f"validation error of each epoch. Found `evaluation.every_epochs = {self.evaluation.every_epochs}`."
-            )
+            wanted = f"1 {where}, which needs the validation error of each epoch"
+            raise ValueError(should_be("evaluation.every_epochs", wanted, self.evaluation.every_epochs))
         if weighting == "task_constrained" and self.colour.loss != "l1":
-            raise ValueError(
-                "`colour.loss` should be l1 where `tasks.weighting = task_constrained`, which compares training and "
-                f"validation errors in one unit. Found `colour.loss = {self.colour.loss}`."
-            )
+            wanted = f"l1 {where}, which compares training and validation errors in one unit"
+            raise ValueError(should_be("colour.loss", wanted, self.colour.loss))
         hinge = self.colour.is_adversarial and self.colour.gan_loss == "hinge"
         if weighting in ("uncertainty", "gradnorm") and hinge:
-            raise ValueError(
-                f"`colour.gan_loss` should be bce or lsgan where `tasks.weighting = {weighting}`, which needs losses "
-                "that are never negative. Found `colour.gan_loss = hinge`."
-            )
+            wanted = f"bce or lsgan {where}, which needs losses that are never negative"
+            raise ValueError(should_be("colour.gan_loss", wanted, self.colour.gan_loss))
         return self
 
 

@@ -82,6 +82,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean `{spelt[near[0]]}`?" if near else ""
 
 
+def should_be(name: str, wanted: str, found: object, remedy: str = "") -> str:
+    """The message for an argument or a setting with a wrong value.
+
+    >>> should_be("seed", "0 or more", -1)
+    '`seed` should be 0 or more. Found `seed = -1`.'
+    """
+    return f"`{name}` should be {wanted}. Found `{name} = {shown(found)}`.{remedy and f' {remedy}'}"
+
+
 def one_of(name: str, found: str, known: Iterable[str]) -> str:
     """The message for an argument or a setting that is none of the known names.
 
@@ -89,7 +98,7 @@ def one_of(name: str, found: str, known: Iterable[str]) -> str:
     '`arm` should be one of colour, class, multi. Found `arm = mulit`. Did you mean `multi`?'
     """
     names = list(known)
-    return f"`{name}` should be one of {', '.join(names)}. Found `{name} = {shown(found)}`.{did_you_mean(found, names)}"
+    return should_be(name, f"one of {', '.join(names)}", found, did_you_mean(found, names).strip())
 
 
 def few(names: Sequence[object], most: int = 6) -> str:

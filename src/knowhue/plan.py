@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, PositiveFloat, Section, Task, digest
-from knowhue.errors import ConfigError, one_of, raise_problems, shown
+from knowhue.errors import ConfigError, one_of, raise_problems, should_be, shown
 from knowhue.metric_table import METRIC_NAMES, SHARES
 from knowhue.presets import (
     ALL_METHODS,
@@ -127,22 +127,21 @@ class Plan(Section):
     def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds or len(set(seeds)) < len(seeds):
             wanted = "different whole numbers" if seeds else "one whole number at least"
-            raise ValueError(f"`seeds` should be {wanted}. Found `seeds = {shown(list(seeds))}`.")
+            raise ValueError(should_be("seeds", wanted, list(seeds)))
         return seeds
 
     @model_validator(mode="after")
     def _check_tuning(self) -> "Plan":
         if both := sorted(set(self.seeds) & set(self.tuned_on_seeds)):
             raise ValueError(
-                f"`seeds` should not include seeds that the settings were tuned on. Found {', '.join(map(str, both))} "
-                f"in both. Use others: --set seed={max(self.tuned_on_seeds) + 1}"
+                "`seeds` should not include `tuned_on_seeds`, those of the tuning study. Found "
+                f"{', '.join(map(str, both))} in both. Use others: --set seed={max(self.tuned_on_seeds) + 1}"
             )
         split = {"report": "auto", "tuning": "validation"}[self.purpose]
         if self.config.evaluation.split != split:
-            raise ValueError(
-                f"`evaluation.split` should be {split} where `purpose = {self.purpose}`. Found "
-                f"`evaluation.split = {self.config.evaluation.split}`. `knowhue study --tuning` sets both."
-            )
+            wanted = f"{split} where `purpose = {self.purpose}`"
+            remedy = "`knowhue study --tuning` sets both."
+            raise ValueError(should_be("evaluation.split", wanted, self.config.evaluation.split, remedy))
         return self
 
     @model_validator(mode="after")
@@ -194,25 +193,17 @@ class Plan(Section):
                 if value not in known:
                     raise ValueError(one_of(f"{key}.{name}", value, known))
             if len({question.metric, *question.secondary}) <= len(question.secondary):
-                raise ValueError(
-                    f"`{key}.secondary` should be other metrics than `{key}.metric`, each once. Found "
-                    f"`{key}.secondary = {list(question.secondary)}`."
-                )
+                wanted = f"other metrics than `{key}.metric`, each once"
+                raise ValueError(should_be(f"{key}.secondary", wanted, list(question.secondary)))
             if question.metric in SHARES and question.sesoi >= 1:
-                raise ValueError(
-                    f"`{key}.sesoi` should be a share, such as 0.01 for one point of {question.metric}. "
-                    f"Found `{key}.sesoi = {question.sesoi:g}`."
-                )
+                wanted = f"a share, such as 0.01 for one point of {question.metric}"
+                raise ValueError(should_be(f"{key}.sesoi", wanted, question.sesoi))
             if question.single == question.multi:
-                raise ValueError(
-                    f"`{key}.multi` should be another arm than `single`. Found `{key}.multi = {question.multi}`."
-                )
+                raise ValueError(should_be(f"{key}.multi", "another arm than `single`", question.multi))
             for name, arm in (("single", question.single), ("multi", question.multi)):
                 if task not in self.arm_settings(arm).tasks.names:
-                    raise ValueError(
-                        f"`{key}.{name}` should be an arm that is trained on the task `{task}`. "
-                        f"Found `{key}.{name} = {arm}`."
-                    )
+                    wanted = f"an arm that is trained on the task `{task}`"
+                    raise ValueError(should_be(f"{key}.{name}", wanted, arm))
         return self
 
     @property
@@ -393,10 +384,8 @@ def check_new_plan(plan: Plan) -> Plan:
 def _require_known(option: str, names: Sequence[str], known: Collection[str], fewest: int = 1) -> None:
     raise_problems(one_of(option, each, known) for each in dict.fromkeys(names) if each and each not in known)
     if "" in names or len(set(names)) < max(len(names), fewest):
-        raise ConfigError(
-            f"`{option}` should be some of {', '.join(known)}{', two or more' * (fewest == 2)}, each once. "
-            f"Found `{option} = {shown(', '.join(names))}`."
-        )
+        wanted = f"some of {', '.join(known)}{', two or more' * (fewest == 2)}, each once"
+        raise ConfigError(should_be(option, wanted, ", ".join(names)))
 
 
 def _shared_settings(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from knowhue.color import lab_to_rgb, rgb_to_lab
 from knowhue.config import PaletteSettings
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, should_be
 from knowhue.models.heads import group_norm, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
@@ -49,10 +49,8 @@ def linear_betas(steps: int) -> Tensor:
     """
     scale = LINEAR_STEPS / steps
     if scale * LINEAR_LAST >= 1:
-        raise ConfigError(
-            f"`steps` should be above {LINEAR_STEPS * LINEAR_LAST:.0f} for the linear schedule. "
-            f"Found `steps = {steps}`. Take more steps, or the cosine schedule."
-        )
+        wanted = f"above {LINEAR_STEPS * LINEAR_LAST:.0f} for the linear schedule"
+        raise ConfigError(should_be("steps", wanted, steps, "Take more steps, or the cosine schedule."))
     return torch.linspace(scale * LINEAR_FIRST, scale * LINEAR_LAST, steps, dtype=torch.float64)
 
 
@@ -80,9 +78,7 @@ def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
     """
     steps = len(levels) - 1
     if count > steps:
-        raise ConfigError(
-            f"`sample_steps` should be from 1 to the {steps} steps of training. Found `sample_steps = {count}`."
-        )
+        raise ConfigError(should_be("sample_steps", f"from 1 to the {steps} steps of training", count))
     indices = torch.linspace(steps, 0, count + 1, dtype=torch.float64).round().long()
     return list(pairwise(levels[indices].tolist()))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from knowhue.config import Training
 from knowhue.data.loaders import ProcessShare
 from knowhue.data.prepare import Prepared
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, should_be
 from knowhue.runs import Report
 from knowhue.tensors import Batch
 
@@ -53,10 +53,8 @@ class Engine:
         self.precision = resolve_precision(training.precision, self.device)
         """`float32` or `bfloat16`"""
         if training.batch_size % self.share.world:
-            raise ConfigError(
-                f"`training.batch_size` should be a multiple of the {self.share.world} processes. "
-                f"Found `training.batch_size = {training.batch_size}`."
-            )
+            wanted = f"a multiple of the {self.share.world} processes"
+            raise ConfigError(should_be("training.batch_size", wanted, training.batch_size))
 
     @property
     def is_main(self) -> bool:

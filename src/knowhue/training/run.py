@@ -22,7 +22,7 @@ from knowhue.data.listing import images_first
 from knowhue.data.loaders import find_targets, plain_batches
 from knowhue.data.prepare import Prepared, load_prepared, prepare
 from knowhue.data.sources import require_apart, require_source
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, RunError, should_be
 from knowhue.evaluation.evaluate import Scored
 from knowhue.locks import locked, require_no_jobs
 from knowhue.models.colour_classes import ColourClasses, centres, count_bins
@@ -437,14 +437,11 @@ def _require_consistent(config: Config) -> None:
     training, colour, size = config.training, config.colour, config.images.size_px
     if training.shift_px >= size:
         raise ConfigError(
-            f"`training.shift_px` should be below `images.size_px = {size}`. "
-            f"Found `training.shift_px = {training.shift_px}`."
+            should_be("training.shift_px", f"below `images.size_px = {size}`", training.shift_px)
         )
     if colour.method == "pix2pix" and size < PatchGAN.SMALLEST_PX:
-        raise ConfigError(
-            f"`images.size_px` should be {PatchGAN.SMALLEST_PX} or more for `colour.method = pix2pix`. "
-            f"Found `images.size_px = {size}`."
-        )
+        wanted = f"{PatchGAN.SMALLEST_PX} or more for `colour.method = pix2pix`"
+        raise ConfigError(should_be("images.size_px", wanted, size))
     layers = colour.discriminator_layers
     if config.has_encoder and colour.is_adversarial and size >> layers < 2:
         raise ConfigError(
