@@ -15,10 +15,10 @@ from knowhue.inference.colour_distribution import (
     FIELD_REACH,
     MOST_ANSWERS,
     ColourDistribution,
-    evened,
     field,
     require_sample,
     samples_of,
+    smooth_within_surfaces,
 )
 from knowhue.inference.hints import Hint
 
@@ -148,43 +148,45 @@ def test_an_unsure_stain_takes_the_colour_of_its_surface_and_none_crosses_an_edg
     lightness = np.full((24, 30), 30, np.float32)
     lightness[:, 15:] = 80
     colours = np.where(lightness[..., None] < 50, np.float32((10, -20)), np.float32((-5, 30)))
-    stained, sureness = colours.copy(), np.ones_like(lightness)
-    stained[8:14, 4:9], sureness[8:14, 4:9] = (60, 50), 0.02
-    found = evened(stained, sureness, lightness)
+    stained, certainty = colours.copy(), np.ones_like(lightness)
+    stained[8:14, 4:9], certainty[8:14, 4:9] = (60, 50), 0.02
+    found = smooth_within_surfaces(stained, certainty, lightness)
     assert np.abs(found - colours).max() < 2
     assert np.abs(found[:, 15:] - colours[:, 15:]).max() < 0.01
     # where it is as sure as all else, most of it stays
-    assert evened(stained, np.ones_like(lightness), lightness)[11, 6] == pytest.approx((40, 21), abs=2)
+    assert smooth_within_surfaces(stained, np.ones_like(lightness), lightness)[11, 6] == pytest.approx(
+        (40, 21), abs=2
+    )
 
 
-def test_evened_colours_are_those_of_least_squares():
+def test_smoothed_colours_are_those_of_least_squares():
     """The normal equations, written out as one matrix for all pixels."""
     generator = np.random.default_rng(0)
     rows, columns = 7, 9
-    colours, sureness = generator.normal(size=(rows, columns, 2)) * 30, generator.random((rows, columns))
+    colours, certainty = generator.normal(size=(rows, columns, 2)) * 30, generator.random((rows, columns))
     lightness = generator.uniform(0, 30, (rows, columns)).astype(np.float32)
     places = np.arange(rows * columns).reshape(rows, columns)
-    matrix = np.diag(np.maximum(sureness, colour_distribution.LEAST_SURE).ravel())
+    matrix = np.diag(np.maximum(certainty, colour_distribution.LEAST_CERTAINTY).ravel())
     expected = matrix @ colours.reshape(-1, 2)
     for here, there in ((places[1:], places[:-1]), (places[:, 1:], places[:, :-1])):
         for a, b in zip(here.ravel(), there.ravel(), strict=True):
             step = abs(float(lightness.ravel()[a] - lightness.ravel()[b]))
-            link = colour_distribution.EVENNESS * np.exp(-step / colour_distribution.EDGE_LIGHTNESS)
+            link = colour_distribution.SMOOTHNESS * np.exp(-step / colour_distribution.EDGE_LIGHTNESS)
             matrix[[a, b], [a, b]] += link
             matrix[[a, b], [b, a]] -= link
-    found = evened(colours.astype(np.float32), sureness.astype(np.float32), lightness)
+    found = smooth_within_surfaces(colours.astype(np.float32), certainty.astype(np.float32), lightness)
     np.testing.assert_allclose(found.reshape(-1, 2), np.linalg.solve(matrix, expected), atol=0.05)
 
 
-def test_a_panorama_that_is_unsure_everywhere_is_evened_to_the_end():
-    """Nothing holds its colours but what every pixel counts at least: they are evened within each half."""
+def test_a_panorama_that_is_unsure_everywhere_is_smoothed_to_the_end():
+    """Nothing holds its colours but what every pixel counts at least: they are smoothed within each half."""
     lightness = np.full((48, 192), 30, np.float32)
     lightness[:, 96:] = 80
     halves = np.where(lightness[..., None] < 50, np.float32((10, -20)), np.float32((-5, 30)))
     noisy = halves + np.random.default_rng(0).normal(0, 5, halves.shape).astype(np.float32)
     noisy[:, :20] += 30
-    found = evened(noisy, np.zeros((48, 192), np.float32), lightness)
-    # what is evened keeps its mean where the weights are equal, and hardly varies from column to column
+    found = smooth_within_surfaces(noisy, np.zeros((48, 192), np.float32), lightness)
+    # what is smoothed keeps its mean where the weights are equal, and hardly varies from column to column
     for half in (slice(0, 96), slice(96, 192)):
         np.testing.assert_allclose(found[:, half].mean((0, 1)), noisy[:, half].mean((0, 1)), atol=0.1)
     steps = np.abs(np.diff(found, axis=1))
@@ -192,8 +194,8 @@ def test_a_panorama_that_is_unsure_everywhere_is_evened_to_the_end():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 1)])
-def test_the_smallest_images_are_evened_too(shape):
+def test_the_smallest_images_are_smoothed_too(shape):
     colours = np.full((*shape, 2), 12, np.float32)
     np.testing.assert_allclose(
-        evened(colours, np.ones(shape), np.ones(shape, np.float32)), colours, atol=1e-3
+        smooth_within_surfaces(colours, np.ones(shape), np.ones(shape, np.float32)), colours, atol=1e-3
     )

@@ -25,11 +25,11 @@ FIELD_STRENGTH = 3.0
 FIELD_REACH, FIELD_LIGHTNESS, FIELD_CHROMA = 1.5, 40.0, 90.0
 """Distance at which the correlation of the field falls to exp(-1/2): in short sides of the image, in L*, and in CIELAB
 units of a*b*."""
-SURE, LEAST_SURE = 12.0, 1e-3
+CERTAIN_SPREAD, LEAST_CERTAINTY = 12.0, 1e-3
 """Spread of a pixel's distribution, CIELAB units, at which its own colour has weight exp(-1); the least weight."""
-EVENNESS, EDGE_LIGHTNESS = 4.0, 4.0
+SMOOTHNESS, EDGE_LIGHTNESS = 4.0, 4.0
 """Weight of a neighbour of equal lightness, and the difference in L* at which it falls to exp(-1) of that. Chosen, like
-`SURE`, on held-out photos and by eye (docs/model.md)."""
+`CERTAIN_SPREAD`, on held-out photos and by eye (docs/model.md)."""
 PREDICTION_SCALES = (0.75, 1.0, 1.5)
 """Multiples of the network's own size; chosen on held-out photos and by eye (docs/model.md)."""
 LARGEST_SCALE = PREDICTION_SCALES[-1]
@@ -53,17 +53,17 @@ class ColourDistribution(NamedTuple):
     """divisor of the logits"""
     saturation: float
     """factor that the model applies to its chroma"""
-    is_even: bool = False
-    """whether colours are smoothed within surfaces, see `evened`"""
+    is_smoothed: bool = False
+    """whether colours are smoothed within surfaces, see `smooth_within_surfaces`"""
 
     @classmethod
     def of(cls, network: "Network | SeveralSizes", lightness: FloatArray) -> "ColourDistribution":
         """The distribution for L* (h, w), smoothed if predicted at several sizes; raises like `Network.predict`."""
-        is_even = isinstance(network, SeveralSizes)
-        logits = network.logits(lightness[None]) if is_even else _logits(network, lightness[None])
+        is_smoothed = isinstance(network, SeveralSizes)
+        logits = network.logits(lightness[None]) if is_smoothed else _logits(network, lightness[None])
         assert isinstance(network.description, Description)  # only such models give logits
         colour = network.description.config.colour
-        return cls(logits[0], lightness, colour.temperature, colour.saturation, is_even)
+        return cls(logits[0], lightness, colour.temperature, colour.saturation, is_smoothed)
 
     def answer(self, added: FloatArray | float = 0.0) -> FloatArray:
         """a*b* (h, w, 2), CIELAB units, after `added` (313, rows, columns) is added to the logits."""
@@ -85,26 +85,26 @@ class ColourDistribution(NamedTuple):
 
     def uncertainty(self) -> FloatArray:
         """Mean distance between the answer and a colour drawn from the distribution (h, w), CIELAB units."""
-        shares = self._probabilities()
-        spread = _spread(shares, np.float32(self.saturation) * self._mean_colours(shares))
+        probabilities = self._probabilities()
+        spread = _spread(probabilities, np.float32(self.saturation) * self._mean_colours(probabilities))
         return self._at_full_size(spread[..., None])[..., 0]
 
     def _probabilities(self, added: FloatArray | float = 0.0) -> FloatArray:
-        shares = self.logits + added
+        probabilities = self.logits + added
         # in place: a new array of several megabytes would have to be mapped each time
-        shares /= np.float32(self.temperature)
-        shares -= shares.max(0)
-        np.exp(shares, out=shares)
-        shares /= shares.sum(0)
-        return shares
+        probabilities /= np.float32(self.temperature)
+        probabilities -= probabilities.max(0)
+        np.exp(probabilities, out=probabilities)
+        probabilities /= probabilities.sum(0)
+        return probabilities
 
-    def _mean_colours(self, shares: FloatArray) -> FloatArray:
+    def _mean_colours(self, probabilities: FloatArray) -> FloatArray:
         """Mean a*b* (rows, columns, 2), before `saturation`."""
-        means = np.tensordot(shares, chroma_bins().astype(np.float32), (0, 0))
-        if not self.is_even:
+        means = np.tensordot(probabilities, chroma_bins().astype(np.float32), (0, 0))
+        if not self.is_smoothed:
             return means
-        sureness = np.exp(-((_spread(shares, means) / np.float32(SURE)) ** 2))
-        return evened(means, sureness, self._small_lightness())
+        certainty = np.exp(-((_spread(probabilities, means) / np.float32(CERTAIN_SPREAD)) ** 2))
+        return smooth_within_surfaces(means, certainty, self._small_lightness())
 
     def _small_lightness(self) -> FloatArray:
         """L* at the logits' size."""
@@ -122,7 +122,7 @@ class ColourDistribution(NamedTuple):
         return enlarge(values, rows, columns)[:height, :width]
 
 
-def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
+def _spread(probabilities: FloatArray, colours: FloatArray) -> FloatArray:
     """Mean distance (rows, columns) of a distribution from a*b* (rows, columns, 2), CIELAB units."""
     bins = chroma_bins().astype(np.float32)
     # |x - y|^2 = |x|^2 - 2 xy + |y|^2 is a matrix product; rounding matters only for distances below 0.1 units
@@ -130,24 +130,24 @@ def _spread(shares: FloatArray, colours: FloatArray) -> FloatArray:
     squares += np.square(bins).sum(1)[:, None, None]
     squares += np.square(colours).sum(2)
     np.sqrt(squares.clip(0, out=squares), out=squares)
-    squares *= shares
+    squares *= probabilities
     return squares.sum(0)
 
 
-def evened(colours: FloatArray, sureness: FloatArray, lightness: FloatArray) -> FloatArray:
+def smooth_within_surfaces(colours: FloatArray, certainty: FloatArray, lightness: FloatArray) -> FloatArray:
     """Smooth colours, a*b* (rows, columns, 2), within surfaces: confident ones stay, and spread over the others.
 
     This is the weighted least squares of Farbman et al., "Edge-preserving decompositions for multi-scale tone and
     detail manipulation", SIGGRAPH 2008, with a weight for each pixel's own colour, as Levin, Lischinski and Weiss,
     "Colorization using optimization", SIGGRAPH 2004, spread known colours. Conjugate gradients find u that minimises
 
-        sum over pixels of sureness (u - colour)^2 + over neighbours of EVENNESS exp(-|dL*| / EDGE_LIGHTNESS) (du)^2
+        sum over pixels of certainty (u - colour)^2 + over neighbours of SMOOTHNESS exp(-|dL*| / EDGE_LIGHTNESS) (du)^2
 
-    where sureness is 0 to 1. An uncertain stain on a wall takes the wall's colour, and no colour crosses an edge.
+    where certainty is 0 to 1. An uncertain stain on a wall takes the wall's colour, and no colour crosses an edge.
     """
-    weight = np.maximum(sureness, LEAST_SURE).astype(np.float32)
+    weight = np.maximum(certainty, LEAST_CERTAINTY).astype(np.float32)
     down, across = (
-        (EVENNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE_LIGHTNESS)).astype(np.float32)
+        (SMOOTHNESS * np.exp(-np.abs(np.diff(lightness, axis=axis)) / EDGE_LIGHTNESS)).astype(np.float32)
         for axis in (0, 1)
     )
 
@@ -264,7 +264,7 @@ class SeveralSizes:
         answers, logits = self._predict_sizes(lightness)
         colour = self.description.config.colour
         chroma = [
-            ColourDistribution(each, light, colour.temperature, colour.saturation, is_even=True).answer()
+            ColourDistribution(each, light, colour.temperature, colour.saturation, is_smoothed=True).answer()
             for each, light in zip(logits, lightness, strict=True)
         ]
         return answers._replace(chroma=np.stack(chroma))
