@@ -250,7 +250,7 @@ def test_arrays_that_are_not_those_that_were_written_are_damaged(tmp_path):
         with pytest.raises(DamagedError, match="it should hold a, b, and holds a"):
             read_arrays(path)
     np.savez(path, a=arrays["a"], b=arrays["b"])
-    assert sorted(read_arrays(path)) == ["a", "b"]  # of anybody
+    assert sorted(read_arrays(path)) == ["a", "b"]  # written by another program
     with pytest.raises(DamagedError, match="no list of its arrays"):
         read_arrays(path, sealed=True)
 
@@ -283,7 +283,7 @@ def test_a_file_that_the_disk_does_not_give_is_not_damaged(tmp_path, read):
     with pytest.raises(RunError, match=r"Cannot read `.*file`: Input/output error") as caught:
         read(path)
     assert not isinstance(caught.value, DamagedError)
-    with pytest.raises(RunError, match="Cannot read"):  # and stays as it is
+    with pytest.raises(RunError, match="Cannot read"):  # and the file stays
         cached(path, read, lambda _: pytest.fail("made anew"))
 
 
@@ -309,7 +309,7 @@ def test_arrays_whose_directory_leads_to_before_the_file_are_damaged(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, index=np.arange(3))
     data = bytearray(path.read_bytes())
-    place = data.rindex(b"PK\5\6") + 16  # where the directory begins; farther on than it is
+    place = data.rindex(b"PK\5\6") + 16  # the start of the directory, set too far on
     data[place + 2] = 1
     path.write_bytes(data)
     with pytest.raises(DamagedError, match="damaged: no arrays"):
@@ -332,7 +332,7 @@ def test_an_array_is_filled_through_memory_and_read_back(tmp_path, shape, dtype)
     found = read_array(path)
     assert (found.shape, found.dtype) == (shape, np.dtype(dtype))
     assert np.array_equal(found, array)
-    assert os.stat(path).st_blocks * 512 >= array.nbytes  # nothing of it is still to be found on the disk
+    assert os.stat(path).st_blocks * 512 >= array.nbytes  # all its disk space is reserved
 
 
 def test_an_array_for_which_the_disk_has_no_room_is_refused_before_it_is_filled(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def files_of(root, split):
 
 
 def as_tars(root, out, label="cls", a_tar=5):
-    """WebDataset's layout, `a_tar` samples a file."""
+    """WebDataset's layout, `a_tar` samples per tar."""
     for split in SPLITS:
         samples = files_of(root, split)
         for first in range(0, len(samples), a_tar):
@@ -212,7 +212,7 @@ def test_splits_within_a_class_of_a_tar_are_refused(tmp_path):
 
 
 def labels_of(folder, labels, metadata=None):
-    """The classes that are listed of a parquet file with these labels."""
+    """The classes listed for a Parquet file with these labels."""
     table = pyarrow.table({"image": [b"x"] * len(labels), "label": labels}).replace_schema_metadata(metadata)
     parquet.write_table(table, folder / "a.parquet")
     listed = {each.name: each.label for each in list_items(settings(folder, "parquet"))}
@@ -243,7 +243,9 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
     names = {"huggingface": json.dumps({"info": {"features": {"label": {"names": list(CLASSES)}}}})}
     with pytest.raises(ImageError, match=r"should be the number of a class, below 2.* Found `2`"):
         labels_of(tmp_path, [0, 2], names)
-    with pytest.raises(ImageError, match=r"below 2.* Found `9{80}\.\.\.`"):  # Python reads no such number
+    with pytest.raises(
+        ImageError, match=r"below 2.* Found `9{80}\.\.\.`"
+    ):  # Python refuses to parse such a number
         labels_of(tmp_path, ["0", "9" * 5000], names)
 
 

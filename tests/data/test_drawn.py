@@ -122,7 +122,7 @@ def test_colour_says_nothing_of_the_class_at_zero():
 def test_the_dial_is_the_share_of_images_in_their_own_palette():
     made = [[image(i, i % 5, 16, dial, seed=2).tobytes() for i in range(200)] for dial in (0.0, 0.5, 1.0)]
     own, free = np.mean([[a == b for a, b in zip(made[1], made[end], strict=True)] for end in (2, 0)], axis=1)
-    assert 0.5 <= own <= 0.7  # half by the dial, and a fifth of the other half by luck
+    assert 0.5 <= own <= 0.7  # half by `class_colour`, and a fifth of the other half by chance
     assert 0.5 <= free <= 0.7
 
 

@@ -61,7 +61,7 @@ def test_cmyk_without_a_profile_is_a_common_print(read):
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "HSV", "LAB", "RGBX"])
 def test_every_mode_gives_rgb(tmp_path, mode):
-    path = tmp_path / ("image.jpg" if mode == "YCbCr" else "image.tif")  # Pillow 12 cuts YCbCr TIFFs short
+    path = tmp_path / ("image.jpg" if mode == "YCbCr" else "image.tif")  # Pillow 12 truncates YCbCr TIFFs
     try:
         flat(RED).convert(mode).save(path)
     except (OSError, ValueError):
@@ -128,7 +128,7 @@ def test_another_profile_is_converted(read):
     tags = {profile[i : i + 4].decode("latin1"): i for i in range(132, 132 + 12 * 20, 12)}
     red, green = (struct.unpack_from(">I", profile, tags[name] + 4)[0] for name in ("rXYZ", "gXYZ"))
     first, second = bytes(profile[red : red + 20]), bytes(profile[green : green + 20])
-    profile[red : red + 20], profile[green : green + 20] = second, first  # red and green change places
+    profile[red : red + 20], profile[green : green + 20] = second, first  # swaps red and green
     out = read(flat(RED), icc_profile=bytes(profile))
     assert np.abs(out[0, 0].astype(int) - (RED[1], RED[0], RED[2])).max() <= 2
 
@@ -145,7 +145,7 @@ def test_damaged_profile_is_ignored(read):
 
 
 def png_header(width, height):
-    """A PNG that claims a size and holds nothing."""
+    """A PNG that declares a size and has no pixels."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"")
     chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (body, data))
@@ -223,7 +223,7 @@ def with_gamma(png: bytes, gamma: float) -> bytes:
 
 
 def difference(folder: Path, data: bytes) -> float:
-    """The largest of 8-bit codes."""
+    """The largest difference of 8-bit codes."""
     path = folder / "image"
     path.write_bytes(data)
     colorized = read_image(path).pixels

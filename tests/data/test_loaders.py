@@ -156,9 +156,7 @@ def test_no_step_is_without_labels_and_every_step_has_as_many(sample, sampling):
 def test_images_of_a_pool_come_equally_often_over_all_epochs(sample, sampling, epochs):
     labelled, unlabelled = sampling[:2]
     order = np.concatenate([sample(*sampling, epoch=epoch) for epoch in range(epochs)])
-    allowed = (
-        epochs if not unlabelled else 1
-    )  # of one pool, what does not fill a batch is left out each epoch
+    allowed = epochs if not unlabelled else 1  # a single pool drops its incomplete batch in each epoch
     for pool in (range(labelled), range(labelled, labelled + unlabelled)):
         assert not pool or np.ptp(counts(order, pool)) <= allowed
 
@@ -268,7 +266,7 @@ def test_augmentation_uses_its_whole_range():
     assert set(shift.ravel()) == {-2, -1, 0, 1, 2}
     assert 0.45 < mirrored.mean() < 0.55
     again, still = draw_augmentation(seed=0, epoch=0, count=2000, shift_px=0)
-    assert np.array_equal(mirrored, again)  # moving or not does not change what is mirrored
+    assert np.array_equal(mirrored, again)  # shifts do not change which images are mirrored
     assert not still.any()
 
 

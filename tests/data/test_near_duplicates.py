@@ -134,7 +134,7 @@ def flipped(rng, hashes: np.ndarray, most: int) -> np.ndarray:
 
 
 def test_work_grows_little_faster_than_the_number_of_images(monkeypatch):
-    """Doubled thrice, to less than twentyfold; comparing in one band alone grows by the square, to sixty-fourfold."""
+    """Eight times as many images take less than twenty times the work; with a single band it would be 64 times."""
     upright, mirrored = np.random.default_rng(0).integers(0, 2**64, (2, 2**16), dtype=np.uint64)
     compared: list[int] = []
     sort = module._group_by_mask
@@ -170,7 +170,7 @@ def test_first_of_like_images_is_the_original():
 
 
 def test_only_images_that_stay_make_others_go():
-    # each as near to the next as copies are, the first and the last are not
+    # each is as near to the next as copies are, but the first and the last are not
     colours = np.array([(120, 100, 100), (110, 110, 100), (100, 120, 100)], np.uint8)
     flat = signatures([np.broadcast_to(colours[:, None, None], (3, SIDE, SIDE, 3))])
     assert find_near_duplicates(flat, LIMIT) == {1: 0}
@@ -214,7 +214,7 @@ def test_memory_grows_with_images_of_one_layout_not_with_their_pairs():
     finally:
         tracemalloc.stop()
     assert copies == dict.fromkeys(range(1, 4000), 0)
-    assert peak < 4000 * 2000  # bytes an image; all pairs are 32,000
+    assert peak < 4000 * 2000  # bytes per image; all pairs would take 32,000
 
 
 def test_nothing_has_no_duplicates():

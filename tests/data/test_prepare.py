@@ -237,7 +237,7 @@ def test_heic_without_its_decoder_is_named_with_the_remedy(photos, tmp_path, mon
     (photos / "cat" / "a.heic").write_bytes(b"....ftypheic")
     prepare(rules(photos), tmp_path / "out")
     assert "pip install pillow-heif" in manifest(tmp_path / "out")["cat/a.heic"]["reason"]
-    # once it is there, the same command reads the image; this one is damaged
+    # once the decoder is installed, the same command reads the image; this one is damaged
     decoder = SimpleNamespace(
         open_heif=Mock(side_effect=OSError("cut")), __spec__=ModuleSpec("pillow_heif", None)
     )
@@ -442,7 +442,7 @@ def test_other_images_are_never_written_under_runs_even_if_the_summary_is_lost(p
     run.mkdir(parents=True)
     write_json(run / "environment.json", {"images": first.fingerprint})
     (tmp_path / "out" / "prepared.json").unlink()
-    prepare(rules(photos), tmp_path / "out")  # the same images heal
+    prepare(rules(photos), tmp_path / "out")  # the same images are prepared again
     (tmp_path / "out" / "prepared.json").unlink()
     Image.effect_noise((30, 30), 90).convert("RGB").save(photos / "cat" / "new.png")
     Image.fromarray(draw(0, 0, 30, class_colour=1.0, seed=0)).save(photos / "cat" / "other.png")
@@ -460,7 +460,7 @@ def test_array_that_somebody_reads_is_not_changed_under_him(photos, tmp_path):
 
 
 def test_two_at_once_are_not_mixed(photos, tmp_path, monkeypatch):
-    """A second process that came in between (F1) is refused, and leaves the first one's files alone."""
+    """A second process that prepares in between is refused, and does not change the first one's files."""
     read_all = module.read_all
     refused = []
 

@@ -205,7 +205,7 @@ def test_imagenet_without_ids(make_folder):
 
 
 class FakeSplit:
-    """As much of `datasets.Dataset` as is used."""
+    """The part of `datasets.Dataset` that is used."""
 
     _fingerprint = "f1"
 
@@ -232,7 +232,7 @@ class FakeSplit:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Put a dataset on a hub that is not there."""
+    """Replace the hub by one that holds the given dataset."""
 
     def upload(**splits):
         monkeypatch.setitem(
@@ -285,7 +285,7 @@ def test_huggingface_split_of_another_name_is_told(hub):
 def test_huggingface_names_of_classes_that_are_text(hub):
     hub(train=FakeSplit(["cat", "dog", None, "", "-1"], names=None))
     labels = [label for _, _, label in listed(source="huggingface", path="x")]
-    assert labels == ["cat", "dog", None, None, None]  # what means none does so in every source
+    assert labels == ["cat", "dog", None, None, None]  # the same values mean `no label` in every source
 
 
 def test_huggingface_damaged_image_is_left_out(hub, tmp_path):
@@ -369,7 +369,7 @@ def test_training_and_colorize_take_the_same_files(tmp_path):
 
 @pytest.mark.parametrize("out", ["photos", "photos/out", "photos/cat", "link", "photos/../photos"])
 def test_no_study_goes_among_its_images(make_folder, tmp_path, out):
-    """The next study would take its folders for classes."""
+    """The next study would take the folders of this one for classes."""
     photos = make_folder({"cat": 3, "dog": 3})
     (tmp_path / "link").symlink_to(photos)
     before = sorted(tmp_path.rglob("*"))

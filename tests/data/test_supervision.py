@@ -81,7 +81,7 @@ def test_images_of_a_share_are_nested_and_stratified(prepared, labelled_share):
     for smaller, larger in pairwise(used):
         assert set(used[smaller].train) < set(used[larger].train)
     train = prepared.positions("train")
-    for number in range(-1, 4):  # the unlabelled are a class of theirs
+    for number in range(-1, 4):  # the unlabelled count as a class
         members = set(train[prepared.label[train] == number])
         assert len(members & set(used[0.6].train)) == round(0.6 * len(members))
         assert len(members & set(used[0.01].train)) == 1

@@ -226,7 +226,7 @@ def lab_profile() -> bytes:
 
 
 def srgb_profile() -> bytes:
-    """An sRGB profile written by Pillow, which differs from libvips's."""
+    """An sRGB profile written by Pillow, which differs from that of libvips."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -443,10 +443,10 @@ ODD_FILES: dict[str, Odd] = {
     "bmp": Odd(partial(pillow, RGB, "BMP"), ".bmp", pixels=RGB),
     "jpeg 2000": Odd(partial(pillow, RGB, "JPEG2000"), ".jp2", pixels=RGB),
     "pgm 16": Odd(partial(pillow, GRAY16, "PPM"), ".pgm", channels=1, bits=16, pixels=GRAY16[..., None]),
-    # Names that lie
+    # Wrong suffixes
     "png named jpg": Odd(PNG, ".jpg", notes=("it is PNG",), pixels=RGB),
     "jpeg without a name": Odd(JPEG, "", notes=("it is JPEG",)),
-    # What is refused
+    # Files that are refused
     "raw": Odd(lambda: preview_first(raw=True), ".dng", error="raw file"),
     "empty": Odd(bytes, ".jpg", error="empty file"),
     "text": Odd(lambda: b"this is text\n" * 50, ".jpg", error="it is none of JPEG"),

@@ -21,7 +21,7 @@ XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 
 def in_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
-    """By LittleCMS."""
+    """sRGB codes of pixels with a profile, converted by LittleCMS."""
     image = Image.fromarray(pixels)
     source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     found = ImageCms.profileToProfile(
@@ -31,7 +31,7 @@ def in_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
 
 
 def bmp(pixels: np.ndarray, profile: bytes) -> bytes:
-    """A BMP of version 5 with a profile behind its pixels."""
+    """A BMP of version 5 with a profile after its pixels."""
     height, width = pixels.shape[:2]
     rows = b"".join(row[:, ::-1].tobytes().ljust((3 * width + 3) // 4 * 4, b"\0") for row in pixels[::-1])
     head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 24, 0, len(rows), 2835, 2835, 0, 0)
@@ -45,7 +45,7 @@ def box(kind: bytes, body: bytes) -> bytes:
 
 
 def jpeg_2000(pixels: np.ndarray, profile: bytes = b"", *more: bytes) -> bytes:
-    """A JP2 with a profile in place of its code of colours, and further boxes before its codestream."""
+    """A JP2 with a profile in place of its enumerated colour space, and further boxes before its codestream."""
     data = pillow(pixels, "JPEG2000", irreversible=False)
     at = data.index(b"jp2h") - 4
     head = data[at : at + struct.unpack_from(">I", data, at)[0]]
@@ -75,7 +75,7 @@ def test_a_gray_profile_of_jpeg_2000_is_honoured():
 
 def test_only_the_head_of_version_5_has_a_profile():
     data = bytearray(bmp(RGB, PROFILE))
-    data[14:18] = struct.pack("<I", 108)  # version 4, which ends before it
+    data[14:18] = struct.pack("<I", 108)  # version 4, whose header ends before the profile
     assert read_image(bytes(data)).origin.profile is None
 
 
@@ -156,7 +156,7 @@ def test_of_comments_without_end_some_are_kept(kind: str, comment: bytes):
     tracemalloc.start()
     try:
         read = read_image(told)
-        assert tracemalloc.get_traced_memory()[1] < 3 * len(told)  # 256 of them are held at a time, not all
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(told)  # at most 256 comments are kept
     finally:
         tracemalloc.stop()
     assert len(read.origin.texts) == 256
@@ -202,7 +202,7 @@ def test_further_boxes_of_jpeg_2000_are_missed():
 
 
 def test_what_was_deleted_from_a_jpeg_2000_is_not_read():
-    """Editors turn a box to padding by its name alone."""
+    """Editors turn a box into padding by changing only its name."""
     kept, gone = (box(kind, XMP_UUID + XMP) for kind in (b"uuid", b"free"))
     assert dict(read_image(jpeg_2000(GRAY, b"", kept)).origin.metadata) == {"xmp-data": XMP}
     assert read_image(jpeg_2000(GRAY, b"", gone)).origin.metadata == ()
@@ -256,7 +256,7 @@ def test_of_jpeg_2000_neither_its_encoder_nor_what_is_no_text_is_a_comment():
 
 
 def test_xmp_and_profile_of_a_gif_go_along():
-    data, at = pillow(RGB, "GIF").replace(b"GIF87a", b"GIF89a"), 13 + 3 * 256  # behind a table of 256 colours
+    data, at = pillow(RGB, "GIF").replace(b"GIF87a", b"GIF89a"), 13 + 3 * 256  # after a table of 256 colours
     ramp = b"\1" + bytes(range(255, -1, -1)) + b"\0"
     parts = [PROFILE[k : k + 255] for k in range(0, len(PROFILE), 255)]
     profile = b"!\xff\x0bICCRGBG1012" + b"".join(bytes([len(each)]) + each for each in parts) + b"\0"

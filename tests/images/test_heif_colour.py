@@ -14,11 +14,11 @@ from knowhue.images.reading import read_image
 LOSSLESS = {"quality": 100, "subsampling": "4:4:4"}
 AVIF = pillow(RGB, "AVIF", **LOSSLESS)
 P3_TO_SRGB = np.array([[1.22494, -0.22494, 0], [-0.04206, 1.04206, 0], [-0.01964, -0.07864, 1.09828]])
-"""By Lindbloom's way, both at D65."""
+"""Matrix by Lindbloom's formulas, both spaces at D65."""
 
 
 def said(primaries: int, transfer: int, avif: bytes = AVIF) -> bytes:
-    """An AVIF with other codes."""
+    """An AVIF with other `nclx` codes."""
     at = avif.index(b"nclx") + 4
     return avif[:at] + struct.pack(">2H", primaries, transfer) + avif[at + 4 :]
 

@@ -79,7 +79,7 @@ def test_the_rarest_of_many_kinds_are_counted_together():
     said = counts_in_words(reasons)
     assert said.startswith("2 hidden, 1 of another type (.0), 1 of an")
     assert said.endswith(" (.4), 495 of other kinds")
-    assert counts_in_words(reasons[:7]).count(",") == 5  # and nothing of others where there are none
+    assert counts_in_words(reasons[:7]).count(",") == 5  # without `of other kinds` if there are none
 
 
 @pytest.mark.parametrize("name", ["@home", "#1", "=cmd", "-x", "$5", "unlabelled", "index"])

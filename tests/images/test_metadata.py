@@ -24,7 +24,7 @@ OLD = pillow(Image.fromarray(GRAY).resize((8, 6)), "JPEG")
 
 
 def with_thumbnail(turned: bool = True) -> bytes:
-    """EXIF of a camera with a second directory, whose image stands at the end."""
+    """EXIF of a camera with a second directory, whose thumbnail is at the end."""
     found = exif(6)
     if not turned:
         del found[0x0112]
@@ -109,7 +109,7 @@ DC = "http://purl.org/dc/elements/1.1/"
 
 
 def xmp(attributes: str = "", inside: str = "") -> bytes:
-    """A packet with a title and whatever is asked for."""
+    """A packet with a title and the given properties."""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         f'<rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about="" xmlns:dc="{DC}" xmlns:c="{CAMERA}" '
@@ -244,7 +244,7 @@ def computed(packet: bytes | None, suffix: str = ".jpg") -> tuple[bytes, list[st
 
 
 def properties(packet: bytes) -> list[tuple[str, str]]:
-    """All that a packet says, whether as attributes or as elements."""
+    """All properties of a packet, given as attributes or as elements."""
     descriptions = ElementTree.fromstring(packet).iter(f"{{{RDF}}}Description")
     return [
         pair
@@ -333,7 +333,7 @@ def test_an_image_as_it_was_read_declares_nothing():
     assert (notes, metadata["xmp-data"]) == ([], xmp())
 
 
-# Behind a JPEG
+# Data after a JPEG
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ ITXT = b"XML:com.adobe.xmp\0\0\0\0\0" + XMP
 
 
 def with_chunks(*chunks: bytes, behind: bool, pixels: np.ndarray = GRAY) -> bytes:
-    """A PNG with chunks before or behind its pixels."""
+    """A PNG with chunks before or after its pixels."""
     data = pillow(pixels, "PNG")
     place = data.rindex(b"IEND") - 4 if behind else 33
     return data[:place] + b"".join(chunks) + data[place:]
 
 
 def raw_profile(kind: bytes, body: bytes) -> bytes:
-    """As ImageMagick wrote before PNG had chunks for it."""
+    """Metadata as text, as ImageMagick wrote it before PNG had chunks for it."""
     digits = body.hex().encode()
     lines = b"\n".join(digits[k : k + 72] for k in range(0, len(digits), 72))
     text = b"\n%s\n%8d\n%s\n" % (kind, len(body), lines)

@@ -15,7 +15,7 @@ DEPTHS = {"gray": GRAY, "gray 16": GRAY16, "rgb": RGB, "rgb 16": RGB16}
 
 
 def said(pixels: np.ndarray, *chunks: bytes) -> bytes:
-    """A PNG that says something before its pixels."""
+    """A PNG with chunks before its pixels."""
     data = vips(pixels, ".png", "grey16" if pixels.dtype == np.uint16 and pixels.ndim == 2 else "")
     return data[:33] + b"".join(chunks) + data[33:]
 
@@ -47,7 +47,7 @@ SRGB_CHUNK = chunk(b"sRGB", b"\0")
 SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 ADOBE = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 ADOBE_TO_SRGB = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]])
-"""By Lindbloom's matrices, both at D65."""
+"""By Lindbloom's matrices, both spaces at D65."""
 
 
 @pytest.mark.parametrize("depth", list(DEPTHS))
@@ -106,7 +106,7 @@ def test_primaries_are_honoured_with_gamma(depth: str, gamma: float):
     codes = DEPTHS[depth]
     read = read_image(said(codes, gama(gamma), chrm(*ADOBE)))
     share = codes / np.iinfo(codes.dtype).max
-    own = light(codes) if gamma == 1 / 2.2 else share  # 0.45455 stands for sRGB's own curve
+    own = light(codes) if gamma == 1 / 2.2 else share  # 0.45455 means sRGB's own curve
     linear = own @ ADOBE_TO_SRGB.T
     inside = ((linear >= 0) & (linear <= 1)).all(-1)
     assert inside.mean() > 0.3

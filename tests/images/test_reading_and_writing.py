@@ -304,7 +304,7 @@ def test_what_a_kind_of_file_cannot_hold_is_said_and_the_rest_is_there(tmp_path,
         assert found.get(0x0112, 1) == 1
         assert found.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
         assert found.get_ifd(0x8825)[1] == "N"
-        assert found.get_ifd(1) == {}  # no thumbnail of the image as it was
+        assert found.get_ifd(1) == {}  # no thumbnail of the gray image
     again = read_image(target)
     metadata = dict(again.origin.metadata)
     assert metadata["xmp-data"] == XMP.replace(b'Orientation="6"', b'Orientation="1"')
@@ -335,7 +335,7 @@ def test_a_resolution_that_exif_alone_tells_is_kept(kind: str, unit: int, dpi: t
         place = data.index(b"jp2c") - 4
         data = data[:place] + (len(body) + 4).to_bytes(4, "big") + body + data[place:]
     image = read_image(data)
-    shown = dpi if kind == "AVIF" else dpi[::-1]  # whose files have an orientation of their own
+    shown = dpi if kind == "AVIF" else dpi[::-1]  # an AVIF has an orientation of its own
     for each in (image, read_image(encode_image(image, ".png"))):
         assert np.multiply(each.origin.pixels_per_mm, 25.4) == pytest.approx(shown, rel=1e-3)
 
@@ -353,7 +353,7 @@ def test_a_resolution_that_nobody_knows_is_not_made_up(suffix: str):
     assert read_image(data).origin.pixels_per_mm is None
     with Image.open(io.BytesIO(data)) as opened:
         assert "exif" not in opened.info
-        assert opened.info.get("dpi", 1) == 1  # a TIFF has to say a number, here without a unit
+        assert opened.info.get("dpi", 1) == 1  # a TIFF must give a number, here without a unit
         assert opened.info.get("jfif_unit", 0) == 0
         assert suffix not in (".tif", ".tiff") or opened.tag_v2[296] == 1
 
@@ -519,7 +519,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_only_of_a_file_is_said_that_python_reads_larger_images(tmp_path):
-    """By HTTP there are bytes, and all that a browser's user can do is to make the image smaller."""
+    """Bytes may come by HTTP, and a user of the browser can only make the image smaller."""
     (tmp_path / "large.png").write_bytes(pillow(NOISE, "PNG"))
     with pytest.raises(ImageError, match=r"619; make it smaller$"):
         read_image((tmp_path / "large.png").read_bytes(), max_pixels=619)
@@ -545,7 +545,7 @@ def test_of_an_image_that_ends_in_its_header_the_decoder_says_why():
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_small_images_are_decoded_as_large_ones_are(monkeypatch, suffix, bits):
-    """By this thread, and by those of libvips; damage is seen by both."""
+    """Small images are decoded in this thread, larger ones in those of libvips; both must detect damage."""
     image = OurImage.of(NOISE if bits == 8 else NOISE.astype(np.uint16) * 257)
     data = encode_image(image, suffix)
     found, said = [], []
@@ -608,7 +608,7 @@ def test_an_image_that_is_yet_to_be_decoded_holds_its_bytes():
     source = io.BytesIO(data)
     before = sys.getrefcount(data)
     image = load("pngload", source).copy()
-    source.close()  # which lets go of them
+    source.close()  # drops its own reference to the bytes
     assert sys.getrefcount(data) == before
     assert np.array_equal(array_of(image), NOISE)
 
@@ -622,7 +622,7 @@ def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):
     assert np.array_equal(image.pixels, NOISE)
     with pytest.raises(ImageError, match="31 x 20 = 620 pixels, more than 619"):
         read_image(ODD_FILES["heic"].data(), max_pixels=619)
-    assert len(decoded) == 1  # what is too large is refused by its header
+    assert len(decoded) == 1  # the too large one is refused by its header
 
 
 def test_images_for_training_have_three_channels_of_8_bits_over_white():
@@ -670,7 +670,7 @@ def test_a_float_tiff_that_resampling_made_overshoot_keeps_its_range(top):
 
 
 def test_one_file_that_many_write_at_once_is_always_one_whole_image_of_theirs(tmp_path):
-    """Why a single photo takes no lock."""
+    """The reason why a single photo needs no lock."""
     target = tmp_path / "photo.png"
     images = [OurImage.of(np.full((64, 96, 3), shade, np.uint8)) for shade in range(0, 250, 50)]
     with ThreadPoolExecutor(len(images)) as pool:

@@ -27,7 +27,7 @@ DNG = (50706, 1, 4, bytes([1, 4, 0, 0]), True)
 
 
 def pages(*kept: tuple[np.ndarray, dict], subs: int = 0, **options: bool | str) -> bytes:
-    """A TIFF of several pages; the last `subs` of them are further directories of the first."""
+    """A TIFF of several pages; the last `subs` of them are subdirectories of the first."""
     file = io.BytesIO()
     with tifffile.TiffWriter(file, **options) as writer:  # pyright: ignore[reportArgumentType]
         for k, (pixels, more) in enumerate(kept):
@@ -138,7 +138,7 @@ def test_directories_without_end_are_not_followed():
 
 
 def overlapping(first: int, values_bytes: int, count: int = 300) -> bytes:
-    """A directory at `first` whose values are the same bytes behind it again and again."""
+    """A directory at `first` whose entries all point to the same bytes after it."""
     behind = first + 2 + 12 * count + 4
     rows = b"".join(struct.pack("<HHII", 40_000 + k, 7, values_bytes, behind) for k in range(count))
     return struct.pack("<H", count) + rows + bytes(4) + bytes(values_bytes)
@@ -181,7 +181,7 @@ def test_exif_that_names_the_same_bytes_again_and_again_stays_small():
     assert isinstance(block, bytes)
     found = Image.Exif()
     found.load(block)
-    assert dict(found) == {0x0131: "tifffile.py"}  # what stands beside that directory
+    assert dict(found) == {0x0131: "tifffile.py"}  # entries outside the unreadable directory
     assert len(block) < 100
 
     exif = b"Exif\0\0II*\0\x08\0\0\0" + overlapping(8, 100_000)
@@ -226,7 +226,7 @@ def test_a_further_directory_that_cannot_be_read_hides_no_other():
     assert np.array_equal(read_image(bytes(data)).pixels, RGB)
 
 
-# What the main directory says of the image
+# Descriptive tags of the main directory
 
 GEOGRAPHY = {
     33550: (0.5, 0.5, 0.0),
@@ -327,7 +327,7 @@ def test_xmp_of_what_pillow_reads_goes_along():
         (0xA302, "2H4B", (2, 2, 0, 1, 1, 2)),
         (0x8828, "2H6s8I", (2, 2, b"a\0bcd\0", *range(1, 9))),
         (0xA20C, "2H2s2I", (1, 1, b"a\0", 1, 2)),
-        (0xA20C, "2H2s2I", (9, 9, b"a\0", 0, 0)),  # longer than it is: as it was
+        (0xA20C, "2H2s2I", (9, 9, b"a\0", 0, 0)),  # claims more than its length, and stays unchanged
         (0xA302, "2s", (b"ab",)),
     ],
 )

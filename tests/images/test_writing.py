@@ -35,7 +35,7 @@ def coloured(pixels: np.ndarray, strength: float = 30.0) -> np.ndarray:
 
 
 class Layers:
-    """What a program that knows nothing of Knowhue finds in a file."""
+    """The content of an OpenRaster file, read without Knowhue."""
 
     def __init__(self, data: bytes) -> None:
         self.archive = zipfile.ZipFile(io.BytesIO(data))

@@ -109,8 +109,10 @@ def prepare(
         share_out: distributes the reading of images; if None, this process reads them on all cores.
 
     Raises:
-        ImageError: there are no images, fewer than two classes, or too few images of a class.
+        ImageError: there are no images, fewer than two classes, too few images of a class, or a class name that
+            cannot be shown.
         ConfigError: `folder` is among the images, or a setting that the source needs is missing.
+        ExtraError: a package that the source needs is not installed.
         RunError: the folder cannot be written, or runs in the study folder were trained on other images.
     """
     folder = Path(folder)
