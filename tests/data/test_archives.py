@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import sys
 import tarfile
@@ -388,9 +389,10 @@ def test_a_label_that_is_no_json_is_named(tmp_path, described):
 
 
 @pytest.mark.parametrize(("source", "suffix"), [("webdataset", ".tar"), ("parquet", ".parquet")])
-def test_a_broken_link_is_one_line_that_names_it(tmp_path, source, suffix):
-    (tmp_path / f"a{suffix}").symlink_to("nowhere")
-    with pytest.raises(ImageError, match=rf"a{suffix}: .*No such file or directory"):
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo], ids=["link", "pipe"])
+def test_a_broken_link_and_a_pipe_are_refused_by_name(tmp_path, source, suffix, make):
+    make(tmp_path / f"a{suffix}")
+    with pytest.raises(ImageError, match=rf"a{suffix}: it is a device, a pipe or a broken link; save it"):
         list_items(settings(tmp_path, source))
 
 

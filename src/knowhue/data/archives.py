@@ -43,6 +43,10 @@ def archives(root: Path, suffix: str) -> Iterator[SourceItem]:
         name = path.name if path == root else path.relative_to(root).as_posix()
         if reason:
             yield SourceItem(name, "train", None, "", reason)
+        elif not path.is_file():
+            raise ImageError(
+                f"{path}: it is a device, a pipe or a broken link; save it as a file, or remove it"
+            )
         else:
             yield SourceItem(name, named_split(name) or "train", None, file_stamp(path))
 
