@@ -251,6 +251,7 @@ def test_names_below_a_confusion_matrix_are_upright_where_they_fit(tmp_path: Pat
     assert turned("coral reef", "sea lion") == {0.0}
     assert turned("coral", "bicycle-and-motorcycle") == {40.0}
     assert turned("reef", "one word and another") == {40.0}
+    assert turned("reef", "_") == {0.0}
 
 
 def test_many_classes_make_no_large_page(tmp_path: Path):

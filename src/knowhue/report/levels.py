@@ -387,7 +387,9 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         # a few names of short words fit horizontally, one word per line; others are rotated
         words = [name.split() for name in names]
-        fit = len(names) <= 6 and all(len(each) <= 3 and max(map(len, each)) <= 12 for each in words)
+        fit = len(names) <= 6 and all(
+            len(each) <= 3 and max(map(len, each), default=0) <= 12 for each in words
+        )
         below = ["\n".join(each) for each in words] if fit else names
         ax.set_xticks(range(len(names)), below, color=MUTED, **(turn if below is names else {}))
         ax.set_yticks(range(len(names)), names, color=MUTED)
