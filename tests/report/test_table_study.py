@@ -678,6 +678,9 @@ def test_a_metric_is_secondary_to_the_one_that_it_names(tmp_path):
     (notice,) = notices(read_table([path], replace(options, sesoi={"loss": 0.25})))
     why = "because no question is about the metric that the column `secondary` names"
     assert notice == f"Exploratory, {why}: ssim (psnr)."
+    assert not notices(
+        read_table([path], replace(options, metrics=("loss", "ssim"), sesoi={"loss": 0.25, "ssim": 0.1}))
+    )
 
 
 def test_an_attempt_that_was_replaced_by_its_rerun_is_told(tmp_path):

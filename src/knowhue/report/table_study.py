@@ -110,7 +110,9 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
         "unused": rows.unused,
         "replaced": rows.replaced(),
         "exploratory": {
-            metric: named for metric, named in rows.metadata["secondary"].items() if named not in primary
+            metric: named
+            for metric, named in rows.metadata["secondary"].items()
+            if not {metric, named} & primary
         },
         "hash": digest(frozen | {"tables": [each["sha256"] for each in rows.tables]}),
     }
