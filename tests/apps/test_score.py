@@ -34,9 +34,12 @@ def test_a_page_and_three_files_are_written_and_the_main_numbers_said(knowhue, a
     assert "left alone" not in err
     assert set(written(at)) == {"score.html", "score.json", "score.tex", "score.per_image.csv"}
     lines = said.splitlines()
-    assert lines[0].split() == ["CIEDE2000", "a*b*", "error", "PSNR", "SSIM", "CF,", "signed"]
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["ours", "theirs", "gray"]
-    assert lines[8].startswith("ours is nearer than theirs on images like these")
+    assert [line.split() for line in lines[:2]] == [
+        ["CIEDE2000", "a*b*", "PSNR", "SSIM", "CF,"],
+        ["error", "signed"],
+    ]
+    assert [line.split("  ")[0] for line in lines[2:5]] == ["ours", "theirs", "gray"]
+    assert lines[9].startswith("ours is nearer than theirs on images like these")
     assert lines[-1] == "Page: score.html"
     assert "note: ours: L* is not the true image's" in err
     assert "24 images, 7 rows" in err
@@ -86,8 +89,11 @@ def test_a_classifier_tests_systems_image_by_image_and_is_checked_with_its_weigh
     write_network(at / "other.safetensors", 12, seed=1)
     (at / "classes.txt").write_text("\n".join(f"class{number % 6}" for number in range(12)))
     classifier = ("--classifier", f"timm:{NAME}=net.safetensors", "--classes", "classes.txt")
-    code, _, err = knowhue(*BOTH, *classifier)
+    code, said, err = knowhue(*BOTH, *classifier)
     assert code == 0, err
+    table = said.partition("\nours is ")[0].splitlines()
+    assert sum(line.startswith("gray  ") for line in table) == 2  # the last column follows below
+    assert max(map(len, table)) <= 80
     with (at / "score.per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = json.loads((at / "score.json").read_text())
@@ -123,7 +129,7 @@ def test_earlier_scores_stand_beside_in_every_table(knowhue, at):
     assert knowhue(*one, "theirs", "-o", "theirs.html")[0] == 0
     code, said, err = knowhue(*one, "ours", "--beside", "theirs.json")
     assert code == 0
-    assert [line.split("  ")[0] for line in said.splitlines()[1:4]] == ["ours", "theirs", "gray"]
+    assert [line.split("  ")[0] for line in said.splitlines()[2:5]] == ["ours", "theirs", "gray"]
     assert "theirs" in (at / "score.tex").read_text()
     assert "note: from earlier scores, and so not compared with other systems: theirs." in err
     code, _, err = knowhue("score", "ours", "--truth", "truth", "--beside", "theirs.json", "-o", "other.html")

@@ -183,22 +183,17 @@ def _write(scores: "Scores", outputs: Mapping[str, Path]) -> None:
 
 
 def _lines(scores: "Scores") -> list[str]:
+    from knowhue.report.text import TableCell, terminal_table
     from knowhue.scoring.files import shown_value
 
     main = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness", *RECOGNITION)
     shown = {name: scores.measures[name] for name in main if name in scores.measures}
-    cells = [["", *(each.short for each in shown.values())]]
-    cells += [
+    rows = [["", *(each.short for each in shown.values())]]
+    rows += [
         [row, *(shown_value(each, values.get(name)) for name, each in shown.items())]
         for row, values in scores.rows.items()
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for line in cells
-    ]
+    return terminal_table([list(map(TableCell, row)) for row in rows])
 
 
 def _check(arguments: ScoreArguments, path: Path) -> None:
