@@ -238,7 +238,7 @@ def test_a_terminal_shows_plain_tables_of_80_columns(tmp_path):
     for cell in (cell for row in rows for cell in row[1:]):
         assert cell.value in words
         assert cell.below + "*" * cell.clear in words
-    for _, method in compared.methods.items():
+    for method in compared.methods.values():
         first = next(line for line in lines if line.startswith(method.title[:16]))
         assert len(first) > len(method.title)
 
@@ -276,6 +276,12 @@ def test_without_images_none_are_promised(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "Quality against training time" in text
     assert "The same images." not in text
+
+
+def test_the_head_counts_images_with_a_comma_in_thousands(tmp_path):
+    folder = write_comparison(tmp_path)
+    write_json(folder / "images" / "prepared.json", {"counts": {"train": {"a": 4995, "b": 1}}, "size_px": 8})
+    assert "4,996 training images, " in write_report(folder).read_text(encoding="utf-8")
 
 
 def test_methods_with_settings_of_their_own_go_by_their_names_in_the_plan(tmp_path):

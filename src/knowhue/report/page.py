@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from knowhue.arguments import checked_arguments
 from knowhue.csv_text import to_csv
+from knowhue.errors import plural
 from knowhue.locks import REPORT_LOCK, REPORT_S, locked
 from knowhue.report import integrity, methods
 from knowhue.report import results as numbers
@@ -213,6 +214,7 @@ def _templates() -> Environment:
     )
     environment.filters["sentence"] = _sentence
     environment.filters["command"] = _command
+    environment.filters["plural"] = plural
     environment.filters["yaml"] = inline_yaml
     environment.globals["text_columns"] = _text_columns
     # Markup, because escaping would break the quotes of this file
