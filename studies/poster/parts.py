@@ -168,9 +168,8 @@ def nearer(study: Study) -> Iterator[str]:
     single, multi = (np.array([errors[seed] for seed in seeds]) for errors in (alone, together))
     found = crossed((multi < single) + 0.5 * (multi == single))
     assert found is not None
-    low, high = (
-        f"{100 * end:.1f}" for end in found.interval(0.95)
-    )  # one decimal, because 49.9 must not become 50
+    # one decimal, because 49.9 must not become 50
+    low, high = (f"{100 * end:.1f}" for end in found.interval(0.95))
     share = 100 * found.estimate
     yield f"Together is nearer in {share:.1f} % ({low} to {high}), by a\\*b\\* error, over seeds and images."
     between_arms = np.abs(multi - single).mean()

@@ -188,9 +188,8 @@ def stacked(values: "np.ndarray", width: float) -> list[int]:
 def compared_arms(study: Study) -> dict[str, dict[str, FamilyTest]]:
     """Compare every arm that learns a further task with the question's single-task arm; by question, then by arm.
 
-    Intervals are at the level of the verdict. p is adjusted over the arms that are not in the question itself, which
-    has its own alpha, and that learn from the same targets; the other arms, where a difference is certain, have no
-    adjusted p.
+    Intervals are at the level of the verdict. p is adjusted over all arms but two kinds, which have no adjusted p:
+    the question's own multi-task arm, which has its own alpha, and arms with other targets, which certainly differ.
     """
     tests = family_tests(
         {

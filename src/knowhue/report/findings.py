@@ -223,7 +223,7 @@ def posteriors(findings: Findings) -> list[dict[str, Any]]:
 def relative_gains(findings: Findings) -> list[dict[str, Any]]:
     """Return the mean relative gain of each arm with two or more questions, over the seeds that all of them have.
 
-    Rows have `arm`; `questions`, the primary metrics of which are averaged; `seeds`; `by_seed`, where 0.01 is one per
+    Rows have `arm`; `questions`, over whose primary metrics it is the mean; `seeds`; `by_seed`, where 0.01 is one per
     cent and positive is better; their `mean`; and `interval`, Student's t over seeds, on these test images, None with
     one seed. There are no rows for a tuning study.
     """

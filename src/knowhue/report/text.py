@@ -1,7 +1,4 @@
-"""Numbers as text: digits, signs, units, p values, times and counts; their tables as lines for a terminal.
-
-No other file of the report formats numbers.
-"""
+"""Numbers as text: digits, signs, units, p values, times and counts; their tables as lines for a terminal."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +25,7 @@ _LEAST = 1e-15
 TERMINAL_WIDTH = 80
 """Longest line of a table in a terminal, in characters."""
 _TITLE_WIDTH, _CELL_WIDTH = 24, 26
-"""Longest lines of the first and of other columns there, so that two others fit beside the first."""
+"""Longest lines of the first and of other columns there, so that two of them fit next to the first."""
 
 
 class TableCell(NamedTuple):

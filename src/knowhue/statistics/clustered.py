@@ -156,8 +156,8 @@ def jackknifed(estimate: float, left_out: NDArray[np.float64], sizes: NDArray[np
     """Correct an estimate for its bias of order 1 / N (Quenouille 1956), and estimate its standard error.
 
     This is the delete-a-group jackknife for groups of unequal sizes by Busing, Meijer and van der Leeden (Statistics
-    and Computing 9, 1999, equations 5 to 8). A Frechet distance is too large by about 1 / N with N images; a bootstrap
-    doubles that bias, the jackknife removes it.
+    and Computing 9, 1999, equations 5 to 8). A Frechet distance of N images is too large, by an amount of order
+    1 / N; a bootstrap doubles that bias, the jackknife removes it.
 
     Args:
         estimate: from all images.

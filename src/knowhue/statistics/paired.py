@@ -32,7 +32,7 @@ _TIE = 1e-9
 _DIGITS = 13
 """Significant digits kept of a score; equal scores that were summed in another order agree in more."""
 _LEAST_ROUNDED = 1e-200
-"""Largest score up to which nothing is rounded: the power of ten needed for it would overflow."""
+"""Scores up to this size are not rounded, because the power of ten needed for smaller ones can overflow."""
 
 
 class Share(NamedTuple):

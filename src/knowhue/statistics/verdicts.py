@@ -4,7 +4,7 @@ A difference is claimed only if the exact sign-flip test and the interval over s
 questions has the level `alpha / k` for both kinds of claims (difference, equivalence), because only one kind can be
 false.
 
-Probabilities with a region of equivalence and relative gains, as other papers report them, are secondary readings and
+Probabilities with a region of equivalence and relative gains, as other papers report them, are secondary analyses and
 never verdicts.
 """
 
@@ -59,7 +59,7 @@ class Word(StrEnum):
 class Needed(NamedTuple):
     """Seeds that a new study with as many images would need, and the range of that number, as the spread is uncertain.
 
-    None means that no number of seeds is enough.
+    None means that not even 10,000 seeds are enough.
     """
 
     seeds: int | None
