@@ -181,20 +181,23 @@ def _write_arithmetic(training: Training, threads: int | None, answer: Path) -> 
     write_json(answer, Arithmetic(engine.precision, golden_step(engine, threads))._asdict())
 
 
-def run_cells(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
-    """Run all cells, block by block, on an engine, or in this process and those that torch.distributed.run started."""
+def run_cells(work: Workspace, plan: Plan, executor: Executor, step: str) -> None:
+    """Run all cells, block by block, on an engine, or in this process and those that torch.distributed.run started.
+
+    `step` is the golden step of the machines that run them.
+    """
     # a block that was finished with another golden step is not changed, and neither is its gate
     blocks = blocks_of(plan).items()
-    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, now)}
+    gated = {seed for seed, cells in blocks if finished_with(work.root, cells) in (None, step)}
     whole = _complete_cells(work, plan)
     if isinstance(executor, InProcess):
         begun, total = list[tuple[str, int]](), len(plan.cells)
 
-        def here(step: CellStep) -> None:
-            if step.cell not in begun:
+        def here(cell_step: CellStep) -> None:
+            if cell_step.cell not in begun:
                 work.report({"stage": "cell", "done": len(begun), "total": total})
-                begun.append(step.cell)
-            step(work)
+                begun.append(cell_step.cell)
+            cell_step(work)
 
         executor.execute(cell_jobs(plan, gated, here, whole))
         work.report({"stage": "cell", "done": total, "total": total})

@@ -182,12 +182,12 @@ def run_study(
         plan = read_plan(root)  # an interrupted comparison may already have arms at equal wall-clock
         is_comparison = plan.reference is not None
         report({"stage": "golden"})
-        now = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
+        step = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
         more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
-        restart_mixed_blocks(work, blocks_of(plan), now, more_to_come)
-        run_cells(work, plan, executor, now)
+        restart_mixed_blocks(work, blocks_of(plan), step, more_to_come)
+        run_cells(work, plan, executor, step)
         if is_comparison:
-            _run_at_equal_wall_clock(work, plan, executor, now)
+            _run_at_equal_wall_clock(work, plan, executor, step)
         report({"stage": "report"})
         if work.engine.is_main:
             write_report(root)
@@ -243,7 +243,7 @@ def _begin(
     return work, elsewhere
 
 
-def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, now: str) -> None:
+def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, step: str) -> None:
     """Fix the epochs of each method once, from the training times at equal images, and run the new arms."""
     if work.engine.is_main and "wall_clock" not in (frozen := read_frozen(work.root)):
         clock = equal_wall_clock(plan, work.root)
@@ -251,7 +251,7 @@ def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, no
         write_json(work.root / FROZEN, {**frozen, **extended, "wall_clock": clock})
     work.engine.wait()
     plan = read_plan(work.root)
-    run_cells(work, plan, executor, now)
+    run_cells(work, plan, executor, step)
     work.report({"stage": "costs"})
     if executor.is_elsewhere:  # on the machines that trained the methods, for comparable times
         costs = partial(worker_task(work, plan, executor), partial(write_costs, plan=plan))
@@ -431,7 +431,7 @@ def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:
     if changed:
         raise RunError(
             f"{root} was frozen on {frozen['created']}, before its first run, with other "
-            f"{' and '.join(changed)} than are there now. Bring the old ones back, or name another folder."
+            f"{' and '.join(changed)} than are there now. Restore the old ones, or name another folder."
         )
 
 
