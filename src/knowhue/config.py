@@ -106,7 +106,7 @@ class Images(Section):
     split_seed: NonNegativeInt = 0
     """random seed of these splits"""
     min_colourfulness: NonNegativeFloat = 4.0
-    """images with a lower colourfulness (M3 of Hasler and Süsstrunk, 0 to about 110) are left out as near-gray"""
+    """images with a lower colourfulness (M3, 0 to about 110) are left out as near-gray"""
     # at 8 bits, with similar colours, 98 % of re-encoded or mirrored copies match, but no two of 5,448 real images
     duplicate_distance_bits: Annotated[int, Field(ge=0, le=16)] = 8
     """most bits, of 64, in which the perceptual hashes of duplicates may differ; 0 finds only equal pixels"""
