@@ -279,7 +279,7 @@ def test_a_run_in_the_folder_of_another_is_named():
     table = cell_lines(cells)
     assert (table[1].split(), table[2]) == (
         ["0", "done", "other"],
-        "1 of 2 runs are done; trained with other settings than the names of their folders say: multi of seed 0",
+        "1 of 2 runs are done; in a folder named for other settings: multi of seed 0",
     )
 
 

@@ -24,7 +24,7 @@ from knowhue.apps.progress import cell_lines, showing_progress
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.config import Config
-from knowhue.engines.executor import Executor, await_leftover_jobs, open_engine, share_out
+from knowhue.engines.executor import MOST_WORKERS, Executor, await_leftover_jobs, open_engine, share_out
 from knowhue.errors import ConfigError, plural
 from knowhue.locks import is_first_process, locked, read_holders
 from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
@@ -34,7 +34,7 @@ from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import file_digest, read_json, real_path, require_outputs
 
-MOST_SEEDS, MOST_WORKERS = 10_000, 1024
+MOST_SEEDS = 10_000
 """Larger numbers are typing errors, and would take all memory."""
 
 _Value = TypeVar("_Value")

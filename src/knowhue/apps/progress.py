@@ -248,11 +248,7 @@ def cell_lines(cells: Sequence[Cell]) -> list[str]:
     lines = [f" seed  {head}", *(f"{seed:>5}  {'  '.join(row)}" for seed, row in rows.items())]
     ended = sum(cell.state in ENDED for cell in cells)
     exchanged = [f"{cell.arm} of seed {cell.seed}" for cell in cells if cell.state == OTHER_SETTINGS]
-    others = (
-        f"; trained with other settings than the names of their folders say: {few(exchanged)}"
-        if exchanged
-        else ""
-    )
+    others = f"; in a folder named for other settings: {few(exchanged)}" if exchanged else ""
     legend = ["· not started"] * any(cell.state == "missing" for cell in cells)
     return [*lines, *legend, f"{ended} of {len(cells)} runs are done{others}"]
 

@@ -15,7 +15,7 @@ from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model,
 from knowhue.apps.program import OverwriteOption, Rare, require_folder, say, say_json, with_options
 from knowhue.apps.progress import showing_progress
 from knowhue.config import MAX_SATURATION, digest
-from knowhue.engines.executor import open_engine
+from knowhue.engines.executor import MOST_WORKERS, open_engine
 from knowhue.errors import ConfigError, ImageError, few, shown, system_reason
 from knowhue.images.image import STATE, SUFFIXES, broken_link
 from knowhue.inference.description import model_as_used
@@ -85,7 +85,7 @@ class ColorizeArguments(ModelOptions):
     """in a folder, skip images that cannot be read, or stop at the first; images that were begun are finished"""
     shards: Annotated[ArchiveOption[int | None], Field(ge=1)] = None
     """number of jobs that the images of a folder or an object store are divided into (docs/scale.md)"""
-    workers: Annotated[ArchiveOption[int | None], Field(ge=1, le=1024)] = None
+    workers: Annotated[ArchiveOption[int | None], Field(ge=1, le=MOST_WORKERS)] = None
     """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
     engine: ArchiveOption[str] = "local"
     """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""

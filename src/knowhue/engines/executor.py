@@ -24,6 +24,7 @@ from knowhue.presets import checked, merge, read_setting
 from knowhue.runs import Report, ShareOut
 
 POLL_SECONDS = 5.0
+MOST_WORKERS = 1024  # a larger number is a typing error, and would take all memory
 
 
 class Job(NamedTuple):
