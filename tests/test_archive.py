@@ -319,6 +319,15 @@ def test_what_is_waited_for_while_workers_open_the_model_is_said(photos, tmp_pat
     assert (events[-1]["done"], events[-1]["total"]) == (18, 18)
 
 
+def test_shards_that_an_engine_did_not_finish_are_named(photos, tmp_path):
+    class Idle(InProcess):
+        def execute(self, jobs, watch=lambda: None) -> None:
+            pass
+
+    with pytest.raises(RunError, match=r"^1 shard did not finish: 0\. Run the same command again\.$"):
+        archive(photos, tmp_path / "out", shards=1, executor=Idle())
+
+
 def test_jobs_of_a_killed_command_are_waited_for(photos, tmp_path):
     class Busy(InProcess):
         def leftover_jobs(self) -> list[str]:

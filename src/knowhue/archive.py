@@ -268,5 +268,7 @@ def _execute(
     watch()
     lost = [task.shard for task in tasks if end_path(task.shard) not in ends]
     if lost:
-        raise RunError(f"{len(lost)} shards did not finish, such as {lost[0]}. Run the same command again.")
+        raise RunError(
+            f"{plural(len(lost), 'shard')} did not finish: {few(lost)}. Run the same command again."
+        )
     return [ends[end_path(task.shard)] for task in tasks]

@@ -339,6 +339,7 @@ WRONG = {
         ConfigError,
         "`sha256` should be 64 hex digits. Found `sha256 = abc`",
     ),
+    "a long text": (("ddcolor", "z" * 999), ConfigError, r"Found `sha256 = z{80}\.\.\.`"),
     "another file": (
         ("siggraph17", "0" * 64),
         WeightsError,

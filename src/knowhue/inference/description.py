@@ -139,7 +139,7 @@ class Description(Section):
                     f"`images.{name}` should be a whole number, found {shown(self.images[name])}"
                 )
         if unknown := [name for name in self.metrics if name not in METRICS]:
-            raise ValueError(f"scores are named as in METRICS, found {shown(unknown[0])}")
+            raise ValueError(f"scores should be named as in METRICS, found {shown(unknown[0])}")
         return self
 
     @property

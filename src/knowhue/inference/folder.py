@@ -8,7 +8,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, few
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import count_notable
@@ -60,15 +60,15 @@ def colorize_folder(
         report: called after every image with the fields of `Pace.after`, and `failed`, which `done` includes.
 
     Raises:
-        ConfigError: the options hold hints, or the model has no colour head.
+        ConfigError: the options hold hints or strokes, or the model has no colour head.
         RunError: `out` holds other files or another job's colours, is in use, or cannot be written.
     """
     started = time.monotonic()
     colorizer.require_options(options)
-    if options.hints or options.strokes is not None:
+    if refused := [f"`{name}`" for name in options.changed() if name in ("hints", "strokes")]:
         raise ConfigError(
-            "`options` should hold no hints and no strokes for a folder, because they belong to one image. Found some. "
-            "Pass them as `hints` to `list_folder`, or colour that image alone."
+            "`options` of a folder should hold no hints and no strokes, because they belong to one image. Found "
+            f"{few(refused)}. Pass hints to `list_folder`, or colour that image alone."
         )
     key = job_of(colorizer, str(real_path(listing.source)), options, listing.suffix, album)
     with locked(listing.out, "colorize"), Ledger(listing.out, key, overwrite) as ledger:

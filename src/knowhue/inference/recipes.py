@@ -26,7 +26,7 @@ import numpy as np
 
 from knowhue.color import FloatArray, lab_to_linear, linear_to_srgb, srgb_to_lab
 from knowhue.config import Task
-from knowhue.errors import ConfigError, WeightsError, one_of
+from knowhue.errors import ConfigError, WeightsError, one_of, shown
 from knowhue.inference.description import DEFAULT_UNKNOWN_BELOW
 from knowhue.inference.networks import LARGEST_CHROMA, Predictions, require_activations
 from knowhue.inference.pixels import enlarge
@@ -187,10 +187,10 @@ def model_input(recipe: Recipe, lightness: FloatArray) -> FloatArray:
 
 def require_supported(recipe: str, options: Mapping[str, str]) -> None:
     """Raise a `ConfigError` if an option, by name and by how messages show it, is in `UNSUPPORTED`."""
-    for name, shown in options.items():
+    for name, text in options.items():
         if name in UNSUPPORTED:
             raise ConfigError(
-                f"`{shown}` is more than the recipe `{recipe}` can do: {UNSUPPORTED[name]}. Leave it out, or use one "
+                f"`{text}` is more than the recipe `{recipe}` can do: {UNSUPPORTED[name]}. Leave it out, or use one "
                 "of Knowhue's own models."
             )
 
@@ -200,7 +200,7 @@ def require_recipe(recipe: str, sha256: str | None = None) -> None:
     if recipe not in RECIPES:
         raise ConfigError(one_of("recipe", recipe, RECIPES))
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise ConfigError(f"`sha256` should be 64 hex digits. Found `sha256 = {sha256[:80]}`.")
+        raise ConfigError(f"`sha256` should be 64 hex digits. Found `sha256 = {shown(sha256)}`.")
 
 
 def find_recipe_file(source: str | Path, recipe: str) -> Path:
