@@ -1,1 +1,1 @@
-"""A trained model at work: any image in, the same image in colour and its class out."""
+"""Use a trained model: colour and classify images, folders, archives and videos."""

@@ -1,4 +1,4 @@
-"""Colours and a calibrated class for an image of any size, in one call."""
+"""The colorizer: colours and a calibrated class for an image of any size in one call."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

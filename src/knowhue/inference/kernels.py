@@ -80,7 +80,7 @@ def _polynomial(y, coefficients, middle, steepness):
 
 
 def root_of(y):
-    """CIELAB's cube root of Y/Yn with its straight foot."""
+    """CIELAB's cube root of Y/Yn with its linear part near black."""
     root = _polynomial(y, _ROOT, _ROOT_MIDDLE, _ROOT_STEEPNESS)
     return _where(y > _FOOT, root, y * _FOOT_SLOPE + np.float32(4 / 29))
 
