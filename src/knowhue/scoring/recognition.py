@@ -1,6 +1,5 @@
 """Recognition of colourings by a probe of the true images' folders or by the user's classifier; needs torch."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from knowhue.errors import ConfigError, did_you_mean, few, shown, system_reason
 from knowhue.evaluation.features import Features
 from knowhue.evaluation.recognition import LIKELIEST, ImageClassifier, fit_probe, open_classifier
 from knowhue.scoring.pairing import Pairs
+from knowhue.settings_text import plain_name
 
 FOLDS = 5
 """Folds of the probe: each image is classified by a probe that was not fitted to it."""
@@ -136,8 +136,7 @@ def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
             f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
             f"where it stands for no folder. Found {len(lines)} in `{path}`."
         )
-    # names are normalised like those of folders, see `pairing`
-    return tuple(unicodedata.normalize("NFC", line.strip()) for line in lines)
+    return tuple(plain_name(line.strip()) for line in lines)  # as for folders, see `pairing`
 
 
 def _require_folders(path: Path, stands_for: Sequence[str], folders: Collection[str]) -> None:
