@@ -443,6 +443,13 @@ def test_weights_without_a_description_are_refused(tmp_path):
         open_network(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("recipe", [None, "ddcolor"])
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".onnx", "/".join(["y" * 200] * 30)])
+def test_a_name_that_is_too_long_is_refused_as_no_model(name, recipe):
+    with pytest.raises(WeightsError, match=r"^`model` should be .* Found .*`[xy/]{200}\.\.\.`\.$"):
+        open_network(name, recipe)
+
+
 @pytest.mark.parametrize("head", [("unet", "l1"), ("feedforward", "classification")])
 @pytest.mark.parametrize("encoder", BACKBONES)
 def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encoder, head):

@@ -4,6 +4,7 @@ Importing this module does not import torch: ONNX models run without it.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
-from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, lines_of, quoted
+from knowhue.errors import ConfigError, RunError, WeightsError, did_you_mean, lines_of, quoted, shown
 from knowhue.inference.description import KEY, Description, read_description
 from knowhue.runs import (
     BUILT_IN,
@@ -178,13 +179,12 @@ def find_model(source: str | Path) -> Path:
     if str(source) == BUILT_IN:
         return BUILT_IN_FILE
     path = Path(source)
-    exists = bool(str(source)) and path.exists()
-    if exists and path.is_dir():
+    if os.path.isdir(source):  # unlike `Path.is_dir`, it raises nothing for a long name
         return _find_in_folder(path)
+    exists = os.path.exists(source)
     if not exists or path.suffix.lower() not in OPENERS:
-        found = f"`{source}`.{path_hint(path)}"
-        if not exists:
-            found = f"no `{source}`.{did_you_mean(str(source), [BUILT_IN])}"
+        name = shown(str(source), 200)
+        found = f"`{name}`.{path_hint(path)}" if exists else f"no `{name}`.{did_you_mean(name, [BUILT_IN])}"
         raise WeightsError(
             f"`model` should be `{BUILT_IN}`, the folder of a run or a study, or a {' or '.join(OPENERS)} file that "
             f"`knowhue export` made. Found {found}"
@@ -195,7 +195,7 @@ def find_model(source: str | Path) -> Path:
 def needs_deployment(source: str | Path) -> Path | None:
     """The finished run at `source` if it has not been exported yet, else None."""
     path = Path(source)
-    if str(source) == BUILT_IN or not path.is_dir() or _exported(path):
+    if str(source) == BUILT_IN or not os.path.isdir(path) or _exported(path):
         return None
     try:
         run = finished_run(path)

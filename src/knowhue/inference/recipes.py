@@ -16,6 +16,7 @@ Every model gets the image stretched to a square, as its authors do; a file with
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -208,10 +209,10 @@ def find_recipe_file(source: str | Path, recipe: str) -> Path:
     require_recipe(recipe)
     path = Path(source)
     is_onnx = path.suffix.lower() == ".onnx"
-    if not is_onnx or not path.is_file():
-        missing = "no file " if is_onnx else ""
+    if not is_onnx or not os.path.isfile(path):  # unlike `Path.is_file`, it raises nothing for a long name
+        found = f"{'no file ' * is_onnx}`{shown(str(source), 200)}`"
         raise WeightsError(
-            f"`model` should be a third-party .onnx file for the recipe `{recipe}`. Found {missing}`{source}`."
+            f"`model` should be a third-party .onnx file for the recipe `{recipe}`. Found {found}."
         )
     return path
 
