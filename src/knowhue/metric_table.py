@@ -40,32 +40,17 @@ RUN_METRICS: dict[str, Metric] = {
     "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "LPIPS", places=4),
     "adversarial": Metric("Generator's adversarial loss, own discriminator", "loss", "neither"),
     "chroma_ratio": Metric(
-        "Mean chroma, predicted over true",
-        "ratio, 1 is as vivid",
-        "neither",
-        "chroma, of true",
-        column="chroma",
-        over="set",
+        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "chroma, of true", "chroma", "set"
     ),
     "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither"),
     "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither"),
     "colourfulness": Metric("Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "CF, signed"),
     "colourfulness_absolute": Metric("Colourfulness (absolute convention)", "M3", "neither", "CF, absolute"),
     "colourfulness_difference_of_means": Metric(
-        "Difference of the mean colourfulness",
-        "M3",
-        "lower",
-        "dCF of means, signed",
-        column="colourfulness",
-        over="set",
+        "Difference of the mean colourfulness", "M3", "lower", "dCF of means, signed", "colourfulness", "set"
     ),
     "mean_colourfulness_difference": Metric(
-        "Mean difference of colourfulness",
-        "M3",
-        "lower",
-        "dCF of images, signed",
-        column="colourfulness",
-        over="set",
+        "Mean difference of colourfulness", "M3", "lower", "dCF of images, signed", "colourfulness", "set"
     ),
     "accuracy": Metric("Accuracy", "share", "higher", task="class", column="correct"),
     "balanced_accuracy": Metric(
@@ -73,14 +58,9 @@ RUN_METRICS: dict[str, Metric] = {
     ),
     "cross_entropy": Metric("Cross-entropy", "nats", "lower", task="class"),
     "ece": Metric(
-        "Expected calibration error, 15 bins",
-        "share",
-        "lower",
-        task="class",
-        column="probability",
-        over="set",
+        "Expected calibration error, 15 bins", "share", "lower", "", "probability", "set", task="class"
     ),
-}
+}  # fmt: skip
 """The metrics of every run, computed from the rows of its images."""
 METRICS: dict[str, Metric] = {
     **RUN_METRICS,
@@ -102,11 +82,7 @@ METRICS: dict[str, Metric] = {
     # only of `knowhue score`
     "ab_auc": Metric("Area under the curve of a*b* errors", "share", "higher", "AUC", places=4),
     "ab_auc_balanced": Metric(
-        "Area under the curve of a*b* errors, colours weighted equally",
-        "share",
-        "higher",
-        "AUC, balanced",
-        places=4,
+        "Area under the curve of a*b* errors, colours weighted equally", "share", "higher", "AUC, balanced", places=4
     ),
     "mean_colourfulness_difference_absolute": Metric(
         "Mean difference of colourfulness (absolute convention)", "M3", "lower", "dCF of images, absolute"
@@ -116,7 +92,7 @@ METRICS: dict[str, Metric] = {
     ),
     "lightness_change": Metric("Mean change of L*", "CIELAB units", "lower", "|dL*|", places=3),
     "lightness_changed": Metric("Pixels whose L* changed visibly", "share", "lower", "L* changed", places=4),
-}
+}  # fmt: skip
 OF_CLASSIFIER = ("top1_accuracy", "top5_accuracy", "top1_agreement")
 RECOGNITION = ("recognition", *OF_CLASSIFIER)
 """Shares of images; each image counts or does not."""

@@ -60,7 +60,7 @@ _EXACT = 1e-9  # the order of sums depends on the library
 _MAX_PROBLEMS = 5  # shown per file
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """Exceptions of reading a file that was edited and can contain anything."""
-_COMPUTED = ("metrics", "per_class", "split", "images")  # entries of `scores.json`
+_COMPUTED = {"metrics", "per_class", "split", "images"}  # entries of `scores.json`
 
 
 class CheckResult(NamedTuple):
@@ -134,9 +134,12 @@ def check(path: Path) -> CheckResult:
         changed = {each.partition(": ")[0] for each in problems}
         problems += _changed_in_runs(root, changed)
         scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
-        crate = partial(_check_crate, listed, changed)
-        parts = {"study.json": _check_hash, **scores, RESULTS: _check_results, CRATE: crate}
+        parts = {"study.json": _check_hash, **scores, RESULTS: _check_results}
         found, skipped = list[_Recomputed](), list[str]()
+        if changed:  # the metadata describes every file and repeats the answers
+            skipped.append(CRATE)
+        else:
+            parts[CRATE] = partial(_check_crate, sorted(listed))
         for name, part in parts.items():
             try:
                 found.append(part(root))
@@ -190,13 +193,12 @@ def _not_recomputed(root: Path, has_answers: bool) -> list[str]:
         computed = "; the answers printed here are computed" if has_answers else ""
         left.append(f"report.html: its text is not compared{computed}")
     files = [name for name in ("baselines.json", "costs.json") if (root / name).exists()]
-    parts: dict[str, None] = {}
+    parts: set[str] = set()
     for folder in _runs(root):
         with suppress(KnowhueError, *_DAMAGE):
             found = _read(folder / "scores.json")
-            parts |= dict.fromkeys(name for name in found if name not in _COMPUTED)
-            parts |= dict.fromkeys(name for name in found.get("metrics", {}) if name not in RUN_METRICS)
-    files += [f"of scores.json {', '.join(parts)}"] if parts else []
+            parts |= found.keys() - _COMPUTED | found.get("metrics", {}).keys() - RUN_METRICS.keys()
+    files += [f"of scores.json {', '.join(sorted(parts))}"] if parts else []
     if files:
         left.append(f"{'; '.join(files)}: they need images or weights")
     return left
@@ -218,11 +220,8 @@ def _describe(root: Path, names: Sequence[str], frozen: Mapping[str, Any]) -> di
         "datePublished": frozen["created"], "hasPart": [{"@id": name} for name in names],
     }  # fmt: skip
     software = {
-        "@id": "#knowhue",
-        "@type": "SoftwareApplication",
-        "name": "Knowhue",
-        "version": frozen["version"],
-    }
+        "@id": "#knowhue", "@type": "SoftwareApplication", "name": "Knowhue", "version": frozen["version"],
+    }  # fmt: skip
     action = {
         "@id": "#study", "@type": "CreateAction", "name": frozen.get("command") or "knowhue study",
         "instrument": {"@id": "#knowhue"}, "result": {"@id": "./"},
@@ -327,19 +326,10 @@ def _check_results(root: Path) -> _Recomputed:
     return _Recomputed(numbers, problems, found.lines)
 
 
-def _check_crate(names: Collection[str], changed: Collection[str], root: Path) -> _Recomputed:
-    """Compare the metadata of the RO-Crate with the study and its files, without the changed files in `changed`."""
-    sealed = _read(root / CRATE)
-    found = _describe(root, [name for name in names if name not in changed], read_frozen(root))
-    for each in sealed["@graph"]:
-        if "hasPart" in each:
-            each["hasPart"] = [part for part in each["hasPart"] if part["@id"] not in changed]
-    sealed["@graph"] = [each for each in sealed["@graph"] if each["@id"] not in changed]
-    if RESULTS in changed:  # the metadata repeats its answers, and may still have the true ones
-        for each in (*sealed["@graph"], *found["@graph"]):
-            if each.get("@id") == "./":
-                each.pop("description", None)
-    return _Recomputed(0, compare(sealed, found, f"{CRATE}: ", 0)[1])
+def _check_crate(names: Sequence[str], root: Path) -> _Recomputed:
+    """Compare the metadata of the RO-Crate with the study and its files."""
+    found = _describe(root, names, read_frozen(root))
+    return _Recomputed(0, compare(_read(root / CRATE), found, f"{CRATE}: ", 0)[1])
 
 
 def _name(path: Path, root: Path) -> str:

@@ -204,7 +204,7 @@ def test_many_changes_are_counted_and_what_cannot_be_computed_is_named(sealed, t
     assert all(" is stored as " in each for each in of_scores)
     shown = [each for each in shown_problems(found.problems) if each.startswith(f"{scores}: ")]
     assert shown == [*of_scores[:5], f"{scores}: 1 more problem"]
-    assert found.unchecked[0] == "results.json: what was changed does not allow it"
+    assert found.unchecked[0] == f"{CRATE}, results.json: what was changed does not allow it"
     assert found.unchecked[-1].endswith(": they need images or weights")
 
 
