@@ -8,7 +8,7 @@ import pytest
 from synthetic_study import change, run_of, scores_of, table_text, write_study
 
 from knowhue.report.figures import draw_extremes
-from knowhue.report.levels import reliability_bins, reliability_rows
+from knowhue.report.levels import draw_reliability, reliability_bins, reliability_rows
 from knowhue.report.page import write_report
 from knowhue.report.reading import read_study
 from knowhue.report.results import (
@@ -19,6 +19,7 @@ from knowhue.report.results import (
     provenance,
 )
 from knowhue.report.study import Study, floors
+from knowhue.report.style import lay_out
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 NO_RECOGNITION = (
@@ -139,6 +140,15 @@ def test_reliability_adds_up_over_seeds(tmp_path: Path):
     assert (empty["images"], empty["accuracy"]) == (0, None)
     assert (full["images"], round(full["confidence"], 6), round(full["accuracy"], 6)) == (20, 0.8, 0.6)
     assert len(reliability_rows(study)) == 2 * 2
+
+
+def test_no_text_of_the_reliability_diagram_can_lie_under_a_point(tmp_path: Path):
+    for figure in draw_reliability(read_study(study_with_distances(tmp_path))).values():
+        lay_out(figure)
+        (ax,) = figure.axes
+        words = [each for each in ax.texts if each.get_text()]
+        assert [each.get_text() for each in words] == ["calibration error 20.0 %"]
+        assert not any(each.get_window_extent().overlaps(ax.bbox) for each in words)
 
 
 def test_extremes_are_those_with_the_least_and_greatest_error(tmp_path: Path):

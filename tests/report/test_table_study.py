@@ -467,6 +467,13 @@ def test_the_page_escapes_names_and_holds_all_numbers(tmp_path):
     )
 
 
+def test_a_column_of_quoted_names_is_aligned_like_other_words(tmp_path):
+    path = write(tmp_path / "t.csv", totals([-0.5] * 8, metric="“loss”"))
+    asked = TableOptions(sesoi={"“loss”": 0.25}, better={"“loss”": "lower"}, against="old")
+    write_verdict(conclude(read_table([path], asked)), tmp_path / "v.html", tmp_path / "v.json")
+    assert '<td class="text">“loss”</td>' in (tmp_path / "v.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("metric", ["loss", "mean_b", "adversarial"])
 def test_a_log_likelihood_below_0_has_an_interval_like_any_other(tmp_path, metric):
     path = write(tmp_path / "t.csv", totals(np.linspace(-0.1, 0.4, 8), metric, level=-30.0))

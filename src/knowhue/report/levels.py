@@ -414,8 +414,7 @@ def draw_reliability(study: Study) -> "dict[str, Figure]":
     for side in drawn_sides(study, "class"):
         if bins := [each for each in reliability_bins(study, side.arm) if each["images"]]:
             figures[f"reliability_{side.name}"], axes = panels(5.0, 3.6)
-            set_title(axes[0, 0], side.title, side.colour)
-            _diagram(axes[0, 0], bins, side.colour)
+            _diagram(axes[0, 0], bins, side)
     return figures
 
 
@@ -440,17 +439,16 @@ def _pool_bins(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     return {**same[0], "images": sum(weights), **means}
 
 
-def _diagram(ax: "Axes", bins: list[dict[str, Any]], colour: str) -> None:
+def _diagram(ax: "Axes", bins: list[dict[str, Any]], side: Side) -> None:
     images, confidence, accuracy = (
         np.array([each[name] for each in bins], float) for name in ("images", "confidence", "accuracy")
     )
     share = images / images.sum()
     error = float((share * np.abs(confidence - accuracy)).sum())
+    set_title(ax, side.title, side.colour, subtitle=f"calibration error {100 * error:.1f} %")
     ax.plot([0, 100], [0, 100], color=RULE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
-    ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=colour, alpha=0.35, linewidth=2)
-    ax.scatter(100 * confidence, 100 * accuracy, s=12 + 260 * share, color=colour, linewidth=0, zorder=3)
+    ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=side.colour, alpha=0.35, linewidth=2)
+    ax.scatter(100 * confidence, 100 * accuracy, s=12 + 260 * share, color=side.colour, linewidth=0, zorder=3)
     ax.set(
         xlim=(-4, 104), ylim=(-4, 104), xlabel="Probability of the predicted class, %", ylabel="Accuracy, %"
     )
-    text = f"calibration error {100 * error:.1f} %"
-    ax.text(0.03, 0.95, text, color=MUTED, fontsize=SMALL, transform=ax.transAxes, va="top")

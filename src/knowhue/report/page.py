@@ -240,7 +240,7 @@ def _text_columns(rows: Sequence[Sequence[Any]]) -> list[bool]:
     """Return for each column of a table, header first, whether its cells are words, which are aligned to the left."""
 
     def initial(cell: Any) -> str:
-        return str(getattr(cell, "value", cell) or "")[:1].replace(MISSING, "")
+        return str(getattr(cell, "value", cell) or "").lstrip("“\"'(")[:1].replace(MISSING, "")
 
     return ["".join(map(initial, column[1:])).isalpha() for column in zip(*rows, strict=True)]
 
