@@ -182,7 +182,7 @@ def test_grid_adds_an_arm_a_weight():
 )
 def test_weights_of_a_grid_that_would_be_one_arm_are_refused(grid, found):
     with pytest.raises(
-        ConfigError, match=rf"`--grid` should be weights that differ within six digits.*`--grid {found}`"
+        ConfigError, match=rf"`task_weight_grid` should be weights that differ .*`task_weight_grid = {found}`"
     ):
         make_plan(Config(), task_weight_grid=grid)
 

@@ -52,13 +52,15 @@ class TableError(KnowhueError):
 class DamagedError(RunError):
     """A file that knowhue wrote was truncated, changed, or replaced by another kind of file."""
 
-    def __init__(self, path: object, found: str) -> None:
-        super().__init__(f"`{path}` is damaged: {found}. Remove it, and run the command that made it again.")
-        self._made_of = path, found
+    def __init__(
+        self, path: object, found: str, remedy: str = "Remove it, and run the command that made it again."
+    ) -> None:
+        super().__init__(f"`{path}` is damaged: {found}. {remedy}")
+        self.path, self.found, self.remedy = path, found, remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
         # by default, pickle recreates an exception from its message alone, which fails here when a worker raises it
-        return type(self), self._made_of
+        return type(self), (self.path, self.found, self.remedy)
 
 
 class ExtraError(KnowhueError):

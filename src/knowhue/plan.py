@@ -291,8 +291,8 @@ def make_plan(
     weights = [f"{weight:g}" for weight in task_weight_grid]
     if len({*trained, *weights}) < len(trained + weights):
         raise ConfigError(
-            "`--grid` should be weights that differ within six digits from one another, and from that of the arm "
-            f"`multi`, {config.tasks.weights.class_:g}, which is trained anyway. Found `--grid "
+            "`task_weight_grid` should be weights that differ within six digits from one another, and from that of the "
+            f"arm `multi`, {config.tasks.weights.class_:g}, which is trained anyway. Found `task_weight_grid = "
             f"{','.join(f'{weight:.12g}' for weight in task_weight_grid)}`."
         )
     for name, weight in zip(weights, task_weight_grid, strict=True):

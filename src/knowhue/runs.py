@@ -43,6 +43,7 @@ FROZEN = "study.json"
 _STUDY_START = re.compile(rb'(\xef\xbb\xbf)?\s*{\s*"schema"\s*:\s*{\s*"name"\s*:\s*"knowhue-study"')
 """The start of `study.json`, with any white space; `schema` is written first."""
 STUDY_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-study", "version": 4}}
+_RESTORE_PLAN = "A study's plan is never changed: restore the file, or begin a study in another folder."
 RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
 """The schemas of `study.json` and `config.json`; files with another schema are refused."""
 
@@ -197,7 +198,10 @@ def read_frozen(root: Path) -> dict[str, Any]:
 
 def read_study_file(path: Path) -> dict[str, Any]:
     """The content of a `study.json`, whatever the file is called; `RunError` if it is damaged or of another version."""
-    frozen = read_json(path)
+    try:
+        frozen = read_json(path)
+    except DamagedError as error:
+        raise DamagedError(path, error.found, _RESTORE_PLAN) from None
     require_schema(frozen, STUDY_SCHEMA, path)
     return frozen
 

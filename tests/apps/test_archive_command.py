@@ -26,7 +26,7 @@ def photo(tmp_path):
         (["--shards", "2", "--on-error", "stop"], "--on-error stop applies to a folder;"),
         (["--workers", "2"], "--workers applies to an archive (--shards, or a URL);"),
         (["--engine", "ray"], "--engine applies to an archive (--shards, or a URL);"),
-        (["--shards", "2", "--engine", "cloud"], "`engine` should be"),
+        (["--shards", "2", "--engine", "cloud"], "`--engine` should be"),
         (["--shards", "2", "-o", "foo://there"], "`foo://there`"),
     ],
 )

@@ -111,7 +111,7 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--preset", "paper"], ["`preset` should be one of", "Found `preset = paper`"]),
+        (["--preset", "paper"], ["`--preset` should be one of", "Found `--preset paper`"]),
         (["--set", "trainning.x=1"], ["`trainning` is not a setting"]),
         (["--set", "training.batch_size=many"], ["`training.batch_size` should be a whole number", "many"]),
         (["--set", "arms=colour"], ["`arms` should be a list such as `[a, b]`. Found `arms = colour`."]),
@@ -144,7 +144,7 @@ def test_bad_settings(knowhue, command, arguments, parts):
         (["--set", "colour.decoder=palette"], ["`colour.decoder` should be one of auto", "palette"]),
         (["--set", "encoder.weights=nowhere.pth"], ["Found no file `nowhere.pth`"]),
         (["--set", "encoder.weights=package"], ["No pip package has the weights of `resnet18`"]),
-        (["--arm", "both"], ["`arm` should be one of"]),
+        (["--arm", "both"], ["`--arm` should be one of", "Found `--arm both`"]),
     ],
 )
 def test_settings_that_do_not_serve(knowhue, make_folder, tmp_path, arguments, parts):
@@ -178,6 +178,21 @@ def test_folder_that_cannot_be_written(knowhue, make_folder, tmp_path, command):
         "Cannot write",
         "Name another folder",
     )
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "study", "compare"])
+def test_a_folder_of_other_files_is_no_folder_of_a_study(knowhue, make_folder, tmp_path, command):
+    photos = make_folder({"cat": 5, "dog": 5})
+    before = sorted(tmp_path.rglob("*"))
+    said = f"Found `--out {photos}`, which holds cat, dog. Name another folder."
+    errs(knowhue(command, photos, "--out", photos, *SET), "`--out` should be a new or empty folder", said)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "begun" / "images").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".lock").touch()  # of a command that was killed
+    for out in ("begun", "empty", "new"):
+        wrong = ["--set", "trainning.x=1"]
+        errs(knowhue(command, photos, "--out", tmp_path / out, *wrong), "`trainning` is not a setting")
 
 
 def test_prepare_says_what_it_did_and_keeps_it_when_later_images_fail(knowhue, make_folder, tmp_path):
@@ -368,9 +383,9 @@ WRONG = [
     (["study", "photos", "--workers", "99999999"], "workers"),
     (["compare", "photos", "--seeds", "99999999999"], "seeds"),
     (["compare", "photos", "--budget", "inf"], "budget"),
-    (["compare", "photos", "--methods", ","], "`methods` should be some of"),
+    (["compare", "photos", "--methods", ","], "`--methods` should be some of"),
     (["compare", "photos", "--methods", "l1,l1"], "each once"),
-    (["plan", "photos", "--arms", ","], "`arms` should be some of"),
+    (["plan", "photos", "--arms", ","], "`--arms` should be some of"),
     (["plan", "photos", "--arms", "colour,colour"], "each once"),
     *(
         (["plan", "photos", "--grid", grid], "`--grid` should be")
@@ -483,7 +498,8 @@ def test_a_studys_own_file_is_known_by_what_it_holds(knowhue, tmp_path, studied,
     write_json(copy, {**STUDY_SCHEMA, "hash": "0" * 64, **plan.model_dump(mode="json")})
     if damage:
         copy.write_text(copy.read_text()[:-20])
-        errs(knowhue("study", "--plan", copy, "--out", tmp_path / "out"), f"`{copy}` is damaged")
+        said = f"`{copy}` is damaged", "restore the file, or begin a study in another folder"
+        errs(knowhue("study", "--plan", copy, "--out", tmp_path / "out"), *said)
         return
     assert knowhue("study", "--plan", copy, "--out", tmp_path / "out")[0] == 0
     ((asked, _),) = studied

@@ -101,8 +101,8 @@ def test_variances_of_a_study_without_results_say_how_to_write_them(tmp_path: Pa
     "text", ["", "0.1", "colour", "colour=x", "colour=-1", "colour=inf", "colour=.1;class=.2"]
 )
 def test_what_is_no_standard_deviation_is_refused(text: str):
-    with pytest.raises(ConfigError, match="`--seed-sd` should be standard deviations by question"):
-        parse_deviations(text, "--seed-sd")
+    with pytest.raises(ConfigError, match="`seed_sd` should be standard deviations by question"):
+        parse_deviations(text, "seed_sd")
 
 
 def test_what_is_printed_reads_back_to_the_plan(knowhue, make_folder):
@@ -133,7 +133,7 @@ def test_a_plan_is_refused_whose_classes_have_no_images_as_a_study_is(knowhue, m
         ((None, None, None, 30), "has no default"),
         ((None, "colour=.1", "colour=1", None), "should be given together"),
         ((None, "colr=.1", "colour=1", 30), "Did you mean `colour`?"),
-        ((None, "colour=1e300", "colour=1", 30), "`--seed-sd` should be standard deviations by question"),
+        ((None, "colour=1e300", "colour=1", 30), "`seed_sd` should be standard deviations by question"),
     ],
 )
 def test_variances_come_from_one_place_and_whole(given, said):
@@ -170,7 +170,7 @@ def test_variances_of_a_sealed_study_are_those_of_its_folder(tmp_path: Path):
 
 def test_a_weight_that_an_arm_has_is_not_tried_again():
     with pytest.raises(
-        ConfigError, match=r"that of the arm `multi`, 10, which is trained anyway\. Found `--grid 1,10`"
+        ConfigError, match=r"that of the arm `multi`, 10, which is trained anyway\. Found `.* = 1,10`"
     ):
         make_plan(Config(), task_weight_grid=[1, 10])
     assert "multi-class10" in make_plan(Config(), ["colour", "class"], task_weight_grid=[10]).arms

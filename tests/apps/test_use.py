@@ -536,7 +536,8 @@ def test_a_model_that_is_not_there_is_said_before_any_is_opened(knowhue, photo, 
     code, said, err = knowhue(*(part.format(photo=photo()) for part in command), "nowhere")
     assert (code, said) == (2, "")
     (line,) = err.splitlines()
-    assert line.startswith("knowhue: `model` should be `built-in`, the folder of a run or a study, ")
+    typed = "--model" if "--model" in command else "model"  # an argument has no other name
+    assert line.startswith(f"knowhue: `{typed}` should be `built-in`, the folder of a run or a study, ")
     assert line.endswith("Found no `nowhere`.")
 
 
@@ -619,7 +620,7 @@ def test_anothers_model_is_named_with_its_checksum_and_does_no_more_than_it_can(
         ("--unknown-below", "0"): "it has no class",
         ("--reference", photo()): "`--reference` is more than",
         ("--sha256", "0" * 64): f"should have the SHA-256 {'0' * 64}. Found {digest}",
-        ("--sha256", "12"): "`sha256` should be 64 hex digits",
+        ("--sha256", "12"): "`--sha256` should be 64 hex digits",
         ("--recipe", "sigraph17"): "Did you mean `siggraph17`?",
         ("--recipe", "ddcolor"): "as the recipe `ddcolor` does. Found input: float (1, 1, 256, 256)",
         ("--model", "built-in"): "a third-party .onnx file for the recipe `siggraph17`",

@@ -1,5 +1,6 @@
 """The commands of `knowhue`. Each imports what is slow to import, such as torch, only when it runs."""
 
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,9 @@ from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.config import Config
 from knowhue.engines.executor import MOST_WORKERS, Executor, await_leftover_jobs, open_engine, share_out
-from knowhue.errors import ConfigError, plural
+from knowhue.errors import ConfigError, few, plural
 from knowhue.locks import is_first_process, locked, read_holders
-from knowhue.plan import Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
+from knowhue.plan import RESERVED, Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
 from knowhue.presets import DEFAULT_PRESET, METHODS, arm_config, edit, load_config, read_setting
 from knowhue.runs import FROZEN, read_frozen, require_no_run, training_settings
 from knowhue.setting_effects import changed, differing, require_effect
@@ -40,14 +41,22 @@ MOST_SEEDS = 10_000
 _Value = TypeVar("_Value")
 setting_option = partial(typer.Option, rich_help_panel="Settings")
 SettingOption = Annotated[_Value, setting_option()]
-DesignOption = Annotated[_Value, typer.Option(rich_help_panel="Design of the study")]
+design_option = partial(typer.Option, rich_help_panel="Design of the study")
+DesignOption = Annotated[_Value, design_option()]
 WorkOption = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """Options that are needed less often have their own panels in `--help`."""
 
 
 def _require_out(out: Path) -> Path:
-    return require_folder(out)  # typer wants a callback with one parameter
+    """Return the folder of a study, which is new or empty, or in which a study has begun: others' files stay alone."""
+    files = [each for each in os.listdir(out) if each[0] != "."] if os.path.isdir(out) else []
+    if files and not {*RESERVED, FROZEN} & {*files}:
+        raise ConfigError(
+            f"`--out` should be a new or empty folder, or one with a study. Found `--out {out}`, which holds "
+            f"{few(sorted(files), 3)}. Name another folder."
+        )
+    return require_folder(out)
 
 
 OutOption = Annotated[
@@ -133,7 +142,7 @@ class PlanOptions(SettingsOptions):
             description=f"number of seeds, the first is the setting `seed`; by default 1; a verdict needs {MIN_SEEDS}",
         ),
     ] = None
-    grid: DesignOption[str | None] = None
+    task_weight_grid: Annotated[str | None, design_option("--grid")] = None
     """further weights of the class task, each for another multi-task arm, such as `1,100`"""
     tuning: DesignOption[bool] = False
     """run a study for choosing settings: it scores the validation split and gives no verdict"""
@@ -148,7 +157,9 @@ class PlanOptions(SettingsOptions):
         tuning_seeds = [] if self.tuned_on is None else read_tuning(self.tuned_on)["seeds"]
         numbers = range(config.seed, config.seed + (self.seeds or 1))
         chosen = None if self.arms is None else self.arms.split(",")
-        plan = make_plan(config, chosen, numbers, grid_weights(self.grid), self.tuning, tuning_seeds)
+        plan = make_plan(
+            config, chosen, numbers, grid_weights(self.task_weight_grid), self.tuning, tuning_seeds
+        )
         self.require_set_effect(map(plan.arm_settings, plan.arms))
         return plan
 

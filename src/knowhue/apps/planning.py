@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from knowhue.config import Config, Task
-from knowhue.errors import ConfigError, RunError, few, one_of, plural, quoted, shown
+from knowhue.errors import ConfigError, RunError, few, one_of, plural, quoted, should_be, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question, check_new_plan, read_planned
 from knowhue.presets import checked
@@ -93,9 +93,7 @@ def grid_weights(text: str | None) -> list[float]:
     weights = [] if text is None else [parse_number(weight) for weight in text.split(",")]
     if all(0 < weight < math.inf for weight in weights) and len(set(weights)) == len(weights):
         return weights
-    raise ConfigError(
-        f"`--grid` should be different numbers above 0, such as `1,100`. Found `--grid {shown(text)}`."
-    )
+    raise ConfigError(should_be("task_weight_grid", "different numbers above 0, such as `1,100`", text))
 
 
 def read_variances(
@@ -173,22 +171,20 @@ def known_variances(
             "`--seed-sd`, `--image-sd` and `--images` should be given together, or `--images` with `--variances`: "
             "the variation over seeds and images has no default. Found only some of them."
         )
-    seeds, variances = parse_deviations(seed_sd, "--seed-sd"), parse_deviations(image_sd, "--image-sd")
+    seeds, variances = parse_deviations(seed_sd, "seed_sd"), parse_deviations(image_sd, "image_sd")
     return {name: Variances(seeds[name], variances[name]) for name in seeds.keys() & variances.keys()}, images
 
 
-def parse_deviations(text: str, option: str) -> dict[str, float]:
+def parse_deviations(text: str, argument: str) -> dict[str, float]:
     """Parse standard deviations by question, such as `colour=.08,class=.01`; anything else raises a `ConfigError`."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     found = {name.strip(): parse_number(value) for name, _, value in pairs}
     if not found or len(found) < len(pairs) or any(not 0 <= sd <= MAGNITUDES[1] for sd in found.values()):
-        raise ConfigError(
-            f"`{option}` should be standard deviations by question, such as `colour=.08,class=.01`. "
-            f"Found `{option} {shown(text)}`."
-        )
+        wanted = "standard deviations by question, such as `colour=.08,class=.01`"
+        raise ConfigError(should_be(argument, wanted, text))
     for name in found:
         if name not in QUESTIONS:
-            raise ConfigError(one_of(option, name, QUESTIONS))
+            raise ConfigError(one_of(argument, name, QUESTIONS))
     return found
 
 

@@ -188,15 +188,44 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
     # `--help` shows panels in the order in which they first occur
     options = [_parameter(name, field) for name, field in fields.items()]
     options.sort(key=lambda each: each.annotation.__metadata__[0].rich_help_panel == RARELY_NEEDED)
+    typed = {each.name: name for each in options if (name := _typed_name(each.annotation.__metadata__[0]))}
 
     @wraps(command)
     def run(**values: Any) -> Any:
-        return command(argument.annotation.model_construct(**values))
+        try:
+            return command(argument.annotation.model_construct(**values))
+        except KnowhueError as error:
+            given = {
+                name: typed[name] for name in typed.keys() & values if values[name] != fields[name].default
+            }
+            error.args = tuple(with_typed_names(str(each), given) for each in error.args)
+            raise
 
     # typer reads the options of a command from these two attributes
     run.__signature__ = inspect.Signature(options)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {each.name: each.annotation for each in options}
     return run
+
+
+def with_typed_names(message: str, options: Mapping[str, str]) -> str:
+    """Return a message about arguments in Python as one about the options that were typed, by name of the argument.
+
+    >>> with_typed_names("`arm` should be one of class, multi. Found `arm = mulit`.", {"arm": "--arm"})
+    '`--arm` should be one of class, multi. Found `--arm mulit`.'
+    """
+
+    def replace(found: re.Match[str]) -> str:
+        return f"`{options[found[1]]}{found[2].replace(' = ', ' ')}" if found[1] in options else found[0]
+
+    return re.sub(r"`(\w+)(`| = )", replace, message)
+
+
+def _typed_name(parameter: ArgumentInfo | OptionInfo) -> str:
+    """Return the name of an option; empty for an argument, which is typed without one."""
+    if isinstance(parameter, ArgumentInfo):
+        return ""
+    # typer keeps the first declared name in `default`
+    return parameter.default if isinstance(parameter.default, str) else (parameter.param_decls or ("",))[0]
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -205,8 +234,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     parameter = copy(next(kinds, typer.Option()))
     text = meaning_of(field)
     parameter.help = f"{text[:1].upper()}{text[1:].removesuffix('.')}."
-    # typer keeps the first declared name in `default`; without a declared name, a switch would also get a `--no-` form
-    if isinstance(parameter, OptionInfo) and not isinstance(parameter.default, str):
+    # without a declared name, a switch would also get a `--no-` form
+    if isinstance(parameter, OptionInfo) and not _typed_name(parameter):
         parameter.param_decls = (f"--{name.strip('_').replace('_', '-')}",)
     for bound in field.metadata:
         parameter.min = getattr(bound, "ge", parameter.min)
