@@ -4,7 +4,6 @@ Imports that need torch are inside the fixtures, because pytest's main process a
 """
 
 import gc
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +19,9 @@ from empty_figures import empty_figures
 from knowhue.config import Config
 from knowhue.presets import edit
 from small_encoder import SMALL_ENCODER, add_small_encoder
+from small_features import use_small_features
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
-
     from knowhue.data.prepare import Prepared
     from knowhue.training.engine import Workspace
 
@@ -103,29 +101,14 @@ def module_without_figures() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _features_once() -> Iterator[None]:
-    """Compute the features of each batch once per process, because all studies have the same few images."""
-    from knowhue.evaluation.features import NETWORKS, ImageNetwork
-
-    def opened(file: str | None, device: "device") -> ImageNetwork:
-        network, kept = lite0.open(file, device), {}
-
-        def features(rgb: "Tensor") -> "Tensor":
-            key = (rgb.shape, hashlib.sha256(rgb.cpu().numpy().tobytes()).digest())
-            if key not in kept:
-                kept[key] = network.compute(rgb)
-            return kept[key].clone()
-
-        return network._replace(compute=features)
-
-    lite0 = NETWORKS["lite0"]
+def _small_features() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(NETWORKS, "lite0", lite0._replace(open=opened))
+        use_small_features(patch)
         yield
 
 
 @pytest.fixture(scope="session")
-def tiny(_features_once: None) -> Callable[..., Config]:
+def tiny(_small_features: None) -> Callable[..., Config]:
     """The tiny configuration with some settings changed: `tiny(training__batch_size=2, seed=1)`."""
     add_small_encoder()
 

@@ -1,5 +1,6 @@
 """Two processes train the same model as one process, except for the order of sums."""
 
+import gc
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from knowhue.storage import read_json
 from knowhue.study import run_study
 from knowhue.training.run import train
 from small_encoder import add_small_encoder
+from small_features import use_small_features
 
 TOLERANCE = 1e-4
 ARMS = ("multi", "multi-pcgrad")
@@ -32,6 +34,7 @@ def launch(root: Path, commands: list[list[str]]) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     add_small_encoder()
+    gc.freeze()  # accelerate collects garbage before each phase, which would copy all that the processes share
     settings = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
     elastic_launch(settings, run_commands)(root, commands)
 
@@ -40,6 +43,7 @@ def run_commands(root: Path, commands: list[list[str]]) -> None:
     """Run the commands in one of the processes, and write the weights of GradNorm to a file."""
     os.environ |= {"ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     page.FIGURES = empty_figures()
+    use_small_features(pytest.MonkeyPatch())
     observe, seen = GradNorm.observe_step, []
 
     def spy(self, losses, norms):
@@ -62,7 +66,7 @@ def config(tiny):
         colour__width=16,  # with fewer, GroupNorm has single channels, and the bias before it has a noisy gradient
         encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
         images__drawn_count=20,
-        evaluation__gradient_batches=4,
+        evaluation__gradient_batches=2,
         training__heads__epochs=1,
         training__finetune__epochs=1,
     )
