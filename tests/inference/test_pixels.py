@@ -390,7 +390,7 @@ def test_who_does_not_wait_for_compiled_code_gets_it_once_its_depth_is_ready(mon
         begun.append(pixels.dtype)
         may_go_on[pixels.dtype].wait(30)
 
-    made = module.kernels.CompiledKernels(paint_first, lambda *_: None, lambda *_: None)
+    made = module.kernels.CompiledKernels(paint_first, lambda *_: None)
     monkeypatch.setattr(module.kernels, "build_kernels", lambda: made)
     work, much = module.kernels.LazyKernels(), module.kernels.COMPILED_FROM + 1
     work.waits = False
@@ -457,12 +457,12 @@ def test_enlarging_keeps_constants_and_never_leaves_the_range(rows, columns, hei
 ONE_CODE = 0.004  # L* between neighbours of 16 bits, at the steepest
 
 
-def seen_by(way: str, pixels: np.ndarray, size_px: int) -> np.ndarray:
+def seen_by(way: str, pixels: np.ndarray, size_px: int, oversampling: int = 6) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.kernels, "COMPILED_FROM", {"arrays": 2**62, "compiled code": 0}[way])
         patch.setattr(module, "_lazy_kernels", module.kernels.LazyKernels())
         patch.setattr(module.kernels, "build_kernels", lambda: COMPILED)
-        return network_input(pixels, size_px)
+        return network_input(pixels, size_px, oversampling)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(32, 256))
@@ -524,6 +524,21 @@ def test_arrays_and_compiled_code_see_the_same(seed, height, width, channels, dt
     assert by_code.dtype == by_arrays.dtype
     assert np.abs(by_code - by_arrays).max() < ONE_CODE
     assert np.mean(np.abs(by_code - by_arrays) > 1e-4) < 0.02
+
+
+@pytest.mark.parametrize("way", ["arrays", "compiled code"])
+def test_sums_of_codes_do_not_overflow(way):
+    assert seen_by(way, np.full((9_000_000, 1, 1), 65535, np.uint16), 32, oversampling=1).min() == 100
+
+
+@pytest.mark.parametrize("dtype", DEPTHS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bands_do_not_change_the_network_s_input(monkeypatch, dtype, channels):
+    image = scene(2, (417, 398, channels), dtype)
+    alone = seen_by("compiled code", image, 32)
+    monkeypatch.setattr(module, "BAND_PIXELS", 500)
+    monkeypatch.setattr(module, "THREADS", 3)
+    assert (seen_by("compiled code", image, 32) == alone).all()
 
 
 @pytest.mark.parametrize("way", ["arrays", "compiled code"])

@@ -85,7 +85,7 @@ begun = threading.Event()
 def compiling(*_):
     begun.set()
     threading.Event().wait()
-kernels.build_kernels = lambda: kernels.CompiledKernels(compiling, compiling, compiling)
+kernels.build_kernels = lambda: kernels.CompiledKernels(compiling, compiling)
 work = kernels.LazyKernels()
 work.waits = False
 work.compiled(kernels.COMPILED_FROM + 1, np.dtype(np.uint8))

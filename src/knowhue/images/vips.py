@@ -16,6 +16,7 @@ VipsImage = pyvips.Image
 VipsError = pyvips.Error
 
 OVERSAMPLING = 6
+_LARGEST_BLOCK = 256  # a side; the sum of its 16-bit codes fits into 32 bits
 _FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
 _NUMPY_FORMATS = {ours: np.dtype(name) for name, ours in _FORMATS.items()}
 _SMALL = 512 * 512
@@ -104,7 +105,7 @@ def shrink(pixels: Pixels, height: int, width: int, oversampling: int = OVERSAMP
 
 def block_size(old: int, new: int, oversampling: int = OVERSAMPLING) -> int:
     """Size of the blocks that are averaged before `old` values are resized to `new`."""
-    return max(1, old // (new * oversampling))
+    return min(max(1, old // (new * oversampling)), _LARGEST_BLOCK)
 
 
 def reason(error: Exception) -> str:

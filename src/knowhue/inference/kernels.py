@@ -283,51 +283,71 @@ def _paint(pixels, tables, lines, added, first, full_height, out):
     return sums
 
 
-def _block_means(pixels, first, down, across, out):
-    """Means of blocks of pixels from row `first` of blocks on; the image's last row and column are repeated."""
+def _block_means(pixels, row, down, across, sums, totals, out):
+    """Means of a row of blocks of pixels, of at most 2 ** 16 each; the image's last row and column are repeated."""
     height, width, channels = pixels.shape
-    rows, columns = out.shape[:2]
-    sums, share = np.empty(columns * across * channels, np.int64), 1 / (down * across)
-    for y in range(rows):
-        sums[:] = 0
-        for k in range(down):
-            row = pixels[min((first + y) * down + k, height - 1)].reshape(width * channels)
-            for x in range(len(row)):
-                sums[x] += row[x]
-        for x in range(width * channels, len(sums)):
-            sums[x] = sums[x - channels]
-        for x in range(columns):
-            for c in range(channels):
-                total = np.int64(0)
-                for k in range(across):
-                    total += sums[(x * across + k) * channels + c]
-                out[y, x, c] = total * share
+    if down == across == 1:
+        codes = pixels[row].reshape(len(out))
+        for x in range(len(out)):
+            out[x] = codes[x]
+        return
+    sums[:] = 0
+    for k in range(down):
+        codes = pixels[min(row * down + k, height - 1)].reshape(width * channels)
+        for x in range(len(codes)):
+            sums[x] = np.uint32(sums[x] + codes[x])
+    for x in range(width * channels, len(sums)):
+        sums[x] = sums[x - channels]
+    # summed from every pixel on, not only from the first of each block, because that is vectorised
+    totals[:] = sums
+    for k in range(1, across):
+        shifted = sums[k * channels :]
+        for x in range(len(shifted)):
+            totals[x] = np.uint32(totals[x] + shifted[x])
+    blocks = totals.reshape(len(out) // channels, across * channels)
+    picked, share = sums[: len(out)].reshape(len(blocks), channels), 1 / (down * across)
+    for x in range(len(blocks)):
+        picked[x, 0] = blocks[x, 0]
+        if channels == 3:
+            picked[x, 1], picked[x, 2] = blocks[x, 1], blocks[x, 2]
+    for x in range(len(out)):
+        out[x] = sums[x] * share
 
 
-def _small_lightness(values, rows, row_weights, columns, column_weights, top, tables, out):
-    """L* of a resized image: weighted sums of rows, then of columns, by `pixels.taps`, rounded to 16 bits."""
-    height, channels = len(out), values.shape[2]
-    line = np.empty(values.shape[1] * channels)
-    narrow = np.empty((values.shape[1], channels * height), np.float32)
+def _small_lightness(pixels, down, across, rows, row_weights, columns, column_weights, top, tables, out):
+    """L* of rows of a resized image: weighted sums of rows, then of columns, by `pixels.taps`, rounded to 16 bits.
+
+    Only those means of blocks are held that the last row needed.
+    """
+    channels, (height, count) = pixels.shape[2], rows.shape
+    width = -(-pixels.shape[1] // across)
+    work = np.empty((2, width * across * channels), np.uint32)
+    means, known = np.empty((count, width * channels), np.float32), rows[0, 0]
+    line, narrow = np.empty(width * channels), np.empty((width, channels * height), np.float32)
     for y in range(height):
+        while known <= rows[y, count - 1]:
+            _block_means(pixels, known, down, across, work[0], work[1], means[known % count])
+            known += 1
         line[:] = 0
-        for k in range(rows.shape[1]):
-            row, weight = values[rows[y, k]].reshape(len(line)), row_weights[y, k]
+        for k in range(0, count, 2):  # two at a time, which halves the traffic of sums
+            row, weight = means[rows[y, k] % count], row_weights[y, k]
+            other = min(k + 1, count - 1)
+            second, second_weight = means[rows[y, other] % count], row_weights[y, other] if other > k else 0.0
             for x in range(len(line)):
-                line[x] += weight * row[x]
-        for x in range(len(narrow)):
+                line[x] = line[x] + weight * row[x] + second_weight * second[x]
+        for x in range(width):
             for c in range(channels):
                 narrow[x, channels * y + c] = line[channels * x + c]
-    sums, codes = np.empty(channels * height), np.empty(channels * height, np.uint16)
+    weighted, codes = np.empty(channels * height), np.empty(channels * height, np.uint16)
     root = np.empty(height, np.float32)
     for x in range(out.shape[1]):
-        sums[:] = 0
+        weighted[:] = 0
         for k in range(columns.shape[1]):
             column, weight = narrow[columns[x, k]], column_weights[x, k]
-            for i in range(len(sums)):
-                sums[i] += weight * column[i]
-        for i in range(len(sums)):
-            share = _smaller(_larger(np.float32(sums[i]) / top, np.float32(0)), np.float32(1))
+            for i in range(len(weighted)):
+                weighted[i] += weight * column[i]
+        for i in range(len(weighted)):
+            share = _smaller(_larger(np.float32(weighted[i]) / top, np.float32(0)), np.float32(1))
             codes[i] = np.int32(np.rint(share * np.float32(65535)))
         _roots(codes, channels, tables, root)
         for y in range(height):
@@ -339,13 +359,13 @@ class CompiledKernels(NamedTuple):
     """The compiled functions."""
 
     paint: Callable[..., Any]
-    block_means: Callable[..., Any]
     small_lightness: Callable[..., Any]
 
 
 _FORMULAS = (_polynomial, root_of, encoded, _light, linear_rgb, is_outside, next_share)
 _LOOPS = (
     _roots, _place, _places, _widen, _chroma, _add, _find_outside, _largest_shares, _reduce, _encode, _opponents,
+    _block_means,
 )  # fmt: skip
 
 
@@ -360,7 +380,7 @@ def build_kernels() -> CompiledKernels:
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz"}}
     for part in (*_FORMULAS, *_LOOPS):
         register_jitable(**settings)(part)
-    whole: tuple[Any, ...] = _paint, _block_means, _small_lightness
+    whole: tuple[Any, ...] = _paint, _small_lightness
     try:
         return CompiledKernels(*(numba.njit(cache=True, **settings)(each) for each in whole))
     except RuntimeError:  # no folder to cache in: every process compiles again, for some seconds
@@ -415,10 +435,8 @@ def _call_once(compiled: CompiledKernels, dtype: np.dtype[Any]) -> None:
     """Make numba compile all functions for a pixel type, by calls on one pixel."""
     pixels, tables = np.zeros((1, 1, 1), dtype), np.zeros((1, 1 << 16), np.float32)
     pixels.flags.writeable = False  # as `pixels._read_only` returns them
-    means, light = np.empty((1, 1, 1), np.float32), np.empty((1, 1), np.float32)
     lines, nothing = np.zeros((1, 1, 4), np.float32), np.empty((0, 0, 2), np.float32)
     compiled.paint(pixels, tables, lines, nothing, 0, 1, np.empty((1, 1, 3), dtype))
-    compiled.block_means(pixels, 0, 1, 1, means)
     taps = np.zeros((1, 1), np.int32), np.ones((1, 1))
-    for values in (means, pixels):
-        compiled.small_lightness(values, *taps, *taps, np.float32(1), tables, light)
+    light = np.empty((1, 1), np.float32)
+    compiled.small_lightness(pixels, 1, 1, *taps, *taps, np.float32(1), tables, light)

@@ -60,7 +60,7 @@ def lightness(pixels: Pixels) -> FloatArray:
     def work(rows: slice) -> None:
         out[rows] = (np.float32(116) * _roots(pixels[rows], _tables(pixels)) - np.float32(16)).clip(0, 100)
 
-    _in_bands(work, pixels.shape)
+    _in_bands(work, len(pixels), _band_rows(pixels))
     return out
 
 
@@ -109,7 +109,7 @@ def paint(
     def work(rows: slice) -> NDArray[np.float64]:
         return paint_band(pixels[rows], _tables(pixels), lines, extra, rows.start, height, out[rows])
 
-    sums = np.sum(_in_bands(work, pixels.shape), axis=0)
+    sums = np.sum(_in_bands(work, height, _band_rows(pixels)), axis=0)
     return out, _paint_stats(sums / (height * width), np.iinfo(pixels.dtype).max)
 
 
@@ -225,16 +225,18 @@ def _read_only(pixels: Pixels) -> Pixels:
     return view
 
 
-def _in_bands(work: Callable[[slice], Any], shape: tuple[int, ...]) -> list[Any]:
-    """Apply `work` to bands of rows, in threads if there are several, and return the results in order."""
-    height, width = shape[:2]
-    step = max(1, BAND_PIXELS // width)
+def _in_bands(work: Callable[[slice], Any], height: int, step: int) -> list[Any]:
+    """Apply `work` to bands of `step` rows, in threads if there are several, and return the results in order."""
     bands = [slice(start, min(start + step, height)) for start in range(0, height, step)]
     if len(bands) == 1 or THREADS == 1:
         return [work(band) for band in bands]
     # not numba's own threads, which two callers must not use at once
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, bands))
+
+
+def _band_rows(pixels: Pixels) -> int:
+    return max(1, BAND_PIXELS // pixels.shape[1])
 
 
 def _paint_stats(means: NDArray[np.float64], top: int) -> PaintStats:
@@ -364,6 +366,7 @@ LONGEST = 4
 """Largest aspect ratio that an image keeps at the network's size; longer images are squeezed."""
 SHORTEST_PX = 32
 _LOBES = 3  # of Lanczos' window
+_MOST_BANDS = 4  # of the network's input
 
 
 def network_input(
@@ -404,24 +407,20 @@ def _by_compiled_code(
     down, across = (
         block_size(old, new, oversampling) for old, new in zip(pixels.shape, (height, width), strict=False)
     )
-    values = pixels if max(down, across) == 1 else _block_means(compiled, pixels, down, across)
-    rows, row_weights = taps(pixels.shape[0] / down, len(values), height)
-    columns, column_weights = taps(pixels.shape[1] / across, values.shape[1], width)
+    rows, row_weights = taps(pixels.shape[0] / down, -(-pixels.shape[0] // down), height)
+    columns = taps(pixels.shape[1] / across, -(-pixels.shape[1] // across), width)
     top, tables = np.float32(np.iinfo(pixels.dtype).max), _TABLES[np.uint16][pixels.shape[2]]
     out = np.empty((height, width), np.float32)
-    compiled.small_lightness(values, rows, row_weights, columns, column_weights, top, tables, out)
+
+    def work(band: slice) -> None:
+        compiled.small_lightness(
+            pixels, down, across, rows[band], row_weights[band], *columns, top, tables, out[band]
+        )
+
+    # few bands, because both of two neighbours average the rows between them
+    bands = min(THREADS, _MOST_BANDS) if pixels.shape[0] * pixels.shape[1] > BAND_PIXELS else 1
+    _in_bands(work, height, -(-height // bands))
     return out
-
-
-def _block_means(compiled: kernels.CompiledKernels, pixels: Pixels, down: int, across: int) -> FloatArray:
-    height, width, channels = pixels.shape
-    means = np.empty((-(-height // down), -(-width // across), channels), np.float32)
-
-    def work(rows: slice) -> None:
-        compiled.block_means(pixels, rows.start, down, across, means[rows])
-
-    _in_bands(work, means.shape)
-    return means
 
 
 @lru_cache(64)
