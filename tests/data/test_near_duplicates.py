@@ -106,7 +106,7 @@ def test_thumbnail_is_the_mean_of_its_pixels():
 WAYS = [
     (limit, few)
     for limit in range(17)
-    for few in range(1, module._MOST_AGREEING + 1)
+    for few in range(1, 5)
     if math.comb(limit + few, few) < 500
 ]
 
@@ -119,7 +119,7 @@ def test_banded_search_is_the_exhaustive_one(way, seed):
     upright[10:20] = flipped(rng, upright[rng.permutation(10)], 6)
     mirrored = flipped(rng, upright[rng.permutation(30)], 12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_search_cost", lambda *given: abs(given[-1] - few))
+        patch.setattr(module, "_MORE_BANDS", (0,) * (few - 1))
         found = close_pairs(upright, mirrored, limit)
     close = [np.bitwise_count(upright[:, None] ^ other) <= limit for other in (upright, mirrored)]
     assert found[0].tolist() == np.argwhere(np.triu(close[0], 1)).tolist()
@@ -141,7 +141,7 @@ def test_work_grows_little_faster_than_the_number_of_images(monkeypatch):
 
     def counting(hashes, mask):
         order, counts = sort(hashes, mask)
-        compared.append(int(counts.sum()) + module._SORTING * len(hashes))
+        compared.append(int(counts.sum()) + 12 * len(hashes))  # sorting a hash takes as long as 12 comparisons
         return order, counts
 
     monkeypatch.setattr(module, "_group_by_mask", counting)

@@ -1,12 +1,10 @@
 """Checks of images before training (copies, class names) and the split of each image; no files are read."""
 
 import hashlib
-import math
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import combinations, islice, pairwise
 from typing import Any, NamedTuple
 
@@ -33,10 +31,8 @@ _CELLS = 2**16
 """Hashes compared at a time; their 0.5 MB fit into the processor's cache."""
 _THUMBS = 1024
 """Thumbnails compared at a time."""
-_MOST_AGREEING = 4
-"""Largest number of bands to agree in; more could be chosen in thousands of ways."""
-_SORTING = 12
-"""Cost of sorting a hash, in comparisons."""
+_MORE_BANDS = (10_000, 300_000)
+"""Numbers of images above which close hashes are searched by one more band, because that is then faster."""
 _MULTIPLIER, _UPPER = np.uint64(0x9E3779B97F4A7C15), np.uint64(2**64 - 2**32)
 """Factor of Fibonacci hashing (Knuth 1973), and the bits of the product that are used."""
 
@@ -192,14 +188,14 @@ def close_pairs(upright: Hashes, mirrored: Hashes, limit_bits: int) -> tuple[Pos
 
     The bits are cut into `limit_bits + few` bands, so that close hashes agree in at least `few` bands. For every choice
     of `few` bands, the hashes that agree in them are compared (Manku, Jain and Das Sarma 2007). The result is exact for
-    any `few`; the one with the least work is used, which is larger for more hashes.
+    any `few`; more hashes are compared with less work if it is larger.
 
     >>> upright, mirrored = close_pairs(np.array([0, 9], np.uint64), np.array([0, 1], np.uint64), 1)
     >>> upright.tolist(), mirrored.tolist()
     ([], [[0, 1]])
     """
     hashes, count = np.concatenate([upright, mirrored]), len(upright)
-    few = min(range(1, _MOST_AGREEING + 1), key=partial(_search_cost, hashes, limit_bits))
+    few = 1 + sum(count > images for images in _MORE_BANDS)
     bands = _bands(limit_bits + few)
     hits = [np.zeros((0, 2), np.int64)]
     for chosen in combinations(range(len(bands)), few):
@@ -221,13 +217,6 @@ def _bands(count: int) -> NDArray[np.uint64]:
     """Masks that cut the bits of a hash into `count` bands."""
     edges = np.linspace(0, BITS, count + 1).astype(int).tolist()
     return np.array([(1 << stop) - (1 << start) for start, stop in pairwise(edges)], np.uint64)
-
-
-def _search_cost(hashes: Hashes, limit_bits: int, few: int) -> float:
-    """Cost of a search with `few` bands, in comparisons, estimated from the first bands."""
-    bands = _bands(limit_bits + few)
-    _, counts = _group_by_mask(hashes, bands[:few].sum())
-    return math.comb(len(bands), few) * (_SORTING * len(hashes) + int(counts.sum()))
 
 
 def _group_by_mask(hashes: Hashes, mask: np.uint64) -> tuple[Positions, Positions]:
