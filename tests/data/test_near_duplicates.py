@@ -103,12 +103,7 @@ def test_thumbnail_is_the_mean_of_its_pixels():
     assert np.abs(signatures([image[None]]).thumbs[0] - means).max() <= 0.51
 
 
-WAYS = [
-    (limit, few)
-    for limit in range(17)
-    for few in range(1, 5)
-    if math.comb(limit + few, few) < 500
-]
+WAYS = [(limit, few) for limit in range(17) for few in range(1, 5) if math.comb(limit + few, few) < 500]
 
 
 @given(st.sampled_from(WAYS), st.integers(0, 1000))
@@ -141,7 +136,9 @@ def test_work_grows_little_faster_than_the_number_of_images(monkeypatch):
 
     def counting(hashes, mask):
         order, counts = sort(hashes, mask)
-        compared.append(int(counts.sum()) + 12 * len(hashes))  # sorting a hash takes as long as 12 comparisons
+        compared.append(
+            int(counts.sum()) + 12 * len(hashes)
+        )  # sorting a hash takes as long as 12 comparisons
         return order, counts
 
     monkeypatch.setattr(module, "_group_by_mask", counting)

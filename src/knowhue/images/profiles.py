@@ -35,9 +35,7 @@ class RGBSpace(NamedTuple):
     """A gray or RGB colour space, defined by curves and a matrix."""
 
     curves: Floats
-    """(1 or 3, 65536), linear light of every 16-bit code, 0 to 1"""
-    inverses: Floats
-    """(1 or 3, 65536), the inverse curves as tables for `look_up`"""
+    """(1 or 3, 65536) float32, linear light of every 16-bit code, 0 to 1"""
     matrix: Floats | None
     """(3, 3) from linear RGB to linear sRGB; None for gray"""
 
@@ -51,7 +49,8 @@ class RGBSpace(NamedTuple):
         """Codes (..., 3), 0 to 1, of linear sRGB (..., 3); for RGB spaces only."""
         assert self.matrix is not None
         codes = linear @ np.linalg.inv(self.matrix).T.astype(np.float32)
-        return np.stack([look_up(codes[..., k], table) for k, table in enumerate(self.inverses)], -1)
+        planes = [look_up(codes[..., k], code_table(curve)) for k, curve in enumerate(self.curves)]
+        return np.stack(planes, -1)
 
 
 def code_table(curve: Floats) -> Floats:
@@ -65,10 +64,6 @@ def look_up(light: Floats, table: Floats) -> Floats:
     low = np.minimum(place.astype(np.int32), _LAST - 1)
     left = table[low]
     return left + (table[low + 1] - left) * (place - low)
-
-
-def _space(curves: Floats, matrix: Floats | None) -> RGBSpace:
-    return RGBSpace(curves.astype(np.float32), np.stack([code_table(curve) for curve in curves]), matrix)
 
 
 def _to_linear_srgb(to_xyz: Floats, white: Floats) -> Floats:
@@ -95,7 +90,8 @@ def profile_space(profile: bytes) -> RGBSpace | None:
     # a decreasing curve has no inverse table
     if not np.isfinite(curves).all() or (np.diff(curves) < 0).any():
         return None
-    return _space(curves, None if columns is None else _to_linear_srgb(np.stack(columns, 1), _D50))
+    matrix = None if columns is None else _to_linear_srgb(np.stack(columns, 1), _D50)
+    return RGBSpace(curves.astype(np.float32), matrix)
 
 
 def profile_tags(profile: bytes) -> dict[bytes, bytes] | None:
@@ -182,9 +178,8 @@ def _space_of_gamma(chunks: Mapping[bytes, bytes], is_gray: bool) -> SpaceAndNot
     curve = srgb_to_linear(_CODES) if is_usual else _CODES ** (1 / gamma)
     space = _space_of_primaries(curve, None if is_gray else primaries or _SRGB)
     if space is None:
-        primaries, space = (), _space_of_primaries(curve, _SRGB)
-    is_srgb = space is not None and (space.matrix is None or np.allclose(space.matrix, np.eye(3), atol=0.002))
-    if space is None or (is_usual and is_srgb):
+        return _space_of_gamma({b"gAMA": chunks[b"gAMA"]}, is_gray)
+    if is_usual and (space.matrix is None or np.allclose(space.matrix, np.eye(3), atol=0.002)):
         return None, ()
     named = f"its gamma (gAMA {gamma:.5g})" + " and primaries (cHRM)" * bool(primaries and not is_gray)
     return space, (f"read by {named}; it is written as sRGB",)
@@ -212,8 +207,9 @@ def _space_of_codes(named: str, codes: tuple[int, ...], is_gray: bool) -> SpaceA
 
 def _space_of_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpace | None:
     """A space of a curve (65536,) and x, y of white, red, green, blue (None: gray); None if they span no RGB space."""
+    curves = curve[None].astype(np.float32)
     if places is None:
-        return _space(curve[None], None)
+        return RGBSpace(curves, None)
     xyz = [
         np.array([x / y, 1, (1 - x - y) / y]) if y > 0 else np.zeros(3)
         for x, y in zip(places[::2], places[1::2], strict=True)
@@ -222,7 +218,7 @@ def _space_of_primaries(curve: Floats, places: Sequence[float] | None) -> RGBSpa
     if not white.any() or np.linalg.cond(primaries) > _SINGULAR:
         return None
     matrix = _to_linear_srgb(primaries * np.linalg.solve(primaries, white), white)
-    return _space(curve[None].repeat(3, 0), matrix)
+    return RGBSpace(curves.repeat(3, 0), matrix)
 
 
 def _fractions(body: bytes, count: int) -> tuple[float, ...]:
@@ -238,15 +234,8 @@ _SRGB_TOLERANCE = {8: 0.75 / 255, 16: 0.0005}
 """Difference in sRGB codes (0 to 1), by bits, up to which a profile counts as sRGB and pixels are not converted."""
 _BAND_PIXELS = 1 << 20
 _ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
-
-
-class _Conversion(NamedTuple):
-    """A conversion to sRGB."""
-
-    linear: _ToLinear
-    """exact, to linear light, not clipped"""
-    encoded: Callable[[VipsImage], VipsImage] | None = None
-    """fast, to 8-bit codes, clipped to sRGB; None if there is none"""
+_Conversion = tuple[_ToLinear, Callable[[VipsImage], VipsImage] | None]
+"""To linear sRGB, exact and not clipped; and to 8-bit codes, fast but clipped, or None."""
 
 
 def to_srgb(
@@ -270,10 +259,10 @@ def to_srgb(
         none; sentences for the user.
     """
     notes: tuple[str, ...] = ()
-    conversion = None if space is None or profile is not None else _Conversion(space.to_linear)
+    conversion: _Conversion | None = None if space is None else (space.to_linear, None)
     if interpretation.startswith("lab"):
         # keeps the file's L*: its white point, whichever it is, becomes sRGB's
-        conversion = _Conversion(
+        conversion = (
             lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
             lambda image: image.colourspace("srgb"),
         )
@@ -283,7 +272,7 @@ def to_srgb(
                 return _convert_by_profile(colours, interpretation, profile, bits)
         notes = ("its colour profile is damaged or does not fit the image, and was ignored",)
     if interpretation == "cmyk":
-        notes = (*notes, "CMYK without a usable profile, read as a common offset print")
+        notes += ("CMYK without a usable profile, read as a common offset print",)
         conversion = _lcms_conversion(interpretation, built_in_profile("cmyk"))
     pixels = colours if conversion is None else _convert(colours, interpretation, conversion, bits)
     return pixels, None if profile is None and space is None else srgb_profile(), notes
@@ -321,11 +310,8 @@ def srgb_profile() -> bytes:
 
 def _fits(profile: bytes, channels: int) -> bool:
     """Whether a profile is complete and describes `channels` channels by its header (ICC.1:2022, 7.2)."""
-    return (
-        profile_tags(profile) is not None
-        and profile[12:16] in _CLASSES
-        and profile[16:20] == _SIGNATURES[channels]
-    )
+    is_of_kind = profile[12:16] in _CLASSES and profile[16:20] == _SIGNATURES[channels]
+    return is_of_kind and profile_tags(profile) is not None
 
 
 def _convert_by_profile(
@@ -354,7 +340,7 @@ def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:
         return array_of(image.icc_import(embedded=True, intent="relative", pcs="xyz").colourspace("scrgb"))
 
     space = profile_space(profile)
-    return _Conversion(
+    return (
         linear if space is None else space.to_linear,
         lambda image: tagged(image).icc_transform("srgb", embedded=True, intent="relative", depth=8),
     )
@@ -363,12 +349,13 @@ def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:
 def _convert(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
     """Pixels in sRGB: for 8 bits by the fast conversion, corrected where it clips; else by the exact one."""
     channels = 1 if colours.shape[2] == 1 else 3
-    if bits == 16 or conversion.encoded is None:
+    linear, encoded = conversion
+    if bits == 16 or encoded is None:
         pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
         for band in _bands(pixels):
-            pixels[band] = _codes(colours[band], conversion.linear, (1 << bits) - 1)[..., :channels]
+            pixels[band] = _codes(colours[band], linear, (1 << bits) - 1)[..., :channels]
         return pixels
-    pixels = array_of(conversion.encoded(image_of(colours, interpretation)))
+    pixels = array_of(encoded(image_of(colours, interpretation)))
     if channels == 1:
         return np.ascontiguousarray(pixels[..., 1:2])  # gray stays neutral, and is never clipped
     for band in _bands(pixels):
@@ -377,7 +364,7 @@ def _convert(colours: NDArray[Any], interpretation: str, conversion: _Conversion
         # only codes 0 and 255 can have been clipped; where all three are equal, the colour is black or white
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
-            rows[clipped] = _codes(colours[band][clipped][None], conversion.linear, 255)[0]
+            rows[clipped] = _codes(colours[band][clipped][None], linear, 255)[0]
     return pixels
 
 
@@ -429,8 +416,9 @@ def _code_of_light() -> NDArray[np.float32]:
 @lru_cache(maxsize=64)
 def _is_srgb(profile: bytes, bits: int) -> bool:
     probe = _colour_grid()
-    linear = _lcms_conversion("rgb16", profile).linear(probe)
-    return bool(np.abs(look_up(linear, _code_of_light()) - probe / 65535).max() <= _SRGB_TOLERANCE[bits])
+    to_linear, _ = _lcms_conversion("rgb16", profile)
+    codes = look_up(to_linear(probe), _code_of_light())
+    return bool(np.abs(codes - probe / 65535).max() <= _SRGB_TOLERANCE[bits])
 
 
 @lru_cache(maxsize=64)
