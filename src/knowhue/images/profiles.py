@@ -284,7 +284,7 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
     The image has `bits` bits per channel if it was converted, otherwise as many as the pixels.
     """
     space = profile_space(profile) if bits == 16 else None
-    image = image_of(pixels, "rgb16" if pixels.dtype == np.uint16 else "srgb")
+    image = image_of(pixels)
     if _is_srgb(profile, bits):
         image = image.copy()
     elif space is None:
@@ -297,7 +297,7 @@ def from_srgb(pixels: Pixels, profile: bytes, bits: int) -> VipsImage:
         codes = np.empty_like(pixels)
         for band in _bands(pixels):
             codes[band] = (space.from_linear(_light_of_codes()[pixels[band]]) * 65535).round()
-        image = image_of(codes, "rgb16")
+        image = image_of(codes)
     set_field(image, _PROFILE, profile)
     return image
 
@@ -424,7 +424,7 @@ def _is_srgb(profile: bytes, bits: int) -> bool:
 @lru_cache(maxsize=64)
 def _is_invertible(profile: bytes) -> bool:
     """Whether a profile converts both ways; many scanner profiles convert only from the device."""
-    known = image_of(_colour_grid(), "rgb16").icc_import(input_profile="srgb", intent="relative")
+    known = image_of(_colour_grid()).icc_import(input_profile="srgb", intent="relative")
     set_field(known, _PROFILE, profile)
     try:
         array_of(known.icc_export(intent="relative", depth=16))

@@ -42,11 +42,14 @@ def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsIma
     return image
 
 
-def image_of(values: NDArray[Any], interpretation: str) -> VipsImage:
-    """An image that shares the memory of an array (H, W, C) of uint8, uint16, int16 or float32."""
+def image_of(values: NDArray[Any], interpretation: str = "") -> VipsImage:
+    """An image that shares the memory of an array (H, W, C) of uint8, uint16, int16 or float32; by default in sRGB."""
     _configure()
     height, width, bands = values.shape
     data = np.ascontiguousarray(values)
+    if not interpretation:
+        gray, colour = ("grey16", "rgb16") if data.dtype == np.uint16 else ("b-w", "srgb")
+        interpretation = gray if bands == 1 else colour
     image = VipsImage.new_from_memory(data.data, width, height, bands, _FORMATS[data.dtype.name])
     return image.copy(interpretation=interpretation)
 

@@ -7,17 +7,15 @@ import io
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.containers import add_comments, add_texts, jfif_segment
-from knowhue.images.image import Image, Resolution, flattened, require_image, to_rgb8
+from knowhue.images.image import Image, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep_metadata
 from knowhue.images.profiles import from_srgb, srgb_profile
 from knowhue.images.tiff import GEOGRAPHY, add_exif
@@ -34,8 +32,6 @@ class OutputKind(NamedTuple):
     """libvips saver"""
     options: Mapping[str, Any]
     """options of the saver; lossy formats have a quality `Q`"""
-    lossless: Mapping[str, Any] = MappingProxyType({})
-    """further options for images from lossless files"""
     alpha: bool = True
     """whether it can hold transparency"""
     bits: int = 8
@@ -59,7 +55,7 @@ OUTPUT_SUFFIXES: dict[str, OutputKind] = {
     ".png": OutputKind(".png", "pngsave", {"compression": 2, "filter": "up"}, bits=16),
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".webp": OutputKind(".webp", "webpsave", _WEBP_OPTIONS, {"lossless": True}, longest_px=16_383),
+    ".webp": OutputKind(".webp", "webpsave", _WEBP_OPTIONS, longest_px=16_383),
     ".avif": OutputKind(".avif", "heifsave", _AVIF_OPTIONS, bits=12, longest_px=16_384),
 }
 """Output formats by suffix. Chroma is not subsampled where the format allows, and effort is low, since it saves little.
@@ -143,11 +139,13 @@ def encode_with_notes(
     resolution, jfif = origin.pixels_per_mm, b""
     across, down = resolution or _UNKNOWN_RESOLUTION
     output = output.copy(xres=across, yres=down)
-    options = {**kind.options, **(kind.lossless if origin.is_lossless else {})}
+    options = dict(kind.options)
     # PNG and TIFF are lossless and have no quality
     if quality is not None and "Q" in options:
         options["Q"] = quality
-    if kind.suffix == ".avif":
+    if kind.suffix == ".webp":
+        options["lossless"] = origin.is_lossless
+    elif kind.suffix == ".avif":
         # AVIF holds at most 12 bits
         options["bitdepth"] = 8 if output.format == "uchar" else 10 if origin.bits == 10 else 12
     if kind.suffix != ".tif" and "exif-data" not in kept:
@@ -210,18 +208,11 @@ def _convert(image: Image, kind: OutputKind) -> tuple[VipsImage, list[str]]:
     if origin.profile is not None and pixels.shape[2] == 3:
         output = from_srgb(pixels, origin.profile, bits)
     else:
-        output = _vips_image(pixels)
+        output = image_of(pixels)
     output = _to_depth(output, bits)
     if alpha is not None:
-        output = output.bandjoin(_to_depth(_vips_image(alpha[..., None]), bits))
+        output = output.bandjoin(_to_depth(image_of(alpha[..., None]), bits))
     return output, notes
-
-
-def _vips_image(pixels: NDArray[Any]) -> VipsImage:
-    deep = pixels.dtype == np.uint16
-    if pixels.shape[2] == 1:
-        return image_of(pixels, "grey16" if deep else "b-w")
-    return image_of(pixels, "rgb16" if deep else "srgb")
 
 
 def _to_depth(image: VipsImage, bits: int) -> VipsImage:
@@ -232,9 +223,18 @@ def _to_depth(image: VipsImage, bits: int) -> VipsImage:
     return rounded.copy(interpretation="b-w" if image.bands == 1 else "srgb")
 
 
-OPENRASTER_VERSION = "0.0.6"
-THUMBNAIL_PX = 256
-_MEDIA_TYPE = b"image/openraster"
+_THUMBNAIL_PX = 256
+_STACK = """<?xml version="1.0" encoding="UTF-8"?>
+<image version="0.0.6" w="{width}" h="{height}" xres="{across}" yres="{down}">
+<stack>
+<layer name="Colour (computed by Knowhue)" src="data/colour.png" composite-op="svg:color" x="0" y="0"
+ opacity="1.0" visibility="visible"/>
+<layer name="Photo" src="data/photo.png" composite-op="svg:src-over" x="0" y="0"
+ opacity="1.0" visibility="visible"/>
+</stack>
+</image>
+"""
+"""The content of `stack.xml`; its first layer is the top one."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date in ZIP; equal layers give equal files
 
 
@@ -259,11 +259,13 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
     photo, _ = _png(gray._replace(pixels=pixels, origin=gray.origin._replace(metadata=(), texts=())))
     colours, notes = _png(coloured)
     height, width = coloured.pixels.shape[:2]
+    resolution = coloured.origin.pixels_per_mm or _UNKNOWN_RESOLUTION
+    across, down = (max(1, round(25.4 * dots)) for dots in resolution)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
         for name, data in (
-            ("mimetype", _MEDIA_TYPE),  # must be first, because programs detect the format by it
-            ("stack.xml", _stack(width, height, coloured.origin.pixels_per_mm)),
+            ("mimetype", b"image/openraster"),  # must be first, because programs detect the format by it
+            ("stack.xml", _STACK.format(width=width, height=height, across=across, down=down)),
             ("data/photo.png", photo),
             ("data/colour.png", colours),
             ("mergedimage.png", colours),
@@ -278,28 +280,7 @@ def _png(image: Image) -> tuple[bytes, list[str]]:
     return encode_with_notes(in_srgb, ".png", called=f"a layer of {OPENRASTER}, a PNG,")
 
 
-def _stack(width: int, height: int, resolution: Resolution | None) -> bytes:
-    """The content of `stack.xml`; its first layer is the top one."""
-    across, down = (max(1, round(25.4 * dots)) for dots in resolution or _UNKNOWN_RESOLUTION)
-    layers = (
-        ("Colour (computed by Knowhue)", "data/colour.png", "svg:color"),
-        ("Photo", "data/photo.png", "svg:src-over"),
-    )
-    lines = "\n".join(
-        f'<layer name="{name}" src="{source}" composite-op="{operation}" x="0" y="0" opacity="1.0" '
-        'visibility="visible"/>'
-        for name, source, operation in layers
-    )
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f'<image version="{OPENRASTER_VERSION}" w="{width}" h="{height}" xres="{across}" yres="{down}">\n'
-        f"<stack>\n{lines}\n</stack>\n</image>\n"
-    ).encode()
-
-
 def _thumbnail(image: Image) -> bytes:
     small = Pillow.fromarray(np.ascontiguousarray(to_rgb8(image)))
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG")
-    return buffer.getvalue()
+    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    return encode_image(Image.of(np.asarray(small)), ".png")
