@@ -224,36 +224,36 @@ def _serialize(document: minidom.Document) -> bytes:
 
 def _prune(node: Any) -> Iterator[str]:
     """Remove the properties of `_CLAIMS` below a node; yields what they are about."""
-    for child in list(node.childNodes):  # a copy, because nodes are removed from the list
-        if (what := _find_claim(child)) is not None:
-            node.removeChild(child)
-            yield what
-            continue
-        for each in list((child.attributes or {}).values()):
-            if (what := _find_claim(each)) is not None:
-                child.removeAttributeNode(each)
-                yield what
-        yield from _prune(child)
-
-
-def _find_claim(node: Any) -> str | None:
-    space, name = node.namespaceURI or "", node.localName or ""
-    return next(
-        (
+    for part in _parts(node):
+        space, name = part.namespaceURI or "", part.localName or ""
+        claims = (
             what
             for start, (names, what) in _CLAIMS.items()
             if space.startswith(start) and name.startswith(names)
-        ),
-        None,
-    )
+        )
+        if (what := next(claims, None)) is not None:
+            _remove(node, part)
+            yield what
+        else:
+            yield from _prune(part)
+
+
+def _parts(node: Any) -> list[Any]:
+    """The attributes of a node and the nodes in it."""
+    return [*(node.attributes or {}).values(), *node.childNodes]
+
+
+def _remove(node: Any, part: Any) -> None:
+    (node.removeAttributeNode if part.nodeType == part.ATTRIBUTE_NODE else node.removeChild)(part)
 
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_SPACES = {
-    "rdf": _RDF,
-    "xmp": f"{_ADOBE}xap/1.0/",
-    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+_PREFIXES = {
+    _RDF: "rdf",
+    f"{_ADOBE}xap/1.0/": "xmp",
+    "http://iptc.org/std/Iptc4xmpExt/2008-02-29/": "Iptc4xmpExt",
 }
+"""Usual prefixes by namespace; a packet may use others."""
 _CREATOR_TOOL = "xmp:CreatorTool"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """IPTC's term for media with parts made by a trained model."""
@@ -281,14 +281,15 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
     # all descriptions of a packet must have the same subject
     about = described[0].getAttributeNS(_RDF, "about") if described else ""
     for each in described:
-        for name in properties:
-            _remove_property(each, name)
-        if not _has_properties(each):
+        for part in _parts(each):
+            if _usual_name(part) in properties:
+                _remove(each, part)
+        if not any(map(_is_property, _parts(each))):
             found[0].removeChild(each)
-    if not any(list(_property_nodes(each, _CREATOR_TOOL)) for each in described):
+    if _CREATOR_TOOL not in {_usual_name(part) for each in described for part in _parts(each)}:
         properties[_CREATOR_TOOL] = f"Knowhue {__version__}"
     added = document.createElementNS(_RDF, "rdf:Description")
-    for prefix, space in _SPACES.items():  # declared here, because the packet may use other prefixes
+    for space, prefix in _PREFIXES.items():
         added.setAttribute(f"xmlns:{prefix}", space)
     for name, value in {"rdf:about": about, **properties}.items():
         added.setAttribute(name, value)
@@ -296,28 +297,15 @@ def declare(document: minidom.Document, computed_by: ComputedBy) -> bool:
     return True
 
 
-def _property_nodes(node: Any, name: str) -> Iterator[Any]:
-    """The attributes and elements of a description that give the property `name`."""
-    prefix, _, local = name.partition(":")
-    for each in [*node.attributes.values(), *node.childNodes]:
-        if (each.namespaceURI, each.localName) == (_SPACES[prefix], local):
-            yield each
+def _usual_name(part: Any) -> str:
+    return f"{_PREFIXES.get(part.namespaceURI)}:{part.localName}"
 
 
-def _remove_property(node: Any, name: str) -> None:
-    for each in list(_property_nodes(node, name)):
-        if each.nodeType == each.ATTRIBUTE_NODE:
-            node.removeAttributeNode(each)
-        else:
-            node.removeChild(each)
-
-
-def _has_properties(node: Any) -> bool:
-    """Whether a description has properties, besides namespaces and its subject."""
-    attributes = [
-        each for each in node.attributes.values() if each.namespaceURI not in (_RDF, XMLNS_NAMESPACE)
-    ]
-    return bool(attributes or any(each.nodeType == each.ELEMENT_NODE for each in node.childNodes))
+def _is_property(part: Any) -> bool:
+    """Whether a part of a description is a property: no namespace, subject or white space."""
+    if part.nodeType == part.ATTRIBUTE_NODE:
+        return part.namespaceURI not in (_RDF, XMLNS_NAMESPACE)
+    return part.nodeType == part.ELEMENT_NODE
 
 
 @lru_cache(maxsize=8)
