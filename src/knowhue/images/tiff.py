@@ -6,7 +6,7 @@ import struct
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,8 @@ _TABLE_TAGS = (_CFA_PATTERN, 0x8828, 0xA20C)
 """Tags of tables: sensor colours, a byte each, and column names followed by fractions (OECF, spatial frequencies)."""
 _UTF_16_PREFIX = b"UNICODE\0"
 """Prefix of a comment in UTF-16, in the file's byte order, although its type is bytes (CIPA DC-008, 4.6.6)."""
-_UNSIGNED = {1: "u1", 3: "<u2", 4: "<u4", 13: "<u4", 16: "<u8", 18: "<u8"}
-"""NumPy types of unsigned integers, by type number; 13 and 18 are offsets of directories."""
+_UNSIGNED = {1: "u1", 3: "<u2", 4: "<u4", 5: "<u4", 13: "<u4", 16: "<u8", 18: "<u8"}
+"""NumPy types of unsigned integers and fractions of them, by type number; 13 and 18 are offsets of directories."""
 _FIRST_BIG_TIFF_TYPE = 16
 """First of the types that only BigTIFF has."""
 # a malicious file can link directories in a circle, let them overlap, or claim any number of values
@@ -53,11 +53,6 @@ class Entry(NamedTuple):
     value: bytes
     """the values, little-endian whatever the file's byte order; empty if damaged"""
 
-    @property
-    def numbers(self) -> list[int]:
-        """The values if they are unsigned integers; empty otherwise."""
-        return np.frombuffer(self.value, _UNSIGNED[self.kind]).tolist() if self.kind in _UNSIGNED else []
-
 
 Directory = dict[int, Entry]
 """Entries by tag."""
@@ -65,8 +60,12 @@ Tree = dict[int, "Entry | Tree"]
 """Entries by tag, with trees in place of offsets of further directories."""
 
 
-def _numbers(directory: Directory, tag: int) -> list[int]:
-    return directory[tag].numbers if tag in directory else []
+def _numbers(directory: Mapping[int, Any], tag: int) -> list[int]:
+    """The values of a tag if they are unsigned integers or fractions (two numbers each); empty otherwise."""
+    entry = directory.get(tag)
+    if not isinstance(entry, Entry) or entry.kind not in _UNSIGNED:
+        return []
+    return np.frombuffer(entry.value, _UNSIGNED[entry.kind]).tolist()
 
 
 class Directories:
@@ -81,8 +80,9 @@ class Directories:
         self._size_bytes = file.seek(0, io.SEEK_END)
         head = _bytes(file, 0, 4)
         self._order = "<" if head[:2] == b"II" else ">"
-        self._is_big = struct.unpack(f"{self._order}H", head[2:])[0] == 43
-        self.first: int = self._number(8, "Q") if self._is_big else self._number(4, "I")
+        is_big = struct.unpack(f"{self._order}H", head[2:])[0] == 43
+        self._count, self._place, self._place_bytes = ("Q", "Q", 8) if is_big else ("H", "I", 4)
+        self.first = self._number(self._place_bytes, self._place)
 
     def pages(self) -> Iterator[list[Directory]]:
         """For each page, its directory and the subdirectories (SubIFDs) of that."""
@@ -92,7 +92,7 @@ class Directories:
             places = [place for place in _numbers(main, _SUB_IFDS) if place and place not in known]
             known.update((at, *places))
             yield [main, *map(self._read_or_preview, places)]
-            at = self._number(link, "Q" if self._is_big else "I")
+            at = self._number(link, self._place)
 
     def _read_or_preview(self, at: int) -> Directory:
         """A directory; an unreadable one is marked as a preview, so that it is never chosen."""
@@ -107,10 +107,9 @@ class Directories:
             ImageError: its values together are longer than the file, which could fill the memory; or the directories
                 read so far have too many entries.
         """
-        count_type, place_type, place_bytes = ("Q", "Q", 8) if self._is_big else ("H", "I", 4)
-        row = struct.Struct(f"{self._order}HH{place_type}{place_bytes}s")
-        count = min(self._number(at, count_type), self._size_bytes // row.size)
-        at += struct.calcsize(count_type)
+        row = struct.Struct(f"{self._order}HH{self._place}{self._place_bytes}s")
+        count = min(self._number(at, self._count), self._size_bytes // row.size)
+        at += struct.calcsize(self._count)
         self._entries += count
         if self._entries > _MOST_ENTRIES:
             raise ImageError(f"its directories have {self._entries:,} entries, more than {_MOST_ENTRIES:,}")
@@ -118,9 +117,9 @@ class Directories:
         named_bytes, found = 0, dict[int, tuple[int, int, int]]()
         for tag, kind, number, inline in row.iter_unpack(rows[: len(rows) // row.size * row.size]):
             at += row.size
-            size, place = number * _TYPE_BYTES.get(kind, 0), at - place_bytes
-            if size > place_bytes:
-                place = struct.unpack(self._order + place_type, inline)[0]
+            size, place = number * _TYPE_BYTES.get(kind, 0), at - self._place_bytes
+            if size > self._place_bytes:
+                (place,) = struct.unpack(self._order + self._place, inline)
                 if size <= self._size_bytes - place:
                     named_bytes += size  # values that extend beyond the file are never read
             if tag in tags:
@@ -143,11 +142,12 @@ class Directories:
     def tree(self, at: int, tags: Container[int], levels: int = 2) -> Tree:
         """Entries of some tags of a directory, and all of the directories within it; damaged ones are left out."""
         found: Tree = {}
-        for tag, entry in self.read(at, tags)[0].items():
+        directory, _ = self.read(at, tags)
+        for tag, entry in directory.items():
             if tag in _INNER:
                 with suppress(ImageError, IndexError, *_DAMAGE):
                     if levels:
-                        found[tag] = self.tree(entry.numbers[0], range(1 << 16), levels - 1)
+                        found[tag] = self.tree(_numbers(directory, tag)[0], range(1 << 16), levels - 1)
             elif entry.value and entry.kind < _FIRST_BIG_TIFF_TYPE:
                 found[tag] = entry
         return found
@@ -255,33 +255,28 @@ GEOGRAPHY = "geotiff"
 """Name of the metadata block with GeoTIFF tags; its layout is that of EXIF."""
 
 
-def _exif_directories(block: bytes) -> Directories:
-    return Directories(io.BytesIO(block.removeprefix(EXIF_HEAD)))
-
-
-def _read_tags(block: bytes, tags: Container[int]) -> Directory:
-    """Entries of some tags of EXIF's main directory; none if it is empty or damaged."""
+def _read_tree(block: bytes, tags: Container[int]) -> Tree:
+    """Entries of some tags of a metadata block; none if it is empty or damaged."""
     # other tags are not read: the values of a malicious block can overlap and fill the memory
     with suppress(ImageError, *_DAMAGE):
-        directories = _exif_directories(block)
-        return directories.read(directories.first, tags)[0]
+        directories = Directories(io.BytesIO(block.removeprefix(EXIF_HEAD)))
+        return directories.tree(directories.first, tags)
     return {}
 
 
 def exif_orientation(block: bytes) -> int | None:
     """Orientation 1 to 8 (CIPA DC-008, 4.6.5.1.6); None if EXIF gives none."""
-    found = _numbers(_read_tags(block, (_ORIENTATION,)), _ORIENTATION)
+    found = _numbers(_read_tree(block, (_ORIENTATION,)), _ORIENTATION)
     return found[0] if found and 1 <= found[0] <= 8 else None
 
 
 def exif_resolution(block: bytes) -> Resolution | None:
     """Resolution of the image before it is turned upright (CIPA DC-008, 4.6.5.1.9); None if EXIF gives none."""
-    entries = _read_tags(block, (*_RESOLUTION, _RESOLUTION_UNIT))
-    values = [entries[tag].value for tag in _RESOLUTION if tag in entries and entries[tag].kind == _RATIONAL]
-    ratios = np.frombuffer(b"".join(values), "<u4").reshape(-1, 2).tolist()
-    if len(ratios) != 2 or 0 in ratios[0] + ratios[1]:
+    entries = _read_tree(block, (*_RESOLUTION, _RESOLUTION_UNIT))
+    terms = [number for tag in _RESOLUTION for number in _numbers(entries, tag)]
+    if len(terms) != 4 or 0 in terms:
         return None
-    across, down = (top / bottom for top, bottom in ratios)
+    across, down = terms[0] / terms[1], terms[2] / terms[3]
     unit, *_ = _numbers(entries, _RESOLUTION_UNIT) or [_INCH]
     mm = {_INCH: 25.4, _CENTIMETRE: 10}.get(unit)
     return unitless_resolution(across, down) if mm is None else (across / mm, down / mm)
@@ -290,9 +285,9 @@ def exif_resolution(block: bytes) -> Resolution | None:
 def exif_without_thumbnail(block: bytes) -> bytes:
     """EXIF without its second directory, the thumbnail's (CIPA DC-008, 4.5.4); damaged EXIF is returned unchanged."""
     with suppress(ImageError, *_DAMAGE):
-        directories = _exif_directories(block)
-        start = len(block) - len(block.removeprefix(EXIF_HEAD))
-        link = start + directories.read(directories.first, ())[1]
+        tiff = block.removeprefix(EXIF_HEAD)
+        directories = Directories(io.BytesIO(tiff))
+        link = len(block) - len(tiff) + directories.read(directories.first, ())[1]
         # only the link is removed, because removing bytes would invalidate the other offsets
         if link + 4 <= len(block):
             return block[:link] + bytes(4) + block[link + 4 :]
@@ -304,10 +299,11 @@ def tiff_info(file: File) -> FileInfo:
     with suppress(ImageError, *_DAMAGE):
         directories, notes = Directories(file), list[str]()
         found = directories.tree(directories.first, (*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
-        orientation = found.pop(_ORIENTATION, Entry(_SHORT, 1, b"\1\0"))
+        is_turned = _numbers(found, _ORIENTATION) not in ([], [1])
+        found.pop(_ORIENTATION, None)
         geography: Tree = {tag: found.pop(tag) for tag in _GEOGRAPHIC if tag in found}
         # its scale and tie points do not apply to an image that is turned upright
-        if geography and isinstance(orientation, Entry) and orientation.numbers != [1]:
+        if geography and is_turned:
             geography = {}
             notes.append("its GeoTIFF was left out because the image was turned upright")
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT.match(text.value):
@@ -352,14 +348,6 @@ def add_exif(data: bytes, fields: Mapping[str, bytes], has_resolution: bool) -> 
     # entries must be sorted by tag; a zero offset means that no page follows
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
     return data[:4] + struct.pack("<I", len(data + values)) + data[8:] + values + directory
-
-
-def _read_tree(block: bytes, tags: Container[int]) -> Tree:
-    """Entries of some tags of a metadata block; none if it is empty or damaged."""
-    with suppress(ImageError, *_DAMAGE):
-        directories = _exif_directories(block)
-        return directories.tree(directories.first, tags)
-    return {}
 
 
 def _encode_directory(tree: Tree, at: int) -> bytes:
