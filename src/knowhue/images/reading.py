@@ -266,11 +266,8 @@ _ORIENTED_BY_DECODER = ("AVIF", "HEIC")
 
 
 def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
-    page = _page_of(file, kind)
-    if FORMATS[kind].loader:
-        decoded = _decode_by_vips(file, kind, page, max_pixels)
-    else:
-        decoded = _decode_by_pillow(file, kind, max_pixels)
+    decode = _decode_by_vips if FORMATS[kind].loader else _decode_by_pillow
+    decoded = decode(file, kind, max_pixels)
     info = _INFO_READERS[kind](file) if kind in _INFO_READERS else FileInfo()
     decoded.profile = decoded.profile or info.profile
     decoded.metadata |= dict(info.metadata)
@@ -295,14 +292,14 @@ def _orientation(given: int, metadata: Fields, kind: str) -> int:
     return exif_orientation(exif) or xmp_orientation(xmp) or 1
 
 
-def _page_of(file: File, kind: str) -> PageChoice | None:
-    return choose_page(file) if kind == "TIFF" else None
+def _page_of(file: File, kind: str) -> PageChoice:
+    return choose_page(file) if kind == "TIFF" else PageChoice()
 
 
-def _load(file: File, kind: str, page: PageChoice | None) -> VipsImage:
+def _load(file: File, kind: str, page: PageChoice) -> VipsImage:
     file.seek(0)
     # libvips' own limits would refuse large images in few strips
-    options = {} if page is None else {**page.options, "unlimited": True}
+    options = {**page.options, "unlimited": True} if kind == "TIFF" else {}
     return load(FORMATS[kind].loader, file, **options)
 
 
@@ -315,13 +312,14 @@ def _metadata_of(image: VipsImage) -> Fields:
     return {name: value for name in _METADATA if (value := get_field(image, name)) is not None}
 
 
-def _decode_by_vips(file: File, kind: str, page: PageChoice | None, max_pixels: int) -> Decoded:
+def _decode_by_vips(file: File, kind: str, max_pixels: int) -> Decoded:
     """Decode with libvips, or with Pillow the rare TIFFs that libvips does not read."""
+    page = _page_of(file, kind)
     try:
         image = _load(file, kind, page)
     except VipsError as error:
         # Pillow can only read the first page
-        if page is None or page.options:
+        if kind != "TIFF" or page.options:
             raise _damaged(kind, reason(error)) from None
         return _decode_by_pillow(file, kind, max_pixels)
     _check_size(max_pixels, image.width, image.height)  # so far, libvips has only read the header
@@ -338,11 +336,9 @@ def _decode_by_vips(file: File, kind: str, page: PageChoice | None, max_pixels: 
         has_unit = get_field(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
         resolution = image.xres, image.yres
         decoded.pixels_per_mm = resolution if has_unit else unitless_resolution(*resolution)
-    if page is not None:
-        decoded.alpha = page.alpha
-    if page is not None and page.notes:
-        decoded.notes += page.notes
-    elif (pages := get_field(image, "n-pages") or 1) > 1:
+    decoded.alpha = page.alpha
+    decoded.notes += page.notes
+    if not page.notes and (pages := get_field(image, "n-pages") or 1) > 1:
         decoded.notes.append(f"the first of its {pages} {FORMATS[kind].frames}")
     return decoded
 
