@@ -64,41 +64,50 @@ class ImageListing:
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_to_row, source.items()))
-        if duplicate := self._table.execute(_DUPLICATE_NAME).fetchone():
-            raise duplicate_name_error(_decode(duplicate[0]))
+        for (name,) in self._rows(_DUPLICATE_NAME):
+            raise duplicate_name_error(name)
         self._table.execute(_FILL.format(order="rowid" if source.is_sorted else _SORTED))
 
+    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        return (tuple(map(_decoded, row)) for row in self._table.execute(query, tuple(map(_encoded, values))))
+
+    def _update(self, change: str, rows: Iterable[Iterable[object]]) -> None:
+        """Change the images at some positions, the last value of each row."""
+        encoded = (tuple(map(_encoded, row)) for row in rows)
+        self._table.executemany(f"UPDATE images SET {change} WHERE position = ?", encoded)
+
     def __len__(self) -> int:
-        return self._table.execute("SELECT count(*) FROM images").fetchone()[0]
+        ((count,),) = self._rows("SELECT count(*) FROM images")
+        return count
 
     def items(self, start: int = 0, stop: int | None = None) -> Iterator[SourceItem]:
         """Images to be read at positions from `start` up to, but not including, `stop`."""
-        columns = "name, split, label, stamp, x'', origin, place"
-        limits = start, len(self) if stop is None else stop
-        query = f"SELECT {columns} FROM images WHERE position >= ? AND position < ? ORDER BY position"
-        return map(_to_item, self._table.execute(query, limits))
+        query = (
+            "SELECT name, split, label, stamp, x'', origin, place FROM images "
+            "WHERE position >= ? AND position < ? ORDER BY position"
+        )
+        return map(_to_item, self._rows(query, start, len(self) if stop is None else stop))
 
     def skipped_items(self) -> Iterator[SourceItem]:
         """Files that are not read, with the reason."""
-        found = self._table.execute(
+        query = (
             "SELECT name, split, label, stamp, skipped, origin, place FROM listed WHERE skipped != x'' "
             f"ORDER BY {_SORTED}, rowid"
         )
-        return map(_to_item, found)
+        return map(_to_item, self._rows(query))
 
     def classes(self) -> list[str]:
         """Class names, sorted, of all images, including classes whose images are all left out."""
-        found = self._table.execute("SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
-        return sorted(_decode(label) for (label,) in found)
+        found = self._rows("SELECT DISTINCT label FROM images WHERE label IS NOT NULL")
+        return sorted(label for (label,) in found)
 
     def splits(self) -> set[str]:
-        return {SPLITS[split] for (split,) in self._table.execute("SELECT DISTINCT split FROM images")}
+        return {SPLITS[split] for (split,) in self._rows("SELECT DISTINCT split FROM images")}
 
     def record(self, start: int, results: Iterable[Mapping[str, str]]) -> None:
         """Store the results of reading consecutive images, the first at position `start`."""
-        columns = ", ".join(f"{name} = ?" for name in READ_COLUMNS)
-        rows = ((*(_encode(row[name]) for name in READ_COLUMNS), at) for at, row in enumerate(results, start))
-        self._table.executemany(f"UPDATE images SET {columns} WHERE position = ?", rows)
+        rows = ((*(row[name] for name in READ_COLUMNS), at) for at, row in enumerate(results, start))
+        self._update(", ".join(f"{name} = ?" for name in READ_COLUMNS), rows)
 
     def usable(self) -> NDArray[np.int64]:
         """Positions of images that can be used, ordered so that the copy to keep comes first."""
@@ -113,19 +122,15 @@ class ImageListing:
 
     def equal_images(self) -> dict[int, int]:
         """Positions of images with the same prepared pixels as an image that is kept, and that image's position."""
-        return dict(self._table.execute(_EQUAL))
+        return dict(self._rows(_EQUAL))
 
     def training_names(self, label: str) -> dict[int, str]:
         """Names of a class's usable training images by position."""
-        found = self._table.execute(
-            "SELECT position, name FROM images WHERE label = ? AND split = 0 AND reason = x'' ORDER BY position",
-            (_encode(label),),
-        )
-        return {position: _decode(name) for position, name in found}
+        query = "SELECT position, name FROM images WHERE label = ? AND split = 0 AND reason = x'' ORDER BY position"
+        return dict(self._rows(query, label))
 
     def set_splits(self, splits: Mapping[int, str]) -> None:
-        rows = ((SPLITS.index(split), position) for position, split in splits.items())
-        self._table.executemany("UPDATE images SET split = ? WHERE position = ?", rows)
+        self._update("split = ?", ((SPLITS.index(split), position) for position, split in splits.items()))
 
     def leave_out(self, copies: Mapping[int, int], kind: str) -> None:
         """Mark images as copies of a `kind`, with the name and split of the original.
@@ -133,49 +138,41 @@ class ImageListing:
         A second call after splits are drawn updates the original's split.
         """
         for copy, original in copies.items():
-            name, split, label = self._select(original, "name, split, label")
-            (copy_label,) = self._select(copy, "label")
+            name, split, label = self._described(original)
+            _, _, copy_label = self._described(copy)
             if None not in (copy_label, label) and copy_label != label:
                 self.contradicting[copy] = original
-            reason = _encode(f"{kind} of {_decode(name)} ({SPLITS[split]})")
-            self._table.execute("UPDATE images SET reason = ? WHERE position = ?", (reason, copy))
+            self._update("reason = ?", [(f"{kind} of {name} ({SPLITS[split]})", copy)])
 
     def name(self, position: int) -> str:
-        return _decode(self._select(position, "name")[0])
+        return self._described(position)[0]
 
-    def _select(self, position: int, columns: str) -> tuple[Any, ...]:
-        return self._table.execute(f"SELECT {columns} FROM images WHERE position = ?", (position,)).fetchone()
+    def _described(self, position: int) -> tuple[Any, ...]:
+        """Name, number of the split, and label of an image."""
+        return next(self._rows("SELECT name, split, label FROM images WHERE position = ?", position))
 
     def reasons(self) -> Iterator[str]:
-        found = self._table.execute("SELECT reason FROM images WHERE reason != x'' ORDER BY position")
-        return (_decode(reason) for (reason,) in found)
+        found = self._rows("SELECT reason FROM images WHERE reason != x'' ORDER BY position")
+        return (reason for (reason,) in found)
 
     def counts(self) -> Counter[tuple[str, str | None]]:
         """Numbers of images by outcome (a split, or `left out`) and class (None: unlabelled)."""
-        found = self._table.execute(
-            "SELECT split, reason != x'' AS out, label, count(*) FROM images GROUP BY split, out, label"
-        )
+        query = "SELECT split, reason != x'' AS out, label, count(*) FROM images GROUP BY split, out, label"
         counts: Counter[tuple[str, str | None]] = Counter()
-        for split, out, label, count in found:
-            counts["left out" if out else SPLITS[split], None if label is None else _decode(label)] += count
+        for split, out, label, count in self._rows(query):
+            counts["left out" if out else SPLITS[split], label] += count
         return counts
 
     def skipped(self) -> dict[str, int]:
         """Numbers of skipped files by reason."""
-        found = self._table.execute(
-            "SELECT skipped, count(*) FROM listed WHERE skipped != x'' GROUP BY skipped"
-        )
-        return {_decode(reason): count for reason, count in found}
+        return dict(self._rows("SELECT skipped, count(*) FROM listed WHERE skipped != x'' GROUP BY skipped"))
 
     def rows(self) -> Iterator[dict[str, str]]:
         """The columns of the manifest that the database holds, for each image to be read."""
-        names = ("path", "split", "label", *READ_COLUMNS)
-        found = self._table.execute(
-            f"SELECT name, split, label, {', '.join(READ_COLUMNS)} FROM images ORDER BY position"
-        )
-        for name, split, label, *results in found:
-            values = (_decode(name), SPLITS[split], _decode(label or b""), *map(_decode, results))
-            yield dict(zip(names, values, strict=True))
+        query = f"SELECT name, split, label, {', '.join(READ_COLUMNS)} FROM images ORDER BY position"
+        for name, split, label, *results in self._rows(query):
+            described = {"path": name, "split": SPLITS[split], "label": label or ""}
+            yield described | dict(zip(READ_COLUMNS, results, strict=True))
 
 
 @contextmanager
@@ -234,24 +231,22 @@ def list_items(images: Images) -> list[SourceItem]:
 
 def _to_row(item: SourceItem) -> tuple[object, ...]:
     # class folders made on several systems can differ in Unicode normalization
-    label = None if item.label is None else _encode(plain_name(item.label))
+    label = None if item.label is None else plain_name(item.label)
     is_of_no_use = item.label is None and item.split != "train"
     skipped = item.skipped or (TRAIN_ONLY if is_of_no_use else "")
-    others = map(_encode, (item.stamp, skipped, item.origin, item.place))
-    return _encode(item.name), SPLITS.index(item.split), label, *others, len(item.name)
+    others = label, item.stamp, skipped, item.origin, item.place
+    return _encoded(item.name), SPLITS.index(item.split), *map(_encoded, others), len(item.name)
 
 
-def _to_item(row: tuple[bytes, int, bytes | None, bytes, bytes, bytes, bytes]) -> SourceItem:
-    name, split, label, *others = row
-    return SourceItem(
-        _decode(name), SPLITS[split], None if label is None else _decode(label), *map(_decode, others)
-    )
+def _to_item(row: tuple[Any, ...]) -> SourceItem:
+    name, split, *others = row
+    return SourceItem(name, SPLITS[split], *others)
 
 
-def _encode(text: str) -> bytes:
-    # as bytes, because SQLite refuses text that is not valid UTF-8; the sort order is that of Python strings
-    return text.encode("utf-8", "surrogatepass")
+def _encoded(value: object) -> object:
+    # text as bytes, because SQLite refuses text that is not valid UTF-8; the sort order is that of Python strings
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
-def _decode(value: bytes) -> str:
-    return value.decode("utf-8", "surrogatepass")
+def _decoded(value: object) -> object:
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
