@@ -10,14 +10,15 @@ import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
 from knowhue.errors import few
-from knowhue.images.image import COMMENT, Metadata, Resolution, Texts
+from knowhue.images.image import COMMENT, Resolution, Texts
 from knowhue.images.profiles import SpaceAndNotes, heif_space, png_space
 
 File = io.FileIO | io.BytesIO
@@ -29,37 +30,38 @@ _MOST_SEGMENTS = 1 << 18
 CREDENTIALS = "its content credentials (C2PA), which apply to the original alone, were left out"
 
 
-class FileInfo(NamedTuple):
-    """What a file contains besides its pixels, as far as its decoder does not report it, or reports it wrongly."""
+@dataclass
+class FileInfo:
+    """What a file contains besides its pixels; see `Origin`, which is made of it."""
 
     profile: bytes | None = None
-    """ICC profile"""
-    metadata: Metadata = ()
-    texts: Texts = ()
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    texts: list[tuple[str, str]] = field(default_factory=list)
     pixels_per_mm: Resolution | None = None
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
     colours: SpaceAndNotes = (None, ())
     """colour space of files without a profile, and sentences for the user on it"""
+
+    def add_comment(self, comment: bytes) -> None:
+        """Keep a comment, in UTF-8 or else Latin-1, unless it is empty or one too many."""
+        comment = comment.rstrip(b"\0")
+        if len(self.texts) >= _MOST_COMMENTS:
+            self.add_note(f"comments beyond its first {_MOST_COMMENTS} were left out")
+        elif comment:
+            try:
+                self.texts.append((COMMENT, comment.decode()))
+            except UnicodeDecodeError:
+                self.texts.append((COMMENT, comment.decode("latin-1")))
+
+    def add_note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
 
 def unitless_resolution(across: float, down: float) -> Resolution | None:
     """The resolution of pixels whose aspect ratio alone is known: at least 72 per inch; None if they are square."""
     base = 72 / 25.4 / min(across, down)
     return (base * across, base * down) if across != down else None
-
-
-def _comment_texts(found: list[bytes]) -> tuple[Texts, tuple[str, ...]]:
-    """The first comments as texts, and a note if there are more than are kept."""
-    texts = (each.rstrip(b"\0") for each in found[:_MOST_COMMENTS])
-    notes = (f"comments beyond its first {_MOST_COMMENTS} were left out",) * (len(found) > _MOST_COMMENTS)
-    return tuple((COMMENT, _decoded(text)) for text in texts if text), notes
-
-
-def _decoded(text: bytes) -> str:
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
 
 
 # JPEG
@@ -76,22 +78,20 @@ _TRAILER_BYTES = 1 << 10  # after the image, in which a video must begin; Samsun
 def jpeg_info(file: File) -> FileInfo:
     """Comments, a resolution without a unit, and notes on what follows: further images, a motion photo's video."""
     file.seek(0)
-    data = file.read()
-    comments, resolution, notes = list[bytes](), None, list[str]()
+    data, info = file.read(), FileInfo()
     for kind, body, place in _segments(data, _JPEG_MARKER):
         if kind == _JPEG_END:
-            notes += _trailing_notes(data[place : place + _TRAILER_BYTES])
+            info.notes += _trailing_notes(data[place : place + _TRAILER_BYTES])
             break
-        if kind == _JPEG_COMMENT and len(comments) <= _MOST_COMMENTS:
-            comments.append(body)
-        elif kind == _JPEG_APP11 and _C2PA in body and CREDENTIALS not in notes:
-            notes.append(CREDENTIALS)
+        if kind == _JPEG_COMMENT:
+            info.add_comment(body)
+        elif kind == _JPEG_APP11 and _C2PA in body:
+            info.add_note(CREDENTIALS)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_START) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             if unit == 0 and across and down:
-                resolution = unitless_resolution(across, down)
-    texts, further = _comment_texts(comments)
-    return FileInfo(texts=texts, pixels_per_mm=resolution, notes=(*notes, *further))
+                info.pixels_per_mm = unitless_resolution(across, down)
+    return info
 
 
 def _segments(data: bytes, marker: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, int]]:
@@ -153,26 +153,32 @@ LONGEST_KEYWORD = 79  # characters
 
 def png_info(file: File) -> FileInfo:
     """Colours, metadata and resolution; damaged chunks are ignored."""
-    colours, metadata, texts, notes = _png_contents(file)
-    resolution, density = None, colours.get(b"pHYs", b"")
+    info = FileInfo()
+    colours = _read_png(file, info)
+    density = colours.get(b"pHYs", b"")
     if len(density) == 9:
         across, down = (each / 1000 for each in struct.unpack(">2I", density[:8]))
         if across and down:
-            resolution = (across, down) if density[8] == _METRE else unitless_resolution(across, down)
+            is_absolute = density[8] == _METRE
+            info.pixels_per_mm = (across, down) if is_absolute else unitless_resolution(across, down)
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
     if b"caBX" in colours:
-        notes.append(CREDENTIALS)
+        info.notes.append(CREDENTIALS)
     if frames > 1:
-        notes.append(f"the still image of its {frames} frames")
-    space = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
-    return FileInfo(None, tuple(metadata.items()), texts, resolution, tuple(notes), space)
+        info.notes.append(f"the still image of its {frames} frames")
+    info.colours = png_space(colours, is_gray=colours.get(b"IHDR", b"")[9:10] in (b"\0", b"\4"))
+    return info
 
 
-def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Texts, list[str]]:
-    """Chunks before the pixels by name (empty if long), EXIF and XMP, texts, and notes for the user."""
-    colours, metadata, older = dict[bytes, bytes](), dict[str, bytes](), dict[str, bytes]()
-    texts, is_before, left_bytes = list[tuple[str, str]](), True, _MOST_BYTES
-    lost = 0
+def _read_png(file: File, info: FileInfo) -> dict[bytes, bytes]:
+    """Read metadata and texts into `info`, and return the chunks before the pixels by name, empty if long."""
+    colours, older, is_before, left_bytes, lost = (
+        dict[bytes, bytes](),
+        dict[str, bytes](),
+        True,
+        _MOST_BYTES,
+        0,
+    )
     for kind, length in _png_chunks(file):
         is_before = is_before and kind != b"IDAT"
         body = file.read(length) if length <= _COLOUR_BYTES else b""
@@ -183,14 +189,14 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
         fits = length < left_bytes
         body = body or file.read(length if fits else 0)
         if fits and kind == b"eXIf":
-            metadata.setdefault("exif-data", EXIF_HEAD + body.removeprefix(EXIF_HEAD))
+            info.metadata.setdefault("exif-data", EXIF_HEAD + body.removeprefix(EXIF_HEAD))
         elif fits and (found := _png_text(kind, body, left_bytes)):
             key, text = found
             left_bytes -= len(text)
             if key == _XMP_KEY:
-                metadata.setdefault("xmp-data", text.encode())
+                info.metadata.setdefault("xmp-data", text.encode())
             elif (raw := _raw_profile(key, text)) is None:
-                texts.append((key, text))
+                info.texts.append((key, text))
             elif raw.startswith(_XMP_IN_APP1) or key.endswith("xmp"):
                 older.setdefault("xmp-data", raw.removeprefix(_XMP_IN_APP1))
             else:
@@ -198,8 +204,10 @@ def _png_contents(file: File) -> tuple[dict[bytes, bytes], dict[str, bytes], Tex
         else:
             left_bytes -= _FAILURE_BYTES
             lost += 1
-    notes = [f"{lost} of its texts and EXIF were damaged or too long, and left out"] if lost else []
-    return colours, older | metadata, tuple(texts), notes
+    if lost:
+        info.notes.append(f"{lost} of its texts and EXIF were damaged or too long, and left out")
+    info.metadata = older | info.metadata
+    return colours
 
 
 def add_texts(png: bytes, texts: Texts, xmp: bytes | None, has_resolution: bool = True) -> bytes:
@@ -278,9 +286,7 @@ _GIF_TRAILER_BYTES = 257
 def gif_info(file: File) -> FileInfo:
     """Comments, XMP (XMP Specification Part 3, 1.1.2) and a profile; images are skipped."""
     file.seek(0)
-    data = file.read()
-    comments, profile, xmp = list[bytes](), None, b""
-    blocks, notes = iter(range(_MOST_SEGMENTS)), ()
+    data, info, blocks = file.read(), FileInfo(), iter(range(_MOST_SEGMENTS))
     try:
         place = _GIF_HEAD_BYTES + _gif_table_bytes(data[10])
         while data[place] != 0x3B:
@@ -291,19 +297,18 @@ def gif_info(file: File) -> FileInfo:
                 continue
             label, application = data[place + 1], data[place + 3 : place + 14]
             body, end = _sub_blocks(data, place + 2, blocks)
-            if label == 0xFE and len(comments) <= _MOST_COMMENTS:
-                comments.append(body)
+            if label == 0xFE:
+                info.add_comment(body)
             elif label == 0xFF and application == _GIF_XMP:
-                xmp = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
+                info.metadata["xmp-data"] = data[place + 14 : max(place + 14, end - _GIF_TRAILER_BYTES - 1)]
             elif label == 0xFF and application == _GIF_PROFILE:
-                profile = body[11:]
+                info.profile = body[11:]
             place = end
     except IndexError:  # the file is truncated
         pass
     except StopIteration:
-        notes = (f"comments, XMP and a profile after its first {_MOST_SEGMENTS:,} blocks were not read",)
-    texts, further = _comment_texts(comments)
-    return FileInfo(profile, (("xmp-data", xmp),) if xmp else (), texts, notes=(*notes, *further))
+        info.add_note(f"comments, XMP and a profile after its first {_MOST_SEGMENTS:,} blocks were not read")
+    return info
 
 
 def _gif_table_bytes(flags: int) -> int:
@@ -346,14 +351,15 @@ _NCLX = re.compile(rb"colrnclx(.{4})", re.DOTALL)
 
 def heif_info(file: File) -> FileInfo:
     """The colour space of AVIF or HEIC; the decoder has already undone the matrix and range of the codes."""
-    boxes = list(_boxes(file, (b"meta", b"uuid")))
+    info, boxes = FileInfo(), list(_boxes(file, (b"meta", b"uuid")))
+    if any(_C2PA in body for _, body in boxes):
+        info.notes.append(CREDENTIALS)
     found = {codes for kind, body in boxes if kind == b"meta" for codes in _NCLX.findall(body)}
-    notes = (CREDENTIALS,) if any(_C2PA in body for _, body in boxes) else ()
-    if len(found) > 1:
-        several = "its images have different colour spaces (nclx), and were read as sRGB"
-        return FileInfo(colours=(None, (several,)), notes=notes)
-    colours = heif_space(*struct.unpack(">2H", found.pop())) if found else (None, ())
-    return FileInfo(colours=colours, notes=notes)
+    if len(found) == 1:
+        info.colours = heif_space(*struct.unpack(">2H", found.pop()))
+    elif found:
+        info.colours = None, ("its images have different colour spaces (nclx), and were read as sRGB",)
+    return info
 
 
 def _boxes(file: File, kinds: Collection[bytes] = ()) -> Iterator[tuple[bytes, bytes]]:
@@ -386,38 +392,32 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _J2K_MARKER = re.compile(rb"\xff[\x51-\x90]")
 _J2K_SIZE, _J2K_COMMENT, _J2K_TILE = 0x51, 0x64, 0x90
 _J2K_TEXT = b"\0\1"  # in Latin-1; 0 is binary
-_ENCODER_COMMENTS = (
-    b"Created by OpenJPEG",
-    b"Created by Grok version",
-    b"Creator: JasPer Version",
-    b"Kakadu-",
-    b"Kdu-",
-    b"Lavc",  # of FFmpeg
+_ENCODER_COMMENT = re.compile(
+    rb"Created by (OpenJPEG|Grok version)|Creator: JasPer Version|Kakadu-|Kdu-|Lavc"
 )
-"""First bytes of comments that encoders add to every file; they do not describe the image."""
+"""Beginning of a comment that encoders add to every file (Lavc: FFmpeg); it does not describe the image."""
 
 
 def jpeg_2000_info(file: File) -> FileInfo:
     """Profile (ISO/IEC 15444-1, I.5.3.3), comments, EXIF, XMP and IPTC, and a note on lost bit depth."""
     file.seek(0)
-    codestream, profile, metadata, unknown = b"", None, dict[str, bytes](), list[str]()
+    info, codestream, unknown = FileInfo(), b"", list[str]()
     if file.read(4) == _CODESTREAM:  # a file without boxes
         codestream = _CODESTREAM + file.read(_MOST_BYTES)
     else:
         for kind, body in _boxes(file):
             if kind == b"jp2h":
-                profile = profile or _jpeg_2000_profile(body)
+                info.profile = info.profile or _jpeg_2000_profile(body)
             elif kind == b"jp2c":
                 codestream = codestream or body  # the first is the image
             elif kind == b"uuid" and (name := _UUIDS.get(body[:16])):
-                metadata.setdefault(name, (EXIF_HEAD if name == "exif-data" else b"") + body[16:])
+                info.metadata.setdefault(name, (EXIF_HEAD if name == "exif-data" else b"") + body[16:])
             elif kind not in _STORAGE_BOXES:
                 unknown.append(kind.decode("latin-1").strip())
-    comments, notes = _codestream_header(codestream)
+    _read_codestream(codestream, info)
     if unknown:
-        notes.append(f"further boxes were left out: {few(list(dict.fromkeys(unknown)))}")
-    texts, further = _comment_texts(comments)
-    return FileInfo(profile, tuple(metadata.items()), texts, notes=(*notes, *further))
+        info.notes.append(f"further boxes were left out: {few(list(dict.fromkeys(unknown)))}")
+    return info
 
 
 def _jpeg_2000_profile(header: bytes) -> bytes | None:
@@ -426,9 +426,8 @@ def _jpeg_2000_profile(header: bytes) -> bytes | None:
     return next((body[3:] for body in colours if body[:1] in (b"\2", b"\3")), None)
 
 
-def _codestream_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
-    """Comments (ISO/IEC 15444-1, A.9.2), and a note on lost bit depth (A.5.1)."""
-    comments, notes = list[bytes](), list[str]()
+def _read_codestream(codestream: bytes, info: FileInfo) -> None:
+    """Add comments (ISO/IEC 15444-1, A.9.2) and a note on lost bit depth (A.5.1) to `info`."""
     for kind, body, _ in _segments(codestream, _J2K_MARKER):
         if kind == _J2K_TILE:
             break
@@ -436,12 +435,13 @@ def _codestream_header(codestream: bytes) -> tuple[list[bytes], list[str]]:
             # three bytes per component; the top bit of the first marks signed values
             depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
             if len(depths) > 1 and max(depths) > 8:  # of a single component the decoder gives all bits
-                notes.append(f"its {max(depths)} bits per channel were cut to 8 by the JPEG 2000 decoder")
+                info.notes.append(
+                    f"its {max(depths)} bits per channel were cut to 8 by the JPEG 2000 decoder"
+                )
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
-            if len(comments) <= _MOST_COMMENTS and not text.startswith(_ENCODER_COMMENTS):
-                comments.append(text)
-    return comments, notes
+            if not _ENCODER_COMMENT.match(text):
+                info.add_comment(text)
 
 
 # PNM

@@ -239,11 +239,7 @@ _Conversion = tuple[_ToLinear, Callable[[VipsImage], VipsImage] | None]
 
 
 def to_srgb(
-    colours: NDArray[Any],
-    interpretation: str,
-    profile: bytes | None,
-    bits: int,
-    space: RGBSpace | None = None,
+    colours: NDArray[Any], interpretation: str, profile: bytes | None, bits: int, space: RGBSpace | None
 ) -> tuple[Pixels, bytes | None, tuple[str, ...]]:
     """Convert colours to sRGB.
 

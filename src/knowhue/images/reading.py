@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,9 +34,9 @@ from knowhue.images.containers import (
     read_deep_pnm,
     unitless_resolution,
 )
-from knowhue.images.image import FORMATS, Image, Origin, Resolution, Texts, broken_link, recognise
+from knowhue.images.image import FORMATS, Image, Origin, broken_link, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
-from knowhue.images.profiles import RGBSpace, to_srgb
+from knowhue.images.profiles import to_srgb
 from knowhue.images.tiff import RAW, PageChoice, choose_page, exif_orientation, exif_resolution, tiff_info
 from knowhue.images.vips import VipsError, VipsImage, array_of, get_field, load, reason
 
@@ -43,15 +44,8 @@ MAX_PIXELS = 200_000_000
 HEAD_BYTES = 1 << 16
 _SEQUENCES = (b"ftypavis", b"ftypmsf1", b"ftyphevc", b"ftyphevx")
 """File types of AVIF and HEIC files with an image sequence (ISO/IEC 23008-12)."""
-_RAW_STARTS = (
-    b"FUJIFILMCCD-RAW",
-    b"IIRO",
-    b"IIRS",
-    b"MMOR",
-    b"IIU\0",
-    b"II\x1a\0\0\0HEAPCCDR",
-    b"FOVb",
-    b"\0MRM",
+_RAW_START = re.compile(
+    rb"FUJIFILMCCD-RAW|IIRO|IIRS|MMOR|IIU\0|II\x1a\0\0\0HEAPCCDR|.{4}ftypcrx |FOVb|\0MRM", re.DOTALL
 )
 """First bytes of raw files of Fujifilm, Olympus, Panasonic, Canon, Sigma and Minolta; others begin like TIFF."""
 _OVERSHOOT = 1.25
@@ -98,12 +92,12 @@ def read_image(
             kind = _kind(head)
             decoded = _decode(file, kind, max_pixels)
         if head[4:12] in _SEQUENCES:  # libheif reports the still image alone
-            decoded.notes.append("the first image of a sequence")
+            decoded.info.notes.append("the first image of a sequence")
         suffixes = FORMATS[kind].suffixes
         if isinstance(source, Path):
             file_name = source.name
         if file_name is not None and PurePath(file_name).suffix.lower() not in suffixes:
-            decoded.notes.append(f"it is {kind}, whatever its name says")
+            decoded.info.notes.append(f"it is {kind}, whatever its name says")
         is_lossless = kind == "WebP" and b"VP8L" in head  # name of the chunk with lossless pixels
         return _to_image(decoded, suffixes[0], is_lossless)
     except (ImageError, ExtraError) as error:
@@ -164,7 +158,7 @@ def _shape_by_pillow(file: File, kind: str) -> tuple[int, int] | None:
 def _upright(shape: tuple[int, int], given: int, metadata: Fields, file: File, kind: str) -> tuple[int, int]:
     """Height and width of the upright image, by the decoder's orientation or else the metadata's."""
     if kind in _ORIENTED_BY_METADATA:
-        metadata = metadata | dict(_INFO_READERS[kind](file).metadata)
+        metadata = metadata | _INFO_READERS[kind](file).metadata
     return (shape[1], shape[0]) if _orientation(given, metadata, kind) in _SIDEWAYS else shape
 
 
@@ -197,7 +191,7 @@ def readable_formats() -> list[str]:
 
 def _kind(head: bytes) -> str:
     """The key of `FORMATS` of a file; an `ImageError` if it is not an image that can be read."""
-    if head.startswith(_RAW_STARTS) or head[4:12] == b"ftypcrx ":
+    if _RAW_START.match(head):
         raise ImageError(RAW)
     if not head:
         raise ImageError("it is an empty file; copy it again from where it came from")
@@ -237,15 +231,10 @@ class Decoded:
     """bits per channel in the file"""
     orientation: int = 0
     """EXIF orientation, 1 to 8; 0 if the decoder does not report it"""
-    profile: bytes | None = None
-    metadata: Fields = field(default_factory=dict)
-    texts: Texts = ()
-    pixels_per_mm: Resolution | None = None
-    notes: list[str] = field(default_factory=list)
     alpha: int | None = 0
     """index of the transparency among the channels after the colours; None if there is none"""
-    space: RGBSpace | None = None
-    """colour space of a file without a profile; None if sRGB"""
+    info: FileInfo = field(default_factory=FileInfo)
+    """what the decoder reports besides the pixels, and later also what it leaves unread"""
 
 
 _INFO_READERS: Mapping[str, Callable[[File], FileInfo]] = {
@@ -258,7 +247,7 @@ _INFO_READERS: Mapping[str, Callable[[File], FileInfo]] = {
     "BMP": bmp_info,
     "JPEG 2000": jpeg_2000_info,
 }
-"""Readers of what decoders leave unread, by format."""
+"""Readers of what decoders leave unread or report wrongly, by format."""
 _ORIENTED_BY_METADATA = ("PNG", "GIF", "JPEG 2000")
 """Formats whose orientation is in metadata that the decoder does not read."""
 _ORIENTED_BY_DECODER = ("AVIF", "HEIC")
@@ -268,19 +257,16 @@ _ORIENTED_BY_DECODER = ("AVIF", "HEIC")
 def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     decode = _decode_by_vips if FORMATS[kind].loader else _decode_by_pillow
     decoded = decode(file, kind, max_pixels)
-    info = _INFO_READERS[kind](file) if kind in _INFO_READERS else FileInfo()
-    decoded.profile = decoded.profile or info.profile
-    decoded.metadata |= dict(info.metadata)
-    by_exif = exif_resolution(decoded.metadata.get("exif-data", b""))
-    given = (each for each in (info.pixels_per_mm, by_exif, decoded.pixels_per_mm) if each)
+    info, reported = _INFO_READERS[kind](file) if kind in _INFO_READERS else FileInfo(), decoded.info
+    info.profile = reported.profile or info.profile
+    info.metadata = reported.metadata | info.metadata
+    by_exif = exif_resolution(info.metadata.get("exif-data", b""))
+    given = (each for each in (info.pixels_per_mm, by_exif, reported.pixels_per_mm) if each)
     possible = (each for each in given if each != _NO_RESOLUTION and max(each) < _MOST_PIXELS_PER_MM)
-    decoded.pixels_per_mm = next(possible, None)
-    decoded.texts = info.texts
-    decoded.notes += info.notes
-    if decoded.profile is None:
-        decoded.space, notes = info.colours
-        decoded.notes += notes
-    decoded.orientation = _orientation(decoded.orientation, decoded.metadata, kind)
+    info.pixels_per_mm = next(possible, None)
+    info.notes = reported.notes + info.notes
+    decoded.info = info
+    decoded.orientation = _orientation(decoded.orientation, info.metadata, kind)
     return decoded
 
 
@@ -331,15 +317,16 @@ def _decode_by_vips(file: File, kind: str, max_pixels: int) -> Decoded:
     if 8 < bits < 16 and values.dtype == np.uint16:
         values = values | values >> bits  # libvips leaves the low bits 0, which would make white gray
     decoded = Decoded(values, str(image.interpretation), bits, get_field(image, "orientation") or 0)
-    decoded.profile, decoded.metadata = get_field(image, "icc-profile-data"), _metadata_of(image)
+    info = decoded.info
+    info.profile, info.metadata = get_field(image, "icc-profile-data"), _metadata_of(image)
     if all(0 < each < math.inf for each in (image.xres, image.yres)):
         has_unit = get_field(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
         resolution = image.xres, image.yres
-        decoded.pixels_per_mm = resolution if has_unit else unitless_resolution(*resolution)
+        info.pixels_per_mm = resolution if has_unit else unitless_resolution(*resolution)
     decoded.alpha = page.alpha
-    decoded.notes += page.notes
+    info.notes += page.notes
     if not page.notes and (pages := get_field(image, "n-pages") or 1) > 1:
-        decoded.notes.append(f"the first of its {pages} {FORMATS[kind].frames}")
+        info.notes.append(f"the first of its {pages} {FORMATS[kind].frames}")
     return decoded
 
 
@@ -380,15 +367,16 @@ def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> De
     decoded = Decoded(values, interpretation, 8 if image.mode == "LAB" else 8 * values.itemsize)
     # libheif and Pillow's TIFF reader return upright images
     decoded.orientation = 1 if image.format in ("HEIF", "TIFF") else exif.get(0x0112, 0)
-    decoded.profile = image.info.get("icc_profile")
+    info = decoded.info
+    info.profile = image.info.get("icc_profile")
     if image.info.get("exif"):
-        decoded.metadata["exif-data"] = exif.tobytes()
+        info.metadata["exif-data"] = exif.tobytes()
     tags = getattr(image, "tag_v2", {})
     blocks = {"xmp-data": image.info.get("xmp")} | {name: tags.get(tag) for tag, name in _TIFF_BLOCKS.items()}
-    decoded.metadata |= {name: value for name, value in blocks.items() if isinstance(value, bytes)}
+    info.metadata |= {name: value for name, value in blocks.items() if isinstance(value, bytes)}
     dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
     if len(dots) == 2 and min(dots) > 0:
-        decoded.pixels_per_mm = dots[0], dots[1]
+        info.pixels_per_mm = dots[0], dots[1]
     return decoded
 
 
@@ -433,10 +421,11 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     """An upright sRGB image from decoded values."""
-    interpretation, notes = decoded.interpretation, decoded.notes
-    pixels_per_mm = decoded.pixels_per_mm
+    interpretation, info = decoded.interpretation, decoded.info
+    space, notes = info.colours if info.profile is None else (None, ())
+    info.notes += notes
     is_lab = interpretation.startswith("lab")
-    values = decoded.values if is_lab else _to_codes(decoded.values, notes)
+    values = decoded.values if is_lab else _to_codes(decoded.values, info.notes)
     if decoded.orientation in _TURN_UPRIGHT:
         values = _TURN_UPRIGHT[decoded.orientation](values)
     count = _COLOURS.get(interpretation, 1 if values.shape[2] < 3 else 3)
@@ -444,16 +433,17 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     place = None if is_lab or decoded.alpha is None or decoded.alpha >= further else count + decoded.alpha
     alpha = None if place is None else np.ascontiguousarray(values[..., place])
     if left := further - (alpha is not None):
-        notes.append(f"{plural(left, 'further channel')} {'was' if left == 1 else 'were'} left out")
+        info.notes.append(f"{plural(left, 'further channel')} {'was' if left == 1 else 'were'} left out")
     bits = 8 if min(decoded.bits, 8 * values.itemsize) <= 8 else 16
-    profile = decoded.profile
-    if is_lab or interpretation == "cmyk" or profile is not None or decoded.space is not None:
-        pixels, profile, more = to_srgb(pixels, interpretation, profile, bits, decoded.space)
-        notes += more
-    if pixels_per_mm and decoded.orientation in _SIDEWAYS:
-        pixels_per_mm = pixels_per_mm[1], pixels_per_mm[0]
-    metadata, texts = tuple(decoded.metadata.items()), decoded.texts
-    origin = Origin(suffix, profile, metadata, texts, pixels_per_mm, decoded.bits, is_lossless, tuple(notes))
+    pixels, profile, notes = to_srgb(pixels, interpretation, info.profile, bits, space)
+    info.notes += notes
+    resolution = info.pixels_per_mm
+    if resolution and decoded.orientation in _SIDEWAYS:
+        resolution = resolution[1], resolution[0]
+    metadata, texts = tuple(info.metadata.items()), tuple(info.texts)
+    origin = Origin(
+        suffix, profile, metadata, texts, resolution, decoded.bits, is_lossless, tuple(info.notes)
+    )
     return Image(pixels, alpha, origin)
 
 

@@ -297,7 +297,7 @@ def exif_without_thumbnail(block: bytes) -> bytes:
 def tiff_info(file: File) -> FileInfo:
     """EXIF, as a block like that of a JPEG, and GeoTIFF of a TIFF file's first page; nothing if unreadable."""
     with suppress(ImageError, *_DAMAGE):
-        directories, notes = Directories(file), list[str]()
+        directories, info = Directories(file), FileInfo()
         found = directories.tree(directories.first, (*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, _ORIENTATION))
         is_turned = _numbers(found, _ORIENTATION) not in ([], [1])
         found.pop(_ORIENTATION, None)
@@ -305,18 +305,20 @@ def tiff_info(file: File) -> FileInfo:
         # its scale and tie points do not apply to an image that is turned upright
         if geography and is_turned:
             geography = {}
-            notes.append("its GeoTIFF was left out because the image was turned upright")
+            info.notes.append("its GeoTIFF was left out because the image was turned upright")
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT.match(text.value):
             del found[_DESCRIPTION]
-            notes.append("its description was left out because it applies to the layout of the original file")
+            info.notes.append(
+                "its description was left out because it applies to the layout of the original file"
+            )
         handled = {*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, *_IGNORED}
         private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - handled
         if private:
             named = few([_NAMES.get(tag, tag) for tag in sorted(private)])
-            notes.append(f"private tags of the TIFF were left out: {named}")
+            info.notes.append(f"private tags of the TIFF were left out: {named}")
         blocks = {"exif-data": found, GEOGRAPHY: geography}
-        metadata = tuple((name, _HEAD + _encode_directory(tree, 8)) for name, tree in blocks.items() if tree)
-        return FileInfo(metadata=metadata, notes=tuple(notes))
+        info.metadata = {name: _HEAD + _encode_directory(tree, 8) for name, tree in blocks.items() if tree}
+        return info
     return FileInfo()
 
 
