@@ -8,7 +8,7 @@ import numpy as np
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import MAX_SATURATION
-from knowhue.errors import ArgumentError, ConfigError, few
+from knowhue.errors import ArgumentError, ConfigError, few, should_be
 from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
@@ -315,13 +315,16 @@ class Colorizer:
         pixels, painted = paint(image.pixels, chroma, guide, saturation=options.saturation, added=added)
         uncertainty = self._uncertainty(image, coarse) if options.uncertainty else None
         coloured = Image(pixels, image.alpha, image.origin._replace(computed_by=self._computed_by))
-        judgement = self.judge(image, answers, options, painted)
-        if found is not None:
-            judgement = judgement.with_reference(found)
+        judgement = self.judge(image, answers, options, painted, found)
         return Colorized(coloured, judgement, uncertainty, self.fast)
 
     def judge(
-        self, image: Image, answers: Predictions, options: ColorizeOptions, painted: PaintStats | None = None
+        self,
+        image: Image,
+        answers: Predictions,
+        options: ColorizeOptions,
+        painted: PaintStats | None = None,
+        found_in_reference: float | None = None,
     ) -> Judgement:
         """Class, novelty and warnings of an image; also statistics of its colours if it was painted."""
         return judge_image(
@@ -332,6 +335,7 @@ class Colorizer:
             image.origin.notes,
             options.unknown_below,
             options.saturation,
+            found_in_reference,
         )
 
     def _uncertainty(self, image: Image, coarse: FloatArray) -> FloatArray:
@@ -343,22 +347,16 @@ class Colorizer:
         )
 
 
-_RANGES = {
-    "saturation": (0, MAX_SATURATION, f"0 (gray) to {MAX_SATURATION}, and 1 leaves colours as they are"),
-    "unknown_below": (0, 1, "a probability from 0 to 1"),
-}
-
-
 def _require_ranges(options: ColorizeOptions) -> None:
-    for name, (low, high, wanted) in _RANGES.items():
-        value = getattr(options, name)
-        if value is not None and not low <= value <= high:
-            raise ConfigError(f"`{name}` should be {wanted}. Found `{name} = {value:g}`.")
-    album = options.album
+    saturation, limit, album = options.saturation, options.unknown_below, options.album
+    if not 0 <= saturation <= MAX_SATURATION:
+        wanted = f"0 (gray) to {MAX_SATURATION}, and 1 leaves colours as they are"
+        raise ConfigError(should_be("saturation", wanted, saturation))
+    if limit is not None and not 0 <= limit <= 1:
+        raise ConfigError(should_be("unknown_below", "a probability from 0 to 1", limit))
     if album is not None and not all(abs(each) <= MOST_CHROMA for each in album):
-        raise ConfigError(
-            f"`album` should have a and b within -{MOST_CHROMA:,} to {MOST_CHROMA:,}. Found `album = {album}`."
-        )
+        wanted = f"an a and a b within -{MOST_CHROMA:,} to {MOST_CHROMA:,}"
+        raise ConfigError(should_be("album", wanted, album))
 
 
 def _read(source: Image | str | Path | bytes, name: str | None = None) -> Image:

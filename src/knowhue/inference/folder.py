@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Collection
 from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
@@ -78,7 +77,7 @@ def colorize_folder(
 
 
 class _FolderJob:
-    """The state of one call: images done, waiting and failed, and the stages that the pipeline's threads run."""
+    """The state of one call: images done and failed, and what the pipeline's threads call."""
 
     def __init__(
         self,
@@ -96,31 +95,24 @@ class _FolderJob:
         self._numbers = count()
         # taken before any work: an image that changes from now on is coloured again by the next run
         self._stamps = {item: Stamp.of(item.source) for item in listing.items}
-        self._divide({item for item in listing.items if self._is_done(item)})
-        self.made = 0
-        self.failures: list[tuple[str, str]] = []
+        self._done = {item for item in listing.items if self._is_done(item)}
+        self._already = 0
+        self._failures: list[tuple[str, str]] = []
 
-    def _divide(self, done: Collection[Item]) -> None:
-        """Divide the images into done and waiting."""
-        self._done = done
-        self.waiting = [item for item in self._listing.items if item not in done]
-        self.already = len(done)
-        self._changed = [
-            item.output for item in done if not self._ledger.is_unchanged(item.path, item.output)
-        ]
-        self._notable = count_notable(self._ledger.records[item.path] for item in done)
+    def _waiting(self) -> list[Item]:
+        return [item for item in self._listing.items if item not in self._done]
 
     def _find_album_colour(self, limits: Limits) -> None:
         """Find the album's colour; images coloured without it, or by another one, wait again."""
+        albums = {item: self._ledger.records[item.path].get("album") for item in self._done}
         # an image that became readable only after an earlier run's survey was coloured without an album
-        self._divide({item for item in self._done if "album" in self._ledger.records[item.path]})
-        records = {item: self._ledger.records[item.path]["album"] for item in self._done}
-        colours = [*self._survey(limits), *(AlbumColour(*record["own"]) for record in records.values())]
-        if not colours:
-            return  # no image can be read; each one is reported on its own
-        colour = colour_of_album(colours)
-        self._options = self._options._replace(album=colour)
-        self._divide({item for item, record in records.items() if record["colour"] == list(colour)})
+        albums = {item: album for item, album in albums.items() if album is not None}
+        self._done = set(albums)
+        colours = [*self._survey(limits), *(AlbumColour(*album["own"]) for album in albums.values())]
+        if colours:  # otherwise no image can be read, and each one is reported on its own
+            colour = colour_of_album(colours)
+            self._options = self._options._replace(album=colour)
+            self._done = {item for item, album in albums.items() if album["colour"] == list(colour)}
 
     def _survey(self, limits: Limits) -> list[AlbumColour]:
         """The mean predicted colour of each waiting image that can be read.
@@ -135,13 +127,13 @@ class _FolderJob:
             lambda network_input: network_input.shape,
         )
         colours: list[AlbumColour] = []
-        pace = Pace()
-        with closing(run_on_cores(self._colorizer, stages, self.waiting, limits)) as outcomes:
+        waiting, pace = self._waiting(), Pace()
+        with closing(run_on_cores(self._colorizer, stages, waiting, limits)) as outcomes:
             for done, (_, future) in enumerate(outcomes, 1):
                 # an image that fails here fails again when it is coloured, and is reported then
                 if future.exception() is None:
                     colours.append(future.result())
-                self._report({"stage": "album"} | pace.after(done, len(self.waiting)))
+                self._report({"stage": "album"} | pace.after(done, len(waiting)))
         return colours
 
     def _is_done(self, item: Item) -> bool:
@@ -151,7 +143,7 @@ class _FolderJob:
 
     def run(self, limits: Limits, album: bool) -> None:
         """Colour the waiting images. With `stops`, those submitted before the first failure are still finished."""
-        blocked = [item.output for item in self.waiting if self._ledger.is_blocked(item.path, item.output)]
+        blocked = [item.output for item in self._waiting() if self._ledger.is_blocked(item.path, item.output)]
         if blocked:
             raise outputs_exist(self._listing.out, len(blocked), blocked[0])
         shutil.rmtree(self._staging, ignore_errors=True)  # left by a killed run
@@ -164,11 +156,16 @@ class _FolderJob:
             if album:
                 self._find_album_colour(limits)
             self._pace = Pace()  # of colouring, without the album's survey
+            waiting, self._already = self._waiting(), len(self._done)
+            done = [item for item in self._listing.items if item in self._done]
+            unchanged = self._ledger.is_unchanged
+            self._changed = [item.output for item in done if not unchanged(item.path, item.output)]
+            self._notable = count_notable(self._ledger.records[item.path] for item in done)
             self._report_progress()
             # all images count, not just waiting ones, so that a resumed run rounds as an uninterrupted one
-            if self.waiting and len(self._listing.items) >= _COMPILE_FROM_IMAGES:
+            if waiting and len(self._listing.items) >= _COMPILE_FROM_IMAGES:
                 paint_compiled()
-            items = takewhile(lambda _: not (self.failures and self._stops), self.waiting)
+            items = takewhile(lambda _: not (self._failures and self._stops), waiting)
             with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
                 for outcome in outcomes:
                     self._finish(*outcome)
@@ -176,10 +173,11 @@ class _FolderJob:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def summary(self, seconds: float) -> Summary:
-        listing = self._listing
-        failures = [*listing.unreadable, *self.failures]
-        counts = {**self._notable, "made": self.made, "already": self.already, "failed": len(failures)}
-        left = len(self.waiting) - self.made - len(self.failures)
+        listing, already = self._listing, self._already
+        failures = [*listing.unreadable, *self._failures]
+        made = len(self._done) - already
+        counts = {**self._notable, "made": made, "already": already, "failed": len(failures)}
+        left = len(listing.items) - len(self._done) - len(self._failures)
         return summarise(
             self._colorizer, str(listing.source), str(listing.out), counts, failures, self._changed, listing.notes,
             seconds, left=left,
@@ -209,14 +207,14 @@ class _FolderJob:
             reason = f"another program wrote `{item.output}` meanwhile"
         if not reason:
             self._ledger.commit(record, self._stamps[item], written)
-            self.made += 1
+            self._done.add(item)
             self._notable.update(count_notable([record]))
         else:
             self._ledger.fail(item.path, reason)
-            self.failures.append((item.path, reason))
+            self._failures.append((item.path, reason))
         self._report_progress()
 
     def _report_progress(self) -> None:
-        here, total = self.made + len(self.failures), self.already + len(self.waiting)
-        event = {"stage": "folder", "failed": len(self.failures)}
-        self._report(event | self._pace.after(here, total, self.already))
+        failed, total = len(self._failures), len(self._listing.items)
+        here = len(self._done) - self._already + failed
+        self._report({"stage": "folder", "failed": failed} | self._pace.after(here, total, self._already))

@@ -71,14 +71,6 @@ class Judgement(NamedTuple):
         why = ", because none is probable enough" if self.label == UNKNOWN else ""
         return f"{spaced(self.label)}{why} ({shares})"
 
-    def with_reference(self, found: float) -> "Judgement":
-        """Add the share of the image that was found in a reference, and a warning if it is small."""
-        warnings = self.warnings
-        if is_hardly_found(found):
-            share = f"hardly anything of it was found in the reference ({100 * found:.0f} %)"
-            warnings = (*warnings, f"{share}: it gave the photo a tint at most")
-        return self._replace(found_in_reference=found, warnings=warnings)
-
     def as_record(self) -> dict[str, Any]:
         """Plain values, rounded to four decimals, for JSON."""
         values = self._asdict() | {"warnings": list(self.warnings)}
@@ -131,7 +123,7 @@ def count_notable(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 def can_tell_novelty(description: Description) -> bool:
     """Whether the limit of novelty was fitted on enough validation images to be reliable."""
-    return _validation_images(description) >= FEWEST_TO_TELL
+    return int(description.images.get("validation", 0)) >= FEWEST_TO_TELL
 
 
 def judge_image(
@@ -142,17 +134,12 @@ def judge_image(
     notes: Sequence[str] = (),
     unknown_below: float | None = None,
     saturation: float = 1.0,
+    found_in_reference: float | None = None,
 ) -> Judgement:
-    """Make the judgement of an image from a network's predictions and the statistics of painting.
+    """Make the judgement of an image from a network's predictions (those of one image) and statistics of painting.
 
-    Args:
-        description: of the network.
-        probabilities: (classes,); None without a class head.
-        novelty: distance from the training images; None for third-party models.
-        painted: None if nothing was painted.
-        notes: remarks on reading the image.
-        unknown_below: probability below which the class is `unknown`; None: the description's.
-        saturation: factor of the chroma; below 1, a grayer image does not cause a warning.
+    `notes` are remarks on reading the image. `unknown_below` replaces the description's. A `saturation` below 1 makes
+    the image grayer, which then causes no warning.
     """
     label = probability = None
     ranked: dict[str, float] = {}
@@ -170,7 +157,13 @@ def judge_image(
         ranked,
         novelty,
         *(painted or (None, None, None)),
-        (*_novelty_warnings(description, novelty), *notes, *_colour_warnings(painted, saturation)),
+        (
+            *_novelty_warnings(description, novelty),
+            *notes,
+            *_colour_warnings(painted, saturation),
+            *_reference_warnings(found_in_reference),
+        ),
+        found_in_reference,
     )
 
 
@@ -209,13 +202,9 @@ def _reliability_warnings(description: Description | RecipeDescription) -> list[
     if isinstance(description, RecipeDescription) or can_tell_novelty(description):
         return []
     return [
-        f"too few validation images ({_validation_images(description)}; {FEWEST_TO_TELL} are needed) to tell "
+        f"too few validation images ({description.images.get('validation', 0)}; {FEWEST_TO_TELL} are needed) to tell "
         "reliably what is unlike the images that the model was trained on"
     ]
-
-
-def _validation_images(description: Description) -> int:
-    return int(description.images.get("validation", 0))
 
 
 def _colour_warnings(painted: PaintStats | None, saturation: float) -> list[str]:
@@ -232,6 +221,13 @@ def _colour_warnings(painted: PaintStats | None, saturation: float) -> list[str]
             "their chroma was reduced"
         )
     return warnings
+
+
+def _reference_warnings(found: float | None) -> list[str]:
+    if found is None or not is_hardly_found(found):
+        return []
+    share = f"hardly anything of it was found in the reference ({100 * found:.0f} %)"
+    return [f"{share}: it gave the photo a tint at most"]
 
 
 def _rounded(value: Any) -> Any:

@@ -115,15 +115,10 @@ class Ledger:
         return exists and not self._overwrite and not self.is_unchanged(path, output)
 
     def commit(self, record: dict[str, Any], stamp: Stamp, written: Path) -> None:
-        """Move a written image to its place and add its line to the file: both happen, or neither.
+        """Move a written image to its place on the same disk, and add its line to the file: both happen, or neither.
 
-        Args:
-            record: the image's record, with `path` and `output`.
-            stamp: stamp of the source before it was read.
-            written: the written image, on the same disk; it is moved.
-
-        Raises:
-            RunError: the image cannot be moved, or its line cannot be written.
+        `record` has `path` and `output`; `stamp` is that of the source before it was read. A `RunError` if the image
+        cannot be moved, or its line cannot be written.
         """
         record = record | {"job": self.job, "stamps": [stamp, Stamp.of(written)]}
         output = self.out / record["output"]

@@ -119,11 +119,7 @@ def decode_request(
 ) -> DecodedRequest:
     """Read a request's image, and compute the network's input from it.
 
-    Args:
-        colorizer: the model.
-        request: the request.
-        max_pixels: maximum number of pixels of an image.
-        path: path of one of many images, with which the caller begins its message; None for an upload.
+    `path` is that of one of many images, with which the caller begins its message; None for an upload.
 
     Raises:
         NoImageError: an upload is no known kind of image.
@@ -231,21 +227,12 @@ def colour_many(
     request_of: Callable[[_Item], ImageRequest],
     put: Callable[[_Item, ImageReply, dict[str, Any], Predictions], Any],
 ) -> Generator[tuple[_Item, str, dict[str, Any], Any]]:
-    """Colour many images in a pipeline.
+    """Colour many images, which have the attributes `path` and `output`, in a pipeline.
 
-    Args:
-        colorizer: the model.
-        items: images, with the attributes `path` and `output`.
-        limits: threads and memory.
-        request_of: item -> its request; fetches a remote image.
-        put: stores the reply to an item; it can add values from the prediction to the ledger's line.
-
-    Yields:
-        Each item as soon as it is done, with the reason of its failure or an empty text, its line for the ledger in
-        plain values, and the value that `put` returned.
-
-    Raises:
-        Exception: the disk, the store or the model fails, which would affect every other image, too.
+    `request_of` makes an item's request, and fetches a remote image. `put` stores the reply to an item, and can add
+    values from the prediction to its line for the ledger. Yields each item as soon as it is done, with the reason of
+    its failure or an empty text, its line in plain values, and what `put` returned. Failures of the disk, the store or
+    the model are raised, because they would affect every other image, too.
     """
 
     def weigh(pending: _Pending) -> int:
