@@ -290,11 +290,8 @@ class Colorizer:
     ) -> Colorized:
         """Paint predicted chroma and hints on the full-size image, keep its exact lightness, and judge the result.
 
-        Args:
-            image: the original, at its own size and depth.
-            coarse: L* (h, w) that the network saw, from `network_input`.
-            answers: its predictions for this image alone, from `predict`.
-            options: hints, saturation and others.
+        `coarse` is the L* (h, w) that the network saw, from `network_input`, and `answers` are its predictions for this
+        image alone, from `predict`.
         """
         chroma, added, found = answers.colours[0], None, None
         if options.sample != 1:

@@ -12,11 +12,11 @@ from knowhue.config import Config, Fraction, PositiveInt, Section, Task, fingerp
 from knowhue.errors import WeightsError, shown
 from knowhue.metric_table import METRICS
 from knowhue.runs import Start
+from knowhue.storage import from_json
 
 KEY = "knowhue"
 """Metadata key of the description, as JSON."""
-_SCHEMA = {"schema": "schema_", "schema_version": "schema_version"}
-"""Keys of the description that give its schema, and their fields."""
+_SCHEMA = ["knowhue.model", 1]
 DEFAULT_UNKNOWN_BELOW = 0.5
 """Not tuned: a class is named if it is more probable than all others together."""
 Fast = Annotated[
@@ -175,28 +175,21 @@ def read_description(text: str | None, path: Path) -> Description:
             "run folder instead of its model.safetensors; for a third-party .onnx file, name its `recipe`."
         )
     try:
-        description = Description.model_validate_json(text)
-    except ValidationError as error:
-        problems = {
-            ".".join(map(str, each["loc"])): each["msg"].removeprefix("Value error, ")
-            for each in error.errors()
-        }
         # checked first: another version can have other fields
-        if problems.keys() & _SCHEMA.keys():
-            raise _other_version(path) from None
-        where, problem = next(iter(problems.items()))
-        at = f" at `{shown(where)}`" if where else ""
-        raise WeightsError(
-            f"`{path}` should have a description that this version of knowhue can read. Found{at}: "
-            f"{shown(problem, 200)}. Upgrade knowhue, or export the run again."
-        ) from None
-    if not description.model_fields_set.issuperset(_SCHEMA.values()):  # the defaults do not count
-        raise _other_version(path)
-    return description
-
-
-def _other_version(path: Path) -> WeightsError:
-    return WeightsError(
-        f"`{path}` was written by another version of knowhue: it is not a `knowhue.model` of `schema_version` 1. "
-        "Export its run again."
+        found = from_json(text)
+        if not isinstance(found, dict) or [found.get(key) for key in ("schema", "schema_version")] != _SCHEMA:
+            raise WeightsError(
+                f"`{path}` was written by another version of knowhue: it is not a `knowhue.model` of `schema_version` "
+                "1. Export its run again."
+            )
+        return Description.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    except ValueError as error:
+        where, problem = "", str(error)
+    at = f" at `{shown(where)}`" if where else ""
+    raise WeightsError(
+        f"`{path}` should have a description that this version of knowhue can read. Found{at}: "
+        f"{shown(problem, 200)}. Upgrade knowhue, or export the run again."
     )

@@ -43,14 +43,9 @@ def export_safetensors(
 ) -> dict[str, float]:
     """Write a model's weights and its description, or another one, as one file; an existing file is replaced.
 
-    The weights are stored in a precision of `DTYPES`; computation stays in float32.
-
-    Returns:
-        Largest difference from the network's predictions, by output: chroma in CIELAB units, probabilities and novelty.
-
-    Raises:
-        WeightsError: the weights are too large for the precision.
-        RunError: the file cannot be written.
+    The weights are stored in a precision of `DTYPES`; computation stays in float32. Returns the largest difference from
+    the network's predictions, by output. A `WeightsError` if the weights are too large for the precision; a `RunError`
+    if the file cannot be written.
     """
     described = (description or network.description).model_copy(update={"precision": precision})
     weights = {
@@ -81,15 +76,9 @@ def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:
 def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
     """Write a model with all of its heads as one .onnx file, for any batch and image size.
 
-    The file is written only if ONNX Runtime predicts as torch does. The largest differences are stored in it.
-
-    Returns:
-        Largest difference from torch, by output, in the units of `PARITY_TOLERANCE`.
-
-    Raises:
-        ExtraError: a package of the extra `onnx` is not installed.
-        WeightsError: ONNX Runtime predicts other values than torch.
-        RunError: the file cannot be written.
+    The largest differences from torch, by output in the units of `PARITY_TOLERANCE`, are stored in it and returned. An
+    `ExtraError` if a package of the extra `onnx` is not installed; a `WeightsError`, and no file, if ONNX Runtime
+    predicts other values than torch; a `RunError` if the file cannot be written.
     """
     require_packages()
     model = fold_constants(export_graph(network.module))

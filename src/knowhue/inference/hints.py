@@ -143,14 +143,9 @@ def match_hints(
 def read_hints(file: Path) -> dict[str, list[TableHint]]:
     """Read hints from a table, by the name of their image, "" if the table names none.
 
-    `parse_hints` checks them once the size of the image is known, so that all problems are reported at once.
-
-    Args:
-        file: .csv with a header, or .json with a list of objects: `x`, `y`, `colour`, and for a folder `file`, an
-            image's path below it with `/`.
-
-    Raises:
-        ConfigError: the file cannot be read, or has other columns or too many hints for an image.
+    The table is .csv with a header, or .json with a list of objects: `x`, `y`, `colour`, and for a folder `file`, an
+    image's path below it with `/`. A `ConfigError` if it cannot be read, or has other columns or too many hints for an
+    image. `parse_hints` checks the hints themselves once the size of the image is known.
     """
     hints: dict[str, list[TableHint]] = {}
     for place, row in _rows(file):

@@ -58,8 +58,7 @@ class Ledger:
     def __init__(self, out: Path, job: dict[str, Any], overwrite: bool) -> None:
         """Read the ledger, repair a line left by a kill, and open the file for appending.
 
-        Raises:
-            RunError: the ledger is another job's, or cannot be read or written.
+        A `RunError` if the ledger is another job's, or cannot be read or written.
         """
         self.out = out
         self.job = job
@@ -180,12 +179,9 @@ def job_of(
 
 
 def is_same_job(out: Path | str, found: Mapping[str, Any], job: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether the images already in a folder or store were coloured by this job.
+    """Whether the images already in a folder or store were coloured by this job; if not, it is an error, a `RunError`.
 
-    With `overwrite` the source does not count, because the images may have been moved.
-
-    Raises:
-        RunError: another job coloured them, and `overwrite` is not set.
+    With `overwrite` it is none, and the source does not count, because the images may have been moved.
     """
     differing = [key for key in JOB if found.get(key) != job.get(key)]
     if overwrite or not differing:

@@ -47,10 +47,8 @@ _LEDGER_PATH = re.compile(f"(.*/)(?:{re.escape(LEDGER)}|{re.escape(LEDGERS)}/[^/
 class ImageTable:
     """The images of a folder or an archive and their outputs, in a table on disk because there may be millions.
 
-    Args:
-        tables: a database from `temporary.tables_on_disk`, which gets the table `images` with the columns `path`,
-            `stamp`, `output`, `twin` (the name of a coloured copy beside it) and `hash` (CRC-32 of the path).
-        suffix: suffix of all outputs; None keeps the formats.
+    The table `images` has the columns `path`, `stamp`, `output`, `twin` (the name of a coloured copy beside it) and
+    `hash` (CRC-32 of the path).
     """
 
     def __init__(self, tables: sqlite3.Connection, suffix: str | None = None) -> None:
@@ -69,9 +67,7 @@ class ImageTable:
     def add_images(self, source: Store, avoid: str = "") -> None:
         """Add every image of a source, without those below `avoid` and those made by knowhue.
 
-        Raises:
-            ConfigError: two images would become one file.
-            ImageError: there is no image.
+        A `ConfigError` if two images would become one file; an `ImageError` if there is no image.
         """
         others: Counter[str] = Counter()
         ledgers: list[tuple[str, str]] = []
@@ -201,11 +197,7 @@ def _require_no_losses(items: list[Item], out: Path) -> None:
 
 
 def default_folder(source: Path) -> Path:
-    """The folder's name with `MARK` appended.
-
-    Raises:
-        ConfigError: the folder is a root and has no name.
-    """
+    """The folder's name with `MARK` appended; a `ConfigError` if the folder is a root and has no name."""
     folder = real_path(source)
     if not folder.name:
         raise ConfigError(

@@ -82,10 +82,8 @@ class Network(Protocol):
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """Predict for L* (B, h, w), 0 to 100, of any h and w, and return the activations `names`, too.
 
-        Raises:
-            ConfigError: the model has no activation of such a name.
-            WeightsError: a prediction is invalid, see `check_predictions`, or takes too much memory, or, except for
-                the built-in model, too long.
+        A `ConfigError` if the model has no activation of such a name; a `WeightsError` if a prediction is invalid, see
+        `check_predictions`, or takes too much memory, or, except for the built-in model, too long.
         """
         ...
 

@@ -142,13 +142,8 @@ class Pipeline(Generic[_Item, _Result]):
     """Threads that process submitted items until `close`. Every public method can be called from any thread.
 
     An item whose future is cancelled, or whose time is up, is dropped before its next stage. If a batch cannot be
-    predicted, its items are predicted one by one, so that each future holds the failure of its own item.
-
-    Args:
-        stages: functions applied to an item.
-        limits: limits of threads, memory, queue and time.
-        observe: called after every stage with its seconds.
-        after_batch: called by a predicting thread after it has released its batch.
+    predicted, its items are predicted one by one, so that each future holds the failure of its own item. `after_batch`
+    is called by a predicting thread after it has released its batch.
     """
 
     def __init__(
@@ -188,7 +183,7 @@ class Pipeline(Generic[_Item, _Result]):
                 thread.start()
 
     def check(self) -> None:
-        """Raise the errors of `submit` before an item exists."""
+        """Raise `Busy` if the queue is full, or `Stopping`."""
         limit = self.limits.queue_length
         with self._changed:
             if not self.is_open:
@@ -205,12 +200,7 @@ class Pipeline(Generic[_Item, _Result]):
                 raise Busy(self.length, min(max(1, wait_seconds), LONGEST_RETRY_SECONDS))
 
     def submit(self, item: _Item) -> TimedFuture[_Result]:
-        """Accept an item and return the future of its result, which can be cancelled.
-
-        Raises:
-            Busy: the queue is full.
-            Stopping: the pipeline is closing.
-        """
+        """Accept an item and return the future of its result, which can be cancelled; raises as `check`."""
         future: TimedFuture[_Result] = TimedFuture()
         with self._changed:
             self.check()

@@ -7,7 +7,7 @@ the cost and the gain.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,11 +123,7 @@ class QuantizationCost(NamedTuple):
 def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost:
     """Quantise a float32 .onnx file that `knowhue export` made; store the measured cost in its metadata and return it.
 
-    Raises:
-        ExtraError: a package of the extra `onnx` is not installed.
-        WeightsError: the source cannot be read.
-        ConfigError: the source is not in float32.
-        RunError: the file cannot be written.
+    Raises like `open_onnx` and `export_onnx`; a `ConfigError` if the source is not in float32.
     """
     require_packages()
     before = open_onnx(source)
@@ -152,29 +148,28 @@ def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost
 
 def measure_cost(before: Network, after: Network, examples: Examples) -> QuantizationCost:
     """Compare two networks of the same heads on `examples.measured`."""
-    measured = examples.measured
-    pairs = [[network.predict(each.lightness[None]) for network in (before, after)] for each in measured]
-    chroma = agreement = None
-    ab_l1 = accuracy = None, None
-
-    def means(score: Callable[[Predictions, Example], Any]) -> tuple[float, float]:
-        """Means of a score over the examples, before and after."""
-        scores = [
-            [score(answer, each) for answer in pair] for pair, each in zip(pairs, measured, strict=True)
-        ]
-        first, second = np.mean(np.asarray(scores, np.float64), 0)
-        return float(first), float(second)
-
-    if "colour" in before.description.tasks:
-        chroma = float(np.mean([np.abs(one.colours - other.colours).mean() for one, other in pairs]))
-        ab_l1 = means(lambda answer, each: np.abs(answer.colours[0] - each.chroma).mean())
-    if "class" in before.description.tasks:
-        names = before.description.classes
-        agreement = float(np.mean([_class(one) == _class(other) for one, other in pairs]))
-        if all(each.label in names for each in measured):
-            accuracy = means(lambda answer, each: names[_class(answer)] == each.label)
-    counts = len(examples.calibration), len(measured), examples.left_out
-    return QuantizationCost(chroma, *ab_l1, agreement, *accuracy, *counts)
+    rows = []
+    for example in examples.measured:
+        one, other = (network.predict(example.lightness[None]) for network in (before, after))
+        row = dict.fromkeys(QuantizationCost._fields[:6], np.nan)
+        if one.chroma is not None:
+            row["chroma"] = np.abs(one.colours - other.colours).mean()
+            row["ab_l1_before"] = np.abs(one.colours[0] - example.chroma).mean()
+            row["ab_l1_after"] = np.abs(other.colours[0] - example.chroma).mean()
+        if one.probabilities is not None:
+            first, second = (before.description.classes[_class(each)] for each in (one, other))
+            row["agreement"] = first == second
+            if example.label in before.description.classes:
+                row["accuracy_before"] = first == example.label
+                row["accuracy_after"] = second == example.label
+        rows.append(row)
+    means = {name: float(np.mean([row[name] for row in rows])) for name in QuantizationCost._fields[:6]}
+    return QuantizationCost(
+        **{name: None if np.isnan(mean) else mean for name, mean in means.items()},
+        calibrated_on=len(examples.calibration),
+        measured_on=len(rows),
+        left_out=examples.left_out,
+    )
 
 
 def _class(answer: Predictions) -> int:

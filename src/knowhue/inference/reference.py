@@ -100,16 +100,9 @@ def take_colours(
 
     Matched a*b* replaces the prediction as far as the reference reliably shows the same thing (`match_confidence`), and
     has the weight `SIMILAR_WEIGHT` where it shows a similar thing. Without a counterpart the prediction stays.
-
-    Args:
-        pixels: (H, W, 1 or 3), of the photo to colour, over white.
-        coarse: L* (h, w) of the photo at the network's size.
-        chroma: predicted a*b* (h, w, 2).
-        reference: prepared for the same model; a `ConfigError` if for another.
-        network: the model.
-
-    Returns:
-        a*b* (h, w, 2), and the share of the photo that was found in the reference, 0 to 1.
+    `pixels` are those of the photo over white, `coarse` its L* (h, w) at the network's size, `chroma` the predicted
+    a*b* (h, w, 2). Returns a*b* (h, w, 2), and the share of the photo that was found in the reference, 0 to 1. A
+    `ConfigError` if the reference was made for another model.
     """
     if reference.model != network.description.fingerprint():
         raise ConfigError("`reference` should be made with the model that colours. Found another model's.")

@@ -119,13 +119,9 @@ def decode_request(
 ) -> DecodedRequest:
     """Read a request's image, and compute the network's input from it.
 
-    `path` is that of one of many images, with which the caller begins its message; None for an upload.
-
-    Raises:
-        NoImageError: an upload is no known kind of image.
-        ImageError: an image is damaged or too large.
-        ConfigError: a hint cannot be parsed, the reference has no colours, the strokes do not fit, or the model does
-            not support an option.
+    `path` is that of one of many images, with which the caller begins its message; None for an upload. An `ImageError`
+    if an image is damaged or too large (a `NoImageError` if an upload is none); a `ConfigError` if hints, strokes or
+    the reference do not fit, or the model does not support an option.
     """
     source, options = request.source, request.options
     if path is None and isinstance(source, bytes):
@@ -168,11 +164,7 @@ def _read_upload(data: bytes, max_pixels: int, name: str) -> Image:
 
 
 def paint_request(colorizer: Colorizer, decoded: DecodedRequest, answer: Predictions) -> ImageReply:
-    """Paint and encode an image, or only judge it if the request is to classify.
-
-    Raises:
-        RunError: the format cannot hold such an image.
-    """
+    """Paint and encode an image, or only judge it; a `RunError` if the format cannot hold such an image."""
     request, original, network_input = decoded
     if not request.colour:
         return ImageReply(colorizer.judge(original, answer, request.options))

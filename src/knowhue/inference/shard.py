@@ -76,8 +76,7 @@ def end_path(shard: int) -> str:
 def colour_shard(task: ShardTask) -> None:
     """Colour the images of a shard that are not coloured yet; after a kill the same call resumes.
 
-    Raises:
-        RunError: the store or the model fails, which would affect every other image, too.
+    A `RunError` if the store or the model fails, which would affect every other image, too.
     """
     _Shard(task).colour()
 

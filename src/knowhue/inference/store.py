@@ -74,11 +74,7 @@ class FolderStore:
                 yield StoredFile(path.relative_to(self.root).as_posix(), _stamp(path))
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file.
-
-        Raises:
-            ImageError: the file does not exist or cannot be read.
-        """
+        """The bytes of a file; an `ImageError` if it does not exist or cannot be read."""
         if not os.path.lexists(self.root / path):
             raise ImageError("it is gone")
         try:
@@ -88,15 +84,9 @@ class FolderStore:
             raise ImageError(system_reason(error)) from None
 
     def write(self, path: str, data: bytes, replace: bool = True) -> str:
-        """Write a file, and return its stamp.
+        """Write a file, and return its stamp; without `replace`, the store refuses if there is one, without a race.
 
-        Args:
-            path: path of the file.
-            data: the file's content.
-            replace: whether an existing file can be replaced; if not, the store itself refuses, without a race.
-
-        Raises:
-            ImageError: the file exists and `replace` is not set, or the store cannot hold a file of that name.
+        An `ImageError` if it refuses, or if it cannot hold a file of that name.
         """
         target, written = self.root / path, self.root / PARTS / uuid4().hex
         with writing(target):
@@ -122,32 +112,23 @@ class FolderStore:
 
     @contextmanager
     def hold(self) -> Iterator[str]:
-        """Lock the root against other drivers; yields a note if the store cannot lock.
-
-        Raises:
-            RunError: another driver holds the lock.
-        """
+        """Lock the root against other drivers, or raise a `RunError`; yields a note if the store cannot lock."""
         with locked(self.root, "colorize"):
             yield ""
 
 
 def _put(written: Path, target: Path, replace: bool) -> None:
-    """Move a file to its place.
-
-    Raises:
-        FileExistsError: there is a file, and `replace` is not set.
-    """
-    if replace:
-        os.replace(written, target)
-        return
-    try:
-        os.link(written, target)  # unlike a move, it fails if the target exists
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
+    """Move a file to its place; a `FileExistsError` if there is one, and `replace` is not set."""
+    if not replace:
+        try:
+            os.link(written, target)  # unlike a move, it fails if the target exists
+            return
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
         if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        os.replace(written, target)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    os.replace(written, target)
 
 
 def _stamp(path: Path) -> str:
@@ -247,11 +228,10 @@ class ObjectStore:
 
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless it exists; return whether it was written."""
-        try:
+        with suppress(self._errors.AlreadyExistsError, self._errors.NotSupportedError):
             self._put(path, data, **_CREATE)
-        except (self._errors.AlreadyExistsError, self._errors.NotSupportedError):
-            return False
-        return True
+            return True
+        return False
 
     def _get(self, path: str) -> tuple[bytes, str]:
         """The bytes of a file and its stamp."""
@@ -289,9 +269,7 @@ Store = FolderStore | ObjectStore
 def open_store(name: str) -> Store:
     """Open a folder or an object store; obstore reads credentials from the environment.
 
-    Raises:
-        ExtraError: the name is an object store's, and obstore is not installed.
-        RunError: there is no such kind of store.
+    An `ExtraError` if obstore is needed and not installed; a `RunError` if there is no such kind of store.
     """
     if not is_url(name):
         return FolderStore(Path(name))
@@ -312,13 +290,12 @@ def _folder_of(url: str) -> Path:
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name != "posix":  # on Windows `os.kill` would end the process
+        return True
     try:
-        if os.name == "posix":  # on Windows this call would end the process
-            os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's process
-        pass
+        os.kill(pid, 0)
+    except OSError as error:  # `PermissionError` means another user's process
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -57,11 +57,7 @@ class Past(NamedTuple):
 
 
 class Steadier:
-    """Steadies the chroma of one video, frame by frame in order.
-
-    Args:
-        strength: share of the past, 0 (each frame alone) to below 1.
-    """
+    """Steadies the chroma of one video, frame by frame in order; `strength` is the share of the past."""
 
     def __init__(self, strength: float = STRENGTH) -> None:
         self.past: Past | None = None
@@ -106,12 +102,7 @@ def is_cut(warped: FloatArray, lightness: FloatArray, trusted: FloatArray) -> bo
 
 
 def motion(past: FloatArray, lightness: FloatArray) -> FloatArray:
-    """Optical flow (h, w, 2): rows and columns to add to a pixel's place to find it in the previous frame.
-
-    Args:
-        past: L* (h, w) of the previous frame.
-        lightness: L* (h, w) of the frame.
-    """
+    """Optical flow (h, w, 2): rows and columns to add to a pixel's place to find it in the previous frame, `past`."""
     past = (past + np.median(lightness - past)).astype(np.float32)  # a flickering lamp is not motion
     flow = optical_flow_ilk(lightness, past, radius=_RADIUS_PX, num_warp=_ITERATIONS)
     return flow.transpose(1, 2, 0)
@@ -242,9 +233,7 @@ class _VideoJob:
         self._report = report
         self._steadier = Steadier(strength)
         self._done = self._damaged = self._novel = 0
-        self._novelty = 0.0
-        self._probabilities = np.zeros(len(colorizer.network.description.classes))
-        self._stats = np.zeros(len(PaintStats._fields))
+        self._sums: Any = 0.0  # of novelty, statistics of painting and probabilities
 
     def frames(self) -> Generator["Frame"]:
         """All frames, coloured, in the order of presentation."""
@@ -262,12 +251,13 @@ class _VideoJob:
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
         """Means over all frames; `notes` says what could not be kept."""
         count, description, video = self._done, self._colorizer.network.description, self._video
-        probabilities = (self._probabilities / count).astype(np.float32)
+        novelty, *means = (self._sums / count).tolist()
+        stats, probabilities = PaintStats(*means[:3]), np.array(means[3:], np.float32)
         judgement = judge_image(
             description,
             probabilities if "class" in description.tasks else None,
-            None if isinstance(description, RecipeDescription) else self._novelty / count,
-            PaintStats(*(self._stats / count).tolist()),
+            None if isinstance(description, RecipeDescription) else novelty,
+            stats,
             video.notes,
             self._options.unknown_below,
             self._options.saturation,
@@ -319,12 +309,10 @@ class _VideoJob:
         """Add an encoded frame to the sums, and report progress."""
         self._done += 1
         self._damaged += frame.damaged
-        if answer.novelty is not None:
-            self._novelty += float(answer.novelty[0])
-            self._novel += is_novel(float(answer.novelty[0]))
-        self._stats += np.array(stats)
-        if answer.probabilities is not None:
-            self._probabilities += answer.probabilities[0].astype(np.float64)
+        novelty = 0.0 if answer.novelty is None else float(answer.novelty[0])
+        self._novel += is_novel(novelty)
+        probabilities = () if answer.probabilities is None else answer.probabilities[0].tolist()
+        self._sums += np.array([novelty, *stats, *probabilities])
         total = max(self._video.total, self._done) if self._video.total else 0
         self._report({"stage": "video"} | pace.after(self._done, total))
 

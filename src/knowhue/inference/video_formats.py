@@ -50,15 +50,15 @@ _INTERLACED = (2, 3, 4, 5)
 """AVFieldOrder values of interlaced frames."""
 _UNLIKE_SRGB = {8: "linear light", 16: "PQ (high dynamic range)", 18: "HLG (high dynamic range)"}
 _LOST = {
-    "A53_CC": "closed captions",
-    "STEREO3D": "stereoscopic layout",
-    "SPHERICAL": "spherical projection",
+    "A53_CC": "closed captions were",
+    "STEREO3D": "stereoscopic layout was",
+    "SPHERICAL": "spherical projection was",
     **dict.fromkeys(
         (
             "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID",
             "DOVI_RPU_BUFFER", "DOVI_METADATA",
         ),
-        "high dynamic range metadata",
+        "high dynamic range metadata were",
     ),
 }  # fmt: skip
 """Side data of frames that are not written, by FFmpeg's names."""
@@ -80,7 +80,7 @@ def reading_notes(stream: Any, frame: Any) -> tuple[str, ...]:
     carried = dict.fromkeys(_LOST[name] for data in frame.side_data if (name := data.type.name) in _LOST)
     if is_stereoscopic(stream):  # some containers keep it; `write_video` reports the others
         carried.pop(_LOST["STEREO3D"], None)
-    notes += [f"its {lost} {'was' if lost.endswith(('n', 't')) else 'were'} left out" for lost in carried]
+    notes += [f"its {lost} left out" for lost in carried]
     return tuple(notes)
 
 
@@ -168,11 +168,7 @@ def writable_video_suffix(suffix: str) -> str:
 
 
 def codec_of(target: Path) -> Codec:
-    """The codec of a file, by its suffix.
-
-    Raises:
-        ConfigError: files with this suffix cannot be written.
-    """
+    """The codec of a file, by its suffix; a `ConfigError` if files with this suffix cannot be written."""
     suffix = target.suffix.lower()
     if suffix not in CODECS:
         raise ConfigError(

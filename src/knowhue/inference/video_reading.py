@@ -55,11 +55,7 @@ class Video:
     """An open video file. `frames` and `packets` each open the file again, so both can be read concurrently."""
 
     def __init__(self, path: Path) -> None:
-        """Open a video, until `close`.
-
-        Raises:
-            ImageError: the file is missing, damaged, or has no moving images.
-        """
+        """Open a video, until `close`; an `ImageError` if it is missing, damaged, or has no moving images."""
         self.path = path
         self._end = Fraction(0)  # end of the frames read so far, in seconds
         self._container = self._open()
@@ -80,8 +76,7 @@ class Video:
     def frames(self) -> Generator[Frame]:
         """All frames in the order of presentation.
 
-        Raises:
-            ImageError: the size of the frames changes, or the file ends in the middle of its structure.
+        An `ImageError` if the size of the frames changes, or the file ends in the middle of its structure.
         """
         with self._open() as container:
             stream = self._choose_stream(container)
@@ -136,11 +131,9 @@ class Video:
             stream.set_display_matrix(self.matrix)
 
     def packets(self, streams: dict[int, Any], hidden: bool) -> Iterator[Any]:
-        """Packets of other streams, assigned to an output's streams.
+        """Packets of other streams, assigned to an output's `streams`, which are given by the index in this video.
 
-        Args:
-            streams: the output's streams, by the index in this video.
-            hidden: whether to include packets that an edit list hides; the output must then have one, too.
+        `hidden` includes packets that an edit list hides; the output must then have one, too.
         """
         with self._open() as container:
             wanted = [stream for stream in container.streams if stream.index in streams]

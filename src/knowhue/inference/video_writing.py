@@ -34,20 +34,8 @@ def write_video(video: Video, out: Path, suffix: str, frames: Iterable[Frame]) -
     """Write a video with coloured frames and the original's other streams.
 
     The header is written before the first frame is requested, so that streams which the container cannot hold are found
-    before any work.
-
-    Args:
-        video: the original.
-        out: the file; its name need not end in `suffix`.
-        suffix: suffix of the container's kind, one of `CODECS`.
-        frames: coloured frames, (H, W, 3), in the order of presentation.
-
-    Returns:
-        What could not be kept, in words.
-
-    Raises:
-        ConfigError: the container takes no sound or subtitles of that kind.
-        RunError: the file cannot be written.
+    before any work: a `ConfigError`. The name of `out` need not end in `suffix`. Returns what could not be kept, in
+    words. A `RunError` if the file cannot be written.
     """
     codec = CODECS[suffix]
     try:
