@@ -144,14 +144,14 @@ def of_very_many(count: int, folder: Path) -> None:
     random, black = np.random.default_rng(0), prepare_image(np.zeros((16, 16, 3), np.uint8))
     columns, _ = measure_image(black, black, PROTOCOLS["original"])
 
-    def made_up(part: Portion, **_: object) -> parts.Made:
+    def made_up(part: Portion, **_: object) -> parts.RowArrays:
         places = np.sort(random.choice(len(chroma_bins()) * 152, 20_000, replace=False))
         own = {row: {name: random.uniform(size=len(part.names)) for name in columns} for row in part.rows}
         return {
             row: {**each, "_places": places, "_counts": np.full(20_000, 200)} for row, each in own.items()
         }
 
-    parts._kept = made_up
+    parts._cached_rows = made_up
     stored = {
         f"class{n % 1000:03}/{n:08}": Stored(folder / f"{n:08}.png", f"{n:064}", "PNG") for n in range(count)
     }

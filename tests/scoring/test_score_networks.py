@@ -43,8 +43,8 @@ def fake(asked="lite0,lpips", recognised=False):
         "lite0": ImageNetwork(means, {"network": "means", "weights": "0123"}),
         "inception": Unavailable("not asked"),
     }
-    perceptual = ImageNetwork(lambda one, two: (one - two).abs().mean((1, 2, 3)), {"weights": "4567"})
-    return ScoreNetworks(asked, features, perceptual, recognised)
+    lpips = ImageNetwork(lambda one, two: (one - two).abs().mean((1, 2, 3)), {"weights": "4567"})
+    return ScoreNetworks(asked, features | {LPIPS: lpips}, recognised)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     assert calls == []
     assert again[1:] == first[1:]
     other = fake()
-    other.features["lite0"].provenance["weights"] = "89ab"
+    other.networks["lite0"].provenance["weights"] = "89ab"
     run_networks(pairs, DEEP, measured, other, None, tmp_path / "cache")
     assert len(calls) == 6 * 7  # the other network's answers alone
     calls.clear()
@@ -109,14 +109,9 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
     assert len(calls) >= 6 * 7
     calls.clear()
     run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "cache")
-    run_networks(
-        pairs,
-        DEEP,
-        measured,
-        fake("lite0")._replace(perceptual=None),
-        None,
-        tmp_path / "cache",
-    )
+    fewer = fake("lite0")
+    del fewer.networks[LPIPS]
+    run_networks(pairs, DEEP, measured, fewer, None, tmp_path / "cache")
     assert calls == []
     for kept in (tmp_path / "cache").rglob("*.npz"):
         kept.write_bytes(b"")
@@ -255,4 +250,3 @@ def test_recognition_opens_the_network_whose_features_it_needs(tmp_path):
     made = write_images(tmp_path / "made", colourings(true_images(10, 2), 0.5))
     found = open_scorers(NetworkOptions("recognition"), pair(truth, [str(made)]), "ciede2000")
     assert (list(found.opened), found.has_probe) == (["lite0"], True)
-    assert found.perceptual is None

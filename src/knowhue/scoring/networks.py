@@ -19,9 +19,11 @@ from knowhue.evaluation.features import (
     Gaussian,
     ImageNetwork,
     Unavailable,
+    frechet,
     frechet_between,
     gaussian_of,
     kernel_diagonal,
+    kernel_distance,
     kernel_sum,
     measure_distances,
     open_networks,
@@ -55,14 +57,8 @@ PER_FEATURE = 2
 """Images per feature that an interval of a Frechet distance needs; with fewer, its bias is not of order 1 / N."""
 
 
-class LeaveOneOut(NamedTuple):
-    """A distance computed from all images, and without each group of images, (G,), for the jackknife."""
-
-    whole: float
-    without: NDArray[np.float64]
-
-    def minus(self, other: "LeaveOneOut") -> "LeaveOneOut":
-        return LeaveOneOut(self.whole - other.whole, self.without - other.without)
+LeaveOneOut = NDArray[np.float64]
+"""A distance computed from all images, then without each group of images for the jackknife, (1 + G,)."""
 
 
 class TrueImages:
@@ -92,8 +88,7 @@ class TrueImages:
         """The Frechet distance; None if fewer than `PER_FEATURE` images per feature remain without a group."""
         if len(features) - self.sizes.max() < PER_FEATURE * features.shape[1]:
             return None
-        values = list(map(frechet_between, self.gaussians(features), self.own_gaussians))
-        return LeaveOneOut(values[0], np.array(values[1:]))
+        return np.array(list(map(frechet_between, self.gaussians(features), self.own_gaussians)))
 
     def kernel(self, features: Features) -> LeaveOneOut | None:
         """The kernel distance over pairs of different images; None if no pair remains without a group.
@@ -105,19 +100,17 @@ class TrueImages:
             return None
         across = _group_sums(features, self.features, self.rows)
         sums = _group_sums(features, features, self.rows) + self.own_sums - across - across.T
-        total, counts = sums.sum(), self.sizes.sum() - self.sizes
-        kept = total - sums.sum(0) - sums.sum(1) + np.diag(sums)
-        count = self.sizes.sum()
-        return LeaveOneOut(float(total / (count * (count - 1))), kept / (counts * (counts - 1)))
+        total, count = sums.sum(), self.sizes.sum()
+        totals = np.append(total, total - sums.sum(0) - sums.sum(1) + np.diag(sums))
+        counts = np.append(count, count - self.sizes)
+        return totals / (counts * (counts - 1))
 
 
-LEAVE_ONE_OUT: Mapping[str, Callable[[TrueImages, Features], LeaveOneOut | None]] = {
-    "fd_lite0": TrueImages.frechet,
-    "kd_lite0": TrueImages.kernel,
-    "fid": TrueImages.frechet,
-    "kid": TrueImages.kernel,
+LEAVE_ONE_OUT: Mapping[Callable[..., float], Callable[[TrueImages, Features], LeaveOneOut | None]] = {
+    frechet: TrueImages.frechet,
+    kernel_distance: TrueImages.kernel,
 }
-"""Leave-out computations by the distances of `features.DISTANCES`."""
+"""Leave-out computations by the function of `features.DISTANCES`."""
 
 
 def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
@@ -138,24 +131,20 @@ class ScoreNetworks(NamedTuple):
 
     requested: str
     """their names, separated by commas"""
-    features: Mapping[str, ImageNetwork | Unavailable]
-    """networks that give features, or the reason why one is unavailable, by name"""
-    perceptual: ImageNetwork | None
-    """LPIPS, if requested"""
+    networks: Mapping[str, ImageNetwork | Unavailable]
+    """networks that give features, and LPIPS; or the reason why one is unavailable"""
     has_probe: bool
     classifier: FolderClassifier | None = None
     """the user's classifier, if requested"""
 
     @property
     def opened(self) -> dict[str, ImageNetwork]:
-        return {name: each for name, each in self.features.items() if isinstance(each, ImageNetwork)}
+        return {name: each for name, each in self.networks.items() if isinstance(each, ImageNetwork)}
 
     @property
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What determines the output of each network, by its key in the cache."""
         found = {name: _quoted(each.provenance) for name, each in self.opened.items()}
-        if self.perceptual is not None:
-            found[LPIPS] = _quoted(self.perceptual.provenance)
         if self.classifier is not None:
             found[_CLASSES] = self.classifier.network.provenance
         return found
@@ -198,15 +187,13 @@ def open_scorers(options: NetworkOptions, pairs: Pairs, primary: str) -> ScoreNe
             raise ConfigError(
                 f"`--networks {options.networks}` should be of networks that can be opened. {name}: {each.reason}"
             )
-    classifier = None
-    if options.classifier:
-        classifier = open_folder_classifier(options.classifier, options.classes, pairs)
+    given = options.classifier
+    classifier = open_folder_classifier(given, options.classes, pairs) if given else None
     if classifier is not None and not classifier.stands_for and primary == "top1_accuracy":
         reason = classifier.about["classes"]
         raise ConfigError(f"`primary = {primary}` of the protocol cannot be measured: {reason}.")
-    lpips = found.pop("lpips")
-    perceptual = lpips if isinstance(lpips, ImageNetwork) else None
-    return ScoreNetworks(",".join(names), found, perceptual, has_probe, classifier)
+    found[LPIPS] = found.pop("lpips")
+    return ScoreNetworks(",".join(names), found, has_probe, classifier)
 
 
 def run_networks(
@@ -239,7 +226,7 @@ def run_networks(
                 done += len(portion.names)
                 report({"stage": "score", "done": done, "total": total})
             found = {name: np.concatenate([each[name] for each in kept]) for name in kept[0]}
-            features = {name: found.pop(name) for name in networks.opened}
+            features = {name: found.pop(name) for name in networks.opened if name != LPIPS}
             classes = found.pop(_CLASSES, None)
             columns[row] = {name: each.astype(np.float64) for name, each in found.items()}
             if row == TRUTH:
@@ -247,8 +234,8 @@ def run_networks(
                 true_classes = classes
                 probe = CrossValidatedProbe(pairs, features["lite0"]) if networks.has_probe else None
             true = {name: each.features for name, each in truths.items()}
-            of_row = measure_distances(features, true, networks.features)
-            of_row = {name: each for name, each in of_row.items() if each["value"] is not None}
+            distances = measure_distances(features, true, networks.networks)
+            of_row = {name: each for name, each in distances.items() if each["value"] is not None}
             values[row] = {name: float(each["value"]) for name, each in of_row.items()}
             about |= {name: _quoted(each) for name, each in of_row.items()}
             if row in systems:
@@ -258,18 +245,18 @@ def run_networks(
             if networks.classifier is not None and classes is not None and true_classes is not None:
                 columns[row] |= networks.classifier.columns(classes, true_classes)
     notes = [] if networks.classifier is None else networks.classifier.notes
-    distances = _set_distances(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
-    return NetworkScores(columns, values, distances, about, [*_bias_notes(about, distances), *notes])
+    gaps = _set_distances(left_out, np.bincount(groups), reference or systems[0], 1 - protocol.alpha)
+    return NetworkScores(columns, values, gaps, about, [*_bias_notes(about, gaps), *notes])
 
 
 def _leave_one_out(true: Mapping[str, TrueImages], own: Mapping[str, Features]) -> dict[str, LeaveOneOut]:
-    """The distances of `LEAVE_ONE_OUT` for a system, if it has enough images for them."""
-    found: dict[str, LeaveOneOut] = {}
-    for name, compute in LEAVE_ONE_OUT.items():
-        network = DISTANCES[name].network
-        if network in true and (distance := compute(true[network], own[network])):
-            found[name] = distance
-    return found
+    """The distances for a system, if it has enough images for them."""
+    opened = {name: each for name, each in DISTANCES.items() if each.network in true}
+    found = {
+        name: LEAVE_ONE_OUT[each.between](true[each.network], own[each.network])
+        for name, each in opened.items()
+    }
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _set_distances(
@@ -279,10 +266,11 @@ def _set_distances(
     distances = []
     for system, own in found.items():
         for name, each in own.items():
-            mean = jackknifed(*each, sizes)
+            mean = jackknifed(each[0], each[1:], sizes)
             distances.append(SetDistance(system, None, name, mean.estimate, mean.interval(level), None))
             if system != reference:
-                mean = jackknifed(*each.minus(found[reference][name]), sizes)
+                gap = each - found[reference][name]
+                mean = jackknifed(gap[0], gap[1:], sizes)
                 ends = mean.interval(level)
                 distances.append(SetDistance(system, reference, name, mean.estimate, ends, mean.p))
     return distances
@@ -294,7 +282,7 @@ def _bias_notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> l
     return [
         f"{MEASURES[name].short}: {each['warning']}{'' if name in known else '; no interval'}"
         for name, each in about.items()
-        if LEAVE_ONE_OUT.get(name) is TrueImages.frechet and "warning" in each
+        if name in DISTANCES and DISTANCES[name].between is frechet and "warning" in each
     ]
 
 
@@ -321,16 +309,13 @@ def _run_network(name: str, truth: Pixels, samples: Sequence[Pixels], networks: 
     """Features or classes of the first sample; for LPIPS the mean over samples, the best, and between samples."""
     if name == _CLASSES and networks.classifier is not None:
         return {name: networks.classifier.network.predict(samples[0])}
-    if name == LPIPS and networks.perceptual is not None:
-        return _run_lpips(networks.perceptual, truth, samples)
-    return {name: networks.opened[name].compute(_tensor(samples[0]))[0].numpy()}
-
-
-def _run_lpips(network: ImageNetwork, truth: Pixels, colourings: Sequence[Pixels]) -> KeptArrays:
-    shown, true = [_tensor(each) for each in colourings], _tensor(truth)
-    rows = [{LPIPS: float(network.compute(each, true))} for each in shown]
-    found = over_samples(rows, "diversity_lpips", network.compute, shown)
-    return {name: np.asarray(each, np.float64) for name, each in found.items()}
+    compute = networks.opened[name].compute
+    if name != LPIPS:
+        return {name: compute(_tensor(samples[0]))[0].numpy()}
+    shown, true = [_tensor(each) for each in samples], _tensor(truth)
+    rows = [{LPIPS: float(compute(each, true))} for each in shown]
+    found = over_samples(rows, "diversity_lpips", compute, shown)
+    return {column: np.asarray(each, np.float64) for column, each in found.items()}
 
 
 def _tensor(pixels: Pixels) -> torch.Tensor:

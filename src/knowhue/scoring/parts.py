@@ -24,7 +24,7 @@ from knowhue.inference.pipeline import ByteBudget
 from knowhue.runs import Report
 from knowhue.scoring import measures
 from knowhue.scoring.measures import Column, PreparedImage, prepare_image
-from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, Stored, System
+from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, Stored
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, write_arrays
 
@@ -54,7 +54,6 @@ _MOST_PROBLEMS = 10
 
 KeptArrays = dict[str, NDArray[Any]]
 RowColour = tuple[float, ...]
-"""The a*b* of a row in one colour; empty for other rows."""
 _SHAPE = (len(chroma_bins()), measures.MAX_AB_DISTANCE + 2)
 
 
@@ -72,17 +71,15 @@ class Portion(NamedTuple):
     truth: tuple[Stored, ...]
     colourings: Mapping[str, tuple[tuple[Stored, ...], ...]]
     """by system: the files of each image"""
-    made: Mapping[str, RowColour]
-    """by row of `ALWAYS`: the colour that it is made with"""
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        return (*self.colourings, *self.made)
+    rows: tuple[str, ...]
+    """the systems of `colourings`, and rows of `ALWAYS`"""
+    mean: RowColour = ()
+    """mean a*b* of all true images, the colour of the row `MEAN`"""
 
     def key(self, row: str, protocol: Protocol) -> str:
         """Cache key of a row: a hash of everything that determines its values."""
         files = [[file.digest for file in each] for each in self.colourings.get(row, ())]
-        source = files or [row, *self.made[row]]
+        source = files or [row, *(self.mean if row == MEAN else ())]
         return digest([VERSION, DECODERS, protocol.digest, [file.digest for file in self.truth], source])
 
 
@@ -95,7 +92,7 @@ def measure_rows(
         ImageError: images cannot be read, or differ in size from their true images; one problem each.
         RunError: the cache cannot be written.
     """
-    names = [each.name for each in pairs.systems]
+    names = tuple(each.name for each in pairs.systems)
     total, done = len(pairs.truth) * (len(names) + len(ALWAYS)), 0
     work = partial(_cached_rows, protocol=protocol, cache=cache)
 
@@ -119,17 +116,15 @@ def measure_rows(
 
     # one thread per matrix product, because the number of threads changes the order of sums
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        found = run(_parts(pairs, (), {TRUTH: ()}))
-        mean = _mean_colour(found[TRUTH])
-        made = {row: mean if row == MEAN else () for row in ALWAYS if row != TRUTH}
-        found |= run(_parts(pairs, pairs.systems, made))
+        found = run(_parts(pairs, (TRUTH,)))
+        others = (row for row in (*names, *ALWAYS) if row != TRUTH)
+        found |= run(_parts(pairs, tuple(others), _mean_colour(found[TRUTH])))
     return {row: found[row] for row in (*names, *ALWAYS)}
 
 
 def portions(pairs: Pairs, measured: Mapping[str, Measured]) -> Iterator[Portion]:
     """Parts of the images with all rows, in the order of `measure_rows`."""
-    mean = _mean_colour(measured[TRUTH])
-    return _parts(pairs, pairs.systems, {row: mean if row == MEAN else () for row in ALWAYS})
+    return _parts(pairs, tuple(measured), _mean_colour(measured[TRUTH]))
 
 
 def row_pixels(portion: Portion, row: str, protocol: Protocol) -> Iterator[tuple[Pixels, list[Pixels]]]:
@@ -146,11 +141,11 @@ def _mean_colour(truth: Measured) -> RowColour:
     return tuple(float(truth.columns[name].mean()) for name in ("a_mean", "b_mean"))
 
 
-def _parts(pairs: Pairs, systems: Sequence[System], made: Mapping[str, RowColour]) -> Iterator[Portion]:
-    names = iter(pairs.truth)
+def _parts(pairs: Pairs, rows: tuple[str, ...], mean: RowColour = ()) -> Iterator[Portion]:
+    systems, names = [each for each in pairs.systems if each.name in rows], iter(pairs.truth)
     while some := tuple(islice(names, PART_IMAGES)):
         colourings = {each.name: tuple(each.samples[name] for name in some) for each in systems}
-        yield Portion(some, tuple(pairs.truth[name] for name in some), colourings, made)
+        yield Portion(some, tuple(pairs.truth[name] for name in some), colourings, rows, mean)
 
 
 RowArrays = dict[str, KeptArrays]
@@ -178,9 +173,9 @@ def _in_order(
     finally:
         for _, future in waiting:
             future.cancel()
+    if len(problems) >= _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = ["and perhaps more: fix these first"]
     if problems:
-        if len(problems) >= _MOST_PROBLEMS:
-            problems[_MOST_PROBLEMS:] = ["and perhaps more: fix these first"]
         raise ImageError(*problems)
 
 
@@ -226,31 +221,33 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> RowArray
         try:
             truth = prepare_image(to_protocol(image, protocol))
             for row in rows:
+                is_made, files = row not in part.colourings, part.colourings.get(row, ())
                 try:
-                    if row in part.colourings:
-                        files = part.colourings[row][number]
-                        values, found = _measure_samples(files, truth, (height, width), protocol)
-                    else:
-                        values, found = measures.measure_image(
-                            _derived_image(row, part, truth), truth, protocol
-                        )
-                except KnowhueError as error:
-                    problems.append(
-                        f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}"
+                    samples = (
+                        [_derived_image(row, part, truth)]
+                        if is_made
+                        else [
+                            prepare_image(open_pixels(each, protocol, truth.pixels, (height, width)))
+                            for each in files[number]
+                        ]
                     )
-                else:
-                    columns[row].append(values)
-                    counts[row] += found
+                    found = [measures.measure_image(each, truth, protocol) for each in samples]
+                except KnowhueError as error:
+                    problems.append(f"{name}: {error}" if is_made else f"{row}, {name}: {error}")
+                    continue
+                values = [each for each, _ in found]
+                columns[row].append(over_samples(values, "diversity_ciede2000", measures.distance, samples))
+                counts[row] += sum(each for _, each in found)
         finally:
             _BUDGET.release(weight)
     if problems:
         raise ImageError(*dict.fromkeys(problems))
-    found = {}
-    for row in rows:
+    arrays = {}
+    for row, own in columns.items():
         places = np.flatnonzero(counts[row])
-        found[row] = {name: np.array([each[name] for each in columns[row]]) for name in columns[row][0]}
-        found[row] |= {"_places": places, "_counts": counts[row].ravel()[places]}
-    return found
+        arrays[row] = {name: np.array([each[name] for each in own]) for name in own[0]}
+        arrays[row] |= {"_places": places, "_counts": counts[row].ravel()[places]}
+    return arrays
 
 
 def _derived_image(row: str, part: Portion, truth: PreparedImage) -> PreparedImage:
@@ -259,7 +256,7 @@ def _derived_image(row: str, part: Portion, truth: PreparedImage) -> PreparedIma
         return truth
     if row in JPEG_QUALITIES:
         return prepare_image(_as_jpeg(truth.pixels, JPEG_QUALITIES[row]))
-    return prepare_image(measures.in_one_colour(truth, part.made[row] or (0.0, 0.0)))
+    return prepare_image(measures.in_one_colour(truth, part.mean if row == MEAN else (0.0, 0.0)))
 
 
 def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
@@ -267,16 +264,6 @@ def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
     Pillow.fromarray(to_8_bits(pixels)).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     found = np.asarray(Pillow.open(file))
     return found.astype(np.uint16) * 257 if pixels.dtype == np.uint16 else found
-
-
-def _measure_samples(
-    files: Sequence[Stored], truth: PreparedImage, stored: tuple[int, ...], protocol: Protocol
-) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """Columns of one image: means over its samples, the best by each metric, and the diversity of the samples."""
-    samples = [prepare_image(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
-    found = [measures.measure_image(each, truth, protocol) for each in samples]
-    rows, counts = [row for row, _ in found], np.sum([each for _, each in found], axis=0)
-    return over_samples(rows, "diversity_ciede2000", measures.distance, samples), counts
 
 
 def over_samples(
