@@ -40,28 +40,18 @@ from knowhue.images.reading import HEAD_BYTES
 from knowhue.images.writing import encode_image, writable_suffix
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.pipeline import Busy, Late, Stopping
-from knowhue.inference.requests import Batcher, ImageReply, ImageRequest, NoImageError
-from knowhue.serving.limits import STOPPING, Refusal, Shield, prefers_json, quality
-from knowhue.serving.monitoring import Monitor, Trimmer
-from knowhue.serving.schemas import (
+from knowhue.inference.requests import (
     IMAGE_FIELD,
-    IMAGES,
-    MEDIA_TYPES,
     REFERENCE_FIELD,
     STROKES_FIELD,
-    ClassOptions,
-    ColourAnswer,
-    ColourOptions,
-    ErrorAnswer,
-    FullAnswer,
-    JudgementAnswer,
-    ModelAnswer,
-    StatusAnswer,
-    UncertaintyAnswer,
-    body_schema,
-    header,
-    refusals,
+    Batcher,
+    ImageReply,
+    ImageRequest,
+    NoImageError,
 )
+from knowhue.serving import schemas
+from knowhue.serving.limits import STOPPING, Refusal, Shield, prefers_json, quality
+from knowhue.serving.monitoring import Monitor, Trimmer
 from knowhue.serving.settings import ServerSettings
 from knowhue.serving.studies import file_response, study_routes
 from knowhue.settings_text import describe_problem
@@ -77,7 +67,9 @@ TAGS = [
 MOST_FIELDS = 80  # `MOST_HINTS` and all other options
 LONGEST_FIELD = 4096
 _FORMS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
-T = TypeVar("T", bound=ClassOptions)
+Files = dict[str, bytes]
+Fields = list[tuple[str, str]]
+T = TypeVar("T", bound=schemas.ClassOptions)
 STATUSES: dict[type[KnowhueError], tuple[int, str]] = {
     NoImageError: (415, "kind"),
     ImageError: (422, "image"),
@@ -153,41 +145,38 @@ _router = APIRouter()
     name="colorize",
     tags=["images"],
     summary="Colour an image",
-    response_model=ColourAnswer,
+    response_model=schemas.ColourAnswer,
     responses={
         200: {
             "description": "The image, in the `format` or as `Accept` prefers; or JSON, if `Accept` prefers that.",
-            "content": IMAGES,
+            "content": schemas.IMAGES,
             "headers": {
-                "Knowhue-Model": header("name of the model, percent-encoded"),
-                "Knowhue-Class": header("most probable class or `unknown`, percent-encoded"),
-                "Knowhue-Probability": header("probability of the most probable class, 0 to 1"),
-                "Knowhue-Scores": header("JSON object with the probabilities of the best classes"),
-                "Knowhue-Warnings": header("JSON list of warnings, if there are any"),
-                "Knowhue-Uncertainty": header(
-                    "mean uncertainty of the colours, CIELAB units, with `uncertainty`"
-                ),
+                "Knowhue-Model": schemas.header("name of the model, percent-encoded"),
+                "Knowhue-Class": schemas.header("most probable class or `unknown`, percent-encoded"),
+                "Knowhue-Probability": schemas.header("probability of the most probable class, 0 to 1"),
+                "Knowhue-Scores": schemas.header("JSON object with the probabilities of the best classes"),
+                "Knowhue-Warnings": schemas.header("JSON list of warnings, if there are any"),
+                "Knowhue-Uncertainty": schemas.header("mean uncertainty of the colours, CIELAB units"),
             },
         },
-        **refusals(),
+        **schemas.refusals(),
     },
-    openapi_extra=body_schema(ColourOptions),
+    openapi_extra=schemas.body_schema(schemas.ColourOptions),
 )
 async def colorize_upload(request: Request) -> Response:
     """Send the image as the body or in a form. Options are query parameters or form fields; form fields override."""
-    files, options, name, batcher = await _read_request(request, ColourOptions, "colour")
+    files, options, name, batcher = await _read_request(request, schemas.ColourOptions, "colour")
     colorize_options = ColorizeOptions(
         **options.model_dump(include={"saturation", "uncertainty", "unknown_below", "sample"})
     )
     batcher.colorizer.require_options(colorize_options)
     accept = ", ".join(request.headers.getlist("accept"))
+    suffix = f".{options.format}" if options.format else _accepted_suffix(accept, files[IMAGE_FIELD])
     image_request = ImageRequest(
         files[IMAGE_FIELD],
         colorize_options,
         options.hints,
-        suffix=_accepted_suffix(accept, files[IMAGE_FIELD])
-        if options.format is None
-        else f".{options.format}",
+        suffix=suffix,
         max_px=options.max_px,
         reference=files.get(REFERENCE_FIELD),
         strokes=files.get(STROKES_FIELD),
@@ -195,7 +184,7 @@ async def colorize_upload(request: Request) -> Response:
     )
     del files  # so that only the queue holds them
     reply = await _reply(request, batcher, image_request)
-    media_type = MEDIA_TYPES[reply.suffix]
+    media_type = schemas.MEDIA_TYPES[reply.suffix]
     if prefers_json(accept, media_type):
         # in a thread, because base64 of a large image takes long
         return await asyncio.to_thread(_as_json, name, reply, options.max_px is not None)
@@ -206,13 +195,13 @@ async def colorize_upload(request: Request) -> Response:
     "/v1/classify",
     tags=["images"],
     summary="Classify an image",
-    response_model=JudgementAnswer,
-    responses=refusals(),
-    openapi_extra=body_schema(ClassOptions),
+    response_model=schemas.JudgementAnswer,
+    responses=schemas.refusals(),
+    openapi_extra=schemas.body_schema(schemas.ClassOptions),
 )
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Send the image as for `/v1/colorize`."""
-    files, options, name, batcher = await _read_request(request, ClassOptions, "class")
+    files, options, name, batcher = await _read_request(request, schemas.ClassOptions, "class")
     image_request = ImageRequest(
         files[IMAGE_FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False
     )
@@ -222,35 +211,38 @@ async def classify(request: Request) -> Response:
 
 
 @_router.get(
-    "/v1/models", tags=["models"], summary="List the models", responses={401: {"model": ErrorAnswer}}
+    "/v1/models", tags=["models"], summary="List the models", responses={401: {"model": schemas.ErrorAnswer}}
 )
-async def list_models(request: Request) -> list[ModelAnswer]:
+async def list_models(request: Request) -> list[schemas.ModelAnswer]:
     """Return name, tasks, classes and measured scores of each model; the first is the default."""
     batchers: Mapping[str, Batcher] = request.app.state.batchers
-    return [ModelAnswer.of(name, each.colorizer) for name, each in batchers.items()]
+    return [schemas.ModelAnswer.of(name, each.colorizer) for name, each in batchers.items()]
 
 
 @_router.get("/healthz", tags=["operation"], summary="Whether the process answers")
-async def healthz() -> StatusAnswer:
+async def healthz() -> schemas.StatusAnswer:
     """Return 200 as long as the process runs."""
-    return StatusAnswer(status="ok")
+    return schemas.StatusAnswer(status="ok")
 
 
 @_router.get(
-    "/readyz", tags=["operation"], summary="Whether it accepts work", responses={503: {"model": ErrorAnswer}}
+    "/readyz",
+    tags=["operation"],
+    summary="Whether it accepts work",
+    responses={503: {"model": schemas.ErrorAnswer}},
 )
-async def readyz(request: Request) -> StatusAnswer:
+async def readyz(request: Request) -> schemas.StatusAnswer:
     """Return 200 while requests are accepted, and 503 when the server is stopping."""
     if not all(batcher.is_open for batcher in request.app.state.batchers.values()):
         raise Stopping
-    return StatusAnswer(status="ready")
+    return schemas.StatusAnswer(status="ready")
 
 
 @_router.get(
     "/metrics",
     tags=["operation"],
     summary="Metrics for Prometheus",
-    responses={200: {"content": {"text/plain": {}}}, 401: {"model": ErrorAnswer}},
+    responses={200: {"content": {"text/plain": {}}}, 401: {"model": schemas.ErrorAnswer}},
 )
 async def metrics(request: Request) -> Response:
     """Return counts of requests and refusals, durations, and the lengths of the queues."""
@@ -262,15 +254,17 @@ def _accepted_suffix(accept: str, data: bytes) -> str | None:
     kind = recognise(data[:HEAD_BYTES])
     if kind is None:
         return None  # refused when the image is read
-    own = MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
+    own = schemas.MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
     # the own format comes first, so that another must have a larger weight
-    wanted = max(own, *IMAGES, key=lambda each: quality(accept, each)[0])
-    return None if wanted == own else next(suffix for suffix, each in MEDIA_TYPES.items() if each == wanted)
+    wanted = max(own, *schemas.IMAGES, key=lambda each: quality(accept, each)[0])
+    return (
+        None
+        if wanted == own
+        else next(suffix for suffix, each in schemas.MEDIA_TYPES.items() if each == wanted)
+    )
 
 
-async def _read_request(
-    request: Request, kind: type[T], task: Task
-) -> tuple[dict[str, bytes], T, str, Batcher]:
+async def _read_request(request: Request, kind: type[T], task: Task) -> tuple[Files, T, str, Batcher]:
     """Return the files by field name, the options, and the model's name and batcher; reads only if there is room."""
     _batcher(request, request.query_params.get("model"))[1].check()
     try:
@@ -318,19 +312,19 @@ async def _disconnection(request: Request) -> None:
 
 def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
     uncertainty = None if reply.colorized is None else reply.colorized.uncertainty
-    answer = ColourAnswer(
+    answer = schemas.ColourAnswer(
         model=name,
         **reply.judgement.as_record(),
         image=b64encode(reply.data).decode(),
-        media_type=MEDIA_TYPES[reply.suffix],
+        media_type=schemas.MEDIA_TYPES[reply.suffix],
         fast=reply.colorized is not None and reply.colorized.fast,
     )
     if reply.colorized is not None and uncertainty is not None:
         png = b64encode(encode_image(reply.colorized.uncertainty_map(), ".png")).decode()
-        answer.uncertainty = UncertaintyAnswer(mean=round(float(uncertainty.mean()), 4), map=png)
+        answer.uncertainty = schemas.UncertaintyAnswer(mean=round(float(uncertainty.mean()), 4), map=png)
     if is_reduced:
         width, height, suffix = reply.full
-        answer.full = FullAnswer(width=width, height=height, media_type=MEDIA_TYPES[suffix])
+        answer.full = schemas.FullAnswer(width=width, height=height, media_type=schemas.MEDIA_TYPES[suffix])
     left_out = None if is_reduced else {"full"}  # absent instead of null
     return Response(
         answer.model_dump_json(exclude=left_out), media_type="application/json", headers={"vary": "accept"}
@@ -356,7 +350,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """Raise a `Refusal`, which `Shield` answers."""
     match error:
         case HTTPException():
-            raise Refusal(error.status_code, "", _routing_error(request, error), error.headers)
+            raise Refusal(error.status_code, "", _routing_error(request, error), error.headers or {})
         case Busy():
             seconds = error.retry_after_seconds
             busy = f"The server is busy with {error.length} requests. Try again in {seconds} s."
@@ -384,36 +378,30 @@ def _routing_error(request: Request, error: HTTPException) -> str:
     return f"{error.detail}: {request.method} {path}"
 
 
-def _not_an_option(name: str, kind: type[ClassOptions]) -> str:
+def _not_an_option(name: str, kind: type[schemas.ClassOptions]) -> str:
     if name in kind.files:
         return f"`{name}` should be a file in a form, as sent by `curl -F {name}=@FILE`. Found text."
     known = list(kind.model_fields)
     return f"An option should be one of {', '.join(known)}. Found `{shown(name)}`.{did_you_mean(name, known)}"
 
 
-async def _read_upload(
-    request: Request, names: Sequence[str]
-) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+async def _read_upload(request: Request, names: Sequence[str]) -> tuple[Files, Fields]:
     """Read the whole request; returns its files by field name, and the names and values of other form fields."""
     packed = request.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):
-        raise Refusal(
-            415,
-            "kind",
-            f"`Content-Encoding` should be left out. Found {shown(packed)}; send the image without compressing it.",
-        )
+        remedy = "send the image without compressing it"
+        raise Refusal(415, "kind", f"`Content-Encoding` should be left out. Found {shown(packed)}; {remedy}.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    form: list[tuple[str, str]] = []
+    form: Fields = []
     if kind == "multipart/form-data":
         files, form = await _read_form(request, names)
     elif kind.startswith("image/"):
         files = {IMAGE_FIELD: b"".join([chunk async for chunk in request.stream()])}
     else:
         raise Refusal(415, "kind", f"`Content-Type` should be {_FORMS}. Found {shown(kind) or 'none'}.")
-    for name, data in files.items():
-        if not data:
-            remedy = "Check that the file is not empty, and that the client sends its content."
-            raise Refusal(400, "form", f"`{name}` should be the bytes of an image. Found none. {remedy}")
+    if empty := [name for name, data in files.items() if not data]:
+        remedy = "Check that the file is not empty, and that the client sends its content."
+        raise Refusal(400, "form", f"`{empty[0]}` should be the bytes of an image. Found none. {remedy}")
     return files, form
 
 
@@ -421,9 +409,7 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 62  # uploads must not be written to a disk
 
 
-async def _read_form(
-    request: Request, names: Sequence[str]
-) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+async def _read_form(request: Request, names: Sequence[str]) -> tuple[Files, Fields]:
     limits: Any = {"max_files": MOST_FIELDS, "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
     parser = _InMemory(request.headers, request.stream(), **limits)
     try:
@@ -454,7 +440,7 @@ def parse_options(kind: type[T], *sources: Sequence[tuple[str, str]]) -> T:
     Raises:
         ConfigError: an option is unknown, out of range, or given twice.
 
-    >>> parse_options(ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
+    >>> parse_options(schemas.ColourOptions, [("hints", "1,2=red"), ("saturation", "0.5"), ("hints", "3,4=blue")]).hints
     ('1,2=red', '3,4=blue')
     """
     values: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from urllib.request import parse_http_list
 
 from python_multipart.multipart import parse_options_header
@@ -23,8 +23,6 @@ from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths of probes, which need no token."""
 COOKIE = "knowhue"
-_METHODS = "GET, HEAD, POST, OPTIONS"
-"""Methods of all routes, and OPTIONS of the whole server."""
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 SLOWEST_UPLOAD = 128 * 1024
@@ -41,7 +39,6 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """Host name or address, and port (RFC 9110, 7.2), without user, path or fragment."""
-_WHOLE_URL = re.compile(rb"https?://(?P<host>[^/?#]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 JSON = "application/json"
 STOPPING = (503, "stopping", "The server is stopping. Try again when it runs again.")
 """Arguments of a `Refusal` while the server stops."""
@@ -71,14 +68,11 @@ POLICIES = {
 class Refusal(Exception):
     """A request that is answered with an error."""
 
-    def __init__(
-        self, status: int, reason: str, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, reason: str, message: str, headers: Mapping[str, str] = {}) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.headers = status, headers
         self.reason = reason
         """a word for the metrics; empty if not counted"""
-        self.headers = headers or {}
 
     @property
     def body(self) -> bytes:
@@ -111,22 +105,19 @@ class Access:
         if token is None or scope["path"] in OPEN_PATHS or self._has_token(headers, token):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if scope["method"] == "GET" and any(
-            name == "token" and _is_equal(value, token) for name, value in query
-        ):
+        has_token = any(name == "token" and _is_equal(value, token) for name, value in query)
+        if has_token and scope["method"] == "GET":
             rest = urlencode([pair for pair in query if pair[0] != "token"])
             # one slash at the start, because `//name` would be another site's address
             place = "/" + quote(scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
             cookie = f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
             # without the token, which must not stay in the address bar and the history
             return {"location": place, "set-cookie": cookie}
-        raise Refusal(
-            401,
-            "token",
+        message = (
             "`Authorization` should be `Bearer TOKEN` with the server's token. Found none, or another. In a browser "
-            "open the page with `?token=TOKEN`.",
-            {"www-authenticate": "Bearer"},
+            "open the page with `?token=TOKEN`."
         )
+        raise Refusal(401, "token", message, {"www-authenticate": "Bearer"})
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Refuse requests from pages of other sites: DNS rebinding by `Host`, forged requests (CSRF) by `Origin`."""
@@ -137,11 +128,8 @@ class Access:
             raise Refusal(421, "host", f"`Host` should be one of {names}. Found another. {remedy}")
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _host_of(origin) != host:
-            raise Refusal(
-                403,
-                "origin",
-                "`Origin` should be this server. Found another site. Use the server's own page.",
-            )
+            message = "`Origin` should be this server. Found another site. Use the server's own page."
+            raise Refusal(403, "origin", message)
 
     def _is_own_name(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
@@ -169,7 +157,6 @@ class Shield:
         if scope["type"] != "http":  # the app's lifespan; websockets have no route and are closed
             await self.app(scope, receive, send)
             return
-        scope = in_origin_form(scope)
         exchange = _Exchange(self, scope["path"], receive, send)
         with self.monitor.timing(scope, lambda: exchange.status):
             try:
@@ -178,9 +165,6 @@ class Shield:
                 exchange.check_length(headers)
                 if redirect is not None:
                     await exchange.answer(303, b"", redirect)
-                elif scope["method"] == "OPTIONS" and scope["path"] == "*":
-                    # of the whole server (RFC 9110, 9.3.7)
-                    await exchange.answer(200, b"", {"allow": _METHODS})
                 else:
                     # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out
                     request_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -194,9 +178,8 @@ class Shield:
                 await exchange.refuse(Refusal(*STOPPING))
             except Exception:
                 _LOG.exception("A request failed.")
-                await exchange.refuse(
-                    Refusal(500, "failure", "The server failed on this request. Its log has the cause.")
-                )
+                message = "The server failed on this request. Its log has the cause."
+                await exchange.refuse(Refusal(500, "failure", message))
             finally:
                 self.release(exchange.held)
 
@@ -349,10 +332,8 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
     raw = scope["headers"]
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-        message = (
-            f"The request should have at most {MAX_HEADERS} headers, {MAX_HEADER_BYTES:,} bytes. Found more."
-        )
-        raise Refusal(431, "headers", message)
+        limit = f"{MAX_HEADERS} headers, {MAX_HEADER_BYTES:,} bytes"
+        raise Refusal(431, "headers", f"The request should have at most {limit}. Found more.")
     headers: dict[str, str] = {}
     for name, value in raw:
         key = name.decode("latin-1").lower()
@@ -363,25 +344,6 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
         message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
         raise Refusal(400, "headers", message, {"connection": "close"})
     return headers
-
-
-def in_origin_form(scope: Scope) -> Scope:
-    """Return a request for a whole URL, as sent to a proxy, as a request for the path with that URL's host.
-
-    See RFC 9112, 3.2.2. Repeated `Host` headers are kept, to be refused.
-    """
-    url = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
-    if url is None:
-        return scope
-    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
-    is_one = len(scope["headers"]) - len(others) <= 1
-    raw_path = url["path"] or b"/"
-    return {
-        **scope,
-        "path": unquote(raw_path.decode("latin-1")),
-        "raw_path": raw_path,
-        "headers": [(b"host", url["host"]), *(others if is_one else scope["headers"])],
-    }
 
 
 def _host_of(origin: str) -> str:
