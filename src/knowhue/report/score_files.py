@@ -34,7 +34,7 @@ _UNSURE_NAMES = ("method", "model")
 _SEED_NAMES = ("seed", "random_seed", "random seed")
 _STATES = ("state", "status")
 NO_SCORE = "no score"
-"""State of a finished run without a score in a metric that other runs of its arm have."""
+"""State of a finished run of a wide table without any score."""
 FINISHED = ("finished", "success", "completed")
 """States of a run whose scores count; an empty state counts as finished, too."""
 ONLY_MEANS = (
@@ -161,7 +161,7 @@ class _Columns:
             yield number, {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])}
 
     def wide_rows(self, metrics: dict[str, int], rows: Iterable[tuple[int, RowCells]]) -> Rows:
-        """Return a row for each metric of each run; without a value where a run has no score."""
+        """Return a row for each score of each run; of a run without scores, one row without a value."""
         if holds_seed := self._holds_seed:
             rows = list(rows)
             # a name with several seeds is the name of an arm, such as `model-1`
@@ -170,28 +170,20 @@ class _Columns:
         places = {"seed": self.seed}
         if found := [self.places[name] for name in _STATES if name in self.places]:
             places["state"] = found[0]
-        scored: set[tuple[str, ...]] = set()
-        empty: list[tuple[int, dict[str, Any]]] = []
         for number, cells in rows:
             shared = {name: cells[at] for name, at in places.items() if not _is_empty(cells[at])}
             arm, seed = cells[self.arm], str(cells[self.seed])
             if not _is_empty(arm):
-                shared["arm"] = arm = without_seed(str(arm), seed) if holds_seed else arm
-            ended = str(shared.get("state", "")).lower() in ("", *FINISHED)
-            for metric, at in metrics.items():
-                row = {**shared, "metric": metric}
-                if not _is_empty(cells[at]):
-                    scored |= {(str(arm), metric), (str(arm), seed, metric)}
-                    yield number, row | {"value": cells[at]}
-                elif not ended:  # a run that did not finish can lack all metrics
-                    yield number, row
-                elif "seed" in shared:
-                    empty.append((number, row | {"state": NO_SCORE}))
-        # an arm can lack a metric; a run must not lack a metric of its arm (pandas writes NaN as an empty cell)
-        for number, row in empty:
-            arm, seed, metric = (str(row.get(name, "")) for name in ("arm", "seed", "metric"))
-            if (arm, metric) in scored and (arm, seed, metric) not in scored:
-                yield number, row
+                shared["arm"] = without_seed(str(arm), seed) if holds_seed else arm
+            scored = {metric: cells[at] for metric, at in metrics.items() if not _is_empty(cells[at])}
+            for metric, value in scored.items():
+                yield number, {**shared, "metric": metric, "value": value}
+            # its seed must not be forgotten: a run of which nothing is known prevents a verdict
+            nothing = {**shared, "metric": next(iter(metrics))}
+            if not scored and str(shared.get("state", "")).lower() not in ("", *FINISHED):
+                yield number, nothing
+            elif not scored and "seed" in shared:
+                yield number, nothing | {"state": NO_SCORE}
 
 
 def _plain(name: str) -> str:
