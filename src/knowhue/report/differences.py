@@ -19,6 +19,7 @@ from knowhue.report.style import (
     mark_margin,
     note_diverged,
     number_axis,
+    one_panel,
     panels,
     set_title,
     shorten_name,
@@ -100,7 +101,7 @@ def _diverged(found: Contrast) -> list[list[bool]]:
 def _slopes(ax: "Axes", found: Contrast, measured: Measure, arms: tuple[str, str]) -> None:
     """Draw every seed as a line between its two arms, and the mean over them."""
     scores = measured.scale * found.scores
-    for pair, better, diverged in zip(scores, (found.gains > 0).tolist(), _diverged(found), strict=True):
+    for pair, better, diverged in zip(scores, found.gains > 0, _diverged(found), strict=True):
         colour = MULTI if better else MUTED
         ax.plot([0, 1], pair, color=colour, linewidth=0.8, alpha=0.6, zorder=2, label="seed")
         for place, colour in enumerate((SINGLE, MULTI)):
@@ -138,9 +139,7 @@ def _differences(
     levels = stacked(values, _DOT / 130 * (high - low))
     # the dots of many seeds overlap, so that the stack stays in the panel
     step = min(_DOT, (_HEIGHT - 20 - _ROWS[2]) / max(*levels, 1))
-    for value, level, better, diverged in zip(
-        values, levels, (found.gains > 0).tolist(), _diverged(found), strict=True
-    ):
+    for value, level, better, diverged in zip(values, levels, found.gains > 0, _diverged(found), strict=True):
         colour, height = MULTI if better else MUTED, _ROWS[2] + step * level
         dot(ax, value, height, colour, 5, hollow=any(diverged), zorder=3, label="difference")
     of = f" of {planned}\n" if len(values) < planned else " "
@@ -253,8 +252,10 @@ def forest(study: Study) -> "dict[str, Figure]":
 def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figure":
     spec, runs = study.questions[question], [run for test in tests.values() for run in test.found.diverged]
     lost = dict.fromkeys(f"{arm_name(arm)} seed {seed}" for arm, seed in runs)
-    figure, axes = panels(5.0, 0.3 * max(len(tests), 2) + 1.3 + 0.3 * bool(lost))
-    ax, measured = axes[0, 0], measure(study.metrics, spec)
+    height, measured = 0.3 * max(len(tests), 2) + 1.3 + 0.3 * bool(lost), measure(study.metrics, spec)
+    alone = {"colour": "colouring", "class": "classification"}[question]
+    title = measured.titled(measured.difference_unit)
+    figure, ax = one_panel(height, title, subtitle=f"difference from single-task {alone}")
     # arms with other targets can be far off, so they do not set the axis limits and become arrows
     likes = {arm: test for arm, test in tests.items() if _has_same_targets(study, question, arm)}
     ends = [end for each in likes.values() for end in each.bounds.interval or ()]
@@ -269,23 +270,14 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
     ax.tick_params(axis="y", pad=7)  # so that an arrow at the edge does not touch a name
     ax.spines["left"].set_visible(False)
     number_axis(ax, "x")
-    alone = {"colour": "colouring", "class": "classification"}[question]
-    set_title(ax, measured.titled(measured.difference_unit), subtitle=f"difference from single-task {alone}")
     mark_margin(ax, measured.scale * spec.sesoi, study.table.lower_is_better(spec.metric))
     note_diverged(figure, list(lost))
     return figure
 
 
 def _line(
-    ax: "Axes",
-    test: FamilyTest,
-    measured: Measure,
-    height: float,
-    planned: int,
-    *,
-    color: str,
-    fontweight: str,
-) -> None:
+    ax: "Axes", test: FamilyTest, measured: Measure, height: float, planned: int, *, color: str, fontweight: str
+) -> None:  # fmt: skip
     """Draw one comparison; a value outside the axis limits becomes an arrow at the edge, next to its number."""
     low, high = ax.get_xlim()
     value = measured.scale * test.found.estimate

@@ -42,13 +42,11 @@ def draw_samples(study: Study) -> "dict[str, Drawing]":
     """Draw the first and, in another drawing, the second sample image of each class: gray, both arms, truth."""
     labels = [int(label) for label in study.samples.get("label", ())]
     nth = [labels[:place].count(label) for place, label in enumerate(labels)]
-    names = {0: "samples", 1: "more_samples"}
-    places = {name: [place for place, each in enumerate(nth) if each == n] for n, name in names.items()}
-    grids = {name: [_row(study, place) for place in chosen] for name, chosen in places.items() if chosen}
-    titles = dict(enumerate(_COLUMNS.items()))
-    return {
-        name: tile_grid(5.0, rows, titles, fontsize=TEXT, fontweight="bold") for name, rows in grids.items()
-    }
+    titles, figures = dict(enumerate(_COLUMNS.items())), {}
+    for name, wanted in (("samples", 0), ("more_samples", 1)):
+        if rows := [_row(study, place) for place, each in enumerate(nth) if each == wanted]:
+            figures[name] = tile_grid(5.0, rows, titles, fontsize=TEXT, fontweight="bold")
+    return figures
 
 
 _BELOW = 13
@@ -184,8 +182,7 @@ FIGURES: dict[str, Figure] = {
         "level of the verdict (thick) and at that of equivalence (thin). Differences in the shaded band are smaller "
         "than the smallest effect of interest, {fixed}. The intervals assume symmetric differences: if a few seeds lie "
         "far off on one side, they are too narrow, and with few seeds this cannot be seen.",
-        differences.transfer,
-        differences.transfer_rows,
+        differences.transfer, differences.transfer_rows,
     ),
     "forest": Figure(
         "All arms.",
@@ -194,16 +191,14 @@ FIGURES: dict[str, Figure] = {
         "from other targets (a placebo, fewer labels), so their difference says nothing about transfer. An arrow marks "
         "a value beyond the axis. If a placebo of the other task does as well as multi-task, no information passed "
         "between the tasks.",
-        differences.forest,
-        differences.forest_rows,
+        differences.forest, differences.forest_rows,
     ),
     "label_fraction": Figure(
         "With few labels.",
         "Balanced accuracy when only a share of the training labels is known, while every image still trains "
         "colouring. Large dots are means with 95 % intervals over seeds, on these images; faint dots are seeds. The "
         "axis is logarithmic.",
-        levels.label_fraction,
-        levels.label_fraction_rows,
+        levels.label_fraction, levels.label_fraction_rows,
     ),
     "samples": Figure(
         "Sample images.",
@@ -223,21 +218,18 @@ FIGURES: dict[str, Figure] = {
         "Colour error.",
         "Mean absolute error of a*b* on the validation images after each epoch; lower is better. "
         "{overlap_colour}",
-        partial(levels.curves, name="error"),
-        partial(levels.curve_rows, name="error"),
+        partial(levels.curves, name="error"), partial(levels.curve_rows, name="error"),
     ),
     "accuracy": Figure(
         "Accuracy.",
         "Share of validation images classified correctly after each epoch. {overlap_class}",
-        partial(levels.curves, name="accuracy"),
-        partial(levels.curve_rows, name="accuracy"),
+        partial(levels.curves, name="accuracy"), partial(levels.curve_rows, name="accuracy"),
     ),
     "losses": Figure(
         "Generator and discriminator.",
         "Adversarial training losses, averaged over each epoch. If the discriminator classifies nearly every patch "
         "correctly, the report has a warning.",
-        partial(levels.curves, name="losses"),
-        partial(levels.curve_rows, name="losses"),
+        partial(levels.curves, name="losses"), partial(levels.curve_rows, name="losses"),
     ),
     "per_class": Figure(
         "Class by class.",
@@ -248,8 +240,7 @@ FIGURES: dict[str, Figure] = {
         "Confusion.",
         "Classes of the {split} images, true in rows and predicted in columns, in per cent of the row{pooled}."
         "{unlisted}",
-        levels.draw_confusion,
-        levels.confusion_rows,
+        levels.draw_confusion, levels.confusion_rows,
     ),
     "reliability": Figure(
         "Calibration.",
@@ -257,8 +248,7 @@ FIGURES: dict[str, Figure] = {
         "the dashed line, predictions with a probability of 80 % are right 80 % of the time; below it, the model is "
         "overconfident. Larger dots contain more images. The expected calibration error (Guo et al. 2017) is the mean "
         "distance from the line over all images.",
-        levels.draw_reliability,
-        levels.reliability_rows,
+        levels.draw_reliability, levels.reliability_rows,
     ),
     "extremes": Figure(
         "Best and worst colourings.",
@@ -266,7 +256,7 @@ FIGURES: dict[str, Figure] = {
         "that number alone, above the true colours. Seed {seed}, last epoch.",
         draw_extremes,
     ),
-}
+}  # fmt: skip
 _ORACLE = ", and the oracle, a colorizer that is given the true class (what a label at test time can give),"
 
 
@@ -284,14 +274,11 @@ def facts(study: Study) -> dict[str, object]:
         "fixed": "as given with the table" if study.is_table else "fixed beforehand",
         "before": "one arm" if study.is_table else "its single-task",
         "after": "the other" if study.is_table else "its multi-task model",
-        "seed": plain(study.shown_seed),
-        "split": study.split,
+        "seed": plain(study.shown_seed), "split": study.split,
         "oracle": _ORACLE if any(is_oracle(study, arm) for arm in study.arms) else "",
         "over": f" ({100 * (1 - study.alpha):g} %)",
-        "frozen": plural(frozen, "epoch"),
-        "tuned": plain(study.config("training", "finetune", "epochs")),
-        "colour_weight": plain(study.config("tasks", "weights", "colour")),
-        "class_weight": plain(study.config("tasks", "weights", "class")),
+        "frozen": plural(frozen, "epoch"), "tuned": plain(study.config("training", "finetune", "epochs")),
+        **{f"{task}_weight": plain(study.config("tasks", "weights", task)) for task in TASK_TITLES},
         **{
             f"overlap_{task}": thin + same * bool(frozen and all(map(study.of, sides(study, task))))
             for task in TASK_TITLES
@@ -300,7 +287,7 @@ def facts(study: Study) -> dict[str, object]:
         "pooled": ", all seeds together" if many else "",
         "sampled": f", of {sampled} of {len(study.classes)} classes" if sampled < len(study.classes) else "",
         "unlisted": " The data lists only numbers above 0." if len(study.classes) > levels.MANY else "",
-    }
+    }  # fmt: skip
 
 
 def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
@@ -311,21 +298,21 @@ def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path
         RunError: `folder` is not a study, or `out` cannot be written.
     """
     study = read_study(folder)
-    texts: dict[str, str] = {}
+    lines: list[str] = []
     drawings: dict[str, Drawing] = comparison_figures(study) if study.is_comparison else {}
     for figure in () if study.is_comparison else FIGURES.values():
         drawn = figure.draw(study)
         drawings |= drawn
-        texts |= dict.fromkeys(drawn, f"**{figure.title}** {figure.caption_of(study)}")
+        lines += [f"- `{name}.png`: **{figure.title}** {figure.caption_of(study)}\n" for name in drawn]
     paths = {out / f"{name}.png": drawing for name, drawing in drawings.items()}
     # check all files before writing the first
     for path in (*paths, out / "figures.md"):
         require_outputs({"--figures": path}, overwrite=overwrite)
     for path, drawing in paths.items():
         write_drawing(drawing, path)
-    if texts:
+    if lines:
         with replacing(out / "figures.md") as file:
-            file.writelines(f"- `{name}.png`: {text}\n" for name, text in texts.items())
+            file.writelines(lines)
     return list(paths)
 
 
@@ -338,10 +325,8 @@ def write_drawing(drawing: "Drawing", path: Path) -> None:
     # 42 embeds TrueType fonts, which publishers require
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": path.stem}
     options: dict[str, dict[str, Any]] = {
-        "png": {"dpi": 200, "bbox_inches": "tight"},
-        "pdf": {"metadata": {"CreationDate": None}},
-        "svg": {"metadata": {"Date": None}},
-    }
-    kind = path.suffix[1:]
+        ".png": {"dpi": 200, "bbox_inches": "tight"},
+        ".pdf": {"metadata": {"CreationDate": None}}, ".svg": {"metadata": {"Date": None}},
+    }  # fmt: skip
     with matplotlib.rc_context(settings), replacing(path, "wb") as file:
-        drawing.savefig(file, format=kind, facecolor="white", **options[kind])
+        drawing.savefig(file, format=path.suffix[1:], facecolor="white", **options[path.suffix])

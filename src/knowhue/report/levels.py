@@ -22,8 +22,7 @@ from knowhue.report.style import (
     label_curves,
     note_diverged,
     number_axis,
-    panels,
-    set_title,
+    one_panel,
     shorten_name,
 )
 from knowhue.statistics.paired import Interval, bounded_interval
@@ -40,15 +39,11 @@ class Side(NamedTuple):
     arm: str
     title: str
     colour: str
-    shift: float
-    """factor along a logarithmic axis, so that error bars do not overlap"""
 
 
 def drawn_sides(study: Study, task: str) -> list[Side]:
     single, multi = sides(study, task)
-    return [
-        Side("single", single, "Single-task", SINGLE, 1 / 1.05), Side("multi", multi, "Multi-task", MULTI, 1.05),
-    ]  # fmt: skip
+    return [Side("single", single, "Single-task", SINGLE), Side("multi", multi, "Multi-task", MULTI)]
 
 
 @dataclass(frozen=True)
@@ -81,20 +76,19 @@ def curves(study: Study, name: str) -> "dict[str, Figure]":
     figures = {}
     for drawing, panel in _panels(name).items():
         if any(len(_values(run, panel)) for arm in sides(study, panel.task) for run in study.of(arm)):
-            figures[drawing], axes = panels(5.0, 2.9)
-            set_title(axes[0, 0], panel.title)
-            _curves(axes[0, 0], study, panel)
+            figures[drawing], ax = one_panel(2.9, panel.title)
+            _curves(ax, study, panel)
     return figures
 
 
 def curve_rows(study: Study, name: str) -> list[Row]:
     """Return everything that the logs contain about the drawn split: one row per arm, seed and epoch."""
     panel = next(iter(_panels(name).values()))
-    runs = (run for arm in sides(study, panel.task) for run in study.of(arm))
     return [
         {"arm": run.arm, "seed": run.seed, "epoch": line.get("epoch"), "phase": line.get("phase")}
         | line.get(panel.split, {})
-        for run in runs
+        for arm in sides(study, panel.task)
+        for run in study.of(arm)
         for line in run.log
     ]
 
@@ -167,14 +161,13 @@ def _frame(ax: "Axes", last_frozen: int, last: int) -> None:
 
 def _levels(ax: "Axes", study: Study, panel: Panel) -> list[tuple[float, str]]:
     """Draw the scores of trivial baselines as thin dashed lines; return their heights and names."""
-    named = (
-        (values.get(panel.split, {}).get(panel.name), spaced(title))
-        for title, values in study.baselines.items()
-    )
-    levels = [(value * panel.scale, title) for value, title in named if value is not None]
-    for level, _ in levels:
-        ax.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    return [(level, f"{title} {level:.1f}") for level, title in levels]
+    levels = []
+    for name, values in study.baselines.items():
+        if (value := values.get(panel.split, {}).get(panel.name)) is not None:
+            level = value * panel.scale
+            ax.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            levels.append((level, f"{spaced(name)} {level:.1f}"))
+    return levels
 
 
 @dataclass(frozen=True)
@@ -226,9 +219,7 @@ def label_fraction(study: Study) -> "dict[str, Figure]":
     points = [point for point in planned if point.scores]
     if not points or not has_label_fractions(study):
         return {}
-    figure, axes = panels(5.0, 3.2)
-    ax = axes[0, 0]
-    set_title(ax, "Balanced accuracy, %")
+    figure, ax = one_panel(3.2, "Balanced accuracy, %")
     ax.set_xscale("log")
     ends = [
         _draw_side(ax, [point for point in points if point.side == side.name], side)
@@ -259,14 +250,15 @@ def label_fraction_rows(study: Study) -> list[Row]:
 
 def _draw_side(ax: "Axes", points: list[Point], side: Side) -> tuple[float, str, str] | None:
     """Draw one side over its shares of labels; return the height at which its curve ends, its name and colour."""
-    colour = side.colour
-    places = [100 * side.shift * point.share for point in points]
+    # along the logarithmic axis, so that error bars do not overlap
+    colour, shift = side.colour, 1.05 if side.name == "multi" else 1 / 1.05
+    places = [100 * shift * point.share for point in points]
     for place, point in zip(places, points, strict=True):
         for seed, value in point.scores.items() if len(point.scores) > 1 else ():
             lost = seed in point.diverged
             style = {"markeredgewidth": 0.6, "alpha": 1 if lost else 0.5, "zorder": 2, "label": "seed"}
             # shifted, because the marker of the mean would cover the seeds
-            dot(ax, place * side.shift, 100 * value, colour, 3.2, hollow=lost, **style)
+            dot(ax, place * shift, 100 * value, colour, 3.2, hollow=lost, **style)
         if point.interval:
             ends = 100 * np.array(point.interval)
             ax.plot([place, place], ends, color=colour, linewidth=1.6, zorder=3, label="interval")
@@ -301,9 +293,8 @@ def draw_per_class(study: Study) -> "dict[str, Figure]":
         scores = {side: scale * class_scores(study, side.arm, name) for side in drawn_sides(study, task)}
         known = {side: values for side, values in scores.items() if np.isfinite(values).any()}
         if known:
-            figures[f"per_class_{task}"], axes = panels(5.0, min(0.3 * len(study.classes), 12) + 0.9)
-            set_title(axes[0, 0], title)
-            _dots(axes[0, 0], known, study.classes)
+            figures[f"per_class_{task}"], ax = one_panel(min(0.3 * len(study.classes), 12) + 0.9, title)
+            _dots(ax, known, study.classes)
     return figures
 
 
@@ -322,10 +313,9 @@ def _dots(ax: "Axes", scores: dict[Side, np.ndarray], classes: list[str]) -> Non
     for (side, values), centre in zip(scores.items(), centres, strict=True):
         size = 7.5 if side.name == "single" else 4.8  # if both agree, one dot forms a ring around the other
         ax.plot(centre, places, "o", color=side.colour, markersize=size, zorder=3, label=side.title)
+        faint = {"color": side.colour, "markersize": 3, "alpha": 0.35, "zorder": 2, "markeredgewidth": 0}
         for line in values if len(values) > 1 else ():
-            ax.plot(
-                line, places, "o", color=side.colour, markersize=3, alpha=0.35, zorder=2, markeredgewidth=0
-            )
+            ax.plot(line, places, "o", **faint)
     if len(centres) == 2:
         ax.hlines(places, *centres, color=RULE, linewidth=2.5, zorder=1)
     ax.set_ylim(len(places) - 0.4, -0.6)
@@ -345,9 +335,8 @@ def draw_confusion(study: Study) -> "dict[str, Figure]":
     height = max(0.36 * len(names) if len(names) <= MANY else 4.0, 1.4) + 1.1
     figures = {}
     for side, counts in _confusions(study):
-        figures[f"confusion_{side.name}"], axes = panels(5.0, height)
-        set_title(axes[0, 0], side.title, side.colour)
-        _matrix(axes[0, 0], counts, names, side.colour)
+        figures[f"confusion_{side.name}"], ax = one_panel(height, side.title, side.colour)
+        _matrix(ax, counts, names, side.colour)
     return figures
 
 
@@ -387,11 +376,11 @@ def _matrix(ax: "Axes", counts: np.ndarray, names: list[str], colour: str) -> No
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         # a few names of short words fit horizontally, one word per line; others are rotated
         words = [name.split() for name in names]
-        fit = len(names) <= 6 and all(
-            len(each) <= 3 and max(map(len, each), default=0) <= 12 for each in words
-        )
-        below = ["\n".join(each) for each in words] if fit else names
-        ax.set_xticks(range(len(names)), below, color=MUTED, **(turn if below is names else {}))
+        fit = all(len(each) <= 3 and max(map(len, each), default=0) <= 12 for each in words)
+        if fit and len(names) <= 6:
+            ax.set_xticks(range(len(names)), ["\n".join(each) for each in words], color=MUTED)
+        else:
+            ax.set_xticks(range(len(names)), names, color=MUTED, **turn)
         ax.set_yticks(range(len(names)), names, color=MUTED)
     ax.set_xlabel("Predicted class")
 
@@ -413,8 +402,7 @@ def draw_reliability(study: Study) -> "dict[str, Figure]":
     figures = {}
     for side in drawn_sides(study, "class"):
         if bins := [each for each in reliability_bins(study, side.arm) if each["images"]]:
-            figures[f"reliability_{side.name}"], axes = panels(5.0, 3.6)
-            _diagram(axes[0, 0], bins, side)
+            figures[f"reliability_{side.name}"] = _diagram(bins, side)
     return figures
 
 
@@ -439,16 +427,18 @@ def _pool_bins(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     return {**same[0], "images": sum(weights), **means}
 
 
-def _diagram(ax: "Axes", bins: list[dict[str, Any]], side: Side) -> None:
-    images, confidence, accuracy = (
-        np.array([each[name] for each in bins], float) for name in ("images", "confidence", "accuracy")
+def _diagram(bins: list[dict[str, Any]], side: Side) -> "Figure":
+    images = np.array([each["images"] for each in bins], float)
+    share, colour = images / images.sum(), side.colour
+    confidence, accuracy = (
+        100 * np.array([each[name] for each in bins], float) for name in ("confidence", "accuracy")
     )
-    share = images / images.sum()
     error = float((share * np.abs(confidence - accuracy)).sum())
-    set_title(ax, side.title, side.colour, subtitle=f"calibration error {100 * error:.1f} %")
+    figure, ax = one_panel(3.6, side.title, colour, subtitle=f"calibration error {error:.1f} %")
     ax.plot([0, 100], [0, 100], color=RULE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
-    ax.vlines(100 * confidence, 100 * confidence, 100 * accuracy, color=side.colour, alpha=0.35, linewidth=2)
-    ax.scatter(100 * confidence, 100 * accuracy, s=12 + 260 * share, color=side.colour, linewidth=0, zorder=3)
+    ax.vlines(confidence, confidence, accuracy, color=colour, alpha=0.35, linewidth=2)
+    ax.scatter(confidence, accuracy, s=12 + 260 * share, color=colour, linewidth=0, zorder=3)
     ax.set(
         xlim=(-4, 104), ylim=(-4, 104), xlabel="Probability of the predicted class, %", ylabel="Accuracy, %"
     )
+    return figure

@@ -27,20 +27,11 @@ _LINE, _GAP = 0.22, 0.08
 """Inches for a line of text next to an image, and between images."""
 
 _STYLE: dict[Any, Any] = {
-    "font.size": SMALL,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": SMALL,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "xtick.major.size": 3.0,
-    "ytick.color": RULE,
-    "ytick.labelcolor": MUTED,
-    "ytick.major.size": 0.0,
-}
+    "font.size": SMALL, "axes.edgecolor": RULE, "axes.labelcolor": MUTED, "axes.labelsize": SMALL,
+    "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False,
+    "xtick.color": RULE, "xtick.labelcolor": MUTED, "xtick.major.size": 3.0,
+    "ytick.color": RULE, "ytick.labelcolor": MUTED, "ytick.major.size": 0.0,
+}  # fmt: skip
 
 
 def panels(
@@ -61,6 +52,13 @@ def panels(
         for ax in axes.flat:
             ax.patch.set_visible(False)
     return figure, axes
+
+
+def one_panel(height: float, title: str, colour: str = INK, subtitle: str = "") -> "tuple[Figure, Axes]":
+    """Return a figure as wide as a column of the page, and its only axes."""
+    figure, axes = panels(5.0, height)
+    set_title(axes[0, 0], title, colour, subtitle)
+    return figure, axes[0, 0]
 
 
 def set_title(ax: "Axes", title: str, colour: str = INK, subtitle: str = "") -> None:
@@ -156,12 +154,9 @@ def number_axis(ax: "Axes", axis: Literal["x", "y"]) -> None:
 
 
 def spread_heights(ax: "Axes", heights: Sequence[float], fontsize: float) -> list[float]:
-    """Return heights of lines of text, moved by as little as avoids overlaps (least squares), in the same order.
+    """Return ascending heights of lines of text, moved by as little as avoids overlaps (least squares).
 
-    Args:
-        ax: axes with its final limits.
-        heights: ascending, in the unit of the y axis.
-        fontsize: in points.
+    The axes must have its final limits. `heights` are in the unit of its y axis, `fontsize` in points.
     """
     from scipy.optimize import isotonic_regression
 
@@ -176,12 +171,10 @@ def label_curves(
     ax: "Axes", curves: Sequence[tuple[float, str, str]], lines: Sequence[tuple[float, str]] = ()
 ) -> None:
     """Write the names of curves, in their colours, and of reference lines, in gray, to the right of a panel."""
-    named = sorted(
-        [*((*curve, TEXT, "bold") for curve in curves), *((*line, MUTED, SMALL, "normal") for line in lines)]
-    )
-    for height, (_, name, colour, size, weight) in zip(
-        spread_heights(ax, [each[0] for each in named], TEXT), named, strict=True
-    ):
+    named = [(*curve, TEXT, "bold") for curve in curves] + [(*line, MUTED, SMALL, "normal") for line in lines]
+    named.sort()
+    heights = spread_heights(ax, [height for height, *_ in named], TEXT)
+    for height, (_, name, colour, size, weight) in zip(heights, named, strict=True):
         ax.annotate(
             name, (1, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
             va="center", color=colour, fontsize=size, fontweight=weight, annotation_clip=False,
@@ -281,8 +274,8 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         lay_out(figure)
         canvas.print_svg(file, metadata=nothing)
-    text = file.getvalue()
     # HTML does not allow an XML declaration
+    text = file.getvalue()
     text = text[text.index("<svg") :]
     # identifiers must be unique on a page with several drawings
     text = re.sub(r' id="|href="#|url\(#', rf"\g<0>{name}-", text)
@@ -291,6 +284,5 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
     text = re.sub(r"'DejaVu Sans'", "var(--sans, sans-serif)", text)
     # the page sets the size; the view box keeps the aspect ratio
     size = r' width="[^"]+pt" height="[^"]+pt"|(?<=<svg) height="[^"]+pt"| width="[^"]+pt"(?= version)'
-    return re.sub(size, "", text, count=2).replace(
-        "<svg", f'<svg role="img" aria-label="{escape(description)}"', 1
-    )
+    text = re.sub(size, "", text, count=2)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
