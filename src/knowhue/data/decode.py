@@ -136,12 +136,10 @@ def images_per_block(side: int) -> int:
 
 
 class ImagePart(NamedTuple):
-    """Consecutive images that are read by one process."""
+    """Images at positions from `start` up to, but not including, `stop`, which are read by one process."""
 
     start: int
-    """position of the first image"""
     stop: int
-    """position after the last image"""
     pixels: Path
     """file with the pixels; the other files are beside it"""
 
@@ -161,19 +159,14 @@ class ImagePart(NamedTuple):
         return self.pixels.with_suffix(".json")
 
 
-def parts_to_read(scratch: Path, total: int, side: int) -> list[ImagePart]:
-    """All parts, in order, with files in the folder `scratch`."""
-    size = images_per_part(total, side)
-    starts = range(0, total, size)
-    return [ImagePart(at, min(at + size, total), scratch / f"{at // size:05d}.npy") for at in starts]
-
-
 def read_all(
     listing: ImageListing, images: Images, scratch: Path, report: Report, share_out: ShareOut | None = None
-) -> None:
-    """Read all images into parts in `scratch`, except parts that an earlier process finished."""
+) -> Shards:
+    """Read all images into parts in `scratch`, except parts that an earlier process finished; return the pixels."""
     side, total = images.size_px, len(listing)
-    parts = parts_to_read(scratch, total, side)
+    size = images_per_part(total, side)
+    files = ((at, scratch / f"{at // size:05d}.npy") for at in range(0, total, size))
+    parts = [ImagePart(at, min(at + size, total), file) for at, file in files]
     missing = [part for part in parts if not _is_read(part)]
     to_read = sum(part.stop - part.start for part in missing)
     # the parts still to be read, and all images once more in the final array
@@ -199,6 +192,7 @@ def read_all(
         _share_out_parts(missing, images, share_out, tell)
     for part in parts:
         listing.record(part.start, iterate_csv(part.table))
+    return Shards(MappedFiles([part.pixels for part in parts]))
 
 
 def _share_out_parts(
@@ -253,29 +247,24 @@ def _read_part(
         while block := list(islice(items, images_per_block(images.size_px))):
             for image, row in pool.map(partial(_read, source, images), block):
                 write(image)
-                table.write(to_csv([[row[name] for name in READ_COLUMNS]]))
+                table.write(to_csv([row]))
                 report(1)
     write_json(part.mark, _digests(part))
 
 
-def _read(source: ImageSource, images: Images, item: SourceItem) -> tuple[NDArray[np.uint8], dict[str, str]]:
-    """The prepared pixels (side, side, 3) of an image, zeros if it is unreadable, and its row by `READ_COLUMNS`."""
+def _read(
+    source: ImageSource, images: Images, item: SourceItem
+) -> tuple[NDArray[np.uint8], tuple[object, ...]]:
+    """The prepared pixels (side, side, 3) of an image, zeros if it is unreadable, and its row, see `READ_COLUMNS`."""
     side = images.size_px
     try:
         image = source.load(item)
     except ImageError as error:
-        empty = np.zeros((side, side, 3), np.uint8)
-        none = {"colourfulness": "0.00", "width": "0", "height": "0", "sha256": "", "source_sha256": ""}
-        return empty, {"reason": str(error), **none}
+        return np.zeros((side, side, 3), np.uint8), (str(error), "0.00", 0, 0, "", "")
     # crops to the central square, so that nothing is stretched
     pixels = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
     (colour,) = colourfulness(np.moveaxis(pixels[None], -1, 1).astype(np.float64)).tolist()
     gray = f"near-gray: colourfulness {colour:.1f} is below {images.min_colourfulness:g}"
-    return pixels, {
-        "reason": gray if colour < images.min_colourfulness else "",
-        "colourfulness": f"{colour:.2f}",
-        "width": str(image.width),
-        "height": str(image.height),
-        "sha256": checks.checksum(pixels),
-        "source_sha256": checks.source_checksum(image, item.origin),
-    }
+    reason = gray if colour < images.min_colourfulness else ""
+    digests = checks.checksum(pixels), checks.source_checksum(image, item.origin)
+    return pixels, (reason, f"{colour:.2f}", *image.size, *digests)

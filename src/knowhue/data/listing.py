@@ -59,8 +59,8 @@ class ImageListing:
     def __init__(self, source: ImageSource, tables: sqlite3.Connection) -> None:
         """List all items of a source in the database of `temporary.tables_on_disk`."""
         self._table = tables
-        self.contradicting: dict[int, int] = {}
-        """positions of copies whose original has another class, and the original's position"""
+        self.contradicting: dict[int, list[str]] = {}
+        """names of copies and of their originals, where these have another class, by the copies' positions"""
         self._table.executescript(_TABLES)
         insert = f"INSERT INTO listed VALUES ({', '.join('?' * 8)})"
         self._table.executemany(insert, map(_to_row, source.items()))
@@ -139,13 +139,10 @@ class ImageListing:
         """
         for copy, original in copies.items():
             name, split, label = self._described(original)
-            _, _, copy_label = self._described(copy)
+            copy_name, _, copy_label = self._described(copy)
             if None not in (copy_label, label) and copy_label != label:
-                self.contradicting[copy] = original
+                self.contradicting[copy] = [copy_name, name]
             self._update("reason = ?", [(f"{kind} of {name} ({SPLITS[split]})", copy)])
-
-    def name(self, position: int) -> str:
-        return self._described(position)[0]
 
     def _described(self, position: int) -> tuple[Any, ...]:
         """Name, number of the split, and label of an image."""

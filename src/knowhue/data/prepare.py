@@ -19,13 +19,10 @@ from knowhue.arguments import checked_arguments
 from knowhue.config import Images, digest_each, fingerprint
 from knowhue.data import checks
 from knowhue.data.decode import (
-    MappedFiles,
     PreparedPixels,
-    Shards,
     images_per_part,
     images_per_shard,
     open_shards,
-    parts_to_read,
     pixel_blocks,
     read_all,
     shard_names,
@@ -308,10 +305,8 @@ def _prepare(
         if name.startswith(".") and left != scratch and _OWN_FILES.fullmatch(name):
             remove_all(left)
     try:
-        read_all(listing, images, scratch, report, share_out)
+        raw = read_all(listing, images, scratch, report, share_out)
         try:
-            parts = parts_to_read(scratch, len(listing), images.size_px)
-            raw = Shards(MappedFiles([part.pixels for part in parts]))
             _split_and_mark_copies(listing, raw, images)
             _require_enough(listing, images)
             identity = _digest(row for row in listing.rows() if not row["reason"])
@@ -458,8 +453,6 @@ def _summary(listing: ImageListing, images: Images) -> dict[str, Any]:
             for row in listing.rows()
             if row["reason"]
         ],
-        "contradicting": [
-            [listing.name(each) for each in pair] for pair in sorted(listing.contradicting.items())
-        ],
+        "contradicting": [names for _, names in sorted(listing.contradicting.items())],
         "skipped": listing.skipped(),
     }
