@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby, repeat
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -76,21 +77,6 @@ def duplicate_name_error(name: str, also: str = "") -> ImageError:
     )
 
 
-class Member(NamedTuple):
-    """A file in a tar."""
-
-    name: str
-    """path in the tar"""
-    key: str
-    """key of its sample: its path up to the first dot of the file name"""
-    kind: str
-    """its file name after the first dot, lower case"""
-    start: int
-    """position of its data in the tar, bytes"""
-    size: int
-    """length of its data, bytes"""
-
-
 class WebDataset:
     """Tars of samples: consecutive files whose names are equal up to the first dot.
 
@@ -113,10 +99,10 @@ class WebDataset:
                 continue
             path = archive_path(self.root, archive.name)
             labels_alone: set[str] = set()
-            for key, sample in groupby(_members(path), key=lambda member: member.key):
-                members: dict[str, Member] = {}
-                for member in sample:
-                    before = members.setdefault(f".{member.kind}", member)
+            for key, sample in groupby(_members(path), key=itemgetter(0)):
+                members: dict[str, tarfile.TarInfo] = {}
+                for _, suffix, member in sample:
+                    before = members.setdefault(suffix, member)
                     if before is not member:
                         raise duplicate_name_error(f"{archive.name}/{member.name}", before.name)
                 image, *further = [each for kind, each in members.items() if kind in SUFFIXES] or [None]
@@ -125,10 +111,10 @@ class WebDataset:
                 named = image or next(iter(members.values()))
                 hidden = next(filter(None, map(why_hidden, PurePosixPath(named.name).parts)), "")
                 skipped = hidden or ("" if image else "in a sample without an image")
-                label = None if skipped else self._label(path, members, named)
+                label = None if skipped else self._label(path, members, named.name)
                 # a tar of a whole dataset has folders for its splits
                 split = named_split(f"{PurePosixPath(named.name).parent}/") or archive.split
-                place = f"{named.start} {named.size} {archive.name}"
+                place = f"{named.offset_data} {named.size} {archive.name}"
                 name, stamp = f"{archive.name}/{named.name}", f"{archive.stamp} {place}"
                 yield SourceItem(name, split, label, stamp, skipped, place=place)
                 for each in filter(None, further):
@@ -137,44 +123,45 @@ class WebDataset:
             if labels_alone:
                 _require_side_by_side(path, labels_alone)
 
-    def _label(self, path: Path, members: Mapping[str, Member], image: Member) -> str | None:
-        if ".cls" in members:
-            return parse_label(_bytes_of(path, members[".cls"]))
-        if ".json" in members:
+    def _label(self, path: Path, members: Mapping[str, tarfile.TarInfo], image: str) -> str | None:
+        if text := members.get(".cls"):
+            return parse_label(_bytes_of(path, text.offset_data, text.size))
+        if json := members.get(".json"):
             try:
-                described = from_json(_bytes_of(path, members[".json"]))
+                described = from_json(_bytes_of(path, json.offset_data, json.size))
             except ValueError as error:
                 raise ImageError(
-                    f"{path}: {members['.json'].name} is not JSON ({error}); write it again, or remove the sample"
+                    f"{path}: {json.name} is not JSON ({error}); write it again, or remove the sample"
                 ) from None
             if isinstance(described, dict) and self.label_column in described:
                 return parse_label(described[self.label_column])
-        return parse_label(_class_folder(path, image.name))
+        return parse_label(_class_folder(path, image))
 
     def load(self, item: SourceItem) -> Image.Image:
         """Read an image at its position in a tar."""
         start, size, name = item.place.split(" ", 2)
         try:
-            data = _bytes_of(archive_path(self.root, name), Member(item.name, "", "", int(start), int(size)))
+            data = _bytes_of(archive_path(self.root, name), int(start), int(size))
         except OSError as error:
             raise ImageError(f"unreadable: {error.strerror}") from None
         return read_training_image(data)
 
 
-def _members(path: Path) -> Iterator[Member]:
+def _members(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """The files in a tar: key of the sample (path up to the first dot of the name), rest of the name, and member."""
     try:
         with tarfile.open(path, "r:") as tar:
             for each in tar:
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]: tarfile would keep all members in memory
-                inside = _OUTSIDE.sub("", each.name)
-                name = PurePosixPath(inside)
+                given, each.name = each.name, _OUTSIDE.sub("", each.name)
+                name = PurePosixPath(each.name)
                 stem, _, kind = name.name.partition(".")
-                key = name.with_name(stem or name.name).as_posix()
+                suffix = f".{kind.lower()}"
                 if each.isreg() and not each.issparse():
-                    yield Member(inside, key, kind.lower(), each.offset_data, each.size)
-                elif not each.isdir() and f".{kind.lower()}" in {*SUFFIXES, *_LABEL_SUFFIXES}:
+                    yield name.with_name(stem or name.name).as_posix(), suffix, each
+                elif not each.isdir() and suffix in {*SUFFIXES, *_LABEL_SUFFIXES}:
                     raise ImageError(
-                        f"{path}: {each.name} is a link or sparse, so its bytes do not follow its name; write the tar "
+                        f"{path}: {given} is a link or sparse, so its bytes do not follow its name; write the tar "
                         "again: tar --dereference --hard-dereference --sort=name -cf NEW.tar FOLDER"
                     )
     except tarfile.TarError as error:
@@ -188,8 +175,8 @@ def _members(path: Path) -> Iterator[Member]:
 
 def _require_side_by_side(path: Path, keys: Collection[str]) -> None:
     """Check that labels without an image have none elsewhere in the tar, which would count as unlabelled."""
-    for member in _members(path):
-        if member.key in keys and f".{member.kind}" in SUFFIXES:
+    for key, suffix, member in _members(path):
+        if key in keys and suffix in SUFFIXES:
             raise ImageError(
                 f"{path}: the label of {member.name} is not next to it, as the files of a sample must be; write the "
                 "tar again: tar --sort=name -cf NEW.tar FOLDER"
@@ -209,10 +196,10 @@ def _class_folder(path: Path, name: str) -> str | None:
     return None
 
 
-def _bytes_of(path: Path, member: Member) -> bytes:
+def _bytes_of(path: Path, start: int, size: int) -> bytes:
     with path.open("rb") as file:
-        file.seek(member.start)
-        return file.read(member.size)
+        file.seek(start)
+        return file.read(size)
 
 
 def _parse_split(value: object) -> str | None:
