@@ -235,10 +235,12 @@ def test_a_label_is_the_same_however_it_is_stored(tmp_path, labels, classes):
 
 
 def test_labels_that_are_no_class_are_refused(tmp_path):
-    with pytest.raises(ImageError, match=r"A label should be one text or number.* Found `\['cat', 'dog'\]`"):
+    with pytest.raises(
+        ImageError, match=r"A label should be the name of a class, .* Found `\['cat', 'dog'\]`"
+    ):
         labels_of(tmp_path, [["cat", "dog"], ["cat"]])
     with pytest.raises(
-        ImageError, match=r"or a whole number\. Found `0\.73`, .* --set images\.label_column="
+        ImageError, match=r"or a whole number\. Found `0\.73`\. .* --set images\.label_column="
     ):
         labels_of(tmp_path, [0.73, 1.0])
     names = {"huggingface": json.dumps({"info": {"features": {"label": {"names": list(CLASSES)}}}})}

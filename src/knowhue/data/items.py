@@ -160,18 +160,15 @@ def parse_label(value: object) -> str | None:
     >>> parse_label(3), parse_label(3.0), parse_label(b"reef"), parse_label(-1.0), parse_label(" ")
     ('3', '3', 'reef', None, None)
     """
-    if isinstance(value, list | tuple | set | dict):
+    if isinstance(value, float | Decimal) and math.isnan(value):
+        value = None
+    elif isinstance(value, float | Decimal) and math.isfinite(value) and value % 1 == 0:
+        value = int(value)
+    if isinstance(value, float | Decimal | list | tuple | set | dict):
         raise ImageError(
-            f"A label should be one text or number, the class of an image. Found `{shown(value)}`. Name the column "
-            "of classes with --set images.label_column=..."
+            f"A label should be the name of a class, or a whole number. Found `{shown(value)}`. Name the column of "
+            "classes with --set images.label_column=..."
         )
-    if isinstance(value, float | Decimal):
-        if not math.isnan(value) and (math.isinf(value) or value % 1):
-            raise ImageError(
-                f"A label should be the name of a class, or a whole number. Found `{shown(str(value))}`, which "
-                "can differ for every image. Name the column of classes with --set images.label_column=..."
-            )
-        value = None if math.isnan(value) else int(value)
     text = value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
     return None if text.strip() in ("", "-1", UNLABELLED) else text.strip()
 
