@@ -56,7 +56,7 @@ def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
     return found
 
 
-def table_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+def table_rows(file: TextIO) -> Iterator[tuple[int, Sequence[str]]]:
     r"""Read a table from any source, separated by commas, semicolons, tabs, or as declared in a first line `sep=;`.
 
     Each row comes with its number as in a spreadsheet. Empty rows are counted but left out. The line `sep=;` is not
@@ -84,18 +84,40 @@ def table_rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"row {number + 1}: {error}") from None
 
 
-def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
+def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[Sequence[str]]:
     """Read CSV from any source row by row, for a file opened with `newline=""`; inverts `to_csv`.
 
     Raises:
         ValueError: the text is not CSV.
     """
+    return (_without_marks(row) for row in _marked_rows(lines, separator))
+
+
+def csv_columns(lines: Iterable[str]) -> dict[str, Sequence[str]]:
+    r"""Read CSV of `to_csv` by column, which is faster than by row.
+
+    Raises:
+        ValueError: the text is not CSV, or a row has another number of cells than the header.
+
+    >>> csv_columns(["class,error\n", "'=cmd|calc,-0.5\n"])
+    {'class': ['=cmd|calc'], 'error': ('-0.5',)}
+    """
+    rows = _marked_rows(lines)
+    header = _without_marks(next(rows, []))
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    return dict(zip(header, map(_without_marks, columns), strict=True))
+
+
+def _marked_rows(lines: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
     try:
-        for row in csv.reader(lines, delimiter=separator, strict=True):
-            # most rows have no mark, and checking each cell would take longer than reading them
-            yield [cell.removeprefix(_MARK) for cell in row] if _MARK in "".join(row) else row
+        yield from csv.reader(lines, delimiter=separator, strict=True)
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def _without_marks(cells: Sequence[str]) -> Sequence[str]:
+    # most cells have no mark, and checking each one would take longer than reading them
+    return [cell.removeprefix(_MARK) for cell in cells] if _MARK in "".join(cells) else cells
 
 
 def _cell(value: Any) -> str:

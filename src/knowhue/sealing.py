@@ -10,9 +10,9 @@ import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from knowhue.plan import read_cells, read_plan
 from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_images, read_study
 from knowhue.report.results import compare, conclude
+from knowhue.report.study import Row
 from knowhue.runs import (
     ENDED,
     OTHER_SETTINGS,
@@ -60,6 +61,7 @@ _EXACT = 1e-9  # the order of sums depends on the library
 _MAX_PROBLEMS = 5  # shown per file
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """Exceptions of reading a file that was edited and can contain anything."""
+_ReadImages = Callable[[Path], tuple[Row, ...]]
 _COMPUTED = {"metrics", "per_class", "split", "images"}  # entries of `scores.json`
 
 
@@ -133,8 +135,12 @@ def check(path: Path) -> CheckResult:
         problems = list(_changed_files(root, listed))
         changed = {each.partition(": ")[0] for each in problems}
         problems += _changed_in_runs(root, changed)
-        scores = {_name(each / "scores.json", root): partial(_check_scores, each) for each in _runs(root)}
-        parts = {"study.json": _check_hash, **scores, RESULTS: _check_results}
+        scores, once = {}, cache(read_images)  # a run's scores and the results have the same images
+        for each in _runs(root):
+            is_head = each.is_relative_to(root / "heads")
+            read = read_images if is_head else once
+            scores[_name(each / "scores.json", root)] = partial(_check_scores, each, read)
+        parts = {"study.json": _check_hash, **scores, RESULTS: partial(_check_results, once)}
         found, skipped = list[_Recomputed](), list[str]()
         if changed:  # the metadata describes every file and repeats the answers
             skipped.append(CRATE)
@@ -303,11 +309,11 @@ def _runs(root: Path) -> list[Path]:
     return sorted(path.parent for path in paths)
 
 
-def _check_scores(folder: Path, root: Path) -> _Recomputed:
+def _check_scores(folder: Path, read: _ReadImages, root: Path) -> _Recomputed:
     """Compare a run's scores, overall and by class, with the means over its images."""
     sealed = _read(folder / "scores.json")
     number = {"": -1} | {name: number for number, name in enumerate(sealed["per_class"])}
-    rows = [{**row, "label": number[row["label"]]} for row in read_images(folder / "per_image.csv")]
+    rows = [{**row, "label": number[row["label"]]} for row in read(folder / "per_image.csv")]
     found = {"metrics": score_rows(rows), **class_metrics(rows, list(sealed["per_class"]))}
     found = {name: finite_or_none(_run_metrics(own)) for name, own in found.items()}
     written = {"metrics": sealed["metrics"], **sealed["per_class"]}
@@ -319,9 +325,9 @@ def _run_metrics(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {metric: value for metric, value in scores.items() if metric in RUN_METRICS}
 
 
-def _check_results(root: Path) -> _Recomputed:
+def _check_results(read: _ReadImages, root: Path) -> _Recomputed:
     sealed = _read(root / RESULTS)
-    found = conclude(read_study(root))
+    found = conclude(read_study(root, read))
     numbers, problems = compare(sealed, json.loads(json.dumps(found.results)), f"{RESULTS}: ", _EXACT)
     return _Recomputed(numbers, problems, found.lines)
 

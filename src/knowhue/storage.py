@@ -23,13 +23,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TextIO, TypeVar
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
-from knowhue.csv_text import csv_lines, read_rows
+from knowhue.csv_text import csv_columns, csv_lines, read_rows
 from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, few, first_line
 
 Value = TypeVar("Value")
@@ -317,23 +317,23 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def iterate_csv(path: Path) -> Iterator[dict[str, str]]:
     """Read a table of `write_csv` row by row, because it may not fit into memory."""
-    with _csv_rows(path) as (header, rows):
+    with _open_csv(path) as file:
+        rows = read_rows(file)
+        header = next(rows, [])
         for row in rows:
             yield dict(zip(header, row, strict=True))
 
 
 def read_columns(path: Path) -> dict[str, Sequence[str]]:
     """Read a table of `write_csv` by column, which is faster than a dictionary per row."""
-    with _csv_rows(path) as (header, rows):
-        columns = list(zip(*rows, strict=True)) or [()] * len(header)
-        return dict(zip(header, columns, strict=True))
+    with _open_csv(path) as file:
+        return csv_columns(file)
 
 
 @contextmanager
-def _csv_rows(path: Path) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+def _open_csv(path: Path) -> Iterator[TextIO]:
     with _reading(path, "table", (ValueError,)), path.open(encoding="utf-8", newline="") as file:
-        rows = read_rows(file)
-        yield next(rows, []), rows
+        yield file
 
 
 def cached(path: Path, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:

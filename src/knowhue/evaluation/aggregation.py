@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ ImageRow = dict[str, Any]
 
 def column_mean(rows: Sequence[ImageRow], column: str) -> float:
     """Mean of a column over the images that have a value; NaN if none has."""
-    values = [row[column] for row in rows if row.get(column) is not None]
+    values = list(map(itemgetter(column), rows)) if rows and column in rows[0] else ()
+    if None in values:
+        values = [value for value in values if value is not None]
     return float(np.mean(values)) if values else float("nan")
 
 

@@ -1,7 +1,7 @@
 """Reads a study's folder, finished or not: every run, and whether the runs of a seed can be compared."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,30 @@ _TRUTH = {"true": "1", "false": "0"}
 _RUN_NAME = re.compile(r"seed-(\d+)-\w+")
 
 
-def read_study(folder: Path) -> Study:
+def read_images(path: Path) -> tuple[Row, ...]:
+    """Read the rows of `per_image.csv`; an empty cell is None, and text in place of a number is a `DamagedError`."""
+    try:
+        columns = {name: _values(name, texts) for name, texts in read_columns(path).items()}
+    except ValueError as error:
+        raise DamagedError(path, f"no scores of images: {error}") from None
+    names = tuple(columns)
+    return tuple([dict(zip(names, row)) for row in zip(*columns.values(), strict=True)])  # noqa: B905  the same for all
+
+
+def _values(column: str, texts: Sequence[str]) -> Sequence[Any]:
+    if column in ("path", "label", "predicted"):
+        return texts
+    if column == "index":
+        return list(map(int, texts))
+    if column == "correct":
+        texts = [_TRUTH.get(text.lower(), text) for text in texts]
+    return [float(text) if text else None for text in texts] if "" in texts else list(map(float, texts))
+
+
+def read_study(folder: Path, images: Callable[[Path], tuple[Row, ...]] = read_images) -> Study:
     """Read a study folder, finished or not; the `state` of each run says whether it was started and has finished.
+
+    `images` reads the scores of a run's images.
 
     Raises:
         RunError: `study.json` is missing, a file was not written by knowhue, or a shared file is missing although a
@@ -41,7 +63,9 @@ def read_study(folder: Path) -> Study:
     """
     settings, plan = read_frozen(folder), read_plan(folder)
     samples = _arrays(folder / "images" / "samples.npz")
-    runs = {arm: {seed: _read_run(folder, plan, arm, seed) for seed in plan.seeds} for arm in plan.arms}
+    runs = {
+        arm: {seed: _read_run(folder, plan, arm, seed, images) for seed in plan.seeds} for arm in plan.arms
+    }
     gates = _read_gates(folder, plan, runs)
     written = {"prepared": folder / "images" / "prepared.json"}
     written |= {name: folder / f"{name}.json" for name in ("baselines", "metrics")}
@@ -76,7 +100,7 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
+def _read_run(root: Path, plan: Plan, arm: str, seed: int, read: Callable[[Path], tuple[Row, ...]]) -> Run:
     folder, same_settings = _find_run(root, plan, arm, seed)
     if folder is None:
         return Run(arm, seed)
@@ -93,7 +117,7 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int) -> Run:
         seconds=status.get("seconds", {}),
         log=tuple(read_log(folder)),
         scores=_optional_json(folder / "scores.json"),
-        images=read_images(images) if images.exists() else (),
+        images=read(images) if images.exists() else (),
         samples=arrays["samples"] or {},
         extremes=arrays["extremes"] or {},
         damaged=tuple(f"{name}.npz" for name, found in arrays.items() if found is None),
@@ -133,25 +157,6 @@ def _arrays(path: Path) -> Arrays | None:
         return read_arrays(path) if path.exists() else {}
     except DamagedError:
         return None
-
-
-def read_images(path: Path) -> tuple[Row, ...]:
-    """Read the rows of `per_image.csv`; an empty cell is None, and text in place of a number is a `DamagedError`."""
-    try:
-        columns = {name: _values(name, texts) for name, texts in read_columns(path).items()}
-    except ValueError as error:
-        raise DamagedError(path, f"no scores of images: {error}") from None
-    return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-
-
-def _values(column: str, texts: Sequence[str]) -> Sequence[Any]:
-    if column in ("path", "label", "predicted"):
-        return texts
-    if column == "index":
-        return list(map(int, texts))
-    if column == "correct":
-        texts = [_TRUTH.get(text.lower(), text) for text in texts]
-    return [float(text) if text else None for text in texts]
 
 
 def _exploratory(folder: Path, plan: Plan) -> Iterator[Row]:

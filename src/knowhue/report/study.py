@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,10 +65,15 @@ class ScoreTable:
         rows: scores that are not finite are left out; of a single image they leave the metric without an interval.
         about: by metric, which direction is `better` (`lower`, `higher`) and its `unit`.
         declared: the scores of diverged runs in the metrics that questions ask about.
+        runs: whose scores of single images are added to `rows`.
     """
 
     def __init__(
-        self, rows: Iterable[Score], about: Mapping[str, Row], declared: Iterable[Score] = ()
+        self,
+        rows: Iterable[Score],
+        about: Mapping[str, Row],
+        declared: Iterable[Score] = (),
+        runs: Iterable["Run"] = (),
     ) -> None:
         self.about = about
         self.labels: dict[int, str] = {}
@@ -89,6 +93,18 @@ class ScoreTable:
                 self._totals[arm, metric, label][seed] = value
         for row in declared:
             self._declared[row.arm, row.metric].setdefault(row.seed, row.value)
+        for run in runs:
+            self._add_images(run)
+
+    def _add_images(self, run: "Run") -> None:
+        """Add the scores of `Run.image_scores`, by metric, which is several times as fast as one by one."""
+        for metric, column in IMAGE_COLUMNS.items():
+            if rows := run.scored_images(metric):
+                images, values = self._images[run.arm, run.seed, metric]
+                images.extend([row["index"] for row in rows])
+                values.extend([math.nan if (value := row[column]) is None else value for row in rows])
+                for row in rows:
+                    self.labels.setdefault(row["index"], row.get("label", ""))
 
     def finished(self, arm: str, metric: str, label: str = "") -> dict[int, float]:
         """Return by seed the scores of an arm's finished runs, over all images or those of a class."""
@@ -176,11 +192,18 @@ class Run:
     def image_scores(self) -> Iterator[Score]:
         """Return the tidy rows of single images; images without a label have none in classification metrics."""
         for row in self.images:
-            label = row.get("label", "")
             for metric, column in IMAGE_COLUMNS.items():
-                if column in row and (label or METRICS[metric].task != "class"):
+                if _is_scored(row, metric):
                     value = math.nan if row[column] is None else row[column]
-                    yield Score(self.arm, self.seed, metric, value, label, row["index"])
+                    yield Score(self.arm, self.seed, metric, value, row.get("label", ""), row["index"])
+
+    def scored_images(self, metric: str) -> list[Row]:
+        """Return the rows of the images that have a score of a metric."""
+        return [row for row in self.images if _is_scored(row, metric)]
+
+
+def _is_scored(image: Row, metric: str) -> bool:
+    return IMAGE_COLUMNS[metric] in image and (METRICS[metric].task != "class" or bool(image.get("label")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +246,7 @@ class Study:
         """The tidy table of all finished runs, with the declared scores of diverged ones."""
         if self.scores is not None:
             return self.scores
-        images = (run.image_scores() for run in self.finished_runs)
-        return ScoreTable(chain(tidy_scores(self), *images), self.metrics, self.declared_scores())
+        return ScoreTable(tidy_scores(self), self.metrics, self.declared_scores(), self.finished_runs)
 
     def declared_scores(self) -> Iterator[Score]:
         """Return the declared scores of diverged runs: in a question's metric, the score of a trivial baseline."""
