@@ -21,11 +21,11 @@ def photo(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--shards", "2", "--album"], "--album applies to a folder;"),
-        (["--shards", "2", "--samples", "3"], "--samples applies to an image;"),
-        (["--shards", "2", "--on-error", "stop"], "--on-error stop applies to a folder;"),
-        (["--workers", "2"], "--workers applies to an archive (--shards, or a URL);"),
-        (["--engine", "ray"], "--engine applies to an archive (--shards, or a URL);"),
+        (["--shards", "2", "--album"], "`--album` applies to a folder;"),
+        (["--shards", "2", "--samples", "3"], "`--samples` applies to an image;"),
+        (["--shards", "2", "--on-error", "stop"], "`--on-error` applies to a folder;"),
+        (["--workers", "2"], "`--workers` applies to an archive (--shards, or a URL);"),
+        (["--engine", "ray"], "`--engine` applies to an archive (--shards, or a URL);"),
         (["--shards", "2", "--engine", "cloud"], "`--engine` should be"),
         (["--shards", "2", "-o", "foo://there"], "`foo://there`"),
     ],

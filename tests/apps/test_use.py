@@ -176,7 +176,7 @@ def test_one_look_for_a_folder_and_for_nothing_else(knowhue, photo, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out/colorized.jsonl").read_text().splitlines()]
     assert {line["path"] for line in lines if "own" in line["album"]} == {"a.png", "b.png"}
     code, _, err = knowhue("colorize", photo(), "-o", tmp_path / "c.png", "--album")
-    assert (code, "--album applies to a folder" in err) == (2, True)
+    assert (code, "`--album` applies to a folder" in err) == (2, True)
 
 
 def test_what_is_no_reference_is_refused_in_one_line(knowhue, photo, tmp_path):
@@ -286,7 +286,7 @@ def test_samples_are_of_a_single_image(knowhue, photo, tmp_path):
     photo()
     code, _, err = knowhue("colorize", tmp_path, "--samples", 2)
     assert code == 2
-    assert "--samples applies to an image;" in err
+    assert "`--samples` applies to an image;" in err
 
 
 def layers_in(path):
@@ -328,7 +328,7 @@ def test_layers_are_written_as_openraster_alone_and_not_of_videos(knowhue, photo
     assert (code, "--out should end in .ora" in err) == (2, True)
     (tmp_path / "video.mp4").touch()
     code, _, err = knowhue("colorize", tmp_path / "video.mp4", "--layers")
-    assert (code, "--layers applies to an image or a folder or an archive" in err) == (2, True)
+    assert (code, "`--layers` applies to an image or a folder or an archive" in err) == (2, True)
 
 
 def test_nothing_is_replaced_unless_asked(knowhue, photo, tmp_path):

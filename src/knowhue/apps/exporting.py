@@ -16,7 +16,7 @@ from knowhue.apps.program import (
     say,
     with_options,
 )
-from knowhue.errors import ConfigError, few, needing, quoted
+from knowhue.errors import ConfigError, few, needing, quoted, should_be
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.networks import TorchNetwork, find_model, needs_deployment, open_torch
 from knowhue.locks import locked
@@ -93,10 +93,8 @@ def _export_table(study: Path, out: Path | None, overwrite: bool) -> None:
     found = read_study(study)
     require_outputs({"--out": target, "the dictionary next to it": dictionary}, overwrite=overwrite)
     say(f"{target}: {write_table(found, target)} rows; what they mean: {dictionary}")
-    without = [
-        f"{run.arm} seed {run.seed}" for arm in found.runs for run in found.of(arm) if not run.finished
-    ]
-    if without:
+    runs = (run for arm in found.runs for run in found.of(arm))
+    if without := [f"{run.arm} seed {run.seed}" for run in runs if not run.finished]:
         say(f"without scores, because they have not finished: {few(without)}", err=True)
     if lacking := sorted(metrics_without_images(found)):
         say(f"without rows for single images, because some have no score: {', '.join(lacking)}", err=True)
@@ -117,7 +115,7 @@ def _check(arguments: ExportArguments) -> None:
         return
     if precision not in PRECISIONS_OF[kind]:
         raise ConfigError(
-            f"`--precision` should be {' or '.join(PRECISIONS_OF[kind])} for --to {kind}. Found `{precision}`."
+            should_be("precision", f"{' or '.join(PRECISIONS_OF[kind])} for --to {kind}", precision)
         )
     if (precision == "int8") != (calibrate is not None):
         raise ConfigError(
@@ -131,13 +129,11 @@ def _check(arguments: ExportArguments) -> None:
 def _open(source: str, licence: str) -> TorchNetwork:
     path = find_model(source)
     if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"{source} cannot be exported again, because it is not a run, study or .safetensors file; export its run"
-        )
+        why = "it is not a run, study or .safetensors file; export its run"
+        raise ConfigError(f"{source} cannot be exported again, because {why}")
     network = open_torch(path)
-    if not licence:
-        return network
-    return TorchNetwork(network.module, network.description.model_copy(update={"licence": licence}))
+    stated = {"licence": licence} if licence else {}
+    return TorchNetwork(network.module, network.description.model_copy(update=stated))
 
 
 def _require_target(kind: str, target: Path, source: str, overwrite: bool) -> None:
@@ -183,10 +179,8 @@ def _export_onnx(network: TorchNetwork, target: Path, calibrate: Path | None) ->
     say(_size(target), _differences(differences, "torch, before 8 bits"))
     say(f"in 8 bits, measured on {cost.measured_on} images (calibrated on {cost.calibrated_on} others):")
     if cost.left_out:
-        say(
-            f"  {cost.left_out} more were left out: gray images, and those beyond {CALIBRATED_ON} for calibration and "
-            f"{MEASURED_ON} for measuring"
-        )
+        most = f"{CALIBRATED_ON} for calibration and {MEASURED_ON} for measuring"
+        say(f"  {cost.left_out} more were left out: gray images, and those beyond {most}")
     if cost.chroma is not None:
         say(
             f"  a*b* differ by {cost.chroma:.2f} CIELAB units on average",
@@ -214,29 +208,26 @@ def _differences(differences: Mapping[str, float], other: str) -> str:
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
-def log_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a study for all its runs.")],
-    to: Annotated[
-        TrackerName,
-        typer.Option(
-            help="Tracker to write for; each needs the extra of that name, as in `pip install -e '.[mlflow]'`."
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder in which the tracker's own folder is made.")
-    ] = Path("logs"),
-    project: Annotated[
-        str | None,
-        rare_option(
-            help="Name of the project (W&B) or experiment (MLflow).", show_default="the study's name"
-        ),
-    ] = None,
-) -> None:
+class LogArguments(Options):
+    """Arguments and options of `knowhue log`."""
+
+    run: Annotated[Path, typer.Argument()]
+    """folder of a run, or of a study for all its runs"""
+    to: TrackerName
+    """tracker to write for; each needs the extra of that name, as in `pip install -e '.[mlflow]'`"""
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("logs")
+    """folder in which the tracker's own folder is made"""
+    project: Annotated[str | None, rare_option(show_default="the study's name")] = None
+    """name of the project (W&B) or experiment (MLflow)"""
+
+
+@with_options
+def log_command(arguments: LogArguments) -> None:
     """Write settings, curves and scores of runs for TensorBoard, MLflow or W&B; each run is written once."""
-    runs = read_logged(run)
+    runs, out, to = read_logged(arguments.run), arguments.out, arguments.to
     require_no_run(require_folder(out))
     with locked(out, "log"), needing(f"`knowhue log --to {to}`", to):
-        found = log_runs(to, runs, out, project)
+        found = log_runs(to, runs, out, arguments.project)
     lines = [f"{name}: written" for name in found.written]
     lines += [f"{name}: already there" for name in found.already]
     say(*lines, f"To see them: {found.see}")

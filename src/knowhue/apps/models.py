@@ -80,15 +80,14 @@ def deploy_once(choice: ModelChoice, task: Task | None = None) -> None:
         deploy(run)
 
 
-def require_choice(choice: ModelChoice, flags: Iterable[str]) -> None:
-    """Make sure, before a model is opened, that its recipe supports the given options (see `require_supported`)."""
+def require_choice(choice: ModelChoice, given: Iterable[str]) -> None:
+    """Make sure, before a model is opened, that its recipe supports the given arguments (see `require_supported`)."""
     if choice.recipe is not None:
         from knowhue.inference.recipes import require_recipe, require_supported
 
         require_recipe(choice.recipe, choice.sha256)
-        fields = {"--hint": "hints", "--samples": "sample"}  # the others have the names of `ColorizeOptions`
-        options = {fields.get(flag) or flag.lstrip("-").replace("-", "_"): flag for flag in flags}
-        require_supported(choice.recipe, options)
+        fields = {"hint": "hints", "samples": "sample"}  # the others have the names of `ColorizeOptions`
+        require_supported(choice.recipe, {fields.get(name, name): name for name in given})
 
 
 def _describe(colorizer: "Colorizer") -> list[str]:

@@ -111,9 +111,8 @@ def score(arguments: ScoreArguments) -> None:
 def _require_check_alone(arguments: ScoreArguments) -> None:
     taken = ("protocol", "out", "reference", "networks", "beside", "cache", "overwrite")
     if unused := [name for name in taken if getattr(arguments, name)]:
-        raise ConfigError(
-            f"`--check` takes options from {arguments.check} and writes nothing. Found `--{unused[0]}`: leave it out."
-        )
+        why = f"takes options from {arguments.check} and writes nothing"
+        raise ConfigError(f"`--check` {why}. Found `--{unused[0]}`: leave it out.")
 
 
 def _outputs(page: Path) -> dict[str, Path]:
@@ -130,12 +129,11 @@ def _require_arguments(arguments: ScoreArguments, protocol: "Protocol") -> None:
 
     require_networks(protocol, arguments.network_options)
     if arguments.cache_folder.is_file():
-        raise ConfigError(
-            f"`--cache` should be a folder. Found the file `{arguments.cache_folder}`. Name another, or move the file."
-        )
+        found = f"Found the file `{arguments.cache_folder}`. Name another, or move the file."
+        raise ConfigError(f"`--cache` should be a folder. {found}")
     names = require_folders(arguments.truth, arguments.systems)
     if arguments.reference is not None and arguments.reference not in names:
-        raise ConfigError(one_of("--reference", arguments.reference, names))
+        raise ConfigError(one_of("reference", arguments.reference, names))
 
 
 def _measure(
@@ -189,10 +187,8 @@ def _lines(scores: "Scores") -> list[str]:
     main = ("ciede2000", "ab_l1", "psnr_rgb", "ssim_rgb", "colourfulness", *RECOGNITION)
     shown = {name: scores.measures[name] for name in main if name in scores.measures}
     rows = [["", *(each.short for each in shown.values())]]
-    rows += [
-        [row, *(shown_value(each, values.get(name)) for name, each in shown.items())]
-        for row, values in scores.rows.items()
-    ]
+    for row, values in scores.rows.items():
+        rows.append([row, *(shown_value(each, values.get(name)) for name, each in shown.items())])
     return terminal_table([list(map(TableCell, row)) for row in rows])
 
 

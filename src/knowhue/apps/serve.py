@@ -9,7 +9,7 @@ from pydantic import Field
 
 from knowhue.apps.models import announce, open_model
 from knowhue.apps.program import Options, Rare, rare_option, say, with_options
-from knowhue.errors import ConfigError, needing
+from knowhue.errors import ConfigError, needing, should_be
 from knowhue.inference.description import Fast, ModelChoice
 from knowhue.runs import BUILT_IN, FROZEN, path_hint
 from knowhue.serving.settings import ServerSettings
@@ -55,10 +55,8 @@ def serve_command(arguments: ServeArguments) -> None:
             names = "--study names the folder of a study, which may be empty until `knowhue study` has begun"
             raise ConfigError(f"{folder}: no such folder; {names}.{path_hint(folder)}")
         if not (folder / FROZEN).exists():  # the study may be about to begin
-            say(
-                f"{folder} holds no study yet: the page shows it once `knowhue study` has begun there",
-                err=True,
-            )
+            shown = "the page shows it once `knowhue study` has begun there"
+            say(f"{folder} holds no study yet: {shown}", err=True)
     _serve(_choices(arguments), settings, arguments.page)
 
 
@@ -87,10 +85,8 @@ def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
     for text in arguments.recipe or []:
         name, _, recipe = text.partition("=")
         if name not in choices:
-            raise ConfigError(
-                f"`--recipe` should be NAME=RECIPE, with the name of a --model. Found `--recipe {text}` with "
-                f"the models {', '.join(choices)}."
-            )
+            wanted = f"NAME=RECIPE, with the name of a --model, {' or '.join(choices)}"
+            raise ConfigError(should_be("recipe", wanted, text))
         require_recipe(recipe)
         choices[name] = choices[name]._replace(recipe=recipe)
     return choices
@@ -103,10 +99,9 @@ def _named(models: list[str] | None) -> dict[str, str]:
         name, equals, path = text.partition("=")
         key = name if equals else Path(text).stem
         if not key or (equals and not path):
-            raise ConfigError(f"`--model` should be NAME=PATH or a path. Found `--model {text}`.")
+            raise ConfigError(should_be("model", "NAME=PATH or a path", text))
         if key in named:
-            raise ConfigError(
-                f"`--model` should give each model another name. Found `{key}` twice. Give names as NAME=PATH."
-            )
+            remedy = "Give names as NAME=PATH."
+            raise ConfigError(f"`--model` should give each model another name. Found `{key}` twice. {remedy}")
         named[key] = path if equals else text
     return named

@@ -31,19 +31,16 @@ if TYPE_CHECKING:
     from knowhue.inference.video import VideoSummary
 
 
-GOES_WITH = {
-    "--hint": ("image",), "--hints": ("image", "folder"), "--strokes": ("image",), "--samples": ("image",),
-    "--uncertainty": ("image",), "--reference": ("image", "folder"), "--layers": ("image", "folder", "archive"),
-    "--unknown-below": ("image", "folder", "video", "archive"), "--album": ("folder",), "--on-error stop": ("folder",),
-    "--workers": ("archive",), "--engine": ("archive",), "--engine-set": ("archive",),
-    "--fast": ("image", "folder", "archive"),
+_OF_KINDS = {
+    "hint": ("image",), "hints": ("image", "folder"), "strokes": ("image",), "samples": ("image",),
+    "uncertainty": ("image",), "reference": ("image", "folder"), "layers": ("image", "folder", "archive"),
+    "unknown_below": ("image", "folder", "video", "archive"), "album": ("folder",), "on_error": ("folder",),
+    "workers": ("archive",), "engine": ("archive",), "engine_set": ("archive",),
+    "fast": ("image", "folder", "archive"),
 }  # fmt: skip
 """Kinds of input that an option applies to; options that are not listed apply to all."""
-_ARTICLES = {
-    "image": "an image",
-    "folder": "a folder",
-    "video": "a video",
-    "archive": "an archive (--shards, or a URL)",
+_ARTICLES = {"image": "an image", "folder": "a folder", "video": "a video"} | {
+    "archive": "an archive (--shards, or a URL)"
 }
 _Value = TypeVar("_Value")
 ColourOption = Annotated[_Value, typer.Option(rich_help_panel="Choosing colours")]
@@ -105,10 +102,9 @@ class ColorizeArguments(ModelOptions):
         return OPENRASTER if self.layers else None
 
     def restricted(self) -> list[str]:
-        """Return the given options that `GOES_WITH` restricts."""
-        usual = {name: field.default for name, field in type(self).model_fields.items()}
-        fields = {name: name.partition(" ")[0].lstrip("-").replace("-", "_") for name in GOES_WITH}
-        return [name for name, field in fields.items() if getattr(self, field) != usual[field]]
+        """Return the names of the given options that `_OF_KINDS` restricts."""
+        fields = type(self).model_fields
+        return [name for name in _OF_KINDS if getattr(self, name) != fields[name].default]
 
     def options(self) -> "ColorizeOptions":
         """Return the options that apply to every image; hints, strokes and the reference are read later."""
@@ -144,13 +140,10 @@ def _say_samples(made: Iterable[tuple[dict[str, Any], str | None]], as_json: boo
 
 def _require_kind(source: str, kind: str, options: Iterable[str]) -> None:
     for name in options:
-        kinds = GOES_WITH[name]
-        if kind not in kinds:
-            table = "; name its images in a table, --hints" if (name, kind) == ("--hint", "folder") else ""
-            raise ConfigError(
-                f"{name} applies to {' or '.join(_ARTICLES[each] for each in kinds)}; {source} is "
-                f"{_ARTICLES[kind]}{table}"
-            )
+        if kind not in _OF_KINDS[name]:
+            kinds = " or ".join(_ARTICLES[each] for each in _OF_KINDS[name])
+            table = "; name its images in a table, --hints" if (name, kind) == ("hint", "folder") else ""
+            raise ConfigError(f"`{name}` applies to {kinds}; {source} is {_ARTICLES[kind]}{table}")
 
 
 def _kind_of(arguments: ColorizeArguments) -> str:
@@ -303,10 +296,8 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
         if colorized.uncertainty is not None and map_file is not None:
             require_free({"--uncertainty": [map_file]})
             write_image(colorized.uncertainty_map(), map_file)
-            record["uncertainty"] = {
-                "mean": round(float(colorized.uncertainty.mean()), 3),
-                "map": str(map_file),
-            }
+            mean = round(float(colorized.uncertainty.mean()), 3)
+            record["uncertainty"] = {"mean": mean, "map": str(map_file)}
         record |= {"model": colorizer.network.description.name, "fast": colorized.fast}
         yield record, colorized.judgement.headline()
 
@@ -357,13 +348,11 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
 
     source = arguments.file
     if not is_url(source) and not Path(source).is_dir():
-        raise ConfigError(
-            f"`--shards` and object stores need a folder of images as input. Found `{source}`, which is not a folder."
-        )
+        found = f"Found `{source}`, which is not a folder"
+        raise ConfigError(f"`--shards` and object stores need a folder of images as input. {found}.")
     if arguments.out is None and is_url(source):
-        raise ConfigError(
-            "`--out` should be given for the URL of a store: another URL such as s3://bucket/colours, or a folder."
-        )
+        places = "another URL such as s3://bucket/colours, or a folder"
+        raise ConfigError(f"`--out` should be given for the URL of a store: {places}.")
     out = arguments.out if arguments.out is not None else str(default_folder(Path(source)))
     if not is_url(out):
         require_folder(Path(out))
@@ -387,10 +376,8 @@ def _sentences(record: dict, headline: str | None) -> list[str]:
     lines.append(f"  colourfulness {record['colourfulness']:.1f}, mean chroma {record['chroma']:.1f}")
     if record["found_in_reference"] is not None:
         lines.append(f"  found in the reference: {100 * record['found_in_reference']:.0f} % of the photo")
-    if "uncertainty" in record:
-        lines.append(
-            f"  uncertainty {record['uncertainty']['mean']:.1f} units on average: {record['uncertainty']['map']}"
-        )
+    if found := record.get("uncertainty"):
+        lines.append(f"  uncertainty {found['mean']:.1f} units on average: {found['map']}")
     return [*lines, f"  model: {model_as_used(record['model'], record['fast'])}"]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
-from knowhue.errors import ConfigError, one_of, shown
+from knowhue.errors import ConfigError, one_of, should_be, shown
 from knowhue.settings_text import number_advice, parse_number
 from knowhue.statistics import ALPHA, LEAST_ALPHA, MAGNITUDES
 from knowhue.storage import require_outputs
@@ -49,9 +49,7 @@ def verdict_command(arguments: VerdictArguments) -> None:
     from knowhue.report.table_study import TableOptions, further_lines, notices, read_table
 
     if not LEAST_ALPHA <= arguments.alpha < 0.5:
-        raise ConfigError(
-            f"`--alpha` should be at least {LEAST_ALPHA:g} and below 0.5. Found `--alpha {arguments.alpha:g}`."
-        )
+        raise ConfigError(should_be("alpha", f"at least {LEAST_ALPHA:g} and below 0.5", arguments.alpha))
     options = TableOptions(
         metrics=arguments.metric or (),
         better=_directions(arguments.better or ()),
@@ -89,9 +87,8 @@ def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
         if not (name and sign and value):
             raise ConfigError(f"`{option}` should be NAME=VALUE, such as `{example}`. Found `{shown(text)}`.")
         if found.setdefault(name, value) != value:
-            raise ConfigError(
-                f"`{option}` should be given once for `{shown(name)}`. Found {found[name]} and {value}."
-            )
+            both = f"{found[name]} and {value}"
+            raise ConfigError(f"`{option}` should be given once for `{shown(name)}`. Found {both}.")
     return found
 
 
