@@ -9,7 +9,7 @@ import numpy as np
 from knowhue.arguments import checked_arguments
 from knowhue.config import MAX_SATURATION
 from knowhue.errors import ArgumentError, ConfigError, few, should_be
-from knowhue.images.image import ComputedBy, Image, Pixels, flattened, require_image
+from knowhue.images.image import ComputedBy, Image, flattened, require_image
 from knowhue.images.reading import read_image, weigh_image
 from knowhue.images.writing import OPENRASTER, encode_layers, encode_with_notes
 from knowhue.inference.colour_distribution import (
@@ -234,10 +234,7 @@ class Colorizer:
 
     def network_input(self, image: Image, scale: float = 1.0) -> FloatArray:
         """L* (h, w) of an image over white, as in training, at `scale` times the network's size."""
-        return self._input_of(flattened(image), scale)
-
-    def _input_of(self, pixels: Pixels, scale: float = 1.0) -> FloatArray:
-        description = self.network.description
+        pixels, description = flattened(image), self.network.description
         if isinstance(description, RecipeDescription):  # images are stretched to the model's fixed shape
             return network_input(pixels, description.shape)
         if self._several is not None:
@@ -303,7 +300,7 @@ class Colorizer:
                 flattened(image), coarse, chroma, options.reference, self._network_at_one_size
             )
         # colours follow the edges of the painted pixels themselves, not those seen over white
-        guide = coarse if image.alpha is None else self._input_of(image.pixels)
+        guide = coarse if image.alpha is None else self.network_input(Image(image.pixels))
         if options.hints or options.strokes is not None:
             # hints correct the painted colours, so they are exact at any saturation
             lines = chroma_lines(chroma, guide, options.saturation)
@@ -387,15 +384,11 @@ def encode_colorized(original: Image, coloured: Image, suffix: str) -> tuple[byt
     """The bytes of the file that `write_colorized` writes, and its notes."""
     if suffix.lower() != OPENRASTER:
         return encode_with_notes(coloured, suffix)
-    return encode_layers(original._replace(pixels=_grayscale(original.pixels)), coloured)
-
-
-def _grayscale(pixels: Pixels) -> Pixels:
-    """Gray of the same lightness; an image that is already gray is returned unchanged."""
-    if (pixels == pixels[..., :1]).all():
-        return pixels
-    no_chroma = np.zeros((1, 1, 2), np.float32)
-    return paint(pixels, no_chroma, no_chroma[..., 0])[0]
+    gray = original.pixels
+    if not (gray == gray[..., :1]).all():
+        no_chroma = np.zeros((1, 1, 2), np.float32)
+        gray = paint(gray, no_chroma, no_chroma[..., 0])[0]
+    return encode_layers(original._replace(pixels=gray), coloured)
 
 
 def spread_over_views(

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -54,23 +54,17 @@ def export_safetensors(
         .contiguous()
         for name, tensor in network.module.state_dict().items()
     }
-    _refuse_infinite(weights, precision)
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            limit = ", up to 65504. Export in float32" if precision == "float16" else ". Train the run again"
+            raise WeightsError(
+                f"The weights should be finite in {precision}. Found `{name}` beyond its range{limit}."
+            )
     # measure the model as it will be read, before a file exists
     again = TorchNetwork(build_deployed(described, weights, "The export"), described)
     differences = largest_differences(network.predict, again.predict)
     save_model(target, described, weights)
     return differences
-
-
-def _refuse_infinite(weights: Mapping[str, Tensor], precision: str) -> None:
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            remedy = (
-                ", up to 65504. Export in float32." if precision == "float16" else ". Train the run again."
-            )
-            raise WeightsError(
-                f"The weights should be finite in {precision}. Found `{name}` beyond its range{remedy}"
-            )
 
 
 def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
@@ -89,7 +83,14 @@ def export_onnx(network: TorchNetwork, target: Path) -> dict[str, float]:
     # on the CPU, because GPUs can round products to 10 bits
     on_cpu = TorchNetwork(copy.deepcopy(network.module), network.description, "cpu")
     differences = largest_differences(on_cpu.predict, made.predict)
-    _refuse_difference(differences, target)
+    # not `any(... > ...)`, which is false for NaN
+    if not all(difference <= PARITY_TOLERANCE[name] for name, difference in differences.items()):
+        found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
+        allowed = ", ".join(f"{name} {PARITY_TOLERANCE[name]:.2g}" for name in differences)
+        raise WeightsError(
+            f"ONNX Runtime should give the results of torch, within {allowed}. Found differences up to {found}. "
+            f"`{target}` was not written; use the model as safetensors, and report this."
+        )
     model.metadata_props.add(key=PARITY_KEY, value=json.dumps(differences))
     with replacing(target, "wb") as file:
         file.write(model.SerializeToString())
@@ -107,17 +108,17 @@ class _Graph(nn.Module):
     def forward(self, lightness: Tensor) -> tuple[Tensor, ...]:
         """Map L* (B, 1, H, W) to the outputs of the heads; chroma is (B, H, W, 2)."""
         height, width = lightness.shape[2:]
-        rows, columns = (self._repeating_edge(length) for length in (height, width))
+        # edges repeat up to whole strides
+        rows, columns = (
+            torch.arange((length + self.stride - 1) // self.stride * self.stride).clamp(max=length - 1)
+            for length in (height, width)
+        )
         # by index, because the exporter does not support `F.pad` with dynamic sizes
         answer: DeployedOutput = self.deployed(lightness[:, :, rows][:, :, :, columns])
         if answer.chroma is not None:
             answer = answer._replace(chroma=answer.chroma.permute(0, 2, 3, 1)[:, :height, :width])
         *answers, activations = answer
         return *(each for each in answers if each is not None), *activations.values()
-
-    def _repeating_edge(self, length: int) -> Tensor:
-        whole = (length + self.stride - 1) // self.stride * self.stride
-        return torch.arange(whole).clamp(max=length - 1)
 
 
 def export_graph(module: Deployed, *, optimize: bool = True) -> Any:
@@ -178,17 +179,6 @@ def _simplify_for_export(module: Deployed) -> Deployed:
     return module.eval()
 
 
-def _refuse_difference(differences: dict[str, float], target: Path) -> None:
-    # not `any(... > ...)`, which is false for NaN
-    if not all(difference <= PARITY_TOLERANCE[name] for name, difference in differences.items()):
-        found = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
-        allowed = ", ".join(f"{name} {PARITY_TOLERANCE[name]:.2g}" for name in differences)
-        raise WeightsError(
-            f"ONNX Runtime should give the results of torch, within {allowed}. Found differences up to {found}. "
-            f"`{target}` was not written; use the model as safetensors, and report this."
-        )
-
-
 def require_packages() -> None:
     """Raise an `ExtraError` if a package of the extra `onnx` is missing."""
     with needing("Export to ONNX", "onnx"):
@@ -207,9 +197,12 @@ def largest_differences(expected: _Predict, found: _Predict) -> dict[str, float]
         answers = expected(lightness), found(lightness)
         for name in OUTPUTS:
             one, other = (getattr(each, name) for each in answers)
-            if one is not None or other is not None:
-                # `np.maximum` keeps NaN, unlike `max`
-                worst[name] = float(np.maximum(worst.get(name, 0.0), _difference(one, other)))
+            if one is None and other is None:
+                continue
+            difference = np.inf
+            if one is not None and other is not None and one.shape == other.shape:
+                difference = np.abs(one - other).max()
+            worst[name] = float(np.maximum(worst.get(name, 0.0), difference))  # unlike `max`, it keeps NaN
     return worst
 
 
@@ -223,12 +216,6 @@ def trial_images() -> list[FloatArray]:
         turns = generator.uniform(0, 6, (count, 1, 1))
         images.append((50 + 50 * np.sin(rows + turns) * np.cos(columns)).astype(np.float32))
     return images
-
-
-def _difference(one: FloatArray | None, other: FloatArray | None) -> float:
-    if one is None or other is None or one.shape != other.shape:
-        return float("inf")
-    return float(np.abs(one - other).max())
 
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"

@@ -3,6 +3,7 @@
 import shutil
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -76,42 +77,39 @@ def colorize_folder(
     return job.summary(time.monotonic() - started)
 
 
+@dataclass
 class _FolderJob:
     """The state of one call: images done and failed, and what the pipeline's threads call."""
 
-    def __init__(
-        self,
-        colorizer: Colorizer,
-        options: ColorizeOptions,
-        listing: Listing,
-        ledger: Ledger,
-        stops: bool,
-        report: Report,
-    ) -> None:
-        self._colorizer, self._options, self._ledger = colorizer, options, ledger
-        self._listing, self._hints = listing, listing.hints
-        self._stops, self._report = stops, report
-        self._staging = listing.out / STAGING
+    colorizer: Colorizer
+    options: ColorizeOptions
+    listing: Listing
+    ledger: Ledger
+    stops: bool
+    report: Report
+
+    def __post_init__(self) -> None:
+        self._staging = self.listing.out / STAGING
         self._numbers = count()
         # taken before any work: an image that changes from now on is coloured again by the next run
-        self._stamps = {item: Stamp.of(item.source) for item in listing.items}
-        self._done = {item for item in listing.items if self._is_done(item)}
+        self._stamps = {item: Stamp.of(item.source) for item in self.listing.items}
+        self._done = {item for item in self.listing.items if self._is_done(item)}
         self._already = 0
         self._failures: list[tuple[str, str]] = []
 
     def _waiting(self) -> list[Item]:
-        return [item for item in self._listing.items if item not in self._done]
+        return [item for item in self.listing.items if item not in self._done]
 
     def _find_album_colour(self, limits: Limits) -> None:
         """Find the album's colour; images coloured without it, or by another one, wait again."""
-        albums = {item: self._ledger.records[item.path].get("album") for item in self._done}
+        albums = {item: self.ledger.records[item.path].get("album") for item in self._done}
         # an image that became readable only after an earlier run's survey was coloured without an album
         albums = {item: album for item, album in albums.items() if album is not None}
         self._done = set(albums)
         colours = [*self._survey(limits), *(AlbumColour(*album["own"]) for album in albums.values())]
         if colours:  # otherwise no image can be read, and each one is reported on its own
             colour = colour_of_album(colours)
-            self._options = self._options._replace(album=colour)
+            self.options = self.options._replace(album=colour)
             self._done = {item for item, album in albums.items() if album["colour"] == list(colour)}
 
     def _survey(self, limits: Limits) -> list[AlbumColour]:
@@ -120,32 +118,32 @@ class _FolderJob:
         Images are read and predicted as for colouring, but only two numbers are kept of each.
         """
         stages = Stages(
-            lambda item: self._colorizer.weigh(item.source),
-            lambda item: self._colorizer.network_input(read_image(item.source)),
-            self._colorizer.predict,
+            lambda item: self.colorizer.weigh(item.source),
+            lambda item: self.colorizer.network_input(read_image(item.source)),
+            self.colorizer.predict,
             lambda item, network_input, answer: photo_colour(answer.colours[0]),
             lambda network_input: network_input.shape,
         )
         colours: list[AlbumColour] = []
         waiting, pace = self._waiting(), Pace()
-        with closing(run_on_cores(self._colorizer, stages, waiting, limits)) as outcomes:
+        with closing(run_on_cores(self.colorizer, stages, waiting, limits)) as outcomes:
             for done, (_, future) in enumerate(outcomes, 1):
                 # an image that fails here fails again when it is coloured, and is reported then
                 if future.exception() is None:
                     colours.append(future.result())
-                self._report({"stage": "album"} | pace.after(done, len(waiting)))
+                self.report({"stage": "album"} | pace.after(done, len(waiting)))
         return colours
 
     def _is_done(self, item: Item) -> bool:
         """Whether the image and its hints are unchanged since it was coloured."""
-        is_done = self._ledger.is_done(item.path, item.output, self._stamps[item])
-        return is_done and self._ledger.records[item.path].get("hints") == self._hints.get(item.path)
+        is_done = self.ledger.is_done(item.path, item.output, self._stamps[item])
+        return is_done and self.ledger.records[item.path].get("hints") == self.listing.hints.get(item.path)
 
     def run(self, limits: Limits, album: bool) -> None:
         """Colour the waiting images. With `stops`, those submitted before the first failure are still finished."""
-        blocked = [item.output for item in self._waiting() if self._ledger.is_blocked(item.path, item.output)]
+        blocked = [item.output for item in self._waiting() if self.ledger.is_blocked(item.path, item.output)]
         if blocked:
-            raise outputs_exist(self._listing.out, len(blocked), blocked[0])
+            raise outputs_exist(self.listing.out, len(blocked), blocked[0])
         shutil.rmtree(self._staging, ignore_errors=True)  # left by a killed run
         with writing(self._staging):
             self._staging.mkdir()
@@ -157,45 +155,45 @@ class _FolderJob:
                 self._find_album_colour(limits)
             self._pace = Pace()  # of colouring, without the album's survey
             waiting, self._already = self._waiting(), len(self._done)
-            done = [item for item in self._listing.items if item in self._done]
-            unchanged = self._ledger.is_unchanged
+            done = [item for item in self.listing.items if item in self._done]
+            unchanged = self.ledger.is_unchanged
             self._changed = [item.output for item in done if not unchanged(item.path, item.output)]
-            self._notable = count_notable(self._ledger.records[item.path] for item in done)
+            self._notable = count_notable(self.ledger.records[item.path] for item in done)
             self._report_progress()
             # all images count, not just waiting ones, so that a resumed run rounds as an uninterrupted one
-            if waiting and len(self._listing.items) >= _COMPILE_FROM_IMAGES:
+            if waiting and len(self.listing.items) >= _COMPILE_FROM_IMAGES:
                 paint_compiled()
-            items = takewhile(lambda _: not (self._failures and self._stops), waiting)
-            with closing(colour_many(self._colorizer, items, limits, self._request, self._write)) as outcomes:
+            items = takewhile(lambda _: not (self._failures and self.stops), waiting)
+            with closing(colour_many(self.colorizer, items, limits, self._request, self._write)) as outcomes:
                 for outcome in outcomes:
                     self._finish(*outcome)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def summary(self, seconds: float) -> Summary:
-        listing, already = self._listing, self._already
+        listing, already = self.listing, self._already
         failures = [*listing.unreadable, *self._failures]
         made = len(self._done) - already
         counts = {**self._notable, "made": made, "already": already, "failed": len(failures)}
         left = len(listing.items) - len(self._done) - len(self._failures)
         return summarise(
-            self._colorizer, str(listing.source), str(listing.out), counts, failures, self._changed, listing.notes,
+            self.colorizer, str(listing.source), str(listing.out), counts, failures, self._changed, listing.notes,
             seconds, left=left,
         )  # fmt: skip
 
     def _request(self, item: Item) -> ImageRequest:
-        hints = self._hints.get(item.path, ())
-        return ImageRequest(item.source, self._options, hints, suffix=Path(item.output).suffix)
+        hints = self.listing.hints.get(item.path, ())
+        return ImageRequest(item.source, self.options, hints, suffix=Path(item.output).suffix)
 
     def _write(self, item: Item, reply: ImageReply, line: dict[str, Any], answer: Predictions) -> Path:
         """Write an image to the staging folder, and add to its line what resuming compares."""
         # numbered, because images of different folders can have the same name
         written = self._staging / f"{next(self._numbers)}{reply.suffix}"
         write_through(written, reply.data)
-        if item.path in self._hints:
-            line["hints"] = self._hints[item.path]
-        if self._options.album is not None:
-            line["album"] = {"colour": self._options.album, "own": photo_colour(answer.colours[0])}
+        if item.path in self.listing.hints:
+            line["hints"] = self.listing.hints[item.path]
+        if self.options.album is not None:
+            line["album"] = {"colour": self.options.album, "own": photo_colour(answer.colours[0])}
         if reply.colorized is not None and reply.colorized.uncertainty is not None:
             line["uncertainty"] = round(float(reply.colorized.uncertainty.mean()), 3)
         return written
@@ -203,18 +201,18 @@ class _FolderJob:
     def _finish(self, item: Item, reason: str, record: dict[str, Any], written: Path) -> None:
         """Move an image to its place, or record its failure."""
         # checked again, because the listing may be hours old
-        if not reason and self._ledger.is_blocked(item.path, item.output):
+        if not reason and self.ledger.is_blocked(item.path, item.output):
             reason = f"another program wrote `{item.output}` meanwhile"
         if not reason:
-            self._ledger.commit(record, self._stamps[item], written)
+            self.ledger.commit(record, self._stamps[item], written)
             self._done.add(item)
             self._notable.update(count_notable([record]))
         else:
-            self._ledger.fail(item.path, reason)
+            self.ledger.fail(item.path, reason)
             self._failures.append((item.path, reason))
         self._report_progress()
 
     def _report_progress(self) -> None:
-        failed, total = len(self._failures), len(self._listing.items)
+        failed, total = len(self._failures), len(self.listing.items)
         here = len(self._done) - self._already + failed
-        self._report({"stage": "folder", "failed": failed} | self._pace.after(here, total, self._already))
+        self.report({"stage": "folder", "failed": failed} | self._pace.after(here, total, self._already))

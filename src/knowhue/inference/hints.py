@@ -45,8 +45,6 @@ MOST_HINTS_OF_AN_IMAGE = 500
 MOST_SAMPLES = 1 << 17
 """Most pixels of strokes that are used: several for each point of the grid on which their colours spread."""
 _COLUMNS = ("file", "x", "y", "colour")
-_JSON = '[{"x": 120, "y": 80, "colour": "#c83232"}]'
-_ANYWHERE = 10**9, 10**9  # a size that contains every pixel
 _GOLDEN = 0.618034  # the fractional parts of its multiples are evenly spread
 
 _LAYER = "paint strokes on a transparent layer, and save that alone"
@@ -133,7 +131,7 @@ def match_hints(
         else:
             found.setdefault(name, []).extend(texts)
             shape = weigh_image(images[name]).shape  # an unreadable image is reported when it is coloured
-        height, width = shape or _ANYWHERE
+        height, width = shape or (10**9, 10**9)  # a size that contains every pixel
         of_image = f"{shown(name or given)}: " if name or given else ""
         problems += [f"{of_image}{problem}" for problem in _parse_all(texts, width, height)[1]]
     raise_problems(problems)
@@ -204,8 +202,10 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
         fault = f"{file}: no table of hints ({first_line(error)}); write .csv with a header, or .json"
         raise ConfigError(fault) from None
     if not found:
-        header = f"one per line below a header `{','.join(_COLUMNS)}`"
-        raise ConfigError(f"{file}: no hints; write {header}, or in .json a list of objects, {_JSON}")
+        header, example = ",".join(_COLUMNS), '[{"x": 120, "y": 80, "colour": "#c83232"}]'
+        raise ConfigError(
+            f"{file}: no hints; write one per line below a header `{header}`, or in .json a list of objects, {example}"
+        )
     if not is_json and (problem := _column_problem(found[0][1], "columns")):  # every row has the same
         raise ConfigError(f"{file}: {problem}")
     placed = [(f"{file}, {'hint' if is_json else 'row'} {number}", row) for number, row in found]

@@ -180,17 +180,13 @@ def warnings_of_many(
 
 
 def _novelty_warnings(description: Description | RecipeDescription, novelty: float | None) -> list[str]:
-    unlike = [
-        f"unlike the images that the model was trained on (distance {_novelty_text(novelty)}, usual up to 1): "
-        f"{_guesses(description)}"
-    ]
-    return unlike * is_novel(novelty) + _reliability_warnings(description)
-
-
-def _novelty_text(novelty: float | None) -> str:
-    """A distance with enough digits that one above 1 does not read as 1."""
+    if not is_novel(novelty):
+        return _reliability_warnings(description)
+    # enough digits that a distance above 1 does not read as 1
     texts = (f"{novelty or 0:.{places}f}" for places in range(2, 7))
-    return next((text for text in texts if float(text) > 1), f"{novelty or 0:.2f}")
+    distance = next((text for text in texts if float(text) > 1), f"{novelty:.2f}")
+    unlike = f"unlike the images that the model was trained on (distance {distance}, usual up to 1)"
+    return [f"{unlike}: {_guesses(description)}", *_reliability_warnings(description)]
 
 
 def _guesses(description: Description | RecipeDescription) -> str:

@@ -210,8 +210,7 @@ def _exported(path: Path) -> Path | None:
 
 
 def _find_in_folder(path: Path) -> Path:
-    run = needs_deployment(path)
-    if run is not None:
+    if (run := needs_deployment(path)) is not None:
         raise WeightsError(
             f"`{run}` should be exported once, which calibrates its class probabilities: "
             f"`knowhue export {quoted(run)}`, or `knowhue.deploy(Path({str(run)!r}))`."

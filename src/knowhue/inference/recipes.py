@@ -127,16 +127,12 @@ class RecipeNetwork:
     def predict(self, lightness: FloatArray, names: Sequence[str] = ()) -> Predictions:
         """See `Network`; L* is resized to the model's size, and there are no activations."""
         require_activations(names, self)
-        count, *shape = lightness.shape
-        resized = lightness
-        if tuple(shape) != self.description.shape:
-            resized = np.stack([enlarge(each, *self.description.shape) for each in lightness])
-        step = self._batch or count
-        answers = [self._chroma(resized[start : start + step]) for start in range(0, count, step)]
-        chroma = np.concatenate(answers)
-        if list(chroma.shape[1:3]) != shape:
-            chroma = np.stack([enlarge(each, *shape) for each in chroma])
-        return Predictions(chroma, None, None)
+        (own_height, own_width), (_, height, width) = self.description.shape, lightness.shape
+        resized = np.stack([enlarge(each, own_height, own_width) for each in lightness])
+        step = self._batch or len(resized)
+        answers = [self._chroma(resized[start : start + step]) for start in range(0, len(resized), step)]
+        chroma = [enlarge(each, height, width) for each in np.concatenate(answers)]
+        return Predictions(np.stack(chroma), None, None)
 
     def _chroma(self, lightness: FloatArray) -> FloatArray:
         """a*b* (B, h', w', 2) for L* (B, h, w)."""

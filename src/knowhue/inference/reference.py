@@ -3,13 +3,12 @@
 A reference is matched cell by cell in the encoder's features, and its colours are used only as far as matches are
 confirmed. Welsh, Ashikhmin and Mueller ("Transferring color to greyscale images", SIGGRAPH 2002) transfer colours
 between similar places. He, Chen, Liao, Sander and Yuan ("Deep exemplar-based colorization", SIGGRAPH 2018) search for
-them in a network's features of all levels, trust matches as far as forward and backward matching agree, and train a
-network to choose between matched colours and its own. Here a rule chooses (`match_confidence`), for any model.
+them in a network's features, trust matches as far as forward and backward matching agree, and train a network to choose
+between matched colours and its own. Here a rule chooses (`match_confidence`), for any model.
 
-The photos of an album get one look: the mean colour of each is moved towards that of all. How warm and vivid a model
-paints a photo is partly chance, and so differs within an album without a cause. A photo's mean a*b* is an estimate
-with an error, and estimates of many similar quantities improve if each is moved towards their middle (James and Stein
-1961, "Estimation with quadratic loss").
+The mean colour of each photo of an album is moved towards that of all, because how warm and vivid a model paints a
+photo is partly chance: estimates of many similar quantities improve if each is moved towards their middle (James and
+Stein 1961, "Estimation with quadratic loss").
 """
 
 import hashlib

@@ -8,6 +8,7 @@ is estimated from lightness (optical flow by iterated Lucas and Kanade over a py
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -205,7 +206,7 @@ def colorize_video(
     # hidden and without a video's suffix, so that nobody takes it for the complete video
     partial, lock = (hidden_sibling(out, ending) for ending in (".colorizing", ".lock"))
     with locked(out.parent, "colorize", name=lock.name), closing(reading.Video(source)) as video:
-        job = _VideoJob(colorizer.at_one_size(), video, options, strength, report)
+        job = _VideoJob(colorizer.at_one_size(), video, options, Steadier(strength), report)
         try:
             with closing(job.frames()) as frames:
                 notes = writing.write_video(video, partial, out.suffix.lower(), frames)
@@ -221,19 +222,19 @@ def require_video(source: Path) -> None:
     _by_pyav()[0].Video(source).close()
 
 
+@dataclass
 class _VideoJob:
     """The state of one call: the stages that a batch of frames passes, and sums over finished frames."""
 
-    def __init__(
-        self, colorizer: Colorizer, video: "Video", options: ColorizeOptions, strength: float, report: Report
-    ) -> None:
-        self._colorizer = colorizer
-        self._video = video
-        self._options = options
-        self._report = report
-        self._steadier = Steadier(strength)
-        self._done = self._damaged = self._novel = 0
-        self._sums: Any = 0.0  # of novelty, statistics of painting and probabilities
+    colorizer: Colorizer
+    video: "Video"
+    options: ColorizeOptions
+    steadier: Steadier
+    report: Report
+    done: int = 0
+    damaged: int = 0
+    novel: int = 0
+    sums: Any = 0.0  # of novelty, statistics of painting and probabilities
 
     def frames(self) -> Generator["Frame"]:
         """All frames, coloured, in the order of presentation."""
@@ -250,8 +251,8 @@ class _VideoJob:
 
     def summary(self, out: Path, notes: list[str], seconds: float) -> VideoSummary:
         """Means over all frames; `notes` says what could not be kept."""
-        count, description, video = self._done, self._colorizer.network.description, self._video
-        novelty, *means = (self._sums / count).tolist()
+        count, description, video = self.done, self.colorizer.network.description, self.video
+        novelty, *means = (self.sums / count).tolist()
         stats, probabilities = PaintStats(*means[:3]), np.array(means[3:], np.float32)
         judgement = judge_image(
             description,
@@ -259,40 +260,40 @@ class _VideoJob:
             None if isinstance(description, RecipeDescription) else novelty,
             stats,
             video.notes,
-            self._options.unknown_below,
-            self._options.saturation,
+            self.options.unknown_below,
+            self.options.saturation,
         )
-        if self._novel:
-            notes = [*warnings_of_many(description, self._novel, count, "frame"), *notes]
+        if self.novel:
+            notes = [*warnings_of_many(description, self.novel, count, "frame"), *notes]
         notes = [*notes, *video.shortage()]
-        if self._damaged:
+        if self.damaged:
             notes.append(
-                f"{plural(self._damaged, 'damaged part')} of the video: frames may be missing or damaged"
+                f"{plural(self.damaged, 'damaged part')} of the video: frames may be missing or damaged"
             )
         return VideoSummary(
-            video.path, out, video.width, video.height, count, float(video.rate), self._steadier.cuts + 1, self._novel,
+            video.path, out, video.width, video.height, count, float(video.rate), self.steadier.cuts + 1, self.novel,
             judgement, tuple(notes), seconds, description.name,
         )  # fmt: skip
 
     def _batches(self) -> Iterator[list["Frame"]]:
-        frame_bytes = self._video.height * self._video.width * (6 if self._video.deep else 3)
+        frame_bytes = self.video.height * self.video.width * (6 if self.video.deep else 3)
         size = min(_BATCH, max(1, _HELD_BYTES // frame_bytes))
-        with closing(self._video.frames()) as frames:
+        with closing(self.video.frames()) as frames:
             while batch := list(islice(frames, size)):
                 yield batch
 
     def _decode(self, batch: list["Frame"]) -> list[FloatArray]:
-        return [self._colorizer.network_input(Image(frame.pixels)) for frame in batch]
+        return [self.colorizer.network_input(Image(frame.pixels)) for frame in batch]
 
     def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[tuple[FloatArray, Predictions]]]:
         """For each frame its steadied chroma in stored orientation, and the prediction of the upright frame."""
         (inputs,) = batches  # `Limits.batch` is 1
-        orientation = self._video.orientation
+        orientation = self.video.orientation
         upright = [orientation.upright(lightness) for lightness in inputs]
         return [
             [
-                (orientation.stored(self._steadier.step(lightness, answer.colours[0])), answer)
-                for lightness, answer in zip(upright, self._colorizer.predict(upright), strict=True)
+                (orientation.stored(self.steadier.step(lightness, answer.colours[0])), answer)
+                for lightness, answer in zip(upright, self.colorizer.predict(upright), strict=True)
             ]
         ]
 
@@ -301,20 +302,20 @@ class _VideoJob:
     ) -> list[tuple["Frame", PaintStats, Predictions]]:
         painted = []
         for frame, lightness, (chroma, answer) in zip(batch, inputs, predicted, strict=True):
-            pixels, stats = paint(frame.pixels, chroma, lightness, saturation=self._options.saturation)
+            pixels, stats = paint(frame.pixels, chroma, lightness, saturation=self.options.saturation)
             painted.append((frame._replace(pixels=pixels), stats, answer))
         return painted
 
     def _add(self, frame: "Frame", stats: PaintStats, answer: Predictions, pace: Pace) -> None:
         """Add an encoded frame to the sums, and report progress."""
-        self._done += 1
-        self._damaged += frame.damaged
+        self.done += 1
+        self.damaged += frame.damaged
         novelty = 0.0 if answer.novelty is None else float(answer.novelty[0])
-        self._novel += is_novel(novelty)
+        self.novel += is_novel(novelty)
         probabilities = () if answer.probabilities is None else answer.probabilities[0].tolist()
-        self._sums += np.array([novelty, *stats, *probabilities])
-        total = max(self._video.total, self._done) if self._video.total else 0
-        self._report({"stage": "video"} | pace.after(self._done, total))
+        self.sums += np.array([novelty, *stats, *probabilities])
+        total = max(self.video.total, self.done) if self.video.total else 0
+        self.report({"stage": "video"} | pace.after(self.done, total))
 
 
 def _by_pyav() -> tuple[Any, Any]:

@@ -86,7 +86,11 @@ class Video:
                 expected = 0 if last is None else last + step
                 pts = expected if frame.pts is None else frame.pts - begin
                 last = pts if last is None else max(pts, last + 1)  # encoders need increasing times
-                self._require_size(frame)
+                if (frame.height, frame.width) != self._decoded_size:
+                    (height, width), found = self._decoded_size, f"{frame.width} x {frame.height}"
+                    raise ImageError(
+                        f"{self.path}: its size changes from {width} x {height} to {found}; cut it there"
+                    )
                 pixels = self.margins.cut(pixels_of(frame, stream.codec_context.name))
                 duration = int(frame.duration or 0)
                 yield Frame(pixels, last, duration, damaged)
@@ -207,13 +211,6 @@ class Video:
                     damaged = 0
         except FFmpegError as error:
             raise self._damaged(error) from None
-
-    def _require_size(self, frame: av.VideoFrame) -> None:
-        if (frame.height, frame.width) != self._decoded_size:
-            height, width = self._decoded_size
-            raise ImageError(
-                f"{self.path}: its size changes from {width} x {height} to {frame.width} x {frame.height}; cut it there"
-            )
 
     def _seconds(self) -> Fraction:
         """Announced duration of the frames; 0 if unknown."""
