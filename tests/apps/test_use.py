@@ -636,7 +636,7 @@ def test_anothers_model_without_a_recipe_is_told_of_it(knowhue, photo, tmp_path)
     model = painted(tmp_path / "other.onnx", "siggraph17", (20, 15))
     code, _, err = knowhue("colorize", photo(), "--model", model)
     assert code == 2
-    assert "for a third-party .onnx file, name its `recipe`" in err.splitlines()[-1]
+    assert "for a third-party .onnx file, name its recipe" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["clip.mts", "clip.M2TS", "clip.3gp", "clip.vob", "clip.flv", "clip.ogv"])

@@ -345,7 +345,7 @@ WRONG = {
         WeightsError,
         "should have the SHA-256 0{64}. Found [0-9a-f]{64}",
     ),
-    "a checksum alone": ((None, "0" * 64), ConfigError, "name its `recipe`, too"),
+    "a checksum alone": ((None, "0" * 64), ConfigError, "name its recipe, too"),
 }
 
 

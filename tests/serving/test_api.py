@@ -215,7 +215,7 @@ def test_a_model_that_gives_one_colouring_says_so(client: TestClient):
     assert client.get("/v1/models").json()[0]["samples"] == 1
     refused = client.post("/v1/colorize", params={"sample": 2}, content=JPEG, headers=AS_JPEG)
     assert refused.status_code == 422
-    assert "which gives one. Use `sample = 1`, or a model" in error_of(refused)
+    assert "which gives one. Ask for one, or use a model" in error_of(refused)
 
 
 @pytest.mark.parametrize("name", ["image", "reference", "strokes"])

@@ -226,7 +226,7 @@ def require_sample(number: int, network: "Network | SeveralSizes") -> None:
     if number > samples_of(network):
         raise ConfigError(
             "`model` should have a head of 313 colours to give several answers. Found "
-            f"`{network.description.name}`, which gives one. Use `sample = 1`, or a model with such a head "
+            f"`{network.description.name}`, which gives one. Ask for one, or use a model with such a head "
             "(colour.method=feedforward, colour.loss=classification), such as the built-in one."
         )
 

@@ -172,7 +172,7 @@ def read_description(text: str | None, path: Path) -> Description:
     if text is None:
         raise WeightsError(
             f"`{path}` should be a model that `knowhue export` made. Found weights without a description. Export the "
-            "run folder instead of its model.safetensors; for a third-party .onnx file, name its `recipe`."
+            "run folder instead of its model.safetensors; for a third-party .onnx file, name its recipe."
         )
     try:
         # checked first: another version can have other fields

@@ -46,11 +46,6 @@ class Judgement(NamedTuple):
     found_in_reference: float | None = None
     """share of the image that was found in the reference; None without one"""
 
-    @property
-    def is_novel(self) -> bool:
-        """Whether the image is so unlike the training images that colours and class are guesses."""
-        return is_novel(self.novelty)
-
     def headline(self) -> str | None:
         """The class and the three most probable ones; `unknown` alone for a novel image; None without a class head.
 
@@ -63,7 +58,7 @@ class Judgement(NamedTuple):
         >>> Judgement("unknown", 0.4, {"cat": 0.4, "dog": 0.3}, 0.5, None, None, None, ()).headline()
         'unknown, because none is probable enough (cat 40 %, dog 30 %)'
         """
-        if self.label is None or self.is_novel:
+        if self.label is None or is_novel(self.novelty):
             return self.label
         shares = ", ".join(
             f"{spaced(name)} {percent(share)}" for name, share in list(self.probabilities.items())[:3]

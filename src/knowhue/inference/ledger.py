@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from knowhue.errors import RunError
 from knowhue.images.image import LEDGER
+from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 from knowhue.inference.judgement import is_judgement_record
 from knowhue.storage import from_json, replacing, writing
-
-if TYPE_CHECKING:
-    from knowhue.inference.colorizer import ColorizeOptions, Colorizer
 
 JOB = {
     "source": "from another place (`{}`)",
@@ -161,7 +159,7 @@ class Ledger:
 
 
 def job_of(
-    colorizer: "Colorizer", source: str, options: "ColorizeOptions", suffix: str | None, album: bool = False
+    colorizer: Colorizer, source: str, options: ColorizeOptions, suffix: str | None, album: bool = False
 ) -> dict[str, Any]:
     """Everything that decides the colours, by the keys of `JOB`; `source` is the images' absolute name."""
     return {

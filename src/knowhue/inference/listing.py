@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from knowhue.errors import ConfigError, ImageError, RunError, few, plural, raise_problems
 from knowhue.images.image import (
@@ -24,15 +24,13 @@ from knowhue.images.image import (
     outputs_in,
 )
 from knowhue.images.writing import MARK, check_output_suffix, writable_suffix
+from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.description import model_as_used
 from knowhue.inference.hints import match_hints
 from knowhue.inference.judgement import warnings_of_many
 from knowhue.inference.store import FolderStore, Store
 from knowhue.storage import real_path
 from knowhue.temporary import tables_on_disk
-
-if TYPE_CHECKING:
-    from knowhue.inference.colorizer import Colorizer
 
 _SAME_FOLDER = "`out` should not be the folder of the images. Found `{}`, where {}. Name another folder."
 _TABLE = "CREATE TABLE images (path TEXT PRIMARY KEY, stamp TEXT, output TEXT, twin TEXT, hash INTEGER) WITHOUT ROWID"
@@ -277,7 +275,7 @@ class Summary(NamedTuple):
 
 
 def summarise(
-    colorizer: "Colorizer",
+    colorizer: Colorizer,
     source: str,
     out: str,
     counts: Mapping[str, int],

@@ -158,7 +158,7 @@ def open_network(
 ) -> Network:
     """Open a model by its file type, and try it once; arguments and errors like `Colorizer.load`."""
     if sha256 is not None and recipe is None:
-        raise ConfigError("`sha256` is for a third-party file: name its `recipe`, too.")
+        raise ConfigError("`sha256` is for a third-party file: name its recipe, too.")
     if recipe is not None:
         from knowhue.inference.recipes import find_recipe_file, open_recipe
 
