@@ -248,9 +248,7 @@ class Parquet:
             try:
                 with self._open(path) as file:
                     require_columns(file.schema_arrow.names, self.images)
-                    _require_bytes(
-                        self.images.image_column, file.schema_arrow.field(self.images.image_column).type
-                    )
+                    _require_bytes(self.images.image_column, file.schema_arrow)
                     for row, (group, at, label, own) in enumerate(self._rows(file)):
                         split = own or archive.split
                         name, place = f"{archive.name}/{row:07d}", f"{group} {at} {archive.name}"
@@ -290,8 +288,9 @@ class Parquet:
             return file.read_row_group(group, columns=[self.images.image_column]).column(0)
 
 
-def _require_bytes(column: str, kind: Any) -> None:
+def _require_bytes(column: str, schema: Any) -> None:
     """Check that a column holds the bytes of files; text could name any file on this machine."""
+    kind = schema.field(column).type
     is_struct = str(kind).startswith("struct") and kind.get_field_index("bytes") >= 0
     inner = str(kind.field("bytes").type if is_struct else kind)
     if not inner.startswith(("binary", "large_binary", "fixed_size_binary", "dictionary<values=binary")):

@@ -83,12 +83,9 @@ def source_root(images: Images, may_be_file: bool = False) -> Path:
         )
     root = expand_user(images.path)
     if not (root.is_dir() or (may_be_file and root.is_file())):
-        found = (
-            f"a file, not a folder of images{remedies_for([other_type(root.suffix)])}"
-            if root.exists()
-            else "no such folder"
-        )
-        hint = path_hint(root)
+        found, hint = "no such folder", path_hint(root)
+        if root.exists():
+            found = f"a file, not a folder of images{remedies_for([other_type(root.suffix)])}"
         raise ImageError(f"{root}: {found}{'.' if hint else ''}{hint}")
     return root
 

@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from knowhue.color import rgb_to_lab
+from knowhue.color import FloatArray, rgb_to_lab
 from knowhue.config import Supervision
 from knowhue.data.prepare import Prepared
 from knowhue.errors import ConfigError
 from knowhue.randomness import stream, stream_seed
 from knowhue.tensors import RGB, Batch, Lightness
 
+Integers = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
 FADED_BLACK, FADED_WHITE = 22.0, 76.0
 """Highest L* of faded black, and lowest of faded white."""
 GRAIN = 1.5
@@ -35,19 +38,19 @@ ORTHOCHROMATIC = (0.0, 0.35, 0.65)
 class Damage(NamedTuple):
     """Random degradation of N images."""
 
-    degraded: NDArray[np.bool_]
+    degraded: Flags
     """(N,) whether the image is degraded at all"""
-    emulsion: NDArray[np.float32]
+    emulsion: FloatArray
     """(N,) 0 for the response of L*, 1 for an orthochromatic one"""
-    exponent: NDArray[np.float32]
+    exponent: FloatArray
     """(N,) exponent of the tone curve"""
-    black: NDArray[np.float32]
+    black: FloatArray
     """(N,) L* of black"""
-    white: NDArray[np.float32]
+    white: FloatArray
     """(N,) L* of white"""
-    grain: NDArray[np.float32]
+    grain: FloatArray
     """(N,) standard deviation of grain, L*"""
-    scratches: NDArray[np.float32]
+    scratches: FloatArray
     """(N, SCRATCHES, 5): position 0 to 1, slope, begin and end 0 to 1, change of L* (0 for no scratch)"""
 
     def of(self, chosen: slice) -> "Damage":
@@ -59,7 +62,7 @@ def draw_damage(seed: int, epoch: int, count: int, share: float) -> Damage:
     """Draw the degradation of an epoch's images; each is degraded with probability `share`, 0 to 1."""
     generator = stream(seed, "degradation", epoch)
 
-    def uniform(low: float, high: float, *shape: int) -> NDArray[np.float32]:
+    def uniform(low: float, high: float, *shape: int) -> FloatArray:
         return generator.uniform(low, high, (count, *shape)).astype(np.float32)
 
     degraded = generator.random(count) < share
@@ -138,11 +141,11 @@ class ProcessShare(NamedTuple):
 class Targets(NamedTuple):
     """Training targets of all prepared images."""
 
-    label: NDArray[np.int64]
+    label: Integers
     """(N,) class index, -1 if unknown"""
-    colour_of: NDArray[np.int64]
+    colour_of: Integers
     """(N,) position of the image whose colours are the target: the image's own, except in a placebo"""
-    train: NDArray[np.int64]
+    train: Integers
     """positions of the training images, ascending"""
 
 
@@ -199,9 +202,7 @@ class TrainingBatches:
         self.seed, self.epoch = seed, epoch
         self.damage = draw_damage(seed, epoch, len(self.order), degraded_share)
 
-    def _draw(
-        self, train: NDArray[np.int64], seed: int, epoch: int, labelled_batch_share: float
-    ) -> NDArray[np.int64]:
+    def _draw(self, train: Integers, seed: int, epoch: int, labelled_batch_share: float) -> Integers:
         """Positions of the epoch's images, in the order of its batches."""
         known = self.targets.label[train] >= 0
         labelled = labelled_in_batch(self.batch_size, known, labelled_batch_share)
@@ -219,7 +220,7 @@ class TrainingBatches:
     def __len__(self) -> int:
         return len(self.order) // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[Batch, NDArray[np.bool_]]]:
+    def __iter__(self) -> Iterator[tuple[Batch, Flags]]:
         for start in range(0, len(self.order), self.batch_size):
             mine = slice(start + self.share.rank, start + self.batch_size, self.share.world)
             # computed for the whole batch, so that the number of processes makes no difference
@@ -234,7 +235,7 @@ class TrainingBatches:
                 batch = batch._replace(chroma=rgb_to_lab(to_rgb(foreign, self.device))[1])
             yield batch._replace(lightness=self._degraded(batch.lightness, rgb, start, mine)), mirrored
 
-    def _degraded(self, lightness: Lightness, rgb: NDArray[np.uint8], start: int, mine: slice) -> Lightness:
+    def _degraded(self, lightness: Lightness, rgb: Bytes, start: int, mine: slice) -> Lightness:
         """The network's input for this process's part of a batch, partly degraded."""
         damage = self.damage.of(mine)
         if not damage.degraded.any():
@@ -245,7 +246,7 @@ class TrainingBatches:
         return degrade(lightness, to_rgb(rgb, self.device), damage, noise)
 
 
-def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -> int:
+def labelled_in_batch(batch_size: int, known: Flags, least: float) -> int:
     """Number of labelled images in a batch: the share `least`, or that of all images (N,) if it is larger.
 
     >>> labelled_in_batch(32, np.array([True] + 49 * [False]), 0.5), labelled_in_batch(32, np.array([True]), 0.5)
@@ -258,7 +259,7 @@ def labelled_in_batch(batch_size: int, known: NDArray[np.bool_], least: float) -
     return min(max(count, 1), max(batch_size - 1, 1))
 
 
-def endless(pool: NDArray[np.int64], seed: int, name: str, start: int, count: int) -> NDArray[np.int64]:
+def endless(pool: Integers, seed: int, name: str, start: int, count: int) -> Integers:
     """Draw `count` positions from endless reshuffled passes over a pool, after the first `start` draws.
 
     Each pass is shuffled by a random stream of its own, named by the pool and the number of the pass.
@@ -280,7 +281,7 @@ def split_batches(
 
 
 def plain_batches(
-    prepared: Prepared, positions: NDArray[np.int64], batch_size: int, device: torch.device
+    prepared: Prepared, positions: Integers, batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
     """Batches of the images at some positions, in order, without augmentation."""
     for start in range(0, len(positions), batch_size):
@@ -289,11 +290,7 @@ def plain_batches(
 
 
 def to_batch(
-    positions: NDArray[np.int64],
-    rgb: NDArray[np.uint8],
-    label: NDArray[np.int64],
-    device: torch.device,
-    weight: NDArray[np.float32] | None = None,
+    positions: Integers, rgb: Bytes, label: Integers, device: torch.device, weight: FloatArray | None = None
 ) -> Batch:
     """A batch on the device, from sRGB images (B, H, W, 3) that are converted there.
 
@@ -305,13 +302,13 @@ def to_batch(
     return Batch(position, lightness, chroma, known, weights)
 
 
-def to_rgb(images: NDArray[np.uint8], device: torch.device) -> RGB:
+def to_rgb(images: Bytes, device: torch.device) -> RGB:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32, 0 to 1."""
     # transferred as 8 bits, a quarter of the bytes of floats
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
-def label_weights(label: NDArray[np.int64]) -> NDArray[np.float32]:
+def label_weights(label: Integers) -> FloatArray:
     """Weights in the class loss: 0 for unlabelled images, otherwise batch size over labelled images; see `Batch`.
 
     >>> label_weights(np.array([0, -1, 2, -1])).tolist()
@@ -321,9 +318,7 @@ def label_weights(label: NDArray[np.int64]) -> NDArray[np.float32]:
     return (labelled * len(label) / max(labelled.sum(), 1)).astype(np.float32)
 
 
-def draw_augmentation(
-    seed: int, epoch: int, count: int, shift_px: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def draw_augmentation(seed: int, epoch: int, count: int, shift_px: int) -> tuple[Flags, Integers]:
     """Whether each image of an epoch is mirrored, (count,), and its shift in pixels, (count, 2), rows first."""
     # drawn for the whole epoch, so that the number of processes makes no difference
     generator = stream(seed, "augmentation", epoch)
@@ -331,9 +326,7 @@ def draw_augmentation(
     return mirrored, generator.integers(-shift_px, shift_px + 1, size=(count, 2))
 
 
-def augment(
-    rgb: NDArray[np.uint8], mirrored: NDArray[np.bool_], shift: NDArray[np.int64]
-) -> NDArray[np.uint8]:
+def augment(rgb: Bytes, mirrored: Flags, shift: Integers) -> Bytes:
     """Mirror and shift images, with reflected borders.
 
     Args:
@@ -348,7 +341,7 @@ def augment(
     return rgb[np.arange(len(rgb))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def reflect(position: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def reflect(position: Integers, length: int) -> Integers:
     """Reflect positions outside 0..length-1 at the edges, without repeating the edge pixels.
 
     >>> reflect(np.array([-2, 0, 4]), 4).tolist()
@@ -385,8 +378,8 @@ def find_targets(prepared: Prepared, supervision: Supervision, seed: int) -> Tar
 
 
 def _share_of_each_class(
-    positions: NDArray[np.int64], label: NDArray[np.int64], share: float, seed: int, purpose: str
-) -> NDArray[np.int64]:
+    positions: Integers, label: Integers, share: float, seed: int, purpose: str
+) -> Integers:
     """A share of each class, at least one image, as the first of a random order; unlabelled images are one class."""
     generator, chosen = stream(seed, purpose), [positions[:0]]
     for number in np.unique(label[positions]):

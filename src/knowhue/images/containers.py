@@ -172,13 +172,8 @@ def png_info(file: File) -> FileInfo:
 
 def _read_png(file: File, info: FileInfo) -> dict[bytes, bytes]:
     """Read metadata and texts into `info`, and return the chunks before the pixels by name, empty if long."""
-    colours, older, is_before, left_bytes, lost = (
-        dict[bytes, bytes](),
-        dict[str, bytes](),
-        True,
-        _MOST_BYTES,
-        0,
-    )
+    colours, older = dict[bytes, bytes](), dict[str, bytes]()
+    is_before, left_bytes, lost = True, _MOST_BYTES, 0
     for kind, length in _png_chunks(file):
         is_before = is_before and kind != b"IDAT"
         body = file.read(length) if length <= _COLOUR_BYTES else b""
@@ -392,9 +387,7 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _J2K_MARKER = re.compile(rb"\xff[\x51-\x90]")
 _J2K_SIZE, _J2K_COMMENT, _J2K_TILE = 0x51, 0x64, 0x90
 _J2K_TEXT = b"\0\1"  # in Latin-1; 0 is binary
-_ENCODER_COMMENT = re.compile(
-    rb"Created by (OpenJPEG|Grok version)|Creator: JasPer Version|Kakadu-|Kdu-|Lavc"
-)
+_ENCODER_COMMENT = re.compile(rb"Created by (OpenJPEG|Grok version)|Creator: JasPer|Kakadu-|Kdu-|Lavc")
 """Beginning of a comment that encoders add to every file (Lavc: FFmpeg); it does not describe the image."""
 
 
@@ -435,9 +428,8 @@ def _read_codestream(codestream: bytes, info: FileInfo) -> None:
             # three bytes per component; the top bit of the first marks signed values
             depths = [(depth & 0x7F) + 1 for depth in body[36::3]]
             if len(depths) > 1 and max(depths) > 8:  # of a single component the decoder gives all bits
-                info.notes.append(
-                    f"its {max(depths)} bits per channel were cut to 8 by the JPEG 2000 decoder"
-                )
+                lost = f"its {max(depths)} bits per channel were cut to 8 by the JPEG 2000 decoder"
+                info.notes.append(lost)
         elif kind == _J2K_COMMENT and body.startswith(_J2K_TEXT):
             text = body.removeprefix(_J2K_TEXT)
             if not _ENCODER_COMMENT.match(text):

@@ -35,6 +35,7 @@ class ImageFormat(NamedTuple):
 
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNM_STARTS = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
 FORMATS: Mapping[str, ImageFormat] = {
     "JPEG": ImageFormat((".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), "jpegload"),
     "PNG": ImageFormat((".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), "pngload"),
@@ -45,9 +46,7 @@ FORMATS: Mapping[str, ImageFormat] = {
     "HEIC": ImageFormat((".heic", ".heif")),
     "BMP": ImageFormat((".bmp", ".dib"), (b"BM",), plugin="BMP", packed=1),
     "JPEG 2000": ImageFormat((".jp2", ".j2k"), (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), plugin="JPEG2000"),
-    "PNM": ImageFormat(
-        (".ppm", ".pgm", ".pbm", ".pnm"), tuple(b"P%d" % kind for kind in range(1, 7)), plugin="PPM", packed=1
-    ),
+    "PNM": ImageFormat((".ppm", ".pgm", ".pbm", ".pnm"), _PNM_STARTS, plugin="PPM", packed=1),
 }
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)

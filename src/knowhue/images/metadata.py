@@ -146,10 +146,7 @@ def xmp_orientation(xmp: bytes) -> int | None:
     return int(found[2]) if found and re.fullmatch(rb"[1-8]", found[2]) else None
 
 
-_UNDECLARED = (
-    "XMP is damaged or too large to be read, and stays as it is: it does not say that the colours are "
-    "computed"
-)
+_UNDECLARED = "XMP is damaged or too large, and stays as it is: it does not say that the colours are computed"
 _XML_ERRORS = (ExpatError, ValueError, LookupError)
 _MOST_TAGS, _MOST_LEVELS = 1 << 16, 100
 """Limits on XMP that is parsed, because a malicious packet of a few kilobytes could take minutes or nest deeply."""

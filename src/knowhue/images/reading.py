@@ -406,17 +406,8 @@ def _pillow_values(image: Pillow.Image) -> tuple[NDArray[Any], str]:
 # From decoded values to an image
 
 _COLOURS = {"cmyk": 4, "b-w": 1, "grey16": 1}
-_TURN_UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    2: lambda values: values[:, ::-1],
-    3: lambda values: values[::-1, ::-1],
-    4: lambda values: values[::-1],
-    5: lambda values: values.swapaxes(0, 1),
-    6: lambda values: np.rot90(values, -1),
-    7: lambda values: values[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90,
-}
-"""Functions that turn an image upright, by EXIF orientation (CIPA DC-008, 4.6.5.1.6)."""
-_SIDEWAYS = (5, 6, 7, 8)
+_SIDEWAYS, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+"""EXIF orientations (CIPA DC-008, 4.6.5.1.6): rows and columns swapped; and then the last row first, column first."""
 
 
 def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
@@ -426,8 +417,7 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     info.notes += notes
     is_lab = interpretation.startswith("lab")
     values = decoded.values if is_lab else _to_codes(decoded.values, info.notes)
-    if decoded.orientation in _TURN_UPRIGHT:
-        values = _TURN_UPRIGHT[decoded.orientation](values)
+    values = _turned_upright(values, decoded.orientation)
     count = _COLOURS.get(interpretation, 1 if values.shape[2] < 3 else 3)
     pixels, further = np.ascontiguousarray(values[..., :count]), values.shape[2] - count
     place = None if is_lab or decoded.alpha is None or decoded.alpha >= further else count + decoded.alpha
@@ -441,10 +431,14 @@ def _to_image(decoded: Decoded, suffix: str, is_lossless: bool) -> Image:
     if resolution and decoded.orientation in _SIDEWAYS:
         resolution = resolution[1], resolution[0]
     metadata, texts = tuple(info.metadata.items()), tuple(info.texts)
-    origin = Origin(
-        suffix, profile, metadata, texts, resolution, decoded.bits, is_lossless, tuple(info.notes)
-    )
+    notes = tuple(info.notes)
+    origin = Origin(suffix, profile, metadata, texts, resolution, decoded.bits, is_lossless, notes)
     return Image(pixels, alpha, origin)
+
+
+def _turned_upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    values = values.swapaxes(0, 1) if orientation in _SIDEWAYS else values
+    return values[:: -1 if orientation in _UPSIDE_DOWN else 1, :: -1 if orientation in _MIRRORED else 1]
 
 
 def _to_codes(values: NDArray[Any], notes: list[str]) -> NDArray[Any]:
