@@ -172,8 +172,7 @@ def _write(scores: "Scores", outputs: Mapping[str, Path]) -> None:
         with replacing(outputs[name]) as file:
             file.write(text)
     write_json(outputs["json"], to_json(scores))
-    notes = (*scores.notes, *scores.beside.notes, *scores.pairs.remarks, *scores.beside.remarks)
-    say(*(f"note: {each}" for each in notes), err=True)
+    say(*(f"note: {each}" for each in (*scores.all_notes, *scores.all_remarks)), err=True)
     primary = [each for each in scores.differences if each.measure == scores.protocol.primary]
     sentences = [sentence(scores, each) for each in primary]
     say(*_lines(scores), *sentences, f"Protocol: {scores.protocol.name}, SHA-256 {scores.protocol.digest}")

@@ -46,7 +46,7 @@ def to_json(scores: Scores) -> dict[str, Any]:
             }
             for each in scores.pairs.systems
         ],
-        "clusters": len(set(scores.pairs.clusters)),
+        "clusters": scores.pairs.folders,
         "measures": {
             name: {"title": m.title, "unit": m.unit, "better": m.better}
             for name, m in scores.measures.items()

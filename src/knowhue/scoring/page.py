@@ -1,7 +1,6 @@
 """The page of `knowhue score`: conclusions, tables (also as LaTeX), and the images in which systems differ most."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -81,27 +80,16 @@ def render(scores: Scores, command: str) -> str:
     return fill(
         "score.html",
         scores=scores,
-        notes=[*scores.notes, *scores.beside.notes],
-        remarks=[*scores.pairs.remarks, *scores.beside.remarks],
-        hash=scores.protocol.digest,
-        short_hash=short(scores.protocol.digest),
-        folders=len(set(scores.pairs.clusters)),
+        hash=short(scores.protocol.digest),
         sentences=[sentence(scores, each) for each in scores.differences if each.measure == primary],
         tables=[(each, _table(scores, each)) for each in _groups(scores)],
         differences=_difference_table(scores),
-        questions=len(scores.differences),
         fewest=FEWEST_IMAGES,
         has_intervals=any(each.interval for each in scores.differences),
         distances=_distance_table(scores),
         tests=_test_table(scores),
         most=[found for each in scores.pairs.systems if (found := _differ_most(scores, each.name))],
         primary=scores.measures[primary],
-        quotes=[
-            (name, "; ".join(f"{key}: {value}" for key, value in each.items()))
-            for name, each in scores.about.items()
-            if isinstance(each, Mapping)
-        ],
-        settings=json.dumps(scores.protocol.model_dump(mode="json"), indent=1),
         command=command,
     )
 
@@ -109,7 +97,7 @@ def render(scores: Scores, command: str) -> str:
 def to_latex(scores: Scores) -> str:
     """The page's tables as LaTeX, below comments with the lines that the preamble needs."""
     level = f"{100 * (1 - scores.protocol.alpha):g} %"
-    over = f", over {len(set(scores.pairs.clusters))} folders" if scores.pairs.clusters else ""
+    over = f", over {scores.pairs.folders} folders" if scores.pairs.folders else ""
     note = "means over images. L* is given to every system."
     tables = [(_table(scores, each), each.names, f"{each.title}: {note}") for each in _groups(scores)]
     tables += [
@@ -144,15 +132,11 @@ def to_latex(scores: Scores) -> str:
 def _caption(scores: Scores, names: Sequence[str], title: str) -> str:
     """The caption of a table: content, number of images, protocol, and the networks of its measures."""
     measures = dict.fromkeys(name.removeprefix("best_") for name in names)
-    networks = [
-        f"{', '.join(scores.measures[name].short for name in own)} by {_named(about)}"
-        for key, about in scores.about.items()
-        if (
-            own := [
-                name for name in measures if name == key or (key == "classifier" and name in OF_CLASSIFIER)
-            ]
-        )
-    ]
+    networks = []
+    for key, about in scores.about.items():
+        of_key = OF_CLASSIFIER if key == "classifier" else (key,)
+        if own := [scores.measures[name].short for name in measures if name in of_key]:
+            networks.append(f"{', '.join(own)} by {_named(about)}")
     protocol = f"protocol {scores.protocol.name} (SHA-256 {short(scores.protocol.digest)})"
     ending = f" Networks: {'; '.join(networks)}." if networks else ""
     return f"{plural(len(scores.pairs.truth), 'image')}, {protocol}; {title}{ending}"
@@ -242,11 +226,10 @@ def _test_table(scores: Scores) -> list[list[Any]]:
     is_clustered = bool(scores.pairs.clusters)
     rows = []
     for each in scores.tests:
-        cells: list[Any] = [f"{scores.measures[each.measure].short}: {each.first}, {each.second}"]
-        cells += [f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted)]
-        if is_clustered:
-            cells += [TableCell(with_ends(each.difference, each.interval)), p_text(each.p_clustered_adjusted)]
-        rows.append(cells)
+        title = f"{scores.measures[each.measure].short}: {each.first}, {each.second}"
+        cells = [title, f"{each.only_first} : {each.only_second}", p_text(each.p_adjusted)]
+        shares = [TableCell(with_ends(each.difference, each.interval)), p_text(each.p_clustered_adjusted)]
+        rows.append(cells + shares * is_clustered)
     head = ["first : second", "p, exact", *(["difference", "p, folders"] if is_clustered else [])]
     return _with_protocol(scores, head, rows)
 
@@ -290,13 +273,13 @@ def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
     own, other = (scores.columns[each][primary] for each in (name, scores.reference))
     gain = (other - own) if measure.better == "lower" else (own - other)
     order = np.argsort(-gain, kind="stable")
-    sides = (
-        (name, [place for place in order[:_MOST] if gain[place] > 0]),
-        (scores.reference, [place for place in order[::-1][:_MOST] if gain[place] < 0]),
-    )
-    shown = [
-        (nearer, [_shown(scores, name, int(each)) for each in places]) for nearer, places in sides if places
-    ]
+    sides = {
+        name: [_shown(scores, name, int(place)) for place in order[:_MOST] if gain[place] > 0],
+        scores.reference: [
+            _shown(scores, name, int(place)) for place in order[::-1][:_MOST] if gain[place] < 0
+        ],
+    }
+    shown = {nearer: images for nearer, images in sides.items() if images}
     return {"name": name, "sides": shown} if shown else {}
 
 

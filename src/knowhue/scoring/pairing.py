@@ -56,6 +56,11 @@ class Pairs(NamedTuple):
     remarks: tuple[str, ...] = ()
     """further information: kinds of files, images that were left out"""
 
+    @property
+    def folders(self) -> int:
+        """Number of folders; 0 if all images are in one."""
+        return len(set(self.clusters))
+
 
 def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
     """Pair the files of the true images with those of systems, each given as a folder or as `NAME=FOLDER`.

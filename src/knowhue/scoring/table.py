@@ -129,6 +129,14 @@ class Scores(NamedTuple):
         systems = {each.name: self.values[each.name] for each in self.pairs.systems}
         return systems | self.beside.rows | dict(self.values)
 
+    @property
+    def all_notes(self) -> list[str]:
+        return [*self.notes, *self.beside.notes]
+
+    @property
+    def all_remarks(self) -> list[str]:
+        return [*self.pairs.remarks, *self.beside.remarks]
+
 
 def make_scores(
     pairs: Pairs,
@@ -145,18 +153,14 @@ def make_scores(
     def mean_of(row: str, column: str) -> float:
         return float(columns[row][column].mean())
 
-    values = {}
+    values: dict[str, dict[str, float]] = {}
     for row, own in columns.items():
-        values[row] = {
-            **{name: mean_of(row, name) for name in MEASURES if name in own},
-            **{
-                name: abs(mean_of(row, column) - mean_of(TRUTH, column))
-                for name, column in DIFFERENCES_OF_MEANS.items()
-            },
-            "ab_auc_balanced": balanced_area(measured[row].counts),
-            **{name: mean_of(row, name) for name in best if name in own},
-            **by_networks.values.get(row, {}),
-        }
+        values[row] = {name: mean_of(row, name) for name in MEASURES if name in own}
+        for name, column in DIFFERENCES_OF_MEANS.items():
+            values[row][name] = abs(mean_of(row, column) - mean_of(TRUTH, column))
+        values[row]["ab_auc_balanced"] = balanced_area(measured[row].counts)
+        values[row] |= {name: mean_of(row, name) for name in best if name in own}
+        values[row] |= by_networks.values.get(row, {})
     shown = {name: m for name, m in MEASURES.items() if any(name in own for own in values.values())}
     chosen = reference or pairs.systems[0].name
     differences = paired_differences(pairs, protocol, columns, chosen, shown)
@@ -180,8 +184,7 @@ def paired_differences(
     for system in (each.name for each in pairs.systems if each.name != reference):
         own, other = columns[system], columns[reference]
         for name in (name for name in measures if name in protocol.margins and name in own and name in other):
-            is_binary = name in RECOGNITION
-            means[system, name] = clustered_mean(own[name] - other[name], pairs.clusters, is_binary)
+            means[system, name] = clustered_mean(own[name] - other[name], pairs.clusters, name in RECOGNITION)
     # Bonferroni, not Holm, because the two one-sided tests of the other differences use up what Holm would gain
     found = []
     for (system, name), mean in means.items():
