@@ -456,8 +456,7 @@ def test_what_is_no_http_is_answered_like_any_other_mistake_though_more_is_comin
     [
         (post_of(len(JPEG)) + JPEG[:100], 400, "The request should be valid HTTP/1.1"),
         (b"GET /healthz HTTP/1.1\r\nhost: local", 400, "The request should be valid HTTP/1.1"),
-        (b"GET /healthz HTTP/9.9\r\nhost: localhost\r\n\r\n", 505, "should be HTTP/1.1. Found HTTP/9.9."),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "should be HTTP/1.1. Found HTTP/2.0."),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 421, "`Host` should be one of"),
         (b"GET /healthz HTTP/1.2\r\nhost: localhost\r\nconnection: close\r\n\r\n", 200, "ok"),
         *(
             (

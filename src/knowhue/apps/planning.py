@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from knowhue.config import Config, Task
-from knowhue.errors import ConfigError, RunError, few, one_of, plural, quoted, should_be, shown
+from knowhue.errors import ConfigError, few, one_of, plural, quoted, should_be, shown
 from knowhue.metric_table import SHARES
 from knowhue.plan import QUESTIONS, Plan, Question, check_new_plan, read_planned
 from knowhue.presets import checked
@@ -111,20 +111,11 @@ def read_variances(
     if not study.is_file() and not (study / "results.json").exists():
         read_frozen(study)  # raises a RunError unless the folder holds a study
         raise ConfigError(
-            f"`--variances` should be a study with results. Found none in `{study}`. Write them with `knowhue report "
-            f"{quoted(study)}`."
+            f"`--variances` should be a study with results. Found none in `{study}`. Write them with "
+            f"`knowhue report {quoted(study)}`."
         )
     with unpacked(study) if study.is_file() else nullcontext((study, None)) as (folder, _):
-        try:
-            tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
-        except RunError:
-            if not study.is_file():
-                raise
-            # the original error names the temporary folder, which will no longer exist
-            raise RunError(
-                f"`{study}` should be a sealed study as `knowhue pack` made it. Its results are damaged; `knowhue "
-                f"check {quoted(study)}` shows where."
-            ) from None
+        tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
     found = {
         name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
     }
@@ -205,9 +196,9 @@ def _power_over_both(name: str, question: Question, design: Design, variances: V
     )
     seed, image, residual = (scale * sd for sd in (variances.seed, variances.image, variances.residual))
     one = unit.removesuffix("s") if scale * question.sesoi == 1 else unit
+    sds = f"sd of a seed {seed:.3g}, of an image {image:.3g}, residual {residual:.3g}"
     lines = [
-        f"{name}: {design.seeds} seeds x {design.images:,} images "
-        f"(sd of a seed {seed:.3g}, of an image {image:.3g}, residual {residual:.3g}):",
+        f"{name}: {design.seeds} seeds x {design.images:,} images ({sds}):",
         f"  {least};",
         f"  a difference of {scale * question.sesoi:g}{one} is detected {100 * claimed(some):.0f} % of the time; "
         f"if there is none, the verdict is `equivalent` {100 * none.get(Word.EQUIVALENT, 0.0):.0f} % of the time.",

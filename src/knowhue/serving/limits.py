@@ -16,7 +16,6 @@ from urllib.request import parse_http_list
 from python_multipart.multipart import parse_options_header
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from knowhue.errors import shown
 from knowhue.serving.monitoring import Monitor
 from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 
@@ -322,12 +321,9 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
     """Return the headers by name in lower case.
 
     Raises:
-        Refusal: the request is not HTTP/1; headers are too many, too long, or repeated; or the length of the body is
-            given in two ways, which proxies may understand differently (RFC 9112, 6.1).
+        Refusal: headers are too many, too long, or repeated; or the length of the body is given in two ways, which
+            proxies may understand differently (RFC 9112, 6.1).
     """
-    if not scope["http_version"].startswith("1."):
-        message = f"The request should be HTTP/1.1. Found HTTP/{shown(scope['http_version'])}."
-        raise Refusal(505, "version", message, {"connection": "close"})
     # ASGI gives pairs, with repeated headers
     raw = scope["headers"]
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)

@@ -26,7 +26,7 @@ MEDIA_TYPES: dict[str, str] = {
 }
 _FILE = {"type": "string", "format": "binary"}
 IMAGES = {kind: {"schema": _FILE} for kind in dict.fromkeys(MEDIA_TYPES.values())}
-_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504, 505)
+_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 
 
 class ClassOptions(Section):
