@@ -569,6 +569,8 @@ def test_what_is_no_file_is_refused(tmp_path):
         read_image(tmp_path)
     with pytest.raises(ImageError, match=r"nothing\.jpg: no such file or directory"):
         read_image(tmp_path / "nothing.jpg")
+    with pytest.raises(ImageError, match=r"x\.jpg: it cannot be read: File name too long$"):
+        read_image(tmp_path / f"{'x' * 5000}.jpg")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes in the file system")

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -170,9 +171,10 @@ def open_file(source: Path | bytes) -> File:
     """
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if source.is_dir():
+    # unlike the methods of `Path`, they raise nothing for a name that is too long
+    if os.path.isdir(source):
         raise ImageError("it is a folder; name a file in it")
-    if source.exists() and not source.is_file():  # opening a pipe would block
+    if os.path.exists(source) and not os.path.isfile(source):  # opening a pipe would block
         raise ImageError("it is a device or a pipe; save it as a file first")
     try:
         # unbuffered, because libvips reads from the descriptor itself
