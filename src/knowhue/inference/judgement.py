@@ -155,8 +155,7 @@ def judge_image(
         (
             *_novelty_warnings(description, novelty),
             *notes,
-            *_colour_warnings(painted, saturation),
-            *_reference_warnings(found_in_reference),
+            *_colour_warnings(painted, saturation, found_in_reference),
         ),
         found_in_reference,
     )
@@ -198,7 +197,7 @@ def _reliability_warnings(description: Description | RecipeDescription) -> list[
     ]
 
 
-def _colour_warnings(painted: PaintStats | None, saturation: float) -> list[str]:
+def _colour_warnings(painted: PaintStats | None, saturation: float, found: float | None) -> list[str]:
     if painted is None:
         return []
     warnings = []
@@ -211,14 +210,10 @@ def _colour_warnings(painted: PaintStats | None, saturation: float) -> list[str]
             f"{100 * painted.reduced:.0f} % of the pixels were given colours that sRGB cannot show at their lightness; "
             "their chroma was reduced"
         )
+    if found is not None and is_hardly_found(found):
+        share = f"hardly anything of it was found in the reference ({100 * found:.0f} %)"
+        warnings.append(f"{share}: it gave the photo a tint at most")
     return warnings
-
-
-def _reference_warnings(found: float | None) -> list[str]:
-    if found is None or not is_hardly_found(found):
-        return []
-    share = f"hardly anything of it was found in the reference ({100 * found:.0f} %)"
-    return [f"{share}: it gave the photo a tint at most"]
 
 
 def _rounded(value: Any) -> Any:

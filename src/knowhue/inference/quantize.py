@@ -23,7 +23,7 @@ from knowhue.images.reading import read_image
 from knowhue.images.vips import shrink
 from knowhue.inference.description import KEY
 from knowhue.inference.export import require_packages
-from knowhue.inference.networks import FloatArray, Network, Predictions
+from knowhue.inference.networks import FloatArray, Network
 from knowhue.inference.onnx_network import INPUT, INT8_KEY, open_onnx, open_onnx_bytes
 from knowhue.inference.pixels import working_size
 from knowhue.storage import replacing
@@ -156,8 +156,9 @@ def measure_cost(before: Network, after: Network, examples: Examples) -> Quantiz
             row["chroma"] = np.abs(one.colours - other.colours).mean()
             row["ab_l1_before"] = np.abs(one.colours[0] - example.chroma).mean()
             row["ab_l1_after"] = np.abs(other.colours[0] - example.chroma).mean()
-        if one.probabilities is not None:
-            first, second = (before.description.classes[_class(each)] for each in (one, other))
+        if one.probabilities is not None and other.probabilities is not None:
+            best = one.probabilities.argmax(), other.probabilities.argmax()
+            first, second = (before.description.classes[index] for index in best)
             row["agreement"] = first == second
             if example.label in before.description.classes:
                 row["accuracy_before"] = first == example.label
@@ -170,11 +171,6 @@ def measure_cost(before: Network, after: Network, examples: Examples) -> Quantiz
         measured_on=len(rows),
         left_out=examples.left_out,
     )
-
-
-def _class(answer: Predictions) -> int:
-    assert answer.probabilities is not None
-    return int(answer.probabilities[0].argmax())
 
 
 def _quantized(source: Path, calibration: Sequence[FloatArray]) -> Any:
