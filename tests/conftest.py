@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ TINY: dict[str, Any] = {
     "colour": {"width": 4, "discriminator_width": 4, "discriminator_layers": 2},
     "evaluation": {"gradient_batches": 1},
     "training": {
-        "batch_size": 4,
+        "batch_size": 12,  # one step an epoch
         "shift_px": 2,
         "precision": "float32",
         "heads": {"epochs": 2, "learning_rate": 1e-3},
@@ -61,7 +62,7 @@ def pytest_collection() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run long tests first, because a slow file that starts last leaves the other processes idle."""
-    long = ("equality", "tests", "engines", "training", "browser", "inference", "report")
+    long = ("studies", "browser", "equality", "tests", "inference", "engines", "training", "report")
     items.sort(
         key=lambda item: long.index(folder) if (folder := item.path.parent.name) in long else len(long)
     )
@@ -108,7 +109,18 @@ def _small_features() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny(_small_features: None) -> Callable[..., Config]:
+def _scenes_once() -> Iterator[None]:
+    """Draw each scene once per process, because most studies have the same ones."""
+    from knowhue.data import drawn
+
+    known = cache(drawn.draw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawn, "draw", lambda *which: known(*which).copy())
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny(_small_features: None, _scenes_once: None) -> Callable[..., Config]:
     """The tiny configuration with some settings changed: `tiny(training__batch_size=2, seed=1)`."""
     add_small_encoder()
 

@@ -1,5 +1,8 @@
 """A small encoder for tests, and its registration in this process and in workers."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from knowhue.engines import executor
 
 SMALL_ENCODER = "test_efficientnet"
@@ -20,7 +23,11 @@ def add_small_encoder() -> None:
     BACKBONES[SMALL_ENCODER] = Backbone()
 
 
-def begin_worker(*arguments: object) -> None:
-    """Start a worker of `LocalProcesses` with the encoder registered."""
+def begin_worker(*arguments: object, digests: Mapping[Any, str] = {}) -> None:
+    """Start a worker of `LocalProcesses` with the encoder registered, and with known golden steps if given."""
     add_small_encoder()
+    if digests:
+        from knowhue.training import golden
+
+        golden._digests.update(digests)
     executor._start_worker(*arguments)

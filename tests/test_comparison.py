@@ -290,6 +290,7 @@ def test_another_comparison_in_the_same_folder_is_refused(compared, plan):
         run_study(other, compared)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_same_call_repeats_nothing(compared, plan, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in compared.rglob("status.json")}
     frozen = (compared / "study.json").read_bytes()

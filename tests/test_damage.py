@@ -1,6 +1,7 @@
 """Any file of a study can be damaged: it is computed again, or one line names the file and the remedy."""
 
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -117,8 +118,11 @@ def results(root: Path) -> Any:
 
 
 def damaged(root: Path, to: Path, pattern: str, damage: str) -> Path:
-    copy = shutil.copytree(root, to / "study")
+    # linked, because all files are replaced, not changed, except locks
+    copy = shutil.copytree(root, to / "study", copy_function=os.link, ignore=shutil.ignore_patterns("*.lock"))
     (path,) = copy.glob(pattern)
+    shutil.copy(path, to / "damaged")
+    (to / "damaged").replace(path)
     DAMAGES[damage](path)
     return copy
 

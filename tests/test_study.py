@@ -9,13 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from knowhue.apps.program import main
-from knowhue.config import Images
+from knowhue.config import EncoderSettings, Images
 from knowhue.engines.executor import open_engine
 from knowhue.errors import ConfigError, KnowhueError, RunError
 from knowhue.metric_table import RUN_METRICS
+from knowhue.models.encoder import build_encoder
 from knowhue.plan import BASELINE_NAMES, make_plan, read_plan
 from knowhue.report.figures import FIGURES
 from knowhue.runs import read_config, read_log
@@ -23,15 +25,12 @@ from knowhue.storage import read_json, write_json
 from knowhue.study import constant_colours, freeze, run_study
 from knowhue.training import engine
 from knowhue.training.run import evaluate_run
+from small_encoder import SMALL_ENCODER, begin_worker
 
 pytestmark = pytest.mark.usefixtures("without_figures")  # but that of `original`, and of no colour
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 FOLDER = {"images__source": "folder", "images__drawn_count": Images().drawn_count}
-SHORT = {
-    "training__heads__epochs": 1,
-    "training__finetune__epochs": 1,
-    "encoder": {"name": "tf_efficientnet_lite0", "weights": "package"},
-}
+SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1}
 NO_TUNING = {"training__finetune__epochs": 0, "training__shift_px": 6}
 """No epoch, and the shift of images, which is then of no effect, as it is by default."""
 
@@ -42,8 +41,19 @@ def runs(root):
 
 
 @pytest.fixture(scope="module")
-def config(tiny):
-    return tiny(**SHORT)
+def short(tiny, tmp_path_factory):
+    """Settings of a short run that starts from a file of weights, whose digest is part of a study's hash."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = build_encoder(EncoderSettings(name=SMALL_ENCODER, weights="none")).body.state_dict()
+    file = tmp_path_factory.mktemp("encoder") / "weights.pth"
+    torch.save(weights, file)
+    return SHORT | {"encoder__weights": str(file)}
+
+
+@pytest.fixture(scope="module")
+def config(tiny, short):
+    return tiny(**short)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +121,10 @@ def test_second_call_trains_nothing(study, config):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_heads_that_were_deleted_are_trained_again_only_for_who_needs_them(study, config, workers):
+def test_heads_that_were_deleted_are_trained_again_only_for_who_needs_them(
+    study, config, workers, monkeypatch
+):
+    monkeypatch.setattr("knowhue.engines.executor._start_worker", begin_worker)
     before = runs(study)
     shutil.rmtree(study / "heads")
     run_study(make_plan(config), study, open_engine(workers=workers))
@@ -212,7 +225,7 @@ def test_a_plan_that_is_replaced_before_anything_was_trained_is_told(config, tmp
 @pytest.mark.parametrize("part", ["images", "encoder_weights"])
 def test_other_weights_or_images_under_the_same_name_are_refused(study, config, part):
     parts = read_json(study / "study.json")["parts"]
-    assert len(parts["encoder_weights"]["tf_efficientnet_lite0 package"]) == 64
+    assert len(parts["encoder_weights"][f"{SMALL_ENCODER} {config.encoder.weights}"]) == 64
     with pytest.raises(
         RunError, match=r"frozen on .* with other .* than are there now.* or name another folder\.$"
     ):
@@ -231,10 +244,10 @@ class Cluster:
         pytest.fail(f"{jobs[0].id} was queued")
 
 
-def test_what_will_be_refused_is_refused_before_a_cluster_is_given_a_job(study, tiny, config):
+def test_what_will_be_refused_is_refused_before_a_cluster_is_given_a_job(study, tiny, short, config):
     with pytest.raises(RunError, match=r"now config\.training\.batch_size would differ"):
         run_study(
-            make_plan(tiny(**SHORT, training__batch_size=2, training__precision="auto")), study, Cluster()
+            make_plan(tiny(**short, training__batch_size=2, training__precision="auto")), study, Cluster()
         )
     frozen = read_json(study / "study.json")
     write_json(study / "study.json", frozen | {"parts": frozen["parts"] | {"images": "other"}})
@@ -242,9 +255,9 @@ def test_what_will_be_refused_is_refused_before_a_cluster_is_given_a_job(study, 
         run_study(make_plan(config), study, Cluster())
 
 
-def test_a_precision_that_is_not_known_yet_is_no_other_plan(study, tiny):
+def test_a_precision_that_is_not_known_yet_is_no_other_plan(study, tiny, short):
     with pytest.raises(pytest.fail.Exception, match="arithmetic was queued"):
-        run_study(make_plan(tiny(**SHORT, training__precision="auto")), study, Cluster())
+        run_study(make_plan(tiny(**short, training__precision="auto")), study, Cluster())
 
 
 def test_the_hash_is_a_whole_sha256_of_what_stands_beside_it(study):
@@ -255,15 +268,17 @@ def test_the_hash_is_a_whole_sha256_of_what_stands_beside_it(study):
     assert frozen["hash"] in (study / "report.html").read_text()
 
 
-def test_the_disk_to_use_may_change_as_the_error_says(study, tiny):
+def test_the_disk_to_use_may_change_as_the_error_says(study, tiny, short):
     """If the disk has become too small, the remedy in the error helps."""
     before = runs(study)
-    run_study(make_plan(tiny(**SHORT, training__cache_gib=0)), study)
+    run_study(make_plan(tiny(**short, training__cache_gib=0)), study)
     assert runs(study) == before
 
 
-def test_a_machine_that_resolves_another_precision_is_refused_with_the_remedy(tiny, tmp_path, monkeypatch):
-    auto = make_plan(tiny(**SHORT | NO_TUNING, training__precision="auto"), ["class"])
+def test_a_machine_that_resolves_another_precision_is_refused_with_the_remedy(
+    tiny, short, tmp_path, monkeypatch
+):
+    auto = make_plan(tiny(**short | NO_TUNING, training__precision="auto"), ["class"])
     monkeypatch.setattr(
         engine, "resolve_precision", lambda wanted, _: wanted if wanted != "auto" else "float32"
     )
@@ -300,10 +315,10 @@ def test_a_study_of_another_version_is_refused_in_one_line(study, config):
         ({"evaluation__every_epochs": 2}, "config.evaluation.every_epochs"),
     ],
 )
-def test_other_settings_are_refused_by_name(study, tiny, changes, keys):
+def test_other_settings_are_refused_by_name(study, tiny, short, changes, keys):
     before = (study / "study.json").read_bytes()
     with pytest.raises(RunError, match=rf"now {keys} would differ.* Name another folder, or resume"):
-        run_study(make_plan(tiny(**SHORT, **changes)), study)
+        run_study(make_plan(tiny(**short, **changes)), study)
     assert (study / "study.json").read_bytes() == before
 
 
@@ -397,7 +412,7 @@ def test_images_that_changed_under_a_finished_study_are_noticed(tiny, make_folde
     assert runs(tmp_path / "study") != before
 
 
-def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path, monkeypatch):
+def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, short, tmp_path, monkeypatch):
     monkeypatch.setattr("knowhue.report.page.FIGURES", FIGURES)  # all that is drawn, too
     generator = np.random.default_rng(0)
     for k, name in enumerate(("coral", "shark")):
@@ -405,7 +420,7 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, tmp_path, monk
         for number in range(9):
             noise = generator.integers(40 * k, 160 + 40 * k, (48, 48), dtype=np.uint8)
             Image.fromarray(noise).save(tmp_path / "gray" / name / f"{number}.png")
-    config = tiny(**SHORT, **FOLDER, images__path=str(tmp_path / "gray"), images__min_colourfulness=0)
+    config = tiny(**short, **FOLDER, images__path=str(tmp_path / "gray"), images__min_colourfulness=0)
     run_study(make_plan(config, ("colour", "multi")), tmp_path / "out")
 
     def refuse(constant: str) -> None:

@@ -103,6 +103,7 @@ def test_evaluating_again_gives_the_same_scores(studies, monkeypatch):
         assert read_json(folder / "scores.json")["split"] == before["split"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_that_was_scored_otherwise_before_its_study_is_scored_as_the_others_are(quick, tmp_path):
     plan, before = (
         make_plan(quick, ["colour", "class", "multi"]),

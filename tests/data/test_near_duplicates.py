@@ -183,19 +183,20 @@ def test_grouped_search_is_the_one_that_compares_every_pair(seed):
         upright, mirrored, rng.integers(0, 2, (30, 1, 1, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8) * 90
     )
 
-    def is_copy(copy: int, first: int) -> bool:
-        one, other = (found.thumbs[place].astype(float) for place in (first, copy))
-        gain = np.clip((one.mean() + 1) / (other.mean() + 1), 1 / 1.2, 1.2)
-        near = (int(upright[first] ^ hashes[copy]).bit_count() <= LIMIT for hashes in (upright, mirrored))
-        return any(near) and np.abs(one - gain * other).mean() < module.MAX_COLOUR_DIFFERENCE
-
+    # for all pairs of an image and a possible copy of it
+    one, other = found.thumbs[:, None].astype(float), found.thumbs[None].astype(float)
+    brightness = one.mean((2, 3, 4), keepdims=True), other.mean((2, 3, 4), keepdims=True)
+    gain = np.clip((brightness[0] + 1) / (brightness[1] + 1), 1 / 1.2, 1.2)
+    has_colours = np.abs(one - gain * other).mean((2, 3, 4)) < module.MAX_COLOUR_DIFFERENCE
+    bits = [np.bitwise_count(upright[:, None] ^ hashes) for hashes in (upright, mirrored)]
+    is_copy = has_colours & (np.minimum(*bits) <= LIMIT)
     copies: dict[int, int] = {}
     for copy in range(30):
-        originals = [first for first in range(copy) if first not in copies and is_copy(copy, first)]
+        originals = [first for first in range(copy) if first not in copies and is_copy[first, copy]]
         copies |= {copy: originals[0]} if originals else {}
     assert find_near_duplicates(found, LIMIT) == copies
     known = [
-        first for first in (next((n for n in range(9) if is_copy(copy, n)), None) for copy in range(9, 30))
+        first for first in (next((n for n in range(9) if is_copy[n, copy]), None) for copy in range(9, 30))
     ]
     assert find_near_duplicates(found, LIMIT, known=9) == {
         copy: first for copy, first in enumerate(known, 9) if first is not None

@@ -33,6 +33,7 @@ from knowhue.errors import ConfigError, ExtraError, KnowhueError, RunError
 from knowhue.plan import make_plan, read_cells, read_plan
 from knowhue.storage import read_json
 from knowhue.study import run_study
+from knowhue.training import golden
 from small_encoder import begin_worker
 
 pytestmark = pytest.mark.usefixtures("module_without_figures")
@@ -199,8 +200,8 @@ def test_slurm_is_refused_where_its_commands_are_not(monkeypatch, tmp_path):
 
 
 QUICK = {
-    "training__heads__epochs": 1, "training__finetune__epochs": 1, "evaluation__networks": (),
-    "evaluation__perceptual": (),
+    "training__heads__epochs": 1, "training__finetune__epochs": 1, "training__batch_size": 7,
+    "evaluation__networks": (), "evaluation__perceptual": (),
 }  # fmt: skip
 ARMS = ["colour", "class", "multi", "placebo-labels"]
 
@@ -255,8 +256,11 @@ def test_every_block_tried_the_gate(side_by_side):
     assert [gate[part]["differ"] for gate in gates for part in gate if part != "proved"] == [[]] * 6
 
 
-def test_failing_cell_ends_the_study_and_keeps_the_rest(side_by_side, tiny, tmp_path):
+def test_failing_cell_ends_the_study_and_keeps_the_rest(side_by_side, tiny, tmp_path, monkeypatch):
     """The run's folder cannot be written, as on a full or read-only disk."""
+    monkeypatch.setattr(
+        "knowhue.engines.executor._start_worker", partial(begin_worker, digests=golden._digests)
+    )
     plan = make_plan(tiny(**QUICK), ["colour", "class"], [0])
     (tmp_path / "colour").write_text("not a folder")
     with pytest.raises(KnowhueError, match="Cannot write"):

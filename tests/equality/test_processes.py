@@ -63,6 +63,7 @@ def run_commands(root: Path, commands: list[list[str]]) -> None:
 def config(tiny):
     return tiny(
         tasks__names=("colour", "class"),
+        training__batch_size=4,
         colour__width=16,  # with fewer, GroupNorm has single channels, and the bias before it has a noisy gradient
         encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
         images__drawn_count=20,
@@ -77,7 +78,7 @@ def gradnorm(tiny):
     return tiny(
         tasks={"weighting": "gradnorm", "weighting_learning_rate": 0.05},
         colour__width=16,
-        training={"heads": {"epochs": 1}, "finetune": {"epochs": 1}},
+        training={"batch_size": 4, "heads": {"epochs": 1}, "finetune": {"epochs": 1}},
     )
 
 

@@ -1,6 +1,7 @@
 """A run that is interrupted and resumed ends with the same numbers as an uninterrupted run."""
 
 import math
+from functools import partial
 
 import pytest
 
@@ -42,6 +43,12 @@ def timeless(entry):
 
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
 STEPS_AN_EPOCH = 3  # 12 training images in batches of 4
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Several steps in an epoch."""
+    return partial(tiny, training__batch_size=4)
 
 
 @pytest.mark.parametrize("arm", ["colour", "multi"])

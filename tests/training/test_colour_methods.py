@@ -1,6 +1,7 @@
 """Feed-forward colorizers with their losses and the class heads learn in an ordinary run."""
 
 import csv
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -25,7 +26,14 @@ from knowhue.training.step import train_step
 
 FEEDFORWARD = {"colour__method": "feedforward"}
 UNSCORED = {"evaluation__networks": (), "evaluation__perceptual": ()}
+SHORTER = {**UNSCORED, "training__heads__epochs": 1, "training__finetune__epochs": 1}
 UNWATCHED = {**UNSCORED, "evaluation__every_epochs": 0}
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Several steps in an epoch."""
+    return partial(tiny, training__batch_size=4)
 
 
 LOGGED = {**{loss: loss for loss in PIXEL_LOSSES}, "classification": "colour_loss"}
@@ -52,7 +60,7 @@ def test_each_loss_is_weighed_by_its_epochs(tiny, make_work, loss, logged):
     config = tiny(
         colour={"method": "feedforward", "loss": loss},
         tasks__weighting="dwa",
-        training__finetune={"epochs": 3},
+        training={"batch_size": 12, "heads": {"epochs": 1}, "finetune": {"epochs": 3}},
         **UNSCORED,
     )
     entries = read_log(run_arm(make_work(config), config, "multi"), "finetune")
@@ -123,12 +131,12 @@ def test_a_discriminator_judges_the_mean_of_313_colours(tiny, make_work):
     weights = {"judged": 30.0, "left alone": 0.0}
     folders, logs = {}, {}
     for name, weight in weights.items():
-        config = tiny(colour=colour | {"adversarial_weight": weight}, **UNSCORED)
+        config = tiny(colour=colour | {"adversarial_weight": weight}, **SHORTER)
         folders[name] = run_arm(make_work(config, name), config, "multi")
         logs[name] = [set(entry["train"]) for entry in read_log(folders[name])]
     adversarial = {"generator", "discriminator", "discriminator_real", "discriminator_fake"}
     assert logs["judged"] == [each | adversarial for each in logs["left alone"]]
-    config = tiny(colour=colour | {"method": "feedforward"}, **UNSCORED)
+    config = tiny(colour=colour | {"method": "feedforward"}, **SHORTER)
     plain = run_arm(make_work(config, "plain"), config, "multi")
     judged, alone, without = ((folder / "per_image.csv").read_text() for folder in (*folders.values(), plain))
     assert judged != alone == without
@@ -164,7 +172,8 @@ def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, ma
 
 def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
     encoder = {"name": "tf_efficientnet_lite0"}  # a smaller one learns no noise in ten epochs
-    config = tiny(encoder=encoder, class__head="attention", training__finetune__epochs=10, **UNWATCHED)
+    epochs = {"training__heads__epochs": 1, "training__finetune__epochs": 10}
+    config = tiny(encoder=encoder, class__head="attention", training__batch_size=12, **epochs, **UNWATCHED)
     assert isinstance(build_model(config, 2).classifier, AttentionClassifier)
     folder = run_arm(make_work(config), config, "multi")
     entries = read_log(folder, "finetune")
@@ -177,7 +186,9 @@ SCRATCH = {
     "palette-rgb": {"method": "palette", **SMALL},
     "palette-ab": {"method": "palette", **SMALL, "palette": {**SMALL["palette"], "space": "ab"}},
 }
-BRIEF = {**UNWATCHED, "training__heads__epochs": 1, "training__finetune__epochs": 1}
+BRIEF = {
+    **UNWATCHED, "training__batch_size": 6, "training__heads__epochs": 0, "training__finetune__epochs": 1,
+}  # fmt: skip
 LONG = {"epochs": 12, "learning_rate": 4e-3}
 
 
@@ -253,7 +264,7 @@ def test_scores_can_wait_for_the_end(tiny, make_work):
 
 
 def test_a_network_from_scratch_is_not_put_to_work_and_says_so(tiny, make_work):
-    config = tiny(tasks__names=("colour",), colour=SCRATCH["palette-ab"], training__finetune={"epochs": 1})
+    config = tiny(tasks__names=("colour",), colour=SCRATCH["palette-ab"], **BRIEF)
     folder = run_arm(make_work(config), config, "colour")
     with pytest.raises(
         RunError, match=r"Found `colour\.method = palette`, a network from scratch.*method=unet"

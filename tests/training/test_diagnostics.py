@@ -1,6 +1,7 @@
 """Diagnostics: known gradients give known numbers, and measuring does not change training."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,12 @@ from knowhue.training.phases import make_train_state
 from knowhue.training.run import make_networks, run_arm
 
 SEVERAL = {"evaluation__gradient_batches": 4}
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Several steps in an epoch."""
+    return partial(tiny, training__batch_size=4)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_one_process_averages_and_gathers_nothing_away(tiny):
 def test_batch_that_processes_cannot_share_is_refused(tiny, monkeypatch):
     monkeypatch.setattr("knowhue.training.engine.Accelerator.num_processes", 3)
     with pytest.raises(ConfigError, match=r"multiple of the 3 processes\. Found `training\.batch_size = 4`"):
-        Engine(tiny().training)
+        Engine(tiny(training__batch_size=4).training)
 
 
 def test_machine_is_described(tiny):

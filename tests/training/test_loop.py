@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,12 @@ from knowhue.storage import read_json, write_json
 from knowhue.training.loop import run_phase
 from knowhue.training.run import make_networks, run_arm, run_head
 from knowhue.training.step import train_step
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Several steps in an epoch."""
+    return partial(tiny, training__batch_size=4)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The oracle is given the true class: it starts as the colour arm, uses the class, and is only a control."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,6 +32,12 @@ SHORT = {
 
 def both(config):
     return arm_config(config, "colour"), arm_config(config, "oracle")
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Several steps in an epoch."""
+    return partial(tiny, training__batch_size=4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -178,7 +178,7 @@ def test_rare_colours_are_those_of_the_new_images(tiny, tmp_path, make_work):
 
 
 def test_the_gate_passes_from_a_start(started, make_work, monkeypatch):
-    config = started()
+    config = started(training__batch_size=4)
     found = check_gate(named(make_work(config), "shark", "whale"), config)
     parts = ("heads", "finetune_colour", "finetune_class")
     assert [found[part]["differ"] for part in parts] == [[], [], []]
@@ -206,7 +206,7 @@ def cut_after(steps):
     return report
 
 
-LONGER = {"training": {"heads": {"epochs": 2}, "finetune": {"epochs": 2}}}
+LONGER = {"training": {"batch_size": 4, "heads": {"epochs": 2}, "finetune": {"epochs": 2}}}
 
 
 def test_resumed_is_uninterrupted(started, make_work):

@@ -38,8 +38,7 @@ def weighed(tiny, weighting, **changes):
     return tiny(
         tasks__weighting=weighting,
         training={"heads": {"epochs": 1}, "finetune": {"epochs": 3}},
-        **UNSCORED,
-        **changes,
+        **{"training__batch_size": 9, **UNSCORED, **changes},
     )
 
 
@@ -85,7 +84,7 @@ def test_every_weighting_says_what_each_task_counts(tiny, run, weighting):
 def test_static_is_the_default_and_weighs_nothing(tiny, entries):
     config = weighed(tiny, "static")
     phases = {"heads": {"epochs": 1}, "finetune": {"epochs": 3}}
-    assert config == tiny(training=phases, **UNSCORED)
+    assert config == tiny(training=phases, training__batch_size=9, **UNSCORED)
     assert not any(name.startswith("weight") for entry in entries(config) for name in entry["train"])
 
 
@@ -100,7 +99,7 @@ def test_a_single_task_knows_no_weighting(tiny, make_work, weighting):
 
 @pytest.mark.parametrize("weighting", [*LOSS_WEIGHTINGS, "cagrad"])
 def test_no_weighting_reaches_the_heads_while_the_encoder_is_frozen(tiny, make_work, weighting):
-    config = weighed(tiny, weighting)
+    config = weighed(tiny, weighting, training__batch_size=4)
     found = check_gate(make_work(config), config)
     assert [each["differ"] for part, each in found.items() if part != "proved"] == [[]] * 3
 
