@@ -79,8 +79,11 @@ def _without_fsync() -> Iterator[None]:
 
 @contextmanager
 def _without_figures() -> Iterator[None]:
+    from matplotlib.figure import Figure
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("knowhue.report.page.FIGURES", empty_figures())
+        patch.setattr("knowhue.report.methods.comparison_figures", lambda _: {"trade_off": Figure((1, 1))})
         yield
 
 

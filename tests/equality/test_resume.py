@@ -124,7 +124,8 @@ def test_a_task_that_was_stopped_before_the_cut_stays_stopped(tiny, make_work, m
     verdicts = iter(())
     monkeypatch.setattr(weighting, "criterion", lambda *_: next(verdicts, None))
     config = tiny(tasks__weighting="task_constrained", tasks__stop_strip_epochs=1, **UNSCORED)
-    config = edit(config, {"training": {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}})
+    phases = {"heads": {"epochs": 1}, "finetune": {"epochs": 4}}
+    config = edit(config, {"training": {"batch_size": 12, **phases}})  # one step an epoch
     verdicts = iter([math.inf])
     whole = run_arm(make_work(config, "whole"), config, "multi")
     save = checkpoint.save_checkpoint
