@@ -68,7 +68,7 @@ MOST_FIELDS = 80  # `MOST_HINTS` and all other options
 LONGEST_FIELD = 4096
 _FORMS = "`multipart/form-data` with a file `image`, or the image's bytes with its type, such as `image/jpeg`"
 Files = dict[str, bytes]
-Fields = list[tuple[str, str]]
+FormFields = list[tuple[str, str]]
 T = TypeVar("T", bound=schemas.ClassOptions)
 STATUSES: dict[type[KnowhueError], tuple[int, str]] = {
     NoImageError: (415, "kind"),
@@ -385,14 +385,14 @@ def _not_an_option(name: str, kind: type[schemas.ClassOptions]) -> str:
     return f"An option should be one of {', '.join(known)}. Found `{shown(name)}`.{did_you_mean(name, known)}"
 
 
-async def _read_upload(request: Request, names: Sequence[str]) -> tuple[Files, Fields]:
+async def _read_upload(request: Request, names: Sequence[str]) -> tuple[Files, FormFields]:
     """Read the whole request; returns its files by field name, and the names and values of other form fields."""
     packed = request.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):
         remedy = "send the image without compressing it"
         raise Refusal(415, "kind", f"`Content-Encoding` should be left out. Found {shown(packed)}; {remedy}.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    form: Fields = []
+    form: FormFields = []
     if kind == "multipart/form-data":
         files, form = await _read_form(request, names)
     elif kind.startswith("image/"):
@@ -409,7 +409,7 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 62  # uploads must not be written to a disk
 
 
-async def _read_form(request: Request, names: Sequence[str]) -> tuple[Files, Fields]:
+async def _read_form(request: Request, names: Sequence[str]) -> tuple[Files, FormFields]:
     limits: Any = {"max_files": MOST_FIELDS, "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
     parser = _InMemory(request.headers, request.stream(), **limits)
     try:
