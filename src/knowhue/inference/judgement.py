@@ -30,9 +30,8 @@ class Judgement(NamedTuple):
     """the most probable class; `unknown` if none is probable enough or the image is unlike the training images; None
     without a class head"""
     probability: float | None
-    """probability of the most probable class"""
     probabilities: dict[str, float]
-    """probabilities of all classes, the most probable first"""
+    """of all classes, the most probable first"""
     novelty: float | None
     """distance from the training images; above 1 the image is unlike them. None for third-party models"""
     chroma: float | None

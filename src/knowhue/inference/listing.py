@@ -126,7 +126,7 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The images of a folder that are to be coloured, sorted by path."""
+    """The images of a folder that are to be coloured, sorted by path; `unreadable` and `notes` as of `ImageTable`."""
 
     source: Path
     out: Path
@@ -135,9 +135,7 @@ class Listing(NamedTuple):
     items: list[Item]
     hints: dict[str, list[str]]
     unreadable: list[tuple[str, str]]
-    """folders that cannot be read, each with the reason"""
     notes: list[str]
-    """what was left out, in words"""
 
 
 def list_folder(

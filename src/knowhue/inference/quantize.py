@@ -100,24 +100,24 @@ def _read_example(file: Path, size_px: int) -> Example | None:
 
 
 class QuantizationCost(NamedTuple):
-    """The cost of 8 bits on images not used for calibration; None for a head that the model lacks."""
+    """The cost of 8 bits on images not used for calibration; None for a head that the model lacks.
+
+    `before` is the float model. Accuracies are None if folders are not named like classes. `left_out` counts images of
+    the folder that were not used: too many, or gray.
+    """
 
     chroma: float | None
     """mean absolute difference of a*b* from the float model, CIELAB units"""
     ab_l1_before: float | None
-    """mean absolute error of a*b* of the float model, CIELAB units"""
+    """mean absolute error of a*b*, CIELAB units"""
     ab_l1_after: float | None
-    """mean absolute error of a*b* in 8 bits, CIELAB units"""
     agreement: float | None
     """share of images that get the same class from both"""
     accuracy_before: float | None
-    """accuracy of the float model, 0 to 1; None if folders are not named like classes"""
     accuracy_after: float | None
-    """accuracy in 8 bits, 0 to 1"""
     calibrated_on: int
     measured_on: int
     left_out: int = 0
-    """number of images of the folder that were not used: too many, or gray"""
 
 
 def quantize(source: Path, target: Path, examples: Examples) -> QuantizationCost:

@@ -57,10 +57,9 @@ class ImageReply(NamedTuple):
 
     judgement: Judgement
     data: bytes = b""
-    """the coloured image as a file; empty if the image was only classified"""
+    """the coloured image as a file; this and the rest are empty if the image was only classified"""
     suffix: str = ""
     colorized: Colorized | None = None
-    """the coloured image; None if the image was only classified"""
     full: tuple[int, int, str] = (0, 0, "")
     """width, height and suffix that the output would have without `max_px` and `suffix`"""
 

@@ -183,9 +183,7 @@ class Video:
         """display matrix of 9 numbers, or None"""
         self.orientation = Orientation.of(self.matrix) if self.matrix else Orientation()
         self.deep = depth_bits(first) > 8
-        """whether frames have more than 8 bits"""
         self.colours = colours_to_write(first)
-        """colour tags of the output"""
         self.aspect: Fraction = stream.sample_aspect_ratio or Fraction(1)
         """pixel aspect ratio, width over height"""
         self.is_stereoscopic = is_stereoscopic(stream)
