@@ -79,8 +79,10 @@ def test_of_two_that_take_over_a_killed_driver_one_comes_second(monkeypatch):
         monkeypatch.setattr(obstore, "put", late)
         with pytest.raises(RunError, match="another command, which has just begun or ended"):
             store.hold().__enter__()
-        with pytest.raises(RunError, match=r"driver.json` of .* is damaged. Remove it"):
-            store.hold().__enter__()
+        for content in (b"another's", json.dumps(here | {"pid": 10**30}).encode()):
+            store.write(f"{STATE}/driver.json", content)
+            with pytest.raises(RunError, match=r"driver.json` of .* is damaged. Remove it"):
+                store.hold().__enter__()
 
 
 def test_a_file_is_replaced_only_where_that_is_allowed(monkeypatch):

@@ -219,7 +219,7 @@ class ObjectStore:
             self._put(_DRIVER, new_holder, mode={"e_tag": stamp}, use_multipart=False)
         except (self._errors.PreconditionError, ImageError):
             raise RunError(f"{in_use} another command, which has just begun or ended. Try again.") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise RunError(
                 f"`{_DRIVER}` of `{self.url}` is damaged. Remove it there if no other command works on it."
             ) from None
