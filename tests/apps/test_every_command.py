@@ -99,10 +99,10 @@ def test_version(knowhue):
         ("plan", ["Settings", "Design of the study", "Power"]),
         ("prepare", ["Settings", "Where the work is done"]),
         ("compare", ["Settings", "Design of the study", "Where the work is done"]),
-        ("colorize", ["Choosing colours", "Archives, object stores, clusters", "Rarely needed"]),
+        ("colorize", ["Where the work is done", "Choosing colours", "Rarely needed"]),
         ("export", ["Rarely needed"]),
         ("verdict", ["Rarely needed"]),
-        ("score", ["Scores by neural networks; they need torch and time", "Rarely needed"]),
+        ("score", ["Scores by networks, which need torch", "Rarely needed"]),
         ("serve", ["Rarely needed"]),
     ],
 )
@@ -139,7 +139,7 @@ class More(Few):
 
 
 def test_fields_of_a_class_are_the_options_of_a_command_those_of_its_base_first_and_rare_ones_last():
-    @cli.with_options
+    @program.with_options
     def command(given: More):
         """Words."""
         return given

@@ -15,7 +15,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from tiny_third_party import painted
 
-from knowhue.apps.serve import serve_command
+from knowhue.apps.serve import ServeArguments, serve_command
 from knowhue.errors import ExtraError
 from knowhue.inference import listing, store
 from knowhue.inference.colour_distribution import MOST_ANSWERS
@@ -563,13 +563,13 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: ImportError) -> None:
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
     failing(monkeypatch, ModuleNotFoundError("No module named 'fastapi.routing'", name="fastapi.routing"))
     with pytest.raises(ExtraError, match=r"needs `fastapi`, .* not installed: pip install -e '\.\[serve\]'"):
-        serve_command()
+        serve_command(ServeArguments())
 
 
 def test_a_package_of_another_version_is_not_called_missing(monkeypatch):
     failing(monkeypatch, ImportError("cannot import name 'FastAPI' from 'fastapi'", name="fastapi"))
     with pytest.raises(ExtraError, match=r"another version .*cannot import name 'FastAPI'") as raised:
-        serve_command()
+        serve_command(ServeArguments())
     assert "not installed" not in str(raised.value)
 
 
@@ -578,7 +578,7 @@ def test_a_package_of_another_version_is_not_called_missing(monkeypatch):
 def test_a_fault_of_our_own_is_not_blamed_on_an_extra(monkeypatch, kind, name):
     failing(monkeypatch, kind("cannot import name 'x'", name=name))
     with pytest.raises(kind, match="cannot import name 'x'") as raised:
-        serve_command()
+        serve_command(ServeArguments())
     assert not isinstance(raised.value, ExtraError)
 
 

@@ -1,17 +1,19 @@
 """The commands of `knowhue`. Each imports what is slow to import, such as torch, only when it runs."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import Field
+from typer.core import TyperCommand
 
 from knowhue.apps import models, serve, use
 from knowhue.apps.exporting import export, log_command
 from knowhue.apps.program import (
+    JobOptions,
     OneInput,
     Options,
     app,
@@ -25,7 +27,7 @@ from knowhue.apps.progress import cell_lines, showing_progress
 from knowhue.apps.score import score
 from knowhue.apps.verdict import verdict_command
 from knowhue.config import Config
-from knowhue.engines.executor import MOST_WORKERS, Executor, await_leftover_jobs, open_engine, share_out
+from knowhue.engines.executor import await_leftover_jobs, share_out
 from knowhue.errors import ConfigError, few, plural
 from knowhue.locks import is_first_process, locked, read_holders
 from knowhue.plan import RESERVED, Plan, make_comparison, make_plan, read_cells, read_plan, read_tuning
@@ -43,9 +45,19 @@ setting_option = partial(typer.Option, rich_help_panel="Settings")
 SettingOption = Annotated[_Value, setting_option()]
 design_option = partial(typer.Option, rich_help_panel="Design of the study")
 DesignOption = Annotated[_Value, design_option()]
-WorkOption = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
 power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and images vary")
 """Options that are needed less often have their own panels in `--help`."""
+
+
+def command(example: str, cls: type[TyperCommand] | None = None) -> Callable[[Callable[..., Any]], None]:
+    """Return what makes a function the command that an example begins with, see `with_options`."""
+
+    def add(function: Callable[..., Any]) -> None:
+        first = next(iter(function.__annotations__.values()))
+        run = with_options(function) if isinstance(first, type) and issubclass(first, Options) else function
+        app.command(example.split(maxsplit=1)[0], cls=cls, epilog=f"Example: `knowhue {example}`")(run)
+
+    return add
 
 
 def _require_out(out: Path) -> Path:
@@ -114,19 +126,10 @@ class SettingsOptions(Options):
         require_effect(dict.fromkeys(name for each in written for name in each), list(configs))
 
 
-class EngineOptions(SettingsOptions):
+class EngineOptions(JobOptions, SettingsOptions):
     """The settings, and where the work is done."""
 
-    workers: Annotated[int | None, Field(ge=1, le=MOST_WORKERS)] = None
-    """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
-    engine: WorkOption[str] = "local"
-    """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
-    engine_set: WorkOption[list[str] | None] = None
-    """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
     out: OutOption = Path("runs/study")
-
-    def open_engine(self) -> Executor:
-        return open_engine(self.engine, self.out, self.workers, self.engine_set or [])
 
 
 class PlanOptions(SettingsOptions):
@@ -157,9 +160,8 @@ class PlanOptions(SettingsOptions):
         tuning_seeds = [] if self.tuned_on is None else read_tuning(self.tuned_on)["seeds"]
         numbers = range(config.seed, config.seed + (self.seeds or 1))
         chosen = None if self.arms is None else self.arms.split(",")
-        plan = make_plan(
-            config, chosen, numbers, grid_weights(self.task_weight_grid), self.tuning, tuning_seeds
-        )
+        weights = grid_weights(self.task_weight_grid)
+        plan = make_plan(config, chosen, numbers, weights, self.tuning, tuning_seeds)
         self.require_set_effect(map(plan.arm_settings, plan.arms))
         return plan
 
@@ -172,8 +174,7 @@ class StudyOptions(EngineOptions, PlanOptions):
     settings and design"""
 
 
-@app.command("study", epilog="Example: `knowhue study photos/ --seeds 10 --out runs/photos`")
-@with_options
+@command("study photos/ --seeds 10 --out runs/photos")
 def study_command(options: StudyOptions) -> None:
     """Train every arm with every seed, compare them, and answer the two questions in a report."""
     plan = options.as_plan() if options.plan is None else _read_plan_option(options.plan, options)
@@ -203,10 +204,7 @@ class CompareOptions(EngineOptions, MethodOptions):
     out: OutOption = Path("runs/compare")
 
 
-@app.command(
-    "compare", epilog="Example: `knowhue compare photos/ --methods l1,gan,unet --seeds 3 --out runs/compare`"
-)
-@with_options
+@command("compare photos/ --methods l1,gan,unet --out runs/compare")
 def compare_command(options: CompareOptions) -> None:
     """Train methods of colouring for equal epochs, then for equal seconds, and compare quality and cost."""
     config = options.settings_with_images()
@@ -221,7 +219,7 @@ def _run_study(
     options: StudyOptions | CompareOptions, plan: Plan, preset: dict[str, str], tuned_on: Path | None = None
 ) -> None:
     # before importing torch, so that mistakes are reported at once
-    out, executor = options.out, options.open_engine()
+    out, executor = options.out, options.open_engine(options.out)
     _require_weights(plan.run_config(arm, plan.seeds[0]) for arm in plan.arms)
     description = {"name": real_path(out).name, "command": command_line(), **preset}
     with showing_progress() as report:
@@ -248,8 +246,7 @@ class PowerOptions(PlanOptions):
     """number of images to report on; by default as many as in the study of --variances"""
 
 
-@app.command("plan", epilog="Example: `knowhue plan photos/ --seeds 20 > study.yaml`")
-@with_options
+@command("plan photos/ --seeds 20 > study.yaml")
 def plan_command(options: PowerOptions) -> None:
     """Print a study file for `knowhue study --plan`, and which effects the study can detect."""
     from knowhue.apps.planning import commented_yaml, known_variances, power_lines
@@ -257,13 +254,12 @@ def plan_command(options: PowerOptions) -> None:
 
     plan, images = options.as_plan(), options.test_images
     require_images(plan.config.images)
-    known, count = known_variances(
-        options.variances, options.seed_sd, options.image_sd, images, plan.questions
-    )
+    sds = options.seed_sd, options.image_sd
+    known, count = known_variances(options.variances, *sds, images, plan.questions)
     say(*power_lines(plan, known, count, None if images else options.variances), *commented_yaml(plan))
 
 
-@app.command("status", epilog="Example: `knowhue status runs/photos`")
+@command("status runs/photos")
 def status_command(study: StudyArgument) -> None:
     """Show the progress of every run of a study or comparison, and which processes work on it."""
     signs = read_holders(study)
@@ -275,17 +271,14 @@ def status_command(study: StudyArgument) -> None:
     say(*cell_lines(read_cells(study, plan)), *signs)
 
 
-@app.command(
-    "prepare", epilog="Example: `knowhue prepare photos/ --out runs/photos --set images.size_px=128`"
-)
-@with_options
+@command("prepare photos/ --set images.size_px=128 --out runs/a")
 def prepare_command(options: EngineOptions) -> None:
     """Check, split and resize the images; `images/manifest.csv` lists which were left out and why."""
     config, out = options.settings_with_images(), options.out
     from knowhue.data.prepare import prepare as run
 
     require_effect((name for name in changed(config) if name.startswith("images.")), [config])
-    executor = options.open_engine()
+    executor = options.open_engine(out)
     with showing_progress() as report, locked(out, "prepare", engine=executor.name) as left:
         await_leftover_jobs(executor, left, out, report)
         run(config.images, out / "images", report, share_out=share_out(executor, "prepare"))
@@ -304,8 +297,7 @@ class TrainOptions(SettingsOptions):
     out: OutOption = Path("runs/study")
 
 
-@app.command("train", epilog="Example: `knowhue train photos/ --arm multi --out runs/photos`")
-@with_options
+@command("train photos/ --arm multi --out runs/photos")
 def train_command(options: TrainOptions) -> None:
     """Train one arm with one seed (`--set seed=1`)."""
     config, arm, out = options.settings_with_images(), options.arm, options.out
@@ -332,21 +324,20 @@ def _require_weights(configs: Iterable[Config]) -> None:
 
 def _require_in_plan(out: Path, arm: str, config: Config, settings: Config) -> None:
     """Make sure that a run in a study's folder belongs to its plan, because the report would count it."""
-    if not (out / "study.json").exists():
+    if not (out / FROZEN).exists():
         require_effect(changed(config), [config, settings])
         return
     plan = read_plan(out)
-    planned = edit(settings, {"training": {"precision": plan.config.training.precision}})
-    if arm not in plan.arms or training_settings(planned) != training_settings(
-        plan.run_config(arm, config.seed)
-    ):
+    given = edit(settings, {"training": {"precision": plan.config.training.precision}})
+    planned = plan.run_config(arm, config.seed) if arm in plan.arms else None
+    if planned is None or training_settings(given) != training_settings(planned):
         raise ConfigError(
             f"`--out {out}` holds a study, and `{arm}` with these settings is not in its plan. Name another "
             "folder, or give the study's own settings."
         )
 
 
-@app.command("evaluate", epilog="Example: `knowhue evaluate runs/demo/multi/seed-0-1a2b3c4d`")
+@command("evaluate runs/demo/multi/seed-0-1a2b3c4d")
 def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a trained arm.")]) -> None:
     """Score a trained run again, on the split that its study reports."""
     from knowhue.training.run import evaluate_run
@@ -355,16 +346,14 @@ def evaluate_command(run: Annotated[Path, typer.Argument(help="Run folder of a t
     _print_scores(run)
 
 
-@app.command("report", epilog="Example: `knowhue report runs/demo --figures talk/`")
+@command("report runs/demo --figures talk/")
 def report_command(
     study: StudyArgument,
-    figures: Annotated[
-        Path | None, typer.Option(help="Folder to write the figures to, as PNG files.")
-    ] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder to write figures to, as PNG files.")] = None,
     paper: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write a paper kit to: figures as PDF and SVG, LaTeX tables, methods, references."
+            help="Folder for a paper kit: figures as PDF and SVG, LaTeX tables, methods, references."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
@@ -387,7 +376,7 @@ def report_command(
     say(f"Report: {write_report(study)}")
 
 
-@app.command("pack", epilog="Example: `knowhue pack runs/photos -o photos.zip`")
+@command("pack runs/photos -o photos.zip")
 def pack_command(
     study: StudyArgument,
     out: Annotated[
@@ -406,7 +395,7 @@ def pack_command(
     say(f"Sealed: {out}, {files} files, SHA-256 {file_digest(out)}")
 
 
-@app.command("check", epilog="Example: `knowhue check photos.zip`")
+@command("check photos.zip")
 def check_command(
     sealed: Annotated[Path, typer.Argument(help="Sealed study, a file that `knowhue pack` wrote.")],
 ) -> None:
@@ -424,8 +413,7 @@ def check_command(
         raise typer.Exit(1)
 
 
-@app.command("config", epilog="Example: `knowhue config --preset demo --set training.batch_size=64`")
-@with_options
+@command("config --preset demo --set training.batch_size=64")
 def config_command(options: SettingsOptions) -> None:
     """Print every setting with its value, meaning and unit, as YAML that --config reads."""
     from knowhue.apps.planning import commented_yaml
@@ -433,15 +421,13 @@ def config_command(options: SettingsOptions) -> None:
     say(*commented_yaml(options.settings()))
 
 
-app.command(cls=OneInput, epilog="Example: `knowhue colorize photo.jpg -o colour.jpg`")(use.colorize)
-app.command(epilog="Example: `knowhue models runs/photos`")(models.models)
-app.command(epilog="Example: `knowhue export runs/photos --to onnx -o photos.onnx`")(export)
-app.command("verdict", epilog="Example: `knowhue verdict runs.csv --against baseline --sesoi accuracy=0.01`")(
-    verdict_command
-)
-app.command(epilog="Example: `knowhue score ours/ theirs/ --truth photos/ -o score.html`")(score)
-app.command("log", epilog="Example: `knowhue log runs/photos --to tensorboard`")(log_command)
-app.command("serve", epilog="Example: `knowhue serve --model photos=runs/photos`")(serve.serve_command)
+command("colorize photo.jpg -o colour.jpg", OneInput)(use.colorize)
+command("models runs/photos")(models.models)
+command("export runs/photos --to onnx -o photos.onnx")(export)
+command("verdict runs.csv --against baseline --sesoi accuracy=0.01")(verdict_command)
+command("score ours/ theirs/ --truth photos/ -o score.html")(score)
+command("log runs/photos --to tensorboard")(log_command)
+command("serve --model photos=runs/photos")(serve.serve_command)
 
 
 def _read_plan_option(path: Path, options: PlanOptions) -> Plan:

@@ -7,15 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from knowhue.apps.models import announce, deploy_once
-from knowhue.apps.program import (
-    Options,
-    OverwriteOption,
-    Rare,
-    rare_option,
-    require_folder,
-    say,
-    with_options,
-)
+from knowhue.apps.program import Options, OverwriteOption, Rare, rare_option, require_folder, say
 from knowhue.errors import ConfigError, few, needing, quoted, should_be
 from knowhue.inference.description import ModelChoice
 from knowhue.inference.networks import TorchNetwork, find_model, needs_deployment, open_torch
@@ -57,7 +49,6 @@ class ExportArguments(Options):
     """repository on the Hugging Face hub, `owner/name`, to upload the folder to"""
 
 
-@with_options
 def export(arguments: ExportArguments) -> None:
     """Write a trained model as a self-contained file or folder, or the scores of a study as a table."""
     _check(arguments)
@@ -114,9 +105,8 @@ def _check(arguments: ExportArguments) -> None:
             )
         return
     if precision not in PRECISIONS_OF[kind]:
-        raise ConfigError(
-            should_be("precision", f"{' or '.join(PRECISIONS_OF[kind])} for --to {kind}", precision)
-        )
+        wanted = f"{' or '.join(PRECISIONS_OF[kind])} for --to {kind}"
+        raise ConfigError(should_be("precision", wanted, precision))
     if (precision == "int8") != (calibrate is not None):
         raise ConfigError(
             "`--precision int8` and `--calibrate FOLDER` should be given together: one half of the images is for "
@@ -221,7 +211,6 @@ class LogArguments(Options):
     """name of the project (W&B) or experiment (MLflow)"""
 
 
-@with_options
 def log_command(arguments: LogArguments) -> None:
     """Write settings, curves and scores of runs for TensorBoard, MLflow or W&B; each run is written once."""
     runs, out, to = read_logged(arguments.run), arguments.out, arguments.to

@@ -82,9 +82,8 @@ def power_lines(
         if found is None or not any(found) or images is None or len(plan.seeds) < 2:
             lines += _power_over_seeds(name, len(plan.seeds), alpha)
         else:
-            lines += _power_over_both(
-                name, question, Design(len(plan.seeds), images, question.sesoi, alpha), found
-            )
+            design = Design(len(plan.seeds), images, question.sesoi, alpha)
+            lines += _power_over_both(name, question, design, found)
     return [f"# {line}" for line in lines]
 
 
@@ -116,9 +115,7 @@ def read_variances(
         )
     with unpacked(study) if study.is_file() else nullcontext((study, None)) as (folder, _):
         tests: Mapping[str, Any] = read_results(folder / "results.json")["tests"]
-    found = {
-        name: each["standard_deviations"] for name, each in tests.items() if each.get("standard_deviations")
-    }
+    found = {name: sds for name, test in tests.items() if (sds := test.get("standard_deviations"))}
     if not found:
         raise ConfigError(
             f"`--variances` should be a study of two or more finished seeds with scores of {FEWEST_IMAGES} or more "
@@ -131,10 +128,8 @@ def read_variances(
                 f"`--variances` should be a study that asks about {question.metric}, as the question `{name}` of this "
                 f"plan does. Found {metric} in `{study}`."
             )
-    images = min(each["images"] for each in found.values())
-    return {
-        name: Variances(each["seed"], each["image"], each["residual"]) for name, each in found.items()
-    }, images
+    known = {name: Variances(sds["seed"], sds["image"], sds["residual"]) for name, sds in found.items()}
+    return known, min(sds["images"] for sds in found.values())
 
 
 def known_variances(

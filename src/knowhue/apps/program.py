@@ -28,6 +28,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from knowhue import __version__
 from knowhue.config import Section
+from knowhue.engines.executor import MOST_WORKERS, Executor, open_engine
 from knowhue.errors import ConfigError, KnowhueError, did_you_mean, few, minus, system_reason
 from knowhue.images.image import SUFFIXES
 from knowhue.inference.video_formats import VIDEO_SUFFIXES
@@ -169,6 +170,7 @@ RARELY_NEEDED = "Rarely needed"
 """The last panel of `--help`."""
 rare_option = partial(typer.Option, rich_help_panel=RARELY_NEEDED)
 Rare = Annotated[_Value, rare_option()]
+WorkOption = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]
 OverwriteOption = Annotated[bool, Field(description="replace files that exist")]
 
 
@@ -179,6 +181,20 @@ class Options(Section):
     """
 
     model_config = ConfigDict(defer_build=True)
+
+
+class JobOptions(Options):
+    """The options of commands that divide their work into jobs."""
+
+    workers: Annotated[WorkOption[int | None], Field(ge=1, le=MOST_WORKERS)] = None
+    """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
+    engine: WorkOption[str] = "local"
+    """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
+    engine_set: WorkOption[list[str] | None] = None
+    """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
+
+    def open_engine(self, root: Path) -> Executor:
+        return open_engine(self.engine, root, self.workers, self.engine_set or [])
 
 
 def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:

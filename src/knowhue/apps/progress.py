@@ -301,9 +301,8 @@ def count_of(event: Mapping[str, Any]) -> tuple[int, int]:
 def describe_event(event: Mapping[str, Any]) -> str:
     """Return epoch and losses, or counts, or a note."""
     if event["stage"] == "train":
-        losses = "  ".join(
-            minus(f"{SHORT[k]} {float(v):.3f}") for k, v in event["losses"].items() if k in SHORT
-        )
+        shown = {SHORT[name]: loss for name, loss in event["losses"].items() if name in SHORT}
+        losses = "  ".join(minus(f"{name} {float(loss):.3f}") for name, loss in shown.items())
         return f"epoch {event['epoch']}/{event['epochs']}  {losses}"
     done, total = count_of(event)
     if done or total:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import Field
 
-from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say, with_options
+from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, rare_option, say
 from knowhue.apps.progress import showing_progress
 from knowhue.errors import ConfigError, few, one_of, plural
 from knowhue.metric_table import RECOGNITION
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from knowhue.scoring.table import Scores
 
 _Value = TypeVar("_Value")
-NetworkOption = Annotated[
-    _Value, typer.Option(rich_help_panel="Scores by neural networks; they need torch and time")
-]
+NetworkOption = Annotated[_Value, typer.Option(rich_help_panel="Scores by networks, which need torch")]
 CACHE = ".knowhue-score"
 MOST_THREADS = 256
 
@@ -86,7 +84,6 @@ class ScoreArguments(Options):
         )
 
 
-@with_options
 def score(arguments: ScoreArguments) -> None:
     """Score colourings of several systems against the true images, pair by pair, with intervals and a page."""
     from knowhue.scoring.files import read_earlier_scores
@@ -199,9 +196,7 @@ def _check(arguments: ScoreArguments, path: Path) -> None:
     earlier = read_score_file(path)
     folders, names = dict(named_folders(arguments.systems)), [each["name"] for each in earlier["systems"]]
     if set(folders) != set(names):
-        raise ConfigError(
-            f"The systems should be those of `{path}`: {few(names)}. Found {few(list(folders))}."
-        )
+        raise ConfigError(f"The systems should be those of `{path}`: {few(names)}. Found {few([*folders])}.")
     chosen = Protocol.model_validate(earlier["protocol"]["settings"])
     _require_classifier(arguments, earlier, path)
     with temporary_folder("What is measured again") as empty:

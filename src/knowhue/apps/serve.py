@@ -8,7 +8,7 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.models import announce, open_model
-from knowhue.apps.program import Options, Rare, rare_option, say, with_options
+from knowhue.apps.program import Options, Rare, rare_option, say
 from knowhue.errors import ConfigError, needing, should_be
 from knowhue.inference.description import Fast, ModelChoice
 from knowhue.runs import BUILT_IN, FROZEN, path_hint
@@ -44,7 +44,6 @@ class ServeArguments(Options):
     """requests accepted at once; further ones are answered with 429"""
 
 
-@with_options
 def serve_command(arguments: ServeArguments) -> None:
     """Serve trained models as a web page and an HTTP API."""
     # checked before models are opened, which takes seconds

@@ -12,10 +12,9 @@ import typer
 from pydantic import Field
 
 from knowhue.apps.models import ModelOptions, announce, deploy_once, open_model, require_choice
-from knowhue.apps.program import OverwriteOption, Rare, require_folder, say, say_json, with_options
+from knowhue.apps.program import JobOptions, OverwriteOption, Rare, WorkOption, require_folder, say, say_json
 from knowhue.apps.progress import showing_progress
 from knowhue.config import MAX_SATURATION, digest
-from knowhue.engines.executor import MOST_WORKERS, open_engine
 from knowhue.errors import ConfigError, ImageError, few, shown, system_reason
 from knowhue.images.image import STATE, SUFFIXES, broken_link
 from knowhue.inference.description import model_as_used
@@ -44,10 +43,9 @@ _ARTICLES = {"image": "an image", "folder": "a folder", "video": "a video"} | {
 }
 _Value = TypeVar("_Value")
 ColourOption = Annotated[_Value, typer.Option(rich_help_panel="Choosing colours")]
-ArchiveOption = Annotated[_Value, typer.Option(rich_help_panel="Archives, object stores, clusters")]
 
 
-class ColorizeArguments(ModelOptions):
+class ColorizeArguments(JobOptions, ModelOptions):
     """Arguments and options of `knowhue colorize`."""
 
     file: Annotated[str, typer.Argument(metavar="INPUT")]
@@ -80,14 +78,8 @@ class ColorizeArguments(ModelOptions):
     overwrite: OverwriteOption = False
     on_error: Rare[Literal["skip", "stop"]] = "skip"
     """in a folder, skip images that cannot be read, or stop at the first; images that were begun are finished"""
-    shards: Annotated[ArchiveOption[int | None], Field(ge=1)] = None
+    shards: Annotated[WorkOption[int | None], Field(ge=1)] = None
     """number of jobs that the images of a folder or an object store are divided into (docs/scale.md)"""
-    workers: Annotated[ArchiveOption[int | None], Field(ge=1, le=MOST_WORKERS)] = None
-    """jobs that run at once; by default 1 on this machine, or as many as a cluster has room for"""
-    engine: ArchiveOption[str] = "local"
-    """where jobs run: `local`, this machine, or on a cluster by `slurm` or `ray` (docs/scale.md)"""
-    engine_set: ArchiveOption[list[str] | None] = None
-    """a setting of the engine, such as `slurm.partition=gpu`; may be repeated"""
 
     @property
     def inputs(self) -> list[Path]:
@@ -113,7 +105,6 @@ class ColorizeArguments(ModelOptions):
         return ColorizeOptions((), self.saturation, self.uncertainty is not None, self.unknown_below)
 
 
-@with_options
 def colorize(arguments: ColorizeArguments) -> None:
     """Colour and classify a photo, a folder, a video or an archive, keeping size, depth, lightness and metadata."""
     kind, restricted = _kind_of(arguments), arguments.restricted()
@@ -194,9 +185,7 @@ def _output_files(arguments: ColorizeArguments, image: "Image | None" = None) ->
     if is_folder:
         target = require_folder(target, named=str(out)) / source.with_suffix(suffix).name
     if arguments.layers and target.suffix.lower() != OPENRASTER:
-        raise ConfigError(
-            f"--layers writes OpenRaster, so --out should end in {OPENRASTER}; {target} does not"
-        )
+        raise ConfigError(f"--layers writes OpenRaster: --out should end in {OPENRASTER}; {target} does not")
     if image is None:
         codec_of(target)
     else:
@@ -358,7 +347,7 @@ def _archive(arguments: ColorizeArguments) -> "Summary":
         require_folder(Path(out))
     # an engine's files for its jobs need a folder that all machines share
     root = Path(STATE) / digest(out)[:12] if is_url(out) else Path(out) / STATE
-    executor = open_engine(arguments.engine, root, arguments.workers, arguments.engine_set or ())
+    executor = arguments.open_engine(root)
     announce([arguments.choice])
     deploy_once(arguments.choice, "colour")
     with showing_progress() as report:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say, with_options
+from knowhue.apps.program import Options, OverwriteOption, Rare, command_line, say
 from knowhue.errors import ConfigError, one_of, should_be, shown
 from knowhue.settings_text import number_advice, parse_number
 from knowhue.statistics import ALPHA, LEAST_ALPHA, MAGNITUDES
@@ -41,7 +41,6 @@ class VerdictArguments(Options):
     overwrite: OverwriteOption = False
 
 
-@with_options
 def verdict_command(arguments: VerdictArguments) -> None:
     """Judge runs of any source from a table of scores: does the difference hold beyond these seeds and test images?"""
     from knowhue.report.page import write_verdict

@@ -273,11 +273,10 @@ def _differ_most(scores: Scores, name: str) -> dict[str, Any]:
     own, other = (scores.columns[each][primary] for each in (name, scores.reference))
     gain = (other - own) if measure.better == "lower" else (own - other)
     order = np.argsort(-gain, kind="stable")
+    best, worst = order[:_MOST], order[::-1][:_MOST]
     sides = {
-        name: [_shown(scores, name, int(place)) for place in order[:_MOST] if gain[place] > 0],
-        scores.reference: [
-            _shown(scores, name, int(place)) for place in order[::-1][:_MOST] if gain[place] < 0
-        ],
+        name: [_shown(scores, name, int(place)) for place in best if gain[place] > 0],
+        scores.reference: [_shown(scores, name, int(place)) for place in worst if gain[place] < 0],
     }
     shown = {nearer: images for nearer, images in sides.items() if images}
     return {"name": name, "sides": shown} if shown else {}

@@ -216,9 +216,8 @@ def _mismatched_files(
     partial = [key for key, count in counts.items() if count < most]
     problems, notes = [], []
     if not counts:
-        return [
-            f"{system.name}: none of its {len(extra)} files is named like a true image ({few(extra, 3)})"
-        ], []
+        unlike = f"{len(extra)} files is named like a true image ({few(extra, 3)})"
+        return [f"{system.name}: none of its {unlike}"], []
     for names, what in ((missing, "no colouring of"), (extra, "files that belong to no true image:")):
         if names:
             text = f"{system.name}: {what} {few(names, 3)} ({len(names)} in all)"

@@ -138,6 +138,7 @@ def _add_files(app: FastAPI, settings: ServerSettings, with_page: bool) -> None:
 
 
 _router = APIRouter()
+_UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorAnswer}}
 
 
 @_router.post(
@@ -202,17 +203,14 @@ async def colorize_upload(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """Return the class, its probability and warnings, without colouring. Send the image as for `/v1/colorize`."""
     files, options, name, batcher = await _read_request(request, schemas.ClassOptions, "class")
-    image_request = ImageRequest(
-        files[IMAGE_FIELD], ColorizeOptions(unknown_below=options.unknown_below), colour=False
-    )
+    colorize_options = ColorizeOptions(unknown_below=options.unknown_below)
+    image_request = ImageRequest(files[IMAGE_FIELD], colorize_options, colour=False)
     del files
     reply = await _reply(request, batcher, image_request)
     return JSONResponse({"model": name, **reply.judgement.as_record()})
 
 
-@_router.get(
-    "/v1/models", tags=["models"], summary="List the models", responses={401: {"model": schemas.ErrorAnswer}}
-)
+@_router.get("/v1/models", tags=["models"], summary="List the models", responses=_UNAUTHORIZED)
 async def list_models(request: Request) -> list[schemas.ModelAnswer]:
     """Return name, tasks, classes and measured scores of each model; the first is the default."""
     batchers: Mapping[str, Batcher] = request.app.state.batchers
@@ -242,7 +240,7 @@ async def readyz(request: Request) -> schemas.StatusAnswer:
     "/metrics",
     tags=["operation"],
     summary="Metrics for Prometheus",
-    responses={200: {"content": {"text/plain": {}}}, 401: {"model": schemas.ErrorAnswer}},
+    responses={200: {"content": {"text/plain": {}}}, **_UNAUTHORIZED},
 )
 async def metrics(request: Request) -> Response:
     """Return counts of requests and refusals, durations, and the lengths of the queues."""
@@ -325,10 +323,8 @@ def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
     if is_reduced:
         width, height, suffix = reply.full
         answer.full = schemas.FullAnswer(width=width, height=height, media_type=schemas.MEDIA_TYPES[suffix])
-    left_out = None if is_reduced else {"full"}  # absent instead of null
-    return Response(
-        answer.model_dump_json(exclude=left_out), media_type="application/json", headers={"vary": "accept"}
-    )
+    text = answer.model_dump_json(exclude=None if is_reduced else {"full"})  # absent instead of null
+    return Response(text, media_type="application/json", headers={"vary": "accept"})
 
 
 def _judgement_headers(name: str, reply: ImageReply) -> dict[str, str]:

@@ -43,15 +43,10 @@ class Monitor:
         self.queue = gauge("knowhue_queue_length", "Requests accepted.", ["model"])
         self._underway = gauge("knowhue_requests_underway", "Requests being answered.")
         self._requests = counter("knowhue_requests", "Requests by route and status.", ["route", "status"])
-        self._seconds = seconds(
-            "knowhue_request_seconds", "From the first byte to the last answer.", ["route"]
-        )
-        self._stages = seconds(
-            "knowhue_stage_seconds", "Decoding, predicting a batch, painting.", ["model", "stage"]
-        )
-        self._batches = histogram(
-            "knowhue_batch_images", "Images that the network saw together.", ["model"], buckets=BATCHES
-        )
+        self._seconds = seconds("knowhue_request_seconds", "From first byte to last answer.", ["route"])
+        self._stages = seconds("knowhue_stage_seconds", "Decode, predict a batch, paint.", ["model", "stage"])
+        batches = partial(histogram, buckets=BATCHES)
+        self._batches = batches("knowhue_batch_images", "Images that the network saw together.", ["model"])
         ProcessCollector(registry=self._registry)
 
     @contextmanager

@@ -72,7 +72,7 @@ class ServerSettings(Section):
     def _is_safe(self) -> "ServerSettings":
         if self.token is not None and self.no_auth:
             raise ConfigError(
-                "`token` should be left out with `no_auth`. Found both; `--no-auth` lets everybody in."
+                "`token` should be left out with `no_auth`, which lets everybody in. Found both."
             )
         # the token is sent in a header and in a URL
         if self.token is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", self.token):
@@ -82,10 +82,8 @@ class ServerSettings(Section):
                 "makes one."
             )
         if not is_loopback(self.host) and self.token is None and not self.no_auth:
-            raise ConfigError(
-                f"Refusing to listen on {self.host} without authentication: `export KNOWHUE_TOKEN=...` first, or add "
-                "`--no-auth` to let everybody in."
-            )
+            remedy = "`export KNOWHUE_TOKEN=...` first, or add `--no-auth` to let everybody in"
+            raise ConfigError(f"Refusing to listen on {self.host} without authentication: {remedy}.")
         return self
 
 

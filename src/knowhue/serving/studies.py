@@ -61,9 +61,8 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
     async def samples(place: int, row: str) -> Response:
         data = await asyncio.to_thread(sample_strip, _study(place), row)
         if data is None:
-            raise Refusal(
-                404, "", f"The study has no sample images `{shown(row)}` yet. /page/studies.json names them."
-            )
+            message = f"The study has no sample images `{shown(row)}` yet. /page/studies.json names them."
+            raise Refusal(404, "", message)
         return Response(data, media_type="image/png")
 
     def _study(place: int) -> Path:
