@@ -217,7 +217,7 @@ def test_another_job_and_other_shards_are_refused_unless_all_is_to_be_replaced(p
     archive(photos, tmp_path / "out")
     with pytest.raises(RunError, match="images made with saturation 1"):
         archive(photos, tmp_path / "out", options=ColorizeOptions(saturation=2))
-    with pytest.raises(RunError, match="divided into 7 shards"):
+    with pytest.raises(RunError, match=r"should be 7\. Found `--shards 3`"):
         archive(photos, tmp_path / "out", shards=3)
     assert archive(photos, tmp_path / "out", shards=None).already == 18
     assert archive(photos, tmp_path / "out", shards=3, overwrite=True).made == 18
@@ -324,7 +324,7 @@ def test_shards_that_an_engine_did_not_finish_are_named(photos, tmp_path):
         def execute(self, jobs, watch=lambda: None) -> None:
             pass
 
-    with pytest.raises(RunError, match=r"^1 shard did not finish: 0\. Run the same command again\.$"):
+    with pytest.raises(RunError, match=r"^1 shard did not finish: 0\. Run the command again\.$"):
         archive(photos, tmp_path / "out", shards=1, executor=Idle())
 
 
@@ -333,7 +333,7 @@ def test_jobs_of_a_killed_command_are_waited_for(photos, tmp_path):
         def leftover_jobs(self) -> list[str]:
             return ["17", "18"]
 
-    with pytest.raises(RunError, match="still wait or run: 17, 18"):
+    with pytest.raises(RunError, match="still run: 17, 18"):
         archive(photos, tmp_path / "out", executor=Busy())
 
 
@@ -604,7 +604,7 @@ def test_names_that_are_no_text_are_kept_and_folders_that_cannot_be_read_are_nam
 
 
 def test_an_output_around_the_photos_is_refused(photos, tmp_path):
-    with pytest.raises(ConfigError, match="and should not contain it"):
+    with pytest.raises(ConfigError, match="and not contain it"):
         archive(photos, tmp_path, overwrite=True)
 
 
@@ -612,10 +612,10 @@ def test_originals_are_replaced_under_no_other_name_of_their_place(photos):
     pytest.importorskip("obstore")
     before = files_of(photos)
     for out in (photos.as_uri(), photos.as_uri().replace("file", "File"), photos.parent.as_uri()):
-        with pytest.raises(ConfigError, match="and should not contain it"):
+        with pytest.raises(ConfigError, match="and not contain it"):
             archive(photos, out, overwrite=True)
     for out in ("s3a://bucket/photos/", "https://bucket.s3.eu-west-1.amazonaws.com"):
-        with pytest.raises(ConfigError, match="and should not contain it"):
+        with pytest.raises(ConfigError, match="and not contain it"):
             archive("s3://bucket/photos", out, overwrite=True)
     assert files_of(photos) == before
 

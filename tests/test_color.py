@@ -117,7 +117,7 @@ def test_reduced_precision_has_no_part_in_it():
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 4, 4), (1, 4, 4, 3)])
 def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"`rgb` should be of shape \(B, 3, H, W\)\. Found `rgb\.shape"):
+    with pytest.raises(ValueError, match=r"`rgb` should be of shape \(B, 3, H, W\)\. Found \("):
         rgb_to_lab(torch.zeros(shape))
 
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_named(arguments, message):
 
 def test_settings_that_choose_a_method_themselves_are_refused():
     config = edit(Config(), {"tasks": {"names": ["colour"]}, "colour": {"method": "palette"}})
-    with pytest.raises(ConfigError, match=r"leave `colour\.method` to its methods"):
+    with pytest.raises(ConfigError, match=r"`colour\.method` should be left to the methods"):
         make_comparison(config)
 
 
@@ -262,7 +262,7 @@ def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):
         write_json(copy / "status.json", {"state": "diverged"})
     with pytest.raises(
         RunError,
-        match=r"`gan` diverged with every seed.*Name a budget in seconds or another reference, and another folder",
+        match=r"`gan` diverged with every seed.*Name a budget or another one, in a new folder",
     ):
         equal_wall_clock(plan, tmp_path)
 

@@ -231,10 +231,10 @@ def test_a_file_system_without_locks_is_said_and_work_goes_on(tmp_path, monkeypa
 
 
 def test_full_disk_is_said(tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("knowhue.locks.os.write", full)
+    monkeypatch.setattr("knowhue.locks.Path.write_text", full)
     with pytest.raises(RunError, match="No space left"):
         enter(tmp_path / "out")
 

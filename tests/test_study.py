@@ -170,7 +170,7 @@ def test_changing_the_frozen_plan_is_refused_with_the_reason(study, config):
 
 def test_the_command_that_the_refusal_of_another_plan_names_goes_on(study, config, monkeypatch):
     before, described = runs(study), read_json(study / "study.json")
-    with pytest.raises(RunError, match=r"or resume the frozen plan: `knowhue .*`\.$") as refused:
+    with pytest.raises(RunError, match=r"or resume: `knowhue .*`\.$") as refused:
         run_study(make_plan(config, seeds=[0, 1]), study)
     monkeypatch.setattr("sys.argv", shlex.split(str(refused.value).split("`")[-2]))
     with pytest.raises(SystemExit) as ended:
@@ -437,7 +437,7 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, short, tmp_pat
 def test_an_engine_does_not_go_with_processes_that_torch_started(config, tmp_path, monkeypatch):
     monkeypatch.setattr("knowhue.study.Engine", lambda _: SimpleNamespace(share=SimpleNamespace(world=2)))
     with pytest.raises(
-        ConfigError, match=r"Under torch\.distributed\.run .*Found `--engine local` with workers"
+        ConfigError, match=r"Workers of `--engine local` cannot be combined with torch\.distributed\.run"
     ):
         run_study(make_plan(config), tmp_path / "study", open_engine(workers=3))
     assert not (tmp_path / "study").exists()

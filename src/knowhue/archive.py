@@ -41,11 +41,7 @@ class ArchiveListing(ImageTable):
     """The images of an archive, their outputs, and the files that the output already holds."""
 
     def add_existing(self, source: Store, out: Store) -> None:
-        """Add every file of the output, and remove unfinished files of killed workers.
-
-        Raises:
-            ConfigError: a linked folder of the output leads into the folder of the images.
-        """
+        """Add every file of the output, and remove unfinished files of killed workers; `ConfigError` for a bad link."""
         roots = None
         if isinstance(source, FolderStore) and isinstance(out, FolderStore):
             roots = real_path(source.root), real_path(out.root)
@@ -60,8 +56,7 @@ class ArchiveListing(ImageTable):
                     real = real_path(Path(out.url, folder))
                     if real.is_relative_to(roots[0]) and not real.is_relative_to(roots[1]):
                         raise ConfigError(
-                            f"`{Path(out.url, folder)}` leads into the folder of the images, which are never replaced. "
-                            "Name another output."
+                            f"`{Path(out.url, folder)}` leads into the folder of the images. Name another output."
                         )
                 last = folder
                 self.rows.execute("INSERT INTO existing VALUES (CAST(? AS TEXT), ?)", (as_bytes(path), stamp))
@@ -139,9 +134,7 @@ def colorize_archive(
     report({"stage": "note", "text": f"looking for images in {source}"})
     with colours.hold() as note:
         if left := executor.leftover_jobs():
-            raise RunError(
-                f"Jobs of a killed command still wait or run: {few(left)}. Wait until they end, or cancel them."
-            )
+            raise RunError(f"Jobs of a killed command still run: {few(left)}. Wait for them or cancel them.")
         with tables_on_disk() as tables:
             listing = ArchiveListing(tables, suffix)
             listing.add_images(images, inside)
@@ -179,14 +172,11 @@ def _check_options(options: ColorizeOptions, suffix: str | None, shards: int | N
 def _inside(images: Store, colours: Store, source: str, out: str) -> str:
     """Check both places, and return the output's path below the source, or an empty text if it is elsewhere."""
     if isinstance(images, FolderStore) and not images.root.is_dir():
-        raise ImageError(
-            f"`source` should be a folder of images, or a URL. Found `{source}`. Is the path right?"
-        )
+        raise ImageError(f"`source` should be a folder of images, or a URL. Found `{source}`.")
     # if the output contained the source, an output could replace an original of the same name
     if f"{images.place}/".startswith(f"{colours.place}/"):
         raise ConfigError(
-            f"`out` should be another place than that of the images, and should not contain it. Found `{out}`. Name "
-            "another."
+            f"`out` should be another place than that of the images, and not contain it. Found `{out}`. Name another."
         )
     below = f"{images.place}/"
     return colours.place.removeprefix(below) if colours.place.startswith(below) else ""
@@ -209,8 +199,7 @@ def _plan(
         resumes = shards in (None, found["shards"])
         if not resumes and not overwrite:
             raise RunError(
-                f"`{out.url}` was divided into {found['shards']} shards, whose ledgers record what is done. Found "
-                f"`--shards {shards}`. Leave it out, or start again with --overwrite."
+                f"`--shards` should be {found['shards']}. Found `--shards {shards}`. Leave it out, or pass --overwrite."
             )
         shards = shards or found["shards"]
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-len(listing) // SHARD_IMAGES))}
@@ -231,8 +220,7 @@ def _read_plan(out: Store) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     raise RunError(
-        f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of version {_SCHEMA['version']}. It is damaged or of "
-        f"another version. Name another place, or remove `{STATE}` there."
+        f"`{ARCHIVE_PLAN}` of `{out.url}` should hold a plan of this version. Name another place, or remove `{STATE}`."
     )
 
 
@@ -268,7 +256,5 @@ def _execute(
     watch()
     lost = [task.shard for task in tasks if end_path(task.shard) not in ends]
     if lost:
-        raise RunError(
-            f"{plural(len(lost), 'shard')} did not finish: {few(lost)}. Run the same command again."
-        )
+        raise RunError(f"{plural(len(lost), 'shard')} did not finish: {few(lost)}. Run the command again.")
     return [ends[end_path(task.shard)] for task in tasks]

@@ -202,6 +202,4 @@ def lab_to_rgb(lightness: "Lightness", chroma: "Chroma", clip: bool = True) -> "
 
 def _check(tensor: "Tensor", channels: int, name: str) -> None:
     if tensor.ndim != 4 or tensor.shape[1] != channels:
-        raise ValueError(
-            f"`{name}` should be of shape (B, {channels}, H, W). Found `{name}.shape = {tuple(tensor.shape)}`."
-        )
+        raise ValueError(f"`{name}` should be of shape (B, {channels}, H, W). Found {tuple(tensor.shape)}.")

@@ -122,10 +122,8 @@ class Images(Section):
     @model_validator(mode="after")
     def _check_shares(self) -> "Images":
         if self.validation_share + self.test_share >= 1:
-            raise ValueError(
-                "`images.validation_share` and `images.test_share` should be below 1 together. Found "
-                f"{self.validation_share:g} and {self.test_share:g}."
-            )
+            wanted = f"below {1 - self.validation_share:g}, the rest after `images.validation_share`"
+            raise ValueError(should_be("images.test_share", wanted, self.test_share))
         return self
 
 
@@ -177,11 +175,8 @@ class EncoderSettings(Section):
     @model_validator(mode="after")
     def _check_heads(self) -> "EncoderSettings":
         if self.with_heads and self.weights in ("pretrained", "package", "none"):
-            raise ValueError(
-                "`encoder.weights` should name a trained model (`built-in`, the folder of a run or a study, or an "
-                f"exported file) where `encoder.with_heads = true`. Found `encoder.weights = {self.weights}`, which "
-                "has no heads. Name one with --start-from, which sets both."
-            )
+            wanted = "name a trained model, which has heads, where `encoder.with_heads = true`"
+            raise ValueError(f"`encoder.weights` should {wanted}. Found `encoder.weights = {self.weights}`.")
         return self
 
 

@@ -49,9 +49,7 @@ def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
     found = []
     for number, row in rows:
         if len(row) != len(header):
-            raise ValueError(
-                f"row {number} has another number of cells than row {header_row}: {len(row)}, not {len(header)}"
-            )
+            raise ValueError(f"row {number} has not {len(header)} cells, as row {header_row}, but {len(row)}")
         found.append((number, dict(zip(header, row, strict=True))))
     return found
 
@@ -60,10 +58,7 @@ def table_rows(file: TextIO) -> Iterator[tuple[int, Sequence[str]]]:
     r"""Read a table from any source, separated by commas, semicolons, tabs, or as declared in a first line `sep=;`.
 
     Each row comes with its number as in a spreadsheet. Empty rows are counted but left out. The line `sep=;` is not
-    counted as a row, because Excel, which writes it, does not count it.
-
-    Raises:
-        ValueError: the text is not CSV.
+    counted as a row, because Excel, which writes it, does not count it. Text that is not CSV raises a `ValueError`.
 
     >>> [list(table_rows(io.StringIO(text))) for text in ("x;y,z\n", "\nx,y;z\n", "sep=;\nx,y\n")]
     [[(1, ['x;y', 'z'])], [(2, ['x', 'y;z'])], [(1, ['x,y'])]]
@@ -85,11 +80,7 @@ def table_rows(file: TextIO) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def read_rows(lines: Iterable[str], separator: str = ",") -> Iterator[Sequence[str]]:
-    """Read CSV from any source row by row, for a file opened with `newline=""`; inverts `to_csv`.
-
-    Raises:
-        ValueError: the text is not CSV.
-    """
+    """Read CSV, or raise a `ValueError`, row by row, for a file opened with `newline=""`; inverts `to_csv`."""
     return (_without_marks(row) for row in _marked_rows(lines, separator))
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from knowhue.errors import RunError, few
 from knowhue.runs import Report, remove_if_empty
-from knowhue.storage import from_json, require_writable_folder, write_error
+from knowhue.storage import from_json, require_writable_folder, write_error, writing
 
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
@@ -82,15 +81,12 @@ def locked(
         yield ""
         return
     missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
-    left: list[str] = []
-    write_holder = partial(_write_holder, path, what, engine, left)
     # no soft lock: its mere existence locks, so a killed process would leave the folder locked
-    interval_s = 0.5 if stays else 0.05
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=write_holder, poll_interval=interval_s)
+    lock = FileLock(path, fallback_to_soft=False, poll_interval=0.5 if stays else 0.05)
     try:
         _acquire(lock, path, wait_s, report)
         held.add(key)
-        yield left[0] if left else ""
+        yield _replace_holder(path, what, engine) if lock.is_locked else ""
     finally:
         if lock.is_locked:
             with suppress(OSError):  # before the release, so that no other process's lock file is removed
@@ -198,11 +194,9 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
         )
 
 
-def _write_holder(path: Path, what: str, engine: str, left: list[str], descriptor: int) -> None:
-    """Write this process into the lock file. An earlier entry is read first, because its process was killed."""
-    before = _holder(path) or {}
-    if before.get("engine"):
-        left.append(str(before["engine"]))
+def _replace_holder(path: Path, what: str, engine: str) -> str:
+    """Write this process into the lock file, and return the engine of a killed process that is still there."""
+    left = str((_holder(path) or {}).get("engine", ""))
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container without an entry for its user
@@ -215,10 +209,11 @@ def _write_holder(path: Path, what: str, engine: str, left: list[str], descripto
         "since": _minute(datetime.now(UTC)),
         "job": job_of_engine.get(),
         # keep a killed driver's engine until this process has asked the engine for jobs, see `note_jobs`
-        **({"engine": left[0], "left": True} if left else {"engine": engine}),
+        **({"engine": left, "left": True} if left else {"engine": engine}),
     }
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(holder).encode())
+    with writing(path):
+        path.write_text(json.dumps(holder), encoding="utf-8")
+    return left
 
 
 def _minute(moment: datetime) -> str:

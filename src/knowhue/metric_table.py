@@ -53,9 +53,7 @@ RUN_METRICS: dict[str, Metric] = {
         "Mean difference of colourfulness", "M3", "lower", "dCF of images, signed", "colourfulness", "set"
     ),
     "accuracy": Metric("Accuracy", "share", "higher", task="class", column="correct"),
-    "balanced_accuracy": Metric(
-        "Balanced accuracy", "share", "higher", task="class", column="correct", over="classes"
-    ),
+    "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "", "correct", "classes", task="class"),
     "cross_entropy": Metric("Cross-entropy", "nats", "lower", task="class"),
     "ece": Metric(
         "Expected calibration error, 15 bins", "share", "lower", "", "probability", "set", task="class"
@@ -117,7 +115,5 @@ SET_DISTANCES = tuple(name for name, each in METRICS.items() if each.unit == "di
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
 SHARES = tuple(name for name, each in METRICS.items() if each.unit == "share")
 """Metrics from 0 to 1."""
-NEVER_NEGATIVE = tuple(
-    name for each in METRIC_NAMES.values() for name in each if METRICS[name].better == "lower"
-)
+NEVER_NEGATIVE = tuple(name for each in METRIC_NAMES.values() for name in each if name in LOWER_IS_BETTER)
 """Metrics of questions that are errors or losses: their best value is 0."""

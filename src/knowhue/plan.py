@@ -9,11 +9,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, PositiveFloat, Section, Task, digest
-from knowhue.errors import ConfigError, one_of, raise_problems, should_be, shown
+from knowhue.errors import ConfigError, one_of, raise_problems, should_be
 from knowhue.metric_table import METRIC_NAMES, SHARES
 from knowhue.presets import (
     ALL_METHODS,
@@ -122,16 +122,11 @@ class Plan(Section):
         known = set(arms if isinstance(arms, Mapping) else THREE_ARMS)
         return {**values, "questions": {n: q for n, q in QUESTIONS.items() if {q.single, q.multi} <= known}}
 
-    @field_validator("seeds")
-    @classmethod
-    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) < len(seeds):
-            wanted = "different whole numbers" if seeds else "one whole number at least"
-            raise ValueError(should_be("seeds", wanted, list(seeds)))
-        return seeds
-
     @model_validator(mode="after")
-    def _check_tuning(self) -> "Plan":
+    def _check_seeds_and_split(self) -> "Plan":
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            wanted = "different whole numbers" if self.seeds else "one whole number at least"
+            raise ValueError(should_be("seeds", wanted, list(self.seeds)))
         if both := sorted(set(self.seeds) & set(self.tuned_on_seeds)):
             raise ValueError(
                 "`seeds` should not include `tuned_on_seeds`, those of the tuning study. Found "
@@ -147,33 +142,22 @@ class Plan(Section):
     @model_validator(mode="after")
     def _check_arms(self) -> "Plan":
         if self.config.arms != Config().arms:
-            raise ValueError(
-                "`config.arms` should be left out of a study file, which names its arms in `arms`."
-            )
+            raise ValueError("`config.arms` should be left out of a study file. Name its arms in `arms`.")
         for name in self.arms:
             if not _ARM_NAME.fullmatch(name) or name in RESERVED:
-                raise ValueError(
-                    "`arms` should be named by at most 60 letters, digits, `-`, `.` and `_`, and not as the study "
-                    f"folder's own {', '.join(RESERVED)}. Found `{shown(name)}`."
-                )
+                wanted = f"named by at most 60 letters, digits, `.`, `-`, `_`, and not {', '.join(RESERVED)}"
+                raise ValueError(should_be("arms", wanted, name))
             try:
                 own = self.arm_settings(name)
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
             if _SHARED(own) != _SHARED(self.config):
                 raise ValueError(
-                    f"arm `{name}` should use the images, the precision and the split of all arms. Found other "
-                    "`images`, `training.precision` or `evaluation.split`. Set them in `config`, or make another study."
+                    f"arm `{name}` should leave `images`, `training.precision` and `evaluation.split` to `config`."
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _check_reference(self) -> "Plan":
         if self.budget_s is not None and self.reference is None:
-            raise ValueError(
-                "`budget_s` should be left out of a study without a `reference`, which trains nothing for equal "
-                f"wall-clock. Found `budget_s = {self.budget_s:g}`."
-            )
+            wanted = "left out of a study without a `reference`, which trains nothing for equal wall-clock"
+            raise ValueError(should_be("budget_s", wanted, self.budget_s))
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(one_of("reference", self.reference, self.arms))
         return self
@@ -290,11 +274,9 @@ def make_plan(
     trained = [f"{config.tasks.weights.class_:g}"] if "multi" in chosen else []
     weights = [f"{weight:g}" for weight in task_weight_grid]
     if len({*trained, *weights}) < len(trained + weights):
-        raise ConfigError(
-            "`task_weight_grid` should be weights that differ within six digits from one another, and from that of the "
-            f"arm `multi`, {config.tasks.weights.class_:g}, which is trained anyway. Found `task_weight_grid = "
-            f"{','.join(f'{weight:.12g}' for weight in task_weight_grid)}`."
-        )
+        wanted = "weights that differ within six digits from one another, and from that of `multi`"
+        found = ",".join(f"{weight:.12g}" for weight in task_weight_grid)
+        raise ConfigError(should_be("task_weight_grid", wanted, found))
     for name, weight in zip(weights, task_weight_grid, strict=True):
         chosen[f"multi-class{name}"] = merge(ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}})
     changes = {"evaluation": {"split": "validation"}} if is_tuning else {}
@@ -333,10 +315,8 @@ def make_comparison(
     """
     _require_known("methods", methods, ALL_METHODS, fewest=2)
     if config.colour.is_from_scratch:
-        raise ConfigError(
-            "The settings of a comparison should leave `colour.method` to its methods. "
-            f"Found `colour.method = {config.colour.method}`. Name methods with --methods."
-        )
+        wanted = "left to the methods of a comparison"
+        raise ConfigError(should_be("colour.method", wanted, config.colour.method, "Use --methods."))
     changes = {"tasks": {"names": ("colour",)}, "evaluation": {"recognition": True, "every_epochs": 0}}
     values = {
         "arms": {name: ALL_METHODS[name].edits for name in methods},
@@ -351,18 +331,12 @@ def make_comparison(
 def check_new_plan(plan: Plan) -> Plan:
     """Check that each setting of a new plan has an effect, and return the plan.
 
-    Plans of existing studies are read without this check, because they must stay readable.
-
-    Raises:
-        ConfigError: a shared setting has no effect in any arm, or an arm's own setting has none in it; one of them sets
-            the seed; or the name of a method ends like those of the arms at equal wall-clock.
+    Plans of existing studies are read without this check, because they must stay readable. It also refuses a seed among
+    the settings, and methods named like the arms at equal wall-clock.
     """
     if plan.planned_arms != list(plan.arms):
         taken = next(arm for arm in plan.arms if arm not in plan.planned_arms)
-        raise ConfigError(
-            f"`arms` of a comparison should not end in `{CLOCK}`, as a method does that is trained again for equal "
-            f"wall-clock. Found `{taken}`. Give it another name."
-        )
+        raise ConfigError(f"`arms` of a comparison should not end in `{CLOCK}`. Found `{taken}`.")
     set_by = {
         "config": {"seed": plan.config.seed},
         **{f"arms.{arm}": each for arm, each in plan.arms.items()},
@@ -370,8 +344,7 @@ def check_new_plan(plan: Plan) -> Plan:
     for place, settings in set_by.items():
         if settings.get("seed"):
             raise ConfigError(
-                f"`{place}.seed` should be left out of a study file: every arm is trained with each of `seeds`. Found "
-                f"`{place}.seed = {settings['seed']}` and `seeds = {list(plan.seeds)}`."
+                f"`{place}.seed` should be left to `seeds`, with which every arm is trained. Found {settings['seed']}."
             )
     configs = {arm: plan.arm_settings(arm) for arm in plan.arms}
     # `plan.config` itself counts, because shared settings may be meant for arms of other studies
@@ -431,8 +404,7 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
     described = read_frozen(root)
     if described.get("purpose") != "tuning":
         raise ConfigError(
-            f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{root}`, which reports: "
-            "settings that were chosen by its numbers are fitted to the images that it reports on."
+            f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{root}`, which reports."
         )
     return described
 

@@ -180,9 +180,8 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(one_of("preset", preset, PRESETS))
     base = reduce(merge, (under, PRESETS[preset], over), Config().model_dump(by_alias=True))
-    user: dict[str, Any] = reduce(
-        merge, (*map(read_yaml, map(Path, files)), *map(read_setting, settings)), {}
-    )
+    written = [*map(read_yaml, map(Path, files)), *map(read_setting, settings)]
+    user: dict[str, Any] = reduce(merge, written, {})
     config = checked(Config, merge(base, user))
     # reset the preset's settings that the user's settings leave without effect: the user did not choose them
     idle = without_effect(changed(config).keys() - dict(dotted(user)).keys(), [config])
@@ -211,9 +210,8 @@ def require_arms_choose_tasks(config: Config) -> None:
     """Raise a `ConfigError` if the shared settings choose the tasks, which is up to the arms."""
     if config.tasks.names != Config().tasks.names:
         raise ConfigError(
-            "`tasks.names` should be left to the arms, which choose the tasks. Found "
-            f"`tasks.names = [{', '.join(config.tasks.names)}]`. Choose arms instead: --arms for a study, --arm for "
-            "`knowhue train`."
+            f"`tasks.names` should be left to the arms. Found `tasks.names = [{', '.join(config.tasks.names)}]`. "
+            "Choose arms instead: --arms for a study, --arm for `knowhue train`."
         )
 
 
@@ -242,11 +240,7 @@ def head_config(config: Config, task: Task) -> Config:
 
 
 def checked(model: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
-    """Validate nested values as a settings model.
-
-    Raises:
-        ConfigError: unknown keys, or values of the wrong type or range; each one is reported on its own.
-    """
+    """Validate nested values as a settings model; each problem is a line of a `ConfigError`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -150,9 +150,7 @@ def require_no_run(folder: Path) -> None:
     """Raise `ConfigError` if a folder holds a run or a study, because its files must not be changed."""
     found = [name for name in RUN_FILES if (folder / name).exists()]
     if found:
-        raise ConfigError(
-            f"{folder} holds a run or a study ({found[0]}), whose files are never replaced; name another folder"
-        )
+        raise ConfigError(f"{folder} holds a run or a study ({found[0]}); name another folder")
 
 
 def images_in_use(root: Path) -> set[str]:
@@ -175,10 +173,7 @@ def path_hint(path: Path) -> str:
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             if FROZEN not in archive.namelist():
                 return _ARCHIVE
-            return (
-                f" It is a sealed study: `knowhue check {quoted(path)}` computes it again and prints its answers; "
-                "unpacked, it holds `report.html`."
-            )
+            return f" It is a sealed study: `knowhue check {quoted(path)}` prints its answers."
     if suffix in _TAR_SUFFIXES and path.is_file():
         with suppress(OSError, EOFError, zlib.error):  # a truncated file
             return _ARCHIVE if tarfile.is_tarfile(path) else ""
@@ -219,10 +214,7 @@ def is_study_file(path: Path) -> bool:
 def require_schema(found: Mapping[str, Any], schema: Mapping[str, Any], path: Path) -> None:
     """Raise `RunError` if a file has no `schema`, or that of another version."""
     if any(found.get(key) != value for key, value in schema.items()):
-        raise RunError(
-            f"{path}: written by another version of knowhue, which this one cannot continue. Name another folder and "
-            "train again."
-        )
+        raise RunError(f"{path}: written by another version of knowhue. Name another folder and train again.")
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -351,10 +343,7 @@ def require_no_head(path: Path) -> None:
         heads = run.absolute().parent.parent
         # the folder of a study, or of several studies, can also be called `heads`
         if heads.name == "heads" and (run / "config.json").exists() and not (heads / "images").exists():
-            raise RunError(
-                f"`{run}` holds only a head that was trained on the frozen encoder, not a model. Name a run of an arm "
-                f"in `{heads.parent}`."
-            )
+            raise RunError(f"`{run}` is only a head, not a model. Name a run of an arm in `{heads.parent}`.")
 
 
 def no_finished_run_error(path: Path, wanted: str) -> RunError:
@@ -378,12 +367,7 @@ def no_finished_run_error(path: Path, wanted: str) -> RunError:
 
 
 def model_file(name: str) -> Path:
-    """The file with the weights of a trained model.
-
-    Args:
-        name: `built-in`; the folder of a finished run or of a study, see `finished_run`; a folder exported for the hub;
-            or a file, which is returned unchanged.
-    """
+    """The weights of a trained model: a file, `built-in`, or those of a run, a study or an exported folder."""
     if name == BUILT_IN:
         return BUILT_IN_FILE
     path = expand_user(name)
@@ -395,8 +379,8 @@ def model_file(name: str) -> Path:
         return finished_run(path.parent) / path.name
     elif not path.is_file():
         raise RunError(
-            f"A trained model should be `{BUILT_IN}`, the folder of a finished run or study, or a file. Found no file "
-            f"`{name}`.{did_you_mean(name, [BUILT_IN])}"
+            f"A trained model should be `{BUILT_IN}`, a finished run or study, or a file. Found no file `{name}`."
+            f"{did_you_mean(name, [BUILT_IN])}"
         )
     return path
 

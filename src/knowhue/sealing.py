@@ -83,24 +83,13 @@ class CheckResult(NamedTuple):
 
 
 def pack(folder: Path, out: Path) -> int:
-    """Seal a finished study.
-
-    Returns:
-        The number of files in it.
-
-    Raises:
-        ConfigError: `out` does not end in `.zip`.
-        RunError: `folder` is not a study, some of its runs have not ended, or `out` cannot be written.
-    """
+    """Seal a finished study, and return the number of files in it; `RunError` if some of its runs have not ended."""
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
     frozen, plan = read_frozen(folder), read_plan(folder)
     states = {f"{each.arm} of seed {each.seed}": each.state for each in read_cells(folder, plan)}
     if exchanged := [cell for cell, state in states.items() if state == OTHER_SETTINGS]:
-        raise RunError(
-            f"{folder}: the folder of {few(exchanged, 3)} holds a run of other settings or another seed, moved or "
-            "copied there; remove it, and run `knowhue study` again"
-        )
+        raise RunError(f"{folder}: the folder of {few(exchanged, 3)} holds a run of other settings")
     if unfinished := [cell for cell, state in states.items() if state not in ENDED]:
         raise RunError(f"{folder}: {few(unfinished, 3)} have not ended yet; finish them with `knowhue study`")
     for arm, seed in plan.cells:
@@ -244,23 +233,17 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > MAX_BYTES or len(archive.infolist()) > MAX_FILES:
-                raise RunError(
-                    f"{path}: {size / 2**30:.0f} GiB in {len(archive.infolist())} files when unpacked, which no sealed "
-                    "study has"
-                )
+                raise RunError(f"{path}: {size / 2**30:.0f} GiB when unpacked, or too many files")
             places = Counter(archive.extract(entry, root) for entry in archive.infolist())
         if twice := [_name(Path(place), root) for place, count in places.items() if count > 1]:
             raise RunError(
-                f"{path}: stored twice, and programs differ in which copy they read: {few(twice, 3)}; no sealed study "
-                "has that"
+                f"{path}: stored twice, of which programs read different copies: {few(twice, 3)}; no sealed study does"
             )
         crate = json.loads((root / CRATE).read_text(encoding="utf-8"))
         return {str(each["@id"]): each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.exists():
-            raise RunError(
-                f"{path}: not a sealed study: it has no {CRATE}; `knowhue pack` makes one"
-            ) from None
+            raise RunError(f"{path}: not what `knowhue pack` makes: it has no {CRATE}") from None
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, *_DAMAGE) as error:

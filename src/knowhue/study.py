@@ -58,8 +58,7 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
     if not budget:
         raise RunError(
-            f"The reference `{plan.reference}` diverged with every seed: it sets no budget. Name a budget in seconds "
-            "or another reference, and another folder."
+            f"The reference `{plan.reference}` diverged with every seed. Name a budget or another one, in a new folder."
         )
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
@@ -210,8 +209,7 @@ def _begin(
     engine = Engine(plan.config.training)
     if not isinstance(executor, InProcess) and engine.share.world > 1:
         raise ConfigError(
-            "Under torch.distributed.run a study should run its cells itself, one after another. Found "
-            f"`--engine {executor.name}` with workers of its own. Use one of the two."
+            f"Workers of `--engine {executor.name}` cannot be combined with torch.distributed.run. Use one of the two."
         )
     _refuse_another_plan(plan, root)
     _require_free_folder(root)
@@ -343,15 +341,14 @@ def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | No
     near_bits = plan.config.images.duplicate_distance_bits
     if repeated := count_seen(work.root / "images", tuned_on / "images", near_bits):
         raise ConfigError(
-            f"The test images should not be among those that `{tuned_on}` used. Found {repeated} of them there"
-            f"{', equal or nearly so' * bool(near_bits)}. Use the same images, `images.size_px`, "
-            "`images.test_share` and `images.split_seed` in both studies."
+            f"The test images should not be among those that `{tuned_on}` used. Found {repeated} of them, or similar "
+            "ones. Use the same images, size_px, test_share and split_seed in both studies."
         )
     tuning = read_tuning(tuned_on)
     if sorted(tuning["seeds"]) != sorted(plan.tuned_on_seeds):
         raise ConfigError(
             f"`tuned_on_seeds` should be the seeds of `{tuned_on}`: {', '.join(map(str, tuning['seeds']))}. Found "
-            f"`tuned_on_seeds = {list(plan.tuned_on_seeds)}`. Name the study that chose these settings."
+            f"{list(plan.tuned_on_seeds)}. Name the study that chose these settings."
         )
     return {
         "study": tuning["hash"],
@@ -376,10 +373,8 @@ def freeze(
     """Write `study.json`: the plan, its hash with its parts, the time, and the command.
 
     `tuned_on` is the result of comparing the test images with those of the tuning study. A command that resumes the
-    same plan on the same images without it keeps the earlier result.
-
-    Returns:
-        Whether another plan was replaced, of which nothing had been trained.
+    same plan on the same images without it keeps the earlier result. Returns whether another plan was replaced, of
+    which nothing had been trained.
     """
     earlier = read_frozen(root) if (root / FROZEN).exists() else {}
     has_begun = _read_started(root) is not None
@@ -417,8 +412,7 @@ def _require_free_folder(root: Path) -> None:
     found = [name for name in names if (root / name).exists()]
     if found and not (root / FROZEN).exists():
         raise RunError(
-            f"`{root}` should be free for a study. Found {', '.join(found)} there, and no {FROZEN}. Name another "
-            "folder, or move what is there away."
+            f"`{root}` should be free for a study. Found {', '.join(found)} there. Name another folder, or empty it."
         )
 
 
@@ -449,10 +443,9 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
         going_on = shlex.join(["knowhue", "study", "--plan", str(root / FROZEN), "--out", str(root)])
         remedy = f" To keep the precision on this machine: --set training.precision={precision}"
         raise RunError(
-            f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first "
-            f"run; now {', '.join(changed)} would differ. A plan that changes after results are seen finds effects "
-            "that are not there (adding seeds until p < .05: up to 20 % false claims). Name another folder, "
-            f"or resume the frozen plan: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
+            f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first run; now "
+            f"{', '.join(changed)} would differ. A plan that changes after results are seen finds effects that are not "
+            f"there. Name another folder, or resume: `{going_on}`.{remedy * ('config.training.precision' in changed)}"
         )
 
 

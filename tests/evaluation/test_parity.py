@@ -261,7 +261,7 @@ def test_rgb_scores_do_not_broadcast(score):
 
 
 def test_ciede2000_does_not_broadcast():
-    with pytest.raises(ValueError, match="should be of the size of `true`"):
+    with pytest.raises(ValueError, match="should be as large as `true`"):
         similarity.ciede2000(torch.zeros(1, 1, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4))
     with pytest.raises(ValueError, match="11 pixels"):
         similarity.ssim(torch.zeros(1, 3, 10, 16), torch.zeros(1, 3, 10, 16))

@@ -275,18 +275,16 @@ ODD_TENSORS = {
 def test_weights_that_nothing_can_be_trained_from_are_named(tmp_path, kind):
     path = tmp_path / "weights.pth"
     torch.save({"first": torch.zeros(2), "second": ODD_TENSORS[kind]()}, path)
-    with pytest.raises(
-        WeightsError, match=r"should hold tensors of finite real numbers\. Found .* `second`\."
-    ):
+    with pytest.raises(WeightsError, match=r"should hold finite real numbers\. Found .* `second`\."):
         read_weights(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "a table of state_dict, epoch. Save only"),
-        ([torch.zeros(2)], "a list. Save only"),
-        ({7: torch.zeros(2)}, "a table of 7. Save only"),
+        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "a table of state_dict, epoch. Save the model"),
+        ([torch.zeros(2)], "a list. Save the model"),
+        ({7: torch.zeros(2)}, "a table of 7. Save the model"),
     ],
 )
 def test_what_a_checkpoint_holds_in_the_place_of_tensors_is_said(tmp_path, content, message):

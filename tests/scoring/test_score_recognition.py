@@ -87,7 +87,7 @@ def test_imagenets_classes_are_known_by_their_number(tmp_path):
         ("timm:resnt18", "Did you mean `resnet18`?"),
         ("timm:resnet18=package", "only of tf_efficientnet_lite0"),
         ("timm:resnet18=none.pth", "`none.pth` should be a .safetensors or .pth file"),
-        ("timm:resnet18=net.safetensors", "The weights should be those of `resnet18`. Found other weights"),
+        ("timm:resnet18=net.safetensors", "The weights should be those of `resnet18`. Found others"),
         ("timm:resnet18.none=net.safetensors", "timm has no weights of that name for `resnet18`"),
         (f"timm:{NAME}=headless.pth", "should hold the last layer"),
     ],

@@ -139,7 +139,7 @@ def test_state_that_another_golden_step_computed_is_refused(tmp_path, trained):
     before = modules["layer"].weight.detach().clone()
     with pytest.raises(
         RunError,
-        match=r"golden step aaaaaaaaaaaa, not bbbbbbbbbbbb.* Continue where it was computed, or remove",
+        match=r"golden step aaaaaaaaaaaa, not bbbbbbbbbbbb.* Continue there, or remove",
     ):
         checkpoint.restore_checkpoint(tmp_path, modules, optimizers, "b" * 64)
     assert torch.equal(modules["layer"].weight, before)

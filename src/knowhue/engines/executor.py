@@ -159,8 +159,7 @@ class LocalProcesses(Executor):
                 if not isinstance(error, BrokenProcessPool):
                     raise
                 raise RunError(
-                    "A worker was killed, most likely for lack of memory. Finished jobs are kept: run the same command "
-                    "again, perhaps with fewer --workers."
+                    "A worker was killed, probably for lack of memory. Run the same command again with fewer --workers."
                 ) from None
 
 
@@ -242,10 +241,6 @@ class EngineSettings(Section):
     ray: RaySettings = RaySettings()
 
 
-def _open_local(_root: Path, workers: int | None, _settings: EngineSettings) -> Executor:
-    return InProcess() if workers in (None, 1) else LocalProcesses(workers)
-
-
 def _open_slurm(root: Path, workers: int | None, settings: EngineSettings) -> Executor:
     from knowhue.engines.slurm import SlurmJobs
 
@@ -259,7 +254,7 @@ def _open_ray(_root: Path, workers: int | None, settings: EngineSettings) -> Exe
 
 
 ENGINES: Mapping[str, Callable[[Path, int | None, EngineSettings], Executor]] = {
-    "local": _open_local,
+    "local": lambda _root, workers, _: LocalProcesses(workers) if workers and workers > 1 else InProcess(),
     "slurm": _open_slurm,
     "ray": _open_ray,
 }

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from knowhue.engines.executor import Executor, Job, RaySettings, run_jobs
-from knowhue.errors import ConfigError, RunError, first_line
+from knowhue.errors import ConfigError, RunError, first_line, should_be
 from knowhue.locks import job_of_engine
 
 _CANCEL_S = 60.0
@@ -82,37 +82,26 @@ class RayTasks(Executor):
             reason = first_line(error)
             if settings.address == "local":
                 raise RunError(
-                    f"Ray did not start on this machine: {reason.rstrip('.')}. Run the same command again when "
-                    "the machine is less busy, or with `--engine local`."
+                    f"Ray did not start on this machine: {reason.rstrip('.')}. Run it again, or use `--engine local`."
                 ) from None
-            raise ConfigError(
-                f"`ray.address` should be that of a running cluster, or `local`. Found `ray.address = "
-                f"{settings.address}`: {reason}"
-            ) from None
+            wanted = "that of a running cluster, or `local`"
+            raise ConfigError(should_be("ray.address", wanted, settings.address, reason)) from None
 
 
 def _require_resources(settings: RaySettings, machines: Sequence[Mapping[str, float]]) -> None:
     """Raise `ConfigError` unless at least one machine has the resources of a task."""
+    wanted = {"cpus": settings.cpus, "gpus": settings.gpus, "memory_gb": settings.memory_gb or 0.0}
+    scales = {"cpus": ("CPU", 1), "gpus": ("GPU", 1), "memory_gb": ("memory", 2**30)}
+    found = [{name: each.get(key, 0) / unit for name, (key, unit) in scales.items()} for each in machines]
+    if any(all(each[name] >= wanted[name] for name in wanted) for each in found):
+        return
     place, remedy = "this machine", ""
     if settings.address != "local":
         place = "any machine of the cluster"
         remedy = " Start one that has it; or, if the cluster will, set `ray.autoscaling=true`."
-    requested = {"cpus": settings.cpus, "gpus": settings.gpus, "memory_gb": settings.memory_gb or 0.0}
-    units = {"cpus": "cores", "gpus": "GPUs", "memory_gb": "GB that Ray gives out"}
-    available = [
-        {"cpus": each.get("CPU", 0), "gpus": each.get("GPU", 0), "memory_gb": each.get("memory", 0) / 2**30}
-        for each in machines
-    ]
-    for name, wanted in requested.items():
-        most = max((each[name] for each in available), default=0.0)
-        if wanted > most:
-            raise ConfigError(
-                f"`ray.{name}` should be at most the {most:.4g} {units[name]} of {place}. Found `ray.{name} = "
-                f"{wanted:g}`.{remedy}"
-            )
-    if not any(all(each[name] >= wanted for name, wanted in requested.items()) for each in available):
-        together = ", ".join(f"`ray.{name} = {wanted:g}`" for name, wanted in requested.items() if wanted)
-        raise ConfigError(f"One machine of the cluster should have all of {together}. Found none.{remedy}")
+    together = ", ".join(f"`ray.{name} = {value:g}`" for name, value in wanted.items() if value)
+    most = ", ".join(f"{max((each[name] for each in found), default=0):.4g} {name}" for name in wanted)
+    raise ConfigError(f"{together} should be had by {place}. Found at most {most}.{remedy}")
 
 
 def _require_reachable(address: str) -> None:
@@ -140,6 +129,5 @@ def _result(future: "Future[object]") -> None:
         if not isinstance(cause, RayError):
             raise cause from None
         raise RunError(
-            f"Ray gave up a job: {str(cause).strip().splitlines()[0]} Finished jobs are kept: run the same command "
-            "again."
+            f"Ray gave up a job: {str(cause).strip().splitlines()[0]} To go on, run the same command again."
         ) from None

@@ -57,10 +57,7 @@ def open_once(
 ) -> ImageNetwork | Unavailable:
     """Load a network, once per process; if its weights are missing or damaged, return the reason in one line.
 
-    `_stamp` is the file's `_stamp_of`, so that a new or replaced file is loaded again.
-
-    Raises:
-        OSError, RuntimeError: too little memory, or the GPU failed.
+    `_stamp` is the file's `_stamp_of`, so that a new or replaced file is loaded again. Failures of the machine raise.
     """
     try:
         return opener.open(file, device)

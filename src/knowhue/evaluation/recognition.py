@@ -190,9 +190,7 @@ def _with_weights(name: str, weights: Weights) -> nn.Module:
     last = layers if isinstance(layers, str) else layers[0]  # distilled networks have two
     last_weight = weights.get(f"{last}.weight")
     if last_weight is None:
-        raise WeightsError(
-            f"The weights should hold the last layer of `{name}`, `{last}.weight`. Found none."
-        )
+        raise WeightsError(f"The weights should hold the last layer of `{name}`. Found no `{last}.weight`.")
     outputs = last_weight.shape[0]
     overlay = {"state_dict": dict(weights), "num_classes": outputs, "label_offset": 0}
     try:
@@ -200,7 +198,7 @@ def _with_weights(name: str, weights: Weights) -> nn.Module:
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(
-            f"The weights should be those of `{name}`. Found other weights: {reason[:160]}."
+            f"The weights should be those of `{name}`. Found others: {reason[:160]}."
         ) from None
 
 

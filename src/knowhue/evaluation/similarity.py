@@ -44,7 +44,7 @@ def ciede2000(
     for name, values in (("lightness", lightness), ("predicted_lightness", predicted_lightness)):
         if values is not None and values.shape != true[:, :1].shape:
             raise ValueError(
-                f"`{name}` should be of the size of `true`, {tuple(true.shape)}. Found {tuple(values.shape)}."
+                f"`{name}` should be as large as `true`, {tuple(true.shape)}. Found {tuple(values.shape)}."
             )
     library = _library(true)
     (a1, b1), (a2, b2) = ((each[:, 0], each[:, 1]) for each in (_single(predicted), _single(true)))
@@ -104,10 +104,7 @@ def psnr(predicted: "Values", true: "Values") -> Any:
     """Peak signal-to-noise ratio of each image over all channels, (B,), dB; infinite for equal images.
 
     Both are sRGB (B, 3, H, W), 0 to 1. A colouring has the true lightness, which dominates the ratio; compare it with
-    that of the gray baseline.
-
-    Raises:
-        ValueError: the shapes differ (nothing is broadcast), or the values are integers.
+    that of the gray baseline. Other shapes and integers raise a `ValueError`.
 
     >>> psnr(np.zeros((1, 3, 2, 2)), np.full((1, 3, 2, 2), 0.1)).round().tolist()
     [20.0]
@@ -122,15 +119,12 @@ def ssim(predicted: "Values", true: "Values") -> Any:
 
     Both are sRGB (B, 3, H, W), 0 to 1. Gaussian window of 11 pixels, sigma 1.5, population covariance, and only windows
     that lie entirely inside the image, as in the paper's code and in scikit-image; torchmetrics pads the borders by
-    reflection.
-
-    Raises:
-        ValueError: the shapes differ, a side is below 11 pixels, or the values are integers.
+    reflection. Other shapes, sides below 11 pixels, and integers raise a `ValueError`.
     """
     _require_images(predicted, true)
     if min(predicted.shape[2:]) < SSIM_WINDOW:
         raise ValueError(
-            f"`predicted` should be {SSIM_WINDOW} pixels or more a side. Found {tuple(predicted.shape)}."
+            f"`predicted` should have sides of {SSIM_WINDOW} pixels or more. Found {tuple(predicted.shape)}."
         )
     # centred on 0, because float32 then resolves the small variances of flat windows, which a shift does not change
     x, y = _single(predicted) - 0.5, _single(true) - 0.5

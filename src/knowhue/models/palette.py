@@ -42,11 +42,7 @@ def cosine_betas(steps: int) -> Tensor:
 
 
 def linear_betas(steps: int) -> Tensor:
-    """Linear schedule of Ho et al. (2020): betas from 1e-4 to 0.02 for 1000 steps, scaled by 1000 / steps for others.
-
-    Raises:
-        ConfigError: `steps` is so small that a beta would be 1 or more.
-    """
+    """Linear schedule of Ho et al. (2020): betas from 1e-4 to 0.02 for 1000 steps, times 1000 / steps for others."""
     scale = LINEAR_STEPS / steps
     if scale * LINEAR_LAST >= 1:
         wanted = f"above {LINEAR_STEPS * LINEAR_LAST:.0f} for the linear schedule"
@@ -69,9 +65,6 @@ def signal_levels(schedule: str, steps: int) -> Tensor:
 
 def spaced_levels(levels: Tensor, count: int) -> list[tuple[float, float]]:
     """Pairs (level, earlier level) of `count` evenly spaced sampling steps from the noisiest level to the clean image.
-
-    Raises:
-        ConfigError: `count` is above the number of steps.
 
     >>> spaced_levels(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 2)
     [(0.0, 0.5), (0.5, 1.0)]
@@ -325,9 +318,7 @@ class Denoiser(nn.Module):
         self.embedding = LevelEmbedding(width, embedded)
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
         sides = zip([width, *widths], widths, attends, strict=False)
-        self.down = nn.ModuleList(
-            Block(below, outgoing, embedded, attend) for below, outgoing, attend in sides
-        )
+        self.down = nn.ModuleList(Block(below, above, embedded, attend) for below, above, attend in sides)
         self.middle = nn.ModuleList(Block(coarsest, coarsest, embedded, attends) for attends in (True, False))
         sides = zip([coarsest, *widths[::-1]], widths[::-1], attends[::-1], strict=False)
         self.up = nn.ModuleList(Block(below + skip, skip, embedded, attend) for below, skip, attend in sides)

@@ -19,11 +19,7 @@ _CLIENT = "huggingface_hub.utils._http"
 
 
 def require_weights(config: Config) -> None:
-    """Check, before torch is imported and images are read, that weights exist or the hub can be reached.
-
-    Raises:
-        WeightsError: a file does not exist, or the weights are not in the hub's cache and there is no network.
-    """
+    """Raise a `WeightsError` before torch is imported and images are read, unless weights exist or the hub answers."""
     for name in ("inception_weights", "lpips_weights"):
         file = getattr(config.evaluation, name)
         if file is not None and not expand_user(file).is_file():
@@ -33,7 +29,9 @@ def require_weights(config: Config) -> None:
         return
     if source != "pretrained":
         weights_file(source)
-    elif not (_is_cached(name) or hub_resolves()):
+        return
+    is_cached = any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}.*/snapshots/*/*"))
+    if not (is_cached or hub_resolves()):
         raise WeightsError(f"{not_downloaded(name, 'there is no network')} {ways_to_weights(name)}")
 
 
@@ -42,9 +40,7 @@ def weights_file(name: str) -> Path:
     try:
         return model_file(name)
     except RunError as error:
-        raise WeightsError(
-            f"{error} (`encoder.weights` can also be `pretrained`, `package` or `none`.)"
-        ) from None
+        raise WeightsError(f"{error} (`encoder.weights` can be `pretrained`, `package` or `none`.)") from None
 
 
 def no_weights(path: Path) -> str:
@@ -69,11 +65,6 @@ def ways_to_weights(name: str) -> str:
         f"or --set encoder.weights=FILE with a .safetensors or .pth file of {name}. With a network: connect to the hub "
         "once. Random weights must be requested: --set encoder.weights=none"
     )
-
-
-def _is_cached(name: str) -> bool:
-    """Whether the hub's cache holds any file of a timm network."""
-    return any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}.*/snapshots/*/*"))
 
 
 @contextmanager

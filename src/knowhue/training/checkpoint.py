@@ -42,13 +42,9 @@ def save_checkpoint(
 def restore_checkpoint(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Any], golden_step: str
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Load the checkpoint into modules and optimizers.
+    """Load the checkpoint into modules and optimizers; return the number of epochs done and their log entries.
 
-    Returns:
-        The number of epochs done, 0 without a checkpoint, and their log entries.
-
-    Raises:
-        RunError: the checkpoint is damaged, of another version, or was not computed with `golden_step`.
+    A checkpoint that is damaged, of another version, or not computed with `golden_step` raises a `RunError`.
     """
     path = folder / _STATE
     if not path.exists():
@@ -56,14 +52,11 @@ def restore_checkpoint(
     try:
         header, content = _read(path)
         if header["version"] != _VERSION:
-            raise RunError(
-                f"`{path}` was written by another version of knowhue. Remove `{folder}` to start this run again."
-            )
+            raise RunError(f"`{path}` is of another version of knowhue. Remove `{folder}` to start again.")
         if (recorded := header["golden_step"]) != golden_step:
             raise RunError(
-                f"`{path}` was computed differently than this process computes (golden step {recorded[:12]}, not "
-                f"{golden_step[:12]}: another processor, other threads, libraries or code), which would mix both in "
-                f"one run. Continue where it was computed, or remove `{folder}` to start this run again."
+                f"`{path}` was computed with another processor, other threads, libraries or code (golden step "
+                f"{recorded[:12]}, not {golden_step[:12]}). Continue there, or remove `{folder}` to start again."
             )
         # weights_only, because a pickle could run code; on the CPU, because `load_state_dict` copies to the device
         states = torch.load(content, map_location="cpu", weights_only=True)
@@ -72,7 +65,7 @@ def restore_checkpoint(
                 part.load_state_dict(saved[name])
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise RunError(
-            f"`{path}` is damaged: {first_line(error)}. Remove `{folder}` to start this run again."
+            f"`{path}` is damaged: {first_line(error)}. Remove `{folder}` to start again."
         ) from None
     return header["epoch"], header["log"]
 

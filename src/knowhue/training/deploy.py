@@ -61,7 +61,13 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
         return path
     with locked(folder, "deploy", wait_s=DEPLOY_S):
         if not path.exists():  # another process may have written it meanwhile
-            _deploy(folder, path, report, licence)
+            report({"stage": "deploy"})
+            config, root = read_config(folder), folder.parent.parent
+            prepared = load_prepared(root / "images", config.evaluation.split)
+            work = Workspace(root, Engine(config.training), prepared, report)
+            module, description = fit(work, config, folder, licence)
+            weights = {name: each.detach().cpu().contiguous() for name, each in module.state_dict().items()}
+            save_model(path, description, weights)
         elif licence:
             description, weights = read_model(path, "pt")
             if description.licence != licence:
@@ -69,34 +75,15 @@ def deploy(folder: str | Path, report: Report = lambda _: None, licence: str = "
     return path
 
 
-def _deploy(folder: Path, path: Path, report: Report, licence: str) -> None:
-    report({"stage": "deploy"})
-    config, root = read_config(folder), folder.parent.parent
-    prepared = load_prepared(root / "images", config.evaluation.split)
-    work = Workspace(root, Engine(config.training), prepared, report)
-    module, description = fit(work, config, folder, licence)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_model(path, description, weights)
-
-
 def require_deployable(folder: Path, task: Task | None = None) -> None:
-    """Check that a finished run can be deployed, and that it has a head for `task`.
-
-    Raises:
-        RunError: it is an oracle's run or a network from scratch.
-        ConfigError: it has no head for the task.
-    """
+    """Raise a `KnowhueError` unless a finished run can be deployed and has a head for `task`."""
     config = read_config(folder)
     if config.colour.oracle and "colour" in config.tasks.names:
-        raise RunError(
-            f"{folder} is the run of an oracle, which needs the true class of each image: it is a control for its "
-            "study, and cannot colour new images. Name a run of another arm, such as colour or multi."
-        )
+        raise RunError(f"{folder} is the run of an oracle, which needs true classes. Name another arm's.")
     if not config.has_encoder:
         raise RunError(
             f"`{folder}` should be a run with an encoder, whose features tell whether an image is unlike the training "
-            f"images. Found `colour.method = {config.colour.method}`, a network from scratch: it can be trained, "
-            "evaluated and compared, but not deployed. Train with `--set colour.method=unet`, gan or feedforward."
+            f"images. Found `colour.method = {config.colour.method}`. Train with unet, gan or feedforward."
         )
     if task is not None:
         require_task(task, config.tasks.names, str(folder))

@@ -184,17 +184,16 @@ def find_faults(train: Mapping[str, float], validation: Mapping[str, float]) -> 
     A discriminator that is nearly always right gives the generator little gradient (Arjovsky and Bottou 2017).
 
     >>> find_faults({"discriminator_real": 0.99, "discriminator_fake": 0.98}, {})
-    ['discriminator saturated: it is right on 99 % of real and 98 % of generated patches']
+    ['discriminator saturated: right on 99 % of real and 98 % of generated patches']
     """
     faults = []
     real, fake = train.get("discriminator_real", 0.0), train.get("discriminator_fake", 0.0)
     if min(real, fake) > SATURATED:
         faults.append(
-            f"discriminator saturated: it is right on {100 * real:.0f} % of real and {100 * fake:.0f} % of "
-            "generated patches"
+            f"discriminator saturated: right on {100 * real:.0f} % of real and {100 * fake:.0f} % of generated patches"
         )
     if validation.get("chroma_ratio", 1.0) < GRAY_RATIO:
         faults.append(
-            f"colours collapsed to gray: mean chroma is {validation['chroma_ratio']:.2f} of the true one"
+            f"colours collapsed to gray: mean chroma is {validation['chroma_ratio']:.2f} of the true"
         )
     return faults

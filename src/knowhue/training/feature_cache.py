@@ -64,9 +64,6 @@ def cache_features(
     golden step (which depends on processor, threads and libraries), so a stale cache is never read. Each file has a
     JSON file with its checksum; a damaged file is computed again. The processes of a run each compute some rows of the
     same files, so the folder must be visible to all of them; other runs wait meanwhile.
-
-    Raises:
-        RunError: the folder cannot be written.
     """
     engine = work.engine
     images = [work.prepared.fingerprint, hashlib.sha256(positions.tobytes()).hexdigest()]

@@ -111,20 +111,16 @@ def restart_mixed_blocks(
 
 
 def restart_mixed_block_of(work: Workspace, arm: str, config: Config, step: str) -> None:
-    """Do as `restart_mixed_blocks` before a single run, unless finished arms of its block would have to be set aside.
-
-    Raises:
-        RunError: finished arms of the block, or arms with the same heads, were computed with another golden step.
-    """
+    """Do as `restart_mixed_blocks` before a single run; `RunError` if finished runs would have to be set aside."""
     block = _block_of(work.root, arm, config)
     is_done = inspect_run(run_folder(work.root, arm, config))[0]
     others = [] if is_done else _finished_with_others(work.root, block, config, step)
     work.engine.wait()  # until all processes have read the folders, before one of them moves any
     if others:
         raise RunError(
-            f"`{work.root / arm}`, seed {config.seed}, would be computed differently (golden step {step[:12]}: another "
-            f"processor, other threads, libraries or code) than {', '.join(others)}, with which it is compared or "
-            "shares heads. Train it where these were trained, or name another folder."
+            f"`{work.root / arm}`, seed {config.seed}, would be computed by another processor, threads, libraries "
+            f"or code (golden step {step[:12]}) than {', '.join(others)}, with which it is compared or shares heads. "
+            "Train it there, or name another folder."
         )
     if not is_done:
         restart_mixed_blocks(work, {config.seed: block}, step)

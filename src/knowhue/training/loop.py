@@ -57,7 +57,6 @@ def run_phase(
 
     Raises:
         Diverged: a loss is not finite, or a weight at the end.
-        RunError: the checkpoint is damaged, or was computed with another golden step.
     """
     state = make_train_state(work.engine, networks, config, phase)
     modules, optimizers = state.modules(), state.optimizers

@@ -98,12 +98,7 @@ class Networks:
 
 
 def build_networks(engine: Engine, config: Config, classes: Sequence[str]) -> Networks:
-    """Build the networks of a run; with `encoder.with_heads`, heads start from a trained model's.
-
-    Raises:
-        ConfigError: as `build_model`.
-        WeightsError, RunError: initial weights cannot be loaded.
-    """
+    """Build the networks of a run, see `build_model`; with `encoder.with_heads`, heads start from a trained model's."""
     model, discriminator = engine.place(build_model(config, len(classes))), build_discriminator(config)
     networks = Networks(model, None if discriminator is None else engine.place(discriminator))
     if config.encoder.with_heads:

@@ -85,10 +85,7 @@ def open_workspace(
     """Start the engine (unless given), check settings and weights, and prepare the images.
 
     `configs` are the settings of all runs that will share the workspace, by default only `config`. `share_out`
-    distributes images that are not prepared yet; by default this process reads them.
-
-    Raises:
-        KnowhueError: settings, images, weights or folder cannot be used; the message says how to fix this.
+    distributes images that are not prepared yet; by default this process reads them. Raises a `KnowhueError`.
     """
     report({"stage": "open"})
     engine = engine or Engine(config.training)
@@ -188,11 +185,7 @@ def evaluate_run(folder: str | Path, report: runs.Report = lambda _: None) -> Sc
 
 
 def load_run(work: Workspace, config: Config, folder: Path) -> MultiTask:
-    """Load the trained model of a run, in evaluation mode.
-
-    Raises:
-        RunError: it was trained on other images than are there now, or it is damaged.
-    """
+    """Load the trained model of a run, in evaluation mode; `RunError` if it is damaged or the images have changed."""
     _require_same_images(work, folder)
     runs.require_intact(folder)
     return make_networks(work, _without_start(config), folder).model.eval()
@@ -209,7 +202,9 @@ def _with_cached_features(work: Workspace, config: Config, networks: Networks) -
     """Add cached features, unless no epoch reads them or they exceed `training.cache_gib`, which is reported."""
     if not config.training.heads.epochs:
         return networks
-    positions = _read_by_heads(work, config)
+    positions = np.arange(len(work.prepared.rgb))
+    if not config.supervision.resample:  # all images that heads are trained on, with any seed, or scored on
+        positions = np.union1d(trained_on(work, config), np.flatnonzero(work.prepared.split != "train"))
     needed = cache_bytes(networks.model, work, len(positions)) / 2**30
     if needed > config.training.cache_gib:
         text = f"features would take {needed:.1f} GiB, more than training.cache_gib: computed again in each epoch"
@@ -217,13 +212,6 @@ def _with_cached_features(work: Workspace, config: Config, networks: Networks) -
         return networks
     cache = cache_features(networks.model, work, positions, golden.golden_step(work.engine))
     return replace(networks, features=cache)
-
-
-def _read_by_heads(work: Workspace, config: Config) -> NDArray[np.int64]:
-    """Positions of all images that heads are trained on, with any seed, or scored on."""
-    if config.supervision.resample:
-        return np.arange(len(work.prepared.rgb))
-    return np.union1d(trained_on(work, config), np.flatnonzero(work.prepared.split != "train"))
 
 
 def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool:
@@ -241,8 +229,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
         # also rejects a run of another version, instead of continuing it
         if not runs.has_matching_name(folder):
             raise RunError(
-                f"`{folder}` should hold the run that it is named after. Found one of other settings or another seed, "
-                "moved or copied there. Remove it, and run the same command again."
+                f"`{folder}` should hold the run that it is named after. Found another. Remove it."
             )
         if is_trained and work.engine.is_main:  # in case the run was killed before it removed them
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -294,10 +281,7 @@ def _require_same_images(work: Workspace, folder: Path) -> None:
     except RunError:
         return  # not started, or damaged, which is checked elsewhere
     if recorded != work.prepared.fingerprint:
-        raise RunError(
-            f"`{folder}` was trained on other images than are there now: some were added, changed or removed. "
-            "Name another folder, or restore the old images."
-        )
+        raise RunError(f"`{folder}` was trained on other images. Restore them, or name another folder.")
 
 
 def _start_digests(networks: Networks, start: runs.Start | None) -> dict[str, Any]:
@@ -309,13 +293,10 @@ def _require_same_start(folder: Path, current: Mapping[str, Any]) -> None:
     """Check that a run or head in `folder` began with the same weights, precision and golden step as `current`."""
     environment = read_json(folder / "environment.json")
     recorded = {**environment, "start": (environment.get("start") or {}).get("sha256")}
-    changed = [
-        f"{name} {recorded[name]}, now {new}" for name, new in current.items() if recorded[name] != new
-    ]
+    changed = [f"{key} {recorded[key]}, now {new}" for key, new in current.items() if recorded[key] != new]
     if changed:
         raise RunError(
-            f"`{folder}` was trained with {'; '.join(changed)}. Its arms could not be compared with the others: "
-            "restore the old weights, precision or machine, or name another folder."
+            f"`{folder}` was trained with {'; '.join(changed)}. Restore it, or name another folder."
         )
 
 
@@ -437,7 +418,7 @@ def _require_consistent(config: Config) -> None:
     training, colour, size = config.training, config.colour, config.images.size_px
     if training.shift_px >= size:
         raise ConfigError(
-            should_be("training.shift_px", f"below `images.size_px = {size}`", training.shift_px)
+            should_be("training.shift_px", f"below `images.size_px`, {size}", training.shift_px)
         )
     if colour.method == "pix2pix" and size < PatchGAN.SMALLEST_PX:
         wanted = f"{PatchGAN.SMALLEST_PX} or more for `colour.method = pix2pix`"
@@ -445,6 +426,6 @@ def _require_consistent(config: Config) -> None:
     layers = colour.discriminator_layers
     if config.has_encoder and colour.is_adversarial and size >> layers < 2:
         raise ConfigError(
-            f"`colour.discriminator_layers` should give at least 2 patches for an image of {size} pixels. "
-            f"Found `colour.discriminator_layers = {layers}`, with patches of {3 * 2 ** (layers + 1) - 2} pixels."
+            f"`colour.discriminator_layers` should give at least 2 patches in {size} pixels. Found {layers}, with "
+            f"patches of {3 * 2 ** (layers + 1) - 2} pixels."
         )

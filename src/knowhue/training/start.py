@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, Task, digest
-from knowhue.errors import ConfigError, RunError, WeightsError, shown
+from knowhue.errors import ConfigError, RunError, WeightsError, should_be, shown
 from knowhue.inference.networks import read_model
 from knowhue.presets import DEFAULT_PRESET, PRESETS, edit, load_config
 from knowhue.runs import BUILT_IN, DEPLOYED, Start, model_file, read_config, read_start, require_intact
@@ -77,10 +77,8 @@ def start_from(
     )
     for key in ("weights", "with_heads"):
         if (value := getattr(config.encoder, key)) != encoder[key]:
-            raise ConfigError(
-                f"`encoder.{key}` should be left to `--start-from {shown(model)}`. Found `encoder.{key} = "
-                f"{shown(value)}`. Leave one of the two out."
-            )
+            wanted = f"left to `--start-from {shown(model)}`"
+            raise ConfigError(should_be(f"encoder.{key}", wanted, value, "Leave one of the two out."))
     require_fit(config)
     return config
 
@@ -97,16 +95,12 @@ def _require_preset(preset: str, source: Source) -> None:
 
 
 def find_source(name: str) -> Source:
-    """Find a trained model and read its description.
-
-    Raises:
-        RunError, WeightsError: there is no such model, it is damaged, or runs cannot start from it.
-    """
+    """Find a trained model and read its description; raises a `KnowhueError` if runs cannot start from it."""
     path = model_file(name)
     if path.suffix != ".safetensors":
         raise WeightsError(
-            f"`--start-from` should be `{BUILT_IN}`, the folder of a run or a study, or a .safetensors file. Found "
-            f"`{name}`. Export the model's run with `knowhue export RUN --to safetensors`."
+            f"`--start-from` should be `{BUILT_IN}`, the folder of a run or a study, or a .safetensors file, which "
+            f"`knowhue export` writes. Found `{name}`."
         )
     is_in_run = all((path.parent / each).exists() for each in ("config.json", "status.json"))
     source = _run_source(path.parent) if is_in_run and path.name != DEPLOYED else _file_source(name, path)
@@ -114,8 +108,7 @@ def find_source(name: str) -> Source:
     if not config.has_encoder or (config.colour.oracle and "colour" in config.tasks.names):
         found = "an oracle, which is given the true class" if config.has_encoder else "one without an encoder"
         raise RunError(
-            "`--start-from` should be a model whose encoder and heads other runs can use. Found "
-            f"`{name}`, {found}. Name a run of another arm, such as colour or multi."
+            f"`--start-from` should be a run that others can start from, such as of `multi`. Found `{name}`, {found}."
         )
     return source
 
@@ -138,12 +131,7 @@ def _file_source(name: str, path: Path) -> Source:
 
 
 def require_fit(config: Config) -> None:
-    """Check that a run's encoder and heads have the form of the model that they start from.
-
-    Raises:
-        ConfigError: they have another form; lists the settings that differ.
-        RunError, WeightsError: there is no such model, or runs cannot start from it.
-    """
+    """Raise a `ConfigError` unless a run's encoder and heads have the form of the model that they start from."""
     if not config.encoder.with_heads:
         return
     source = find_source(config.encoder.weights)
@@ -202,9 +190,6 @@ def initial_heads(config: Config, classes: Sequence[str], random: "Weights") -> 
 
     The colour head is taken as a whole. The class head is taken with the rows of those classes that have the same name
     in both; new classes keep their rows of `random`, the run's initial weights. If all classes are new, so is the head.
-
-    Raises:
-        WeightsError: the model's tensors do not fit its description.
     """
     source = find_source(config.encoder.weights)
     parts = _read_parts(source)
@@ -231,8 +216,7 @@ def _tensor(parts: "Weights", name: str, shape: Sequence[int], source: Source) -
     found = tuple(parts[name].shape) if name in parts else "none"
     if found != tuple(shape):
         raise WeightsError(
-            f"`{source.name}` should hold the heads of its description. Found `{name}` of shape {found} instead of "
-            f"{tuple(shape)}. Export its run again, or train it again."
+            f"`{source.name}` should hold the heads of its description. Found `{name}` of shape {found}."
         )
     return parts[name]
 

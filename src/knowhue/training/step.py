@@ -19,11 +19,7 @@ Branches = Mapping[str, Pyramid]
 
 
 def train_step(state: TrainState, batch: Batch) -> Losses:
-    """Update the discriminator and the model on one batch.
-
-    Returns:
-        The losses before the update, by name; `generator` is the model's adversarial loss.
-    """
+    """Update the discriminator and the model on one batch; return the losses before the update, by name."""
     config, weights = state.config, state.config.tasks.weights
     with state.engine.autocast():
         prediction: Prediction = state.model(batch.lightness, batch.features, batch.chroma, batch.label)
@@ -69,17 +65,12 @@ def class_loss(prediction: Prediction, batch: Batch, config: Config) -> Tensor:
 
 
 def discriminator_step(state: TrainState, batch: Batch, chroma: Chroma, losses: Losses) -> Tensor:
-    """Update the discriminator, and return the gradient that it gives to the model.
+    """Update the discriminator, add its losses to `losses`, and return the gradient of the generator's for `chroma`.
 
     Both use the discriminator's scores of the same generated images, so one forward pass is enough: first the gradient
     of the generator's loss with respect to the images, then the discriminator's own backward pass. The usual order
     (discriminator step, then a second forward pass for the generator) takes a third longer. Here the generator is
     trained against the discriminator before its update, as in simultaneous gradient descent.
-
-    Adds the adversarial losses and the discriminator's accuracy to `losses`.
-
-    Returns:
-        Gradient of the generator's adversarial loss with respect to the generated `chroma`.
     """
     discriminator, optimizer = state.discriminator, state.discriminator_optimizer
     assert discriminator is not None
