@@ -130,19 +130,11 @@ def render_page(found: Conclusion, note: str = "") -> str:
     # without the scores of single images, which are too many for a page
     scores = [("arm", "seed", "metric", "value", "class"), *(row[:5] for row in tidy_scores(study))]
     return fill(
-        "page.html",
-        **shared,
-        results=found.results,
-        scores_link=_data_link("text/csv", to_csv(scores)),
-        warnings=integrity.warnings(study),
-        answers=_answers(found),
-        sections=_sections(found.findings),
-        fewest_seeds=fewest_seeds(study.alpha),
-        numbers=numbers,
-        integrity=integrity,
-        longest_list=_LONGEST_LIST,
+        "page.html", **shared, results=found.results, scores_link=_data_link("text/csv", to_csv(scores)),
+        warnings=integrity.warnings(study), answers=_answers(found), sections=_sections(found.findings),
+        fewest_seeds=fewest_seeds(study.alpha), numbers=numbers, integrity=integrity, longest_list=_LONGEST_LIST,
         settings=dotted(study.settings.get("config", {}), is_for_readers=True),
-    )
+    )  # fmt: skip
 
 
 def _methods_content(study: Study) -> dict[str, Any]:
@@ -153,9 +145,9 @@ def _methods_content(study: Study) -> dict[str, Any]:
         title = compared.regimes[regime].title if regime in compared.regimes else ""
         description = _DRAWINGS_OF_METHODS[kind].format(title)
         drawings[name] = Markup(to_svg(figure, name.replace("_", "-"), description))
-    fewest = fewest_seeds(compared.alpha)
     return {
-        "compared": compared, "drawings": drawings, "methods": methods, "fewest": fewest, "seconds_text": seconds_text,
+        "compared": compared, "drawings": drawings, "methods": methods, "fewest": fewest_seeds(compared.alpha),
+        "seconds_text": seconds_text,
     }  # fmt: skip
 
 
@@ -167,15 +159,9 @@ def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: st
     """
     study = found.findings.study
     text = fill(
-        "verdict.html",
-        study=study,
-        command=command,
-        numbers=numbers_file.name,
-        results_link=_results_link(found),
-        notices=notices(study),
-        sections=_sections(found.findings, _TABLE_SECTIONS),
-        answers=_answers(found),
-    )
+        "verdict.html", study=study, command=command, numbers=numbers_file.name, results_link=_results_link(found),
+        notices=notices(study), sections=_sections(found.findings, _TABLE_SECTIONS), answers=_answers(found),
+    )  # fmt: skip
     write_json(numbers_file, found.results)
     with replacing(page) as file:
         file.write(text)
@@ -277,12 +263,10 @@ def _figure(study: Study, name: str) -> dict[str, Any]:
     table = [[row.get(name) for name in names] for row in rows]
     description = f"{figure.title} {caption}"
     return {
-        "name": name,
-        "title": figure.title,
-        "caption": caption,
+        "name": name, "title": figure.title, "caption": caption,
         "drawings": [Markup(to_svg(drawing, each, description)) for each, drawing in drawn.items()],
         "data": _data_link("text/csv", to_csv([names, *table])) if table else "",
-    }
+    }  # fmt: skip
 
 
 def _data_link(kind: str, text: str) -> str:

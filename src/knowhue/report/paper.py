@@ -21,10 +21,7 @@ from knowhue.storage import replacing, require_outputs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-_TABLE_NAMES = (
-    "questions",
-    *(name for section in SECTIONS for name in section.tables if name != "exploratory"),
-)
+_TABLE_NAMES = ("questions", *(name for each in SECTIONS for name in each.tables if name != "exploratory"))
 _PAGE_INCHES = 7.5
 """Height of a page that drawings may fill; the rest is for the caption."""
 
@@ -117,14 +114,8 @@ def methods_paragraph(study: Study) -> str:
     ]
     heads, tuned = (study.config("training", phase, "epochs") for phase in ("heads", "finetune"))
     return fill_latex(
-        "methods.tex",
-        questions=questions,
-        config=study.config,
-        seeds=plural(len(study.seeds), "seed"),
-        heads=plural(heads, "epoch"),
-        tuned=tuned,
-        images=image_sentences(study),
-        alpha=study.settings.get("alpha", ALPHA),
-        question_alpha=study.alpha,
+        "methods.tex", questions=questions, config=study.config, seeds=plural(len(study.seeds), "seed"),
+        heads=plural(heads, "epoch"), tuned=tuned, images=image_sentences(study),
+        alpha=study.settings.get("alpha", ALPHA), question_alpha=study.alpha,
         sentences=filter(None, (plan_sentence(study), cells_sentence(study), machine_sentence(study))),
-    )
+    )  # fmt: skip

@@ -76,28 +76,20 @@ def read_study(folder: Path, images: Callable[[Path], tuple[Row, ...]] = read_im
             raise DamagedError(written[name], "it is missing, or empty")
     split = _reporting_split(shared["prepared"], plan)
     faulty = faults(runs, gates, plan.seeds, settings.get("parts", {}).get("images"), split)
+    kept = {
+        arm: {
+            seed: replace(run, state=UNPAIRED) if seed in faulty and run.state in ENDED else run
+            for seed, run in by_seed.items()
+        }
+        for arm, by_seed in runs.items()
+    }
+    heads = [path for seed in plan.seeds for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")]
     return Study(
-        settings=settings,
-        runs={
-            arm: {
-                seed: replace(run, state=UNPAIRED) if seed in faulty and run.state in ENDED else run
-                for seed, run in by_seed.items()
-            }
-            for arm, by_seed in runs.items()
-        },
-        **shared,
-        samples=samples or {},
+        settings, kept, **shared, samples=samples or {}, gates=gates, faults=faulty,
         damaged=() if samples is not None else ("images/samples.npz",),
-        gates=gates,
-        faults=faulty,
-        head_seconds=sum(
-            read_json(path).get("seconds", {}).get("heads") or 0.0
-            for seed in plan.seeds
-            for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")
-        ),
-        costs=_optional_json(folder / "costs.json"),
-        exploratory=tuple(_exploratory(folder, plan)),
-    )
+        head_seconds=sum(read_json(path).get("seconds", {}).get("heads") or 0.0 for path in heads),
+        costs=_optional_json(folder / "costs.json"), exploratory=tuple(_exploratory(folder, plan)),
+    )  # fmt: skip
 
 
 def _read_run(root: Path, plan: Plan, arm: str, seed: int, read: Callable[[Path], tuple[Row, ...]]) -> Run:
@@ -110,20 +102,12 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int, read: Callable[[Path]
     arrays = {name: _arrays(folder / f"{name}.npz") for name in ("samples", "extremes")}
     images = folder / "per_image.csv"
     return Run(
-        arm=arm,
-        seed=seed,
-        state=status.get("state", "running"),
-        same_settings=same_settings,
-        seconds=status.get("seconds", {}),
-        log=tuple(read_log(folder)),
-        scores=_optional_json(folder / "scores.json"),
+        arm, seed, status.get("state", "running"), same_settings, status.get("seconds", {}), tuple(read_log(folder)),
         images=read(images) if images.exists() else (),
-        samples=arrays["samples"] or {},
-        extremes=arrays["extremes"] or {},
+        samples=arrays["samples"] or {}, extremes=arrays["extremes"] or {},
         damaged=tuple(f"{name}.npz" for name, found in arrays.items() if found is None),
-        environment=_optional_json(folder / "environment.json"),
-        gradient_shares=_optional_json(folder / "gradient_shares.json"),
-    )
+        **{name: _optional_json(folder / f"{name}.json") for name in ("scores", "environment", "gradient_shares")},
+    )  # fmt: skip
 
 
 def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None, bool]:

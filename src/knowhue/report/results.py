@@ -65,13 +65,9 @@ def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, An
         "verdicts": {question: each.verdict for question, each in answered.items()},
         "tests": {question: _tests(findings, question) for question in study.questions},
         "secondary": [
-            {
-                "question": question,
-                "metric": metric,
-                "exploratory": metric not in study.questions[question].secondary,
-            }
+            {"question": name, "metric": metric, "exploratory": metric not in study.questions[name].secondary}
             | row.numbers()
-            for (question, metric), row in findings.secondary.items()
+            for (name, metric), row in findings.secondary.items()
         ],
         "probabilities": {
             row["question"]: {name: row[name] for name in (*Posterior._fields, "over")}
@@ -321,9 +317,7 @@ def compare(
             for key in dict.fromkeys((*before, *now))
         ]
         return sum(count for count, _ in parts), [text for _, texts in parts for text in texts]
-    are_numbers = not any(
-        isinstance(each, bool) or not isinstance(each, int | float) for each in (kept, found)
-    )
+    are_numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (kept, found))
     same = kept == found
     if are_numbers and not same and isinstance(kept, float):
         least = absolute.get(place.rpartition(".")[2], tolerance)

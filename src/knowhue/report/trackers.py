@@ -85,10 +85,7 @@ class LoggedRun(NamedTuple):
     def all_points(self) -> list[LoggedNumber]:
         """Return the points of the log, and the final scores as `score/...` at the last epoch."""
         last = max((each.step for each in self.points if not each.is_diagnosis), default=0)
-        final = [
-            LoggedNumber(f"score/{name}", last, self.seconds, each) for name, each in self.scores.items()
-        ]
-        return [*self.points, *final]
+        return [*self.points, *_numbers("score", self.scores, last, self.seconds)]
 
 
 def read_logged(path: Path) -> list[LoggedRun]:
@@ -121,18 +118,16 @@ def _read(folder: Path) -> LoggedRun:
     points = tuple(_points(read_log(folder), config.training.batch_size))
     log = folder / "log.jsonl"
     until = log.stat().st_mtime if log.exists() else 0.0
+    parameters = {
+        name: value if isinstance(value, Scalar) else inline_yaml(value)
+        for name, value in dotted(settings_of(config), is_for_readers=True)
+    }
     return LoggedRun(
-        f"{folder.parent.name}/{folder.name}",
-        frozen.get("name", root.name),
-        {name: tag for name, tag in tags.items() if tag is not None},
-        {
-            name: value if isinstance(value, Scalar) else inline_yaml(value)
-            for name, value in dotted(settings_of(config), is_for_readers=True)
-        },
-        points,
+        f"{folder.parent.name}/{folder.name}", frozen.get("name", root.name),
+        {name: tag for name, tag in tags.items() if tag is not None}, parameters, points,
         {name: float(value) for name, value in scored.get("metrics", {}).items() if value is not None},
         until - (points[-1].seconds if points else 0.0),
-    )
+    )  # fmt: skip
 
 
 def _points(log: list[dict[str, Any]], batch_size: int) -> Iterator[LoggedNumber]:
@@ -282,9 +277,9 @@ class MLflow:
         parameters = [Param(name, str(value)[:_LONGEST_PARAMETER]) for name, value in run.parameters.items()]
         for part in chunk_list(parameters, _MOST_PARAMETERS):
             self._client.log_batch(made, params=part)
+        points = run.all_points()
         metrics = [
-            Metric(metric, value, began + round(1000 * seconds), step)
-            for metric, step, seconds, value in run.all_points()
+            Metric(each.metric, each.value, began + round(1000 * each.seconds), each.step) for each in points
         ]
         for part in chunk_list(metrics, _MOST_METRICS):
             self._client.log_batch(made, metrics=part)
@@ -328,19 +323,12 @@ class Wandb:
         """See `TRACKERS`."""
         for folder in self._earlier(run):
             shutil.rmtree(folder)
+        tags = [run.tags["arm"], f"seed-{run.tags['seed']}", run.tags["state"]]
         opened = self._wandb.init(
-            project=self._project or run.study,
-            id=run.key,
-            name=run.name,
-            group=run.tags.get("plan"),
-            job_type=run.tags["arm"],
-            tags=[run.tags["arm"], f"seed-{run.tags['seed']}", run.tags["state"]],
-            config=dict(run.parameters),
-            dir=str(self._out),
-            mode=self._mode,
-            resume="allow",
-            settings=self._wandb.Settings(console="off", silent=True),
-        )
+            project=self._project or run.study, id=run.key, name=run.name, group=run.tags.get("plan"),
+            job_type=run.tags["arm"], tags=tags, config=dict(run.parameters), dir=str(self._out), mode=self._mode,
+            resume="allow", settings=self._wandb.Settings(console="off", silent=True),
+        )  # fmt: skip
         opened.define_metric("*", step_metric="epoch")
         opened.define_metric("diagnostics/*", step_metric="training_step")
         for row in _rows(run)[opened.step :]:
@@ -354,11 +342,7 @@ class Wandb:
         return list((self._out / "wandb").glob(f"offline-run-*-{run.key}")) if self._is_local else []
 
 
-TRACKERS: dict[str, type[TensorBoard | MLflow | Wandb]] = {
-    "tensorboard": TensorBoard,
-    "mlflow": MLflow,
-    "wandb": Wandb,
-}
+TRACKERS = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
 """The trackers: `has` tells whether a run is up to date, `write` logs it and replaces an earlier log, `see` is a
 command that shows the runs; `errors` are the library's exceptions if the tracker does not answer, `remedy` is the
 advice then."""
