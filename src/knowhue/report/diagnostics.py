@@ -188,25 +188,24 @@ def gradient_table(study: Study) -> dict[str, dict[str, Any]]:
 
 def gradient_warnings(study: Study) -> list[tuple[str, str]]:
     """Return one warning (arms, text) for all arms whose adversarial loss hardly reaches the encoder, or none."""
-    low = {
-        (arm, moment): 100 * share
-        for arm, moments in gradient_table(study).items()
-        for moment, each in moments.items()
-        if (share := each["adversarial_of_colour"]) is not None and share < LEAST_ADVERSARIAL
-    }
-    if not low:
-        return []
+    low: dict[str, list[float]] = {}
+    arms: dict[str, None] = {}
+    for arm, moments in gradient_table(study).items():
+        for moment, each in moments.items():
+            share = each["adversarial_of_colour"]
+            if share is not None and share < LEAST_ADVERSARIAL:
+                low.setdefault(MOMENTS[moment], []).append(100 * share)
+                arms[arm_label(study, arm)] = None
     where = []
-    for moment, title in MOMENTS.items():
-        if shares := [share for (_, at), share in low.items() if at == moment]:
-            # minimum and maximum, or one number if both round to the same
-            ends = dict.fromkeys(f"{share:.1f}" for share in (min(shares), max(shares)))
-            where.append(f"{' to '.join(ends)} % {title}")
+    for title in sorted(low, key=list(MOMENTS.values()).index):
+        # minimum and maximum, or one number if both round to the same
+        ends = dict.fromkeys(f"{share:.1f}" for share in (min(low[title]), max(low[title])))
+        where.append(f"{' to '.join(ends)} % {title}")
     text = (
         f"the adversarial loss's share of the colour gradient at the encoder is {' and '.join(where)} fine-tuning, "
         f"below {100 * LEAST_ADVERSARIAL:.0f} %: the GAN has hardly any effect (--set colour.adversarial_weight)."
     )
-    return [(", ".join(dict.fromkeys(arm_label(study, arm) for arm, _ in low)), text)]
+    return [(", ".join(arms), text)] if arms else []
 
 
 def _gradients(runs: list[Run], moment: str) -> dict[str, Any]:
@@ -214,12 +213,10 @@ def _gradients(runs: list[Run], moment: str) -> dict[str, Any]:
     if not measured:
         return {}
     names = [name for name in LOSSES if all(name in each["norms"] for each in measured)]
-    norms, shares = (
-        {name: mean([each[kind][name] for each in measured]) for name in names}
+    found: dict[str, Any] = {
+        kind: {name: mean([each[kind][name] for each in measured]) for name in names}
         for kind in ("norms", "shares")
-    )
-    pixel, adversarial = norms.get("pixel"), norms.get("adversarial")
-    of_colour = None
-    if pixel is not None and adversarial is not None and pixel + adversarial > 0:
-        of_colour = adversarial / (pixel + adversarial)
-    return {"norms": norms, "shares": shares, "adversarial_of_colour": of_colour, "seeds": len(measured)}
+    }
+    colour = [found["norms"].get(name) for name in ("adversarial", "pixel")]
+    of_colour = colour[0] / sum(colour) if None not in colour and sum(colour) > 0 else None
+    return found | {"adversarial_of_colour": of_colour, "seeds": len(measured)}

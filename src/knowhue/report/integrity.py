@@ -15,13 +15,9 @@ from knowhue.report.text import number, plain, seeds_text, span
 from knowhue.runs import Start
 
 STATES = {
-    "finished": "finished",
-    "diverged": "diverged",
-    UNPAIRED: "not to be compared",
-    "running": "not finished",
-    "missing": "not started",
-    "other": "run with other settings",
-}
+    "finished": "finished", "diverged": "diverged", UNPAIRED: "not to be compared", "running": "not finished",
+    "missing": "not started", "other": "run with other settings",
+}  # fmt: skip
 """States of a cell in words, in the order in which they are counted."""
 _OTHER_SETTINGS = "was trained with other settings, or another seed, than this study's; train it again."
 _DAMAGED = "is damaged: figures that need it are left out. The study's command makes it again."
@@ -35,14 +31,9 @@ _NOT_USED = {
 
 def frozen_sentences(study: Study) -> list[str]:
     """Return sentences on the frozen plan, the runs, the gates, the machines, and the seeds that are not compared."""
-    found = [
-        plan_sentence(study),
-        cells_sentence(study),
-        gate_sentence(study.gates, study.seeds),
-        machine_sentence(study),
-        *(f"Not compared: seed {seed}, {why}." for seed, why in study.faults.items()),
-    ]
-    return [each for each in found if each]
+    gates, machines = gate_sentence(study.gates, study.seeds), machine_sentence(study)
+    found = [plan_sentence(study), cells_sentence(study), gates, *([machines] if machines else [])]
+    return found + [f"Not compared: seed {seed}, {why}." for seed, why in study.faults.items()]
 
 
 def plan_sentence(study: Study) -> str:
@@ -148,11 +139,10 @@ def image_sentences(study: Study) -> list[str]:
 def _started_from(study: Study) -> list[str]:
     """Return a sentence on each model that runs started from: the parts taken from it, and the arms without it."""
     runs = [run for arm in study.runs for run in study.of(arm) if run.environment]
-    started = sorted(
-        (run for run in runs if run.environment.get("start")), key=lambda run: len(tasks(study, run.arm))
-    )
-    starts = [Start.model_validate(run.environment["start"]) for run in started]
+    started = [run for run in runs if run.environment.get("start")]
     # sorted by the number of tasks, so the arm that took most parts of a model describes it
+    started.sort(key=lambda run: len(tasks(study, run.arm)))
+    starts = (Start.model_validate(run.environment["start"]) for run in started)
     widest = {each.sha256: each for each in starts}
     without = {run.arm for run in runs} - {run.arm for run in started}
     others = f" Arms that did not: {', '.join(sorted(without))}." if without else ""
@@ -180,12 +170,9 @@ def _trained_on(study: Study) -> str:
     if share == 1:
         return "All seeds train on the same images: intervals do not cover the choice of the training images."
     part = f"{plain(100 * share)} % of the training images"
+    text = f"All seeds train on the same {part}: intervals do not cover the choice of the training images."
     if study.config("supervision", "resample"):
         text = f"Each seed trains on {part}, drawn anew: intervals cover their choice, too."
-    else:
-        text = (
-            f"All seeds train on the same {part}: intervals do not cover the choice of the training images."
-        )
     return f"{text} The mean and median colour and the majority class are taken from all training images."
 
 

@@ -45,16 +45,10 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Latex) else tex(str(value)),
         # LaTeX uses Jinja's usual braces and per cent signs itself
-        block_start_string=r"\BLOCK{",
-        block_end_string="}",
-        variable_start_string=r"\VAR{",
-        variable_end_string="}",
-        comment_start_string=r"\COMMENT{",
-        comment_end_string="}",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        block_start_string=r"\BLOCK{", block_end_string="}", variable_start_string=r"\VAR{", variable_end_string="}",
+        comment_start_string=r"\COMMENT{", comment_end_string="}",
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
 
 
 def tex(text: str) -> str:
@@ -64,9 +58,8 @@ def tex(text: str) -> str:
     ('50~\\% of a\\_b: $-$0.5 $\\pm$ 0.1', '[U+7CF8]', '-{}-arm')
     """
     # a checksum or a long name may break after every eight characters, except before the last one
-    text = re.sub(
-        rf"\S{{{_LONGEST_WORD},}}", lambda word: re.sub(".{8}(?=..)", "\\g<0>\u200b", word[0]), text
-    )
+    long_words = rf"\S{{{_LONGEST_WORD},}}"
+    text = re.sub(long_words, lambda word: re.sub(".{8}(?=..)", "\\g<0>\u200b", word[0]), text)
     # LaTeX would join two hyphens, as in options, to a dash
     text = re.sub("-(?=-)", "-\u200c", text.replace(" %", "\N{NO-BREAK SPACE}%"))
     return "".join(_SPECIAL.get(sign) or _letter(sign) for sign in text)
@@ -144,11 +137,9 @@ def plain_label(name: str) -> str:
 
 
 IN_TEXTS = {
-    "Benavoli et al. 2017": "benavoli2017",
-    "Fifty et al. 2021": "fifty2021",
-    "Guo et al. 2017": "guo2017",
+    "Benavoli et al. 2017": "benavoli2017", "Fifty et al. 2021": "fifty2021", "Guo et al. 2017": "guo2017",
     "Maninis et al. 2019": "maninis2019",
-}
+}  # fmt: skip
 """Keys of `references.bib` by the words with which captions name a work."""
 
 

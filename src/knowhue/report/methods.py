@@ -13,7 +13,7 @@ from knowhue.errors import minus, spaced
 from knowhue.metric_table import METRICS
 from knowhue.plan import CLOCK, QUESTIONS, Epochs, Plan, plan_of
 from knowhue.presets import ALL_METHODS, Method, edit
-from knowhue.report.contrasts import BOTH, FamilyTest, contrast, family_tests
+from knowhue.report.contrasts import BOTH, Contrast, FamilyTest, contrast, family_tests
 from knowhue.report.findings import Judged, judged
 from knowhue.report.study import Arrays, Run, Study, flat_scores, floors
 from knowhue.report.style import INK, MUTED, PAPER, RULE, SMALL, Tile, hide_axes, panels, set_title, tile_grid
@@ -48,11 +48,9 @@ _COST_HEADS = (
     "million parameters",
 )  # fmt: skip
 _BASELINES = {
-    "gray": "left gray",
-    "mean_colour": "mean colour everywhere",
-    "median_colour": "median colour everywhere",
+    "gray": "left gray", "mean_colour": "mean colour everywhere", "median_colour": "median colour everywhere",
     "real": "true colours",
-}
+}  # fmt: skip
 # one hue per family, visible on light and dark
 _GAN = "#e0692a"
 _HUES = {"feedforward": "#3b8fd4", "gan": _GAN, "unet": _GAN, "pix2pix": "#a66bbf", "palette": "#2f9e6e"}
@@ -97,9 +95,8 @@ class Comparison:
         if known and edit(self.plan.config, known.edits) == self.plan.arm_settings(arm):
             return known
         settings = dotted(self.plan.arms[arm], is_for_readers=True)
-        return Method(
-            arm, ", ".join(f"{name} = {inline_yaml(value)}" for name, value in settings), self.plan.arms[arm]
-        )
+        source = ", ".join(f"{name} = {inline_yaml(value)}" for name, value in settings)
+        return Method(arm, source, self.plan.arms[arm])
 
     @cached_property
     def plan(self) -> Plan:
@@ -137,14 +134,15 @@ class Comparison:
         others = [method for method in self.methods if method != self.reference]
         return {
             name: family_tests({
-                (method, metric): contrast(
-                    self.study.table, metric, regime.arms[self.reference], regime.arms[method]
-                )
+                (method, metric): self._contrast(regime, method, metric)
                 for method in others
                 for metric in self.metrics
             })
             for name, regime in self.regimes.items()
         }  # fmt: skip
+
+    def _contrast(self, regime: Regime, method: str, metric: str) -> Contrast | None:
+        return contrast(self.study.table, metric, regime.arms[self.reference], regime.arms[method])
 
     def scores(self, regime: Regime, method: str, metric: str) -> dict[int, float]:
         return self.study.table.finished(regime.arms[method], metric)
@@ -159,12 +157,14 @@ class Comparison:
         """Judge a method's error against the reference's, like a study's question; None for the reference."""
         if method == self.reference:
             return None
-        table = self.study.table
-        found = contrast(table, ERROR.metric, regime.arms[self.reference], regime.arms[method])
-        trivial = floors(self.study.baselines, ERROR.metric).values()
+        found, trivial = (
+            self._contrast(regime, method, ERROR.metric),
+            floors(self.study.baselines, ERROR.metric),
+        )
         arms = {arm for each in self.regimes.values() for arm in each.arms.values()}
-        complete = all(len(table.scores(arm, ERROR.metric)) == len(self.study.of(arm)) for arm in arms)
-        return judged(found, ERROR.sesoi, self.alpha, trivial, complete)
+        scores = {arm: self.study.table.scores(arm, ERROR.metric) for arm in arms}
+        complete = all(len(scores[arm]) == len(self.study.of(arm)) for arm in arms)
+        return judged(found, ERROR.sesoi, self.alpha, trivial.values(), complete)
 
     def unfinished(self, regime: Regime) -> list[str]:
         """Return a text for every run that did not finish, and for damaged sample images."""
@@ -184,8 +184,8 @@ class Comparison:
 
     def costs(self, regime: Regime, method: str) -> dict[str, float | None]:
         """Return the costs of a method by `COST_NAMES`, means over its finished seeds."""
-        runs = self.study.finished(regime.arms[method])
-        by_run = [{**run_costs(run), **self.study.costs.get(method, {})} for run in runs]
+        runs, shared = self.study.finished(regime.arms[method]), self.study.costs.get(method, {})
+        by_run = [{**run_costs(run), **shared} for run in runs]
         return {
             name: mean([each[name] for each in by_run if each.get(name) is not None]) for name in COST_NAMES
         }
@@ -204,14 +204,14 @@ def comparison_results(study: Study) -> dict[str, Any]:
     Paths: `reference`, `regimes.<images|clock>.<title|budget_s|unfinished>`, and for each method
     `regimes.<regime>.methods.<method>.<epochs|verdict|scores.<metric>|cost.<name>>`.
     """
-    compared, regimes = Comparison(study), {}
-    for name, regime in compared.regimes.items():
-        regimes[name] = {
-            "title": regime.title,
-            "budget_s": regime.budget_s,
-            "unfinished": compared.unfinished(regime),
+    compared = Comparison(study)
+    regimes = {
+        name: {
+            "title": regime.title, "budget_s": regime.budget_s, "unfinished": compared.unfinished(regime),
             "methods": {each: _results(compared, regime, each) for each in compared.methods},
         }
+        for name, regime in compared.regimes.items()
+    }  # fmt: skip
     return {"reference": compared.reference, "regimes": regimes}
 
 
@@ -231,8 +231,8 @@ def _results(compared: Comparison, regime: Regime, method: str) -> dict[str, Any
 
 def quality_table(compared: Comparison, regime: Regime) -> list[list[TableCell]]:
     """Return quality as a table, header first: one row per method and baseline, one column per metric."""
-    names = list(compared.metrics)
-    names += ["diversity"] * any(compared.scores(regime, name, "diversity") for name in compared.methods)
+    is_diverse = any(compared.scores(regime, name, "diversity") for name in compared.methods)
+    names = [*compared.metrics, *["diversity"] * is_diverse]
     rows = [[TableCell(head) for head in ("", "error: verdict", *(column_head(name) for name in names))]]
     for name, method in compared.methods.items():
         title = TableCell(method.title, "reference" if name == compared.reference else "")
@@ -449,9 +449,7 @@ def _legend(ax: "Axes", compared: Comparison, method_marks: Mapping[str, Mark]) 
         (compared.methods[name].title + " (reference)" * (name == compared.reference), mark, mark.colour)
         for name, mark in method_marks.items()
     ]
-    entries += [
-        ("hollow: equal images", Mark(MUTED, "o"), PAPER),
-        ("filled: equal wall-clock", Mark(MUTED, "o"), MUTED),
-    ]
+    gray = Mark(MUTED, "o")
+    entries += [("hollow: equal images", gray, PAPER), ("filled: equal wall-clock", gray, MUTED)]
     handles = [Line2D([], [], label=text, **_style(mark, face)) for text, mark, face in entries]
     ax.legend(handles=handles, loc="center left", frameon=False, fontsize=SMALL + 0.5, labelcolor=INK)

@@ -27,16 +27,15 @@ MIN_EQUAL_SCORES = 10
 """Images from which equal scores cannot be chance, without those that have the most frequent score (such as 1)."""
 TASK_TITLES = {"colour": "Colouring", "class": "Classification"}
 _ARM_NAMES = {
-    "multi": "multi-task",
-    "placebo-labels": "placebo: shuffled labels",
-    "placebo-colours": "placebo: another image's colours",
-    "multi-pcgrad": "multi-task, PCGrad",
-    "oracle": "oracle: true class given",
-}
-_ARM_PATTERNS = {
+    r"multi": "multi-task",
+    r"placebo-labels": "placebo: shuffled labels",
+    r"placebo-colours": "placebo: another image's colours",
+    r"multi-pcgrad": "multi-task, PCGrad",
+    r"oracle": "oracle: true class given",
     r"multi-class(.+)": r"multi-task, class weight \1",
     r"multi-labels(.+)": r"multi-task, \1 % of the labels",
 }
+"""By pattern of an arm's name."""
 
 Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -177,8 +176,7 @@ class Run:
     def metrics(self) -> dict[str, float | None]:
         """Scores over the whole reporting split; `recognition` is that of the first classifier."""
         recognition = flat_scores(self.scores).get("recognition")
-        extra = {} if recognition is None else {"recognition": recognition}
-        return {**self.scores.get("metrics", {}), **extra}
+        return self.scores.get("metrics", {}) | ({} if recognition is None else {"recognition": recognition})
 
     @property
     def all_scores(self) -> dict[str, float | None]:
@@ -309,7 +307,7 @@ class Study:
     @property
     def shown_seed(self) -> int | None:
         """The lowest seed that all arms with finished runs share; the images of all arms are shown from it."""
-        seeds = [{run.seed for run in self.finished(arm)} for arm in self.runs if self.finished(arm)]
+        seeds = [{run.seed for run in found} for arm in self.runs if (found := self.finished(arm))]
         return min(set.intersection(*seeds), default=None) if seeds else None
 
     def shown(self, arm: str) -> Run | None:
@@ -364,15 +362,14 @@ def floors(baselines: Mapping[str, Row], metric: str) -> dict[str, float]:
 
 def tidy_scores(study: Study) -> Iterator[Score]:
     """Return every finite score of every finished run, over all images and over each class."""
-    for arm in study.runs:
-        for run in study.finished(arm):
-            by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
-            yield from (
-                Score(arm, run.seed, metric, value, label)
-                for label, scores in by_label.items()
-                for metric, value in scores.items()
-                if value is not None and math.isfinite(value)
-            )
+    for run in study.finished_runs:
+        by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
+        yield from (
+            Score(run.arm, run.seed, metric, value, label)
+            for label, scores in by_label.items()
+            for metric, value in scores.items()
+            if value is not None and math.isfinite(value)
+        )
 
 
 class Sides(NamedTuple):
@@ -413,10 +410,8 @@ def arm_name(arm: str) -> str:
     >>> arm_name("multi-class0.5"), arm_name("mine")
     ('multi-task, class weight 0.5', 'mine')
     """
-    found = (
-        re.sub(pattern, text, arm) for pattern, text in _ARM_PATTERNS.items() if re.fullmatch(pattern, arm)
-    )
-    return _ARM_NAMES.get(arm) or next(found, arm)
+    known = (re.sub(form, text, arm) for form, text in _ARM_NAMES.items() if re.fullmatch(form, arm))
+    return next(known, arm)
 
 
 def tasks(study: Study, arm: str) -> set[str]:

@@ -43,16 +43,14 @@ def study_rows(study: Study) -> Iterator[dict[str, Any]]:
 
     The order: trivial baselines, scores over all images and over classes, scores of single images.
     """
-    state = _TUNING if study.is_tuning else "finished"
+    state, lost = (_TUNING, _TUNING) if study.is_tuning else ("finished", DIVERGED)
     for name, values in study.baselines.items():
         for metric, value in flat_scores(values).items():
             if value is not None and math.isfinite(value):
                 row = _row(study, Score(name, 0, metric, value), "finished")
                 yield {column: cell for column, cell in row.items() if column not in _OF_MODELS}
-    for score in tidy_scores(study):
-        yield _row(study, score, state)
-    for score in study.declared_scores():
-        yield _row(study, score, _TUNING if study.is_tuning else DIVERGED)
+    yield from (_row(study, score, state) for score in tidy_scores(study))
+    yield from (_row(study, score, lost) for score in study.declared_scores())
     yield from _rows_without_a_score(study)
     without = metrics_without_images(study)
     for run in study.finished_runs:
@@ -67,14 +65,12 @@ def _row(study: Study, score: Score, state: str) -> dict[str, Any]:
     if score.image is not None:
         row["image"] = score.image
     else:
-        about = study.about(score.metric)
+        about, questions = study.about(score.metric), study.questions.values()
         row["unit"] = about.get("unit", "")
         row["better"] = about["better"] if about.get("better") in ("lower", "higher") else ""
-        named = (each.metric for each in study.questions.values() if score.metric in each.secondary)
-        row["secondary"] = next(named, "")
-        specs = [each for each in study.questions.values() if each.metric == score.metric and not score.label]
-        if specs:
-            row["sesoi"] = specs[0].sesoi
+        row["secondary"] = next((each.metric for each in questions if score.metric in each.secondary), "")
+        specs = [each for each in questions if each.metric == score.metric and not score.label]
+        row["sesoi"] = next((each.sesoi for each in specs), "")
         if not study.is_comparison:
             row["against"] = next((each.single for each in specs if each.multi == score.arm), "")
     return {name: cell for name, cell in row.items() if cell != ""}
@@ -105,10 +101,8 @@ def metrics_without_images(study: Study) -> set[str]:
             if not math.isfinite(score.value):
                 lacking.add(score.metric)
         # the file of single images can be missing or cut short while the total is known
-        totals = {name for name in IMAGE_COLUMNS if run.metric(name) is not None}
-        lacking |= {
-            name for name in {*images, *totals} if first.setdefault(name, images[name]) != images[name]
-        }
+        known = {*images, *(name for name in IMAGE_COLUMNS if run.metric(name) is not None)}
+        lacking |= {name for name in known if first.setdefault(name, images[name]) != images[name]}
     return lacking
 
 
@@ -117,17 +111,15 @@ def dictionary_rows(study: Study) -> list[list[Any]]:
     rows: list[list[Any]] = [["name", "kind", "meaning", "unit", "better"]]
     rows += [[name, "column", meaning, "", ""] for name, meaning in COLUMNS.items()]
     for name in dict.fromkeys(score.metric for score in tidy_scores(study)):
-        about = study.about(name)
-        title, better = about.get("title", spaced(name)), about.get("better", "")
-        rows.append([name, "metric", title, about.get("unit", ""), better])
+        about = {"title": spaced(name), "unit": "", "better": "", **study.about(name)}
+        rows.append([name, "metric", about["title"], about["unit"], about["better"]])
     for task, spec in study.questions.items():
         effect = measure(study.metrics, spec).amount(spec.sesoi)
         meaning = f"{spec.multi} against {spec.single} in {spec.metric}, smallest effect of interest {effect}"
         rows.append([task, "question", meaning, "", ""])
-    alpha = study.settings.get("alpha", ALPHA)
+    alpha, plan = study.settings.get("alpha", ALPHA), study.settings.get("hash")
     rows.append(["alpha", "plan", f"{alpha:g}, divided among the questions", "", ""])
-    rows += [["hash", "plan", str(study.settings["hash"]), "", ""]] if study.settings.get("hash") else []
-    return rows
+    return rows + ([["hash", "plan", plan, "", ""]] if plan else [])
 
 
 def dictionary_path(table: Path) -> Path:

@@ -102,20 +102,13 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
         # seeds that arms of any question have, or lack
         "seeds": sorted({seed for arm, seed in scored if arm in compared}),
     }
+    secondary = rows.metadata["secondary"].items()
     settings = frozen | {
-        "name": ", ".join(each["file"] for each in rows.tables),
-        "arms": {arm: {} for arm in rows.arms()},
-        "purpose": "report",
-        "tables": rows.tables,
-        "unused": rows.unused,
-        "replaced": rows.replaced(),
-        "exploratory": {
-            metric: named
-            for metric, named in rows.metadata["secondary"].items()
-            if not {metric, named} & primary
-        },
+        "name": ", ".join(each["file"] for each in rows.tables), "arms": {arm: {} for arm in rows.arms()},
+        "purpose": "report", "tables": rows.tables, "unused": rows.unused, "replaced": rows.replaced(),
+        "exploratory": {metric: named for metric, named in secondary if not {metric, named} & primary},
         "hash": digest(frozen | {"tables": [each["sha256"] for each in rows.tables]}),
-    }
+    }  # fmt: skip
     table = ScoreTable(rows.scores(), about, rows.declared_scores())
     runs = _runs(rows, settings["seeds"])
     return Study(settings, runs, baselines=rows.baselines(), metrics=about, scores=table)
@@ -167,12 +160,11 @@ def _about(rows: ScoreRows, options: TableOptions, metric: str) -> Row:
 
 def _questions(rows: ScoreRows, options: TableOptions, about: Mapping[str, Row]) -> dict[str, Question]:
     """Return a question for each primary metric and each pair of arms."""
-    sesoi: dict[str, Any] = {metric: _declared(rows, options, "sesoi", metric) for metric in rows.metrics}
-    declared = [metric for metric, value in sesoi.items() if value is not None]
-    sesoi = {
-        metric: _DEFAULT_SESOI.get(metric) if value is None else value for metric, value in sesoi.items()
-    }
-    primary = options.metrics or declared or [metric for metric in sesoi if sesoi[metric]] or rows.metrics
+    declared = {metric: _declared(rows, options, "sesoi", metric) for metric in rows.metrics}
+    declared = {metric: value for metric, value in declared.items() if value is not None}
+    sesoi: dict[str, Any] = dict.fromkeys(rows.metrics) | _DEFAULT_SESOI | declared
+    known = [metric for metric in rows.metrics if sesoi[metric]]
+    primary = options.metrics or [*declared] or known or rows.metrics
     if unknown := [metric for metric in primary if sesoi[metric] is None]:
         raise ConfigError(
             f"The smallest effect of interest, below which no difference matters, is not known for {few(unknown, 12)}. "
@@ -349,12 +341,9 @@ def _misspelt(noun: str, items: Mapping[str, Iterable[Hashable]]) -> Iterator[st
 
 def notices(study: Study) -> list[str]:
     """Return notes on a table: probable mistakes and copies, and the runs, columns and metrics that were not used."""
-    unfinished = [
-        f"{run.arm} seed {run.seed} ({run.state})"
-        for arm in study.runs
-        for run in study.of(arm)
-        if run.state not in ("finished", "missing", DIVERGED)
-    ]
+    runs = [run for arm in study.runs for run in study.of(arm)]
+    ended = ("finished", "missing", DIVERGED)
+    unfinished = [f"{run.arm} seed {run.seed} ({run.state})" for run in runs if run.state not in ended]
     without_direction = [metric for metric, about in study.metrics.items() if "better" not in about]
     undirected = {name for name, metric in METRICS.items() if metric.better == "neither"}
     neither = [metric for metric in without_direction if metric in undirected]
